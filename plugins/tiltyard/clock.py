@@ -1,0 +1,79 @@
+"""Instants, nights and durations. Pure, but for `now()`, which only the edges may call.
+
+A *night* is named by its `as_of`, the end of its data interval: the night of 2 April 2016 closes at
+2016-04-02 00:00 UTC, and with `every: 1d` it speaks for predictions in [1 April 00:00, 2 April 00:00).
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+from tiltyard.errors import BadInput
+
+_DURATION = re.compile(r"^(\d+)\s*(ms|s|m|h|d|w)$")
+_UNIT = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def now() -> datetime:
+    """Wall clock, UTC. For the edges (command line, DAG tasks, audit columns), never for a decision."""
+    return datetime.now(UTC)
+
+
+def parse_duration(text: str) -> timedelta:
+    """`"30d"`, `"12h"`, `"15m"`, `"20ms"` as a timedelta. Raises ValueError on anything else."""
+    match = _DURATION.match(text.strip()) if isinstance(text, str) else None
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit, like 7d, 12h or 30m")
+    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+
+
+def format_duration(duration: timedelta) -> str:
+    """The shortest form that `parse_duration` reads back."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if duration and duration % timedelta(seconds=size) == timedelta():
+            return f"{duration // timedelta(seconds=size)}{unit}"
+    return f"{duration // timedelta(milliseconds=1)}ms"
+
+
+def parse_as_of(text: str) -> datetime:
+    """`"2016-04-02"` (midnight UTC) or an ISO instant, as an aware UTC datetime.
+
+    Raises BadInput when the text is neither, or carries no zone.
+    """
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text.strip()):
+            return midnight(date.fromisoformat(text.strip()))
+        instant = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInput(f"'{text}' is not a date; write it like 2016-04-02 or 2016-04-02T06:00:00Z.") from None
+    if instant.tzinfo is None:
+        raise BadInput(f"'{text}' has no time zone; add Z for UTC, like 2016-04-02T06:00:00Z.")
+    return instant.astimezone(UTC)
+
+
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def nights(first: datetime, last: datetime, every: timedelta = timedelta(days=1)) -> Iterator[datetime]:
+    """The `as_of` of each night from `first` to `last`, both included."""
+    if last < first:
+        raise BadInput(f"The range ends ({last:%Y-%m-%d}) before it begins ({first:%Y-%m-%d}); swap --from and --to.")
+    while first <= last:
+        yield first
+        first += every
+
+
+def interval(as_of: datetime, every: timedelta = timedelta(days=1)) -> tuple[datetime, datetime]:
+    """[start, end) of the predictions that the night closing at `as_of` speaks for."""
+    return as_of - every, as_of
+
+
+def matures_at(prediction_time: datetime, horizon: timedelta, delay: timedelta) -> datetime:
+    """When the whole cohort of this prediction time has had its time to be judged."""
+    return prediction_time + horizon + delay
+
+
+def last_matured(as_of: datetime, horizon: timedelta, delay: timedelta) -> datetime:
+    """Prediction times up to and including this instant have matured at `as_of` (the cohort rule)."""
+    return as_of - horizon - delay

@@ -1,0 +1,267 @@
+"""The lake: DuckLake tables (Parquet files, catalogue in PostgreSQL). The only module that opens it.
+
+Reading: every read takes `as_of` and sees the rows with `available_at <= as_of`; a NULL `available_at`
+is never seen (it fails closed). `snapshot` goes further and reads what the lake held at that version.
+Writing: `commit` runs one transaction, again on conflict, under a fence where a stage has one; all or nothing.
+Tables are named `schema.table`: raw.*, staging.stg_*, spines.spn_*, features.ftr_*, labels.lbl_*, ops.*.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import duckdb
+import pandas as pd
+import sqlalchemy as sa
+
+from tiltyard import postgres
+from tiltyard.errors import BadInput, Unavailable
+from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.ledger import Fence
+
+T = TypeVar("T")
+
+_TABLE = re.compile(r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\}")
+_COLUMN = re.compile(r"^[a-z_][a-z0-9_]*$")
+_SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels"}
+EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+ATTEMPTS = 8
+
+
+def qualified(table: str) -> str:
+    """`ftr_ticket__intake` as `features.ftr_ticket__intake`: the prefix names the schema."""
+    return table if "." in table else f"{_SCHEMAS[table.split('_', 1)[0]]}.{table}"
+
+
+def identifier(table: str) -> str:
+    """The quoted name of a table in the lake. Raises ValueError for what is not a plain name."""
+    if not _TABLE.match(table):
+        raise ValueError(f"{table!r} is not a table of the lake (schema.table in lower case)")
+    schema, name = table.split(".")
+    return f'lake."{schema}"."{name}"'
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit left behind: the lake snapshot it made, and what `work` returned."""
+
+    snapshot: int
+    result: Any
+
+
+class Lake:
+    """An open lake. One per process and thread of work; `close()` it, or use it in a `with`."""
+
+    def __init__(self, settings: Settings, *, read_only: bool = False) -> None:
+        self.settings = settings
+        self._catalogue = postgres.url(settings, "lake")
+        self._ensured: set[str] = set()
+        self.connection = duckdb.connect(config={"threads": settings.threads})
+        configure(self.connection, settings, read_only=read_only)
+
+    def __enter__(self) -> "Lake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def relation(self, table: str, as_of: datetime, snapshot: int | None = None) -> str:
+        """SQL of `table` as it was known at `as_of`, for a FROM clause."""
+        at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
+        return f"(select * from {identifier(qualified(table))}{at} where available_at <= {literal(as_of)})"
+
+    def sql(self, sql: str, as_of: datetime, snapshot: int | None = None) -> str:
+        """`sql` with every `{schema.table}` replaced by that table as it was known at `as_of`."""
+        return _PLACEHOLDER.sub(lambda match: self.relation(match[1], as_of, snapshot), sql)
+
+    def query(
+        self, sql: str, as_of: datetime, params: Mapping[str, Any] | None = None, snapshot: int | None = None
+    ) -> pd.DataFrame:
+        """Rows of a query over `{schema.table}` placeholders, read at `as_of`; `$name` takes `params`."""
+        return self.connection.execute(self.sql(sql, as_of, snapshot), dict(params or {})).df()
+
+    def snapshot(self) -> int:
+        """The lake's current snapshot id."""
+        row = self.connection.execute("select id from ducklake_current_snapshot('lake')").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def has(self, table: str) -> bool:
+        schema, name = qualified(table).split(".")
+        found = self.connection.execute(
+            "select 1 from information_schema.tables where table_catalog = 'lake' and table_schema = ? and table_name = ?",
+            [schema, name],
+        ).fetchone()
+        return found is not None
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Column name → DuckDB type, in table order. Raises BadInput when there is no such table."""
+        if not self.has(table):
+            raise BadInput(
+                f"The lake has no table '{qualified(table)}'; run tiltyard features first, or mend the name."
+            )
+        rows = self.connection.execute(f"describe {identifier(qualified(table))}").fetchall()
+        return {name: kind for name, kind, *_ in rows}
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def ensure(self, table: str, columns: Mapping[str, str]) -> None:
+        """Create `table` when it is missing, and add columns it lacks. Safe among many processes."""
+        if table in self._ensured:
+            return
+        for column in columns:
+            if not _COLUMN.match(column):
+                raise ValueError(f"{column!r} is not a plain column name")
+        with self._exclusive("ddl"):
+            if not self.has(table):
+                self.connection.execute(f'create schema if not exists lake."{table.split(".")[0]}"')
+                body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+                self.connection.execute(f"create table if not exists {identifier(table)} ({body})")
+            else:
+                present = self.columns(table)
+                for name, kind in columns.items():
+                    if name not in present:
+                        self.connection.execute(f'alter table {identifier(table)} add column "{name}" {kind}')
+        self._ensured.add(table)
+
+    def commit(
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], *, message: str, fence: "Fence | None" = None
+    ) -> Commit:
+        """Run `work(connection)` in one transaction, again on conflict. Raises Fenced when outdated.
+
+        `work` must be safe to repeat: it only touches the lake. The fence is held from before the
+        transaction until after its commit, so that of two attempts at the same work only the newest lands.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with fence.held() if fence else nullcontext():
+                    self.connection.begin()
+                    self.connection.execute("call lake.set_commit_message('tiltyard', ?)", [message])
+                    result = work(self.connection)
+                    self.connection.commit()
+                    row = self.connection.execute("select id from ducklake_last_committed_snapshot('lake')").fetchone()
+                    return Commit(
+                        snapshot=int(row[0]) if row and row[0] is not None else self.snapshot(), result=result
+                    )
+            except duckdb.TransactionException:
+                self._rollback()
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
+            except BaseException:
+                self._rollback()
+                raise
+        raise AssertionError("unreachable")
+
+    def replace(
+        self,
+        table: str,
+        partition: Mapping[str, Any],
+        rows: pd.DataFrame,
+        *,
+        message: str,
+        fence: "Fence | None" = None,
+    ) -> int:
+        """Replace the rows of `partition` (column → value) by `rows`; twice is once. Returns the snapshot."""
+        return self.commit(
+            lambda connection: put(connection, table, partition, rows), message=message, fence=fence
+        ).snapshot
+
+    def _rollback(self) -> None:
+        try:
+            self.connection.rollback()
+        except duckdb.Error:  # the transaction is gone already
+            pass
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[None]:
+        engine = sa.create_engine(self._catalogue, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": f"tiltyard/{name}"})
+            yield
+
+
+def put(connection: duckdb.DuckDBPyConnection, table: str, partition: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    """Inside a transaction: delete the partition, insert `rows` by column name."""
+    where = " and ".join(f'"{column}" = ${column}' for column in partition)
+    if where:
+        connection.execute(f"delete from {identifier(table)} where {where}", dict(partition))
+    if len(rows):
+        names = ", ".join(f'"{column}"' for column in rows.columns)
+        connection.register("_rows", rows)
+        try:
+            connection.execute(f"insert into {identifier(table)} ({names}) select {names} from _rows")
+        finally:
+            connection.unregister("_rows")
+
+
+def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool = False) -> None:
+    """Attach the lake as `lake` to any DuckDB connection (dbt and Great Expectations bring their own)."""
+    import duckdb_extensions
+
+    for extension in EXTENSIONS:
+        try:
+            connection.load_extension(extension)
+        except duckdb.Error:
+            duckdb_extensions.import_extension(extension)
+            connection.load_extension(extension)
+    connection.execute("set TimeZone = 'UTC'")
+    if settings.lake_path.startswith("s3://"):
+        connection.execute(s3_secret(settings))
+    else:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    try:
+        connection.execute(attach_sql(settings, read_only=read_only))
+    except duckdb.Error as error:
+        if "already attached" in str(error) or "already exists" in str(error):
+            return
+        raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
+
+
+def attach_sql(settings: Settings, *, read_only: bool = False) -> str:
+    catalogue = postgres.conninfo(postgres.url(settings, "lake"))
+    options = f"data_path {text(settings.lake_path)}" + (", read_only" if read_only else "")
+    return f"attach {text('ducklake:postgres:' + catalogue)} as lake ({options})"
+
+
+def s3_secret(settings: Settings) -> str:
+    """`create secret` for s3://; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+    import os
+
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        raise BadInput(f"The lake is at {settings.lake_path}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    endpoint = (
+        f", endpoint {text(settings.s3_endpoint)}, url_style 'path', use_ssl {'false' if settings.s3_insecure else 'true'}"
+        if settings.s3_endpoint
+        else ""
+    )
+    return (
+        f"create or replace secret tiltyard_s3 (type s3, key_id {text(key)}, secret {text(secret)}, "
+        f"region {text(settings.s3_region)}{endpoint})"
+    )
+
+
+def text(value: str) -> str:
+    """An SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def literal(instant: datetime) -> str:
+    """An SQL timestamptz literal. Raises ValueError for a naive datetime."""
+    if instant.tzinfo is None:
+        raise ValueError("as_of must carry a time zone")
+    return f"timestamptz {text(instant.isoformat())}"

@@ -1,0 +1,306 @@
+"""The decisions database: what was claimed, trained, decided, approved and promoted, and by whom.
+
+The ledger decides, MLflow's aliases follow. Roles at a past night are derived from it, so that a rerun of
+that night sees the champion of that night. Rows are added, not rewritten; a stage's run record is the one
+exception (it says how the last attempt went).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tiltyard import clock, postgres
+from tiltyard.errors import Fenced
+from tiltyard.settings import Settings
+
+metadata = sa.MetaData()
+_json = pg.JSONB
+_instant = sa.DateTime(timezone=True)
+
+fence = sa.Table(
+    "fence",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("token", sa.BigInteger, nullable=False),
+)
+stage_run = sa.Table(
+    "stage_run",
+    metadata,
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),  # '' for the portfolio-wide features stage
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),  # done | stopped | failed
+    sa.Column("summary", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+version = sa.Table(
+    "version",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("night", sa.Date, nullable=False),  # trained as of
+    sa.Column("inputs", sa.Text, nullable=False),  # digest of frame, spec and seed: same inputs, same version
+    sa.Column("run_id", sa.Text, nullable=False),  # MLflow
+    sa.Column("digests", _json, nullable=False),  # file → sha256
+    sa.Column("facts", _json, nullable=False),  # frame, snapshot, spec digest, git commit, metrics, reason
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+decision = sa.Table(
+    "decision",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("challenger", sa.Integer, primary_key=True),
+    sa.Column("champion", sa.Integer),  # NULL: against the safe default
+    sa.Column("verdict", sa.Text, nullable=False),  # promote | hold | reject
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("evidence", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+promotion = sa.Table(
+    "promotion",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("night", sa.Date, nullable=False),
+    sa.Column("replaced", sa.Integer),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("approved_by", sa.Text),  # NULL: the tier needs no person
+    sa.Column("approval", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+    sa.UniqueConstraint("model", "night", name="one_promotion_per_night"),
+)
+retrain = sa.Table(
+    "retrain",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("night", sa.Date),
+    sa.Column("detail", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A claim on one piece of work, e.g. `shadow/sla_breach/2016-04-02`. A later claim outdates it."""
+
+    ledger: "Ledger"
+    key: str
+    token: int
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the claim while committing. Raises Fenced when a newer attempt has claimed the work.
+
+        The row lock keeps a newer claim waiting until this commit is done; PostgreSQL lets it go when
+        the process dies.
+        """
+        with self.ledger.engine.begin() as connection:
+            current = connection.scalar(sa.select(fence.c.token).where(fence.c.key == self.key).with_for_update())
+            if current != self.token:
+                raise Fenced(
+                    f"A newer attempt has taken over {self.key} (token {current}, this one holds {self.token}); "
+                    "nothing of this attempt was written."
+                )
+            yield
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who does what at a night, from decisions of earlier nights. Versions are MLflow's numbers."""
+
+    champion: int | None
+    previous: int | None
+    challengers: tuple[int, ...]
+    first: int | None
+    """The first champion there was: scored on, to show what retraining earned ("never retrained")."""
+
+    @property
+    def scored(self) -> dict[int, str]:
+        """version → role, for every version that scores this night."""
+        named = [(self.champion, "champion"), (self.previous, "previous"), (self.first, "first")]
+        roles: dict[int, str] = {}
+        for number, role in [*named, *((number, "challenger") for number in self.challengers)]:
+            if number is not None:
+                roles.setdefault(number, role)
+        return roles
+
+
+class Ledger:
+    """An open ledger. Thread-safe; one per process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = sa.create_engine(
+            postgres.url(settings, "ledger"), pool_size=2, max_overflow=4, pool_pre_ping=True
+        )
+        with self.engine.begin() as connection:
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
+            metadata.create_all(connection)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def claim(self, key: str) -> Fence:
+        """Claim a piece of work; every earlier claim on it is outdated from now on."""
+        insert = pg.insert(fence).values(key=key, token=1)
+        statement = insert.on_conflict_do_update(index_elements=["key"], set_={"token": fence.c.token + 1})
+        with self.engine.begin() as connection:
+            token = connection.scalar(statement.returning(fence.c.token))
+        assert token is not None
+        return Fence(self, key, token)
+
+    def record_stage(self, stage: str, model: str, night: date, status: str, summary: dict[str, Any]) -> None:
+        self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=summary)
+
+    def stage_runs(self, stage: str, model: str = "") -> dict[date, dict[str, Any]]:
+        """night → run record of a stage, in night order."""
+        query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
+        return {row["night"]: row for row in self._rows(query.order_by(stage_run.c.night))}
+
+    # -- versions and roles -------------------------------------------------------------------
+
+    def add_version(self, **values: Any) -> None:
+        self._insert(version, **values)
+
+    def versions(self, model: str) -> list[dict[str, Any]]:
+        return self._rows(sa.select(version).where(version.c.model == model).order_by(version.c.version))
+
+    def version(self, model: str, number: int) -> dict[str, Any] | None:
+        rows = self._rows(sa.select(version).where(version.c.model == model, version.c.version == number))
+        return rows[0] if rows else None
+
+    def version_of_inputs(self, model: str, inputs: str) -> dict[str, Any] | None:
+        rows = self._rows(sa.select(version).where(version.c.model == model, version.c.inputs == inputs))
+        return rows[0] if rows else None
+
+    def roles(self, model: str, night: date) -> Roles:
+        """Roles in force while `night` is scored and judged: decided on strictly earlier nights.
+
+        Challengers are the versions trained before `night`, newer than the champion and not rejected; of
+        two trained on the same night the later one counts.
+        """
+        promotions = self._rows(
+            sa.select(promotion)
+            .where(promotion.c.model == model, promotion.c.night < night)
+            .order_by(promotion.c.night)
+        )
+        rejected = {
+            row["challenger"]
+            for row in self._rows(
+                sa.select(decision).where(
+                    decision.c.model == model, decision.c.night < night, decision.c.verdict == "reject"
+                )
+            )
+        }
+        champion = promotions[-1]["version"] if promotions else None
+        trained_on = {row["version"]: row["night"] for row in self.versions(model) if row["night"] < night}
+        latest_of_night = {trained: number for number, trained in sorted(trained_on.items())}
+        newest = trained_on.get(champion) if champion is not None else None
+        promoted = {row["version"] for row in promotions}
+        challengers = tuple(
+            number
+            for trained, number in sorted(latest_of_night.items())
+            if number not in rejected and number not in promoted and (newest is None or trained > newest)
+        )
+        return Roles(
+            champion=champion,
+            previous=promotions[-1]["replaced"] if promotions else None,
+            challengers=challengers,
+            first=promotions[0]["version"] if promotions else None,
+        )
+
+    # -- decisions ----------------------------------------------------------------------------
+
+    def add_decision(self, **values: Any) -> dict[str, Any]:
+        """Record a verdict once per (model, night, challenger); a rerun gets the first one back."""
+        with self.engine.begin() as connection:
+            values["recorded_at"] = clock.now()
+            connection.execute(pg.insert(decision).values(**values).on_conflict_do_nothing())
+        return self.decision(values["model"], values["night"], values["challenger"])
+
+    def decision(self, model: str, night: date, challenger: int) -> dict[str, Any]:
+        where = (decision.c.model == model, decision.c.night == night, decision.c.challenger == challenger)
+        return self._rows(sa.select(decision).where(*where))[0]
+
+    def decisions(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
+        query = sa.select(decision).where(decision.c.model == model)
+        if until is not None:
+            query = query.where(decision.c.night <= until)
+        return self._rows(query.order_by(decision.c.night, decision.c.challenger))
+
+    def claim_promotion(self, **values: Any) -> bool:
+        """True for exactly one caller per (model, version) and per (model, night)."""
+        values["recorded_at"] = clock.now()
+        statement = pg.insert(promotion).values(**values).on_conflict_do_nothing().returning(promotion.c.version)
+        with self.engine.begin() as connection:
+            return connection.scalar(statement) is not None
+
+    def promotions(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
+        query = sa.select(promotion).where(promotion.c.model == model)
+        if until is not None:
+            query = query.where(promotion.c.night <= until)
+        return self._rows(query.order_by(promotion.c.night))
+
+    # -- retrains and events ------------------------------------------------------------------
+
+    def request_retrain(self, model: str, night: date, reasons: list[str]) -> None:
+        self._upsert(retrain, model=model, night=night, reasons=reasons)
+
+    def retrains(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
+        query = sa.select(retrain).where(retrain.c.model == model)
+        if until is not None:
+            query = query.where(retrain.c.night <= until)
+        return self._rows(query.order_by(retrain.c.night))
+
+    def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
+        """Something a person should be able to find later: a forged approval, a fenced attempt, an alias moved by hand."""
+        self._insert(event, kind=kind, model=model, night=night, detail=detail)
+
+    def events(self, model: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+        query = sa.select(event).order_by(event.c.id)
+        if model is not None:
+            query = query.where(event.c.model == model)
+        if kind is not None:
+            query = query.where(event.c.kind == kind)
+        return self._rows(query)
+
+    # -- plumbing -----------------------------------------------------------------------------
+
+    def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _insert(self, table: sa.Table, **values: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(table.insert().values(recorded_at=clock.now(), **values))
+
+    def _upsert(self, table: sa.Table, **values: Any) -> None:
+        values["recorded_at"] = clock.now()
+        keys = [column.name for column in table.primary_key]
+        insert = pg.insert(table).values(**values)
+        update = {name: insert.excluded[name] for name in values if name not in keys}
+        with self.engine.begin() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
+
+
+def night_of(as_of: datetime) -> date:
+    """The date that names the night closing at `as_of`."""
+    return as_of.date()

@@ -1,0 +1,110 @@
+"""Where things are. Read from the environment, prefix `TILTYARD_`; every default works on one laptop.
+
+Secrets (database passwords, S3 keys) come from the environment only: `TILTYARD_DATABASE_URL` and the
+usual `AWS_*` variables.
+"""
+
+import hashlib
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout: the folder that holds dags/, plugins/, dbt/, expectations/ and models/."""
+
+DATABASES = ("airflow", "mlflow", "lake", "ledger")
+
+
+class Settings(BaseSettings):
+    """All settings. `Settings()` reads the environment; tests pass `home=tmp_path`."""
+
+    model_config = SettingsConfigDict(env_prefix="TILTYARD_", frozen=True, extra="ignore")
+
+    home: Path = ROOT / ".tiltyard"
+    """State: database cluster, lake files, landing zone, frames, reports, logs."""
+    models: Path = ROOT / "models"
+    """One folder per model, each with a spec.yaml and a card.md."""
+    dbt: Path = ROOT / "dbt"
+    expectations: Path = ROOT / "expectations"
+
+    database_url: str | None = None
+    """Your own PostgreSQL, like postgresql://user:secret@host:5432; unset means the embedded one."""
+    database_prefix: str = "tiltyard_"
+    """The four databases are this prefix and airflow, mlflow, lake, ledger."""
+
+    lake_data: str | None = None
+    """Where the lake's Parquet files lie: a folder or s3://bucket/prefix; unset means home/lake."""
+    mlflow_artifacts: str | None = None
+    """Where MLflow keeps artefacts: a folder or s3://…; unset means home/mlflow."""
+    s3_endpoint: str | None = None
+    """host:port of an S3 other than Amazon's; https unless s3_insecure."""
+    s3_region: str = "us-east-1"
+    s3_insecure: bool = False
+
+    sources: Annotated[tuple[str, ...], NoDecode] = ("incident",)
+    """The sources that are landed here, separated by commas; models of other sources rest."""
+    data_mirror: Path | None = None
+    """A folder laid out like the public data sets' mirror; unset means their public homes."""
+    data_timeout_s: float = 30.0
+    """Seconds a download may stand still before it counts as out of reach."""
+
+    schedule: str = "@daily"
+    """When the features DAG starts by itself: a cron expression, @daily, or none."""
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    public_url: str | None = None
+    """How a browser reaches Airflow, where that is not http://api_host:api_port."""
+
+    seed: int = 20160229
+    threads: int = 2
+    """Threads of DuckDB, XGBoost and friends in one process."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @cached_property
+    def runtime(self) -> Path:
+        """A short folder for sockets and pid files: Unix socket paths end at about 100 characters."""
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        tag = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:10]
+        return base / f"tiltyard-{os.getuid()}-{tag}"
+
+    @cached_property
+    def lake_path(self) -> str:
+        return self.lake_data or str(self.home / "lake")
+
+    @cached_property
+    def mlflow_path(self) -> str:
+        return self.mlflow_artifacts or str(self.home / "mlflow")
+
+    @property
+    def landing(self) -> Path:
+        """Files as they arrive: landing/<source>/…; a file appears there whole, by rename."""
+        return self.home / "landing"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.home / "quarantine"
+
+    @property
+    def frames(self) -> Path:
+        """Training frames, immutable Parquet named by the SHA-256 of their content."""
+        return self.home / "frames"
+
+    @property
+    def reports(self) -> Path:
+        """What a person opens: drift reports, Data Docs, plots; served by the Airflow plugin."""
+        return self.home / "reports"
+
+    def database(self, name: str) -> str:
+        """The name, on the server, of one of the four databases."""
+        if name not in DATABASES:
+            raise ValueError(f"{name!r} is not one of {DATABASES}")
+        return f"{self.database_prefix}{name}"

@@ -1,0 +1,233 @@
+"""The promise of a model: models/<name>/spec.yaml, read into frozen, strict objects.
+
+A typo fails at load, with the file and the line. Nothing here is pasted into SQL unchecked: table names
+must match their prefix and consist of lower-case letters, digits and underscores.
+"""
+
+import hashlib
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from tiltyard.clock import format_duration, parse_duration
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(lambda value: parse_duration(value) if not isinstance(value, timedelta) else value),
+    PlainSerializer(format_duration, return_type=str),
+    Field(json_schema_extra={"type": "string", "pattern": r"^\d+(ms|s|m|h|d|w)$", "examples": ["7d", "12h"]}),
+]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Spine = Annotated[str, StringConstraints(pattern=r"^spn_[a-z0-9_]{1,58}$")]
+FeatureView = Annotated[str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$")]
+LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
+Role = Literal["champion", "previous", "light"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Prediction(Strict):
+    """What is predicted, when, from which feature views."""
+
+    spine: Spine
+    every: Duration = timedelta(days=1)
+    features: Annotated[tuple[FeatureView, ...], Field(min_length=1)]
+    max_feature_age: Duration | None = None
+    """A feature row older than this at the prediction time counts as missing."""
+
+
+class Label(Strict):
+    """The truth, and how long it takes."""
+
+    table: LabelTable
+    positive: bool = True
+    horizon: Duration
+    delay: Duration = timedelta()
+
+
+class Tune(Strict):
+    trials: Annotated[int, Field(ge=1, le=500)] = 20
+
+
+class Estimator(Strict):
+    """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
+
+    class_: Annotated[Literal["xgboost.XGBClassifier"], Field(alias="class")]
+    window: Duration = timedelta(days=60)
+    """How far back training cohorts reach from the last matured one."""
+    tune: Tune = Tune()
+
+
+class Light(Strict):
+    """The light twin: a small model on the same frame, served when the heavy one cannot be."""
+
+    class_: Annotated[Literal["sklearn.linear_model.LogisticRegression"], Field(alias="class")]
+
+
+class GatePolicy(Strict):
+    """When a challenger has earned its place."""
+
+    metric: Literal["brier"] = "brier"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    min_matured: Annotated[int, Field(ge=1)] = 500
+    min_shadow: Duration = timedelta(days=7)
+    slices: tuple[Name, ...] = ()
+    max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """How much worse (in the metric) a challenger may be on any declared slice."""
+    approval_timeout: Duration = timedelta(days=1)
+    """Tier 1 only: no answer within this time is a no."""
+
+
+class DriftPolicy(Strict):
+    """When a model is looked at again."""
+
+    window: Duration = timedelta(days=7)
+    reference: Literal["training"] = "training"
+    on_drift: Literal["retrain", "report"] = "retrain"
+    cooldown: Duration = timedelta(days=7)
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of drifted columns from which the data set counts as drifted."""
+
+
+class Fallback(Strict):
+    """What is served when the champion cannot be."""
+
+    deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 20
+    tiers: tuple[Role, ...] = ("champion", "previous", "light")
+    safe_default: Annotated[float, Field(ge=0, le=1)]
+    audit_after: Duration = timedelta(days=3)
+
+
+class Spec(Strict):
+    """One model's promise. Durations are written like 7d; see models/*/spec.yaml."""
+
+    name: Name
+    entity: Name
+    owner: str
+    tier: Literal[1, 2, 3]
+    source: Name
+    """The source that feeds it: landing/<source>/, dbt/models/staging/<source>/."""
+    prediction: Prediction
+    label: Label
+    estimator: Estimator
+    light: Light
+    gate: GatePolicy = GatePolicy()
+    drift: DriftPolicy = DriftPolicy()
+    fallback: Fallback
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        if len(set(self.prediction.features)) != len(self.prediction.features):
+            raise ValueError("prediction.features names a feature view twice")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The entity's key column in spine, feature views and label table."""
+        return f"{self.entity}_id"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical spec: two spellings of the same promise have the same digest."""
+        canonical = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def feature_key(view: str) -> str:
+    """The key column of a feature view: `ftr_caller__history` is keyed by `caller_id`."""
+    return f"{view.removeprefix('ftr_').split('__', 1)[0]}_id"
+
+
+def load(folder: Path) -> Spec:
+    """The spec in `folder`/spec.yaml. Raises BadInput with file and line when it does not hold."""
+    path = folder / "spec.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise BadInput(f"There is no model '{folder.name}': {path} does not exist.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}:1: a spec is a mapping that begins with 'entity:', see another model's spec.yaml.")
+    if "name" in content:
+        raise BadInput(f"{path}:{_line(node, ('name',))}: name: the folder is the name; remove this line.")
+    try:
+        return Spec(name=folder.name, **{str(key): value for key, value in content.items()})
+    except ValidationError as error:
+        problems = "; ".join(_problem(path, node, detail) for detail in error.errors()[:5])
+        raise BadInput(problems) from None
+
+
+def load_all(models: Path) -> tuple[Spec, ...]:
+    """Every spec under `models`, sorted by name. Raises BadInput at the first that does not hold."""
+    if not models.is_dir():
+        raise BadInput(f"There is no models folder at {models}; set TILTYARD_MODELS or create it.")
+    return tuple(load(path.parent) for path in sorted(models.glob("*/spec.yaml")))
+
+
+def portfolio(settings: Settings) -> tuple[Spec, ...]:
+    """The models that run here: those whose source is active, sorted by name."""
+    return tuple(spec for spec in load_all(settings.models) if spec.source in settings.sources)
+
+
+def find(models: Path, name: str) -> Spec:
+    """The spec of one model by name. Raises BadInput, naming the models there are."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not (models / name / "spec.yaml").exists():
+        known = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
+        raise BadInput(f"There is no model '{name}'; the models are: {known}.")
+    return load(models / name)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of spec.yaml, for editors (the name comes from the folder and is left out)."""
+    schema = Spec.model_json_schema(by_alias=True)
+    schema["properties"].pop("name")
+    schema["required"] = [field for field in schema["required"] if field != "name"]
+    return schema
+
+
+def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "spec"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "unknown field; is it a typo?"
+    elif detail["type"] == "missing":
+        message = "this field is missing"
+    return f"{path}:{_line(node, detail['loc'])}: {where}: {message}"
+
+
+def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
+    """The line of the deepest part of `loc` that the YAML text has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == part), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,53 @@
+"""Fixtures shared by every kind of test: a real PostgreSQL, real lakes, the incident data where it can be had."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tiltyard import postgres
+from tiltyard import rails as rails_module
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """One embedded PostgreSQL for the whole run; every test gets databases of its own in it."""
+    home = Path(tempfile.mkdtemp(prefix="tiltyard-test-"))
+    home.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
+    settings = Settings(home=home, database_url=None)
+    yield postgres.server_url(settings).render_as_string(hide_password=False)
+    postgres.stop(settings)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, postgres_url: str) -> Settings:
+    return make_settings(tmp_path, postgres_url)
+
+
+def make_settings(folder: Path, postgres_url: str, **values: object) -> Settings:
+    """Settings of a fresh home: own folder, own databases on the shared server."""
+    return Settings(
+        home=folder / "home", database_url=postgres_url, database_prefix=f"t{uuid.uuid4().hex[:8]}_", **values
+    )
+
+
+@pytest.fixture
+def rails(settings: Settings) -> Iterator[Rails]:
+    with rails_module.opened(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def data_mirror() -> Path:
+    """The folder with the public data sets. Without it, tests that need them are skipped, saying so."""
+    mirror = os.environ.get("TILTYARD_DATA_MIRROR")
+    if not mirror or not Path(mirror).is_dir():
+        pytest.skip("needs incident data: set TILTYARD_DATA_MIRROR to a folder that holds it")
+    return Path(mirror).resolve()
