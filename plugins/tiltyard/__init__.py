@@ -1,0 +1,14 @@
+"""Tiltyard, in the order in which a night flows through it.
+
+Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's promise), `postgres`, `lake`,
+`ledger` (who decided what), `rails` (the three opened together).
+
+Stages, one Airflow DAG each: `features` (`datasets`, `simulator` → `ingest` → `transform` → `checks`, `leakage`),
+`training` (`frame` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` → `evaluation`),
+`promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
+
+Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
+`services` (what `make up` starts), `cli`.
+
+Pure, deciding and touching nothing: `spec clock evaluation gate fallback governor`.
+"""

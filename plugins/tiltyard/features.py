@@ -1,0 +1,96 @@
+"""The features stage, portfolio-wide: ingest → dbt build → checks → publish.
+
+Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only
+then is the snapshot published. Everything downstream reads the newest *published* snapshot, so that a batch
+that a critical check stopped leaves yesterday's features, and the champion, in service.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from tiltyard import checks as checking
+from tiltyard import ingest as ingesting
+from tiltyard import transform as transforming
+from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import portfolio
+
+STAGE = "features"
+
+
+def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+    """The whole stage for one night. Raises CheckFailed when a critical check stops the batch."""
+    return {
+        "ingest": ingest(rails, as_of),
+        "transform": transform(rails, as_of),
+        "checks": check(rails, as_of, render=render),
+        **publish(rails, as_of),
+    }
+
+
+def ingest(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Land what became available until `as_of`, for every active source."""
+    return {source: ingesting.run(rails, source, as_of) for source in rails.settings.sources}
+
+
+def transform(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Bring staging, spines, features and labels up to what has landed."""
+    return transforming.build(rails, rails.settings.sources, as_of)
+
+
+def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+    """Judge the night's batch at the lake's current snapshot; record what was judged and how it went.
+
+    Raises CheckFailed, naming the checks, when a critical one fails.
+    """
+    night = night_of(as_of)
+    snapshot = rails.lake.snapshot()
+    reports = [
+        checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render)
+        for source in rails.settings.sources
+    ]
+    for spec in portfolio(rails.settings):
+        for suite in ("features", "leakage"):
+            reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render))
+    critical = [failure for report in reports for failure in report.critical_failures]
+    warnings = [failure for report in reports for failure in report.warnings]
+    summary = {
+        "snapshot": snapshot,
+        "checks": sum(len(report.results) for report in reports),
+        "critical": [str(failure) for failure in critical],
+        "warnings": [str(failure) for failure in warnings],
+        "reports": sorted({str(report.report_path) for report in reports if report.report_path}),
+    }
+    if critical:
+        rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
+        raise CheckFailed(
+            f"The batch of {night} is stopped by {len(critical)} critical check(s): {'; '.join(summary['critical'][:5])}. "
+            "Yesterday's features and the champions stay in service; mend the source and run the night again."
+        )
+    rails.ledger.record_stage(STAGE, "", night, "checked", summary)
+    return summary
+
+
+def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Put the checked snapshot in service. Raises BadInput when the night's batch has not passed its checks."""
+    night = night_of(as_of)
+    record = rails.ledger.stage_runs(STAGE).get(night)
+    if record is None or record["status"] not in ("checked", "done"):
+        state = record["status"] if record else "not checked yet"
+        raise BadInput(f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}.")
+    rails.ledger.record_stage(STAGE, "", night, "done", record["summary"])
+    return {"night": str(night), "snapshot": record["summary"]["snapshot"]}
+
+
+def published(rails: Rails, as_of: datetime | None = None) -> int:
+    """The snapshot in service: that of the features run published last.
+
+    With `as_of`, the features of that night must be published. Raises BadInput when they are not.
+    """
+    runs = [row for row in rails.ledger.stage_runs(STAGE).values() if row["status"] == "done"]
+    if not runs:
+        raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
+    if as_of is not None and night_of(as_of) not in {row["night"] for row in runs}:
+        raise BadInput(f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}.")
+    return int(max(runs, key=lambda row: row["recorded_at"])["summary"]["snapshot"])
