@@ -1,0 +1,334 @@
+"""The command line: `tiltyard COMMAND`. The same functions as the DAG tasks, one command a stage.
+
+Every command takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tiltyard import clock
+from tiltyard import spec as specs
+from tiltyard.errors import BadInput, TiltyardError
+from tiltyard.settings import Settings
+
+app = typer.Typer(
+    help="A portfolio of machine-learning models in production, on one set of rails.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
+app.add_typer(data, name="data")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Model = Annotated[str, typer.Argument(help="Name of a model: a folder under models/.", metavar="MODEL")]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."),
+]
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
+    try:
+        app(standalone_mode=False)
+    except TiltyardError as error:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": str(error)}))
+        err.print(f"[bold red]error[/] {_plain(str(error))}")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
+            err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
+            sys.exit(error.exit_code)
+        raise
+
+
+# -- looking ------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: tiltyard models --json")
+def models(as_json: Json = False) -> None:
+    """List the portfolio: every model, its promise in one line, and whether its source is active here."""
+    settings = Settings()
+    rows = [
+        {
+            "model": spec.name,
+            "owner": spec.owner,
+            "tier": spec.tier,
+            "entity": spec.entity,
+            "source": spec.source,
+            "active": spec.source in settings.sources,
+            "horizon": clock.format_duration(spec.label.horizon),
+        }
+        for spec in specs.load_all(settings.models)
+    ]
+    _emit(rows, as_json, lambda: _table(rows))
+
+
+@app.command(epilog="Example: tiltyard validate sla_breach")
+def validate(
+    model: Annotated[str | None, typer.Argument(help="One model; default: all.", metavar="[MODEL]")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold specs against their schema and against the dbt project: tables, keys, columns."""
+    from tiltyard import transform
+
+    settings = Settings()
+    if schema:
+        print(json.dumps(specs.json_schema(), indent=2))
+        return
+    chosen = [specs.find(settings.models, model)] if model else list(specs.load_all(settings.models))
+    for spec in chosen:
+        transform.check_spec(settings, spec)
+    result = {"valid": [spec.name for spec in chosen]}
+    _emit(result, as_json, lambda: out.print(f"[green]ok[/] {', '.join(result['valid'])}"))
+
+
+@app.command(epilog="Example: tiltyard status sla_breach --json")
+def status(
+    model: Annotated[str | None, typer.Argument(help="One model; default: the portfolio.", metavar="[MODEL]")] = None,
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
+    from tiltyard import rails, status as looking
+
+    settings = Settings()
+    chosen = [specs.find(settings.models, model)] if model else list(specs.portfolio(settings))
+    with rails.opened(settings) as opened:
+        result = [looking.status(opened, spec, clock.parse_as_of(as_of) if as_of else None) for spec in chosen]
+    _emit(result, as_json, lambda: [out.print(looking.describe(row)) for row in result])
+
+
+@app.command(epilog="Example: tiltyard explain sla_breach 1f0c…")
+def explain(
+    model: Model,
+    request_id: Annotated[str, typer.Argument(help="request_id of a prediction, as in ops.prediction.", metavar="REQUEST_ID")],
+    as_json: Json = False,
+) -> None:
+    """Show one prediction: each feature with its event_time and available_at, version, snapshot, tier, truth."""
+    from tiltyard import rails, status as looking
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    with rails.opened(settings) as opened:
+        result = looking.explain(opened, spec, request_id)
+    _emit(result, as_json, lambda: out.print(looking.describe_prediction(result)))
+
+
+# -- the stages ---------------------------------------------------------------------------------------------
+
+
+@data.command("fetch", epilog="Example: tiltyard data fetch incident")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="incident, or simulated.", metavar="NAME")], as_json: Json = False
+) -> None:
+    """Download a data set (or make the simulated one), check its content, lay it out as daily deliveries."""
+    from tiltyard import datasets
+
+    with _progress(as_json) as say:
+        result = datasets.fetch(Settings(), name, progress=say)
+    _emit(result, as_json)
+
+
+@app.command(epilog="Example: tiltyard ingest --as-of 2016-04-02")
+def ingest(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
+    _stage(as_json, lambda rails, features: features.ingest(rails, _as_of(as_of)))
+
+
+@app.command(epilog="Example: tiltyard features --as-of 2016-04-02")
+def features(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Ingest, build with dbt, check, publish. A critical check stops the batch (exit 1)."""
+    _stage(as_json, lambda rails, features: features.run(rails, _as_of(as_of)))
+
+
+@app.command(epilog="Example: tiltyard train sla_breach --as-of 2016-04-02 --reason 'new feature'")
+def train(
+    model: Model,
+    as_of: AsOf = None,
+    reason: Annotated[list[str] | None, typer.Option("--reason", help="Why; kept with the version.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, max=500, help="Tuning trials; default: the spec's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a champion-to-be and its light twin on matured labels; register it as a challenger."""
+    from tiltyard import rails, training
+
+    spec, night = _spec(model), _as_of(as_of)
+    with rails.opened() as opened:
+        result = training.train(
+            opened, spec, night, requested_by=_user(), reasons=tuple(reason or ("asked by hand",)), trials=trials
+        )
+    _emit(result, as_json)
+
+
+@app.command(epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
+def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Score the night with champion and challengers; evaluate both on matured cohorts."""
+    from tiltyard import rails, shadow as stage
+
+    spec, night = _spec(model), _as_of(as_of)
+    with rails.opened() as opened:
+        result = stage.run(opened, spec, night)
+    _emit(result, as_json)
+
+
+@app.command(epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
+def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
+    from tiltyard import promotion, rails
+
+    spec, night = _spec(model), _as_of(as_of)
+    with rails.opened() as opened:
+        result = promotion.run(opened, spec, night)
+    _emit(result, as_json)
+
+
+@app.command(epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
+def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Compare the night's window with the training reference; ask for a retrain where it is due."""
+    from tiltyard import drift as stage
+    from tiltyard import rails
+
+    spec, night = _spec(model), _as_of(as_of)
+    with rails.opened() as opened:
+        result = stage.run(opened, spec, night)
+    _emit(result, as_json)
+
+
+@app.command(epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20")
+def hindcast(
+    first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
+    last: Annotated[str, typer.Option("--to", metavar="DATE", help="as_of of the last night.")],
+    model: Annotated[list[str] | None, typer.Option("--model", help="One or more models; default: the portfolio.")] = None,
+    approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto or never.")] = "auto",
+    render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay the production loop over past nights, each seeing only what was known that night. Resumes."""
+    from tiltyard import hindcast as loop
+    from tiltyard import rails
+
+    if approve not in ("auto", "never"):
+        raise BadInput(f"--approve is auto or never, not '{approve}'.")
+    settings = Settings()
+    chosen = [specs.find(settings.models, name) for name in model] if model else list(specs.portfolio(settings))
+    begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
+    with rails.opened(settings) as opened, _progress(as_json) as say:
+        result = loop.run(opened, chosen, begin, end, approve=approve, render=render, progress=say)
+    _emit(result, as_json)
+
+
+# -- plumbing -----------------------------------------------------------------------------------------------
+
+
+def _stage(as_json: bool, work: Callable[[Any, Any], Any]) -> None:
+    from tiltyard import features as stage
+    from tiltyard import rails
+
+    with rails.opened() as opened:
+        result = work(opened, stage)
+    _emit(result, as_json)
+
+
+def _spec(model: str) -> specs.Spec:
+    return specs.find(Settings().models, model)
+
+
+def _as_of(text: str | None) -> datetime:
+    if text:
+        return clock.parse_as_of(text)
+    return clock.midnight(clock.now().date())
+
+
+def _user() -> str:
+    import getpass
+
+    return os.environ.get("TILTYARD_USER") or getpass.getuser()
+
+
+def _emit(result: Any, as_json: bool, human: Callable[[], Any] | None = None) -> None:
+    if as_json:
+        print(json.dumps(result, default=_json_default, indent=2, allow_nan=False))
+    elif human:
+        human()
+    else:
+        _lines(result)
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, Path | timedelta):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _lines(result: Any, indent: int = 0) -> None:
+    for key, value in result.items() if isinstance(result, dict) else enumerate(result):
+        label = f"{'  ' * indent}{key}" if isinstance(result, dict) else f"{'  ' * indent}-"
+        if isinstance(value, dict | list | tuple) and value:
+            out.print(f"[bold]{_plain(label)}[/]")
+            _lines(value, indent + 1)
+        else:
+            out.print(f"[bold]{_plain(label)}[/] {_plain(str(value) if value not in (None, [], {}, ()) else '–')}")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*("yes" if value is True else "no" if value is False else _plain(str(value)) for value in row.values()))
+    out.print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """A bar on a terminal, plain lines otherwise, on stderr in both cases."""
+    if quiet or not err.is_terminal:
+        last = [""]
+
+        def plain(label: str, fraction: float) -> None:
+            if not quiet and label != last[0]:
+                print(f"[{fraction:4.0%}] {label}", file=sys.stderr, flush=True)
+                last[0] = label
+
+        yield plain
+        return
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda label, fraction: bar.update(task, description=label, completed=fraction)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The production loop over past nights, in process: the same stage functions as the DAGs, in the same order.
+
+Data lands once and dbt builds once, up to the last night; every stage reads `as_of`, so each night sees only
+what was known that night. It resumes: a night whose stages are all recorded as done is passed over. Approvals
+that tier-1 models need are a declared assumption (`approve`), recorded as such.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal
+
+from tiltyard import clock, drift, features, promotion, shadow, training
+from tiltyard.errors import CheckFailed
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+Approve = Literal["auto", "never"]
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class _Tally:
+    nights: int = 0
+    resumed: int = 0
+    stopped: list[str] = field(default_factory=list)
+    promotions: list[dict[str, Any]] = field(default_factory=list)
+    retrains: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(
+    rails: Rails,
+    specs: Sequence[Spec],
+    first: datetime,
+    last: datetime,
+    *,
+    approve: Approve = "auto",
+    render: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Replay every night whose `as_of` lies in [first, last]. Returns what happened, per model.
+
+    `render` also writes the HTML pages that the DAGs write. Raises BadInput for a range without nights.
+    """
+    say = progress or (lambda label, fraction: None)
+    nights = list(clock.nights(first, last))
+    tallies = {spec.name: _Tally() for spec in specs}
+    todo = [night for night in nights if not all(_complete(rails, spec, night_of(night)) for spec in specs)]
+    if todo:
+        say("landing the data", 0.0)
+        features.ingest(rails, last)
+        say("building the features", 0.0)
+        features.transform(rails, last)
+    for position, as_of in enumerate(nights):
+        night = night_of(as_of)
+        say(f"night of {night}", position / len(nights))
+        waiting = [spec for spec in specs if as_of in todo and not _complete(rails, spec, night)]
+        for spec in specs:
+            tallies[spec.name].nights += 1
+            tallies[spec.name].resumed += spec not in waiting
+        if not waiting:
+            continue
+        try:
+            features.check(rails, as_of, render=render)
+            features.publish(rails, as_of)
+        except CheckFailed as error:
+            for spec in waiting:
+                tallies[spec.name].stopped.append(str(error))
+            continue
+        for spec in waiting:
+            _night(rails, spec, as_of, approve, render, tallies[spec.name])
+    say("done", 1.0)
+    return {
+        "from": str(night_of(first)),
+        "to": str(night_of(last)),
+        "approvals": f"assumed: {approve}",
+        "models": {name: vars(tally) for name, tally in tallies.items()},
+    }
+
+
+def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
+    night = str(night_of(as_of))
+    shadow.run(rails, spec, as_of)
+    outcome = promotion.run(rails, spec, as_of, assume=approve)
+    if outcome.get("promoted"):
+        tally.promotions.append({"night": night, "version": outcome["promoted"]})
+    finding = drift.run(rails, spec, as_of, render=render)
+    if finding["retrain_requested"]:
+        trained = training.train(rails, spec, as_of, requested_by="hindcast", reasons=finding["reasons"])
+        tally.retrains.append({"night": night, "version": trained.get("version"), "reasons": finding["reasons"]})
+
+
+def _complete(rails: Rails, spec: Spec, night: date) -> bool:
+    def done(stage: str) -> bool:
+        record = rails.ledger.stage_runs(stage, spec.name).get(night)
+        return record is not None and record["status"] == "done"
+
+    if not all(done(stage) for stage in ("shadow", "promotion", "drift")):
+        return False
+    asked = any(row["night"] == night for row in rails.ledger.retrains(spec.name))
+    return not asked or done("training")
