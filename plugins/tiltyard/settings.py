@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_insecure: bool = False
 
-    sources: Annotated[tuple[str, ...], NoDecode] = ("incident",)
-    """The sources that are landed here, separated by commas; models of other sources rest."""
+    sources: Annotated[tuple[str, ...], NoDecode] = ()
+    """Active sources, separated by commas; models of other sources rest. Unset: those that have landed here."""
     data_mirror: Path | None = None
     """A folder laid out like the public data sets' mirror; unset means their public homes."""
     data_timeout_s: float = 30.0
@@ -63,6 +63,15 @@ class Settings(BaseSettings):
     seed: int = 20160229
     threads: int = 2
     """Threads of DuckDB, XGBoost and friends in one process."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _landed_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("sources"):
+            return values
+        landing = Path(values.get("home", cls.model_fields["home"].default)) / "landing"
+        landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
+        return values | {"sources": tuple(landed or ("incident",))}
 
     @field_validator("sources", mode="before")
     @classmethod

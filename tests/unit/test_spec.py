@@ -1,0 +1,109 @@
+"""Specs: what loads, and what a person reads when one does not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiltyard import spec
+from tiltyard.errors import BadInput
+from tiltyard.settings import ROOT, Settings
+
+GOOD = (ROOT / "models" / "sla_breach" / "spec.yaml").read_text()
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.yaml").write_text(text)
+    return folder
+
+
+def test_every_spec_of_the_portfolio_loads_and_is_short() -> None:
+    specs = spec.load_all(ROOT / "models")
+    assert [one.name for one in specs] == sorted(one.name for one in specs)
+    assert "sla_breach" in [one.name for one in specs]
+    for one in specs:
+        folder = ROOT / "models" / one.name
+        assert len((folder / "spec.yaml").read_text().splitlines()) <= 60
+        assert (folder / "card.md").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("horizon: 10d", "horizn: 10d", "unknown field"),
+        ("horizon: 10d", "horizon: ten days", "not a duration"),
+        ("alpha: 0.05", "alpha: 5", "less than 0.5"),
+        ("spine: spn_ticket_opened", "spine: spn_x; drop table t", "pattern"),
+        ("class: xgboost.XGBClassifier", "class: os.system", "xgboost.XGBClassifier"),
+        ("tier: 2 ", "tier: 9 ", "1, 2 or 3"),
+    ],
+)
+def test_a_typo_fails_at_load_with_file_and_line(tmp_path: Path, old: str, new: str, words: str) -> None:
+    line = GOOD[: GOOD.index(old)].count("\n") + 1
+    folder = write(tmp_path / "sla_breach", GOOD.replace(old, new))
+    with pytest.raises(BadInput) as caught:
+        spec.load(folder)
+    message = str(caught.value)
+    assert words in message
+    assert f"spec.yaml:{line}: " in message
+
+
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "sla_breach", GOOD.replace("owner: service-desk\n", ""))
+    with pytest.raises(BadInput, match="owner: this field is missing"):
+        spec.load(folder)
+
+
+def test_yaml_that_is_none_names_the_line(tmp_path: Path) -> None:
+    folder = write(tmp_path / "broken", "entity: ticket\nowner: [a\ntier: 2\n")
+    with pytest.raises(BadInput, match=r"spec.yaml:3: not readable as YAML"):
+        spec.load(folder)
+
+
+def test_a_list_an_empty_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
+    for text in ("", "- 1\n"):
+        with pytest.raises(BadInput, match="a spec is a mapping"):
+            spec.load(write(tmp_path / "odd", text))
+    with pytest.raises(BadInput, match="There is no model 'nothing'"):
+        spec.load(tmp_path / "nothing")
+
+
+def test_an_unknown_model_is_answered_with_those_there_are() -> None:
+    with pytest.raises(BadInput, match="the models are: .*sla_breach"):
+        spec.find(ROOT / "models", "sla_braech")
+    with pytest.raises(BadInput):
+        spec.find(ROOT / "models", "../models/sla_breach")
+
+
+def test_the_name_is_the_folders(tmp_path: Path) -> None:
+    folder = write(tmp_path / "other", "name: sla_breach\n" + GOOD)
+    with pytest.raises(BadInput, match="the folder is the name"):
+        spec.load(folder)
+
+
+def test_the_digest_is_of_the_promise_not_of_its_spelling(tmp_path: Path) -> None:
+    one = spec.load(write(tmp_path / "a" / "sla_breach", GOOD))
+    content = yaml.safe_load(GOOD)
+    reordered = spec.load(write(tmp_path / "b" / "sla_breach", yaml.safe_dump(dict(reversed(content.items())))))
+    changed = spec.load(write(tmp_path / "c" / "sla_breach", GOOD.replace("horizon: 10d", "horizon: 11d")))
+    assert one.digest == reordered.digest != changed.digest
+
+
+def test_the_schema_for_editors_takes_the_durations_that_a_spec_is_written_in() -> None:
+    schema = spec.json_schema()
+    assert "name" not in schema["properties"]
+    assert schema["$defs"]["Label"]["properties"]["horizon"]["type"] == "string"
+
+
+def test_only_models_of_active_sources_run(tmp_path: Path) -> None:
+    write(tmp_path / "models" / "sla_breach", GOOD)
+    write(tmp_path / "models" / "other", GOOD.replace("source: incident", "source: elsewhere"))
+    active = spec.portfolio(Settings(home=tmp_path, models=tmp_path / "models"))
+    assert [one.name for one in active] == ["sla_breach"]
+    both = spec.portfolio(Settings(home=tmp_path, models=tmp_path / "models", sources="incident, elsewhere"))
+    assert [one.name for one in both] == ["other", "sla_breach"]
+
+
+def test_a_feature_view_is_keyed_by_its_entity() -> None:
+    assert spec.feature_key("ftr_caller__history") == "caller_id"
+    assert spec.feature_key("ftr_cost_center__load") == "cost_center_id"
