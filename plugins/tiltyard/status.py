@@ -1,0 +1,340 @@
+"""What a person sees of a model: its state in one document, one prediction explained, the worth of retraining.
+
+Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
+"""
+
+import json
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tiltyard import clock, features, frame, truth
+from tiltyard.errors import BadInput
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+_PREDICTION = "ops.prediction"
+_EVALUATION = "ops.evaluation"
+
+
+def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str, Any]:
+    """One JSON-ready document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines."""
+    as_of = as_of or _newest(rails, spec)
+    document: dict[str, Any] = {
+        "model": spec.name,
+        "owner": spec.owner,
+        "tier": spec.tier,
+        "as_of": as_of.isoformat() if as_of else None,
+    }
+    if as_of is None:
+        return document | {"state": f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE"}
+    night = as_of.date()
+    after = clock.nights(as_of + spec.prediction.every, as_of + spec.prediction.every)
+    roles = rails.ledger.roles(spec.name, next(after).date())
+    nights = _shadow_nights(rails, spec, as_of)
+    decisions = rails.ledger.decisions(spec.name, until=night)
+    promotions = rails.ledger.promotions(spec.name, until=night)
+    return document | {
+        "champion": roles.champion,
+        "previous": roles.previous,
+        "challengers": list(roles.challengers),
+        "first": roles.first,
+        "shadow_nights": {str(number): nights.get(number, 0) for number in roles.challengers},
+        "served_by": _served(rails, spec, as_of),
+        **_counts(rails, spec, as_of),
+        "metrics": _metrics(rails, spec, as_of),
+        "gate": _decision(decisions[-1]) if decisions else None,
+        "promotions": [
+            {"night": str(row["night"]), "version": row["version"], "replaced": row["replaced"], "by": row["approved_by"]}
+            for row in promotions
+        ],
+        "retrains": [
+            {"night": str(row["night"]), "reasons": row["reasons"]} for row in rails.ledger.retrains(spec.name, until=night)
+        ],
+        "drift": _stage(rails, "drift", spec.name, night),
+        "freshness": _freshness(rails, spec, as_of),
+        "checks": _stage(rails, features.STAGE, "", night),
+        "realized": realized(rails, spec, as_of)["overall"],
+        "events": len(rails.ledger.events(spec.name)),
+    }
+
+
+def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """The promoted line beside "never retrained" and the safe default, on the same rows with matured truth.
+
+    Rows count from the first night of the first champion. `weekly` is a list of (week, line, brier, low, high, n);
+    `overall` has the Brier score per line over all rows, and over the rows since the first champion was replaced,
+    the only ones on which the lines can differ.
+    """
+    empty: dict[str, Any] = {"overall": None, "weekly": []}
+    promotions = rails.ledger.promotions(spec.name, until=as_of.date())
+    if not promotions or not rails.lake.has(_PREDICTION):
+        return empty
+    rows = truth.matured(rails, spec, as_of)
+    if rows.empty:
+        return empty
+    keys = ["entity_id", "prediction_time"]
+    first = rows[rows["version"] == promotions[0]["version"]].set_index(keys)
+    served = rows[rows["role"] == "champion"].set_index(keys)
+    both = served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner").reset_index()
+    if both.empty:
+        return empty
+    label = both["label"].astype(float)
+    losses = pd.DataFrame(
+        {
+            "prediction_time": both["prediction_time"],
+            "promoted line": (both["score"] - label) ** 2,
+            "never retrained": (both["first"] - label) ** 2,
+            "safe default": (spec.fallback.safe_default - label) ** 2,
+        }
+    )
+    lines = list(losses.columns[1:])
+    replaced = [row["night"] for row in promotions[1:]]
+    since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(replaced[0]))] if replaced else losses.iloc[:0]
+    return {
+        "overall": {
+            "metric": "brier",
+            "rows": len(losses),
+            "from": str(losses["prediction_time"].min().date()),
+            "to": str(losses["prediction_time"].max().date()),
+            **{_key(line): round(float(losses[line].mean()), 5) for line in lines},
+            "since_first_replacement": {
+                "rows": len(since),
+                **{_key(line): round(float(since[line].mean()), 5) for line in lines},
+            }
+            if len(since)
+            else None,
+        },
+        "weekly": _weekly(losses, lines),
+    }
+
+
+def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
+    """One prediction: what each feature said and since when, who answered from which snapshot, the truth if it came.
+
+    Raises BadInput when no prediction of the model has this request_id.
+    """
+    newest = _newest(rails, spec)
+    found = (
+        rails.lake.query(
+            f"select * from {{{_PREDICTION}}} where model = $model and request_id = $request",
+            newest,
+            {"model": spec.name, "request": request_id},
+        )
+        if newest and rails.lake.has(_PREDICTION)
+        else pd.DataFrame()
+    )
+    if found.empty:
+        raise BadInput(
+            f"{spec.name} has no prediction '{request_id}'; request_ids are in ops.prediction, "
+            f"and tiltyard status {spec.name} --json names one."
+        )
+    row = found.iloc[0]
+    prediction_time = row["prediction_time"].to_pydatetime()
+    snapshot = int(row["snapshot"])
+    label = truth.of(rails, spec, row["entity_id"], prediction_time, newest)
+    return {
+        "model": spec.name,
+        "request_id": request_id,
+        "entity_id": row["entity_id"],
+        "prediction_time": prediction_time.isoformat(),
+        "night": str(row["night"])[:10],
+        "score": float(row["score"]),
+        "role": row["role"],
+        "version": None if pd.isna(row["version"]) else int(row["version"]),
+        "tier": row["tier"],
+        "tier_reason": row["tier_reason"] or None,
+        "snapshot": snapshot,
+        "features": frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot),
+        "truth": label,
+    }
+
+
+def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
+    """Draw `realized` as PNG under reports/; None when there is nothing to draw yet."""
+    from tiltyard import plots
+
+    weekly = realized(rails, spec, as_of)["weekly"]
+    if not weekly:
+        return None
+    path = rails.settings.reports / "realized" / f"{spec.name}.png"
+    marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
+    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks)
+    return path
+
+
+# -- parts ----------------------------------------------------------------------------------------------------
+
+
+def _newest(rails: Rails, spec: Spec) -> datetime | None:
+    nights = rails.ledger.stage_runs("shadow", spec.name)
+    return clock.midnight(max(nights)) if nights else None
+
+
+def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:
+    if not rails.lake.has(_PREDICTION):
+        return {}
+    rows = rails.lake.query(
+        f"select version, count(distinct night) as nights from {{{_PREDICTION}}} "
+        "where model = $model and version is not null group by version",
+        as_of,
+        {"model": spec.name},
+    )
+    return {int(row.version): int(row.nights) for row in rows.itertuples()}
+
+
+def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Answers of the night per tier, and one request_id to explain."""
+    if not rails.lake.has(_PREDICTION):
+        return {}
+    rows = rails.lake.query(
+        f"select tier, count(*) as answers, min(request_id) as example from {{{_PREDICTION}}} "
+        "where model = $model and night = $night and role in ('champion', 'safe_default') group by tier order by tier",
+        as_of,
+        {"model": spec.name, "night": as_of.date()},
+    )
+    return {row.tier: {"answers": int(row.answers), "example": row.example} for row in rows.itertuples()}
+
+
+def _counts(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    counts = truth.counts(rails, spec, as_of)
+    return {name: int(counts[name]) for name in ("matured", "immature", "early")}
+
+
+def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    if not rails.lake.has(_EVALUATION):
+        return {}
+    rows = rails.lake.query(
+        f"select * from {{{_EVALUATION}}} where model = $model and night = $night and slice = 'all' order by version",
+        as_of,
+        {"model": spec.name, "night": as_of.date()},
+    )
+    keep = ("role", "matured", "immature", "early", "brier", "brier_low", "brier_high", "log_loss", "auc", "positive_rate")
+    return {
+        "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
+            name: _number(row[name]) for name in keep
+        }
+        for _, row in rows.iterrows()
+    }
+
+
+def _decision(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "night": str(row["night"]),
+        "challenger": row["challenger"],
+        "champion": row["champion"],
+        "verdict": row["verdict"],
+        "reasons": row["reasons"],
+    }
+
+
+def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] | None:
+    runs = {at: row for at, row in rails.ledger.stage_runs(stage, model).items() if at <= night}
+    if not runs:
+        return None
+    row = runs[max(runs)]
+    return {"night": str(row["night"]), "status": row["status"], **row["summary"]}
+
+
+def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    if not rails.lake.has("ops.landed_file"):
+        return {}
+    rows = rails.lake.query(
+        "select table_name, max(landed_night) as landed, sum(rows) as total from {ops.landed_file} "
+        "where source = $source group by table_name order by table_name",
+        datetime.max.replace(tzinfo=as_of.tzinfo),
+        {"source": spec.source},
+    )
+    newest: dict[str, Any] = {}
+    for row in rows.itertuples():
+        found = rails.lake.query(f"select max(available_at) as newest from {{raw.{row.table_name}}}", as_of)["newest"][0]
+        age = None if pd.isna(found) else round((pd.Timestamp(as_of) - found).total_seconds() / 3600, 1)
+        newest[row.table_name] = {"newest": None if pd.isna(found) else found.isoformat(), "age_hours": age}
+    return newest
+
+
+def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
+    """Mean per cohort week with a normal interval (1.96 standard errors)."""
+    week = losses["prediction_time"].dt.tz_convert("UTC").dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
+    result = []
+    for start, group in losses.groupby(week):
+        for line in lines:
+            mean, error = group[line].mean(), group[line].sem() if len(group) > 1 else float("nan")
+            low, high = (mean - 1.96 * error, mean + 1.96 * error) if error == error else (mean, mean)
+            result.append({"night": start.date(), "line": line, "brier": mean, "low": low, "high": high, "n": len(group)})
+    return result
+
+
+def _key(line: str) -> str:
+    return line.replace(" ", "_")
+
+
+def _number(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+# -- text -----------------------------------------------------------------------------------------------------
+
+
+def describe(document: dict[str, Any]) -> str:
+    """The status as ten lines for a terminal."""
+    if "state" in document:
+        return f"{document['model']}: {document['state']}"
+    gate, drift, lines = document["gate"], document["drift"], document["realized"]
+    metrics = document["metrics"].get(str(document["champion"]))
+    verdict = f"{gate['verdict']} challenger {gate['challenger']} on {gate['night']}: {'; '.join(gate['reasons'][:2])}" if gate else "–"
+    text = [
+        f"{document['model']} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})",
+        f"  champion     {_version(document['champion'])}, previous {_version(document['previous'])}, challengers "
+        + (", ".join(f"v{number} ({document['shadow_nights'][str(number)]} nights)" for number in document["challengers"]) or "none"),
+        f"  truth        {document['matured']} matured, {document['immature']} immature, {document['early']} known early",
+        "  champion at  "
+        + (f"Brier {_interval(metrics)}, AUC {_round(metrics['auc'])} on {metrics['matured']} matured" if metrics else "–"),
+        f"  gate         {verdict}",
+        f"  drift        {drift['verdict']}: {'; '.join(drift['reasons'][:2]) or 'nothing moved'}" if drift else "  drift        –",
+        f"  retrains     {len(document['retrains'])}, promotions "
+        + (", ".join(f"v{row['version']} on {row['night']}" for row in document["promotions"]) or "none"),
+        "  realized     "
+        + (
+            f"promoted line {lines['promoted_line']:.4f}, never retrained {lines['never_retrained']:.4f}, "
+            f"safe default {lines['safe_default']:.4f} (Brier on the same {lines['rows']} rows)"
+            if lines
+            else "no matured champion rows yet"
+        ),
+        f"  checks       {document['checks']['status']} on {document['checks']['night']}, "
+        f"{len(document['checks'].get('critical', []))} critical, {len(document['checks'].get('warnings', []))} warnings"
+        if document["checks"]
+        else "  checks       –",
+    ]
+    return "\n".join(text)
+
+
+def describe_prediction(document: dict[str, Any]) -> str:
+    """One explained prediction as a small table."""
+    head = (
+        f"{document['model']} on {document['entity_id']} at {document['prediction_time']}: {document['score']:.4f} "
+        f"by {document['tier']} (version {document['version']}, role {document['role']}), lake snapshot {document['snapshot']}"
+    )
+    truth_line = f"truth: {json.dumps(document['truth'])}" if document["truth"] else "truth: not matured yet"
+    width = max((len(row["feature"]) for row in document["features"]), default=0)
+    body = [
+        f"  {row['feature']:<{width}}  {row['value']!s:<24} event {row['event_time']}  available {row['available_at']}  {row['view']}"
+        for row in document["features"]
+    ]
+    return "\n".join([head, truth_line, *body])
+
+
+def _version(number: int | None) -> str:
+    return "none" if number is None else f"v{number}"
+
+
+def _round(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(metrics: dict[str, Any]) -> str:
+    return f"{_round(metrics['brier'])} ({_round(metrics['brier_low'])} to {_round(metrics['brier_high'])})"
