@@ -1,0 +1,170 @@
+"""How good scores were, once the truth is in. Pure: frames in, frozen results out.
+
+Every figure stands on whole cohorts (truth.py hands over nothing else). Intervals are cluster-robust by
+night: the rows of one night share a queue, a release, a holiday, so a night is one observation of the
+conditions and its rows are not independent of each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+ALL = "all"
+CLIP = 1e-6
+"""Scores are moved this far from 0 and 1 before their logarithm is taken: log loss stays finite."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One slice's figures. None where the rows do not carry the figure (no rows, one class, one night)."""
+
+    slice: str
+    """`all`, or `column=value`."""
+    matured: int
+    nights: int
+    brier: float | None
+    brier_low: float | None
+    brier_high: float | None
+    log_loss: float | None
+    auc: float | None
+    positive_rate: float | None
+    mean_score: float | None
+    cohort_from: datetime | None
+    """Earliest and latest prediction time among the rows."""
+    cohort_to: datetime | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Scores in [low, high): what was promised and what came."""
+
+    low: float
+    high: float
+    rows: int
+    mean_score: float
+    positive_rate: float
+
+
+def brier_losses(score: Floats, label: Floats) -> Floats:
+    """Squared error per row, in [0, 1] (Brier 1950)."""
+    losses: Floats = (score - label) ** 2
+    return losses
+
+
+def log_loss(score: Floats, label: Floats) -> float:
+    """Mean negative log likelihood in nats, scores clipped to [CLIP, 1 - CLIP]."""
+    clipped = np.clip(score, CLIP, 1 - CLIP)
+    return float(-np.mean(label * np.log(clipped) + (1 - label) * np.log1p(-clipped)))
+
+
+def auc(score: Floats, label: Floats) -> float | None:
+    """Area under the ROC curve from mid-ranks (Mann-Whitney), ties counted half. None with one class."""
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    rank_sum = float(ranks[label == 1].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def clustered_interval(
+    values: Floats, clusters: NDArray[np.int64], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval of the mean of `values` whose rows are dependent within a cluster. None with one cluster.
+
+    The cluster-robust variance of a mean, sum over clusters of the squared sum of residuals over n², times
+    G/(G-1), with Student's t at G-1 degrees of freedom: Cameron & Miller (2015), A Practitioner's Guide to
+    Cluster-Robust Inference, J. Human Resources 50(2), sections II.C and VI. For reading, not for deciding:
+    it is not valid under daily peeking; gate.py is.
+    """
+    groups = int(clusters.max()) + 1 if len(clusters) else 0
+    if groups < 2:
+        return None
+    mean = float(values.mean())
+    sums = np.bincount(clusters, weights=values - mean, minlength=groups)
+    error = float(np.sqrt(np.square(sums).sum() * groups / (groups - 1))) / len(values)
+    margin = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error
+    return mean - margin, mean + margin
+
+
+def calibration(score: Floats, label: Floats, bins: int = 10) -> tuple[Bin, ...]:
+    """Equal-width bins over [0, 1] that hold at least one row; the last bin includes 1."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    index = np.minimum(np.searchsorted(edges, score, side="right") - 1, bins - 1)
+    found = []
+    for number in range(bins):
+        inside = index == number
+        if inside.any():
+            found.append(
+                Bin(
+                    low=float(edges[number]),
+                    high=float(edges[number + 1]),
+                    rows=int(inside.sum()),
+                    mean_score=float(score[inside].mean()),
+                    positive_rate=float(label[inside].mean()),
+                )
+            )
+    return tuple(found)
+
+
+def evaluate(frame: pd.DataFrame, slices: Sequence[str] = (), confidence: float = 0.95) -> tuple[Evaluation, ...]:
+    """`all` first, then every value of every column in `slices`, sorted.
+
+    `frame`: score in [0, 1], label (0/1 or boolean), prediction_time, the slice columns, and night where
+    a night is not the prediction's day. Raises ValueError for a score or a label that is not a number.
+    """
+    score = frame["score"].to_numpy(dtype=np.float64)
+    label = frame["label"].to_numpy(dtype=np.float64)
+    if len(frame) and not (np.isfinite(score).all() and np.isin(label, (0.0, 1.0)).all()):
+        raise ValueError("evaluation needs a finite score and a label of 0 or 1 in every row")
+    nights = frame["night"] if "night" in frame else pd.to_datetime(frame["prediction_time"], utc=True).dt.date
+    clusters = pd.factorize(nights)[0].astype(np.int64)
+    times = pd.to_datetime(frame["prediction_time"], utc=True)
+    everything = np.ones(len(frame), dtype=bool)
+    results = [_evaluation(ALL, everything, score, label, clusters, times, confidence)]
+    for column in slices:
+        values = frame[column].astype(str)
+        for value in sorted(values.unique()):
+            inside = (values == value).to_numpy()
+            results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence))
+    return tuple(results)
+
+
+def _evaluation(
+    name: str,
+    inside: NDArray[np.bool_],
+    score: Floats,
+    label: Floats,
+    clusters: NDArray[np.int64],
+    times: "pd.Series[pd.Timestamp]",
+    confidence: float,
+) -> Evaluation:
+    if not inside.any():
+        return Evaluation(name, 0, 0, None, None, None, None, None, None, None, None, None)
+    score, label, times = score[inside], label[inside], times[inside]
+    own = np.unique(clusters[inside], return_inverse=True)[1].astype(np.int64)
+    losses = brier_losses(score, label)
+    interval = clustered_interval(losses, own, confidence)
+    return Evaluation(
+        slice=name,
+        matured=len(score),
+        nights=int(own.max()) + 1,
+        brier=float(losses.mean()),
+        brier_low=max(0.0, interval[0]) if interval else None,
+        brier_high=min(1.0, interval[1]) if interval else None,
+        log_loss=log_loss(score, label),
+        auc=auc(score, label),
+        positive_rate=float(label.mean()),
+        mean_score=float(score.mean()),
+        cohort_from=times.min().to_pydatetime(),
+        cohort_to=times.max().to_pydatetime(),
+    )

@@ -1,0 +1,62 @@
+"""Who answers when the champion cannot. Pure: outcomes in, the serving tier and its reason out.
+
+The declared tiers are asked in their order; the first that has a score answers. When none has, the safe
+default does: there is always a row, and always a reason why it is not the champion's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tiltyard.spec import Role
+
+Tier = Literal["champion", "previous", "light", "safe_default"]
+Outcome = Literal["scored", "absent", "not_loaded", "no_score"]
+"""What became of a tier: it has a score; there is no such version; its files were refused or could not be
+read; it was loaded but gave no finite score in [0, 1] for this row."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+IN_SERVICE = "in_service"
+NO_CHAMPION = "no_champion"
+NO_TIERS = "no_tiers"
+REASONS: tuple[str, ...] = (
+    IN_SERVICE,
+    NO_CHAMPION,
+    NO_TIERS,
+    *(
+        f"{tier}_{outcome}"
+        for tier in get_args(Role)
+        for outcome in OUTCOMES
+        if outcome != "scored" and (tier, outcome) != ("champion", "absent")
+    ),
+)
+"""Every reason there is. A reason names the first declared tier that did not answer, and why."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """The tier that answers, why, and what became of the tiers before it, in their order."""
+
+    tier: Tier
+    reason: str
+    skipped: tuple[tuple[Role, Outcome], ...] = ()
+
+
+def choose(tiers: Sequence[Role], outcomes: Mapping[Role, Outcome]) -> Served:
+    """The first of `tiers` whose outcome is `scored`, else the safe default. A tier without an outcome is absent."""
+    skipped: list[tuple[Role, Outcome]] = []
+    for tier in tiers:
+        outcome = outcomes.get(tier, "absent")
+        if outcome not in OUTCOMES:
+            raise ValueError(f"{outcome!r} is not one of {OUTCOMES}")
+        if outcome == "scored":
+            return Served(tier, _reason(skipped), tuple(skipped))
+        skipped.append((tier, outcome))
+    return Served("safe_default", _reason(skipped) if skipped else NO_TIERS, tuple(skipped))
+
+
+def _reason(skipped: Sequence[tuple[Role, Outcome]]) -> str:
+    if not skipped:
+        return IN_SERVICE
+    tier, outcome = skipped[0]
+    return NO_CHAMPION if (tier, outcome) == ("champion", "absent") else f"{tier}_{outcome}"
