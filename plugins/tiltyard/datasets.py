@@ -1,0 +1,338 @@
+"""The public data sets and the simulated one, brought to the landing zone as a source would deliver them.
+
+A data set is fetched from its public home, or from a mirror (`TILTYARD_DATA_MIRROR`), and the SHA-256 of
+its *content* is checked either way before a byte of it is used. Then it is cut into one landing file per
+day and table: what the source system would have delivered that evening. Fetching twice is fetching once.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from tiltyard.errors import BadInput, Unavailable
+from tiltyard.settings import Settings
+
+Progress = Callable[[str, float | None], None]
+
+NAMES = ("incident", "simulated")
+ATTEMPTS = 5
+"""How often a download that breaks off is taken up again in one run."""
+_BLOCK = 1 << 18
+_MANIFEST = ".manifest.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A public data set: where it is, and what must be in it."""
+
+    name: str
+    url: str
+    mirror: str
+    """Path below TILTYARD_DATA_MIRROR."""
+    member: str
+    """The file inside the zip."""
+    sha256: str
+    """Of the member's content, not of the zip."""
+
+
+INCIDENT = Dataset(
+    name="incident",
+    url="https://archive.ics.uci.edu/static/public/498/incident+management+process+enriched+event+log.zip",
+    mirror="incident/incident_event_log.zip",
+    member="incident_event_log.csv",
+    sha256="fd184bbfd62329cfe093e99da2ea7071905f2ead91900b448eb2635870821bef",
+)
+"""UCI 498 (Amaral, Fantinato, Peres; CC BY 4.0): 141,712 updates of 24,918 service-desk tickets."""
+
+
+def fetch(settings: Settings, name: str, progress: Progress | None = None) -> dict[str, Any]:
+    """Bring a data set to the landing zone. `progress(label, fraction)` is told how far it is.
+
+    Raises BadInput for an unknown name or content that is not the data set, Unavailable when it is out of reach.
+    """
+    report = progress or _silent
+    if name not in NAMES:
+        raise BadInput(f"There is no data set '{name}'; the data sets are: {', '.join(NAMES)}.")
+    with _only_one(settings, name):
+        return _fetch_simulated(settings, report) if name == "simulated" else _fetch_incident(settings, report)
+
+
+# -- incident ---------------------------------------------------------------------------------
+
+
+def _fetch_incident(settings: Settings, report: Progress) -> dict[str, Any]:
+    folder = settings.landing / "incident"
+    present = _intact(folder, INCIDENT.sha256)
+    if present is not None:
+        report("incident data: already there", 1.0)
+        return {"name": "incident", "from": None, "landing": str(folder), **present, "unchanged": True}
+    content, origin = _content(settings, INCIDENT, report)
+    report("incident data: cutting into days", 0.9)
+    files, rows = cut_by_day(content, column="sys_updated_at")
+    facts = {"files": len(files), "rows": rows}
+    _place(folder, {f"incident_update/{day}.csv": data for day, data in files.items()}, INCIDENT.sha256, facts)
+    report("incident data: landed", 1.0)
+    return {"name": "incident", "from": origin, "landing": str(folder), **facts, "unchanged": False}
+
+
+def cut_by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
+    """A CSV as one CSV per day of `column` (d/m/yyyy HH:MM), lines in their order; and the number of rows.
+
+    For content whose digest is known: no field holds a comma, a quote or a line break.
+    """
+    header, *lines = content.splitlines(keepends=True)
+    index = header.rstrip().split(b",").index(column.encode())
+    parts: dict[bytes, list[bytes]] = defaultdict(list)
+    for line in lines:
+        parts[line.split(b",", index + 1)[index].split(b" ", 1)[0]].append(line)
+    files: dict[date, bytes] = {}
+    for text, part in parts.items():
+        day, month, year = (int(number) for number in text.split(b"/"))
+        files[date(year, month, day)] = header + b"".join(part)
+    return dict(sorted(files.items())), len(lines)
+
+
+def _content(settings: Settings, dataset: Dataset, report: Progress) -> tuple[bytes, str]:
+    """The checked content, and where it came from. Nothing unchecked leaves this function."""
+    mirrored = settings.data_mirror / dataset.mirror if settings.data_mirror else None
+    if mirrored is not None and mirrored.is_file():
+        report(f"{dataset.name} data: reading the mirror", 0.1)
+        return _unpacked(mirrored, dataset), str(mirrored)
+    target = settings.home / "downloads" / f"{dataset.name}.zip"
+    part = target.with_name(target.name + ".part")
+    resumed = part.exists()
+    try:
+        _download_patiently(dataset, part, settings, report)
+        try:
+            content = _unpacked(part, dataset)
+        except BadInput:
+            if not resumed:
+                raise
+            part.unlink(missing_ok=True)  # its beginning came from another day's attempt: once more, whole
+            _download_patiently(dataset, part, settings, report)
+            content = _unpacked(part, dataset)
+    except BadInput:
+        part.unlink(missing_ok=True)
+        raise
+    part.unlink()
+    return content, dataset.url
+
+
+def _download_patiently(dataset: Dataset, part: Path, settings: Settings, report: Progress) -> None:
+    def told(done: int, total: int | None) -> None:
+        label = f"{dataset.name} data: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
+        report(label, 0.8 * done / total if total else None)
+
+    try:
+        download(dataset.url, part, timeout_s=settings.data_timeout_s, told=told)
+    except Unavailable as error:
+        mirror = f"TILTYARD_DATA_MIRROR ({settings.data_mirror} has no {dataset.mirror})"
+        raise Unavailable(
+            f"The {dataset.name} data cannot be had from {dataset.url} ({error}); try again later, or point "
+            + (mirror if settings.data_mirror else "TILTYARD_DATA_MIRROR")
+            + f" at a folder that holds {dataset.mirror}."
+        ) from None
+
+
+def download(
+    url: str, part: Path, *, timeout_s: float, told: Callable[[int, int | None], None] = lambda done, total: None
+) -> None:
+    """Download `url` into `part`, from where an earlier attempt stopped. Raises Unavailable with a short reason.
+
+    A connection that breaks off is taken up again up to ATTEMPTS times as long as every attempt brings
+    something; what has come stays in `part`. A server that ignores Range sends the whole again.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(ATTEMPTS):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            total = _take(url, part, before, timeout_s, told)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and before:  # longer than the file that is there now
+                part.unlink()
+                continue
+            raise Unavailable(f"the server answers {error.code} {error.reason}") from None
+        except urllib.error.URLError as error:  # never connected: waiting does not help
+            raise Unavailable(_reason(error.reason)) from None
+        except (OSError, HTTPException) as error:
+            reason, total = _reason(error), None
+        else:
+            reason = "the connection broke off"
+            if total is None or part.stat().st_size == total:
+                return
+        done = part.stat().st_size if part.exists() else 0
+        if done == before or attempt == ATTEMPTS - 1:
+            raise Unavailable(f"{reason} after {done:,} bytes; they are kept, and the next try goes on from there")
+
+
+def _take(
+    url: str, part: Path, offset: int, timeout_s: float, told: Callable[[int, int | None], None]
+) -> int | None:
+    """One request; appends to `part`. Returns the full size where the server tells it."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
+    response: HTTPResponse
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:
+        start = 0
+        if response.status == 206:
+            given = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
+            start = int(given) if given.isdigit() else -1
+        if start not in (0, offset):
+            raise HTTPException("the server sent another part than was asked for")
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        done = start
+        with part.open("ab" if start else "wb") as file:
+            while block := response.read(_BLOCK):
+                file.write(block)
+                done += len(block)
+                told(done, total)
+    return total
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError | socket.timeout):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be looked up"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _unpacked(path: Path, dataset: Dataset) -> bytes:
+    """The member's content, its digest checked. Raises BadInput when this is not the data set."""
+    try:
+        content = _member(path.read_bytes(), dataset.member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BadInput(
+            f"{path} is no readable zip ({str(error).rstrip('.')}); delete it or get it again from {dataset.url}."
+        ) from None
+    if content is None:
+        raise BadInput(f"{path} holds no {dataset.member}; get it again from {dataset.url}.")
+    found = hashlib.sha256(content).hexdigest()
+    if found != dataset.sha256:
+        raise BadInput(
+            f"{dataset.member} in {path} is not the data set that is expected (sha256 {found[:12]}…, "
+            f"not {dataset.sha256[:12]}…); get it again from {dataset.url}."
+        )
+    return content
+
+
+def _member(data: bytes, name: str) -> bytes | None:
+    """The file `name` in a zip, or in a zip within it (public homes like to wrap)."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        for found in names:
+            if found.rsplit("/", 1)[-1] == name:
+                return archive.read(found)
+        for found in names:
+            if found.endswith(".zip") and (content := _member(archive.read(found), name)) is not None:
+                return content
+    return None
+
+
+# -- simulated --------------------------------------------------------------------------------
+
+
+def _fetch_simulated(settings: Settings, report: Progress) -> dict[str, Any]:
+    from tiltyard.simulator import Simulator
+
+    simulator = Simulator()
+    folder = settings.landing / "subscription"
+    present = _intact(folder, simulator.digest)
+    if present is not None:
+        report("simulated data: already there", 1.0)
+        return {"name": "simulated", "from": "simulator", "landing": str(folder), **present, "unchanged": True}
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch(folder)
+    try:
+        report("simulated data: living through the days", 0.1)
+        landed = simulator.land(scratch, lambda label, fraction: report(label, 0.1 + 0.8 * (fraction or 0)))
+        facts = {"files": landed["files"], "rows": landed["rows"]}
+        _publish(folder, scratch, simulator.digest, facts)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    report("simulated data: landed", 1.0)
+    return {"name": "simulated", "from": "simulator", "landing": str(folder), **facts, "unchanged": False}
+
+
+# -- the landing zone -------------------------------------------------------------------------
+
+
+def _place(folder: Path, files: Mapping[str, bytes], content: str, facts: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = _scratch(folder)
+    try:
+        for name, data in files.items():
+            path = scratch / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        _publish(folder, scratch, content, facts)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(folder: Path, scratch: Path, content: str, facts: Mapping[str, Any]) -> None:
+    """Move every file of `scratch` to its place, whole, and then say in the manifest that all are there."""
+    digests = {}
+    for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
+        name = path.relative_to(scratch).as_posix()
+        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(folder / name)
+    manifest = scratch / _MANIFEST
+    manifest.write_text(json.dumps({"content": content, "facts": dict(facts), "sha256": digests}, indent=1))
+    manifest.replace(folder / _MANIFEST)
+
+
+def _intact(folder: Path, content: str) -> dict[str, Any] | None:
+    """What the manifest says was landed, if it is of this content and every file still is what it was."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest["content"] != content:
+            return None
+        for name, digest in manifest["sha256"].items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                return None
+        return dict(manifest["facts"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or half of one: cut again
+        return None
+
+
+def _scratch(folder: Path) -> Path:
+    """A hidden folder on the same disk, so that a rename is one step. Leftovers of a killed run go."""
+    for old in folder.glob(".cutting-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    scratch = folder / f".cutting-{os.getpid()}"
+    scratch.mkdir()
+    return scratch
+
+
+@contextmanager
+def _only_one(settings: Settings, name: str) -> Iterator[None]:
+    """Two fetches of the same data set at once: the second waits, and finds it there."""
+    folder = settings.home / "downloads"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _silent(label: str, fraction: float | None) -> None:
+    pass
