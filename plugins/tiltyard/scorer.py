@@ -1,0 +1,96 @@
+"""A trained version in memory, ready to score: the heavy model and its light twin, both ONNX.
+
+Made from bytes whose digests were checked (registry.py); imports neither MLflow nor the trainers. Run as
+a program (`python -m tiltyard.scorer FOLDER`) it parses a version's files and scores one row: the registry
+does that in a child process first, because a parser may crash on a file that should never have been written.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard.encoding import Encoding
+
+FILES = ("model.onnx", "light.onnx", "encoding.json", "reference.json", "reference.parquet")
+"""What a version consists of."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores frames. Thread-safe: ONNX Runtime's `run` is."""
+
+    model: str
+    version: int
+    encoding: Encoding
+    reference: dict[str, Any]
+    """What the training frame looked like; its shape is described in training.reference."""
+    _heavy: Any = field(repr=False, compare=False)
+    _light: Any = field(repr=False, compare=False)
+    _sample: bytes = field(repr=False, compare=False)
+
+    @classmethod
+    def from_files(cls, model: str, version: int, files: Mapping[str, bytes]) -> "Scorer":
+        return cls(
+            model=model,
+            version=version,
+            encoding=Encoding.from_json(files["encoding.json"].decode()),
+            reference=json.loads(files["reference.json"]),
+            _heavy=session(files["model.onnx"]),
+            _light=session(files["light.onnx"]),
+            _sample=files["reference.parquet"],
+        )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns a frame must have."""
+        return self.encoding.features
+
+    def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Probability of the positive label, one per row. Raises BadInput when a feature is not there."""
+        return probabilities(self._heavy, self.encoding.transform(frame))
+
+    def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """The light twin's probability, one per row."""
+        return probabilities(self._light, self.encoding.transform(frame))
+
+    def reference_frame(self) -> pd.DataFrame:
+        """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""
+        return pd.read_parquet(io.BytesIO(self._sample))
+
+
+def session(content: bytes) -> Any:
+    """An ONNX Runtime session on one thread: rows come in small batches, and other work needs the cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def probabilities(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The second column of the classifier's probabilities: (rows,) float64."""
+    if not len(matrix):
+        return np.empty(0, dtype=np.float64)
+    output = heavy_or_light.run(["probabilities"], {"input": matrix})[0]
+    return output[:, 1].astype(np.float64)
+
+
+def main(folder: Path) -> None:
+    scorer = Scorer.from_files("check", 0, {name: (folder / name).read_bytes() for name in FILES})
+    row = scorer.reference_frame().head(1)
+    if not (np.isfinite(scorer.score(row)).all() and np.isfinite(scorer.score_light(row)).all()):
+        raise SystemExit("the scores are not numbers")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,654 @@
+"""From a training frame to a registered challenger: tune, fit the champion-to-be and its light twin, look, register.
+
+The frame's rows are split by time, whole cohorts only, never at random: the oldest 60 % to fit on, the next
+20 % to tune on, the newest 20 % held out for the metrics. Then both models are fitted again on all of them
+with the parameters found, because in a drifting world the newest rows are the ones that matter. The parts
+follow each other directly, whereas a version in production predicts from `label.horizon` later on: held-out
+metrics say what the model can do, shadow says what it does.
+
+The same frame, spec, seed and number of trials are the same version: training a night twice gives the
+version that is already there.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard.encoding import Encoding
+from tiltyard.errors import CheckFailed
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT
+from tiltyard.spec import Spec
+
+if TYPE_CHECKING:
+    from tiltyard.frame import TrainingFrame
+
+log = logging.getLogger(__name__)
+
+SCHEME = 1
+"""Part of a version's inputs: raise it when the same frame would give another model."""
+MIN_ROWS = 200
+MIN_OF_CLASS = 5
+"""Rows of each class that every part of the split must have."""
+SHARES = (0.6, 0.2, 0.2)
+ROUNDS, PATIENCE = 400, 20
+SAMPLE = 2000
+"""Training rows kept with the version, for drift."""
+EXPLAINED = 500
+"""Held-out rows in the SHAP plot."""
+RESAMPLES = 500
+BINS = 10
+OPSET = 15
+PARITY = 1e-5
+"""How far ONNX (float32) may be from the model it was converted from, in probability."""
+LIGHT_C = (0.003, 0.03, 0.3, 3.0)
+DEFAULTS: dict[str, Any] = {
+    "max_depth": 4,
+    "learning_rate": 0.1,
+    "min_child_weight": 5.0,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "reg_lambda": 1.0,
+}
+"""The first trial; the others are the sampler's."""
+
+Matrix = NDArray[np.float32]
+Truth = NDArray[np.bool_]
+
+
+class Untrainable(Exception):
+    """The frame cannot carry a model; the message says why. Not a failure: there is nothing to do about it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of the rows of each part, oldest first."""
+
+    fit: NDArray[np.intp]
+    tune: NDArray[np.intp]
+    held_out: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting found, on the way and in the end."""
+
+    heavy: Any
+    light: Any
+    params: dict[str, Any]
+    trials: tuple[dict[str, float], ...]
+    metrics: dict[str, Any]
+    out_of_fold: NDArray[np.float64]
+    plots: dict[str, bytes]
+
+
+def train(
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    *,
+    requested_by: str,
+    reasons: Sequence[str] = (),
+    trials: int | None = None,
+) -> dict[str, Any]:
+    """Train a challenger on what had matured at `as_of`, and register it.
+
+    A frame that cannot carry a model (too few rows, one class only) gives {"trained": False, "reason": …} and
+    no version. Raises CheckFailed when the leakage gate stops the frame, Fenced when a newer attempt took over.
+    """
+    from tiltyard import features, frame, leakage
+
+    night = night_of(as_of)
+    fence = rails.ledger.claim(f"training/{spec.name}/{night}")
+    training_frame = frame.training(rails, spec, as_of, features.published(rails))
+    log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)
+    report = leakage.check_frame(rails, spec, training_frame)
+    if report.critical_failures:
+        names = ", ".join(sorted({failure.check_name for failure in report.critical_failures}))
+        raise CheckFailed(
+            f"{spec.name}: the training frame of {night} leaks ({names}); no version was trained. "
+            "See the leakage report, and mend the feature view."
+        )
+    return train_on(
+        rails, spec, as_of, training_frame, fence=fence, requested_by=requested_by, reasons=reasons, trials=trials
+    )
+
+
+def train_on(
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    training_frame: "TrainingFrame",
+    *,
+    fence: Any,
+    requested_by: str,
+    reasons: Sequence[str] = (),
+    trials: int | None = None,
+) -> dict[str, Any]:
+    """`train` from a frame that has passed the leakage gate on; `fence` is the claim on this training."""
+    from tiltyard import registry
+
+    night = night_of(as_of)
+    asked = trials or spec.estimator.tune.trials
+    inputs = inputs_digest(training_frame.digest, spec, rails.settings.seed, asked)
+    base = {"model": spec.name, "night": str(night), "frame": training_frame.digest, "rows": training_frame.rows}
+    row, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
+    if row is None:
+        try:
+            candidate = _candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
+        except Untrainable as error:
+            summary = {**base, "trained": False, "reused": False, "version": None, "reason": str(error)}
+            log.info("%s: no version, %s", spec.name, error)
+            rails.ledger.record_stage("training", spec.name, night, "done", summary)
+            return summary
+        row, reused = registry.register(rails, spec, candidate, fence)
+    summary = {
+        **base,
+        "trained": True,
+        "version": row["version"],
+        "reused": reused,
+        "metrics": row["facts"]["metrics"],
+        "run_id": row["run_id"],
+        "reasons": list(reasons),
+        "requested_by": requested_by,
+    }
+    log.info("%s: version %d %s", spec.name, row["version"], "was there already" if reused else "registered")
+    rails.ledger.record_stage("training", spec.name, night, "done", summary)
+    return summary
+
+
+def inputs_digest(frame: str, spec: Spec, seed: int, trials: int) -> str:
+    """What makes a version: two trainings with the same digest would give the same model."""
+    parts = {"frame": frame, "spec": spec.digest, "seed": seed, "trials": trials, "scheme": SCHEME}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+# -- split ------------------------------------------------------------------------------------
+
+
+def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> Split:
+    """60 / 20 / 20 % of the rows by time, cut between cohorts (the predictions of one night).
+
+    Raises Untrainable when there are too few rows, cohorts, or rows of a class in a part.
+    """
+    if len(times) < MIN_ROWS:
+        raise Untrainable(f"{len(times)} matured rows are too few to train on, it takes {MIN_ROWS}")
+    ages = np.floor((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))  # nights ago
+    cohorts, counts = np.unique(-ages, return_counts=True)
+    if len(cohorts) < 3:
+        raise Untrainable(f"{len(cohorts)} cohorts are too few for a split by time, it takes 3")
+    before = np.cumsum(counts) / len(times)
+    first = int(np.clip(np.searchsorted(before, SHARES[0]), 0, len(cohorts) - 3))
+    second = int(np.clip(np.searchsorted(before, SHARES[0] + SHARES[1]), first + 1, len(cohorts) - 2))
+    part = np.digitize(-ages, [cohorts[first + 1], cohorts[second + 1]])
+    for place, name in enumerate(("oldest", "middle", "newest")):
+        positives = int(label[part == place].sum())
+        fewest = min(positives, int((part == place).sum()) - positives)
+        if fewest < MIN_OF_CLASS:
+            raise Untrainable(f"the {name} cohorts hold {fewest} rows of one class, it takes {MIN_OF_CLASS}")
+    order = np.argsort(times.to_numpy(), kind="stable")
+    return Split(*(order[part[order] == place] for place in range(3)))
+
+
+# -- fitting ----------------------------------------------------------------------------------
+
+
+def fit(
+    matrix: Matrix, label: Truth, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int
+) -> Fitted:
+    """Tune both models, measure them on the held-out rows, fit them again on all rows."""
+    params, history = _tune(matrix, label, parts, trials=trials, seed=seed, threads=threads)
+    log.info("tuned in %d trials: %s", len(history), params)
+    known = np.concatenate([parts.fit, parts.tune])
+    heavy = _heavy(params, seed, threads).fit(matrix[known], label[known])
+    penalty = _tune_light(matrix, label, parts, encoding)
+    light = _light(encoding, penalty).fit(matrix[known], label[known])
+    truth = label[parts.held_out]
+    scores = {
+        "heavy": heavy.predict_proba(matrix[parts.held_out])[:, 1].astype(np.float64),
+        "light": light.predict_proba(matrix[parts.held_out])[:, 1].astype(np.float64),
+    }
+    metrics = {
+        **intervals(truth, scores["heavy"], seed),
+        "light": intervals(truth, scores["light"], seed),
+        "rows": len(truth),
+        "positive_rate": float(truth.mean()),
+        "mean_score": float(scores["heavy"].mean()),
+    }
+    log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
+    explained = parts.held_out[:: max(1, -(-len(parts.held_out) // EXPLAINED))]
+    plots = {
+        "calibration.png": _calibration_plot(truth, scores),
+        "shap_summary.png": _shap_plot(heavy, matrix[explained], encoding),
+    }
+    return Fitted(
+        heavy=_heavy(params, seed, threads).fit(matrix, label),
+        light=_light(encoding, penalty).fit(matrix, label),
+        params={**params, "light_C": penalty},
+        trials=history,
+        metrics=metrics,
+        out_of_fold=_out_of_fold(matrix, label, params, seed, threads),
+        plots=plots,
+    )
+
+
+def _heavy(params: Mapping[str, Any], seed: int, threads: int, **more: Any) -> Any:
+    import xgboost
+
+    return xgboost.XGBClassifier(
+        **params,
+        objective="binary:logistic",
+        eval_metric="rmse",  # of the probability: the root of the Brier score, which the gate decides on
+        tree_method="hist",
+        random_state=seed,
+        n_jobs=threads,
+        **more,
+    )
+
+
+def _tune(
+    matrix: Matrix, label: Truth, parts: Split, *, trials: int, seed: int, threads: int
+) -> tuple[dict[str, Any], tuple[dict[str, float], ...]]:
+    """Parameters with the lowest Brier score on the tuning rows: Bayesian search (TPE), early stopping."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rounds: dict[int, int] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        params = {
+            "max_depth": trial.suggest_int("max_depth", 2, 7),
+            "learning_rate": trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
+            "min_child_weight": trial.suggest_float("min_child_weight", 1.0, 50.0, log=True),
+            "subsample": trial.suggest_float("subsample", 0.5, 1.0),
+            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
+            "reg_lambda": trial.suggest_float("reg_lambda", 0.1, 30.0, log=True),
+        }
+        model = _heavy(params, seed, threads, n_estimators=ROUNDS, early_stopping_rounds=PATIENCE)
+        model.fit(
+            matrix[parts.fit],
+            label[parts.fit],
+            eval_set=[(matrix[parts.tune], label[parts.tune])],
+            verbose=False,
+        )
+        rounds[trial.number] = int(model.best_iteration) + 1
+        return float(model.best_score) ** 2
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8))
+    study.enqueue_trial(DEFAULTS)
+    study.optimize(objective, n_trials=trials)
+    history = tuple(
+        {"trial_brier": float(trial.value), "trial_rounds": float(rounds[trial.number])} for trial in study.trials
+    )
+    return {**study.best_params, "n_estimators": rounds[study.best_trial.number]}, history
+
+
+def _light(encoding: Encoding, penalty: float) -> Any:
+    """Standardised logistic regression over the same matrix, made of parts that convert to ONNX.
+
+    A number is imputed by its median, and beside it stands whether it was there at all (written as a constant
+    no number reaches and a threshold, because ONNX has no missing-value indicator); categories are one-hot.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
+
+    numbers = [place for place, column in enumerate(encoding.columns) if column.kind != "categorical"]
+    categories = [place for place, column in enumerate(encoding.columns) if column.kind == "categorical"]
+    steps: list[Any] = []
+    if numbers:
+        imputed = SimpleImputer(strategy="median", keep_empty_features=True)
+        present = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
+        steps.append(("number", make_pipeline(imputed, StandardScaler()), numbers))
+        steps.append(("present", make_pipeline(present, Binarizer(threshold=-1e29)), numbers))
+    if categories:
+        missing = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
+        codes = [[float(code) for code in range(-1, encoding.columns[place].codes)] for place in categories]
+        one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=False)
+        steps.append(("category", make_pipeline(missing, one_hot), categories))
+    return make_pipeline(ColumnTransformer(steps), LogisticRegression(C=penalty, max_iter=300))
+
+
+def _tune_light(matrix: Matrix, label: Truth, parts: Split, encoding: Encoding) -> float:
+    """The penalty with the lowest Brier score on the tuning rows."""
+
+    def brier(penalty: float) -> float:
+        model = _light(encoding, penalty).fit(matrix[parts.fit], label[parts.fit])
+        return float(np.mean((model.predict_proba(matrix[parts.tune])[:, 1] - label[parts.tune]) ** 2))
+
+    return min(LIGHT_C, key=brier)
+
+
+def _out_of_fold(
+    matrix: Matrix, label: Truth, params: Mapping[str, Any], seed: int, threads: int
+) -> NDArray[np.float64]:
+    """Each row's score by a model that has not seen it (5 folds).
+
+    Scores of a model on its own training rows are too sure of themselves; compared with them, every
+    production score would look drifted.
+    """
+    fold = np.random.default_rng(seed).permutation(len(matrix)) % 5
+    scores = np.empty(len(matrix), dtype=np.float64)
+    for number in range(5):
+        model = _heavy(params, seed, threads).fit(matrix[fold != number], label[fold != number])
+        scores[fold == number] = model.predict_proba(matrix[fold == number])[:, 1]
+    return scores
+
+
+# -- metrics ----------------------------------------------------------------------------------
+
+
+def intervals(label: Truth, score: NDArray[np.float64], seed: int) -> dict[str, dict[str, float]]:
+    """Brier score, log loss and AUC: {"value", "low", "high"}, the latter two the 95 % bootstrap interval.
+
+    Percentile bootstrap over rows: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    AUC as the Mann-Whitney statistic with ties counted half: Hanley and McNeil (1982), Radiology 143:29-36.
+    """
+    rows = len(label)
+    weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
+    weights = np.vstack([np.ones(rows, dtype=weights.dtype), weights])
+    clipped = np.clip(score, 1e-7, 1 - 1e-7)
+    samples = {
+        "brier": weights @ (score - label) ** 2 / rows,
+        "log_loss": weights @ -np.where(label, np.log(clipped), np.log(1 - clipped)) / rows,
+        "auc": _auc(label, score, weights),
+    }
+    return {name: _interval(values) for name, values in samples.items()}
+
+
+def _interval(values: NDArray[np.float64]) -> dict[str, float]:
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return {"value": float(values[0]), "low": float(low), "high": float(high)}
+
+
+def _auc(label: Truth, score: NDArray[np.float64], weights: NDArray[Any]) -> NDArray[np.float64]:
+    """One AUC per row of `weights`; NaN where a resample has one class only."""
+    _, group = np.unique(score, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    positive = np.add.reduceat(weights[:, order] * label[order], starts, axis=1).astype(np.float64)
+    negative = np.add.reduceat(weights[:, order] * ~label[order], starts, axis=1).astype(np.float64)
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (positive * (below + negative / 2)).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)
+
+
+# -- what the version carries -----------------------------------------------------------------
+
+
+def _candidate(
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    training_frame: "TrainingFrame",
+    inputs: str,
+    trials: int,
+    requested_by: str,
+    reasons: Sequence[str],
+) -> Any:
+    from tiltyard import registry
+
+    frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
+    label = frame["label"].to_numpy(dtype=bool)
+    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of)
+    encoding = Encoding.fit(frame, training_frame.features)
+    matrix = encoding.transform(frame)
+    settings = rails.settings
+    fitted = fit(matrix, label, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads)
+    chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
+    heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
+    log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
+    commit, dirty = _git()
+    facts = {
+        "frame": training_frame.digest,
+        "rows": training_frame.rows,
+        "snapshot": training_frame.snapshot,
+        "start": training_frame.start.isoformat(),
+        "end": training_frame.end.isoformat(),
+        "spec": spec.digest,
+        "seed": settings.seed,
+        "trials": trials,
+        "features": list(encoding.features),
+        "params": fitted.params,
+        "metrics": fitted.metrics,
+        "reasons": list(reasons),
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+    night = str(night_of(as_of))
+    description = (
+        f"Trained for the night of {night} on {training_frame.rows:,} rows with prediction times from "
+        f"{training_frame.start:%Y-%m-%d} to {training_frame.end:%Y-%m-%d} (frame {training_frame.digest[:12]}, "
+        f"lake snapshot {training_frame.snapshot}, spec {spec.digest[:12]}). "
+        f"Requested by {requested_by}{': ' + '; '.join(reasons) if reasons else ''}."
+    )
+    tags = {
+        "model": spec.name,
+        "night": night,
+        "frame": training_frame.digest,
+        "lake_snapshot": str(training_frame.snapshot),
+        "spec": spec.digest,
+        "inputs": inputs,
+        "git_commit": commit or "unknown",
+        "git_dirty": str(dirty).lower(),
+        "reasons": json.dumps(list(reasons)),
+        "requested_by": requested_by,
+        "mlflow.user": requested_by,
+        "mlflow.source.name": "tiltyard train",
+    }
+    sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
+    return registry.Candidate(
+        as_of=as_of,
+        inputs=inputs,
+        files={
+            "model.onnx": heavy,
+            "light.onnx": light,
+            "encoding.json": encoding.to_json().encode(),
+            "reference.json": json.dumps(
+                {
+                    "night": night,
+                    "rows": len(frame),
+                    "positive_rate": float(label.mean()),
+                    "metrics": fitted.metrics,
+                    **reference(frame, encoding, fitted.out_of_fold),
+                }
+            ).encode(),
+            "reference.parquet": _parquet(sample),
+        },
+        features=encoding.features,
+        params={**fitted.params, "trials": trials, "seed": settings.seed, "light": spec.light.class_},
+        metrics=_flat(fitted.metrics),
+        tags=tags,
+        plots=fitted.plots,
+        facts=facts,
+        requested_by=requested_by,
+        description=description,
+        trials=fitted.trials,
+    )
+
+
+def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:
+    """What the training frame looked like, for drift. Shares are of all rows and sum to 1 with `missing`.
+
+    {"features": {name: one of
+        {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
+            first and the last reach to infinity; edges are the distinct deciles
+        {"kind": "categorical" | "boolean", "shares": {category: share}, "other", "missing"}},
+     "score": {"edges", "shares"} on ten equal bins of [0, 1], of out-of-fold scores}
+    """
+    described = {}
+    for column in encoding.columns:
+        values = frame[column.name]
+        missing = float(values.isna().mean())
+        if column.kind == "numeric":
+            numbers = values.dropna().to_numpy(dtype=np.float64)
+            numbers = numbers[np.isfinite(numbers)]
+            edges = np.unique(np.quantile(numbers, np.arange(1, BINS) / BINS)) if len(numbers) else np.empty(0)
+            counts = np.bincount(np.digitize(numbers, edges), minlength=len(edges) + 1)
+            entry = {"edges": edges.tolist(), "shares": (counts / max(len(frame), 1)).tolist(), "missing": missing}
+        else:
+            names = column.categories if column.kind == "categorical" else ("False", "True")
+            present = values.dropna().map(
+                lambda value, kind=column.kind: str(bool(value) if kind == "boolean" else value)
+            )
+            found = present.value_counts()
+            shares = {name: float(found.get(name, 0) / len(frame)) for name in names}
+            entry = {"shares": shares, "other": max(0.0, 1 - missing - sum(shares.values())), "missing": missing}
+        described[column.name] = {"kind": column.kind, **entry}
+    counts, edges = np.histogram(score, bins=np.linspace(0, 1, BINS + 1))
+    return {"features": described, "score": {"edges": edges.tolist(), "shares": (counts / len(score)).tolist()}}
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested metrics under MLflow's names: held_out.light.brier.low and the like."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"held_out.{prefix}{name}".removesuffix(".value")] = float(value)
+    return flat
+
+
+def _git() -> tuple[str | None, bool]:
+    """The commit this code is at and whether files differ from it; (None, False) outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
+# -- ONNX -------------------------------------------------------------------------------------
+
+
+def _heavy_onnx(model: Any, rows: Matrix) -> bytes:
+    from onnxmltools import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    converted = convert_xgboost(
+        model, initial_types=[("input", FloatTensorType([None, rows.shape[1]]))], target_opset=OPSET
+    )
+    return _same(converted.SerializeToString(), model, rows)
+
+
+def _light_onnx(model: Any, rows: Matrix) -> bytes:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    converted = to_onnx(
+        model,
+        initial_types=[("input", FloatTensorType([None, rows.shape[1]]))],
+        options={"zipmap": False},
+        target_opset=OPSET,
+    )
+    return _same(converted.SerializeToString(), model, rows)
+
+
+def _same(content: bytes, model: Any, rows: Matrix) -> bytes:
+    """`content` when it scores `rows` as `model` does. Raises CheckFailed when the conversion changed the model."""
+    from tiltyard.scorer import probabilities, session
+
+    apart = float(np.abs(probabilities(session(content), rows) - model.predict_proba(rows)[:, 1]).max())
+    if not apart <= PARITY:
+        raise CheckFailed(
+            f"The ONNX conversion of {type(model).__name__} is off by {apart:.2g} in probability, more than "
+            f"{PARITY:g}; nothing was registered. Check the versions of xgboost, scikit-learn and the converters."
+        )
+    return content
+
+
+# -- plots ------------------------------------------------------------------------------------
+
+
+def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """Observed share against mean score in ten bins of equal size, with Wilson (1927) 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    above.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for (name, score), colour in zip(scores.items(), ("#1f5fa8", "#d9822b"), strict=True):
+        bins = np.array_split(np.argsort(score, kind="stable"), BINS)
+        rows = np.array([len(part) for part in bins])
+        mean = np.array([score[part].mean() for part in bins])
+        observed = np.array([label[part].mean() for part in bins])
+        centre = (observed + 1.92 / rows) / (1 + 3.84 / rows)
+        half = 1.96 / (1 + 3.84 / rows) * np.sqrt(observed * (1 - observed) / rows + 0.96 / rows**2)
+        spread = np.clip([observed - (centre - half), centre + half - observed], 0, None)
+        above.errorbar(mean, observed, yerr=spread, marker="o", markersize=4, capsize=2, color=colour, label=name)
+        below.hist(score, bins=np.linspace(0, 1, 41), histtype="step", color=colour)
+    above.set(ylabel="observed share", ylim=(-0.02, 1.02), title=f"Calibration on {len(label):,} held-out rows")
+    above.legend(frameon=False)
+    below.set(xlabel="score", ylabel="rows", xlim=(0, 1))
+    return _png(figure)
+
+
+def _shap_plot(model: Any, matrix: Matrix, encoding: Encoding) -> bytes:
+    """SHAP values of the fifteen features that move the score most, one dot per held-out row.
+
+    Exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
+    """
+    import xgboost
+    from matplotlib.figure import Figure
+
+    values = model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1]
+    strongest = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:15][::-1]
+    figure = Figure(figsize=(8, 0.36 * len(strongest) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.8", linewidth=1)
+    dots = None
+    for height, place in enumerate(strongest):
+        ranks = pd.Series(matrix[:, place]).rank(pct=True).to_numpy()
+        shade = np.where(np.isnan(ranks), 0.5, ranks)
+        offset = _swarm(values[:, place])
+        dots = axes.scatter(
+            values[:, place], height + offset, c=shade, cmap="coolwarm", s=6, vmin=0, vmax=1, linewidths=0
+        )
+    axes.set_yticks(range(len(strongest)), [encoding.features[place] for place in strongest])
+    axes.set(xlabel="SHAP value (log-odds)", title=f"What moves the score, on {len(matrix):,} held-out rows")
+    bar = figure.colorbar(dots, ax=axes, ticks=[0, 1], fraction=0.03)
+    bar.set_ticklabels(["low", "high"])
+    bar.set_label("feature value (categories: frequent to rare)")
+    return _png(figure)
+
+
+def _swarm(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Vertical offsets in (-0.4, 0.4) that spread dots apart where they are dense."""
+    _, bins = np.unique(np.round(values / (np.ptp(values) / 80 or 1)), return_inverse=True)
+    order = np.argsort(bins, kind="stable")
+    starts = np.flatnonzero(np.diff(bins[order], prepend=-1))
+    rank = np.empty(len(values))
+    rank[order] = np.arange(len(values)) - np.repeat(starts, np.diff([*starts, len(values)]))
+    offset = np.ceil(rank / 2) * np.where(rank % 2, 1, -1)
+    return 0.4 * offset / max(1.0, np.abs(offset).max())
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
