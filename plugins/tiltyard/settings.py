@@ -81,9 +81,14 @@ class Settings(BaseSettings):
     @cached_property
     def runtime(self) -> Path:
         """A short folder for sockets and pid files: Unix socket paths end at about 100 characters."""
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
         tag = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:10]
-        return base / f"tiltyard-{os.getuid()}-{tag}"
+        name = f"tiltyard-{os.getuid()}-{tag}"
+        # Root hands the database to another user, who may not enter root's own runtime folder.
+        own = None if os.getuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
+        for base in filter(None, (own, tempfile.gettempdir())):
+            if len(os.fsencode(base)) + len(name) < 80:
+                return Path(base) / name
+        return Path("/tmp") / name
 
     @cached_property
     def lake_path(self) -> str:
