@@ -1,0 +1,65 @@
+"""Bring last night's data in, build the features of every model, judge the batch, and publish it.
+
+**What it does.** `ingest` lands what became available until the night's `as_of`; `transform` builds staging,
+spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites; `publish` puts
+the checked snapshot in service and tells every model's shadow DAG.
+
+**What to do when it fails.**
+
+- *checks* is red: a critical check stopped the batch. It is not retried, nothing is published, and yesterday's
+  features and the champions stay in service. The button *Report* on the task shows which check and which rows. Mend
+  the source, or the check, then clear the run from *ingest*: every step may run twice.
+- *transform* is red: the log names the dbt nodes. Mend the SQL, clear *transform*.
+- *ingest* is red: the log names the file. A file whose schema is wrong does not fail the run; it waits in
+  quarantine with its reason.
+- Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
+
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`. Empty: the run's own interval.
+"""
+
+from airflow.sdk import dag, task
+
+from tiltyard import orchestration as on
+from tiltyard.settings import Settings
+from tiltyard.spec import portfolio
+
+settings = Settings()
+views = on.feature_assets(portfolio(settings))
+
+
+@dag(**on.arguments("features", __doc__), schedule=on.timetable(settings))
+def features() -> None:
+    @task
+    def ingest() -> dict:
+        with on.working() as rails:
+            from tiltyard import features
+
+            return features.ingest(rails, on.night())
+
+    @task
+    def transform() -> dict:
+        with on.working() as rails:
+            from tiltyard import features
+
+            return features.transform(rails, on.night())
+
+    @task
+    def checks() -> dict:
+        on.show("data_docs/index.html", settings)
+        with on.working() as rails:
+            from tiltyard import features
+
+            return features.check(rails, on.night())
+
+    @task(outlets=views)
+    def publish() -> dict:
+        with on.working() as rails:
+            from tiltyard import features
+
+            on.announce(views, [on.night()])
+            return features.publish(rails, on.night())
+
+    ingest() >> transform() >> on.linked(checks()) >> publish()
+
+
+features()

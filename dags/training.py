@@ -1,0 +1,41 @@
+"""Train a challenger: on the rows as they were known then, kept for good, registered and never served unseen.
+
+**What it does.** `train` writes the point-in-time training frame as immutable Parquet, lets the leakage gate look at
+it, tunes, fits the champion-to-be and its light twin, measures both on the latest matured cohorts, and registers the
+version as `challenger`. It is one task, since each process would import XGBoost and MLflow and read the frame again.
+It starts when drift asks for a retrain. The same frame, spec and seed give the same version: nothing is trained twice.
+
+**What to do when it fails.**
+
+- The leakage gate stopped it: a feature carries what could not be known at the prediction time. The log names the
+  column and the rule. Mend the feature's SQL; never widen the rule. The champion stays in service meanwhile.
+- Not enough matured labels: wait, or make `estimator.window` longer in the spec.
+- A newer attempt is at work: nothing to do.
+
+**Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that drift asked for.
+The first version of a new model is trained by hand: start this DAG with `as_of`.
+"""
+
+from airflow.sdk import task
+
+from tiltyard import orchestration as on
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, portfolio
+
+
+@on.per_model("training", schedule=lambda spec: [on.model_asset(spec, "drift")], doc=__doc__)  # a dag each
+def training(spec: Spec) -> None:
+    challenger = on.model_asset(spec, "challenger")
+
+    @task(outlets=[challenger])
+    def train() -> dict:
+        with on.working() as rails:
+            nights = on.nights(rails, "training", spec)
+            on.announce([challenger], nights)
+            return on.each_night(rails, spec, nights, on.train)
+
+    train()
+
+
+for spec in portfolio(Settings()):
+    training(spec)

@@ -1,0 +1,406 @@
+"""Airflow's side of the stages: ids, tags, assets, which nights a task works on, and a person's approval.
+
+The only library module that imports airflow. It is imported at parse time, so whatever the stages stand on
+(the lake, pandas, MLflow) is imported by the tasks, inside.
+
+A task learns its nights from the asset events that started its run, or from the run's `as_of` parameter. Events
+can be lost or doubled, so they only say *look*: the ledger says what there is. Every run also picks up the nights
+of the last week that the stage before has finished and this one has not, and working on a night twice changes nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, Asset, BaseOperatorLink, CronDataIntervalTimetable, Param, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from tiltyard import clock
+from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec
+
+if TYPE_CHECKING:
+    from tiltyard.promotion import Approval
+    from tiltyard.rails import Rails
+
+Stage = Literal["features", "training", "shadow", "promotion", "drift"]
+STAGES: tuple[Stage, ...] = ("features", "training", "shadow", "promotion", "drift")
+UPSTREAM: dict[Stage, Stage] = {"shadow": "features", "promotion": "shadow", "drift": "shadow", "training": "drift"}
+"""Whose finished nights a stage works on."""
+
+SWEEP = timedelta(days=7)
+"""How far back of the newest finished night a stage looks for nights that no event announced."""
+
+PORTFOLIO_OWNER = "tiltyard"
+REPORT_LINK = "Report"
+FIRST_NIGHT = datetime(2016, 1, 1, tzinfo=UTC)
+"""start_date of every DAG; nothing is caught up from it (`catchup` is off)."""
+
+
+# -- what a DAG looks like ------------------------------------------------------------------------
+
+
+def dag_id(stage: Stage, spec: Spec | None = None) -> str:
+    """`features` for the portfolio, `sla_breach__shadow` for a model."""
+    return f"{spec.name}__{stage}" if spec else stage
+
+
+def tags(stage: Stage, spec: Spec | None = None) -> list[str]:
+    """From a closed set: one `stage:`, and for a model its `model:` and `tier:`."""
+    return [f"stage:{stage}", *([f"model:{spec.name}", f"tier:{spec.tier}"] if spec else [])]
+
+
+def arguments(stage: Stage, doc: str | None, spec: Spec | None = None) -> dict[str, Any]:
+    """What every DAG of ours says of itself."""
+    return {
+        "dag_id": dag_id(stage, spec),
+        "doc_md": _doc(doc, spec),
+        "tags": tags(stage, spec),
+        "start_date": FIRST_NIGHT,
+        "catchup": False,
+        "max_active_runs": 1,
+        "default_args": {
+            "owner": spec.owner if spec else PORTFOLIO_OWNER,
+            "retries": 2,
+            "retry_delay": timedelta(seconds=10),
+        },
+        "params": {
+            "as_of": Param(
+                None,
+                type=["null", "string"],
+                format="date",
+                title="Night (as_of)",
+                description="The night that closed at this day's midnight UTC. Empty: "
+                + ("the run's own interval." if stage == "features" else "whatever is waiting."),
+            )
+        },
+    }
+
+
+def per_model(
+    stage: Stage, *, schedule: Callable[[Spec], Sequence[Asset]], doc: str | None
+) -> Callable[[Callable[[Spec], None]], Callable[[Spec], DAG]]:
+    """Decorate a function that lays out the tasks of one model; calling it with a spec makes the DAG."""
+
+    def decorate(layout: Callable[[Spec], None]) -> Callable[[Spec], DAG]:
+        def build(spec: Spec) -> DAG:
+            with DAG(**arguments(stage, doc, spec), schedule=list(schedule(spec))) as made:
+                made.fileloc = layout.__code__.co_filename
+                layout(spec)
+            return made
+
+        return build
+
+    return decorate
+
+
+def timetable(settings: Settings) -> CronDataIntervalTimetable | None:
+    """When the features DAG starts by itself; None for never. A night's `as_of` is its interval's end."""
+    if settings.schedule.lower() in ("none", ""):
+        return None
+    return CronDataIntervalTimetable(settings.schedule, timezone="UTC")
+
+
+def feature_asset(view: str) -> Asset:
+    return Asset(name=f"features/{view}", uri=f"x-tiltyard://features/{view}", group="tiltyard")
+
+
+def model_asset(spec: Spec, what: Literal["challenger", "evaluation", "champion", "drift"]) -> Asset:
+    return Asset(name=f"{spec.name}/{what}", uri=f"x-tiltyard://models/{spec.name}/{what}", group="tiltyard")
+
+
+def feature_assets(specs: Iterable[Spec]) -> list[Asset]:
+    """One per feature view that a model reads, sorted."""
+    return [feature_asset(view) for view in sorted({view for spec in specs for view in spec.prediction.features})]
+
+
+class ReportLink(BaseOperatorLink):
+    """The button "Report" on a task: what it left for a person to open."""
+
+    name = REPORT_LINK
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """`ti_key` is the running task instance: Airflow asks once, when the task ends."""
+        return _reports.get((ti_key.dag_id, ti_key.run_id, ti_key.task_id), report_url("index.html"))
+
+
+_reports: dict[tuple[str, str, str], str] = {}
+
+
+def report_url(path: str) -> str:
+    """Where the plugin serves a file of `settings.reports`."""
+    return f"/tiltyard/reports/{path}"
+
+
+def linked(output: Any) -> Any:
+    """Put the button "Report" on the task behind this output."""
+    output.operator.operator_extra_links = (ReportLink(),)
+    return output
+
+
+# -- what a task does -----------------------------------------------------------------------------
+
+
+@contextmanager
+def working() -> Iterator["Rails"]:
+    """The rails, with errors in Airflow's terms.
+
+    What a person has to mend, a stopped batch, and work that a newer attempt has taken over fail at once;
+    what was only out of reach, and everything unforeseen, is retried.
+    """
+    from tiltyard import rails
+
+    try:
+        with rails.opened() as opened:
+            yield opened
+    except Unavailable:
+        raise
+    except Fenced as error:
+        raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
+    except TiltyardError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def night() -> datetime:
+    """The one `as_of` of a run that has a data interval of its own: its parameter, else its interval's end."""
+    context = get_current_context()
+    if chosen := (context.get("params") or {}).get("as_of"):
+        return clock.parse_as_of(chosen)
+    run = context["dag_run"]
+    end = run.data_interval_end or run.logical_date or run.run_after
+    return clock.midnight(end.astimezone(UTC).date())
+
+
+def nights(rails: "Rails", stage: Stage, spec: Spec) -> list[datetime]:
+    """The nights that this run works on, oldest first.
+
+    The parameter alone, when it is given. Else those that the events name plus those that were missed; a
+    manual run that finds neither does the newest finished night again. Raises BadInput when there is none.
+    """
+    context = get_current_context()
+    if chosen := (context.get("params") or {}).get("as_of"):
+        return [clock.parse_as_of(chosen)]
+    finished = finished_nights(rails, UPSTREAM[stage], spec)
+    announced = announced_nights(context.get("triggering_asset_events") or {})
+    chosen_nights = (announced & finished) | missed_nights(finished, own_nights(rails, stage, spec))
+    if not chosen_nights and finished and not announced:
+        chosen_nights = {max(finished)}
+    if not chosen_nights:
+        raise BadInput(
+            f"There is no night to do: {UPSTREAM[stage]} has finished none for {spec.name}; run {UPSTREAM[stage]} first."
+        )
+    return [clock.midnight(day) for day in sorted(chosen_nights)]
+
+
+def finished_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
+    """Nights that a stage has finished; of drift, those on which it asked for a retrain."""
+    if stage == "drift":
+        return {row["night"] for row in rails.ledger.retrains(spec.name)}
+    return own_nights(rails, stage, spec)
+
+
+def own_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
+    runs = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name)
+    return {day for day, run in runs.items() if run["status"] == "done"}
+
+
+def missed_nights(finished: set[date], own: set[date]) -> set[date]:
+    """Nights of the last week before the newest finished one that are finished there and not here."""
+    if not finished:
+        return set()
+    return {day for day in finished - own if day > max(finished) - SWEEP}
+
+
+def announced_nights(events: Mapping[Any, Sequence[Any]]) -> set[date]:
+    """The distinct nights in the extras of the events that started a run; several runs' events may share one."""
+    extras = [event.extra or {} for group in events.values() for event in group]
+    named = [value for extra in extras for value in _as_list(extra.get("as_of"))]
+    return {clock.parse_as_of(value).date() for value in named}
+
+
+def each_night(
+    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """night → what `work` returned, oldest night first."""
+    return {f"{as_of:%Y-%m-%d}": work(rails, spec, as_of) for as_of in when}
+
+
+def same_nights(done: Mapping[str, Any]) -> list[datetime]:
+    """The nights of an `each_night` result: what one task of a run did, the next one does."""
+    return [clock.parse_as_of(day) for day in sorted(done)]
+
+
+def announce(assets: Iterable[Asset], when: Iterable[datetime]) -> None:
+    """Say on the events of this task's outlets which nights they are about."""
+    days = [as_of.isoformat() for as_of in when]
+    events = get_current_context()["outlet_events"]
+    for asset in assets:
+        events[asset].extra = {"as_of": days}
+
+
+def show(path: Any, settings: Settings) -> None:
+    """Let the task's button "Report" open this file of `settings.reports`."""
+    if path:
+        ti = get_current_context()["ti"]
+        relative = _relative(str(path), settings)
+        _reports[(ti.dag_id, ti.run_id, ti.task_id)] = report_url(relative)
+
+
+def skip(reason: str) -> None:
+    """End the task as skipped: what follows is skipped too, and its outlets stay silent."""
+    raise AirflowSkipException(reason)
+
+
+def train(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Train as of one night, with the reasons that drift gave for it, if it was drift that asked."""
+    from tiltyard import training
+
+    asked = {row["night"]: row["reasons"] for row in rails.ledger.retrains(spec.name)}
+    return training.train(
+        rails, spec, as_of, requested_by=requester(), reasons=asked.get(as_of.date()) or ("started by hand",)
+    )
+
+
+def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:
+    """Judge the run's newest night. Nights missed before it are judged and closed first, one by one.
+
+    Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged; a
+    tier-1 challenger is not promoted for it, since a night that has passed cannot be put before a person any more.
+    """
+    from tiltyard import promotion
+
+    *missed, newest = nights(rails, "promotion", spec)
+    closed = each_night(rails, spec, missed, promotion.run)
+    judged = promotion.judge(rails, spec, newest)
+    return {"night": f"{newest:%Y-%m-%d}", "judged": judged, "proposal": _proposal(spec, judged), "missed": closed}
+
+
+def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any], asked_by: str, outlet: Asset) -> dict[str, Any]:
+    """Promote what the ledger says of the judged night, and skip when that is nothing.
+
+    Only the night is taken from `judged`; verdict and evidence are read again.
+    """
+    from tiltyard import promotion
+
+    as_of = clock.parse_as_of(judged["night"])
+    approval = recorded_approval(rails.settings, asked_by) if spec.tier == 1 else None
+    outcome = promotion.promote(rails, spec, as_of, approval)
+    if not outcome.get("promoted"):
+        skip(f"No promotion tonight: {outcome.get('reason') or 'the gate holds'}")
+    announce([outlet], [as_of])
+    return outcome
+
+
+def requester() -> str:
+    """Who started this run: a user, or `airflow` for a schedule or an asset."""
+    return get_current_context()["dag_run"].triggering_user_name or "airflow"
+
+
+# -- a person's approval --------------------------------------------------------------------------
+
+_SUBJECT = re.compile(r"^Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?$")
+_EVIDENCE = re.compile(r"^Evidence: `(?P<digest>[0-9a-f]{64})`$", re.MULTILINE)
+
+
+class PromotionApproval(ApprovalOperator):
+    """Asks a person, with the evidence in the body. Silence until the timeout is a no.
+
+    Skipped, and promotion with it, when the judging task proposes nothing. What the person answered is read
+    back from Airflow's own record (`recorded_approval`), never from this task's state or return value.
+    """
+
+    def __init__(self, *, judged_by: str, spec: Spec, **kwargs: Any) -> None:
+        self.judged_by = judged_by
+        pulled = f"(ti.xcom_pull(task_ids='{judged_by}') or {{}}).get('proposal')"
+        super().__init__(
+            subject="{{ (" + pulled + " or {}).get('subject', 'Nothing is proposed') }}",
+            body="{{ (" + pulled + " or {}).get('body', '') }}",
+            defaults=self.REJECT,
+            response_timeout=spec.gate.approval_timeout,
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> Any:
+        if not (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal"):
+            skip("The gate proposes no promotion tonight, so nobody has to be asked.")
+        return super().execute(context)
+
+
+def proposal(model: str, version: int, night: str, digest: str, reasons: Sequence[str]) -> dict[str, str]:
+    """What a person is asked: the subject that binds the answer, and the evidence to read."""
+    lines = [f"- {reason}" for reason in reasons]
+    return {
+        "subject": f"Promote {model} version {version} on the night of {night}?",
+        "body": "\n".join(["The gate says **promote**:", "", *lines, "", f"Evidence: `{digest}`"]),
+    }
+
+
+def recorded_approval(settings: Settings, asked_by: str) -> "Approval | None":
+    """The answer to this run's approval task `asked_by`, from Airflow's metadata database.
+
+    Any user who may edit task instances can mark a task successful or write its XCom, and a task may ask the
+    execution API only about itself; the record that the answering endpoint writes (`hitl_detail`) names the
+    logged-in user. None when nobody was ever asked. Unanswered, or answered by the timeout: `approved_by` is
+    None, and promotion refuses.
+    """
+    import sqlalchemy as sa
+
+    from tiltyard import postgres
+    from tiltyard.promotion import Approval
+
+    ti = get_current_context()["ti"]
+    engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
+    query = sa.text(
+        "select h.subject, h.body, h.chosen_options, h.responded_at, h.responded_by"
+        " from hitl_detail h join task_instance t on t.id = h.ti_id"
+        " where t.dag_id = :dag_id and t.run_id = :run_id and t.task_id = :task_id and t.map_index = -1"
+    )
+    keys = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": asked_by}
+    with engine.connect() as connection:
+        row = connection.execute(query, keys).mappings().one_or_none()
+    return Approval(**answer(row, requested_by=requester())) if row else None
+
+
+def answer(row: Mapping[str, Any], requested_by: str) -> dict[str, Any]:
+    """An approval record in the promotion's terms. A subject that we did not write binds to nothing."""
+    asked, evidence = _SUBJECT.match(row["subject"]), _EVIDENCE.search(row["body"] or "")
+    subject = None
+    if asked and evidence:
+        subject = (asked["model"], int(asked["version"]), date.fromisoformat(asked["night"]), evidence["digest"])
+    return {
+        "approved_by": (row["responded_by"] or {}).get("name"),
+        "requested_by": requested_by,
+        "chosen": tuple(row["chosen_options"] or ()),
+        "responded_at": row["responded_at"],
+        "subject": subject,
+        "source": "airflow",
+    }
+
+
+def _proposal(spec: Spec, judged: Mapping[str, Any]) -> dict[str, str] | None:
+    return None
+
+
+# -- plumbing -------------------------------------------------------------------------------------
+
+
+def _doc(doc: str | None, spec: Spec | None) -> str:
+    """The module docstring, and under it the model card, where there is one."""
+    text = (doc or "").strip()
+    card = Settings().models / spec.name / "card.md" if spec else None
+    return f"{text}\n\n---\n\n{card.read_text(encoding='utf-8')}" if card and card.exists() else text
+
+
+def _as_list(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _relative(path: str, settings: Settings) -> str:
+    root = str(settings.reports)
+    return path[len(root) :].lstrip("/") if path.startswith(root) else path.lstrip("/")
