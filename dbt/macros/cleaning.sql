@@ -1,0 +1,18 @@
+{#- A source's local instant, day first, as an instant in UTC. -#}
+{% macro instant_of(column) -%}
+    {{ return(adapter.dispatch('instant_of', 'tiltyard')(column)) }}
+{%- endmacro %}
+
+{% macro duckdb__instant_of(column) -%}
+    cast(strptime({{ column }}, '%d/%m/%Y %H:%M') as timestamptz)
+{%- endmacro %}
+
+{% macro default__instant_of(column) -%}
+    to_timestamp({{ column }}, 'DD/MM/YYYY HH24:MI')
+{%- endmacro %}
+
+{#- `value`, where the instant that made it true had come when the row was written; NULL where the source filled it
+in afterwards. -#}
+{% macro known_by(instant, value=none) -%}
+    case when {{ instant }} <= available_at then {{ value or instant }} end
+{%- endmacro %}

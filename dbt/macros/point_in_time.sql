@@ -1,0 +1,105 @@
+{#- The point-in-time join, written once: dbt dispatches it per adapter, plugins/tiltyard/frame.py renders it with
+plain Jinja.
+
+A row of `view` may be used by a row of `spine` iff event_time <= prediction_time and available_at <=
+prediction_time; of those the latest event_time, then the latest available_at wins, and of a full tie the greatest
+values (NULL is the least). A NULL event_time or available_at is never used: it fails closed.
+
+    spine       relation or subquery with `key`, `prediction_time`, and the columns of `spine_key`
+    view        relation or subquery with `key`, event_time, available_at and `columns`
+    key         the column that joins them
+    columns     the view's columns to bring
+    spine_key   the columns that tell spine rows apart
+    prefix      the view's two times come out as <prefix>__event_time and <prefix>__available_at
+    max_age_s   a view row older than this many seconds at the prediction time counts as missing; none: no limit
+
+It gives every row of the spine exactly once, with NULLs where nothing may be used. -#}
+
+{% macro point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
+    {{ return(adapter.dispatch('point_in_time', 'tiltyard')(spine, view, key, columns, spine_key, prefix, max_age_s)) }}
+{%- endmacro %}
+
+{#- DuckDB: in the order in which rows became known, keep those that are not older than what was known already;
+then the row known last is the answer, and one ASOF join on one column finds it. -#}
+{% macro duckdb__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s) -%}
+select
+    spine.*
+    {{- _brought(columns, prefix, max_age_s) }}
+from {{ spine }} as spine
+asof left join (
+    select
+        {{ key }},
+        event_time,
+        available_at
+        {%- for column in columns %},
+        {{ column }}
+        {%- endfor %},
+        greatest(event_time, available_at) as known_at
+    from {{ view }}
+    where
+        event_time is not null
+        and available_at is not null
+        and {{ key }} in (select {{ key }} from {{ spine }})
+    window known_order as (
+        partition by {{ key }}
+        order by known_at, event_time, available_at
+        {%- for column in columns %}, {{ column }} nulls first{% endfor %}
+    )
+    qualify
+        event_time >= max(event_time) over (known_order rows between unbounded preceding and current row)
+        and known_at is distinct from lead(known_at) over (known_order)
+) as known
+    on
+        spine.{{ key }} = known.{{ key }}
+        and spine.prediction_time >= known.known_at
+{%- endmacro %}
+
+{#- Any database with window functions. -#}
+{% macro default__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s) -%}
+select
+    spine.*
+    {{- _brought(columns, prefix, max_age_s) }}
+from {{ spine }} as spine
+left join (
+    select
+        {%- for column in spine_key %}
+        candidate.{{ column }} as spine_{{ column }},
+        {%- endfor %}
+        usable.event_time,
+        usable.available_at
+        {%- for column in columns %},
+        usable.{{ column }}
+        {%- endfor %},
+        row_number() over (
+            partition by {% for column in spine_key %}candidate.{{ column }}{{ ', ' if not loop.last }}{% endfor %}
+            order by
+                usable.event_time desc, usable.available_at desc
+                {%- for column in columns %}, usable.{{ column }} desc nulls last{% endfor %}
+        ) as place
+    from {{ spine }} as candidate
+    inner join {{ view }} as usable
+        on
+            candidate.{{ key }} = usable.{{ key }}
+            and usable.event_time <= candidate.prediction_time
+            and usable.available_at <= candidate.prediction_time
+) as known
+    on
+        known.place = 1
+        {%- for column in spine_key %}
+        and spine.{{ column }} = known.spine_{{ column }}
+        {%- endfor %}
+{%- endmacro %}
+
+{#- The view's columns and its two times, NULL where the row is too old. -#}
+{% macro _brought(columns, prefix, max_age_s) -%}
+    {%- for column in columns + ['event_time', 'available_at'] -%}
+    {%- set name = column if loop.index <= columns | length else prefix ~ '__' ~ column %},
+    {% if max_age_s is none -%}
+    known.{{ column }}{% if name != column %} as {{ name }}{% endif %}
+    {%- else -%}
+    case
+        when known.event_time >= spine.prediction_time - interval '{{ max_age_s }} seconds' then known.{{ column }}
+    end as {{ name }}
+    {%- endif -%}
+    {%- endfor %}
+{%- endmacro %}

@@ -1,0 +1,291 @@
+"""Point-in-time frames: what a model sees for each row of its spine, and nothing that was not known then.
+
+The join is the dbt project's own macro (dbt/macros/point_in_time.sql), rendered here with plain Jinja, so that
+there is one definition of it. Reads are by `as_of` (what was known) and by `snapshot` (what the lake held).
+"""
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tiltyard import clock, transform
+from tiltyard.errors import BadInput
+from tiltyard.lake import literal
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec, feature_key
+
+Kind = Literal["numeric", "boolean", "categorical"]
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
+_INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of a model: its column, the view it comes from, and how it is read."""
+
+    name: str
+    view: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class TrainingFrame:
+    """An immutable Parquet file, named by the SHA-256 of its bytes, and where it came from.
+
+    It holds the cohorts with `start` <= prediction_time < `end`. `unlabelled` counts spine rows of those cohorts
+    that had no label by then; they are left out.
+    """
+
+    path: Path
+    digest: str
+    rows: int
+    unlabelled: int
+    snapshot: int
+    start: datetime
+    end: datetime
+    features: tuple[Feature, ...]
+
+    def read(self) -> pd.DataFrame:
+        """The frame: key, prediction_time, label, features, `<view>__event_time`, `<view>__available_at`.
+
+        Raises BadInput when the file is gone or its bytes are not the ones it is named by.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            raise BadInput(f"The training frame {self.path} is gone; run tiltyard train again to rebuild it.") from None
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise BadInput(f"The training frame {self.path} is damaged; delete it and run tiltyard train again.")
+        return pq.read_table(pa.BufferReader(content)).to_pandas()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(self.path), "start": self.start.isoformat(), "end": self.end.isoformat()}
+
+
+def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:
+    """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
+    found: list[Feature] = []
+    for view in spec.prediction.features:
+        for name, kind in _columns(rails, view, snapshot).items():
+            if name not in (feature_key(view), *transform.RESERVED):
+                found.append(Feature(name, view, _kind(view, name, kind)))
+    names = [feature.name for feature in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")
+    return tuple(found)
+
+
+def build(
+    rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int | None = None
+) -> pd.DataFrame:
+    """One row per spine row with `start` <= prediction_time < `end`, sorted by prediction_time and key.
+
+    Columns: key, prediction_time, the features, and per view `<view>__event_time` and `<view>__available_at` of
+    the row that was used (NULL where none could be). Columns the spine needs for its joins are left out.
+    """
+    return rails.lake.connection.execute(_sql(rails, spec, start, end, as_of, snapshot)).df()
+
+
+def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> TrainingFrame:
+    """The whole cohorts of the last `estimator.window` that had matured at `as_of`, with their labels, as a file.
+
+    The same rows give the same bytes, hence the same name. Raises BadInput when no cohort has matured yet.
+    """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    start, end = matured - spec.estimator.window, matured + _INSTANT
+    columns = ", ".join(
+        f'"{name}"'
+        for feature_list in (features(rails, spec, snapshot),)
+        for name in (
+            *(feature.name for feature in feature_list),
+            *(f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")),
+        )
+    )
+    label = rails.lake.relation(spec.label.table, as_of, snapshot)
+    sql = f"""
+        with frame as ({_sql(rails, spec, start, end, as_of, snapshot)}),
+        truth as (
+            select "{spec.key}", prediction_time, label
+            from {label}
+            where label is not null
+            qualify row_number() over (
+                partition by "{spec.key}", prediction_time order by event_time desc, available_at desc, label desc
+            ) = 1
+        )
+        select frame."{spec.key}", frame.prediction_time,
+            truth.label = {"true" if spec.label.positive else "false"} as label, {columns}
+        from frame left join truth
+            on frame."{spec.key}" = truth."{spec.key}" and frame.prediction_time = truth.prediction_time
+        order by frame.prediction_time, frame."{spec.key}"
+    """
+    table = rails.lake.connection.execute(sql).to_arrow_table()
+    labelled = table.filter(pa.compute.is_valid(table["label"]))
+    if labelled.num_rows == 0:
+        raise BadInput(
+            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take "
+            f"{clock.format_duration(spec.label.horizon + spec.label.delay)}; train at a later night."
+        )
+    path, digest = _write(labelled, rails.settings.frames)
+    return TrainingFrame(
+        path=path,
+        digest=digest,
+        rows=labelled.num_rows,
+        unlabelled=table.num_rows - labelled.num_rows,
+        snapshot=snapshot,
+        start=start,
+        end=end,
+        features=features(rails, spec, snapshot),
+    )
+
+
+def explain(
+    rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, snapshot: int | None = None
+) -> list[dict[str, Any]]:
+    """One prediction's inputs: a {feature, value, view, event_time, available_at} per feature, in order.
+
+    The times are those of the row the value came from, None where there was none. Raises BadInput when the spine
+    has no such row.
+    """
+    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, prediction_time, snapshot)
+    rows = rows[rows[spec.key] == entity_id]
+    if rows.empty:
+        raise BadInput(
+            f"{spec.prediction.spine} has no row for {entity_id} at {prediction_time.isoformat()}; "
+            "check the request id."
+        )
+    row = rows.iloc[0]
+    return [
+        {
+            "feature": feature.name,
+            "value": _plain(row[feature.name]),
+            "view": feature.view,
+            "event_time": _plain(row[f"{feature.view}__event_time"]),
+            "available_at": _plain(row[f"{feature.view}__available_at"]),
+        }
+        for feature in features(rails, spec, snapshot)
+    ]
+
+
+def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -> str:
+    """The SQL of the point-in-time join, from the dbt project's macro, for `dialect` (duckdb, or default)."""
+    macro = getattr(_macros(macros, macros.stat().st_mtime_ns), f"{dialect}__point_in_time")
+    return str(macro(**arguments))
+
+
+def _sql(
+    rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int | None
+) -> str:
+    lake = rails.lake
+    keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
+    spine = _columns(rails, spec.prediction.spine, snapshot)
+    for key in (*keys, "prediction_time"):
+        if key not in spine:
+            raise BadInput(f"The spine {spec.prediction.spine} has no column {key}; add it in dbt.")
+    quoted = ", ".join(f'"{key}"' for key in keys)
+    parts = [
+        f"""joined_0 as materialized (
+            select {quoted}, prediction_time
+            from {lake.relation(spec.prediction.spine, as_of, snapshot)}
+            where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
+        )"""
+    ]
+    inputs = features(rails, spec, snapshot)
+    age = spec.prediction.max_feature_age
+    for number, view in enumerate(spec.prediction.features):
+        joined = point_in_time_sql(
+            transform.macro_path(rails.settings),
+            spine=f"joined_{number}",
+            view=lake.relation(view, as_of, snapshot),
+            key=feature_key(view),
+            columns=[feature.name for feature in inputs if feature.view == view],
+            spine_key=[spec.key, "prediction_time"],
+            prefix=view,
+            max_age_s=None if age is None else int(age.total_seconds()),
+        )
+        parts.append(f"joined_{number + 1} as ({joined})")
+    chosen = [spec.key, "prediction_time", *(feature.name for feature in inputs)]
+    chosen += [f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")]
+    listed = ", ".join(f'"{name}"' for name in chosen)
+    last = f"joined_{len(spec.prediction.features)}"
+    return f'with {", ".join(parts)} select {listed} from {last} order by prediction_time, "{spec.key}"'
+
+
+def _columns(rails: Rails, table: str, snapshot: int | None) -> dict[str, str]:
+    if snapshot is None:
+        return rails.lake.columns(table)
+    rails.lake.columns(table)
+    from tiltyard.lake import identifier, qualified
+
+    rows = rails.lake.connection.execute(
+        f"describe select * from {identifier(qualified(table))} at (version => {int(snapshot)})"
+    ).fetchall()
+    return {name: kind for name, kind, *_ in rows}
+
+
+def _kind(view: str, name: str, kind: str) -> Kind:
+    if kind == "BOOLEAN":
+        return "boolean"
+    if kind == "VARCHAR":
+        return "categorical"
+    if kind.startswith(_NUMERIC):
+        return "numeric"
+    raise BadInput(
+        f"{view}.{name} is a {kind}, which no model can read; cast it to a number, a boolean or text in dbt."
+    )
+
+
+def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
+    """The table as Parquet named by the SHA-256 of its bytes: whole, or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(None).combine_chunks(),
+        sink,
+        compression="zstd",
+        version="2.6",
+        row_group_size=131_072,
+        store_schema=False,
+    )
+    content = sink.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest}.parquet"
+    if not path.exists():
+        part = folder / f".{digest}.{os.getpid()}.part"
+        part.write_bytes(content)
+        part.replace(path)
+    return path, digest
+
+
+def _plain(value: Any) -> Any:
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime()
+    return value.item() if hasattr(value, "item") else value
+
+
+class _Adapter:
+    """Stands in for dbt's adapter while the macro file is read: its own dispatch is not called from here."""
+
+    @staticmethod
+    def dispatch(name: str, package: str) -> Any:
+        raise NotImplementedError(f"{package}.{name} is called by its dispatched name")
+
+
+@lru_cache(maxsize=8)
+def _macros(path: Path, changed_ns: int) -> Any:
+    """The macro file as a Jinja module; read again when it has changed."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.do"])
+    template = environment.from_string(path.read_text(encoding="utf-8"))
+    return template.make_module({"adapter": _Adapter(), "return": str})

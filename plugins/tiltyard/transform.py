@@ -1,0 +1,232 @@
+"""dbt in process: raw tables to staging, spines, feature views and labels.
+
+The project is in dbt/; its working files (target, logs, the partial parse) lie under the home, never in the
+checkout. Every model is bitemporal, so that one build serves every `as_of`, and is brought up to date by affected
+entity: a build after a night costs what the night brought.
+"""
+
+import difflib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tiltyard import clock, postgres
+from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, feature_key
+
+_GOOD = {"success", "pass", "warn", "skipped", "no-op"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the dbt project says of one table: its columns, and the meta data under `tiltyard`."""
+
+    name: str
+    description: str
+    columns: tuple[str, ...]
+    meta: dict[str, Any]
+
+
+def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> dict[str, Any]:
+    """Bring every model of `sources` up to what has landed. Safe to repeat: twice is once.
+
+    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. Returns counts and
+    seconds: {"models", "tests", "seconds", "slowest"}. Raises CheckFailed naming the nodes that failed.
+    """
+    if not sources:
+        raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
+    arguments = ["--full-refresh"] if full_refresh else []
+    for source in sources:
+        arguments += ["--select", f"source:{source}+"]
+    began = time.monotonic()
+    results = invoke(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
+    if not results:
+        raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
+    models = [result for result in results if result["type"] in ("model", "snapshot")]
+    slowest = sorted(models, key=lambda result: -result["seconds"])[:3]
+    return {
+        "models": len(models),
+        "tests": sum(result["type"] == "test" for result in results),
+        "seconds": round(time.monotonic() - began, 2),
+        "slowest": {result["name"]: round(result["seconds"], 2) for result in slowest},
+        "as_of": as_of.isoformat(),
+    }
+
+
+def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, Any]]:
+    """Run one dbt command in process. Returns a {"name", "type", "status", "seconds", "message"} per node.
+
+    Raises CheckFailed naming every node that failed and what it said; BadInput when the project does not parse.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    work = settings.home / "dbt"
+    work.mkdir(parents=True, exist_ok=True)
+    flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
+    flags += ["--target-path", str(work / "target"), "--log-level", "none", "--no-use-colors"]
+    with _environment(_profile(settings)):
+        try:
+            outcome = dbtRunner().invoke([command, *flags, *arguments])
+        finally:
+            _close(DuckDBConnectionManager)
+    nodes = [_node(result) for result in getattr(outcome.result, "results", None) or []]
+    failed = [node for node in nodes if node["status"] not in _GOOD]
+    if failed:
+        said = "; ".join(f"{node['name']}: {node['message']}" for node in failed[:5])
+        raise CheckFailed(f"dbt failed at {len(failed)} node(s): {said}. Mend them and run the stage again.")
+    if outcome.exception is not None or not outcome.success:
+        reason = " ".join(str(outcome.exception or "no reason given").split())
+        raise BadInput(f"dbt does not run: {reason[:600]} (log: {work / 'logs' / 'dbt.log'}).")
+    return nodes
+
+
+def project(settings: Settings) -> dict[str, Model]:
+    """Every model that the dbt project's .yml files describe, by name. Reads no database and runs no dbt."""
+    models: dict[str, Model] = {}
+    for path in sorted((settings.dbt / "models").rglob("*.yml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise BadInput(f"{path} is not readable as YAML ({getattr(error, 'problem', error)}).") from None
+        for model in content.get("models", []):
+            models[model["name"]] = Model(
+                name=model["name"],
+                description=str(model.get("description", "")).strip(),
+                columns=tuple(column["name"] for column in model.get("columns", [])),
+                meta=dict(model.get("config", {}).get("meta", {}).get("tiltyard", {})),
+            )
+    return models
+
+
+def check_spec(settings: Settings, spec: Spec) -> None:
+    """Does the dbt project have what the spec names? Raises BadInput saying what to mend, with close names."""
+    models = project(settings)
+    where = f"{settings.models / spec.name / 'spec.yaml'}"
+    spine = _known(models, spec.prediction.spine, "spine", "spn_", where)
+    views = [_known(models, name, "feature view", "ftr_", where) for name in spec.prediction.features]
+    label = _known(models, spec.label.table, "label table", "lbl_", where)
+    for table in (spine, label):
+        for column in (spec.key, "prediction_time", "available_at"):
+            _has(table, column, where)
+    for view in views:
+        key = feature_key(view.name)
+        for column in (key, "event_time", "available_at"):
+            _has(view, column, where)
+        if key not in spine.columns:
+            raise BadInput(
+                f"{where}: {view.name} is keyed by {key}, which the spine {spine.name} does not have; "
+                f"add {key} to {spine.name} or take the view out."
+            )
+    seen: dict[str, str] = {}
+    for view in views:
+        for column in set(view.columns) - {feature_key(view.name), *RESERVED}:
+            if seen.setdefault(column, view.name) != view.name:
+                raise BadInput(f"{where}: {view.name} and {seen[column]} both have a feature {column}; rename one.")
+    for name in spec.gate.slices:
+        if name not in seen:
+            raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, seen)}.")
+    horizon = label.meta.get("horizon")
+    if horizon is not None and clock.parse_duration(horizon) != spec.label.horizon:
+        raise BadInput(
+            f"{where}: label.horizon is {clock.format_duration(spec.label.horizon)}, but {label.name} is made for "
+            f"{horizon}; give both the same."
+        )
+
+
+RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
+"""Columns of a feature view that are no features."""
+
+
+def _known(models: Mapping[str, Model], name: str, what: str, prefix: str, where: str) -> Model:
+    if name not in models:
+        names = [model for model in models if model.startswith(prefix)]
+        raise BadInput(f"{where}: the dbt project has no {what} '{name}'{_close_to(name, names)}.")
+    return models[name]
+
+
+def _has(model: Model, column: str, where: str) -> None:
+    if column not in model.columns:
+        raise BadInput(f"{where}: {model.name} has no column {column}; add it to the model and its .yml.")
+
+
+def _close_to(name: str, names: Any) -> str:
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are {', '.join(sorted(names))}" if names else "; there are none"
+
+
+def _node(result: Any) -> dict[str, Any]:
+    message = " ".join(str(result.message or "").split())
+    return {
+        "name": result.node.name,
+        "type": str(result.node.resource_type),
+        "status": str(result.status),
+        "seconds": result.execution_time,
+        "message": message[:400],
+    }
+
+
+def _profile(settings: Settings) -> dict[str, str]:
+    """What dbt/profiles.yml reads from the environment."""
+    secrets: list[dict[str, Any]] = []
+    if settings.lake_path.startswith("s3://"):
+        secrets.append(
+            {
+                "type": "s3",
+                "name": "tiltyard_s3",
+                "key_id": os.environ.get("AWS_ACCESS_KEY_ID", ""),
+                "secret": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+                "region": settings.s3_region,
+            }
+        )
+        if settings.s3_endpoint:
+            secrets[0] |= {
+                "endpoint": settings.s3_endpoint,
+                "url_style": "path",
+                "use_ssl": not settings.s3_insecure,
+            }
+    return {
+        "TILTYARD_DBT_LAKE": "ducklake:postgres:" + postgres.conninfo(postgres.url(settings, "lake")),
+        "TILTYARD_DBT_DATA": settings.lake_path,
+        "TILTYARD_DBT_SECRETS": json.dumps(secrets),
+        "TILTYARD_DBT_THREADS": str(settings.threads),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    }
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _close(manager: Any) -> None:
+    """dbt-duckdb keeps its database open for the process; the next build, or another home, opens its own."""
+    with manager._LOCK:
+        environment, manager._ENV = manager._ENV, None
+    if environment is not None:
+        environment.close()
+
+
+def macro_path(settings: Settings) -> Path:
+    return settings.dbt / "macros" / "point_in_time.sql"
