@@ -1,0 +1,118 @@
+"""The shadow stage: score the night, attach the truth that has matured, evaluate every version on it.
+
+Challengers score the same rows as the champion, unseen. What the night's evaluation stands on is the last
+`drift.window` of matured cohorts; how many rows wait for their cohort is written beside it.
+"""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from tiltyard import evaluation, scoring, truth
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+STAGE = "shadow"
+SAFE_DEFAULT = "safe_default"
+EVALUATION = {
+    "model": "varchar",
+    "night": "date",
+    "version": "integer",
+    "role": "varchar",
+    "slice": "varchar",
+    "matured": "bigint",
+    "missing": "bigint",
+    "immature": "bigint",
+    "early": "bigint",
+    "brier": "double",
+    "brier_low": "double",
+    "brier_high": "double",
+    "log_loss": "double",
+    "auc": "double",
+    "positive_rate": "double",
+    "mean_score": "double",
+    "cohort_from": "timestamptz",
+    "cohort_to": "timestamptz",
+    "available_at": "timestamptz",
+}
+"""Columns of ops.evaluation. One row per model, night, version and slice. `matured` rows are those the figures
+stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
+
+
+def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Score and evaluate one night; twice is once."""
+    summary = {"night": str(night_of(as_of)), **score(rails, spec, as_of), **evaluate(rails, spec, as_of)}
+    rails.ledger.record_stage(STAGE, spec.name, night_of(as_of), "done", summary)
+    return summary
+
+
+def score(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Score the night with every version that has a role. See scoring.score_night."""
+    return scoring.score_night(rails, spec, as_of)
+
+
+def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Write the night's evaluation of every version that has a role in it, and of the safe default."""
+    night = night_of(as_of)
+    fence = rails.ledger.claim(f"evaluation/{spec.name}/{night}")
+    rails.lake.ensure("ops.evaluation", EVALUATION)
+    roles = rails.ledger.roles(spec.name, night)
+    since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
+    wanted: dict[int | None, str] = {None: SAFE_DEFAULT, **roles.scored}
+    matured = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since)
+    records = []
+    for version, role in wanted.items():
+        rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
+        if version is None and (None, evaluation.ALL) not in counted:
+            continue
+        for found in evaluation.evaluate(with_slices(rows, spec), spec.gate.slices):
+            count = counted.get((version, found.slice))
+            figures = {name: value for name, value in asdict(found).items() if name in EVALUATION}
+            records.append(
+                figures
+                | {
+                    "model": spec.name,
+                    "night": night,
+                    "version": version,
+                    "role": role,
+                    "missing": count.missing if count else 0,
+                    "immature": count.immature if count else 0,
+                    "early": count.early if count else 0,
+                    "available_at": as_of,
+                }
+            )
+    table = pd.DataFrame(records, columns=list(EVALUATION)).astype({"version": "Int32"})
+    for column, kind in EVALUATION.items():
+        if kind == "double":
+            table[column] = table[column].astype("float64")
+        elif kind == "timestamptz":
+            table[column] = pd.to_datetime(table[column], utc=True)
+    rails.lake.replace(
+        "ops.evaluation",
+        {"model": spec.name, "night": night},
+        table,
+        message=f"evaluation {spec.name} {night}",
+        fence=fence,
+    )
+    whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
+    return {
+        "counts": truth.counts(rails, spec, as_of),
+        "metrics": {
+            SAFE_DEFAULT if version is None else str(version): {
+                name: record[name]
+                for name in ("role", "matured", "immature", "early", "brier", "brier_low", "brier_high", "auc")
+            }
+            for version, record in whole.items()
+        },
+    }
+
+
+def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+    """`rows` with a column per declared slice, read from their JSON."""
+    parsed = [json.loads(text) for text in rows["slices"]]
+    return rows.assign(**{name: [row.get(name, scoring.MISSING) for row in parsed] for name in spec.gate.slices})

@@ -1,0 +1,225 @@
+"""The truth, when it has come: predictions joined with labels, by whole cohorts only.
+
+A cohort is a night. It is matured at `as_of` when even its last prediction has had `horizon + delay` to be
+judged. Labels that are known earlier are not a random sample (cancellations arrive before stays), so they are
+counted as early and never decided on; a label that has not come although its cohort is matured is counted as
+missing, never taken for a negative.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pandas as pd
+
+from tiltyard import clock
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+PREDICTION = {
+    "request_id": "varchar",
+    "model": "varchar",
+    "version": "integer",
+    "role": "varchar",
+    "entity_id": "varchar",
+    "prediction_time": "timestamptz",
+    "score": "double",
+    "tier": "varchar",
+    "tier_reason": "varchar",
+    "slices": "varchar",
+    "snapshot": "bigint",
+    "night": "date",
+    "available_at": "timestamptz",
+    "scored_at": "timestamptz",
+}
+"""Columns of ops.prediction. One row per version and spine row. `tier` names who answered (champion,
+previous, light, safe_default) on the one row per spine row that was served, and is `shadow` on the others."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How the rows of one version stand, by slice (`all` first)."""
+
+    version: int | None
+    slice: str
+    matured: int
+    missing: int
+    """Cohort matured, label never came."""
+    immature: int
+    early: int
+    """Those of the immature whose label is known already."""
+
+
+def cutoff(spec: Spec, as_of: datetime) -> datetime:
+    """Cohorts of prediction times before this instant, a midnight, are matured at `as_of`."""
+    return clock.midnight(clock.last_matured(as_of, spec.label.horizon, spec.label.delay).date())
+
+
+def matured(
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    versions: Collection[int | None] | None = None,
+    since: date | None = None,
+) -> pd.DataFrame:
+    """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
+
+    One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
+    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1). `versions` may hold
+    None for the safe default; `since` is the first night. Scores of the light twin are not its version's own
+    and are left out, unless they were served and `versions` is None.
+    """
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        with {_joined(rails, spec, as_of)}
+        select request_id, version, role, entity_id, prediction_time, score, tier, slices, night, label
+        from joined
+        where is_matured and label is not null and {_wanted(versions)}
+        order by prediction_time, entity_id, version nulls first, tier
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    frame["version"] = frame["version"].astype("Int64")
+    frame["night"] = pd.to_datetime(frame["night"]).dt.date
+    return frame.astype({"label": "int64", "score": "float64"})
+
+
+def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
+    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `Count`."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        with {_joined(rails, spec, as_of)},
+        answered as (select distinct entity_id, prediction_time, label, is_matured from joined)
+        select
+            count(*) filter (where is_matured and label is not null) as matured,
+            count(*) filter (where is_matured and label is null) as missing,
+            count(*) filter (where not is_matured) as immature,
+            count(*) filter (where not is_matured and label is not null) as early
+        from answered
+    """
+    row = rails.lake.query(sql, as_of, _params(spec, as_of, since)).iloc[0]
+    return {name: int(row[name]) for name in ("matured", "missing", "immature", "early")}
+
+
+def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> dict[str, Any] | None:
+    """The truth of one prediction as known at `as_of`: label, and when it became known. None before that."""
+    sql = f"""
+        select label = $positive as label, event_time, available_at
+        from {_labels(rails, spec, as_of)}
+        where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
+        order by available_at desc limit 1
+    """
+    params = {"positive": spec.label.positive, "entity": str(entity_id), "at": prediction_time}
+    found = rails.lake.query(sql, as_of, params)
+    if found.empty:
+        return None
+    row = found.iloc[0]
+    return {
+        "label": bool(row["label"]),
+        "event_time": row["event_time"].isoformat(),
+        "available_at": row["available_at"].isoformat(),
+    }
+
+
+def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> tuple[Count, ...]:
+    """Matured, missing, immature and early rows per version and declared slice, `all` first."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    columns = "".join(
+        f", coalesce(json_extract_string(slices, '$.{name}'), 'missing') as {name}" for name in spec.gate.slices
+    )
+    parts = [
+        f"""
+        select version, {name} as slice,
+            count(*) filter (where is_matured and label is not null) as matured,
+            count(*) filter (where is_matured and label is null) as missing,
+            count(*) filter (where not is_matured) as immature,
+            count(*) filter (where not is_matured and label is not null) as early
+        from labelled group by all
+        """
+        for name in ("'all'", *(f"concat('{column}=', {column})" for column in spec.gate.slices))
+    ]
+    sql = f"""
+        with {_joined(rails, spec, as_of)},
+        labelled as (select *{columns} from joined where tier != 'light')
+        select * from ({" union all ".join(parts)})
+        order by version nulls first, slice != 'all', slice
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    return tuple(
+        Count(
+            version=None if pd.isna(row.version) else int(row.version),
+            slice=row.slice,
+            matured=int(row.matured),
+            missing=int(row.missing),
+            immature=int(row.immature),
+            early=int(row.early),
+        )
+        for row in frame.itertuples()
+    )
+
+
+def cohort_size(rails: Rails, spec: Spec, as_of: datetime, since: date) -> int:
+    """Spine rows of matured cohorts since a night, whoever scored them, with or without a label."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        with {_joined(rails, spec, as_of)}
+        select count(distinct (entity_id, prediction_time)) as n from joined where is_matured
+    """
+    return int(rails.lake.query(sql, as_of, _params(spec, as_of, since))["n"][0])
+
+
+def shadow_nights(rails: Rails, spec: Spec, as_of: datetime, version: int) -> list[date]:
+    """The nights on which `version` has scored, in order."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = """
+        select distinct night from {ops.prediction}
+        where model = $model and version = $version and tier != 'light' order by night
+    """
+    frame = rails.lake.query(sql, as_of, {"model": spec.name, "version": version})
+    return list(pd.to_datetime(frame["night"]).dt.date)
+
+
+def _labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
+    """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
+    from tiltyard import features
+
+    return rails.lake.relation(spec.label.table, as_of, features.published(rails))
+
+
+def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
+    """CTEs up to `joined`: the model's predictions with the newest known label, and whether the cohort is matured.
+
+    `spec` names are checked identifiers (spec.py), the only ones that are pasted into SQL.
+    """
+    return f"""
+        predictions as (
+            select * from {{ops.prediction}}
+            where model = $model and ($since::date is null or night >= $since::date)
+        ),
+        labels as (
+            select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
+            from {_labels(rails, spec, as_of)}
+            group by all
+        ),
+        joined as (
+            select
+                predictions.*,
+                labels.label = $positive as label,
+                predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
+            from predictions
+            left join labels using (entity_id, prediction_time)
+        )"""
+
+
+def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
+    return {"model": spec.name, "since": since, "positive": spec.label.positive, "cutoff": cutoff(spec, as_of)}
+
+
+def _wanted(versions: Collection[int | None] | None) -> str:
+    if versions is None:
+        return "true"
+    numbers = ", ".join(str(int(number)) for number in versions if number is not None)
+    parts = [f"version in ({numbers})"] if numbers else []
+    if None in versions:
+        parts.append("version is null")
+    return f"tier != 'light' and ({' or '.join(parts) or 'false'})"
