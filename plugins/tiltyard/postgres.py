@@ -18,7 +18,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def _stop(settings: Settings) -> None:
     deadline = time.monotonic() + 20
     while (left := _processes(cluster)) and time.monotonic() < deadline:
         for pid in left:
-            with _gone():
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGQUIT if time.monotonic() < deadline - 10 else signal.SIGKILL)
         time.sleep(0.1)
     # No process of this cluster is left: these files name a process that is gone, or one that got its number.
@@ -280,17 +280,9 @@ def _stop(settings: Settings) -> None:
     folders = {settings.runtime} | ({found.socket_folder} if found and found.cluster == cluster else set())
     for folder in folders:
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-            with _gone():
+            with suppress(NotADirectoryError, PermissionError):
                 (folder / name).unlink(missing_ok=True)
     _known.clear()
-
-
-@contextmanager
-def _gone() -> Iterator[None]:
-    try:
-        yield
-    except (ProcessLookupError, NotADirectoryError, PermissionError):
-        pass
 
 
 def _processes(cluster: Path) -> list[int]:
