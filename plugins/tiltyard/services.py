@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -394,8 +394,12 @@ def _marked(settings: Settings) -> list[psutil.Process]:
 
 def _sweep(settings: Settings) -> None:
     """End what killed parts left running, before their successors start."""
-    spared = {process.pid for process in _family([part for name in COMPONENTS if (part := _recorded(settings, name))])}
+    spared = {process.pid for process in _family(_parts(settings, COMPONENTS))}
     _kill([process for process in _marked(settings) if process.pid not in spared], patience=5)
+
+
+def _parts(settings: Settings, names: Iterable[str]) -> list[psutil.Process]:
+    return [process for name in names if (process := _recorded(settings, name))]
 
 
 def _family(parts: list[psutil.Process]) -> list[psutil.Process]:
@@ -409,7 +413,7 @@ def _family(parts: list[psutil.Process]) -> list[psutil.Process]:
 
 def _end(settings: Settings, names: list[str]) -> None:
     """End these parts: the parts themselves first, so that they can put their work away, then what is left."""
-    parts = [process for name in names if (process := _recorded(settings, name))]
+    parts = _parts(settings, names)
     family = _family(parts)
     _kill(parts, patience=STOP_TIMEOUT_S)
     everything = set(names) == set(COMPONENTS)
