@@ -1,0 +1,53 @@
+# Two words do it: `make up` and `make test`. Everything runs from .venv; nothing needs root or Docker.
+# Paths are relative throughout, so the checkout may lie in a folder with spaces in its name.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+DATA ?= incident
+PYTEST_ARGS ?=
+PY := .venv/bin/python
+CODE := plugins dags tests benchmarks
+
+.PHONY: help setup up down test lint format bench lock clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## the locked environment in .venv; seconds when it is there already
+	@bash tools/environment
+
+up: setup ## data, history, Airflow and its last three nights; DATA=simulated needs no download
+	@$(PY) -m tiltyard.cli up --data "$(DATA)"
+
+down: ## stop Airflow and PostgreSQL; nothing is lost
+	@if [ -x $(PY) ]; then $(PY) -m tiltyard.cli down; else echo "Nothing is installed here, so nothing runs."; fi
+
+test: lint ## lint and every test; PYTEST_ARGS="-k gate" runs some
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: setup ## ruff, mypy, sqlfluff
+	@$(PY) -m ruff check $(CODE)
+	@$(PY) -m ruff format --check $(CODE)
+	@$(PY) -m mypy
+	@$(PY) -m sqlfluff lint --disable-progress-bar dbt
+
+format: setup ## mend what lint can mend
+	@$(PY) -m ruff check --fix $(CODE)
+	@$(PY) -m ruff format $(CODE)
+	@$(PY) -m sqlfluff fix --disable-progress-bar dbt
+
+bench: setup ## every benchmark, each with what it is compared with
+	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "== $$file"; $(PY) "$$file"; done
+
+lock: ## requirements.in -> requirements.txt, with hashes; needs uv
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 2; }
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links requirements.in --output-file requirements.txt
+
+clean: down ## remove .venv and caches; .tiltyard (data, history, database) stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dbt/target dbt/logs plugins/tiltyard.egg-info
+	@find plugins dags tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
