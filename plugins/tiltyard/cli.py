@@ -37,7 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Model = Annotated[str, typer.Argument(help="Name of a model: a folder under models/.", metavar="MODEL")]
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."),
+    typer.Option(
+        "--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."
+    ),
 ]
 
 
@@ -60,6 +62,32 @@ def main() -> None:
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
             sys.exit(error.exit_code)
         raise
+
+
+# -- everything ---------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: tiltyard up --data simulated")
+def up(
+    name: Annotated[str, typer.Option("--data", metavar="NAME", help="incident or simulated.")] = "incident",
+    as_json: Json = False,
+) -> None:
+    """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
+    from tiltyard import quickstart
+
+    with _progress(as_json) as say:
+        result = quickstart.up(Settings(), name, say)
+    _emit(result, as_json, lambda: out.print(_plain(quickstart.describe(result)), soft_wrap=True))
+
+
+@app.command(epilog="Example: tiltyard down")
+def down(as_json: Json = False) -> None:
+    """Stop Airflow and the embedded PostgreSQL; nothing committed is lost."""
+    from tiltyard import services
+
+    with _progress(as_json) as say:
+        result = services.stop(Settings(), progress=lambda label, share: say(label, share or 0.0))
+    _emit(result, as_json, lambda: out.print(f"stopped: {', '.join(result['stopped']) or 'nothing was running'}"))
 
 
 # -- looking ------------------------------------------------------------------------------------------------
@@ -111,7 +139,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
-    from tiltyard import rails, status as looking
+    from tiltyard import rails
+    from tiltyard import status as looking
 
     settings = Settings()
     chosen = [specs.find(settings.models, model)] if model else list(specs.portfolio(settings))
@@ -123,11 +152,14 @@ def status(
 @app.command(epilog="Example: tiltyard explain sla_breach 1f0c…")
 def explain(
     model: Model,
-    request_id: Annotated[str, typer.Argument(help="request_id of a prediction, as in ops.prediction.", metavar="REQUEST_ID")],
+    request_id: Annotated[
+        str, typer.Argument(help="request_id of a prediction, as in ops.prediction.", metavar="REQUEST_ID")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show one prediction: each feature with its event_time and available_at, version, snapshot, tier, truth."""
-    from tiltyard import rails, status as looking
+    from tiltyard import rails
+    from tiltyard import status as looking
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -185,7 +217,8 @@ def train(
 @app.command(epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
 def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Score the night with champion and challengers; evaluate both on matured cohorts."""
-    from tiltyard import rails, shadow as stage
+    from tiltyard import rails
+    from tiltyard import shadow as stage
 
     spec, night = _spec(model), _as_of(as_of)
     with rails.opened() as opened:
@@ -220,7 +253,9 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 def hindcast(
     first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
     last: Annotated[str, typer.Option("--to", metavar="DATE", help="as_of of the last night.")],
-    model: Annotated[list[str] | None, typer.Option("--model", help="One or more models; default: the portfolio.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="One or more models; default: the portfolio.")
+    ] = None,
     approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto or never.")] = "auto",
     render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
     as_json: Json = False,
@@ -303,7 +338,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
     for column in rows[0] if rows else ():
         table.add_column(column)
     for row in rows:
-        table.add_row(*("yes" if value is True else "no" if value is False else _plain(str(value)) for value in row.values()))
+        table.add_row(
+            *("yes" if value is True else "no" if value is False else _plain(str(value)) for value in row.values())
+        )
     out.print(table)
 
 

@@ -78,7 +78,9 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
     record = rails.ledger.stage_runs(STAGE).get(night)
     if record is None or record["status"] not in ("checked", "done"):
         state = record["status"] if record else "not checked yet"
-        raise BadInput(f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}.")
+        raise BadInput(
+            f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
+        )
     rails.ledger.record_stage(STAGE, "", night, "done", record["summary"])
     return {"night": str(night), "snapshot": record["summary"]["snapshot"]}
 
@@ -92,5 +94,7 @@ def published(rails: Rails, as_of: datetime | None = None) -> int:
     if not runs:
         raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
     if as_of is not None and night_of(as_of) not in {row["night"] for row in runs}:
-        raise BadInput(f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}.")
+        raise BadInput(
+            f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}."
+        )
     return int(max(runs, key=lambda row: row["recorded_at"])["summary"]["snapshot"])

@@ -46,7 +46,7 @@ def run(
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
     tallies = {spec.name: _Tally() for spec in specs}
-    todo = [night for night in nights if not all(_complete(rails, spec, night_of(night)) for spec in specs)]
+    todo = [night for night in nights if not all(complete(rails, spec, night_of(night)) for spec in specs)]
     if todo:
         say("landing the data", 0.0)
         features.ingest(rails, last)
@@ -55,7 +55,7 @@ def run(
     for position, as_of in enumerate(nights):
         night = night_of(as_of)
         say(f"night of {night}", position / len(nights))
-        waiting = [spec for spec in specs if as_of in todo and not _complete(rails, spec, night)]
+        waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
         for spec in specs:
             tallies[spec.name].nights += 1
             tallies[spec.name].resumed += spec not in waiting
@@ -91,7 +91,9 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
         tally.retrains.append({"night": night, "version": trained.get("version"), "reasons": finding["reasons"]})
 
 
-def _complete(rails: Rails, spec: Spec, night: date) -> bool:
+def complete(rails: Rails, spec: Spec, night: date) -> bool:
+    """True when every stage that the night asked for is recorded as done."""
+
     def done(stage: str) -> bool:
         record = rails.ledger.stage_runs(stage, spec.name).get(night)
         return record is not None and record["status"] == "done"

@@ -47,11 +47,17 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "metrics": _metrics(rails, spec, as_of),
         "gate": _decision(decisions[-1]) if decisions else None,
         "promotions": [
-            {"night": str(row["night"]), "version": row["version"], "replaced": row["replaced"], "by": row["approved_by"]}
+            {
+                "night": str(row["night"]),
+                "version": row["version"],
+                "replaced": row["replaced"],
+                "by": row["approved_by"],
+            }
             for row in promotions
         ],
         "retrains": [
-            {"night": str(row["night"]), "reasons": row["reasons"]} for row in rails.ledger.retrains(spec.name, until=night)
+            {"night": str(row["night"]), "reasons": row["reasons"]}
+            for row in rails.ledger.retrains(spec.name, until=night)
         ],
         "drift": _stage(rails, "drift", spec.name, night),
         "freshness": _freshness(rails, spec, as_of),
@@ -78,7 +84,9 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     keys = ["entity_id", "prediction_time"]
     first = rows[rows["version"] == promotions[0]["version"]].set_index(keys)
     served = rows[rows["role"] == "champion"].set_index(keys)
-    both = served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner").reset_index()
+    both = (
+        served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner").reset_index()
+    )
     if both.empty:
         return empty
     label = both["label"].astype(float)
@@ -92,7 +100,9 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     )
     lines = list(losses.columns[1:])
     replaced = [row["night"] for row in promotions[1:]]
-    since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(replaced[0]))] if replaced else losses.iloc[:0]
+    since = (
+        losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(replaced[0]))] if replaced else losses.iloc[:0]
+    )
     return {
         "overall": {
             "metric": "brier",
@@ -211,7 +221,18 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    keep = ("role", "matured", "immature", "early", "brier", "brier_low", "brier_high", "log_loss", "auc", "positive_rate")
+    keep = (
+        "role",
+        "matured",
+        "immature",
+        "early",
+        "brier",
+        "brier_low",
+        "brier_high",
+        "log_loss",
+        "auc",
+        "positive_rate",
+    )
     return {
         "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
             name: _number(row[name]) for name in keep
@@ -249,7 +270,9 @@ def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     )
     newest: dict[str, Any] = {}
     for row in rows.itertuples():
-        found = rails.lake.query(f"select max(available_at) as newest from {{raw.{row.table_name}}}", as_of)["newest"][0]
+        found = rails.lake.query(f"select max(available_at) as newest from {{raw.{row.table_name}}}", as_of)["newest"][
+            0
+        ]
         age = None if pd.isna(found) else round((pd.Timestamp(as_of) - found).total_seconds() / 3600, 1)
         newest[row.table_name] = {"newest": None if pd.isna(found) else found.isoformat(), "age_hours": age}
     return newest
@@ -263,7 +286,9 @@ def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
         for line in lines:
             mean, error = group[line].mean(), group[line].sem() if len(group) > 1 else float("nan")
             low, high = (mean - 1.96 * error, mean + 1.96 * error) if error == error else (mean, mean)
-            result.append({"night": start.date(), "line": line, "brier": mean, "low": low, "high": high, "n": len(group)})
+            result.append(
+                {"night": start.date(), "line": line, "brier": mean, "low": low, "high": high, "n": len(group)}
+            )
     return result
 
 
@@ -286,16 +311,31 @@ def describe(document: dict[str, Any]) -> str:
         return f"{document['model']}: {document['state']}"
     gate, drift, lines = document["gate"], document["drift"], document["realized"]
     metrics = document["metrics"].get(str(document["champion"]))
-    verdict = f"{gate['verdict']} challenger {gate['challenger']} on {gate['night']}: {'; '.join(gate['reasons'][:2])}" if gate else "–"
+    verdict = (
+        f"{gate['verdict']} challenger {gate['challenger']} on {gate['night']}: {'; '.join(gate['reasons'][:2])}"
+        if gate
+        else "–"
+    )
     text = [
         f"{document['model']} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})",
         f"  champion     {_version(document['champion'])}, previous {_version(document['previous'])}, challengers "
-        + (", ".join(f"v{number} ({document['shadow_nights'][str(number)]} nights)" for number in document["challengers"]) or "none"),
+        + (
+            ", ".join(
+                f"v{number} ({document['shadow_nights'][str(number)]} nights)" for number in document["challengers"]
+            )
+            or "none"
+        ),
         f"  truth        {document['matured']} matured, {document['immature']} immature, {document['early']} known early",
         "  champion at  "
-        + (f"Brier {_interval(metrics)}, AUC {_round(metrics['auc'])} on {metrics['matured']} matured" if metrics else "–"),
+        + (
+            f"Brier {_interval(metrics)}, AUC {_round(metrics['auc'])} on {metrics['matured']} matured"
+            if metrics
+            else "–"
+        ),
         f"  gate         {verdict}",
-        f"  drift        {drift['verdict']}: {'; '.join(drift['reasons'][:2]) or 'nothing moved'}" if drift else "  drift        –",
+        f"  drift        {drift['verdict']}: {'; '.join(drift['reasons'][:2]) or 'nothing moved'}"
+        if drift
+        else "  drift        –",
         f"  retrains     {len(document['retrains'])}, promotions "
         + (", ".join(f"v{row['version']} on {row['night']}" for row in document["promotions"]) or "none"),
         "  realized     "
