@@ -77,7 +77,7 @@ def up(
 
     with _progress(as_json) as say:
         result = quickstart.up(Settings(), name, say)
-    _emit(result, as_json, lambda: out.print(_plain(quickstart.describe(result)), soft_wrap=True))
+    _emit(result, as_json, lambda: out.print(_plain(quickstart.summary(result)), soft_wrap=True))
 
 
 @app.command(epilog="Example: tiltyard down")
@@ -139,14 +139,14 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
-    from tiltyard import rails
+    from tiltyard import describe, rails
     from tiltyard import status as looking
 
     settings = Settings()
     chosen = [specs.find(settings.models, model)] if model else list(specs.portfolio(settings))
     with rails.opened(settings) as opened:
         result = [looking.status(opened, spec, clock.parse_as_of(as_of) if as_of else None) for spec in chosen]
-    _emit(result, as_json, lambda: [out.print(looking.describe(row)) for row in result])
+    _emit(result, as_json, lambda: [out.print(_plain(describe.model(row)), soft_wrap=True) for row in result])
 
 
 @app.command(epilog="Example: tiltyard explain sla_breach 1f0c…")
@@ -158,14 +158,14 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show one prediction: each feature with its event_time and available_at, version, snapshot, tier, truth."""
-    from tiltyard import rails
+    from tiltyard import describe, rails
     from tiltyard import status as looking
 
     settings = Settings()
     spec = specs.find(settings.models, model)
     with rails.opened(settings) as opened:
         result = looking.explain(opened, spec, request_id)
-    _emit(result, as_json, lambda: out.print(looking.describe_prediction(result)))
+    _emit(result, as_json, lambda: out.print(_plain(describe.prediction(result)), soft_wrap=True))
 
 
 # -- the stages ---------------------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     if critical:
         rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
         raise CheckFailed(
-            f"The batch of {night} is stopped by {len(critical)} critical check(s): {'; '.join(summary['critical'][:5])}. "
+            f"The batch of {night} is stopped by {len(critical)} critical check(s): "
+            f"{'; '.join(summary['critical'][:5])}. "
             "Yesterday's features and the champions stay in service; mend the source and run the night again."
         )
     rails.ledger.record_stage(STAGE, "", night, "checked", summary)

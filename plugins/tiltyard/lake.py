@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,7 +102,8 @@ class Lake:
     def has(self, table: str) -> bool:
         schema, name = qualified(table).split(".")
         found = self.connection.execute(
-            "select 1 from information_schema.tables where table_catalog = 'lake' and table_schema = ? and table_name = ?",
+            "select 1 from information_schema.tables "
+            "where table_catalog = 'lake' and table_schema = ? and table_name = ?",
             [schema, name],
         ).fetchone()
         return found is not None
@@ -181,10 +182,8 @@ class Lake:
         ).snapshot
 
     def _rollback(self) -> None:
-        try:
+        with suppress(duckdb.Error):  # the transaction may be gone already
             self.connection.rollback()
-        except duckdb.Error:  # the transaction is gone already
-            pass
 
     @contextmanager
     def _exclusive(self, name: str) -> Iterator[None]:
@@ -244,11 +243,10 @@ def s3_secret(settings: Settings) -> str:
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
         raise BadInput(f"The lake is at {settings.lake_path}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
-    endpoint = (
-        f", endpoint {text(settings.s3_endpoint)}, url_style 'path', use_ssl {'false' if settings.s3_insecure else 'true'}"
-        if settings.s3_endpoint
-        else ""
-    )
+    endpoint = ""
+    if settings.s3_endpoint:
+        ssl = "false" if settings.s3_insecure else "true"
+        endpoint = f", endpoint {text(settings.s3_endpoint)}, url_style 'path', use_ssl {ssl}"
     return (
         f"create or replace secret tiltyard_s3 (type s3, key_id {text(key)}, secret {text(secret)}, "
         f"region {text(settings.s3_region)}{endpoint})"

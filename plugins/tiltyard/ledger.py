@@ -271,7 +271,7 @@ class Ledger:
         return self._rows(query.order_by(retrain.c.night))
 
     def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
-        """Something a person should be able to find later: a forged approval, a fenced attempt, an alias moved by hand."""
+        """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
         self._insert(event, kind=kind, model=model, night=night, detail=detail)
 
     def events(self, model: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:

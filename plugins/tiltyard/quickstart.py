@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tiltyard import clock, datasets, hindcast, services, status
+from tiltyard import clock, datasets, describe, hindcast, services, status
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.ledger import night_of
@@ -40,7 +40,8 @@ DEMOS = {
 
 
 def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
-    """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays down.
+    """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays
+    down.
 
     Returns {"models": a status per model, "plots": files, "airflow": {"url", "user", "password_file"}, "nights"}.
     """
@@ -112,10 +113,10 @@ def _dag_ids(specs: tuple[Spec, ...]) -> list[str]:
     return ["features", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
 
 
-def describe(result: dict[str, Any]) -> str:
+def summary(result: dict[str, Any]) -> str:
     """What `up` prints at its end: what happened, where Airflow is and how to log in."""
     airflow = result["airflow"]
-    lines = [status.describe(document) for document in result["models"]]
+    lines = [describe.model(document) for document in result["models"]]
     lines += [f"  plot         {path}" for path in result["plots"]]
     lines.append(
         f"Airflow {airflow['url']}, user {airflow['user']}, password in {airflow['password_file']}; make down stops it."

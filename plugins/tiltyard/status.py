@@ -3,7 +3,6 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
-import json
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -300,81 +299,3 @@ def _number(value: Any) -> Any:
     if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
         return None
     return value.item() if hasattr(value, "item") else value
-
-
-# -- text -----------------------------------------------------------------------------------------------------
-
-
-def describe(document: dict[str, Any]) -> str:
-    """The status as ten lines for a terminal."""
-    if "state" in document:
-        return f"{document['model']}: {document['state']}"
-    gate, drift, lines = document["gate"], document["drift"], document["realized"]
-    metrics = document["metrics"].get(str(document["champion"]))
-    verdict = (
-        f"{gate['verdict']} challenger {gate['challenger']} on {gate['night']}: {'; '.join(gate['reasons'][:2])}"
-        if gate
-        else "–"
-    )
-    text = [
-        f"{document['model']} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})",
-        f"  champion     {_version(document['champion'])}, previous {_version(document['previous'])}, challengers "
-        + (
-            ", ".join(
-                f"v{number} ({document['shadow_nights'][str(number)]} nights)" for number in document["challengers"]
-            )
-            or "none"
-        ),
-        f"  truth        {document['matured']} matured, {document['immature']} immature, {document['early']} known early",
-        "  champion at  "
-        + (
-            f"Brier {_interval(metrics)}, AUC {_round(metrics['auc'])} on {metrics['matured']} matured"
-            if metrics
-            else "–"
-        ),
-        f"  gate         {verdict}",
-        f"  drift        {drift['verdict']}: {'; '.join(drift['reasons'][:2]) or 'nothing moved'}"
-        if drift
-        else "  drift        –",
-        f"  retrains     {len(document['retrains'])}, promotions "
-        + (", ".join(f"v{row['version']} on {row['night']}" for row in document["promotions"]) or "none"),
-        "  realized     "
-        + (
-            f"promoted line {lines['promoted_line']:.4f}, never retrained {lines['never_retrained']:.4f}, "
-            f"safe default {lines['safe_default']:.4f} (Brier on the same {lines['rows']} rows)"
-            if lines
-            else "no matured champion rows yet"
-        ),
-        f"  checks       {document['checks']['status']} on {document['checks']['night']}, "
-        f"{len(document['checks'].get('critical', []))} critical, {len(document['checks'].get('warnings', []))} warnings"
-        if document["checks"]
-        else "  checks       –",
-    ]
-    return "\n".join(text)
-
-
-def describe_prediction(document: dict[str, Any]) -> str:
-    """One explained prediction as a small table."""
-    head = (
-        f"{document['model']} on {document['entity_id']} at {document['prediction_time']}: {document['score']:.4f} "
-        f"by {document['tier']} (version {document['version']}, role {document['role']}), lake snapshot {document['snapshot']}"
-    )
-    truth_line = f"truth: {json.dumps(document['truth'])}" if document["truth"] else "truth: not matured yet"
-    width = max((len(row["feature"]) for row in document["features"]), default=0)
-    body = [
-        f"  {row['feature']:<{width}}  {row['value']!s:<24} event {row['event_time']}  available {row['available_at']}  {row['view']}"
-        for row in document["features"]
-    ]
-    return "\n".join([head, truth_line, *body])
-
-
-def _version(number: int | None) -> str:
-    return "none" if number is None else f"v{number}"
-
-
-def _round(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _interval(metrics: dict[str, Any]) -> str:
-    return f"{_round(metrics['brier'])} ({_round(metrics['brier_low'])} to {_round(metrics['brier_high'])})"

@@ -1,0 +1,99 @@
+"""The documents of `status` and `explain` as text for a terminal."""
+
+import json
+from typing import Any
+
+NOTHING = "–"
+
+
+def model(document: dict[str, Any]) -> str:
+    """A model's status in ten lines."""
+    name = document["model"]
+    if "state" in document:
+        return f"{name}: {document['state']}"
+    facts = {
+        "champion": _roles(document),
+        "truth": "{matured} matured, {immature} immature, {early} known early and not counted".format(**document),
+        "measured": _metrics(document["metrics"].get(str(document["champion"]))),
+        "gate": _gate(document["gate"]),
+        "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
+        "drift": _drift(document["drift"]),
+        "retrains": _list(row["night"] for row in document["retrains"]),
+        "realized": _realized(document["realized"]),
+        "checks": _checks(document["checks"]),
+    }
+    head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
+    return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
+
+
+def prediction(document: dict[str, Any]) -> str:
+    """One explained prediction as a small table."""
+    width = max((len(row["feature"]) for row in document["features"]), default=0)
+    truth = json.dumps(document["truth"]) if document["truth"] else "not matured yet"
+    return "\n".join(
+        [
+            f"{document['model']} on {document['entity_id']} at {document['prediction_time']}: {document['score']:.4f}",
+            f"  served by {document['tier']}, {_version(document['version'])} as {document['role']}, "
+            f"from lake snapshot {document['snapshot']}",
+            f"  truth: {truth}",
+            *(
+                f"  {row['feature']:<{width}}  {row['value']!s:<24} happened {row['event_time']}, "
+                f"known {row['available_at']} ({row['view']})"
+                for row in document["features"]
+            ),
+        ]
+    )
+
+
+def _roles(document: dict[str, Any]) -> str:
+    nights = document["shadow_nights"]
+    waiting = _list(f"v{number} ({nights[str(number)]} nights)" for number in document["challengers"])
+    return f"{_version(document['champion'])}; previous {_version(document['previous'])}; challengers: {waiting}"
+
+
+def _metrics(metrics: dict[str, Any] | None) -> str:
+    if not metrics or metrics["brier"] is None:
+        return NOTHING
+    low, high = _round(metrics["brier_low"]), _round(metrics["brier_high"])
+    matured, auc = metrics["matured"], _round(metrics["auc"])
+    return f"champion's Brier {_round(metrics['brier'])} ({low} to {high}), AUC {auc} on {matured} matured"
+
+
+def _gate(gate: dict[str, Any] | None) -> str:
+    if not gate:
+        return NOTHING
+    against = f"champion v{gate['champion']}" if gate["champion"] is not None else "the safe default"
+    reasons = "; ".join(gate["reasons"][:2])
+    return f"{gate['verdict']} v{gate['challenger']} against {against} on {gate['night']}: {reasons}"
+
+
+def _drift(drift: dict[str, Any] | None) -> str:
+    return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}" if drift else NOTHING
+
+
+def _realized(lines: dict[str, Any] | None) -> str:
+    if not lines:
+        return "no champion has matured rows yet"
+    return (
+        f"Brier of the promoted line {lines['promoted_line']:.4f}, never retrained {lines['never_retrained']:.4f}, "
+        f"safe default {lines['safe_default']:.4f} on the same {lines['rows']} rows"
+    )
+
+
+def _checks(checks: dict[str, Any] | None) -> str:
+    if not checks:
+        return NOTHING
+    critical, warnings = len(checks.get("critical", [])), len(checks.get("warnings", []))
+    return f"{checks['status']} on {checks['night']}: {critical} critical, {warnings} warnings"
+
+
+def _list(parts: Any) -> str:
+    return ", ".join(parts) or "none"
+
+
+def _version(number: int | None) -> str:
+    return "none" if number is None else f"v{number}"
+
+
+def _round(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
