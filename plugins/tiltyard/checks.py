@@ -1,0 +1,261 @@
+"""May this batch be used? The suites of expectations/, judged on what became available in the night.
+
+| suite       | judges                                                        | model  |
+|-------------|---------------------------------------------------------------|--------|
+| freshness   | each raw table of a source: age, volume, undated rows         | -      |
+| features    | the night's rows of each feature view                         | any    |
+| leakage     | staging, spine, feature views, label, and the night's frame   | any    |
+| predictions | the night's rows of ops.prediction, beside their spine        | one    |
+
+A critical failure stops the batch (the caller raises CheckFailed), a warning alerts. dbt tests say what the SQL
+must always satisfy; these say whether *this batch* may be used, and so compare it with its own past: the median
+of the same weekday in the last weeks.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tiltyard import frame as frames
+from tiltyard import ingest, leakage, suites
+from tiltyard.errors import BadInput
+from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec, portfolio
+from tiltyard.suites import Batch, CheckReport, CheckResult, Judged, Suite
+
+__all__ = ["SUITES", "CheckReport", "CheckResult", "run"]
+
+SUITES = ("freshness", "features", "leakage", "predictions")
+WEEKS = 4
+"""How far back "the same weekday" reaches."""
+ENOUGH_WEEKS = 2
+"""Fewer weeks of history than this, and nothing is usual yet."""
+ANY = 10**12
+"""A bound that no batch reaches: stands for "nothing is usual yet"."""
+SERVING = ("champion", "safe_default")
+
+
+def run(
+    rails: Rails,
+    suite: str,
+    as_of: datetime,
+    *,
+    spec: Spec | None = None,
+    source: str | None = None,
+    snapshot: int | None = None,
+    render: bool = True,
+) -> CheckReport:
+    """Judge the night that closes at `as_of`; results go to ops.check_result, pages to the reports folder.
+
+    Without `spec` and `source` the whole portfolio is judged. Failed expectations raise nothing; BadInput names
+    file and line of an expectation that cannot be judged, the suite there is not, or the table that is missing.
+    """
+    if suite not in SUITES:
+        raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
+    specs = (spec,) if spec else tuple(one for one in portfolio(rails.settings) if source in (None, one.source))
+    subject = spec.name if spec else ""
+    pages: dict[str, Judged] = {}
+    if suite == "leakage":
+        return _leakage(rails, as_of, specs, subject or source or "portfolio", snapshot, render)
+    if suite == "freshness":
+        sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
+        results = _freshness(rails, as_of, sources, snapshot, pages)
+    elif suite == "features":
+        results = _features(rails, as_of, specs, snapshot, pages)
+    else:
+        if spec is None:
+            raise BadInput("The suite predictions judges one model; name it.")
+        results = _predictions(rails, as_of, spec, snapshot, pages)
+    place = subject or source or "portfolio"
+    path = suites.render(rails, suite, place, as_of, pages, results) if render else None
+    report = CheckReport(suite, night_of(as_of), subject, results, path)
+    suites.record(rails, report, as_of)
+    return report
+
+
+def _file(rails: Rails, *parts: str) -> Path:
+    return rails.settings.expectations.joinpath(*parts)
+
+
+# -- freshness --------------------------------------------------------------------------------
+
+_FRESHNESS = (
+    "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
+    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest",
+)  # fmt: skip
+
+
+def _freshness(
+    rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """One row per raw table tells how fresh it is; each table is judged by itself."""
+    suite = suites.load(_file(rails, "freshness.yaml"))
+    results: list[CheckResult] = []
+    for table in (table for source in sources for table in ingest.tables(rails.settings, source)):
+        rails.lake.columns(table)
+        batch = Batch(table, _freshness_sql(rails, table, as_of, snapshot), _FRESHNESS, {"as_of": as_of.isoformat()})
+        pages[table] = suites.judge(rails, suite, batch, complete=True)
+        results += pages[table].results
+    return tuple(results)
+
+
+def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
+    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
+    night, moment = f"date {text(night_of(as_of).isoformat())}", literal(as_of)
+    return f"""
+        select {text(table)} as table_name, known.*, usual.usual_rows,
+            known.rows_night / usual.usual_rows as volume_ratio,
+            date_diff('minute', known.newest, {moment}) / 60.0 as age_hours,
+            landed.*, landed.undated_rows / greatest(landed.rows_landed, 1) as undated_share
+        from (
+            select count(*) as rows_total, max(available_at) as newest,
+                count(*) filter (available_at > {literal(as_of - timedelta(days=1))}) as rows_night
+            from {rails.lake.relation(table, as_of, snapshot)}
+        ) as known
+        cross join ({_usual_sql(rails, table, as_of, timedelta(days=1), snapshot)}) as usual
+        cross join (
+            select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
+                count(*) filter (available_at > ingested_at) as dated_after_ingest
+            from {identifier(table)}{at} where landed_night = {night}
+        ) as landed
+    """
+
+
+def _usual_sql(rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None) -> str:
+    """SQL of one row, `usual_rows`: the median of the same weekday's batches, NULL while history is short.
+
+    A weekday counts from the table's first row on; one on which nothing came counts as zero.
+    """
+    step = max(timedelta(days=7), every)
+    ends = ", ".join(f"({literal(as_of - step * week)})" for week in range(1, WEEKS + 1))
+    hours = every / timedelta(hours=1)
+    return f"""
+        select case when count(*) >= {ENOUGH_WEEKS} then median(rows) end as usual_rows
+        from (
+            select ends.night_end, count(past.available_at) as rows
+            from (values {ends}) as ends (night_end)
+            left join {rails.lake.relation(table, as_of, snapshot)} as past
+                on past.available_at > ends.night_end - interval '{hours:g} hours' and past.available_at <= ends.night_end
+            where ends.night_end - interval '{hours:g} hours'
+                >= (select min(available_at) from {rails.lake.relation(table, as_of, snapshot)})
+            group by ends.night_end
+        )
+    """
+
+
+# -- features ---------------------------------------------------------------------------------
+
+
+def _features(
+    rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
+    every: dict[str, timedelta] = {}
+    for spec in specs:
+        for view in spec.prediction.features:
+            every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
+    results: list[CheckResult] = []
+    for view in sorted(every):
+        own = _file(rails, "features", f"{view}.yaml")
+        suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
+        pages[view] = suites.judge(rails, suite, _view_batch(rails, view, as_of, every[view], snapshot))
+        results += pages[view].results
+    return tuple(results)
+
+
+def _with_volume(suite: Suite) -> Suite:
+    """The suite, and that the batch has rows at all, unless its meta says `may_be_empty: true`."""
+    if suite.meta.get("may_be_empty") is True:
+        return suite
+    why = "Nothing arrived: a silent source must not look like a quiet night."
+    implied = {
+        "type": "expect_table_row_count_to_be_between",
+        "kwargs": {"min_value": 1},
+        "severity": "critical",
+        "meta": {"why": why},
+    }
+    return replace(suite, expectations=(*suite.expectations, implied), lines=(*suite.lines, 1))
+
+
+def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None) -> Batch:
+    """The rows that became available in (as_of - every, as_of], and what is usual."""
+    since = literal(as_of - every)
+    sql = f"select * from {rails.lake.relation(view, as_of, snapshot)} where available_at > {since}"
+    usual = _usual_sql(rails, qualified(view), as_of, every, snapshot)
+    row = rails.lake.connection.execute(f"select (select count(*) from ({sql})), usual_rows from ({usual})").fetchone()
+    assert row is not None
+    rows, median = row
+    parameters = {
+        "as_of": as_of.isoformat(),
+        "usual_rows": 0 if median is None else float(median),
+        "usual_rows_or_any": ANY if median is None else float(median),
+    }
+    return Batch(view, sql, tuple(rails.lake.columns(view)), parameters, empty=rows == 0)
+
+
+# -- leakage ----------------------------------------------------------------------------------
+
+
+def _leakage(
+    rails: Rails, as_of: datetime, specs: tuple[Spec, ...], subject: str, snapshot: int | None, render: bool
+) -> CheckReport:
+    """Every table that a model stands on, and the frame of the night as it is about to be scored."""
+    suite = suites.load(_file(rails, "leakage.yaml"))
+    tables = {f"staging.{name}" for spec in specs for name in _staging(rails, spec.source)}
+    for spec in specs:
+        tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
+    findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
+    for spec in specs:
+        night = frames.build(rails, spec, as_of - spec.prediction.every, as_of, as_of, snapshot)
+        findings += leakage.frame_findings(rails, spec, night, frames.features(rails, spec, snapshot))
+    return leakage.report(rails, findings, as_of, subject=subject, render=render)
+
+
+def _staging(rails: Rails, source: str) -> list[str]:
+    """The staging tables of a source that carry an `available_at`."""
+    rows = rails.lake.connection.execute(
+        "select table_name from information_schema.columns where table_catalog = 'lake' and table_schema = 'staging' "
+        "and starts_with(table_name, ?) and column_name = 'available_at' order by 1",
+        [f"stg_{source}__"],
+    )
+    return [name for (name,) in rows.fetchall()]
+
+
+# -- predictions ------------------------------------------------------------------------------
+
+_PREDICTIONS = (
+    "entity_id", "prediction_time", "request_id", "role", "version", "tier", "score", "is_serving", "in_spine",
+)  # fmt: skip
+
+
+def _predictions(
+    rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """The night's predictions side by side with the spine they should answer, a row for each of either."""
+    suite = suites.load(_file(rails, "predictions.yaml"))
+    rails.lake.columns("ops.prediction")
+    start, end = as_of - spec.prediction.every, as_of
+    spine = rails.lake.relation(spec.prediction.spine, as_of, snapshot)
+    roles = ", ".join(text(role) for role in SERVING)
+    sql = f"""
+        select coalesce(asked."{spec.key}", made.entity_id) as entity_id,
+            coalesce(asked.prediction_time, made.prediction_time) as prediction_time,
+            made.request_id, made.role, made.version, made.tier, made.score,
+            coalesce(made.role in ({roles}), false) as is_serving, asked."{spec.key}" is not null as in_spine
+        from (
+            select distinct "{spec.key}", prediction_time from {spine}
+            where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
+        ) as asked
+        full outer join (
+            select * from {rails.lake.relation("ops.prediction", as_of)}
+            where model = {text(spec.name)} and night = date {text(night_of(as_of).isoformat())}
+        ) as made
+            on asked."{spec.key}" = made.entity_id and asked.prediction_time = made.prediction_time
+    """
+    row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
+    empty = row is not None and row[0] == 0
+    batch = Batch("ops.prediction", sql, _PREDICTIONS, {"as_of": as_of.isoformat()}, empty=empty)
+    pages["ops.prediction"] = suites.judge(rails, suite, batch)
+    return pages["ops.prediction"].results

@@ -1,0 +1,371 @@
+"""Leakage: does anything here tell what could not have been known yet?
+
+Rules are SQL and know no column names but those that the rules of time give their meaning. Each rule yields
+findings, one per column judged, with the rows judged and the rows that break it; expectations/leakage.yaml says
+which rule stops a batch. The nightly `leakage` suite (checks.py) and the gate before training (`check_frame`)
+run the same rules.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pandas as pd
+
+from tiltyard import suites
+from tiltyard.errors import BadInput
+from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+from tiltyard.suites import CheckReport, CheckResult
+
+if TYPE_CHECKING:
+    from tiltyard.frame import TrainingFrame
+
+SUITE = "leakage"
+AUDIT_COLUMNS = frozenset({"ingested_at", "built_at", "scored_at", "recorded_at"})
+"""Wall clock of our own loaders: later than `available_at` by their meaning, and never a feature."""
+TIME_COLUMNS = frozenset({"prediction_time", "event_time", "available_at"})
+
+RULES = {
+    "later_than_available_at": "expect_no_timestamp_later_than_available_at",
+    "null_available_at": "expect_no_null_available_at",
+    "point_in_time": "expect_features_known_at_prediction_time",
+    "used_without_available_at": "expect_available_at_of_every_feature_used",
+    "repeated_prediction": "expect_one_row_per_prediction",
+    "label_among_features": "expect_label_not_among_features",
+    "immature_label": "expect_labels_to_have_matured",
+}
+"""Rule → the Great Expectations type that wraps it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule on one column of one table."""
+
+    rule: str
+    table: str
+    column: str
+    rows: int
+    """Rows judged: those that have a value there."""
+    violations: int
+    worst: str
+    """The worst case in words; '' when there is none."""
+
+
+# -- the rules --------------------------------------------------------------------------------
+
+
+def later_than_available_at(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, columns: Mapping[str, str], planned: Sequence[str]
+) -> list[Finding]:
+    """No instant in a row lies after the row's own `available_at`: it would tell the future.
+
+    `planned` columns hold instants that are known ahead (a due date); a DATE is compared by day. Times
+    without a zone count as UTC.
+    """
+    judged = [
+        (column, kind)
+        for column, kind in columns.items()
+        if kind.startswith(("TIMESTAMP", "DATE")) and column not in AUDIT_COLUMNS | {"available_at", *planned}
+    ]
+    tests = [(column, *_later(column, kind, "available_at")) for column, kind in judged]
+    return _count(connection, "later_than_available_at", table, relation, tests)
+
+
+def null_available_at(connection: duckdb.DuckDBPyConnection, table: str, relation: str) -> list[Finding]:
+    """Rows that nobody can date are never read (they fail closed); here they are counted."""
+    tests = [("available_at", "true", "available_at is null", "'never read'")]
+    return _count(connection, "null_available_at", table, relation, tests)
+
+
+def point_in_time(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, columns: Mapping[str, str], views: Iterable[str]
+) -> list[Finding]:
+    """Both times of every feature view's row lie at or before the prediction time."""
+    missing = [
+        f"{view}__{time}" for view in views for time in ("event_time", "available_at") if f"{view}__{time}" not in columns
+    ]
+    if missing:
+        raise BadInput(f"{table} has no column {missing[0]}; a frame carries both times of every feature view it uses.")
+    tests = [
+        (f"{view}__{time}", *_later(f"{view}__{time}", columns[f"{view}__{time}"], "prediction_time"))
+        for view in views
+        for time in ("event_time", "available_at")
+    ]
+    return _count(connection, "point_in_time", table, relation, tests)
+
+
+def used_without_available_at(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, features: Mapping[str, Sequence[str]]
+) -> list[Finding]:
+    """A value is there, but nothing says since when it was known. `features`: view → its feature columns."""
+    tests = []
+    for view, names in features.items():
+        used = " or ".join(f'"{name}" is not null' for name in (f"{view}__event_time", *names))
+        tests.append((f"{view}__available_at", used, f'({used}) and "{view}__available_at" is null', "'undated'"))
+    return _count(connection, "used_without_available_at", table, relation, tests)
+
+
+def repeated_prediction(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, key: str
+) -> list[Finding]:
+    """Each (entity, prediction time) is there once; a repeated one counts double and straddles a split."""
+    grouped = f'(select "{key}", prediction_time, count(*) as n from {relation} group by all)'
+    tests = [(key, "true", "n > 1", f'"{key}"::varchar')]
+    return _count(connection, "repeated_prediction", table, grouped, tests)
+
+
+def label_among_features(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    relation: str,
+    columns: Mapping[str, str],
+    features: Sequence[str],
+    label: str,
+    forbidden: Iterable[str],
+) -> list[Finding]:
+    """No feature bears the name of a label column, and none equals the label, or its opposite, in every row."""
+    named = set(forbidden)
+    found = [
+        Finding("label_among_features", table, name, 1, 1, "a column of the label table")
+        for name in features
+        if name in named
+    ]
+    numeric = [name for name in features if name not in named and columns.get(name, "VARCHAR") in _NUMERIC]
+    if not numeric:
+        return found
+    truth = f'"{label}"::boolean::integer'
+    parts = ", ".join(
+        f"{{'name': {text(name)}, 'rows': count(\"{name}\"), 'same': count(*) filter (\"{name}\"::double = {truth}), "
+        f"'opposite': count(*) filter (\"{name}\"::double = 1 - {truth}), 'kinds': count(distinct {truth}) "
+        f'filter ("{name}" is not null)}}'
+        for name in numeric
+    )
+    rows = connection.execute(f"select unnest(l, recursive := true) from (select [{parts}] as l from {relation})")
+    for name, count, same, opposite, kinds in rows.fetchall():
+        leaks = kinds == 2 and count in (same, opposite)
+        found.append(
+            Finding("label_among_features", table, name, count, count if leaks else 0, "equals the label" if leaks else "")
+        )
+    return found
+
+
+def immature_label(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, spec: Spec, label: str, as_of: datetime
+) -> list[Finding]:
+    """Every row has its truth, and its whole cohort had had its time to be judged at `as_of` (the cohort rule)."""
+    last = literal(as_of - spec.label.horizon - spec.label.delay)
+    tests = [
+        (label, "true", f'"{label}" is null', "prediction_time::varchar || ' has no label'"),
+        ("prediction_time", "true", f"prediction_time > {last}", "prediction_time::varchar || ' has not matured'"),
+    ]
+    return _count(connection, "immature_label", table, relation, tests)
+
+
+_NUMERIC = frozenset(
+    {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
+)
+
+
+def _later(column: str, kind: str, than: str) -> tuple[str, str, str]:
+    """(judged, broken, worst) for an instant that lies after another column."""
+    if kind == "DATE":
+        broken = f'"{column}" > {than}::date'
+        lead = f'"{column}" - {than}::date || \' days later\''
+    else:
+        broken = f'"{column}"::timestamptz > {than}'
+        lead = f"date_trunc('second', \"{column}\"::timestamptz - {than})::varchar || ' later'"
+    return f'"{column}" is not null', broken, lead
+
+
+def _count(
+    connection: duckdb.DuckDBPyConnection,
+    rule: str,
+    table: str,
+    relation: str,
+    tests: Sequence[tuple[str, str, str, str]],
+) -> list[Finding]:
+    """Findings of (column, SQL of a judged row, SQL of a broken one, SQL of the case in words), in one pass."""
+    if not tests:
+        return []
+    parts = ", ".join(
+        f"{{'name': {text(column)}, 'rows': count(*) filter ({judged}), 'bad': count(*) filter ({broken}), "
+        f"'worst': max({worst}) filter ({broken})}}"
+        for column, judged, broken, worst in tests
+    )
+    rows = connection.execute(f"select unnest(l, recursive := true) from (select [{parts}] as l from {relation})")
+    return [Finding(rule, table, name, count, bad, worst or "") for name, count, bad, worst in rows.fetchall()]
+
+
+# -- what they are run on ---------------------------------------------------------------------
+
+
+def known_or_undated(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
+    """SQL of `table` at `as_of`, with the rows that cannot be dated: those are read nowhere else."""
+    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
+    moment = literal(as_of)
+    undated = "available_at is null"
+    if "event_time" in rails.lake.columns(table):
+        undated += f" and (event_time is null or event_time <= {moment})"
+    return f"(select * from {identifier(qualified(table))}{at} where available_at <= {moment} or ({undated}))"
+
+
+def table_findings(
+    rails: Rails, tables: Iterable[str], as_of: datetime, snapshot: int | None, planned: Mapping[str, Sequence[str]]
+) -> list[Finding]:
+    """The rules on single tables of the lake: staging, spine, feature views, label."""
+    found: list[Finding] = []
+    for table in tables:
+        columns = rails.lake.columns(table)
+        relation = known_or_undated(rails, table, as_of, snapshot)
+        ahead = planned.get(table.split(".")[-1], ())
+        found += null_available_at(rails.lake.connection, table, relation)
+        found += later_than_available_at(rails.lake.connection, table, relation, columns, ahead)
+    return found
+
+
+def judge(
+    rails: Rails, suite: suites.Suite, findings: Sequence[Finding], subject: str
+) -> tuple[suites.Judged, tuple[CheckResult, ...]]:
+    """Hold findings to the leakage suite: one result per rule and table, however many columns there are."""
+    expectations()
+    rules = {finding.rule for finding in findings}
+    wraps = {wrapped: rule for rule, wrapped in RULES.items()}
+    only = []
+    for index, expectation in enumerate(suite.expectations):
+        if expectation["type"] not in wraps:
+            raise BadInput(
+                f"{suite.where(index)}: '{expectation['type']}' is not a leakage rule; they are {', '.join(wraps)}."
+            )
+        if wraps[expectation["type"]] in rules:
+            only.append(index)
+    batch = suites.Batch(subject, _as_values(findings), _FINDING_COLUMNS, empty=not findings)
+    judged = suites.judge(rails, suite, batch, complete=True, only=only)
+    results: list[CheckResult] = []
+    for (index, outcome), result in zip(judged.outcomes, judged.results, strict=True):
+        mine = [finding for finding in findings if finding.rule == wraps[suite.expectations[index]["type"]]]
+        broken = [finding for finding in mine if finding.violations]
+        assert bool(outcome.success) == (not broken), "the expectation and the rule must agree"
+        for table in dict.fromkeys(finding.table for finding in mine):
+            results.append(_table_result(result, table, [finding for finding in mine if finding.table == table]))
+    return judged, tuple(results)
+
+
+def _table_result(result: CheckResult, table: str, findings: Sequence[Finding]) -> CheckResult:
+    broken = [finding for finding in findings if finding.violations]
+    seen = "; ".join(f"{f.column}: {f.violations} of {f.rows} rows, worst: {f.worst}" for f in broken)
+    return CheckResult(
+        table=table,
+        name=result.name,
+        column=", ".join(f.column for f in broken) or None,
+        severity=result.severity,
+        success=not broken,
+        observed=f"{sum(f.violations for f in findings)} violations in {len(findings)} columns",
+        detail=result.detail.split(" Seen: ")[0] + (f" Seen: {seen}" if seen else ""),
+    )
+
+
+_FINDING_COLUMNS = ("rule", "table_name", "column_name", "rows", "violations", "worst")
+
+
+def _as_values(findings: Sequence[Finding]) -> str:
+    rows = ", ".join(
+        f"({text(f.rule)}, {text(f.table)}, {text(f.column)}, {f.rows}, {f.violations}, {text(f.worst)})" for f in findings
+    )
+    return f"select * from (values {rows}) as findings ({', '.join(_FINDING_COLUMNS)})"
+
+
+@functools.cache
+def expectations() -> Mapping[str, type]:
+    """The rules as Great Expectations types: no finding of the rule in the batch has a violation."""
+    suites.load_gx()
+    from great_expectations.expectations import UnexpectedRowsExpectation
+
+    def wrap(rule: str, kind: str) -> type:
+        query = f"select * from {{batch}} where rule = {text(rule)} and violations > 0 order by violations desc"
+        name = "".join(part.capitalize() for part in kind.split("_"))
+        body = {
+            "__annotations__": {"unexpected_rows_query": str},
+            "unexpected_rows_query": query,
+            "__module__": __name__,
+            "__doc__": f"No finding of the rule {rule}.",
+        }
+        return type(name, (UnexpectedRowsExpectation,), body)
+
+    return {kind: wrap(rule, kind) for rule, kind in RULES.items()}
+
+
+# -- the gate before training -----------------------------------------------------------------
+
+
+def check_frame(
+    rails: Rails,
+    spec: Spec,
+    training_frame: "TrainingFrame",
+    as_of: datetime | None = None,
+    *,
+    label: str = "label",
+    render: bool = True,
+) -> CheckReport:
+    """The leakage gate: may a model learn from this frame? Without `as_of`, as of the night its end speaks of.
+
+    Raises BadInput when the frame lacks columns that a frame must have.
+    """
+    relation = f"read_parquet({text(str(training_frame.path))})"
+    connection = rails.lake.connection
+    described = connection.execute(f"describe select * from {relation}").fetchall()
+    columns = {name: kind for name, kind, *_ in described}
+    for column in (spec.key, "prediction_time", label):
+        if column not in columns:
+            raise BadInput(f"The training frame {training_frame.path} has no column '{column}'; build it again.")
+    as_of = as_of or training_frame.end - timedelta(microseconds=1) + spec.label.horizon + spec.label.delay
+    features: dict[str, list[str]] = {view: [] for view in spec.prediction.features}
+    for feature in training_frame.features:
+        features.setdefault(feature.view, []).append(feature.name)
+    names = [feature.name for feature in training_frame.features]
+    hidden = {label, *rails.lake.columns(spec.label.table)} - {spec.key}
+    table = f"frame_{spec.name}"
+    found = [
+        *point_in_time(connection, table, relation, columns, features),
+        *used_without_available_at(connection, table, relation, features),
+        *repeated_prediction(connection, table, relation, spec.key),
+        *label_among_features(connection, table, relation, columns, names, label, hidden),
+        *immature_label(connection, table, relation, spec, label, as_of),
+    ]
+    return report(rails, found, as_of, subject=spec.name, suite_name="training_frame", render=render)
+
+
+def report(
+    rails: Rails, findings: Sequence[Finding], as_of: datetime, *, subject: str, suite_name: str = SUITE, render: bool
+) -> CheckReport:
+    """Judge findings by expectations/leakage.yaml, keep the results and render their page."""
+    suite = suites.load(rails.settings.expectations / "leakage.yaml")
+    judged, results = judge(rails, suite, findings, subject)
+    path = suites.render(rails, suite_name, subject, as_of, {subject: judged}, results) if render else None
+    done = CheckReport(suite_name, night_of(as_of), subject, results, path)
+    suites.record(rails, done, as_of)
+    return done
+
+
+def frame_findings(rails: Rails, spec: Spec, frame: pd.DataFrame, features: Iterable[Any]) -> list[Finding]:
+    """The rules on a frame in memory: the night's own, as it is about to be scored."""
+    connection = rails.lake.connection
+    connection.register("_leakage_frame", frame)
+    try:
+        columns = {name: kind for name, kind, *_ in connection.execute("describe _leakage_frame").fetchall()}
+        by_view: dict[str, list[str]] = {view: [] for view in spec.prediction.features}
+        for feature in features:
+            by_view.setdefault(feature.view, []).append(feature.name)
+        table = f"frame_{spec.name}"
+        return [
+            *point_in_time(connection, table, "_leakage_frame", columns, by_view),
+            *used_without_available_at(connection, table, "_leakage_frame", by_view),
+            *repeated_prediction(connection, table, "_leakage_frame", spec.key),
+        ]
+    finally:
+        connection.unregister("_leakage_frame")

@@ -1,0 +1,503 @@
+"""One suite of expectations judges one batch: Great Expectations as an engine, and nothing about what is judged.
+
+Suites are YAML; each expectation has a `severity` (critical stops, warning alerts) and says in `meta.why` what
+goes wrong without it. Batches are SQL over the lake, judged where the data lies: through duckdb-engine on a
+connection of GX's own, to which the lake is attached. One context and one connection serve a whole process.
+
+GX 1.24 reads a cursor after handing its connection back, which DuckDB does not allow (GX #11579, an
+`IndexError` in `resolve_metric_bundle`): `patch_gx` is the one place that mends it, and
+tests/unit/test_gx_patch.py fails when GX no longer needs it.
+"""
+
+import difflib
+import functools
+import html
+import itertools
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+import yaml
+
+from tiltyard import lake as lakes
+from tiltyard.errors import BadInput
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+
+TABLE = "ops.check_result"
+COLUMNS = {
+    "suite": "varchar", "table_name": "varchar", "check_name": "varchar", "column_name": "varchar",
+    "severity": "varchar", "success": "boolean", "observed": "varchar", "detail": "varchar",
+    "night": "date", "model": "varchar", "available_at": "timestamptz",
+}  # fmt: skip
+SEVERITIES = ("critical", "warning")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
+_COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
+_numbers = itertools.count()
+_turn = threading.RLock()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One expectation on one batch."""
+
+    table: str
+    name: str
+    column: str | None
+    severity: str
+    success: bool
+    observed: str
+    detail: str
+    """Why the check is there, and the first offending values."""
+
+    def __str__(self) -> str:
+        where = f"{self.table}.{self.column}" if self.column else self.table
+        return f"{where}: {self.name}: {self.observed}. {self.detail}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a suite said of one night."""
+
+    suite: str
+    night: date
+    model: str
+    """The model judged; '' where the batch belongs to the portfolio."""
+    results: tuple[CheckResult, ...]
+    report_path: str | None = None
+    """Its page, relative to settings.reports; None when nothing was rendered."""
+
+    @property
+    def critical_failures(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if not result.success and result.severity == "critical")
+
+    @property
+    def warnings(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if not result.success and result.severity == "warning")
+
+    @property
+    def success(self) -> bool:
+        """No critical failure."""
+        return not self.critical_failures
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The expectations of one YAML file, checked as far as they can be without a batch."""
+
+    path: Path
+    meta: Mapping[str, Any]
+    expectations: tuple[Mapping[str, Any], ...]
+    lines: tuple[int, ...]
+
+    def where(self, index: int) -> str:
+        return f"{self.path}:{self.lines[index]}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is judged: a table's name, the SQL of its rows, and the values of a suite's $PARAMETERs."""
+
+    table: str
+    sql: str
+    columns: Sequence[str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    empty: bool = False
+    """No rows: only expectations about the table as a whole are judged, the others would be vacuous."""
+    copied: bool = True
+    """Copy the batch into a temporary table first: cheaper for a night's rows, dearer for a whole large table."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """GX's own results, and ours, in the order of the suite."""
+
+    validation: Any
+    outcomes: tuple[tuple[int, Any], ...]
+    """(index of the expectation in the suite, GX's result)"""
+    results: tuple[CheckResult, ...]
+
+
+# -- suites -----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, modified: int) -> Suite:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
+        raise BadInput(f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml.")
+    nodes = {key.value: value for key, value in node.value}
+    for key, _ in node.value:
+        if key.value not in ("name", "meta", "notes", "expectations"):
+            raise BadInput(f"{path}:{key.start_mark.line + 1}: {key.value}: unknown field; is it a typo?")
+    lines = tuple(item.start_mark.line + 1 for item in nodes["expectations"].value)
+    suite = Suite(path, content.get("meta") or {}, tuple(content["expectations"]), lines)
+    for index, expectation in enumerate(suite.expectations):
+        _check_shape(suite, index, expectation)
+    return suite
+
+
+def load(path: Path) -> Suite:
+    """The suite in `path`. Raises BadInput with file and line for what GX would answer with a traceback."""
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        raise BadInput(f"There is no suite at {path}; write one, see expectations/freshness.yaml.") from None
+
+
+def _check_shape(suite: Suite, index: int, expectation: Any) -> None:
+    where = suite.where(index)
+    if not isinstance(expectation, dict) or not isinstance(expectation.get("type"), str):
+        raise BadInput(f"{where}: an expectation is a mapping with type, kwargs, severity and meta.")
+    kind = expectation["type"]
+    for key in expectation:
+        if key not in ("type", "kwargs", "severity", "meta"):
+            raise BadInput(f"{where}: {kind}: {key}: unknown field; the fields are type, kwargs, severity and meta.")
+    if expectation.get("severity") not in SEVERITIES:
+        raise BadInput(f"{where}: {kind}: severity must be critical (stops the batch) or warning (alerts).")
+    if not isinstance(expectation.get("meta"), dict) or not str(expectation["meta"].get("why") or "").strip():
+        raise BadInput(f"{where}: {kind}: say in meta.why what goes wrong without this check.")
+    if not isinstance(expectation.get("kwargs", {}), dict):
+        raise BadInput(f"{where}: {kind}: kwargs must be a mapping.")
+
+
+def _parameters(value: Any) -> Iterator[str]:
+    """Names used by $PARAMETER anywhere in an expectation's kwargs; `usual_rows * 0.3` uses usual_rows."""
+    if isinstance(value, dict):
+        if "$PARAMETER" in value:
+            yield from (name for name in _NAME.findall(str(value["$PARAMETER"])) if name not in _FUNCTIONS)
+        else:
+            for part in value.values():
+                yield from _parameters(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _parameters(part)
+
+
+def _check_against(suite: Suite, index: int, batch: Batch) -> None:
+    """Columns and parameters that the batch does not have."""
+    expectation = suite.expectations[index]
+    kwargs = expectation.get("kwargs", {})
+    where = f"{suite.where(index)}: {expectation['type']}"
+    for argument in _COLUMN_ARGUMENTS:
+        named = kwargs.get(argument, [])
+        for column in named if isinstance(named, list) else [named]:
+            if column not in batch.columns:
+                raise BadInput(f"{where}: {batch.table} has no column '{column}'{_like(column, batch.columns)}.")
+    for name in _parameters(kwargs):
+        if name not in batch.parameters:
+            raise BadInput(
+                f"{where}: $PARAMETER: {name} is not known here; there are {', '.join(sorted(batch.parameters))}."
+            )
+
+
+def _like(name: Any, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{close[0]}'" if close else ""
+
+
+def _build(suite: Suite, index: int) -> Any:
+    """The GX expectation. Raises BadInput for an unknown type or an argument that it does not take."""
+    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
+
+    expectation = suite.expectations[index]
+    kind = expectation["type"]
+    try:
+        implementation = get_expectation_impl(kind)
+    except ExpectationNotFoundError:
+        known = list_registered_expectation_implementations()
+        raise BadInput(f"{suite.where(index)}: there is no expectation '{kind}'{_like(kind, known)}.") from None
+    try:
+        return implementation(
+            **expectation.get("kwargs", {}), severity=expectation["severity"], meta=dict(expectation["meta"])
+        )
+    except ValueError as error:  # pydantic's ValidationError is one
+        problems = getattr(error, "errors", list)()
+        text = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems) or str(error).splitlines()[0]
+        raise BadInput(f"{suite.where(index)}: {kind}: {text}.") from None
+
+
+# -- the engine -------------------------------------------------------------------------------
+
+
+def patch_gx() -> None:
+    """Let GX 1.24 read its results from DuckDB: fetch them while the connection is still its own."""
+    from great_expectations.execution_engine import SqlAlchemyExecutionEngine as Engine
+
+    original = Engine._execute_query_with_recovery
+    if getattr(original, "_tiltyard", False):
+        return
+
+    def fetched(connection: Any, query: Any) -> Any:
+        result = original(connection, query)
+        return result.freeze()() if result.returns_rows else result
+
+    fetched._tiltyard = True  # type: ignore[attr-defined]
+    Engine._execute_query_with_recovery = staticmethod(fetched)
+
+
+def load_gx() -> Any:
+    """Import Great Expectations with its telemetry off; about 3 s the first time."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations
+
+    for name in ("great_expectations", "great_expectations.validator.validator"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    patch_gx()
+    return great_expectations
+
+
+class _Session:
+    """A GX context and its connection to one lake."""
+
+    def __init__(self, settings: Settings) -> None:
+        gx = load_gx()
+        self.context = gx.get_context(mode="ephemeral")
+        self.context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        self.sources = {
+            copied: self.context.data_sources.add_sql(
+                f"lake{'' if copied else '_in_place'}",
+                connection_string="duckdb:///:memory:",
+                create_temp_table=copied,
+                kwargs={"connect_args": {"config": {"threads": settings.threads}}},
+            )
+            for copied in (True, False)
+        }
+        for source in self.sources.values():
+            engine = source.get_execution_engine().engine
+            engine.dispose()  # GX has connected once already, before the lake could be attached
+            sa.event.listen(engine, "connect", lambda raw, _: lakes.configure(raw, settings))
+
+    def judge(self, suite: Suite, batch: Batch, indices: Sequence[int], *, complete: bool) -> Any:
+        import great_expectations as gx
+
+        source = self.sources[batch.copied]
+        asset = source.add_query_asset(f"{batch.table} {next(_numbers)}", batch.sql)
+        try:
+            expectations = gx.ExpectationSuite(
+                name=suite.path.stem, expectations=[_build(suite, index) for index in indices], meta={}
+            )
+            return (
+                asset.add_batch_definition_whole_table("batch")
+                .get_batch()
+                .validate(
+                    expectations,
+                    result_format={
+                        "result_format": "COMPLETE" if complete else "SUMMARY",
+                        "partial_unexpected_count": 5,
+                    },
+                    expectation_parameters=dict(batch.parameters),
+                )
+            )
+        finally:
+            source.delete_asset(asset.name)
+            if batch.copied:
+                self._drop_copies(source.get_execution_engine().engine)
+
+    def _drop_copies(self, engine: sa.Engine) -> None:
+        with engine.connect() as connection:
+            names = connection.exec_driver_sql("select table_name from duckdb_tables() where temporary").scalars().all()
+            for name in names:
+                connection.exec_driver_sql(f'drop table temp."{name}"')
+            connection.commit()
+
+
+_sessions: dict[tuple[Any, ...], _Session] = {}
+
+
+def _session(settings: Settings) -> _Session:
+    """The process's session for this lake; a fork and another thread get their own."""
+    key = (os.getpid(), threading.get_ident(), settings.home, settings.database_url, settings.database_prefix)
+    if key not in _sessions:
+        _sessions.clear()
+        _sessions[key] = _Session(settings)
+    return _sessions[key]
+
+
+def judge(rails: Rails, suite: Suite, batch: Batch, *, complete: bool = False, only: Sequence[int] = ()) -> Judged:
+    """Hold `batch` to the expectations of `suite` (to those in `only`, when given).
+
+    Raises BadInput, naming file and line, for an expectation that cannot be judged on this batch.
+    `complete` keeps every offending row in GX's result: for small batches.
+    """
+    indices = list(only) or list(range(len(suite.expectations)))
+    if batch.empty:
+        indices = [index for index in indices if suite.expectations[index]["type"].startswith("expect_table_")]
+    for index in indices:
+        _check_against(suite, index, batch)
+    if not indices:
+        return Judged(None, (), ())
+    with _turn, _quiet():
+        validation = _session(rails.settings).judge(suite, batch, indices, complete=complete)
+    outcomes = tuple(zip(indices, _in_order(validation, suite, indices), strict=True))
+    results = tuple(_result(suite, index, batch, outcome) for index, outcome in outcomes)
+    return Judged(validation, outcomes, results)
+
+
+def _in_order(validation: Any, suite: Suite, indices: Sequence[int]) -> list[Any]:
+    """GX sorts its results by kind; put them back into the order of the YAML."""
+    left = list(validation.results)
+    ordered = []
+    for index in indices:
+        expectation = suite.expectations[index]
+        why, column = expectation["meta"]["why"], expectation.get("kwargs", {}).get("column")
+        match = next(
+            item
+            for item in left
+            if item.expectation_config.type == expectation["type"]
+            and item.expectation_config.meta.get("why") == why
+            and item.expectation_config.kwargs.get("column") == column
+        )
+        left.remove(match)
+        ordered.append(match)
+    return ordered
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """GX warns about its own internals; none of it is for the reader of a check."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _result(suite: Suite, index: int, batch: Batch, outcome: Any) -> CheckResult:
+    expectation = suite.expectations[index]
+    trouble = _trouble(outcome.exception_info or {})
+    if trouble:
+        raise BadInput(f"{suite.where(index)}: {expectation['type']} cannot be judged on {batch.table}: {trouble}.")
+    observed, examples = _observed(outcome.result or {})
+    why = " ".join(str(expectation["meta"]["why"]).split())
+    return CheckResult(
+        table=batch.table,
+        name=expectation["type"].removeprefix("expect_"),
+        column=expectation.get("kwargs", {}).get("column"),
+        severity=expectation["severity"],
+        success=bool(outcome.success),
+        observed=observed,
+        detail=why if outcome.success or not examples else f"{why} Seen: {examples}",
+    )
+
+
+def _trouble(info: Mapping[str, Any]) -> str | None:
+    """The first line of the exception behind a result, if there was one."""
+    if info.get("raised_exception"):
+        return str(info.get("exception_message") or "it failed").strip().splitlines()[0]
+    nested = (value for value in info.values() if isinstance(value, dict))
+    return next((text for text in map(_trouble, nested) if text), None)
+
+
+def _observed(result: Mapping[str, Any]) -> tuple[str, str]:
+    """What was seen, in words, and a few offending values."""
+    rows = (result.get("details") or {}).get("unexpected_rows") if isinstance(result.get("details"), dict) else None
+    examples = rows[:5] if isinstance(rows, list) else result.get("partial_unexpected_list") or []
+    unique = list(dict.fromkeys(str(example) for example in examples))
+    if "unexpected_count" in result:
+        share = result.get("unexpected_percent") or 0.0
+        text = f"{result['unexpected_count']} of {result.get('element_count', 0)} rows ({share:.1f} %)"
+    else:
+        value = result.get("observed_value")
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text, ", ".join(unique[:5])
+
+
+# -- results ----------------------------------------------------------------------------------
+
+
+def record(rails: Rails, report: CheckReport, as_of: datetime) -> None:
+    """Keep the results in ops.check_result: those of this suite, model, night and these tables are replaced."""
+    rails.lake.ensure(TABLE, COLUMNS)
+    rows = pd.DataFrame(
+        [
+            {
+                "suite": report.suite, "table_name": result.table, "check_name": result.name,
+                "column_name": result.column, "severity": result.severity, "success": result.success,
+                "observed": result.observed, "detail": result.detail,
+                "night": report.night, "model": report.model, "available_at": as_of,
+            }
+            for result in report.results
+        ],
+        columns=list(COLUMNS),
+    )  # fmt: skip
+    partition = {"suite": report.suite, "model": report.model, "night": report.night}
+
+    def work(connection: Any) -> None:
+        for table, part in rows.groupby("table_name", sort=True):
+            lakes.put(connection, TABLE, {**partition, "table_name": table}, part)
+
+    rails.lake.commit(work, message=f"checks {report.suite} {report.model} {report.night}".replace("  ", " "))
+
+
+def render(
+    rails: Rails, suite: str, subject: str, as_of: datetime, pages: Mapping[str, Judged], results: Sequence[CheckResult]
+) -> str:
+    """Data Docs of a suite: a page per validated batch, and an index. Returns its path under settings.reports."""
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    folder = Path("data_docs") / night_of(as_of).isoformat() / suite / (subject or "portfolio")
+    target = rails.settings.reports / folder
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for table, judged in sorted(pages.items()):
+        if judged.validation is None:
+            continue
+        with _quiet():
+            document = ValidationResultsPageRenderer(run_info_at_end=True).render(judged.validation)
+            _write(target / f"{table}.html", DefaultJinjaPageView().render(document))
+        written.append(f'<a href="{html.escape(table)}.html">{html.escape(table)}</a>')
+    rows = []
+    for result in sorted(results, key=lambda one: (one.success, SEVERITIES.index(one.severity), one.table)):
+        mark = "ok" if result.success else result.severity
+        cells = (mark, result.table, result.column or "", result.name, result.observed, result.detail)
+        rows.append(f'<tr class="{mark}">{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>')
+    title = f"{suite} {subject} {night_of(as_of)}".replace("  ", " ")
+    _write(target / "index.html", _INDEX.format(title=html.escape(title), pages=" · ".join(written), rows="\n".join(rows)))
+    return str(folder / "index.html")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a reader may have the page open."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+_INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2rem; color: #222 }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #ddd }}
+td:first-child {{ font-weight: 600 }}
+tr.critical td:first-child {{ color: #b00020 }} tr.warning td:first-child {{ color: #9a6700 }}
+tr.ok td:first-child {{ color: #1a7f37 }}
+</style></head>
+<body><h1>{title}</h1>
+<p>In full: {pages}</p>
+<table><thead><tr><th></th><th>table</th><th>column</th><th>check</th><th>observed</th><th>why</th></tr></thead>
+<tbody>
+{rows}
+</tbody></table></body></html>
+"""
