@@ -181,9 +181,7 @@ def download(
             raise Unavailable(f"{reason} after {done:,} bytes; they are kept, and the next try goes on from there")
 
 
-def _take(
-    url: str, part: Path, offset: int, timeout_s: float, told: Callable[[int, int | None], None]
-) -> int | None:
+def _take(url: str, part: Path, offset: int, timeout_s: float, told: Callable[[int, int | None], None]) -> int | None:
     """One request; appends to `part`. Returns the full size where the server tells it."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     response: HTTPResponse

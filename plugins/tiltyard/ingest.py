@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -199,7 +199,8 @@ def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
             if time.column not in columns:
                 raise BadInput(f"{where}: the time column '{time.column}' is not among its columns.")
             if columns[time.column] not in ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-                raise BadInput(f"{where}: the time column '{time.column}' is {columns[time.column]}, which tells no time.")
+                kind = columns[time.column]
+                raise BadInput(f"{where}: the time column '{time.column}' is {kind}, which tells no time.")
     return TableContract(source, name, columns, timing)
 
 
@@ -211,83 +212,91 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
 
     Raises BadInput for an unknown source, Fenced when a newer run has taken over (then nothing was written).
     """
-    settings, lake = rails.settings, rails.lake
-    agreed = contract(settings, source)
-    night = night_of(as_of)
+    lake, night = rails.lake, night_of(as_of)
+    agreed = contract(rails.settings, source)
     for table in agreed.tables:
         lake.ensure(table.raw, table.raw_columns)
     lake.ensure(LANDED, LANDED_COLUMNS)
     fence = rails.ledger.claim(f"ingest/{source}")  # from here on, what an older run has landed is in sight
-    landed = _landed(lake.connection, source)
-
-    quarantined: list[dict[str, str]] = []
-    batches: dict[str, list[_Delivery]] = defaultdict(list)
-    repeated = 0
-    for path, table, day, complaint in _due(settings, agreed, as_of):
-        try:
-            delivery = _Delivery.of(path, table)
-        except FileNotFoundError:  # gone since it was listed: another run has put it away
-            continue
-        reason = complaint
-        if reason is None:
-            assert table is not None and day is not None
-            known = landed.get(table.name, _Landed())
-            if delivery.stat in known.stats:
-                continue
-            delivery.look_into(lake.connection)
-            if delivery.reason is None and delivery.sha256 in known.digests:
-                repeated += delivery.path.name not in known.names
-                continue
-            reason = delivery.reason
-            if reason is None and delivery.path.name in known.names:
-                reason = "a file of this name has landed before with other content; send corrections under a new name"
-        if reason is not None:
-            quarantined.append(_put_away(settings, source, delivery, reason, night))
-            continue
-        if any(other.sha256 == delivery.sha256 for other in batches[delivery.table.name]):
-            repeated += 1
-            continue
-        batches[delivery.table.name].append(delivery)
+    due = _sift(rails, agreed, as_of)
 
     moment = clock.now()
     stamps = {"landed_night": f"date {text(night.isoformat())}", "ingested_at": literal(moment)}
-    loaded: dict[str, list[_Delivery]] = {}
-    nulls = {"available_at": 0, "event_time": 0}
+    refused, loaded, nulls, snapshot = list(due.refused), {}, Counter[str](), None
     try:
-        for name, deliveries in batches.items():
+        for name, deliveries in due.fresh.items():
             good, bad = _stage(lake.connection, deliveries, stamps)
-            quarantined += [_put_away(settings, source, delivery, reason, night) for delivery, reason in bad]
+            refused += bad
             if good:
                 loaded[name] = good
-                _count(lake.connection, name, good, nulls)
-        snapshot = None
+                nulls += _count(lake.connection, name, good)
+        quarantined = [_put_away(rails.settings, source, delivery, reason, night) for delivery, reason in refused]
         if loaded:
-            names = [agreed.table(name) for name in loaded]
 
             def work(connection: duckdb.DuckDBPyConnection) -> None:
-                for table in names:
-                    assert table is not None
-                    _append(connection, table)
+                for deliveries in loaded.values():
+                    _append(connection, deliveries[0].table)
                 _record(connection, loaded, as_of, moment)
 
             snapshot = lake.commit(work, message=f"ingest {source} {night}", fence=fence).snapshot
     finally:
-        for name in batches:
+        for name in due.fresh:
             lake.connection.execute(f'drop table if exists temp."{_batch(name)}"')
 
-    files = [delivery for deliveries in loaded.values() for delivery in deliveries]
+    rows = {name: sum(delivery.rows for delivery in deliveries) for name, deliveries in sorted(loaded.items())}
     return {
         "source": source,
         "night": night.isoformat(),
-        "files": len(files),
-        "rows": sum(delivery.rows for delivery in files),
-        "tables": {name: sum(delivery.rows for delivery in deliveries) for name, deliveries in sorted(loaded.items())},
-        "repeated": repeated,
+        "files": sum(len(deliveries) for deliveries in loaded.values()),
+        "rows": sum(rows.values()),
+        "tables": rows,
+        "repeated": due.repeated,
         "quarantined": quarantined,
         "null_available_at": nulls["available_at"],
         "null_event_time": nulls["event_time"],
         "snapshot": snapshot,
     }
+
+
+@dataclass
+class _Due:
+    """What is due: what has not landed yet, what cannot land and why, and how many files came again."""
+
+    fresh: dict[str, list["_Delivery"]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[tuple["_Delivery", str]] = field(default_factory=list)
+    repeated: int = 0
+
+
+def _sift(rails: Rails, agreed: SourceContract, as_of: datetime) -> _Due:
+    """Look into every due file that is not known by name, size and time of change."""
+    due, landed = _Due(), _landed(rails.lake.connection, agreed.name)
+    for path, table, complaint in _files(rails.settings, agreed, as_of):
+        try:
+            delivery = _Delivery.of(path, table)
+            known = landed.get(path.parent.name, _Landed())
+            if complaint is None and delivery.stat in known.stats:
+                continue
+            delivery.sha256 = _digest(path)
+        except FileNotFoundError:  # gone since it was listed: another run has put it away
+            continue
+        if complaint is not None:
+            due.refused.append((delivery, complaint))
+            continue
+        delivery.look_into(rails.lake.connection)
+        fresh = due.fresh[delivery.table.name]
+        if delivery.reason is not None:
+            due.refused.append((delivery, delivery.reason))
+        elif delivery.sha256 in known.digests:  # by another name, or touched
+            due.repeated += path.name not in known.names
+        elif path.name in known.names:
+            reason = "a file of this name has landed before with other content; send corrections under a new name"
+            due.refused.append((delivery, reason))
+        elif delivery.sha256 in {other.sha256 for other in fresh}:
+            due.repeated += 1
+        else:
+            fresh.append(delivery)
+    due.fresh = {name: deliveries for name, deliveries in due.fresh.items() if deliveries}
+    return due
 
 
 @dataclass
@@ -312,10 +321,10 @@ def _landed(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, _La
     return dict(landed)
 
 
-def _due(
+def _files(
     settings: Settings, agreed: SourceContract, as_of: datetime
-) -> Iterator[tuple[Path, TableContract | None, date | None, str | None]]:
-    """Path, table, day, and what is wrong with the name, of every file that is due, in order of table and name."""
+) -> Iterator[tuple[Path, TableContract | None, str | None]]:
+    """Path, table, and what is wrong with the name, of every file that is due, in order of table and name."""
     root = settings.landing / agreed.name
     if not root.is_dir():
         return
@@ -331,7 +340,7 @@ def _due(
                 complaint = "its name is not like 2016-03-01.csv, .csv.gz or .parquet"
             elif clock.midnight(day) + timedelta(days=1) > as_of:
                 continue
-            yield path, table, day, complaint
+            yield path, table, complaint
 
 
 def _day(name: str) -> date | None:
@@ -372,8 +381,7 @@ class _Delivery:
         return self.path.suffix == ".parquet"
 
     def look_into(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Digest, columns, and whether the file is whole. What only shows on reading the rows comes in `_stage`."""
-        self.sha256 = _digest(self.path)
+        """Its columns, and whether it is whole. What only shows on reading the rows comes in `_stage`."""
         if self.stat[1] == 0:
             self.reason = "it is empty (0 bytes)"
         elif self.is_parquet:
@@ -455,18 +463,17 @@ def _list(names: Sequence[str], most: int = 5) -> str:
 
 def _put_away(settings: Settings, source: str, delivery: _Delivery, reason: str, night: date) -> dict[str, str]:
     """Move a file out of the landing zone, whole, with its reason beside it."""
-    sha256 = delivery.sha256 or _digest(delivery.path)
     folder = settings.quarantine / source / delivery.path.parent.name
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / delivery.path.name
     if target.exists():  # an earlier one of this name lies there
-        target = folder / f"{sha256[:12]}-{delivery.path.name}"
+        target = folder / f"{delivery.sha256[:12]}-{delivery.path.name}"
     note = {
         "source": source,
         "table": delivery.path.parent.name,
         "file": delivery.path.name,
         "reason": reason,
-        "sha256": sha256,
+        "sha256": delivery.sha256,
         "bytes": delivery.stat[1],
         "night": night.isoformat(),
     }
@@ -516,7 +523,9 @@ def _read(connection: duckdb.DuckDBPyConnection, deliveries: Sequence[_Delivery]
     table = deliveries[0].table
     paths = "[" + ", ".join(_path(delivery.path) for delivery in deliveries) + "]"
     if deliveries[0].is_parquet:
-        rows = f"select *, filename as _file, file_row_number + 1 as _line from read_parquet({paths}, file_row_number = true, filename = true)"
+        rows = f"""
+            select *, filename as _file, file_row_number + 1 as _line
+            from read_parquet({paths}, file_row_number = true, filename = true)"""
     else:
         names = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in deliveries[0].header) + "}"
         missing = "[" + ", ".join(text(value) for value in ("", *table.timing.null_values)) + "]"
@@ -555,19 +564,16 @@ def _instant(table: TableContract, time: TimeColumn) -> str:
     return f"timezone({text(time.zone)}, cast({value} as timestamp))"
 
 
-def _count(
-    connection: duckdb.DuckDBPyConnection, table: str, good: Iterable[_Delivery], nulls: dict[str, int]
-) -> None:
-    """Rows per file, and how many rows' times could not be read."""
+def _count(connection: duckdb.DuckDBPyConnection, table: str, good: Iterable[_Delivery]) -> Counter[str]:
+    """Tell every delivery its rows; returns how many rows' times could not be read."""
     counts = connection.execute(
-        f'select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time) '
+        f"select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time) "
         f'from temp."{_batch(table)}" group by all'
     ).fetchall()
     rows = {file: count for file, count, *_ in counts}
     for delivery in good:
         delivery.rows = rows.get(delivery.path.name, 0)
-    nulls["available_at"] += sum(count[2] for count in counts)
-    nulls["event_time"] += sum(count[3] for count in counts)
+    return Counter(available_at=sum(count[2] for count in counts), event_time=sum(count[3] for count in counts))
 
 
 def _append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:

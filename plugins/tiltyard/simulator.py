@@ -111,7 +111,7 @@ class Simulator:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """customer, login, payment, cancellation: all that is delivered until the end, in order of delivery."""
-        return {name: _frame(columns) for name, columns in self._delivered.items()}
+        return {name: _frame(columns) for name, columns in self._lived.tables.items()}
 
     def truth(self) -> pd.DataFrame:
         """One row per customer and week lived through: customer_id, week_start, hazard (the true chance to cancel in
@@ -130,9 +130,9 @@ class Simulator:
 
         files = rows = 0
         first = _micros(self.start)
-        for done, (name, columns) in enumerate(self._delivered.items()):
+        for done, (name, columns) in enumerate(self._lived.tables.items()):
             if progress:
-                progress(f"simulated data: {name}", done / len(self._delivered))
+                progress(f"simulated data: {name}", done / len(self._lived.tables))
             (folder / name).mkdir(parents=True, exist_ok=True)
             table = _arrow(columns)
             day = (columns["delivered_at"] - first) // DAY
@@ -152,23 +152,11 @@ class Simulator:
     def _lived(self) -> "_Life":
         return _live(self)
 
-    @cached_property
-    def _delivered(self) -> dict[str, Columns]:
-        """Columns of each table in order of delivery, times in microseconds, without what is written after the end."""
-        first, end = _micros(self.start), _micros(self.start) + self.days * DAY
-        ordered = {}
-        for name, columns in self._lived.tables.items():
-            delivered = np.maximum(columns.get("delivered_at", columns["written_at"]), first)
-            order = np.argsort(delivered, kind="stable")
-            order = order[delivered[order] < end]
-            ordered[name] = {key: values[order] for key, values in columns.items()}
-            ordered[name]["delivered_at"] = delivered[order]
-        return ordered
-
 
 @dataclass(frozen=True)
 class _Life:
     tables: dict[str, Columns]
+    """In order of delivery, times in microseconds, without what is written after the end."""
     weeks: Columns
 
 
@@ -182,7 +170,18 @@ class _Log:
         self.blocks.append(columns)
 
     def columns(self) -> Columns:
-        return {name: np.concatenate([block[name] for block in self.blocks]) for name in self.blocks[0]}
+        """Once: the blocks are given up column by column, since a large table is not wanted twice in memory."""
+        return {name: np.concatenate([block.pop(name) for block in self.blocks]) for name in list(self.blocks[0])}
+
+    def delivered(self, first: int, end: int) -> Columns:
+        """The rows delivered before `end`, in their order; what is older than `first` comes at `first`."""
+        columns = self.columns()
+        delivered = np.maximum(columns.get("delivered_at", columns["written_at"]), first)
+        order = np.argsort(delivered, kind="stable")
+        order = order[: np.searchsorted(delivered, end, sorter=order)]
+        for name in columns:
+            columns[name] = columns[name][order]
+        return {**columns, "delivered_at": delivered[order]}
 
 
 def _live(sim: Simulator) -> _Life:
@@ -283,7 +282,8 @@ def _live(sim: Simulator) -> _Life:
         # Who cancels, and when in the week.
         new_way = _share(sim, week, drift_from)
         logit = (
-            -5.6 + 1.3 * new_way
+            -5.6
+            + 1.3 * new_way
             + (3.7 - 2.9 * new_way) * lost[active]
             + (2.0 + 0.8 * new_way) * np.minimum(unpaid[active], 2.0)
             + np.array([0.25, 0.0, -0.35])[plan[active]]
@@ -369,7 +369,7 @@ def _live(sim: Simulator) -> _Life:
         if sim.cancel_trigger:
             write(gone, changed[gone], written[gone] + SECOND, np.full(len(gone), NONE), cancelled[gone])
         active = active[~cancels]
-    return _Life({name: log.columns() for name, log in logs.items()}, weeks.columns())
+    return _Life({name: log.delivered(_micros(sim.start), end) for name, log in logs.items()}, weeks.columns())
 
 
 def _share(sim: Simulator, week: int, drift_from: int) -> float:
