@@ -33,10 +33,14 @@ def promotion(spec: Spec) -> None:
         with on.working() as rails:
             return on.judge(rails, spec)
 
-    @task(outlets=[champion])
+    @task(outlets=[champion], trigger_rule="none_failed")
     def promote(judged: dict) -> dict:
         with on.working() as rails:
-            return on.promote(rails, spec, judged, asked_by="approval", outlet=champion)
+            outcome = on.promote(rails, spec, judged, asked_by="approval")
+            if not outcome["promoted"]:
+                on.skip(f"The champion stays: {outcome['reason']}")
+            on.announce([champion], on.same_nights({judged["night"]: outcome}))
+            return outcome
 
     judged = judge()
     if spec.tier == 1:

@@ -40,8 +40,10 @@ def shadow(spec: Spec) -> None:
         with on.working() as rails:
             from tiltyard import shadow
 
-            on.announce([evaluation], on.same_nights(scored))
-            return on.each_night(rails, spec, on.same_nights(scored), shadow.evaluate)
+            found = on.each_night(rails, spec, on.same_nights(scored), shadow.evaluate)
+            on.close(rails, "shadow", spec, {night: scored[night] | found[night] for night in found})
+            on.announce([evaluation], on.same_nights(found))
+            return found
 
     evaluate(score())
 

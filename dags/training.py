@@ -9,7 +9,7 @@ It starts when drift asks for a retrain. The same frame, spec and seed give the 
 
 - The leakage gate stopped it: a feature carries what could not be known at the prediction time. The log names the
   column and the rule. Mend the feature's SQL; never widen the rule. The champion stays in service meanwhile.
-- Not enough matured labels: wait, or make `estimator.window` longer in the spec.
+- It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
 
 **Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that drift asked for.
@@ -30,9 +30,12 @@ def training(spec: Spec) -> None:
     @task(outlets=[challenger])
     def train() -> dict:
         with on.working() as rails:
-            nights = on.nights(rails, "training", spec)
-            on.announce([challenger], nights)
-            return on.each_night(rails, spec, nights, on.train)
+            found = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)
+            trained = {night: version for night, version in found.items() if version["trained"]}
+            if not trained:
+                on.skip(f"No version: {found[max(found)]['reason']}")
+            on.announce([challenger], on.same_nights(trained))
+            return found
 
     train()
 

@@ -8,13 +8,16 @@ can be lost or doubled, so they only say *look*: the ledger says what there is. 
 of the last week that the stage before has finished and this one has not, and working on a night twice changes nothing.
 """
 
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import DAG, Asset, BaseOperatorLink, CronDataIntervalTimetable, Param, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -63,6 +66,7 @@ def arguments(stage: Stage, doc: str | None, spec: Spec | None = None) -> dict[s
         "start_date": FIRST_NIGHT,
         "catchup": False,
         "max_active_runs": 1,
+        "is_paused_upon_creation": False,
         "default_args": {
             "owner": spec.owner if spec else PORTFOLIO_OWNER,
             "retries": 2,
@@ -191,7 +195,7 @@ def nights(rails: "Rails", stage: Stage, spec: Spec) -> list[datetime]:
         chosen_nights = {max(finished)}
     if not chosen_nights:
         raise BadInput(
-            f"There is no night to do: {UPSTREAM[stage]} has finished none for {spec.name}; run {UPSTREAM[stage]} first."
+            f"No night to do: {UPSTREAM[stage]} has finished none for {spec.name}; start that first, or give as_of."
         )
     return [clock.midnight(day) for day in sorted(chosen_nights)]
 
@@ -260,39 +264,46 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
     from tiltyard import training
 
     asked = {row["night"]: row["reasons"] for row in rails.ledger.retrains(spec.name)}
-    return training.train(
-        rails, spec, as_of, requested_by=requester(), reasons=asked.get(as_of.date()) or ("started by hand",)
-    )
+    reasons = asked.get(as_of.date()) or ["started by hand"]
+    return training.train(rails, spec, as_of, requested_by=requester(), reasons=reasons)
 
 
 def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:
     """Judge the run's newest night. Nights missed before it are judged and closed first, one by one.
 
-    Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged; a
-    tier-1 challenger is not promoted for it, since a night that has passed cannot be put before a person any more.
+    Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged. No
+    tier-1 challenger is promoted for a missed night: it cannot be put before a person any more.
     """
     from tiltyard import promotion
 
     *missed, newest = nights(rails, "promotion", spec)
     closed = each_night(rails, spec, missed, promotion.run)
     judged = promotion.judge(rails, spec, newest)
-    return {"night": f"{newest:%Y-%m-%d}", "judged": judged, "proposal": _proposal(spec, judged), "missed": closed}
+    proposal = None
+    if judged["needs_approval"]:
+        body = promotion.evidence_markdown(rails, spec, newest, judged["challenger"])
+        proposal = {"subject": _subject(spec.name, judged["challenger"], judged["night"]), "body": body}
+    return judged | {"proposal": proposal, "missed": sorted(closed)}
 
 
-def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any], asked_by: str, outlet: Asset) -> dict[str, Any]:
-    """Promote what the ledger says of the judged night, and skip when that is nothing.
+def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
+    """Promote what the ledger says of the judged night, and close the night.
 
-    Only the night is taken from `judged`; verdict and evidence are read again.
+    Of `judged` only the night counts; verdict and evidence are read again from the ledger.
     """
     from tiltyard import promotion
 
     as_of = clock.parse_as_of(judged["night"])
-    approval = recorded_approval(rails.settings, asked_by) if spec.tier == 1 else None
+    approval = recorded_approval(rails, spec, as_of, asked_by) if spec.tier == 1 else None
     outcome = promotion.promote(rails, spec, as_of, approval)
-    if not outcome.get("promoted"):
-        skip(f"No promotion tonight: {outcome.get('reason') or 'the gate holds'}")
-    announce([outlet], [as_of])
+    close(rails, "promotion", spec, {judged["night"]: {**judged, **outcome}})
     return outcome
+
+
+def close(rails: "Rails", stage: Stage, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Record nights of a stage as done, so that nobody sweeps them up again."""
+    for day, summary in found.items():
+        rails.ledger.record_stage(stage, spec.name, date.fromisoformat(day), "done", {"night": day, **summary})
 
 
 def requester() -> str:
@@ -302,23 +313,23 @@ def requester() -> str:
 
 # -- a person's approval --------------------------------------------------------------------------
 
-_SUBJECT = re.compile(r"^Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?$")
-_EVIDENCE = re.compile(r"^Evidence: `(?P<digest>[0-9a-f]{64})`$", re.MULTILINE)
+_SUBJECT = re.compile(r"Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?")
+_EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
 class PromotionApproval(ApprovalOperator):
     """Asks a person, with the evidence in the body. Silence until the timeout is a no.
 
-    Skipped, and promotion with it, when the judging task proposes nothing. What the person answered is read
+    Skipped when the judging task proposes nothing. Whatever the answer, the promoting task runs: it reads the answer
     back from Airflow's own record (`recorded_approval`), never from this task's state or return value.
     """
 
     def __init__(self, *, judged_by: str, spec: Spec, **kwargs: Any) -> None:
         self.judged_by = judged_by
-        pulled = f"(ti.xcom_pull(task_ids='{judged_by}') or {{}}).get('proposal')"
+        proposal = f"((ti.xcom_pull(task_ids='{judged_by}') or {{}}).get('proposal') or {{}})"
         super().__init__(
-            subject="{{ (" + pulled + " or {}).get('subject', 'Nothing is proposed') }}",
-            body="{{ (" + pulled + " or {}).get('body', '') }}",
+            subject="{{ " + proposal + ".get('subject', 'Nothing is proposed') }}",
+            body="{{ " + proposal + ".get('body', '') }}",
             defaults=self.REJECT,
             response_timeout=spec.gate.approval_timeout,
             **kwargs,
@@ -329,23 +340,23 @@ class PromotionApproval(ApprovalOperator):
             skip("The gate proposes no promotion tonight, so nobody has to be asked.")
         return super().execute(context)
 
-
-def proposal(model: str, version: int, night: str, digest: str, reasons: Sequence[str]) -> dict[str, str]:
-    """What a person is asked: the subject that binds the answer, and the evidence to read."""
-    lines = [f"- {reason}" for reason in reasons]
-    return {
-        "subject": f"Promote {model} version {version} on the night of {night}?",
-        "body": "\n".join(["The gate says **promote**:", "", *lines, "", f"Evidence: `{digest}`"]),
-    }
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Keep the answer; a Reject does not skip the promoting task, which has a night to close."""
+        return HITLOperator.execute_complete(self, context, event)
 
 
-def recorded_approval(settings: Settings, asked_by: str) -> "Approval | None":
+def _subject(model: str, version: int, night: str) -> str:
+    return f"Promote {model} version {version} on the night of {night}?"
+
+
+def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str) -> "Approval | None":
     """The answer to this run's approval task `asked_by`, from Airflow's metadata database.
 
     Any user who may edit task instances can mark a task successful or write its XCom, and a task may ask the
     execution API only about itself; the record that the answering endpoint writes (`hitl_detail`) names the
-    logged-in user. None when nobody was ever asked. Unanswered, or answered by the timeout: `approved_by` is
-    None, and promotion refuses.
+    logged-in user. None when nobody was asked and the ledger has nothing to promote. An approval without an answer,
+    or answered by the timeout, names no approver, and so does one that was never asked for although it had to be:
+    promotion refuses it and keeps the event.
     """
     import sqlalchemy as sa
 
@@ -353,7 +364,7 @@ def recorded_approval(settings: Settings, asked_by: str) -> "Approval | None":
     from tiltyard.promotion import Approval
 
     ti = get_current_context()["ti"]
-    engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
     query = sa.text(
         "select h.subject, h.body, h.chosen_options, h.responded_at, h.responded_by"
         " from hitl_detail h join task_instance t on t.id = h.ti_id"
@@ -362,27 +373,99 @@ def recorded_approval(settings: Settings, asked_by: str) -> "Approval | None":
     keys = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": asked_by}
     with engine.connect() as connection:
         row = connection.execute(query, keys).mappings().one_or_none()
-    return Approval(**answer(row, requested_by=requester())) if row else None
+    due = any(
+        decision["verdict"] == "promote" and decision["night"] == as_of.date()
+        for decision in rails.ledger.decisions(spec.name, until=as_of.date())
+    )
+    return Approval(**answer(row or {}, requested_by=requester())) if row or due else None
 
 
 def answer(row: Mapping[str, Any], requested_by: str) -> dict[str, Any]:
-    """An approval record in the promotion's terms. A subject that we did not write binds to nothing."""
-    asked, evidence = _SUBJECT.match(row["subject"]), _EVIDENCE.search(row["body"] or "")
+    """A row of `hitl_detail` in the promotion's terms. A question that we did not write is about nothing."""
+    asked = _SUBJECT.fullmatch(row.get("subject") or "")
+    evidence = _EVIDENCE.findall(row.get("body") or "")
     subject = None
     if asked and evidence:
-        subject = (asked["model"], int(asked["version"]), date.fromisoformat(asked["night"]), evidence["digest"])
+        subject = (asked["model"], int(asked["version"]), date.fromisoformat(asked["night"]), evidence[-1])
     return {
-        "approved_by": (row["responded_by"] or {}).get("name"),
+        "approved_by": (row.get("responded_by") or {}).get("name"),
         "requested_by": requested_by,
-        "chosen": tuple(row["chosen_options"] or ()),
-        "responded_at": row["responded_at"],
+        "chosen": tuple(row.get("chosen_options") or ()),
+        "responded_at": row.get("responded_at"),
         "subject": subject,
         "source": "airflow",
     }
 
 
-def _proposal(spec: Spec, judged: Mapping[str, Any]) -> dict[str, str] | None:
-    return None
+# -- the page about the DAGs ------------------------------------------------------------------------
+
+_MODEL = "your_model"
+
+
+def describe_dags(folder: Path) -> str:
+    """docs/dags.md: every DAG as it is for one model of tier 1, from the DAGs and their docstrings."""
+    dags = _example_dags(folder)
+    head = [
+        "# The DAGs",
+        "",
+        "Generated by `python docs/generate_dags.py`; edit the docstrings in `dags/` instead.",
+        "",
+        "One `features` DAG for the portfolio and four per model. They start each other by assets; an asset's event "
+        "carries the nights it is about. `approval` is there for models of tier 1 only.",
+        "",
+        "| DAG | starts on | tasks | announces |",
+        "|---|---|---|---|",
+    ]
+    rows = [
+        f"| `{dag.dag_id}` | {_starts_on(dag)} | {_tasks(dag)} | {_announces(dag)} |"
+        for dag in sorted(dags, key=lambda dag: _flow(dag.dag_id))
+    ]
+    bodies = [f"\n## `{dag.dag_id}`\n\n{dag.doc_md}" for dag in sorted(dags, key=lambda dag: _flow(dag.dag_id))]
+    return "\n".join([*head, *rows, *bodies]).replace(_MODEL, "<model>") + "\n"
+
+
+def _example_dags(folder: Path) -> list[DAG]:
+    """The DAGs of a portfolio of one model of tier 1, with the first model's promise."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    first = sorted(Settings().models.glob("*/spec.yaml"))[0]
+    before = {name: os.environ.get(name) for name in ("TILTYARD_MODELS", "TILTYARD_SOURCES", "TILTYARD_SCHEDULE")}
+    with tempfile.TemporaryDirectory() as scratch:
+        text = re.sub(r"(?m)^tier:.*$", "tier: 1", first.read_text(encoding="utf-8"))
+        text = re.sub(r"\bftr_\w+__\w+(, *ftr_\w+__\w+)*", "ftr_entity__topic", text)
+        source = re.search(r"(?m)^source: *(\w+)", text)
+        Path(scratch, _MODEL).mkdir()
+        Path(scratch, _MODEL, "spec.yaml").write_text(text, encoding="utf-8")
+        os.environ |= {"TILTYARD_MODELS": scratch, "TILTYARD_SOURCES": source[1] if source else ""}
+        os.environ["TILTYARD_SCHEDULE"] = "@daily"
+        try:
+            bag = DagBag(folder)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    if bag.import_errors:
+        raise BadInput(f"A DAG file does not import: {next(iter(bag.import_errors.values())).strip().splitlines()[-1]}")
+    return list(bag.dags.values())
+
+
+def _flow(name: str) -> int:
+    order = ("features", "shadow", "promotion", "drift", "training")
+    return order.index(name.rpartition("__")[2])
+
+
+def _starts_on(dag: DAG) -> str:
+    condition = getattr(dag.timetable, "asset_condition", None)
+    if condition is None:
+        return "`TILTYARD_SCHEDULE`, daily unless set"
+    return " and ".join(sorted(f"`{asset.name}`" for asset in condition.objects))
+
+
+def _announces(dag: DAG) -> str:
+    return ", ".join(sorted({f"`{asset.name}`" for task in dag.tasks for asset in task.outlets})) or "–"
+
+
+def _tasks(dag: DAG) -> str:
+    return " → ".join(task.task_id for task in dag.topological_sort())
 
 
 # -- plumbing -------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""features → shadow → promotion, drift → training: linked by assets, with no end loose."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiltyard.settings import ROOT
+
+
+def starts_on(dag: Any) -> set[str]:
+    condition = getattr(dag.timetable, "asset_condition", None)
+    return {asset.name for asset in condition.objects} if condition else set()
+
+
+def announces(dag: Any) -> set[str]:
+    return {asset.name for task in dag.tasks for asset in task.outlets}
+
+
+def test_the_chain(parse: Callable, models: Path) -> None:
+    dags = parse(models, "incident")
+    views = {"features/ftr_caller__history", "features/ftr_group__history", "features/ftr_group__load"}
+    views |= {"features/ftr_ticket__intake"}
+    assert starts_on(dags["features"]) == set()
+    assert announces(dags["features"]) == views
+    for model in ("alpha", "beta", "gamma"):
+        links = {
+            stage: (starts_on(dags[f"{model}__{stage}"]), announces(dags[f"{model}__{stage}"]))
+            for stage in ("shadow", "promotion", "drift", "training")
+        }
+        assert links == {
+            "shadow": (views, {f"{model}/evaluation"}),
+            "promotion": ({f"{model}/evaluation"}, {f"{model}/champion"}),
+            "drift": ({f"{model}/evaluation"}, {f"{model}/drift"}),
+            "training": ({f"{model}/drift"}, {f"{model}/challenger"}),
+        }
+
+
+def test_whatever_starts_a_dag_is_announced_by_another(parse: Callable) -> None:
+    dags = parse().values()
+    assert set().union(*map(starts_on, dags)) <= set().union(*map(announces, dags))
+
+
+def test_a_stage_is_announced_by_its_last_task_only(parse: Callable) -> None:
+    for dag in parse().values():
+        for task in dag.tasks:
+            if task.outlets:
+                assert task.downstream_task_ids == set(), f"{dag.dag_id}: what follows {task.task_id} could still fail"
+
+
+def test_only_tier_1_asks_a_person(parse: Callable, models: Path) -> None:
+    dags = parse(models, "incident")
+    asked = {name: [task.task_id for task in dag.tasks] for name, dag in dags.items() if name.endswith("promotion")}
+    assert asked["alpha__promotion"] == ["judge", "approval", "promote"]
+    assert asked["beta__promotion"] == asked["gamma__promotion"] == ["judge", "promote"]
+
+
+def test_silence_is_a_no(parse: Callable, models: Path) -> None:
+    approval = parse(models, "incident")["alpha__promotion"].get_task("approval")
+    assert approval.options == ["Approve", "Reject"]
+    assert approval.defaults == ["Reject"]
+    assert approval.response_timeout is not None
+
+
+def test_nowhere_is_approve_a_default() -> None:
+    for file in [*(ROOT / "dags").glob("*.py"), *(ROOT / "plugins" / "tiltyard").glob("*.py")]:
+        text = file.read_text().replace(" ", "")
+        assert 'defaults="Approve"' not in text
+        assert "defaults=self.APPROVE" not in text
+        assert 'defaults=["Approve"]' not in text
+
+
+def test_a_report_is_one_click_away(parse: Callable) -> None:
+    dags = parse()
+    for name, task in (("features", "checks"), ("sla_breach__drift", "compare")):
+        assert [link.name for link in dags[name].get_task(task).operator_extra_links] == ["Report"]

@@ -1,0 +1,139 @@
+"""Every DAG says who owns it, what it does and what to do when it fails; and parsing stays light."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tiltyard import orchestration, spec
+from tiltyard.settings import ROOT, Settings
+
+FILES = sorted((ROOT / "dags").glob("*.py"))
+HEAVY = {
+    "pandas", "numpy", "duckdb", "mlflow", "dbt", "great_expectations", "evidently", "xgboost", "sklearn", "optuna",
+    "shap", "matplotlib", "onnx", "onnxruntime", "boto3", "tiltyard.lake", "tiltyard.ledger", "tiltyard.rails",
+}  # fmt: skip
+
+
+def test_every_stage_has_its_dags(parse: Callable, models: Path) -> None:
+    per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in orchestration.UPSTREAM}
+    assert set(parse(models, "incident")) == {"features"} | per_model
+
+
+def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> None:
+    (models / "beta" / "spec.yaml").unlink()
+    assert not [name for name in parse(models, "incident") if name.startswith("beta")]
+
+
+def test_a_model_rests_when_its_source_is_not_active(parse: Callable, models: Path) -> None:
+    assert set(parse(models, "elsewhere")) == {"features"}
+
+
+def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:
+    for name, dag in parse(models, "incident").items():
+        model, _, stage = name.rpartition("__")
+        tags = {"stage:" + stage}
+        if model:
+            tags |= {f"model:{model}", f"tier:{spec.find(models, model).tier}"}
+        assert set(dag.tags) == tags
+        assert stage in orchestration.STAGES
+
+
+def test_every_task_has_an_owner(parse: Callable) -> None:
+    specs = {one.name: one for one in spec.load_all(ROOT / "models")}
+    for name, dag in parse().items():
+        model = name.rpartition("__")[0]
+        owner = specs[model].owner if model else orchestration.PORTFOLIO_OWNER
+        assert {task.owner for task in dag.tasks} == {owner}
+
+
+def test_the_docstring_says_what_to_do_when_it_fails(parse: Callable) -> None:
+    for dag in parse().values():
+        for heading in ("**What it does.**", "**What to do when it fails.**", "**Manual parameters.**"):
+            assert heading in dag.doc_md, dag.dag_id
+
+
+def test_the_model_card_is_shown(parse: Callable, models: Path) -> None:
+    (models / "alpha" / "card.md").write_text("# Alpha\n\nWhom it serves.")
+    dags = parse(models, "incident")
+    assert dags["alpha__shadow"].doc_md.endswith("Whom it serves.")
+    assert "Whom it serves." not in dags["beta__shadow"].doc_md
+
+
+def test_one_run_at_a_time_and_nothing_is_caught_up(parse: Callable) -> None:
+    for dag in parse().values():
+        assert (dag.max_active_runs, dag.catchup) == (1, False)
+        assert {task.retries for task in dag.tasks} == {2}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_dag_file_is_short(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 80
+    assert "airflow" in text
+    assert "dag" in text  # else Airflow passes it over in silence
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    code = (
+        "import json, runpy, sys\n"
+        f"for file in {[str(file) for file in FILES]}: runpy.run_path(file)\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert HEAVY.isdisjoint(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_plugin_imports_nothing_heavy_and_no_api_server() -> None:
+    code = "import json, sys\nimport portfolio_view\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "plugins"
+    )
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert (HEAVY | {"fastapi", "airflow.api_fastapi.app", "tiltyard"}).isdisjoint(loaded)
+
+
+def test_airflow_does_not_run_the_library_as_plugins() -> None:
+    assert "tiltyard/" in (ROOT / "plugins" / ".airflowignore").read_text().splitlines()
+
+
+def test_serialised_dags_are_the_same_from_parse_to_parse() -> None:
+    code = (
+        "import json\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        "from airflow.serialization.serialized_objects import DagSerialization\n"
+        f"bag = DagBag({str(ROOT / 'dags')!r})\n"
+        "print('DAGS' + json.dumps({name: DagSerialization.to_dict(dag) for name, dag in sorted(bag.dags.items())}))"
+    )
+
+    def serialised(seed: str) -> str:
+        import os
+
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        return re.search(r"^DAGS(.*)$", done.stdout, re.MULTILINE)[1]
+
+    first = serialised("1")
+    assert first == serialised("2")
+    assert set(json.loads(first)) >= {"features", "sla_breach__shadow"}
+
+
+def test_the_page_about_the_dags_is_current() -> None:
+    assert (ROOT / "docs" / "dags.md").read_text() == orchestration.describe_dags(ROOT / "dags"), (
+        "run python docs/generate_dags.py"
+    )
+
+
+def test_only_orchestration_imports_airflow() -> None:
+    pattern = re.compile(r"^\s*(from|import) airflow\b", re.MULTILINE)
+    found = {file.name for file in (ROOT / "plugins" / "tiltyard").glob("*.py") if pattern.search(file.read_text())}
+    assert found == {"orchestration.py"}
+
+
+def test_the_schedule_is_a_setting() -> None:
+    assert orchestration.timetable(Settings(schedule="none")) is None
+    assert orchestration.timetable(Settings(schedule="0 3 * * *")).expression == "0 3 * * *"
