@@ -92,6 +92,8 @@ def stop(settings: Settings) -> None:
         return
     with _locked(settings):
         _stop(settings)
+        with suppress(OSError):  # gone already, or shared with something else
+            settings.runtime.rmdir()
 
 
 def is_running(settings: Settings) -> bool:
@@ -335,7 +337,9 @@ def _pg(
     identity: dict[str, Any] = {}
     if owner.pw_uid != os.geteuid():
         identity = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG", "TILTYARD_"))
+    }
     return subprocess.run(
         [str(_programs(_cluster(settings), owner) / program), *arguments],
         stdin=subprocess.DEVNULL,

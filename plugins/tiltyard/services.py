@@ -196,7 +196,7 @@ def start(settings: Settings, progress: Progress | None = None) -> dict[str, Any
         if missing:
             _sweep(settings)
             if "api-server" in missing:
-                _check_port(settings)
+                check_port(settings)
             _migrate(settings, environment, say)
             begun = datetime.now(UTC)
             say("Starting Airflow", 0.4)
@@ -282,7 +282,7 @@ def _tag(settings: Settings) -> str:
     return hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:16]
 
 
-def _check_port(settings: Settings) -> None:
+def check_port(settings: Settings) -> None:
     family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -395,7 +395,7 @@ def _marked(settings: Settings) -> list[psutil.Process]:
 def _sweep(settings: Settings) -> None:
     """End what killed parts left running, before their successors start."""
     spared = {process.pid for process in _family(_parts(settings, COMPONENTS))}
-    _kill([process for process in _marked(settings) if process.pid not in spared], patience=5)
+    _kill([process for process in _marked(settings) if process.pid not in spared], patience=1)
 
 
 def _parts(settings: Settings, names: Iterable[str]) -> list[psutil.Process]:
