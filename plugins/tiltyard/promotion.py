@@ -199,9 +199,10 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
         f"The gate says **{decision['verdict']}** for {spec.name} version {challenger} against {evidence['against']}, "
         f"night of {evidence['night']}.",
         "",
-        f"Brier score on the same {evidence['matured']} matured rows of {evidence['nights']} nights in shadow: challenger "
-        f"{_figure(evidence['brier_challenger'])}, {evidence['against']} {_figure(evidence['brier_champion'])} "
-        f"(lower is better). {evidence['immature']} rows are not matured and were not looked at.",
+        f"Brier score (lower is better) on the same {evidence['matured']} matured rows of {evidence['nights']} nights "
+        f"in shadow: challenger {_figure(evidence['brier_challenger'])}, {evidence['against']} "
+        f"{_figure(evidence['brier_champion'])}. "
+        f"{evidence['immature']} rows are not matured and were not looked at.",
         "",
         "| criterion | value | limit | status | why |",
         "|---|---|---|---|---|",
@@ -280,6 +281,10 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, approval: Approval | None
         detail = {"version": version, "newest": str(history[-1]["night"])}
         rails.ledger.add_event("promotion_out_of_order", spec.name, night, detail)
         return {"promoted": None, "reason": f"A later night ({history[-1]['night']}) has promoted already."}
+    if rails.ledger.roles(spec.name, night).champion != best["champion"]:
+        detail = {"version": version, "judged_against": best["champion"]}
+        rails.ledger.add_event("evidence_outdated", spec.name, night, detail)
+        return {"promoted": None, "reason": "The champion has changed since this night was judged."}
     if approval is None and spec.tier == 1:
         return {"promoted": None, "reason": "Tier 1: a person has to approve, and nobody has."}
     row = rails.ledger.version(spec.name, version)

@@ -1,0 +1,131 @@
+"""An arena: one lake, ledger and MLflow for the tests of a module; every test has a model of its own in it."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tiltyard import clock, scoring, truth
+from tiltyard import rails as rails_module
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec
+
+LABEL = {
+    "ticket_id": "varchar",
+    "prediction_time": "timestamptz",
+    "label": "boolean",
+    "event_time": "timestamptz",
+    "available_at": "timestamptz",
+}
+FIRST = datetime(2016, 3, 1, tzinfo=UTC)
+"""The first day of predictions; its night closes a day later."""
+
+
+@dataclass(frozen=True)
+class Arena:
+    rails: Rails
+
+    def spec(self, name: str, **changes: object) -> Spec:
+        """A model whose labels take two days, and a gate that asks for three nights and 200 rows."""
+        values: dict = {
+            "name": name,
+            "entity": "ticket",
+            "owner": "service-desk",
+            "tier": 2,
+            "source": "incident",
+            "prediction": {"spine": f"spn_{name}", "features": [f"ftr_ticket__{name}"]},
+            "label": {"table": f"lbl_{name}", "horizon": "2d"},
+            "estimator": {"class": "xgboost.XGBClassifier"},
+            "light": {"class": "sklearn.linear_model.LogisticRegression"},
+            "gate": {"min_matured": 200, "min_shadow": "3d", "slices": ["priority"]},
+            "fallback": {"safe_default": 0.5},
+        }
+        return Spec(**(values | changes))
+
+    def label(self, spec: Spec, rows: pd.DataFrame) -> None:
+        """Add label rows: ticket_id, prediction_time, label, available_at."""
+        table = f"labels.{spec.label.table}"
+        self.rails.lake.ensure(table, LABEL)
+        rows = rows.assign(event_time=rows["available_at"])[list(LABEL)]
+        self.publish(self.rails.lake.replace(table, {"ticket_id": ""}, rows, message="drawn"))
+
+    def publish(self, snapshot: int) -> None:
+        self.rails.ledger.record_stage("features", "", FIRST.date(), "done", {"snapshot": snapshot})
+
+    def predict(self, spec: Spec, rows: pd.DataFrame) -> None:
+        """Add predictions: version (or missing), role, entity_id, prediction_time, score, and what differs."""
+        ends = pd.to_datetime(rows["prediction_time"], utc=True).dt.floor("D") + pd.Timedelta(days=1)
+        defaults = {"tier": "shadow", "tier_reason": None, "slices": '{"priority": "high"}', "snapshot": 1}
+        rows = rows.assign(
+            model=spec.name,
+            version=rows["version"].astype("Int32"),
+            night=ends.dt.date,
+            available_at=ends,
+            scored_at=clock.now(),
+            **{name: value for name, value in defaults.items() if name not in rows},
+        )
+        rows["request_id"] = [
+            scoring.request_id(spec.name, str(row.version), row.entity_id, row.prediction_time)
+            for row in rows.itertuples()
+        ]
+        self.rails.lake.ensure("ops.prediction", truth.PREDICTION)
+        self.rails.lake.replace("ops.prediction", {"request_id": ""}, rows[list(truth.PREDICTION)], message="drawn")
+
+    def version(self, spec: Spec, number: int, trained: datetime, requested_by: str = "drift") -> None:
+        """A version in MLflow's registry and in the ledger, without files."""
+        from mlflow.exceptions import MlflowException
+
+        from tiltyard import registry
+
+        client = registry.client(self.rails.settings)
+        try:
+            client.create_registered_model(spec.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = client.create_model_version(spec.name, source=f"file:///{spec.name}/{number}")
+        assert int(created.version) == number
+        self.rails.ledger.add_version(
+            model=spec.name,
+            version=number,
+            night=night_of(trained),
+            inputs=f"{spec.name}/{number}",
+            run_id="",
+            digests={},
+            facts={},
+            requested_by=requested_by,
+        )
+
+    def duel(
+        self, spec: Spec, versions: dict[int, float], *, nights: int = 8, per_night: int = 60, seed: int = 1
+    ) -> datetime:
+        """Versions trained before FIRST, version → noise of its scores, `nights` of predictions on the same rows.
+
+        Labels arrive after two days. Returns the `as_of` at which all but the last two nights are matured.
+        """
+        rng = np.random.default_rng(seed)
+        count = nights * per_night
+        at = [FIRST + timedelta(days=place // per_night, minutes=place % per_night) for place in range(count)]
+        chance = rng.random(count)
+        names = [f"t{place:05d}" for place in range(count)]
+        labels = pd.DataFrame({"ticket_id": names, "prediction_time": at, "label": rng.random(count) < chance})
+        self.label(spec, labels.assign(available_at=[time + timedelta(days=2) for time in at]))
+        for place, (number, noise) in enumerate(versions.items()):
+            self.version(spec, number, FIRST - timedelta(days=len(versions) - place))
+            score = np.clip(chance + rng.normal(0, noise, count), 0, 1)
+            rows = {"version": number, "role": "challenger", "entity_id": names, "prediction_time": at, "score": score}
+            self.predict(spec, pd.DataFrame(rows))
+        return FIRST + timedelta(days=nights)
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory, postgres_url: str):
+    home = tmp_path_factory.mktemp("arena")
+    settings = Settings(home=home / "home", database_url=postgres_url, database_prefix=f"arena{uuid.uuid4().hex[:8]}_")
+    with rails_module.opened(settings) as opened:
+        yield Arena(opened)
