@@ -361,12 +361,16 @@ def _parse_in_child(rails: Rails, row: Mapping[str, Any], whole: str) -> None:
 
 def _quiet(settings: Settings) -> None:
     """MLflow reads its switches from the environment: no pickle, no telemetry, no chatter."""
-    switches = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    switches = {
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     if settings.s3_endpoint:
         switches["MLFLOW_S3_ENDPOINT_URL"] = f"http{'' if settings.s3_insecure else 's'}://{settings.s3_endpoint}"
     os.environ.update(switches)
     for name in ("mlflow", "alembic", "git"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _store(settings: Settings) -> str:

@@ -1,7 +1,8 @@
 """From a training frame to a registered challenger: tune, fit the champion-to-be and its light twin, look, register.
 
-The frame's rows are split by time, whole cohorts only, never at random: the oldest 60 % to fit on, the next
-20 % to tune on, the newest 20 % held out for the metrics. Then both models are fitted again on all of them
+The frame's rows are split by time, whole cohorts only, never at random, into five blocks. Parameters are tuned
+by rolling origin (fit on blocks 1-2 and judge on 3, fit on 1-3 and judge on 4), and the newest block is held
+out for the metrics. Then both models are fitted again on all of them
 with the parameters found, because in a drifting world the newest rows are the ones that matter. The parts
 follow each other directly, whereas a version in production predicts from `label.horizon` later on: held-out
 metrics say what the model can do, shadow says what it does.
@@ -17,15 +18,17 @@ import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard import clock
 from tiltyard.encoding import Encoding
 from tiltyard.errors import CheckFailed
+from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
@@ -41,8 +44,10 @@ SCHEME = 1
 MIN_ROWS = 200
 MIN_OF_CLASS = 5
 """Rows of each class that every part of the split must have."""
-SHARES = (0.6, 0.2, 0.2)
-ROUNDS, PATIENCE = 400, 20
+BLOCKS = 5
+FEWEST_ROUNDS, MOST_ROUNDS = 30, 150
+"""Boosting rounds to choose from. Between two blocks the base rate may have moved so far that a model that has
+learned nothing looks best; the lower bound keeps one such pair from talking the model out of learning."""
 SAMPLE = 2000
 """Training rows kept with the version, for drift."""
 EXPLAINED = 500
@@ -52,6 +57,8 @@ BINS = 10
 OPSET = 15
 PARITY = 1e-5
 """How far ONNX (float32) may be from the model it was converted from, in probability."""
+HALF_LIVES = (7, 14, 28, 0)
+"""Days after which a training row weighs half; 0: all weigh the same."""
 LIGHT_C = (0.003, 0.03, 0.3, 3.0)
 DEFAULTS: dict[str, Any] = {
     "max_depth": 4,
@@ -60,7 +67,9 @@ DEFAULTS: dict[str, Any] = {
     "subsample": 0.8,
     "colsample_bytree": 0.8,
     "reg_lambda": 1.0,
+    "half_life_days": 14,
 }
+TUNED = ("max_depth", "learning_rate", "min_child_weight", "subsample", "colsample_bytree", "reg_lambda")
 """The first trial; the others are the sampler's."""
 
 Matrix = NDArray[np.float32]
@@ -72,12 +81,42 @@ class Untrainable(Exception):
 
 
 @dataclass(frozen=True)
-class Split:
-    """Positions of the rows of each part, oldest first."""
+class Rows:
+    """Encoded rows, their truth, and their prediction time in days since 1970."""
 
-    fit: NDArray[np.intp]
-    tune: NDArray[np.intp]
-    held_out: NDArray[np.intp]
+    matrix: Matrix
+    label: Truth
+    days: NDArray[np.float64]
+
+    def take(self, places: NDArray[np.intp]) -> "Rows":
+        return Rows(self.matrix[places], self.label[places], self.days[places])
+
+    def weights(self, half_life_days: float) -> NDArray[np.float64]:
+        """Half as much for every half-life that a row is older than the newest; 1 in the mean."""
+        if not half_life_days:
+            return np.ones(len(self.days))
+        weights = 0.5 ** ((self.days.max() - self.days) / half_life_days)
+        return weights / weights.mean()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of the rows of each block, oldest first."""
+
+    blocks: tuple[NDArray[np.intp], ...]
+
+    @property
+    def folds(self) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
+        """Rolling origin: (rows to fit on, rows to judge on)."""
+        return tuple((np.concatenate(self.blocks[:end]), self.blocks[end]) for end in (BLOCKS - 3, BLOCKS - 2))
+
+    @property
+    def known(self) -> NDArray[np.intp]:
+        return np.concatenate(self.blocks[:-1])
+
+    @property
+    def held_out(self) -> NDArray[np.intp]:
+        return self.blocks[-1]
 
 
 @dataclass(frozen=True)
@@ -111,14 +150,19 @@ def train(
 
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
-    training_frame = frame.training(rails, spec, as_of, features.published(rails))
+    snapshot = features.published(rails)
+    if not _has_matured(rails, spec, as_of, snapshot):
+        waits = clock.format_duration(spec.label.horizon + spec.label.delay)
+        reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
+        return _untrained(rails, spec, night, reason, frame=None, rows=0)
+    training_frame = frame.training(rails, spec, as_of, snapshot)
     log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)
-    report = leakage.check_frame(rails, spec, training_frame)
+    report = leakage.check_frame(rails, spec, training_frame, as_of)
     if report.critical_failures:
-        names = ", ".join(sorted({failure.check_name for failure in report.critical_failures}))
+        failures = "; ".join(str(failure) for failure in report.critical_failures[:3])
         raise CheckFailed(
-            f"{spec.name}: the training frame of {night} leaks ({names}); no version was trained. "
-            "See the leakage report, and mend the feature view."
+            f"{spec.name}: the training frame of {night} is stopped by its leakage gate ({failures}); "
+            "no version was trained. Mend the feature view and train again."
         )
     return train_on(
         rails, spec, as_of, training_frame, fence=fence, requested_by=requested_by, reasons=reasons, trials=trials
@@ -142,19 +186,18 @@ def train_on(
     night = night_of(as_of)
     asked = trials or spec.estimator.tune.trials
     inputs = inputs_digest(training_frame.digest, spec, rails.settings.seed, asked)
-    base = {"model": spec.name, "night": str(night), "frame": training_frame.digest, "rows": training_frame.rows}
     row, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
     if row is None:
         try:
             candidate = _candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
         except Untrainable as error:
-            summary = {**base, "trained": False, "reused": False, "version": None, "reason": str(error)}
-            log.info("%s: no version, %s", spec.name, error)
-            rails.ledger.record_stage("training", spec.name, night, "done", summary)
-            return summary
+            return _untrained(rails, spec, night, str(error), frame=training_frame.digest, rows=training_frame.rows)
         row, reused = registry.register(rails, spec, candidate, fence)
     summary = {
-        **base,
+        "model": spec.name,
+        "night": str(night),
+        "frame": training_frame.digest,
+        "rows": training_frame.rows,
         "trained": True,
         "version": row["version"],
         "reused": reused,
@@ -164,6 +207,22 @@ def train_on(
         "requested_by": requested_by,
     }
     log.info("%s: version %d %s", spec.name, row["version"], "was there already" if reused else "registered")
+    rails.ledger.record_stage("training", spec.name, night, "done", summary)
+    return summary
+
+
+def _has_matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> bool:
+    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    window = {"start": end - spec.estimator.window, "end": end}
+    table = qualified(spec.label.table)
+    sql = f"select 1 from {{{table}}} where label is not null and prediction_time between $start and $end limit 1"
+    return not rails.lake.query(sql, as_of, window, snapshot=snapshot).empty
+
+
+def _untrained(rails: Rails, spec: Spec, night: date, reason: str, **known: Any) -> dict[str, Any]:
+    log.info("%s: no version, %s", spec.name, reason)
+    summary = {"model": spec.name, "night": str(night), **known, "trained": False, "reused": False, "version": None}
+    summary["reason"] = reason
     rails.ledger.record_stage("training", spec.name, night, "done", summary)
     return summary
 
@@ -178,93 +237,145 @@ def inputs_digest(frame: str, spec: Spec, seed: int, trials: int) -> str:
 
 
 def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> Split:
-    """60 / 20 / 20 % of the rows by time, cut between cohorts (the predictions of one night).
+    """Five blocks of about as many rows by time, cut between cohorts (the predictions of one night).
 
-    Raises Untrainable when there are too few rows, cohorts, or rows of a class in a part.
+    Raises Untrainable when there are too few rows, cohorts, or rows of a class in a block.
     """
     if len(times) < MIN_ROWS:
         raise Untrainable(f"{len(times)} matured rows are too few to train on, it takes {MIN_ROWS}")
-    ages = np.floor((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))  # nights ago
-    cohorts, counts = np.unique(-ages, return_counts=True)
-    if len(cohorts) < 3:
-        raise Untrainable(f"{len(cohorts)} cohorts are too few for a split by time, it takes 3")
+    night = -np.floor((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))
+    cohorts, counts = np.unique(night, return_counts=True)
+    if len(cohorts) < BLOCKS:
+        raise Untrainable(f"{len(cohorts)} cohorts are too few for a split by time, it takes {BLOCKS}")
     before = np.cumsum(counts) / len(times)
-    first = int(np.clip(np.searchsorted(before, SHARES[0]), 0, len(cohorts) - 3))
-    second = int(np.clip(np.searchsorted(before, SHARES[0] + SHARES[1]), first + 1, len(cohorts) - 2))
-    part = np.digitize(-ages, [cohorts[first + 1], cohorts[second + 1]])
-    for place, name in enumerate(("oldest", "middle", "newest")):
-        positives = int(label[part == place].sum())
-        fewest = min(positives, int((part == place).sum()) - positives)
+    cuts: list[int] = []  # each the place of the first cohort of a block but the first
+    for number in range(1, BLOCKS):
+        nearest = int(np.argmin(np.abs(before - number / BLOCKS))) + 1
+        cuts.append(int(np.clip(nearest, (cuts or [0])[-1] + 1, len(cohorts) - BLOCKS + number)))
+    block = np.digitize(night, cohorts[cuts])
+    for number in range(BLOCKS):
+        positives = int(label[block == number].sum())
+        fewest = min(positives, int((block == number).sum()) - positives)
         if fewest < MIN_OF_CLASS:
-            raise Untrainable(f"the {name} cohorts hold {fewest} rows of one class, it takes {MIN_OF_CLASS}")
+            raise Untrainable(
+                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows of one class, it takes {MIN_OF_CLASS}"
+            )
     order = np.argsort(times.to_numpy(), kind="stable")
-    return Split(*(order[part[order] == place] for place in range(3)))
+    return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
 
 
 # -- fitting ----------------------------------------------------------------------------------
 
 
-def fit(
-    matrix: Matrix, label: Truth, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int
-) -> Fitted:
+def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int) -> Fitted:
     """Tune both models, measure them on the held-out rows, fit them again on all rows."""
-    params, history = _tune(matrix, label, parts, trials=trials, seed=seed, threads=threads)
+    fitter = _Fitter(encoding, seed, threads)
+    params, history = _tune(fitter, rows, parts, trials)
+    params["light_C"] = _tune_light(fitter, rows, parts, params)
     log.info("tuned in %d trials: %s", len(history), params)
-    known = np.concatenate([parts.fit, parts.tune])
-    heavy = _heavy(params, seed, threads).fit(matrix[known], label[known])
-    penalty = _tune_light(matrix, label, parts, encoding)
-    light = _light(encoding, penalty).fit(matrix[known], label[known])
-    truth = label[parts.held_out]
-    scores = {
-        "heavy": heavy.predict_proba(matrix[parts.held_out])[:, 1].astype(np.float64),
-        "light": light.predict_proba(matrix[parts.held_out])[:, 1].astype(np.float64),
-    }
+    known, held_out = rows.take(parts.known), rows.take(parts.held_out)
+    heavy, light = fitter.heavy(known, params), fitter.light(known, params)
+    scores = {"heavy": _score(heavy, held_out), "light": _score(light, held_out)}
     metrics = {
-        **intervals(truth, scores["heavy"], seed),
-        "light": intervals(truth, scores["light"], seed),
-        "rows": len(truth),
-        "positive_rate": float(truth.mean()),
+        **intervals(held_out.label, scores["heavy"], seed),
+        "light": intervals(held_out.label, scores["light"], seed),
+        "rows": len(held_out.label),
+        "positive_rate": float(held_out.label.mean()),
         "mean_score": float(scores["heavy"].mean()),
     }
     log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
-    explained = parts.held_out[:: max(1, -(-len(parts.held_out) // EXPLAINED))]
+    explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
     plots = {
-        "calibration.png": _calibration_plot(truth, scores),
-        "shap_summary.png": _shap_plot(heavy, matrix[explained], encoding),
+        "calibration.png": _calibration_plot(held_out.label, scores),
+        "shap_summary.png": _shap_plot(heavy, explained, encoding),
     }
     return Fitted(
-        heavy=_heavy(params, seed, threads).fit(matrix, label),
-        light=_light(encoding, penalty).fit(matrix, label),
-        params={**params, "light_C": penalty},
+        heavy=fitter.heavy(rows, params),
+        light=fitter.light(rows, params),
+        params=params,
         trials=history,
         metrics=metrics,
-        out_of_fold=_out_of_fold(matrix, label, params, seed, threads),
+        out_of_fold=_out_of_fold(fitter, rows, params),
         plots=plots,
     )
 
 
-def _heavy(params: Mapping[str, Any], seed: int, threads: int, **more: Any) -> Any:
-    import xgboost
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits either model with given parameters."""
 
-    return xgboost.XGBClassifier(
-        **params,
-        objective="binary:logistic",
-        eval_metric="rmse",  # of the probability: the root of the Brier score, which the gate decides on
-        tree_method="hist",
-        random_state=seed,
-        n_jobs=threads,
-        **more,
-    )
+    encoding: Encoding
+    seed: int
+    threads: int
+
+    def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
+        """XGBoost. With `judge`, the model knows its error on those rows after every round."""
+        import xgboost
+
+        model = xgboost.XGBClassifier(
+            **{name: params[name] for name in TUNED},
+            n_estimators=params.get("n_estimators", MOST_ROUNDS),
+            objective="binary:logistic",
+            eval_metric="rmse",  # of the probability: the root of the Brier score, which the gate decides on
+            tree_method="hist",
+            random_state=self.seed,
+            n_jobs=self.threads,
+        )
+        return model.fit(
+            rows.matrix,
+            rows.label,
+            sample_weight=rows.weights(params["half_life_days"]),
+            eval_set=[(judge.matrix, judge.label)] if judge else None,
+            verbose=False,
+        )
+
+    def light(self, rows: Rows, params: Mapping[str, Any]) -> Any:
+        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX.
+
+        A number is imputed by its median, and beside it stands whether it was there at all (written as a
+        constant no number reaches and a threshold, because the converter knows no indicator); categories are
+        one-hot.
+        """
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
+
+        columns = self.encoding.columns
+        numbers = [place for place, column in enumerate(columns) if column.kind != "categorical"]
+        categories = [place for place, column in enumerate(columns) if column.kind == "categorical"]
+        steps: list[Any] = []
+        if numbers:
+            imputed = SimpleImputer(strategy="median", keep_empty_features=True)
+            present = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
+            steps.append(("number", make_pipeline(imputed, StandardScaler()), numbers))
+            steps.append(("present", make_pipeline(present, Binarizer(threshold=-1e29)), numbers))
+        if categories:
+            missing = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
+            codes = [[float(code) for code in range(-1, columns[place].codes)] for place in categories]
+            one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=True)
+            steps.append(("category", make_pipeline(missing, one_hot), categories))
+        model = make_pipeline(
+            ColumnTransformer(steps, sparse_threshold=1.0), LogisticRegression(C=params["light_C"], max_iter=300)
+        )
+        weights = rows.weights(params["half_life_days"])
+        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+
+
+def _score(model: Any, rows: Rows) -> NDArray[np.float64]:
+    return model.predict_proba(rows.matrix)[:, 1].astype(np.float64)
 
 
 def _tune(
-    matrix: Matrix, label: Truth, parts: Split, *, trials: int, seed: int, threads: int
+    fitter: _Fitter, rows: Rows, parts: Split, trials: int
 ) -> tuple[dict[str, Any], tuple[dict[str, float], ...]]:
-    """Parameters with the lowest Brier score on the tuning rows: Bayesian search (TPE), early stopping."""
+    """Parameters, rounds among them, with the lowest mean Brier score over the folds: Bayesian search (TPE)."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rounds: dict[int, int] = {}
+    folds = [(rows.take(older), rows.take(newer)) for older, newer in parts.folds]
 
     def objective(trial: optuna.Trial) -> float:
         params = {
@@ -274,18 +385,15 @@ def _tune(
             "subsample": trial.suggest_float("subsample", 0.5, 1.0),
             "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
             "reg_lambda": trial.suggest_float("reg_lambda", 0.1, 30.0, log=True),
+            "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
-        model = _heavy(params, seed, threads, n_estimators=ROUNDS, early_stopping_rounds=PATIENCE)
-        model.fit(
-            matrix[parts.fit],
-            label[parts.fit],
-            eval_set=[(matrix[parts.tune], label[parts.tune])],
-            verbose=False,
-        )
-        rounds[trial.number] = int(model.best_iteration) + 1
-        return float(model.best_score) ** 2
+        models = [fitter.heavy(older, params, judge=newer) for older, newer in folds]
+        errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
+        brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
+        rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
+        return float(brier.min())
 
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8))
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=fitter.seed, n_startup_trials=8))
     study.enqueue_trial(DEFAULTS)
     study.optimize(objective, n_trials=trials)
     history = tuple(
@@ -294,57 +402,29 @@ def _tune(
     return {**study.best_params, "n_estimators": rounds[study.best_trial.number]}, history
 
 
-def _light(encoding: Encoding, penalty: float) -> Any:
-    """Standardised logistic regression over the same matrix, made of parts that convert to ONNX.
-
-    A number is imputed by its median, and beside it stands whether it was there at all (written as a constant
-    no number reaches and a threshold, because ONNX has no missing-value indicator); categories are one-hot.
-    """
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
-
-    numbers = [place for place, column in enumerate(encoding.columns) if column.kind != "categorical"]
-    categories = [place for place, column in enumerate(encoding.columns) if column.kind == "categorical"]
-    steps: list[Any] = []
-    if numbers:
-        imputed = SimpleImputer(strategy="median", keep_empty_features=True)
-        present = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
-        steps.append(("number", make_pipeline(imputed, StandardScaler()), numbers))
-        steps.append(("present", make_pipeline(present, Binarizer(threshold=-1e29)), numbers))
-    if categories:
-        missing = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
-        codes = [[float(code) for code in range(-1, encoding.columns[place].codes)] for place in categories]
-        one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=False)
-        steps.append(("category", make_pipeline(missing, one_hot), categories))
-    return make_pipeline(ColumnTransformer(steps), LogisticRegression(C=penalty, max_iter=300))
-
-
-def _tune_light(matrix: Matrix, label: Truth, parts: Split, encoding: Encoding) -> float:
-    """The penalty with the lowest Brier score on the tuning rows."""
+def _tune_light(fitter: _Fitter, rows: Rows, parts: Split, params: Mapping[str, Any]) -> float:
+    """The penalty with the lowest mean Brier score over the folds."""
+    folds = [(rows.take(older), rows.take(newer)) for older, newer in parts.folds]
 
     def brier(penalty: float) -> float:
-        model = _light(encoding, penalty).fit(matrix[parts.fit], label[parts.fit])
-        return float(np.mean((model.predict_proba(matrix[parts.tune])[:, 1] - label[parts.tune]) ** 2))
+        chosen = {**params, "light_C": penalty}
+        errors = [np.mean((_score(fitter.light(older, chosen), newer) - newer.label) ** 2) for older, newer in folds]
+        return float(np.mean(errors))
 
     return min(LIGHT_C, key=brier)
 
 
-def _out_of_fold(
-    matrix: Matrix, label: Truth, params: Mapping[str, Any], seed: int, threads: int
-) -> NDArray[np.float64]:
+def _out_of_fold(fitter: _Fitter, rows: Rows, params: Mapping[str, Any]) -> NDArray[np.float64]:
     """Each row's score by a model that has not seen it (5 folds).
 
     Scores of a model on its own training rows are too sure of themselves; compared with them, every
     production score would look drifted.
     """
-    fold = np.random.default_rng(seed).permutation(len(matrix)) % 5
-    scores = np.empty(len(matrix), dtype=np.float64)
+    fold = np.random.default_rng(fitter.seed).permutation(len(rows.label)) % 5
+    scores = np.empty(len(fold), dtype=np.float64)
     for number in range(5):
-        model = _heavy(params, seed, threads).fit(matrix[fold != number], label[fold != number])
-        scores[fold == number] = model.predict_proba(matrix[fold == number])[:, 1]
+        model = fitter.heavy(rows.take(np.flatnonzero(fold != number)), params)
+        scores[fold == number] = _score(model, rows.take(np.flatnonzero(fold == number)))
     return scores
 
 
@@ -408,7 +488,9 @@ def _candidate(
     encoding = Encoding.fit(frame, training_frame.features)
     matrix = encoding.transform(frame)
     settings = rails.settings
-    fitted = fit(matrix, label, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads)
+    days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
+    rows = Rows(matrix, label, days)
+    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads)
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
     heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
