@@ -61,9 +61,9 @@ NEAR = 0.9
 """From this share of its threshold on, a column goes to Evidently."""
 KEPT = 30
 """Categories looked at one by one; the reference's rarer ones count as one, unseen ones as another."""
-DRAWS = 200
-CHANCE = 0.99
-"""The noise floor is this quantile of what `DRAWS` pairs of samples of one distribution show."""
+DRAWS = 100
+DEVIATIONS = 4.0
+"""The noise floor is the mean and so many deviations of what `DRAWS` pairs of samples of one distribution show."""
 STATISTIC = {"numeric": "wasserstein", "categorical": "jensenshannon"}
 REPORT_DAY = 0
 """Monday: the day on which the page is drawn whatever was found."""
@@ -158,15 +158,12 @@ def _look(rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int)
     if rows.empty:
         broken = (*broken, f"there is nothing to predict on between {start:%Y-%m-%d} and {as_of:%Y-%m-%d}")
     reference = registry.load(rails, spec.name, version).reference_frame()
-    kinds = {feature.name: feature.kind for feature in frame.features(rails, spec, snapshot)}
-    current = rows.reindex(columns=list(kinds))
     compared = compare(
-        kinds,
+        {feature.name: feature.kind for feature in frame.features(rails, spec, snapshot)},
         reference,
-        _sampled(current, as_of),
+        _sampled(rows, as_of),
         reference_scores=reference["score"],
         current_scores=_sampled(_scores(rails, spec, as_of, version, start), as_of),
-        gone=set(kinds) - set(rows.columns),
     )
     signals = judged(compared)
     if roles.champion is not None:
@@ -256,18 +253,18 @@ def compare(
     *,
     reference_scores: pd.Series,
     current_scores: pd.Series,
-    gone: set[str] | frozenset[str] = frozenset(),
 ) -> Compared:
-    """The pre-screen. `kinds`: feature → numeric, boolean or categorical; `gone`: those the lake no longer has."""
+    """The pre-screen. `kinds`: today's features → numeric, boolean or categorical."""
     compared = Compared()
     for column, declared in kinds.items():
         kind = "numeric" if declared == "numeric" else "categorical"
-        if column not in reference.columns:
-            compared.skip(column, kind, "not in the training reference")
-        elif column in gone:
-            compared.skip(column, kind, "not in the feature views any more")
-        else:
+        if column in reference.columns:
             compared.add(column, kind, reference[column], current[column])
+        else:
+            compared.skip(column, kind, "not in the training reference")
+    for column in reference.columns.difference([*kinds, "label", "score"]):
+        kind = "numeric" if pd.api.types.is_float_dtype(reference[column]) else "categorical"
+        compared.skip(column, kind, "not in the feature views any more")
     compared.add(PREDICTION, "numeric", reference_scores, current_scores)
     return compared
 
@@ -334,7 +331,7 @@ def noise_floor(kind: str, reference: pd.Series, size: int, seed: int) -> float:
         drawn = gaps @ np.diff(places) / max(float(np.std(values)), 0.001)
     else:
         drawn = _jensen_shannon(first, second)
-    return float(np.quantile(drawn, CHANCE))
+    return float(drawn.mean() + DEVIATIONS * drawn.std())
 
 
 def _jensen_shannon(first: Any, second: Any) -> Any:
@@ -398,7 +395,8 @@ def evidently_drifted(compared: Compared, columns: Sequence[str]) -> frozenset[s
     from evidently.metrics import DriftedColumnsCount
 
     metrics = [DriftedColumnsCount(columns=[column], **_methods(compared, [column])) for column in columns]
-    results = Report(metrics, include_tests=False).run(*_datasets(compared, columns)).dict()["metrics"]
+    with np.errstate(invalid="ignore"):  # densities of a constant column
+        results = Report(metrics, include_tests=False).run(*_datasets(compared, columns)).dict()["metrics"]
     return frozenset(column for column, result in zip(columns, results, strict=True) if result["value"]["count"] > 0)
 
 
@@ -409,7 +407,7 @@ def _page(compared: Compared, title: str, share: float) -> str:
     the count and the table are asked for here, which halves the time.
     """
     from evidently import Report
-    from evidently.core.metric_types import MetricOrContainer
+    from evidently.core.container import MetricOrContainer
     from evidently.core.report import Context
     from evidently.presets import DataDriftPreset
 
@@ -418,7 +416,8 @@ def _page(compared: Compared, title: str, share: float) -> str:
             return super().generate_metrics(context)[:1]
 
     preset = DriftTable(drift_share=share, **_methods(compared, compared.tested))
-    snapshot = Report([preset], include_tests=False).run(*_datasets(compared, compared.tested))
+    with np.errstate(invalid="ignore"):
+        snapshot = Report([preset], include_tests=False).run(*_datasets(compared, compared.tested))
     return snapshot.get_html_str(as_iframe=False).replace("<head>", f"<head><title>{title}</title>", 1)
 
 
@@ -448,8 +447,8 @@ def _datasets(compared: Compared, columns: Sequence[str]) -> tuple["Dataset", "D
 
 def _performance(rails: Rails, spec: Spec, as_of: datetime, version: int) -> tuple[Signal, ...]:
     """Realized Brier score of the newest matured cohorts, against training and against the safe default."""
-    since = (truth.cutoff(spec, as_of) - spec.drift.window).date() + timedelta(days=1)
-    rows = truth.matured(rails, spec, as_of, versions=[version], since=since)
+    since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    rows = truth.matured(rails, spec, as_of, versions=[version], since=since).dropna(subset=["score"])
     record = rails.ledger.version(spec.name, version)
     assert record is not None  # a champion has a row
     return decay(

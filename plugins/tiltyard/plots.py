@@ -1,0 +1,101 @@
+"""Pictures for people, drawn with matplotlib off screen. The frames they take are documented per function."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+
+LINES = {"promoted": "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
+"""Line → colour, in drawing order, of Okabe and Ito's palette (2008), told apart by the colour-blind."""
+MARKERS = {"promoted": "o", "never retrained": "s", "safe default": "^"}
+GRID = "#E3E3E3"
+INK = "#222222"
+
+
+def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (), title: str = "") -> Path:
+    """Realized Brier score of each line by cohort week, with intervals, and a mark at each promotion.
+
+    `rows`: night (the week, by any of its days), line (one of LINES), brier, low, high, n (labelled predictions);
+    low and high may be missing. A week without rows is a gap in the line. `path` ends in .png or .svg; it
+    appears whole. Returns `path`. Raises ValueError for a line that is not one of LINES.
+    """
+    unknown = sorted(set(rows["line"]) - set(LINES))
+    if unknown:
+        raise ValueError(f"{unknown} are not lines; there are {list(LINES)}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    weeks = rows.assign(night=pd.to_datetime(rows["night"])).sort_values("night")
+    for line, colour in LINES.items():
+        _line(axes, weeks[weeks["line"] == line].set_index("night"), line, colour)
+    _promotions(axes, [pd.Timestamp(night) for night in promotions])
+
+    counted = weeks.groupby("night")["n"].max()
+    counts.bar(counted.index, counted.to_numpy(), width=4.5, color="#B9C4CC", linewidth=0)
+    counts.set_ylabel("labelled\nper week", color=INK)
+    counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    counts.set_xlabel("cohort week (when the prediction was made)", color=INK)
+    axes.set_ylabel("realized Brier score (lower is better)", color=INK)
+    axes.set_title(title or "The promoted line beside never retraining, on the same rows", loc="left", color=INK)
+    axes.set_ylim(bottom=0)
+    if weeks.empty:
+        axes.text(0.5, 0.5, "no cohort has matured yet", transform=axes.transAxes, ha="center", color=INK)
+        axes.set_xticks([])
+    else:
+        counts.margins(x=0.06)
+        locator = AutoDateLocator(minticks=4, maxticks=9)
+        counts.xaxis.set_major_locator(locator)
+        counts.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, frameon=False, labelcolor=INK)
+    for panel in (axes, counts):
+        panel.grid(axis="y", color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    # no date in the file: the same rows give the same bytes
+    figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    partial.replace(path)
+    return path
+
+
+def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: ignore[no-untyped-def]
+    """One line with its band; a missing week breaks it."""
+    if points.empty:
+        return
+    points = points.reindex(pd.date_range(points.index.min(), points.index.max(), freq="7D").union(points.index))
+    style = {"linestyle": (0, (4, 2))} if line == "safe default" else {}
+    axes.plot(
+        points.index,
+        points["brier"],
+        label=line,
+        color=colour,
+        marker=MARKERS[line],
+        markersize=5,
+        linewidth=1.8,
+        **style,
+    )
+    banded = points.dropna(subset=["brier"])
+    if line != "safe default" and banded[["low", "high"]].notna().any(axis=None):
+        axes.fill_between(
+            points.index,
+            points["low"].astype(float),
+            points["high"].astype(float),
+            color=colour,
+            alpha=0.16,
+            linewidth=0,
+        )
+
+
+def _promotions(axes, nights: Sequence[pd.Timestamp]) -> None:  # type: ignore[no-untyped-def]
+    for position, night in enumerate(sorted(nights)):
+        label = "promotion" if position == 0 else None
+        axes.axvline(night, color="#009E73", linewidth=1.4, linestyle=(0, (1, 1.5)), label=label)
