@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 DATA ?= incident
 PYTEST_ARGS ?=
 PY := .venv/bin/python
-CODE := plugins dags tests benchmarks
+CODE := plugins dags tests benchmarks tools
 
 .PHONY: help setup up down test lint format bench lock clean
 
