@@ -1,0 +1,279 @@
+"""Ingest: exactly once through kills and races, whole files to quarantine, contracts that hold."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from tiltyard import clock, datasets, ingest
+from tiltyard import rails as rails_module
+from tiltyard.errors import BadInput, Fenced
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT, Settings
+
+CONTRACT = """
+sources:
+  - name: shop
+    tables:
+      - name: sale
+        config: {meta: {tiltyard: {event_time: {column: sold_at}, available_at: {column: sold_at}, null_values: ["?"]}}}
+        columns:
+          - {name: item, data_type: varchar}
+          - {name: pieces, data_type: bigint}
+          - {name: sold_at, data_type: timestamptz}
+      - name: visit
+        config: {meta: {tiltyard: {event_time: {column: day, zone: Europe/Vienna}, available_at: ingested_at}}}
+        columns: [{name: day, data_type: varchar}]
+"""
+GOOD = "item,pieces,sold_at\ntea,3,2025-01-01T08:00:00Z\n?,1,2025-01-01 09:30:00+01\n"
+NIGHT = clock.parse_as_of("2025-01-02")
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
+    home = tmp_path_factory.mktemp("shop [1]")  # a bracket in a path is no pattern
+    folder = home / "dbt" / "models" / "staging" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "_shop__sources.yml").write_text(CONTRACT)
+    prefix = f"t{uuid.uuid4().hex[:8]}_"
+    settings = Settings(home=home, dbt=home / "dbt", database_url=postgres_url, database_prefix=prefix)
+    with rails_module.opened(settings) as rails:
+        yield rails
+
+
+@pytest.fixture
+def shop(opened: Rails) -> Rails:
+    """An empty shop: opening a lake takes longer than emptying one."""
+    for folder in (opened.settings.landing, opened.settings.quarantine):
+        shutil.rmtree(folder, ignore_errors=True)
+    for table in ("raw.sale", "raw.visit", ingest.LANDED):
+        if opened.lake.has(table):
+            opened.lake.connection.execute(f"delete from lake.{table}")
+    return opened
+
+
+def deliver(rails: Rails, name: str, content: str | bytes, table: str = "sale") -> Path:
+    path = rails.settings.landing / "shop" / table / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def parquet(rails: Rails, name: str, select: str) -> Path:
+    path = deliver(rails, name, b"")
+    duckdb.execute(f"copy ({select}) to '{path}' (format parquet)")
+    return path
+
+
+def rows(rails: Rails, columns: str = "item, pieces", table: str = "sale") -> list[tuple[Any, ...]]:
+    return rails.lake.connection.execute(f"select {columns} from lake.raw.{table} order by all").fetchall()
+
+
+def test_csv_gzip_and_parquet_of_one_table_land_alike(shop):
+    deliver(shop, "2025-01-01.csv", "\ufeff" + GOOD.replace("\n", "\r\n"))
+    other_order = 'sold_at,item,pieces\n2025-01-01T10:00:00Z,"milk, fresh",\n'
+    deliver(shop, "2025-01-01-b.csv.gz", gzip.compress(other_order.encode()))
+    select = "select 'salt' as item, 7::integer as pieces, timestamptz '2025-01-01 11:00:00+00' as sold_at"
+    parquet(shop, "2025-01-01-c.parquet", select)
+    result = ingest.run(shop, "shop", NIGHT)
+    assert (result["files"], result["rows"], result["quarantined"]) == (3, 4, [])
+    assert rows(shop) == [("milk, fresh", None), ("salt", 7), ("tea", 3), (None, 1)]
+    times = rows(shop, "hour(event_time), hour(available_at), source_file, row_number, landed_night")
+    assert times == [
+        (8, 8, "2025-01-01.csv", 1, date(2025, 1, 2)),
+        (8, 8, "2025-01-01.csv", 2, date(2025, 1, 2)),
+        (10, 10, "2025-01-01-b.csv.gz", 1, date(2025, 1, 2)),
+        (11, 11, "2025-01-01-c.parquet", 1, date(2025, 1, 2)),
+    ]
+
+
+def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(shop):
+    deliver(shop, "2025-01-01.csv", "day\n2025-01-01 12:00\n2025-01-01T12:00:00Z\n", table="visit")
+    before = clock.now()
+    ingest.run(shop, "shop", NIGHT)
+    found = rows(shop, "hour(event_time), available_at = ingested_at, available_at", "visit")
+    assert [row[:2] for row in found] == [(11, True), (12, True)]  # noon in Vienna is eleven
+    assert all(before <= row[2] <= clock.now() for row in found)
+
+
+BROKEN = {
+    "empty": (b"", "0 bytes"),
+    "column missing": ("item,sold_at\ntea,2025-01-01T08:00Z\n", "column 'pieces' is missing"),
+    "column extra": ("item,pieces,sold_at,colour\ntea,1,2025-01-01T08:00Z,red\n", "'colour' is not in the contract"),
+    "column renamed": ("item,count,sold_at\ntea,1,2025-01-01T08:00Z\n", "renamed?"),
+    "column twice": ("item,item,pieces,sold_at\ntea,tea,1,2025-01-01T08:00Z\n", "'item' is there twice"),
+    "semicolons": (GOOD.replace(",", ";"), "semicolons"),
+    "last line cut off": (GOOD[:-9], "last line is cut off"),
+    "a line with a field too many": (GOOD + "tea,1,2025-01-01T08:00:00Z,x\n", "rows cannot be read"),
+    "a line with a field too few": (GOOD + "tea,1\n", "rows cannot be read"),
+    "text for a number": (GOOD.replace("tea,3", "tea,three"), "three"),
+    "not UTF-8": (GOOD.replace("tea", "th\xe9").encode("latin-1"), "rows cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_goes_to_quarantine_whole_and_the_others_land(shop, case):
+    content, reason = BROKEN[case]
+    deliver(shop, "2025-01-01-a.csv", content)
+    deliver(shop, "2025-01-01-b.csv", GOOD)
+    result = ingest.run(shop, "shop", NIGHT)
+    [refused] = result["quarantined"]
+    assert refused["file"] == "sale/2025-01-01-a.csv"
+    assert reason in refused["reason"]
+    assert "\n" not in refused["reason"]
+    assert rows(shop) == [("tea", 3), (None, 1)]
+    assert not (shop.settings.landing / "shop" / "sale" / "2025-01-01-a.csv").exists()
+    kept = shop.settings.quarantine / "shop" / "sale" / "2025-01-01-a.csv"
+    assert kept.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert json.loads(kept.with_name(kept.name + ".reason.json").read_text())["reason"] == refused["reason"]
+    assert ingest.run(shop, "shop", NIGHT)["quarantined"] == []
+
+
+def test_packed_files_that_are_cut_off_or_wrong_go_to_quarantine(shop):
+    deliver(shop, "2025-01-01-a.csv.gz", gzip.compress(GOOD.encode() * 50)[:-20])
+    deliver(shop, "2025-01-01-b.csv.gz", GOOD)
+    whole = parquet(shop, "2025-01-01-c.parquet", "select 'a' as item, 1 as pieces, now() as sold_at").read_bytes()
+    deliver(shop, "2025-01-01-c.parquet", whole[:-30])
+    parquet(shop, "2025-01-01-d.parquet", "select 'a' as item, 'one' as pieces, now() as sold_at")
+    deliver(shop, "2025-01-01-e.parquet", whole[:4] + bytes(len(whole) // 3) + whole[4 + len(whole) // 3 :])
+    deliver(shop, "monday.csv", GOOD)
+    deliver(shop, "2025-13-01.csv", GOOD)
+    deliver(shop, "2025-01-01.csv", GOOD, table="refund")
+    result = ingest.run(shop, "shop", NIGHT)
+    reasons = {refused["file"]: refused["reason"] for refused in result["quarantined"]}
+    assert "cut off" in reasons["sale/2025-01-01-a.csv.gz"]
+    assert "cannot be unpacked" in reasons["sale/2025-01-01-b.csv.gz"]
+    assert "cut off" in reasons["sale/2025-01-01-c.parquet"]
+    assert "'pieces' is VARCHAR instead of BIGINT" in reasons["sale/2025-01-01-d.parquet"]
+    assert "sale/2025-01-01-e.parquet" in reasons
+    assert "name is not like" in reasons["sale/monday.csv"]
+    assert "name is not like" in reasons["sale/2025-13-01.csv"]
+    assert "no table 'refund'" in reasons["refund/2025-01-01.csv"]
+    assert rows(shop) == []
+
+
+def test_what_is_still_being_written_is_left_alone(shop):
+    paths = [deliver(shop, name, GOOD[:-4]) for name in (".2025-01-01.csv", "2025-01-01.csv.part", "2025-01-01.csv.tmp")]
+    result = ingest.run(shop, "shop", NIGHT)
+    assert (result["files"], result["quarantined"]) == (0, [])
+    assert all(path.exists() for path in paths)
+
+
+def test_a_second_bad_file_of_the_same_name_does_not_hide_the_first(shop):
+    for content in ("a\n1\n", "b\n1\n"):
+        deliver(shop, "2025-01-01.csv", content)
+        ingest.run(shop, "shop", NIGHT)
+    kept = sorted((shop.settings.quarantine / "shop" / "sale").glob("*.csv"))
+    assert sorted(path.read_text() for path in kept) == ["a\n1\n", "b\n1\n"]
+
+
+def test_a_mended_file_lands_under_the_name_that_was_refused(shop):
+    deliver(shop, "2025-01-01.csv", GOOD[:-9])
+    ingest.run(shop, "shop", NIGHT)
+    deliver(shop, "2025-01-01.csv", GOOD)
+    assert ingest.run(shop, "shop", NIGHT)["files"] == 1
+
+
+def test_a_file_that_was_only_touched_is_not_new(shop):
+    path = deliver(shop, "2025-01-01.csv", GOOD)
+    ingest.run(shop, "shop", NIGHT)
+    os.utime(path, (0, 0))
+    result = ingest.run(shop, "shop", NIGHT)
+    assert (result["files"], result["repeated"], result["quarantined"]) == (0, 0, [])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tiltyard import clock, ingest, rails
+from tiltyard.settings import Settings
+ingest._record = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+home, url, prefix = sys.argv[1:]
+settings = Settings(home=Path(home), dbt=Path(home) / "dbt", database_url=url, database_prefix=prefix)
+with rails.opened(settings) as opened:
+    ingest.run(opened, "shop", clock.parse_as_of("2025-01-02"))
+"""
+
+
+def test_killed_between_rows_and_record_then_run_again(shop):
+    deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + "tea,1,2025-01-01T08:00:00Z\n" * 5_000)
+    deliver(shop, "2025-01-01.csv", "day\n2025-01-01\n", table="visit")
+    settings = shop.settings
+    assert settings.database_url
+    command = [sys.executable, "-c", KILLED, str(settings.home), settings.database_url, settings.database_prefix]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (rows(shop), rows(shop, "day", "visit")) == ([], [])
+    assert ingest.run(shop, "shop", NIGHT)["rows"] == 5_001
+    assert rows(shop, "count(*), sum(pieces)") == [(5_000, 5_000)]
+
+
+def test_of_two_runs_at_once_one_lands_and_the_other_is_fenced(shop, monkeypatch):
+    deliver(shop, "2025-01-01.csv", GOOD)
+    stage = ingest._stage
+
+    def overtaken(*args):
+        monkeypatch.setattr(ingest, "_stage", stage)
+        staged = stage(*args)
+        with rails_module.opened(shop.settings) as other:
+            assert ingest.run(other, "shop", NIGHT)["rows"] == 2
+        return staged
+
+    monkeypatch.setattr(ingest, "_stage", overtaken)
+    with pytest.raises(Fenced):
+        ingest.run(shop, "shop", NIGHT)
+    assert len(rows(shop)) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("data_type: bigint", "data_type: number"),
+        ("column: sold_at", "column: sold_when"),
+        ("null_values", "nul_values"),
+        ("name: pieces", "name: 'pieces; drop'"),
+        ("name: pieces", "name: available_at"),
+        ("Europe/Vienna", "Europe/Wien"),
+        ("meta: {tiltyard", "meta: {tilted"),
+        ("- name: shop", "- name: shed"),
+    ],
+)
+def test_a_contract_that_does_not_hold_is_one_sentence_that_names_the_file(tmp_path, settings, wrong, message):
+    folder = tmp_path / "models" / "staging" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "_shop__sources.yml").write_text(CONTRACT.replace(wrong, message, 1))
+    with pytest.raises(BadInput, match=r"_shop__sources\.yml: .*\.$"):
+        ingest.contract(settings.model_copy(update={"dbt": tmp_path}), "shop")
+
+
+def test_the_sources_of_this_checkout_have_contracts(settings):
+    assert ingest.sources(settings) == ("incident", "subscription")
+    incident = ingest.contract(settings, "incident").table("incident_update")
+    assert incident is not None
+    assert len(incident.columns) == 36
+    assert ingest.tables(settings, "subscription") == ("raw.customer", "raw.login", "raw.payment", "raw.cancellation")
+    with pytest.raises(BadInput, match="incident, subscription"):
+        ingest.contract(settings, "../incident")
+
+
+def test_the_whole_incident_log_lands_once(rails, data_mirror):
+    settings = rails.settings.model_copy(update={"data_mirror": data_mirror})
+    datasets.fetch(settings, "incident")
+    first = ingest.run(rails, "incident", clock.parse_as_of("2016-05-01"))
+    rest = ingest.run(rails, "incident", clock.parse_as_of("2017-03-01"))
+    assert (first["files"] + rest["files"], first["rows"] + rest["rows"]) == (350, 141_712)
+    assert first["null_available_at"] + rest["null_available_at"] == 0
+    assert ingest.run(rails, "incident", clock.parse_as_of("2017-03-01"))["files"] == 0
+    total = rails.lake.query("select count(*), count(distinct number) from {raw.incident_update}", clock.now())
+    assert total.iloc[0].tolist() == [141_712, 24_918]
