@@ -6,12 +6,17 @@ late and out-of-order arrivals are right by construction: an entity's rows are a
 inputs, and an incremental build equals a full refresh. -#}
 
 {% macro built_at() -%}
-    cast('{{ run_started_at }}' as {{ dbt.type_timestamp() if target.type != 'duckdb' else 'timestamptz' }})
+    cast('{{ run_started_at }}' as timestamptz)
 {%- endmacro %}
 
 {#- The newest build among this model's rows: inputs written later are new to it. -#}
 {% macro last_built() -%}
     (select coalesce(max(built_at), cast('1970-01-01 00:00:00+00' as timestamptz)) from {{ this }})
+{%- endmacro %}
+
+{#- The newest load among this staging model's rows: raw rows loaded later are new to it. -#}
+{% macro last_ingested() -%}
+    (select coalesce(max(ingested_at), cast('1970-01-01 00:00:00+00' as timestamptz)) from {{ this }})
 {%- endmacro %}
 
 {#- The instant up to which everything of a source has landed: what had not happened by then is known not to have. -#}

@@ -6,12 +6,15 @@ there is one definition of it. Reads are by `as_of` (what was known) and by `sna
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
+import duckdb
 import jinja2
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tiltyard import clock, transform
 from tiltyard.errors import BadInput
-from tiltyard.lake import literal
+from tiltyard.lake import Lake, identifier, literal, qualified
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
 
@@ -73,6 +76,7 @@ class TrainingFrame:
 
 def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:
     """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     found: list[Feature] = []
     for view in spec.prediction.features:
         for name, kind in _columns(rails, view, snapshot).items():
@@ -90,9 +94,10 @@ def build(
 ) -> pd.DataFrame:
     """One row per spine row with `start` <= prediction_time < `end`, sorted by prediction_time and key.
 
-    Columns: key, prediction_time, the features, and per view `<view>__event_time` and `<view>__available_at` of
+    Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view `<view>__event_time` and `<view>__available_at` of
     the row that was used (NULL where none could be). Columns the spine needs for its joins are left out.
     """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     return rails.lake.connection.execute(_sql(rails, spec, start, end, as_of, snapshot)).df()
 
 
@@ -104,14 +109,8 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
     start, end = matured - spec.estimator.window, matured + _INSTANT
-    columns = ", ".join(
-        f'"{name}"'
-        for feature_list in (features(rails, spec, snapshot),)
-        for name in (
-            *(feature.name for feature in feature_list),
-            *(f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")),
-        )
-    )
+    inputs = features(rails, spec, snapshot)
+    columns = ", ".join(f'frame."{name}"' for name in _chosen(spec, inputs))
     label = rails.lake.relation(spec.label.table, as_of, snapshot)
     sql = f"""
         with frame as ({_sql(rails, spec, start, end, as_of, snapshot)}),
@@ -145,7 +144,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
         snapshot=snapshot,
         start=start,
         end=end,
-        features=features(rails, spec, snapshot),
+        features=inputs,
     )
 
 
@@ -157,6 +156,7 @@ def explain(
     The times are those of the row the value came from, None where there was none. Raises BadInput when the spine
     has no such row.
     """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, prediction_time, snapshot)
     rows = rows[rows[spec.key] == entity_id]
     if rows.empty:
@@ -183,9 +183,7 @@ def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -
     return str(macro(**arguments))
 
 
-def _sql(
-    rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int | None
-) -> str:
+def _sql(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
     lake = rails.lake
     keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
     spine = _columns(rails, spec.prediction.spine, snapshot)
@@ -213,24 +211,39 @@ def _sql(
             prefix=view,
             max_age_s=None if age is None else int(age.total_seconds()),
         )
-        parts.append(f"joined_{number + 1} as ({joined})")
-    chosen = [spec.key, "prediction_time", *(feature.name for feature in inputs)]
-    chosen += [f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")]
-    listed = ", ".join(f'"{name}"' for name in chosen)
+        parts.append(f"joined_{number + 1} as materialized ({joined})")
+    numbers = {feature.name for feature in inputs if feature.kind == "numeric"}
+    listed = ", ".join(
+        f'cast("{name}" as double) as "{name}"' if name in numbers else f'"{name}"'
+        for name in (spec.key, "prediction_time", *_chosen(spec, inputs))
+    )
     last = f"joined_{len(spec.prediction.features)}"
     return f'with {", ".join(parts)} select {listed} from {last} order by prediction_time, "{spec.key}"'
 
 
-def _columns(rails: Rails, table: str, snapshot: int | None) -> dict[str, str]:
-    if snapshot is None:
-        return rails.lake.columns(table)
-    rails.lake.columns(table)
-    from tiltyard.lake import identifier, qualified
+def _chosen(spec: Spec, inputs: Sequence[Feature]) -> list[str]:
+    """The columns of a frame after key and prediction time: the features, then the two times of every view."""
+    times = [f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")]
+    return [*(feature.name for feature in inputs), *times]
 
-    rows = rails.lake.connection.execute(
-        f"describe select * from {identifier(qualified(table))} at (version => {int(snapshot)})"
-    ).fetchall()
-    return {name: kind for name, kind, *_ in rows}
+
+def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
+    """Column name → DuckDB type of a table as the lake held it at `snapshot`, which never changes."""
+    known = _described.setdefault(rails.lake, {})
+    if (table, snapshot) not in known:
+        at = f"{identifier(qualified(table))} at (version => {int(snapshot)})"
+        try:
+            rows = rails.lake.connection.execute(f"describe select * from {at}").fetchall()
+        except duckdb.CatalogException:
+            raise BadInput(
+                f"The lake has no table '{qualified(table)}' at snapshot {snapshot}; run tiltyard features first, "
+                "or mend the name."
+            ) from None
+        known[table, snapshot] = {name: kind for name, kind, *_ in rows}
+    return known[table, snapshot]
+
+
+_described: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
 
 
 def _kind(view: str, name: str, kind: str) -> Kind:

@@ -74,7 +74,7 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, 
     work = settings.home / "dbt"
     work.mkdir(parents=True, exist_ok=True)
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
-    flags += ["--target-path", str(work / "target"), "--log-level", "none", "--no-use-colors"]
+    flags += ["--target-path", str(work / "target"), "--log-level", "none", "--no-write-json"]
     with _environment(_profile(settings)):
         try:
             outcome = dbtRunner().invoke([command, *flags, *arguments])

@@ -86,7 +86,7 @@ per_instant as (
         caller_id,
         matured_at,
         count(*) as matured,
-        count_if(label) as breached
+        count(*) filter (where label) as breached
     from affected
     group by caller_id, matured_at
 

@@ -86,7 +86,7 @@ per_instant as (
         group_id,
         matured_at,
         count(*) as matured,
-        count_if(label) as breached
+        count(*) filter (where label) as breached
     from affected
     group by group_id, matured_at
 

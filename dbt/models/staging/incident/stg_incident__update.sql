@@ -17,7 +17,7 @@ affected as (
         source.number in (
             select fresh.number
             from source as fresh
-            where fresh.ingested_at > (select max(this.ingested_at) from {{ this }} as this)
+            where fresh.ingested_at > {{ last_ingested() }}
         )
     {%- endif %}
 
