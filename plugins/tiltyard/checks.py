@@ -4,7 +4,7 @@
 |-------------|---------------------------------------------------------------|--------|
 | freshness   | each raw table of a source: age, volume, undated rows         | -      |
 | features    | the night's rows of each feature view                         | any    |
-| leakage     | staging, spine, feature views, label, and the night's frame   | any    |
+| leakage     | staging, spine, feature views and label, all that is known    | any    |
 | predictions | the night's rows of ops.prediction, beside their spine        | one    |
 
 A critical failure stops the batch (the caller raises CheckFailed), a warning alerts. dbt tests say what the SQL
@@ -15,11 +15,11 @@ of the same weekday in the last weeks.
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 
-from tiltyard import frame as frames
 from tiltyard import ingest, leakage, suites
 from tiltyard.errors import BadInput
-from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.lake import identifier, literal, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
@@ -94,8 +94,10 @@ def _freshness(
     suite = suites.load(_file(rails, "freshness.yaml"))
     results: list[CheckResult] = []
     for table in (table for source in sources for table in ingest.tables(rails.settings, source)):
-        rails.lake.columns(table)
-        batch = Batch(table, _freshness_sql(rails, table, as_of, snapshot), _FRESHNESS, {"as_of": as_of.isoformat()})
+        with suites.one_view(rails):
+            rails.lake.columns(table)
+            sql = _freshness_sql(rails, table, as_of, snapshot)
+        batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
         pages[table] = suites.judge(rails, suite, batch, complete=True)
         results += pages[table].results
     return tuple(results)
@@ -104,17 +106,16 @@ def _freshness(
 def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
     at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     night, moment = f"date {text(night_of(as_of).isoformat())}", literal(as_of)
+    rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
     return f"""
-        select {text(table)} as table_name, known.*, usual.usual_rows,
-            known.rows_night / usual.usual_rows as volume_ratio,
+        select {text(table)} as table_name, known.*, {rows} as rows_night,
+            {"null" if usual is None else usual}::double as usual_rows, rows_night / usual_rows as volume_ratio,
             date_diff('minute', known.newest, {moment}) / 60.0 as age_hours,
             landed.*, landed.undated_rows / greatest(landed.rows_landed, 1) as undated_share
         from (
-            select count(*) as rows_total, max(available_at) as newest,
-                count(*) filter (available_at > {literal(as_of - timedelta(days=1))}) as rows_night
+            select count(*) as rows_total, max(available_at) as newest
             from {rails.lake.relation(table, as_of, snapshot)}
         ) as known
-        cross join ({_usual_sql(rails, table, as_of, timedelta(days=1), snapshot)}) as usual
         cross join (
             select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
                 count(*) filter (available_at > ingested_at) as dated_after_ingest
@@ -123,26 +124,24 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
     """
 
 
-def _usual_sql(rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None) -> str:
-    """SQL of one row, `usual_rows`: the median of the same weekday's batches, NULL while history is short.
+def _usual(
+    rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None
+) -> tuple[int, float | None]:
+    """Rows of the night, and the median of the same weekday's batches; None while history is short.
 
     A weekday counts from the table's first row on; one on which nothing came counts as zero.
     """
     step = max(timedelta(days=7), every)
-    ends = ", ".join(f"({literal(as_of - step * week)})" for week in range(1, WEEKS + 1))
-    hours = every / timedelta(hours=1)
-    return f"""
-        select case when count(*) >= {ENOUGH_WEEKS} then median(rows) end as usual_rows
-        from (
-            select ends.night_end, count(past.available_at) as rows
-            from (values {ends}) as ends (night_end)
-            left join {rails.lake.relation(table, as_of, snapshot)} as past
-                on past.available_at > ends.night_end - interval '{hours:g} hours' and past.available_at <= ends.night_end
-            where ends.night_end - interval '{hours:g} hours'
-                >= (select min(available_at) from {rails.lake.relation(table, as_of, snapshot)})
-            group by ends.night_end
-        )
-    """
+    ends = [as_of - step * week for week in range(WEEKS + 1)]
+    counts = ", ".join(
+        f"count(*) filter (available_at > {literal(end - every)} and available_at <= {literal(end)})" for end in ends
+    )
+    relation = rails.lake.relation(table, as_of, snapshot)
+    row = rails.lake.connection.execute(f"select min(available_at), {counts} from {relation}").fetchone()
+    assert row is not None
+    first, now, *past = row
+    past = [rows for rows, end in zip(past, ends[1:], strict=True) if first is not None and end - every >= first]
+    return now, float(median(past)) if len(past) >= ENOUGH_WEEKS else None
 
 
 # -- features ---------------------------------------------------------------------------------
@@ -156,13 +155,13 @@ def _features(
     for spec in specs:
         for view in spec.prediction.features:
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
-    results: list[CheckResult] = []
-    for view in sorted(every):
+    with suites.one_view(rails):
+        batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in sorted(every)}
+    for view, batch in batches.items():
         own = _file(rails, "features", f"{view}.yaml")
         suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
-        pages[view] = suites.judge(rails, suite, _view_batch(rails, view, as_of, every[view], snapshot))
-        results += pages[view].results
-    return tuple(results)
+        pages[view] = suites.judge(rails, suite, batch)
+    return tuple(result for view in batches for result in pages[view].results)
 
 
 def _with_volume(suite: Suite) -> Suite:
@@ -181,18 +180,16 @@ def _with_volume(suite: Suite) -> Suite:
 
 def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None) -> Batch:
     """The rows that became available in (as_of - every, as_of], and what is usual."""
+    columns = tuple(rails.lake.columns(view))
     since = literal(as_of - every)
     sql = f"select * from {rails.lake.relation(view, as_of, snapshot)} where available_at > {since}"
-    usual = _usual_sql(rails, qualified(view), as_of, every, snapshot)
-    row = rails.lake.connection.execute(f"select (select count(*) from ({sql})), usual_rows from ({usual})").fetchone()
-    assert row is not None
-    rows, median = row
+    rows, usual = _usual(rails, view, as_of, every, snapshot)
     parameters = {
         "as_of": as_of.isoformat(),
-        "usual_rows": 0 if median is None else float(median),
-        "usual_rows_or_any": ANY if median is None else float(median),
+        "usual_rows": usual or 0,
+        "usual_rows_or_any": ANY if usual is None else usual,
     }
-    return Batch(view, sql, tuple(rails.lake.columns(view)), parameters, empty=rows == 0)
+    return Batch(view, sql, columns, parameters, empty=rows == 0)
 
 
 # -- leakage ----------------------------------------------------------------------------------
@@ -201,15 +198,13 @@ def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snap
 def _leakage(
     rails: Rails, as_of: datetime, specs: tuple[Spec, ...], subject: str, snapshot: int | None, render: bool
 ) -> CheckReport:
-    """Every table that a model stands on, and the frame of the night as it is about to be scored."""
+    """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
     suite = suites.load(_file(rails, "leakage.yaml"))
-    tables = {f"staging.{name}" for spec in specs for name in _staging(rails, spec.source)}
-    for spec in specs:
-        tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
-    findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
-    for spec in specs:
-        night = frames.build(rails, spec, as_of - spec.prediction.every, as_of, as_of, snapshot)
-        findings += leakage.frame_findings(rails, spec, night, frames.features(rails, spec, snapshot))
+    with suites.one_view(rails):
+        tables = {f"staging.{name}" for spec in specs for name in _staging(rails, spec.source)}
+        for spec in specs:
+            tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
+        findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
     return leakage.report(rails, findings, as_of, subject=subject, render=render)
 
 
@@ -235,7 +230,9 @@ def _predictions(
 ) -> tuple[CheckResult, ...]:
     """The night's predictions side by side with the spine they should answer, a row for each of either."""
     suite = suites.load(_file(rails, "predictions.yaml"))
-    rails.lake.columns("ops.prediction")
+    with suites.one_view(rails):
+        rails.lake.columns("ops.prediction")
+        rails.lake.columns(spec.prediction.spine)
     start, end = as_of - spec.prediction.every, as_of
     spine = rails.lake.relation(spec.prediction.spine, as_of, snapshot)
     roles = ", ".join(text(role) for role in SERVING)

@@ -43,6 +43,8 @@ COLUMNS = {
 SEVERITIES = ("critical", "warning")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
+_ROW_COUNTS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
+"""Expectations that look at no column; those that name columns look at these only."""
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
 _numbers = itertools.count()
 _turn = threading.RLock()
@@ -115,8 +117,6 @@ class Batch:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     empty: bool = False
     """No rows: only expectations about the table as a whole are judged, the others would be vacuous."""
-    copied: bool = True
-    """Copy the batch into a temporary table first: cheaper for a night's rows, dearer for a whole large table."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ def _read(path: Path, modified: int) -> Suite:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
     if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
-        raise BadInput(f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml.")
+        raise BadInput(
+            f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."
+        )
     nodes = {key.value: value for key, value in node.value}
     for key, _ in node.value:
         if key.value not in ("name", "meta", "notes", "expectations"):
@@ -217,7 +219,10 @@ def _like(name: Any, known: Sequence[str]) -> str:
 def _build(suite: Suite, index: int) -> Any:
     """The GX expectation. Raises BadInput for an unknown type or an argument that it does not take."""
     from great_expectations.exceptions import ExpectationNotFoundError
-    from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
+    from great_expectations.expectations.registry import (
+        get_expectation_impl,
+        list_registered_expectation_implementations,
+    )
 
     expectation = suite.expectations[index]
     kind = expectation["type"]
@@ -267,58 +272,63 @@ def load_gx() -> Any:
 
 
 class _Session:
-    """A GX context and its connection to one lake."""
+    """A GX context and its connection, with the lake attached."""
 
     def __init__(self, settings: Settings) -> None:
         gx = load_gx()
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = {"globally": False, "metric_calculations": False}
-        self.sources = {
-            copied: self.context.data_sources.add_sql(
-                f"lake{'' if copied else '_in_place'}",
-                connection_string="duckdb:///:memory:",
-                create_temp_table=copied,
-                kwargs={"connect_args": {"config": {"threads": settings.threads}}},
-            )
-            for copied in (True, False)
-        }
-        for source in self.sources.values():
-            engine = source.get_execution_engine().engine
-            engine.dispose()  # GX has connected once already, before the lake could be attached
-            sa.event.listen(engine, "connect", lambda raw, _: lakes.configure(raw, settings))
+        self.source = self.context.data_sources.add_sql(
+            "lake",
+            connection_string="duckdb:///:memory:",
+            create_temp_table=False,
+            kwargs={"connect_args": {"config": {"threads": settings.threads}}},
+        )
+        self.engine = self.source.get_execution_engine().engine
+        self.engine.dispose()  # GX has connected once already, before the lake could be attached
+        sa.event.listen(self.engine, "connect", lambda raw, _: lakes.configure(raw, settings))
 
     def judge(self, suite: Suite, batch: Batch, indices: Sequence[int], *, complete: bool) -> Any:
+        """Read the batch once, as a table in memory, and let GX put its questions to that."""
         import great_expectations as gx
 
-        source = self.sources[batch.copied]
-        asset = source.add_query_asset(f"{batch.table} {next(_numbers)}", batch.sql)
+        name = f"batch_{next(_numbers)}"
+        expectations = gx.ExpectationSuite(
+            name=suite.path.stem, expectations=[_build(suite, index) for index in indices], meta={}
+        )
+        with self.engine.connect() as connection:
+            sql = f"select {_projection(suite, indices)} from ({batch.sql})"
+            connection.exec_driver_sql(f"create table memory.main.{name} as {sql}")
+            connection.commit()
+        asset = self.source.add_query_asset(
+            f"{batch.table} {name}", f"select * from memory.main.{name}", batch_metadata={"rows of": batch.sql}
+        )
         try:
-            expectations = gx.ExpectationSuite(
-                name=suite.path.stem, expectations=[_build(suite, index) for index in indices], meta={}
-            )
-            return (
-                asset.add_batch_definition_whole_table("batch")
-                .get_batch()
-                .validate(
-                    expectations,
-                    result_format={
-                        "result_format": "COMPLETE" if complete else "SUMMARY",
-                        "partial_unexpected_count": 5,
-                    },
-                    expectation_parameters=dict(batch.parameters),
-                )
+            definition = asset.add_batch_definition_whole_table("batch")
+            shown = {"result_format": "COMPLETE" if complete else "SUMMARY", "partial_unexpected_count": 5}
+            return definition.get_batch().validate(
+                expectations, result_format=shown, expectation_parameters=dict(batch.parameters)
             )
         finally:
-            source.delete_asset(asset.name)
-            if batch.copied:
-                self._drop_copies(source.get_execution_engine().engine)
+            self.source.delete_asset(asset.name)
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql(f"drop table memory.main.{name}")
+                connection.commit()
 
-    def _drop_copies(self, engine: sa.Engine) -> None:
-        with engine.connect() as connection:
-            names = connection.exec_driver_sql("select table_name from duckdb_tables() where temporary").scalars().all()
-            for name in names:
-                connection.exec_driver_sql(f'drop table temp."{name}"')
-            connection.commit()
+
+def _projection(suite: Suite, indices: Sequence[int]) -> str:
+    """The columns that the expectations look at; all of them where one brings SQL of its own."""
+    used: set[str] = set()
+    for index in indices:
+        kwargs = suite.expectations[index].get("kwargs", {})
+        if "row_condition" in kwargs or (
+            suite.expectations[index]["type"] not in _ROW_COUNTS and not kwargs.keys() & set(_COLUMN_ARGUMENTS)
+        ):
+            return "*"
+        for argument in _COLUMN_ARGUMENTS:
+            named = kwargs.get(argument, [])
+            used |= set(named if isinstance(named, list) else [named])
+    return ", ".join(f'"{column}"' for column in sorted(used)) or "1 as one"
 
 
 _sessions: dict[tuple[Any, ...], _Session] = {}
@@ -440,13 +450,32 @@ def record(rails: Rails, report: CheckReport, as_of: datetime) -> None:
         ],
         columns=list(COLUMNS),
     )  # fmt: skip
-    partition = {"suite": report.suite, "model": report.model, "night": report.night}
 
     def work(connection: Any) -> None:
-        for table, part in rows.groupby("table_name", sort=True):
-            lakes.put(connection, TABLE, {**partition, "table_name": table}, part)
+        connection.execute(
+            f"delete from {lakes.identifier(TABLE)} where suite = $suite and model = $model and night = $night "
+            "and list_contains($tables, table_name)",
+            {
+                "suite": report.suite,
+                "model": report.model,
+                "night": report.night,
+                "tables": sorted(set(rows["table_name"])),
+            },
+        )
+        lakes.put(connection, TABLE, {}, rows)
 
-    rails.lake.commit(work, message=f"checks {report.suite} {report.model} {report.night}".replace("  ", " "))
+    message = " ".join(filter(None, ("checks", report.suite, report.model, report.night.isoformat())))
+    rails.lake.commit(work, message=message)
+
+
+@contextmanager
+def one_view(rails: Rails) -> Iterator[None]:
+    """Several reads of the lake in one transaction: they see one state of it, and its catalogue is read once."""
+    rails.lake.connection.begin()
+    try:
+        yield
+    finally:
+        rails.lake.connection.rollback()
 
 
 def render(
@@ -473,7 +502,8 @@ def render(
         cells = (mark, result.table, result.column or "", result.name, result.observed, result.detail)
         rows.append(f'<tr class="{mark}">{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>')
     title = f"{suite} {subject} {night_of(as_of)}".replace("  ", " ")
-    _write(target / "index.html", _INDEX.format(title=html.escape(title), pages=" · ".join(written), rows="\n".join(rows)))
+    page = _INDEX.format(title=html.escape(title), pages=" · ".join(written), rows="\n".join(rows))
+    _write(target / "index.html", page)
     return str(folder / "index.html")
 
 
