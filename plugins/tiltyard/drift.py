@@ -90,7 +90,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool = True) -> di
     page: Path | None = None
     if columns is not None and columns.tested and (render or requested or as_of.weekday() == REPORT_DAY):
         page = rails.settings.reports / STAGE / spec.name / f"{night}.html"
-        _write(page, _page(columns, f"Drift of {spec.name} {version}, night of {night}", spec.drift.share))
+        _write(page, draw(columns, f"Drift of {spec.name} {version}, night of {night}", spec.drift.share))
     outcome = {
         "model": spec.name,
         "night": str(night),
@@ -238,8 +238,10 @@ class Compared:
             return
         self.kinds[column], self.reference[column], self.current[column] = kind, before, now
         self.value[column] = distance(kind, before, now)
-        seed = zlib.crc32(column.encode())
-        self.threshold[column] = max(THRESHOLD, noise_floor(kind, before, len(now), seed))
+        self.threshold[column] = THRESHOLD
+        if self.value[column] >= NEAR * THRESHOLD:  # below it, the noise floor cannot change anything
+            floor = noise_floor(kind, before, len(now), seed=zlib.crc32(column.encode()))
+            self.threshold[column] = max(THRESHOLD, floor)
         self.note[column] = note
 
     def skip(self, column: str, kind: str, why: str) -> None:
@@ -396,11 +398,11 @@ def evidently_drifted(compared: Compared, columns: Sequence[str]) -> frozenset[s
 
     metrics = [DriftedColumnsCount(columns=[column], **_methods(compared, [column])) for column in columns]
     with np.errstate(invalid="ignore"):  # densities of a constant column
-        results = Report(metrics, include_tests=False).run(*_datasets(compared, columns)).dict()["metrics"]
+        results = Report(metrics, include_tests=False).run(*datasets(compared, columns)).dict()["metrics"]
     return frozenset(column for column, result in zip(columns, results, strict=True) if result["value"]["count"] > 0)
 
 
-def _page(compared: Compared, title: str, share: float) -> str:
+def draw(compared: Compared, title: str, share: float) -> str:
     """Evidently's data drift page over every tested column, as one self-contained HTML text.
 
     The preset draws every column twice, for its table and for a metric of its own that it does not show; only
@@ -417,7 +419,7 @@ def _page(compared: Compared, title: str, share: float) -> str:
 
     preset = DriftTable(drift_share=share, **_methods(compared, compared.tested))
     with np.errstate(invalid="ignore"):
-        snapshot = Report([preset], include_tests=False).run(*_datasets(compared, compared.tested))
+        snapshot = Report([preset], include_tests=False).run(*datasets(compared, compared.tested))
     return snapshot.get_html_str(as_iframe=False).replace("<head>", f"<head><title>{title}</title>", 1)
 
 
@@ -429,7 +431,7 @@ def _methods(compared: Compared, columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _datasets(compared: Compared, columns: Sequence[str]) -> tuple["Dataset", "Dataset"]:
+def datasets(compared: Compared, columns: Sequence[str]) -> tuple["Dataset", "Dataset"]:
     """Window and reference, as Evidently takes them; shorter columns are padded with missing values."""
     from evidently import DataDefinition, Dataset
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-LINES = {"promoted": "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
+LINES = {"promoted line": "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
 """Line → colour, in drawing order, of Okabe and Ito's palette (2008), told apart by the colour-blind."""
-MARKERS = {"promoted": "o", "never retrained": "s", "safe default": "^"}
+MARKERS = {"promoted line": "o", "never retrained": "s", "safe default": "^"}
 GRID = "#E3E3E3"
 INK = "#222222"
 
@@ -23,6 +23,7 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
     unknown = sorted(set(rows["line"]) - set(LINES))
     if unknown:
         raise ValueError(f"{unknown} are not lines; there are {list(LINES)}")
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
@@ -42,13 +43,15 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     counts.set_xlabel("cohort week (when the prediction was made)", color=INK)
     axes.set_ylabel("realized Brier score (lower is better)", color=INK)
-    axes.set_title(title or "The promoted line beside never retraining, on the same rows", loc="left", color=INK)
+    heading = "the promoted line beside never retraining, on the same rows"
+    axes.set_title(f"{title}: {heading}" if title else heading.capitalize(), loc="left", color=INK)
     axes.set_ylim(bottom=0)
     if weeks.empty:
         axes.text(0.5, 0.5, "no cohort has matured yet", transform=axes.transAxes, ha="center", color=INK)
         axes.set_xticks([])
     else:
-        counts.margins(x=0.06)
+        day = pd.Timedelta(days=1)
+        counts.set_xlim(weeks["night"].min() - 6 * day, weeks["night"].max() + 6 * day)
         locator = AutoDateLocator(minticks=4, maxticks=9)
         counts.xaxis.set_major_locator(locator)
         counts.xaxis.set_major_formatter(ConciseDateFormatter(locator))
@@ -61,8 +64,9 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    # no date in the file: the same rows give the same bytes
-    figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    # neither a date nor random ids in the file: the same rows give the same bytes
+    with rc_context({"svg.hashsalt": "tiltyard", "svg.fonttype": "none"}):
+        figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
     partial.replace(path)
     return path
 
@@ -83,16 +87,12 @@ def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: 
         linewidth=1.8,
         **style,
     )
-    banded = points.dropna(subset=["brier"])
-    if line != "safe default" and banded[["low", "high"]].notna().any(axis=None):
-        axes.fill_between(
-            points.index,
-            points["low"].astype(float),
-            points["high"].astype(float),
-            color=colour,
-            alpha=0.16,
-            linewidth=0,
-        )
+    if line == "safe default":
+        return
+    low, high = points["low"].astype(float), points["high"].astype(float)
+    if len(points) == 1:
+        axes.vlines(points.index, low, high, color=colour, linewidth=1.4)
+    axes.fill_between(points.index, low, high, color=colour, alpha=0.16, linewidth=0)
 
 
 def _promotions(axes, nights: Sequence[pd.Timestamp]) -> None:  # type: ignore[no-untyped-def]

@@ -156,7 +156,7 @@ def test_evidently_computes_the_same_figures() -> None:
         current_scores=NOTHING,
     )
     metrics = [ValueDrift(column=column, method=drift.STATISTIC[compared.kinds[column]]) for column in compared.tested]
-    results = Report(metrics).run(*drift._datasets(compared, compared.tested)).dict()["metrics"]
+    results = Report(metrics).run(*drift.datasets(compared, compared.tested)).dict()["metrics"]
     theirs = [float(result["value"]) for result in results]
     assert theirs == pytest.approx([compared.value[column] for column in compared.tested])
 
