@@ -106,15 +106,18 @@ def airflow_env(settings: Settings) -> dict[str, str]:
 
 def tiltyard_env(settings: Settings) -> dict[str, str]:
     """The settings as their environment variables, so that another process has the same ones."""
-    server = postgres.server_url(settings)
     values: dict[str, Any] = {name: getattr(settings, name) for name in type(settings).model_fields}
     values["home"] = settings.home.resolve()
-    values["database_url"] = server.render_as_string(hide_password=False)
-    return {
-        f"TILTYARD_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in values.items()
-        if value is not None
-    }
+    values["database_url"] = postgres.server_url(settings).render_as_string(hide_password=False)
+    if "TILTYARD_SOURCES" not in os.environ:  # found anew in the landing zone, as sources arrive
+        del values["sources"]
+    return {f"TILTYARD_{name.upper()}": _spelled(value) for name, value in values.items() if value is not None}
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value.absolute() if isinstance(value, Path) else value)
 
 
 def password(settings: Settings) -> str:

@@ -1,0 +1,116 @@
+"""docker-compose.yml speaks of the settings that exist, and of all that `make up` sets."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tiltyard import services
+from tiltyard.settings import ROOT, Settings
+
+ONE_MACHINE = {
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+}
+"""What only `make up` sets: its single user, where the compose file uses Airflow's user database."""
+
+MANY_MACHINES = {
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY",
+}
+
+ELSEWHERE = {
+    "AIRFLOW__CORE__DAGS_FOLDER",
+    "AIRFLOW__CORE__PLUGINS_FOLDER",
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__PARALLELISM",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__CORE__AUTH_MANAGER",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC",
+    "AIRFLOW__API__HOST",
+    "AIRFLOW__API__PORT",
+    "AIRFLOW__API__BASE_URL",
+    "AIRFLOW__API__WORKERS",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER",
+    "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY",
+}
+"""Set in both, each to its own places, sizes and secrets. Every other Airflow setting must be equal."""
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+@pytest.fixture(scope="module")
+def environment(compose: dict[str, Any]) -> dict[str, str]:
+    return compose["services"]["scheduler"]["environment"]
+
+
+def test_every_tiltyard_name_is_a_setting(environment: dict[str, str]) -> None:
+    names = {name.removeprefix("TILTYARD_").lower() for name in environment if name.startswith("TILTYARD_")}
+
+    assert names <= set(Settings.model_fields)
+
+
+def test_the_values_are_ones_that_settings_take(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        if name.startswith("TILTYARD_"):
+            monkeypatch.setenv(name, re.sub(r"\$\{\w+:?[-?]?([^}]*)\}", r"\1", value))
+    settings = Settings()
+
+    assert settings.lake_path == "s3://tiltyard/lake"
+    assert settings.s3_insecure
+    assert settings.sources == ("incident",)
+
+
+def test_airflow_is_set_up_as_by_make_up(environment: dict[str, str], settings: Settings) -> None:
+    here = {name: value for name, value in services.airflow_env(settings).items() if name.startswith("AIRFLOW__")}
+    there = {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
+
+    assert set(there) - MANY_MACHINES == set(here) - ONE_MACHINE
+    shared = set(here) & set(there) - ELSEWHERE
+    assert {name: there[name] for name in shared} == {name: here[name] for name in shared}
+
+
+def test_nothing_reports_home(environment: dict[str, str]) -> None:
+    assert {name: environment.get(name) for name in services.NO_TELEMETRY} == services.NO_TELEMETRY
+
+
+def test_every_part_of_airflow_runs_with_the_same_environment(compose: dict[str, Any]) -> None:
+    for name, command in services.COMPONENTS.items():
+        service = compose["services"][name]
+        assert service["command"] == ["airflow", command[0]]
+        assert service["environment"] == compose["x-environment"]
+    assert compose["services"]["worker"]["command"] == ["airflow", "celery", "worker"]
+
+
+def test_ports_are_open_to_this_machine_only(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_secrets_come_from_the_environment() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    secret = re.compile(
+        r"^\s*\w*(?:PASSWORD|SECRET|SECRET_ACCESS_KEY|SECRET_KEY|FERNET_KEY|ACCESS_KEY_ID)\w*: (.*)$", re.M
+    )
+
+    assert secret.findall(text)
+    assert [value for value in secret.findall(text) if not re.match(r"^\$\{\w+(:\?[^}]+)?\}$", value)] == []
+
+
+def test_every_image_is_pinned(compose: dict[str, Any]) -> None:
+    images = [service["image"] for service in compose["services"].values() if service["image"] != "tiltyard"]
+
+    assert all(re.search(r":\d", image) for image in images)
+    assert re.search(r"^FROM python:3\.1[12]", Path(ROOT / "Dockerfile").read_text(), re.M)
