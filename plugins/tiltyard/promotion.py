@@ -8,7 +8,7 @@ somebody who did not ask for it, and the ledger's unique claim. What is refused 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from tiltyard import gate, registry, shadow, truth
 from tiltyard.evaluation import brier_losses
-from tiltyard.ledger import night_of
+from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 
@@ -79,9 +79,11 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     reconcile(rails, spec, as_of)
     night = night_of(as_of)
     roles = rails.ledger.roles(spec.name, night)
+    known = _known(rails, spec, as_of, roles) if roles.challengers else None
     decisions = []
     for challenger in roles.challengers:
-        evidence, record = gather(rails, spec, as_of, challenger, roles.champion, len(roles.challengers))
+        assert known is not None
+        evidence, record = gather(spec, as_of, known, challenger, roles.champion, len(roles.challengers))
         verdict = gate.decide(evidence, spec.gate)
         record |= {
             "criteria": [asdict(criterion) for criterion in verdict.criteria],
@@ -133,23 +135,46 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model at a night, read once for all its challengers."""
+
+    nights: dict[int, list[date]]
+    """version → the nights it has scored."""
+    rows: pd.DataFrame
+    """truth.matured of champion and challengers, with a column per slice."""
+    sizes: dict[date, int]
+    counts: dict[tuple[int | None, str], truth.Count]
+
+
+def _known(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> Known:
+    nights = truth.nights(rails, spec, as_of)
+    since = min((nights[number][0] for number in roles.challengers if number in nights), default=night_of(as_of))
+    wanted = tuple(number for number in (roles.champion, *roles.challengers) if number is not None)
+    return Known(
+        nights=nights,
+        rows=shadow.with_slices(truth.matured(rails, spec, as_of, versions=wanted, since=since), spec),
+        sizes=truth.cohort_sizes(rails, spec, as_of, since),
+        counts={(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of, since)},
+    )
+
+
 def gather(
-    rails: Rails, spec: Spec, as_of: datetime, challenger: int, champion: int | None, challengers: int
+    spec: Spec, as_of: datetime, known: Known, challenger: int, champion: int | None, challengers: int
 ) -> tuple[gate.Evidence, dict[str, Any]]:
     """The evidence on one challenger at `as_of`, and what the ledger keeps of it.
 
     Pairs are rows of matured cohorts, since the challenger's first night in shadow, that both versions scored,
     whatever role the champion had then; without a champion the safe default scores every row.
     """
-    nights = truth.shadow_nights(rails, spec, as_of, challenger)
-    pairs = _pairs(rails, spec, as_of, challenger, champion, nights[0]) if nights else _no_pairs()
-    expected = truth.cohort_size(rails, spec, as_of, nights[0]) if nights else 0
-    counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
-    waiting = counted.get((challenger, "all"))
+    nights = known.nights.get(challenger, [])
+    pairs = _pairs(spec, known.rows, challenger, champion)
+    expected = sum(size for night, size in known.sizes.items() if nights and night >= nights[0])
+    waiting = known.counts.get((challenger, "all"))
     slices = tuple(
         gate.SliceEvidence(f"{name}={value}", len(part), float(part["difference"].mean()))
         for name in spec.gate.slices
-        for value, part in shadow.with_slices(pairs, spec).groupby(name, sort=True)
+        for value, part in pairs.groupby(name, sort=True)
     )
     evidence = gate.Evidence(
         challenger=challenger,
@@ -213,11 +238,8 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
     return "\n".join([*lines, "", f"Evidence: `{evidence['digest']}`"])
 
 
-def _pairs(
-    rails: Rails, spec: Spec, as_of: datetime, challenger: int, champion: int | None, since: Any
-) -> pd.DataFrame:
-    wanted = (challenger,) if champion is None else (challenger, champion)
-    rows = truth.matured(rails, spec, as_of, versions=wanted, since=since)
+def _pairs(spec: Spec, rows: pd.DataFrame, challenger: int, champion: int | None) -> pd.DataFrame:
+    """The challenger's rows that can be compared, with both losses and their difference, in the order of time."""
     pairs = rows[rows["version"] == challenger]
     if champion is None:
         pairs = pairs.assign(score_champion=spec.fallback.safe_default)
@@ -230,12 +252,7 @@ def _pairs(
         loss_champion=brier_losses(pairs["score_champion"].to_numpy(dtype=np.float64), label),
     )
     pairs["difference"] = pairs["loss_champion"] - pairs["loss_challenger"]
-    return pairs.sort_values(["prediction_time", "entity_id"], ignore_index=True)
-
-
-def _no_pairs() -> pd.DataFrame:
-    names = ["slices", "prediction_time", "loss_challenger", "loss_champion", "difference"]
-    return pd.DataFrame({name: pd.Series(dtype="object" if name == "slices" else "float64") for name in names})
+    return pairs.sort_values(_KEYS[::-1], ignore_index=True)
 
 
 def _best(decisions: list[dict[str, Any]]) -> dict[str, Any] | None:

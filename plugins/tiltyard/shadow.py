@@ -114,5 +114,9 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     """`rows` with a column per declared slice, read from their JSON."""
-    parsed = [json.loads(text) for text in rows["slices"]]
-    return rows.assign(**{name: [row.get(name, scoring.MISSING) for row in parsed] for name in spec.gate.slices})
+    parsed = {text: json.loads(text) for text in rows["slices"].unique()}
+    values = {
+        name: rows["slices"].map({text: row.get(name, scoring.MISSING) for text, row in parsed.items()})
+        for name in spec.gate.slices
+    }
+    return rows.assign(**values)

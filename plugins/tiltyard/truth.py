@@ -158,25 +158,28 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     )
 
 
-def cohort_size(rails: Rails, spec: Spec, as_of: datetime, since: date) -> int:
-    """Spine rows of matured cohorts since a night, whoever scored them, with or without a label."""
+def cohort_sizes(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[date, int]:
+    """night → spine rows, for every matured cohort: whoever scored them, with or without a label."""
     rails.lake.ensure("ops.prediction", PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)}
-        select count(distinct (entity_id, prediction_time)) as n from joined where is_matured
+        select night, count(distinct (entity_id, prediction_time)) as n from joined where is_matured group by night
     """
-    return int(rails.lake.query(sql, as_of, _params(spec, as_of, since))["n"][0])
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    return {row.night.date(): int(row.n) for row in frame.itertuples()}
 
 
-def shadow_nights(rails: Rails, spec: Spec, as_of: datetime, version: int) -> list[date]:
-    """The nights on which `version` has scored, in order."""
+def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
+    """version → the nights on which it has scored, in order."""
     rails.lake.ensure("ops.prediction", PREDICTION)
     sql = """
-        select distinct night from {ops.prediction}
-        where model = $model and version = $version and tier != 'light' order by night
+        select distinct version, night from {ops.prediction}
+        where model = $model and version is not null and tier != 'light' order by night
     """
-    frame = rails.lake.query(sql, as_of, {"model": spec.name, "version": version})
-    return list(pd.to_datetime(frame["night"]).dt.date)
+    found: dict[int, list[date]] = {}
+    for row in rails.lake.query(sql, as_of, {"model": spec.name}).itertuples():
+        found.setdefault(int(row.version), []).append(row.night.date())
+    return found
 
 
 def _labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
