@@ -66,9 +66,8 @@ def main() -> None:
     print(f"pre-screen, {len(compared.tested)} columns      {screen:7.3f} s  ({bare:.3f} s without noise floors)")
     print(f"Evidently's verdict, {len(near):2d} moved    {verdict:7.3f} s")
     print(f"the page that is kept         {page:7.3f} s  ({len(text) / 1e6:.1f} MB)")
-    print(
-        f"Evidently's preset with HTML  {preset:7.3f} s  = {preset / screen:.0f} × the pre-screen, {preset / bare:.0f} × its statistics"
-    )
+    times = f"{preset / screen:.0f} × the pre-screen, {preset / bare:.0f} × its statistics"
+    print(f"Evidently's preset with HTML  {preset:7.3f} s  = {times}")
     print(f"importing Evidently, once     {imported:7.3f} s")
 
 
