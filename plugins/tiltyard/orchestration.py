@@ -282,7 +282,7 @@ def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:
     proposal = None
     if judged["needs_approval"]:
         body = promotion.evidence_markdown(rails, spec, newest, judged["challenger"])
-        proposal = {"subject": _subject(spec.name, judged["challenger"], judged["night"]), "body": body}
+        proposal = {"subject": question(spec.name, judged["challenger"], judged["night"]), "body": body}
     return judged | {"proposal": proposal, "missed": sorted(closed)}
 
 
@@ -345,7 +345,8 @@ class PromotionApproval(ApprovalOperator):
         return HITLOperator.execute_complete(self, context, event)
 
 
-def _subject(model: str, version: int, night: str) -> str:
+def question(model: str, version: int, night: str) -> str:
+    """What a person is asked; `answer` reads it back."""
     return f"Promote {model} version {version} on the night of {night}?"
 
 

@@ -1,6 +1,7 @@
 """Airflow's settings for this folder: DAGs are parsed as the scheduler would, without a metadata database."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,5 +48,5 @@ def models(tmp_path: Path) -> Path:
     for tier, name in ((1, "alpha"), (2, "beta"), (3, "gamma")):
         folder = tmp_path / "models" / name
         folder.mkdir(parents=True)
-        (folder / "spec.yaml").write_text("\n".join(f"tier: {tier}" if line.startswith("tier:") else line for line in text.splitlines()))
+        (folder / "spec.yaml").write_text(re.sub(r"(?m)^tier:.*$", f"tier: {tier}", text))
     return tmp_path / "models"

@@ -1,0 +1,130 @@
+"""Which nights a task works on, and what counts as a person's answer."""
+
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tiltyard import orchestration as on
+from tiltyard.errors import BadInput
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT
+from tiltyard.spec import load
+
+SPEC = load(ROOT / "models" / "sla_breach")
+
+
+def april(*days: int) -> set[date]:
+    return {date(2016, 4, day) for day in days}
+
+
+def event(as_of: Any) -> Any:
+    return SimpleNamespace(extra={"as_of": as_of} if as_of else {})
+
+
+@pytest.mark.parametrize(
+    "finished, own, missed",
+    [
+        (april(), april(), april()),
+        (april(1, 2, 3), april(1, 2, 3), april()),
+        (april(1, 2, 3), april(1, 2), april(3)),
+        (april(1, 2, 3), april(1, 3), april(2)),  # an event was lost in between
+        (april(1, 2, 3), april(), april(1, 2, 3)),  # a new model begins with what there is
+        (april(1, 20, 21), april(20), april(21)),  # and an old gap stays a gap
+    ],
+)
+def test_the_sweep(finished: set[date], own: set[date], missed: set[date]) -> None:
+    assert on.missed_nights(finished, own) == missed
+
+
+def test_events_that_were_put_into_one_run_name_each_night_once() -> None:
+    events = {
+        "a": [event(["2016-04-02T00:00:00+00:00"]), event(["2016-04-03T00:00:00+00:00"])],
+        "b": [event(["2016-04-03T00:00:00+00:00", "2016-04-01T00:00:00+00:00"]), event(None), event("2016-04-02")],
+    }
+    assert on.announced_nights(events) == april(1, 2, 3)
+
+
+def test_an_event_without_a_date_in_it_is_refused() -> None:
+    with pytest.raises(BadInput, match="not a date"):
+        on.announced_nights({"a": [event("'; drop table")]})
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`run(as_of=…, events=…)`: what Airflow would tell the task about its run."""
+
+    def set_up(as_of: str | None = None, events: dict[str, list[Any]] | None = None) -> None:
+        context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}}
+        monkeypatch.setattr(on, "get_current_context", lambda: context)
+
+    return set_up
+
+
+def nights(rails: Rails, stage: on.Stage) -> list[date]:
+    return [as_of.date() for as_of in on.nights(rails, stage, SPEC)]
+
+
+def test_nights_of_a_run(rails: Rails, run: Any) -> None:
+    run()
+    with pytest.raises(BadInput, match="No night to do"):
+        nights(rails, "shadow")
+
+    for day in sorted(april(1, 2, 3)):
+        rails.ledger.record_stage("features", "", day, "done", {})
+    rails.ledger.record_stage("features", "", date(2016, 4, 4), "stopped", {})
+    rails.ledger.record_stage("shadow", SPEC.name, date(2016, 4, 1), "done", {})
+
+    run(events={"a": [event("2016-04-03")]})
+    assert set(nights(rails, "shadow")) == april(2, 3), "the announced one, and the one that was missed"
+    run(events={"a": [event("2016-04-01")]})
+    assert set(nights(rails, "shadow")) == april(1, 2, 3), "an announced night is done again"
+    run(as_of="2016-04-04", events={"a": [event("2016-04-03")]})
+    assert nights(rails, "shadow") == [date(2016, 4, 4)], "the parameter alone counts"
+
+    for day in sorted(april(2, 3)):
+        rails.ledger.record_stage("shadow", SPEC.name, day, "done", {})
+    run()
+    assert nights(rails, "shadow") == [date(2016, 4, 3)], "by hand, with nothing waiting: the newest again"
+    run(events={"a": [event("2016-04-04")]})
+    with pytest.raises(BadInput):
+        nights(rails, "shadow")  # announced, but its batch was stopped
+
+    rails.ledger.request_retrain(SPEC.name, date(2016, 4, 3), ["it moved"])
+    run()
+    assert nights(rails, "training") == [date(2016, 4, 3)]
+
+
+def test_an_answer_is_bound_to_what_was_asked() -> None:
+    digest = "0a" * 32
+    row = {
+        "subject": on.question("sla_breach", 7, "2016-04-20"),
+        "body": f"The gate says **promote**\n\nEvidence: `{digest}`",
+        "chosen_options": ["Approve"],
+        "responded_at": datetime(2016, 4, 20, 8, tzinfo=UTC),
+        "responded_by": {"id": "7", "name": "bob"},
+    }
+    assert on.answer(row, requested_by="airflow") == {
+        "approved_by": "bob",
+        "requested_by": "airflow",
+        "chosen": ("Approve",),
+        "responded_at": datetime(2016, 4, 20, 8, tzinfo=UTC),
+        "subject": ("sla_breach", 7, date(2016, 4, 20), digest),
+        "source": "airflow",
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"subject": on.question("sla_breach", 7, "2016-04-20") + " Really?", "body": f"Evidence: `{'0a' * 32}`"},
+        {"subject": on.question("sla_breach", 7, "2016-04-20"), "body": "Evidence: `short`"},
+        {"subject": on.question("sla_breach", 7, "2016-04-20"), "body": None},
+    ],
+)
+def test_another_question_is_about_nothing(row: dict[str, Any]) -> None:
+    answer = on.answer(row, requested_by="airflow")
+    assert answer["subject"] is None
+    assert answer["approved_by"] is None

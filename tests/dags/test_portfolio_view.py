@@ -1,0 +1,74 @@
+"""The portfolio page: for those who are logged in, and nothing outside the reports folder."""
+
+import importlib.util
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tiltyard import services
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT
+
+
+@pytest.fixture
+def view(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The plugin as Airflow executes it, on this test's settings."""
+    for name, value in services.tiltyard_env(rails.settings).items():
+        monkeypatch.setenv(name, value)
+    source = importlib.util.spec_from_file_location("portfolio_view", ROOT / "plugins" / "portfolio_view.py")
+    assert source
+    assert source.loader
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    reports = rails.settings.reports
+    (reports / "drift" / "sla_breach").mkdir(parents=True)
+    (reports / "data_docs").mkdir()
+    (reports / "drift" / "sla_breach" / "2016-04-02.html").write_text("<h1>drift</h1>")
+    (reports / "data_docs" / "index.html").write_text("<h1>checks</h1>")
+    (reports / ".hidden").write_text("no")
+    (rails.settings.home / "secret").write_text("no")
+    (reports / "way-out").symlink_to(rails.settings.home / "secret")
+    yield module
+    module._app.cache_clear()
+
+
+@pytest.fixture
+def logged_in(view: ModuleType) -> TestClient:
+    app = view._app()
+    app.dependency_overrides[app.router.dependencies[0].dependency] = lambda: None
+    return TestClient(app)
+
+
+def test_without_a_login_there_is_nothing_to_see(view: ModuleType) -> None:
+    client = TestClient(view._app(), follow_redirects=False)
+    for path in ("/", "/reports/", "/reports/drift/sla_breach/2016-04-02.html", "/reports/none"):
+        assert client.get(path).status_code == 401
+    answer = client.get("/", headers={"accept": "text/html"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/api/v2/auth/login?next=/")
+
+
+def test_reports_are_served_without_power(logged_in: TestClient) -> None:
+    checks = logged_in.get("/reports/data_docs/")
+    assert checks.text == "<h1>checks</h1>"
+    assert "script-src 'none'" in checks.headers["content-security-policy"]
+    drift = logged_in.get("/reports/drift/sla_breach/2016-04-02.html")
+    assert drift.text == "<h1>drift</h1>"
+    assert drift.headers["content-security-policy"].startswith("sandbox allow-scripts;")
+    assert "2016-04-02.html" in logged_in.get("/reports/drift/sla_breach").text
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret", "..%2Fsecret", "drift/../../secret", "/etc/passwd", "%2Fetc%2Fpasswd", ".hidden", "way-out",
+             "a%00b", "x" * 5000]
+)  # fmt: skip
+def test_nothing_outside_the_reports(logged_in: TestClient, view: ModuleType, rails: Rails, path: str) -> None:
+    assert logged_in.get(f"/reports/{path}").status_code == 404
+    assert view.find_report(rails.settings.reports, path) is None
+
+
+def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:
+    page = logged_in.get("/").text
+    assert "sla_breach" in page
+    assert "no night yet; run tiltyard hindcast" in page
