@@ -286,12 +286,14 @@ def _sift(rails: Rails, agreed: SourceContract, as_of: datetime) -> _Due:
         fresh = due.fresh[delivery.table.name]
         if delivery.reason is not None:
             due.refused.append((delivery, delivery.reason))
-        elif delivery.sha256 in known.digests:  # by another name, or touched
-            due.repeated += path.name not in known.names
-        elif path.name in known.names:
+        elif known.files.get(path.name) == delivery.sha256:  # only touched
+            continue
+        elif delivery.has_rows and delivery.sha256 in known.digests:
+            due.repeated += 1
+        elif path.name in known.files:
             reason = "a file of this name has landed before with other content; send corrections under a new name"
             due.refused.append((delivery, reason))
-        elif delivery.sha256 in {other.sha256 for other in fresh}:
+        elif delivery.has_rows and delivery.sha256 in {other.sha256 for other in fresh}:
             due.repeated += 1
         else:
             fresh.append(delivery)
@@ -303,8 +305,10 @@ def _sift(rails: Rails, agreed: SourceContract, as_of: datetime) -> _Due:
 class _Landed:
     """What of one table has landed before."""
 
-    names: set[str] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
+    """Name → digest."""
     digests: set[str] = field(default_factory=set)
+    """Of files with rows: the deliveries of two quiet days are alike, and still two."""
     stats: set[tuple[str, int, int]] = field(default_factory=set)
     """Name, size and time of change: a file of which none has changed is not read again."""
 
@@ -312,11 +316,13 @@ class _Landed:
 def _landed(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, _Landed]:
     landed: dict[str, _Landed] = defaultdict(_Landed)
     rows = connection.execute(
-        f"select table_name, file, sha256, bytes, modified_ns from {identifier(LANDED)} where source = ?", [source]
+        f"select table_name, file, sha256, rows, bytes, modified_ns from {identifier(LANDED)} where source = ?",
+        [source],
     ).fetchall()
-    for table, file, sha256, size, modified in rows:
-        landed[table].names.add(file)
-        landed[table].digests.add(sha256)
+    for table, file, sha256, count, size, modified in rows:
+        landed[table].files[file] = sha256
+        if count:
+            landed[table].digests.add(sha256)
         landed[table].stats.add((file, size, modified))
     return dict(landed)
 
@@ -364,6 +370,7 @@ class _Delivery:
     sha256: str = ""
     header: tuple[str, ...] = ()
     reason: str | None = None
+    has_rows: bool = True
     rows: int = 0
 
     @classmethod
@@ -396,6 +403,7 @@ class _Delivery:
                 last = first
                 while block := file.read(_BLOCK):
                     last = block
+                self.has_rows = last is not first
             if not last.endswith(b"\n"):
                 self.reason = "its last line is cut off (no line break at the end)"
                 return
@@ -412,9 +420,11 @@ class _Delivery:
     def _look_into_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
             described = connection.execute(f"describe select * from read_parquet({_path(self.path)})").fetchall()
+            counted = connection.execute(f"select count(*) from read_parquet({_path(self.path)})").fetchone()
         except duckdb.Error as error:
             self.reason = f"it is no readable Parquet file, or is cut off ({_first_line(error)})"
             return
+        self.has_rows = counted != (0,)
         found = {name: kind for name, kind, *_ in described}
         self.header = tuple(found)
         self.reason = _misfit(self.table, self.header, None)

@@ -177,7 +177,7 @@ class _Log:
         """The rows delivered before `end`, in their order; what is older than `first` comes at `first`."""
         columns = self.columns()
         delivered = np.maximum(columns.get("delivered_at", columns["written_at"]), first)
-        order = np.argsort(delivered, kind="stable")
+        order = np.lexsort((columns["written_at"], delivered))
         order = order[: np.searchsorted(delivered, end, sorter=order)]
         for name in columns:
             columns[name] = columns[name][order]

@@ -82,14 +82,20 @@ def everything(rails: Rails) -> list[tuple[Any, ...]]:
 
 
 def test_a_late_row_is_known_from_when_it_was_written_and_not_before(shop, deliver):
-    deliver("2025-01-01.csv", """
+    deliver(
+        "2025-01-01.csv",
+        """
         item | eur | since       | written
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
-    """)
-    deliver("2025-01-03.csv", """
+    """,
+    )
+    deliver(
+        "2025-01-03.csv",
+        """
         item | eur | since       | written
         tea  | 4   | 1 Jan 09:00 | 3 Jan 10:00
-    """)
+    """,
+    )
     ingest.run(shop, "shop", night("4 Jan"))
     assert seen(shop, "1 Jan 08:00") == []
     assert seen(shop, "1 Jan 08:01") == ["tea 3"]
@@ -98,25 +104,34 @@ def test_a_late_row_is_known_from_when_it_was_written_and_not_before(shop, deliv
 
 
 def test_a_row_that_comes_in_a_later_file_keeps_its_own_write_time(shop, deliver):
-    deliver("2025-01-05.csv", """
+    deliver(
+        "2025-01-05.csv",
+        """
         item | eur | since       | written
         tea  | 5   | 5 Jan 08:00 | 5 Jan 08:00
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
-    """)
+    """,
+    )
     ingest.run(shop, "shop", night("6 Jan"))
     assert seen(shop, "2 Jan 00:00") == ["tea 3"]
     assert seen(shop, "6 Jan 00:00") == ["tea 3", "tea 5"]
 
 
 def test_a_correction_is_a_row_more_and_what_was_believed_before_can_still_be_read(shop, deliver):
-    deliver("2025-01-01.csv", """
+    deliver(
+        "2025-01-01.csv",
+        """
         item | eur | since       | written
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
-    """)
-    deliver("2025-01-02.csv", """
+    """,
+    )
+    deliver(
+        "2025-01-02.csv",
+        """
         item | eur | since       | written
         tea  | 2   | 1 Jan 08:00 | 2 Jan 12:00
-    """)
+    """,
+    )
     ingest.run(shop, "shop", night("3 Jan"))
     assert seen(shop, "2 Jan 11:59") == ["tea 3"]
     assert seen(shop, "2 Jan 12:00") == ["tea 3", "tea 2"]
@@ -124,32 +139,41 @@ def test_a_correction_is_a_row_more_and_what_was_believed_before_can_still_be_re
 
 def test_nights_out_of_order_or_twice_leave_the_same_rows(shop, deliver):
     for day in ("01", "02", "03"):
-        deliver(f"2025-01-{day}.csv", f"""
+        deliver(
+            f"2025-01-{day}.csv",
+            f"""
             item | eur  | since          | written
             tea  | {day} | {int(day)} Jan 08:00 | {int(day)} Jan 08:01
-        """)
+        """,
+        )
     files = [ingest.run(shop, "shop", night(f"{day} Jan"))["files"] for day in (3, 2, 4, 4, 3)]
     assert files == [2, 0, 1, 0, 0]
     assert [row[:2] for row in everything(shop)] == [("tea", "01"), ("tea", "02"), ("tea", "03")]
 
 
 def test_a_file_is_due_when_its_day_has_ended(shop, deliver):
-    deliver("2025-01-01.csv", """
+    deliver(
+        "2025-01-01.csv",
+        """
         item | eur | since       | written
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
-    """)
+    """,
+    )
     assert ingest.run(shop, "shop", night("1 Jan"))["files"] == 0
     assert ingest.run(shop, "shop", clock.parse_as_of("2025-01-01T23:59:59Z"))["files"] == 0
     assert ingest.run(shop, "shop", night("2 Jan"))["files"] == 1
 
 
 def test_a_row_that_cannot_say_when_it_was_written_lands_is_counted_and_is_never_seen(shop, deliver):
-    deliver("2025-01-01.csv", """
+    deliver(
+        "2025-01-01.csv",
+        """
         item  | eur | since       | written
         tea   | 3   | 1 Jan 08:00 | 1 Jan 08:01
         bread | 2   | 1 Jan 08:00 | yesterday
         milk  | 1   | 1 Jan 08:00 |
-    """)
+    """,
+    )
     result = ingest.run(shop, "shop", night("2 Jan"))
     assert (result["rows"], result["null_available_at"]) == (3, 2)
     assert seen(shop, "31 Dec 23:59") == ["tea 3"]

@@ -164,7 +164,8 @@ def test_packed_files_that_are_cut_off_or_wrong_go_to_quarantine(shop):
 
 
 def test_what_is_still_being_written_is_left_alone(shop):
-    paths = [deliver(shop, name, GOOD[:-4]) for name in (".2025-01-01.csv", "2025-01-01.csv.part", "2025-01-01.csv.tmp")]
+    names = (".2025-01-01.csv", "2025-01-01.csv.part", "2025-01-01.csv.tmp")
+    paths = [deliver(shop, name, GOOD[:-4]) for name in names]
     result = ingest.run(shop, "shop", NIGHT)
     assert (result["files"], result["quarantined"]) == (0, [])
     assert all(path.exists() for path in paths)
@@ -191,6 +192,16 @@ def test_a_file_that_was_only_touched_is_not_new(shop):
     os.utime(path, (0, 0))
     result = ingest.run(shop, "shop", NIGHT)
     assert (result["files"], result["repeated"], result["quarantined"]) == (0, 0, [])
+
+
+def test_two_quiet_days_are_two_deliveries(shop):
+    header = GOOD.splitlines(keepends=True)[0]
+    paths = [deliver(shop, f"2025-01-0{day}.csv", header) for day in (1, 2, 3)]
+    parquet(shop, "2025-01-01.parquet", "select 'a' as item, 1 as pieces, now() as sold_at limit 0")
+    assert ingest.run(shop, "shop", clock.parse_as_of("2025-01-03"))["files"] == 3
+    os.utime(paths[0], (0, 0))
+    result = ingest.run(shop, "shop", clock.parse_as_of("2025-01-04"))
+    assert (result["files"], result["repeated"], result["quarantined"]) == (1, 0, [])
 
 
 KILLED = """
