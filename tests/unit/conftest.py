@@ -1,4 +1,4 @@
-"""An arena: one lake, ledger and MLflow for the tests of a module; every test has a model of its own in it."""
+"""An arena: one lake, ledger and MLflow for many tests; each has a model of its own in it."""
 
 import uuid
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ class Arena:
         return FIRST + timedelta(days=nights)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def arena(tmp_path_factory: pytest.TempPathFactory, postgres_url: str):
     home = tmp_path_factory.mktemp("arena")
     settings = Settings(home=home / "home", database_url=postgres_url, database_prefix=f"arena{uuid.uuid4().hex[:8]}_")
