@@ -1,0 +1,182 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.market import AS_OF, market
+from tiltyard import frame, registry, scorer, training
+from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import Spec
+
+Market = tuple[Rails, Spec, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Market]:
+    with market(tmp_path_factory.mktemp("registry"), postgres_url) as (rails, spec):
+        made = frame.training(rails, spec, AS_OF)
+        fence = rails.ledger.claim("training/registry")
+        training.train_on(rails, spec, AS_OF, made, fence=fence, requested_by="ada", trials=1)
+        yield rails, spec, pd.read_parquet(made.path)
+
+
+@pytest.fixture
+def fresh(trained: Market) -> Iterator[Market]:
+    """As on a machine that has loaded nothing yet; what a test breaks in the store is mended afterwards."""
+    rails, spec, _ = trained
+    registry._scorers.clear()
+    shutil.rmtree(rails.settings.home / "cache", ignore_errors=True)
+    folder = store(rails, spec)
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    yield trained
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def store(rails: Rails, spec: Spec, version: int = 1) -> Path:
+    """Where MLflow keeps the version's files."""
+    flow = registry.client(rails.settings)
+    source = flow.get_model_version(spec.name, str(version)).source
+    location = (
+        flow.get_logged_model(source.removeprefix("models:/")).artifact_location if "models:/" in source else source
+    )
+    return Path(unquote(urlparse(location).path))
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_loaded_version_scores(fresh: Market) -> None:
+    rails, spec, rows = fresh
+    loaded = registry.load(rails, spec.name, 1)
+    assert loaded.features == ("size", "mood", "is_open")
+    for scores in (loaded.score(rows), loaded.score_light(rows)):
+        assert scores.dtype == np.float64
+        assert scores.shape == (len(rows),)
+        assert ((scores > 0) & (scores < 1)).all()
+    assert loaded.score(rows.head(0)).shape == (0,)
+    assert registry.load(rails, spec.name, 1) is loaded
+
+
+def test_the_files_cannot_execute(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    names = {path.name for path in store(rails, spec).iterdir()}
+    assert set(scorer.FILES) <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib", ".bin"))]
+
+
+@pytest.mark.parametrize("file", scorer.FILES)
+def test_a_flipped_bit_is_refused_and_recorded(fresh: Market, file: str) -> None:
+    rails, spec, _ = fresh
+    before = len(rails.ledger.events(spec.name, "corrupt_artifact"))
+    flip(store(rails, spec) / file)
+    with pytest.raises(CheckFailed, match=f"version 1 is refused: {file}"):
+        registry.load(rails, spec.name, 1)
+    events = rails.ledger.events(spec.name, "corrupt_artifact")
+    assert len(events) == before + 1
+    assert events[-1]["detail"]["files"] == [file]
+
+
+def test_a_broken_cache_is_filled_again(fresh: Market) -> None:
+    rails, spec, rows = fresh
+    expected = registry.load(rails, spec.name, 1).score(rows)
+    registry._scorers.clear()
+    flip(rails.settings.home / "cache" / spec.name / "1" / "model.onnx")
+    np.testing.assert_array_equal(registry.load(rails, spec.name, 1).score(rows), expected)
+
+
+def test_a_cache_that_holds_does_not_need_the_store(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    registry.load(rails, spec.name, 1)
+    registry._scorers.clear()
+    for path in store(rails, spec).iterdir():
+        path.unlink()
+    registry.load(rails, spec.name, 1)
+    registry._scorers.clear()
+    shutil.rmtree(rails.settings.home / "cache")
+    with pytest.raises(Unavailable, match="does not give"):
+        registry.load(rails, spec.name, 1)
+
+
+def test_what_was_registered_but_cannot_be_parsed_is_refused_without_harm(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    row = rails.ledger.version(spec.name, 1)
+    assert row is not None
+    path = store(rails, spec) / "model.onnx"
+    path.write_bytes(b"\x08" * 100)
+    digests = {**row["digests"], "model.onnx": registry._sha256(path.read_bytes())}
+    facts = {**row["facts"], "artifacts": registry._relative(rails.settings, store(rails, spec).as_uri())}
+    values = {"night": row["night"], "inputs": "unparsable", "run_id": "", "requested_by": "ada"}
+    rails.ledger.add_version(model=spec.name, version=77, digests=digests, facts=facts, **values)
+    with pytest.raises(CheckFailed, match="a trial parse of its files failed"):
+        registry.load(rails, spec.name, 77)
+
+
+def test_an_unknown_version_names_those_there_are(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    with pytest.raises(BadInput, match=r"has no version 9; the ledger knows: 1"):
+        registry.load(rails, spec.name, 9)
+
+
+def test_a_version_that_only_mlflow_knows_is_never_loaded(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    created = registry.client(rails.settings).create_model_version(spec.name, store(rails, spec).as_uri())
+    with pytest.raises(BadInput, match="has no version"):
+        registry.load(rails, spec.name, int(created.version))
+
+
+def test_an_alias_moved_by_hand_is_seen(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    registry.set_alias(rails, spec.name, "champion", 1)
+    other = registry.client(rails.settings).create_model_version(spec.name, "file:///elsewhere").version
+    registry.client(rails.settings).set_registered_model_alias(spec.name, "champion", other)
+    assert registry.aliases(rails, spec.name) == {"challenger": 1, "champion": int(other)}
+    registry.set_alias(rails, spec.name, "champion", None)
+    registry.set_alias(rails, spec.name, "champion", None)
+    assert registry.aliases(rails, spec.name) == {"challenger": 1}
+
+
+def test_a_model_without_versions_has_no_aliases(fresh: Market) -> None:
+    assert registry.aliases(fresh[0], "nobody") == {}
+
+
+def test_the_same_candidate_from_two_attempts_is_one_version(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    as_of = AS_OF - timedelta(days=4)
+    made = frame.training(rails, spec, as_of)
+    asked = training.inputs_digest(made.digest, spec, rails.settings.seed, 1)
+    fence = rails.ledger.claim("training/twice")
+    candidate = training._candidate(rails, spec, as_of, made, asked, 1, "ada", ())
+    first, was_there = registry.register(rails, spec, candidate, fence)
+    second, is_there = registry.register(rails, spec, candidate, fence)
+    assert (was_there, is_there, first) == (False, True, second)
+    assert len([row for row in rails.ledger.versions(spec.name) if row["inputs"] == asked]) == 1
+
+
+def test_processes_that_meet_an_empty_database_do_not_both_migrate_it(settings: Settings) -> None:
+    code = "from tiltyard import registry, settings; print(registry.experiment(settings.Settings(), 'someone'))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]),
+        "TILTYARD_HOME": str(settings.home),
+        "TILTYARD_DATABASE_URL": str(settings.database_url),
+        "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
+    }
+    command = [sys.executable, "-c", code]
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate(timeout=300)[0].strip() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert answers[0] == answers[1] == registry.experiment(settings, "someone")

@@ -1,0 +1,215 @@
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.lakes import LABELS
+from tests.market import AS_OF, FIRST, market
+from tiltyard import frame, registry, training
+from tiltyard.errors import CheckFailed, Fenced
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+Market = tuple[Rails, Spec, dict]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Market]:
+    with market(tmp_path_factory.mktemp("training"), postgres_url) as (rails, spec):
+        yield rails, spec, training.train(rails, spec, AS_OF, requested_by="ada", reasons=["drift"], trials=2)
+
+
+def test_a_challenger_is_registered(trained: Market) -> None:
+    rails, spec, summary = trained
+    assert (summary["trained"], summary["reused"], summary["version"]) == (True, False, 1)
+    assert registry.aliases(rails, spec.name) == {"challenger": 1}
+    row = rails.ledger.version(spec.name, 1)
+    assert row is not None
+    assert (row["night"], row["requested_by"], row["facts"]["reasons"]) == (night_of(AS_OF), "ada", ["drift"])
+    assert row["facts"]["frame"] == summary["frame"]
+    assert rails.ledger.stage_runs("training", spec.name)[night_of(AS_OF)]["summary"] == summary
+    assert rails.ledger.roles(spec.name, night_of(AS_OF + timedelta(days=1))).challengers == (1,)
+
+
+def test_both_models_learned_and_say_how_sure_they_are(trained: Market) -> None:
+    metrics = trained[2]["metrics"]
+    for found in (metrics, metrics["light"]):
+        assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+        assert found["auc"]["value"] > 0.6
+        assert found["brier"]["value"] < 0.25
+
+
+def test_mlflow_holds_everything_about_the_run(trained: Market) -> None:
+    rails, spec, summary = trained
+    flow = registry.client(rails.settings)
+    run = flow.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["frame"] == summary["frame"]
+    assert run.data.tags["spec"] == spec.digest
+    assert {"lake_snapshot", "git_commit", "git_dirty", "night", "reasons", "requested_by"} <= set(run.data.tags)
+    assert {"max_depth", "n_estimators", "half_life_days", "light_C", "seed"} <= set(run.data.params)
+    assert run.data.metrics["held_out.brier"] == pytest.approx(summary["metrics"]["brier"]["value"])
+    assert run.data.metrics["held_out.light.auc.low"] == pytest.approx(summary["metrics"]["light"]["auc"]["low"])
+    assert len(flow.get_metric_history(summary["run_id"], "trial_brier")) == 2
+    plots = {entry.path for entry in flow.list_artifacts(summary["run_id"], "plots")}
+    assert plots == {"plots/calibration.png", "plots/shap_summary.png"}
+    version = flow.get_model_version(spec.name, "1")
+    assert summary["frame"][:12] in version.description
+
+
+def test_the_same_night_twice_is_one_version(trained: Market) -> None:
+    rails, spec, summary = trained
+    again = training.train(rails, spec, AS_OF, requested_by="bob", trials=2)
+    assert (again["version"], again["reused"], again["metrics"]) == (1, True, summary["metrics"])
+    assert len(rails.ledger.versions(spec.name)) == 1
+
+
+def test_the_same_inputs_give_the_same_scores(trained: Market) -> None:
+    rails, spec, _ = trained
+    scorer = registry.load(rails, spec.name, 1)
+    made = frame.training(rails, spec, AS_OF)
+    rows = pd.read_parquet(made.path)
+    label = rows["label"].to_numpy(dtype=bool)
+    parts = training.split(rows["prediction_time"], label, spec.prediction.every, AS_OF)
+    days = (rows["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
+    data = training.Rows(scorer.encoding.transform(rows), label, days)
+    seed, threads = rails.settings.seed, rails.settings.threads
+    fitted = training.fit(data, parts, scorer.encoding, trials=2, seed=seed, threads=threads)
+    np.testing.assert_allclose(fitted.heavy.predict_proba(data.matrix)[:, 1], scorer.score(rows), atol=training.PARITY)
+    np.testing.assert_allclose(
+        fitted.light.predict_proba(data.matrix)[:, 1], scorer.score_light(rows), atol=training.PARITY
+    )
+
+
+def test_an_attempt_that_was_overtaken_leaves_no_version(trained: Market) -> None:
+    rails, spec, _ = trained
+    later = AS_OF - timedelta(days=3)
+    stale = rails.ledger.claim("training/overtaken")
+    rails.ledger.claim("training/overtaken")
+    made = frame.training(rails, spec, later)
+    with pytest.raises(Fenced):
+        training.train_on(rails, spec, later, made, fence=stale, requested_by="ada", trials=1)
+    assert [row["version"] for row in rails.ledger.versions(spec.name)] == [1]
+    assert registry.aliases(rails, spec.name) == {"challenger": 1}
+
+
+@pytest.mark.parametrize(
+    ("days", "reason"),
+    [(1, "no label of the last 60d has matured, labels take 2d"), (6, "matured rows are too few to train on")],
+)
+def test_a_night_with_too_little_to_learn_from_trains_nothing(trained: Market, days: int, reason: str) -> None:
+    rails, spec, _ = trained
+    as_of = FIRST + timedelta(days=days)
+    summary = training.train(rails, spec, as_of, requested_by="ada", trials=1)
+    assert (summary["trained"], summary["version"]) == (False, None)
+    assert reason in summary["reason"]
+    assert rails.ledger.stage_runs("training", spec.name)[night_of(as_of)]["status"] == "done"
+
+
+def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str) -> None:
+    with market(tmp_path, postgres_url, leaks=True) as (rails, spec):
+        with pytest.raises(CheckFailed, match=r"stopped by its leakage gate .*is_open"):
+            training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
+        assert rails.ledger.versions(spec.name) == []
+
+
+# -- the split --------------------------------------------------------------------------------
+
+
+def cohorts(*positives_of: int, rows: int = 60) -> tuple[pd.Series, np.ndarray]:
+    """One cohort a day, each with so many positives."""
+    times = [FIRST + timedelta(days=day, minutes=row) for day in range(len(positives_of)) for row in range(rows)]
+    label = [row < positives for positives in positives_of for row in range(rows)]
+    return pd.Series(times).astype("datetime64[us, UTC]"), np.array(label)
+
+
+def test_the_split_is_by_time_and_keeps_cohorts_whole() -> None:
+    times, label = cohorts(*[20] * 10)
+    parts = training.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
+    days = [sorted({time.day for time in times.iloc[block]}) for block in parts.blocks]
+    assert days == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
+    assert [len(older) for older, _ in parts.folds] == [240, 360]
+    for older, newer in (*parts.folds, (parts.known, parts.held_out)):
+        assert times.iloc[older].max() < times.iloc[newer].min()
+
+
+def test_one_large_cohort_does_not_swallow_its_neighbours() -> None:
+    times, label = cohorts(*[20] * 6)
+    heavy = pd.concat([times, pd.Series([times.iloc[-1]] * 2000).astype(times.dtype)], ignore_index=True)
+    parts = training.split(heavy, np.r_[label, np.arange(2000) % 2 == 0], timedelta(days=1), FIRST + timedelta(days=9))
+    assert [len(block) for block in parts.blocks] == [120, 60, 60, 60, 2060]
+
+
+@pytest.mark.parametrize(
+    ("positives", "rows", "reason"),
+    [
+        ([5] * 5, 30, "150 matured rows are too few"),
+        ([20] * 4, 60, "4 cohorts are too few"),
+        ([20, 20, 20, 20, 60], 60, "block 5 of 5 by time holds 0 rows of one class"),
+        ([0] * 9, 60, "block 1 of 5 by time holds 0 rows of one class"),
+    ],
+)
+def test_what_cannot_carry_a_model_is_said(positives: list[int], rows: int, reason: str) -> None:
+    times, label = cohorts(*positives, rows=rows)
+    with pytest.raises(training.Untrainable, match=reason):
+        training.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
+
+
+# -- metrics and reference --------------------------------------------------------------------
+
+
+def test_metrics_agree_with_their_definitions() -> None:
+    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    score = np.round(rng.random(300), 2)  # with ties
+    label = rng.random(300) < score
+    found = training.intervals(label, score, seed=1)
+    expected = {"brier": brier_score_loss, "log_loss": log_loss, "auc": roc_auc_score}
+    for name, metric in expected.items():
+        assert found[name]["value"] == pytest.approx(metric(label, np.clip(score, 1e-7, 1 - 1e-7)), abs=1e-6)
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+
+
+def test_the_bootstrap_interval_is_as_wide_as_theory_says() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.random(2000)
+    label = rng.random(2000) < score
+    found = training.intervals(label, score, seed=1)["brier"]
+    half = 1.96 * np.std((score - label) ** 2) / np.sqrt(2000)
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_an_older_row_weighs_half_after_its_half_life() -> None:
+    rows = training.Rows(np.zeros((3, 1), np.float32), np.array([True, False, True]), np.array([10.0, 3.0, 10.0]))
+    weights = rows.weights(7)
+    assert weights[1] / weights[0] == pytest.approx(0.5)
+    assert weights.mean() == pytest.approx(1)
+    assert list(rows.weights(0)) == [1, 1, 1]
+
+
+def test_the_reference_describes_every_row(trained: Market) -> None:
+    rails, spec, _ = trained
+    scorer = registry.load(rails, spec.name, 1)
+    described = scorer.reference["features"]
+    assert set(described) == {"size", "mood", "is_open"}
+    for entry in (*described.values(), {**scorer.reference["score"], "missing": 0}):
+        shares = entry["shares"].values() if isinstance(entry["shares"], dict) else entry["shares"]
+        assert sum(shares) + entry.get("other", 0) + entry["missing"] == pytest.approx(1)
+    assert len(described["size"]["shares"]) == len(described["size"]["edges"]) + 1
+    assert described["mood"]["missing"] > 0
+    sample = scorer.reference_frame()
+    assert set(sample.columns) == {"size", "mood", "is_open", "label", "score"}
+    assert sample["score"].between(0, 1).all()
+
+
+def test_labels_that_came_late_are_not_learned_from(trained: Market) -> None:
+    rails, spec, _ = trained
+    as_of = FIRST + timedelta(days=20)
+    rows = pd.read_parquet(frame.training(rails, spec, as_of).path)
+    assert rows["prediction_time"].max() <= as_of - timedelta(days=2)
+    assert rails.lake.query(f"select max(prediction_time) as last from {{{LABELS}}}", AS_OF)["last"][0] > as_of
