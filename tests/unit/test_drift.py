@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tiltyard import frame as frames
 from tiltyard.governor import Signal
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
+from tiltyard.simulator import Drift, Simulator
 from tiltyard.spec import Spec
 
 KINDS = {"tenure_days": "numeric", "amount_eur": "numeric", "plan": "categorical", "is_company": "boolean"}
@@ -159,6 +160,39 @@ def test_evidently_computes_the_same_figures() -> None:
     results = Report(metrics).run(*drift.datasets(compared, compared.tested)).dict()["metrics"]
     theirs = [float(result["value"]) for result in results]
     assert theirs == pytest.approx([compared.value[column] for column in compared.tested])
+
+
+# -- the simulated business ---------------------------------------------------------------------
+
+CHANGE = date(2025, 3, 1)
+
+
+def simulated(kind: str) -> dict[str, bool]:
+    """Payments and sign-ups of March 2025 against those of the two months before: column → drifted."""
+    tables = Simulator(seed=7, customers=2000, days=90, drift=Drift(kind=kind, start=CHANGE)).tables()
+    payments = tables["payment"].rename(columns={"attempted_at": "at"})
+    signups = tables["customer"].drop_duplicates("customer_id").rename(columns={"signed_up_at": "at"})
+    found = {}
+    for table, kinds in (
+        (payments, {"amount_eur": "numeric", "is_failed": "boolean"}),
+        (signups, {"plan": "categorical", "country": "categorical", "channel": "categorical"}),
+    ):
+        before = table[(table["at"] >= "2025-01-01") & (table["at"] < "2025-03-01")]
+        now = table[table["at"] >= "2025-03-01"]
+        compared = drift.compare(kinds, before[list(kinds)], now, reference_scores=NOTHING, current_scores=NOTHING)
+        found |= {signal.column: signal.drifted for signal in drift.judged(compared) if signal.value is not None}
+    return found
+
+
+def test_the_simulated_business_without_drift() -> None:
+    assert simulated("none") == dict.fromkeys(("amount_eur", "is_failed", "plan", "country", "channel"), False)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("mix", "channel"), ("unit_change", "amount_eur")])
+def test_the_simulated_business_with_drift(kind: str, column: str) -> None:
+    found = simulated(kind)
+    assert found[column]
+    assert not found["country"]
 
 
 # -- performance ------------------------------------------------------------------------------
