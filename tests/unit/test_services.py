@@ -1,0 +1,213 @@
+"""What `make up` starts, as far as it can be seen without starting Airflow (tests/e2e does that)."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+
+from tiltyard import services
+from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.settings import Settings
+
+SINCE = datetime(2016, 4, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def at(settings: Settings, **values: object) -> Settings:
+    return settings.model_copy(update=values)
+
+
+def test_a_full_port_is_told_by_its_number_and_starts_nothing(settings: Settings, taken_port: int) -> None:
+    with pytest.raises(Unavailable, match=rf"Port {taken_port} is taken .*TILTYARD_API_PORT"):
+        services.start(at(settings, api_port=taken_port))
+    assert not any(part["running"] for part in services.status(settings)["airflow"].values())
+
+
+def test_a_host_that_opens_the_login_to_the_network_is_refused(settings: Settings) -> None:
+    with pytest.raises(BadInput, match=r"TILTYARD_API_HOST=0\.0\.0\.0"):
+        services.start(at(settings, api_host="0.0.0.0"))
+
+
+def test_secrets_are_made_once_and_only_their_owner_reads_them(settings: Settings) -> None:
+    first, second = services.airflow_env(settings), services.airflow_env(settings)
+    files = list((settings.home / "airflow").iterdir())
+
+    assert first == second
+    assert {file.name for file in files} == {"passwords.json", "secrets.json"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    assert services.password(settings) not in str(first)
+
+
+def test_a_spoiled_password_file_is_told_in_one_sentence(settings: Settings) -> None:
+    services.password(settings)
+    (settings.home / "airflow" / "passwords.json").write_text("{")
+
+    with pytest.raises(BadInput, match=r"passwords\.json is not JSON any more; remove it"):
+        services.password(settings)
+
+
+def test_tasks_see_the_settings_and_start_no_database_of_their_own(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    landing = Settings(**{**settings.model_dump(), "data_mirror": tmp_path, "threads": 3})
+    for name, value in services.tiltyard_env(landing).items():
+        monkeypatch.setenv(name, value)
+    theirs = Settings()
+
+    assert theirs.database_url == settings.database_url
+    assert (theirs.home, theirs.threads, theirs.data_mirror) == (settings.home, 3, tmp_path)
+
+
+def test_nothing_of_this_shell_leaks_into_airflow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("TILTYARD_API_PORT", "1")
+    monkeypatch.setenv("no_proxy", "intranet")
+    environment = services._process_env(settings)
+
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
+    assert environment["TILTYARD_API_PORT"] == str(settings.api_port)
+    assert environment["no_proxy"].split(",") == ["intranet", "127.0.0.1", "localhost", "::1"]
+
+
+def test_a_pid_that_another_process_got_is_not_ours(settings: Settings) -> None:
+    path = settings.home / "run" / "scheduler.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"pid": os.getpid(), "created": 1.0}))
+
+    assert services._recorded(settings, "scheduler") is None
+
+
+def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
+    # A child that left its parent's session and outlived it, as a task does whose supervisor was killed.
+    code = (
+        "import subprocess, sys; from subprocess import DEVNULL; sleep = 'import time; time.sleep(300)'; "
+        "child = subprocess.Popen([sys.executable, '-c', sleep], start_new_session=True, stdout=DEVNULL, stderr=DEVNULL);"
+        "print(child.pid)"
+    )
+    environment = services._process_env(settings)
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    orphan = psutil.Process(int(printed.stdout))
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    try:
+        assert services._lives(orphan)
+        services.stop(settings)
+        assert not services._lives(orphan)
+        assert stranger.poll() is None
+    finally:
+        stranger.send_signal(signal.SIGKILL)
+        stranger.wait()
+
+
+def test_stop_where_nothing_was_started(tmp_path: Path) -> None:
+    assert services.stop(Settings(home=tmp_path / "none", database_url=None)) == {"stopped": []}
+
+
+def health(heard: datetime, **states: str) -> dict[str, object]:
+    parts = {
+        name: {"status": states.get(name, "healthy"), f"latest_{name}_heartbeat": heard.isoformat()}
+        for name in ("scheduler", "triggerer", "dag_processor")
+    }
+    return {"metadatabase": {"status": "healthy"}, **parts}
+
+
+def test_health_counts_heartbeats_since_the_start_only() -> None:
+    assert services._unwell(health(SINCE + timedelta(seconds=1)), SINCE) == []
+    assert services._unwell(health(SINCE - timedelta(seconds=1)), SINCE) == ["scheduler", "triggerer", "dag-processor"]
+    assert services._unwell(health(SINCE, dag_processor="unhealthy"), SINCE) == ["dag-processor"]
+    assert services._unwell({}, SINCE) == ["metadatabase", "scheduler", "triggerer", "dag-processor"]
+
+
+# -- the client, against a small server that answers as Airflow's REST API does --------------------------
+
+
+class Api(BaseHTTPRequestHandler):
+    tokens = 0
+    states: list[str]
+
+    def answer(self, status: int, body: object) -> None:
+        payload = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/auth/token":
+            Api.tokens += 1
+            return self.answer(201, {"access_token": f"token-{Api.tokens}"})
+        if self.headers["Authorization"] != "Bearer token-2":  # the first one has run out
+            return self.answer(401, {})
+        if body["logical_date"]:
+            return self.answer(409, {"detail": "exists"})
+        return self.answer(200, {"dag_run_id": "fresh"})
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == "/api/v2/dags/features/dagRuns":
+            runs = [{"dag_run_id": "earlier", "logical_date": "2016-04-02T00:00:00Z"}]
+            return self.answer(200, {"dag_runs": runs, "total_entries": 1})
+        if path.endswith("taskInstances"):
+            return self.answer(200, {"task_instances": [{"task_id": "ingest", "state": "failed"}]})
+        if path.startswith("/api/v2/dags/features/dagRuns/"):
+            return self.answer(200, {"state": Api.states.pop(0)})
+        return self.answer(404, {})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[services.Airflow]:
+    Api.tokens, Api.states = 0, ["queued", "running", "success"]
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    Thread(target=server.serve_forever, daemon=True).start()
+    with services.Airflow(at(settings, api_port=server.server_port)) as client:
+        yield client
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_client_logs_in_again_when_its_token_has_run_out(client: services.Airflow) -> None:
+    assert client.trigger("features", {"night": "2016-04-02"}) == "fresh"
+    assert Api.tokens == 2
+
+
+def test_a_night_that_was_triggered_already_gives_its_run(client: services.Airflow) -> None:
+    assert client.trigger("features", logical_date=SINCE) == "earlier"
+
+
+def test_waiting_ends_with_the_run(client: services.Airflow) -> None:
+    assert client.wait("features", "fresh", timeout_s=20)["state"] == "success"
+
+
+def test_a_failed_run_names_its_task(client: services.Airflow) -> None:
+    Api.states = ["failed"]
+    with pytest.raises(CheckFailed, match=r"features failed \(ingest\)"):
+        client.wait("features", "fresh")
+
+
+def test_an_unknown_dag_and_an_absent_airflow_are_told_in_one_sentence(
+    client: services.Airflow, settings: Settings
+) -> None:
+    with pytest.raises(BadInput, match="knows no dags/nothing"):
+        client.runs("nothing")
+    with services.Airflow(at(settings, api_port=1)) as absent, pytest.raises(Unavailable, match="run make up"):
+        absent.dags()
