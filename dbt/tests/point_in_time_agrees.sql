@@ -33,13 +33,13 @@ sample as (
 
 fast as (
 
-    {{ tiltyard.duckdb__point_in_time(**arguments) }}
+    {{ duckdb__point_in_time(**arguments) }}
 
 ),
 
 portable as (
 
-    {{ tiltyard.default__point_in_time(**arguments) }}
+    {{ default__point_in_time(**arguments) }}
 
 ),
 

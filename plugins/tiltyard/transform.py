@@ -45,7 +45,7 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     """
     if not sources:
         raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
-    arguments = ["--full-refresh"] if full_refresh else []
+    arguments = ["--exclude", "tag:reference", *(["--full-refresh"] if full_refresh else [])]
     for source in sources:
         arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()
@@ -136,12 +136,13 @@ def check_spec(settings: Settings, spec: Spec) -> None:
     for name in spec.gate.slices:
         if name not in seen:
             raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, seen)}.")
-    horizon = label.meta.get("horizon")
-    if horizon is not None and clock.parse_duration(horizon) != spec.label.horizon:
-        raise BadInput(
-            f"{where}: label.horizon is {clock.format_duration(spec.label.horizon)}, but {label.name} is made for "
-            f"{horizon}; give both the same."
-        )
+    for part in ("horizon", "delay"):
+        made_for, promised = label.meta.get(part), getattr(spec.label, part)
+        if made_for is not None and clock.parse_duration(made_for) != promised:
+            raise BadInput(
+                f"{where}: label.{part} is {clock.format_duration(promised)}, but {label.name} is made for "
+                f"{made_for}; give both the same."
+            )
 
 
 RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")

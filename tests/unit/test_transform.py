@@ -1,0 +1,203 @@
+"""dbt in process: what it builds, that it may be repeated and caught up, and what it says when it fails."""
+
+import csv
+import io
+import random
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_settings
+from tests.lakes import small_spec
+from tiltyard import ingest, transform
+from tiltyard import rails as rails_module
+from tiltyard import spec as specs
+from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT, Settings
+from tiltyard.simulator import Simulator
+
+SOURCES = ("incident", "subscription")
+START = date(2025, 1, 1)
+NIGHTS = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=days) for days in (15, 23, 36)]
+TABLES = (
+    "staging.stg_incident__update", "spines.spn_ticket_opened", "features.ftr_ticket__intake",
+    "features.ftr_caller__history", "features.ftr_group__history", "features.ftr_group__load",
+    "labels.lbl_sla_breach", "staging.stg_subscription__customer", "staging.stg_subscription__login",
+    "staging.stg_subscription__payment", "staging.stg_subscription__cancellation", "spines.spn_customer_reviewed",
+    "features.ftr_customer__profile", "features.ftr_customer__activity", "features.ftr_customer__payments",
+    "labels.lbl_churn",
+)  # fmt: skip
+
+
+def land_tickets(settings: Settings, tickets: int = 150, seed: int = 7) -> None:
+    """Tickets that change hands, are closed, reopened or forgotten; one update in seven is delivered days late."""
+    draw = random.Random(seed)
+    header = list(ingest.contract(settings, "incident").tables[0].columns)
+    files: dict[date, list[dict[str, str]]] = {}
+    for number in range(tickets):
+        moment = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=draw.randrange(20 * 1440))
+        group, opened = draw.randrange(6), moment
+        states = ["New", *draw.choices(["Active", "Awaiting Vendor", "-100"], k=draw.randrange(4))]
+        states += draw.choice([[], ["Resolved"], ["Resolved", "Closed"], ["Closed"], ["Closed", "Active", "Closed"]])
+        for count, state in enumerate(states):
+            row = dict.fromkeys(header, "?") | {
+                "number": f"INC{number:04}",
+                "sys_mod_count": str(count),
+                "incident_state": state,
+                "made_sla": str(state != "Closed" or draw.random() < 0.6).lower(),
+                "caller_id": f"Caller {draw.randrange(12) if count == 0 else 99}",
+                "assignment_group": "?" if draw.random() < 0.05 else f"Group {group}",
+                "priority": "3 - Moderate",
+                "opened_at": f"{opened:%d/%m/%Y %H:%M}",
+                "sys_updated_at": f"{moment:%d/%m/%Y %H:%M}",
+                "closed_at": f"{moment + timedelta(days=2):%d/%m/%Y %H:%M}",
+            }
+            late = timedelta(days=draw.randrange(1, 9) if draw.random() < 1 / 7 else 0)
+            files.setdefault((moment + late).date(), []).append(row)
+            moment += timedelta(minutes=draw.choice([0, 30, 600, 3000, 9000]))
+            group = draw.randrange(6) if draw.random() < 0.3 else group
+    folder = settings.landing / "incident" / "incident_update"
+    folder.mkdir(parents=True)
+    for day, rows in files.items():
+        out = io.StringIO()
+        writer = csv.DictWriter(out, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        (folder / f"{day}.csv").write_text(out.getvalue(), encoding="utf-8")
+
+
+def differences(rails: Rails, table: str, one: int, other: int) -> int:
+    """Rows that the table has at only one of two snapshots, its audit columns aside."""
+    audit = "built_at, ingested_at" if table.startswith("staging.") else "built_at"
+    at = [f"(select * exclude ({audit}) from lake.{table} at (version => {version}))" for version in (one, other)]
+    row = rails.lake.connection.execute(
+        f"select count(*) from ((from {at[0]} except all from {at[1]}) union all "
+        f"(from {at[1]} except all from {at[0]}))"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.fixture(scope="module")
+def caught_up(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
+    """Both sources, landed and built in three steps, with late and out-of-order arrivals in each."""
+    settings = make_settings(tmp_path_factory.mktemp("caught up"), postgres_url, sources=SOURCES)
+    land_tickets(settings)
+    Simulator(customers=60, start=START, days=35, late_share=0.2).land(settings.landing / "subscription")
+    with rails_module.opened(settings) as rails:
+        for night in NIGHTS:
+            for source in SOURCES:
+                assert not ingest.run(rails, source, night)["quarantined"]
+            transform.build(rails, SOURCES, night)
+        yield rails
+
+
+def test_every_table_has_rows(caught_up: Rails) -> None:
+    for table in TABLES:
+        row = caught_up.lake.connection.execute(f"select count(*) from lake.{table}").fetchone()
+        assert row is not None and row[0] > 0, table
+
+
+def test_catching_up_equals_building_from_scratch(caught_up: Rails) -> None:
+    before = caught_up.lake.snapshot()
+    summary = transform.build(caught_up, SOURCES, NIGHTS[-1])
+    again = caught_up.lake.snapshot()
+    assert {table: differences(caught_up, table, before, again) for table in TABLES} == dict.fromkeys(TABLES, 0)
+
+    transform.build(caught_up, SOURCES, NIGHTS[-1], full_refresh=True)
+    scratch = caught_up.lake.snapshot()
+    assert {table: differences(caught_up, table, again, scratch) for table in TABLES} == dict.fromkeys(TABLES, 0)
+    assert summary["models"] == len(TABLES)
+
+
+def test_the_project_holds_its_own_tests(caught_up: Rails) -> None:
+    """Unit tests (the label, the blanking) and the point-in-time join of both dispatches on real tables."""
+    nodes = transform.invoke(caught_up.settings, "test", "--select", "test_type:unit", "tag:reference")
+
+    assert {node["name"] for node in nodes} >= {"what_was_not_known_yet_is_blank", "point_in_time_agrees"}
+    assert {node["status"] for node in nodes} == {"pass"}
+
+
+def test_nothing_is_written_into_the_checkout(caught_up: Rails) -> None:
+    assert (caught_up.settings.home / "dbt" / "target" / "partial_parse.msgpack").exists()
+    assert not (ROOT / "dbt" / "target").exists()
+    assert not (ROOT / "dbt" / "logs").exists()
+
+
+@pytest.fixture
+def small_project(settings: Settings, tmp_path: Path) -> Settings:
+    """A dbt project of one source and two models; the second divides by what the source brings."""
+    folder = tmp_path / "a project"
+    shutil.copytree(ROOT / "dbt" / "macros", folder / "macros")
+    for name in ("dbt_project.yml", "profiles.yml"):
+        shutil.copy(ROOT / "dbt" / name, folder / name)
+    models = folder / "models" / "staging"
+    models.mkdir(parents=True)
+    (models / "sources.yml").write_text(
+        "sources: [{name: shop, database: lake, schema: raw, tables: [{name: sale}]}]\n", encoding="utf-8"
+    )
+    (models / "stg_fine.sql").write_text("{{ config(materialized='table') }} select n, 1 as one from {{ source('shop', 'sale') }}\n", encoding="utf-8")
+    (models / "stg_broken.sql").write_text(
+        "{{ config(materialized='table') }} select cast(n as integer) as n from {{ ref('stg_fine') }}\n", encoding="utf-8"
+    )
+    return settings.model_copy(update={"dbt": folder})
+
+
+def test_a_failed_node_is_named(small_project: Settings) -> None:
+    with rails_module.opened(small_project) as rails:
+        rails.lake.ensure("raw.sale", {"n": "varchar"})
+        rails.lake.connection.execute("insert into lake.raw.sale values ('many')")
+        with pytest.raises(CheckFailed, match=r"dbt failed at 1 node\(s\): stg_broken: .*Could not convert.*many"):
+            transform.build(rails, ["shop"], NIGHTS[0])
+
+        rails.lake.connection.execute("delete from lake.raw.sale")
+        assert transform.build(rails, ["shop"], NIGHTS[0])["models"] == 2
+
+
+def test_a_source_that_nothing_reads_is_bad_input(small_project: Settings) -> None:
+    with rails_module.opened(small_project) as rails:
+        with pytest.raises(BadInput, match="dbt has nothing that reads absent"):
+            transform.build(rails, ["absent"], NIGHTS[0])
+        with pytest.raises(BadInput, match="no source to build"):
+            transform.build(rails, [], NIGHTS[0])
+
+
+def test_a_project_that_does_not_parse_says_where(small_project: Settings) -> None:
+    (small_project.dbt / "models" / "staging" / "stg_fine.sql").write_text("select {{ oh(", encoding="utf-8")
+    with rails_module.opened(small_project) as rails, pytest.raises(BadInput, match=r"dbt does not run: .*stg_fine"):
+        transform.build(rails, ["shop"], NIGHTS[0])
+
+
+# -- specs against the project; no database ---------------------------------------------------------
+
+
+def changed(spec: specs.Spec, part: str, **values: object) -> specs.Spec:
+    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=values)})
+
+
+def test_the_models_of_the_portfolio_fit_the_project() -> None:
+    for spec in specs.load_all(ROOT / "models"):
+        transform.check_spec(Settings(), spec)
+
+
+def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
+    spec = specs.find(ROOT / "models", "sla_breach")
+    for part, values, message in (
+        ("prediction", {"features": ("ftr_ticket__intak",)}, "feature view 'ftr_ticket__intak'; did you mean ftr_ticket__intake"),
+        ("prediction", {"spine": "spn_ticket_open"}, "spine 'spn_ticket_open'; did you mean spn_ticket_opened"),
+        ("label", {"table": "lbl_sla_breech"}, "label table 'lbl_sla_breech'; did you mean lbl_sla_breach"),
+        ("prediction", {"features": ("ftr_customer__profile",)}, "keyed by customer_id, which the spine"),
+        ("gate", {"slices": ("priorty",)}, "no feature view has a column 'priorty'; did you mean priority"),
+        ("label", {"horizon": timedelta(days=30)}, "label.horizon is 30d, but lbl_sla_breach is made for 10d"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            transform.check_spec(Settings(), changed(spec, part, **values))
+
+
+def test_a_spec_of_another_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the dbt project has no spine 'spn_visit'"):
+        transform.check_spec(Settings(), small_spec(tmp_path))
