@@ -32,7 +32,7 @@ def drift(spec: Spec) -> None:
             from tiltyard import drift
 
             found = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.run)
-            on.show(found[max(found)].get("report"), rails.settings)
+            on.show(found[max(found)]["report"] or f"drift/{spec.name}/", rails.settings)
             return found
 
     @task(outlets=[wanted])

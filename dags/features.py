@@ -45,7 +45,7 @@ def features() -> None:
 
     @task
     def checks() -> dict:
-        on.show("data_docs/index.html", settings)
+        on.show(f"data_docs/{on.night():%Y-%m-%d}/", settings)
         with on.working() as rails:
             from tiltyard import features
 

@@ -129,10 +129,11 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """`ti_key` is the running task instance: Airflow asks once, when the task ends."""
-        return _reports.get((ti_key.dag_id, ti_key.run_id, ti_key.task_id), report_url("index.html"))
+        return _reports.get((ti_key.dag_id, ti_key.run_id, ti_key.task_id), report_url(""))
 
 
 _reports: dict[tuple[str, str, str], str] = {}
+"""What `show` was told in this process, which is one task's."""
 
 
 def report_url(path: str) -> str:
@@ -246,12 +247,11 @@ def announce(assets: Iterable[Asset], when: Iterable[datetime]) -> None:
         events[asset].extra = {"as_of": days}
 
 
-def show(path: Any, settings: Settings) -> None:
-    """Let the task's button "Report" open this file of `settings.reports`."""
-    if path:
-        ti = get_current_context()["ti"]
-        relative = _relative(str(path), settings)
-        _reports[(ti.dag_id, ti.run_id, ti.task_id)] = report_url(relative)
+def show(path: str, settings: Settings) -> None:
+    """Let the task's button "Report" open this file or folder of `settings.reports`."""
+    ti = get_current_context()["ti"]
+    relative = path.removeprefix(str(settings.reports)).lstrip("/")
+    _reports[(ti.dag_id, ti.run_id, ti.task_id)] = report_url(relative)
 
 
 def skip(reason: str) -> None:
@@ -483,8 +483,3 @@ def _as_list(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
-
-
-def _relative(path: str, settings: Settings) -> str:
-    root = str(settings.reports)
-    return path[len(root) :].lstrip("/") if path.startswith(root) else path.lstrip("/")
