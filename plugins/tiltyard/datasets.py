@@ -69,8 +69,14 @@ def fetch(settings: Settings, name: str, progress: Progress | None = None) -> di
     report = progress or _silent
     if name not in NAMES:
         raise BadInput(f"There is no data set '{name}'; the data sets are: {', '.join(NAMES)}.")
-    with _only_one(settings, name):
-        return _fetch_simulated(settings, report) if name == "simulated" else _fetch_incident(settings, report)
+    try:
+        with _only_one(settings, name):
+            return _fetch_simulated(settings, report) if name == "simulated" else _fetch_incident(settings, report)
+    except OSError as error:
+        raise Unavailable(
+            f"The {name} data cannot be put into {settings.home} ({error.strerror or error}); make room there, or set "
+            "TILTYARD_HOME to a folder that can be written to."
+        ) from None
 
 
 # -- incident ---------------------------------------------------------------------------------

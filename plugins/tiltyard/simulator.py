@@ -6,6 +6,7 @@ How it lives, week by week, all customers at once:
   log-ins fall to a sixth, and few come back. Payments are attempted every 30 days and sometimes fail.
 - The weekly hazard of cancelling is logistic in lost interest, unpaid failures (fading), plan, channel and
   tenure. Lost interest itself is never delivered; a model has to see it in the log-ins. `truth()` tells it.
+  Gradient boosting on counts of log-ins and failures ranks the next 14 days' cancellations with an AUC of about .75.
 - Every row carries when it happened and when it was written. Phones that were offline deliver log-ins days
   late and out of order; some failed payments are collected later and countries corrected, each by a row more.
   A cancellation becomes known up to `label_delay` after it took effect.

@@ -251,6 +251,12 @@ def test_two_fetches_at_once_are_one(settings, home):
     assert len(home.asked) == 1
 
 
+def test_a_home_that_cannot_be_written_is_one_sentence(settings, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match=r"TILTYARD_HOME to a folder that can be written to\.$"):
+        datasets.fetch(settings.model_copy(update={"home": tmp_path / "file" / "home"}), "incident")
+
+
 def test_an_unknown_data_set_is_told_the_known_ones(settings):
     with pytest.raises(BadInput, match="incident, simulated"):
         datasets.fetch(settings, "accident")
