@@ -47,9 +47,7 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def small_spec(
-    folder: Path, *, max_feature_age: str = "null", horizon: str = "2d", delay: str = "0d"
-) -> specs.Spec:
+def small_spec(folder: Path, *, max_feature_age: str = "null", horizon: str = "2d", delay: str = "0d") -> specs.Spec:
     """The promise of a model over this lake."""
     home = folder / "models" / "small"
     home.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ It gives every row of the spine exactly once, with NULLs where nothing may be us
 
 {#- DuckDB: in the order in which rows became known, keep those that are not older than what was known already;
 then the row known last is the answer, and one ASOF join on one column finds it. -#}
-{% macro duckdb__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s) -%}
+{% macro duckdb__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
 select
     spine.*
     {{- _brought(columns, prefix, max_age_s) }}
@@ -55,7 +55,7 @@ asof left join (
 {%- endmacro %}
 
 {#- Any database with window functions. -#}
-{% macro default__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s) -%}
+{% macro default__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
 select
     spine.*
     {{- _brought(columns, prefix, max_age_s) }}

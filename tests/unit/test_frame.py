@@ -30,14 +30,18 @@ def filled(rails: Rails) -> Iterator[Rails]:
     fill(
         rails,
         FEATURES,
-        [{"shop_id": "s", "event_time": day, "size": number, "mood": "calm", "is_open": None}
-         for number, day in enumerate(days[:3])],
+        [
+            {"shop_id": "s", "event_time": day, "size": number, "mood": "calm", "is_open": None}
+            for number, day in enumerate(days[:3])
+        ],
     )
     fill(
         rails,
         LABELS,
-        [{"visit_id": f"v{n}", "prediction_time": day, "label": n % 2 == 0, "event_time": day + timedelta(days=1)}
-         for n, day in enumerate(days[:9])],
+        [
+            {"visit_id": f"v{n}", "prediction_time": day, "label": n % 2 == 0, "event_time": day + timedelta(days=1)}
+            for n, day in enumerate(days[:9])
+        ],
     )
     yield rails
 

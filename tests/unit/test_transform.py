@@ -140,9 +140,12 @@ def small_project(settings: Settings, tmp_path: Path) -> Settings:
     (models / "sources.yml").write_text(
         "sources: [{name: shop, database: lake, schema: raw, tables: [{name: sale}]}]\n", encoding="utf-8"
     )
-    (models / "stg_fine.sql").write_text("{{ config(materialized='table') }} select n, 1 as one from {{ source('shop', 'sale') }}\n", encoding="utf-8")
+    (models / "stg_fine.sql").write_text(
+        "{{ config(materialized='table') }} select n, 1 as one from {{ source('shop', 'sale') }}\n", encoding="utf-8"
+    )
     (models / "stg_broken.sql").write_text(
-        "{{ config(materialized='table') }} select cast(n as integer) as n from {{ ref('stg_fine') }}\n", encoding="utf-8"
+        "{{ config(materialized='table') }} select cast(n as integer) as n from {{ ref('stg_fine') }}\n",
+        encoding="utf-8",
     )
     return settings.model_copy(update={"dbt": folder})
 
@@ -187,7 +190,7 @@ def test_the_models_of_the_portfolio_fit_the_project() -> None:
 def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
     spec = specs.find(ROOT / "models", "sla_breach")
     for part, values, message in (
-        ("prediction", {"features": ("ftr_ticket__intak",)}, "feature view 'ftr_ticket__intak'; did you mean ftr_ticket__intake"),
+        ("prediction", {"features": ("ftr_ticket__intak",)}, "'ftr_ticket__intak'; did you mean ftr_ticket__intake"),
         ("prediction", {"spine": "spn_ticket_open"}, "spine 'spn_ticket_open'; did you mean spn_ticket_opened"),
         ("label", {"table": "lbl_sla_breech"}, "label table 'lbl_sla_breech'; did you mean lbl_sla_breach"),
         ("prediction", {"features": ("ftr_customer__profile",)}, "keyed by customer_id, which the spine"),
