@@ -338,7 +338,8 @@ def _session(settings: Settings) -> _Session:
     """The process's session for this lake; a fork and another thread get their own."""
     key = (os.getpid(), threading.get_ident(), settings.home, settings.database_url, settings.database_prefix)
     if key not in _sessions:
-        _sessions.clear()
+        for other in [other for other in _sessions if other[:2] == key[:2]]:
+            _sessions.pop(other).engine.dispose()  # another lake; a parent process's sessions stay untouched
         _sessions[key] = _Session(settings)
     return _sessions[key]
 
