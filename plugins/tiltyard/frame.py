@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from tiltyard.spec import Spec, feature_key
 Kind = Literal["numeric", "boolean", "categorical"]
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
 _INSTANT = timedelta(microseconds=1)
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ def build(
 ) -> pd.DataFrame:
     """One row per spine row with `start` <= prediction_time < `end`, sorted by prediction_time and key.
 
-    Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view `<view>__event_time` and `<view>__available_at` of
-    the row that was used (NULL where none could be). Columns the spine needs for its joins are left out.
+    Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view
+    `<view>__event_time` and `<view>__available_at` of the row that was used (NULL where none could be). Columns the
+    spine needs for its joins only are left out.
     """
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     return rails.lake.connection.execute(_sql(rails, spec, start, end, as_of, snapshot)).df()
@@ -157,7 +159,8 @@ def explain(
     has no such row.
     """
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
-    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, prediction_time, snapshot)
+    # the spine row itself may have been written later; what the join may use is bound by the prediction time
+    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, _EVER, snapshot)
     rows = rows[rows[spec.key] == entity_id]
     if rows.empty:
         raise BadInput(
