@@ -3,7 +3,7 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,12 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     promotions = rails.ledger.promotions(spec.name, until=as_of.date())
     if not promotions or not rails.lake.has(_PREDICTION):
         return empty
-    rows = truth.matured(rails, spec, as_of)
+    rows = truth.matured(rails, spec, as_of, since=promotions[0]["night"] + timedelta(days=1))
     if rows.empty:
         return empty
     keys = ["entity_id", "prediction_time"]
     first = rows[rows["version"] == promotions[0]["version"]].set_index(keys)
-    served = rows[rows["role"] == "champion"].set_index(keys)
+    served = rows[rows["tier"] != "shadow"].set_index(keys)
     both = (
         served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner").reset_index()
     )
@@ -200,7 +200,7 @@ def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         return {}
     rows = rails.lake.query(
         f"select tier, count(*) as answers, min(request_id) as example from {{{_PREDICTION}}} "
-        "where model = $model and night = $night and role in ('champion', 'safe_default') group by tier order by tier",
+        "where model = $model and night = $night and tier <> 'shadow' group by tier order by tier",
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
