@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock
-from tiltyard.encoding import Encoding
+from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
@@ -45,7 +45,7 @@ MIN_ROWS = 200
 MIN_OF_CLASS = 5
 """Rows of each class that every part of the split must have."""
 BLOCKS = 5
-FEWEST_ROUNDS, MOST_ROUNDS = 30, 150
+FEWEST_ROUNDS, MOST_ROUNDS = 30, 120
 """Boosting rounds to choose from. Between two blocks the base rate may have moved so far that a model that has
 learned nothing looks best; the lower bound keeps one such pair from talking the model out of learning."""
 SAMPLE = 2000
@@ -60,6 +60,9 @@ PARITY = 1e-5
 HALF_LIVES = (7, 14, 28, 0)
 """Days after which a training row weighs half; 0: all weigh the same."""
 LIGHT_C = (0.003, 0.03, 0.3, 3.0)
+MANY = 50_000
+"""Rows from which XGBoost gets more than one thread. Below, a second thread saves little on an idle machine and
+costs thirty times the wall time on a busy one, where its threads wait for each other by spinning."""
 DEFAULTS: dict[str, Any] = {
     "max_depth": 4,
     "learning_rate": 0.1,
@@ -318,8 +321,9 @@ class _Fitter:
             objective="binary:logistic",
             eval_metric="rmse",  # of the probability: the root of the Brier score, which the gate decides on
             tree_method="hist",
+            max_bin=MOST + 8,  # a bin for every code of a category
             random_state=self.seed,
-            n_jobs=self.threads,
+            n_jobs=self.threads if len(rows.label) >= MANY else 1,
         )
         return model.fit(
             rows.matrix,
@@ -379,7 +383,7 @@ def _tune(
 
     def objective(trial: optuna.Trial) -> float:
         params = {
-            "max_depth": trial.suggest_int("max_depth", 2, 7),
+            "max_depth": trial.suggest_int("max_depth", 2, 6),
             "learning_rate": trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
             "min_child_weight": trial.suggest_float("min_child_weight", 1.0, 50.0, log=True),
             "subsample": trial.suggest_float("subsample", 0.5, 1.0),

@@ -1,0 +1,91 @@
+"""What a prediction costs: ONNX Runtime (the heavy model and its light twin) beside XGBoost's own predictors.
+
+Trains on rows of the simulator's size (8,000 rows, 30 features, 10 of them categories), then scores one row, and
+a night's 300 rows, again and again on one thread. Prints microseconds: the median of many runs.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tiltyard import scorer, training
+from tiltyard.encoding import Encoding
+
+ROWS, NIGHT = 8000, 300
+END = datetime(2016, 4, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str
+    kind: str
+
+
+def main() -> None:
+    frame, label, features = made_up()
+    encoding = Encoding.fit(frame, features)
+    matrix = encoding.transform(frame)
+    days = np.linspace(0, 40, ROWS)
+    parts = training.split(pd.Series([END - timedelta(days=40 - day) for day in days]), label, timedelta(days=1), END)
+    begun = time.perf_counter()
+    fitted = training.fit(training.Rows(matrix, label, days), parts, encoding, trials=5, seed=1, threads=1)
+    trees = fitted.params["n_estimators"]
+    taken = time.perf_counter() - begun
+    print(f"training: {ROWS:,} rows, 5 trials, {taken:.1f} s; {trees} trees")
+
+    files = {
+        "model.onnx": training._heavy_onnx(fitted.heavy, matrix[:100]),
+        "light.onnx": training._light_onnx(fitted.light, matrix[:100]),
+        "encoding.json": encoding.to_json().encode(),
+        "reference.json": b"{}",
+        "reference.parquet": b"",
+    }
+    begun = time.perf_counter()
+    loaded = scorer.Scorer.from_files("bench", 1, files)
+    print(f"parsing a version's files: {(time.perf_counter() - begun) * 1e3:.1f} ms")
+    booster = fitted.heavy.get_booster()
+    booster.set_param({"nthread": 1})
+    ways: dict[str, Callable[[Any], Any]] = {
+        "ONNX, heavy": lambda rows: scorer.probabilities(loaded._heavy, rows),
+        "ONNX, light": lambda rows: scorer.probabilities(loaded._light, rows),
+        "XGBoost inplace_predict": booster.inplace_predict,
+        "XGBoost predict_proba": fitted.heavy.predict_proba,
+        "scikit-learn predict_proba, light": fitted.light.predict_proba,
+    }
+    print(f"{'':36}{'one row':>12}{f'{NIGHT} rows':>12}{'per row':>12}")
+    for name, way in ways.items():
+        one, night = (median(lambda rows=rows, way=way: way(rows)) for rows in (matrix[:1], matrix[:NIGHT]))
+        print(f"{name:36}{one:>9.0f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs")
+    one, night = (median(lambda rows=rows: loaded.score(rows)) for rows in (frame.head(1), frame.head(NIGHT)))
+    print(f"{'ONNX, heavy, from a DataFrame':36}{one:>9.0f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs")
+
+
+def made_up() -> tuple[pd.DataFrame, np.ndarray, list[Named]]:
+    rng = np.random.default_rng(1)
+    numbers = {f"n{place}": rng.normal(size=ROWS) for place in range(20)}
+    categories = {f"c{place}": [f"v{code}" for code in rng.zipf(1.5, ROWS) % 50] for place in range(10)}
+    frame = pd.DataFrame({**numbers, **categories})
+    frame.loc[rng.random(ROWS) < 0.1, "n1"] = np.nan
+    label = rng.random(ROWS) < 1 / (1 + np.exp(-frame["n0"] - (frame["c0"] == "v1")))
+    features = [Named(name, "numeric") for name in numbers] + [Named(name, "categorical") for name in categories]
+    return frame, label.to_numpy(), features
+
+
+def median(work: Callable[[], Any], repeats: int = 200) -> float:
+    """Microseconds of one call."""
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken) * 1e6
+
+
+if __name__ == "__main__":
+    main()
