@@ -222,12 +222,17 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
         connection.execute(s3_secret(settings))
     else:
         settings.home.mkdir(parents=True, exist_ok=True)
-    try:
-        connection.execute(attach_sql(settings, read_only=read_only))
-    except duckdb.Error as error:
-        if "already attached" in str(error) or "already exists" in str(error):
+    statement = attach_sql(settings, read_only=read_only)
+    for attempt in range(ATTEMPTS):
+        if connection.execute("select 1 from duckdb_databases() where database_name = 'lake'").fetchone():
             return
-        raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
+        try:
+            connection.execute(statement)
+            return
+        except duckdb.Error as error:  # on a fresh catalogue of two who create its tables one loses, and finds them
+            if attempt == ATTEMPTS - 1 or ("already exists" not in str(error) and "duplicate key" not in str(error)):
+                raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
+            time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
 
 
 def attach_sql(settings: Settings, *, read_only: bool = False) -> str:

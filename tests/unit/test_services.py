@@ -97,8 +97,9 @@ def test_a_pid_that_another_process_got_is_not_ours(settings: Settings) -> None:
 def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
     # A child that left its parent's session and outlived it, as a task does whose supervisor was killed.
     code = (
-        "import subprocess, sys; from subprocess import DEVNULL; sleep = 'import time; time.sleep(300)'; "
-        "child = subprocess.Popen([sys.executable, '-c', sleep], start_new_session=True, stdout=DEVNULL, stderr=DEVNULL);"
+        "import subprocess, sys\n"
+        "null, sleep = subprocess.DEVNULL, 'import time; time.sleep(300)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', sleep], start_new_session=True, stdout=null, stderr=null)\n"
         "print(child.pid)"
     )
     environment = services._process_env(settings)

@@ -1,0 +1,163 @@
+"""The ledger: one promotion per night, one verdict per challenger, and roles derived from earlier nights."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from tiltyard.ledger import Ledger, Roles
+from tiltyard.rails import Rails
+
+FIRST = date(2016, 4, 1)
+
+
+def night(number: int) -> date:
+    return FIRST + timedelta(days=number - 1)
+
+
+@pytest.fixture
+def ledger(rails: Rails) -> Ledger:
+    return rails.ledger
+
+
+def train(ledger: Ledger, version: int, on: int) -> None:
+    ledger.add_version(
+        model="m",
+        version=version,
+        night=night(on),
+        inputs=f"inputs-{version}",
+        run_id=f"run-{version}",
+        digests={},
+        facts={},
+        requested_by="test",
+    )
+
+
+def promotion(version: int, on: int, replaced: int | None = None) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "version": version,
+        "night": night(on),
+        "replaced": replaced,
+        "requested_by": "test",
+        "approved_by": None,
+        "approval": {},
+    }
+
+
+def decision(challenger: int, on: int, verdict: str) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "night": night(on),
+        "challenger": challenger,
+        "champion": None,
+        "verdict": verdict,
+        "reasons": [verdict],
+        "evidence": {},
+    }
+
+
+def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
+    # night      1        2        3          4          5          6          7
+    # trained    v1       v2                             v3
+    # decided                      v1 ↑       v2 ↑                  v3 ✗
+    train(ledger, 1, on=1)
+    train(ledger, 2, on=2)
+    assert ledger.claim_promotion(**promotion(1, on=3))
+    assert ledger.claim_promotion(**promotion(2, on=4, replaced=1))
+    train(ledger, 3, on=5)
+    ledger.add_decision(**decision(3, on=6, verdict="reject"))
+
+    roles = {number: ledger.roles("m", night(number)) for number in range(1, 8)}
+    assert roles[1] == Roles(champion=None, previous=None, challengers=(), first=None)
+    assert roles[2] == Roles(champion=None, previous=None, challengers=(1,), first=None)
+    assert roles[3] == Roles(champion=None, previous=None, challengers=(1, 2), first=None)
+    assert roles[4] == Roles(champion=1, previous=None, challengers=(2,), first=1)
+    assert roles[5] == Roles(champion=2, previous=1, challengers=(), first=1)
+    assert roles[6] == Roles(champion=2, previous=1, challengers=(3,), first=1)
+    assert roles[7] == Roles(champion=2, previous=1, challengers=(), first=1)
+    assert roles[6].scored == {2: "champion", 1: "previous", 3: "challenger"}
+
+
+def test_of_two_trained_on_one_night_the_later_one_counts(ledger: Ledger) -> None:
+    train(ledger, 1, on=1)
+    train(ledger, 2, on=1)
+
+    assert ledger.roles("m", night(2)).challengers == (2,)
+
+
+def test_a_promoted_challenger_ends_the_older_ones(ledger: Ledger) -> None:
+    for version in (1, 2, 3):
+        train(ledger, version, on=version)
+    assert ledger.claim_promotion(**promotion(2, on=4))
+
+    assert ledger.roles("m", night(5)) == Roles(champion=2, previous=None, challengers=(3,), first=2)
+
+
+def test_models_do_not_see_each_other(ledger: Ledger) -> None:
+    train(ledger, 1, on=1)
+    assert ledger.claim_promotion(**promotion(1, on=2))
+
+    assert ledger.roles("another", night(9)) == Roles(champion=None, previous=None, challengers=(), first=None)
+
+
+@pytest.mark.parametrize("same", ["version", "night"])
+def test_exactly_one_of_many_claims_the_promotion(ledger: Ledger, same: str) -> None:
+    train(ledger, 1, on=1)
+    claims = [promotion(1, on=number) if same == "version" else promotion(number, on=2) for number in range(2, 10)]
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(lambda claim: ledger.claim_promotion(**claim), claims))
+
+    assert won.count(True) == 1
+    assert len(ledger.promotions("m")) == 1
+
+
+def test_a_verdict_stands_once_given(ledger: Ledger) -> None:
+    first = ledger.add_decision(**decision(1, on=2, verdict="hold"))
+    second = ledger.add_decision(**decision(1, on=2, verdict="promote"))
+
+    assert second == first
+    assert [row["verdict"] for row in ledger.decisions("m")] == ["hold"]
+
+
+def test_reads_stop_at_the_night_that_asks(ledger: Ledger) -> None:
+    for number in (1, 2, 3):
+        ledger.add_decision(**decision(number, on=number, verdict="hold"))
+        ledger.request_retrain("m", night(number), ["drift"])
+    assert ledger.claim_promotion(**promotion(3, on=3))
+
+    assert [row["night"] for row in ledger.decisions("m", until=night(2))] == [night(1), night(2)]
+    assert [row["night"] for row in ledger.retrains("m", until=night(2))] == [night(1), night(2)]
+    assert ledger.promotions("m", until=night(2)) == []
+
+
+def test_a_stage_record_says_how_the_last_attempt_went(ledger: Ledger) -> None:
+    ledger.record_stage("shadow", "m", night(1), "failed", {"why": "killed"})
+    ledger.record_stage("shadow", "m", night(1), "done", {"rows": 3})
+    runs = ledger.stage_runs("shadow", "m")
+
+    assert list(runs) == [night(1)]
+    assert (runs[night(1)]["status"], runs[night(1)]["summary"]) == ("done", {"rows": 3})
+
+
+def test_a_retrain_is_asked_for_once_a_night(ledger: Ledger) -> None:
+    ledger.request_retrain("m", night(1), ["drift"])
+    ledger.request_retrain("m", night(1), ["drift", "decay"])
+
+    assert [row["reasons"] for row in ledger.retrains("m")] == [["drift", "decay"]]
+
+
+def test_every_claim_outdates_the_one_before(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        tokens = [fence.token for fence in pool.map(lambda _: ledger.claim("key"), range(12))]
+
+    assert sorted(tokens) == list(range(1, 13))
+
+
+def test_events_are_kept_in_order_and_found_by_kind(ledger: Ledger) -> None:
+    ledger.add_event("forged_approval", "m", night(1), {"by": "somebody"})
+    ledger.add_event("alias_moved", "m", night(2), {})
+
+    assert [event["kind"] for event in ledger.events("m")] == ["forged_approval", "alias_moved"]
+    assert [event["detail"] for event in ledger.events(kind="forged_approval")] == [{"by": "somebody"}]
