@@ -246,7 +246,7 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
     """
     if len(times) < MIN_ROWS:
         raise Untrainable(f"{len(times)} matured rows are too few to train on, it takes {MIN_ROWS}")
-    night = -np.floor((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))
+    night = -np.ceil((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))
     cohorts, counts = np.unique(night, return_counts=True)
     if len(cohorts) < BLOCKS:
         raise Untrainable(f"{len(cohorts)} cohorts are too few for a split by time, it takes {BLOCKS}")
