@@ -296,7 +296,8 @@ def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any], asked_by: str
     as_of = clock.parse_as_of(judged["night"])
     approval = recorded_approval(rails, spec, as_of, asked_by) if spec.tier == 1 else None
     outcome = promotion.promote(rails, spec, as_of, approval)
-    close(rails, "promotion", spec, {judged["night"]: {**judged, **outcome}})
+    summary = {name: value for name, value in judged.items() if name not in ("proposal", "missed")}
+    close(rails, "promotion", spec, {judged["night"]: summary | outcome})
     return outcome
 
 
