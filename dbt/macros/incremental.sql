@@ -23,3 +23,13 @@ inputs, and an incremental build equals a full refresh. -#}
 {% macro landed_until(source_name) -%}
     (select max(available_at) from {{ source('ops', 'landed_file') }} where source = '{{ source_name }}')
 {%- endmacro %}
+
+{#- The end of the first day that a source delivered: before it, nothing could have been predicted. A delivery's
+name begins with its day. -#}
+{% macro landed_from(source_name) -%}
+    (
+        select cast(min(left(file, 10)) as timestamptz) + interval '1 day'
+        from {{ source('ops', 'landed_file') }}
+        where source = '{{ source_name }}'
+    )
+{%- endmacro %}

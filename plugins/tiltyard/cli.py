@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput, TiltyardError
-from tiltyard.settings import Settings
+from tiltyard.settings import NO_TELEMETRY, Settings
 
 app = typer.Typer(
     help="A portfolio of machine-learning models in production, on one set of rails.",
@@ -45,6 +45,7 @@ AsOf = Annotated[
 
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
+    os.environ.update(NO_TELEMETRY)
     try:
         app(standalone_mode=False)
     except TiltyardError as error:

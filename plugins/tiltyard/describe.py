@@ -71,12 +71,17 @@ def _drift(drift: dict[str, Any] | None) -> str:
     return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}" if drift else NOTHING
 
 
-def _realized(lines: dict[str, Any] | None) -> str:
-    if not lines:
-        return "no champion has matured rows yet"
+def _realized(realized: dict[str, Any] | None) -> str:
+    if not realized:
+        return "nothing has matured yet"
+    after = realized["since_first_promotion"]
+    return f"Brier over all {_lines(realized)}" + (f"; since the first promotion {_lines(after)}" if after else "")
+
+
+def _lines(lines: dict[str, Any]) -> str:
     return (
-        f"Brier of the promoted line {lines['promoted_line']:.4f}, never retrained {lines['never_retrained']:.4f}, "
-        f"safe default {lines['safe_default']:.4f} on the same {lines['rows']} rows"
+        f"{lines['rows']} rows: promoted line {lines['promoted_line']:.4f}, "
+        f"never retrained {lines['never_retrained']:.4f}, safe default {lines['safe_default']:.4f}"
     )
 
 

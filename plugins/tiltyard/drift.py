@@ -7,9 +7,10 @@ into at most one request to retrain.
 
 A column's statistic is the normalised Wasserstein distance (numbers) or the Jensen-Shannon distance (categories).
 A pre-screen computes it for every column, without figures; the columns that come near their threshold go to
-Evidently, whose verdict counts. The threshold is 0.1 or, where that is larger, what two samples of these sizes
+Evidently, whose verdict counts. While a retrain may not be asked for again (the cooldown), the pre-screen's verdict
+stands. The threshold is 0.1 or, where that is larger, what two samples of these sizes
 from the same distribution show by chance: with 30 categories and 300 rows, 0.1 is noise.
-The HTML page never changes the verdict: it is drawn always (`render`), or only weekly and with a retrain.
+The HTML page never changes the verdict: it is drawn always (`render`), or only with a retrain.
 """
 
 import json
@@ -65,8 +66,6 @@ DRAWS = 100
 DEVIATIONS = 4.0
 """The noise floor is the mean and so many deviations of what `DRAWS` pairs of samples of one distribution show."""
 STATISTIC = {"numeric": "wasserstein", "categorical": "jensenshannon"}
-REPORT_DAY = 0
-"""Monday: the day on which the page is drawn whatever was found."""
 
 
 def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
@@ -78,17 +77,18 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool = True) -> di
     claim = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
     roles = rails.ledger.roles(spec.name, night)
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
+    history = [row["night"] for row in rails.ledger.retrains(spec.name, until=night - timedelta(days=1))]
     columns: Compared | None = None
     if version is None:
         finding = _bootstrap(rails, spec, as_of)
     else:
-        finding, columns = _look(rails, spec, as_of, roles, version)
-    history = [row["night"] for row in rails.ledger.retrains(spec.name, until=night - timedelta(days=1))]
+        confirm = governor.cooling(history, night, spec.drift.cooldown) is None
+        finding, columns = _look(rails, spec, as_of, roles, version, confirm=confirm)
     action = governor.govern(finding, history, night, spec.drift)
     requested = action.action == "retrain"
 
     page: Path | None = None
-    if columns is not None and columns.tested and (render or requested or as_of.weekday() == REPORT_DAY):
+    if columns is not None and columns.tested and (render or requested):
         page = rails.settings.reports / STAGE / spec.name / f"{night}.html"
         _write(page, draw(columns, f"Drift of {spec.name} {version}, night of {night}", spec.drift.share))
     outcome = {
@@ -150,7 +150,9 @@ def _bootstrap(rails: Rails, spec: Spec, as_of: datetime) -> Finding:
     )
 
 
-def _look(rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int) -> tuple[Finding, "Compared | None"]:
+def _look(
+    rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int, *, confirm: bool
+) -> tuple[Finding, "Compared | None"]:
     broken = _broken(rails, spec, as_of, stages=("features", "shadow"))
     snapshot = features.published(rails)
     start = as_of - spec.drift.window
@@ -165,7 +167,7 @@ def _look(rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int)
         reference_scores=reference["score"],
         current_scores=_sampled(_scores(rails, spec, as_of, version, start), as_of),
     )
-    signals = judged(compared)
+    signals = judged(compared, confirm=confirm)
     if roles.champion is not None:
         signals = (*signals, *_performance(rails, spec, as_of, roles.champion))
     return Finding(roles.champion, roles.challengers, signals, broken), compared
@@ -271,10 +273,13 @@ def compare(
     return compared
 
 
-def judged(compared: Compared) -> tuple[Signal, ...]:
-    """Every column's signal. Columns near their threshold or over it are decided by Evidently."""
-    near = [column for column in compared.tested if compared.value[column] >= NEAR * compared.threshold[column]]
-    drifted = evidently_drifted(compared, near) if near else frozenset()
+def judged(compared: Compared, *, confirm: bool = True) -> tuple[Signal, ...]:
+    """Every column's signal. With `confirm`, columns near their threshold or over it are decided by Evidently."""
+    if confirm:
+        near = [column for column in compared.tested if compared.value[column] >= NEAR * compared.threshold[column]]
+        drifted = evidently_drifted(compared, near) if near else frozenset()
+    else:
+        drifted = frozenset(name for name in compared.tested if compared.value[name] >= compared.threshold[name])
     signals = [
         Signal(
             kind=_kind(column),

@@ -87,12 +87,18 @@ def govern(finding: Finding, history: Sequence[date], night: date, policy: Drift
     return _allowed(found, history, night, policy.cooldown, drifted=True)
 
 
+def cooling(history: Sequence[date], night: date, cooldown: timedelta) -> date | None:
+    """The first night on which a retrain may be asked for again, where that is later than `night`."""
+    last = max((asked for asked in history if asked < night), default=None)
+    return last + cooldown if last is not None and night - last < cooldown else None
+
+
 def _allowed(
     reasons: tuple[str, ...], history: Sequence[date], night: date, cooldown: timedelta, *, drifted: bool
 ) -> Action:
-    last = max((asked for asked in history if asked < night), default=None)
-    if last is not None and night - last < cooldown:
-        wait = f"a retrain was requested on {last}; the next may be on {last + cooldown}"
+    again = cooling(history, night, cooldown)
+    if again is not None:
+        wait = f"a retrain was requested on {again - cooldown}; the next may be on {again}"
         return Action("cooldown", (*reasons, wait), drifted)
     return Action("retrain", reasons, drifted)
 

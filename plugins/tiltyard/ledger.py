@@ -129,14 +129,15 @@ class Roles:
     previous: int | None
     challengers: tuple[int, ...]
     first: int | None
-    """The first champion there was: scored on, to show what retraining earned ("never retrained")."""
+    """The first version there was: it scores on whatever the gate said, to show what retraining earned."""
 
     @property
     def scored(self) -> dict[int, str]:
         """version → role, for every version that scores this night."""
-        named = [(self.champion, "champion"), (self.previous, "previous"), (self.first, "first")]
+        challengers = [(number, "challenger") for number in self.challengers]
+        named = [(self.champion, "champion"), (self.previous, "previous"), *challengers, (self.first, "first")]
         roles: dict[int, str] = {}
-        for number, role in [*named, *((number, "challenger") for number in self.challengers)]:
+        for number, role in named:
             if number is not None:
                 roles.setdefault(number, role)
         return roles
@@ -224,7 +225,7 @@ class Ledger:
             champion=champion,
             previous=promotions[-1]["replaced"] if promotions else None,
             challengers=challengers,
-            first=promotions[0]["version"] if promotions else None,
+            first=min(trained_on, default=None),
         )
 
     # -- decisions ----------------------------------------------------------------------------

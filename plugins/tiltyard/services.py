@@ -30,7 +30,7 @@ from sqlalchemy.engine import URL
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.settings import ROOT, Settings
+from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
 
 Progress = Callable[[str, float | None], None]
 
@@ -47,15 +47,6 @@ START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 20
 MARK = "TILTYARD_SERVICE"
 """In the environment of every process started here, whatever has become of its parents."""
-
-NO_TELEMETRY = {
-    "DO_NOT_TRACK": "true",
-    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "SCARF_ANALYTICS": "false",
-}
-
 
 # -- settings -------------------------------------------------------------------------------------
 

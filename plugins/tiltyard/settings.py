@@ -19,6 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DATABASES = ("airflow", "mlflow", "lake", "ledger")
 
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "true",
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "SCARF_ANALYTICS": "false",
+}
+"""For every process of ours: no tool reports home."""
+
 
 class Settings(BaseSettings):
     """All settings. `Settings()` reads the environment; tests pass `home=tmp_path`."""

@@ -3,7 +3,7 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,52 +69,42 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
 def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """The promoted line beside "never retrained" and the safe default, on the same rows with matured truth.
 
-    Rows count from the first night of the first champion. `weekly` is a list of (week, line, brier, low, high, n);
-    `overall` has the Brier score per line over all rows, and over the rows since the first champion was replaced,
-    the only ones on which the lines can differ.
+    The promoted line is what was served: the safe default until a challenger had earned its place. "Never retrained"
+    is the first version, as if it had been put in service at once and left there. `overall` has the Brier score of
+    each line over all rows, and over those since the first promotion; `weekly` is a list of (night, line, brier,
+    low, high, n).
     """
     empty: dict[str, Any] = {"overall": None, "weekly": []}
-    promotions = rails.ledger.promotions(spec.name, until=as_of.date())
-    if not promotions or not rails.lake.has(_PREDICTION):
+    versions = rails.ledger.versions(spec.name)
+    if not versions or not rails.lake.has(_PREDICTION):
         return empty
-    rows = truth.matured(rails, spec, as_of, since=promotions[0]["night"] + timedelta(days=1))
-    if rows.empty:
-        return empty
+    rows = truth.matured(rails, spec, as_of)
     keys = ["entity_id", "prediction_time"]
-    first = rows[rows["version"] == promotions[0]["version"]].set_index(keys)
+    first = rows[(rows["version"] == versions[0]["version"]) & (rows["tier"] != "light")].set_index(keys)
     served = rows[rows["tier"] != "shadow"].set_index(keys)
-    both = (
-        served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner").reset_index()
-    )
+    both = served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner")
     if both.empty:
         return empty
     label = both["label"].astype(float)
     losses = pd.DataFrame(
         {
-            "prediction_time": both["prediction_time"],
             "promoted line": (both["score"] - label) ** 2,
             "never retrained": (both["first"] - label) ** 2,
             "safe default": (spec.fallback.safe_default - label) ** 2,
         }
-    )
-    lines = list(losses.columns[1:])
-    replaced = [row["night"] for row in promotions[1:]]
-    since = (
-        losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(replaced[0]))] if replaced else losses.iloc[:0]
-    )
+    ).reset_index()
+    lines = ["promoted line", "never retrained", "safe default"]
+    promotions = rails.ledger.promotions(spec.name, until=as_of.date())
+    since = losses
+    if promotions:
+        since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(promotions[0]["night"]))]
     return {
         "overall": {
             "metric": "brier",
-            "rows": len(losses),
             "from": str(losses["prediction_time"].min().date()),
             "to": str(losses["prediction_time"].max().date()),
-            **{_key(line): round(float(losses[line].mean()), 5) for line in lines},
-            "since_first_replacement": {
-                "rows": len(since),
-                **{_key(line): round(float(since[line].mean()), 5) for line in lines},
-            }
-            if len(since)
-            else None,
+            **_means(losses, lines),
+            "since_first_promotion": _means(since, lines) if promotions and len(since) else None,
         },
         "weekly": _weekly(losses, lines),
     }
@@ -275,6 +265,10 @@ def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         age = None if pd.isna(found) else round((pd.Timestamp(as_of) - found).total_seconds() / 3600, 1)
         newest[row.table_name] = {"newest": None if pd.isna(found) else found.isoformat(), "age_hours": age}
     return newest
+
+
+def _means(losses: pd.DataFrame, lines: list[str]) -> dict[str, Any]:
+    return {"rows": len(losses), **{_key(line): round(float(losses[line].mean()), 5) for line in lines}}
 
 
 def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -391,7 +392,7 @@ def _tune(
             "reg_lambda": trial.suggest_float("reg_lambda", 0.1, 30.0, log=True),
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
-        models = [fitter.heavy(older, params, judge=newer) for older, newer in folds]
+        models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
         errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
         brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
@@ -399,7 +400,8 @@ def _tune(
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=fitter.seed, n_startup_trials=8))
     study.enqueue_trial(DEFAULTS)
-    study.optimize(objective, n_trials=trials)
+    with ThreadPoolExecutor(len(folds)) as side_by_side:  # XGBoost lets go of the interpreter while it fits
+        study.optimize(objective, n_trials=trials)
     history = tuple(
         {"trial_brier": float(trial.value), "trial_rounds": float(rounds[trial.number])} for trial in study.trials
     )

@@ -71,8 +71,8 @@ def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
 
     roles = {number: ledger.roles("m", night(number)) for number in range(1, 8)}
     assert roles[1] == Roles(champion=None, previous=None, challengers=(), first=None)
-    assert roles[2] == Roles(champion=None, previous=None, challengers=(1,), first=None)
-    assert roles[3] == Roles(champion=None, previous=None, challengers=(1, 2), first=None)
+    assert roles[2] == Roles(champion=None, previous=None, challengers=(1,), first=1)
+    assert roles[3] == Roles(champion=None, previous=None, challengers=(1, 2), first=1)
     assert roles[4] == Roles(champion=1, previous=None, challengers=(2,), first=1)
     assert roles[5] == Roles(champion=2, previous=1, challengers=(), first=1)
     assert roles[6] == Roles(champion=2, previous=1, challengers=(3,), first=1)
@@ -92,7 +92,7 @@ def test_a_promoted_challenger_ends_the_older_ones(ledger: Ledger) -> None:
         train(ledger, version, on=version)
     assert ledger.claim_promotion(**promotion(2, on=4))
 
-    assert ledger.roles("m", night(5)) == Roles(champion=2, previous=None, challengers=(3,), first=2)
+    assert ledger.roles("m", night(5)) == Roles(champion=2, previous=None, challengers=(3,), first=1)
 
 
 def test_models_do_not_see_each_other(ledger: Ledger) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tiltyard import spec
 from tiltyard.errors import BadInput
 from tiltyard.settings import ROOT, Settings
@@ -69,7 +70,7 @@ def test_a_list_an_empty_file_and_a_missing_one_are_refused(tmp_path: Path) -> N
 
 
 def test_an_unknown_model_is_answered_with_those_there_are() -> None:
-    with pytest.raises(BadInput, match="the models are: .*sla_breach"):
+    with pytest.raises(BadInput, match=r"the models are: .*sla_breach"):
         spec.find(ROOT / "models", "sla_braech")
     with pytest.raises(BadInput):
         spec.find(ROOT / "models", "../models/sla_breach")

@@ -1,0 +1,154 @@
+"""The loop over several nights: hindcast against the nightly stages, resuming, stopped batches."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import make_settings
+from tiltyard import clock, drift, features, hindcast, promotion, shadow, training
+from tiltyard import rails as rails_module
+from tiltyard.errors import CheckFailed
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT, Settings
+from tiltyard.simulator import Simulator
+from tiltyard.spec import Spec, find
+
+FIRST = clock.parse_as_of("2025-02-03")
+NIGHT = timedelta(days=1)
+NIGHTS = 4
+AUDIT = ["snapshot", "scored_at", "ingested_at", "recorded_at"]
+"""Columns that say when and from which version of the lake a row was made, not what it says."""
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deliveries") / "subscription"
+    Simulator(customers=1_200, days=45).land(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The churn model with little tuning and an eager gate: its promise is the same otherwise."""
+    folder = tmp_path_factory.mktemp("portfolio") / "churn"
+    shutil.copytree(ROOT / "models" / "churn", folder)
+    content = yaml.safe_load((folder / "spec.yaml").read_text())
+    content["estimator"]["tune"] = {"trials": 2}
+    content["gate"] |= {"min_matured": 100, "min_shadow": "1d"}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    return folder.parent
+
+
+def opened_home(folder: Path, postgres_url: str, models: Path, landing: Path) -> Settings:
+    settings = make_settings(folder, postgres_url, models=models, sources=("subscription",))
+    shutil.copytree(landing, settings.landing / "subscription")
+    return settings
+
+
+@pytest.fixture(scope="module")
+def replayed(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, models: Path, landing: Path
+) -> Iterator[tuple[Rails, Spec, dict[str, Any]]]:
+    """A home in which the nights were hindcast."""
+    settings = opened_home(tmp_path_factory.mktemp("replayed"), postgres_url, models, landing)
+    spec = find(models, "churn")
+    with rails_module.opened(settings) as rails:
+        yield rails, spec, hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
+
+
+def test_the_first_night_asks_for_a_model_and_the_next_ones_score_with_it(
+    replayed: tuple[Rails, Spec, dict[str, Any]],
+) -> None:
+    rails, _, result = replayed
+    tally = result["models"]["churn"]
+    assert tally["nights"] == NIGHTS
+    assert tally["stopped"] == []
+    assert [row["night"] for row in tally["retrains"]] == [str(FIRST.date())]
+    rows = rails.lake.query(
+        "select night, role, count(*) as n from {ops.prediction} group by all order by night, role",
+        FIRST + NIGHTS * NIGHT,
+    )
+    assert set(rows[rows["night"].dt.date == FIRST.date()]["role"]) == {"safe_default"}
+    later = rows[rows["night"].dt.date > FIRST.date()]
+    assert set(later["role"]) == {"safe_default", "challenger"}
+    assert later.groupby("night")["n"].nunique().eq(1).all()  # the same rows for everybody
+
+
+def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
+    replayed: tuple[Rails, Spec, dict[str, Any]], tmp_path: Path, postgres_url: str, models: Path, landing: Path
+) -> None:
+    """The DAG tasks call these functions, one night after the other, with only that night's deliveries landed."""
+    ahead, spec, _ = replayed
+    with rails_module.opened(opened_home(tmp_path, postgres_url, models, landing)) as rails:
+        for position in range(NIGHTS):
+            as_of = FIRST + position * NIGHT
+            features.run(rails, as_of, render=False)
+            shadow.run(rails, spec, as_of)
+            promotion.run(rails, spec, as_of)
+            finding = drift.run(rails, spec, as_of, render=False)
+            if finding["retrain_requested"]:
+                training.train(rails, spec, as_of, requested_by="airflow", reasons=finding["reasons"])
+        end = FIRST + NIGHTS * NIGHT
+        for table in ("ops.prediction", "ops.evaluation", "ops.drift"):
+            pd.testing.assert_frame_equal(rows(rails, table, end), rows(ahead, table, end))
+        assert decisions(rails, spec) == decisions(ahead, spec)
+        assert versions(rails, spec) == versions(ahead, spec)
+
+
+def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, first = replayed
+    before = rails.lake.snapshot()
+    again = hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
+    assert again["models"]["churn"]["resumed"] == first["models"]["churn"]["nights"]
+    assert rails.lake.snapshot() == before
+
+
+def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = replayed
+    end = FIRST + NIGHTS * NIGHT
+    tables = ("ops.prediction", "ops.evaluation", "ops.drift")
+    before = {table: rows(rails, table, end) for table in tables}
+    for position in (2, 1):
+        as_of = FIRST + position * NIGHT
+        features.run(rails, as_of, render=False)
+        shadow.run(rails, spec, as_of)
+        promotion.run(rails, spec, as_of)
+        drift.run(rails, spec, as_of, render=False)
+    for table in tables:
+        pd.testing.assert_frame_equal(rows(rails, table, end), before[table])
+
+
+def test_a_stopped_batch_leaves_yesterdays_features_in_service(
+    replayed: tuple[Rails, Spec, dict[str, Any]],
+) -> None:
+    """After the last delivery nothing arrives: the batch is stopped, and says what stays in service."""
+    rails, _, _ = replayed
+    before = features.published(rails)
+    silent = clock.midnight(date(2025, 1, 1) + timedelta(days=60))
+    with pytest.raises(CheckFailed, match="Yesterday's features and the champions stay in service"):
+        features.run(rails, silent, render=False)
+    assert features.published(rails) == before
+    assert rails.ledger.stage_runs("features")[silent.date()]["status"] == "stopped"
+
+
+def rows(rails: Rails, table: str, as_of: Any) -> pd.DataFrame:
+    found = rails.lake.query(f"select * from {{{table}}}", as_of)
+    found = found.drop(columns=[column for column in AUDIT if column in found])
+    return found.sort_values(list(found.columns), ignore_index=True)
+
+
+def decisions(rails: Rails, spec: Spec) -> list[dict[str, Any]]:
+    return [
+        {key: row[key] for key in ("night", "challenger", "champion", "verdict", "reasons")}
+        for row in rails.ledger.decisions(spec.name)
+    ]
+
+
+def versions(rails: Rails, spec: Spec) -> list[tuple[Any, ...]]:
+    return [(row["version"], row["night"], row["inputs"]) for row in rails.ledger.versions(spec.name)]

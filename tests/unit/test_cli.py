@@ -1,0 +1,108 @@
+"""The command line as a person meets it: its own process, its exit codes, its one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiltyard.settings import ROOT, Settings
+
+
+def tiltyard(*words: str, settings: Settings | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("TILTYARD_")}
+    ours = {"PYTHONPATH": str(ROOT / "plugins"), **environment}
+    if settings:
+        ours |= {
+            "TILTYARD_HOME": str(settings.home),
+            "TILTYARD_DATABASE_URL": settings.database_url or "",
+            "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
+        }
+    command = [sys.executable, "-m", "tiltyard.cli", *words]
+    return subprocess.run(command, env=inherited | ours, capture_output=True, text=True, timeout=300)
+
+
+def test_help_names_every_command_and_each_has_an_example() -> None:
+    text = tiltyard("--help").stdout
+    for command in (
+        "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
+        "hindcast", "status", "explain", "up", "down",
+    ):  # fmt: skip
+        assert command in text
+        if command != "data":
+            assert "Example: tiltyard" in tiltyard(command, "--help").stdout
+    assert "Example: tiltyard" in tiltyard("data", "fetch", "--help").stdout
+
+
+def test_models_as_json() -> None:
+    rows = json.loads(tiltyard("models", "--json").stdout)
+    assert "sla_breach" in [row["model"] for row in rows]
+
+
+def test_the_schema_is_one_json_document() -> None:
+    assert json.loads(tiltyard("validate", "--schema").stdout)["title"] == "Spec"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("status", "nothing"), "There is no model 'nothing'"),
+        (("train", "sla_breach", "--as-of", "yesterday"), "is not a date"),
+        (("hindcast", "--from", "2016-05-01", "--to", "2016-04-01"), "swap --from and --to"),
+        (("hindcast", "--from", "2016-05-01", "--to", "2016-05-02", "--approve", "perhaps"), "auto or never"),
+        (("explain", "sla_breach", "no-such-request"), "has no prediction 'no-such-request'"),
+        (("data", "fetch", "nothing"), "nothing"),
+        (("up", "--data", "nothing"), "There is no data set 'nothing'"),
+        (("shadow", "sla_breach", "--as-of", "2016-04-01"), "No features are published yet"),
+        (("frobnicate",), "No such command"),
+        (("train",), "Missing argument"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_sentence_and_exit_2(
+    settings: Settings, words: tuple[str, ...], sentence: str
+) -> None:
+    done = tiltyard(*words, settings=settings)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_an_error_is_json_too(settings: Settings) -> None:
+    done = tiltyard("status", "nothing", "--json", settings=settings)
+    assert done.returncode == 2
+    assert "There is no model" in json.loads(done.stdout)["error"]
+
+
+def test_a_spec_with_a_typo_names_file_and_line(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "sla_breach"
+    folder.mkdir(parents=True)
+    good = (ROOT / "models" / "sla_breach" / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(good.replace("horizon", "horizn"))
+    done = tiltyard("validate", TILTYARD_MODELS=str(tmp_path / "models"))
+    assert done.returncode == 2
+    assert "spec.yaml:" in done.stderr
+    assert "is it a typo?" in done.stderr.replace("\n", " ")
+
+
+def test_an_unknown_feature_view_is_answered_with_close_names(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "sla_breach"
+    folder.mkdir(parents=True)
+    good = (ROOT / "models" / "sla_breach" / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(good.replace("ftr_group__load", "ftr_group__laod"))
+    done = tiltyard("validate", TILTYARD_MODELS=str(tmp_path / "models"))
+    assert done.returncode == 2
+    assert "ftr_group__load" in done.stderr
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    done = tiltyard("status", TILTYARD_HOME=str(tmp_path), TILTYARD_DATABASE_URL="postgresql://nobody@127.0.0.1:1/")
+    assert done.returncode == 2
+    assert "TILTYARD_DATABASE_URL" in done.stderr.replace("\n", " ")
+
+
+def test_a_model_without_a_night_says_how_to_begin(settings: Settings) -> None:
+    done = tiltyard("status", "sla_breach", settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert "no night yet; run tiltyard hindcast" in done.stdout.replace("\n", " ")
