@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
-from tiltyard.settings import Settings
+from tiltyard.settings import ROOT, Settings
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,32 @@ def data_mirror() -> Path:
     if not mirror or not Path(mirror).is_dir():
         pytest.skip("needs incident data: set TILTYARD_DATA_MIRROR to a folder that holds it")
     return Path(mirror).resolve()
+
+
+@pytest.fixture(scope="session")
+def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """45 days of a small simulated business, as landing files."""
+    from tiltyard.simulator import Simulator
+
+    folder = tmp_path_factory.mktemp("deliveries") / "subscription"
+    Simulator(customers=1_200, days=45).land(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def eager_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The churn model with little tuning and an eager gate: its promise is the same otherwise."""
+    folder = tmp_path_factory.mktemp("portfolio") / "churn"
+    shutil.copytree(ROOT / "models" / "churn", folder)
+    content = yaml.safe_load((folder / "spec.yaml").read_text())
+    content["estimator"]["tune"] = {"trials": 2}
+    content["gate"] |= {"min_matured": 100, "min_shadow": "1d"}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    return folder.parent
+
+
+def business_home(folder: Path, postgres_url: str, models: Path, deliveries: Path, **values: object) -> Settings:
+    """A fresh home with the deliveries in its landing zone and nothing ingested yet."""
+    settings = make_settings(folder, postgres_url, models=models, sources=("subscription",), **values)
+    shutil.copytree(deliveries, settings.landing / "subscription")
+    return settings

@@ -65,10 +65,10 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
         )
         started = services.start(settings, progress=lambda label, share: progress(label, 0.7 + 0.1 * (share or 0.0)))
         with services.Airflow(settings) as airflow:
-            airflow.wait_for_dags(_dag_ids(specs))
+            airflow.wait_for_dags(dag_ids(specs))
             for position, as_of in enumerate(live):
                 progress(f"night of {night_of(as_of)} in Airflow", 0.8 + 0.2 * position / len(live))
-                _night_in_airflow(rails, airflow, specs, as_of, started["url"])
+                night_in_airflow(rails, airflow, specs, as_of, started["url"])
         progress("reading the outcome", 0.99)
         documents = [status.status(rails, spec, live[-1]) for spec in specs]
         plots = [status.plot(rails, spec, live[-1]) for spec in specs]
@@ -81,7 +81,7 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _night_in_airflow(
+def night_in_airflow(
     rails: Rails, airflow: services.Airflow, specs: tuple[Spec, ...], as_of: datetime, url: str
 ) -> None:
     """Trigger the features DAG of one night and wait until its assets have carried it through every stage."""
@@ -91,7 +91,7 @@ def _night_in_airflow(
 
     if complete():
         return
-    before = {dag_id: {run["dag_run_id"] for run in airflow.runs(dag_id)} for dag_id in _dag_ids(specs)}
+    before = {dag_id: {run["dag_run_id"] for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
     airflow.trigger("features", {"as_of": str(night_of(as_of))})
     deadline = time.monotonic() + PATIENCE_S
     while not complete():
@@ -109,7 +109,7 @@ def _night_in_airflow(
         time.sleep(1.0)
 
 
-def _dag_ids(specs: tuple[Spec, ...]) -> list[str]:
+def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
     return ["features", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
 
 

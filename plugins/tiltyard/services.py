@@ -373,7 +373,7 @@ def _recorded(settings: Settings, name: str) -> psutil.Process | None:
         return None
 
 
-def _marked(settings: Settings) -> list[psutil.Process]:
+def processes(settings: Settings) -> list[psutil.Process]:
     """Every living process that was started here, known by the mark in its environment."""
     found = []
     for process in psutil.process_iter():
@@ -389,7 +389,7 @@ def _marked(settings: Settings) -> list[psutil.Process]:
 def _sweep(settings: Settings) -> None:
     """End what killed parts left running, before their successors start."""
     spared = {process.pid for process in _family(_parts(settings, COMPONENTS))}
-    _kill([process for process in _marked(settings) if process.pid not in spared], patience=1)
+    _kill([process for process in processes(settings) if process.pid not in spared], patience=1)
 
 
 def _parts(settings: Settings, names: Iterable[str]) -> list[psutil.Process]:
@@ -411,7 +411,7 @@ def _end(settings: Settings, names: list[str]) -> None:
     family = _family(parts)
     _kill(parts, patience=STOP_TIMEOUT_S)
     everything = set(names) == set(COMPONENTS)
-    _kill([*family, *(_marked(settings) if everything else [])], patience=3)
+    _kill([*family, *(processes(settings) if everything else [])], patience=3)
     for name in names:
         _pid_file(settings, name).unlink(missing_ok=True)
 
@@ -613,6 +613,10 @@ class Airflow:
     def get(self, path: str, **params: Any) -> Any:
         """Anything else of the REST API, like `get("/api/v2/assets")`."""
         return self._call("GET", path, params=params).json()
+
+    def page(self, path: str) -> str:
+        """A page of the user interface, as the logged-in user gets it."""
+        return self._call("GET", path).text
 
     def _call(self, method: str, path: str, *, allow: tuple[int, ...] = (), **arguments: Any) -> httpx.Response:
         for fresh in (False, True):

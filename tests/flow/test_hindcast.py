@@ -1,6 +1,9 @@
 """The loop over several nights: hindcast against the nightly stages, resuming, stopped batches."""
 
-import shutil
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -8,15 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
-from tests.conftest import make_settings
-from tiltyard import clock, drift, features, hindcast, promotion, shadow, training
+from tests.conftest import business_home
+from tiltyard import clock, drift, features, hindcast, promotion, services, shadow, training
 from tiltyard import rails as rails_module
 from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
-from tiltyard.settings import ROOT, Settings
-from tiltyard.simulator import Simulator
+from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
 
 FIRST = clock.parse_as_of("2025-02-03")
@@ -27,37 +28,12 @@ AUDIT = ["snapshot", "scored_at", "ingested_at", "recorded_at"]
 
 
 @pytest.fixture(scope="module")
-def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("deliveries") / "subscription"
-    Simulator(customers=1_200, days=45).land(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The churn model with little tuning and an eager gate: its promise is the same otherwise."""
-    folder = tmp_path_factory.mktemp("portfolio") / "churn"
-    shutil.copytree(ROOT / "models" / "churn", folder)
-    content = yaml.safe_load((folder / "spec.yaml").read_text())
-    content["estimator"]["tune"] = {"trials": 2}
-    content["gate"] |= {"min_matured": 100, "min_shadow": "1d"}
-    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
-    return folder.parent
-
-
-def opened_home(folder: Path, postgres_url: str, models: Path, landing: Path) -> Settings:
-    settings = make_settings(folder, postgres_url, models=models, sources=("subscription",))
-    shutil.copytree(landing, settings.landing / "subscription")
-    return settings
-
-
-@pytest.fixture(scope="module")
 def replayed(
-    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, models: Path, landing: Path
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, eager_models: Path, deliveries: Path
 ) -> Iterator[tuple[Rails, Spec, dict[str, Any]]]:
     """A home in which the nights were hindcast."""
-    settings = opened_home(tmp_path_factory.mktemp("replayed"), postgres_url, models, landing)
-    spec = find(models, "churn")
+    settings = business_home(tmp_path_factory.mktemp("replayed"), postgres_url, eager_models, deliveries)
+    spec = find(eager_models, "churn")
     with rails_module.opened(settings) as rails:
         yield rails, spec, hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
 
@@ -81,11 +57,15 @@ def test_the_first_night_asks_for_a_model_and_the_next_ones_score_with_it(
 
 
 def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
-    replayed: tuple[Rails, Spec, dict[str, Any]], tmp_path: Path, postgres_url: str, models: Path, landing: Path
+    replayed: tuple[Rails, Spec, dict[str, Any]],
+    tmp_path: Path,
+    postgres_url: str,
+    eager_models: Path,
+    deliveries: Path,
 ) -> None:
     """The DAG tasks call these functions, one night after the other, with only that night's deliveries landed."""
     ahead, spec, _ = replayed
-    with rails_module.opened(opened_home(tmp_path, postgres_url, models, landing)) as rails:
+    with rails_module.opened(business_home(tmp_path, postgres_url, eager_models, deliveries)) as rails:
         for position in range(NIGHTS):
             as_of = FIRST + position * NIGHT
             features.run(rails, as_of, render=False)
@@ -107,6 +87,33 @@ def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, dic
     again = hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
     assert again["models"]["churn"]["resumed"] == first["models"]["churn"]["nights"]
     assert rails.lake.snapshot() == before
+
+
+def test_a_hindcast_killed_in_the_middle_goes_on_and_ends_the_same(
+    replayed: tuple[Rails, Spec, dict[str, Any]],
+    tmp_path: Path,
+    postgres_url: str,
+    eager_models: Path,
+    deliveries: Path,
+) -> None:
+    ahead, spec, _ = replayed
+    settings = business_home(tmp_path, postgres_url, eager_models, deliveries)
+    last = FIRST + (NIGHTS - 1) * NIGHT
+    command = [sys.executable, "-m", "tiltyard.cli", "hindcast", "--model", "churn"]
+    command += ["--from", str(FIRST.date()), "--to", str(last.date())]
+    environment = os.environ | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    with rails_module.opened(settings) as rails:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as killed:
+            while not rails.ledger.versions("churn"):  # the first night has trained, its record may not be written
+                assert killed.poll() is None, "it ended before it could be killed"
+                time.sleep(0.02)
+            killed.kill()
+        assert not hindcast.complete(rails, spec, last.date())
+        hindcast.run(rails, [spec], FIRST, last)
+        end = FIRST + NIGHTS * NIGHT
+        for table in ("ops.prediction", "ops.evaluation", "ops.drift"):
+            pd.testing.assert_frame_equal(rows(rails, table, end), rows(ahead, table, end))
+        assert versions(rails, spec) == versions(ahead, spec)
 
 
 def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:

@@ -1,0 +1,115 @@
+"""Airflow itself on free ports: one night through the chain, the same rows as a hindcast, pages behind the login."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+
+from tests.conftest import business_home
+from tiltyard import clock, hindcast, quickstart, services
+from tiltyard import rails as rails_module
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, find
+
+FIRST = clock.parse_as_of("2025-02-03")
+NIGHT = FIRST + timedelta(days=1)
+AUDIT = ["snapshot", "scored_at", "note"]
+
+
+@dataclass(frozen=True)
+class Night:
+    settings: Settings
+    spec: Spec
+    rails: Rails
+    twin: Rails
+    airflow: services.Airflow
+
+
+@pytest.fixture(scope="module")
+def night(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, eager_models: Path, deliveries: Path
+) -> Iterator[Night]:
+    """Two homes with the same first night; the second night runs in Airflow here, in a hindcast in the twin."""
+    spec = find(eager_models, "churn")
+    folder = tmp_path_factory.mktemp("a home with spaces")
+    settings = business_home(
+        folder / "one", postgres_url, eager_models, deliveries, api_port=free_port(), schedule="none"
+    )
+    twin_settings = business_home(folder / "two", postgres_url, eager_models, deliveries)
+    with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
+        hindcast.run(rails, [spec], FIRST, FIRST)
+        hindcast.run(twin, [spec], FIRST, NIGHT)
+        try:
+            services.start(settings)
+            with services.Airflow(settings) as airflow:
+                airflow.wait_for_dags(quickstart.dag_ids((spec,)))
+                quickstart.night_in_airflow(rails, airflow, (spec,), NIGHT, services.address(settings))
+                yield Night(settings, spec, rails, twin, airflow)
+        finally:
+            services.stop(settings)
+
+
+def test_every_run_of_the_chain_is_green(night: Night) -> None:
+    for dag_id in ("features", "churn__shadow", "churn__promotion", "churn__drift"):
+        states = [run["state"] for run in night.airflow.runs(dag_id)]
+        assert states == ["success"], (dag_id, states)
+
+
+def test_the_stages_were_started_by_assets(night: Night) -> None:
+    for dag_id in ("churn__shadow", "churn__promotion", "churn__drift"):
+        assert [run["run_type"] for run in night.airflow.runs(dag_id)] == ["asset_triggered"]
+    names = {asset["name"] for asset in night.airflow.get("/api/v2/assets", limit=100)["assets"]}
+    assert {"features/ftr_customer__profile", "churn/evaluation", "churn/drift", "churn/champion"} <= names
+
+
+@pytest.mark.parametrize("table", ["ops.prediction", "ops.evaluation", "ops.drift"])
+def test_airflow_writes_the_rows_that_a_hindcast_writes(night: Night, table: str) -> None:
+    pd.testing.assert_frame_equal(rows(night.rails, table), rows(night.twin, table))
+
+
+def test_the_gate_said_the_same(night: Night) -> None:
+    keys = ("night", "challenger", "champion", "verdict", "reasons")
+    said = [
+        [{key: row[key] for key in keys} for row in one.ledger.decisions("churn")] for one in (night.rails, night.twin)
+    ]
+    assert said[0] == said[1] != []
+
+
+def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
+    url = services.address(night.settings) + "/tiltyard/"
+    assert httpx.get(url, trust_env=False).status_code in (302, 303, 307, 401)
+    page = night.airflow.page("/tiltyard/")
+    assert "churn" in page
+
+
+def test_nothing_listens_beyond_loopback(night: Night) -> None:
+    import psutil
+
+    marked = {process.pid for process in services.processes(night.settings)}
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in marked
+    ]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def rows(rails: Rails, table: str) -> pd.DataFrame:
+    found = rails.lake.query(f"select * from {{{table}}}", NIGHT + timedelta(days=1))
+    found = found.drop(columns=[column for column in AUDIT if column in found])
+    return found.sort_values(list(found.columns), ignore_index=True)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
