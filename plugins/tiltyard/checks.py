@@ -30,6 +30,8 @@ __all__ = ["SUITES", "CheckReport", "CheckResult", "run"]
 SUITES = ("freshness", "features", "leakage", "predictions")
 WEEKS = 4
 """How far back "the same weekday" reaches."""
+FEW_ROWS = 20
+"""Below so many rows on a usual night, volumes are not compared: of five expected, none is one night in 150."""
 ENOUGH_WEEKS = 2
 """Fewer weeks of history than this, and nothing is usual yet."""
 ANY = 10**12
@@ -109,7 +111,8 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
     rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
     return f"""
         select {text(table)} as table_name, known.*, {rows} as rows_night,
-            {"null" if usual is None else usual}::double as usual_rows, rows_night / usual_rows as volume_ratio,
+            {"null" if usual is None else usual}::double as usual_rows,
+            case when usual_rows >= {FEW_ROWS} then rows_night / usual_rows end as volume_ratio,
             date_diff('minute', known.newest, {moment}) / 60.0 as age_hours,
             landed.*, landed.undated_rows / greatest(landed.rows_landed, 1) as undated_share
         from (
