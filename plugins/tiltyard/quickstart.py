@@ -34,7 +34,7 @@ class Demo:
 
 
 DEMOS = {
-    "incident": Demo("incident", "2016-03-18", "2016-05-24"),
+    "incident": Demo("incident", "2016-04-01", "2016-06-02"),
     "simulated": Demo("subscription", "2025-03-15", "2025-05-31"),
 }
 
