@@ -34,7 +34,7 @@ class Demo:
 
 
 DEMOS = {
-    "incident": Demo("incident", "2016-04-01", "2016-06-02"),
+    "incident": Demo("incident", "2016-04-01", "2016-06-01"),
     "simulated": Demo("subscription", "2025-03-15", "2025-05-31"),
 }
 
