@@ -5,15 +5,20 @@ what was known that night. It resumes: a night whose stages are all recorded as 
 that tier-1 models need are a declared assumption (`approve`), recorded as such.
 """
 
+import atexit
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from multiprocessing import get_context
 from typing import Any, Literal
 
 from tiltyard import clock, drift, features, promotion, shadow, training
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, opened
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 
 Approve = Literal["auto", "never"]
@@ -52,24 +57,25 @@ def run(
         features.ingest(rails, last)
         say("building the features", 0.0)
         features.transform(rails, last)
-    for position, as_of in enumerate(nights):
-        night = night_of(as_of)
-        say(f"night of {night}", position / len(nights))
-        waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
-        for spec in specs:
-            tallies[spec.name].nights += 1
-            tallies[spec.name].resumed += spec not in waiting
-        if not waiting:
-            continue
-        try:
-            features.check(rails, as_of, render=render)
-            features.publish(rails, as_of)
-        except CheckFailed as error:
+    with _Auditor(rails.settings, todo, render=render) as auditor:
+        for position, as_of in enumerate(nights):
+            night = night_of(as_of)
+            say(f"night of {night}", position / len(nights))
+            waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
+            for spec in specs:
+                tallies[spec.name].nights += 1
+                tallies[spec.name].resumed += spec not in waiting
+            if not waiting:
+                continue
+            try:
+                auditor.result(as_of)
+                features.publish(rails, as_of)
+            except CheckFailed as error:
+                for spec in waiting:
+                    tallies[spec.name].stopped.append(str(error))
+                continue
             for spec in waiting:
-                tallies[spec.name].stopped.append(str(error))
-            continue
-        for spec in waiting:
-            _night(rails, spec, as_of, approve, render, tallies[spec.name])
+                _night(rails, spec, as_of, approve, render, tallies[spec.name])
     say("done", 1.0)
     return {
         "from": str(night_of(first)),
@@ -77,6 +83,38 @@ def run(
         "approvals": f"assumed: {approve}",
         "models": {name: vars(tally) for name, tally in tallies.items()},
     }
+
+
+class _Auditor:
+    """Judges the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
+
+    def __init__(self, settings: Settings, nights: Sequence[datetime], *, render: bool) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_open, initargs=(settings,))
+        self._judged = {as_of: self._pool.submit(_judge, as_of, render) for as_of in nights}
+
+    def __enter__(self) -> "_Auditor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def result(self, as_of: datetime) -> None:
+        """Raises CheckFailed when a critical check stops the batch of the night."""
+        self._judged[as_of].result()
+
+
+_rails: list[Rails] = []
+_until_exit = ExitStack()
+"""The auditing process's own rails, opened once, closed when it ends."""
+
+
+def _open(settings: Settings) -> None:
+    _rails.append(_until_exit.enter_context(opened(settings)))
+    atexit.register(_until_exit.close)
+
+
+def _judge(as_of: datetime, render: bool) -> None:
+    features.check(_rails[0], as_of, render=render)
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:

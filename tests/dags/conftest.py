@@ -2,13 +2,14 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiltyard.settings import ROOT, Settings
+from tiltyard.settings import ROOT
 
 AIRFLOW = {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -19,7 +20,7 @@ AIRFLOW = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/none",
 }
 os.environ |= {name: value for name, value in AIRFLOW.items() if name not in os.environ}
-os.environ.setdefault("AIRFLOW_HOME", str(Settings().home / "airflow-tests"))
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="tiltyard-airflow-"))
 
 
 @pytest.fixture
