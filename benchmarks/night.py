@@ -1,0 +1,91 @@
+"""One night of one model through Airflow, features to promotion and drift, beside the 60 s that it may take; and the
+parse of dags/ besides importing Airflow, beside the second that it may take.
+
+Uses the simulator; starts PostgreSQL and Airflow in a home of its own on a free port, and stops them.
+"""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tiltyard import clock, hindcast, quickstart, services
+from tiltyard import rails as rails_module
+from tiltyard.settings import ROOT, Settings
+from tiltyard.simulator import Simulator
+from tiltyard.spec import find
+
+FIRST = clock.parse_as_of("2025-02-03")
+LIMIT_S, PARSE_LIMIT_S = 60.0, 1.0
+PARSE = """
+import time
+import airflow.sdk, airflow.providers.standard.operators.hitl, airflow.dag_processing.dagbag as bag
+begun = time.perf_counter()
+found = bag.DagBag({folder!r}, collect_dags=True)
+print(time.perf_counter() - begun, len(found.dags))
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
+        Path(folder).chmod(0o755)
+        settings = Settings(
+            home=Path(folder) / "home", sources=("subscription",), schedule="none", api_port=free_port()
+        )
+        Simulator(customers=1_200, days=45).land(settings.landing / "subscription")
+        spec = find(settings.models, "churn")
+        try:
+            with rails_module.opened(settings) as rails:
+                hindcast.run(rails, [spec], FIRST, FIRST)
+                begun = time.perf_counter()
+                services.start(settings)
+                print(f"Airflow healthy after {time.perf_counter() - begun:.1f} s, its first migration included")
+                parse(settings)
+                with services.Airflow(settings) as airflow:
+                    airflow.wait_for_dags(quickstart.dag_ids((spec,)))
+                    for number in (1, 2):
+                        as_of = FIRST + number * timedelta(days=1)
+                        begun = time.perf_counter()
+                        quickstart.night_in_airflow(rails, airflow, (spec,), as_of, services.address(settings))
+                        wall = time.perf_counter() - begun
+                        print(f"night {number}: {wall:.1f} s, {wall / LIMIT_S:.2f} of the {LIMIT_S:.0f} s allowed")
+                        tell(airflow, spec.name)
+        finally:
+            services.stop(settings)
+
+
+def tell(airflow: services.Airflow, model: str) -> None:
+    """Wall of the newest run of each DAG, and of its tasks."""
+    for dag_id in ("features", f"{model}__shadow", f"{model}__promotion", f"{model}__drift"):
+        run = airflow.wait(dag_id, airflow.runs(dag_id)[0]["dag_run_id"])
+        began, ended = (datetime.fromisoformat(run[edge]) for edge in ("start_date", "end_date"))
+        tasks = ", ".join(
+            f"{task['task_id']} {task['duration']:.1f}"
+            for task in airflow.tasks(dag_id, run["dag_run_id"])
+            if task["duration"]
+        )
+        print(f"  {dag_id:18} {(ended - began).total_seconds():5.1f} s ({tasks})")
+
+
+def parse(settings: Settings) -> None:
+    environment = (
+        services.airflow_env(settings) | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    )
+    command = [sys.executable, "-c", PARSE.format(folder=str(ROOT / "dags"))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds, dags = done.stdout.split()[-2:]
+    share = float(seconds) / PARSE_LIMIT_S
+    print(f"parse of dags/: {float(seconds):.2f} s for {dags} DAGs, {share:.2f} of the {PARSE_LIMIT_S:.0f} s allowed")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
