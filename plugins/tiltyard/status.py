@@ -146,7 +146,10 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
         "tier": row["tier"],
         "tier_reason": row["tier_reason"] or None,
         "snapshot": snapshot,
-        "features": frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot),
+        "features": [
+            {key: value.isoformat() if isinstance(value, datetime) else value for key, value in feature.items()}
+            for feature in frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot)
+        ],
         "truth": label,
     }
 

@@ -1,5 +1,6 @@
 """The loop over several nights: hindcast against the nightly stages, resuming, stopped batches."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import clock, drift, features, hindcast, promotion, services, shadow, training
+from tiltyard import clock, describe, drift, features, hindcast, promotion, services, shadow, status, training
 from tiltyard import rails as rails_module
 from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
@@ -79,6 +80,32 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
             pd.testing.assert_frame_equal(rows(rails, table, end), rows(ahead, table, end))
         assert decisions(rails, spec) == decisions(ahead, spec)
         assert versions(rails, spec) == versions(ahead, spec)
+
+
+def test_the_status_says_what_was_found_and_names_a_prediction_to_explain(
+    replayed: tuple[Rails, Spec, dict[str, Any]],
+) -> None:
+    rails, spec, _ = replayed
+    document = status.status(rails, spec)
+    assert json.loads(json.dumps(document)) == document
+    assert document["as_of"].startswith(str((FIRST + (NIGHTS - 1) * NIGHT).date()))
+    assert (document["champion"], document["challengers"], document["shadow_nights"]) == (None, [1], {"1": NIGHTS - 1})
+    assert document["gate"]["verdict"] == "hold"
+    assert document["gate"]["reasons"]
+    assert document["matured"] == 0 < document["immature"]
+    assert document["drift"]["verdict"] in ("steady", "report")
+    assert document["freshness"]["login"]["age_hours"] < 24
+    assert document["checks"]["status"] == "done"
+    assert "hold v1 against the safe default" in describe.model(document)
+
+    explained = status.explain(rails, spec, document["served_by"]["safe_default"]["example"])
+    assert (explained["tier"], explained["score"]) == ("safe_default", spec.fallback.safe_default)
+    assert explained["truth"] is None
+    known = [feature for feature in explained["features"] if feature["available_at"]]
+    assert known
+    for feature in known:
+        assert max(feature["event_time"], feature["available_at"]) <= explained["prediction_time"]
+    assert explained["entity_id"] in describe.prediction(explained)
 
 
 def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:
