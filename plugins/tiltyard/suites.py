@@ -265,8 +265,8 @@ def load_gx() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
 
-    for name in ("great_expectations", "great_expectations.validator.validator"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("", ".validator.validator", ".data_context.types.base"):
+        logging.getLogger(f"great_expectations{name}").setLevel(logging.ERROR)
     patch_gx()
     return great_expectations
 
