@@ -218,36 +218,25 @@ def train(
 @app.command(epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
 def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Score the night with champion and challengers; evaluate both on matured cohorts."""
-    from tiltyard import rails
     from tiltyard import shadow as stage
 
-    spec, night = _spec(model), _as_of(as_of)
-    with rails.opened() as opened:
-        result = stage.run(opened, spec, night)
-    _emit(result, as_json)
+    _model_stage(model, as_of, as_json, stage.run)
 
 
 @app.command(epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
 def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
-    from tiltyard import promotion, rails
+    from tiltyard import promotion as stage
 
-    spec, night = _spec(model), _as_of(as_of)
-    with rails.opened() as opened:
-        result = promotion.run(opened, spec, night)
-    _emit(result, as_json)
+    _model_stage(model, as_of, as_json, stage.run)
 
 
 @app.command(epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
 def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Compare the night's window with the training reference; ask for a retrain where it is due."""
     from tiltyard import drift as stage
-    from tiltyard import rails
 
-    spec, night = _spec(model), _as_of(as_of)
-    with rails.opened() as opened:
-        result = stage.run(opened, spec, night)
-    _emit(result, as_json)
+    _model_stage(model, as_of, as_json, stage.run)
 
 
 @app.command(epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20")
@@ -284,6 +273,15 @@ def _stage(as_json: bool, work: Callable[[Any, Any], Any]) -> None:
 
     with rails.opened() as opened:
         result = work(opened, stage)
+    _emit(result, as_json)
+
+
+def _model_stage(model: str, as_of: str | None, as_json: bool, work: Callable[..., Any]) -> None:
+    from tiltyard import rails
+
+    spec, night = _spec(model), _as_of(as_of)
+    with rails.opened() as opened:
+        result = work(opened, spec, night)
     _emit(result, as_json)
 
 

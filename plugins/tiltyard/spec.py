@@ -195,6 +195,8 @@ def portfolio(settings: Settings) -> tuple[Spec, ...]:
 def find(models: Path, name: str) -> Spec:
     """The spec of one model by name. Raises BadInput, naming the models there are."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not (models / name / "spec.yaml").exists():
+        if name and (models / name).parent == models and (models / name).is_dir():
+            raise BadInput(f"The folder {models / name} has no spec.yaml, or its name is not of the form a_b2; mend it.")
         known = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
         raise BadInput(f"There is no model '{name}'; the models are: {known}.")
     return load(models / name)
@@ -215,7 +217,16 @@ def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
         message = "unknown field; is it a typo?"
     elif detail["type"] == "missing":
         message = "this field is missing"
+    elif detail["type"] == "string_pattern_mismatch":
+        message = f"{detail['input']!r} is no name for it; {_spelled(detail['loc'])}"
     return f"{path}:{_line(node, detail['loc'])}: {where}: {message}"
+
+
+def _spelled(loc: tuple[Any, ...]) -> str:
+    """How a name is written there."""
+    forms = {"spine": "spn_<what>", "features": "ftr_<entity>__<topic>", "table": "lbl_<what>"}
+    form = next((forms[part] for part in loc if part in forms), None)
+    return f"write {form}, in lower case" if form else "write lower-case letters, digits and underscores"
 
 
 def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:

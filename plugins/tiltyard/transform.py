@@ -8,6 +8,7 @@ entity: a build after a night costs what the night brought.
 import difflib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,9 @@ def project(settings: Settings) -> dict[str, Model]:
         except yaml.YAMLError as error:
             raise BadInput(f"{path} is not readable as YAML ({getattr(error, 'problem', error)}).") from None
         for model in content.get("models", []):
+            unnamed = [part for part in (model, *model.get("columns", [])) if "name" not in part]
+            if unnamed:
+                raise BadInput(f"{path}: every model and every column begins with '- name:', unlike {unnamed[0]}.")
             models[model["name"]] = Model(
                 name=model["name"],
                 description=str(model.get("description", "")).strip(),
@@ -112,13 +116,24 @@ def project(settings: Settings) -> dict[str, Model]:
 def check_spec(settings: Settings, spec: Spec) -> None:
     """Does the dbt project have what the spec names? Raises BadInput saying what to mend, with close names."""
     models = project(settings)
+    queries = {path.stem for path in (settings.dbt / "models").rglob("*.sql")}
     where = f"{settings.models / spec.name / 'spec.yaml'}"
-    spine = _known(models, spec.prediction.spine, "spine", "spn_", where)
-    views = [_known(models, name, "feature view", "ftr_", where) for name in spec.prediction.features]
-    label = _known(models, spec.label.table, "label table", "lbl_", where)
-    for table in (spine, label):
-        for column in (spec.key, "prediction_time", "available_at"):
-            _has(table, column, where)
+
+    def known(name: str, what: str, prefix: str) -> Model:
+        return _known(models, queries, name, what, prefix, where)
+
+    spine = known(spec.prediction.spine, "spine", "spn_")
+    views = [known(name, "feature view", "ftr_") for name in spec.prediction.features]
+    label = known(spec.label.table, "label table", "lbl_")
+    if spec.key not in spine.columns:
+        raise BadInput(
+            f"{where}: the entity is {spec.entity}, but {spine.name} has no column {spec.key}; "
+            "mend the entity, or add the column to the model and its .yml."
+        )
+    for column in ("prediction_time", "available_at"):
+        _has(spine, column, where)
+    for column in (spec.key, "prediction_time", "label", "event_time", "available_at"):
+        _has(label, column, where)
     for view in views:
         key = feature_key(view.name)
         for column in (key, "event_time", "available_at"):
@@ -135,7 +150,7 @@ def check_spec(settings: Settings, spec: Spec) -> None:
                 raise BadInput(f"{where}: {view.name} and {seen[column]} both have a feature {column}; rename one.")
     for name in spec.gate.slices:
         if name not in seen:
-            raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, seen)}.")
+            raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, seen)}")
     for part in ("horizon", "delay"):
         made_for, promised = label.meta.get(part), getattr(spec.label, part)
         if made_for is not None and clock.parse_duration(made_for) != promised:
@@ -143,17 +158,31 @@ def check_spec(settings: Settings, spec: Spec) -> None:
                 f"{where}: label.{part} is {clock.format_duration(promised)}, but {label.name} is made for "
                 f"{made_for}; give both the same."
             )
+    sources = _sources(settings)
+    if spec.source not in sources:
+        raise BadInput(f"{where}: the dbt project has no source '{spec.source}'{_close_to(spec.source, sources)}")
 
 
 RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
 """Columns of a feature view that are no features."""
 
 
-def _known(models: Mapping[str, Model], name: str, what: str, prefix: str, where: str) -> Model:
-    if name not in models:
-        names = [model for model in models if model.startswith(prefix)]
-        raise BadInput(f"{where}: the dbt project has no {what} '{name}'{_close_to(name, names)}.")
-    return models[name]
+def _sources(settings: Settings) -> list[str]:
+    """The folders of dbt/models/staging: one per source."""
+    return sorted(path.name for path in (settings.dbt / "models" / "staging").iterdir() if path.is_dir())
+
+
+def _known(
+    models: Mapping[str, Model], queries: set[str], name: str, what: str, prefix: str, where: str
+) -> Model:
+    if name in models and name in queries:
+        return models[name]
+    if name in queries:
+        raise BadInput(f"{where}: {name} has its SQL, but no .yml describes it; write {name}.yml beside {name}.sql.")
+    if name in models:
+        raise BadInput(f"{where}: {name} has its .yml, but no SQL; write {name}.sql beside {name}.yml.")
+    names = [model for model in models if model.startswith(prefix)]
+    raise BadInput(f"{where}: the dbt project has no {what} '{name}'{_close_to(name, names)}")
 
 
 def _has(model: Model, column: str, where: str) -> None:
@@ -165,11 +194,11 @@ def _close_to(name: str, names: Any) -> str:
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(sorted(names))}" if names else "; there are none"
+    return f"; there are {', '.join(sorted(names))}." if names else "; there are none."
 
 
 def _node(result: Any) -> dict[str, Any]:
-    message = " ".join(str(result.message or "").split())
+    message = _contract_broken(str(result.message or "")) or " ".join(str(result.message or "").split())
     return {
         "name": result.node.name,
         "type": str(result.node.resource_type),
@@ -177,6 +206,18 @@ def _node(result: Any) -> dict[str, Any]:
         "seconds": result.execution_time,
         "message": message[:400],
     }
+
+
+_MISMATCH = re.compile(r"^\s*\|\s*(\w+)\s*\|\s*(\S*)\s*\|\s*(.*?)\s*\|\s*(missing in \w+|data type mismatch)\s*\|", re.M)
+
+
+def _contract_broken(message: str) -> str:
+    """dbt's table of columns that differ from the contract, in words; "" for any other message."""
+    said = {"missing in definition": "not in the SQL", "missing in contract": "not in the .yml"}
+    return ", ".join(
+        f"column {name} is {said.get(reason) or f'{given} in the SQL, {promised} in the .yml'}"
+        for name, given, promised, reason in _MISMATCH.findall(message)
+    )
 
 
 def _profile(settings: Settings) -> dict[str, str]:
