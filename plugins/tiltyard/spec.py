@@ -194,9 +194,10 @@ def portfolio(settings: Settings) -> tuple[Spec, ...]:
 
 def find(models: Path, name: str) -> Spec:
     """The spec of one model by name. Raises BadInput, naming the models there are."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not (models / name / "spec.yaml").exists():
-        if name and (models / name).parent == models and (models / name).is_dir():
-            raise BadInput(f"The folder {models / name} has no spec.yaml, or its name is not of the form a_b2; mend it.")
+    proper = re.fullmatch(r"[a-z][a-z0-9_]*", name)
+    if not proper or not (models / name / "spec.yaml").exists():
+        if proper and (models / name).is_dir():
+            raise BadInput(f"There is no model '{name}' yet: {models / name} has no spec.yaml; write it.")
         known = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
         raise BadInput(f"There is no model '{name}'; the models are: {known}.")
     return load(models / name)

@@ -161,6 +161,9 @@ def check_spec(settings: Settings, spec: Spec) -> None:
     sources = _sources(settings)
     if spec.source not in sources:
         raise BadInput(f"{where}: the dbt project has no source '{spec.source}'{_close_to(spec.source, sources)}")
+    card = settings.models / spec.name / "card.md"
+    if not card.is_file():
+        raise BadInput(f"{card} is missing; write what {spec.name} is for, why this label, and its known limits.")
 
 
 RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
@@ -172,9 +175,7 @@ def _sources(settings: Settings) -> list[str]:
     return sorted(path.name for path in (settings.dbt / "models" / "staging").iterdir() if path.is_dir())
 
 
-def _known(
-    models: Mapping[str, Model], queries: set[str], name: str, what: str, prefix: str, where: str
-) -> Model:
+def _known(models: Mapping[str, Model], queries: set[str], name: str, what: str, prefix: str, where: str) -> Model:
     if name in models and name in queries:
         return models[name]
     if name in queries:
@@ -208,7 +209,9 @@ def _node(result: Any) -> dict[str, Any]:
     }
 
 
-_MISMATCH = re.compile(r"^\s*\|\s*(\w+)\s*\|\s*(\S*)\s*\|\s*(.*?)\s*\|\s*(missing in \w+|data type mismatch)\s*\|", re.M)
+_MISMATCH = re.compile(
+    r"^\s*\| *(\w+) *\| *(.*?) *\| *(.*?) *\| *(missing in \w+|data type mismatch) *\|", re.MULTILINE
+)
 
 
 def _contract_broken(message: str) -> str:

@@ -161,6 +161,24 @@ def test_a_failed_node_is_named(small_project: Settings) -> None:
         assert transform.build(rails, ["shop"], NIGHTS[0])["models"] == 2
 
 
+def test_columns_that_differ_from_the_contract_are_named(small_project: Settings) -> None:
+    (small_project.dbt / "models" / "staging" / "stg_fine.yml").write_text(
+        "models: [{name: stg_fine, config: {contract: {enforced: true}}, columns: ["
+        "{name: n, data_type: timestamp with time zone}, {name: two, data_type: integer}]}]\n",
+        encoding="utf-8",
+    )
+    with rails_module.opened(small_project) as rails:
+        rails.lake.ensure("raw.sale", {"n": "varchar"})
+        with pytest.raises(CheckFailed) as caught:
+            transform.build(rails, ["shop"], NIGHTS[0])
+    for words in (
+        "column n is VARCHAR in the SQL, TIMESTAMP WITH TIME ZONE in the .yml",
+        "column one is not in the .yml",
+        "column two is not in the SQL",
+    ):
+        assert words in str(caught.value)
+
+
 def test_a_source_that_nothing_reads_is_bad_input(small_project: Settings) -> None:
     with rails_module.opened(small_project) as rails:
         with pytest.raises(BadInput, match="dbt has nothing that reads absent"):
@@ -195,10 +213,13 @@ def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
         ("label", {"table": "lbl_sla_breech"}, "label table 'lbl_sla_breech'; did you mean lbl_sla_breach"),
         ("prediction", {"features": ("ftr_customer__profile",)}, "keyed by customer_id, which the spine"),
         ("gate", {"slices": ("priorty",)}, "no feature view has a column 'priorty'; did you mean priority"),
+        ("entity", "tickt", "the entity is tickt, but spn_ticket_opened has no column tickt_id"),
+        ("source", "incidents", "no source 'incidents'; did you mean incident?"),
         ("label", {"horizon": timedelta(days=30)}, "label.horizon is 30d, but lbl_sla_breach is made for 10d"),
     ):  # fmt: skip
+        other = changed(spec, part, **values) if isinstance(values, dict) else spec.model_copy(update={part: values})
         with pytest.raises(BadInput, match=message):
-            transform.check_spec(Settings(), changed(spec, part, **values))
+            transform.check_spec(Settings(), other)
 
 
 def test_a_spec_of_another_project_is_refused(tmp_path: Path) -> None:
