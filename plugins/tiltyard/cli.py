@@ -3,6 +3,7 @@
 Every command takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
 """
 
+import errno
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -49,10 +50,7 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except TiltyardError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": str(error)}))
-        err.print(f"[bold red]error[/] {_plain(str(error))}")
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
         sys.exit(130)
@@ -62,7 +60,32 @@ def main() -> None:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
             sys.exit(error.exit_code)
-        raise
+        reason = _no_room(error)
+        if not reason:
+            raise
+        _fail(
+            f"{Settings().home} cannot be written to ({reason}); make room there, or set TILTYARD_HOME to a folder of "
+            "your own.",
+            2,
+        )
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": sentence}))
+    err.print(f"[bold red]error[/] {_plain(sentence)}")
+    sys.exit(code)
+
+
+def _no_room(error: Exception) -> str | None:
+    """Why the home takes no files, when that is what stopped the command."""
+    if "No space left on device" in str(error):  # also what DuckDB and PostgreSQL say
+        return "no space left on device"
+    home = Settings().home
+    if isinstance(error, OSError) and error.filename and Path(os.fsdecode(error.filename)).is_relative_to(home):
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+        return error.strerror if refused or not home.is_dir() else None
+    return None
 
 
 # -- everything ---------------------------------------------------------------------------------------------

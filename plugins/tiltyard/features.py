@@ -45,7 +45,8 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     Raises CheckFailed, naming the checks, when a critical one fails.
     """
     night = night_of(as_of)
-    snapshot = rails.lake.snapshot()
+    with transforming.alone(rails):
+        snapshot = rails.lake.snapshot()
     reports = [
         checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render)
         for source in rails.settings.sources

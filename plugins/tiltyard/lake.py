@@ -125,7 +125,7 @@ class Lake:
         for column in columns:
             if not _COLUMN.match(column):
                 raise ValueError(f"{column!r} is not a plain column name")
-        with self._exclusive("ddl"):
+        with self.exclusive("ddl"):
             if not self.has(table):
                 self.connection.execute(f'create schema if not exists lake."{table.split(".")[0]}"')
                 body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
@@ -180,16 +180,17 @@ class Lake:
             lambda connection: put(connection, table, partition, rows), message=message, fence=fence
         ).snapshot
 
-    def _rollback(self) -> None:
-        with suppress(duckdb.Error):  # the transaction may be gone already
-            self.connection.rollback()
-
     @contextmanager
-    def _exclusive(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str) -> Iterator[None]:
+        """One at a time among all processes that open this lake; the next one waits. It ends with its process."""
         engine = sa.create_engine(self._catalogue, poolclass=sa.NullPool)
         with engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": f"tiltyard/{name}"})
             yield
+
+    def _rollback(self) -> None:
+        with suppress(duckdb.Error):  # the transaction may be gone already
+            self.connection.rollback()
 
 
 def put(connection: duckdb.DuckDBPyConnection, table: str, partition: Mapping[str, Any], rows: pd.DataFrame) -> None:

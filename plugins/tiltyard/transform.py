@@ -39,7 +39,7 @@ class Model:
 
 
 def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> dict[str, Any]:
-    """Bring every model of `sources` up to what has landed. Safe to repeat: twice is once.
+    """Bring every model of `sources` up to what has landed. Safe to repeat, to kill and to start twice.
 
     The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. Returns counts and
     seconds: {"models", "tests", "seconds", "slowest"}. Raises CheckFailed naming the nodes that failed.
@@ -50,7 +50,8 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     for source in sources:
         arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()
-    results = invoke(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
+    with alone(rails):
+        results = invoke(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
     if not results:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
     models = [result for result in results if result["type"] in ("model", "snapshot")]
@@ -62,6 +63,17 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
         "slowest": {result["name"]: round(result["seconds"], 2) for result in slowest},
         "as_of": as_of.isoformat(),
     }
+
+
+@contextmanager
+def alone(rails: Rails) -> Iterator[None]:
+    """Wait until nobody builds, and let nobody build meanwhile.
+
+    A model takes up what was written since its own newest row, so two builds at once would both add it. A snapshot
+    is taken in here as well: between the tables of a build, some are of this batch and some of the last one.
+    """
+    with rails.lake.exclusive("build"):
+        yield
 
 
 def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, Any]]:

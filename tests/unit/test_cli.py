@@ -102,6 +102,16 @@ def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "TILTYARD_DATABASE_URL" in done.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize("words", [("status", "sla_breach"), ("up", "--data", "simulated"), ("down",)])
+def test_a_home_that_takes_no_files_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    home = tmp_path / "home"
+    home.write_text("a file where the folder should be")
+    done = tiltyard(*words, TILTYARD_HOME=str(home))
+    assert done.returncode == 2
+    assert "set TILTYARD_HOME to a folder" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_a_model_without_a_night_says_how_to_begin(settings: Settings) -> None:
     done = tiltyard("status", "sla_breach", settings=settings)
     assert done.returncode == 0, done.stderr

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.lakes import small_spec
-from tiltyard import ingest, transform
+from tiltyard import ingest, services, transform
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput, CheckFailed
@@ -82,9 +85,27 @@ def differences(rails: Rails, table: str, one: int, other: int) -> int:
     return int(row[0])
 
 
+BUILD = """
+import sys
+from datetime import datetime
+
+from tiltyard import rails, transform
+
+with rails.opened() as opened:
+    transform.build(opened, opened.settings.sources, datetime.fromisoformat(sys.argv[1]))
+"""
+
+
+def building(settings: Settings) -> subprocess.Popen[bytes]:
+    environment = os.environ | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    environment["TILTYARD_SOURCES"] = ",".join(settings.sources)
+    return subprocess.Popen([sys.executable, "-c", BUILD, NIGHTS[-1].isoformat()], env=environment)
+
+
 @pytest.fixture(scope="module")
 def caught_up(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
-    """Both sources, landed and built in three steps, with late and out-of-order arrivals in each."""
+    """Both sources, landed and built in three steps, with late and out-of-order arrivals in each; the last step is built
+    by two processes at once."""
     settings = make_settings(tmp_path_factory.mktemp("caught up"), postgres_url, sources=SOURCES)
     land_tickets(settings)
     Simulator(customers=60, start=START, days=35, late_share=0.2).land(settings.landing / "subscription")
@@ -92,7 +113,11 @@ def caught_up(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> It
         for night in NIGHTS:
             for source in SOURCES:
                 assert not ingest.run(rails, source, night)["quarantined"]
-            transform.build(rails, SOURCES, night)
+            if night == NIGHTS[-1]:
+                with building(settings) as one, building(settings) as other:
+                    assert (one.wait(), other.wait()) == (0, 0)
+            else:
+                transform.build(rails, SOURCES, night)
         yield rails
 
 
