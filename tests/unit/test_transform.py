@@ -104,8 +104,8 @@ def building(settings: Settings) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module")
 def caught_up(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
-    """Both sources, landed and built in three steps, with late and out-of-order arrivals in each; the last step is built
-    by two processes at once."""
+    """Both sources, landed and built in three steps, with late and out-of-order arrivals in each; two processes at once
+    do the last build."""
     settings = make_settings(tmp_path_factory.mktemp("caught up"), postgres_url, sources=SOURCES)
     land_tickets(settings)
     Simulator(customers=60, start=START, days=35, late_share=0.2).land(settings.landing / "subscription")
