@@ -44,7 +44,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "served_by": _served(rails, spec, as_of),
         **_counts(rails, spec, as_of),
         "metrics": _metrics(rails, spec, as_of),
-        "gate": _decision(decisions[-1]) if decisions else None,
+        "gate": _decision(_telling(decisions)) if decisions else None,
         "promotions": [
             {
                 "night": str(row["night"]),
@@ -231,6 +231,12 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         }
         for _, row in rows.iterrows()
     }
+
+
+def _telling(decisions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the newest night's decisions: a promotion, else the one with the most matured evidence."""
+    newest = [row for row in decisions if row["night"] == decisions[-1]["night"]]
+    return max(newest, key=lambda row: (row["verdict"] == "promote", row["evidence"].get("matured") or 0))
 
 
 def _decision(row: dict[str, Any]) -> dict[str, Any]:
