@@ -6,12 +6,14 @@ that tier-1 models need are a declared assumption (`approve`), recorded as such.
 """
 
 import atexit
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, Literal
 
 from tiltyard import clock, drift, features, promotion, shadow, training
@@ -109,8 +111,17 @@ _until_exit = ExitStack()
 
 
 def _open(settings: Settings) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     _rails.append(_until_exit.enter_context(opened(settings)))
     atexit.register(_until_exit.close)
+
+
+def _end_with_parent() -> None:
+    """A killed hindcast must not leave its auditor behind, judging nights beside the next attempt."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _judge(as_of: datetime, render: bool) -> None:

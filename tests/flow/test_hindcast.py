@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from tests.conftest import business_home
@@ -134,7 +135,10 @@ def test_a_hindcast_killed_in_the_middle_goes_on_and_ends_the_same(
             while not rails.ledger.versions("churn"):  # the first night has trained, its record may not be written
                 assert killed.poll() is None, "it ended before it could be killed"
                 time.sleep(0.02)
+            beside = psutil.Process(killed.pid).children(recursive=True)
             killed.kill()
+        assert beside
+        assert not psutil.wait_procs(beside, timeout=10)[1], "the auditor outlived its hindcast"
         assert not hindcast.complete(rails, spec, last.date())
         hindcast.run(rails, [spec], FIRST, last)
         end = FIRST + NIGHTS * NIGHT
