@@ -90,11 +90,6 @@ def client(settings: Settings) -> "MlflowClient":
         return _clients[uri]
 
 
-def prepare(settings: Settings) -> None:
-    """Bring MLflow's database to its schema (some seconds on an empty one); nothing to do later."""
-    client(settings)
-
-
 def tracking_uri(settings: Settings) -> str:
     return postgres.url(settings, "mlflow").render_as_string(hide_password=False)
 

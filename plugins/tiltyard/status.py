@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import clock, features, frame, truth
+from tiltyard import clock, features, frame, ingest, truth
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -30,8 +30,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
     if as_of is None:
         return document | {"state": f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE"}
     night = as_of.date()
-    after = clock.nights(as_of + spec.prediction.every, as_of + spec.prediction.every)
-    roles = rails.ledger.roles(spec.name, next(after).date())
+    roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
     decisions = rails.ledger.decisions(spec.name, until=night)
     promotions = rails.ledger.promotions(spec.name, until=night)
@@ -258,22 +257,18 @@ def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] 
 
 
 def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    if not rails.lake.has("ops.landed_file"):
-        return {}
-    rows = rails.lake.query(
-        "select table_name, max(landed_night) as landed, sum(rows) as total from {ops.landed_file} "
-        "where source = $source group by table_name order by table_name",
-        datetime.max.replace(tzinfo=as_of.tzinfo),
-        {"source": spec.source},
-    )
-    newest: dict[str, Any] = {}
-    for row in rows.itertuples():
-        found = rails.lake.query(f"select max(available_at) as newest from {{raw.{row.table_name}}}", as_of)["newest"][
-            0
-        ]
-        age = None if pd.isna(found) else round((pd.Timestamp(as_of) - found).total_seconds() / 3600, 1)
-        newest[row.table_name] = {"newest": None if pd.isna(found) else found.isoformat(), "age_hours": age}
-    return newest
+    found: dict[str, Any] = {}
+    for table in sorted(ingest.tables(rails.settings, spec.source)):
+        if not rails.lake.has(table):
+            continue
+        newest = rails.lake.query(f"select max(available_at) as newest from {{{table}}}", as_of)["newest"][0]
+        name = table.removeprefix("raw.")
+        if pd.isna(newest):
+            found[name] = {"newest": None, "age_hours": None}
+        else:
+            age = (pd.Timestamp(as_of) - newest).total_seconds() / 3600
+            found[name] = {"newest": newest.isoformat(), "age_hours": round(age, 1)}
+    return found
 
 
 def _means(losses: pd.DataFrame, lines: list[str]) -> dict[str, Any]:
