@@ -6,6 +6,7 @@ day and table: what the source system would have delivered that evening. Fetchin
 """
 
 import fcntl
+import gzip
 import hashlib
 import io
 import json
@@ -16,21 +17,19 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from tiltyard import cuts
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
 
 Progress = Callable[[str, float | None], None]
 
-NAMES = ("incident", "simulated")
 ATTEMPTS = 5
 """How often a download that breaks off is taken up again in one run."""
 _BLOCK = 1 << 18
@@ -38,27 +37,52 @@ _MANIFEST = ".manifest.json"
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A public data set: where it is, and what must be in it."""
+class Download:
+    """One file at a public home, and what must be in it."""
 
-    name: str
     url: str
     mirror: str
     """Path below TILTYARD_DATA_MIRROR."""
     member: str
-    """The file inside the zip."""
+    """The file inside the zip; of a file that is no zip, its own name without .gz."""
     sha256: str
-    """Of the member's content, not of the zip."""
+    """Of the member's content, not of what wraps it."""
 
 
-INCIDENT = Dataset(
-    name="incident",
-    url="https://archive.ics.uci.edu/static/public/498/incident+management+process+enriched+event+log.zip",
-    mirror="incident/incident_event_log.zip",
-    member="incident_event_log.csv",
-    sha256="fd184bbfd62329cfe093e99da2ea7071905f2ead91900b448eb2635870821bef",
-)
-"""UCI 498 (Amaral, Fantinato, Peres; CC BY 4.0): 141,712 updates of 24,918 service-desk tickets."""
+@dataclass(frozen=True)
+class Dataset:
+    """A public data set: where it is, and how its source system would have delivered it."""
+
+    name: str
+    source: str
+    """The landing folder: landing/<source>/<table>/<day>.csv."""
+    downloads: tuple[Download, ...]
+    cut: cuts.Cut
+    """The members' contents, in the order of `downloads` → deliveries."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all content."""
+        return hashlib.sha256("".join(download.sha256 for download in self.downloads).encode()).hexdigest()
+
+
+PUBLIC = {
+    # UCI 498 (Amaral, Fantinato, Peres; CC BY 4.0): 141,712 updates of 24,918 service-desk tickets
+    "incident": Dataset(
+        name="incident",
+        source="incident",
+        downloads=(
+            Download(
+                url="https://archive.ics.uci.edu/static/public/498/incident+management+process+enriched+event+log.zip",
+                mirror="incident/incident_event_log.zip",
+                member="incident_event_log.csv",
+                sha256="fd184bbfd62329cfe093e99da2ea7071905f2ead91900b448eb2635870821bef",
+            ),
+        ),
+        cut=cuts.incident,
+    ),
+}
+NAMES = (*PUBLIC, "simulated")
 
 
 def fetch(settings: Settings, name: str, progress: Progress | None = None) -> dict[str, Any]:
@@ -71,7 +95,9 @@ def fetch(settings: Settings, name: str, progress: Progress | None = None) -> di
         raise BadInput(f"There is no data set '{name}'; the data sets are: {', '.join(NAMES)}.")
     try:
         with _only_one(settings, name):
-            return _fetch_simulated(settings, report) if name == "simulated" else _fetch_incident(settings, report)
+            return (
+                _fetch_public(settings, PUBLIC[name], report) if name in PUBLIC else _fetch_simulated(settings, report)
+            )
     except OSError as error:
         raise Unavailable(
             f"The {name} data cannot be put into {settings.home} ({error.strerror or error}); make room there, or set "
@@ -79,80 +105,70 @@ def fetch(settings: Settings, name: str, progress: Progress | None = None) -> di
         ) from None
 
 
-# -- incident ---------------------------------------------------------------------------------
+# -- public -----------------------------------------------------------------------------------
 
 
-def _fetch_incident(settings: Settings, report: Progress) -> dict[str, Any]:
-    folder = settings.landing / "incident"
-    present = _intact(folder, INCIDENT.sha256)
+def _fetch_public(settings: Settings, dataset: Dataset, report: Progress) -> dict[str, Any]:
+    folder = settings.landing / dataset.source
+    present = _intact(folder, dataset.digest)
     if present is not None:
-        report("incident data: already there", 1.0)
-        return {"name": "incident", "from": None, "landing": str(folder), **present, "unchanged": True}
-    content, origin = _content(settings, INCIDENT, report)
-    report("incident data: cutting into days", 0.9)
-    files, rows = cut_by_day(content, column="sys_updated_at")
+        report(f"{dataset.name} data: already there", 1.0)
+        return {"name": dataset.name, "from": None, "landing": str(folder), **present, "unchanged": True}
+    contents, origins = [], []
+    for done, download in enumerate(dataset.downloads):
+
+        def part(label: str, fraction: float | None, done: int = done) -> None:
+            report(label, None if fraction is None else (done + fraction) / len(dataset.downloads))
+
+        content, origin = _content(settings, dataset.name, download, part)
+        contents.append(content)
+        origins.append(origin)
+    report(f"{dataset.name} data: cutting into days", 0.9)
+    files, rows = dataset.cut(contents)
     facts = {"files": len(files), "rows": rows}
-    _place(folder, {f"incident_update/{day}.csv": data for day, data in files.items()}, INCIDENT.sha256, facts)
-    report("incident data: landed", 1.0)
-    return {"name": "incident", "from": origin, "landing": str(folder), **facts, "unchanged": False}
+    _place(folder, files, dataset.digest, facts)
+    report(f"{dataset.name} data: landed", 1.0)
+    return {"name": dataset.name, "from": ", ".join(origins), "landing": str(folder), **facts, "unchanged": False}
 
 
-def cut_by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
-    """A CSV as one CSV per day of `column` (d/m/yyyy HH:MM), lines in their order; and the number of rows.
-
-    For content whose digest is known: no field holds a comma, a quote or a line break.
-    """
-    header, *lines = content.splitlines(keepends=True)
-    index = header.rstrip().split(b",").index(column.encode())
-    parts: dict[bytes, list[bytes]] = defaultdict(list)
-    for line in lines:
-        parts[line.split(b",", index + 1)[index].split(b" ", 1)[0]].append(line)
-    files: dict[date, bytes] = {}
-    for text, part in parts.items():
-        day, month, year = (int(number) for number in text.split(b"/"))
-        files[date(year, month, day)] = header + b"".join(part)
-    return dict(sorted(files.items())), len(lines)
-
-
-def _content(settings: Settings, dataset: Dataset, report: Progress) -> tuple[bytes, str]:
+def _content(settings: Settings, name: str, wanted: Download, report: Progress) -> tuple[bytes, str]:
     """The checked content, and where it came from. Nothing unchecked leaves this function."""
-    mirrored = settings.data_mirror / dataset.mirror if settings.data_mirror else None
+    mirrored = settings.data_mirror / wanted.mirror if settings.data_mirror else None
     if mirrored is not None and mirrored.is_file():
-        report(f"{dataset.name} data: reading the mirror", 0.1)
-        return _unpacked(mirrored, dataset), str(mirrored)
-    target = settings.home / "downloads" / f"{dataset.name}.zip"
-    part = target.with_name(target.name + ".part")
+        report(f"{name} data: reading the mirror", 0.1)
+        return _unpacked(mirrored, wanted), str(mirrored)
+    part = settings.home / "downloads" / f"{Path(wanted.mirror).name}.part"
     resumed = part.exists()
     try:
-        _download_patiently(dataset, part, settings, report)
+        _download_patiently(name, wanted, part, settings, report)
         try:
-            content = _unpacked(part, dataset)
+            content = _unpacked(part, wanted)
         except BadInput:
             if not resumed:
                 raise
             part.unlink(missing_ok=True)  # its beginning came from another day's attempt: once more, whole
-            _download_patiently(dataset, part, settings, report)
-            content = _unpacked(part, dataset)
+            _download_patiently(name, wanted, part, settings, report)
+            content = _unpacked(part, wanted)
     except BadInput:
         part.unlink(missing_ok=True)
         raise
     part.unlink()
-    return content, dataset.url
+    return content, wanted.url
 
 
-def _download_patiently(dataset: Dataset, part: Path, settings: Settings, report: Progress) -> None:
+def _download_patiently(name: str, wanted: Download, part: Path, settings: Settings, report: Progress) -> None:
     def told(done: int, total: int | None) -> None:
-        label = f"{dataset.name} data: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
+        label = f"{name} data: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
         report(label, 0.8 * done / total if total else None)
 
     try:
-        download(dataset.url, part, timeout_s=settings.data_timeout_s, told=told)
+        download(wanted.url, part, timeout_s=settings.data_timeout_s, told=told)
     except Unavailable as error:
-        mirror = f"TILTYARD_DATA_MIRROR ({settings.data_mirror} has no {dataset.mirror})"
+        mirror = f"TILTYARD_DATA_MIRROR ({settings.data_mirror} has no {wanted.mirror})"
         raise Unavailable(
-            f"The {dataset.name} data cannot be had from {dataset.url} ({error}); try again later, or point "
+            f"The {name} data cannot be had from {wanted.url} ({error}); try again later, or point "
             + (mirror if settings.data_mirror else "TILTYARD_DATA_MIRROR")
-            + f" at a folder that holds {dataset.mirror}."
+            + f" at a folder that holds {wanted.mirror}."
         ) from None
 
 
@@ -219,23 +235,28 @@ def _reason(error: object) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _unpacked(path: Path, dataset: Dataset) -> bytes:
+def _unpacked(path: Path, wanted: Download) -> bytes:
     """The member's content, its digest checked. Raises BadInput when this is not the data set."""
+    kind = next((kind for ending, kind in _WRAPPINGS.items() if wanted.mirror.endswith(ending)), None)
+    data = path.read_bytes()
     try:
-        content = _member(path.read_bytes(), dataset.member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        content = data if kind is None else gzip.decompress(data) if kind == "gzip" else _member(data, wanted.member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         raise BadInput(
-            f"{path} is no readable zip ({str(error).rstrip('.')}); delete it or get it again from {dataset.url}."
+            f"{path} is no readable {kind} ({str(error).rstrip('.')}); delete it or get it again from {wanted.url}."
         ) from None
     if content is None:
-        raise BadInput(f"{path} holds no {dataset.member}; get it again from {dataset.url}.")
+        raise BadInput(f"{path} holds no {wanted.member}; get it again from {wanted.url}.")
     found = hashlib.sha256(content).hexdigest()
-    if found != dataset.sha256:
+    if found != wanted.sha256:
         raise BadInput(
-            f"{dataset.member} in {path} is not the data set that is expected (sha256 {found[:12]}…, "
-            f"not {dataset.sha256[:12]}…); get it again from {dataset.url}."
+            f"{wanted.member} in {path} is not the data set that is expected (sha256 {found[:12]}…, "
+            f"not {wanted.sha256[:12]}…); get it again from {wanted.url}."
         )
     return content
+
+
+_WRAPPINGS = {".zip": "zip", ".gz": "gzip"}
 
 
 def _member(data: bytes, name: str) -> bytes | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltyard import datasets
+from tiltyard import cuts, datasets
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
 
@@ -90,7 +90,14 @@ def settings(tmp_path: Path) -> Settings:
 def small(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small incident log in the place of the large one, at the test's own public home."""
     sha256 = hashlib.sha256(CSV).hexdigest()
-    monkeypatch.setattr(datasets, "INCIDENT", replace(datasets.INCIDENT, url=home.url, sha256=sha256))
+    elsewhere(monkeypatch, url=home.url, sha256=sha256)
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    incident = datasets.PUBLIC["incident"]
+    [download] = incident.downloads
+    moved = replace(incident, downloads=(replace(download, **changes),))
+    monkeypatch.setitem(datasets.PUBLIC, "incident", moved)
 
 
 def landed(settings: Settings) -> dict[str, bytes]:
@@ -121,7 +128,7 @@ def test_one_file_per_day_of_writing_and_together_they_are_the_log(settings):
 
 def test_lines_keep_their_order_within_a_day():
     content = b"t,n\n2/3/2016 10:00,1\n1/3/2016 09:00,2\n2/3/2016 08:00,3\n"
-    files, rows = datasets.cut_by_day(content, "t")
+    files, rows = cuts.by_day(content, "t")
     assert rows == 3
     assert files[date(2016, 3, 2)] == b"t,n\n2/3/2016 10:00,1\n2/3/2016 08:00,3\n"
 
@@ -154,7 +161,7 @@ def test_a_download_that_cannot_go_on_keeps_what_has_come_for_the_next_try(setti
     home.breaks_after = [1_000, 0, 0, 0, 0]
     with pytest.raises(Unavailable, match="the next try goes on from there"):
         datasets.fetch(settings, "incident")
-    part = settings.home / "downloads" / "incident.zip.part"
+    part = settings.home / "downloads" / "incident_event_log.zip.part"
     assert part.read_bytes() == home.body[:1_000]
     assert landed(settings) == {}
     home.breaks_after = []
@@ -165,7 +172,7 @@ def test_a_download_that_cannot_go_on_keeps_what_has_come_for_the_next_try(setti
 
 @pytest.mark.parametrize("beginning", [b"of something else", b"x" * 1_000_000])
 def test_a_part_that_belongs_to_another_file_is_given_up(settings, home, beginning):
-    part = settings.home / "downloads" / "incident.zip.part"
+    part = settings.home / "downloads" / "incident_event_log.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(beginning)
     assert datasets.fetch(settings, "incident")["rows"] == 3_000
@@ -213,7 +220,7 @@ def test_with_neither_in_reach_one_sentence_names_both_at_once(settings, tmp_pat
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/incident.zip"
-    monkeypatch.setattr(datasets, "INCIDENT", replace(datasets.INCIDENT, url=url))
+    elsewhere(monkeypatch, url=url)
     for mirror in (None, tmp_path / "nowhere"):
         began = time.monotonic()
         with pytest.raises(Unavailable) as failed:
@@ -232,7 +239,7 @@ def test_a_server_that_says_no_or_says_nothing(settings, home, monkeypatch):
         datasets.fetch(settings, "incident")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/incident.zip"
-        monkeypatch.setattr(datasets, "INCIDENT", replace(datasets.INCIDENT, url=url))
+        elsewhere(monkeypatch, url=url)
         with pytest.raises(Unavailable, match="no answer in time"):
             datasets.fetch(settings.model_copy(update={"data_timeout_s": 0.3}), "incident")
 
