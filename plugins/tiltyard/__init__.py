@@ -3,8 +3,8 @@
 Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's promise), `postgres`, `lake`,
 `ledger` (who decided what), `rails` (the three opened together).
 
-Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`, `leakage`),
-`training` (`frame` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` → `evaluation`),
+Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`,
+`leakage`), `training` (`frame` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` → `evaluation`),
 `promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
 
 Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
