@@ -93,7 +93,10 @@ def _no_room(error: Exception) -> str | None:
 
 @app.command(epilog="Example: tiltyard up --data simulated")
 def up(
-    name: Annotated[str, typer.Option("--data", metavar="NAME", help="incident or simulated.")] = "incident",
+    name: Annotated[
+        str,
+        typer.Option("--data", metavar="NAME", help="Like incident or simulated; a wrong name is told the right ones."),
+    ] = "incident",
     as_json: Json = False,
 ) -> None:
     """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
@@ -197,7 +200,10 @@ def explain(
 
 @data.command("fetch", epilog="Example: tiltyard data fetch incident")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="incident, or simulated.", metavar="NAME")], as_json: Json = False
+    name: Annotated[
+        str, typer.Argument(help="Like incident or simulated; a wrong name is told the right ones.", metavar="NAME")
+    ],
+    as_json: Json = False,
 ) -> None:
     """Download a data set (or make the simulated one), check its content, lay it out as daily deliveries."""
     from tiltyard import datasets

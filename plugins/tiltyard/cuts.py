@@ -8,7 +8,7 @@ afterwards.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 
 Cut = Callable[[Sequence[bytes]], tuple[Mapping[str, bytes], int]]
 
@@ -18,6 +18,41 @@ def incident(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
     [content] = contents
     files, rows = by_day(content, column="sys_updated_at")
     return {f"incident_update/{day}.csv": data for day, data in files.items()}, rows
+
+
+def hotels(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+    """Bookings on the day they were made, and what became of them on the day it was settled.
+
+    The export has no booking number: a booking is called by its line. It knows days only, so that a day stands for
+    its end: a booking counts as made at 23:59 of (arrival - lead_time), and as settled at the midnight after
+    `reservation_status_date`, later than a booking of the same day. No field may hold a comma, a quote or a line
+    break.
+    """
+    [content] = contents
+    header, *lines = content.splitlines()
+    names = header.decode().split(",")
+    parts = ("lead_time", "arrival_date_year", "arrival_date_month", "arrival_date_day_of_month")
+    lead, *arrival = (names.index(name) for name in parts)
+    status, settled = names.index("reservation_status"), names.index("reservation_status_date")
+    bookings: dict[date, list[bytes]] = defaultdict(list)
+    outcomes: dict[date, list[bytes]] = defaultdict(list)
+    for number, line in enumerate(lines, start=1):
+        fields = line.decode().split(",")
+        arrives = datetime.strptime(" ".join(fields[place] for place in arrival), "%Y %B %d").date()
+        made_on, settled_on = arrives - timedelta(days=int(fields[lead])), date.fromisoformat(fields[settled])
+        bookings[made_on].append(b"%s,%d,%s 23:59" % (line, number, str(made_on).encode()))
+        row = f"{number},{fields[status]},{fields[settled]},{settled_on + timedelta(days=1)} 00:00"
+        outcomes[settled_on].append(row.encode())
+    tables = {
+        "hotel_booking": (header + b",booking_number,booked_at", bookings),
+        "hotel_outcome": (b"booking_number,reservation_status,reservation_status_date,settled_at", outcomes),
+    }
+    files = {
+        f"{table}/{day}.csv": b"\n".join([first, *rows, b""])
+        for table, (first, days) in tables.items()
+        for day, rows in sorted(days.items())
+    }
+    return files, 2 * len(lines)
 
 
 def by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:

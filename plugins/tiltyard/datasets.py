@@ -42,7 +42,7 @@ class Download:
 
     url: str
     mirror: str
-    """Path below TILTYARD_DATA_MIRROR."""
+    """Path below TILTYARD_DATA_MIRROR. It may be wrapped (.zip, .gz) otherwise than at the public home."""
     member: str
     """The file inside the zip; of a file that is no zip, its own name without .gz."""
     sha256: str
@@ -80,6 +80,21 @@ PUBLIC = {
             ),
         ),
         cut=cuts.incident,
+    ),
+    # Antonio, de Almeida, Nunes 2019 (CC BY 4.0), as in TidyTuesday 2020-02-11: 119,390 bookings of two hotels
+    "hotels": Dataset(
+        name="hotels",
+        source="hotels",
+        downloads=(
+            Download(
+                url="https://raw.githubusercontent.com/rfordatascience/tidytuesday/"
+                "2c423bacc57e4632ff8550557e0bc823eefa31ab/data/2020/2020-02-11/hotels.csv",
+                mirror="hotels/hotel_bookings.csv.zip",
+                member="hotel_bookings.csv",
+                sha256="7c2ae42a7353905ea136e5c2287f17c92c5435826598bfbb8491c6f0c7b1fc06",
+            ),
+        ),
+        cut=cuts.hotels,
     ),
 }
 NAMES = (*PUBLIC, "simulated")
@@ -136,19 +151,19 @@ def _content(settings: Settings, name: str, wanted: Download, report: Progress) 
     mirrored = settings.data_mirror / wanted.mirror if settings.data_mirror else None
     if mirrored is not None and mirrored.is_file():
         report(f"{name} data: reading the mirror", 0.1)
-        return _unpacked(mirrored, wanted), str(mirrored)
+        return _unpacked(mirrored, wanted, wanted.mirror), str(mirrored)
     part = settings.home / "downloads" / f"{Path(wanted.mirror).name}.part"
     resumed = part.exists()
     try:
         _download_patiently(name, wanted, part, settings, report)
         try:
-            content = _unpacked(part, wanted)
+            content = _unpacked(part, wanted, wanted.url)
         except BadInput:
             if not resumed:
                 raise
             part.unlink(missing_ok=True)  # its beginning came from another day's attempt: once more, whole
             _download_patiently(name, wanted, part, settings, report)
-            content = _unpacked(part, wanted)
+            content = _unpacked(part, wanted, wanted.url)
     except BadInput:
         part.unlink(missing_ok=True)
         raise
@@ -235,9 +250,10 @@ def _reason(error: object) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _unpacked(path: Path, wanted: Download) -> bytes:
-    """The member's content, its digest checked. Raises BadInput when this is not the data set."""
-    kind = next((kind for ending, kind in _WRAPPINGS.items() if wanted.mirror.endswith(ending)), None)
+def _unpacked(path: Path, wanted: Download, name: str) -> bytes:
+    """The member's content, its digest checked; `name` tells the wrapping. Raises BadInput when this is not the data
+    set."""
+    kind = next((kind for ending, kind in _WRAPPINGS.items() if name.endswith(ending)), None)
     data = path.read_bytes()
     try:
         content = data if kind is None else gzip.decompress(data) if kind == "gzip" else _member(data, wanted.member)
