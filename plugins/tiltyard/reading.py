@@ -1,0 +1,363 @@
+"""How a column of anybody's table is read: as instants, numbers or categories. Pure.
+
+A column may hold instants as timestamps, as text in several formats and zones at once, or as integers (epoch,
+20140131). Whatever it holds, a reading has one code per row (`codes`), so that every statistic is a table of
+counts; numbers and instants have `values` beside them.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Kind = Literal["number", "instant", "category", "empty"]
+
+MOSTLY = 0.95
+"""So much of a text column has to parse for it to count as instants or numbers: the rest is dirt or a placeholder."""
+EPOCHS = {"s": (5e8, 4e9), "ms": (5e11, 4e12), "us": (5e14, 4e15), "ns": (5e17, 4e18)}
+"""Integers in these ranges may be instants between 1985 and 2096 in that unit. `epoch_of` asks for more than that."""
+NOTHING = frozenset({"", "?", "-", "na", "n/a", "nan", "nat", "none", "null", "undefined"})
+"""Text that stands for no value; left out where text is parsed, kept as a level of its own otherwise."""
+FORMATS = (
+    "%d/%m/%Y %H:%M",
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y",
+    "%d-%m-%Y %H:%M",
+    "%d-%m-%Y",
+    "%d %b %Y %H:%M",
+    "%d %b %Y",
+    "%b %d, %Y",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%Y%m%d",
+)
+"""Tried after ISO 8601, in this order; where day and month could be either, the column's own rows decide."""
+SPIKE = 0.01
+"""A value that so many rows share is a level of its own beside the bins: zeros, caps, defaults."""
+BINS = 32
+DISTINCT = 64
+"""Numbers with at most so many different values are not binned."""
+RARE = 5
+"""Categories of fewer rows count as one: a name that is there once tells nothing about the next row."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One column, read.
+
+    `values`: n floats, NaN where missing; for instants seconds since 1970 UTC; None for categories.
+    `day_only`: the instants are dates, to be compared by day.
+    `raw`: the column as it came.
+    """
+
+    name: str
+    kind: Kind
+    raw: "pd.Series[Any]"
+    values: Floats | None = None
+    day_only: bool = False
+    written: str = ""
+    """How the instants were written: 'timestamps', 'text', 'epoch ms', 'yyyymmdd'; '' for others."""
+    ambiguous: int = 0
+    """Texts whose day and month could not be told apart; they are missing from `values`."""
+
+    @cached_property
+    def missing(self) -> Bools:
+        if self.values is not None:
+            return np.isnan(self.values)
+        gone: Bools = self.raw.isna().to_numpy(dtype=bool)
+        return gone
+
+    @cached_property
+    def _levels(self) -> tuple[Ints, list[str]]:
+        if self.values is not None:
+            return _number_levels(self.values, self.missing, self.kind == "instant", self.day_only)
+        return _category_levels(self.raw)
+
+    @property
+    def codes(self) -> Ints:
+        """n integers in [0, len(labels)); 0 is missing."""
+        return self._levels[0]
+
+    @property
+    def labels(self) -> list[str]:
+        """What each code stands for, for a person."""
+        return self._levels[1]
+
+    def show(self, row: int) -> Any:
+        """The value of a row as it came, fit for JSON."""
+        value = self.raw.iloc[row]
+        if isinstance(value, np.generic):
+            value = value.item()
+        if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+            return None
+        if isinstance(value, (bool, int, float, str)):
+            return value
+        return str(value)
+
+
+def read(name: str, column: "pd.Series[Any]") -> Reading:
+    """Never raises: what can be read no other way is a category."""
+    column = column.reset_index(drop=True)
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        column = column.astype(object)
+        kind = column.dtype
+    if bool(column.isna().all()):
+        return Reading(name, "empty", column)
+    if isinstance(kind, pd.DatetimeTZDtype) or np.issubdtype(_numpy(kind), np.datetime64):
+        seconds = to_seconds(column)
+        return Reading(name, "instant", column, seconds, _whole_days(seconds, column), "timestamps")
+    if np.issubdtype(_numpy(kind), np.timedelta64):
+        return Reading(name, "number", column, column.dt.total_seconds().to_numpy(dtype=np.float64))
+    if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
+        return _numbers(name, column, column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return _objects(name, column)
+
+
+def to_seconds(column: "pd.Series[Any]") -> Floats:
+    """Seconds since 1970 UTC of a datetime column; times without a zone count as UTC. NaN where missing."""
+    index = pd.DatetimeIndex(column)
+    index = index.tz_localize("UTC") if index.tz is None else index.tz_convert("UTC")
+    micros = index.as_unit("us").asi8
+    seconds: Floats = np.where(index.isna(), np.nan, micros / 1e6)
+    return seconds
+
+
+def _numpy(kind: Any) -> Any:
+    return kind if isinstance(kind, np.dtype) else np.dtype(object)
+
+
+def _whole_days(seconds: Floats, column: "pd.Series[Any]") -> bool:
+    """Every instant lies on a midnight, of UTC or of its own zone."""
+    here = seconds[~np.isnan(seconds)]
+    if not len(here):
+        return False
+    if bool((here % 86_400 == 0).all()):
+        return True
+    index = pd.DatetimeIndex(column.dropna())
+    return index.tz is not None and bool((index.normalize() == index).all())
+
+
+def _numbers(name: str, column: "pd.Series[Any]", values: Floats) -> Reading:
+    values = np.where(np.isfinite(values), values, np.nan)
+    here = values[~np.isnan(values)]
+    if not len(here):
+        return Reading(name, "empty", column)
+    days = _yyyymmdd(values, here)
+    if days is not None:
+        return Reading(name, "instant", column, days, True, "yyyymmdd")
+    return Reading(name, "number", column, values)
+
+
+def _yyyymmdd(values: Floats, here: Floats) -> Floats | None:
+    """Seconds, where every number is a date written 20140131: of eight-digit numbers drawn at random 4 % are."""
+    if here.min() < 19_000_101 or here.max() > 99_991_231 or (here % 1 != 0).any():
+        return None
+    distinct = np.unique(here)
+    texts = pd.Series(distinct.astype(np.int64).astype(str))
+    sentinel = texts.str.startswith("9999")
+    parsed = pd.to_datetime(texts.where(~sentinel), format="%Y%m%d", errors="coerce", utc=True)
+    if not bool((parsed.notna() | sentinel).all()) or not bool(parsed.notna().any()):
+        return None
+    seconds = to_seconds(parsed)
+    places = np.searchsorted(distinct, np.where(np.isnan(values), distinct[0], values))
+    result: Floats = np.where(np.isnan(values), np.nan, seconds[places])
+    return result
+
+
+def epoch_of(reading: Reading, prediction: Floats) -> Reading | None:
+    """The column as instants when its numbers are an epoch: in range, and they move with the prediction time.
+
+    An id or an amount can lie in the range too, so the offset from the prediction has to spread less than a tenth
+    of what the numbers would if they had nothing to do with it: they follow the clock.
+    """
+    if reading.kind != "number" or reading.values is None:
+        return None
+    values = reading.values
+    here = ~np.isnan(values) & (values != 0) & (values != -1) & ~np.isnan(prediction)
+    if here.sum() < 10 or ((values[here] % 1 != 0).any() and np.nanmax(values) > 4e9):
+        return None
+    for unit, (low, high) in EPOCHS.items():
+        inside = here & (values >= low) & (values <= high)
+        if inside.sum() < MOSTLY * here.sum():
+            continue
+        seconds = values / (low / 5e8)
+        offset = seconds[inside] - prediction[inside]
+        spread = np.subtract(*np.quantile(offset, [0.75, 0.25]))
+        shuffled = seconds[inside] - np.random.default_rng(0).permutation(prediction[inside])
+        if spread < 0.9 * np.subtract(*np.quantile(shuffled, [0.75, 0.25])) and abs(np.median(offset)) < 5 * 3.2e7:
+            return Reading(
+                reading.name, "instant", reading.raw, np.where(inside, seconds, np.nan), False, f"epoch {unit}"
+            )
+    return None
+
+
+def _objects(name: str, column: "pd.Series[Any]") -> Reading:
+    codes, levels = _factorized(column)
+    kinds = {type(level) for level in levels}
+    if kinds <= {pd.Timestamp, datetime, date}:
+        parsed = pd.Series(pd.to_datetime(list(levels), utc=True, errors="coerce"))
+        seconds = _spread(codes, to_seconds(parsed))
+        local = all((value.hour, value.minute, value.second) == (0, 0, 0) for value in levels if hasattr(value, "hour"))
+        return Reading(name, "instant", column, seconds, local, "timestamps")
+    if not kinds & {str}:
+        numbers = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        if not np.isnan(numbers).any():
+            return _numbers(name, column, _spread(codes, numbers))
+    texts = pd.Series([str(level).strip() for level in levels], dtype=object)
+    told = ~texts.str.lower().isin(NOTHING).to_numpy(dtype=bool)
+    if not told.any():
+        return Reading(name, "category", column.map(str, na_action="ignore"))
+    parsed_clock = _clock_texts(texts[told])
+    if parsed_clock is not None:
+        return Reading(name, "number", column, _spread(codes, _placed(told, parsed_clock)), written="HH:MM")
+    numbers = pd.to_numeric(texts[told], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if np.isfinite(numbers).mean() >= MOSTLY:
+        return _numbers(name, column, _spread(codes, _placed(told, numbers)))
+    instants = parse_texts(texts[told])
+    if instants is not None:
+        seconds = _spread(codes, _placed(told, instants[0]))
+        there = seconds[~np.isnan(seconds)]
+        whole = bool((there % 86_400 == 0).all()) if len(there) else False
+        unsure = int(np.isin(codes, np.flatnonzero(_placed(told, instants[1].astype(np.float64)) == 1)).sum())
+        return Reading(name, "instant", column, seconds, whole, "text", unsure)
+    return Reading(name, "category", column.map(str, na_action="ignore"))
+
+
+def _factorized(column: "pd.Series[Any]") -> tuple[Ints, list[Any]]:
+    """(code per row, -1 where missing; the levels). Values that cannot be hashed count by their text."""
+    try:
+        codes, levels = pd.factorize(column.astype(object).to_numpy(dtype=object))
+    except TypeError:
+        codes, levels = pd.factorize(column.map(str, na_action="ignore").to_numpy(dtype=object))
+    return codes.astype(np.int64), list(levels)
+
+
+def _spread(codes: Ints, values: Floats) -> Floats:
+    spread: Floats = np.where(codes < 0, np.nan, values[codes])
+    return spread
+
+
+def _placed(where: Bools, values: Floats) -> Floats:
+    placed = np.full(len(where), np.nan)
+    placed[where] = values
+    return placed
+
+
+def _clock_texts(texts: "pd.Series[Any]") -> Floats | None:
+    """Texts like 07:45 as the number 745 (the clock's own writing); None when they are not."""
+    parts = texts.str.extract(r"^([01]?\d|2[0-4]):([0-5]\d)(?::[0-5]\d(?:\.\d+)?)?$")
+    if parts[0].notna().mean() < MOSTLY:
+        return None
+    return np.asarray(parts[0].astype(float) * 100 + parts[1].astype(float), dtype=np.float64)
+
+
+def parse_texts(texts: "pd.Series[Any]") -> tuple[Floats, Bools] | None:
+    """(seconds, ambiguous) per text, or None when fewer than `MOSTLY` of them are instants.
+
+    A column may mix formats and zones; times without a zone count as UTC. 3/4/2016 is read as the column's other
+    rows say (31/4 is a day first, 4/31 a month first); when they say both, such texts are ambiguous and missing;
+    when none says, the day comes first.
+    """
+    texts = texts.astype(str)
+    probe = texts.iloc[:: max(1, len(texts) // 200)]
+    if probe.str.contains(r"\d", regex=True).mean() < MOSTLY:
+        return None
+    if np.isfinite(_parse(probe)[0]).mean() + _parse(probe)[1].mean() < MOSTLY:
+        return None
+    seconds, ambiguous = _parse(texts)
+    return (seconds, ambiguous) if (np.isfinite(seconds) | ambiguous).mean() >= MOSTLY else None
+
+
+def _parse(texts: "pd.Series[Any]") -> tuple[Floats, Bools]:
+    seconds = np.full(len(texts), np.nan)
+    ambiguous = np.zeros(len(texts), dtype=bool)
+    iso = texts.str.match(r"^\d{4}-\d{2}-\d{2}").to_numpy(dtype=bool)
+    if iso.any():
+        seconds[iso] = _to_seconds(texts[iso], "ISO8601")
+    slashed = texts.str.extract(r"^(\d{1,2})/(\d{1,2})/\d{4}").astype(float)
+    day_first = bool((slashed[0] > 12).any())
+    month_first = bool((slashed[1] > 12).any())
+    if day_first and month_first:
+        ambiguous = ((slashed[0] <= 12) & (slashed[1] <= 12) & (slashed[0] != slashed[1])).to_numpy(dtype=bool)
+    for form in FORMATS:
+        left = np.isnan(seconds) & ~ambiguous
+        if not left.any():
+            break
+        if form.startswith("%m/%d") and day_first and not month_first:
+            continue
+        if form.startswith("%d/%m") and month_first and not day_first:
+            continue
+        seconds[left] = _to_seconds(texts[left], form)
+    return seconds, ambiguous
+
+
+def _to_seconds(texts: "pd.Series[Any]", form: str) -> Floats:
+    # a sentinel such as 9999-12-31 does not fit nanoseconds: pandas reads it in microseconds, or not at all
+    parsed = pd.to_datetime(texts, format=form, errors="coerce", utc=True)
+    return to_seconds(pd.Series(parsed))
+
+
+def _number_levels(values: Floats, missing: Bools, instants: bool, day_only: bool) -> tuple[Ints, list[str]]:
+    codes = np.zeros(len(values), dtype=np.int64)
+    here = np.flatnonzero(~missing)
+    if not len(here):
+        return codes, ["missing"]
+    distinct, inverse, counts = np.unique(values[here], return_inverse=True, return_counts=True)
+
+    def shown(value: float) -> str:
+        if not instants:
+            return f"{value:g}"
+        try:
+            return f"{pd.Timestamp(value, unit='s', tz='UTC'):{'%Y-%m-%d' if day_only else '%Y-%m-%d %H:%M'}}"
+        except (ValueError, OverflowError):
+            return f"{value:g} s"
+
+    if len(distinct) <= DISTINCT:
+        codes[here] = inverse + 1
+        return codes, ["missing", *(shown(value) for value in distinct)]
+    spikes = np.flatnonzero(counts >= max(SPIKE * len(values), 2))
+    plain = counts.copy()
+    plain[spikes] = 0
+    order = np.cumsum(plain)
+    total = order[-1]
+    # every value lies in one bin, whatever its ties: bins are cut between distinct values
+    bins = np.minimum((order - plain / 2) * BINS // max(total, 1), BINS - 1).astype(np.int64)
+    level = np.empty(len(distinct), dtype=np.int64)
+    is_spike = np.zeros(len(distinct), dtype=bool)
+    is_spike[spikes] = True
+    used, level[~is_spike] = np.unique(bins[~is_spike], return_inverse=True)
+    level[spikes] = len(used) + np.arange(len(spikes))
+    codes[here] = level[inverse] + 1
+    low = [distinct[~is_spike][np.searchsorted(bins[~is_spike], place)] for place in used]
+    high = [distinct[~is_spike][np.searchsorted(bins[~is_spike], place, side="right") - 1] for place in used]
+    named = [f"{shown(a)} to {shown(b)}" if a != b else shown(a) for a, b in zip(low, high, strict=True)]
+    return codes, ["missing", *named, *(shown(value) for value in distinct[spikes])]
+
+
+def _category_levels(column: "pd.Series[Any]") -> tuple[Ints, list[str]]:
+    codes, levels = _factorized(column)
+    counts = np.bincount(codes[codes >= 0], minlength=len(levels))
+    kept = np.flatnonzero(counts >= RARE)
+    place = np.full(len(levels), len(kept) + 1, dtype=np.int64)
+    place[kept] = np.arange(len(kept)) + 1
+    shown = ["missing", *(str(levels[number])[:60] for number in kept)]
+    if len(kept) < len(levels):
+        shown.append(f"{len(levels) - len(kept)} rare ones")
+    result: Ints = np.where(codes < 0, 0, place[codes])
+    return result, shown
