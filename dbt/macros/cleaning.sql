@@ -16,3 +16,16 @@ in afterwards. -#}
 {% macro known_by(instant, value=none) -%}
     case when {{ instant }} <= available_at then {{ value or instant }} end
 {%- endmacro %}
+
+{#- Whether a code begins with five digits, as the numbers of items do. -#}
+{% macro is_numbered(column) -%}
+    {{ return(adapter.dispatch('is_numbered', 'tiltyard')(column)) }}
+{%- endmacro %}
+
+{% macro duckdb__is_numbered(column) -%}
+    regexp_matches({{ column }}, '^[0-9]{5}')
+{%- endmacro %}
+
+{% macro default__is_numbered(column) -%}
+    {{ column }} ~ '^[0-9]{5}'
+{%- endmacro %}

@@ -6,9 +6,16 @@ what its day brought, with the columns as they lie in the public file: staging h
 afterwards.
 """
 
+import csv
+import io
+import xml.etree.ElementTree as ElementTree
+import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import cache
+from itertools import groupby
+from typing import IO
 
 Cut = Callable[[Sequence[bytes]], tuple[Mapping[str, bytes], int]]
 
@@ -70,3 +77,139 @@ def by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
         day, month, year = (int(number) for number in text.split(b"/"))
         files[date(year, month, day)] = header + b"".join(part)
     return dict(sorted(files.items())), len(lines)
+
+
+INVOICE_LINE = {
+    "InvoiceDate": "invoice_date",
+    "InvoiceNo": "invoice_no",
+    "StockCode": "stock_code",
+    "Description": "description",
+    "Quantity": "quantity",
+    "UnitPrice": "unit_price",
+    "CustomerID": "customer_id",
+    "Country": "country",
+}
+"""The public name of each column of an invoice line → its name in a delivery, the date first."""
+_EXCEL_EPOCH = datetime(1899, 12, 30)
+_CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+
+
+def online_retail(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+    """The invoice lines, as `invoice_lines` gives them, by the day of their invoice."""
+    [content] = contents
+    header, *lines = content.splitlines(keepends=True)
+    files = {
+        f"invoice_line/{day.decode()}.csv": header + b"".join(part)
+        for day, part in groupby(lines, key=lambda line: line[:10])
+    }
+    return files, len(lines)
+
+
+def invoice_lines(content: bytes) -> bytes:
+    """The invoice lines of an Excel workbook or a Parquet file as one CSV, the same for both, sorted.
+
+    What the two write differently is made one: a missing description (`Unknown` in Parquet) is empty, spaces around
+    a text are gone, times are ISO 8601 to the minute. Nothing else is touched, copies of a line stay.
+    Raises ValueError for any other file.
+    """
+    table = _workbook(content) if content.startswith(b"PK") else _parquet(content)
+    header = next(table)
+    missing = sorted(set(INVOICE_LINE) - set(header))
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
+    places = [header.index(name) for name in INVOICE_LINE]
+    lines = sorted(_invoice_line(*(row[place] for place in places)) for row in table)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(INVOICE_LINE.values())
+    writer.writerows(lines)
+    return out.getvalue().encode()
+
+
+def _invoice_line(
+    when: str, invoice: str, item: str, description: str, quantity: str, price: str, customer: str, country: str
+) -> tuple[str, ...]:
+    """One line in its one form; `when` is ISO 8601, or Excel's days since 30 December 1899."""
+    return (
+        _minute(when),
+        invoice.strip(),
+        item.strip(),
+        "" if description == "Unknown" else " ".join(description.split()),
+        str(int(float(quantity))),
+        repr(float(price)),
+        str(int(float(customer))) if customer else "",
+        country.strip(),
+    )
+
+
+@cache  # an invoice's lines share their time
+def _minute(when: str) -> str:
+    if "-" in when:
+        moment = datetime.fromisoformat(when)
+    else:
+        moment = _EXCEL_EPOCH + timedelta(minutes=round(float(when) * 24 * 60))
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _parquet(content: bytes) -> Iterator[list[str]]:
+    """The header and the rows of a Parquet file, as text; missing is empty."""
+    import pandas as pd
+
+    table = pd.read_parquet(io.BytesIO(content))
+    yield [str(name) for name in table.columns]
+    columns = [table[name].astype(object).where(table[name].notna(), "").map(str).tolist() for name in table.columns]
+    yield from (list(row) for row in zip(*columns, strict=True))
+
+
+def _workbook(content: bytes) -> Iterator[list[str]]:
+    """The header and the rows of a workbook's first sheet, as text; missing is empty.
+
+    The format: ECMA-376, part 1, 18.3.1 (sheets) and 18.4 (shared strings). Only cells' values are read, as they are
+    written: a number in its digits, a time in days.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            shared: list[str] = []
+            if "xl/sharedStrings.xml" in archive.namelist():
+                with archive.open("xl/sharedStrings.xml") as file:
+                    shared = ["".join(_texts(entry)) for entry in _elements(file, "si")]
+            width = 0
+            with archive.open("xl/worksheets/sheet1.xml") as file:
+                for row in _elements(file, "row"):
+                    cells = {_place(cell.get("r", "")): _value(cell, shared) for cell in row}
+                    width = width or max(cells, default=-1) + 1
+                    yield [cells.get(place, "") for place in range(width)]
+    except (zipfile.BadZipFile, KeyError, IndexError, ElementTree.ParseError) as error:
+        raise ValueError(f"no readable workbook: {error}") from None
+
+
+def _elements(file: IO[bytes], name: str) -> Iterator[ElementTree.Element]:
+    """Every element of that name, one at a time: a sheet of half a million rows is never whole in memory."""
+    parents: list[ElementTree.Element] = []
+    for event, element in ElementTree.iterparse(file, events=("start", "end")):
+        if event == "start":
+            parents.append(element)
+            continue
+        parents.pop()
+        if element.tag == _CELL + name:
+            yield element
+            parents[-1].remove(element)
+
+
+def _texts(element: ElementTree.Element) -> Iterator[str]:
+    return (part.text or "" for part in element.iter(_CELL + "t"))
+
+
+def _value(cell: ElementTree.Element, shared: Sequence[str]) -> str:
+    if cell.get("t") == "inlineStr":
+        return "".join(_texts(cell))
+    value = cell.findtext(_CELL + "v") or ""
+    return shared[int(value)] if cell.get("t") == "s" else value
+
+
+def _place(reference: str) -> int:
+    """The column of a cell reference, from 0: B7 → 1."""
+    place = 0
+    for letter in reference.rstrip("0123456789"):
+        place = place * 26 + ord(letter) - ord("A") + 1
+    return place - 1
