@@ -10,6 +10,7 @@ import csv
 import io
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -113,7 +114,7 @@ def invoice_lines(content: bytes) -> bytes:
     Raises ValueError for any other file.
     """
     table = _workbook(content) if content.startswith(b"PK") else _parquet(content)
-    header = next(table)
+    header = next(table, [])
     missing = sorted(set(INVOICE_LINE) - set(header))
     if missing:
         raise ValueError(f"no column {', '.join(missing)}")
@@ -155,7 +156,10 @@ def _parquet(content: bytes) -> Iterator[list[str]]:
     """The header and the rows of a Parquet file, as text; missing is empty."""
     import pandas as pd
 
-    table = pd.read_parquet(io.BytesIO(content))
+    try:
+        table = pd.read_parquet(io.BytesIO(content))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"no readable Parquet file: {error}") from None
     yield [str(name) for name in table.columns]
     columns = [table[name].astype(object).where(table[name].notna(), "").map(str).tolist() for name in table.columns]
     yield from (list(row) for row in zip(*columns, strict=True))
@@ -179,7 +183,7 @@ def _workbook(content: bytes) -> Iterator[list[str]]:
                     cells = {_place(cell.get("r", "")): _value(cell, shared) for cell in row}
                     width = width or max(cells, default=-1) + 1
                     yield [cells.get(place, "") for place in range(width)]
-    except (zipfile.BadZipFile, KeyError, IndexError, ElementTree.ParseError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, ElementTree.ParseError) as error:
         raise ValueError(f"no readable workbook: {error}") from None
 
 

@@ -48,7 +48,7 @@ class Download:
     sha256: str
     """Of the member's content, not of what wraps it; with `form`, of the content in that form."""
     form: Callable[[bytes], bytes] | None = None
-    """Brings content that is published in more than one file format into one form. Raises ValueError where it cannot."""
+    """Brings content that is published in more than one file format into one form; ValueError where it cannot."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,14 @@ def test_an_empty_batch_stops_unless_the_suite_says_it_may_be_empty(rails: Rails
         path.write_text(SUITE)
 
 
+def test_a_weekday_on_which_nothing_ever_comes_may_be_empty_but_not_its_whole_week(rails: Rails, spec: Spec) -> None:
+    """From April on, one row a week: every other weekday is one on which nothing comes."""
+    fill(rails, FEATURES, [row for week in range(8, 13) for row in states(7 * week, 1)])
+    end = FIRST + 12 * 7 * DAY
+    assert checks.run(rails, "features", end + 3 * DAY, spec=spec, render=False).success
+    assert failures(checks.run(rails, "features", end + 9 * DAY, spec=spec, render=False))
+
+
 def test_a_view_without_a_suite_is_held_to_the_default(rails: Rails, spec: Spec, home: Path) -> None:
     path = home / "expectations" / "features" / "ftr_shop__state.yaml"
     try:

@@ -1,6 +1,14 @@
 """Cuts: what each source system would have delivered, drawn small; and the real files, whole."""
 
+import hashlib
+import io
+import zipfile
+from datetime import datetime, timedelta
 from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pandas as pd
+import pytest
 
 from tiltyard import cuts, datasets
 from tiltyard.settings import Settings
@@ -44,3 +52,105 @@ def test_the_real_bookings(tmp_path: Path, data_mirror: Path):
     result = datasets.fetch(settings, "hotels")
     assert (result["files"], result["rows"]) == (984 + 926, 2 * 119_390)
     assert datasets.fetch(settings, "hotels")["unchanged"]
+
+
+COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
+# two copies of a line, one without a customer, one whose description is missing, one that gives goods back; text as
+# a person typed it
+LINES = [
+    ("536366", "22632", " HAND WARMER  RED", 6, datetime(2010, 12, 1, 8, 28), 1.85, 17850.0, "United Kingdom"),
+    ("536366", "22632", " HAND WARMER  RED", 6, datetime(2010, 12, 1, 8, 28), 1.85, 17850.0, "United Kingdom"),
+    ("536365", "85123A", 'HEART, "WHITE"', 2, datetime(2010, 12, 1, 8, 26), 2.55, None, "EIRE"),
+    ("536414", "22139", None, 56, datetime(2010, 12, 3, 11, 52), 0.0, None, "United Kingdom"),
+    ("C536379", "20713", "20713", -1, datetime(2010, 12, 3, 9, 41), 27.5, 14527.0, "United Kingdom"),
+]
+
+
+def as_parquet() -> bytes:
+    out = io.BytesIO()
+    frame = pd.DataFrame(LINES, columns=COLUMNS)
+    frame.assign(Description=frame["Description"].fillna("Unknown")).to_parquet(out)
+    return out.getvalue()
+
+
+def as_workbook() -> bytes:
+    """The same as Excel writes it: texts in a table of their own, codes that look like numbers as numbers, times as
+    days, a missing cell left out."""
+    texts: list[str] = []
+    rows = []
+    for number, line in enumerate([COLUMNS, *LINES], 1):
+        cells = []
+        for letter, value in zip("ABCDEFGH", line, strict=True):
+            if value is None:
+                continue
+            kind = ""
+            if isinstance(value, datetime):
+                value = (value - datetime(1899, 12, 30)) / timedelta(days=1)
+            elif isinstance(value, str) and not value.isdigit():
+                kind = ' t="s"'
+                texts.append(value)
+                value = len(texts) - 1
+            cells.append(f'<c r="{letter}{number}"{kind}><v>{value}</v></c>')
+        rows.append(f'<row r="{number}">{"".join(cells)}</row>')
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    shared = "".join(f"<si><t>{escape(text)}</t></si>" for text in texts)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
+        archive.writestr(
+            "xl/worksheets/sheet1.xml",
+            f'<worksheet {main}><cols><col min="1"/></cols><sheetData>{"".join(rows)}</sheetData></worksheet>',
+        )
+    return out.getvalue()
+
+
+def test_a_workbook_and_a_parquet_file_of_the_same_lines_are_the_same():
+    lines = cuts.invoice_lines(as_parquet())
+    assert cuts.invoice_lines(as_workbook()) == lines
+    files, rows = cuts.online_retail([lines])
+    assert rows == 5
+    header = b"invoice_date,invoice_no,stock_code,description,quantity,unit_price,customer_id,country"
+    assert {path: data.splitlines() for path, data in files.items()} == {
+        "invoice_line/2010-12-01.csv": [
+            header,
+            b'2010-12-01 08:26,536365,85123A,"HEART, ""WHITE""",2,2.55,,EIRE',
+            b"2010-12-01 08:28,536366,22632,HAND WARMER RED,6,1.85,17850,United Kingdom",
+            b"2010-12-01 08:28,536366,22632,HAND WARMER RED,6,1.85,17850,United Kingdom",
+        ],
+        "invoice_line/2010-12-03.csv": [
+            header,
+            b"2010-12-03 09:41,C536379,20713,20713,-1,27.5,14527,United Kingdom",
+            b"2010-12-03 11:52,536414,22139,,56,0.0,,United Kingdom",
+        ],
+    }
+    assert all(data.endswith(b"\n") for data in files.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"<html>moved</html>", "no readable Parquet file"),
+        (as_workbook()[:-60], "no readable workbook"),
+        (as_workbook()[:200] + bytes(40) + as_workbook()[240:], "no readable workbook"),
+    ],
+)
+def test_what_is_no_invoice_log_is_said_to_be_none(content: bytes, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        cuts.invoice_lines(content)
+
+
+def test_a_table_of_something_else_is_told_what_it_lacks():
+    out = io.BytesIO()
+    pd.DataFrame(LINES, columns=COLUMNS).drop(columns=["CustomerID", "Country"]).to_parquet(out)
+    with pytest.raises(ValueError, match="no column Country, CustomerID"):
+        cuts.invoice_lines(out.getvalue())
+
+
+def test_the_real_invoices(tmp_path: Path, data_mirror: Path):
+    settings = Settings(home=tmp_path, data_mirror=data_mirror)
+    mirrored = data_mirror / "online_retail" / "online_retail.parquet"
+    digest = "399de155a1c07e4bc89d8ef4f75d619c70a6b4ed39cc76ea54d56c2c939fb72b"
+    assert hashlib.sha256(mirrored.read_bytes()).hexdigest() == digest
+    result = datasets.fetch(settings, "retail")
+    assert (result["files"], result["rows"]) == (305, 541_909)
+    assert datasets.fetch(settings, "retail")["unchanged"]

@@ -63,11 +63,11 @@ active as (
 
     select due.*
     from due
-    asof inner join (select buyer_id, available_at, event_time from orders) as last_order
+    asof inner join orders
         on
-            due.buyer_id = last_order.buyer_id
-            and due.prediction_time >= last_order.available_at
-    where due.prediction_time < last_order.event_time + interval '{{ var("repurchase_active_days") }} days'
+            due.buyer_id = orders.buyer_id
+            and due.prediction_time >= orders.available_at
+    where due.prediction_time < orders.event_time + interval '{{ var("repurchase_active_days") }} days'
 
 ),
 
