@@ -18,6 +18,9 @@ from functools import cache
 from itertools import groupby
 from typing import IO
 
+import numpy as np
+import pandas as pd
+
 Cut = Callable[[Sequence[bytes]], tuple[Mapping[str, bytes], int]]
 
 
@@ -217,3 +220,102 @@ def _place(reference: str) -> int:
     for letter in reference.rstrip("0123456789"):
         place = place * 26 + ord(letter) - ord("A") + 1
     return place - 1
+
+
+PUBLISHED_AHEAD = "12h"
+"""A day's flights are delivered at noon UTC of the day before: after every schedule is public, and before the first
+prediction of the day."""
+_ZONES = {
+    (-5, "A"): "America/New_York",
+    (-6, "A"): "America/Chicago",
+    (-7, "A"): "America/Denver",
+    (-7, "N"): "America/Phoenix",
+    (-8, "A"): "America/Los_Angeles",
+    (-9, "A"): "America/Anchorage",
+    (-10, "N"): "Pacific/Honolulu",
+}
+"""Hours from UTC in winter and whether it keeps daylight saving time ("A"), as airports.csv says it → its zone."""
+
+
+def flights(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+    """Every flight twice, as published on the day before and as it ended; and the weather by the hour.
+
+    The public file has one row per flight, with its end in it, and no write time. Both deliveries of a flight hold
+    that row as it lies, with one more column: `written_at`, when the delivery was written. See `flight_writings`
+    and `weather_writings`.
+    """
+    flown, weather, airports = contents
+    files: dict[str, bytes] = {}
+    rows = 0
+    for table, content, times in (
+        ("flight", flown, flight_writings(flown, airports)),
+        ("weather", weather, weather_writings(weather)),
+    ):
+        for day, data in _stamped(content, times).items():
+            files[f"{table}/{day}.csv"] = data
+        rows += sum(len(written) for written in times)
+    return files, rows
+
+
+def flight_writings(flown: bytes, airports: bytes) -> tuple[pd.Series, pd.Series]:
+    """When each flight was published, and when its end was written: instants in UTC, one per row of `flown`.
+
+    Published: noon UTC of the day before. Ended: when it landed, which is the first time after take-off and time in
+    the air that the clocks at the destination showed `arr_time`. A flight that never landed there (cancelled,
+    diverted) has its end written two days after it was published, when the next day is over at either coast.
+    """
+    table = pd.read_csv(io.BytesIO(flown), na_values=["NA"])
+    places = pd.read_csv(io.BytesIO(airports), keep_default_na=False).set_index("faa")
+    day = pd.to_datetime(table[["year", "month", "day"]])
+    published = day.dt.tz_localize("UTC") - pd.Timedelta(PUBLISHED_AHEAD)
+    left = _wall(table["dep_time"])
+    scheduled = day + pd.to_timedelta((left - table["dep_delay"]) % _DAY, unit="min")
+    departed = _instant(scheduled, "America/Los_Angeles") + pd.to_timedelta(table["dep_delay"], unit="min")
+    down = departed + pd.to_timedelta(table["air_time"], unit="min")
+    landed = pd.Series(pd.NaT, index=table.index, dtype=down.dtype)
+    for keeps, zone in _ZONES.items():
+        here = table["dest"].isin(places.index[[key == keeps for key in zip(places["tz"], places["dst"], strict=True)]])
+        local = down[here].dt.tz_convert(zone)
+        waits = (_wall(table.loc[here, "arr_time"]) - local.dt.hour * 60 - local.dt.minute) % _DAY
+        # half a day between touching down and the gate is a clock that was not put forward (four flights of 8 March)
+        landed[here] = down[here] + pd.to_timedelta(waits.where(waits < _DAY / 2, 0), unit="min")
+    return published, landed.fillna(published + pd.Timedelta("2d"))
+
+
+def weather_writings(weather: bytes) -> tuple[pd.Series]:
+    """When each observation was written: at the end of its hour. `date` is the hour's beginning, in UTC.
+
+    A row is the first report within its hour, at any minute of it: only at the hour's end was it there for sure.
+    """
+    table = pd.read_csv(io.BytesIO(weather), usecols=["date"], parse_dates=["date"])
+    return (table["date"].dt.tz_localize("UTC") + pd.Timedelta("1h"),)
+
+
+_DAY = 24 * 60
+
+
+def _wall(clock: pd.Series) -> pd.Series:
+    """Minutes since midnight of a time written as 5, 830 or 2400."""
+    return clock // 100 * 60 + clock % 100
+
+
+def _instant(local: pd.Series, zone: str) -> pd.Series:
+    """Wall-clock times of a zone as instants in UTC; an hour that came twice is its first, one that never came is
+    the next."""
+    ambiguous = local.notna().to_numpy()
+    return local.dt.tz_localize(zone, ambiguous=ambiguous, nonexistent="shift_forward").dt.tz_convert("UTC")
+
+
+def _stamped(content: bytes, times: Sequence[pd.Series]) -> dict[date, bytes]:
+    """A CSV's lines by the UTC day of their writing, each with `written_at` as its last column, in order of writing.
+
+    `times` has a series per writing: a line is written once for each.
+    """
+    header, *lines = content.splitlines()
+    written = pd.concat(list(times)).sort_values(kind="stable")
+    stamps = np.datetime_as_string(written.dt.tz_localize(None).to_numpy(), unit="s")
+    parts: dict[str, list[bytes]] = defaultdict(list)
+    for line, stamp in zip(written.index, stamps.tolist(), strict=True):
+        parts[stamp[:10]].append(b"%s,%sZ\n" % (lines[line], stamp.encode()))
+    top = header + (b',"written_at"\n' if header.startswith(b'"') else b",written_at\n")
+    return {date.fromisoformat(day): top + b"".join(part) for day, part in sorted(parts.items())}

@@ -114,6 +114,33 @@ PUBLIC = {
         ),
         cut=cuts.online_retail,
     ),
+    # pnwflights14 (Ismay; CC0): 162,049 flights out of Seattle and Portland in 2014, hourly weather. Its registry of
+    # aircraft was drawn in September 2015: nothing in it can be shown to have been known in 2014, so it stays there.
+    "flights": Dataset(
+        name="flights",
+        source="flights",
+        downloads=(
+            Download(
+                url="https://raw.githubusercontent.com/ismayc/pnwflights14/master/data/flights.csv",
+                mirror="pnwflights14/flights.csv.gz",
+                member="flights.csv",
+                sha256="7c080886a682de1ee293183829a4faca34d4499126d24d4994e73e581e6824bd",
+            ),
+            Download(
+                url="https://raw.githubusercontent.com/ismayc/pnwflights14/master/data/weather.csv",
+                mirror="pnwflights14/weather.csv.gz",
+                member="weather.csv",
+                sha256="f2275d285750260f3d666bbfba3333f0a0684bbdd8090b96beac3150a97529cf",
+            ),
+            Download(
+                url="https://raw.githubusercontent.com/ismayc/pnwflights14/master/data-raw/airports.csv",
+                mirror="pnwflights14/airports.csv",
+                member="airports.csv",
+                sha256="6280e0b010f9a66d61f6e93eee960cff646c9b6ee68180f579198e8668a50ee4",
+            ),
+        ),
+        cut=cuts.flights,
+    ),
 }
 NAMES = (*PUBLIC, "simulated")
 

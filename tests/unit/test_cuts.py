@@ -154,3 +154,71 @@ def test_the_real_invoices(tmp_path: Path, data_mirror: Path):
     result = datasets.fetch(settings, "retail")
     assert (result["files"], result["rows"]) == (305, 541_909)
     assert datasets.fetch(settings, "retail")["unchanged"]
+
+
+FLIGHTS = b"""\
+year,month,day,dep_time,dep_delay,arr_time,arr_delay,carrier,tailnum,flight,origin,dest,air_time,distance,hour,minute
+2014,1,15,830,30.0,1005,20.0,AS,N1,7,SEA,SFO,75.0,679.0,8.0,30.0
+2014,1,15,1,96.0,235,70.0,AS,N2,8,PDX,ANC,194.0,1542.0,0.0,1.0
+2014,7,15,2357,-8.0,733,-8.0,DL,N3,9,SEA,ATL,250.0,2182.0,23.0,57.0
+2014,1,15,,,,,AS,N4,10,SEA,ANC,,1542.0,,
+2014,1,15,741,41.0,2400,,AA,N5,11,PDX,ATL,,2172.0,7.0,41.0
+2014,1,15,2300,0.0,2400,5.0,AS,N6,12,SEA,SFO,50.0,679.0,23.0,0.0
+"""
+AIRPORTS = b"""\
+"faa","name","lat","lon","alt","tz","dst"
+"ANC","Ted Stevens Anchorage Intl",61.2,-150.0,152,-9,"A"
+"ATL","Hartsfield Jackson Atlanta Intl",33.6,-84.4,1026,-5,"A"
+"SFO","San Francisco Intl",37.6,-122.4,13,-8,"A"
+"""
+WEATHER = b"""\
+"origin","year","month","day","hour","temp","date"
+"PDX",2014,1,1,0,44.96,2014-01-01 00:00:00
+"PDX",2014,1,1,23,41,2014-01-01 23:00:00
+"""
+
+
+def test_a_flight_arrives_on_the_day_before_and_when_it_has_landed():
+    """On time; left after midnight, and so a day after its own; left early, and so a day before; cancelled;
+    diverted; landed at midnight."""
+    published, ended = cuts.flight_writings(FLIGHTS, AIRPORTS)
+    assert (
+        list(published.astype(str))
+        == ["2014-01-14 12:00:00+00:00"] * 2 + ["2014-07-14 12:00:00+00:00"] + ["2014-01-14 12:00:00+00:00"] * 3
+    )
+    assert list(ended.astype(str)) == [
+        "2014-01-15 18:05:00+00:00",
+        "2014-01-16 11:35:00+00:00",
+        "2014-07-15 11:33:00+00:00",
+        "2014-01-16 12:00:00+00:00",
+        "2014-01-16 12:00:00+00:00",
+        "2014-01-16 08:00:00+00:00",
+    ]
+
+
+def test_a_delivery_holds_the_row_as_it_lies_and_when_it_was_written():
+    files, rows = cuts.flights([FLIGHTS, WEATHER, AIRPORTS])
+    assert rows == 2 * 6 + 2
+    header, first, *_ = FLIGHTS.splitlines()
+    assert sorted(files) == [
+        *(f"flight/2014-{day}.csv" for day in ("01-14", "01-15", "01-16", "07-14", "07-15")),
+        "weather/2014-01-01.csv",
+        "weather/2014-01-02.csv",
+    ]
+    assert files["flight/2014-01-14.csv"].splitlines()[:2] == [
+        header + b",written_at",
+        first + b",2014-01-14T12:00:00Z",
+    ]
+    assert files["flight/2014-01-15.csv"].splitlines()[1:] == [first + b",2014-01-15T18:05:00Z"]
+    assert files["weather/2014-01-02.csv"].splitlines() == [
+        b'"origin","year","month","day","hour","temp","date","written_at"',
+        b'"PDX",2014,1,1,23,41,2014-01-01 23:00:00,2014-01-02T00:00:00Z',
+    ]
+    assert all(data.endswith(b"\n") for data in files.values())
+
+
+def test_the_real_flights(tmp_path: Path, data_mirror: Path):
+    settings = Settings(home=tmp_path, data_mirror=data_mirror)
+    result = datasets.fetch(settings, "flights")
+    assert (result["files"], result["rows"]) == (732, 2 * 162_049 + 17_426)
+    assert datasets.fetch(settings, "flights")["unchanged"]

@@ -1,0 +1,3 @@
+{{ config(unique_key=['carrier_id', 'event_time']) }}
+
+{{ landed_load('carrier') }}
