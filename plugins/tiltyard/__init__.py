@@ -9,6 +9,8 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 
 Leakage without write times: `evidence` (`reading`: how a column of anybody's table is read).
 
+Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence` → `page`).
+
 Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
 `services` (what `make up` starts), `cli`.
 

@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
 app.add_typer(data, name="data")
+leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
+app.add_typer(leakage, name="leakage")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -48,14 +50,12 @@ def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     os.environ.update(NO_TELEMETRY)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what typer.Exit carried, or what a command returned: nothing
     except TiltyardError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
         sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
@@ -68,6 +68,7 @@ def main() -> None:
             "your own.",
             2,
         )
+    sys.exit(code or 0)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
@@ -291,6 +292,97 @@ def hindcast(
     with rails.opened(settings) as opened, _progress(as_json) as say:
         result = loop.run(opened, chosen, begin, end, approve=approve, render=render, progress=say)
     _emit(result, as_json)
+
+
+# -- leakage ------------------------------------------------------------------------------------------------
+
+
+@leakage.command(
+    "audit", epilog="Example: tiltyard leakage audit frame.parquet --label churned --prediction-time at --entity id"
+)
+def leakage_audit(
+    frame: Annotated[Path, typer.Argument(help="Anybody's table: Parquet or CSV.", metavar="FRAME")],
+    label: Annotated[str, typer.Option(help="Column with the outcome: two values, or a number.", metavar="COL")],
+    prediction_time: Annotated[str, typer.Option(help="Column: the moment a row speaks for.", metavar="COL")],
+    entity: Annotated[str | None, typer.Option(help="Column: whom a row is about.", metavar="COL")] = None,
+    label_time: Annotated[
+        str | None, typer.Option(help="Column: when the outcome happened, or was known.", metavar="COL")
+    ] = None,
+    available_at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FEATURE=COL: the column that says since when a feature's value was known; COL alone, of every "
+            "feature. Repeat it.",
+            metavar="FEATURE=COL",
+        ),
+    ] = None,
+    planned: Annotated[
+        list[str] | None, typer.Option(help="Instants known ahead, like a due date. Repeat it.", metavar="COL")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Not to be judged. Repeat it.", metavar="COL")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="A log of events or versions of the same entities.", metavar="FILE")
+    ] = None,
+    as_of_column: Annotated[
+        str | None, typer.Option(help="Column of the log: since when its row was known.", metavar="COL")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The HTML page. Default: FRAME.leakage.html, here.", metavar="FILE.html")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell."""
+    from tiltyard import audit, page
+
+    target = report or Path(f"{frame.stem}.leakage.html")
+    page.check(target)
+    with _progress(as_json) as say:
+        found = audit.audit(
+            frame,
+            label=label,
+            prediction_time=prediction_time,
+            entity=entity,
+            label_time=label_time,
+            available_at=audit.declared(available_at or ()),
+            planned=planned or (),
+            ignore=ignore or (),
+            history=history,
+            history_as_of=as_of_column,
+            progress=say,
+            threads=Settings().threads,
+        )
+    page.write(found, target)
+    result = found.as_dict() | {"report": str(target)}
+    _emit(result, as_json, lambda: _print_audit(found, target))
+    if found.verdict in ("fail", "untestable"):
+        raise typer.Exit(1)
+
+
+def _print_audit(found: Any, target: Path) -> None:
+    """The verdict, a line per finding, and where the rest is."""
+    from rich.table import Table
+
+    colour = {"pass": "green", "warn": "yellow"}.get(found.verdict, "bold red")
+    out.print(f"[{colour}]{found.verdict}[/] {_plain(found.reason)}", soft_wrap=True)
+    if found.findings:
+        table = Table(box=None, header_style="bold", show_edge=False)
+        for title in ("", "feature", "kind", "effect", "interval"):
+            table.add_column(title, no_wrap=title != "feature", overflow="fold")
+        for one in found.findings:
+            between = f"{one.interval[0]:.3g} – {one.interval[1]:.3g}" if one.interval else "exact"
+            table.add_row(one.severity, _plain(one.feature), one.kind, f"{one.effect:.3g}", between)
+        out.print(table)
+        for one in found.findings:
+            out.print(f"[bold]{_plain(one.feature)}[/]: {_plain(one.evidence)}", soft_wrap=True)
+    for note in found.notes:
+        out.print(f"[dim]note[/] {_plain(note)}", soft_wrap=True)
+    for place, one in enumerate(found.untested):
+        if place == 8:
+            out.print(f"[dim]untested[/] … and {len(found.untested) - place} more, in the report")
+            break
+        what = " ".join(part for part in (one.feature, one.kind) if part != "*") or "all"
+        out.print(f"[dim]untested[/] {_plain(f'{what}: {one.why}')}", soft_wrap=True)
+    out.print(f"{found.rows:,} rows, {len(found.features):,} features. The page to look at: {_plain(str(target))}")
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------

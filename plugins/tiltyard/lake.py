@@ -263,6 +263,11 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def quoted(column: str) -> str:
+    """The quoted name of a column, whatever it is called."""
+    return '"' + column.replace('"', '""') + '"'
+
+
 def literal(instant: datetime) -> str:
     """An SQL timestamptz literal. Raises ValueError for a naive datetime."""
     if instant.tzinfo is None:

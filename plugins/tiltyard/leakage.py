@@ -2,8 +2,8 @@
 
 Rules are SQL and know no column names but those that the rules of time give their meaning. Each rule yields
 findings, one per column judged, with the rows judged and the rows that break it; expectations/leakage.yaml says
-which rule stops a batch. The nightly `leakage` suite (checks.py) and the gate before training (`check_frame`)
-run the same rules.
+which rule stops a batch. The nightly `leakage` suite (checks.py), the gate before training (`check_frame`) and the
+auditor of a file (audit.py) run the same rules: each is defined once, as a `Probe` or as SQL, in this module.
 """
 
 import functools
@@ -16,7 +16,7 @@ import duckdb
 
 from tiltyard import suites
 from tiltyard.errors import BadInput
-from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.lake import identifier, literal, qualified, quoted, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -84,11 +84,11 @@ def dated(
     skipped = AUDIT_COLUMNS | {"available_at", *planned}
     probes = [Probe("null_available_at", "available_at", "true", "available_at is null", "'never read'")]
     probes += [
-        Probe("later_than_available_at", column, *_later(column, kind, "available_at"))
+        later("later_than_available_at", column, Times(column, kind), Times("available_at", columns["available_at"]))
         for column, kind in columns.items()
-        if kind.startswith(("TIMESTAMP", "DATE")) and column not in skipped
+        if is_instant(kind) and column not in skipped
     ]
-    return _count(connection, table, relation, probes)
+    return tally(connection, table, relation, probes)
 
 
 def point_in_time(
@@ -103,34 +103,32 @@ def point_in_time(
     ]
     if missing:
         raise BadInput(f"{table} has no column {missing[0]}; a frame carries both times of every feature view it uses.")
-    probes = [
-        Probe(
-            "point_in_time",
-            f"{view}__{time}",
-            *_later(f"{view}__{time}", columns[f"{view}__{time}"], "prediction_time"),
-        )
-        for view in views
-        for time in ("event_time", "available_at")
-    ]
-    return _count(connection, table, relation, probes)
+    moment = Times("prediction_time", columns["prediction_time"])
+    names = [f"{view}__{time}" for view in views for time in ("event_time", "available_at")]
+    probes = [later("point_in_time", name, Times(name, columns[name]), moment) for name in names]
+    return tally(connection, table, relation, probes)
 
 
 def used_without_available_at(
     connection: duckdb.DuckDBPyConnection, table: str, relation: str, features: Mapping[str, Sequence[str]]
 ) -> list[Finding]:
     """A value is there, but nothing says since when it was known. `features`: view → its feature columns."""
-    probes = []
-    for view, names in features.items():
-        used = " or ".join(f'"{name}" is not null' for name in (f"{view}__event_time", *names))
-        undated = f'({used}) and "{view}__available_at" is null'
-        probes.append(Probe("used_without_available_at", f"{view}__available_at", used, undated, "'undated'"))
-    return _count(connection, table, relation, probes)
+    probes = [
+        undated(f"{view}__available_at", (f"{view}__event_time", *names), f"{view}__available_at")
+        for view, names in features.items()
+    ]
+    return tally(connection, table, relation, probes)
 
 
 def repeated_prediction(connection: duckdb.DuckDBPyConnection, table: str, relation: str, key: str) -> list[Finding]:
     """Each (entity, prediction time) is there once; a repeated one counts double and straddles a split."""
-    grouped = f'(select "{key}", prediction_time, count(*) as n from {relation} group by all)'
-    return _count(connection, table, grouped, [Probe("repeated_prediction", key, "true", "n > 1", f'"{key}"')])
+    sql = repeats(relation, (key, "prediction_time"))
+    row = connection.execute(
+        f"select (select count(*) from {relation}), count(*), min({quoted(key)})::varchar from ({sql})"
+    ).fetchone()
+    assert row is not None
+    rows, repeated, worst = row
+    return [Finding("repeated_prediction", table, key, rows, repeated, worst or "")]
 
 
 def label_among_features(
@@ -152,11 +150,12 @@ def label_among_features(
     numeric = [name for name in features if name not in named and columns.get(name, "VARCHAR") in _NUMERIC]
     if not numeric:
         return found
-    truth = f'"{label}"::boolean::integer'
+    truth = f"{quoted(label)}::boolean::integer"
     parts = ", ".join(
-        f"{{'name': {text(name)}, 'rows': count(\"{name}\"), 'same': count(*) filter (\"{name}\"::double = {truth}), "
-        f"'opposite': count(*) filter (\"{name}\"::double = 1 - {truth}), 'kinds': count(distinct {truth}) "
-        f'filter ("{name}" is not null)}}'
+        f"{{'name': {text(name)}, 'rows': count({quoted(name)}), "
+        f"'same': count(*) filter ({quoted(name)}::double = {truth}), "
+        f"'opposite': count(*) filter ({quoted(name)}::double = 1 - {truth}), "
+        f"'kinds': count(distinct {truth}) filter ({quoted(name)} is not null)}}"
         for name in numeric
     )
     rows = connection.execute(f"select unnest(l, recursive := true) from (select [{parts}] as l from {relation})")
@@ -177,10 +176,10 @@ def immature_label(
     last = literal(as_of - spec.label.horizon - spec.label.delay)
     late = f"prediction_time > {last}"
     probes = [
-        Probe("immature_label", label, "true", f'"{label}" is null', "prediction_time"),
+        Probe("immature_label", label, "true", f"{quoted(label)} is null", "prediction_time"),
         Probe("immature_label", "prediction_time", "true", late, "prediction_time"),
     ]
-    return _count(connection, table, relation, probes)
+    return tally(connection, table, relation, probes)
 
 
 _NUMERIC = frozenset(
@@ -188,29 +187,86 @@ _NUMERIC = frozenset(
 )
 
 
-def _later(column: str, kind: str, than: str) -> tuple[str, str, str]:
-    """(judged, broken, worst) for an instant that lies after another column: by how much."""
-    if kind == "DATE":
-        days = f'("{column}" - {than}::date) * {timedelta(days=1) // timedelta(microseconds=1)}'
-        return f'"{column}" is not null', f'"{column}" > {than}::date', days
-    instant = f'"{column}"::timestamptz' if kind != "TIMESTAMP WITH TIME ZONE" else f'"{column}"'
-    # epoch_us: subtracting instants with a zone goes through a calendar, ten times slower
-    return f'"{column}" is not null', f"{instant} > {than}", f"epoch_us({instant}) - epoch_us({than})"
+@dataclass(frozen=True)
+class Times:
+    """A column that holds times: its name and its DuckDB type."""
+
+    column: str
+    kind: str
+
+    @property
+    def plain(self) -> str:
+        return quoted(self.column)
+
+    @property
+    def day(self) -> str:
+        return self.plain if self.kind == "DATE" else f"{self.plain}::date"
+
+    @property
+    def instant(self) -> str:
+        """Times without a zone count as UTC, which is the connection's."""
+        return self.plain if self.kind == "TIMESTAMP WITH TIME ZONE" else f"{self.plain}::timestamptz"
 
 
-def _count(connection: duckdb.DuckDBPyConnection, table: str, relation: str, probes: Sequence[Probe]) -> list[Finding]:
-    """Findings of the probes, in their order, in one pass over the rows."""
+def is_instant(kind: str) -> bool:
+    return kind.startswith(("TIMESTAMP", "DATE"))
+
+
+def later(rule: str, column: str, time: Times, than: Times, value: str | None = None) -> Probe:
+    """`time` lies after `than`, where both are there: by how much. With `value`, only where that column has one.
+
+    Where one of them is a DATE they are compared by day: no more is known.
+    """
+    judged = f"{quoted(time.column)} is not null"
+    if value is not None and value != time.column:
+        judged += f" and {quoted(value)} is not null"
+    if "DATE" in (time.kind, than.kind):
+        broken = f"{time.day} > {than.day}"
+        worst = f"({time.day} - {than.day}) * {timedelta(days=1) // timedelta(microseconds=1)}"
+    else:
+        # two times without a zone need none to be compared; a cast to one costs more than the comparison
+        first, second = (time.instant, than.instant) if time.kind != than.kind else (time.plain, than.plain)
+        broken = f"{first} > {second}"
+        # epoch_us: subtracting instants with a zone goes through a calendar, ten times slower
+        worst = f"epoch_us({first}) - epoch_us({second})"
+    return Probe(rule, column, judged, broken if value in (None, time.column) else f"{broken} and {judged}", worst)
+
+
+def undated(column: str, values: Iterable[str], available_at: str) -> Probe:
+    """One of `values` is there, but `available_at` does not say since when it was known."""
+    used = " or ".join(f"{quoted(name)} is not null" for name in values)
+    broken = f"({used}) and {quoted(available_at)} is null"
+    return Probe("used_without_available_at", column, used, broken, "'undated'")
+
+
+def repeats(relation: str, key: Sequence[str]) -> str:
+    """SQL of the keys that are there more than once: the columns of `key`.
+
+    First by hash, which keeps eight bytes a row instead of the keys; equal keys have equal hashes, so that only
+    rows of a repeated hash need to be compared.
+    """
+    names = ", ".join(quoted(name) for name in key)
+    hashes = f"select hash({names}) from {relation} group by 1 having count(*) > 1"
+    return f"select {names} from {relation} where hash({names}) in ({hashes}) group by all having count(*) > 1"
+
+
+def tally(connection: duckdb.DuckDBPyConnection, table: str, relation: str, probes: Sequence[Probe]) -> list[Finding]:
+    """Findings of the probes, in their order: counted in one pass over the rows; the worst cases in another one,
+    where there are any."""
     if not probes:
         return []
-    parts = ", ".join(
-        f"count(*) filter ({probe.judged}), count(*) filter ({probe.broken}), "
-        f"max({probe.worst}) filter ({probe.broken})"
-        for probe in probes
-    )
-    row = connection.execute(f"select {parts} from {relation}").fetchone()
+    counts = ", ".join(f"count(*) filter ({probe.judged}), count(*) filter ({probe.broken})" for probe in probes)
+    row = connection.execute(f"select {counts} from {relation}").fetchone()
     assert row is not None
+    broken = [place for place in range(len(probes)) if row[2 * place + 1]]
+    worst: dict[int, object] = {}
+    if broken:
+        parts = ", ".join(f"max({probes[place].worst}) filter ({probes[place].broken})" for place in broken)
+        seen = connection.execute(f"select {parts} from {relation}").fetchone()
+        assert seen is not None
+        worst = dict(zip(broken, seen, strict=True))
     return [
-        Finding(probe.rule, table, probe.column, *row[3 * place : 3 * place + 2], _in_words(row[3 * place + 2]))
+        Finding(probe.rule, table, probe.column, *row[2 * place : 2 * place + 2], _in_words(worst.get(place)))
         for place, probe in enumerate(probes)
     ]
 
@@ -228,10 +284,10 @@ def known_or_undated(table: str, columns: Mapping[str, str], as_of: datetime, sn
     """SQL of `table` at `as_of`, with the rows that cannot be dated: those are read nowhere else."""
     at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     moment = literal(as_of)
-    undated = "available_at is null"
+    unread = "available_at is null"
     if "event_time" in columns:
-        undated += f" and (event_time is null or event_time <= {moment})"
-    return f"(select * from {identifier(qualified(table))}{at} where available_at <= {moment} or ({undated}))"
+        unread += f" and (event_time is null or event_time <= {moment})"
+    return f"(select * from {identifier(qualified(table))}{at} where available_at <= {moment} or ({unread}))"
 
 
 def table_findings(

@@ -1,0 +1,519 @@
+"""The auditor on anybody's file: the right answer or one clear sentence, never a traceback, never a silent pass."""
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.unit.test_cli import tiltyard
+from tiltyard import audit, page
+from tiltyard.audit import Audit
+from tiltyard.errors import BadInput
+
+DAY = pd.Timedelta(days=1)
+HOUR = pd.Timedelta(hours=1)
+
+
+def honest(rows: int = 600, seed: int = 1) -> pd.DataFrame:
+    """Visits of 200 customers; `score` helps a little, `noise` not at all, `since` is known before the prediction."""
+    rng = np.random.default_rng(seed)
+    at = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(rng.integers(0, 90 * 86_400, rows), unit="s")
+    label = rng.random(rows) < 0.3
+    return pd.DataFrame(
+        {
+            "customer": [f"c{number % 200:03d}" for number in range(rows)],
+            "at": at.astype("datetime64[us, UTC]"),
+            "churned": label,
+            "score": rng.normal(0, 1, rows) + 0.5 * label,
+            "noise": rng.normal(0, 1, rows),
+            "plan": rng.choice(["basic", "plus", "max"], rows),
+            "since": (at - pd.to_timedelta(rng.integers(1, 400, rows), unit="D")).astype("datetime64[us, UTC]"),
+        }
+    )
+
+
+def saved(frame: pd.DataFrame, folder: Path, name: str = "frame.parquet", **options: Any) -> Path:
+    path = folder / name
+    frame.to_csv(path, index=False, **options) if ".csv" in name else frame.to_parquet(path, index=False)
+    return path
+
+
+def judged(frame: pd.DataFrame | Path, folder: Path, name: str = "frame.parquet", **roles: Any) -> Audit:
+    path = frame if isinstance(frame, Path) else saved(frame, folder, name)
+    return audit.audit(path, **{"label": "churned", "prediction_time": "at", "entity": "customer", **roles})
+
+
+def kinds(found: Audit) -> dict[str, str]:
+    return {finding.feature: finding.kind for finding in found.findings}
+
+
+# -- the rules on write times -----------------------------------------------------------------
+
+# |  row      | predicted    | known        |                                               |
+# |  in time  | 1 Mar 12:00  | 1 Mar 12:00  | known at that very moment: may be used        |
+# |  late     | 1 Mar 12:00  | 1 Mar 12:01  | out: how late, and the row that proves it     |
+# |  undated  | 1 Mar 12:00  | -            | a value that nobody can date fails closed     |
+# |  no value | 1 Mar 12:00  | 2 Mar 12:00  | nothing was used                              |
+
+
+def test_each_value_is_held_against_the_time_at_which_it_was_known(tmp_path: Path) -> None:
+    frame = honest()
+    frame["score_known_at"] = frame["at"]
+    assert judged(frame, tmp_path, available_at={"score": "score_known_at"}).verdict == "pass"
+
+    frame.loc[[3, 5], "score_known_at"] += pd.to_timedelta([1, 90], unit="m")
+    frame.loc[7, "score_known_at"] = pd.NaT
+    frame.loc[9, "score_known_at"] += DAY
+    frame.loc[9, "score"] = None
+    found = judged(frame, tmp_path, available_at={"score": "score_known_at"})
+    assert found.verdict == "fail"
+    late, undated = (next(one for one in found.findings if one.kind == kind) for kind in list(audit.KINDS)[:2])
+    assert (late.severity, late.interval) == ("critical", None)
+    assert late.evidence.startswith("2 of 598 values (0.33%) were known only after at, up to 1:30:00 late")
+    assert late.examples[0]["customer"] == "c005"
+    assert late.examples[0]["score_known_at"] > late.examples[0]["at"]
+    assert len(late.examples) == 2
+    assert undated.evidence.startswith("1 of 599 values (0.17%) are there while score_known_at is empty")
+    assert late.effect == 2 / 598
+
+
+def test_one_column_may_date_every_feature_and_is_none_itself(tmp_path: Path) -> None:
+    frame = honest().assign(known=lambda rows: rows["at"] - HOUR)
+    found = judged(frame, tmp_path, available_at=audit.declared(["known"]))
+    assert found.verdict == "pass"
+    assert "known" not in found.features
+    frame.loc[0, "known"] = frame.loc[0, "at"] + HOUR
+    found = judged(frame, tmp_path, available_at=audit.declared(["known"]))
+    assert {one.feature for one in found.findings if one.kind == "point_in_time"} == set(found.features)
+
+
+def test_a_time_may_not_lie_after_its_rows_own_time_unless_it_is_planned(tmp_path: Path) -> None:
+    frame = honest()
+    frame.loc[4, "since"] = frame.loc[4, "at"] + DAY
+    assert kinds(judged(frame, tmp_path)) == {"since": "instant_after_prediction"}
+    assert judged(frame, tmp_path, planned=["since"]).verdict == "pass"
+    assert judged(frame, tmp_path, ignore=["since"]).verdict == "pass"
+    frame = honest().assign(known=lambda rows: rows["at"] - 500 * DAY)
+    found = judged(frame, tmp_path, available_at={"since": "known"})
+    [since] = [one for one in found.findings if one.feature == "since"]
+    assert (since.kind, since.effect) == ("later_than_available_at", 1.0)
+
+
+@pytest.mark.parametrize(("offset", "verdict"), [(0, "pass"), (1, "fail")])
+def test_dates_are_compared_by_day(tmp_path: Path, offset: int, verdict: str) -> None:
+    frame = honest()
+    frame["since"] = (frame["at"] + offset * DAY).dt.date
+    assert judged(frame, tmp_path, entity=None).verdict == verdict
+    frame["at"] = frame["at"].dt.date
+    frame["since"] = pd.to_datetime(frame["since"]) + pd.Timedelta(hours=9)
+    assert judged(frame, tmp_path, entity=None).verdict == verdict
+
+
+def test_duplicated_entities_are_counted_and_shown(tmp_path: Path) -> None:
+    frame = honest()
+    frame = pd.concat([frame, frame.head(2), frame.head(1)])
+    found = judged(frame, tmp_path)
+    assert found.verdict == "warn"
+    [twice] = found.findings
+    assert twice.kind == "repeated_prediction"
+    assert twice.evidence.startswith("2 pairs of customer and at are there more than once: 5 of 603 rows")
+    assert [row["customer"] for row in twice.examples] == ["c000", "c001"]
+
+
+# -- evidence from the data itself ------------------------------------------------------------
+
+
+def test_a_column_that_is_the_label_is_found_whatever_it_is_called(tmp_path: Path) -> None:
+    frame = honest().assign(whatever=lambda rows: rows["churned"] * 3.0)
+    assert "whatever" in kinds(judged(frame, tmp_path))
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
+    frame = honest().sort_values("at").assign(whatever=lambda rows: rows["churned"] * 3.0)
+    forward, backward = judged(frame, tmp_path), judged(frame.iloc[::-1], tmp_path)
+    assert forward.as_dict() == backward.as_dict()
+
+
+@pytest.mark.parametrize("entity", ["customer", None])
+def test_a_sample_is_the_same_for_the_same_file_and_of_whole_entities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entity: str | None
+) -> None:
+    seen: list[pd.DataFrame] = []
+    weigh = audit.evidence.weigh
+    monkeypatch.setattr(audit.evidence, "weigh", lambda sample, say: seen.append(sample.frame) or weigh(sample, say))
+    monkeypatch.setattr(audit, "SAMPLE_ROWS", 4_000)
+    frame = honest(9_000).assign(customer=[f"c{number % 3_000}" for number in range(9_000)])
+    first, second = (judged(frame, tmp_path, entity=entity) for _ in range(2))
+    assert 3_000 < first.sampled <= 4_000
+    pd.testing.assert_frame_equal(*seen)
+    assert first.as_dict() == second.as_dict()
+    if entity:
+        assert set(seen[0].groupby("customer").size()) == {3}
+
+
+def test_entities_too_large_to_be_sampled_whole_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "SAMPLE_ROWS", 1_000)
+    frame = honest(6_000).assign(customer=[f"c{number % 3}" for number in range(6_000)])
+    found = judged(frame, tmp_path)
+    assert 800 < found.sampled <= 1_000
+    assert any("too large for a sample of whole ones" in note for note in found.notes)
+
+
+def test_a_history_must_be_of_the_same_entities(tmp_path: Path) -> None:
+    frame = honest()
+    log = saved(frame[["customer", "at", "plan"]], tmp_path, "log.csv")
+    assert judged(frame, tmp_path, history=log, history_as_of="at").verdict == "pass"
+    for change, roles, sentence in [
+        ({"customer": "x"}, {}, "have no 'customer' in common"),
+        ({}, {"history_as_of": "when"}, "--as-of-column: other.csv has no column 'when'"),
+        ({}, {"history_as_of": None}, "belong together"),
+        ({}, {"entity": None}, "needs --entity"),
+    ]:
+        other = saved(frame[["customer", "at", "plan"]].assign(**change), tmp_path, "other.csv")
+        with pytest.raises(BadInput, match=sentence):
+            judged(frame, tmp_path, **{"history": other, "history_as_of": "at", **roles})
+
+
+# -- labels -----------------------------------------------------------------------------------
+
+
+def relabelled(change: Callable[[pd.Series], Any]) -> pd.DataFrame:
+    frame = honest()
+    return frame.assign(churned=change(frame["churned"]), twin=frame["churned"] * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "positive"),
+    [
+        (lambda label: label, "1"),
+        (lambda label: label.astype(int), "1"),
+        (lambda label: label * 2.0 - 1, "1"),
+        (lambda label: label.map({True: "Yes", False: "Nope"}), "Yes"),
+        (lambda label: label.map({True: "stay", False: "no"}), "stay"),
+        (lambda label: label.map({True: "left", False: "stayed"}), "left"),
+        (lambda label: label.map({True: "1", False: "0"}), "1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["frame.parquet", "frame.csv"])
+def test_a_label_of_two_values_of_any_kind(
+    tmp_path: Path, change: Callable[[pd.Series], Any], positive: str, name: str
+) -> None:
+    found = judged(relabelled(change), tmp_path, name)
+    assert (found.label.kind, found.label.positive) == ("binary", positive)
+    assert list(kinds(found)) == ["twin"]
+
+
+def test_a_label_that_is_a_number(tmp_path: Path) -> None:
+    frame = honest().assign(churned=np.random.default_rng(2).normal(100, 10, 600))
+    frame.loc[:4, "churned"] = [np.nan, np.inf, -np.inf, np.nan, np.inf]
+    found = judged(frame, tmp_path)
+    assert found.label.kind == "number"
+    assert any("3 labels are NaN or infinite" in note for note in found.notes)
+    assert any("5 of 600 rows have no label" in note for note in found.notes)
+    assert found.verdict == "pass"
+
+
+def test_a_label_with_one_class_is_untestable_and_not_a_pass(tmp_path: Path) -> None:
+    for value in (True, 0, "yes"):
+        found = judged(honest().assign(churned=value), tmp_path)
+        assert found.verdict == "untestable"
+        assert "one class" in found.reason
+    late = honest().assign(churned=True, since=lambda rows: rows["at"] + DAY)
+    assert judged(late, tmp_path).verdict == "fail"  # what can be tested still is
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(None, "is empty"), (["a", "b", "c"] * 200, "more than two kinds"), (pd.Timestamp("2024-01-01"), "a label has")],
+)
+def test_what_cannot_be_a_label(tmp_path: Path, value: Any, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        judged(honest().assign(churned=value), tmp_path)
+
+
+# -- times ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%d %H:%M:%S+00", "%Y/%m/%d %H:%M:%S", "%d/%m/%Y %H:%M:%S",
+        "%m/%d/%Y %I:%M:%S %p", "%d.%m.%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S", "%b %d, %Y %H:%M:%S", "%d %B %Y %H:%M:%S",
+        "%d/%m/%y %H:%M:%S",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["frame.parquet", "frame.csv"])
+def test_times_as_text(tmp_path: Path, form: str, name: str) -> None:
+    """Read as what they are: a value one second late is caught, and none that is not."""
+    frame = honest()
+    frame["at"] = frame["at"].dt.floor("s")
+    frame["since"] = frame["at"] + pd.to_timedelta((np.arange(600) == 17).astype(int), unit="s")
+    text = frame.assign(at=frame["at"].dt.strftime(form), since=frame["since"].dt.strftime(form))
+    found = judged(text, tmp_path, name)
+    [late] = found.findings
+    assert late.evidence.startswith("1 of 600 values (0.17%) lie after at, by up to 0:00:01")
+    assert not any("cannot be read" in note for note in found.notes)
+
+
+def test_times_as_text_in_three_formats_in_one_column(tmp_path: Path) -> None:
+    frame = honest()
+    forms = ["%Y-%m-%d %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%b %d, %Y %H:%M:%S"]
+    frame["at"] = [moment.strftime(forms[row % 3]) for row, moment in enumerate(frame["at"])]
+    frame.loc[[3, 6, 9], "at"] = ["soon", "32/13/2024", "never"]
+    found = judged(frame, tmp_path)
+    assert found.verdict == "pass"
+    assert "at: 3 of 600 values cannot be read as a time; they are missing." in found.notes
+    assert any("3 of 600 rows have no prediction time" in one.why for one in found.untested)
+
+
+def test_the_order_of_day_and_month_is_decided_by_the_whole_column(tmp_path: Path) -> None:
+    frame = honest()
+    early = frame["at"].dt.day <= 12
+    for form, rows, said in [
+        ("%m/%d/%Y", frame, "read as month/day/year"),
+        ("%d/%m/%Y", frame, "read as day/month/year"),
+        ("%d/%m/%Y", frame[early], "its order of day and month cannot be told; read as day/month/year"),
+    ]:
+        text = rows.assign(at=rows["at"].dt.strftime(form), since=rows["since"].dt.date)
+        assert any(said in note for note in judged(text, tmp_path).notes), said
+
+
+def test_zones_are_mixed(tmp_path: Path) -> None:
+    """10:00+02:00 is 08:00Z, and 10:00 without a zone counts as UTC."""
+    frame = honest()
+    frame["at"] = frame["at"].dt.floor("s")
+    berlin = frame["at"].dt.tz_convert("Europe/Berlin").dt.strftime("%Y-%m-%dT%H:%M:%S%z")
+    naive = frame["at"].dt.strftime("%Y-%m-%d %H:%M:%S")
+    text = frame.assign(at=naive, since=berlin.where(np.arange(600) % 2 == 0, naive))
+    found = judged(text, tmp_path)
+    assert found.verdict == "pass"
+    assert any("300 values bear a time zone and 300 do not" in note for note in found.notes)
+    local = frame.assign(since=frame["at"].dt.tz_convert("Asia/Tokyo"), at=frame["at"].dt.tz_localize(None))
+    assert judged(local, tmp_path).verdict == "pass"
+
+
+@pytest.mark.parametrize(("unit", "said"), [(1, "s since 1970"), (1_000, "ms since 1970"), (1_000_000, "µs since")])
+def test_times_as_numbers(tmp_path: Path, unit: int, said: str) -> None:
+    frame = honest()
+    seconds = (frame["at"] - datetime(1970, 1, 1, tzinfo=UTC)) // pd.Timedelta(seconds=1)
+    found = judged(frame.assign(at=seconds * unit), tmp_path)
+    assert found.verdict == "pass"
+    assert any(said in note for note in found.notes)
+    days = frame["at"].dt.strftime("%Y%m%d").astype(int)
+    assert any("YYYYMMDD" in note for note in judged(frame.assign(at=days), tmp_path).notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("tomorrow", "holds nothing that can be read as a time, like 'tomorrow'"),
+        (7, "is BIGINT, which is no time"),
+        (True, "is BOOLEAN, which is no time"),
+        (None, "is empty"),
+    ],
+)
+def test_a_prediction_time_that_is_none(tmp_path: Path, value: Any, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        judged(honest().assign(at=value), tmp_path)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_twelve_rows_are_too_few_and_that_is_the_verdict(tmp_path: Path) -> None:
+    found = judged(honest(12), tmp_path)
+    assert found.verdict == "untestable"
+    assert "too few" in found.reason
+    assert found.untested
+
+
+def test_columns_without_a_value_are_untested_and_all_of_them_untestable(tmp_path: Path) -> None:
+    found = judged(honest().assign(noise=np.nan, plan=None), tmp_path)
+    assert found.verdict == "pass"
+    assert {"noise", "plan"} <= {one.feature for one in found.untested}
+    assert judged(honest().assign(noise=np.nan, plan=None, score=None, since=pd.NaT), tmp_path).verdict == "untestable"
+
+
+def test_five_thousand_columns(tmp_path: Path) -> None:
+    frame = honest(300)
+    wide = pd.DataFrame(np.random.default_rng(3).normal(0, 1, (300, 5_000)), columns=[f"x{n}" for n in range(5_000)])
+    found = judged(pd.concat([frame, wide.assign(x77=frame["churned"] * 1.0)], axis=1), tmp_path)
+    assert list(kinds(found)) == ["x77"]
+
+
+ODD = [
+    'say "x"',
+    "a b",
+    "größe 名",
+    "select",
+    "group",
+    "row",
+    "row_",
+    "file_row_number",
+    "n",
+    "h",
+    "late",
+    "frame",
+    "ROW",
+]
+
+
+@pytest.mark.parametrize("name", ["frame.parquet", "frame.csv"])
+def test_names_of_columns_are_only_names(tmp_path: Path, name: str) -> None:
+    """Quotes, spaces, unicode, words of SQL and names that the auditor itself uses; in every part a column can play."""
+    renamed = dict(
+        zip(["customer", "at", "churned", "score", "since"], ["order", "from", "where", *ODD[:2]], strict=True)
+    )
+    frame = honest().rename(columns=renamed).assign(**dict.fromkeys(ODD[2:-1], 1.0))
+    frame["known at"] = frame["from"] + HOUR
+    found = judged(
+        frame,
+        tmp_path,
+        name,
+        label="where",
+        prediction_time="from",
+        entity="order",
+        available_at={'say "x"': "known at"},
+    )
+    assert kinds(found) == {'say "x"': "point_in_time"}
+    assert found.findings[0].examples[0]["known at"] > found.findings[0].examples[0]["from"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "said"),
+    [
+        ({"sep": ";"}, "frame.csv", None),
+        ({"sep": "\t"}, "frame.csv", None),
+        ({"sep": "|", "quoting": 1}, "frame.csv", None),
+        ({"sep": ";", "encoding": "latin-1"}, "frame.csv", "read as Latin-1"),
+        ({"encoding": "utf-16"}, "frame.csv", None),
+        ({"encoding": "utf-8-sig"}, "frame.csv", None),
+        ({}, "frame.csv.gz", None),
+    ],
+)
+def test_csv_of_every_kind(tmp_path: Path, options: dict[str, Any], name: str, said: str | None) -> None:
+    frame = honest().rename(columns={"churned": "gekündigt"})
+    frame["plan"] = frame["plan"].str.replace("plus", 'größer; besser, "so"')
+    found = judged(saved(frame, tmp_path, name, **options), tmp_path, label="gekündigt")
+    assert found.verdict == "pass"
+    assert found.features == ("score", "noise", "plan", "since")
+    assert said is None or any(said in note for note in found.notes)
+
+
+def test_a_number_that_turns_into_text_far_down_the_file(tmp_path: Path) -> None:
+    frame = honest(30_000)
+    frame["noise"] = ["unknown" if row == 29_990 else "7" for row in range(30_000)]
+    assert judged(frame, tmp_path, "frame.csv").verdict == "pass"
+
+
+def test_a_file_is_what_its_content_says(tmp_path: Path) -> None:
+    wrong = saved(honest(), tmp_path).rename(tmp_path / "really.csv")
+    assert any("is Parquet, whatever its ending says" in note for note in judged(wrong, tmp_path).notes)
+    wrong = saved(honest(), tmp_path, "frame.csv").rename(tmp_path / "really.parquet")
+    assert any("is text, whatever its ending says" in note for note in judged(wrong, tmp_path).notes)
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    whole = saved(honest(), folder, "whole.parquet").read_bytes()
+    contents = {
+        "empty": b"",
+        "torn": whole[: len(whole) // 2],
+        "zip": b"PK\x03\x04" + b"\0" * 99,
+        "pickle": b"\x80\x04\x95" + b"\0" * 99,
+        "binary": b"\x01\x02\0\0" * 99,
+        "json": b'{"a": 1}',
+        "header": b"customer,at,churned,score\n",
+        "prose": b"Once upon a time\nthere was a file\nof no columns\n",
+        "ragged": b"customer,at,churned,score\n" + b"a,2024-01-01,1,2\n" * 40 + b"a,b,c,d,e,f,g\n" + b"a,b,1,2\n" * 40,
+        "gzip": gzip.compress(b""),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents} | {"folder": folder, "nothing": folder / "nothing.csv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("empty", "is empty: 0 bytes"), ("torn", "cannot be read as such"), ("zip", "zip archive or an Excel"),
+        ("pickle", "a pickle"), ("binary", "neither Parquet nor text"), ("json", "looks like JSON"),
+        ("header", "has no rows"), ("prose", "has no column 'churned'; it has Once upon a time"),
+        ("ragged", "line 42 has 7 fields, its header 4"), ("gzip", "has no rows"),
+        ("folder", "is a folder"), ("nothing", "There is no file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence) as caught:
+        judged(bad_files(tmp_path)[name], tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        ({"label": "churn"}, "--label: frame.parquet has no column 'churn'; did you mean 'churned'"),
+        ({"prediction_time": "AT"}, "did you mean 'at'"),
+        ({"entity": "zzz"}, "it has customer, at, churned"),
+        ({"label_time": "sins"}, "--label-time: .* did you mean 'since'"),
+        ({"available_at": {"scor": "at"}}, "--available-at: .* did you mean 'score'"),
+        ({"planned": ["sinc"]}, "--planned: .* did you mean 'since'"),
+        ({"label": "at"}, "--label and --prediction-time both name the column 'at'|--prediction-time and --label"),
+        ({"ignore": ["score", "noise", "plan", "since"]}, "no column left to judge"),
+    ],
+)
+def test_wrong_columns_are_answered_with_the_nearest(tmp_path: Path, roles: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        judged(honest(), tmp_path, **roles)
+
+
+def test_columns_that_nothing_can_judge_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "nested.parquet"
+    duckdb.sql(
+        f"copy (select range % 50 as customer, timestamp '2024-01-01' + to_hours(range::int) as at, "
+        f"range % 3 = 0 as churned, range::decimal(9, 2) as price, [1, 2] as items, {{'a': 1}} as box, "
+        f"interval 1 day as span, uuid() as id, 'x'::enum ('x', 'y') as shape, 1::hugeint as big "
+        f"from range(500)) to '{path}' (format parquet)"
+    )
+    found = judged(path, tmp_path)
+    assert {"items", "box", "span"} <= {one.feature for one in found.untested}
+
+
+# -- the page and the command -----------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_the_file_says(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>'
+    frame = honest().rename(columns={"since": evil, "customer": "<b>"})
+    frame[evil] = frame["at"] + DAY
+    frame["plan"] = np.where(frame["churned"], "<img src=x onerror=y>", frame["plan"])
+    found = judged(frame, tmp_path, entity="<b>")
+    assert {finding.feature for finding in found.findings} == {evil, "plan"}
+    text = page.write(found, tmp_path / "page.html").read_text()
+    for raw in ("<script", "<img", "<b>at", "http://", "https://", "url(", "@import"):
+        assert raw not in text
+    assert text.count("<svg") >= 4
+    assert "nan" not in text.lower().replace("finance", "")
+    assert len(list(tmp_path.glob(".*part"))) == 0
+
+
+def test_the_command_answers_in_exit_code_json_and_a_page(tmp_path: Path) -> None:
+    roles = ("--label", "churned", "--prediction-time", "at", "--entity", "customer")
+    good, late = saved(honest(), tmp_path), honest().assign(since=lambda rows: rows["at"] + DAY)
+    bad, few = saved(late, tmp_path, "late.csv"), saved(honest(12), tmp_path, "few.parquet")
+    for path, verdict, code in ((good, "pass", 0), (bad, "fail", 1), (few, "untestable", 1)):
+        target = tmp_path / f"{verdict}.html"
+        done = tiltyard("leakage", "audit", str(path), *roles, "--report", str(target), "--json", cwd=str(tmp_path))
+        assert done.returncode == code, done.stderr
+        answer = json.loads(done.stdout)
+        assert list(answer)[:4] == ["verdict", "rows", "findings", "untested"]
+        assert (answer["verdict"], answer["report"]) == (verdict, str(target))
+        assert verdict in target.read_text()
+        for finding in answer["findings"]:
+            assert list(finding) == ["feature", "severity", "kind", "effect", "interval", "evidence", "examples"]
