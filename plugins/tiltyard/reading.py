@@ -82,6 +82,13 @@ class Reading:
         gone: Bools = self.raw.isna().to_numpy(dtype=bool)
         return gone
 
+    def only(self, rows: Bools) -> "Reading":
+        """The same column on some of its rows, with the same levels."""
+        values = None if self.values is None else self.values[rows]
+        part = Reading(self.name, self.kind, self.raw[rows], values, self.day_only, self.written)
+        part.__dict__["_levels"] = (self.codes[rows], self.labels)
+        return part
+
     @cached_property
     def _levels(self) -> tuple[Ints, list[str]]:
         if self.values is not None:
