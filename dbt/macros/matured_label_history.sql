@@ -1,0 +1,145 @@
+{#- Past outcomes of an entity that many members share, from matured labels only; one row per instant at which a
+cohort of theirs matures.
+
+    entity        whose history: the column is <entity>_id in spine and members
+    key           a member's key in spine, members and labels
+    spine         the spine of the members' predictions
+    labels        their label table
+    members       the staging table that tells to whom a member belongs
+    source_name   the source, for what has landed
+    horizon_days  of the label
+    outcome       what a positive label is called in the columns: <entity>_<outcome>_rate
+    lately_days   the window of <entity>_<outcome>_rate_<lately_days>d -#}
+{% macro matured_label_history(
+    entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days
+) -%}
+with
+
+spine as (
+
+    select * from {{ ref(spine) }}
+
+),
+
+labels as (
+
+    select * from {{ ref(labels) }}
+
+),
+
+members as (
+
+    select * from {{ ref(members) }}
+
+),
+
+landed as (
+
+    select {{ landed_until(source_name) }} as landed_until
+
+),
+
+-- A label counts from the moment its whole cohort has matured, not from when it became known: labels that are known
+-- early are no sample (of tickets 6 % are breaches, of all 38 %; of bookings 46 % are cancelled, of all 21 %).
+matured as (
+
+    select
+        spine.{{ entity }}_id,
+        labels.label,
+        labels.prediction_time + interval '{{ horizon_days }} days' as matured_at,
+        labels.built_at
+    from labels
+    inner join spine on labels.{{ key }} = spine.{{ key }}
+    where
+        spine.{{ entity }}_id is not null
+        and labels.prediction_time + interval '{{ horizon_days }} days'
+        <= (select landed.landed_until from landed)
+
+),
+
+{%- if is_incremental() %}
+-- an entity is touched by labels written since the last build, by cohorts that have matured since, and by every
+-- row of their members (a late first update may move a ticket from one group to another)
+fresh_member as (
+
+    select {{ key }}
+    from labels
+    where
+        built_at > {{ last_built() }}
+        or prediction_time + interval '{{ horizon_days }} days'
+        > (select max(this.event_time) from {{ this }} as this)
+
+),
+
+fresh as (
+
+    select distinct members.{{ entity }}_id
+    from members
+    where
+        members.{{ entity }}_id is not null
+        and members.{{ key }} in (select fresh_member.{{ key }} from fresh_member)
+
+),
+
+{%- endif %}
+
+affected as (
+
+    select *
+    from matured
+    {%- if is_incremental() %}
+    where {{ entity }}_id in (select fresh.{{ entity }}_id from fresh)
+    {%- endif %}
+
+),
+
+per_instant as (
+
+    select
+        {{ entity }}_id,
+        matured_at,
+        count(*) as matured,
+        count(*) filter (where label) as positive
+    from affected
+    group by {{ entity }}_id, matured_at
+
+),
+
+final as (
+
+    select
+        {{ entity }}_id,
+        cast(sum(matured) over so_far as bigint) as {{ entity }}_matured_count,
+        cast(sum(positive) over so_far as double) / sum(matured) over so_far as {{ entity }}_{{ outcome }}_rate,
+        cast(sum(positive) over lately as double) / sum(matured) over lately as {{ entity }}_{{ outcome }}_rate_{{ lately_days }}d,
+        matured_at as event_time,
+        matured_at as available_at,
+        {{ built_at() }} as built_at
+    from per_instant
+    window
+        so_far as (partition by {{ entity }}_id order by matured_at),
+        lately as (
+            partition by {{ entity }}_id
+            order by matured_at range between interval '{{ lately_days }} days' preceding and current row
+        )
+
+)
+
+select * from final
+{%- endmacro %}
+
+{#- Past breaches of a caller or a group. -#}
+{% macro matured_breach_history(entity) -%}
+    {{ matured_label_history(
+        entity, key='ticket_id', spine='spn_ticket_opened', labels='lbl_sla_breach', members='stg_incident__update',
+        source_name='incident', horizon_days=var('sla_breach_horizon_days'), outcome='breach', lately_days=14
+    ) }}
+{%- endmacro %}
+
+{#- Past cancellations of an agent or a hotel's market segment. -#}
+{% macro matured_cancellation_history(entity) -%}
+    {{ matured_label_history(
+        entity, key='booking_id', spine='spn_booking_made', labels='lbl_hotel_cancellation', members='spn_booking_made',
+        source_name='hotels', horizon_days=var('hotel_cancellation_horizon_days'), outcome='cancel', lately_days=28
+    ) }}
+{%- endmacro %}

@@ -1,0 +1,3 @@
+{{ config(unique_key='agent_id') }}
+
+{{ matured_cancellation_history('agent') }}

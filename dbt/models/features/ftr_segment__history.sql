@@ -1,0 +1,3 @@
+{{ config(unique_key='segment_id') }}
+
+{{ matured_cancellation_history('segment') }}
