@@ -7,12 +7,13 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 `leakage`), `training` (`frame` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` → `evaluation`),
 `promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
 
-Leakage without write times: `evidence` (`reading`: how a column of anybody's table is read).
+Leakage without write times: `evidence` (`reading` → `case` → `intervals` → `outcome_time`, `association`).
 
 Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence` → `page`).
 
 Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
 `services` (what `make up` starts), `cli`.
 
-Pure, deciding and touching nothing: `spec clock evaluation gate fallback governor evidence reading`.
+Pure, deciding and touching nothing: `spec clock evaluation gate fallback governor`, and `evidence`
+with its parts.
 """

@@ -52,6 +52,9 @@ SPIKE = 0.01
 BINS = 32
 DISTINCT = 64
 """Numbers with at most so many different values are not binned."""
+HANGS = 0.3
+"""How much closer than by chance a reading has to keep to the prediction's clock, as a mean resultant length; hours
+spread evenly over half a day around it reach .6."""
 RARE = 5
 """Categories of fewer rows count as one: a name that is there once tells nothing about the next row."""
 
@@ -212,6 +215,40 @@ def epoch_of(reading: Reading, prediction: Floats) -> Reading | None:
                 reading.name, "instant", reading.raw, np.where(inside, seconds, np.nan), False, f"epoch {unit}"
             )
     return None
+
+
+def clock_of(reading: Reading) -> tuple[float, Floats] | None:
+    """(minutes of a turn, minutes per row) when all numbers of the column can be read as a clock's."""
+    values = reading.values
+    if reading.kind != "number" or values is None:
+        return None
+    here = values[~np.isnan(values)]
+    if (here % 1 != 0).any() or here.min() < 0:
+        return None
+    high, different = here.max(), len(np.unique(here))
+    if high <= 24 and different > 4:
+        return 1440.0, values % 24 * 60
+    if high <= 59 and different > 24:
+        return 60.0, values
+    if 1000 < high <= 2400 and (here % 100 < 60).all():
+        return 1440.0, values // 100 % 24 * 60 + values % 100
+    if 720 < high <= 1440 and different > 60:
+        return 1440.0, values % 1440
+    if 43_200 < high <= 86_400 and different > 1440:
+        return 1440.0, values / 60 % 1440
+    return None
+
+
+def hangs_on(turn: float, minutes: Floats, prediction: Floats) -> bool:
+    """Reading and prediction move together: the distance between them has a direction, and not only because each has
+    its own favourite times (the product of their lengths; Mardia, Jupp 2000, Directional Statistics, 2.3)."""
+    mine = np.exp(2j * np.pi * minutes / turn)
+    its = np.exp(2j * np.pi * (prediction / 60 % turn) / turn)
+    here = ~np.isnan(mine) & ~np.isnan(its)
+    if here.sum() < 30 or np.ptp((prediction[here] / 60) % turn) == 0:
+        return False
+    together = np.abs(np.mean(mine[here] * np.conj(its[here])))
+    return bool(together - np.abs(np.mean(mine[here])) * np.abs(np.mean(its[here])) >= HANGS)
 
 
 def _objects(name: str, column: "pd.Series[Any]") -> Reading:
