@@ -4,8 +4,10 @@ Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's pro
 `ledger` (who decided what), `rails` (the three opened together).
 
 Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`,
-`leakage`), `training` (`frame` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` → `evaluation`),
-`promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
+`leakage`), `training` (`frame` → `replay` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` →
+`evaluation`), `promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
+
+What the lake itself remembers of who wrote what, and when: `history`; what a person sees of a replay: `replay_page`.
 
 Leakage without write times: `evidence` (`reading` → `case` → `intervals` → `outcome_time`, `association`).
 

@@ -145,19 +145,24 @@ PUBLIC = {
 NAMES = (*PUBLIC, "simulated")
 
 
-def fetch(settings: Settings, name: str, progress: Progress | None = None) -> dict[str, Any]:
+def fetch(
+    settings: Settings, name: str, progress: Progress | None = None, *, cancel_trigger: bool = False
+) -> dict[str, Any]:
     """Bring a data set to the landing zone. `progress(label, fraction)` is told how far it is.
 
+    `cancel_trigger` is for the simulated one: its CRM blanks the last log-in of whoever cancels.
     Raises BadInput for an unknown name or content that is not the data set, Unavailable when it is out of reach.
     """
     report = progress or _silent
     if name not in NAMES:
         raise BadInput(f"There is no data set '{name}'; the data sets are: {', '.join(NAMES)}.")
+    if cancel_trigger and name != "simulated":
+        raise BadInput(f"Only the simulated data has a Cancel trigger to switch on, {name} is as it was delivered.")
     try:
         with _only_one(settings, name):
-            return (
-                _fetch_public(settings, PUBLIC[name], report) if name in PUBLIC else _fetch_simulated(settings, report)
-            )
+            if name in PUBLIC:
+                return _fetch_public(settings, PUBLIC[name], report)
+            return _fetch_simulated(settings, report, cancel_trigger=cancel_trigger)
     except OSError as error:
         raise Unavailable(
             f"The {name} data cannot be put into {settings.home} ({error.strerror or error}); make room there, or set "
@@ -344,11 +349,17 @@ def _member(data: bytes, name: str) -> bytes | None:
 # -- simulated --------------------------------------------------------------------------------
 
 
-def _fetch_simulated(settings: Settings, report: Progress) -> dict[str, Any]:
+def _fetch_simulated(settings: Settings, report: Progress, *, cancel_trigger: bool) -> dict[str, Any]:
     from tiltyard.simulator import Simulator
 
-    simulator = Simulator()
+    simulator, other = (Simulator(cancel_trigger=switched) for switched in (cancel_trigger, not cancel_trigger))
     folder = settings.landing / "subscription"
+    if _landed(folder) == other.digest:
+        there, wanted = ("without", "with") if cancel_trigger else ("with", "without")
+        raise BadInput(
+            f"{folder} holds the simulated data {there} the Cancel trigger, and a home takes one of the two; fetch "
+            f"those {wanted} it into another home (TILTYARD_HOME)."
+        )
     present = _intact(folder, simulator.digest)
     if present is not None:
         report("simulated data: already there", 1.0)
@@ -393,6 +404,14 @@ def _publish(folder: Path, scratch: Path, content: str, facts: Mapping[str, Any]
     manifest = scratch / _MANIFEST
     manifest.write_text(json.dumps({"content": content, "facts": dict(facts), "sha256": digests}, indent=1))
     manifest.replace(folder / _MANIFEST)
+
+
+def _landed(folder: Path) -> str | None:
+    """Which content the manifest says was landed."""
+    try:
+        return str(json.loads((folder / _MANIFEST).read_text())["content"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _intact(folder: Path, content: str) -> dict[str, Any] | None:

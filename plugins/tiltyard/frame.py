@@ -103,6 +103,11 @@ def build(
     return rails.lake.connection.execute(_sql(rails, spec, start, end, as_of, snapshot)).df()
 
 
+def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
+    """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
+    return _sql(rails, spec, start, end, as_of, snapshot)
+
+
 def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> TrainingFrame:
     """The whole cohorts of the last `estimator.window` that had matured at `as_of`, with their labels, as a file.
 

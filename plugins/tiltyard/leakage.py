@@ -37,6 +37,8 @@ RULES = {
     "repeated_prediction": "expect_one_row_per_prediction",
     "label_among_features": "expect_label_not_among_features",
     "immature_label": "expect_labels_to_have_matured",
+    "replay": "expect_replay_to_agree",
+    "rewritten_history": "expect_no_rewritten_history",
 }
 """Rule → the Great Expectations type that wraps it."""
 

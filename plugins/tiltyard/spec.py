@@ -107,6 +107,17 @@ class DriftPolicy(Strict):
     """Share of drifted columns from which the data set counts as drifted."""
 
 
+class LeakagePolicy(Strict):
+    """How far the past may have been written over before a model may not learn from it (see `replay`)."""
+
+    replay_window: Duration = timedelta(days=28)
+    """Predictions of so many days are held against what the lake says of them today: the newest, and the newest
+    that have matured."""
+    max_changed: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a feature's rows that may have changed under their own dates. One night of a source that was a day
+    late changes 3.6 % of four weeks. A change that tracks the label is never allowed, however rare."""
+
+
 class Fallback(Strict):
     """What is served when the champion cannot be."""
 
@@ -131,6 +142,7 @@ class Spec(Strict):
     light: Light
     gate: GatePolicy = GatePolicy()
     drift: DriftPolicy = DriftPolicy()
+    leakage: LeakagePolicy = LeakagePolicy()
     fallback: Fallback
 
     @model_validator(mode="after")

@@ -148,9 +148,10 @@ def train(
     """Train a challenger on what had matured at `as_of`, and register it.
 
     A frame that cannot carry a model (too few rows, one class only) gives {"trained": False, "reason": …} and
-    no version. Raises CheckFailed when the leakage gate stops the frame, Fenced when a newer attempt took over.
+    no version. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
+    learn from was written over; Fenced when a newer attempt took over.
     """
-    from tiltyard import features, frame, leakage
+    from tiltyard import features, frame, leakage, replay
 
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
@@ -168,8 +169,28 @@ def train(
             f"{spec.name}: the training frame of {night} is stopped by its leakage gate ({failures}); "
             "no version was trained. Mend the feature view and train again."
         )
+    replayed = replay.check(rails, spec, as_of, snapshot)
+    if replayed.critical:
+        summary = {"model": spec.name, "night": str(night), "trained": False, "replay": replayed.summary()}
+        rails.ledger.record_stage("training", spec.name, night, "stopped", summary)
+        worst = replayed.critical[0]
+        first, last = replayed.ranges[0][0], replayed.ranges[-1][1]
+        raise CheckFailed(
+            f"{spec.name}: no version was trained, the replay of {first} to {last} does not agree. "
+            f"{worst.tally.feature}: {worst.reason} ({replayed.shown(worst)}). See the rows with tiltyard leakage "
+            f"replay --model {spec.name} --from {first} --to {last} --report replay.html; then take the column out of "
+            "its feature view, or mend the source."
+        )
     return train_on(
-        rails, spec, as_of, training_frame, fence=fence, requested_by=requested_by, reasons=reasons, trials=trials
+        rails,
+        spec,
+        as_of,
+        training_frame,
+        fence=fence,
+        requested_by=requested_by,
+        reasons=reasons,
+        trials=trials,
+        replayed=replayed.summary(),
     )
 
 
@@ -183,6 +204,7 @@ def train_on(
     requested_by: str,
     reasons: Sequence[str] = (),
     trials: int | None = None,
+    replayed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`train` from a frame that has passed the leakage gate on; `fence` is the claim on this training."""
     from tiltyard import registry
@@ -209,6 +231,7 @@ def train_on(
         "run_id": row["run_id"],
         "reasons": list(reasons),
         "requested_by": requested_by,
+        **({"replay": dict(replayed)} if replayed else {}),
     }
     log.info("%s: version %d %s", spec.name, row["version"], "was there already" if reused else "registered")
     rails.ledger.record_stage("training", spec.name, night, "done", summary)

@@ -275,6 +275,18 @@ def test_an_unknown_data_set_is_told_the_known_ones(settings):
         datasets.fetch(settings, "accident")
 
 
+def test_the_simulated_business_comes_with_or_without_its_trigger(settings, monkeypatch):
+    from tiltyard import simulator
+
+    monkeypatch.setattr(simulator.Simulator, "__init__", _small_init(simulator.Simulator.__init__))
+    assert not datasets.fetch(settings, "simulated", cancel_trigger=True)["unchanged"]
+    assert datasets.fetch(settings, "simulated", cancel_trigger=True)["unchanged"]
+    with pytest.raises(BadInput, match=r"with the Cancel trigger, .* those without it into another home"):
+        datasets.fetch(settings, "simulated")
+    with pytest.raises(BadInput, match="Only the simulated data has a Cancel trigger"):
+        datasets.fetch(settings, "incident", cancel_trigger=True)
+
+
 def test_the_simulated_business_lands_once(settings, monkeypatch):
     from tiltyard import simulator
 
