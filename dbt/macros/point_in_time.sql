@@ -12,50 +12,75 @@ values (NULL is the least). A NULL event_time or available_at is never used: it 
     spine_key   the columns that tell spine rows apart
     prefix      the view's two times come out as <prefix>__event_time and <prefix>__available_at
     max_age_s   a view row older than this many seconds at the prediction time counts as missing; none: no limit
+    pruned      `view` holds answers only, with their `known_at` (the macro below): the pruning is not done again
 
 It gives every row of the spine exactly once, with NULLs where nothing may be used. -#}
 
-{% macro point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
-    {{ return(adapter.dispatch('point_in_time', 'tiltyard')(spine, view, key, columns, spine_key, prefix, max_age_s)) }}
+{% macro point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none, pruned=false) -%}
+    {{ return(adapter.dispatch('point_in_time', 'tiltyard')(
+        spine, view, key, columns, spine_key, prefix, max_age_s, pruned
+    )) }}
 {%- endmacro %}
 
-{#- DuckDB: in the order in which rows became known, keep those that are not older than what was known already;
-then the row known last is the answer, and one ASOF join on one column finds it. -#}
-{% macro duckdb__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
+{#- DuckDB: prune the view to its answers; then the row known last is the answer, and one ASOF join on one column
+finds it. -#}
+{% macro duckdb__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none, pruned=false) -%}
 select
     spine.*
     {{- _brought(columns, prefix, max_age_s) }}
 from {{ spine }} as spine
 asof left join (
-    select
-        {{ key }},
-        event_time,
-        available_at
-        {%- for column in columns %},
-        {{ column }}
-        {%- endfor %},
-        greatest(event_time, available_at) as known_at
-    from {{ view }}
-    where
-        event_time is not null
-        and available_at is not null
-        and {{ key }} in (select {{ key }} from {{ spine }})
-    window known_order as (
-        partition by {{ key }}
-        order by known_at, event_time, available_at
-        {%- for column in columns %}, {{ column }} nulls first{% endfor %}
-    )
-    qualify
-        event_time >= max(event_time) over (known_order rows between unbounded preceding and current row)
-        and known_at is distinct from lead(known_at) over (known_order)
+    {{ _kept(view, key, columns, spine) if pruned else answers(view, key, columns, spine) }}
 ) as known
     on
         spine.{{ key }} = known.{{ key }}
         and spine.prediction_time >= known.known_at
 {%- endmacro %}
 
-{#- Any database with window functions. -#}
-{% macro default__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none) -%}
+{#- The rows of a view that were ever the answer, with `known_at`, the instant since when: in the order in which rows
+became known, those that are not older than what was known already. An answer hangs on nothing that became known
+later, so that the answers of the rows known until an instant are the answers known until it.
+
+    among       relation or subquery with `key`: only its entities; none: all of them -#}
+{% macro answers(view, key, columns, among=none) -%}
+select
+    {{ key }},
+    event_time,
+    available_at
+    {%- for column in columns %},
+    {{ column }}
+    {%- endfor %},
+    greatest(event_time, available_at) as known_at
+from {{ view }}
+where
+    event_time is not null
+    and available_at is not null
+    and {{ key }} {{ 'is not null' if among is none else 'in (select ' ~ key ~ ' from ' ~ among ~ ')' }}
+window known_order as (
+    partition by {{ key }}
+    order by known_at, event_time, available_at
+    {%- for column in columns %}, {{ column }} nulls first{% endfor %}
+)
+qualify
+    event_time >= max(event_time) over (known_order rows between unbounded preceding and current row)
+    and known_at is distinct from lead(known_at) over (known_order)
+{%- endmacro %}
+
+{% macro _kept(view, key, columns, among) -%}
+select
+    {{ key }},
+    event_time,
+    available_at
+    {%- for column in columns %},
+    {{ column }}
+    {%- endfor %},
+    known_at
+from {{ view }}
+where {{ key }} in (select {{ key }} from {{ among }})
+{%- endmacro %}
+
+{#- Any database with window functions; for it, answers are rows like any others. -#}
+{% macro default__point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none, pruned=false) -%}
 select
     spine.*
     {{- _brought(columns, prefix, max_age_s) }}

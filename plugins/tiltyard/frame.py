@@ -208,11 +208,14 @@ def _sql(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: dateti
     ]
     inputs = features(rails, spec, snapshot)
     age = spec.prediction.max_feature_age
+    # a prediction later than as_of may use a row that, by the whole view, another row hides: its answers are not kept
+    pruned = _pruned(rails, snapshot) if end - _INSTANT <= as_of else frozenset()
     for number, view in enumerate(spec.prediction.features):
         joined = point_in_time_sql(
             transform.macro_path(rails.settings),
             spine=f"joined_{number}",
-            view=lake.relation(view, as_of, snapshot),
+            view=lake.relation(f"{view}__answers" if view in pruned else view, as_of, snapshot),
+            pruned=view in pruned,
             key=feature_key(view),
             columns=[feature.name for feature in inputs if feature.view == view],
             spine_key=[spec.key, "prediction_time"],
@@ -251,6 +254,17 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
     return known[table, snapshot]
 
 
+def _pruned(rails: Rails, snapshot: int) -> frozenset[str]:
+    """The feature views whose kept answers hold at `snapshot` (dbt/macros/answers.sql), which never changes."""
+    known = _held.setdefault(rails.lake, {})
+    if snapshot not in known:
+        path = transform.macro_path(rails.settings).with_name("answers.sql")
+        sql = _macros(path, path.stat().st_mtime_ns).answers_hold("lake", "features", snapshot)
+        known[snapshot] = frozenset(name for (name,) in rails.lake.connection.execute(str(sql)).fetchall())
+    return known[snapshot]
+
+
+_held: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
 _described: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
 
 
