@@ -7,7 +7,7 @@ the lake holds both or neither. The view's entities are rebuilt whole; so are th
     {%- set names = columns | map(attribute='name') | list -%}
     {%- set reserved = [key, 'prediction_time', 'event_time', 'available_at', 'ingested_at', 'built_at'] -%}
     {%- set features = names | reject('in', reserved) | list -%}
-    {%- set kept = this.incorporate(path={'identifier': this.identifier ~ '__answers'}) -%}
+    {%- set kept = kept_answers_of(this) -%}
     {%- if key in names and 'event_time' in names and 'available_at' in names -%}
         {%- if
             config.get('materialized') == 'incremental'
@@ -23,6 +23,11 @@ create or replace table {{ kept }} as
 {{ answers(this, key, features) }}
         {%- endif -%}
     {%- endif -%}
+{%- endmacro %}
+
+{#- The table that keeps a view's answers. -#}
+{% macro kept_answers_of(view) -%}
+    {{ return(view.incorporate(path={'identifier': view.identifier ~ '__answers'})) }}
 {%- endmacro %}
 
 {#- Bring kept answers up to date: those of every entity with a row that was built at `built`, from all its rows. -#}

@@ -1,4 +1,5 @@
-{#- The two dispatches of the point-in-time join give the same rows on real tables (a sample of the spine). -#}
+{#- The two dispatches of the point-in-time join, and the fast one on kept answers, give the same rows on real tables (a
+sample of the spine). -#}
 {{ config(tags=['reference']) }}
 
 {%- set arguments = {
@@ -10,6 +11,7 @@
     'prefix': 'ftr_group__load',
     'max_age_s': 86400
 } %}
+{%- set answers = dict(arguments, view=kept_answers_of(ref('ftr_group__load')), pruned=true) %}
 
 with
 
@@ -37,6 +39,12 @@ fast as (
 
 ),
 
+kept as (
+
+    {{ duckdb__point_in_time(**answers) }}
+
+),
+
 portable as (
 
     {{ default__point_in_time(**arguments) }}
@@ -55,6 +63,12 @@ final as (
         select * from portable
         except all
         select * from fast
+    )
+    union all
+    (
+        select * from kept
+        except all
+        select * from portable
     )
 
 )

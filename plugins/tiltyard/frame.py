@@ -185,10 +185,25 @@ def explain(
     ]
 
 
+def answers_kept(rails: Rails, snapshot: int) -> frozenset[str]:
+    """The feature views whose kept answers hold at `snapshot` (dbt/macros/answers.sql): they need no pruning."""
+    known = _held.setdefault(rails.lake, {})
+    if snapshot not in known:
+        sql = macro(transform.macro_path(rails.settings), "answers_hold", "lake", "features", snapshot)
+        rows = rails.lake.connection.execute(sql).fetchall()
+        known[snapshot] = frozenset(name for (name,) in rows)
+    return known[snapshot]
+
+
 def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -> str:
     """The SQL of the point-in-time join, from the dbt project's macro, for `dialect` (duckdb, or default)."""
-    macro = getattr(_macros(macros, macros.stat().st_mtime_ns), f"{dialect}__point_in_time")
-    return str(macro(**arguments))
+    return macro(macros, f"{dialect}__point_in_time", **arguments)
+
+
+def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
+    """The SQL of a macro in the folder `macros` (point_in_time.sql and answers.sql), without dbt."""
+    changed = tuple((macros / file).stat().st_mtime_ns for file in _FILES)
+    return str(getattr(_macros(macros, changed), name)(*arguments, **named))
 
 
 def _sql(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
@@ -209,7 +224,7 @@ def _sql(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: dateti
     inputs = features(rails, spec, snapshot)
     age = spec.prediction.max_feature_age
     # a prediction later than as_of may use a row that, by the whole view, another row hides: its answers are not kept
-    pruned = _pruned(rails, snapshot) if end - _INSTANT <= as_of else frozenset()
+    pruned = answers_kept(rails, snapshot) if end - _INSTANT <= as_of else frozenset()
     for number, view in enumerate(spec.prediction.features):
         joined = point_in_time_sql(
             transform.macro_path(rails.settings),
@@ -252,16 +267,6 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
             ) from None
         known[table, snapshot] = {name: kind for name, kind, *_ in rows}
     return known[table, snapshot]
-
-
-def _pruned(rails: Rails, snapshot: int) -> frozenset[str]:
-    """The feature views whose kept answers hold at `snapshot` (dbt/macros/answers.sql), which never changes."""
-    known = _held.setdefault(rails.lake, {})
-    if snapshot not in known:
-        path = transform.macro_path(rails.settings).with_name("answers.sql")
-        sql = _macros(path, path.stat().st_mtime_ns).answers_hold("lake", "features", snapshot)
-        known[snapshot] = frozenset(name for (name,) in rails.lake.connection.execute(str(sql)).fetchall())
-    return known[snapshot]
 
 
 _held: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
@@ -319,8 +324,11 @@ class _Adapter:
 
 
 @lru_cache(maxsize=8)
-def _macros(path: Path, changed_ns: int) -> Any:
-    """The macro file as a Jinja module; read again when it has changed."""
+def _macros(folder: Path, changed_ns: tuple[int, ...]) -> Any:
+    """The macro files as one Jinja module, in which a macro may call any other; read again when one has changed."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.do"])
-    template = environment.from_string(path.read_text(encoding="utf-8"))
+    template = environment.from_string("\n".join((folder / name).read_text(encoding="utf-8") for name in _FILES))
     return template.make_module({"adapter": _Adapter(), "return": str})
+
+
+_FILES = ("point_in_time.sql", "answers.sql")

@@ -286,4 +286,4 @@ def _close(manager: Any) -> None:
 
 
 def macro_path(settings: Settings) -> Path:
-    return settings.dbt / "macros" / "point_in_time.sql"
+    return settings.dbt / "macros"

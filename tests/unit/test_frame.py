@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard import frame
+from tiltyard import frame, transform
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -109,6 +109,73 @@ def test_a_frame_reads_the_snapshot_it_is_told(filled: Rails, spec: Spec) -> Non
 
     assert sizes(before) == [2]
     assert sizes(filled.lake.snapshot()) == [99]
+
+
+def keep_answers(rails: Rails) -> None:
+    """What dbt does after it has built a view."""
+    macros = transform.macro_path(rails.settings)
+    answers = frame.macro(macros, "answers", f"lake.{FEATURES}", "shop_id", ["size", "mood", "is_open"])
+    rails.lake.connection.execute(f"create or replace table lake.{FEATURES}__answers as {answers}")
+
+
+def used(rails: Rails, spec: Spec, **read: Any) -> tuple[bool, list[Any]]:
+    """Whether the kept answers were read, and the sizes of a frame of five visits."""
+    read = {"start": instant("2024-02-02"), "end": instant("2024-02-07"), "as_of": AS_OF, **read}
+    read.setdefault("snapshot", rails.lake.snapshot())
+    sizes = list(frame.build(rails, spec, **read)["size"].fillna(-1))
+    return f"{FEATURES.split('.')[1]}__answers" in frame._sql(rails, spec, **read), sizes
+
+
+def test_kept_answers_are_read_while_they_hold(filled: Rails, spec: Spec) -> None:
+    assert used(filled, spec) == (False, [1, 2, 2, 2, 2])
+    keep_answers(filled)
+    kept = filled.lake.snapshot()
+    assert used(filled, spec) == (True, [1, 2, 2, 2, 2])
+
+    fill(filled, FEATURES, [{"shop_id": "s", "event_time": instant("2024-02-04"), "size": 99}])
+    assert used(filled, spec) == (False, [1, 2, 99, 99, 99])  # the view was written to, its answers were not
+    keep_answers(filled)
+    assert used(filled, spec) == (True, [1, 2, 99, 99, 99])
+    assert used(filled, spec, snapshot=kept) == (True, [1, 2, 2, 2, 2])
+    assert used(filled, spec, snapshot=kept - 1) == (False, [1, 2, 2, 2, 2])
+
+    filled.lake.connection.execute(f"delete from lake.{FEATURES} where size = 99")
+    assert used(filled, spec) == (False, [1, 2, 2, 2, 2])
+
+
+def test_kept_answers_hold_when_files_are_compacted_and_not_when_the_record_has_expired(
+    filled: Rails, spec: Spec
+) -> None:
+    fill(filled, FEATURES, [{"shop_id": "s", "event_time": instant("2024-02-04"), "size": 99}])
+    keep_answers(filled)
+    filled.lake.connection.execute("call ducklake_flush_inlined_data('lake')")
+    filled.lake.connection.execute("call ducklake_merge_adjacent_files('lake')")
+    assert used(filled, spec) == (True, [1, 2, 99, 99, 99])
+
+    fill(filled, LABELS, [])
+    filled.lake.connection.execute(f"delete from lake.{LABELS}")
+    filled.lake.connection.execute("call ducklake_expire_snapshots('lake', older_than => now())")
+    assert used(filled, spec) == (False, [1, 2, 99, 99, 99])
+
+
+def test_a_frame_of_times_that_have_not_come_prunes_what_was_known(filled: Rails, spec: Spec) -> None:
+    """Known on the 2nd: what happens on the 5th. What was written later hides it, and was not known then."""
+    known, later = instant("2024-02-02"), instant("2024-02-04")
+    fill(filled, SPINES, [{"visit_id": "ahead", "shop_id": "s", "prediction_time": instant("2024-02-06 12:00"),
+                           "available_at": known}])  # fmt: skip
+    fill(
+        filled,
+        FEATURES,
+        [
+            {"shop_id": "s", "event_time": instant("2024-02-05"), "available_at": known, "size": 5},
+            {"shop_id": "s", "event_time": instant("2024-02-05"), "available_at": later, "size": 7},
+        ],
+    )
+    keep_answers(filled)
+    read = {"start": instant("2024-02-06 12:00"), "end": instant("2024-02-06 13:00")}
+
+    assert used(filled, spec, **read, as_of=known) == (False, [5])
+    assert used(filled, spec, **read) == (True, [7])
 
 
 def test_a_damaged_frame_is_refused(filled: Rails, spec: Spec) -> None:

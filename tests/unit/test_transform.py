@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.lakes import small_spec
-from tiltyard import ingest, services, transform
+from tiltyard import frame, ingest, services, transform
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput, CheckFailed
@@ -142,6 +142,9 @@ def test_catching_up_equals_building_from_scratch(caught_up: Rails) -> None:
     scratch = caught_up.lake.snapshot()
     assert {table: differences(caught_up, table, again, scratch) for table in tables} == dict.fromkeys(tables, 0)
     assert summary["models"] == len(TABLES)
+    views = {table.split(".")[1] for table in TABLES if table.startswith("features.")}
+    for snapshot in (before, again, scratch):
+        assert frame.answers_kept(caught_up, snapshot) >= views
 
 
 def test_the_project_holds_its_own_tests(caught_up: Rails) -> None:
