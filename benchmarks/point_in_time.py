@@ -44,7 +44,8 @@ SPINE = """
 """
 VIEW = """
     select hash(first + 13) % {entities} as entity_id, event_time,
-        event_time + to_hours((case when hash(i + 19) % 10 < 3 then hash(i + 23) % 336 else 1 end)::bigint) as available_at,
+        event_time
+            + to_hours((case when hash(i + 19) % 10 < 3 then hash(i + 23) % 336 else 1 end)::bigint) as available_at,
         i::double as value
     from (
         select i, first, timestamptz '2023-12-01' + to_hours((hash(first + 17) % 2880)::bigint) as event_time
