@@ -1,6 +1,7 @@
 {#- A feature view's answers (see point_in_time.sql), kept beside it in <view>__answers, so that a join need not prune
 the view again. dbt_project.yml runs this after every feature view, inside the view's own transaction: a snapshot of
-the lake holds both or neither. The view's entities are rebuilt whole; so are their answers. -#}
+the lake holds both or neither. A build that replaces rows by a key that names the entity leaves a row with its own
+`built_at` on every entity that it touched: the answers of those are written anew. Any other build writes them all. -#}
 {% macro keep_answers() -%}
     {%- set key = this.identifier[4:].split('__')[0] ~ '_id' -%}
     {%- set columns = adapter.get_columns_in_relation(this) if execute else [] -%}
@@ -8,11 +9,12 @@ the lake holds both or neither. The view's entities are rebuilt whole; so are th
     {%- set reserved = [key, 'prediction_time', 'event_time', 'available_at', 'ingested_at', 'built_at'] -%}
     {%- set features = names | reject('in', reserved) | list -%}
     {%- set kept = kept_answers_of(this) -%}
+    {%- set unique_key = config.get('unique_key') or [] -%}
     {%- if key in names and 'event_time' in names and 'available_at' in names -%}
         {%- if
             config.get('materialized') == 'incremental'
             and not should_full_refresh()
-            and config.get('unique_key') == key
+            and key in ([unique_key] if unique_key is string else unique_key)
             and 'built_at' in names
             and this.identifier in run_query(answers_hold(this.database, this.schema)).columns[0].values()
             and _same_columns(columns, features, adapter.get_columns_in_relation(kept))
