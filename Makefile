@@ -12,10 +12,10 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 CODE := plugins dags tests benchmarks tools
 
-.PHONY: help setup up down test lint format bench lock clean
+.PHONY: help setup up down test lint format bench bench-peers lock clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## the locked environment in .venv; seconds when it is there already
 	@bash tools/environment
@@ -41,7 +41,12 @@ format: setup ## mend what lint can mend
 	@$(PY) -m sqlfluff fix --disable-progress-bar dbt
 
 bench: setup ## every benchmark, each with what it is compared with
-	@for file in benchmarks/[a-z]*.py; do [ -e "$$file" ] || continue; echo "== $$file"; $(PY) "$$file"; done
+	@failed=""; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) "$$file" || failed="$$failed $$file"; done; \
+		[ -z "$$failed" ] || { echo "These benchmarks failed:$$failed" >&2; exit 1; }
+
+bench-peers: setup ## the point-in-time join beside Feast's; installs Feast into .venv-peers the first time
+	@bash tools/peers
+	@$(PY) benchmarks/point_in_time.py --peers .venv-peers/bin/python
 
 lock: ## requirements.in -> requirements.txt, with hashes; needs uv
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 2; }
@@ -49,5 +54,5 @@ lock: ## requirements.in -> requirements.txt, with hashes; needs uv
 		--generate-hashes --no-emit-index-url --no-emit-find-links requirements.in --output-file requirements.txt
 
 clean: down ## remove .venv and caches; .tiltyard (data, history, database) stays
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dbt/target dbt/logs plugins/tiltyard.egg-info
+	@rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis dbt/target dbt/logs plugins/tiltyard.egg-info
 	@find plugins dags tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
