@@ -124,7 +124,8 @@ PUBLIC = {
                 url="https://raw.githubusercontent.com/ismayc/pnwflights14/master/data/flights.csv",
                 mirror="pnwflights14/flights.csv.gz",
                 member="flights.csv",
-                sha256="7c080886a682de1ee293183829a4faca34d4499126d24d4994e73e581e6824bd",
+                sha256="2156a644e848da8797d6c864da5b163a311ed181c5a88f049cecbb62b9dfd52d",
+                form=cuts.one_spelling,  # copies differ in how they spell a missing value and a whole number
             ),
             Download(
                 url="https://raw.githubusercontent.com/ismayc/pnwflights14/master/data/weather.csv",

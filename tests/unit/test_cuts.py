@@ -217,6 +217,16 @@ def test_a_delivery_holds_the_row_as_it_lies_and_when_it_was_written():
     assert all(data.endswith(b"\n") for data in files.values())
 
 
+def test_copies_that_spell_their_fields_differently_are_one():
+    """As R writes it, as pandas does, sorted otherwise; a field that needs its quotes has no one spelling."""
+    by_r = b'year,dep_delay,arr_delay,carrier\r\n2014,-5,NA,"AS"\r\n2014,96,70.5,"NA"\r\n'
+    by_pandas = b"year,dep_delay,arr_delay,carrier\n2014,96.0,70.5,\n2014,-5.0,,AS\n"
+    assert cuts.one_spelling(by_r) == cuts.one_spelling(by_pandas)
+    assert cuts.one_spelling(by_r) == b"year,dep_delay,arr_delay,carrier\n2014,-5,,AS\n2014,96,70.5,\n"
+    with pytest.raises(ValueError, match="comma"):
+        cuts.one_spelling(b'carrier,name\nAS,"Alaska, Airlines"\n')
+
+
 def test_the_real_flights(tmp_path: Path, data_mirror: Path):
     settings = Settings(home=tmp_path, data_mirror=data_mirror)
     result = datasets.fetch(settings, "flights")
