@@ -9,7 +9,7 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 
 What the lake itself remembers of who wrote what, and when: `history`; what a person sees of a replay: `replay_page`.
 
-Leakage without write times: `evidence` (`reading` → `case` → `intervals` → `outcome_time`, `association`).
+Leakage without write times: `evidence` (`reading` → `case` → `intervals` → `outcome_time`, `life`, `association`).
 
 Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence` → `page`).
 

@@ -12,7 +12,7 @@ number of rows per entity where they average. What can be judged on no row is `u
 
 from collections.abc import Callable, Iterator
 
-from tiltyard import association, outcome_time
+from tiltyard import association, life, outcome_time
 from tiltyard.case import KINDS, Case, Finding, Sample, Severity, Untested, Weighed
 
 __all__ = ["KINDS", "Finding", "Sample", "Severity", "Untested", "Weighed", "weigh"]
@@ -23,6 +23,9 @@ _WEIGHERS: tuple[tuple[tuple[str, ...], _Weigher], ...] = (
     (("part_of_outcome_time",), outcome_time.parts),
     (("clock_of_outcome",), outcome_time.clocks),
     (("grows_until_outcome",), outcome_time.growing),
+    (("future_in_aggregate",), life.aggregates),
+    (("changes_only_after_outcome",), life.changes),
+    (("constant_over_life",), life.constants),
     (("too_good",), association.too_good),
     (("default_tracks_label",), association.defaults),
     (("revised_copy",), association.copies),

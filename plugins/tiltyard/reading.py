@@ -45,6 +45,7 @@ FORMATS = (
     "%Y/%m/%d",
     "%a, %d %b %Y %H:%M:%S %z",
     "%Y%m%d",
+    "%Y-%m",
 )
 """Tried after ISO 8601, in this order; where day and month could be either, the column's own rows decide."""
 SPIKE = 0.01
