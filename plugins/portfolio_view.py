@@ -141,6 +141,7 @@ def _models(settings: "Settings") -> list[dict[str, Any]]:
                     for night in nights
                 ],
                 "plot": find_report(settings.reports, f"realized/{spec.name}.png"),
+                "latency": find_report(settings.reports, f"latency/{spec.name}.png"),
                 "events": opened.ledger.events(spec.name)[-5:],
             }
             try:

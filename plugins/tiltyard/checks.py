@@ -2,7 +2,7 @@
 
 | suite       | judges                                                        | model  |
 |-------------|---------------------------------------------------------------|--------|
-| freshness   | each raw table of a source: age, volume, undated rows         | -      |
+| freshness   | each raw table: age, volume, latency, silent outages          | -      |
 | features    | the night's rows of each feature view                         | any    |
 | leakage     | staging, spine, feature views and label, all that is known    | any    |
 | predictions | the night's rows of ops.prediction, beside their spine        | one    |
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from tiltyard import ingest, leakage, suites
+from tiltyard import ingest, latency, leakage, outage, suites
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal, text
 from tiltyard.ledger import night_of
@@ -85,23 +85,34 @@ def _file(rails: Rails, *parts: str) -> Path:
 
 _FRESHNESS = (
     "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
-    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest",
+    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", *outage.WATCHED,
 )  # fmt: skip
 
 
 def _freshness(
     rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, pages: dict[str, Judged]
 ) -> tuple[CheckResult, ...]:
-    """One row per raw table tells how fresh it is; each table is judged by itself."""
+    """One row per raw table tells how fresh it is; each table is judged by itself.
+
+    What arrived is measured and profiled on the way, and a data incident is opened or closed by what it shows.
+    """
     suite = suites.load(_file(rails, "freshness.yaml"))
+    outage.expectations()
     results: list[CheckResult] = []
-    for table in (table for source in sources for table in ingest.tables(rails.settings, source)):
-        with suites.one_view(rails):
-            rails.lake.columns(table)
-            sql = _freshness_sql(rails, table, as_of, snapshot)
-        batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
-        pages[table] = suites.judge(rails, suite, batch, complete=True)
-        results += pages[table].results
+    for source in sources:
+        tables = ingest.tables(rails.settings, source)
+        for table in tables:
+            rails.lake.columns(table)  # says so when it is missing
+        watched = outage.watch(rails, source, as_of, snapshot)
+        for table in tables:
+            with suites.one_view(rails):
+                sql = f"select *, {watched.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
+            batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
+            pages[table] = suites.judge(rails, suite, batch, complete=True)
+            results += pages[table].results
+        views = {view for one in portfolio(rails.settings) if one.source == source for view in one.prediction.features}
+        there = [view for view in sorted(views) if rails.lake.has(view)]
+        outage.record(rails, watched, latency.of_views(rails, there, as_of, snapshot), as_of)
     return tuple(results)
 
 
@@ -214,6 +225,8 @@ def _leakage(
         for spec in specs:
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
         findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
+        for source in sorted({spec.source for spec in specs}):
+            findings += latency.backfill_findings(rails, source, as_of, snapshot)
     return leakage.report(rails, findings, as_of, subject=subject, render=render)
 
 

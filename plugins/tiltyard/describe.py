@@ -1,6 +1,7 @@
 """The documents of `status` and `explain` as text for a terminal."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 NOTHING = "–"
@@ -21,6 +22,11 @@ def model(document: dict[str, Any]) -> str:
         "retrains": _list(row["night"] for row in document["retrains"]),
         "realized": _realized(document["realized"]),
         "checks": _checks(document["checks"]),
+        "arrival": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
+        "incidents": _list(
+            f"{'.'.join(filter(None, (one['table'], one['column'])))} {one['what'].replace('_', ' ')} since {one['since']}"
+            for one in document["incidents"]
+        ),
     }
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
@@ -43,6 +49,39 @@ def prediction(document: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def latencies(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of `tiltyard leakage latency`, a row per table."""
+    return [
+        {
+            "table": row["table"],
+            "nights": row["nights"],
+            "rows": row["rows"],
+            "observed": row["observed_rows"],
+            "promised p99": _took(row["promised_p99_s"]),
+            "claimed p99": _took(row["claimed_p99_s"]),
+            "observed p99": _took(row["observed_p99_s"]),
+            "max": _took(row["observed_max_s"]),
+            "late rows": row["late_rows"],
+            "embargo": f"{row['missed_nights']} nights",
+            "verdict": row["verdict"],
+        }
+        for row in rows
+    ]
+
+
+def _late(row: dict[str, Any]) -> str:
+    if row["verdict"] == "over":
+        return f"{row['table']} p99 {_took(row['observed_p99_s'])}, promised {_took(row['promised_p99_s'])}"
+    return f"{row['table']} misses {row['missed_nights']} night(s), {row['late_rows']} of {row['rows']} rows late"
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    took = timedelta(seconds=round(seconds))
+    return f"{took.days} d {took.seconds // 3600} h" if took.days else str(took)
 
 
 def _roles(document: dict[str, Any]) -> str:

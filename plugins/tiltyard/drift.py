@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import clock, evaluation, features, frame, governor, registry, truth
+from tiltyard import clock, evaluation, features, frame, governor, outage, registry, truth
 from tiltyard.governor import Finding, Signal
 from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
@@ -174,13 +174,15 @@ def _look(
 
 
 def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) -> tuple[str, ...]:
-    """Stages of this night that have not ended well: the night's rows are not what they should be."""
+    """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident."""
     night = night_of(as_of)
     found = []
     for stage in stages:
         record = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name).get(night)
         if record is None or record["status"] != "done":
             found.append(f"the {stage} stage of {night} is {record['status'] if record else 'not done'}")
+    incidents = outage.incidents(rails, spec.source, night)
+    found += [outage.in_words(one) for one in incidents if outage.touches(rails, spec.source, one)]
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tiltyard import checks as checking
 from tiltyard import ingest as ingesting
+from tiltyard import latency
 from tiltyard import transform as transforming
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.ledger import night_of
@@ -54,6 +55,9 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     for spec in portfolio(rails.settings):
         for suite in ("features", "leakage"):
             reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render))
+    if render:
+        for spec in portfolio(rails.settings):
+            latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
     critical = [failure for report in reports for failure in report.critical_failures]
     warnings = [failure for report in reports for failure in report.warnings]
     summary = {

@@ -41,7 +41,7 @@ class Finding:
     challengers: tuple[int, ...]
     signals: tuple[Signal, ...] = ()
     broken: tuple[str, ...] = ()
-    """Why the night's data cannot be trusted: a stopped batch, an empty window."""
+    """Why the night's data cannot be trusted: a stopped batch, an empty window, an open data incident."""
     matured: int = 0
     """Matured labels that a training frame of this night would hold."""
     min_matured: int = 0

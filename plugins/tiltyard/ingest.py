@@ -33,9 +33,17 @@ from tiltyard.lake import identifier, literal, put, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
-from tiltyard.spec import Strict
+from tiltyard.spec import Duration, Strict
 
 LANDED = "ops.landed_file"
+LOOKED = "ops.ingest_run"
+LOOKED_COLUMNS = {
+    "source": "VARCHAR",
+    "available_at": "TIMESTAMP WITH TIME ZONE",
+    "ingested_at": "TIMESTAMP WITH TIME ZONE",
+}
+"""When a night (`available_at`, its as_of) first looked for the deliveries of a source, found any or not: what it
+could have landed and did not was not there."""
 LANDED_COLUMNS = {
     "source": "VARCHAR",
     "table_name": "VARCHAR",
@@ -100,6 +108,13 @@ class TimeColumn(Strict):
             raise ValueError(f"'{value}' is no time zone; write it like Europe/Vienna") from None
 
 
+class Promise(Strict):
+    """How long after the fact the source promises its rows to be here."""
+
+    p99: Duration
+    """Of a hundred rows, 99 arrive within this time of their event_time."""
+
+
 class Timing(Strict):
     """`config.meta.tiltyard` of a dbt source table."""
 
@@ -108,6 +123,7 @@ class Timing(Strict):
     """When the row was written; `ingested_at` where the source cannot prove it."""
     null_values: tuple[str, ...] = ()
     """How a text file spells "missing", beside the empty field."""
+    latency: Promise | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,7 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
     for table in agreed.tables:
         lake.ensure(table.raw, table.raw_columns)
     lake.ensure(LANDED, LANDED_COLUMNS)
+    lake.ensure(LOOKED, LOOKED_COLUMNS)
     fence = rails.ledger.claim(f"ingest/{source}")  # from here on, what an older run has landed is in sight
     due = _sift(rails, agreed, as_of)
 
@@ -231,14 +248,20 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
                 loaded[name] = good
                 nulls += _count(lake.connection, name, good)
         quarantined = [_put_away(rails.settings, source, delivery, reason, night) for delivery, reason in refused]
-        if loaded:
+        look = not _has_looked(lake.connection, source, as_of)
+        if loaded or look:
 
             def work(connection: duckdb.DuckDBPyConnection) -> None:
                 for deliveries in loaded.values():
                     _append(connection, deliveries[0].table)
-                _record(connection, loaded, as_of, moment)
+                if loaded:
+                    _record(connection, loaded, as_of, moment)
+                if look:
+                    rows = pd.DataFrame([{"source": source, "available_at": as_of, "ingested_at": moment}])
+                    put(connection, LOOKED, {}, rows)
 
-            snapshot = lake.commit(work, message=f"ingest {source} {night}", fence=fence).snapshot
+            committed = lake.commit(work, message=f"ingest {source} {night}", fence=fence).snapshot
+            snapshot = committed if loaded else None
     finally:
         for name in due.fresh:
             lake.connection.execute(f'drop table if exists temp."{_batch(name)}"')
@@ -313,6 +336,11 @@ class _Landed:
     """Name, size and time of change: a file of which none has changed is not read again."""
 
 
+def _has_looked(connection: duckdb.DuckDBPyConnection, source: str, as_of: datetime) -> bool:
+    query = f"select 1 from {identifier(LOOKED)} where source = ? and available_at = ?"
+    return connection.execute(query, [source, as_of]).fetchone() is not None
+
+
 def _landed(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, _Landed]:
     landed: dict[str, _Landed] = defaultdict(_Landed)
     rows = connection.execute(
@@ -339,7 +367,7 @@ def _files(
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.name.endswith((".part", ".tmp")) or not path.is_file():
                 continue
-            day, complaint = _day(path.name), None
+            day, complaint = day_of(path.name), None
             if table is None:
                 complaint = f"there is no table '{folder.name}' in the contract of {agreed.name}"
             elif day is None:
@@ -349,7 +377,8 @@ def _files(
             yield path, table, complaint
 
 
-def _day(name: str) -> date | None:
+def day_of(name: str) -> date | None:
+    """The day that a delivery is named by; None for what is no delivery's name."""
     match = _FILE.match(name)
     try:
         return date.fromisoformat(match[1]) if match else None

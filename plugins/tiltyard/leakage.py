@@ -39,6 +39,9 @@ RULES = {
     "immature_label": "expect_labels_to_have_matured",
     "replay": "expect_replay_to_agree",
     "rewritten_history": "expect_no_rewritten_history",
+    "backfill": "expect_no_backfill_that_claims_to_be_old",
+    "bulk_backfill": "expect_no_history_to_be_rewritten_in_bulk",
+    "arrives_in_time": "expect_features_to_arrive_in_time",
 }
 """Rule → the Great Expectations type that wraps it."""
 
@@ -393,6 +396,8 @@ def check_frame(
 
     Raises BadInput when the frame lacks columns that a frame must have.
     """
+    from tiltyard import latency  # its findings are this module's
+
     relation = f"read_parquet({text(str(training_frame.path))})"
     connection = rails.lake.connection
     described = connection.execute(f"describe select * from {relation}").fetchall()
@@ -413,6 +418,7 @@ def check_frame(
         *repeated_prediction(connection, table, relation, spec.key),
         *label_among_features(connection, table, relation, columns, names, label, hidden),
         *immature_label(connection, table, relation, spec, label, as_of),
+        *latency.frame_findings(rails, spec, table, relation, features, as_of),
     ]
     return report(rails, found, as_of, subject=spec.name, suite_name="training_frame", render=render)
 

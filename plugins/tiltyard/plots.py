@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LINES = {"promoted line": "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
 """Line → colour, in drawing order, of Okabe and Ito's palette (2008), told apart by the colour-blind."""
@@ -23,7 +27,6 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
     unknown = sorted(set(rows["line"]) - set(LINES))
     if unknown:
         raise ValueError(f"{unknown} are not lines; there are {list(LINES)}")
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
@@ -61,6 +64,66 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(colors=INK)
+
+    return _save(figure, path)
+
+
+def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
+    """Observed latency by night, a panel per table: p50, p95, p99, the claimed p99 and the promise. Hours, logarithmic.
+
+    `rows`: those of ops.feature_latency. A night without rows is a gap. `path` ends in .png or .svg; it appears
+    whole. Returns `path`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    tables = sorted(rows["table_name"].unique())
+    figure = Figure(figsize=(9, 0.8 + 1.9 * len(tables)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False)[:, 0]
+    nights = rows.assign(night=pd.to_datetime(rows["night"])).sort_values("night")
+    every = pd.date_range(nights["night"].min(), nights["night"].max())
+    for panel, table in zip(panels, tables, strict=True):
+        own = nights[nights["table_name"] == table].set_index("night").reindex(every)
+        for column, colour, style, label in LATENCIES:
+            hours = (own[column].astype(float) / 3600).clip(lower=1 / 3600)
+            panel.plot(own.index, hours, color=colour, linestyle=style, linewidth=1.6, marker=".", label=label)
+        promised = own["promised_p99_s"].dropna()
+        if len(promised):
+            panel.axhline(promised.iloc[-1] / 3600, color="#CC79A7", linewidth=1.4, label="promised p99")
+        panel.set_yscale("log")
+        panel.set_title(table, loc="left", fontsize=10, color=INK)
+        panel.set_ylabel("hours", color=INK)
+        panel.grid(axis="y", color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK)
+    locator = AutoDateLocator(minticks=3, maxticks=9)
+    panels[-1].xaxis.set_major_locator(locator)
+    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    figure.suptitle(f"{title}: hours from the event until the row had arrived", ha="left", x=0.01, color=INK)
+    handles, labels = panels[0].get_legend_handles_labels()
+    for panel in panels[1:]:  # the promise is not in every panel
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK)
+    return _save(figure, path)
+
+
+LATENCIES = (
+    ("observed_p50_s", "#0072B2", "-", "p50"),
+    ("observed_p95_s", "#E69F00", "-", "p95"),
+    ("observed_p99_s", "#D55E00", "-", "p99"),
+    ("claimed_p99_s", "#6B6B6B", ":", "claimed p99"),
+)
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    """Write the picture whole, or not at all. Returns `path`."""
+    from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.tmp{path.suffix}")

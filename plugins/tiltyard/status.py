@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import clock, features, frame, ingest, truth
+from tiltyard import clock, features, frame, ingest, latency, outage, truth
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -59,6 +59,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         ],
         "drift": _stage(rails, "drift", spec.name, night),
         "freshness": _freshness(rails, spec, as_of),
+        "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
+        "incidents": outage.incidents(rails, spec.source, night),
         "checks": _stage(rails, features.STAGE, "", night),
         "realized": realized(rails, spec, as_of)["overall"],
         "events": len(rails.ledger.events(spec.name)),
@@ -154,7 +156,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
-    """Draw `realized` as PNG under reports/; None when there is nothing to draw yet."""
+    """Draw `realized`, and the latency beside it, as PNG under reports/; None when there is nothing to draw yet."""
     from tiltyard import plots
 
     weekly = realized(rails, spec, as_of)["weekly"]
@@ -162,6 +164,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
         return None
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
     marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
+    latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
     plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks)
     return path
 

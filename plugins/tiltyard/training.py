@@ -151,7 +151,7 @@ def train(
     no version. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
     learn from was written over; Fenced when a newer attempt took over.
     """
-    from tiltyard import features, frame, leakage, replay
+    from tiltyard import features, frame, leakage, outage, replay
 
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
@@ -181,6 +181,7 @@ def train(
             f"replay --model {spec.name} --from {first} --to {last} --report replay.html; then take the column out of "
             "its feature view, or mend the source."
         )
+    reasons = (*reasons, *outage.during(rails, spec.source, night_of(training_frame.start), night))
     return train_on(
         rails,
         spec,

@@ -1,0 +1,117 @@
+"""What a night's profile gives away, held against nights of its past. No lake is needed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiltyard.outage import Column, Profile, Verdict, judge, tail
+
+TONIGHT = date(2025, 6, 2)
+DEVICES = {"web": 380, "phone": 590, "tv": 30}
+
+
+def profile(back: int = 0, rows: int = 1000, **columns: Column) -> Profile:
+    night = TONIGHT - timedelta(days=back)
+    return Profile(night, rows, f"content of {night}", columns)
+
+
+def devices(counts: Mapping[str, int], nulls: int = 0) -> Column:
+    return Column(nulls, 0, len(counts), len(counts) == 1, counts)
+
+
+def usual(nights: int = 28, **values: Any) -> list[Profile]:
+    """Nights like each other, a little restless."""
+    random = np.random.default_rng(1)
+    found = []
+    for back in range(1, nights + 1):
+        counts = {name: int(random.poisson(count)) for name, count in DEVICES.items()}
+        nulls = int(random.poisson(20))
+        rows = sum(counts.values()) + nulls
+        amount = Column(0, int(random.binomial(rows, 0.1)), 300, False)
+        found.append(profile(back, rows, device=devices(counts, nulls), amount=amount, **values))
+    return found
+
+
+def tonight(device: Column = devices(DEVICES, 20), amount: Column = Column(0, 100, 300, False)) -> Profile:  # noqa: B008
+    return profile(0, 1020, device=device, amount=amount)
+
+
+def rules(verdict: Verdict) -> set[tuple[str, str]]:
+    return {(outage.rule, outage.column) for outage in verdict.found}
+
+
+def test_a_night_like_the_others_is_clean() -> None:
+    verdict = judge(usual(), tonight())
+    assert verdict.found == ()
+    assert ("went_null", "device") in verdict.clean
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule", "said"),
+    [
+        ({"device": Column(1020, 0, 0, False)}, ("went_null", "device"), "1020 of 1020 values are missing, at most"),
+        ({"device": devices({"web": 210, "phone": 330}, 480)}, ("went_null", "device"), "480 of 1020 values"),
+        ({"amount": Column(0, 1020, 1, True)}, ("went_zero", "amount"), "1020 of 1020 values are zero"),
+        ({"amount": Column(0, 0, 1, True)}, ("went_constant", "amount"), "all 1020 values are the same one, of"),
+        ({"device": devices({"web": 1000}, 20)}, ("went_constant", "device"), "the same one (web), of usually 3"),
+        ({"device": devices({"web": 970, "tv": 30}, 20)}, ("category_vanished", "device"), "values is 'phone' (at"),
+    ],
+)
+def test_each_kind_of_silence_is_found_once_and_said(changed: dict[str, Column], rule: Any, said: str) -> None:
+    verdict = judge(usual(), tonight(**changed))
+    assert rules(verdict) == {rule}
+    assert said in verdict.found[0].said
+    assert "against 4 Mondays" in verdict.found[0].said
+
+
+def test_a_rare_category_may_be_absent_and_a_small_night_says_nothing() -> None:
+    assert not judge(usual(), tonight(devices({"web": 400, "phone": 600}, 20))).found
+    few = profile(0, 15, device=Column(15, 0, 0, False), amount=Column(0, 15, 1, True))
+    assert judge(usual(), few) == Verdict((), frozenset())
+
+
+def test_what_is_possible_by_chance_is_neither_found_nor_cleared() -> None:
+    small = profile(0, 25, device=devices({"phone": 25}), amount=Column(0, 2, 20, False))
+    verdict = judge(usual(), small)
+    assert not verdict.found
+    assert ("category_vanished", "device") not in verdict.clean
+    assert ("went_constant", "device") not in verdict.clean
+    assert ("went_null", "device") in verdict.clean
+
+
+def test_the_same_weekday_counts_where_there_are_enough_of_them() -> None:
+    """A table that the source rewrites on Mondays: full then, and nearly all NULL on other days."""
+    past = [profile(back, 500, last_login=Column(10 if back % 7 == 0 else 480, 0, 50, False)) for back in range(1, 36)]
+    assert rules(judge(past, profile(0, 500, last_login=Column(480, 0, 50, False)))) == {("went_null", "last_login")}
+    assert not judge(past[1:], profile(1, 500, last_login=Column(480, 0, 50, False))).found
+
+
+def test_the_rows_of_another_night_are_found_whatever_their_dates() -> None:
+    past = usual()
+    again = replace(tonight(), rows=past[2].rows, content=past[2].content)
+    verdict = judge(past, again)
+    assert rules(verdict) == {("repeated_partition", "")}
+    assert str(past[2].night) in verdict.found[0].said
+
+
+def test_two_weeks_make_a_past_and_broken_nights_are_none() -> None:
+    gone = tonight(device=Column(1020, 0, 0, False))
+    assert not judge(usual(13), gone).found
+    assert judge(usual(14), gone).found
+    broken = [replace(night, broken=frozenset({("went_null", "device")})) for night in usual(28)]
+    verdict = judge(broken, gone)
+    assert ("went_null", "device") not in rules(verdict)
+    assert ("went_null", "device") in verdict.unusual
+
+
+def test_the_bound_on_the_tail_is_one() -> None:
+    """Against the binomial tail itself."""
+    from scipy.stats import binom
+
+    for rows, share in ((30, 0.1), (200, 0.5), (1000, 0.02)):
+        for hits in range(0, rows + 1, max(rows // 20, 1)):
+            assert tail(rows, hits, share) >= binom.sf(hits - 1, rows, share) * (1 - 1e-9)
