@@ -13,6 +13,8 @@ Leakage without write times: `evidence` (`reading` → `case` → `intervals` �
 
 Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence` → `page`).
 
+What a night delivered: `latency` (how late), `outage` (what fell silent).
+
 Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
 `services` (what `make up` starts), `cli`.
 

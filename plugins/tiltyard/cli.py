@@ -196,31 +196,6 @@ def explain(
     _emit(result, as_json, lambda: out.print(_plain(describe.prediction(result)), soft_wrap=True))
 
 
-@leakage.command("latency", epilog="Example: tiltyard leakage latency --model churn")
-def leakage_latency(
-    model: Annotated[str | None, typer.Option("--model", help="The tables that a model stands on.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="The tables of a source.")] = None,
-    nights: Annotated[int, typer.Option(min=1, max=366, help="Over so many nights the embargo is learned.")] = 28,
-    as_of: AsOf = None,
-    as_json: Json = False,
-) -> None:
-    """How late rows really are: promised, claimed and observed, and the embargo that follows. Draws the nights."""
-    from tiltyard import describe, latency, rails
-
-    if model and source:
-        raise BadInput("Give --model or --source, not both; a model's tables include its source's.")
-    settings = Settings()
-    with rails.opened(settings) as opened:
-        result = latency.look(
-            opened,
-            model=specs.find(settings.models, model) if model else None,
-            source=source,
-            as_of=clock.parse_as_of(as_of) if as_of else None,
-            nights=nights,
-        )
-    _emit(result, as_json, lambda: (_table(describe.latencies(result["tables"])), out.print(f"plot: {result['plot']}")))
-
-
 # -- the stages ---------------------------------------------------------------------------------------------
 
 
@@ -358,6 +333,31 @@ def hindcast(
 
 
 # -- leakage ------------------------------------------------------------------------------------------------
+
+
+@leakage.command("latency", epilog="Example: tiltyard leakage latency --model churn")
+def leakage_latency(
+    model: Annotated[str | None, typer.Option("--model", help="The tables that a model stands on.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="The tables of a source.")] = None,
+    nights: Annotated[int, typer.Option(min=1, max=366, help="Over so many nights the embargo is learned.")] = 28,
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """How late rows really are: promised, claimed and observed, and the embargo that follows. Draws the nights."""
+    from tiltyard import describe, latency, rails
+
+    if model and source:
+        raise BadInput("Give --model or --source, not both; a model's tables include its source's.")
+    settings = Settings()
+    with rails.opened(settings) as opened:
+        result = latency.look(
+            opened,
+            model=specs.find(settings.models, model) if model else None,
+            source=source,
+            as_of=clock.parse_as_of(as_of) if as_of else None,
+            nights=nights,
+        )
+    _emit(result, as_json, lambda: (_table(describe.latencies(result["tables"])), out.print(f"plot: {result['plot']}")))
 
 
 @leakage.command(

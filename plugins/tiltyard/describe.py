@@ -23,10 +23,7 @@ def model(document: dict[str, Any]) -> str:
         "realized": _realized(document["realized"]),
         "checks": _checks(document["checks"]),
         "arrival": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
-        "incidents": _list(
-            f"{'.'.join(filter(None, (one['table'], one['column'])))} {one['what'].replace('_', ' ')} since {one['since']}"
-            for one in document["incidents"]
-        ),
+        "incidents": _list(_incident(one) for one in document["incidents"]),
     }
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
@@ -75,6 +72,11 @@ def _late(row: dict[str, Any]) -> str:
     if row["verdict"] == "over":
         return f"{row['table']} p99 {_took(row['observed_p99_s'])}, promised {_took(row['promised_p99_s'])}"
     return f"{row['table']} misses {row['missed_nights']} night(s), {row['late_rows']} of {row['rows']} rows late"
+
+
+def _incident(one: dict[str, Any]) -> str:
+    where = ".".join(filter(None, (one["table"], one["column"])))
+    return f"{where} {one['what'].replace('_', ' ')} since {one['since']}"
 
 
 def _took(seconds: float | None) -> str:
