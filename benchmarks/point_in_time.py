@@ -1,7 +1,7 @@
 """The point-in-time join on one machine, beside what else is used for it, on the same Parquet files.
 
 Run: python benchmarks/point_in_time.py [--predictions 1000] [--history 5000] (thousands of rows) [--rounds 3]
-     python benchmarks/point_in_time.py --linear          1, 3 and 10 million predictions, each over as many rows
+     python benchmarks/point_in_time.py --linear 1 3 10   millions of predictions, each over as many rows
      python benchmarks/point_in_time.py --peers PYTHON    beside Feast, run by that interpreter (make bench-peers)
 
 Every way runs in a process of its own, all of them once per round, one after the other; it reads Parquet (or the lake)
@@ -74,7 +74,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
         if asked.linear:
-            linear(Path(folder))
+            linear(Path(folder), asked.linear, asked.rounds)
         else:
             compare(Path(folder), asked)
 
@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--predictions", type=int, default=1_000, help="thousands")
     parser.add_argument("--history", type=int, default=5_000, help="thousands of rows of the view")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--linear", action="store_true", help="1, 3 and 10 million predictions")
+    parser.add_argument("--linear", type=float, nargs="+", metavar="MILLIONS", help="how the time grows")
     parser.add_argument("--peers", type=Path, help="a Python that has Feast")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -143,7 +143,8 @@ WAYS: dict[str, Callable[[Path], Answers]] = {
     "ours, frame of the lake, kept": lake_kept,
     "pandas.merge_asof on event_time": pandas_asof,
 }
-BASE, PEERS = "one-column ASOF on event_time", {"Feast, DuckDB store": "duckdb", "Feast, Dask store": "dask"}
+BASE, OURS = "one-column ASOF on event_time", "ours, answers kept"
+PEERS = {"Feast, DuckDB store": "duckdb", "Feast, Dask store": "dask"}
 
 
 def run(way: str, folder: Path) -> None:
@@ -288,8 +289,9 @@ def compare(folder: Path, asked: argparse.Namespace) -> None:
         fill_lake(folder)
         for number in range(asked.rounds):
             for way, command in commands.items():
-                measured.setdefault(way, []).append(once(way, [*command, "--folder", str(folder)], folder))
-            print(f"round {number + 1} of {asked.rounds}: {machine()}", flush=True)
+                found = once(way, [*command, "--folder", str(folder)], folder)
+                measured.setdefault(way, []).append(found)
+                print(f"round {number + 1}: {way}: {found['seconds']:.2f} s ({machine()})", flush=True)
     finally:
         postgres.stop(_settings(folder))
     table(measured, peers=bool(asked.peers))
@@ -319,7 +321,6 @@ def table(measured: dict[str, list[dict[str, float]]], *, peers: bool) -> None:
     def median(values: list[float]) -> float:
         return statistics.median(values)
 
-    ours = "ours, answers kept"
     head = f"{'':34}{'seconds':>9}{'x ASOF':>9}{'peak MB':>9}{'wrong':>9}{'from the future':>17}"
     print(head + (f"{'x kept':>9}{'x its MB':>10}" if peers else ""))
     for way, runs in measured.items():
@@ -329,24 +330,27 @@ def table(measured: dict[str, list[dict[str, float]]], *, peers: bool) -> None:
         line += f"{median([run['peak_mb'] for run in runs]):>9,.0f}"
         line += f"{max(run['wrong'] for run in runs):>9.2%}{max(run['future'] for run in runs):>17.2%}"
         if peers:
-            against = list(zip(runs, measured[ours], strict=True))
+            against = list(zip(runs, measured[OURS], strict=True))
             line += f"{median([run['seconds'] / other['seconds'] for run, other in against]):>9.1f}"
             line += f"{median([run['peak_mb'] / other['peak_mb'] for run, other in against]):>10.1f}"
         print(line)
 
 
-def linear(folder: Path) -> None:
-    print(f"as many predictions as rows of history, ten per entity; seconds, and seconds per million; {machine()}")
-    print(f"{'':34}" + "".join(f"{millions:>14} M" for millions in (1, 3, 10)))
-    lines: dict[str, str] = {}
-    for millions in (1, 3, 10):
-        rows = millions * 1_000_000
+def linear(folder: Path, sizes: list[float], rounds: int) -> None:
+    print(f"as many predictions as rows of history, ten per entity; {machine()}")
+    print(f"{'millions':>8}  {'':34}{'seconds':>9}{'per million':>13}{'peak MB':>9}{'wrong':>9}")
+    for millions in sizes:
+        rows = int(millions * 1_000_000)
         write(folder, rows, rows, rows // 10)
-        for way in list(WAYS)[:3]:
+        for way in (BASE, "ours, pruning at the join", OURS):
             command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
-            taken = statistics.median(once(way, command, folder)["seconds"] for _ in range(3))
-            lines[way] = lines.get(way, f"{way:34}") + f"{taken:>9.2f} ({taken / millions:.2f})"
-    print("\n".join(lines.values()))
+            runs = [once(way, command, folder) for _ in range(rounds)]
+            seconds, peak = (statistics.median(run[part] for run in runs) for part in ("seconds", "peak_mb"))
+            wrong = max(run["wrong"] for run in runs)
+            print(
+                f"{millions:>8g}  {way:34}{seconds:>9.2f}{seconds / millions:>13.2f}{peak:>9,.0f}{wrong:>9.2%}",
+                flush=True,
+            )
 
 
 def machine() -> str:
