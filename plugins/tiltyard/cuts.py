@@ -84,18 +84,46 @@ def by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
     return dict(sorted(files.items())), len(lines)
 
 
-INVOICE_LINE = {
-    "InvoiceDate": "invoice_date",
-    "InvoiceNo": "invoice_no",
-    "StockCode": "stock_code",
-    "Description": "description",
-    "Quantity": "quantity",
-    "UnitPrice": "unit_price",
-    "CustomerID": "customer_id",
-    "Country": "country",
-}
-"""The public name of each column of an invoice line → its name in a delivery, the date first."""
 _EXCEL_EPOCH = datetime(1899, 12, 30)
+
+
+# half a million lines share a few thousand values in each column
+@cache
+def _minute(text: str) -> str:
+    """An instant, ISO 8601 or Excel's days since 30 December 1899."""
+    if "-" in text:
+        moment = datetime.fromisoformat(text)
+    else:
+        moment = _EXCEL_EPOCH + timedelta(minutes=round(float(text) * 24 * 60))
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+@cache
+def _words(text: str) -> str:
+    return "" if text == "Unknown" else " ".join(text.split())
+
+
+@cache
+def _whole(text: str) -> str:
+    return str(int(float(text))) if text else ""
+
+
+@cache
+def _decimal(text: str) -> str:
+    return repr(float(text))
+
+
+INVOICE_LINE: Mapping[str, tuple[str, Callable[[str], str]]] = {
+    "InvoiceDate": ("invoice_date", _minute),
+    "InvoiceNo": ("invoice_no", str.strip),
+    "StockCode": ("stock_code", str.strip),
+    "Description": ("description", _words),
+    "Quantity": ("quantity", _whole),
+    "UnitPrice": ("unit_price", _decimal),
+    "CustomerID": ("customer_id", _whole),
+    "Country": ("country", str.strip),
+}
+"""The public name of each column of an invoice line → its name in a delivery, the date first, and its one spelling."""
 _CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
@@ -122,38 +150,13 @@ def invoice_lines(content: bytes) -> bytes:
     missing = sorted(set(INVOICE_LINE) - set(header))
     if missing:
         raise ValueError(f"no column {', '.join(missing)}")
-    places = [header.index(name) for name in INVOICE_LINE]
-    lines = sorted(_invoice_line(*(row[place] for place in places)) for row in table)
+    columns = [(header.index(name), form) for name, (_, form) in INVOICE_LINE.items()]
+    lines = sorted(tuple([form(row[place]) for place, form in columns]) for row in table)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(INVOICE_LINE.values())
+    writer.writerow(name for name, _ in INVOICE_LINE.values())
     writer.writerows(lines)
     return out.getvalue().encode()
-
-
-def _invoice_line(
-    when: str, invoice: str, item: str, description: str, quantity: str, price: str, customer: str, country: str
-) -> tuple[str, ...]:
-    """One line in its one form; `when` is ISO 8601, or Excel's days since 30 December 1899."""
-    return (
-        _minute(when),
-        invoice.strip(),
-        item.strip(),
-        "" if description == "Unknown" else " ".join(description.split()),
-        str(int(float(quantity))),
-        repr(float(price)),
-        str(int(float(customer))) if customer else "",
-        country.strip(),
-    )
-
-
-@cache  # an invoice's lines share their time
-def _minute(when: str) -> str:
-    if "-" in when:
-        moment = datetime.fromisoformat(when)
-    else:
-        moment = _EXCEL_EPOCH + timedelta(minutes=round(float(when) * 24 * 60))
-    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _parquet(content: bytes) -> Iterator[list[str]]:
@@ -165,7 +168,11 @@ def _parquet(content: bytes) -> Iterator[list[str]]:
     except (ValueError, OSError) as error:
         raise ValueError(f"no readable Parquet file: {error}") from None
     yield [str(name) for name in table.columns]
-    columns = [table[name].astype(object).where(table[name].notna(), "").map(str).tolist() for name in table.columns]
+    columns = []
+    for name in table.columns:
+        codes, values = pd.factorize(table[name])  # missing is -1, the last
+        texts = [*(str(value) for value in values), ""]
+        columns.append([texts[code] for code in codes])
     yield from (list(row) for row in zip(*columns, strict=True))
 
 
