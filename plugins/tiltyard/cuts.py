@@ -128,14 +128,18 @@ _CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
 def online_retail(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
-    """The invoice lines, as `invoice_lines` gives them, by the day of their invoice."""
+    """The invoice lines, as `invoice_lines` gives them, by the day of their invoice.
+
+    The till reports every evening: a day on which the shop was closed brings the header alone.
+    """
     [content] = contents
     header, *lines = content.splitlines(keepends=True)
-    files = {
-        f"invoice_line/{day.decode()}.csv": header + b"".join(part)
-        for day, part in groupby(lines, key=lambda line: line[:10])
+    days = {
+        date.fromisoformat(day.decode()): b"".join(part) for day, part in groupby(lines, key=lambda line: line[:10])
     }
-    return files, len(lines)
+    first, last = min(days), max(days)
+    every = (first + timedelta(days=number) for number in range((last - first).days + 1))
+    return {f"invoice_line/{day}.csv": header + days.get(day, b"") for day in every}, len(lines)
 
 
 def invoice_lines(content: bytes) -> bytes:

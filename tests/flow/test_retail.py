@@ -1,0 +1,134 @@
+"""The retailer's first winter: caught up in steps as from scratch, held against its invoices, trained on; the naive
+staging beside it."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import make_settings
+from tiltyard import datasets, features, frame, ingest, shadow, training, transform
+from tiltyard import rails as rails_module
+from tiltyard.frame import TrainingFrame
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import find
+
+NAIVE = ROOT / "tests" / "naive" / "retail"
+LIES = yaml.safe_load((NAIVE / "lies.yaml").read_text(encoding="utf-8"))
+SPEC = find(ROOT / "models", LIES["model"])
+TEXTS = dict.fromkeys(("invoice_no", "stock_code", "customer_id"), str)
+SUNDAY = datetime(2011, 2, 6, tzinfo=UTC)
+"""The night that closes the Saturday: nothing was sold, nobody was reviewed."""
+NIGHTS = [datetime(2011, 1, 21, tzinfo=UTC), SUNDAY - timedelta(days=1), SUNDAY]
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory, data_mirror: Path) -> Path:
+    """The deliveries of ten weeks."""
+    settings = Settings(home=tmp_path_factory.mktemp("retail"), data_mirror=data_mirror)
+    datasets.fetch(settings, "retail")
+    for path in settings.landing.rglob("*.csv"):
+        if date.fromisoformat(path.stem) >= SUNDAY.date():
+            path.unlink()
+    return settings.landing
+
+
+def home(folder: Path, postgres_url: str, delivered: Path) -> Settings:
+    settings = make_settings(folder, postgres_url, sources=("retail",))
+    shutil.copytree(delivered, settings.landing)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def honest(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, delivered: Path
+) -> Iterator[tuple[Rails, TrainingFrame]]:
+    """Built in three steps, each bringing the last up to date, the last one with its checks."""
+    settings = home(tmp_path_factory.mktemp("honest"), postgres_url, delivered)
+    with rails_module.opened(settings) as rails:
+        for night in NIGHTS[:-1]:
+            assert not ingest.run(rails, "retail", night)["quarantined"]
+            transform.build(rails, ("retail",), night)
+        features.run(rails, SUNDAY, render=False)
+        yield rails, frame.training(rails, SPEC, SUNDAY)
+
+
+@pytest.fixture(scope="module")
+def naive(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, delivered: Path) -> pd.DataFrame:
+    """The training frame of the same model over the naive staging, built in one go."""
+    folder = tmp_path_factory.mktemp("naive")
+    shutil.copytree(ROOT / "dbt", folder / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    shutil.copytree(NAIVE / "models", folder / "dbt" / "models", dirs_exist_ok=True)
+    settings = home(folder, postgres_url, delivered).model_copy(update={"dbt": folder / "dbt"})
+    with rails_module.opened(settings) as rails:
+        ingest.run(rails, "retail", SUNDAY)
+        transform.build(rails, ("retail",), SUNDAY)
+        return frame.training(rails, SPEC, SUNDAY).read()
+
+
+@pytest.fixture(scope="module")
+def orders(delivered: Path) -> pd.DataFrame:
+    """What was bought, straight from the deliveries: buyer, instant, pounds. In winter the UK's time is UTC."""
+    lines = pd.concat(
+        pd.read_csv(
+            path, dtype={"invoice_no": str, "stock_code": str, "customer_id": str}, parse_dates=["invoice_date"]
+        )
+        for path in sorted(delivered.rglob("*.csv"))
+    ).drop_duplicates()
+    kept = lines[
+        lines["customer_id"].notna()
+        & lines["stock_code"].str.match(r"\d{5}")
+        & (lines["quantity"] > 0)
+        & (lines["unit_price"] > 0)
+    ]
+    kept = kept.assign(pounds=kept["quantity"] * kept["unit_price"], at=pd.to_datetime(kept["invoice_date"], utc=True))
+    invoices = kept.groupby("invoice_no").agg({"customer_id": "first", "at": "min", "pounds": "sum"})
+    return invoices.sort_values("at")
+
+
+def test_every_matured_review_has_its_label_and_they_say_what_the_invoices_say(
+    honest: tuple[Rails, TrainingFrame], orders: pd.DataFrame
+) -> None:
+    learned = honest[1].read()
+    assert honest[1].unlabelled == 0
+    assert learned["prediction_time"].max() <= pd.Timestamp(SUNDAY - SPEC.label.horizon)
+    assert len(learned) > 3_000
+    of = dict(iter(orders.groupby("customer_id")))
+    for row in learned.sample(400, random_state=1).itertuples():
+        past, now = of[row.buyer_id], row.prediction_time
+        known, lately = past[past["at"] <= now], past[(past["at"] <= now) & (past["at"] > now - timedelta(days=30))]
+        assert (now - past["at"].min()) % timedelta(days=7) == timedelta()
+        assert (row.order_count, row.orders_30d) == (len(known), len(lately))
+        assert row.spend_gbp == pytest.approx(known["pounds"].sum())
+        assert row.last_order_gbp == pytest.approx(known[known["at"] == known["at"].max()]["pounds"].sum())
+        assert row.label == ((past["at"] > now) & (past["at"] <= now + SPEC.label.horizon)).any()
+
+
+def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
+    rails, learned = honest
+    fence = rails.ledger.claim(f"training/{SPEC.name}/test")
+    outcome = training.train_on(rails, SPEC, SUNDAY, learned, fence=fence, requested_by="a test", trials=1)
+    assert outcome["trained"]
+    assert outcome["metrics"]["auc"]["value"] > 0.6
+
+
+def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:
+    rails, _ = honest
+    assert shadow.run(rails, SPEC, SUNDAY)["rows"] == 0
+
+
+def test_the_naive_frame_is_the_honest_one_with_the_lies_in_it(
+    honest: tuple[Rails, TrainingFrame], naive: pd.DataFrame
+) -> None:
+    """All else is equal, so that catching up gives what one build gives."""
+    told = list(LIES["lies"].values())
+    rows = honest[1].read()
+    assert not set(told) & set(rows)
+    assert all(naive[column].nunique() > 1 for column in told)
+    assert (naive.groupby("buyer_id")[told].nunique(dropna=False) == 1).all(axis=None)  # whatever the review
+    pd.testing.assert_frame_equal(naive.drop(columns=told), rows)
