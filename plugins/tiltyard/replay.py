@@ -365,7 +365,7 @@ def run(
     if snapshot not in record.commits:
         raise BadInput(f"The lake has no snapshot {snapshot} (any more); the newest is {max(record.commits)}.")
     as_of = as_of or max(_newest(rails), *(last for _, last in ranges))
-    batches, untested = _batches(rails, spec, ranges, record, snapshot)
+    batches, untested = reachable(rails, spec, ranges, record, snapshot)
     if not batches:
         nights = tuple((night_of(first), night_of(last)) for first, last in ranges)
         return Replay(
@@ -427,7 +427,7 @@ def _newest(rails: Rails) -> datetime:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Predictions made from the same state of the lake."""
 
     snapshot: int
@@ -436,9 +436,9 @@ class _Batch:
     rows: int
 
 
-def _batches(
+def reachable(
     rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: History, snapshot: int
-) -> tuple[list[_Batch], list[Untested]]:
+) -> tuple[list[Batch], list[Untested]]:
     """The predictions in reach, by the state of the lake they were made from; and those out of reach."""
     if not rails.lake.has("ops.prediction"):
         return [], [Untested("predictions", 0, f"{spec.name} has made none yet")]
@@ -478,7 +478,7 @@ def _batches(
         for number, as_of, _ in group:
             until = record.landed_until(number)
             nights.append((as_of, number, until is not None and until > as_of))
-        batches.append(_Batch(made_from, tuple(nights), sum(count for *_, count in group)))
+        batches.append(Batch(made_from, tuple(nights), sum(count for *_, count in group)))
     ahead = sum(
         count
         for group in groups.values()
@@ -520,7 +520,7 @@ class Comparison:
     """Rows of predictions, what they held then and what the lake says now, as temporary tables of one transaction."""
 
     def __init__(
-        self, rails: Rails, spec: Spec, as_of: datetime, snapshot: int, batches: Sequence[_Batch], record: History
+        self, rails: Rails, spec: Spec, as_of: datetime, snapshot: int, batches: Sequence[Batch], record: History
     ) -> None:
         self.rails, self.spec, self.snapshot, self.record = rails, spec, snapshot, record
         self.batches = batches
@@ -554,7 +554,7 @@ class Comparison:
             """
         )
 
-    def _window(self, batches: Sequence[_Batch]) -> tuple[datetime, datetime]:
+    def _window(self, batches: Sequence[Batch]) -> tuple[datetime, datetime]:
         nights = [as_of for batch in batches for as_of, *_ in batch.nights]
         return min(nights) - self.spec.prediction.every, max(nights)
 
