@@ -67,7 +67,8 @@ class Tally:
     """(changed, all) of the rows whose label has matured and is positive."""
     negatives: tuple[int, int] = (0, 0)
     late: int = 0
-    """Rows for which a join on event time alone would give another value than the honest one."""
+    """Rows for which the view has by now a row that had happened and was not known yet, and says so. A join on
+    event time alone would take it; the point-in-time join does not, so that it is no change."""
 
     @property
     def changed(self) -> int:
@@ -531,6 +532,7 @@ class Comparison:
         self._read_predictions()
         self._read_now(as_of)
         self._read_then()
+        self._read_late(as_of)
         self._put_side_by_side(as_of)
 
     # -- reading ------------------------------------------------------------------------------
@@ -612,6 +614,32 @@ class Comparison:
                 )
             self._connection.execute(f"insert into then_rows by name {body}")
 
+    def _read_late(self, as_of: datetime) -> None:
+        """late_rows: entity, prediction time, and the views that have an honest late row for it."""
+        start, end = self._window(self.batches)
+        key, lake = self.spec.key, self.rails.lake
+        spine = lake.relation(self.spec.prediction.spine, as_of, self.snapshot)
+        parts = [
+            f"""
+            select distinct now_rows.entity_id, now_rows.prediction_time, {text(view)} as view
+            from {spine} as spine
+            inner join now_rows
+                on now_rows.entity_id = cast(spine."{key}" as varchar)
+                and now_rows.prediction_time = spine.prediction_time
+            inner join {lake.relation(view, as_of, self.snapshot)} as late
+                on spine."{feature_key(view)}" = late."{feature_key(view)}"
+                and late.event_time <= spine.prediction_time
+                and late.available_at > spine.prediction_time
+                and late.event_time >= coalesce(now_rows.frame."{view}__event_time", late.event_time)
+            where spine.prediction_time >= {literal(start)} and spine.prediction_time < {literal(end)}
+            """
+            for view in self.spec.prediction.features
+        ]
+        self._connection.execute(
+            "create temp table late_rows as select entity_id, prediction_time, list(view) as late_views "
+            f"from ({' union all '.join(parts)}) group by all"
+        )
+
     def _put_side_by_side(self, as_of: datetime) -> None:
         """side_by_side: every row of either, with its matured label."""
         spec = self.spec
@@ -659,11 +687,14 @@ class Comparison:
                 coalesce(now.known_at <= now.as_of and not now.was_in_spine, false) as is_new,
                 made.then_row as then_row,
                 now.frame as now_row,
+                late_rows.late_views,
                 labels.label
             from then_known as made
             full outer join now_known as now
                 on made.entity_id = now.entity_id and made.prediction_time = now.prediction_time
                 and made.as_of = now.as_of
+            left join late_rows
+                on late_rows.entity_id = now.entity_id and late_rows.prediction_time = now.prediction_time
             left join labels
                 on labels.entity_id = coalesce(made.entity_id, now.entity_id)
                 and labels.prediction_time = coalesce(made.prediction_time, now.prediction_time)
@@ -704,8 +735,9 @@ class Comparison:
                 kinds=dict(zip(KINDS, kinds, strict=True)),
                 positives=(changed_positive, positive),
                 negatives=(changed_negative, negative),
+                late=late,
             )
-            for name, view, count, *kinds, changed_positive, positive, changed_negative, negative in rows
+            for name, view, count, *kinds, changed_positive, positive, changed_negative, negative, late in rows
         )
 
     def _counted(self, name: str, view: str, judged: str, kind: str) -> str:
@@ -716,7 +748,8 @@ class Comparison:
             for side, condition in (("positive", "label"), ("negative", "not label"))
         )
         return (
-            f"{{'feature': {text(name)}, 'view': {text(view)}, 'rows': count(*) filter ({judged}), {kinds}, {labels}}}"
+            f"{{'feature': {text(name)}, 'view': {text(view)}, 'rows': count(*) filter ({judged}), {kinds}, {labels}, "
+            f"'late': count(*) filter (({judged}) and list_contains(late_views, {text(view)}))}}"
         )
 
     def _comparable(self, feature: frame.Feature) -> str:

@@ -34,8 +34,19 @@ def lines(replay: Replay) -> str:
             told.append(f"  {change.severity}  {change.tally.feature}: {change.reason}")
             if proof := replay.shown(change):
                 told.append(f"            {proof}")
+    if late := _late(replay):
+        told.append(f"  no change   {late}")
     told += [f"  not tested  {f'{one.rows:,} ' if one.rows else ''}{one.what}: {one.why}" for one in replay.untested]
     return "\n".join(told)
+
+
+def _late(replay: Replay) -> str:
+    """Honest late arrivals, in a sentence; "" when there were none."""
+    views = {change.tally.view: change.tally for change in replay.changes if change.tally.late}
+    rows = ", ".join(f"{tally.late:,} of {tally.rows:,} rows of {view}" for view, tally in sorted(views.items()))
+    if not rows:
+        return ""
+    return f"{rows} have a newer one by now that says it was known later: the point-in-time join does not take it"
 
 
 def write(replay: Replay, path: Path) -> None:
@@ -67,6 +78,7 @@ def page(replay: Replay) -> str:
         f"{_text(meaning)}</li>"
         for kind, meaning in KINDS.items()
     )
+    late = f"<p>No change: {_text(_late(replay))}.</p>" if _late(replay) else ""
     untested = "".join(f"<li>{one.rows:,} {_text(one.what)}: {_text(one.why)}</li>" for one in replay.untested)
     return _PAGE.format(
         title=_text(f"{replay.model}: {replay.verdict}"),
@@ -75,6 +87,7 @@ def page(replay: Replay) -> str:
         facts=_text(facts),
         bars=bars,
         kinds=kinds,
+        late=late,
         shown=shown,
         untested=f"<h2>Not tested</h2><ul>{untested}</ul>" if untested else "",
     )
@@ -164,6 +177,7 @@ code {{ font-size: 1.1rem }} small {{ color: #555 }} ul {{ padding-left: 1.2rem 
 {bars}
 </tbody></table>
 <ul style="list-style:none;padding:0">{kinds}</ul>
+{late}
 {shown}
 {untested}
 </body></html>

@@ -102,6 +102,8 @@ def test_what_was_written_since_under_dates_of_the_past(shop: Rails, tmp_path: P
     found = {example.entity: example.kind for example in result.examples["size"]}
     assert {name: found.get(name, "same") for name in expected} == expected
     assert said(result) == {"size": "absent_then", "mood": "absent_then", "is_open": "absent_then"}
+    [late] = {change.tally.late for change in result.changes if change.tally.view == "ftr_shop__state"}
+    assert late == 1  # the shop that is called so: a join on event time alone would have taken its 12
 
 
 # A row that is overwritten keeps its dates: only the lake's versions tell.
