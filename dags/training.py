@@ -9,6 +9,9 @@ It starts when drift asks for a retrain. The same frame, spec and seed give the 
 
 - The leakage gate stopped it: a feature carries what could not be known at the prediction time. The log names the
   column and the rule. Mend the feature's SQL; never widen the rule. The champion stays in service meanwhile.
+- The replay stopped it: predictions were made from other values than the lake shows for them today. The log names the
+  feature, a row, and the commit that wrote it over; `tiltyard leakage replay --report` shows all of them. Take the
+  column out of its feature view, or mend the source; `leakage.max_changed` is for late deliveries only.
 - It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
 

@@ -8,7 +8,7 @@ NOTHING = "–"
 
 
 def model(document: dict[str, Any]) -> str:
-    """A model's status in ten lines."""
+    """A model's status, a line for each fact."""
     name = document["model"]
     if "state" in document:
         return f"{name}: {document['state']}"
@@ -24,6 +24,7 @@ def model(document: dict[str, Any]) -> str:
         "checks": _checks(document["checks"]),
         "arrival": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
         "incidents": _list(_incident(one) for one in document["incidents"]),
+        "replay": _replay(document["replay"]),
     }
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
@@ -131,6 +132,16 @@ def _checks(checks: dict[str, Any] | None) -> str:
         return NOTHING
     critical, warnings = len(checks.get("critical", [])), len(checks.get("warnings", []))
     return f"{checks['status']} on {checks['night']}: {critical} critical, {warnings} warnings"
+
+
+def _replay(replay: dict[str, Any] | None) -> str:
+    """The millisecond test of the last training."""
+    if not replay:
+        return NOTHING
+    said = replay["critical"] or replay["untested"]
+    return f"{replay['verdict']} on {replay['rows']} predictions before the last training" + (
+        f": {_list(said[:2])}" if said else ""
+    )
 
 
 def _list(parts: Any) -> str:

@@ -62,6 +62,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
         "incidents": outage.incidents(rails, spec.source, night),
         "checks": _stage(rails, features.STAGE, "", night),
+        "replay": (_stage(rails, "training", spec.name, night) or {}).get("replay"),
         "realized": realized(rails, spec, as_of)["overall"],
         "events": len(rails.ledger.events(spec.name)),
     }
