@@ -64,6 +64,7 @@ def main() -> None:
                 print(
                     f"seeds {seeds[0]}-{seeds[-1]}, trigger {'on ' if trigger else 'off'}: "
                     f"{sum(verdict == 'fail' for verdict in verdicts.values())} of {len(seeds)} fail, "
+                    f"{sum(verdict == 'warn' for verdict in verdicts.values())} warn, "
                     f"{compared} predictions, replay {seconds:.1f} s"
                     + (f"; otherwise than expected: {missed}" if missed else ""),
                     flush=True,

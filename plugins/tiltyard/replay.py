@@ -86,7 +86,7 @@ class Change:
     interval: tuple[float, float]
     """Wilson's interval of the rate, simultaneous over the features."""
     p_value: float | None
-    """That changes have nothing to do with the label, times the number of features; None: no label to test with."""
+    """That changes have nothing to do with the label, times the number of features that changed; None: no label to test with."""
     reason: str
 
     @property
@@ -96,8 +96,13 @@ class Change:
 
 
 def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[Change, ...]:
-    """Which features may not be learned from: critical ones first, then by how many rows changed."""
-    changes = [_judged(tally, max_changed, len(tallies)) for tally in tallies]
+    """Which features may not be learned from: critical ones first, then by how many rows changed.
+
+    Of a feature that never changed no test could say that its changes follow the label, so that it does not count
+    among those that are corrected for (Tarone 1990, Biometrics 46:515-522).
+    """
+    tested = sum(tally.changed > 0 for tally in tallies)
+    changes = [_judged(tally, max_changed, len(tallies), tested) for tally in tallies]
     order = {"critical": 0, "warning": 1, None: 2}
     return tuple(sorted(changes, key=lambda change: (order[change.severity], -change.rate)))
 
@@ -136,13 +141,13 @@ def association(positives: tuple[int, int], negatives: tuple[int, int]) -> float
     return float(fisher_exact(table).pvalue)
 
 
-def _judged(tally: Tally, max_changed: float, features: int) -> Change:
+def _judged(tally: Tally, max_changed: float, features: int, tested: int) -> Change:
     rate = tally.changed / tally.rows if tally.rows else 0.0
     interval = wilson(tally.changed, tally.rows, (1 - CONFIDENCE) / max(features, 1))
     if not tally.changed:
         return Change(tally, None, rate, interval, None, f"the same in all {tally.rows:,} rows")
     raw = association(tally.positives, tally.negatives)
-    p_value = None if raw is None else min(1.0, raw * features)
+    p_value = None if raw is None else min(1.0, raw * tested)
     ways = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in tally.kinds.items() if count)
     reason = f"{tally.changed:,} of {tally.rows:,} rows ({rate:.2%}) were written over or dated back since: {ways}"
     if p_value is None:

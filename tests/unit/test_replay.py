@@ -41,10 +41,12 @@ def test_a_change_is_judged_by_its_rate_and_by_what_it_follows(counted: replay.T
     assert change.interval[0] <= change.rate <= change.interval[1]
 
 
-def test_the_more_features_the_more_a_change_must_follow_the_label() -> None:
+def test_the_more_features_change_the_more_a_change_must_follow_the_label() -> None:
     counted = tally(2, 1000, (2, 50), (0, 950))  # p = 0.0025 by itself
     assert replay.decide([counted], 0.05)[0].severity == "critical"
-    assert replay.decide([counted, *[tally(0, 1000)] * 19], 0.05)[0].severity == "warning"
+    changed, same = tally(1, 1000, (0, 50), (1, 950)), tally(0, 1000, (0, 50), (0, 950))
+    assert replay.decide([counted, *[same] * 19], 0.05)[0].severity == "critical"
+    assert replay.decide([counted, *[changed] * 19], 0.05)[0].severity == "warning"
 
 
 def test_the_worst_comes_first() -> None:
