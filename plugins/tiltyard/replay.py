@@ -86,7 +86,8 @@ class Change:
     interval: tuple[float, float]
     """Wilson's interval of the rate, simultaneous over the features."""
     p_value: float | None
-    """That changes have nothing to do with the label, times the number of features that changed; None: no label to test with."""
+    """That changes have nothing to do with the label, times the number of features that changed. None: no label to
+    test with."""
     reason: str
 
     @property
