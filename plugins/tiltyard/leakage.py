@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from tiltyard import suites
+from tiltyard import evidence, suites
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal, qualified, quoted, text
 from tiltyard.ledger import night_of
@@ -42,8 +42,15 @@ RULES = {
     "backfill": "expect_no_backfill_that_claims_to_be_old",
     "bulk_backfill": "expect_no_history_to_be_rewritten_in_bulk",
     "arrives_in_time": "expect_features_to_arrive_in_time",
+    "evidence_of_time": "expect_no_evidence_of_leakage_in_time",
+    "statistical_evidence": "expect_no_statistical_evidence_of_leakage",
 }
 """Rule → the Great Expectations type that wraps it."""
+
+EVIDENCE = {"critical": "evidence_of_time", "warning": "statistical_evidence"}
+"""Severity of a finding of evidence.py → its rule."""
+EVIDENCE_ROWS = 30_000
+"""Rows of a training frame that are weighed before every training, of whole entities; within two seconds."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,12 @@ class Finding:
     """Rows judged: those that have a value there."""
     violations: int
     worst: str
-    """The worst case in words; '' when there is none."""
+    """The worst case in words, or why nothing could be judged; '' when there is none."""
+
+    def __str__(self) -> str:
+        if self.rule in EVIDENCE.values():
+            return f"{self.column}: {self.worst}"
+        return f"{self.column}: {self.violations} of {self.rows} rows, worst: {self.worst}"
 
 
 @dataclass(frozen=True)
@@ -185,6 +197,58 @@ def immature_label(
         Probe("immature_label", "prediction_time", "true", late, "prediction_time"),
     ]
     return tally(connection, table, relation, probes)
+
+
+def weigh(
+    rails: Rails, spec: Spec, frame: "TrainingFrame", table: str, relation: str, label: str, as_of: datetime
+) -> tuple[Finding, ...]:
+    """What the data of a training frame tells by itself (evidence.py): two rules, critical and warning.
+
+    When the outcome happened comes from the label table, as it was when the frame was made.
+    """
+    key, names = spec.key, [feature.name for feature in frame.features]
+    truth = rails.lake.columns(spec.label.table)
+    known = next((time for time in ("event_time", "available_at") if time in truth), None)
+    label_time = "label_time"
+    while label_time in {*names, key, label}:
+        label_time += "_"
+    shown = ", ".join(f"f.{quoted(name)}" for name in (key, "prediction_time", label, *names))
+    source = f"{relation} as f"
+    if known:
+        shown += f", l.{known} as {quoted(label_time)}"
+        labels = rails.lake.relation(spec.label.table, as_of, frame.snapshot)
+        on = f"l.{quoted(key)} = f.{quoted(key)} and l.prediction_time = f.prediction_time"
+        outcomes = (
+            f"select {quoted(key)}, prediction_time, max({known}) as {known} from {labels} "
+            f"where {quoted(key)} is not null group by 1, 2"
+        )
+        source += f" left join ({outcomes}) as l on {on}"
+    of_ten_thousand = 10_000 * EVIDENCE_ROWS // max(frame.rows, 1)
+    chosen = f"hash(f.{quoted(key)}) % 10000 < {of_ten_thousand}"
+    sample = evidence.Sample(
+        frame=rails.lake.connection.execute(
+            f"select {shown} from {source} where {chosen} order by f.prediction_time, f.{quoted(key)}"
+        ).df(),
+        label=label,
+        prediction_time="prediction_time",
+        entity=key,
+        label_time=label_time if known else None,
+        features=tuple(names),
+    )
+    weighed = evidence.weigh(sample)
+    idle = next((one.why for one in weighed.untested if one.feature == "*" and one.kind == "too_good"), "")
+    found: list[Finding] = []
+    for severity, rule in EVIDENCE.items():
+        told: dict[str, list[str]] = {name: [] for name in names}
+        for one in weighed.findings:
+            if one.severity == severity:
+                told[one.feature].append(f"{one.kind}: {one.evidence}")
+        if idle and not any(told.values()):
+            found.append(Finding(rule, table, "*", 0, 0, idle))
+            continue
+        rows = len(sample.frame)
+        found += [Finding(rule, table, name, rows, len(said), " ".join(said)) for name, said in told.items()]
+    return tuple(found)
 
 
 _NUMERIC = frozenset(
@@ -337,14 +401,16 @@ def judge(
 
 def _table_result(result: CheckResult, table: str, findings: Sequence[Finding]) -> CheckResult:
     broken = [finding for finding in findings if finding.violations]
-    seen = "; ".join(f"{f.column}: {f.violations} of {f.rows} rows, worst: {f.worst}" for f in broken)
+    seen = "; ".join(map(str, broken))
+    idle = all(finding.rows == 0 for finding in findings)
+    counted = f"{sum(f.violations for f in findings)} violations in {len(findings)} columns"
     return CheckResult(
         table=table,
         name=result.name,
         column=", ".join(f.column for f in broken) or None,
         severity=result.severity,
         success=not broken,
-        observed=f"{sum(f.violations for f in findings)} violations in {len(findings)} columns",
+        observed=f"not judged: {findings[0].worst}" if idle and findings[0].worst else counted,
         detail=result.detail.split(" Seen: ")[0] + (f" Seen: {seen}" if seen else ""),
     )
 
@@ -419,6 +485,7 @@ def check_frame(
         *label_among_features(connection, table, relation, columns, names, label, hidden),
         *immature_label(connection, table, relation, spec, label, as_of),
         *latency.frame_findings(rails, spec, table, relation, features, as_of),
+        *weigh(rails, spec, training_frame, table, relation, label, as_of),
     ]
     return report(rails, found, as_of, subject=spec.name, suite_name="training_frame", render=render)
 

@@ -118,6 +118,34 @@ def test_the_gate_before_training(rails: Rails, tmp_path: Path) -> None:
         assert gate(rails, tmp_path, change) == expected, change
 
 
+def test_repeated_keys_are_found_by_hash_and_told_by_key(connection: duckdb.DuckDBPyConnection) -> None:
+    """Names that a query might use itself (n, h) are only names; a NULL equals a NULL."""
+    connection.execute("create table t as select * from (values (1, 2), (1, 2), (1, 3), (null, 3), (null, 3)) t (n, h)")
+    rows = connection.execute(f"from ({leakage.repeats('t', ('n', 'h'))}) order by n").fetchall()
+    assert rows == [(1, 2), (None, 3)]
+
+
+def test_the_gate_weighs_what_the_data_itself_tells(rails: Rails, tmp_path: Path) -> None:
+    """400 visits: `size` tells the label too well; the warning says how well, and training goes on."""
+    spec = small_spec(tmp_path)
+    days = [instant("2024-01-02") + timedelta(hours=3 * number) for number in range(400)]
+    fill(rails, SPINES, [{"visit_id": f"v{n}", "shop_id": "s", "prediction_time": d} for n, d in enumerate(days)])
+    told = [number % 3 == 0 for number in range(400)]
+    states = [{"shop_id": "s", "size": 7 * t + n % 2, "mood": "calm", "is_open": n % 5 > 2} for n, t in enumerate(told)]
+    fill(rails, FEATURES, [{**row, "event_time": d} for row, d in zip(states, days, strict=True)])
+    labels = [{"visit_id": f"v{n}", "prediction_time": d, "label": told[n]} for n, d in enumerate(days)]
+    fill(rails, LABELS, [{**row, "event_time": d + timedelta(days=1)} for row, d in zip(labels, days, strict=True)])
+    made = frame.training(rails, spec, instant("2024-03-01"))
+    report = leakage.check_frame(rails, spec, made)
+    assert report.success
+    assert {(one.name, one.column) for one in report.warnings} == {("no_statistical_evidence_of_leakage", "size")}
+    [warning] = report.warnings
+    assert "size: too_good: " in warning.detail
+    assert "no_statistical_evidence_of_leakage" in (rails.settings.reports / str(report.report_path)).read_text()
+    few = leakage.check_frame(rails, spec, frame.training(rails, spec, instant("2024-01-05")), render=False)
+    assert {one.observed.split(":")[0] for one in few.results if "evidence" in one.name} == {"not judged"}
+
+
 def test_the_gate_stops_cohorts_that_have_not_matured(rails: Rails, tmp_path: Path) -> None:
     gate(rails, tmp_path)
     spec = small_spec(tmp_path)
