@@ -13,7 +13,7 @@ tested would look like a pass.
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -93,7 +93,7 @@ class Audit:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        shown = [field.name for field in fields(Finding) if field.name != "plot"]
+        shown = [one.name for one in fields(Finding) if one.name != "plot"]
         return {
             "verdict": self.verdict,
             "rows": self.rows,
@@ -132,7 +132,7 @@ def audit(
     Raises BadInput for whatever cannot be judged at all.
     """
     say = progress or (lambda _label, _share: None)
-    roles = _Roles(
+    roles = Roles(
         label,
         prediction_time,
         entity,
@@ -164,17 +164,17 @@ def declared(words: Iterable[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Roles:
+class Roles:
     """What the columns are, as the user says."""
 
     label: str
     prediction_time: str
-    entity: str | None
-    label_time: str | None
-    available_at: Mapping[str, str]
-    planned: tuple[str, ...]
-    ignore: tuple[str, ...]
-    history_as_of: str | None
+    entity: str | None = None
+    label_time: str | None = None
+    available_at: Mapping[str, str] = field(default_factory=dict)
+    planned: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    history_as_of: str | None = None
 
     def check(self, history: Path | None) -> None:
         """What can be said without the file. Raises BadInput."""
@@ -221,7 +221,7 @@ class _Roles:
 
 
 def _audit(
-    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: _Roles, history: Path | None, say: Progress
+    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: Roles, history: Path | None, say: Progress
 ) -> Audit:
     say("reading the file", 0.02)
     table = tabular.table(connection, path, folder, times=roles.times, known=roles.known)
@@ -339,33 +339,33 @@ def _number(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
     """A rule on a feature of the file, and the column that it is held against."""
 
     probe: Probe
     than: str
 
 
-def rules(roles: "_Roles", table: Table, features: Sequence[str]) -> list[_Rule]:
+def rules(roles: Roles, table: Table, features: Sequence[str]) -> list[Rule]:
     """The rules of leakage.py that apply to the file: each feature by its own declaration."""
     moment = Times(roles.prediction_time, table.columns[roles.prediction_time])
     declared = roles.availability(features)
-    made: list[_Rule] = []
+    made: list[Rule] = []
     for feature in features:
         kind, since = table.columns[feature], declared.get(feature)
         if since is not None and since != feature:
             known = Times(since, table.columns[since])
-            made.append(_Rule(leakage.later("point_in_time", feature, known, moment, value=feature), moment.column))
-            made.append(_Rule(leakage.undated(feature, (feature,), since), since))
+            made.append(Rule(leakage.later("point_in_time", feature, known, moment, value=feature), moment.column))
+            made.append(Rule(leakage.undated(feature, (feature,), since), since))
         if not leakage.is_instant(kind) or feature in roles.planned:
             continue
         if since is None or since == feature:
             made.append(
-                _Rule(leakage.later("instant_after_prediction", feature, Times(feature, kind), moment), moment.column)
+                Rule(leakage.later("instant_after_prediction", feature, Times(feature, kind), moment), moment.column)
             )
         else:
             made.append(
-                _Rule(
+                Rule(
                     leakage.later(
                         "later_than_available_at", feature, Times(feature, kind), Times(since, table.columns[since])
                     ),
@@ -376,14 +376,16 @@ def rules(roles: "_Roles", table: Table, features: Sequence[str]) -> list[_Rule]
 
 
 def _write_times(
-    connection: duckdb.DuckDBPyConnection, table: Table, roles: _Roles, features: Sequence[str], say: Progress
+    connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, features: Sequence[str], say: Progress
 ) -> tuple[list[Finding], list[Untested]]:
     """Findings of the rules, exact over all rows, and the rows that no rule could judge."""
     made = rules(roles, table, features)
     findings: list[Finding] = []
     for start in range(0, len(made), PER_SCAN):
         part = made[start : start + PER_SCAN]
-        counted = leakage.tally(connection, table.path.name, table.relation, [rule.probe for rule in part])
+        counted = leakage.tally(
+            connection, table.path.name, table.relation, [rule.probe for rule in part], judged=False
+        )
         broken = [(rule, one) for rule, one in zip(part, counted, strict=True) if one.violations]
         for rule, one in broken:
             detailed = len(findings) < DETAILED
@@ -404,7 +406,7 @@ def _write_times(
     return findings, untested
 
 
-def _exact(roles: _Roles, features: Sequence[str], table: Table) -> str:
+def _exact(roles: Roles, features: Sequence[str], table: Table) -> str:
     declared = len(roles.availability(features))
     undeclared = len(features) - declared
     known = f"Of {declared:,} columns it is said since when each value was known; that was held against every row."
@@ -418,9 +420,9 @@ def _exact(roles: _Roles, features: Sequence[str], table: Table) -> str:
 
 
 def _finding(
-    rule: _Rule,
+    rule: Rule,
     one: leakage.Finding,
-    roles: _Roles,
+    roles: Roles,
     table: Table,
     examples: tuple[Mapping[str, Any], ...],
     plot: Mapping[str, Any],
@@ -440,7 +442,7 @@ def _finding(
 
 
 def _examples(
-    connection: duckdb.DuckDBPyConnection, table: Table, roles: _Roles, rule: _Rule
+    connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, rule: Rule
 ) -> tuple[Mapping[str, Any], ...]:
     """The five worst rows."""
     probe = rule.probe
@@ -466,7 +468,7 @@ _STEPS = (
 )
 
 
-def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: _Rule) -> dict[str, Any]:
+def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule) -> dict[str, Any]:
     """Rows by how far before or after, on a scale that grows: minutes and years in one picture.
 
     {"shape": "lateness", "names": of the bars, "rows", "late": place of the first bar that breaks the rule}
@@ -486,7 +488,7 @@ def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: _Rule) 
     return {"shape": "lateness", "names": names, "rows": rows, "late": len(edges) + 1, "than": rule.than}
 
 
-def _repeated(connection: duckdb.DuckDBPyConnection, table: Table, roles: _Roles) -> list[Finding]:
+def _repeated(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles) -> list[Finding]:
     assert roles.entity is not None
     key = (roles.entity, roles.prediction_time)
     dated = f"(from {table.relation} where {quoted(roles.entity)} is not null and {quoted(key[1])} is not null)"
@@ -513,7 +515,7 @@ def _repeated(connection: duckdb.DuckDBPyConnection, table: Table, roles: _Roles
 def _sample(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
-    roles: _Roles,
+    roles: Roles,
     features: Sequence[str],
     label: Label,
     history: Path | None,
@@ -576,7 +578,7 @@ def _whole_entities(
 
 
 def _history(
-    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: _Roles, sample: Sample
+    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: Roles, sample: Sample
 ) -> tuple[pd.DataFrame, list[str]]:
     """The log of the sample's entities, in the order of its times."""
     assert roles.entity is not None and roles.history_as_of is not None
