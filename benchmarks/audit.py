@@ -39,7 +39,7 @@ ROLES = {"label": "label", "prediction_time": "predicted_at", "entity": "custome
 def generate(rows: int, path: Path) -> None:
     """Customers with about ten rows each; every value was known up to 30 days before it is used, 2 % are missing."""
     columns = [
-        f"case when hash(i, {place}) % 50 > 0 then (hash(i, {place}) % 100000) / 1000.0 end as x{place}"
+        f"case when hash(i, {place + 10}) % 50 > 0 then (hash(i, {place + 10}) % 100000) / 1000.0 end as x{place}"
         for place in range(NUMBERS)
     ]
     columns += [f"'v' || (hash(i, {place + 100}) % 40) as t{place}" for place in range(TEXTS)]
@@ -56,7 +56,8 @@ def generate(rows: int, path: Path) -> None:
         connection.execute(
             f"""copy (select hash(i, 1) % {max(rows // 10, 1)} as customer, predicted_at, hash(i, 2) % 10 < 3 as label,
                 predicted_at + interval 20 day as ended, {", ".join([*columns, *known])}
-            from (select i, timestamptz '2024-01-01' + to_seconds((hash(i, 3) % 31536000)::bigint) as predicted_at
+            from (
+                select i, timestamptz '2024-01-01' + to_microseconds((hash(i, 3) % 31536000000000)::bigint) as predicted_at
                 from range({rows}) as made(i)) as made) to {text(str(path))} (format parquet)"""
         )
 

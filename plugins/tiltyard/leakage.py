@@ -49,7 +49,7 @@ RULES = {
 
 EVIDENCE = {"critical": "evidence_of_time", "warning": "statistical_evidence"}
 """Severity of a finding of evidence.py → its rule."""
-EVIDENCE_ROWS = 30_000
+EVIDENCE_ROWS = 20_000
 """Rows of a training frame that are weighed before every training, of whole entities; within two seconds."""
 
 

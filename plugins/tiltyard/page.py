@@ -211,7 +211,7 @@ def _lateness(one: Finding) -> str:
         f"Rows by how far they lie before or after {one.plot['than']} (bars grow with the logarithm). "
         "Everything right of the dashed line was not known yet."
     )
-    return _figure(body, caption)
+    return _figure(body, caption, slanted=_slanted(names))
 
 
 def _rates(one: Finding) -> str:
@@ -232,7 +232,7 @@ def _rates(one: Finding) -> str:
     caption = (
         f"{said}{f' of {axis}' if axis else ''}; above each bar its rows; dashed: the share in all rows, {base:.1%}."
     )
-    return _figure(body, caption)
+    return _figure(body, caption, slanted=_slanted(names))
 
 
 def _offsets(one: Finding) -> str:
@@ -269,7 +269,7 @@ def _bars(
 ) -> str:
     most = top or max([*values, 1e-9])
     step = (WIDTH - _LEFT - _RIGHT) / max(len(values), 1)
-    slanted = len(values) > 8 or any(len(name) > 9 for name in names)
+    slanted = _slanted(names)
     body = ""
     for place, (value, colour) in enumerate(zip(values, colours, strict=True)):
         left, high = _LEFT + step * (place + 0.12), _y(value, most)
@@ -290,6 +290,11 @@ def _bars(
     return body + _floor()
 
 
+def _slanted(names: Sequence[str]) -> bool:
+    """Too many or too long to stand side by side."""
+    return len(names) > 8 or any(len(name) > 9 for name in names)
+
+
 def _floor() -> str:
     floor = HEIGHT - _BOTTOM
     return f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}" stroke="#999"/>'
@@ -299,8 +304,9 @@ def _y(value: float, most: float) -> float:
     return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - min(max(value / most, 0.0), 1.0))
 
 
-def _figure(body: str, caption: str, legend: str = "") -> str:
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_text(caption)}">{body}</svg>'
+def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False) -> str:
+    height = HEIGHT if slanted else HEIGHT - _BOTTOM + 24
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(caption)}">{body}</svg>'
     return f"<figure>{drawing}<figcaption>{legend}{_text(caption)}</figcaption></figure>"
 
 
