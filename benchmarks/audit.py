@@ -57,7 +57,8 @@ def generate(rows: int, path: Path) -> None:
             f"""copy (select hash(i, 1) % {max(rows // 10, 1)} as customer, predicted_at, hash(i, 2) % 10 < 3 as label,
                 predicted_at + interval 20 day as ended, {", ".join([*columns, *known])}
             from (
-                select i, timestamptz '2024-01-01' + to_microseconds((hash(i, 3) % 31536000000000)::bigint) as predicted_at
+                select i,
+                    timestamptz '2024-01-01' + to_microseconds((hash(i, 3) % 31536000000000)::bigint) as predicted_at
                 from range({rows}) as made(i)) as made) to {text(str(path))} (format parquet)"""
         )
 
