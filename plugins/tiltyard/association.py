@@ -25,7 +25,7 @@ SUBSETS = 8
 """Subsets of a column's rows that are tried; its intervals are that much wider."""
 UNEXPECTED = 0.05
 """Rows of which the other columns say with a chance of 19 in 20 that the value would be there."""
-EXPLAINED = 50
+EXPLAINED = 20
 """Subsets at most that are tried to be explained by other columns: each asks all of them."""
 FEW_LEVELS = 4
 """Flags and the like: that one of them is set may need explaining, too."""
@@ -118,9 +118,10 @@ def _subsets(reading: Reading) -> list[tuple[str, Bools]]:
 def _unexpected(case: Case, reading: Reading, rows: Bools) -> Bools:
     """Those of `rows` of which the other columns say that they are not among `rows`. Columns that say the same thing
     in other words are not asked."""
-    others = [other for other in case.readings.values() if other.name != reading.name and not _says(other, rows)]
+    others = [other for other in case.readings.values() if other.name != reading.name]
     more_positive = rows[case.label].mean() > rows[~case.label].mean()
-    chance = expected(rows.astype(np.float64), others, ~case.label if more_positive else case.label)
+    learn = ~case.label if more_positive else case.label
+    chance = expected(rows.astype(np.float64), others, learn, lambda other: _says(other, rows))
     left: Bools = rows & (chance <= UNEXPECTED)
     return left
 
@@ -135,8 +136,10 @@ def _says(other: Reading, rows: Bools) -> bool:
 def _pure(case: Case, reading: Reading, title: str, rows: Bools) -> tuple[float, Finding] | None:
     """(how much rarer the excluded class is, the finding) when a subset is all but pure."""
     size, inside, base = int(rows.sum()), int(case.label[rows].sum()), case.base
-    entities = len(np.unique(case.entities[rows]))
-    if min(entities, len(np.unique(case.entities[~rows]))) < FEWEST:
+    if size < FEWEST or PURE < inside / size < 1 - PURE:
+        return None
+    entities = case.count_entities(rows)
+    if min(entities, case.count_entities(~rows)) < FEWEST:
         return None
     low, high = proportion_interval(inside / size * entities, entities, ALPHA / len(case.readings) / SUBSETS)
     odds = base / (1 - base)

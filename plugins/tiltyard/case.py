@@ -152,7 +152,9 @@ class Case:
             why = f"{reading.ambiguous} rows may be a day and a month or a month and a day; they were left out."
             self._skip(name, "instant_after_prediction", why)
         if len(reading.labels) <= 2 and not reading.missing.any():
-            self._skip(name, "*", "It has the same value in every row.")
+            rare = reading.kind == "category" and reading.raw.nunique() > 1
+            why = "No value of it is there in five rows." if rare else "It has the same value in every row."
+            self._skip(name, "*", why)
             if reading.kind != "instant":
                 return
         self.readings[name] = reading
@@ -196,6 +198,8 @@ class Case:
     def reason(self, kind: str) -> str:
         """Why a kind cannot be judged on this sample; '' when it can."""
         exact = kind in EXACT
+        if not self.rows:
+            return "There is no row with a label."
         if not self.readings:
             return "There is no feature to judge."
         if kind in OF_TIME and self.prediction is None:
@@ -219,6 +223,12 @@ class Case:
         codes, _ = pd.factorize(self.frame[self.sample.entity], use_na_sentinel=False)
         result: Ints = codes.astype(np.int64)
         return result
+
+    def count_entities(self, rows: Bools) -> int:
+        """Different entities among some of the rows."""
+        if self.sample.entity is None:
+            return int(rows.sum())
+        return int(np.count_nonzero(np.bincount(self.entities[rows])))
 
     @cached_property
     def spread(self) -> float:

@@ -1,6 +1,7 @@
 """Statistics with their intervals, from counts and codes; and what some columns make one expect of another. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from tiltyard.reading import Bools, Floats, Ints, Reading
 FOLDS = 5
 ASKED = 30
 """Other columns that may explain one: those that explain the most of it by themselves."""
+SCREENED = 5_000
+"""Rows on which those are looked for."""
 FITTED = 20_000
 """Rows that regressions are fitted on: coefficients are known to a percent by then."""
 
@@ -93,8 +96,14 @@ def odds_interval(first: Bools, second: Bools, alpha: float, spread: float = 1.0
     return float(np.exp(centre - width)), float(np.exp(centre + width)), float(np.exp(centre))
 
 
-def expected(target: Floats, others: Sequence[Reading], learn: Bools, rounds: int = 60) -> Floats:
-    """What the other columns make one expect of `target`, per row; learnt on the rows `learn`.
+def expected(
+    target: Floats,
+    others: Sequence[Reading],
+    learn: Bools,
+    skip: Callable[[Reading], bool] = lambda reading: False,
+    rounds: int = 60,
+) -> Floats:
+    """What the other columns, but those to `skip`, make one expect of `target`, per row; learnt on the rows `learn`.
 
     Stagewise additive least squares over the levels of one column at a time, a third of each step, shrunk by twenty
     rows (Bühlmann, Yu 2003, "Boosting with the L2 loss", JASA 98: componentwise boosting).
@@ -107,11 +116,13 @@ def expected(target: Floats, others: Sequence[Reading], learn: Bools, rounds: in
     result: Floats = np.full(len(target), mean)
     left = told - mean
     gains = []
+    some = slice(None, None, max(1, len(learnt) // SCREENED))
     for reading in others:
-        codes = reading.codes[learnt]
-        sums = np.bincount(codes, weights=left, minlength=len(reading.labels))
+        codes = reading.codes[learnt[some]]
+        sums = np.bincount(codes, weights=left[some], minlength=len(reading.labels))
         gains.append(float(sums @ (sums / (np.bincount(codes, minlength=len(reading.labels)) + 20.0))))
-    others = [others[place] for place in np.argsort(gains, kind="stable")[::-1][:ASKED]]
+    ranked = (others[place] for place in np.argsort(gains, kind="stable")[::-1])
+    others = list(islice((reading for reading in ranked if not skip(reading)), ASKED))
     inside = [reading.codes[learnt] for reading in others]
     counts = [
         np.bincount(codes, minlength=len(reading.labels)) + 20.0 for codes, reading in zip(inside, others, strict=True)

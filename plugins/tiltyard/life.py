@@ -62,7 +62,9 @@ def aggregates(case: Case) -> Iterator[Finding | Untested]:
     numbers = {n: r for n, r in case.readings.items() if r.values is not None and len(np.unique(r.values[:PROBED])) > 2}
     best: dict[str, tuple[float, Finding]] = {}
     for aggregate in _numeric(log):
-        differ = ~_close(aggregate.whole, aggregate.known) & ~np.isnan(aggregate.whole) & (log.end > log.begin)
+        # without a row up to the prediction there is nothing to compare: what never changes would look like the future
+        told = ~np.isnan(aggregate.whole) & ~np.isnan(aggregate.known)
+        differ = ~_close(aggregate.whole, aggregate.known) & told & (log.end > log.begin)
         rows = np.flatnonzero(differ)
         if len(np.unique(case.entities[rows])) < FEWEST:
             continue

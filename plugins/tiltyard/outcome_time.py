@@ -11,6 +11,8 @@ from tiltyard.case import ALPHA, FEWEST, Case, Finding, Untested, lasting, offse
 from tiltyard.intervals import FITTED, expected, number_codes, proportion_interval
 from tiltyard.reading import Bools, Floats, Reading
 
+NEVER = 50 * 366 * 86_400.0
+"""An instant so many seconds after the prediction (9999-12-31) stands for "not yet"; it is a default, not an event."""
 SOON = 0.1
 """The share of outcomes that came soonest, with their ties, in which a growing column is looked for."""
 SOON_LIMIT = 0.5
@@ -21,6 +23,8 @@ CENSORED = 0.05
 UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3_600.0, "days": 86_400.0}
 UNIT_SLACK = 0.1
 """How far from one a coefficient may lie: parts are rounded, and what is left out (taxiing) goes along with them."""
+CANDIDATES = 200
+"""Numeric columns that are tried as parts: those that go along with the wait the most."""
 REPRODUCED = 0.9
 """Share of the waiting time's variance that its parts have to reproduce, in each class: a sum, not a correlation."""
 TELLS = 0.55
@@ -42,6 +46,7 @@ def instants(case: Case) -> Iterator[Finding | Untested]:
             late = reading.values > np.floor(case.prediction / 86_400) * 86_400
         else:
             late = offset > 0
+        late &= offset < NEVER
         judged = ~np.isnan(offset)
         if not late.any():
             continue
@@ -138,17 +143,21 @@ def _unit_parts(
     rows = np.concatenate(chosen)
     side = np.repeat([0, 1], [len(part) for part in chosen])
     wait = both.wait[rows]
-    names = [name for name in numbers if name not in case.clocks]
-    columns = []
-    for name in names:
-        values = numbers[name].values
-        assert values is not None
-        picked = values[rows]
+    columns: list[tuple[float, str, Floats]] = []
+    for name, reading in numbers.items():
+        if name in case.clocks:
+            continue
+        assert reading.values is not None
+        picked = reading.values[rows]
         here = ~np.isnan(picked)
-        columns.append(np.where(here, picked, picked[here].mean() if here.any() else 0.0))
+        filled: Floats = np.where(here, picked, picked[here].mean() if here.any() else 0.0)
+        if filled.std() > 0 and wait.std() > 0:
+            columns.append((abs(float(np.corrcoef(filled, wait)[0, 1])), name, filled))
+    columns = sorted(columns, key=lambda column: -column[0])[:CANDIDATES]
     if not columns:
         return {}
-    table = np.stack(columns, axis=1)
+    names = [name for _, name, _ in columns]
+    table = np.stack([filled for _, _, filled in columns], axis=1)
     kept = np.ones(len(rows), dtype=bool)
     selected: list[int] = []
     for _ in range(3):  # each time without the rows that fit worst: a diversion, a typing error
@@ -204,8 +213,9 @@ def clocks(case: Case) -> Iterator[Finding | Untested]:
     Modulo its turn, its distance from the prediction's own clock is taken. A reading of the prediction's clock, or of
     a plan that hangs on it, has a distance that tells nothing; one of what came later tells the label by it. It is
     named when the distance, or what the other columns don't tell of it, tells the label better than the reading
-    itself and the prediction's clock do. That holds for readings of a recent past, too, so it is critical only if
-    the outcome is the later the later the reading is, label for label: a past one does not move the outcome along.
+    itself and the prediction's clock do. That holds for readings of a recent past, too, so the outcome has to come the
+    later the later the reading is, label for label: a past one does not move the outcome along. Where the outcome's
+    time is not known, it is a warning.
     """
     assert case.prediction is not None
     known = case.unsuspected
@@ -219,14 +229,14 @@ def clocks(case: Case) -> Iterator[Finding | Untested]:
         if not low >= beside + CLOCK_GAIN:
             continue
         moved = _moves_outcome(case, surprise, known)
-        along = (
-            f"; the later it reads, the later the outcome comes (correlation {moved:.2f} within the classes)"
-            if moved >= MOVES
-            else ""
-        )
+        if moved is not None and moved < MOVES:
+            continue
+        along = "; when the outcome came is not known, so that it may be a reading of a recent past"
+        if moved is not None:
+            along = f"; the later it reads, the later the outcome comes (correlation {moved:.2f} within the classes)"
         yield Finding(
             name,
-            "critical" if along else "warning",
+            "warning" if moved is None else "critical",
             "clock_of_outcome",
             round(auc, 4),
             (round(low, 4), round(high, 4)),
@@ -254,15 +264,15 @@ def _distance(minutes: Floats, clock: Floats, turn: float, prediction: Floats) -
     return distance, middle / (2 * np.pi) * turn
 
 
-def _moves_outcome(case: Case, surprise: Floats, known: Sequence[Reading]) -> float:
+def _moves_outcome(case: Case, surprise: Floats, known: Sequence[Reading]) -> float | None:
     """Rank correlation of what is not expected of a column with what is not expected of the wait, within the classes;
-    0 when the outcome's time is not known."""
+    None when too few outcomes have a time of their own."""
     if case.outcome is None:
-        return 0.0
+        return None
     event = _event(case, None)
     here = event.rows & ~np.isnan(surprise)
     if here.sum() < 10 * FEWEST:
-        return 0.0
+        return None
     late = np.clip(event.wait, None, np.quantile(event.wait[here], 0.99))
     late = late - expected(np.nan_to_num(late), known, here)
     ranks = []

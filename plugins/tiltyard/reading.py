@@ -135,6 +135,8 @@ def read(name: str, column: "pd.Series[Any]") -> Reading:
         return Reading(name, "instant", column, seconds, _whole_days(seconds, column), "timestamps")
     if np.issubdtype(_numpy(kind), np.timedelta64):
         return Reading(name, "number", column, column.dt.total_seconds().to_numpy(dtype=np.float64))
+    if pd.api.types.is_complex_dtype(kind):
+        return Reading(name, "category", column.map(str, na_action="ignore"))
     if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_numeric_dtype(kind):
         return _numbers(name, column, column.to_numpy(dtype=np.float64, na_value=np.nan))
     return _objects(name, column)
@@ -224,7 +226,7 @@ def clock_of(reading: Reading) -> tuple[float, Floats] | None:
     if reading.kind != "number" or values is None:
         return None
     here = values[~np.isnan(values)]
-    if (here % 1 != 0).any() or here.min() < 0:
+    if (here[:100] % 1 != 0).any() or here.min() < 0 or here.max() > 86_400 or (here % 1 != 0).any():
         return None
     high, different = here.max(), len(np.unique(here))
     if high <= 24 and different > 4:
@@ -389,8 +391,9 @@ def _number_levels(values: Floats, missing: Bools, instants: bool, day_only: boo
     used, level[~is_spike] = np.unique(bins[~is_spike], return_inverse=True)
     level[spikes] = len(used) + np.arange(len(spikes))
     codes[here] = level[inverse] + 1
-    low = [distinct[~is_spike][np.searchsorted(bins[~is_spike], place)] for place in used]
-    high = [distinct[~is_spike][np.searchsorted(bins[~is_spike], place, side="right") - 1] for place in used]
+    binned, places = distinct[~is_spike], bins[~is_spike]
+    low = binned[np.searchsorted(places, used)]
+    high = binned[np.searchsorted(places, used, side="right") - 1]
     named = [f"{shown(a)} to {shown(b)}" if a != b else shown(a) for a, b in zip(low, high, strict=True)]
     return codes, ["missing", *named, *(shown(value) for value in distinct[spikes])]
 
