@@ -112,7 +112,7 @@ class Profile:
     """Digest of the rows without their times, whatever their order."""
     columns: Mapping[str, Column]
     broken: frozenset[tuple[str, str]] = frozenset()
-    """(rule, column) of what was found: such a night is no past for that rule and column."""
+    """(rule, column) of what was found: such a night is no past for that column."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _comparable(past: Sequence[Profile], tonight: Profile, rule: str, column: st
     nights = [
         night
         for night in past
-        if night.rows >= FEW_ROWS and column in night.columns and (rule, column) not in night.broken
+        if night.rows >= FEW_ROWS and column in night.columns and column not in {of for _, of in night.broken}
     ]
     same = [night for night in nights if night.night.weekday() == tonight.night.weekday()]
     if len(same) >= SAME_WEEKDAYS:
