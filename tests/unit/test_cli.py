@@ -28,12 +28,13 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     text = tiltyard("--help").stdout
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
-        "hindcast", "status", "explain", "up", "down",
+        "hindcast", "leakage", "status", "explain", "up", "down",
     ):  # fmt: skip
         assert command in text
-        if command != "data":
+        if command not in ("data", "leakage"):
             assert "Example: tiltyard" in tiltyard(command, "--help").stdout
-    assert "Example: tiltyard" in tiltyard("data", "fetch", "--help").stdout
+    for words in (("data", "fetch"), ("leakage", "audit")):
+        assert "Example: tiltyard" in tiltyard(*words, "--help").stdout
 
 
 def test_models_as_json() -> None:
