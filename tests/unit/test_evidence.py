@@ -87,3 +87,217 @@ def test_what_cannot_be_judged_is_said():
 def test_a_column_that_is_not_there_is_named():
     with pytest.raises(BadInput, match="no column 'bed'"):
         evidence.weigh(Sample(plain(), "bed", "asked_at"))
+
+
+def test_a_blank_that_only_the_outcome_explains_is_named():
+    """New customers have no log-in either: that one is expected, the blank of whoever left is not."""
+    rng = np.random.default_rng(4)
+    frame = plain(6_000)
+    frame["tenure"] = rng.integers(0, 100, len(frame))
+    left = frame["bad"].to_numpy() & (rng.random(len(frame)) < 0.3)
+    frame["age"] = np.where((frame["tenure"] < 10) | left, np.nan, rng.integers(0, 30, len(frame)))
+    (finding,) = weigh(frame).findings
+    assert (finding.feature, finding.kind) == ("age", "default_tracks_label")
+    frame["age"] = np.where(frame["tenure"] < 10, np.nan, rng.integers(0, 30, len(frame)))
+    assert weigh(frame).findings == ()
+
+
+def test_a_version_that_was_changed_afterwards_is_named():
+    rng = np.random.default_rng(5)
+    frame = plain(4_000)
+    frame["asked"] = rng.choice(list("ABCDE"), len(frame), p=[0.5, 0.2, 0.1, 0.1, 0.1])
+    moved = ~frame["bad"] & (rng.random(len(frame)) < 0.3)
+    frame["given"] = np.where(moved, rng.choice(list("ABCDE"), len(frame)), frame["asked"])
+    (finding,) = weigh(frame).findings
+    assert finding.kind == "revised_copy"
+    assert finding.feature in ("asked", "given")
+    assert finding.effect < 0.2
+
+
+def journeys(rows=8_000, seed=6):
+    """Flights: asked two hours before; late when the delay and the surprise of the flight add up to 15 minutes."""
+    rng = np.random.default_rng(seed)
+    day = pd.Timestamp("2024-03-01", tz="UTC") + pd.to_timedelta(np.sort(rng.integers(0, 90, rows)), unit="D")
+    due = day + pd.to_timedelta(rng.integers(5 * 60, 20 * 60, rows), unit="min")
+    distance = rng.choice(np.arange(200, 2_600, 60), rows)
+    delay = np.round(rng.exponential(12, rows) - 5)
+    flight = np.round(distance / 8 + rng.normal(0, 8, rows))
+    left = due + pd.to_timedelta(delay, unit="min")
+    frame = pd.DataFrame(
+        {
+            "flight": [f"f{number}" for number in range(rows)],
+            "asked_at": due - pd.Timedelta(hours=2),
+            "late": delay + flight - distance / 8 > 15,
+            "landed_at": left + pd.to_timedelta(flight + rng.normal(10, 2, rows), unit="min"),
+            "distance": distance,
+            "planned_minutes": np.round(distance / 8),
+            "planned_clock": due.hour * 100 + due.minute,
+        }
+    )
+    lies = {"delay": delay, "minutes": flight, "clock": left.hour * 100 + left.minute, "minute": left.minute}
+    return frame, lies
+
+
+def test_parts_of_the_wait_and_clocks_of_the_outcome_are_critical():
+    frame, lies = journeys()
+    roles = {"label": "late", "prediction_time": "asked_at", "entity": "flight", "label_time": "landed_at"}
+    assert evidence.weigh(Sample(frame, **roles)).findings == ()
+    parts = evidence.weigh(Sample(frame.assign(delay=lies["delay"], minutes=lies["minutes"]), **roles))
+    assert {(one.feature, one.kind) for one in parts.findings if one.severity == "critical"} == {
+        ("delay", "part_of_outcome_time"),
+        ("minutes", "part_of_outcome_time"),
+    }
+    clocks = evidence.weigh(Sample(frame.assign(clock=lies["clock"], minute=lies["minute"]), **roles))
+    assert {(one.feature, one.kind) for one in clocks.findings} == {
+        ("clock", "clock_of_outcome"),
+        ("minute", "clock_of_outcome"),
+    }
+
+
+def test_what_is_counted_until_the_outcome_is_critical_and_what_was_there_before_is_not():
+    rng = np.random.default_rng(7)
+    frame = plain(8_000)
+    wait = rng.exponential(10, len(frame))
+    frame["known_at"] = frame["asked_at"] + pd.to_timedelta(np.where(frame["bad"], wait, 60.0), unit="D")
+    frame["before"] = rng.poisson(0.7, len(frame))
+    found_before = weigh(frame, label_time="known_at").findings
+    assert found_before == ()
+    frame["changes"] = rng.poisson(0.05 * np.where(frame["bad"], wait, 15.0))
+    (finding,) = weigh(frame, label_time="known_at").findings
+    assert (finding.feature, finding.severity, finding.kind) == ("changes", "critical", "grows_until_outcome")
+    assert finding.interval is not None and finding.interval[1] < 0.5
+
+
+def orders(customers=300, seed=8):
+    """A log of orders, and monthly reviews of who orders again within thirty days."""
+    rng = np.random.default_rng(seed)
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    counts = rng.integers(2, 12, customers)
+    who = np.repeat(np.arange(customers), counts)
+    log = pd.DataFrame({"customer": who, "at": start + pd.to_timedelta(rng.uniform(0, 360, len(who)), unit="D")})
+    log["pounds"] = np.round(rng.exponential(40, len(log)), 2)
+    rows = []
+    for month in range(2, 11):
+        at = start + pd.Timedelta(days=30 * month)
+        past = log[log["at"] <= at].groupby("customer")["pounds"]
+        soon = log[(log["at"] > at) & (log["at"] <= at + pd.Timedelta(days=30))]
+        review = pd.DataFrame({"spent": past.sum(), "orders": past.size()}).reset_index()
+        rows.append(review.assign(asked_at=at, again=review["customer"].isin(soon["customer"])))
+    return pd.concat(rows, ignore_index=True), log
+
+
+def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
+    frame, log = orders()
+    whole = log.groupby("customer")["pounds"].sum()
+    roles = {"label": "again", "prediction_time": "asked_at", "entity": "customer"}
+    logged = {"history": log, "history_as_of": "at"}
+    assert evidence.weigh(Sample(frame, **roles, **logged)).findings == ()
+    lying = frame.assign(total=frame["customer"].map(whole))
+    findings = evidence.weigh(Sample(lying, **roles, **logged)).findings
+    assert ("total", "future_in_aggregate") in {(one.feature, one.kind) for one in findings}
+    (first, *_) = [one for one in findings if one.kind == "future_in_aggregate"]
+    assert first.severity == "critical"
+    assert "the sum of pounds" in first.evidence
+    example = first.examples[0]
+    assert example["value"] == pytest.approx(example["over all rows"])
+    assert example["up to the prediction"] < example["over all rows"]
+    ended = frame.groupby("customer")["spent"].transform("last")
+    without = evidence.weigh(Sample(frame.assign(total=ended), **roles)).findings
+    assert {(one.feature, one.kind) for one in without} == {("total", "constant_over_life")}
+
+
+def test_a_label_encoded_by_its_own_rows_is_found():
+    frame = plain(3_000)
+    frame["town"] = np.random.default_rng(9).choice(list("abcdefghijklmnop"), len(frame))
+    frame["town_rate"] = frame.groupby("town")["bad"].transform("mean")
+    assert ("town_rate", "future_in_aggregate") in found(weigh(frame))
+
+
+def awkward():
+    """Columns that stand in the way."""
+    frame = plain(400)
+    things = [1, "a", None, pd.Timestamp("2024-01-01"), 3.5, True, b"x", [1], {"a": 1}, (1, 2), np.nan]
+    return {
+        "mixed": frame.assign(x=pd.Series([things[row % len(things)] for row in range(400)], dtype=object)),
+        "infinite": frame.assign(x=np.where(frame["bad"], np.inf, 1.0), y=-np.inf),
+        "complex": frame.assign(x=frame["score"] + 1j),
+        "one prediction": frame.assign(asked_at=frame["asked_at"].iloc[0]),
+        "no predictions": frame.assign(asked_at=pd.NaT),
+        "one entity": frame.assign(customer="c"),
+        "no labels": frame.assign(bad=None),
+        "one class": frame.assign(bad=True),
+        "amounts": frame.assign(bad=frame["score"] + frame["noise"]),
+        "nobody": frame.head(0),
+        "backwards": frame.iloc[::-1],
+        "never": frame.assign(x=np.where(frame["noise"] > 0, "9999-12-31", "2023-01-01")),
+        "typed": frame.assign(x=pd.Categorical(frame["bad"]), y=pd.array(frame["noise"] > 0, dtype="boolean")),
+    }
+
+
+@pytest.mark.parametrize("case", awkward())
+@pytest.mark.filterwarnings("error")
+def test_awkward_columns_break_nothing(case):
+    weighed = weigh(awkward()[case])
+    assert all(untested.why.endswith(".") for untested in weighed.untested)
+    assert weighed.untested
+    assert all(finding.severity == "warning" for finding in weighed.findings)
+
+
+def test_text_labels_of_many_values_and_columns_that_are_no_times_are_refused():
+    frame = plain(300).assign(three=np.array(["a", "b", "c"])[np.arange(300) % 3])
+    with pytest.raises(BadInput, match="3 different texts"):
+        evidence.weigh(Sample(frame, "three", "asked_at"))
+    with pytest.raises(BadInput, match="does not hold instants"):
+        evidence.weigh(Sample(frame, "bad", "score"))
+
+
+def honest(seed, rows=3_000):
+    """A frame of honest columns of many kinds, some of them strong: rare labels, seasons, drift, copies, ids."""
+    rng = np.random.default_rng(seed)
+    entity = np.arange(rows) if seed % 2 else rng.integers(0, rows // 8, rows)
+    day = np.sort(rng.uniform(0, 365, rows))
+    asked_at = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(day, unit="D")
+    strong, own = rng.normal(size=rows), rng.normal(size=entity.max() + 1)[entity]
+    logit = 2.6 * strong + 0.7 * own + 0.8 * np.sin(day / 58) + rng.choice([-1.5, 0, 1.5]) * day / 365
+    base = rng.choice([0.02, 0.1, 0.5])
+    label = rng.random(rows) < 1 / (1 + np.exp(-(logit - np.quantile(logit, 1 - base))))
+    wait = np.where(label, np.minimum(rng.exponential(20, rows), 30), 30.0)
+    columns = {
+        "entity": entity, "asked_at": asked_at, "label": label,
+        "known_at": asked_at + pd.to_timedelta(wait, unit="D"),
+        "strong": strong, "copy": 2 * strong + rng.normal(0, 0.1, rows), "rounded": np.round(strong),
+        "flag": strong > 1.5, "gaps": np.where(rng.random(rows) < 0.4 / (1 + np.exp(-strong)), np.nan, strong),
+        "began": np.where(day < 60, np.nan, rng.normal(size=rows)), "month": asked_at.month, "hour": asked_at.hour,
+        "clock": asked_at.hour * 100 + asked_at.minute, "id": [f"i{number}" for number in rng.permutation(rows)],
+        "serial": np.arange(rows) + 10**9, "plan": rng.choice(list("abcd"), rows, p=[0.7, 0.2, 0.07, 0.03]),
+        "town": [f"t{number}" for number in rng.zipf(1.5, rows) % 200], "counts": rng.poisson(np.exp(own / 2 - 1)),
+        "since": asked_at - pd.to_timedelta(rng.exponential(200, rows), unit="D"),
+        "last_hour": (asked_at - pd.to_timedelta(0.2 * rng.exponential(np.exp(-strong / 2)), unit="D")).hour,
+        "steady": np.round(rng.normal(size=entity.max() + 1), 3)[entity], "same": 1,
+    }  # fmt: skip
+    for number in range(30):
+        noisy = rng.normal(0, 0.5) * strong + rng.normal(size=rows)
+        gaps = np.where(rng.random(rows) < 0.1, np.nan, noisy)
+        columns[f"x{number}"] = (noisy, np.round(noisy), gaps, np.where(noisy > 1.2, noisy, 0))[number % 4]
+    return pd.DataFrame(columns)
+
+
+def test_honest_columns_raise_no_false_alarm():
+    """1,000 honest columns in 20 frames: at most one warning, nothing critical."""
+    findings = [
+        finding
+        for seed in range(20)
+        for finding in evidence.weigh(Sample(honest(seed), "label", "asked_at", "entity", "known_at")).findings
+    ]
+    assert [finding for finding in findings if finding.severity == "critical"] == []
+    assert len(findings) <= 1, findings
+
+
+def test_plots_stay_small():
+    frame, lies = journeys(3_000)
+    roles = {"label": "late", "prediction_time": "asked_at", "entity": "flight", "label_time": "landed_at"}
+    for finding in evidence.weigh(Sample(frame.assign(**lies), **roles)).findings:
+        numbers = [value for value in finding.plot.values() if isinstance(value, list)]
+        assert sum(map(len, numbers)) <= 80
+        assert finding.plot["shape"] in ("rates", "offsets")
+        assert len(finding.examples) <= 5
