@@ -21,6 +21,8 @@ unfavourable end ..."""
 PURE_ODDS = 20.0
 """... and its odds are twenty times the base's, either way: three times what counts as a large effect (6.7; Chen,
 Cohen, Chen 2010, Commun. Stat. 39). A risk factor that is honest makes a class likely, seldom certain."""
+DEFAULT = 0.1
+"""A value that fewer rows share is not a default."""
 SUBSETS = 8
 """Subsets of a column's rows that are tried; its intervals are that much wider."""
 UNEXPECTED = 0.05
@@ -101,18 +103,20 @@ def defaults(case: Case) -> Iterator[Finding | Untested]:
 
 
 def _subsets(reading: Reading) -> list[tuple[str, Bools]]:
-    """The rows that hold the commonest value, or that are missing, and those that don't."""
+    """The rows that hold the commonest value, or that are missing, and those that don't.
+
+    A commonest value of few rows is no default: it is a batch that came at once, and shares its fate.
+    """
     counts = np.bincount(reading.codes, minlength=len(reading.labels))
     mode = int(np.argmax(counts))
+    missing = [("it is missing", reading.codes == 0), ("it is filled in", reading.codes != 0)] if counts[0] else []
+    if mode == 0 or counts[mode] < DEFAULT * len(reading.codes):
+        return missing
     subsets = [
         (f"it holds {reading.labels[mode]}, its commonest value", reading.codes == mode),
         (f"it holds anything but {reading.labels[mode]}", reading.codes != mode),
     ]
-    if mode == 0:
-        subsets = [("it is missing", reading.codes == 0), ("it is filled in", reading.codes != 0)]
-    elif counts[0]:
-        subsets += [("it is missing", reading.codes == 0), ("it is filled in", reading.codes != 0)]
-    return subsets
+    return subsets + missing
 
 
 def _unexpected(case: Case, reading: Reading, rows: Bools) -> Bools:
