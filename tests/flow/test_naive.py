@@ -1,5 +1,6 @@
 """The lying columns of each naive staging are named, the honest stagings raise next to nothing, and no name matters."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,11 +32,14 @@ def stagings(
     """The source, its honest sample and its naive one."""
     source = request.param
     as_of, window = PARTS[source]
-    samples = []
-    for naive in (False, True):
-        settings = make_settings(
-            tmp_path_factory.mktemp(source), postgres_url, sources=(source,), data_mirror=data_mirror
-        )
+    samples: list[Sample] = []
+    homes = [
+        make_settings(tmp_path_factory.mktemp(source), postgres_url, sources=(source,), data_mirror=data_mirror)
+        for _ in range(2)
+    ]
+    for settings, naive in zip(homes, (False, True), strict=True):
+        if naive:  # what the first one fetched
+            shutil.copytree(homes[0].landing, settings.landing)
         samples.append(staging.sample(settings, source, naive=naive, as_of=as_of, window=window))
     return source, samples[0], samples[1]
 
