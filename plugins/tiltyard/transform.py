@@ -47,8 +47,8 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     if not sources:
         raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
     arguments = ["--exclude", "tag:reference"]
-    if full_refresh:  # DuckLake does not always survive two threads of one process that replace tables at once
-        arguments += ["--full-refresh", "--threads", "1"]
+    if full_refresh:
+        arguments.append("--full-refresh")
     for source in sources:
         arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()

@@ -269,12 +269,12 @@ def test_a_contract_that_does_not_hold_is_one_sentence_that_names_the_file(tmp_p
 
 
 def test_the_sources_of_this_checkout_have_contracts(settings):
-    assert ingest.sources(settings) == ("incident", "subscription")
+    assert ingest.sources(settings) == ("flights", "hotels", "incident", "retail", "subscription")
     incident = ingest.contract(settings, "incident").table("incident_update")
     assert incident is not None
     assert len(incident.columns) == 36
     assert ingest.tables(settings, "subscription") == ("raw.customer", "raw.login", "raw.payment", "raw.cancellation")
-    with pytest.raises(BadInput, match="incident, subscription"):
+    with pytest.raises(BadInput, match="incident, retail, subscription"):
         ingest.contract(settings, "../incident")
 
 
