@@ -12,6 +12,7 @@ was made, and is named before a model learns from it. A row that arrives long af
 """
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -109,13 +110,20 @@ def arrivals(deliveries: Sequence[Delivery], looks: Sequence[Look]) -> dict[str,
     taken to have been on time. The table's first day brings whatever there was before it, and says nothing.
     """
     first = min((due(one.file) for one in deliveries), default=None)
+    ordered = sorted(looks, key=lambda look: look.as_of)
+    nights = [look.as_of for look in ordered]
+    soonest: list[datetime] = []  # of the looks of this night and all later ones, the wall clock of the first
+    for look in reversed(ordered):
+        soonest.append(min(look.looked_at, soonest[-1]) if soonest else look.looked_at)
+    soonest.reverse()
     found: dict[str, Arrival] = {}
     for one in deliveries:
         end = due(one.file)
         if end == first:
             found[one.file] = Arrival(None, None, "untimed")
             continue
-        missed = any(end <= look.as_of and look.looked_at < one.loaded_at for look in looks)
+        place = bisect_left(nights, end)
+        missed = place < len(soonest) and soonest[place] < one.loaded_at
         if missed or one.landed_by - end < DAY:
             live = timedelta() <= one.loaded_at - one.landed_by < DAY
             found[one.file] = Arrival(one.landed_by, one.loaded_at if live else one.landed_by, "night")
@@ -170,15 +178,19 @@ class Landed:
         return float(rows[len(rows) // 2]) if rows else 0.0
 
 
-def landed(rails: Rails, source: str) -> dict[str, Landed]:
-    """Raw table → its deliveries, for every table of the source's contract."""
+def landed(rails: Rails, source: str, as_of: datetime) -> dict[str, Landed]:
+    """Raw table → its deliveries up to the night that closes at `as_of`, for every table of the source's contract.
+
+    A night that is run again judges what it brought by what was usual until then, not by what came later.
+    """
     rails.lake.ensure(ingest.LOOKED, ingest.LOOKED_COLUMNS)  # a lake that is older than these has no rows there
     rails.lake.ensure(ingest.LANDED, ingest.LANDED_COLUMNS)
     rows = rails.lake.connection.execute(
-        f"select '', '', available_at, ingested_at, 0 from {identifier(ingest.LOOKED)} where source = $source "
+        f"select '', '', available_at, ingested_at, 0 from {identifier(ingest.LOOKED)} "
+        "where source = $source and available_at <= $as_of "
         f"union all select table_name, file, available_at, ingested_at, rows from {identifier(ingest.LANDED)} "
-        "where source = $source",
-        {"source": source},
+        "where source = $source and available_at <= $as_of",
+        {"source": source, "as_of": as_of},
     ).fetchall()
     looks = [Look(as_of, looked_at) for table, _, as_of, looked_at, _ in rows if not table]
     deliveries: dict[str, list[Delivery]] = {table: [] for table in ingest.tables(rails.settings, source)}
@@ -267,7 +279,7 @@ def of_source(
     """Raw table → latency of the rows whose delivery arrived in the night that closes at `as_of`."""
     promises = {table.raw: table.timing.latency for table in ingest.contract(rails.settings, source).tables}
     found = {}
-    for table, own in (known or landed(rails, source)).items():
+    for table, own in (known or landed(rails, source, as_of)).items():
         promise = promises[table]
         files = own.between(as_of - DAY, as_of)
         untimed = own.untimed_rows(as_of - DAY, as_of)
@@ -560,7 +572,7 @@ def backfill_findings(rails: Rails, source: str, as_of: datetime, snapshot: int 
     """Those two rules on what a source delivered for the night that closes at `as_of`."""
     if not _delivered(rails, source):
         return []
-    known = landed(rails, source)
+    known = landed(rails, source, as_of)
     measured = of_source(rails, source, as_of, snapshot, known)
     return backfills(measured, {table: own.usual_rows for table, own in known.items()})
 

@@ -432,14 +432,14 @@ def _number(value: float | None) -> str:
 
 
 def watch(rails: Rails, source: str, as_of: datetime, snapshot: int | None = None) -> Watch:
-    """Measure and judge what arrived of a source in the night that closes at `as_of`. Writes nothing.
+    """Measure and judge what arrived of a source in the night that closes at `as_of`. Keeps nothing of it.
 
     Nights of the window that were never profiled (before the first one that was checked) are profiled and judged
     on the way, oldest first.
     """
     rails.lake.ensure(TABLE, COLUMNS)
     contract = ingest.contract(rails.settings, source)
-    deliveries = latency.landed(rails, source)
+    deliveries = latency.landed(rails, source, as_of)
     latencies = latency.of_source(rails, source, as_of, snapshot, deliveries)
     night = night_of(as_of)
     verdicts: dict[str, Verdict] = {}
@@ -449,7 +449,7 @@ def watch(rails: Rails, source: str, as_of: datetime, snapshot: int | None = Non
         due = _due(deliveries[table.raw], as_of, {profile.night for profile in past})
         verdicts[table.raw] = Verdict((), frozenset())
         for profile in _scan(rails, table, due, snapshot):
-            verdict = judge(past, profile)
+            verdict = judge([other for other in past if other.night < profile.night], profile)
             judged = Profile(profile.night, profile.rows, profile.content, profile.columns, verdict.broken)
             fresh.append((table.raw, judged))
             past.append(judged)
@@ -480,21 +480,19 @@ def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: da
     def work(connection: Any) -> None:
         latency.store(connection, [*watched.latencies.values(), *views.values()], as_of)
         if rows:
+            written = sorted({(row["table_name"], row["night"].isoformat()) for row in rows})
             connection.execute(
-                f"delete from {identifier(TABLE)} where list_contains($nights, night) "
-                "and list_contains($tables, table_name)",
-                {
-                    "nights": sorted({row["night"] for row in rows}),
-                    "tables": sorted({row["table_name"] for row in rows}),
-                },
+                f"delete from {identifier(TABLE)} where list_contains($written, (table_name, night::varchar))",
+                {"written": written},
             )
             connection.register("_profile", pd.DataFrame(rows, columns=list(COLUMNS)))
             names = ", ".join(f'"{name}"' for name in COLUMNS)
             connection.execute(f"insert into {identifier(TABLE)} ({names}) select {names} from _profile")
             connection.unregister("_profile")
 
-    rails.lake.commit(work, message=f"latency and profiles of {watched.source}, {night}")
-    return _settle(rails, watched, night)
+    with rails.lake.exclusive(f"outage/{watched.source}"):  # two attempts at a night leave its rows and events once
+        rails.lake.commit(work, message=f"latency and profiles of {watched.source}, {night}")
+        return _settle(rails, watched, night)
 
 
 # -- incidents ------------------------------------------------------------------------------------

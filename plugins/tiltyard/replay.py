@@ -473,7 +473,8 @@ def reachable(
     if expired:
         untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
     if fresh:
-        untested.append(Untested("predictions", fresh, "nothing was written since into the tables they were made from"))
+        why = f"up to snapshot {snapshot} nothing was written since into the tables they were made from"
+        untested.append(Untested("predictions", fresh, why))
     batches = []
     for group in groups.values():
         made_from = max(number for number, _, _ in group)
@@ -540,6 +541,7 @@ class Comparison:
         self._read_then()
         self._read_late(as_of)
         self._put_side_by_side(as_of)
+        self._count_unread()
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -706,6 +708,14 @@ class Comparison:
                 and labels.prediction_time = coalesce(made.prediction_time, now.prediction_time)
             """
         )
+
+    def _count_unread(self) -> None:
+        """Predictions whose row the spine did not hold at the snapshot that they name are told, not dropped."""
+        query = "select count(*) from side_by_side where made_from is not null and not there_then"
+        [unread] = self._connection.execute(query).fetchone() or (0,)
+        if unread:
+            why = "their rows are not in the spine at the snapshot that they name"
+            self.untested.append(Untested("predictions", unread, why))
 
     # -- counting -----------------------------------------------------------------------------
 
