@@ -142,7 +142,8 @@ class Verdict:
 
 
 def judge(past: Sequence[Profile], tonight: Profile) -> Verdict:
-    """Hold a night against its past. Pure; the order of `past` is free."""
+    """Hold a night against its past. Pure; the order of `past` is free, and nights after this one are none of it."""
+    past = [night for night in past if night.night < tonight.night]
     found: list[Outage] = []
     clean: set[tuple[str, str]] = set()
     unusual: set[tuple[str, str]] = set()
@@ -449,7 +450,7 @@ def watch(rails: Rails, source: str, as_of: datetime, snapshot: int | None = Non
         due = _due(deliveries[table.raw], as_of, {profile.night for profile in past})
         verdicts[table.raw] = Verdict((), frozenset())
         for profile in _scan(rails, table, due, snapshot):
-            verdict = judge([other for other in past if other.night < profile.night], profile)
+            verdict = judge(past, profile)
             judged = Profile(profile.night, profile.rows, profile.content, profile.columns, verdict.broken)
             fresh.append((table.raw, judged))
             past.append(judged)
@@ -474,18 +475,18 @@ def _due(deliveries: Landed, as_of: datetime, known: set[date]) -> dict[date, di
 def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: datetime) -> list[dict[str, Any]]:
     """Keep what a night showed: latencies and profiles in the lake, incidents in the ledger. Returns those open now."""
     rails.lake.ensure(latency.TABLE, latency.COLUMNS)
+    rails.lake.ensure(TABLE, COLUMNS)
     night = night_of(as_of)
     rows = [row for table, profile in watched.profiles for row in _rows(table, profile, as_of)]
 
     def work(connection: Any) -> None:
         latency.store(connection, [*watched.latencies.values(), *views.values()], as_of)
         if rows:
-            written = sorted({(row["table_name"], row["night"].isoformat()) for row in rows})
-            connection.execute(
-                f"delete from {identifier(TABLE)} where list_contains($written, (table_name, night::varchar))",
-                {"written": written},
-            )
             connection.register("_profile", pd.DataFrame(rows, columns=list(COLUMNS)))
+            connection.execute(
+                f"delete from {identifier(TABLE)} "
+                "where (table_name, night) in (select (table_name, night::date) from _profile)"
+            )
             names = ", ".join(f'"{name}"' for name in COLUMNS)
             connection.execute(f"insert into {identifier(TABLE)} ({names}) select {names} from _profile")
             connection.unregister("_profile")

@@ -7,6 +7,8 @@ each with the wall clock of doing so. A night looks once, and what it does not f
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tiltyard.latency import Delivery, Look, arrivals
 
@@ -138,3 +140,22 @@ def test_the_loaders_clock_counts_only_in_production_time(loaded: str, arrived_a
         Delivery("2025-03-02.csv", at("3 Mar"), clock_of(loaded)),
     ]
     assert arrivals(deliveries, [])["2025-03-02.csv"].arrived_at == at(arrived_at)
+
+
+DAYS = st.integers(1, 20)
+
+
+@given(deliveries=st.dictionaries(DAYS, st.tuples(DAYS, DAYS), min_size=2), looks=st.lists(st.tuples(DAYS, DAYS)))
+def test_a_delivery_was_missed_when_any_night_looked_for_it_in_vain(
+    deliveries: dict[int, tuple[int, int]], looks: list[tuple[int, int]]
+) -> None:
+    """Nights run again, and in any order: for each delivery, every look is asked."""
+    first = datetime(2025, 3, 1, tzinfo=UTC)
+    after = [first + timedelta(days=number) for number in range(50)]
+    named = {day: f"{after[day]:%Y-%m-%d}.csv" for day in deliveries}
+    made = [Delivery(named[day], after[day + wait], after[loaded]) for day, (wait, loaded) in deliveries.items()]
+    found = arrivals(made, [Look(after[night], after[when]) for night, when in looks])
+    for day, (wait, loaded) in deliveries.items():
+        missed = any(night > day and when < loaded for night, when in looks)
+        observed = day != min(deliveries) and (missed or wait == 1)
+        assert (found[named[day]].basis == "night") == observed

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard import drift, shadow, training
+from tiltyard import drift, outage, shadow, training
 from tiltyard import frame as frames
 from tiltyard.governor import Signal
 from tiltyard.ledger import night_of
@@ -353,6 +353,16 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     quiet = drift.run(rails, SPEC, night(30), render=False)
     assert (quiet["verdict"], quiet["version"], quiet["report"]) == ("steady", version, None)
     assert quiet["columns"]["amount_eur"]["drifted"] is False
+
+    # the same rows, while the source has stopped saying anything: no drift, and nothing to learn from
+    incident = {"source": "test", "table": "raw.account", "column": "", "what": "repeated_partition"}
+    incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
+    rails.ledger.add_event(outage.INCIDENT, "", night(36).date(), {**incident, "state": "open"})
+    held = drift.run(rails, SPEC, night(37), render=False)
+    assert (held["verdict"], held["action"], held["retrain_requested"]) == ("report", "report", False)
+    assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
+    assert held["columns"]["amount_eur"]["drifted"] and rails.ledger.retrains(SPEC.name) == []
+    rails.ledger.add_event(outage.INCIDENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
 
     moved = drift.run(rails, SPEC, night(37), render=True)
     assert (moved["verdict"], moved["retrain_requested"]) == ("retrain", True)

@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import describe, plots
+from tests.lakes import COLUMNS as TABLES
+from tests.lakes import FEATURES, instant, small_spec
+from tiltyard import describe, latency, leakage, outage, plots, suites
 from tiltyard.latency import COLUMNS, DAY, Latency, Spread, backfills, learn, quantile_of_counts
+from tiltyard.outage import Verdict, Watch
+from tiltyard.rails import Rails
 
 HOUR = 3600.0
 
@@ -103,3 +107,82 @@ def test_latencies_are_told_in_words() -> None:
 
     [row] = describe.latencies([{**asdict(learned), "verdict": learned.verdict}])
     assert (row["promised p99"], row["observed p99"], row["verdict"]) == ("1 d 6 h", "1 d 16 h", "over")
+
+
+# -- on a lake --------------------------------------------------------------------------------------
+
+NIGHT = instant("2024-02-10")
+
+
+def state(rails: Rails, shop: str, known: str, built: str) -> None:
+    rails.lake.ensure(FEATURES, TABLES[FEATURES])
+    rails.lake.connection.execute(
+        f"insert into lake.{FEATURES} by name select ? as shop_id, 1 as size, "
+        "?::timestamptz as event_time, ?::timestamptz as available_at, ?::timestamptz as built_at",
+        [shop, instant(known), instant(known), instant(built)],
+    )
+
+
+def test_a_row_of_a_view_that_claims_to_be_older_than_the_night_that_first_had_it(rails: Rails) -> None:
+    """s1 was there the night before and is only built again; s2 claims so and was not; s3 is new."""
+    state(rails, "s1", "2024-02-05 10:00", "2024-02-09 02:00")
+    before = {"snapshot": rails.lake.snapshot()}
+    rails.ledger.record_stage("features", "", (NIGHT - DAY).date(), "done", before)
+    rails.lake.connection.execute(f"delete from lake.{FEATURES}")
+    state(rails, "s1", "2024-02-05 10:00", "2024-02-10 02:00")
+    state(rails, "s2", "2024-02-05 10:00", "2024-02-10 02:00")
+    state(rails, "s3", "2024-02-09 10:00", "2024-02-10 02:00")
+    found = latency.of_views(rails, ["ftr_shop__state"], NIGHT)["ftr_shop__state"]
+    assert (found.rows, found.observed_rows, found.missed) == (2, 2, {0: 1, 4: 1})
+    assert found.late == 1
+
+
+def test_a_feature_that_would_not_have_been_there_is_named(rails: Rails, tmp_path: Path) -> None:
+    """The slowest rows of the view miss two nights: of these three predictions the first two had not seen theirs."""
+    rails.lake.ensure(latency.TABLE, latency.COLUMNS)
+    spread = Spread(1, 2, 3, 4)
+    slow = Latency("features.ftr_shop__state", "view", 100, 100, 0, spread, spread, {0: 97, 2: 3}, None)
+    rails.lake.commit(lambda connection: latency.store(connection, [slow], NIGHT), message="measured")
+    rails.lake.connection.execute(
+        "create temp table made as select prediction_time, prediction_time - age as ftr_shop__state__available_at "
+        "from (select ?::timestamptz as prediction_time, unnest([interval 1 hour, interval 1 day, interval 3 day, "
+        "null]) as age)",
+        [NIGHT - timedelta(hours=12)],
+    )
+    spec, views = small_spec(tmp_path), ["ftr_shop__state"]
+    found = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT)
+    assert [(one.rule, one.rows, one.violations) for one in found] == [("arrives_in_time", 3, 2)]
+    report = leakage.report(rails, found, NIGHT, subject="small", suite_name="training_frame", render=False)
+    assert report.success
+    assert [one.name for one in report.warnings] == ["features_to_arrive_in_time"]
+    [kept] = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT - DAY)
+    assert kept.violations == 0, "the night before, nothing had been measured yet"
+
+
+GOOD_NIGHT = {
+    "table_name": "'raw.login'", "rows_total": "100", "rows_night": "100", "usual_rows": "100", "volume_ratio": "1",
+    "age_hours": "1", "rows_landed": "100", "undated_rows": "0", "undated_share": "0", "dated_after_ingest": "0",
+}  # fmt: skip
+
+
+VERY_LATE = [  # rows of 100 that come nights late, observed p99 in units of the promise, what fails by severity
+    (0, 0.9, {}),
+    (60, 2, {"latency_ratio": "warning"}),  # most of the night is late, though not by much
+    (40, 8, {"latency_ratio": "warning"}),  # some of it is very late
+    (60, 8, {"latency_ratio": "warning", "late_latency_ratio": "critical"}),
+]
+
+
+def test_a_night_of_mostly_very_late_rows_is_not_served(rails: Rails) -> None:
+    outage.expectations()
+    suite = suites.load(rails.settings.expectations / "freshness.yaml")
+    listed = ", ".join(f"{value} as {name}" for name, value in GOOD_NIGHT.items())
+    for late, promises, expected in VERY_LATE:
+        observed = Spread(*[promises * 30 * HOUR] * 4)
+        missed = {0: 100 - late, 9: late}
+        one = Latency("raw.login", "source", 100, 100, 0, observed, observed, missed, timedelta(hours=30))
+        watched = Watch("shop", {"raw.login": one}, {"raw.login": Verdict((), frozenset())}, ())
+        sql = f"select {listed}, {watched.columns('raw.login')}"
+        batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *outage.WATCHED), {})
+        results = suites.judge(rails, suite, batch, complete=True).results
+        assert {one.column: one.severity for one in results if not one.success} == expected, (late, promises)

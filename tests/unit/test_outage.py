@@ -1,4 +1,4 @@
-"""What a night's profile gives away, held against nights of its past. No lake is needed."""
+"""What a night's profile gives away, held against nights of its past; and how profiles are kept."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiltyard.outage import Column, Profile, Verdict, judge, tail
+from tiltyard import clock, outage
+from tiltyard.outage import Column, Profile, Verdict, Watch, judge, tail
+from tiltyard.rails import Rails
 
 TONIGHT = date(2025, 6, 2)
 DEVICES = {"web": 380, "phone": 590, "tv": 30}
@@ -120,3 +122,29 @@ def test_the_bound_on_the_tail_is_one() -> None:
     for rows, share in ((30, 0.1), (200, 0.5), (1000, 0.02)):
         for hits in range(0, rows + 1, max(rows // 20, 1)):
             assert tail(rows, hits, share) >= binom.sf(hits - 1, rows, share) * (1 - 1e-9)
+
+
+def test_a_night_that_is_profiled_later_does_not_see_what_came_after_it() -> None:
+    """Yesterday's partition came again today: today repeats yesterday, and not the other way round."""
+    yesterday, today = profile(1, 1020, amount=Column(0, 0, 9, False)), tonight()
+    today = replace(today, content=yesterday.content, rows=yesterday.rows)
+    assert ("repeated_partition", "") in judge([*usual(), yesterday], today).broken
+    assert judge([*usual(), today], yesterday).found == ()
+
+
+def test_a_profile_is_kept_once_and_leaves_those_of_other_tables_alone(rails: Rails) -> None:
+    first, second = profile(1, device=devices(DEVICES)), profile(0, device=devices(DEVICES))
+    broken = replace(first, broken=frozenset({("went_null", "device")}))
+    as_of = clock.midnight(TONIGHT)
+    outage.record(rails, Watch("shop", {}, {}, (("raw.visit", broken), ("raw.visit", second))), {}, as_of)
+    for _ in range(2):
+        outage.record(rails, Watch("shop", {}, {}, (("raw.visit", second), ("raw.sale", first))), {}, as_of)
+    rows = rails.lake.query(
+        "select table_name, night, column_name, broken from {ops.column_profile} order by all", as_of + timedelta(days=1)
+    )
+    assert [tuple(row) for row in rows[rows["column_name"] == "device"].astype(str).itertuples(index=False)] == [
+        ("raw.sale", str(first.night), "device", ""),
+        ("raw.visit", str(first.night), "device", "went_null"),
+        ("raw.visit", str(second.night), "device", ""),
+    ]
+    assert len(rows) == 6

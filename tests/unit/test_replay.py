@@ -130,6 +130,16 @@ def test_snapshots_that_have_been_expired(shop: Rails, tmp_path: Path) -> None:
     assert "have been expired" in why(again(shop, tmp_path))
 
 
+def test_predictions_of_rows_that_their_snapshot_does_not_hold(shop: Rails, tmp_path: Path) -> None:
+    predict(shop, [VISIT, {**VISIT, "visit_id": "v2"}])
+    write(shop, "11", "05Feb10:00", "05Feb10:00")
+    result = again(shop, tmp_path)
+    assert (result.rows, result.verdict) == (1, "pass")
+    assert [(one.rows, one.why) for one in result.untested] == [
+        (1, "their rows are not in the spine at the snapshot that they name")
+    ]
+
+
 def test_a_feature_that_the_view_did_not_have_yet(shop: Rails, tmp_path: Path) -> None:
     predict(shop, [VISIT])
     shop.lake.connection.execute("alter table lake.features.ftr_shop__state add column is_new boolean")
