@@ -140,7 +140,8 @@ def test_a_profile_is_kept_once_and_leaves_those_of_other_tables_alone(rails: Ra
     for _ in range(2):
         outage.record(rails, Watch("shop", {}, {}, (("raw.visit", second), ("raw.sale", first))), {}, as_of)
     rows = rails.lake.query(
-        "select table_name, night, column_name, broken from {ops.column_profile} order by all", as_of + timedelta(days=1)
+        "select table_name, night, column_name, broken from {ops.column_profile} order by all",
+        as_of + timedelta(days=1),
     )
     assert [tuple(row) for row in rows[rows["column_name"] == "device"].astype(str).itertuples(index=False)] == [
         ("raw.sale", str(first.night), "device", ""),
