@@ -14,7 +14,8 @@ TOO_GOOD = 0.95
 single column that was known ahead reaches .66 to .80 on the data sets of docs/leakage.md; .95 leaves room for one
 that is honest and very strong, and the interval's lower end has to lie above it."""
 TOO_GOOD_AMOUNT = 0.99
-"""The same where the label is an amount: there yesterday's amount honestly reaches .97."""
+"""The same where the label is an amount: there yesterday's amount honestly reaches .97. Also the correlation with the
+label's rank from which on a column is all but the amount itself, in whatever unit."""
 PURE = 0.1
 """A subset of rows is all but pure when less than a tenth of it is of the rarer class, at the interval's
 unfavourable end ..."""
@@ -44,13 +45,16 @@ def too_good(case: Case) -> Iterator[Finding | Untested]:
     """A column that tells the label by itself.
 
     The AUC is that of the rate per value or bin, learnt at other times on other entities, so that neither an id nor
-    a memory of the entity helps. The level is absolute: strong is not suspicious, all but certain is.
+    a memory of the entity helps. The level is absolute: strong is not suspicious, all but certain is. Where the label
+    is an amount, its rank is told as well as on which side of the median it lies.
     """
-    level = TOO_GOOD_AMOUNT if case.is_amount else TOO_GOOD
+    level = TOO_GOOD if case.ranks is None else TOO_GOOD_AMOUNT
     aucs = case.aucs
     best = sorted((auc for auc, _, _ in aucs.values()), reverse=True)
     for name, (auc, low, high) in aucs.items():
         if low < level:
+            if case.ranks is not None:
+                yield from _amount(case, case.readings[name])
             continue
         others = [other for other in best if other < level]
         beside = f"; the best of the {len(others)} other columns reaches {others[0]:.3f}" if others else ""
@@ -65,6 +69,23 @@ def too_good(case: Case) -> Iterator[Finding | Untested]:
             (),
             case.rates(case.readings[name]),
         )
+
+
+def _amount(case: Case, reading: Reading) -> Iterator[Finding]:
+    correlation, low, high = case.rank_correlation_of(reading)
+    if low < TOO_GOOD_AMOUNT:
+        return
+    yield Finding(
+        reading.name,
+        "warning",
+        "too_good",
+        round(correlation, 4),
+        (round(low, 4), round(high, 4)),
+        f"By itself it tells the label's rank with a correlation of {correlation:.3f} ({low:.3f} to {high:.3f}), "
+        "learnt on other entities and other times.",
+        (),
+        case.rates(reading),
+    )
 
 
 def defaults(case: Case) -> Iterator[Finding | Untested]:

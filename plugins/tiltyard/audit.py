@@ -50,6 +50,8 @@ FEW_ENTITIES = 30
 HISTORY_ROWS = 1_000_000
 DETAILED = 50
 """For so many broken rules the worst rows are fetched; one scan each."""
+ENDLESS = "9000-01-01"
+"""Times from here on are no times."""
 PER_SCAN = 400
 """Rules that are counted in one scan; a table with thousands of columns takes a few."""
 YES = frozenset({"yes", "y", "true", "t", "1", "1.0", "positive", "pos", "ja", "oui", "si", "sí"})
@@ -148,7 +150,12 @@ def audit(
         with closing(tabular.connect(folder, threads=threads, memory=memory)) as connection:
             try:
                 return _audit(connection, Path(path), folder, roles, Path(history) if history else None, say)
-            except (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
+            except (
+                duckdb.IOException,
+                duckdb.DataError,
+                duckdb.InvalidInputException,
+                duckdb.OutOfMemoryException,
+            ) as error:
                 raise BadInput(_what_stopped(Path(path), folder, str(error))) from None
 
 
@@ -157,7 +164,7 @@ def declared(words: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         feature, _, column = word.rpartition("=")
-        if not column or feature in found:
+        if not column or word.startswith("=") or feature in found:
             raise BadInput(f"--available-at is FEATURE=COL, once for each feature, not '{word}'.")
         found[feature or EVERY] = column
     return found
@@ -187,6 +194,10 @@ class Roles:
                 raise BadInput(f"{option} and {twin} both name the column '{column}'; each has a column of its own.")
         if bool(history) != bool(self.history_as_of):
             raise BadInput("--history and --as-of-column belong together: a log, and the column with its times.")
+        for feature in self.available_at:
+            role = next((option for option, column in named.items() if column == feature), None)
+            if role:
+                raise BadInput(f"--available-at: '{feature}' is the column of {role}, and no feature.")
         if history and not self.entity:
             raise BadInput("--history needs --entity: the column that both files have in common.")
 
@@ -228,6 +239,9 @@ def _audit(
     features = roles.features(table.columns)
     if not features:
         raise BadInput(f"{path.name} has no column left to judge beside those that the options name.")
+    if roles.entity and not _readable(table.columns[roles.entity]):
+        kind = table.columns[roles.entity].lower()[:40]
+        raise BadInput(f"--entity: column '{roles.entity}' is {kind}; name one of numbers or text, or a time.")
     label, notes = _label(connection, table, roles.label)
     unread = [
         Untested(feature, "*", f"It holds {table.columns[feature].lower()[:40]}, which nothing here can judge.")
@@ -360,19 +374,20 @@ def rules(roles: Roles, table: Table, features: Sequence[str]) -> list[Rule]:
         if not leakage.is_instant(kind) or feature in roles.planned:
             continue
         if since is None or since == feature:
-            made.append(
-                Rule(leakage.later("instant_after_prediction", feature, Times(feature, kind), moment), moment.column)
-            )
+            probe = leakage.later("instant_after_prediction", feature, Times(feature, kind), moment)
+            made.append(Rule(_but_endless(probe, kind), moment.column))
         else:
-            made.append(
-                Rule(
-                    leakage.later(
-                        "later_than_available_at", feature, Times(feature, kind), Times(since, table.columns[since])
-                    ),
-                    since,
-                )
-            )
+            known = Times(since, table.columns[since])
+            probe = leakage.later("later_than_available_at", feature, Times(feature, kind), known)
+            made.append(Rule(_but_endless(probe, kind), since))
     return made
+
+
+def _but_endless(probe: Probe, kind: str) -> Probe:
+    """9999-12-31 and infinity stand for "not yet": a default, which tells nothing about the future."""
+    name = quoted(probe.column)
+    ends = f"isfinite({name})" if kind == "TIMESTAMP_NS" else f"{name} < {text(ENDLESS)}"  # nanoseconds end in 2262
+    return replace(probe, judged=f"{probe.judged} and {ends}", broken=f"{probe.broken} and {ends}")
 
 
 def _write_times(

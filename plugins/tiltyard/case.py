@@ -128,7 +128,8 @@ class Case:
         frame = sample.frame[told] if not told.all() else sample.frame
         self.frame = frame.reset_index(drop=True)
         self.rows = len(self.frame)
-        self.is_amount = False
+        self.ranks: Floats | None = None
+        """Of a label that is an amount, its ranks from 0 to 1; None where it has two values."""
         self.label = self._read_label()
         self.prediction = self._instants(sample.prediction_time)
         self.outcome = self._instants(sample.label_time)
@@ -169,7 +170,7 @@ class Case:
         if len(values) > 2:
             amounts = pd.to_numeric(column, errors="coerce")
             if amounts.notna().all():
-                self.is_amount = True
+                self.ranks = amounts.rank(pct=True).to_numpy(dtype=np.float64)
                 self._skip("*", "*", "The label is an amount; it was judged by whether it lies above its median.")
                 above: Bools = (amounts > amounts.median()).to_numpy(dtype=bool)
                 return above
@@ -270,6 +271,12 @@ class Case:
         positives = self.label.sum() / self.spread
         negatives = self.rows / self.spread - positives
         return auc, *intervals.auc_interval(auc, variance * self.spread, self.z, positives, negatives)
+
+    def rank_correlation_of(self, reading: Reading) -> tuple[float, float, float]:
+        """(correlation, low, high) of the label's rank with its mean per value or bin, out of fold."""
+        assert self.ranks is not None
+        correlation = intervals.out_of_fold_correlation(reading.codes, self.ranks, self.folds, len(reading.labels))
+        return correlation, *intervals.correlation_interval(correlation, self.rows / self.spread, self.z)
 
     def is_late(self, name: str) -> bool:
         """It holds instants after the prediction."""

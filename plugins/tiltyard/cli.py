@@ -293,9 +293,11 @@ def leakage_replay(
     as_json: Json = False,
 ) -> None:
     """The millisecond test: what predictions were made from, against what the lake says of it today. Exit 1: leaks."""
-    from tiltyard import rails, replay_page
+    from tiltyard import page, rails, replay_page
     from tiltyard import replay as test
 
+    if report:
+        page.check(report)
     spec = _spec(model)
     ranges = [(clock.parse_as_of(first), clock.parse_as_of(last))]
     with rails.opened() as opened:
@@ -398,7 +400,7 @@ def leakage_audit(
     from tiltyard import audit, page
 
     target = report or Path(f"{frame.stem}.leakage.html")
-    page.check(target)
+    page.check(target, [frame, *([history] if history else [])])
     with _progress(as_json) as say:
         found = audit.audit(
             frame,

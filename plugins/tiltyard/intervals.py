@@ -80,6 +80,25 @@ def auc_interval(auc: float, variance: float, z: float, positives: float, negati
     return float(low), float(high)
 
 
+def out_of_fold_correlation(codes: Ints, amounts: Floats, folds: Ints, levels: int) -> float:
+    """Correlation of amounts with their mean per level, learnt on the other folds; 0 where either does not vary."""
+    cells = folds * levels + codes
+    rows = np.bincount(cells, minlength=FOLDS * levels).reshape(FOLDS, levels)
+    sums = np.bincount(cells, weights=amounts, minlength=FOLDS * levels).reshape(FOLDS, levels)
+    others, count = sums.sum(axis=0) - sums, rows.sum(axis=0) - rows
+    learnt = ((others + amounts.mean()) / (count + 1))[folds, codes]  # as if one more row held the mean
+    if learnt.std() == 0 or amounts.std() == 0:
+        return 0.0
+    return float(np.corrcoef(learnt, amounts)[0, 1])
+
+
+def correlation_interval(correlation: float, rows: float, z: float) -> tuple[float, float]:
+    """Fisher's on the scale of arctanh, with the variance for ranks of Bonett and Wright (2000, Psychometrika 65)."""
+    centre = np.arctanh(min(max(correlation, -1 + 1e-6), 1 - 1e-6))
+    width = z * np.sqrt((1 + correlation**2 / 2) / max(rows - 3, 1.0))
+    return float(np.tanh(centre - width)), float(np.tanh(centre + width))
+
+
 def proportion_interval(hits: float, rows: float, alpha: float) -> tuple[float, float]:
     """Clopper and Pearson's (1934, Biometrika 26), two-sided at `alpha`."""
     low = 0.0 if hits <= 0 else float(betaincinv(hits, rows - hits + 1, alpha / 2))

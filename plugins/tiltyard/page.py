@@ -7,6 +7,7 @@ to look up. Whatever comes from the file is escaped. Pictures are SVG, in the pa
 import html
 import math
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,25 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 64
 UNTESTED_SHOWN = 60
 
 
-def check(target: Path) -> None:
-    """Raises BadInput when the page cannot be written there; said before the work, not after it."""
+def check(target: Path, read: Sequence[Path] = ()) -> None:
+    """Raises BadInput when the page cannot be written there; said before the work, not after it.
+
+    `read`: the files that are audited. The page takes its target's place, so it must be neither one of them nor
+    anything but a plain file: a device would be gone.
+    """
     folder = target.parent
-    if target.is_dir():
-        raise BadInput(f"--report: {target} is a folder; name a file, like {target / 'leakage.html'}.")
+    try:
+        kind = target.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise BadInput(f"--report: {target} is a folder; name a file, like {target / 'leakage.html'}.")
+        if not stat.S_ISREG(kind):
+            raise BadInput(f"--report: {target} is a device or a pipe; name a file.")
+        if any(source.exists() and target.samefile(source) for source in read):
+            raise BadInput(f"--report: {target} is the table itself; name another file.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
     if not folder.is_dir():
         raise BadInput(f"--report: there is no folder {folder}.")
     if not os.access(folder, os.W_OK):
@@ -44,8 +59,12 @@ def check(target: Path) -> None:
 def write(found: Audit, target: Path) -> Path:
     """Write the page: whole, or not at all."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.write_text(render(found), encoding="utf-8")
-    part.replace(target)
+    try:
+        part.write_text(render(found), encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
     return target
 
 

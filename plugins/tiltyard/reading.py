@@ -372,7 +372,7 @@ def _number_levels(values: Floats, missing: Bools, instants: bool, day_only: boo
             return f"{value:g}"
         try:
             return f"{pd.Timestamp(value, unit='s', tz='UTC'):{'%Y-%m-%d' if day_only else '%Y-%m-%d %H:%M'}}"
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, NotImplementedError):  # before the year 1, after 9999
             return f"{value:g} s"
 
     if len(distinct) <= DISTINCT:

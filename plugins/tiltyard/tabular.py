@@ -9,6 +9,7 @@ decided or could not be read is told in `notes`. Times without a zone count as U
 import csv
 import difflib
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,15 @@ def table(
         if column not in read and not stored[column].startswith(_TIMES):
             read[column], said = _from_number(connection, raw, column, stored[column], path, option)
             notes += said
+    for column in times:
+        if column not in read:  # an endless instant is a default: nothing could ever be later
+            finite = f"case when isfinite({quoted(column)}) then {quoted(column)} end"
+            endless = _one(connection, f"select count({quoted(column)}) - count({finite}) from {raw}")[0]
+            if endless:
+                read[column] = finite
+                notes.append(f"{column}: {endless:,} values are infinite; they are missing.")
     for column, kind in stored.items():
-        if kind.startswith(_WIDE_NUMBERS):
+        if kind.startswith(_WIDE_NUMBERS) and column not in read:
             read[column] = f"{quoted(column)}::double"
         elif kind.startswith("ENUM") or kind == "UUID":
             read[column] = f"{quoted(column)}::varchar"
@@ -167,14 +175,19 @@ def _view(
 
 def _as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) -> tuple[Path, list[str]]:
     """The file itself when it is Parquet, or a Parquet copy of a CSV; and what there is to say about it."""
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; name one Parquet or CSV file in it.")
-    if not path.exists():
-        near = nearest(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else ""
-        raise BadInput(f"There is no file {path}{near if 'did you mean' in near else ''}.")
     try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise BadInput(f"{path} is a folder; name one Parquet or CSV file in it.")
+        if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):  # opening it would wait for whoever writes
+            raise BadInput(f"{path} is a pipe; an audit reads its file more than once, so save the table to a file.")
         with path.open("rb") as file:
             head = file.read(4096)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise BadInput(f"{path} is a link to a file that is not there: {path.readlink()}.") from None
+        near = nearest(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else ""
+        raise BadInput(f"There is no file {path}{near if 'did you mean' in near else ''}.") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
     if not head:
@@ -192,11 +205,13 @@ def _as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) -
         if head.startswith(magic):
             raise BadInput(f"{path} is {what}; save the table as Parquet or CSV.")
     packed = "gzip" if head.startswith(b"\x1f\x8b") else "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else None
-    wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if head.startswith(b"\xfe\xff"):
+        raise BadInput(f"{path} is UTF-16 of the kind that begins with the high byte; save it as UTF-8.")
+    wide = head.startswith(b"\xff\xfe")
     if not packed and not wide and b"\0" in head:
         raise BadInput(f"{path} is neither Parquet nor text; save the table as Parquet or CSV.")
-    if not packed and head.lstrip()[:1] in (b"{", b"<"):
-        what = "JSON" if head.lstrip()[:1] == b"{" else "XML or HTML"
+    if not packed and re.match(rb"\s*(\[\s*)?\{|\s*<", head):
+        what = "XML or HTML" if head.lstrip().startswith(b"<") else "JSON"
         raise BadInput(f"{path} looks like {what}; save the table as Parquet or CSV.")
     if path.suffix.lower() in (".parquet", ".pq"):
         notes.append(f"{path.name} is text, whatever its ending says; it was read as CSV.")
@@ -224,7 +239,9 @@ def _from_csv(
         try:
             names = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
             delimiter = next((mark for mark in ",;\t|" if mark in names[0]), None) if len(names) == 1 else None
-            if delimiter and not packed:  # lines that do not fit made the sniffer give up
+            if delimiter and packed:
+                raise BadInput(f"{path} cannot be read as CSV: it was cut off, or its lines differ in length.")
+            if delimiter:  # lines that do not fit made the sniffer give up
                 raise BadInput(_uneven(path, delimiter, code))
             connection.execute(f"copy (select * from {source}) to {text(str(copy))} (format parquet)")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
@@ -346,9 +363,10 @@ def _instant(name: str, *, turned: bool, day_first: bool) -> str:
     hours = f"regexp_replace({plain}, '(:\\d\\d(?:\\.\\d+)?) ?([+-]\\d\\d)$', '\\1\\2:00')"
     clocks = "['%Y-%m-%d %I:%M %p', '%Y-%m-%d %I:%M:%S %p']"
     named = f"[{', '.join(text(one) for one in _NAMED)}]"
-    return (
+    return (  # without a digit it is no time: DuckDB would read "infinity" as 1900
         f"coalesce(case when regexp_matches({plain}, '^\\d{{4}}[-/]') then try_cast({hours} as timestamptz) end, "
-        f"try_strptime({plain}, {clocks})::timestamptz, try_strptime({plain}, {named})::timestamptz)"
+        f"case when regexp_matches({plain}, '\\d') then coalesce(try_strptime({plain}, {clocks})::timestamptz, "
+        f"try_strptime({plain}, {named})::timestamptz) end)"
     )
 
 
@@ -362,18 +380,26 @@ def _from_number(
         if _one(connection, f"select count({name}) from {raw}")[0] == 0:
             raise BadInput(f"{option}: column '{column}' of {path.name} is empty.")
         raise BadInput(sorry)
-    low, high = _one(connection, f"select min({name})::double, max({name})::double from {raw}")
-    if low is None:
+    # by the middle value: -1, 0 or a number of many nines among them stands for no time
+    filled, middle = _one(connection, f"select count({name}), median({name}::double) from {raw}")
+    if not filled:
         raise BadInput(f"{option}: column '{column}' of {path.name} is empty.")
-    if low >= 19_000_101 and high <= 21_001_231:
-        return f"try_strptime({name}::bigint::varchar, '%Y%m%d')::date", [f"{column}: read as dates, YYYYMMDD."]
-    for least, unit, per_second in _EPOCHS:
-        if high >= least:
-            return (
-                f"make_timestamp(({name}::double * {1_000_000 / per_second})::bigint)::timestamptz",
-                [f"{column}: read as {unit} since 1970."],
-            )
-    raise BadInput(sorry)
+    if 19_000_101 <= middle <= 21_001_231:
+        expression = f"try_strptime(try_cast({name} as bigint)::varchar, '%Y%m%d')::date"
+        notes = [f"{column}: read as dates, YYYYMMDD."]
+    else:
+        found = next((epoch for epoch in _EPOCHS if epoch[0] <= middle < 1000 * epoch[0]), None)
+        if found is None:
+            raise BadInput(sorry)
+        least, unit, per_second = found
+        micros = f"try_cast({name}::double * {1_000_000 / per_second} as bigint)"
+        there = f"{name}::double >= {least} and {name}::double < {1000 * least}"
+        expression = f"case when {there} then make_timestamp({micros})::timestamptz end"
+        notes = [f"{column}: read as {unit} since 1970."]
+    readable = _one(connection, f"select count({expression}) from {raw}")[0]
+    if readable < filled:
+        notes.append(f"{column}: {filled - readable:,} of {filled:,} numbers are no such time; they are missing.")
+    return expression, notes
 
 
 # -- plumbing ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -517,3 +518,82 @@ def test_the_command_answers_in_exit_code_json_and_a_page(tmp_path: Path) -> Non
         assert verdict in target.read_text()
         for finding in answer["findings"]:
             assert list(finding) == ["feature", "severity", "kind", "effect", "interval", "evidence", "examples"]
+
+
+# -- what broke once --------------------------------------------------------------------------
+
+
+def test_a_number_that_stands_for_no_time_is_missing_and_leaves_the_others_their_unit(tmp_path: Path) -> None:
+    frame = honest()
+    seconds = frame["at"].astype("int64") / 1e6
+    for odd in (np.inf, -1.0, 2.0**62):
+        found = judged(frame.assign(at=seconds.where(frame.index >= 5, odd)), tmp_path)
+        assert found.verdict == "pass", odd
+        assert "at: 5 of 600 numbers are no such time; they are missing." in found.notes
+
+
+@pytest.mark.parametrize("never", ["9999-12-31", "infinity", "290000-01-01"])
+def test_an_instant_that_stands_for_not_yet_is_no_future(tmp_path: Path, never: str) -> None:
+    path = tmp_path / "frame.parquet"
+    with duckdb.connect() as connection:
+        connection.register("frame", honest())
+        ended = f"case when noise > 0 then '{never}'::timestamp else '2023-01-01'::timestamp end"
+        connection.execute(f"copy (select * replace ({ended} as since) from frame) to '{path}' (format parquet)")
+    assert judged(path, tmp_path).verdict == "pass"
+
+
+def test_a_prediction_time_that_never_comes_is_missing(tmp_path: Path) -> None:
+    times = honest()["at"].map(pd.Timestamp.isoformat)
+    for name in ("frame.csv", "frame.parquet"):
+        found = judged(honest().assign(at=times.where(times.index >= 5, "infinity")), tmp_path, name)
+        assert found.verdict == "pass"
+        assert any("5 of 600 rows have no prediction time" in one.why for one in found.untested)
+
+
+@pytest.mark.parametrize("copy", [lambda amount: 2 * amount, lambda amount: -amount, np.log])
+def test_an_amount_in_another_unit_is_named(tmp_path: Path, copy: Callable[[Any], Any]) -> None:
+    rng = np.random.default_rng(3)
+    amount = rng.gamma(2, 50, 600)
+    frame = honest().assign(churned=amount, noise=np.log(amount) + rng.normal(0, 0.5, 600))
+    assert kinds(judged(frame, tmp_path)) == {}, "an honest one that goes along with it"
+    assert kinds(judged(frame.assign(other=copy(amount)), tmp_path)) == {"other": "too_good"}
+
+
+def test_what_is_no_file_to_read_twice(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "gone.csv")
+    for path, sentence in ((pipe, "is a pipe"), (link, "is a link to"), (tmp_path / ("x" * 300), "name too long")):
+        with pytest.raises(BadInput, match=sentence):
+            judged(path, tmp_path)
+
+
+@pytest.mark.parametrize(("value", "kind"), [("[score]", "double"), ("{'a': plan}", "struct"), ("plan::blob", "blob")])
+def test_an_entity_is_something_that_can_be_counted(tmp_path: Path, value: str, kind: str) -> None:
+    path = tmp_path / "frame.parquet"
+    with duckdb.connect() as connection:
+        connection.register("frame", honest())
+        connection.execute(f"copy (select * replace ({value} as customer) from frame) to '{path}' (format parquet)")
+    with pytest.raises(BadInput, match=f"--entity: column 'customer' is {kind}"):
+        judged(path, tmp_path)
+
+
+def test_what_is_said_of_no_feature_is_refused(tmp_path: Path) -> None:
+    for word in ("=since", "score="):
+        with pytest.raises(BadInput, match="FEATURE=COL"):
+            audit.declared([word])
+    with pytest.raises(BadInput, match="is the column of --label"):
+        judged(honest(), tmp_path, available_at={"churned": "since"})
+
+
+def test_a_page_takes_the_place_of_no_table_and_of_no_device(tmp_path: Path) -> None:
+    table, pipe = saved(honest(), tmp_path), tmp_path / "pipe.html"
+    before = table.read_bytes()
+    os.mkfifo(pipe)
+    link = tmp_path / "link.html"
+    link.symlink_to(table)
+    for target in (table, link, pipe, tmp_path, tmp_path / ("x" * 300), tmp_path / "none" / "page.html"):
+        with pytest.raises(BadInput, match="--report"):
+            page.check(target, [table, tmp_path / "no-history.csv"])
+    assert table.read_bytes() == before
+    page.check(tmp_path / "page.html", [table])
