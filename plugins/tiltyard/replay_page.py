@@ -1,6 +1,7 @@
 """What a person sees of a replay: lines for a terminal, and one HTML file that needs nothing else."""
 
 import html
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ VERDICTS = {
     "pass": "Every value that was compared is the one that was there.",
     "warn": "Some of the past was written over, within the limit and not tied to the label.",
     "fail": "The past was written over. A model that learns from it learns what was not known.",
-    "untestable": "There was nothing to compare.",
+    "untestable": "What can be compared does not show that the past is as it was.",
 }
 
 
@@ -52,7 +53,7 @@ def _late(replay: Replay) -> str:
 def write(replay: Replay, path: Path) -> None:
     """Write the page, whole. Raises nothing for a replay that found nothing: that is a page, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(page(replay), encoding="utf-8")
     part.replace(path)
 

@@ -130,6 +130,29 @@ def test_snapshots_that_have_been_expired(shop: Rails, tmp_path: Path) -> None:
     assert "have been expired" in why(again(shop, tmp_path))
 
 
+def test_expired_nights_are_told_beside_those_that_could_be_tested(shop: Rails, tmp_path: Path) -> None:
+    """Maintenance takes the first night's snapshots away and moves files; the second night is tested all the same."""
+    made_from = predict(shop, [VISIT])
+    later = {**VISIT, "visit_id": "v2", "prediction_time": VISIT["prediction_time"] + DAY}
+    fill(shop, SPINES, [later])
+    predict(shop, [later], NIGHT + DAY)
+    write(shop, "12", "31Jan11:00", "31Jan11:00")
+    versions = ", ".join(map(str, range(1, made_from + 1)))
+    connection = shop.lake.connection
+    connection.execute(f"call ducklake_expire_snapshots('lake', versions => [{versions}])")
+    connection.execute("call ducklake_merge_adjacent_files('lake')")
+    connection.execute("call ducklake_cleanup_old_files('lake', cleanup_all => true)")
+    publish(shop)
+    result = replay.run(shop, small_spec(tmp_path), [(NIGHT, NIGHT + DAY)])
+    assert (result.rows, result.verdict) == (1, "fail")
+    assert [(one.rows, one.why) for one in result.untested] == [
+        (1, "the lake's snapshots they were made from have been expired")
+    ]
+    [example] = result.examples["size"]
+    assert (example.entity, example.then.value, example.now.value) == ("v2", 10, 12)
+    assert example.commit is not None
+
+
 def test_predictions_of_rows_that_their_snapshot_does_not_hold(shop: Rails, tmp_path: Path) -> None:
     predict(shop, [VISIT, {**VISIT, "visit_id": "v2"}])
     write(shop, "11", "05Feb10:00", "05Feb10:00")
@@ -190,6 +213,19 @@ def test_the_command_line_names_the_models_there_are() -> None:
     wrong = tiltyard("leakage", "replay", "--model", "chrun", "--from", "2025-01-01", "--to", "2025-01-02", "--json")
     assert wrong.returncode == 2
     assert "There is no model 'chrun'; the models are: churn" in json.loads(wrong.stdout)["error"]
+
+
+def test_what_nobody_could_tell_and_a_page_that_cannot_be_written_are_no_success(shop: Rails, tmp_path: Path) -> None:
+    predict(shop, [VISIT])
+    publish(shop)
+    small_spec(tmp_path)
+    asked = ["leakage", "replay", "--model", "small", "--from", str(NIGHT.date()), "--to", str(NIGHT.date()), "--json"]
+    models = {"TILTYARD_MODELS": str(tmp_path / "models")}
+    unknown = tiltyard(*asked, settings=shop.settings, **models)
+    assert (unknown.returncode, json.loads(unknown.stdout)["verdict"]) == (1, "untestable")
+    folder = tiltyard(*asked, "--report", str(tmp_path), settings=shop.settings, **models)
+    assert folder.returncode == 2
+    assert "is a folder; name a file" in json.loads(folder.stdout)["error"]
 
 
 # -- showing ------------------------------------------------------------------------------------------------
