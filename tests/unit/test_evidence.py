@@ -206,6 +206,57 @@ def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     assert {(one.feature, one.kind) for one in without} == {("total", "constant_over_life")}
 
 
+def moved(seed, late, customers=200):
+    """Monthly rows of subscribers and the log of their tier; some leave after months. The tier changes once: `late`,
+    a minute after the leaving and only then; else at any time. Each row shows the tier as it was then."""
+    rng = np.random.default_rng(seed)
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    rows, log = [], []
+    for number in range(customers):
+        name, leaves, before, after = f"c{number}", rng.random() < 0.4, *rng.integers(1, 100, 2).tolist()
+        outcome = start + pd.Timedelta(days=float(rng.uniform(120, 300))) if leaves else pd.NaT
+        change = outcome + pd.Timedelta(minutes=1) if late else start + pd.Timedelta(days=float(rng.uniform(40, 330)))
+        log.append((name, start, before))
+        if not pd.isna(change):
+            log.append((name, change, after))
+        for month in range(1, 12):
+            at = start + pd.Timedelta(days=30 * month)
+            tier = after if not pd.isna(change) and at >= change else before
+            rows.append((name, at, leaves, outcome, tier, rng.normal()))
+    frame = pd.DataFrame(rows, columns=["customer", "asked_at", "bad", "left_at", "tier", "noise"])
+    frame["left_at"] = pd.to_datetime(frame["left_at"], utc=True)
+    return frame, pd.DataFrame(log, columns=["customer", "at", "tier"])
+
+
+def overwritten(weighed):
+    return [finding for finding in weighed.findings if finding.kind == "changes_only_after_outcome"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_changes_only_after_the_outcome_is_found_in_the_frames_own_rows(seed):
+    frame, _ = moved(seed, late=True)
+    (finding,) = overwritten(weigh(frame, label_time="left_at"))
+    assert (finding.feature, finding.severity, finding.effect) == ("tier", "critical", 1.0)
+    low, high = finding.interval
+    assert 0.9 < low < high == 1.0
+    for example in finding.examples:
+        assert example["prediction_time"] >= example["outcome_time"]
+    honest, _ = moved(seed, late=False)
+    assert overwritten(weigh(honest, label_time="left_at")) == []
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_value_from_after_the_outcome_is_found_by_its_log(seed):
+    for late in (True, False):
+        frame, log = moved(seed, late)
+        early = frame.groupby("customer").nth(2)  # one row each, before any outcome
+        roles = {"label_time": "left_at", "history": log, "history_as_of": "at"}
+        assert overwritten(weigh(early, **roles)) == [], "as it was then"
+        in_the_end = early["customer"].map(log.groupby("customer")["tier"].last())
+        named = overwritten(weigh(early.assign(tier=in_the_end), **roles))
+        assert [finding.feature for finding in named] == (["tier"] if late else []), "as it is now"
+
+
 def test_a_label_encoded_by_its_own_rows_is_found():
     frame = plain(3_000)
     frame["town"] = np.random.default_rng(9).choice(list("abcdefghijklmnop"), len(frame))
