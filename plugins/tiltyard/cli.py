@@ -54,9 +54,10 @@ def main() -> None:
     except TiltyardError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
-        sys.exit(130)
+        _interrupted()
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+            _interrupted()
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
             sys.exit(error.exit_code)
@@ -69,6 +70,11 @@ def main() -> None:
             2,
         )
     sys.exit(code or 0)
+
+
+def _interrupted() -> NoReturn:
+    err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
+    sys.exit(130)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

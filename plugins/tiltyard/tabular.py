@@ -122,6 +122,7 @@ def table(
     whole = Table(path, quoted(name), stored, rows, "", ())
     for column, option in known.items():
         whole.check(column, option)
+    notes += _renamed(connection, path, source, stored)
     read: dict[str, str] = {}
     for column in _texts_with_times(connection, raw, stored, rows, times):
         read[column], said = _from_text(connection, raw, column, path, times.get(column))
@@ -278,6 +279,29 @@ def _without_mark(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
         renamed = f"select * rename ({quoted(first)} as {quoted(first[1:])}) from {raw}"
         connection.execute(f"copy ({renamed}) to {text(str(clean))} (format parquet)")
         clean.replace(copy)
+
+
+def _renamed(connection: duckdb.DuckDBPyConnection, path: Path, source: Path, stored: Mapping[str, str]) -> list[str]:
+    """A note for each column whose name another one has, but for upper and lower case: DuckDB calls it x_1."""
+    folded = {name.casefold(): name for name in stored}
+    suspects = {name: folded.get(re.sub(r"_\d+$", "", name).casefold(), name) for name in stored}
+    suspects = {name: first for name, first in suspects.items() if first != name}
+    if not suspects:
+        return []
+    if source == path:
+        names = connection.execute(f"select name from parquet_schema({text(str(path))})").fetchall()
+        own = {name for (name,) in names}
+    else:
+        head = f"read_csv({text(str(path))}, header = false, all_varchar = true, ignore_errors = true)"
+        try:
+            own = set(_one(connection, f"select * from {head} limit 1"))
+        except (duckdb.Error, AssertionError):  # in another encoding; the note is all that is lost
+            return []
+    return [
+        f"Two columns are called {first}; the second one is called {name} here."
+        for name, first in suspects.items()
+        if name not in own
+    ]
 
 
 # -- times ------------------------------------------------------------------------------------

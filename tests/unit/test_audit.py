@@ -597,3 +597,11 @@ def test_a_page_takes_the_place_of_no_table_and_of_no_device(tmp_path: Path) -> 
             page.check(target, [table, tmp_path / "no-history.csv"])
     assert table.read_bytes() == before
     page.check(tmp_path / "page.html", [table])
+
+
+@pytest.mark.parametrize("name", ["frame.parquet", "frame.csv"])
+def test_two_columns_of_one_name_are_told_apart_and_it_is_said(tmp_path: Path, name: str) -> None:
+    found = judged(honest().assign(Score=1.0, noise_1=2.0), tmp_path, name)
+    assert [note for note in found.notes if "Two columns" in note] == [
+        "Two columns are called score; the second one is called Score_1 here."
+    ]

@@ -234,7 +234,7 @@ def overwritten(weighed):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_what_changes_only_after_the_outcome_is_found_in_the_frames_own_rows(seed):
-    frame, _ = moved(seed, late=True)
+    frame = moved(seed, late=True)[0].sample(frac=1, random_state=seed)
     (finding,) = overwritten(weigh(frame, label_time="left_at"))
     assert (finding.feature, finding.severity, finding.effect) == ("tier", "critical", 1.0)
     low, high = finding.interval
