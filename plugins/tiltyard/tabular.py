@@ -238,13 +238,17 @@ def _from_csv(
     for code, size in tries:
         source = f"read_csv({text(str(path))}, encoding = '{code}', sample_size = {size}, {fixed})"
         try:
-            names = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
+            described = connection.execute(f"describe select * from {source}").fetchall()
+            names = [name for name, *_ in described]
             delimiter = next((mark for mark in ",;\t|" if mark in names[0]), None) if len(names) == 1 else None
             if delimiter and packed:
                 raise BadInput(f"{path} cannot be read as CSV: it was cut off, or its lines differ in length.")
             if delimiter:  # lines that do not fit made the sniffer give up
                 raise BadInput(_uneven(path, delimiter, code))
-            connection.execute(f"copy (select * from {source}) to {text(str(copy))} (format parquet)")
+            comma = _decimal_comma(connection, source, described)
+            connection.execute(f"copy (select * from {comma or source}) to {text(str(copy))} (format parquet)")
+            if comma:
+                notes.append(f"{path.name}: its numbers are written with a decimal comma.")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
             trouble = trouble or str(error)
             continue
@@ -256,6 +260,22 @@ def _from_csv(
     where = f" (line {line[1]})" if line else ""
     reasons = [part.strip() for part in trouble.splitlines()[1:] if part.strip()]
     raise BadInput(f"{path} cannot be read as CSV{where}: {(reasons or [trouble])[0].rstrip('.')}.")
+
+
+def _decimal_comma(
+    connection: duckdb.DuckDBPyConnection, source: str, described: Sequence[Sequence[str]]
+) -> str | None:
+    """The same source with 0,5 for a half, where that makes numbers of more columns; None where it does not."""
+    if len(described) < 2 or all(kind != "VARCHAR" for _, kind, *_ in described):
+        return None
+    other = source.removesuffix(")") + ", decimal_separator = ',')"
+    try:
+        turned = connection.execute(f"describe select * from {other}").fetchall()
+    except duckdb.Error:  # the comma separates columns
+        return None
+    numbers = [sum(kind == "DOUBLE" for _, kind, *_ in columns) for columns in (described, turned)]
+    same = [name for name, *_ in described] == [name for name, *_ in turned]
+    return other if same and numbers[1] > numbers[0] else None
 
 
 def _uneven(path: Path, delimiter: str, encoding: str) -> str:

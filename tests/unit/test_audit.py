@@ -605,3 +605,11 @@ def test_two_columns_of_one_name_are_told_apart_and_it_is_said(tmp_path: Path, n
     assert [note for note in found.notes if "Two columns" in note] == [
         "Two columns are called score; the second one is called Score_1 here."
     ]
+
+
+def test_a_decimal_comma_makes_numbers(tmp_path: Path) -> None:
+    frame = honest().assign(other=lambda rows: rows["churned"] * 10 + np.sin(rows["noise"]))
+    found = judged(saved(frame, tmp_path, "frame.csv", sep=";", decimal=","), tmp_path)
+    assert ("other", "too_good") in {(one.feature, one.kind) for one in found.findings}
+    assert "frame.csv: its numbers are written with a decimal comma." in found.notes
+    assert judged(saved(frame, tmp_path, "other.csv", sep=";"), tmp_path).notes == ()
