@@ -22,6 +22,7 @@ import duckdb
 
 from tiltyard import clock, features, postgres, replay, scoring, suites
 from tiltyard import rails as rails_module
+from tiltyard.comparison import Comparison, reachable
 from tiltyard.history import History
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
@@ -96,15 +97,15 @@ def one_lake(
                 scoring.score_night(rails, spec, as_of)
         began = time.monotonic()
         record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
-        batches, untested = replay.reachable(rails, spec, [(nights[0], nights[-1])], record, snapshot)
+        batches, untested = reachable(rails, spec, [(nights[0], nights[-1])], record, snapshot)
         assert not untested, untested
         verdicts, rows = {}, 0
         with suites.one_view(rails):
-            comparison = replay.Comparison(rails, spec, last, snapshot, batches, record)
+            compared = Comparison(rails, spec, last, snapshot, batches, record)
             for seed in seeds:
                 mine = f"entity_id::bigint // {APART} = {seed}"
-                counts = comparison.counts(mine)
-                changes = replay.decide(comparison.tallies(mine), spec.leakage.max_changed)
+                counts = compared.counts(mine)
+                changes = replay.decide(compared.tallies(mine), spec.leakage.max_changed)
                 verdicts[seed] = replay.verdict(changes, counts["tested"])
                 rows += counts["rows"]
         return verdicts, rows, time.monotonic() - began

@@ -7,7 +7,7 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 `leakage`), `training` (`frame` → `replay` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` →
 `evaluation`), `promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
 
-What the lake itself remembers of who wrote what, and when: `history`; what a person sees of a replay: `replay_page`.
+The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
 Leakage without write times: `evidence` (`reading` → `case` → `intervals` → `outcome_time`, `life`, `association`).
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tiltyard.replay import KINDS, Change, Example, Replay, Side
+from tiltyard.comparison import KINDS, Example, Side
+from tiltyard.replay import Change, Replay
 
 COLOURS = {
     "absent_then": "#c4622d",

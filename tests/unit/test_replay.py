@@ -9,7 +9,7 @@ import pytest
 from tests.lakes import COLUMNS, FEATURES, SPINES, fill, instant, small_spec
 from tests.spec.test_millisecond import NIGHT, VISIT, again, at, predict, publish, write
 from tests.unit.test_cli import tiltyard
-from tiltyard import clock, evidence, ingest, replay, replay_page
+from tiltyard import clock, comparison, evidence, ingest, replay, replay_page
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 
@@ -17,8 +17,8 @@ DAY = timedelta(days=1)
 
 
 def tally(changed: int, rows: int, positives: tuple[int, int] = (0, 0), negatives: tuple[int, int] = (0, 0)):
-    kinds = dict.fromkeys(replay.KINDS, 0) | {"blanked_since": changed}
-    return replay.Tally("size", "ftr_shop__state", rows, kinds, positives, negatives)
+    kinds = dict.fromkeys(comparison.KINDS, 0) | {"blanked_since": changed}
+    return comparison.Tally("size", "ftr_shop__state", rows, kinds, positives, negatives)
 
 
 # -- deciding -----------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def tally(changed: int, rows: int, positives: tuple[int, int] = (0, 0), negative
         (tally(0, 0), None),
     ],
 )
-def test_a_change_is_judged_by_its_rate_and_by_what_it_follows(counted: replay.Tally, severity: str | None) -> None:
+def test_a_change_is_judged_by_its_rate_and_by_what_it_follows(counted: comparison.Tally, severity: str | None) -> None:
     [change] = replay.decide([counted], 0.05)
     assert change.severity == severity
     assert change.interval[0] <= change.rate <= change.interval[1]
@@ -255,7 +255,7 @@ def test_its_findings_have_the_shape_of_all_findings(shop: Rails, tmp_path: Path
     [finding] = result.findings
     assert isinstance(finding, evidence.Finding)
     assert (finding.feature, finding.severity, finding.kind) == ("size", "critical", "stale_then")
-    assert finding.kind in replay.KINDS
+    assert finding.kind in comparison.KINDS
     document = json.loads(json.dumps(result.as_dict(), default=str, allow_nan=False))
     assert document["verdict"] == "fail"
     assert document["findings"][0]["examples"][0]["now"]["value"] == 12
