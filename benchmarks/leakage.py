@@ -26,7 +26,7 @@ def weigh(source: str, *, naive: bool) -> tuple[Sample, Weighed, float]:
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
         settings = Settings(home=Path(folder), sources=(source,))
         try:
-            sample = staging.sample(settings, source, naive=naive)
+            sample, _ = staging.sample(settings, source, naive=naive)
         finally:
             postgres.stop(settings)
     start = time.process_time()

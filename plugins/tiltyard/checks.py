@@ -221,23 +221,13 @@ def _leakage(
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
     suite = suites.load(_file(rails, "leakage.yaml"))
     with suites.one_view(rails):
-        tables = {f"staging.{name}" for spec in specs for name in _staging(rails, spec.source)}
+        tables = {name for spec in specs for name in leakage.staging_tables(rails, spec.source)}
         for spec in specs:
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
         findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
         for source in sorted({spec.source for spec in specs}):
             findings += latency.backfill_findings(rails, source, as_of, snapshot)
     return leakage.report(rails, findings, as_of, subject=subject, render=render)
-
-
-def _staging(rails: Rails, source: str) -> list[str]:
-    """The staging tables of a source that carry an `available_at`."""
-    rows = rails.lake.connection.execute(
-        "select table_name from information_schema.columns where table_catalog = 'lake' and table_schema = 'staging' "
-        "and starts_with(table_name, ?) and column_name = 'available_at' order by 1",
-        [f"stg_{source}__"],
-    )
-    return [name for (name,) in rows.fetchall()]
 
 
 # -- predictions ------------------------------------------------------------------------------

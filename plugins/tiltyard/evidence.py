@@ -10,7 +10,7 @@ from. Rows of one entity are not independent, so statistics count entities where
 number of rows per entity where they average. What can be judged on no row is `untested`, with the reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from tiltyard import association, life, outcome_time
 from tiltyard.case import KINDS, Case, Finding, Sample, Severity, Untested, Weighed
@@ -18,34 +18,40 @@ from tiltyard.case import KINDS, Case, Finding, Sample, Severity, Untested, Weig
 __all__ = ["KINDS", "Finding", "Sample", "Severity", "Untested", "Weighed", "weigh"]
 
 _Weigher = Callable[[Case], Iterator[Finding | Untested]]
-_WEIGHERS: tuple[tuple[tuple[str, ...], _Weigher], ...] = (
-    (("instant_after_prediction",), outcome_time.instants),
-    (("part_of_outcome_time",), outcome_time.parts),
-    (("clock_of_outcome",), outcome_time.clocks),
-    (("grows_until_outcome",), outcome_time.growing),
-    (("future_in_aggregate",), life.aggregates),
-    (("changes_only_after_outcome",), life.changes),
-    (("constant_over_life",), life.constants),
-    (("too_good",), association.too_good),
-    (("default_tracks_label",), association.defaults),
-    (("revised_copy",), association.copies),
+_WEIGHERS: tuple[tuple[str, _Weigher], ...] = (
+    ("instant_after_prediction", outcome_time.instants),
+    ("part_of_outcome_time", outcome_time.parts),
+    ("clock_of_outcome", outcome_time.clocks),
+    ("grows_until_outcome", outcome_time.growing),
+    ("future_in_aggregate", life.aggregates),
+    ("changes_only_after_outcome", life.changes),
+    ("constant_over_life", life.constants),
+    ("too_good", association.too_good),
+    ("default_tracks_label", association.defaults),
+    ("revised_copy", association.copies),
 )
 
 
-def weigh(sample: Sample, progress: Callable[[str, float | None], None] | None = None) -> Weighed:
+def weigh(
+    sample: Sample,
+    progress: Callable[[str, float | None], None] | None = None,
+    kinds: Collection[str] = frozenset(KINDS),
+) -> Weighed:
     """Judge every feature of the sample. The same sample gives the same findings, whatever its columns are called.
 
-    Raises BadInput when a column that is named is not there; everything else that stands in the way is `untested`.
+    Only `kinds` are looked for: a second log of the same entities needs no other kind weighed again. Raises BadInput
+    when a column that is named is not there; everything else that stands in the way is `untested`.
     """
     case = Case(sample)
     untested = list(case.untested)
     findings: list[Finding] = []
-    for done, (kinds, weigher) in enumerate(_WEIGHERS):
+    weighers = [(kind, weigher) for kind, weigher in _WEIGHERS if kind in kinds]
+    for done, (kind, weigher) in enumerate(weighers):
         if progress:
-            progress(f"evidence: {kinds[0]}", done / len(_WEIGHERS))
-        reason = case.reason(kinds[0])
+            progress(f"evidence: {kind}", done / len(weighers))
+        reason = case.reason(kind)
         if reason:
-            untested += [Untested("*", kind, reason) for kind in kinds]
+            untested.append(Untested("*", kind, reason))
             continue
         for found in weigher(case):
             (findings if isinstance(found, Finding) else untested).append(found)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ auditor of a file (audit.py) run the same rules: each is defined once, as a `Pro
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from tiltyard.spec import Spec
 from tiltyard.suites import CheckReport, CheckResult
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tiltyard.frame import TrainingFrame
 
 SUITE = "leakage"
@@ -49,8 +51,8 @@ RULES = {
 
 EVIDENCE = {"critical": "evidence_of_time", "warning": "statistical_evidence"}
 """Severity of a finding of evidence.py → its rule."""
-EVIDENCE_ROWS = 20_000
-"""Rows of a training frame that are weighed before every training, of whole entities; within two seconds."""
+EVIDENCE_ROWS = 100_000
+"""Rows of a training frame that are weighed before every training, of whole entities."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def weigh(
 ) -> tuple[Finding, ...]:
     """What the data of a training frame tells by itself (evidence.py): two rules, critical and warning.
 
-    When the outcome happened comes from the label table, as it was when the frame was made.
+    When the outcome happened comes from the label table, as it was when the frame was made. The source's staging
+    tables that hold several rows per entity are its logs: has an aggregate seen rows that came after the prediction?
     """
     key, names = spec.key, [feature.name for feature in frame.features]
     truth = rails.lake.columns(spec.label.table)
@@ -236,11 +239,16 @@ def weigh(
         features=tuple(names),
     )
     weighed = evidence.weigh(sample)
+    told_of = {(one.feature, one.kind): one for one in weighed.findings}
+    for log in _logs(rails, spec, frame, as_of, chosen):
+        more = replace(sample, history=log, history_as_of="available_at")
+        for one in evidence.weigh(more, kinds={"future_in_aggregate"}).findings:
+            told_of.setdefault((one.feature, one.kind), one)
     idle = next((one.why for one in weighed.untested if one.feature == "*" and one.kind == "too_good"), "")
     found: list[Finding] = []
     for severity, rule in EVIDENCE.items():
         told: dict[str, list[str]] = {name: [] for name in names}
-        for one in weighed.findings:
+        for one in told_of.values():
             if one.severity == severity:
                 told[one.feature].append(f"{one.kind}: {one.evidence}")
         if idle and not any(told.values()):
@@ -249,6 +257,33 @@ def weigh(
         rows = len(sample.frame)
         found += [Finding(rule, table, name, rows, len(said), " ".join(said)) for name, said in told.items()]
     return tuple(found)
+
+
+def _logs(rails: Rails, spec: Spec, frame: "TrainingFrame", as_of: datetime, chosen: str) -> Iterator["pd.DataFrame"]:
+    """The staging tables of the model's source that hold several rows per entity, of the entities that are `chosen`."""
+    key = quoted(spec.key)
+    for table in staging_tables(rails, spec.source):
+        columns = rails.lake.columns(table)
+        if spec.key not in columns:
+            continue
+        rows = f"select * from {rails.lake.relation(table, as_of, frame.snapshot)} as f where {chosen}"
+        several = rails.lake.connection.execute(
+            f"select count(*) > 1.5 * count(distinct {key}) from ({rows})"
+        ).fetchone()
+        if several and several[0]:
+            left_out = ", ".join(quoted(name) for name in columns if name in AUDIT_COLUMNS)
+            shown = f"* exclude ({left_out})" if left_out else "*"
+            yield rails.lake.connection.execute(f"select {shown} from ({rows})").df()
+
+
+def staging_tables(rails: Rails, source: str) -> list[str]:
+    """The staging tables of a source that carry an `available_at`."""
+    rows = rails.lake.connection.execute(
+        "select 'staging.' || table_name from information_schema.columns where table_catalog = 'lake' "
+        "and table_schema = 'staging' and starts_with(table_name, ?) and column_name = 'available_at' order by 1",
+        [f"stg_{source}__"],
+    )
+    return [name for (name,) in rows.fetchall()]
 
 
 _NUMERIC = frozenset(

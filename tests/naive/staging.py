@@ -8,11 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from tiltyard import datasets, frame, ingest, transform
+from tiltyard import datasets, frame, ingest, leakage, transform
 from tiltyard import rails as rails_module
 from tiltyard.evidence import Sample
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
+from tiltyard.suites import CheckReport
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def sample(
     naive: bool,
     as_of: datetime | None = None,
     window: timedelta | None = None,
-) -> Sample:
-    """Build the source and take its model's training frame. `settings` is a home of its own for one of the two.
+) -> tuple[Sample, CheckReport]:
+    """Build the source, take its model's training frame and let the gate judge it. `settings` is a home of its own for
+    one of the two.
 
     What is not landed yet is fetched; the simulated business blanks the last log-in of whoever cancels.
     """
@@ -84,7 +86,8 @@ def sample(
             night,
         )
         history = rails.lake.query(f"select * from {{staging.{chosen.history}}}", night) if chosen.history else None
-    return Sample(
+        report = leakage.check_frame(rails, promise, learned, night, render=False)
+    weighed = Sample(
         frame=rows.merge(labels, on=[promise.key, "prediction_time"], how="left"),
         label="label",
         prediction_time="prediction_time",
@@ -94,3 +97,4 @@ def sample(
         history=history,
         history_as_of="available_at" if history is not None else None,
     )
+    return weighed, report
