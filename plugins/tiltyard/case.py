@@ -170,7 +170,7 @@ class Case:
         if len(values) > 2:
             amounts = pd.to_numeric(column, errors="coerce")
             if amounts.notna().all():
-                self.ranks = amounts.rank(pct=True).to_numpy(dtype=np.float64)
+                self.ranks = np.asarray(amounts.rank(pct=True), dtype=np.float64)
                 self._skip("*", "*", "The label is an amount; it was judged by whether it lies above its median.")
                 above: Bools = (amounts > amounts.median()).to_numpy(dtype=bool)
                 return above
