@@ -60,7 +60,8 @@ def aggregates(case: Case) -> Iterator[Finding | Untested]:
         yield Untested("*", "future_in_aggregate", log)
         return
     numbers = {n: r for n, r in case.readings.items() if r.values is not None and len(np.unique(r.values[:PROBED])) > 2}
-    best: dict[str, tuple[float, Finding]] = {}
+    best: dict[str, tuple[float, float, Finding]] = {}
+    tried = 0
     for aggregate in _numeric(log):
         # without a row up to the prediction there is nothing to compare: what never changes would look like the future
         told = ~np.isnan(aggregate.whole) & ~np.isnan(aggregate.known)
@@ -69,18 +70,19 @@ def aggregates(case: Case) -> Iterator[Finding | Untested]:
         if len(np.unique(case.entities[rows])) < FEWEST:
             continue
         probe = rows[:: max(1, len(rows) // PROBED)]
+        tried += len(numbers)
         for name, reading in numbers.items():
             assert reading.values is not None
             if _close(reading.values[probe], aggregate.whole[probe]).mean() < NEARLY_ALL * 0.9:
                 continue
-            found = _future(case, reading, aggregate, differ)
-            if found and (name not in best or found.effect > best[name][0]):
-                best[name] = (found.effect, found)
+            if found := _future(case, reading, aggregate, differ):
+                chance = _by_chance(case, reading.values, aggregate.whole, told, differ)
+                best[name] = min(best.get(name, (2.0, 0.0, found)), (chance, -found.effect, found), key=lambda b: b[:2])
+    named = {name: found for name, (chance, _, found) in best.items() if chance * tried <= ALPHA}
+    yield from named.values()
     for name, reading in numbers.items():
-        if name not in best and (since := _since_last(case, reading, log)):
-            best[name] = (since.effect, since)
-    for _, finding in best.values():
-        yield finding
+        if name not in named and (since := _since_last(case, reading, log)):
+            yield since
     yield from _overwritten(case, log)
 
 
@@ -208,6 +210,21 @@ def _future(case: Case, reading: Reading, aggregate: _Aggregate, differ: Bools) 
         ),
         _shares_plot(["all of the entity's rows", "those up to the prediction"], [whole, known], judged),
     )
+
+
+def _by_chance(case: Case, values: Floats, whole: Floats, told: Bools, differ: Bools) -> float:
+    """The chance that a column agrees with an aggregate in so many of the entities that tell if it has nothing to do
+    with it: each entity agrees with the probability that a value of the column, drawn from all rows that have the
+    aggregate, equals one of the aggregate's. A column that is nearly always 0 agrees with whatever ends at 0.
+    """
+    from scipy.stats import binom  # type: ignore[import-untyped]
+
+    mine, mine_counts = np.unique(values[told & ~np.isnan(values)], return_counts=True)
+    theirs, their_counts = np.unique(whole[differ], return_counts=True)
+    _, place, other = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+    alike = float((mine_counts[place] / mine_counts.sum()) @ (their_counts[other] / their_counts.sum()))
+    agreeing = np.unique(case.entities[differ & _close(values, whole)])
+    return float(binom.sf(len(agreeing) - 1, len(np.unique(case.entities[differ])), min(alike, 1.0)))
 
 
 def _shares_plot(titles: Sequence[str], parts: Sequence[Bools], judged: int) -> Mapping[str, Any]:

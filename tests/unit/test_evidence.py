@@ -186,6 +186,15 @@ def orders(customers=300, seed=8):
     return pd.concat(rows, ignore_index=True), log
 
 
+def test_a_column_that_is_nearly_always_nought_is_no_aggregate_that_ends_at_nought():
+    frame, log = orders()
+    log["is_open"] = (log.groupby("customer")["at"].rank(ascending=False) > 1).astype(int)
+    rng = np.random.default_rng(3)
+    frame["delay"] = np.where(rng.random(len(frame)) < 0.03, rng.integers(1, 90, len(frame)), 0)
+    roles = {"label": "again", "prediction_time": "asked_at", "entity": "customer"}
+    assert evidence.weigh(Sample(frame, **roles, history=log, history_as_of="at")).findings == ()
+
+
 def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     frame, log = orders()
     whole = log.groupby("customer")["pounds"].sum()
