@@ -53,6 +53,8 @@ EVIDENCE = {"critical": "evidence_of_time", "warning": "statistical_evidence"}
 """Severity of a finding of evidence.py → its rule."""
 EVIDENCE_ROWS = 100_000
 """Rows of a training frame that are weighed before every training, of whole entities."""
+LOG_ROWS = 10_000
+"""Rows of a log that its aggregates are tried on, of whole entities: it is hundreds of aggregates."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,8 @@ def weigh(
     weighed = evidence.weigh(sample)
     told_of = {(one.feature, one.kind): one for one in weighed.findings}
     for log in _logs(rails, spec, frame, as_of, chosen):
-        more = replace(sample, history=log, history_as_of="available_at")
+        mine = sample.frame[sample.frame[key].isin(log[key].unique())]
+        more = replace(sample, frame=mine, history=log, history_as_of="available_at")
         for one in evidence.weigh(more, kinds={"future_in_aggregate"}).findings:
             told_of.setdefault((one.feature, one.kind), one)
     idle = next((one.why for one in weighed.untested if one.feature == "*" and one.kind == "too_good"), "")
@@ -267,13 +270,14 @@ def _logs(rails: Rails, spec: Spec, frame: "TrainingFrame", as_of: datetime, cho
         if spec.key not in columns:
             continue
         rows = f"select * from {rails.lake.relation(table, as_of, frame.snapshot)} as f where {chosen}"
-        several = rails.lake.connection.execute(
-            f"select count(*) > 1.5 * count(distinct {key}) from ({rows})"
-        ).fetchone()
-        if several and several[0]:
+        counted = rails.lake.connection.execute(f"select count(*), count(distinct {key}) from ({rows})").fetchone()
+        assert counted is not None
+        if counted[0] > 1.5 * counted[1]:
+            of_ten_thousand = 10_000 * LOG_ROWS // counted[0]
             left_out = ", ".join(quoted(name) for name in columns if name in AUDIT_COLUMNS)
             shown = f"* exclude ({left_out})" if left_out else "*"
-            yield rails.lake.connection.execute(f"select {shown} from ({rows})").df()
+            some = f"hash({key}, 'log') % 10000 < {of_ten_thousand}"
+            yield rails.lake.connection.execute(f"select {shown} from ({rows}) where {some}").df()
 
 
 def staging_tables(rails: Rails, source: str) -> list[str]:

@@ -213,9 +213,10 @@ def _future(case: Case, reading: Reading, aggregate: _Aggregate, differ: Bools) 
 
 
 def _by_chance(case: Case, values: Floats, whole: Floats, told: Bools, differ: Bools) -> float:
-    """The chance that a column agrees with an aggregate in so many of the entities that tell if it has nothing to do
-    with it: each entity agrees with the probability that a value of the column, drawn from all rows that have the
-    aggregate, equals one of the aggregate's. A column that is nearly always 0 agrees with whatever ends at 0.
+    """The chance that a column agrees with an aggregate as often as it does if it has nothing to do with it: each
+    entity agrees with the probability that a value of the column, drawn from all rows that have the aggregate, equals
+    one of the aggregate's. A column that is nearly always 0 agrees with whatever ends at 0. Rows of one entity are
+    alike, so that entities are counted, with the share of the rows.
     """
     from scipy.stats import binom  # type: ignore[import-untyped]
 
@@ -223,8 +224,9 @@ def _by_chance(case: Case, values: Floats, whole: Floats, told: Bools, differ: B
     theirs, their_counts = np.unique(whole[differ], return_counts=True)
     _, place, other = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
     alike = float((mine_counts[place] / mine_counts.sum()) @ (their_counts[other] / their_counts.sum()))
-    agreeing = np.unique(case.entities[differ & _close(values, whole)])
-    return float(binom.sf(len(agreeing) - 1, len(np.unique(case.entities[differ])), min(alike, 1.0)))
+    entities = len(np.unique(case.entities[differ]))
+    agreeing = int(_close(values, whole)[differ].mean() * entities)
+    return float(binom.sf(agreeing - 1, entities, min(alike, 1.0)))
 
 
 def _shares_plot(titles: Sequence[str], parts: Sequence[Bools], judged: int) -> Mapping[str, Any]:
