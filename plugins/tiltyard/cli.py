@@ -33,7 +33,7 @@ data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_he
 app.add_typer(data, name="data")
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
 app.add_typer(leakage, name="leakage")
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
