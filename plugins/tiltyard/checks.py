@@ -19,7 +19,7 @@ from statistics import median
 
 from tiltyard import ingest, latency, leakage, outage, suites
 from tiltyard.errors import BadInput
-from tiltyard.lake import identifier, literal, text
+from tiltyard.lake import held, literal, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
@@ -117,7 +117,6 @@ def _freshness(
 
 
 def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
-    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     night, moment = f"date {text(night_of(as_of).isoformat())}", literal(as_of)
     rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
     return f"""
@@ -133,7 +132,7 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
         cross join (
             select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
                 count(*) filter (available_at > ingested_at) as dated_after_ingest
-            from {identifier(table)}{at} where landed_night = {night}
+            from {held(table, snapshot)} where landed_night = {night}
         ) as landed
     """
 

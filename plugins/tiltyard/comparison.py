@@ -13,7 +13,7 @@ from typing import Any
 from tiltyard import clock, frame, ingest, truth
 from tiltyard.errors import BadInput
 from tiltyard.history import Commit, History, written
-from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.lake import held, identifier, literal, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
@@ -526,7 +526,7 @@ class Comparison:
         """(entity, prediction time) → the key of the view's rows it was joined with."""
         if feature_key(view) == self.spec.key:
             return {row: row[0] for row in rows}
-        spine = f"{identifier(qualified(self.spec.prediction.spine))} at (version => {self.snapshot})"
+        spine = held(self.spec.prediction.spine, self.snapshot)
         found = self._connection.execute(
             f'select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, '
             f'cast("{feature_key(view)}" as varchar) from {spine} where list_contains($entities, entity_id)',

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tiltyard import clock, transform
 from tiltyard.errors import BadInput
-from tiltyard.lake import Lake, identifier, literal, qualified
+from tiltyard.lake import Lake, held, literal, qualified
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
 
@@ -100,12 +100,7 @@ def build(
     spine needs for its joins only are left out.
     """
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
-    return rails.lake.connection.execute(_sql(rails, spec, start, end, as_of, snapshot)).df()
-
-
-def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
-    """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
-    return _sql(rails, spec, start, end, as_of, snapshot)
+    return rails.lake.connection.execute(select(rails, spec, start, end, as_of, snapshot)).df()
 
 
 def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> TrainingFrame:
@@ -120,7 +115,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
     columns = ", ".join(f'frame."{name}"' for name in _chosen(spec, inputs))
     label = rails.lake.relation(spec.label.table, as_of, snapshot)
     sql = f"""
-        with frame as ({_sql(rails, spec, start, end, as_of, snapshot)}),
+        with frame as ({select(rails, spec, start, end, as_of, snapshot)}),
         truth as (
             select "{spec.key}", prediction_time, label
             from {label}
@@ -206,7 +201,8 @@ def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
     return str(getattr(_macros(macros, changed), name)(*arguments, **named))
 
 
-def _sql(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
+def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
+    """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
     lake = rails.lake
     keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
     spine = _columns(rails, spec.prediction.spine, snapshot)
@@ -257,9 +253,8 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
     """Column name → DuckDB type of a table as the lake held it at `snapshot`, which never changes."""
     known = _described.setdefault(rails.lake, {})
     if (table, snapshot) not in known:
-        at = f"{identifier(qualified(table))} at (version => {int(snapshot)})"
         try:
-            rows = rails.lake.connection.execute(f"describe select * from {at}").fetchall()
+            rows = rails.lake.connection.execute(f"describe select * from {held(table, snapshot)}").fetchall()
         except duckdb.CatalogException:
             raise BadInput(
                 f"The lake has no table '{qualified(table)}' at snapshot {snapshot}; run tiltyard features first, "

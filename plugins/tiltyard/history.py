@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from tiltyard import ingest
-from tiltyard.lake import identifier, qualified, text
+from tiltyard.lake import held, qualified, text
 from tiltyard.rails import Rails
 
 
@@ -73,7 +73,7 @@ def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, 
         return {}
     connection, landed = rails.lake.connection, {}
     with suppress(duckdb.CatalogException):  # the table was not there yet
-        at = f"{identifier(ingest.LANDED)} at (version => {oldest})"
+        at = held(ingest.LANDED, oldest)
         row = connection.execute(f"select max(available_at) from {at} where source = ?", [source]).fetchone()
         if row and row[0]:
             landed[oldest] = row[0]

@@ -24,7 +24,7 @@ import pandas as pd
 
 from tiltyard import clock, ingest
 from tiltyard.errors import BadInput
-from tiltyard.lake import identifier, literal, qualified, text
+from tiltyard.lake import held, identifier, literal, put, qualified, text
 from tiltyard.leakage import Finding
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -202,14 +202,13 @@ def landed(rails: Rails, source: str, as_of: datetime) -> dict[str, Landed]:
 
 def arrived_rows(table: str, files: Mapping[str, Arrival], snapshot: int | None, columns: str = "raw.*") -> str:
     """SQL of the rows of `files`, each with `landed_us` and `arrived_us` (microseconds since 1970)."""
-    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     listed = ", ".join(
         f"({text(file)}, {_micros(arrival.landed_at)}, {_micros(arrival.arrived_at)})"
         for file, arrival in sorted(files.items())
     )
     return f"""(
         select {columns}, arrival.landed_us, arrival.arrived_us
-        from (select * from {identifier(table)}{at}) as raw
+        from (select * from {held(table, snapshot)}) as raw
         inner join (values {listed}) as arrival (file, landed_us, arrived_us) on raw.source_file = arrival.file
     )"""
 
@@ -349,9 +348,8 @@ def _of_view(
 
 
 def _newest_build(rails: Rails, view: str, snapshot: int | None) -> datetime | None:
-    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     try:
-        row = rails.lake.connection.execute(f"select max(built_at) from {identifier(qualified(view))}{at}").fetchone()
+        row = rails.lake.connection.execute(f"select max(built_at) from {held(view, snapshot)}").fetchone()
     except duckdb.Error:  # the view is younger than that snapshot, or the snapshot has expired
         return None
     return row[0] if row else None
@@ -408,11 +406,7 @@ def store(connection: Any, measured: Iterable[Latency], as_of: datetime) -> None
             f"delete from {identifier(TABLE)} where night = $night and list_contains($tables, table_name)",
             {"night": night_of(as_of), "tables": [row["table_name"] for row in rows]},
         )
-        frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        connection.register("_latency", frame)
-        names = ", ".join(f'"{name}"' for name in COLUMNS)
-        connection.execute(f"insert into {identifier(TABLE)} ({names}) select {names} from _latency")
-        connection.unregister("_latency")
+        put(connection, TABLE, {}, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def _row(one: Latency, as_of: datetime) -> dict[str, Any]:

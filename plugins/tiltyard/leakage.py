@@ -16,7 +16,7 @@ import duckdb
 
 from tiltyard import evidence, suites
 from tiltyard.errors import BadInput
-from tiltyard.lake import identifier, literal, qualified, quoted, text
+from tiltyard.lake import held, literal, qualified, quoted, text
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -402,12 +402,11 @@ def _in_words(worst: object) -> str:
 
 def known_or_undated(table: str, columns: Mapping[str, str], as_of: datetime, snapshot: int | None) -> str:
     """SQL of `table` at `as_of`, with the rows that cannot be dated: those are read nowhere else."""
-    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     moment = literal(as_of)
     unread = "available_at is null"
     if "event_time" in columns:
         unread += f" and (event_time is null or event_time <= {moment})"
-    return f"(select * from {identifier(qualified(table))}{at} where available_at <= {moment} or ({unread}))"
+    return f"(select * from {held(table, snapshot)} where available_at <= {moment} or ({unread}))"
 
 
 def table_findings(
@@ -480,21 +479,11 @@ def _as_values(findings: Sequence[Finding]) -> str:
 @functools.cache
 def expectations() -> Mapping[str, type]:
     """The rules as Great Expectations types: no finding of the rule in the batch has a violation."""
-    suites.load_gx()
-    from great_expectations.expectations import UnexpectedRowsExpectation
-
-    def wrap(rule: str, kind: str) -> type:
-        query = f"select * from {{batch}} where rule = {text(rule)} and violations > 0 order by violations desc"
-        name = "".join(part.capitalize() for part in kind.split("_"))
-        body = {
-            "__annotations__": {"unexpected_rows_query": str},
-            "unexpected_rows_query": query,
-            "__module__": __name__,
-            "__doc__": f"No finding of the rule {rule}.",
-        }
-        return type(name, (UnexpectedRowsExpectation,), body)
-
-    return {kind: wrap(rule, kind) for rule, kind in RULES.items()}
+    query = "select * from {{batch}} where rule = {rule} and violations > 0 order by violations desc"
+    return {
+        kind: suites.no_rows(kind, query.format(rule=text(rule)), f"No finding of the rule {rule}.")
+        for rule, kind in RULES.items()
+    }
 
 
 # -- the gate before training -----------------------------------------------------------------

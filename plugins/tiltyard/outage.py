@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from tiltyard import ingest, latency, suites
-from tiltyard.lake import identifier, text
+from tiltyard.lake import held, identifier, put, text
 from tiltyard.latency import DAY, Arrival, Landed, Latency
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -304,9 +304,8 @@ def _scan(
         return []
     of = {file: night for night, arrived in nights.items() for file in arrived}
     when = ", ".join(f"({text(file)}, date {text(night.isoformat())})" for file, night in sorted(of.items()))
-    at = f" at (version => {int(snapshot)})" if snapshot is not None else ""
     source = f"""
-        from (select * from {identifier(table.raw)}{at}) as raw
+        from (select * from {held(table.raw, snapshot)}) as raw
         inner join (values {when}) as arrived (file, night) on raw.source_file = arrived.file
     """
     values = {name: _value(name, kind) for name, kind in table.columns.items()}
@@ -482,14 +481,9 @@ def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: da
     def work(connection: Any) -> None:
         latency.store(connection, [*watched.latencies.values(), *views.values()], as_of)
         if rows:
-            connection.register("_profile", pd.DataFrame(rows, columns=list(COLUMNS)))
-            connection.execute(
-                f"delete from {identifier(TABLE)} "
-                "where (table_name, night) in (select (table_name, night::date) from _profile)"
-            )
-            names = ", ".join(f'"{name}"' for name in COLUMNS)
-            connection.execute(f"insert into {identifier(TABLE)} ({names}) select {names} from _profile")
-            connection.unregister("_profile")
+            listed = ", ".join(f"({text(table)}, date {text(str(one.night))})" for table, one in watched.profiles)
+            connection.execute(f"delete from {identifier(TABLE)} where (table_name, night) in ({listed})")
+            put(connection, TABLE, {}, pd.DataFrame(rows, columns=list(COLUMNS)))
 
     with rails.lake.exclusive(f"outage/{watched.source}"):  # two attempts at a night leave its rows and events once
         rails.lake.commit(work, message=f"latency and profiles of {watched.source}, {night}")
@@ -586,20 +580,11 @@ def during(rails: Rails, source: str, first: date, last: date) -> tuple[str, ...
 @functools.cache
 def expectations() -> Mapping[str, type]:
     """The rules as Great Expectations types: no finding of the rule among the table's `outages`."""
-    suites.load_gx()
-    from great_expectations.expectations import UnexpectedRowsExpectation
-
-    def wrap(rule: str, kind: str) -> type:
-        query = (
-            "select found.column_name, found.said from (select unnest(outages) as found from {batch}) "
-            f"where found.rule = {text(rule)}"
-        )
-        body = {
-            "__annotations__": {"unexpected_rows_query": str},
-            "unexpected_rows_query": query,
-            "__module__": __name__,
-            "__doc__": f"No finding of the rule {rule}.",
-        }
-        return type("".join(part.capitalize() for part in kind.split("_")), (UnexpectedRowsExpectation,), body)
-
-    return {kind: wrap(rule, kind) for rule, kind in RULES.items()}
+    query = (
+        "select found.column_name, found.said from (select unnest(outages) as found from {{batch}}) "
+        "where found.rule = {rule}"
+    )
+    return {
+        kind: suites.no_rows(kind, query.format(rule=text(rule)), f"No finding of the rule {rule}.")
+        for rule, kind in RULES.items()
+    }

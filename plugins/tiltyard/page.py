@@ -57,10 +57,14 @@ def check(target: Path, read: Sequence[Path] = ()) -> None:
 
 
 def write(found: Audit, target: Path) -> Path:
-    """Write the page: whole, or not at all."""
+    return save(render(found), target)
+
+
+def save(content: str, target: Path) -> Path:
+    """Put a page into its place: whole, or not at all."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(render(found), encoding="utf-8")
+        part.write_text(content, encoding="utf-8")
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)

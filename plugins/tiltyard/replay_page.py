@@ -1,12 +1,12 @@
 """What a person sees of a replay: lines for a terminal, and one HTML file that needs nothing else."""
 
 import html
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tiltyard.comparison import KINDS, Example, Side
+from tiltyard.page import save
 from tiltyard.replay import Change, Replay
 
 COLOURS = {
@@ -54,9 +54,7 @@ def _late(replay: Replay) -> str:
 def write(replay: Replay, path: Path) -> None:
     """Write the page, whole. Raises nothing for a replay that found nothing: that is a page, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(page(replay), encoding="utf-8")
-    part.replace(path)
+    save(page(replay), path)
 
 
 def page(replay: Replay) -> str:

@@ -271,6 +271,20 @@ def load_gx() -> Any:
     return great_expectations
 
 
+def no_rows(kind: str, query: str, meaning: str) -> type:
+    """A Great Expectations type, called `kind` in a suite: the SQL `query` over `{batch}` finds no row."""
+    load_gx()
+    from great_expectations.expectations import UnexpectedRowsExpectation
+
+    body = {
+        "__annotations__": {"unexpected_rows_query": str},
+        "unexpected_rows_query": query,
+        "__module__": __name__,
+        "__doc__": meaning,
+    }
+    return type("".join(part.capitalize() for part in kind.split("_")), (UnexpectedRowsExpectation,), body)
+
+
 class _Session:
     """A GX context and its connection, with the lake attached."""
 
