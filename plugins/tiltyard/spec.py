@@ -82,18 +82,65 @@ class Light(Strict):
     class_: Annotated[Literal["sklearn.linear_model.LogisticRegression"], Field(alias="class")]
 
 
-class GatePolicy(Strict):
-    """When a challenger has earned its place."""
+class Cost(Strict):
+    """What a decision costs, in any unit. A row is acted on when its score reaches `threshold`."""
 
-    metric: Literal["brier"] = "brier"
+    false_positive: Annotated[float, Field(ge=0)]
+    false_negative: Annotated[float, Field(ge=0)]
+    true_positive: Annotated[float, Field(ge=0)] = 0.0
+    true_negative: Annotated[float, Field(ge=0)] = 0.0
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """None: where acting and not acting cost the same in expectation."""
+
+
+class GatePolicy(Strict):
+    """When a challenger has earned its place, and when it loses it again."""
+
+    metric: Literal["brier", "log_loss", "cost"] = "brier"
+    cost: Cost | None = None
+    """The matrix that the metric `cost` weighs decisions by."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     min_matured: Annotated[int, Field(ge=1)] = 500
     min_shadow: Duration = timedelta(days=7)
     slices: tuple[Name, ...] = ()
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     """How much worse (in the metric) a challenger may be on any declared slice."""
+    max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Root mean square distance of score and observed share. A champion that is further off lends its own."""
+    max_score_shift: Annotated[float, Field(ge=0)] = 0.25
+    """Population stability index between the halves of the time in shadow. A champion's larger one counts instead."""
+    max_missing_rise: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """By how much any feature's share of missing values may exceed that of the training frame."""
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    """Of one row, the 99th percentile as measured at registration. None: fallback.deadline_ms."""
+    max_size_mb: Annotated[float, Field(gt=0)] = 50.0
+    rollback_window: Duration = timedelta(days=28)
+    """So long after a promotion the previous champion is watched; the better one comes back. 0d: nobody watches."""
+    approvals: Literal[1, 2] = 1
+    """Tier 1 only: how many people have to approve."""
     approval_timeout: Duration = timedelta(days=1)
     """Tier 1 only: no answer within this time is a no."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> "GatePolicy":
+        if self.metric == "cost" and self.cost is None:
+            raise ValueError("the metric cost needs gate.cost, like cost: {false_positive: 1, false_negative: 5}")
+        if self.cost is not None and self.cost.false_positive + self.cost.false_negative == 0:
+            raise ValueError("gate.cost prices no error; a false positive or a false negative must cost something")
+        return self
+
+
+class Hysteresis(Strict):
+    """An effect counts when it shows in `least` of the last `of` windows, one window a night."""
+
+    least: Annotated[int, Field(ge=1)] = 2
+    of: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _within(self) -> "Hysteresis":
+        if self.least > self.of:
+            raise ValueError(f"hysteresis asks for {self.least} of {self.of} windows")
+        return self
 
 
 class DriftPolicy(Strict):
@@ -101,8 +148,13 @@ class DriftPolicy(Strict):
 
     window: Duration = timedelta(days=7)
     reference: Literal["training"] = "training"
-    on_drift: Literal["retrain", "report"] = "retrain"
+    on_drift: Literal["retrain", "retrain_always", "report"] = "retrain"
+    """`retrain`: when realized or estimated performance feels it; `retrain_always`: also when it does not."""
     cooldown: Duration = timedelta(days=7)
+    """Between two retrains. Doubles with every retrain that made nothing better (portfolio.yaml says up to what)."""
+    min_effect: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The distance (normalised Wasserstein, Jensen-Shannon) from which a change is worth an alarm."""
+    hysteresis: Hysteresis = Hysteresis()
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of drifted columns from which the data set counts as drifted."""
 
@@ -125,6 +177,44 @@ class Fallback(Strict):
     tiers: tuple[Role, ...] = ("champion", "previous", "light")
     safe_default: Annotated[float, Field(ge=0, le=1)]
     audit_after: Duration = timedelta(days=3)
+
+
+class Budget(Strict):
+    """How many retrains for nothing the portfolio may cost, whatever the number of models."""
+
+    false_retrains_per_model_year: Annotated[float, Field(gt=0, le=52)] = 1.0
+    false_retrains_per_year: Annotated[float, Field(gt=0)] | None = None
+    """Of the whole portfolio, shared equally by its models; the smaller of the two counts."""
+
+    def nights_between(self, models: int) -> float:
+        """Nights of one model between two false alarms, in expectation: what its detector has to promise."""
+        share = self.false_retrains_per_model_year
+        if self.false_retrains_per_year is not None:
+            share = min(share, self.false_retrains_per_year / max(models, 1))
+        return 365.25 / share
+
+
+class Trainings(Strict):
+    per_night: Annotated[int, Field(ge=1)] = 10
+    at_once: Annotated[int, Field(ge=1)] = 2
+    max_cooldown: Duration = timedelta(days=56)
+    """How far the cooldown of a model may grow whose retrains make nothing better."""
+
+
+class SharedBreak(Strict):
+    """From how many models on a fault that they have in common is one incident of what feeds them."""
+
+    models: Annotated[int, Field(ge=2)] = 3
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the models that read the node and were looked at."""
+
+
+class Portfolio(Strict):
+    """What holds for all models together: models/portfolio.yaml. Every field has a default."""
+
+    budget: Budget = Budget()
+    trainings: Trainings = Trainings()
+    shared_break: SharedBreak = SharedBreak()
 
 
 class Spec(Strict):
@@ -159,8 +249,19 @@ class Spec(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical spec: two spellings of the same promise have the same digest."""
-        canonical = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def recipe(self) -> str:
+        """SHA-256 of the parts that make a model: another gate or drift policy does not make another model."""
+        return _digest(self.model_dump(mode="json", by_alias=True, include=RECIPE))
+
+
+RECIPE = {"name", "entity", "source", "prediction", "label", "estimator", "light"}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def feature_key(view: str) -> str:
@@ -172,15 +273,9 @@ def load(folder: Path) -> Spec:
     """The spec in `folder`/spec.yaml. Raises BadInput with file and line when it does not hold."""
     path = folder / "spec.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        node, content = _read(path)
     except FileNotFoundError:
         raise BadInput(f"There is no model '{folder.name}': {path} does not exist.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}:1: a spec is a mapping that begins with 'entity:', see another model's spec.yaml.")
     if "name" in content:
@@ -190,6 +285,21 @@ def load(folder: Path) -> Spec:
     except ValidationError as error:
         problems = "; ".join(_problem(path, node, detail) for detail in error.errors()[:5])
         raise BadInput(problems) from None
+
+
+def load_portfolio(models: Path) -> Portfolio:
+    """What `models`/portfolio.yaml says for all models; the defaults without it. Raises BadInput with file and line."""
+    path = models / "portfolio.yaml"
+    try:
+        node, content = _read(path)
+    except FileNotFoundError:
+        return Portfolio()
+    if content is not None and not isinstance(content, dict):
+        raise BadInput(f"{path}:1: this is a mapping like 'budget: {{false_retrains_per_model_year: 1}}'.")
+    try:
+        return Portfolio(**{str(key): value for key, value in (content or {}).items()})
+    except ValidationError as error:
+        raise BadInput("; ".join(_problem(path, node, detail) for detail in error.errors()[:5])) from None
 
 
 def load_all(models: Path) -> tuple[Spec, ...]:
@@ -221,6 +331,17 @@ def json_schema() -> dict[str, Any]:
     schema["properties"].pop("name")
     schema["required"] = [field for field in schema["required"] if field != "name"]
     return schema
+
+
+def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+    """A YAML file with the places of its parts. Raises BadInput with the line when it is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
 
 
 def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:

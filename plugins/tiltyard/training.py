@@ -257,7 +257,7 @@ def _untrained(rails: Rails, spec: Spec, night: date, reason: str, **known: Any)
 
 def inputs_digest(frame: str, spec: Spec, seed: int, trials: int) -> str:
     """What makes a version: two trainings with the same digest would give the same model."""
-    parts = {"frame": frame, "spec": spec.digest, "seed": seed, "trials": trials, "scheme": SCHEME}
+    parts = {"frame": frame, "spec": spec.recipe, "seed": seed, "trials": trials, "scheme": SCHEME}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
