@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEME = 1
+SCHEME = 2
 """Part of a version's inputs: raise it when the same frame would give another model."""
 MIN_ROWS = 200
 MIN_OF_CLASS = 5
@@ -53,6 +53,8 @@ SAMPLE = 2000
 """Training rows kept with the version, for drift."""
 EXPLAINED = 500
 """Held-out rows in the SHAP plot."""
+PATIENCE = 20
+"""Rounds without a lower error on the judging rows after which a trial's fit ends."""
 RESAMPLES = 500
 BINS = 10
 OPSET = 15
@@ -295,8 +297,10 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
 # -- fitting ----------------------------------------------------------------------------------
 
 
-def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int) -> Fitted:
-    """Tune both models, measure them on the held-out rows, fit them again on all rows."""
+def fit(
+    rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int, draw: bool = True
+) -> Fitted:
+    """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it."""
     fitter = _Fitter(encoding, seed, threads)
     params, history = _tune(fitter, rows, parts, trials)
     params["light_C"] = _tune_light(fitter, rows, parts, params)
@@ -312,11 +316,11 @@ def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int,
         "mean_score": float(scores["heavy"].mean()),
     }
     log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
-    explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
-    plots = {
-        "calibration.png": _calibration_plot(held_out.label, scores),
-        "shap_summary.png": _shap_plot(heavy, explained, encoding),
-    }
+    plots = {}
+    if draw:
+        explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
+        plots["calibration.png"] = _calibration_plot(held_out.label, scores)
+        plots["shap_summary.png"] = _shap_plot(heavy, explained, encoding)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -337,10 +341,11 @@ class _Fitter:
     threads: int
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
-        """XGBoost. With `judge`, the model knows its error on those rows after every round."""
+        """XGBoost. With `judge`, it knows its error on those rows after every round, and ends when that only grows."""
         import xgboost
 
         model = xgboost.XGBClassifier(
+            callbacks=[_patient()] if judge else None,
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
             objective="binary:logistic",
@@ -359,7 +364,21 @@ class _Fitter:
         )
 
     def light(self, rows: Rows, params: Mapping[str, Any]) -> Any:
-        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX.
+        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX."""
+        from sklearn.pipeline import make_pipeline
+
+        model = make_pipeline(self.light_inputs(), self.logistic(params["light_C"]))
+        weights = rows.weights(params["half_life_days"])
+        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+
+    @staticmethod
+    def logistic(penalty: float) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=penalty, max_iter=300)
+
+    def light_inputs(self) -> Any:
+        """What the light twin sees of the matrix.
 
         A number is imputed by its median, and beside it stands whether it was there at all (written as a
         constant no number reaches and a threshold, because the converter knows no indicator); categories are
@@ -367,7 +386,6 @@ class _Fitter:
         """
         from sklearn.compose import ColumnTransformer
         from sklearn.impute import SimpleImputer
-        from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
 
@@ -385,11 +403,19 @@ class _Fitter:
             codes = [[float(code) for code in range(-1, columns[place].codes)] for place in categories]
             one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=True)
             steps.append(("category", make_pipeline(missing, one_hot), categories))
-        model = make_pipeline(
-            ColumnTransformer(steps, sparse_threshold=1.0), LogisticRegression(C=params["light_C"], max_iter=300)
-        )
-        weights = rows.weights(params["half_life_days"])
-        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+        return ColumnTransformer(steps, sparse_threshold=1.0)
+
+
+def _patient() -> Any:
+    """Ends a fit `PATIENCE` rounds after its error was lowest, the first `FEWEST_ROUNDS` not counted."""
+    import xgboost
+
+    class Patient(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            errors = evals_log["validation_0"]["rmse"][FEWEST_ROUNDS - 1 :]
+            return len(errors) > PATIENCE and min(errors[-PATIENCE:]) > min(errors)
+
+    return Patient()
 
 
 def _score(model: Any, rows: Rows) -> NDArray[np.float64]:
@@ -417,8 +443,9 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
-        brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
+        errors = [model.evals_result()["validation_0"]["rmse"] for model in models]
+        shortest = min(map(len, errors))
+        brier = np.mean(np.array([found[:shortest] for found in errors]) ** 2, axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
         return float(brier.min())
 
@@ -434,14 +461,15 @@ def _tune(
 
 def _tune_light(fitter: _Fitter, rows: Rows, parts: Split, params: Mapping[str, Any]) -> float:
     """The penalty with the lowest mean Brier score over the folds."""
-    folds = [(rows.take(older), rows.take(newer)) for older, newer in parts.folds]
-
-    def brier(penalty: float) -> float:
-        chosen = {**params, "light_C": penalty}
-        errors = [np.mean((_score(fitter.light(older, chosen), newer) - newer.label) ** 2) for older, newer in folds]
-        return float(np.mean(errors))
-
-    return min(LIGHT_C, key=brier)
+    errors = dict.fromkeys(LIGHT_C, 0.0)
+    for older, newer in ((rows.take(older), rows.take(newer)) for older, newer in parts.folds):
+        inputs = fitter.light_inputs()
+        seen, ahead = inputs.fit_transform(older.matrix), inputs.transform(newer.matrix)
+        weights = older.weights(params["half_life_days"])
+        for penalty in LIGHT_C:
+            score = fitter.logistic(penalty).fit(seen, older.label, weights).predict_proba(ahead)[:, 1]
+            errors[penalty] += float(np.mean((score - newer.label) ** 2))
+    return min(LIGHT_C, key=errors.__getitem__)
 
 
 def _out_of_fold(fitter: _Fitter, rows: Rows, params: Mapping[str, Any]) -> NDArray[np.float64]:
