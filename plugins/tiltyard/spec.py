@@ -273,7 +273,7 @@ def load(folder: Path) -> Spec:
     """The spec in `folder`/spec.yaml. Raises BadInput with file and line when it does not hold."""
     path = folder / "spec.yaml"
     try:
-        node, content = _read(path)
+        node, content = read_yaml(path)
     except FileNotFoundError:
         raise BadInput(f"There is no model '{folder.name}': {path} does not exist.") from None
     if not isinstance(content, dict):
@@ -283,15 +283,14 @@ def load(folder: Path) -> Spec:
     try:
         return Spec(name=folder.name, **{str(key): value for key, value in content.items()})
     except ValidationError as error:
-        problems = "; ".join(_problem(path, node, detail) for detail in error.errors()[:5])
-        raise BadInput(problems) from None
+        raise BadInput(problems(path, node, error)) from None
 
 
 def load_portfolio(models: Path) -> Portfolio:
     """What `models`/portfolio.yaml says for all models; the defaults without it. Raises BadInput with file and line."""
     path = models / "portfolio.yaml"
     try:
-        node, content = _read(path)
+        node, content = read_yaml(path)
     except FileNotFoundError:
         return Portfolio()
     if content is not None and not isinstance(content, dict):
@@ -299,7 +298,7 @@ def load_portfolio(models: Path) -> Portfolio:
     try:
         return Portfolio(**{str(key): value for key, value in (content or {}).items()})
     except ValidationError as error:
-        raise BadInput("; ".join(_problem(path, node, detail) for detail in error.errors()[:5])) from None
+        raise BadInput(problems(path, node, error)) from None
 
 
 def load_all(models: Path) -> tuple[Spec, ...]:
@@ -337,7 +336,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where it is there: a hundred specs in a tenth of the time."""
 
 
-def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML file with the places of its parts. Raises BadInput with the line when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -346,6 +345,12 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+
+
+def problems(path: Path, node: yaml.Node | None, error: ValidationError, under: tuple[str, ...] = ()) -> str:
+    """What is wrong in a YAML file, each with its line. `under`: where in the file the validated part lies."""
+    found = [{**detail, "loc": (*under, *detail["loc"])} for detail in error.errors()[:5]]
+    return "; ".join(_problem(path, node, detail) for detail in found)
 
 
 def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:

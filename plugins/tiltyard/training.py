@@ -158,7 +158,7 @@ def train(
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
     snapshot = features.published(rails)
-    if not _has_matured(rails, spec, as_of, snapshot):
+    if not has_matured(rails, spec, as_of, snapshot):
         waits = clock.format_duration(spec.label.horizon + spec.label.delay)
         reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
         return _untrained(rails, spec, night, reason, frame=None, rows=0)
@@ -218,10 +218,10 @@ def train_on(
     row, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
     if row is None:
         try:
-            candidate = _candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
+            made = candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
         except Untrainable as error:
             return _untrained(rails, spec, night, str(error), frame=training_frame.digest, rows=training_frame.rows)
-        row, reused = registry.register(rails, spec, candidate, fence)
+        row, reused = registry.register(rails, spec, made, fence)
     summary = {
         "model": spec.name,
         "night": str(night),
@@ -241,7 +241,7 @@ def train_on(
     return summary
 
 
-def _has_matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> bool:
+def has_matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> bool:
     end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
     window = {"start": end - spec.estimator.window, "end": end}
     table = qualified(spec.label.table)
@@ -528,7 +528,7 @@ def _auc(label: Truth, score: NDArray[np.float64], weights: NDArray[Any]) -> NDA
 # -- what the version carries -----------------------------------------------------------------
 
 
-def _candidate(
+def candidate(
     rails: Rails,
     spec: Spec,
     as_of: datetime,
@@ -537,7 +537,13 @@ def _candidate(
     trials: int,
     requested_by: str,
     reasons: Sequence[str],
+    *,
+    draw: bool = True,
 ) -> Any:
+    """Fit both models on the frame: a registry.Candidate, with the plots of it when they are to be drawn.
+
+    Raises Untrainable when the frame cannot carry a model.
+    """
     from tiltyard import registry
 
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
@@ -548,7 +554,7 @@ def _candidate(
     settings = rails.settings
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
     rows = Rows(matrix, label, days)
-    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads)
+    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads, draw=draw)
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
     heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
