@@ -150,6 +150,24 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
     )
 
 
+def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
+    """How many matured labels a training frame of `as_of` would hold."""
+    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    counted = rails.lake.query(
+        f"""
+        select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
+        from {{{qualified(spec.prediction.spine)}}} as spine
+        inner join {{{qualified(spec.label.table)}}} as label
+            on label."{spec.key}" = spine."{spec.key}" and label.prediction_time = spine.prediction_time
+        where spine.prediction_time >= $start and spine.prediction_time <= $end and label.label is not null
+        """,
+        as_of,
+        {"start": end - spec.estimator.window, "end": end},
+        snapshot,
+    )
+    return int(counted["matured"].iloc[0])
+
+
 def explain(
     rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, snapshot: int | None = None
 ) -> list[dict[str, Any]]:

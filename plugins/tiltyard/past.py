@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock, features, frame, outage, scoring, training, truth
+from tiltyard import clock, features, frame, outage, profile, scoring, training, truth
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
@@ -103,15 +103,47 @@ class Past:
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """A version that was trained on a night, and its score of every row of the past."""
+    """A version that was trained on a night, with what it makes of every row and night of the past.
 
-    trained: date
+    Rows of nights up to its training are scored and counted, too; nobody may look at them.
+    """
+
     inputs: str
     scores: Floats
-    """NaN where it gave no score. The rows of nights up to `trained` are scored too; nobody may look at them."""
+    """NaN where it gave no score."""
     reference: dict[str, Any]
     facts: dict[str, Any]
-    place: Path
+    counted: profile.Nights
+    """Every night's rows in the version's own cells, as the shadow stage counts them."""
+
+    @cached_property
+    def profile(self) -> profile.Reference | None:
+        return profile.read(self.reference)
+
+    @property
+    def brier_high(self) -> float | None:
+        """The upper end of the interval of its held-out Brier score."""
+        high = self.facts.get("metrics", {}).get("brier", {}).get("high")
+        return None if high is None else float(high)
+
+    def seen(self, trained: date, night: date, stopped: frozenset[date]) -> profile.Nights:
+        """Its nights in production, from the one after its training to `night`."""
+        nights = self.counted.nights
+        inside = (nights > trained.toordinal()) & (nights <= night.toordinal())
+        if stopped:
+            inside &= ~np.isin(nights, [one.toordinal() for one in stopped])
+        return profile.Nights(nights[inside], {name: rows[inside] for name, rows in self.counted.counts.items()})
+
+    def missing(self, seen: profile.Nights) -> dict[str, float]:
+        """Feature → the share of its values that was missing on these nights."""
+        known = self.profile
+        if known is None or not len(seen.nights):
+            return {}
+        return {
+            column.name: float(profile.missing(seen.counts[column.name].sum(axis=0)))
+            for column in known.columns
+            if column.kind == "feature" and column.name in seen.counts
+        }
 
 
 class Workers:
@@ -135,12 +167,16 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def check(self, as_of: datetime) -> "Future[bool]":
-        """Judge a night's batch: was it stopped?"""
-        return self._pool.submit(_check, as_of)
+    def check(self, nights: Sequence[datetime]) -> "Future[None]":
+        """Judge the batches of nights, in their order: what a night shows is held against the ones before it."""
+        return self._pool.submit(_check, list(nights))
 
     def gather(self, spec: Spec, first: datetime, last: datetime, snapshot: int) -> "Future[str]":
         return self._pool.submit(_gather, spec.name, first, last, snapshot)
+
+    def matured(self, spec: Spec, as_of: datetime, snapshot: int) -> "Future[int]":
+        """How many matured labels a training frame of the night would hold."""
+        return self._pool.submit(_matured, spec.name, as_of, snapshot)
 
     def train(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
         return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
@@ -168,20 +204,18 @@ def _end_with_parent() -> None:
 # -- the nights ---------------------------------------------------------------------------------------------
 
 
-def judged(rails: Rails, as_of: datetime, snapshot: int) -> bool | None:
-    """Was the night's batch stopped? None when nobody has judged what the lake held at `snapshot`, or later."""
+def judged(rails: Rails, as_of: datetime) -> bool | None:
+    """Was the night's batch stopped? None when nobody has judged it."""
     record = rails.ledger.stage_runs(features.STAGE).get(night_of(as_of))
     if record is None or record["status"] not in ("checked", "done", "stopped"):
         return None
     return record["status"] == "stopped"
 
 
-def _check(as_of: datetime) -> bool:
-    try:
-        features.check(_rails[0], as_of, render=False)
-    except CheckFailed:
-        return True
-    return False
+def _check(nights: Sequence[datetime]) -> None:
+    for as_of in nights:
+        with suppress(CheckFailed):  # the ledger says which were stopped
+            features.check(_rails[0], as_of, render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
@@ -235,13 +269,12 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str, s
     labels, place = labels[place >= 0], place[place >= 0]
     order = np.argsort(_micros(labels["available_at"]), kind="stable")
     nights = [night_of(as_of) for as_of in clock.nights(first, last)]
-    days = (keys["prediction_time"].dt.floor("D") + pd.Timedelta(days=1)).dt.date
     return Past(
         spec=spec,
         first=nights[0],
         last=nights[-1],
         keys=keys,
-        night=np.array([day.toordinal() for day in days], dtype=np.int64),
+        night=_nights(keys["prediction_time"]),
         revised=place[order].astype(np.int64),
         revised_at=_micros(labels["available_at"])[order],
         revised_to=labels["label"].to_numpy(dtype=np.float64)[order],
@@ -259,6 +292,11 @@ def _incidents(rails: Rails, spec: Spec, night: date) -> tuple[dict[str, Any], .
 # -- versions -----------------------------------------------------------------------------------------------
 
 
+def _matured(model: str, as_of: datetime, snapshot: int) -> int:
+    rails = _rails[0]
+    return frame.matured(rails, find(rails.settings.models, model), as_of, snapshot)
+
+
 def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
     """Keep the version that a training on this night gives, with its scores of all rows.
 
@@ -268,7 +306,7 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
 
     rails = _rails[0]
     spec = find(rails.settings.models, model)
-    if not training.has_matured(rails, spec, as_of, snapshot):
+    if not frame.matured(rails, spec, as_of, snapshot):
         return {"reason": "no label has matured"}
     training_frame = frame.training(rails, spec, as_of, snapshot)
     trials = spec.estimator.tune.trials
@@ -294,16 +332,28 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
                 (fresh / name).write_bytes(files[name])
             digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
             (fresh / "facts.json").write_text(json.dumps({"facts": facts, "digests": digests}, default=str))
-    scored = folder / f"scores-{rows}.npy"
-    if not scored.exists():
-        scorer = Scorer.from_files(model, 0, _files(folder))
+    made = folder / f"past-{rows}.npz"
+    if not made.exists():
+        files = _files(folder)
+        scorer = Scorer.from_files(model, 0, files)
         frame_ = pd.read_parquet(home(rails.settings) / "rows" / rows / "rows.parquet")
         values = np.asarray(scorer.score(frame_), dtype=np.float64)
-        usable = (values >= 0) & (values <= 1)
-        part = folder / f".{scored.name}.{os.getpid()}.npy"
-        np.save(part, np.where(usable, values, np.nan))
-        part.replace(scored)
+        scores = np.where((values >= 0) & (values <= 1), values, np.nan)
+        part = folder / f".{made.name}.{os.getpid()}.npz"
+        np.savez(part, scores=scores, **_counted(profile.read(json.loads(files["reference.json"])), frame_, scores))
+        part.replace(made)
     return {"inputs": folder.name}
+
+
+def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
+    """`nights`, and per column of the reference its counts of every night (nights, cells)."""
+    nights, index = np.unique(_nights(rows["prediction_time"]), return_inverse=True)
+    found: dict[str, Any] = {"nights": nights}
+    for place, column in enumerate(reference.columns if reference else ()):
+        values = scores if column.name == profile.PREDICTION else rows[column.name] if column.name in rows else None
+        if column.kind in ("feature", "prediction") and values is not None:
+            found[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
+    return found
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -316,17 +366,24 @@ def _files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def version(settings: Settings, inputs: str, rows: str, trained: date) -> Version:
-    """The version that `_train` kept, with its scores of the rows kept under the name `rows`."""
+def version(settings: Settings, inputs: str, rows: str) -> Version:
+    """The version that `_train` kept, with what it makes of the rows kept under the name `rows`."""
     folder = home(settings) / "versions" / inputs
-    return Version(
-        trained=trained,
-        inputs=inputs,
-        scores=np.load(folder / f"scores-{rows}.npy", allow_pickle=False),
-        reference=json.loads(_files(folder)["reference.json"]),
-        facts=json.loads((folder / "facts.json").read_text())["facts"],
-        place=folder,
-    )
+    reference = json.loads(_files(folder)["reference.json"])
+    with np.load(folder / f"past-{rows}.npz", allow_pickle=False) as made:
+        known = profile.read(reference)
+        counts = {
+            column.name: made[f"column_{place}"]
+            for place, column in enumerate(known.columns if known else ())
+            if f"column_{place}" in made
+        }
+        return Version(
+            inputs=inputs,
+            scores=made["scores"],
+            reference=reference,
+            facts=json.loads((folder / "facts.json").read_text())["facts"],
+            counted=profile.Nights(made["nights"], counts),
+        )
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------
@@ -352,6 +409,11 @@ class _whole:
             with suppress(OSError):  # another process has made the same
                 self._made.rename(self._folder)
         shutil.rmtree(self._made, ignore_errors=True)
+
+
+def _nights(times: "pd.Series[Any]") -> Ints:
+    """The night (date ordinal) that scores a prediction of this time: the one that closes at the next midnight."""
+    return _micros(times) // 86_400_000_000 + date(1970, 1, 1).toordinal() + 1
 
 
 def _micro(instant: datetime) -> int:
