@@ -84,7 +84,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     for challenger in roles.challengers:
         assert known is not None
         evidence, record = gather(spec, as_of, known, challenger, roles.champion, len(roles.challengers))
-        verdict = gate.decide(evidence, spec.gate)
+        verdict = gate.decide(evidence, spec.gate, spec.fallback.deadline_ms)
         record |= {
             "criteria": [asdict(criterion) for criterion in verdict.criteria],
             "mean": verdict.mean,
@@ -172,7 +172,7 @@ def gather(
     expected = sum(size for night, size in known.sizes.items() if nights and night >= nights[0])
     waiting = known.counts.get((challenger, "all"))
     slices = tuple(
-        gate.SliceEvidence(f"{name}={value}", len(part), float(part["difference"].mean()))
+        gate.SliceEvidence(f"{name}={value}", part["difference"].to_numpy(dtype=np.float64))
         for name in spec.gate.slices
         for value, part in pairs.groupby(name, sort=True)
     )
@@ -182,6 +182,7 @@ def gather(
         safe_default=spec.fallback.safe_default if champion is None else None,
         shadow=len(nights) * spec.prediction.every,
         differences=pairs["difference"].to_numpy(dtype=np.float64),
+        nights=np.array([night.toordinal() for night in pairs["night"]], dtype=np.int64),
         expected=expected,
         challengers=challengers,
         slices=slices,
@@ -204,7 +205,7 @@ def gather(
         "brier_champion": _mean(pairs["loss_champion"]),
         "cohort_from": pairs["prediction_time"].min().isoformat() if len(pairs) else None,
         "cohort_to": pairs["prediction_time"].max().isoformat() if len(pairs) else None,
-        "slices": [asdict(part) for part in slices],
+        "slices": [{"name": part.name, "rows": part.rows, "mean": part.mean} for part in slices],
         "rows": hashlib.sha256(evidence.differences.astype("<f8").tobytes()).hexdigest(),
     }
     return evidence, record
