@@ -234,8 +234,8 @@ def expected(arrivals: Arrivals, stream: Stream, out: frozenset[int] = frozenset
     inside = (nights_of >= first) & (nights_of <= last)
     hazard = _hazard(came, waiting, inside & ~np.isin(nights_of, [*out]))
     place = nights_of[inside] - first
-    arrived = np.bincount(place, weights=came[inside], minlength=len(nights))
-    predicted = np.bincount(place, weights=(waiting * hazard)[inside], minlength=len(nights))
+    arrived: Floats = np.bincount(place, weights=came[inside], minlength=len(nights)).astype(np.float64)
+    predicted: Floats = np.bincount(place, weights=(waiting * hazard)[inside], minlength=len(nights)).astype(np.float64)
     usual = ~np.isin(nights, [*out])
     for weekday in range(7):
         same = nights % 7 == weekday
