@@ -100,11 +100,15 @@ def incidents(rails: Rails, spec: Spec, night: date) -> list[dict[str, Any]]:
 
 
 def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
-    """What a person sees, JSON-ready: the curve, when half and 95 % are known, what waits, when truth last came."""
+    """What a person sees, JSON-ready: the curve, when half and 95 % are known, what waits, when truth last came.
+
+    None before the first prediction. The curve is that of the nights without an incident.
+    """
     found = arrivals(rails, spec, as_of)
     if found is None:
         return None
-    curve = runoff.curve(found)
+    night = night_of(as_of)
+    curve = runoff.curve(found, _of_incidents(rails, spec, night + DAY))
     came = found.labels.sum(axis=1)
     nights = found.nights[found.labels > 0]
     waits = found.sizes > came
@@ -118,7 +122,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
         "curve": {
             name: [round(share, 4) for share in getattr(curve, name)] for name in ("labels", "positives", "negatives")
         },
-        "incidents": incidents(rails, spec, night_of(as_of)),
+        "incidents": incidents(rails, spec, night),
     }
 
 
@@ -129,7 +133,8 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     found = arrivals(rails, spec, as_of)
     if found is None or not found.labels.sum():
         return None
-    return plots.arrival(found, rails.settings.reports / "arrival" / f"{spec.name}.png", title=spec.name)
+    curve = runoff.curve(found, _of_incidents(rails, spec, night_of(as_of) + DAY))
+    return plots.arrival(found, curve, rails.settings.reports / "arrival" / f"{spec.name}.png", title=spec.name)
 
 
 # -- incidents ------------------------------------------------------------------------------------

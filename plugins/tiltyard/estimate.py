@@ -148,13 +148,21 @@ def _logistic(scores: Floats, labels: Floats) -> _Map:
     positives = labels.sum()
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
     design = _design(scores)
-    slope = np.array([1.0, 0.0])
+    slope = np.zeros(2)
     ridge = 1e-6 * np.eye(2)  # all scores alike: the slope is anybody's guess, the sum is not
+
+    def loss(at: Floats) -> float:
+        odds = design @ at
+        return float(np.sum(np.logaddexp(0, odds) - target * odds) + at @ ridge @ at / 2)
+
+    information = ridge
     for _ in range(50):
         guess = _sigmoid(design @ slope)
         information = (design * (guess * (1 - guess))[:, None]).T @ design + ridge
-        step = np.linalg.solve(information, design.T @ (target - guess))
-        slope = slope + np.clip(step, -2, 2)
+        step = np.linalg.solve(information, design.T @ (target - guess) - ridge @ slope)
+        while loss(slope + step) > loss(slope) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        slope = slope + step
         if np.abs(step).max() < 1e-9:
             break
     covariance = np.linalg.inv(information)

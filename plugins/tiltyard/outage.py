@@ -554,8 +554,13 @@ def in_words(incident: Mapping[str, Any]) -> str:
     return f"data incident since {incident['since']}, {where} {incident['what'].replace('_', ' ')}{said}"
 
 
-def touches(rails: Rails, source: str, incident: Mapping[str, Any]) -> bool:
-    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up."""
+def touches(rails: Rails, source: str, incident: Mapping[str, Any], label: str | None = None) -> bool:
+    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up.
+
+    `label`: the label table of the model that asks; a truth that stopped is that of another where it is not this one.
+    """
+    if incident["table"].startswith("lbl_") and label is not None:
+        return bool(incident["table"] == label)
     if not incident["column"]:
         return True
     folder = rails.settings.dbt / "models" / "staging" / source

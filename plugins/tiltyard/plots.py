@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tiltyard.runoff import Arrivals
+    from tiltyard.runoff import Arrivals, Curve
 
 ESTIMATED = "promoted line, estimated"
 LINES = {"promoted line": "#0072B2", ESTIMATED: "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
@@ -117,7 +117,7 @@ def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
     return _save(figure, path)
 
 
-def arrival(arrivals: "Arrivals", path: Path, *, title: str = "") -> Path:
+def arrival(arrivals: "Arrivals", curve: "Curve", path: Path, *, title: str = "") -> Path:
     """The share of a cohort's rows that have a label by its age: all cohorts as thin lines, the estimated curve over
     them, and beside it the curves of the positives and the negatives. `path` as in `realized`. Returns `path`.
     """
@@ -126,9 +126,6 @@ def arrival(arrivals: "Arrivals", path: Path, *, title: str = "") -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    from tiltyard import runoff
-
-    curve = runoff.curve(arrivals)
     figure = Figure(figsize=(9, 4.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     whole, classes = figure.subplots(1, 2, sharex=True, sharey=True)

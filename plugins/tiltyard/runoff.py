@@ -123,10 +123,11 @@ class Curve:
         return next((age for age, known in enumerate(self.labels) if known >= share), None)
 
 
-def curve(arrivals: Arrivals) -> Curve:
-    """The arrival curve, ages up to the oldest that a cohort has reached."""
+def curve(arrivals: Arrivals, excluded: Collection[date] = ()) -> Curve:
+    """The arrival curve, ages up to the oldest that a cohort has reached. `excluded`: nights of incidents."""
     seen = arrivals.seen
     ages = int(seen.any(axis=0).sum()) if arrivals.sizes.sum() else 0
+    seen = seen & ~np.isin(arrivals.nights, [day.toordinal() for day in excluded])
     hazard = _hazard(arrivals.labels, arrivals.waiting, seen)[:ages]
     return Curve(
         labels=tuple(float(share) for share in 1 - np.cumprod(1 - hazard)),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import plots
+from tiltyard import plots, runoff
 from tiltyard.runoff import Arrivals
 
 WEEKS = [date(2016, 3, 14) + timedelta(days=7 * week) for week in range(6)]
@@ -68,7 +68,7 @@ def test_label_arrival_is_drawn_by_class_with_every_cohort(tmp_path: Path, posit
     """Four cohorts of ten rows; a class that has not come yet has no line."""
     came = np.tril(np.ones((4, 4), dtype=np.int64))[::-1]
     arrivals = Arrivals(WEEKS[0], WEEKS[0] + timedelta(days=3), np.full(4, 10), came * positives, came, 2)
-    text = plots.arrival(arrivals, tmp_path / "arrival.svg", title="sla_breach").read_text()
+    text = plots.arrival(arrivals, runoff.curve(arrivals), tmp_path / "arrival.svg", title="sla_breach").read_text()
     for label in ("sla_breach: how the truth arrives", "all rows", "negatives, of those", "cohort matures"):
         assert label in text
     assert ("positives, of those" in text) == bool(positives)
