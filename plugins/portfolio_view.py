@@ -142,6 +142,7 @@ def _models(settings: "Settings") -> list[dict[str, Any]]:
                 ],
                 "plot": find_report(settings.reports, f"realized/{spec.name}.png"),
                 "latency": find_report(settings.reports, f"latency/{spec.name}.png"),
+                "arrival": find_report(settings.reports, f"arrival/{spec.name}.png"),
                 "events": opened.ledger.events(spec.name)[-5:],
             }
             try:

@@ -16,6 +16,8 @@ def model(document: dict[str, Any]) -> str:
         "champion": _roles(document),
         "truth": "{matured} matured, {immature} immature, {early} known early and not counted".format(**document),
         "measured": _metrics(document["metrics"].get(str(document["champion"]))),
+        "estimated": _estimated(document["estimated"].get(str(document["champion"]))),
+        "labels": _labels(document["label_arrival"]),
         "gate": _gate(document["gate"]),
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
         "drift": _drift(document["drift"]),
@@ -99,6 +101,37 @@ def _metrics(metrics: dict[str, Any] | None) -> str:
     low, high = _round(metrics["brier_low"]), _round(metrics["brier_high"])
     matured, auc = metrics["matured"], _round(metrics["auc"])
     return f"champion's Brier {_round(metrics['brier'])} ({low} to {high}), AUC {auc} on {matured} matured"
+
+
+def _estimated(found: dict[str, Any] | None) -> str:
+    """Never without the word: nothing of this was measured."""
+    if not found or found["brier"] is None:
+        return NOTHING
+    low, high = _round(found["brier_low"]), _round(found["brier_high"])
+    by = (
+        f"by {found['calibration_rows']} matured rows"
+        if found["is_calibrated"]
+        else "raw scores, too few matured rows to calibrate them"
+    )
+    return (
+        f"champion's Brier {_round(found['brier'])} ({low} to {high}) on {found['rows']} rows without truth, "
+        f"estimated {by}; decides nothing"
+    )
+
+
+def _labels(found: dict[str, Any] | None) -> str:
+    if not found:
+        return NOTHING
+    half, most = (
+        f"after {found[name]} nights" if found[name] is not None else "never yet"
+        for name in ("half_after", "most_after")
+    )
+    last = f"the last came in the night of {found['last_arrived']}" if found["last_arrived"] else "none has come yet"
+    broken = "; ".join(f"{one['what'].replace('_', ' ')} since {one['since']}" for one in found["incidents"])
+    return (
+        f"half are known {half}, 95 % {most}; {found['waiting_rows']} rows of {found['waiting_cohorts']} cohorts wait, "
+        f"{last}" + (f"; {broken}" if broken else "")
+    )
 
 
 def _gate(gate: dict[str, Any] | None) -> str:

@@ -182,7 +182,7 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) ->
         if record is None or record["status"] != "done":
             found.append(f"the {stage} stage of {night} is {record['status'] if record else 'not done'}")
     incidents = outage.incidents(rails, spec.source, night)
-    found += [outage.in_words(one) for one in incidents if outage.touches(rails, spec.source, one)]
+    found += [outage.in_words(one) for one in incidents if outage.touches(rails, spec.source, one, spec.label.table)]
     return tuple(found)
 
 

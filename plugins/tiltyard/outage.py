@@ -495,11 +495,14 @@ def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: da
 
 def incidents(rails: Rails, source: str, night: date) -> list[dict[str, Any]]:
     """The data incidents of a source that are open after `night`: {table, column, what, said, since}, oldest first."""
-    return sorted(_open(rails, source, night).values(), key=lambda one: (one["since"], one["table"], one["column"]))
+    return sorted(opened(rails, source, night).values(), key=lambda one: (one["since"], one["table"], one["column"]))
 
 
-def _open(rails: Rails, source: str, night: date) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Events are added, never rewritten: of one night the last word counts, and nights in their order."""
+def opened(rails: Rails, source: str, night: date) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """(table, column, what) → the incident, of those that are open after `night`.
+
+    Events are added, never rewritten: of one night the last word counts, and nights in their order.
+    """
     events = [event for event in rails.ledger.events(kind=INCIDENT) if event["night"] <= night]
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for event in sorted(events, key=lambda event: (event["night"], event["id"])):
@@ -516,7 +519,7 @@ def _open(rails: Rails, source: str, night: date) -> dict[tuple[str, str, str], 
 
 def _settle(rails: Rails, watched: Watch, night: date) -> list[dict[str, Any]]:
     """Open what was found and is not open, close what is open and was seen to be well."""
-    before, after = _open(rails, watched.source, night - DAY), _open(rails, watched.source, night)
+    before, after = opened(rails, watched.source, night - DAY), opened(rails, watched.source, night)
     for table, verdict in watched.verdicts.items():
         found = {(outage.column, outage.rule): outage.said for outage in verdict.found}
         well = {(column, rule): "" for rule, column in verdict.clean}
@@ -530,16 +533,17 @@ def _settle(rails: Rails, watched: Watch, night: date) -> list[dict[str, Any]]:
         for (column, rule), said in found.items():
             if (table, column, rule) not in after:
                 since = before.get((table, column, rule), {}).get("since", str(night))
-                _tell(rails, watched.source, night, table, column, rule, "open", said, since)
+                tell(rails, watched.source, night, table, column, rule, "open", said, since)
         for key in after:
             if key[0] == table and key[1:] in well and key[1:] not in found:
-                _tell(rails, watched.source, night, *key, "closed", well[key[1:]], after[key]["since"])
+                tell(rails, watched.source, night, *key, "closed", well[key[1:]], after[key]["since"])
     return incidents(rails, watched.source, night)
 
 
-def _tell(
+def tell(
     rails: Rails, source: str, night: date, table: str, column: str, what: str, state: str, said: str, since: str
 ) -> None:
+    """Keep in the ledger that an incident is `open` or `closed`."""
     detail = {"source": source, "table": table, "column": column, "what": what}
     rails.ledger.add_event(INCIDENT, "", night, {**detail, "state": state, "said": said, "since": since})
 
@@ -550,8 +554,13 @@ def in_words(incident: Mapping[str, Any]) -> str:
     return f"data incident since {incident['since']}, {where} {incident['what'].replace('_', ' ')}{said}"
 
 
-def touches(rails: Rails, source: str, incident: Mapping[str, Any]) -> bool:
-    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up."""
+def touches(rails: Rails, source: str, incident: Mapping[str, Any], label: str | None = None) -> bool:
+    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up.
+
+    `label`: the label table of the model that asks; a truth that stopped is that of another where it is not this one.
+    """
+    if incident["table"].startswith("lbl_") and label is not None:
+        return bool(incident["table"] == label)
     if not incident["column"]:
         return True
     folder = rails.settings.dbt / "models" / "staging" / source

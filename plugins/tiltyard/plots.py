@@ -10,9 +10,12 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LINES = {"promoted line": "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
+    from tiltyard.runoff import Arrivals, Curve
+
+ESTIMATED = "promoted line, estimated"
+LINES = {"promoted line": "#0072B2", ESTIMATED: "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
 """Line → colour, in drawing order, of Okabe and Ito's palette (2008), told apart by the colour-blind."""
-MARKERS = {"promoted line": "o", "never retrained": "s", "safe default": "^"}
+MARKERS = {"promoted line": "o", ESTIMATED: ".", "never retrained": "s", "safe default": "^"}
 GRID = "#E3E3E3"
 INK = "#222222"
 
@@ -21,8 +24,9 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
     """Realized Brier score of each line by cohort week, with intervals, and a mark at each promotion.
 
     `rows`: night (the week, by any of its days), line (one of LINES), brier, low, high, n (labelled predictions);
-    low and high may be missing. A week without rows is a gap in the line. `path` ends in .png or .svg; it
-    appears whole. Returns `path`. Raises ValueError for a line that is not one of LINES.
+    low and high may be missing. A week without rows is a gap in the line. The line ESTIMATED is dashed and hollow: it
+    is what the scores of weeks whose truth has not come promise, and its rows are not counted as labelled. `path`
+    ends in .png or .svg; it appears whole. Returns `path`. Raises ValueError for a line that is not one of LINES.
     """
     unknown = sorted(set(rows["line"]) - set(LINES))
     if unknown:
@@ -40,7 +44,7 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
         _line(axes, weeks[weeks["line"] == line].set_index("night"), line, colour)
     _promotions(axes, [pd.Timestamp(night) for night in promotions])
 
-    counted = weeks.groupby("night")["n"].max()
+    counted = weeks[weeks["line"] != ESTIMATED].groupby("night")["n"].max()
     counts.bar(counted.index, counted.to_numpy(), width=4.5, color="#B9C4CC", linewidth=0)
     counts.set_ylabel("labelled\nper week", color=INK)
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
@@ -110,6 +114,46 @@ def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
                 handles.append(handle)
                 labels.append(label)
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK)
+    return _save(figure, path)
+
+
+def arrival(arrivals: "Arrivals", curve: "Curve", path: Path, *, title: str = "") -> Path:
+    """The share of a cohort's rows that have a label by its age: all cohorts as thin lines, the estimated curve over
+    them, and beside it the curves of the positives and the negatives. `path` as in `realized`. Returns `path`.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=(9, 4.2), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    whole, classes = figure.subplots(1, 2, sharex=True, sharey=True)
+    shares = np.where(
+        arrivals.seen, np.cumsum(arrivals.labels, axis=1) / np.maximum(arrivals.sizes, 1)[:, None], np.nan
+    )
+    whole.plot(shares[arrivals.sizes > 0].T, color="#B9C4CC", linewidth=0.5, alpha=0.6)
+    whole.plot(curve.labels, color="#0072B2", linewidth=2.2, label="all rows (thin: one cohort each)")
+    for shown, colour, label in (
+        (curve.positives, "#D55E00", "positives"),
+        (curve.negatives, "#009E73", "negatives"),
+    ):
+        if shown:
+            classes.plot(shown, color=colour, linewidth=2.2, label=f"{label}, of those that come")
+    for panel in (whole, classes):
+        panel.axvline(arrivals.matures, color="#6B6B6B", linewidth=1.2, linestyle=(0, (4, 2)), label="cohort matures")
+        panel.set_xlabel("nights since the prediction", color=INK)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.set_ylim(0, 1.02)
+        panel.grid(axis="y", color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK)
+        panel.legend(loc="lower right", frameon=False, labelcolor=INK)
+    whole.set_ylabel("with a label", color=INK)
+    heading = f"how the truth arrives, as of {arrivals.night}"
+    figure.suptitle(f"{title}: {heading}" if title else heading.capitalize(), ha="left", x=0.01, color=INK)
     return _save(figure, path)
 
 
@@ -205,7 +249,9 @@ def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: 
     if points.empty:
         return
     points = points.reindex(pd.date_range(points.index.min(), points.index.max(), freq="7D").union(points.index))
-    style = {"linestyle": (0, (4, 2))} if line == "safe default" else {}
+    style: dict[str, object] = {"linestyle": (0, (4, 2))} if line == "safe default" else {}
+    if line == ESTIMATED:
+        style = {"linestyle": (0, (2, 1.5)), "markerfacecolor": "white"}
     axes.plot(
         points.index,
         points["brier"],

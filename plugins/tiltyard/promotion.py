@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tiltyard import gate, registry, shadow, truth
+from tiltyard import gate, registry, truth
 from tiltyard.evaluation import brier_losses
 from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
@@ -153,7 +153,7 @@ def _known(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> Known:
     wanted = tuple(number for number in (roles.champion, *roles.challengers) if number is not None)
     return Known(
         nights=nights,
-        rows=shadow.with_slices(truth.matured(rails, spec, as_of, versions=wanted, since=since), spec),
+        rows=truth.with_slices(truth.matured(rails, spec, as_of, versions=wanted, since=since), spec),
         sizes=truth.cohort_sizes(rails, spec, as_of, since),
         counts={(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of, since)},
     )

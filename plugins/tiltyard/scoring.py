@@ -21,14 +21,12 @@ from tiltyard.errors import BadInput
 from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Role, Spec
-from tiltyard.truth import PREDICTION
+from tiltyard.truth import MISSING, PREDICTION
 
 if TYPE_CHECKING:
     from tiltyard.scorer import Scorer
 
 SHADOW = "shadow"
-MISSING = "missing"
-"""The slice of a row whose slice column has no value."""
 
 Floats = NDArray[np.float64]
 

@@ -1,17 +1,18 @@
 """The shadow stage: score the night, attach the truth that has matured, evaluate every version on it.
 
 Challengers score the same rows as the champion, unseen. What the night's evaluation stands on is the last
-`drift.window` of matured cohorts; how many rows wait for their cohort is written beside it.
+`drift.window` of matured cohorts; how many rows wait for their cohort is written beside it, and how good their scores
+are *estimated* to be, which nothing decides on. Whether the truth still comes is judged here as well.
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
-from tiltyard import evaluation, scoring, truth
+from tiltyard import arrival, estimate, evaluation, lake, scoring, truth
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -42,6 +43,29 @@ EVALUATION = {
 """Columns of ops.evaluation. One row per model, night, version and slice. `matured` rows are those the figures
 stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
 
+ESTIMATE = {
+    "model": "varchar",
+    "night": "date",
+    "version": "integer",
+    "role": "varchar",
+    "rows": "bigint",
+    "is_calibrated": "boolean",
+    "calibration_rows": "bigint",
+    "brier": "double",
+    "brier_low": "double",
+    "brier_high": "double",
+    "log_loss": "double",
+    "auc": "double",
+    "positive_rate": "double",
+    "cohort_from": "timestamptz",
+    "cohort_to": "timestamptz",
+    "available_at": "timestamptz",
+}
+"""Columns of ops.estimate. One row per model, night and version with rows whose cohort has not matured: what their
+scores promise, by a map learned from `calibration_rows` matured rows of the version (see `estimate`)."""
+TEACHES = 4
+"""The map is learned from so many drift.windows of matured cohorts, the newest."""
+
 
 def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Score and evaluate one night; twice is once."""
@@ -64,13 +88,14 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
     wanted: dict[int | None, str] = {None: SAFE_DEFAULT, **roles.scored}
-    matured = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since)
+    taught = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since - (TEACHES - 1) * spec.drift.window)
+    matured = taught[taught["night"] >= since]
     records = []
     for version, role in wanted.items():
         rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
         if version is None and (None, evaluation.ALL) not in counted:
             continue
-        for found in evaluation.evaluate(with_slices(rows, spec), spec.gate.slices):
+        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices):
             count = counted.get((version, found.slice))
             figures = {name: value for name, value in asdict(found).items() if name in EVALUATION}
             records.append(
@@ -86,19 +111,15 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
                     "available_at": as_of,
                 }
             )
-    table = pd.DataFrame(records, columns=list(EVALUATION)).astype({"version": "Int32"})
-    for column, kind in EVALUATION.items():
-        if kind == "double":
-            table[column] = table[column].astype("float64")
-        elif kind == "timestamptz":
-            table[column] = pd.to_datetime(table[column], utc=True)
-    rails.lake.replace(
-        "ops.evaluation",
-        {"model": spec.name, "night": night},
-        table,
-        message=f"evaluation {spec.name} {night}",
-        fence=fence,
-    )
+    table = _typed(records, EVALUATION)
+    estimated = estimates(spec, as_of, wanted, taught, truth.immature(rails, spec, as_of, versions=tuple(wanted)))
+    rails.lake.ensure("ops.estimate", ESTIMATE)
+
+    def write(connection: Any) -> None:
+        for name, rows in (("ops.evaluation", table), ("ops.estimate", _typed(estimated, ESTIMATE))):
+            lake.put(connection, name, {"model": spec.name, "night": night}, rows)
+
+    rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     return {
         "counts": truth.counts(rails, spec, as_of),
@@ -109,14 +130,54 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             }
             for version, record in whole.items()
         },
+        "arrival": arrival.record(rails, spec, as_of),
     }
 
 
-def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-    """`rows` with a column per declared slice, read from their JSON."""
-    parsed = {text: json.loads(text) for text in rows["slices"].unique()}
-    values = {
-        name: rows["slices"].map({text: row.get(name, scoring.MISSING) for text, row in parsed.items()})
-        for name in spec.gate.slices
-    }
-    return rows.assign(**values)
+def estimates(
+    spec: Spec,
+    as_of: datetime,
+    wanted: Mapping[int | None, str],
+    taught: pd.DataFrame,
+    immature: pd.DataFrame,
+) -> list[dict[str, Any]]:
+    """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature."""
+    records = []
+    for version, role in wanted.items():
+        rows, known = (
+            frame[frame["version"].isna() if version is None else frame["version"] == version]
+            for frame in (immature, taught)
+        )
+        if rows.empty:
+            continue
+        found = asdict(estimate.performance(*_numbers(rows["score"], known["score"], known["label"])))
+        records.append(
+            {
+                "model": spec.name,
+                "night": night_of(as_of),
+                "version": version,
+                "role": role,
+                "is_calibrated": found.pop("calibrated"),
+                "brier_low": found.pop("low"),
+                "brier_high": found.pop("high"),
+                **found,
+                "cohort_from": rows["prediction_time"].min(),
+                "cohort_to": rows["prediction_time"].max(),
+                "available_at": as_of,
+            }
+        )
+    return records
+
+
+def _numbers(*columns: "pd.Series[Any]") -> tuple[Any, ...]:
+    return tuple(column.to_numpy(dtype="float64") for column in columns)
+
+
+def _typed(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(records, columns=list(columns)).astype({"version": "Int32"})
+    for column, kind in columns.items():
+        if kind == "double":
+            table[column] = table[column].astype("float64")
+        elif kind == "timestamptz":
+            table[column] = pd.to_datetime(table[column], utc=True)
+    return table

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import clock, features, frame, ingest, latency, outage, truth
+from tiltyard import arrival, clock, estimate, features, frame, ingest, latency, outage, plots, shadow, truth
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -61,6 +61,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "freshness": _freshness(rails, spec, as_of),
         "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
         "incidents": outage.incidents(rails, spec.source, night),
+        "label_arrival": arrival.report(rails, spec, as_of),
+        "estimated": _estimated(rails, spec, as_of),
         "checks": _stage(rails, features.STAGE, "", night),
         "replay": (_stage(rails, "training", spec.name, night) or {}).get("replay"),
         "realized": realized(rails, spec, as_of)["overall"],
@@ -112,6 +114,36 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     }
 
 
+def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
+    """The promoted line in the weeks whose truth has not come, as its scores promise: rows like those of `weekly`.
+
+    Estimated, not measured (see `estimate`): shown, and nothing decides on it.
+    """
+    if not rails.lake.has(_PREDICTION):
+        return []
+    served = truth.immature(rails, spec, as_of)
+    served = served[served["tier"] != "shadow"]
+    if served.empty:
+        return []
+    since = truth.cutoff(spec, as_of) - shadow.TEACHES * spec.drift.window
+    known = truth.matured(rails, spec, as_of, since=since.date())
+    result = []
+    for start, week in served.groupby(_week(served["prediction_time"])):
+        parts = []
+        for version, rows in week.groupby("version", dropna=False):
+            own = known[known["version"].isna() if pd.isna(version) else (known["version"] == version).fillna(False)]
+            scores = (part.to_numpy(dtype="float64") for part in (rows["score"], own["score"], own["label"]))
+            parts.append(estimate.performance(*scores))
+        rows_in_all = sum(part.rows for part in parts)
+        mean, low, high = (
+            sum(getattr(part, name) * part.rows for part in parts) / rows_in_all for name in ("brier", "low", "high")
+        )
+        result.append(
+            {"night": start.date(), "line": plots.ESTIMATED, "brier": mean, "low": low, "high": high, "n": rows_in_all}
+        )
+    return result
+
+
 def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
     """One prediction: what each feature said and since when, who answered from which snapshot, the truth if it came.
 
@@ -157,12 +189,15 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
-    """Draw `realized`, and the latency beside it, as PNG under reports/; None when there is nothing to draw yet."""
-    from tiltyard import plots
+    """Draw `realized` with `estimated`, and beside it latency and label arrival, as PNG under reports/.
 
+    None when there is nothing to draw yet.
+    """
     weekly = realized(rails, spec, as_of)["weekly"]
+    arrival.plot(rails, spec, as_of)
     if not weekly:
         return None
+    weekly = [*weekly, *estimated(rails, spec, as_of)]
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
     marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
     latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
@@ -281,9 +316,8 @@ def _means(losses: pd.DataFrame, lines: list[str]) -> dict[str, Any]:
 
 def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
     """Mean per cohort week with a normal interval (1.96 standard errors)."""
-    week = losses["prediction_time"].dt.tz_convert("UTC").dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
     result = []
-    for start, group in losses.groupby(week):
+    for start, group in losses.groupby(_week(losses["prediction_time"])):
         for line in lines:
             mean, error = group[line].mean(), group[line].sem() if len(group) > 1 else float("nan")
             low, high = (mean - 1.96 * error, mean + 1.96 * error) if error == error else (mean, mean)
@@ -291,6 +325,30 @@ def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
                 {"night": start.date(), "line": line, "brier": mean, "low": low, "high": high, "n": len(group)}
             )
     return result
+
+
+def _week(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
+    """The Monday of the week of each instant."""
+    return times.dt.tz_convert("UTC").dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
+
+
+def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Version → what its scores promise of the rows whose cohort has not matured, as the shadow stage wrote it."""
+    if not rails.lake.has("ops.estimate"):
+        return {}
+    rows = rails.lake.query(
+        "select * from {ops.estimate} where model = $model and night = $night order by version",
+        as_of,
+        {"model": spec.name, "night": as_of.date()},
+    )
+    keep = ("role", "rows", "is_calibrated", "calibration_rows", "brier", "brier_low", "brier_high", "log_loss", "auc",
+            "positive_rate")  # fmt: skip
+    return {
+        "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
+            name: _number(row[name]) for name in keep
+        }
+        for _, row in rows.iterrows()
+    }
 
 
 def _key(line: str) -> str:

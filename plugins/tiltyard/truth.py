@@ -6,6 +6,7 @@ counted as early and never decided on; a label that has not come although its co
 missing, never taken for a negative.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -35,6 +36,9 @@ PREDICTION = {
 }
 """Columns of ops.prediction. One row per version and spine row. `tier` names who answered (champion,
 previous, light, safe_default) on the one row per spine row that was served, and is `shadow` on the others."""
+
+MISSING = "missing"
+"""The slice of a row whose slice column has no value."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_o
     """The truth of one prediction as known at `as_of`: label, and when it became known. None before that."""
     sql = f"""
         select label = $positive as label, event_time, available_at
-        from {_labels(rails, spec, as_of)}
+        from {labels(rails, spec, as_of)}
         where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
         order by available_at desc limit 1
     """
@@ -182,7 +186,33 @@ def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
     return found
 
 
-def _labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
+def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int | None] | None = None) -> pd.DataFrame:
+    """Predictions whose cohort has not matured, without a label even where one is known: request_id, version (Int64),
+    role, prediction_time, score, tier, night, in the order of prediction times. `versions` as in `matured`."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        select request_id, version, role, prediction_time, score, tier, night
+        from {{ops.prediction}}
+        where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_wanted(versions)}
+        order by prediction_time, entity_id, version nulls first, tier
+    """
+    frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": cutoff(spec, as_of)})
+    frame["version"] = frame["version"].astype("Int64")
+    frame["night"] = pd.to_datetime(frame["night"]).dt.date
+    return frame.astype({"score": "float64"})
+
+
+def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+    """`rows` with a column per declared slice, read from their JSON."""
+    parsed = {text: json.loads(text) for text in rows["slices"].unique()}
+    values = {
+        name: rows["slices"].map({text: row.get(name, MISSING) for text, row in parsed.items()})
+        for name in spec.gate.slices
+    }
+    return rows.assign(**values)
+
+
+def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
     """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
     from tiltyard import features
 
@@ -201,7 +231,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
-            from {_labels(rails, spec, as_of)}
+            from {labels(rails, spec, as_of)}
             group by all
         ),
         joined as (

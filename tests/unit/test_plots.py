@@ -1,12 +1,14 @@
-"""The realized plot: drawn whole, from whatever has matured."""
+"""The plots of realized performance and of label arrival: drawn whole, from whatever there is."""
 
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import plots
+from tiltyard import plots, runoff
+from tiltyard.runoff import Arrivals
 
 WEEKS = [date(2016, 3, 14) + timedelta(days=7 * week) for week in range(6)]
 ROWS = pd.DataFrame(
@@ -14,6 +16,16 @@ ROWS = pd.DataFrame(
         {"night": week, "line": line, "brier": brier, "low": brier - 0.02, "high": brier + 0.02, "n": 900}
         for line, brier in (("promoted line", 0.15), ("never retrained", 0.2), ("safe default", 0.24))
         for week in WEEKS
+    ]
+    + [
+        {
+            "night": WEEKS[-1] + timedelta(days=7),
+            "line": plots.ESTIMATED,
+            "brier": 0.16,
+            "low": 0.1,
+            "high": 0.2,
+            "n": 9,
+        }
     ]
 )
 
@@ -49,3 +61,14 @@ def test_thin_evidence_is_drawn_all_the_same(rows: pd.DataFrame, tmp_path: Path)
 def test_a_line_nobody_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are not lines"):
         plots.realized(ROWS.assign(line="promotd"), tmp_path / "realized.png")
+
+
+@pytest.mark.parametrize("positives", [0, 3])
+def test_label_arrival_is_drawn_by_class_with_every_cohort(tmp_path: Path, positives: int) -> None:
+    """Four cohorts of ten rows; a class that has not come yet has no line."""
+    came = np.tril(np.ones((4, 4), dtype=np.int64))[::-1]
+    arrivals = Arrivals(WEEKS[0], WEEKS[0] + timedelta(days=3), np.full(4, 10), came * positives, came, 2)
+    text = plots.arrival(arrivals, runoff.curve(arrivals), tmp_path / "arrival.svg", title="sla_breach").read_text()
+    for label in ("sla_breach: how the truth arrives", "all rows", "negatives, of those", "cohort matures"):
+        assert label in text
+    assert ("positives, of those" in text) == bool(positives)

@@ -1,0 +1,159 @@
+"""A truth that stops arriving: how many false incidents the real nights raise, and how soon a cut is one.
+
+Each source is built once; every spine row counts as predicted. Then `arrival.record` judges night by night, as the
+shadow stage does. After that the labels (all of them, or one class) are cut off on a night of every third week, and
+the nights until the incident are counted. Then nights of made-up models of which nothing changes, with weekdays and
+more noise than chance, for the rate of false alarms. Prints three tables; returns 1 when an untouched night raised an
+incident, or a cut of all labels was not noticed within a week.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tiltyard import arrival, clock, datasets, ingest, postgres, runoff, transform, truth
+from tiltyard import rails as rails_module
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.runoff import Arrivals
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import Spec, find
+
+DAY = timedelta(days=1)
+NIGHTS = {
+    "sla_breach": (date(2016, 3, 2), date(2016, 6, 10)),
+    "hotel_cancellation": (date(2015, 10, 1), date(2017, 1, 31)),
+    "flight_delay": (date(2014, 1, 3), date(2014, 12, 31)),
+    "customer_repurchase": (date(2011, 1, 10), date(2011, 12, 9)),
+}
+"""Model → its nights. Hotels and tickets: as long as their cohorts are whole (the data is sampled by arrival, and 98 %
+of the tickets were opened by the end of May)."""
+SOONEST = 40
+"""Nights before the first cut: what is usual has to be known."""
+
+
+def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
+    """Every spine row, as if the safe default had answered."""
+    rows = rails.lake.query(
+        f"select cast({spec.key} as varchar) as entity_id, prediction_time from {{spines.{spec.prediction.spine}}}",
+        last,
+    )
+    ends = pd.to_datetime(rows["prediction_time"], utc=True).dt.floor("D") + DAY
+    rows = rows.assign(
+        request_id=rows["entity_id"], model=spec.name, version=pd.array([None] * len(rows), dtype="Int32"),
+        role="safe_default", score=spec.fallback.safe_default, tier="safe_default", tier_reason=None, slices="{}",
+        snapshot=1, night=ends.dt.date, available_at=ends, scored_at=ends,
+    )  # fmt: skip
+    rails.lake.ensure("ops.prediction", truth.PREDICTION)
+    rails.lake.replace("ops.prediction", {"model": spec.name}, rows[list(truth.PREDICTION)], message="the spine")
+    rails.ledger.record_stage("features", "", night_of(last), "done", {"snapshot": rails.lake.snapshot()})
+
+
+def real(name: str) -> Iterator[tuple[date, Arrivals, list[dict[str, object]]]]:
+    """(night, triangle, incidents opened by then) of a model's nights."""
+    spec = find(ROOT / "models", name)
+    first, last = NIGHTS[name]
+    with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
+        settings = Settings(home=Path(folder), sources=(spec.source,))
+        try:
+            datasets.fetch(settings, spec.source)
+            with rails_module.opened(settings) as rails:
+                ingest.run(rails, spec.source, clock.midnight(last))
+                transform.build(rails, (spec.source,), clock.midnight(last))
+                predicted(rails, spec, clock.midnight(last))
+                for as_of in clock.nights(clock.midnight(first), clock.midnight(last)):
+                    arrival.record(rails, spec, as_of)
+                    found = arrival.arrivals(rails, spec, as_of)
+                    if found is not None:
+                        yield night_of(as_of), found, arrival.incidents(rails, spec, night_of(as_of))
+        finally:
+            postgres.stop(settings)
+
+
+def noticed(nights: dict[date, Arrivals], cut: date, stream: str) -> int | None:
+    """Nights until the cut is an incident, the first without labels being 1; None when it is not one within 30."""
+    for number in range(30):
+        found = nights.get(cut + number * DAY)
+        if found is None:
+            return None
+        gone = found.nights >= cut.toordinal()
+        without = replace(
+            found,
+            positive=np.where(gone & (stream != "negatives"), 0, found.positive),
+            negative=np.where(gone & (stream != "positives"), 0, found.negative),
+        )
+        if any(one.stopped for one in runoff.judge(without)):
+            return number + 1
+    return None
+
+
+def stationary(seed: int, nights: int) -> Arrivals:
+    """A model of which nothing changes: weekdays differ, nights vary three times as much as chance, holidays come."""
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.uniform(np.log(20), np.log(2_000)))
+    ages, rate = 22, rng.uniform(0.05, 0.5)
+    first = date(2024, 1, 1)
+    weekday = rng.gamma(4, 1 / 4, 7)
+    busy = weekday[(np.arange(nights) + first.weekday()) % 7] * rng.gamma(12, 1 / 12, nights)
+    sizes = rng.poisson(size * busy)
+    open_ = weekday[(np.arange(nights + ages) + first.weekday()) % 7] * rng.gamma(12, 1 / 12, nights + ages)
+    positive, negative = np.zeros((2, nights, ages), dtype=np.int64)
+    for cohort in range(nights):
+        yes = rng.binomial(sizes[cohort], rate)
+        for table, left, speed in ((positive, yes, 0.2), (negative, sizes[cohort] - yes, 0.1)):
+            for age in range(ages):
+                chance = 1 - np.exp(-speed * open_[cohort + age])
+                table[cohort, age] = rng.binomial(left, chance)
+                left -= table[cohort, age]
+    return Arrivals(first, first + (nights - 1) * DAY, sizes, positive, negative, 14)
+
+
+def main() -> int:
+    bad = 0
+    print(
+        "| model | nights | labels | incidents on untouched nights | cut | cuts | noticed after (median, worst) | not |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name in NIGHTS:
+        nights, opened = {}, set()
+        for night, found, open_ in real(name):
+            nights[night] = found
+            opened |= {(one["what"], one["since"]) for one in open_}
+        bad += len(opened)
+        rows = int(sum(found.labels[found.nights == night.toordinal()].sum() for night, found in nights.items()))
+        cuts = sorted(nights)[SOONEST:-7:21]
+        for stream in ("labels", "positives", "negatives"):
+            took = [noticed(nights, cut, stream) for cut in cuts]
+            known = [number for number in took if number is not None]
+            if stream == "labels":
+                bad += sum(number is None or number > 7 for number in took)
+            told = f"{np.median(known):.0f}, {max(known)} nights" if known else "–"
+            listed = ", ".join(f"{what} {since}" for what, since in sorted(opened)) or "0"
+            print(
+                f"| {name} | {len(nights)} | {rows:,} | {listed} | {stream} | {len(cuts)} | {told} | "
+                f"{len(took) - len(known)} |",
+                flush=True,
+            )
+    models, span = 60, 365
+    alarms = incidents = judged = 0
+    for seed in range(models):
+        whole = stationary(seed, span + runoff.WINDOW)
+        for number in range(runoff.WINDOW, span + runoff.WINDOW):
+            found = runoff.judge(whole.until(whole.first + number * DAY))
+            alarms += any(one.evidence >= one.threshold for one in found)
+            incidents += any(one.stopped for one in found)
+            judged += 1
+    years = judged / runoff.YEAR
+    print(f"\n{models} made-up models over {years:.0f} model-years of which nothing changes: {alarms} nights of alarm, "
+          f"{incidents} of an incident ({incidents / years:.3f} a model-year; at most 1 is promised)")  # fmt: skip
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
