@@ -13,12 +13,13 @@ from the same distribution show by chance: with 30 categories and 300 rows, 0.1 
 The HTML page never changes the verdict: it is drawn always (`render`), or only with a retrain.
 """
 
+import dataclasses
 import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from tiltyard import clock, evaluation, features, frame, governor, outage, registry, truth
-from tiltyard.governor import Finding, Signal
+from tiltyard.governor import Broken, Finding, Signal
 from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -69,7 +70,7 @@ STATISTIC = {"numeric": "wasserstein", "categorical": "jensenshannon"}
 
 
 def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
-    """Look at one model on one night, after its shadow stage; request a retrain when the governor allows it.
+    """Look at one model on one night, after its shadow stage, and tell the governor what was found.
 
     `render` draws the HTML page whatever was found. Raises BadInput when no features were ever published.
     """
@@ -77,49 +78,41 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool = True) -> di
     claim = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
     roles = rails.ledger.roles(spec.name, night)
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
-    history = [row["night"] for row in rails.ledger.retrains(spec.name, until=night - timedelta(days=1))]
     columns: Compared | None = None
     if version is None:
         finding = _bootstrap(rails, spec, as_of)
     else:
-        confirm = governor.cooling(history, night, spec.drift.cooldown) is None
-        finding, columns = _look(rails, spec, as_of, roles, version, confirm=confirm)
-    action = governor.govern(finding, history, night, spec.drift)
-    requested = action.action == "retrain"
+        finding, columns = _look(rails, spec, as_of, roles, version)
+    drifted = sorted(signal.column for signal in finding.signals if signal.drifted)
 
     page: Path | None = None
-    if columns is not None and columns.tested and (render or requested):
+    if columns is not None and columns.tested and (render or finding.alarm):
         page = rails.settings.reports / STAGE / spec.name / f"{night}.html"
         _write(page, draw(columns, f"Drift of {spec.name} {version}, night of {night}", spec.drift.share))
     outcome = {
         "model": spec.name,
         "night": str(night),
         "version": version,
-        "verdict": _verdict(version, action),
-        "action": action.action,
-        "reasons": list(action.reasons),
+        "verdict": _verdict(version, finding),
+        "reasons": [one.said for one in finding.broken] or [f"drifted: {', '.join(drifted) or 'nothing'}"],
         "report": str(page) if page else None,
-        "share": finding.share,
         "columns": {signal.column: _plain(signal) for signal in finding.signals},
-        "retrain_requested": requested,
     }
     _write(rails.settings.reports / STAGE / spec.name / f"{night}.json", json.dumps(outcome, indent=1, sort_keys=True))
     _store(rails, spec, as_of, version, finding.signals, claim)
-    if requested:
-        rails.ledger.request_retrain(spec.name, night, list(action.reasons))
+    with claim.held():
+        rails.ledger.add_finding(dataclasses.replace(finding, report=outcome["report"]))
     summary = {key: value for key, value in outcome.items() if key != "columns"}
-    summary["drifted"] = sorted(signal.column for signal in finding.signals if signal.drifted)
+    summary["drifted"] = drifted
     summary["untested"] = {signal.column: signal.note for signal in finding.signals if signal.value is None}
     rails.ledger.record_stage(STAGE, spec.name, night, "done", summary)
     return outcome
 
 
-def _verdict(version: int | None, action: governor.Action) -> str:
+def _verdict(version: int | None, finding: Finding) -> str:
     if version is None:
         return "no_reference"
-    if action.action == "cooldown":
-        return "report"
-    return action.action
+    return "broken" if finding.broken else "alarm" if finding.alarm else "steady"
 
 
 # -- what is looked at --------------------------------------------------------------------------
@@ -142,6 +135,10 @@ def _bootstrap(rails: Rails, spec: Spec, as_of: datetime) -> Finding:
         snapshot,
     )
     return Finding(
+        model=spec.name,
+        night=night_of(as_of),
+        tier=spec.tier,
+        owner=spec.owner,
         champion=None,
         challengers=(),
         broken=_broken(rails, spec, as_of, stages=("features",)),
@@ -150,39 +147,68 @@ def _bootstrap(rails: Rails, spec: Spec, as_of: datetime) -> Finding:
     )
 
 
-def _look(
-    rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int, *, confirm: bool
-) -> tuple[Finding, "Compared | None"]:
+def _look(rails: Rails, spec: Spec, as_of: datetime, roles: Roles, version: int) -> tuple[Finding, "Compared | None"]:
     broken = _broken(rails, spec, as_of, stages=("features", "shadow"))
     snapshot = features.published(rails)
     start = as_of - spec.drift.window
     rows = frame.build(rails, spec, start, as_of, as_of, snapshot)
     if rows.empty:
-        broken = (*broken, f"there is nothing to predict on between {start:%Y-%m-%d} and {as_of:%Y-%m-%d}")
+        nothing = f"there is nothing to predict on between {start:%Y-%m-%d} and {as_of:%Y-%m-%d}"
+        broken = (*broken, Broken(spec.prediction.spine, None, nothing))
     reference = registry.load(rails, spec.name, version).reference_frame()
+    known = frame.features(rails, spec, snapshot)
     compared = compare(
-        {feature.name: feature.kind for feature in frame.features(rails, spec, snapshot)},
+        {feature.name: feature.kind for feature in known},
         reference,
         _sampled(rows, as_of),
         reference_scores=reference["score"],
         current_scores=_sampled(_scores(rails, spec, as_of, version, start), as_of),
     )
-    signals = judged(compared, confirm=confirm)
+    views = {feature.name: feature.view for feature in known}
+    signals = tuple(dataclasses.replace(one, view=views.get(one.column)) for one in judged(compared))
     if roles.champion is not None:
         signals = (*signals, *_performance(rails, spec, as_of, roles.champion))
-    return Finding(roles.champion, roles.challengers, signals, broken), compared
+    alarm, harm = _alarm(signals, spec)
+    finding = Finding(
+        model=spec.name,
+        night=night_of(as_of),
+        tier=spec.tier,
+        owner=spec.owner,
+        champion=roles.champion,
+        challengers=roles.challengers,
+        alarm=alarm,
+        harm=harm,
+        signals=signals,
+        broken=broken,
+        min_matured=spec.gate.min_matured,
+    )
+    return finding, compared
 
 
-def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) -> tuple[str, ...]:
+def _alarm(signals: Sequence[Signal], spec: Spec) -> tuple[bool, governor.Harm]:
+    """Enough columns, the predictions, or the performance; and whether the performance feels it."""
+    tested = [one for one in signals if one.kind == "feature" and one.value is not None]
+    moved = sum(one.drifted for one in tested)
+    felt = [one for one in signals if one.kind == "performance"]
+    many = moved > 0 and moved >= spec.drift.share * len(tested)
+    alarm = many or any(one.drifted for one in signals if one.kind in ("prediction", "performance"))
+    if any(one.drifted for one in felt):
+        return alarm, "felt"
+    return alarm, "not_felt" if any(one.value is not None for one in felt) else "unknown"
+
+
+def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) -> tuple[Broken, ...]:
     """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident."""
     night = night_of(as_of)
     found = []
     for stage in stages:
         record = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name).get(night)
         if record is None or record["status"] != "done":
-            found.append(f"the {stage} stage of {night} is {record['status'] if record else 'not done'}")
-    incidents = outage.incidents(rails, spec.source, night)
-    found += [outage.in_words(one) for one in incidents if outage.touches(rails, spec.source, one, spec.label.table)]
+            said = f"the {stage} stage of {night} is {record['status'] if record else 'not done'}"
+            found.append(Broken(stage, None, said))
+    for one in outage.incidents(rails, spec.source, night):
+        if outage.touches(rails, spec.source, one):
+            found.append(Broken(one["table"], one["column"] or None, outage.in_words(one)))
     return tuple(found)
 
 
@@ -286,6 +312,7 @@ def judged(compared: Compared, *, confirm: bool = True) -> tuple[Signal, ...]:
         Signal(
             kind=_kind(column),
             column=column,
+            view=None,
             statistic=STATISTIC[compared.kinds[column]],
             value=compared.value[column],
             threshold=compared.threshold[column],
@@ -295,7 +322,7 @@ def judged(compared: Compared, *, confirm: bool = True) -> tuple[Signal, ...]:
         for column in compared.tested
     ]
     signals += [
-        Signal(_kind(column), column, statistic, None, None, False, why)
+        Signal(_kind(column), column, None, statistic, None, None, False, note=why)
         for column, (statistic, why) in compared.untested.items()
     ]
     return tuple(signals)
@@ -489,6 +516,7 @@ def decay(rows: pd.DataFrame, *, training_high: float, safe_default: float, min_
     against_training = Signal(
         "performance",
         "brier",
+        None,
         "lower_bound",
         brier_low,
         training_high,
@@ -496,12 +524,13 @@ def decay(rows: pd.DataFrame, *, training_high: float, safe_default: float, min_
         note=f"{said}, held out at training at most {training_high:.3f}",
     )
     note = f"realized Brier {brier:.3f}, the safe default's on the same rows {brier - excess.mean():.3f}"
-    against_default = Signal("performance", "safe_default", "lower_bound", excess_low, 0.0, excess_low > 0.0, note)
+    worse = excess_low > 0.0
+    against_default = Signal("performance", "safe_default", None, "lower_bound", excess_low, 0.0, worse, note=note)
     return against_training, against_default
 
 
 def _untested(column: str, why: str) -> Signal:
-    return Signal("performance", column, "lower_bound", None, None, False, why)
+    return Signal("performance", column, None, "lower_bound", None, None, False, note=why)
 
 
 # -- what is kept -------------------------------------------------------------------------------

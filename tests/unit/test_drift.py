@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard import drift, outage, shadow, training
+from tiltyard import drift, grants, outage, shadow, training
 from tiltyard import frame as frames
 from tiltyard.governor import Signal
 from tiltyard.ledger import night_of
@@ -256,7 +257,7 @@ SPEC = Spec.model_validate(
         "estimator": {"class": "xgboost.XGBClassifier", "window": "20d", "tune": {"trials": 1}},
         "light": {"class": "sklearn.linear_model.LogisticRegression"},
         "gate": {"min_matured": 300},
-        "drift": {"window": "7d", "cooldown": "7d"},
+        "drift": {"window": "7d", "cooldown": "7d", "on_drift": "retrain_always"},
         "fallback": {"safe_default": 0.5},
     }
 )
@@ -317,6 +318,10 @@ def live(rails: Rails, first: int, last: int) -> None:
         shadow.run(rails, SPEC, night(day))
 
 
+def governed(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    return grants.run(rails, as_of, [SPEC])["actions"][SPEC.name]
+
+
 def stored(rails: Rails, as_of: datetime) -> pd.DataFrame:
     sql = "select * from {ops.drift} where night = $night order by all"
     return rails.lake.query(sql, as_of, {"night": as_of.date()})
@@ -327,9 +332,9 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
     answers = []
     for day in (3, 7, 12, 13, 19):
         publish(rails, night(day))
-        answers.append(drift.run(rails, SPEC, night(day), render=False))
-    assert [answer["verdict"] for answer in answers] == ["no_reference"] * 5
-    assert [answer["action"] for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
+        assert drift.run(rails, SPEC, night(day), render=False)["verdict"] == "no_reference"
+        answers.append(governed(rails, night(day)))
+    assert [answer["decision"] for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
     assert [row["night"] for row in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
     assert answers[0]["reasons"] == ["no champion yet; 0 of 300 matured labels to train on"]
 
@@ -339,8 +344,8 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     publish(rails, night(12))
     rails.ledger.record_stage("features", "", night(13).date(), "stopped", {})
     answer = drift.run(rails, SPEC, night(13), render=False)
-    assert (answer["action"], answer["retrain_requested"]) == ("report", False)
     assert answer["reasons"][0] == "the features stage of 2024-03-14 is stopped"
+    assert governed(rails, night(13))["decision"] == "incident"
 
 
 def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails) -> None:
@@ -359,13 +364,13 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
     rails.ledger.add_event(outage.INCIDENT, "", night(36).date(), {**incident, "state": "open"})
     held = drift.run(rails, SPEC, night(37), render=False)
-    assert (held["verdict"], held["action"], held["retrain_requested"]) == ("report", "report", False)
+    assert (held["verdict"], governed(rails, night(37))["decision"]) == ("broken", "incident")
     assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
     assert held["columns"]["amount_eur"]["drifted"] and rails.ledger.retrains(SPEC.name) == []
     rails.ledger.add_event(outage.INCIDENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
 
     moved = drift.run(rails, SPEC, night(37), render=True)
-    assert (moved["verdict"], moved["retrain_requested"]) == ("retrain", True)
+    assert (moved["verdict"], governed(rails, night(37))["decision"]) == ("alarm", "retrain")
     assert {"tenure_days", "amount_eur", "prediction"} <= {
         name for name, signal in moved["columns"].items() if signal["drifted"]
     }
@@ -380,12 +385,13 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     again = drift.run(rails, SPEC, night(37), render=False)
     assert again == moved
     pd.testing.assert_frame_equal(stored(rails, night(37)), before)
+    assert governed(rails, night(37))["decision"] == "retrain"
     assert len(rails.ledger.retrains(SPEC.name)) == 1
-    assert rails.ledger.stage_runs("drift", SPEC.name)[night(37).date()]["summary"]["verdict"] == "retrain"
+    assert rails.ledger.stage_runs("drift", SPEC.name)[night(37).date()]["summary"]["verdict"] == "alarm"
 
     # the cooldown holds; by now the labels have come, and the model is worse than the safe default
     later = drift.run(rails, SPEC, night(40), render=False)
-    assert (later["action"], later["verdict"], later["retrain_requested"]) == ("cooldown", "report", False)
+    assert (governed(rails, night(40))["decision"], later["verdict"]) == ("cooldown", "alarm")
     assert later["columns"]["brier"]["drifted"]
     kinds = stored(rails, night(40)).set_index("column_name")["kind"].to_dict()
     assert {kinds["plan"], kinds["prediction"], kinds["brier"]} == {"feature", "prediction", "performance"}
@@ -393,11 +399,14 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # a night on which nothing was scored is a broken night, not drift
     publish(rails, night(41))
     unscored = drift.run(rails, SPEC, night(41), render=False)
-    assert unscored["action"] == "report" and "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
+    assert (
+        governed(rails, night(41))["decision"] == "incident"
+        and "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
+    )
 
     # the lake stops: nothing to look at is no reason either
     beyond = night(DAYS + 10)
     live(rails, DAYS + 10, DAYS + 10)
     empty = drift.run(rails, SPEC, beyond, render=False)
-    assert empty["action"] == "report" and "nothing to predict on" in empty["reasons"][0]
+    assert governed(rails, beyond)["decision"] == "incident" and "nothing to predict on" in empty["reasons"][0]
     assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")
