@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock
+from tiltyard import clock, profile
 from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
@@ -133,6 +133,8 @@ class Fitted:
     trials: tuple[dict[str, float], ...]
     metrics: dict[str, Any]
     out_of_fold: NDArray[np.float64]
+    importance: dict[str, float]
+    """Share of each feature in the mean |SHAP value|."""
     plots: dict[str, bytes]
 
 
@@ -313,9 +315,10 @@ def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int,
     }
     log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
     explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
+    moves = _contributions(heavy, explained)
     plots = {
         "calibration.png": _calibration_plot(held_out.label, scores),
-        "shap_summary.png": _shap_plot(heavy, explained, encoding),
+        "shap_summary.png": _shap_plot(moves, explained, encoding),
     }
     return Fitted(
         heavy=fitter.heavy(rows, params),
@@ -324,6 +327,7 @@ def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int,
         trials=history,
         metrics=metrics,
         out_of_fold=_out_of_fold(fitter, rows, params),
+        importance=profile.importance(moves, encoding.features),
         plots=plots,
     )
 
@@ -577,6 +581,16 @@ def _candidate(
                     "positive_rate": float(label.mean()),
                     "metrics": fitted.metrics,
                     **reference(frame, encoding, fitted.out_of_fold),
+                    "importance": fitted.importance,
+                    "profile": profile.describe(
+                        frame,
+                        {feature.name: feature.kind for feature in training_frame.features},
+                        {feature.name: feature.view for feature in training_frame.features},
+                        profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
+                        fitted.out_of_fold,
+                        label.astype(np.float64),
+                        fitted.importance,
+                    ),
                 }
             ).encode(),
             "reference.parquet": _parquet(sample),
@@ -594,7 +608,7 @@ def _candidate(
 
 
 def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:
-    """What the training frame looked like, for drift. Shares are of all rows and sum to 1 with `missing`.
+    """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
 
     {"features": {name: one of
         {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
@@ -720,15 +734,20 @@ def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -
     return _png(figure)
 
 
-def _shap_plot(model: Any, matrix: Matrix, encoding: Encoding) -> bytes:
-    """SHAP values of the fifteen features that move the score most, one dot per held-out row.
+def _contributions(model: Any, matrix: Matrix) -> NDArray[np.float64]:
+    """(rows, features): the SHAP value of each feature in each row.
 
     Exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
     """
     import xgboost
+
+    return model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
+
+
+def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding) -> bytes:
+    """SHAP values of the fifteen features that move the score most, one dot per held-out row."""
     from matplotlib.figure import Figure
 
-    values = model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1]
     strongest = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:15][::-1]
     figure = Figure(figsize=(8, 0.36 * len(strongest) + 1.4), layout="constrained")
     axes = figure.subplots()
