@@ -1,19 +1,16 @@
-"""The governor: turns what drift found into at most the retrains that the policy allows. Pure.
+"""The governor: what drift found of every model on one night, and the few actions that follow. Pure.
 
-Three kinds of drift are kept apart. *Feature* drift counts when the share of drifted columns, of those that
-could be tested, reaches the policy's share. *Prediction* drift and *performance* decay count by themselves.
-What could not be tested, and data that is broken, is said and is never a reason to retrain.
+Many findings in, few actions out. This half holds what goes in.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Literal
+from datetime import date
+from typing import Any, Literal
 
-from tiltyard.spec import DriftPolicy
-
-Kind = Literal["feature", "prediction", "performance"]
-Decision = Literal["retrain", "report", "steady", "cooldown"]
+Kind = Literal["feature", "prediction", "label", "performance", "missing"]
+Harm = Literal["felt", "not_felt", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +19,18 @@ class Signal:
 
     kind: Kind
     column: str
+    view: str | None
+    """The feature view that the column comes from; None for prediction, label and performance."""
     statistic: str
     value: float | None
+    """Effect size in the window."""
     threshold: float | None
     drifted: bool
+    """The effect was over its threshold in k of n windows; of `missing`, at once."""
+    evidence: float | None = None
+    """The e-detector of this column."""
+    weight: float = 0.0
+    """Importance weight in the model's detector."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -34,107 +39,53 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What drift knows about one model on one night."""
+class Broken:
+    """Data that cannot be trusted, or is not there."""
 
-    champion: int | None
-    challengers: tuple[int, ...]
-    signals: tuple[Signal, ...] = ()
-    broken: tuple[str, ...] = ()
-    """Why the night's data cannot be trusted: a stopped batch, an empty window, an open data incident."""
-    matured: int = 0
-    """Matured labels that a training frame of this night would hold."""
-    min_matured: int = 0
-
-    @property
-    def share(self) -> float | None:
-        """Share of drifted feature columns; None when no column could be tested."""
-        tested = self.tested
-        return sum(signal.drifted for signal in tested) / len(tested) if tested else None
-
-    @property
-    def tested(self) -> tuple[Signal, ...]:
-        """The feature columns that could be tested."""
-        return tuple(signal for signal in self.signals if signal.kind == "feature" and signal.value is not None)
+    node: str
+    """A raw table like `raw.booking`, a feature view, or `features` or `shadow` for a stage that did not end."""
+    column: str | None
+    said: str
+    """A sentence."""
 
 
 @dataclass(frozen=True)
-class Action:
-    """What follows. `drifted` says whether anything was found, whatever the policy made of it."""
+class Finding:
+    """What drift knows about one model on one night."""
 
-    action: Decision
-    reasons: tuple[str, ...]
-    drifted: bool
+    model: str
+    night: date
+    tier: int
+    owner: str
+    champion: int | None
+    challengers: tuple[int, ...]
+    alarm: bool = False
+    """The model's detector passed the threshold that the budget sets, an effect shows, and Evidently agreed."""
+    evidence: float | None = None
+    threshold: float | None = None
+    """Of the model's detector, as `evidence`."""
+    harm: Harm = "unknown"
+    """Does realized or estimated performance feel it?"""
+    harm_said: str = ""
+    signals: tuple[Signal, ...] = ()
+    broken: tuple[Broken, ...] = ()
+    matured: int = 0
+    """Matured labels that a training frame of this night would hold."""
+    min_matured: int = 0
+    report: str | None = None
+    """Path of the page that was drawn, if one was."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as the ledger keeps them; `from_json` reads them back."""
+        return dataclasses.asdict(self) | {"night": self.night.isoformat()}
 
-def govern(finding: Finding, history: Sequence[date], night: date, policy: DriftPolicy) -> Action:
-    """Decide on a retrain. `history`: nights of earlier requests; this night's own and later ones don't count.
-
-    Of two requests the later is at least `policy.cooldown` after the earlier.
-    """
-    if finding.broken:
-        return Action("report", (*finding.broken, "broken data is no reason to retrain"), drifted=False)
-    if finding.champion is None and not finding.challengers:
-        if finding.matured < finding.min_matured or finding.matured == 0:
-            short = f"no champion yet; {finding.matured} of {max(finding.min_matured, 1)} matured labels to train on"
-            return Action("steady", (short,), drifted=False)
-        return _allowed(("no champion yet",), history, night, policy.cooldown, drifted=False)
-    found = _found(finding, policy)
-    if not found:
-        return Action("steady", _quiet(finding, policy), drifted=False)
-    if policy.on_drift == "report":
-        return Action("report", found, drifted=True)
-    return _allowed(found, history, night, policy.cooldown, drifted=True)
-
-
-def cooling(history: Sequence[date], night: date, cooldown: timedelta) -> date | None:
-    """The first night on which a retrain may be asked for again, where that is later than `night`."""
-    last = max((asked for asked in history if asked < night), default=None)
-    return last + cooldown if last is not None and night - last < cooldown else None
-
-
-def _allowed(
-    reasons: tuple[str, ...], history: Sequence[date], night: date, cooldown: timedelta, *, drifted: bool
-) -> Action:
-    again = cooling(history, night, cooldown)
-    if again is not None:
-        wait = f"a retrain was requested on {again - cooldown}; the next may be on {again}"
-        return Action("cooldown", (*reasons, wait), drifted)
-    return Action("retrain", reasons, drifted)
-
-
-def _found(finding: Finding, policy: DriftPolicy) -> tuple[str, ...]:
-    drifted = [signal for signal in finding.signals if signal.drifted]
-    features = [signal for signal in drifted if signal.kind == "feature"]
-    reasons = [f"performance: {signal.note or _measure(signal)}" for signal in drifted if signal.kind == "performance"]
-    reasons += [f"prediction drift: {_measure(signal)}" for signal in drifted if signal.kind == "prediction"]
-    if finding.share is not None and features and finding.share >= policy.share:
-        names = ", ".join(signal.column for signal in sorted(features, key=_excess, reverse=True)[:5])
-        reasons.append(
-            f"feature drift: {len(features)} of {len(finding.tested)} tested columns "
-            f"({finding.share:.0%}, limit {policy.share:.0%}); most: {names}"
-        )
-    return tuple(reasons)
-
-
-def _quiet(finding: Finding, policy: DriftPolicy) -> tuple[str, ...]:
-    if finding.share is None:
-        said = ["no feature column could be tested"]
-    else:
-        said = [f"{finding.share:.0%} of the feature columns drifted (limit {policy.share:.0%})"]
-    for signal in finding.signals:
-        if signal.kind != "feature" and signal.value is None:
-            said.append(f"{signal.kind} could not be tested: {signal.note}")
-    return tuple(dict.fromkeys(said))
-
-
-def _measure(signal: Signal) -> str:
-    limit = "" if signal.threshold is None else f" (limit {signal.threshold:.3f})"
-    return f"{signal.statistic} of {signal.column} {signal.value:.3f}{limit}"
-
-
-def _excess(signal: Signal) -> float:
-    """How many times its threshold the value is, for ordering."""
-    if signal.value is None or not signal.threshold:
-        return 0.0
-    return signal.value / signal.threshold
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Finding":
+        """Raises TypeError when a field is missing or unknown: what cannot be read is no finding."""
+        parts = {
+            "night": date.fromisoformat(content["night"]),
+            "challengers": tuple(content["challengers"]),
+            "signals": tuple(Signal(**signal) for signal in content.get("signals", ())),
+            "broken": tuple(Broken(**broken) for broken in content.get("broken", ())),
+        }
+        return cls(**{**content, **parts})
