@@ -14,12 +14,12 @@ or not retrain: conformal test martingales for change-point detection", COPA, PM
 Shafer 2022, Algorithmic Learning in a Random World, ch. 8). A new level and a slow trend both show: the night of
 a trend is the furthest of its bag, again and again.
 
-**From ranks to evidence.** A bet kappa * p^(kappa-1), averaged over each of the possible ranks so that its mean is exactly
-one, gives an e-value e. The Shiryaev-Roberts e-detector R_t = (1 + R_t-1) e_t adds up every possible night of change
-(Shin, Ramdas, Rinaldo 2024, "E-detectors: a nonparametric framework for sequential change detection", NEJSDS 2(2),
-section 2): R_t - t is a supermartingale, so that the mean time to R >= threshold is at least `threshold` nights. When the
-detector starts again from nought at each alarm, the sum of R at the alarms is part of a supermartingale, too, hence
-E[false alarms in T nights] <= T / threshold, for every T.
+**From ranks to evidence.** A bet k * p^(k - 1), averaged over the p-values of each possible rank so that its mean is
+exactly one, gives an e-value e. The Shiryaev-Roberts e-detector R_t = (1 + R_t-1) e_t adds up every possible night of
+change (Shin, Ramdas, Rinaldo 2024, "E-detectors: a nonparametric framework for sequential change detection", NEJSDS
+2(2), section 2): R_t - t is a supermartingale, so that the mean time to R >= threshold is at least `threshold` nights.
+When the detector starts again from nought at each alarm, the sum of R at the alarms is part of a supermartingale,
+too, hence E[false alarms in T nights] <= T / threshold, for every T.
 
 **A model's detector** is the average of its columns' detectors, by weight, and a column's is the average over scores
 and bets. For any dependence between columns E[R_t] <= t holds for the average, by linearity. For the mean time to an
@@ -31,8 +31,8 @@ benchmarks/alarms.py counts the alarms with correlated columns.
 **The portfolio.** With threshold = Budget.nights_between(models), M models have at most M * T / threshold false
 alarms in T nights in expectation: the budget, whatever M and whatever the dependence between models.
 
-What is not exact: cells are drawn from the training rows, so that training nights took part in them and later
-ones did not (of the order of one row among thousands), and real nights have memory. The first is below what simulation can
+What is not exact: cells are drawn from the training rows, so that training nights took part in them and later ones did
+not (of the order of one row among thousands), and real nights have memory. The first is below what simulation can
 see. The second is why an alarm also asks for an effect.
 """
 
@@ -110,8 +110,8 @@ def bags(training: Counts, nights: Counts) -> Counts:
 def ranks(histograms: Floats, places: Floats, first: int) -> Counts:
     """Ranks (nights, columns, scores) of the nights from `first` on in a bag, each among those up to itself.
 
-    `histograms` (all nights of the bag, columns, WIDTH) are counts, `places` (nights, columns) mean ranks. Rank 1 is the
-    furthest; ties count against the night. The size of the bag of the n-th night (from 0) is n + 1.
+    `histograms` (all nights of the bag, columns, WIDTH) are counts, `places` (nights, columns) mean ranks. Rank 1 is
+    the furthest; ties count against the night. The size of the bag of the n-th night (from 0) is n + 1.
     """
     size = histograms.sum(axis=2)
     share = histograms / np.maximum(size, 1.0)[:, :, None]
