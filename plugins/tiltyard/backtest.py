@@ -24,8 +24,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import change, clock, evaluation, features, gate, governor, outage, outcome, pairs, past, profile
-from tiltyard import promotion, transform
+from tiltyard import (
+    change,
+    clock,
+    evaluation,
+    features,
+    gate,
+    governor,
+    outage,
+    outcome,
+    pairs,
+    past,
+    profile,
+    promotion,
+    transform,
+)
 from tiltyard import truth as truths
 from tiltyard.change import Promise, Standing, Truth
 from tiltyard.governor import Broken, Finding, Grant, History
@@ -358,9 +371,7 @@ def _prepare(
     unjudged = [night for night in nights if past.judged(rails, night) is None]
     verdicts = workers.check(unjudged) if unjudged else None  # in order: a night is judged by the ones before it
     rows = {spec.name: workers.gather(spec, first, last, snapshot) for spec in specs}
-    trainings = {
-        spec.name: Trainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs
-    }
+    trainings = {spec.name: Trainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs}
     weekly = {}
     for spec in specs:
         begin = trainings[spec.name].first_night(nights)
@@ -457,7 +468,11 @@ def _result(
         served = {name: outcome.served(lines, chosen) for name, chosen in champions.items()}
         best = served["best there was"]
         told["baselines"][spec.name] = {
-            name: {"loss": _mean(loss), "days_behind": outcome.days_behind(lines, loss, best), "weeks": _weeks(lines, loss)}
+            name: {
+                "loss": _mean(loss),
+                "days_behind": outcome.days_behind(lines, loss, best),
+                "weeks": _weeks(lines, loss),
+            }
             for name, loss in served.items()
         }
         told["baselines"][spec.name]["weekly, always promoted"]["retrains"] = len(made)

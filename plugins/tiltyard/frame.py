@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltyard import clock, transform
+from tiltyard import clock, profile, transform
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, held, literal, qualified
 from tiltyard.rails import Rails
@@ -84,6 +84,9 @@ def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Fea
             if name not in (feature_key(view), *transform.RESERVED):
                 found.append(Feature(name, view, _kind(view, name, kind)))
     names = [feature.name for feature in found]
+    for name in profile.OTHERS:
+        if name in names:
+            raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")

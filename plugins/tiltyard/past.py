@@ -350,7 +350,7 @@ def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Fl
     nights, index = np.unique(_nights(rows["prediction_time"]), return_inverse=True)
     found: dict[str, Any] = {"nights": nights}
     for place, column in enumerate(reference.columns if reference else ()):
-        values = scores if column.name == profile.PREDICTION else rows[column.name] if column.name in rows else None
+        values = scores if column.name == profile.PREDICTION else rows.get(column.name)
         if column.kind in ("feature", "prediction") and values is not None:
             found[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
     return found

@@ -160,8 +160,6 @@ class DriftPolicy(Strict):
     min_effect: Annotated[float, Field(gt=0, le=1)] = 0.1
     """The distance (normalised Wasserstein, Jensen-Shannon) from which a change is worth an alarm."""
     hysteresis: Hysteresis = Hysteresis()
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of drifted columns from which the data set counts as drifted."""
 
 
 class LeakagePolicy(Strict):

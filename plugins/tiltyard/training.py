@@ -26,10 +26,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock
+from tiltyard import clock, profile
 from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
-from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
@@ -135,6 +134,8 @@ class Fitted:
     trials: tuple[dict[str, float], ...]
     metrics: dict[str, Any]
     out_of_fold: NDArray[np.float64]
+    importance: dict[str, float]
+    """Share of each feature in the mean |SHAP value|."""
     plots: dict[str, bytes]
 
 
@@ -158,7 +159,7 @@ def train(
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
     snapshot = features.published(rails)
-    if not has_matured(rails, spec, as_of, snapshot):
+    if not frame.matured(rails, spec, as_of, snapshot):
         waits = clock.format_duration(spec.label.horizon + spec.label.delay)
         reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
         return _untrained(rails, spec, night, reason, frame=None, rows=0)
@@ -241,14 +242,6 @@ def train_on(
     return summary
 
 
-def has_matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> bool:
-    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
-    window = {"start": end - spec.estimator.window, "end": end}
-    table = qualified(spec.label.table)
-    sql = f"select 1 from {{{table}}} where label is not null and prediction_time between $start and $end limit 1"
-    return not rails.lake.query(sql, as_of, window, snapshot=snapshot).empty
-
-
 def _untrained(rails: Rails, spec: Spec, night: date, reason: str, **known: Any) -> dict[str, Any]:
     log.info("%s: no version, %s", spec.name, reason)
     summary = {"model": spec.name, "night": str(night), **known, "trained": False, "reused": False, "version": None}
@@ -316,11 +309,11 @@ def fit(
         "mean_score": float(scores["heavy"].mean()),
     }
     log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
-    plots = {}
+    explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
+    moves, plots = _contributions(heavy, explained), {}
     if draw:
-        explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
         plots["calibration.png"] = _calibration_plot(held_out.label, scores)
-        plots["shap_summary.png"] = _shap_plot(heavy, explained, encoding)
+        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -328,6 +321,7 @@ def fit(
         trials=history,
         metrics=metrics,
         out_of_fold=_out_of_fold(fitter, rows, params),
+        importance=profile.importance(moves, encoding.features),
         plots=plots,
     )
 
@@ -611,6 +605,16 @@ def candidate(
                     "positive_rate": float(label.mean()),
                     "metrics": fitted.metrics,
                     **reference(frame, encoding, fitted.out_of_fold),
+                    "importance": fitted.importance,
+                    "profile": profile.describe(
+                        frame,
+                        {feature.name: feature.kind for feature in training_frame.features},
+                        {feature.name: feature.view for feature in training_frame.features},
+                        profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
+                        fitted.out_of_fold,
+                        label.astype(np.float64),
+                        fitted.importance,
+                    ),
                 }
             ).encode(),
             "reference.parquet": _parquet(sample),
@@ -628,7 +632,7 @@ def candidate(
 
 
 def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:
-    """What the training frame looked like, for drift. Shares are of all rows and sum to 1 with `missing`.
+    """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
 
     {"features": {name: one of
         {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
@@ -754,15 +758,20 @@ def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -
     return _png(figure)
 
 
-def _shap_plot(model: Any, matrix: Matrix, encoding: Encoding) -> bytes:
-    """SHAP values of the fifteen features that move the score most, one dot per held-out row.
+def _contributions(model: Any, matrix: Matrix) -> NDArray[np.float64]:
+    """(rows, features): the SHAP value of each feature in each row.
 
     Exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
     """
     import xgboost
+
+    return model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
+
+
+def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding) -> bytes:
+    """SHAP values of the fifteen features that move the score most, one dot per held-out row."""
     from matplotlib.figure import Figure
 
-    values = model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1]
     strongest = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:15][::-1]
     figure = Figure(figsize=(8, 0.36 * len(strongest) + 1.4), layout="constrained")
     axes = figure.subplots()
