@@ -218,3 +218,39 @@ def _version(number: int | None) -> str:
 
 def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
+
+
+def policies(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of `tiltyard hindcast --policy`: per model the policies in the order given, then what they are held
+    against."""
+    rows = []
+    for model, baselines in result["baselines"].items():
+        best = baselines["best there was"]["loss"]
+        tried = {name: models[model] for name, models in result["policies"].items()}
+        for name, one in {**tried, **baselines}.items():
+            retrains = one.get("retrains", "")
+            rows.append(
+                {
+                    "model": model,
+                    "policy": name,
+                    "promotions": len(one["promotions"]) if "promotions" in one else "",
+                    "rollbacks": len(one["rollbacks"]) if "rollbacks" in one else "",
+                    "retrains": len(retrains) if isinstance(retrains, list) else retrains,
+                    "for nothing": one.get("false_retrains", ""),
+                    "days behind": one["days_behind"],
+                    "loss": NOTHING if one["loss"] is None else f"{one['loss']:.4f}",
+                    "over the best": NOTHING if one["loss"] is None or best is None else f"{one['loss'] - best:+.4f}",
+                }
+            )
+    return rows
+
+
+def policies_notes(result: dict[str, Any]) -> list[str]:
+    """What to read the table with."""
+    notes = [f"nights of {result['from']} to {result['to']}; assumed: {'; '.join(result['assumed'])}"]
+    for name, models in result["policies"].items():
+        for model, one in models.items():
+            held = _list(f"{criterion} {times}" for criterion, times in list(one["held_by"].items())[:4])
+            changes = [f"{row['night']} v{row['version']}" for row in one["promotions"]]
+            notes.append(f"{name}, {model}: promoted {_list(changes)}; held most often by {held}")
+    return [*notes, *(f"plot {path}" for path in result.get("plots", ()))]
