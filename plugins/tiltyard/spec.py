@@ -104,7 +104,7 @@ class GatePolicy(Strict):
     min_shadow: Duration = timedelta(days=7)
     slices: tuple[Name, ...] = ()
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """How much worse (in the metric) a challenger may be on any declared slice."""
+    """How much worse (in the metric, its losses scaled to [0, 1]) a challenger may be on any declared slice."""
     max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Root mean square distance of score and observed share. A champion that is further off lends its own."""
     max_score_shift: Annotated[float, Field(ge=0)] = 0.25
@@ -127,6 +127,11 @@ class GatePolicy(Strict):
             raise ValueError("the metric cost needs gate.cost, like cost: {false_positive: 1, false_negative: 5}")
         if self.cost is not None and self.cost.false_positive + self.cost.false_negative == 0:
             raise ValueError("gate.cost prices no error; a false positive or a false negative must cost something")
+        if self.cost is not None:
+            alarm = self.cost.false_positive - self.cost.true_negative
+            miss = self.cost.false_negative - self.cost.true_positive
+            if min(alarm, miss) < 0 or max(alarm, miss) == 0:
+                raise ValueError("gate.cost prices no error above the right decision, or one below it; is it swapped?")
         return self
 
 
