@@ -7,6 +7,7 @@ people is escaped. Pictures are SVG by matplotlib, in the palette of plots.py.
 
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 CHALLENGER, CHAMPION, LIMIT = "#0072B2", "#D55E00", "#B00020"
 """The first two of Okabe and Ito's palette (2008), told apart by the colour-blind."""
-GRID, INK, BAND = "#E3E3E3", "#222222", "#0072B2"
+GRID, INK = "#E3E3E3", "#222222"
+DASHES = (0, (4, 2))
 ARRIVAL = {"labelled": "#009E73", "missing": "#B00020", "early": "#E69F00", "waiting": "#C9CFD4"}
 ARRIVAL_SAID = {
     "labelled": "matured, with a label (decided on)",
@@ -25,7 +27,11 @@ ARRIVAL_SAID = {
     "waiting": "not matured",
 }
 STATUS = {"pass": "#1A7F37", "fail": "#B00020", "not_yet": "#7A4B00"}
-METRICS = {"brier": "Brier score", "log_loss": "log loss, clipped and scaled to [0, 1]", "cost": "cost, scaled to [0, 1]"}
+METRICS = {
+    "brier": "Brier score",
+    "log_loss": "log loss, clipped and scaled to [0, 1]",
+    "cost": "cost, scaled to [0, 1]",
+}
 MOST_SLICES = 40
 
 
@@ -37,10 +43,11 @@ def draw(record: Mapping[str, Any]) -> str:
         _head(title, record, promise),
         _figure(
             "Is it better, and since when could one know?",
-            _running(drawn["running"]),
+            _running(drawn["running"], float(drawn["level"])),
             f"Mean difference of the losses ({METRICS[record['metric']]}) of {record['against']} and of the challenger "
-            "on the same matured rows, by cohort, with the confidence sequence that holds however often one looks. Above "
-            "the line at zero the challenger is better; its lower end above the line is what the gate asks for.",
+            "on the same matured rows, by cohort, with the confidence sequence that holds however often one looks: the "
+            "gate asks for its lower end above zero. Below, the evidence that takes each night as one observation; the "
+            f"gate asks for {1 / float(drawn['level']):.3g}.",
         ),
         _criteria(record["criteria"]),
         _figure(
@@ -152,7 +159,9 @@ def _origin(record: Mapping[str, Any], promise: Mapping[str, Any]) -> str:
 
 
 def _figure(heading: str, svg: str, caption: str) -> str:
-    return f"<section><h2>{_text(heading)}</h2><figure>{svg}<figcaption>{_text(caption)}</figcaption></figure></section>"
+    return (
+        f"<section><h2>{_text(heading)}</h2><figure>{svg}<figcaption>{_text(caption)}</figcaption></figure></section>"
+    )
 
 
 def _text(value: Any) -> str:
@@ -160,7 +169,9 @@ def _text(value: Any) -> str:
 
 
 def _said(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else "default" if value is None else str(value)
+    return (
+        ", ".join(map(str, value)) or "none" if isinstance(value, list) else "default" if value is None else str(value)
+    )
 
 
 def _number(value: Any) -> str:
@@ -176,23 +187,25 @@ def _signed(value: float | None) -> str:
 # -- pictures ---------------------------------------------------------------------------------
 
 
-def _running(points: Sequence[Mapping[str, Any]]) -> str:
-    figure, axes = _axes(3.6)
+def _running(points: Sequence[Mapping[str, Any]], level: float) -> str:
+    figure, (above, below) = _axes(5.2, panels=2)
     nights = [date.fromisoformat(point["night"]) for point in points]
-    axes.axhline(0, color=LIMIT, linewidth=1.4, linestyle=(0, (4, 2)), label="no difference")
-    axes.fill_between(
-        nights, [point["low"] for point in points], [point["high"] for point in points], color=BAND, alpha=0.16,
-        linewidth=0, label="confidence sequence",
-    )  # fmt: skip
-    axes.plot(nights, [point["low"] for point in points], color=CHALLENGER, linewidth=1.0)
-    axes.plot(nights, [point["mean"] for point in points], color=CHALLENGER, marker="o", markersize=4, label="mean")
-    spread = max((abs(point["mean"]) for point in points), default=0.0)
-    end = max((abs(points[-1][name]) for name in ("low", "high")), default=0.0) if points else 0.0
-    most = 1.25 * max(spread, 2 * end, 1e-4)  # the first nights' intervals reach far; what they end at is to be read
-    axes.set_ylim(-most, most)
-    axes.set_ylabel("loss avoided per row", color=INK)
-    _dated(axes, nights)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, labelcolor=INK)
+    mean, low, high = ([point[name] for point in points] for name in ("mean", "low", "high"))
+    above.axhline(0, color=LIMIT, linewidth=1.4, linestyle=DASHES, label="no difference")
+    above.fill_between(nights, low, high, color=CHALLENGER, alpha=0.14, linewidth=0, label="confidence sequence")
+    above.plot(nights, low, color=CHALLENGER, linewidth=1.2)
+    above.plot(nights, mean, color=CHALLENGER, marker="o", markersize=4, label="mean so far")
+    if points:  # the first intervals reach far; what they end at is to be read
+        reach = 1.4 * max(*map(abs, mean), abs(low[-1]), abs(high[-1]), 1e-4)
+        above.set_ylim(max(-1.0, -reach), min(1.0, reach))
+    above.set_ylabel("loss avoided per row", color=INK)
+    above.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, labelcolor=INK)
+    told = [point["log_e_nights"] / math.log(10) for point in points]
+    below.axhline(-math.log10(level), color=LIMIT, linewidth=1.4, linestyle=DASHES)
+    below.plot(nights, told, color=CHALLENGER, marker="o", markersize=4)
+    below.yaxis.set_major_formatter(lambda value, _: f"{10**value:.3g}")
+    below.set_ylabel("nights' evidence", color=INK)
+    _dated(below, nights)
     return _svg(figure, "running")
 
 
@@ -200,7 +213,7 @@ def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
     shown = [row for row in slices[:MOST_SLICES] if row["mean"] is not None]
     figure, axes = _axes(1.1 + 0.32 * max(len(shown), 1))
     axes.axvline(0, color="#999999", linewidth=1.0)
-    axes.axvline(limit, color=LIMIT, linewidth=1.4, linestyle=(0, (4, 2)), label="least allowed")
+    axes.axvline(limit, color=LIMIT, linewidth=1.4, linestyle=DASHES, label="least allowed")
     for place, row in enumerate(shown):
         if row["low"] is not None:
             axes.hlines(place, row["low"], row["high"], color=CHALLENGER, linewidth=2.2)
@@ -217,7 +230,10 @@ def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
 def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str) -> str:
     figure, axes = _axes(4.2)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
-    for who, colour, name, shape in (("champion", CHAMPION, against, "s"), ("challenger", CHALLENGER, "challenger", "o")):
+    for who, colour, name, shape in (
+        ("champion", CHAMPION, against, "s"),
+        ("challenger", CHALLENGER, "challenger", "o"),
+    ):
         parts = bins[who]
         most = max((part["rows"] for part in parts), default=1)
         score, share = [part["mean_score"] for part in parts], [part["positive_rate"] for part in parts]
@@ -260,18 +276,19 @@ def _arrival(cohorts: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure, "arrival")
 
 
-def _axes(height: float) -> tuple["Figure", Any]:
+def _axes(height: float, panels: int = 1) -> tuple["Figure", Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK)
-    return figure, axes
+    drawn = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 2][:panels])[:, 0]
+    for axes in drawn:
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    return figure, drawn if panels > 1 else drawn[0]
 
 
 def _dated(axes: Any, nights: Sequence[date]) -> None:
@@ -308,8 +325,8 @@ _STYLE = """
 * { box-sizing: border-box }
 body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0; background: #f4f5f7; color: #222 }
 main { max-width: 900px; margin: 0 auto; padding: 28px 20px 60px }
-header, section { background: #fff; border: 1px solid #e3e3e3; border-radius: 8px; padding: 18px 24px; margin: 0 0 16px }
-header { border-left: 8px solid #1A7F37 }
+header, section { background: #fff; border: 1px solid #e3e3e3; border-radius: 8px; padding: 18px 24px }
+header, section { margin: 0 0 16px } header { border-left: 8px solid #1A7F37 }
 h1 { font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere } h2 { font-size: 17px; margin: 0 0 10px }
 p { margin: 6px 0; overflow-wrap: anywhere } .better { font-size: 17px; font-weight: 600 }
 dl { display: flex; flex-wrap: wrap; gap: 28px; margin: 14px 0 0 } dt { color: #666; font-size: 12px }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import evaluation, gate
+from tiltyard import evaluation, gate, sequential
 from tiltyard.spec import Spec
 
 Floats = NDArray[np.float64]
@@ -142,10 +142,7 @@ def gather(
         "loss_champion": _mean(losses["champion"]),
         "cohort_from": str(times[0])[:19] if len(times) else None,
         "cohort_to": str(times[-1])[:19] if len(times) else None,
-        "slices": [
-            {"name": part.name, "rows": len(part.differences), "mean": _mean(part.differences)}
-            for part in evidence.slices
-        ],
+        "slices": [{"name": part.name, "rows": part.rows, "mean": part.mean} for part in evidence.slices],
         "calibration": _plain(evidence.calibration),
         "score_shift": _plain(evidence.score_shift),
         **plain_known(known),
@@ -180,7 +177,7 @@ def missing(shares: Mapping[str, float], trained: Mapping[str, Mapping[str, Any]
 def picture(
     spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None
 ) -> dict[str, Any]:
-    """What the evidence page draws, JSON-ready: `running`, `slices`, `calibration`, `scores` and `arrival`."""
+    """What the evidence page draws, JSON-ready: `level`, `running`, `slices`, `calibration`, `scores`, `arrival`."""
     pairs = Pairs.of(spec, rows, challenger, champion)
     both = pairs.both
     label = pairs.label[both]
@@ -188,6 +185,7 @@ def picture(
     seen = pairs.scored & np.isfinite(pairs.champion)
     edges = np.linspace(0.0, 1.0, BINS + 1)
     return {
+        "level": spec.gate.alpha / evidence.challengers,
         "running": _running(spec, evidence),
         "slices": [_told(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)],
         "calibration": {
@@ -203,22 +201,24 @@ def picture(
 
 
 def _running(spec: Spec, evidence: gate.Evidence) -> list[dict[str, Any]]:
-    """The confidence sequence as it stood at the end of every cohort: what each night could have believed."""
+    """Both statistics as they stood at the end of every cohort: what could have been believed when it matured."""
     if not len(evidence.differences):
         return []
-    mean, low, high = gate.sequence(
-        evidence.differences, spec.gate.alpha / evidence.challengers, spec.gate.min_matured
-    )
-    last = np.flatnonzero(np.diff(evidence.nights, append=evidence.nights[-1] + 1))
+    level = spec.gate.alpha / evidence.challengers
+    sums = sequential.nightly(evidence.differences, evidence.nights)
+    nights = np.arange(1, len(sums) + 1)
+    e_nights = sequential.log_e_nights(np.cumsum(sums), np.cumsum(sums**2), nights)
+    ends = np.flatnonzero(np.diff(evidence.nights, append=evidence.nights[-1] + 1)) + 1
     return [
         {
-            "night": str(date.fromordinal(int(evidence.nights[place]))),
-            "rows": int(place) + 1,
-            "mean": float(mean[place]),
-            "low": float(low[place]),
-            "high": float(high[place]),
+            "night": str(date.fromordinal(int(evidence.nights[end - 1]))),
+            "rows": int(end),
+            "mean": float(evidence.differences[:end].mean()),
+            "low": sequential.lower(evidence.differences[:end], level),
+            "high": sequential.upper(evidence.differences[:end], level),
+            "log_e_nights": float(e_nights[place]),
         }
-        for place in last
+        for place, end in enumerate(ends)
     ]
 
 

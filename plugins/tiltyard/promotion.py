@@ -1,4 +1,4 @@
-"""The promotion stage: rollback watch → evidence for every challenger → gate → (people) → the ledger's claim → the alias.
+"""The promotion stage: rollback watch → evidence on every challenger → gate → (people) → the ledger's claim → alias.
 
 The ledger decides, the alias follows. A promotion needs three things that nobody can forge from a task's return
 value: a verdict `promote` in the ledger, for tier 1 the approvals that the spec asks for, each of which names exactly
@@ -329,13 +329,16 @@ def _replayed_now(rails: Rails, spec: Spec, as_of: datetime) -> gate.Replayed:
     from tiltyard import features, replay
 
     found = replay.check(rails, spec, as_of, features.published(rails), render=False)
-    return _replayed(found.summary(), "now")
+    if found.verdict == "untestable" and found.untested and all(one.in_hindsight for one in found.untested):
+        # a hindcast reads the state that it scored from: what cannot have been written over is no gap in the evidence
+        return gate.Replayed("warn", "all of it was scored in hindsight, where nothing shows what was known then")
+    return _replayed(found.summary(), "on this night")
 
 
 def _replayed(summary: Mapping[str, Any], when: str) -> gate.Replayed:
+    """Without counts: they differ from one run of a night to the next, and the evidence is to be the same."""
     said = "; ".join((summary.get("critical") or summary.get("untested") or [])[:2])
-    note = f"{summary['tested']} of {summary['rows']} predictions replayed {when}" + (f": {said}" if said else "")
-    return gate.Replayed(summary["verdict"], note)
+    return gate.Replayed(summary["verdict"], f"{when}, {said}" if said and summary["verdict"] != "pass" else when)
 
 
 def _judged(verdict: Any) -> dict[str, Any]:
