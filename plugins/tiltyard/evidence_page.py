@@ -52,11 +52,10 @@ def draw(record: Mapping[str, Any]) -> str:
         _criteria(record["criteria"]),
         _figure(
             "For whom?",
-            _slices(drawn["slices"], -float(promise["policy"]["max_slice_loss"])),
+            _slices(drawn["slices"], -float(promise["policy"]["max_slice_loss"])) + _table_of_slices(drawn["slices"]),
             "Mean difference per declared slice with its 95 % interval, clustered by night (for reading: it is not the "
             "one that decides). Left of the red line a slice loses more than the spec allows.",
-        )
-        + _table_of_slices(drawn["slices"]),
+        ),
         _figure(
             "Does a score mean what it says?",
             _calibration(drawn["calibration"], record["against"]),
@@ -71,8 +70,8 @@ def draw(record: Mapping[str, Any]) -> str:
         _figure(
             "Which labels have come?",
             _arrival(drawn["arrival"]),
-            "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is known "
-            "early is not a random sample and moved nothing here.",
+            "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
+            "known early is not a random sample and moved nothing here.",
         ),
         _origin(record, promise),
     ]
@@ -128,9 +127,9 @@ def _table_of_slices(slices: Sequence[Mapping[str, Any]]) -> str:
         for row in slices
     )
     return (
-        "<section><details><summary>The slices as numbers</summary><div class=wide><table><tr><th>slice</th>"
+        "<details><summary>The slices as numbers</summary><div class=wide><table><tr><th>slice</th>"
         "<th class=number>rows</th><th class=number>difference</th><th class=number>low</th>"
-        f"<th class=number>high</th></tr>{rows}</table></div></details></section>"
+        f"<th class=number>high</th></tr>{rows}</table></div></details>"
     )
 
 
@@ -177,7 +176,7 @@ def _said(value: Any) -> str:
 def _number(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _signed(value: float | None) -> str:
@@ -197,7 +196,7 @@ def _running(points: Sequence[Mapping[str, Any]], level: float) -> str:
     above.plot(nights, mean, color=CHALLENGER, marker="o", markersize=4, label="mean so far")
     if points:  # the first intervals reach far; what they end at is to be read
         reach = 1.4 * max(*map(abs, mean), abs(low[-1]), abs(high[-1]), 1e-4)
-        above.set_ylim(max(-1.0, -reach), min(1.0, reach))
+        above.set_ylim(min(-0.2 * reach, 1.2 * low[-1]), reach)
     above.set_ylabel("loss avoided per row", color=INK)
     above.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, labelcolor=INK)
     told = [point["log_e_nights"] / math.log(10) for point in points]
@@ -258,7 +257,7 @@ def _scores(counts: Mapping[str, Sequence[int]], against: str) -> str:
     axes.set_xlim(0, 1)
     axes.set_xlabel("score", color=INK)
     axes.set_ylabel("rows", color=INK)
-    axes.legend(loc="upper right", frameon=False, labelcolor=INK)
+    axes.legend(loc="upper center", frameon=False, labelcolor=INK, ncols=2)
     return _svg(figure, "scores")
 
 
@@ -297,9 +296,9 @@ def _dated(axes: Any, nights: Sequence[date]) -> None:
     if not nights:
         axes.set_xticks([])
         return
-    locator = AutoDateLocator(minticks=3, maxticks=9)
+    locator = AutoDateLocator(minticks=3, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _plain(name: str) -> str:

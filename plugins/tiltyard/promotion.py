@@ -16,6 +16,7 @@ serves better. On a night that rolls back no challenger is judged; the next nigh
 """
 
 import hashlib
+import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -461,7 +462,8 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
     ]
     for row in evidence["criteria"]:
         cells = [row["name"], _figure(row["value"]), _figure(row["limit"]), row["status"], row["reason"]]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        shown = (html.escape(str(cell)).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        lines.append("| " + " | ".join(shown) + " |")
     return "\n".join([*lines, "", f"Evidence: `{_bound(evidence)}`"])
 
 
@@ -480,7 +482,7 @@ def _best(decisions: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _figure(value: Any) -> str:
-    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # -- promoting --------------------------------------------------------------------------------

@@ -158,17 +158,6 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     )
 
 
-def cohort_sizes(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[date, int]:
-    """night → spine rows, for every matured cohort: whoever scored them, with or without a label."""
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    sql = f"""
-        with {_joined(rails, spec, as_of)}
-        select night, count(distinct (entity_id, prediction_time)) as n from joined where is_matured group by night
-    """
-    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
-    return {row.night.date(): int(row.n) for row in frame.itertuples()}
-
-
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
     """version → the nights on which it has scored, in order."""
     rails.lake.ensure("ops.prediction", PREDICTION)
