@@ -20,6 +20,7 @@ def model(document: dict[str, Any]) -> str:
         "labels": _labels(document["label_arrival"]),
         "gate": _gate(document["gate"]),
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
+        "watch": _watch(document["watch"], document["rollbacks"]),
         "drift": _drift(document["drift"]),
         "retrains": _list(row["night"] for row in document["retrains"]),
         "realized": _realized(document["realized"]),
@@ -171,6 +172,21 @@ def _gate(gate: dict[str, Any] | None) -> str:
     against = f"champion v{gate['champion']}" if gate["champion"] is not None else "the safe default"
     reasons = "; ".join(gate["reasons"][:2])
     return f"{gate['verdict']} v{gate['challenger']} against {against} on {gate['night']}: {reasons}"
+
+
+def _watch(watch: dict[str, Any] | None, rollbacks: list[dict[str, Any]]) -> str:
+    """The rollback watch, and what it has sent back."""
+    sent = "".join(f"v{row['version']} went back to {_served_by(row['back'])} on {row['night']}; " for row in rollbacks)
+    if watch is None:
+        return sent.rstrip("; ") or "nobody is under watch"
+    verdict = (
+        f"{watch['verdict']} on {watch['night']}: {watch['reasons'][0]}" if watch["verdict"] else watch["reasons"][0]
+    )
+    return f"{sent}v{watch['champion']} against {_served_by(watch['previous'])}, {verdict}"
+
+
+def _served_by(version: int | None) -> str:
+    return "the safe default" if version is None else f"v{version}"
 
 
 def _drift(drift: dict[str, Any] | None) -> str:

@@ -340,26 +340,29 @@ def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:
     *missed, newest = nights(rails, "promotion", spec)
     closed = each_night(rails, spec, missed, promotion.run)
     judged = promotion.judge(rails, spec, newest)
+    if judged["page"]:
+        show(judged["page"], rails.settings)
     proposal = None
     if judged["needs_approval"]:
-        body = promotion.evidence_markdown(rails, spec, newest, judged["challenger"])
+        link = report_url(judged["page"])
+        body = promotion.evidence_markdown(rails, spec, newest, judged["challenger"], link)
         proposal = {"subject": question(spec.name, judged["challenger"], judged["night"]), "body": body}
     return judged | {"proposal": proposal, "missed": sorted(closed)}
 
 
-def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any], asked_by: str) -> dict[str, Any]:
-    """Promote what the ledger says of the judged night, and close the night.
+def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Promote what the ledger says of the judged night, and close the night. `changed`: whether the champion did.
 
     Of `judged` only the night counts; verdict and evidence are read again from the ledger.
     """
     from tiltyard import promotion
 
     as_of = clock.parse_as_of(judged["night"])
-    approval = recorded_approval(rails, spec, as_of, asked_by) if spec.tier == 1 else None
-    outcome = promotion.promote(rails, spec, as_of, approval)
+    asked = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
+    outcome = promotion.promote(rails, spec, as_of, *(one for one in asked if one is not None))
     summary = {name: value for name, value in judged.items() if name not in ("proposal", "missed")}
     close(rails, "promotion", spec, {judged["night"]: summary | outcome})
-    return outcome
+    return outcome | {"changed": bool(outcome["promoted"] or outcome["rolled_back"])}
 
 
 def close(rails: "Rails", stage: Stage, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -374,6 +377,9 @@ def requester() -> str:
 
 
 # -- a person's approval --------------------------------------------------------------------------
+
+APPROVALS = ("approval", "second_approval")
+"""The tasks that ask, each a person of its own."""
 
 _SUBJECT = re.compile(r"Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?")
 _EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
@@ -405,6 +411,16 @@ class PromotionApproval(ApprovalOperator):
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Keep the answer; a Reject does not skip the promoting task, which has a night to close."""
         return HITLOperator.execute_complete(self, context, event)
+
+
+def approval_tasks(spec: Spec) -> tuple[str, ...]:
+    """Which of APPROVALS the promotion DAG of a model has: none but for tier 1, as many as its gate asks for."""
+    return APPROVALS[: spec.gate.approvals] if spec.tier == 1 else ()
+
+
+def approvals(spec: Spec, judged_by: str) -> list[PromotionApproval]:
+    """The approving tasks of a model, asked side by side: any two people may answer, in any order."""
+    return [PromotionApproval(task_id=name, judged_by=judged_by, spec=spec) for name in approval_tasks(spec)]
 
 
 def question(model: str, version: int, night: str) -> str:

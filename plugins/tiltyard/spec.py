@@ -115,7 +115,8 @@ class GatePolicy(Strict):
     """Of one row, the 99th percentile as measured at registration. None: fallback.deadline_ms."""
     max_size_mb: Annotated[float, Field(gt=0)] = 50.0
     rollback_window: Duration = timedelta(days=28)
-    """So long after a promotion the previous champion is watched; the better one comes back. 0d: nobody watches."""
+    """Predictions of so long after a promotion are held against the previous champion's when their truth has come; the
+    better one comes back. 0d: nobody watches."""
     approvals: Literal[1, 2] = 1
     """Tier 1 only: how many people have to approve."""
     approval_timeout: Duration = timedelta(days=1)

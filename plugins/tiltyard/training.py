@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tiltyard.spec import Spec
 
 if TYPE_CHECKING:
     from tiltyard.frame import TrainingFrame
+    from tiltyard.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ PATIENCE = 20
 """Rounds without a lower error on the judging rows after which a trial's fit ends."""
 RESAMPLES = 500
 BINS = 10
+CALLS = 100
+"""One-row predictions per round in which a version's latency is measured."""
 OPSET = 15
 PARITY = 1e-5
 """How far ONNX (float32) may be from the model it was converted from, in probability."""
@@ -539,6 +543,7 @@ def candidate(
     Raises Untrainable when the frame cannot carry a model.
     """
     from tiltyard import registry
+    from tiltyard.scorer import Scorer
 
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
     label = frame["label"].to_numpy(dtype=bool)
@@ -552,8 +557,35 @@ def candidate(
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
     heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
+    sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
+    described = {
+        "night": str(night_of(as_of)),
+        "rows": len(frame),
+        "positive_rate": float(label.mean()),
+        "metrics": fitted.metrics,
+        **reference(frame, encoding, fitted.out_of_fold),
+        "importance": fitted.importance,
+        "profile": profile.describe(
+            frame,
+            {feature.name: feature.kind for feature in training_frame.features},
+            {feature.name: feature.view for feature in training_frame.features},
+            profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
+            fitted.out_of_fold,
+            label.astype(np.float64),
+            fitted.importance,
+        ),
+    }
+    files = {
+        "model.onnx": heavy,
+        "light.onnx": light,
+        "encoding.json": encoding.to_json().encode(),
+        "reference.json": json.dumps(described).encode(),
+        "reference.parquet": _parquet(sample),
+    }
     commit, dirty = _git()
     facts = {
+        "latency_ms": latency_ms(Scorer.from_files(spec.name, 0, files), sample),
+        "size_mb": registry.size_mb(files),
         "frame": training_frame.digest,
         "rows": training_frame.rows,
         "snapshot": training_frame.snapshot,
@@ -590,35 +622,10 @@ def candidate(
         "mlflow.user": requested_by,
         "mlflow.source.name": "tiltyard train",
     }
-    sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
     return registry.Candidate(
         as_of=as_of,
         inputs=inputs,
-        files={
-            "model.onnx": heavy,
-            "light.onnx": light,
-            "encoding.json": encoding.to_json().encode(),
-            "reference.json": json.dumps(
-                {
-                    "night": night,
-                    "rows": len(frame),
-                    "positive_rate": float(label.mean()),
-                    "metrics": fitted.metrics,
-                    **reference(frame, encoding, fitted.out_of_fold),
-                    "importance": fitted.importance,
-                    "profile": profile.describe(
-                        frame,
-                        {feature.name: feature.kind for feature in training_frame.features},
-                        {feature.name: feature.view for feature in training_frame.features},
-                        profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
-                        fitted.out_of_fold,
-                        label.astype(np.float64),
-                        fitted.importance,
-                    ),
-                }
-            ).encode(),
-            "reference.parquet": _parquet(sample),
-        },
+        files=files,
         features=encoding.features,
         params={**fitted.params, "trials": trials, "seed": settings.seed, "light": spec.light.class_},
         metrics=_flat(fitted.metrics),
@@ -629,6 +636,25 @@ def candidate(
         description=description,
         trials=fitted.trials,
     )
+
+
+def latency_ms(scorer: "Scorer", rows: pd.DataFrame) -> float:
+    """Milliseconds that one row takes, from the frame to the score: the 99th percentile of 100 calls.
+
+    The smallest of three rounds, after a warm-up: what takes the core away for a moment is no property of the model.
+    """
+    singles = [rows.iloc[[place % len(rows)]] for place in range(CALLS)]
+    for row in singles[:20]:
+        scorer.score(row)
+    rounds = []
+    for _ in range(3):
+        took = []
+        for row in singles:
+            began = time.perf_counter()
+            scorer.score(row)
+            took.append(time.perf_counter() - began)
+        rounds.append(float(np.quantile(took, 0.99)))
+    return 1000 * min(rounds)
 
 
 def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:

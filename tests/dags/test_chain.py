@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tiltyard import orchestration
 from tiltyard.settings import ROOT
 
@@ -67,6 +69,22 @@ def test_only_tier_1_asks_a_person(parse: Callable, models: Path) -> None:
     assert asked["beta__promotion"] == asked["gamma__promotion"] == ["judge", "promote"]
 
 
+def test_where_the_spec_says_so_two_people_are_asked(parse: Callable, models: Path) -> None:
+    for name in ("alpha", "beta"):
+        path = models / name / "spec.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["gate"]["approvals"] = 2
+        path.write_text(yaml.safe_dump(content))
+    dags = parse(models, "incident")
+    promotion = dags["alpha__promotion"]
+    assert {task.task_id for task in promotion.tasks} == {"judge", "approval", "second_approval", "promote"}
+    for name in ("approval", "second_approval"):
+        task = promotion.get_task(name)
+        assert (task.upstream_task_ids, task.downstream_task_ids) == ({"judge"}, {"promote"})
+        assert (task.defaults, task.response_timeout is not None) == (["Reject"], True)
+    assert {task.task_id for task in dags["beta__promotion"].tasks} == {"judge", "promote"}, "tier 2 asks nobody"
+
+
 def test_silence_is_a_no(parse: Callable, models: Path) -> None:
     approval = parse(models, "incident")["alpha__promotion"].get_task("approval")
     assert approval.options == ["Approve", "Reject"]
@@ -84,5 +102,5 @@ def test_nowhere_is_approve_a_default() -> None:
 
 def test_a_report_is_one_click_away(parse: Callable) -> None:
     dags = parse()
-    for name, task in (("features", "checks"), ("sla_breach__drift", "compare")):
+    for name, task in (("features", "checks"), ("sla_breach__drift", "compare"), ("sla_breach__promotion", "judge")):
         assert [link.name for link in dags[name].get_task(task).operator_extra_links] == ["Report"]
