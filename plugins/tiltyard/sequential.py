@@ -14,8 +14,8 @@ the mixture over b of prod (1 + b d_i) / (1 + b D_t)^t never exceeds a martingal
 lies below D_t at every t at once with probability 1 - level. Neither independence nor stationarity is needed, and the
 null is the weak one of Choe & Ramdas (2023), Comparing sequential forecasters, Operations Research 72(4): better *on
 average so far*, not on every row. This takes the place of their sub-exponential boundary (Howard, Ramdas, McAuliffe &
-Sekhon 2021, Proposition 9), which at the variances of a Brier difference needs half as many rows again: it pays for a
-worst case of skewness that a bet sees with its own eyes.
+Sekhon 2021, Proposition 9), which at the variances of a Brier difference needs a tenth to four fifths more rows: it
+pays for a skewness that a bet sees for itself.
 
 **Nights** (`log_e_nights`): rows of one night share a queue, a release, a holiday, and D_t is an average over the
 conditions that were met. What is to hold for nights to come takes one observation per night, the sum of its
