@@ -96,9 +96,7 @@ def test_early_labels_change_nothing(spec: Spec) -> None:
     """Neither that they are known nor what they say: whoever put one into `label` would not get it counted."""
     rows = drawn()
     leaked = rows.assign(label=np.where(rows["is_early"], 1.0, rows["label"]))
-    (before, record), (after, leaked_record) = (
-        pairs.gather(spec, TONIGHT, frame, 2, 1) for frame in (rows, leaked)
-    )
+    (before, record), (after, leaked_record) = (pairs.gather(spec, TONIGHT, frame, 2, 1) for frame in (rows, leaked))
     np.testing.assert_array_equal(before.differences, after.differences)
     assert record == leaked_record
     assert pairs.picture(spec, before, rows, 2, 1) == pairs.picture(spec, after, leaked, 2, 1)

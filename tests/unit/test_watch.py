@@ -65,7 +65,7 @@ def test_the_better_one_comes_back_by_itself_once_also_in_tier_1(arena, sent_bac
 
 
 def test_only_rows_since_the_promotion_count(arena, sent_back):
-    spec, _, outcomes = sent_back
+    spec, _, _ = sent_back
     watches = arena.rails.ledger.watches(spec.name)
     assert [row["evidence"]["matured"] for row in watches[:4]] == [0, 0, 60, 120]
     assert all(row["evidence"]["promoted_on"] == str(night_of(FIRST + 2 * DAY)) for row in watches)
