@@ -1,17 +1,22 @@
 """Let the gate judge every challenger on matured truth, ask a person where the stakes are high, move the champion.
 
-**What it does.** `judge` puts the evidence of each challenger before the gate and records the verdict with its
-reasons: promote, hold or reject. For a model of tier 1 `approval` then asks a person, with the evidence in the
-request; no answer in time is a no. `promote` reads the verdict again from the ledger and the answer from Airflow's own
-record, claims the promotion under a unique key, and only then moves the alias. The champion asset is announced when
-there is a new champion; otherwise `promote` ends as skipped, and that is a good night too.
+**What it does.** `judge` first looks at a champion that was promoted within `gate.rollback_window`: if the previous one
+does better on the truth that has come since, it comes back by itself, and nobody is judged that night. Otherwise the
+evidence of each challenger goes before the gate, and the verdict is recorded with its reasons: promote, hold or reject.
+For a verdict of promote the button *Report* opens the evidence page. For a model of tier 1 `approval` then asks a
+person to approve that page (`second_approval` another one, where the spec says `approvals: 2`); no answer in time is a
+no. `promote` reads the verdict again from the ledger and the answers from Airflow's own record, checks that the page
+is still the one that was approved, claims the promotion under a unique key, and only then moves the alias. The
+champion asset is announced when there is another champion; otherwise `promote` ends as skipped, a good night too.
 
 **What to do when it fails.**
 
-- *approval* waits: answer it under *Required Actions*. You cannot approve what you started yourself.
-- *promote* refuses: the log says why (no recorded answer, the requester approved, the evidence changed meanwhile). The
+- *approval* waits: answer it under *Required Actions*. You cannot approve what you started or trained yourself, and
+  nobody can answer both.
+- *promote* refuses: the log says why (no recorded answer, the requester approved, the page was changed meanwhile). The
   attempt is kept in the ledger (`tiltyard status`). Marking tasks as successful promotes nothing. Clear *judge* to
-  ask again.
+  ask again; delete a page that was changed first, and it is drawn as it was.
+- The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
 - *judge* fails: missing evidence means hold; the champion stays in service. Clear it when shadow is green.
 
 **Manual parameters.** `as_of`: the one night to judge (again; a verdict once given stands). Empty: whatever is waiting.
@@ -36,17 +41,17 @@ def promotion(spec: Spec) -> None:
     @task(outlets=[champion], trigger_rule="none_failed")
     def promote(judged: dict) -> dict:
         with on.working() as rails:
-            outcome = on.promote(rails, spec, judged, asked_by="approval")
-            if not outcome["promoted"]:
+            outcome = on.promote(rails, spec, judged)
+            if not outcome["changed"]:
                 on.skip(f"The champion stays: {outcome['reason']}")
             on.announce([champion], on.same_nights({judged["night"]: outcome}))
             return outcome
 
-    judged = judge()
-    if spec.tier == 1:
-        judged >> on.PromotionApproval(task_id="approval", judged_by="judge", spec=spec) >> promote(judged)
-    else:
-        promote(judged)
+    judged = on.linked(judge())
+    asked = on.approvals(spec, judged_by="judge")
+    promoted = promote(judged)
+    if asked:
+        judged >> asked >> promoted
 
 
 for spec in portfolio(Settings()):

@@ -33,6 +33,8 @@ data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_he
 app.add_typer(data, name="data")
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
 app.add_typer(leakage, name="leakage")
+incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
+app.add_typer(incidents, name="incidents")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -275,24 +277,82 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
 def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Compare the night's window with the training reference; ask for a retrain where it is due."""
+    """Compare the night's window with the training reference, and keep what was found for the governor."""
     from tiltyard import drift as stage
 
     _model_stage(model, as_of, as_json, stage.run)
 
 
-@app.command(epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20")
+@app.command(epilog="Example: tiltyard govern --as-of 2016-05-02")
+def govern(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Decide on the findings of all models of a night: which retrain, which wait, what is one incident upstream."""
+    from tiltyard import describe, grants, rails
+
+    with rails.opened() as opened:
+        result = grants.run(opened, _as_of(as_of))
+    _emit(result, as_json, lambda: out.print(_plain(describe.governed(result)), soft_wrap=True))
+
+
+@incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
+def incidents_open(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+    """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
+    if context.invoked_subcommand:
+        return
+    from tiltyard import describe, grants, rails
+
+    with rails.opened() as opened:
+        result = grants.incidents(opened, clock.parse_as_of(as_of) if as_of else None)
+    _emit(result, as_json, lambda: out.print(_plain(describe.incidents(result)), soft_wrap=True))
+
+
+@incidents.command("release", epilog="Example: tiltyard incidents release raw.payment --reason 'prices rose in March'")
+def incidents_release(
+    node: Annotated[str, typer.Argument(help="The table of the incident, as the list names it.", metavar="NODE")],
+    reason: Annotated[str, typer.Option(help="Why it is the world and no fault; kept with your name.")],
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Say that a shift which models share is the world: from that night on they may retrain on it."""
+    from tiltyard import grants, rails
+
+    with rails.opened() as opened:
+        night = clock.parse_as_of(as_of) if as_of else None
+        result = grants.release(opened, node, by=_user(), reason=reason, as_of=night)
+    _emit(result, as_json)
+
+
+@app.command(
+    epilog="Examples: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
+    "tiltyard hindcast --from 2016-04-01 --to 2016-05-30 --policy current --policy cautious.yaml"
+)
 def hindcast(
     first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
     last: Annotated[str, typer.Option("--to", metavar="DATE", help="as_of of the last night.")],
     model: Annotated[
         list[str] | None, typer.Option("--model", help="One or more models; default: the portfolio.")
     ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="FILE.yaml",
+            help="Try it on these nights and write nothing into lake or ledger; repeat it to compare. "
+            "'current' stands for the specs as they are.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="With --policy: processes that train and judge.")] = 2,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="FOLDER", help="With --policy: where pictures go.")
+    ] = None,
     approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto or never.")] = "auto",
     render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay the production loop over past nights, each seeing only what was known that night. Resumes."""
+    """Replay the production loop over past nights, each seeing only what was known that night. Resumes.
+
+    Without --policy the nights become the history of this home. With it, the same nights are replayed under every
+    policy at once, in memory, and a table says what each did and what that was worth.
+    """
     from tiltyard import hindcast as loop
     from tiltyard import rails
 
@@ -301,9 +361,45 @@ def hindcast(
     settings = Settings()
     chosen = [specs.find(settings.models, name) for name in model] if model else list(specs.portfolio(settings))
     begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
+    if policy:
+        _policies(settings, chosen, begin, end, policy, jobs, plots, as_json)
+        return
     with rails.opened(settings) as opened, _progress(as_json) as say:
         result = loop.run(opened, chosen, begin, end, approve=approve, render=render, progress=say)
     _emit(result, as_json)
+
+
+def _policies(
+    settings: Settings,
+    chosen: list[specs.Spec],
+    begin: datetime,
+    end: datetime,
+    names: list[str],
+    jobs: int,
+    plots: Path | None,
+    as_json: bool,
+) -> None:
+    from tiltyard import backtest, describe, rails
+    from tiltyard import policy as policies
+
+    whole = specs.load_portfolio(settings.models)
+    tried = [
+        policies.current(chosen, whole) if name == policies.CURRENT else policies.load(Path(name), chosen, whole)
+        for name in names
+    ]
+    twice = sorted({one.name for one in tried if [other.name for other in tried].count(one.name) > 1})
+    if twice:
+        raise BadInput(f"Two policies are called '{twice[0]}'; a policy is named by its file, rename one.")
+    folder = plots or settings.reports / "policies"
+    with rails.opened(settings) as opened, _progress(as_json) as say:
+        result = backtest.run(opened, tried, begin, end, jobs=jobs, plots=folder, progress=say)
+
+    def show() -> None:
+        _table(describe.policies(result))
+        for line in describe.policies_notes(result):
+            out.print(_plain(line), soft_wrap=True)
+
+    _emit(result, as_json, show)
 
 
 # -- leakage ------------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ class Untested:
     what: str
     rows: int
     why: str
+    in_hindsight: bool = False
+    """The lake holds what it held when they were made, or held later nights already: a hindcast, not a gap."""
 
 
 # -- comparing ----------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def reachable(
         untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
     if fresh:
         why = f"up to snapshot {snapshot} nothing was written since into the tables they were made from"
-        untested.append(Untested("predictions", fresh, why))
+        untested.append(Untested("predictions", fresh, why, in_hindsight=True))
     batches = []
     for group in groups.values():
         made_from = max(number for number, _, _ in group)
@@ -166,7 +168,8 @@ def reachable(
     )
     if ahead:
         why = "made from a snapshot that held deliveries of later nights (a hindcast, or a night run again)"
-        untested.append(Untested("predictions", ahead, f"{why}: what changed since convicts, but does not acquit"))
+        why += ": what changed since convicts, but does not acquit"
+        untested.append(Untested("predictions", ahead, why, in_hindsight=True))
     return batches, untested
 
 

@@ -20,6 +20,7 @@ def model(document: dict[str, Any]) -> str:
         "labels": _labels(document["label_arrival"]),
         "gate": _gate(document["gate"]),
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
+        "watch": _watch(document["watch"], document["rollbacks"]),
         "drift": _drift(document["drift"]),
         "retrains": _list(row["night"] for row in document["retrains"]),
         "realized": _realized(document["realized"]),
@@ -69,6 +70,37 @@ def latencies(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def governed(result: dict[str, Any]) -> str:
+    """The governor's word on a night: how many of each, the incidents, and every model that is not steady."""
+    counts = ", ".join(f"{number} {decision}" for decision, number in result["decisions"].items())
+    lines = [f"night of {result['night']}: {counts or 'no model'}"]
+    lines += [f"  {line}" for line in incidents(result["incidents"]).splitlines() if result["incidents"]]
+    lines += [
+        f"  {action['decision']:<9} {name}: {'; '.join(action['reasons'])}"
+        for name, action in result["actions"].items()
+        if action["decision"] not in ("steady", "incident")
+    ]
+    return "\n".join(lines)
+
+
+def incidents(rows: list[dict[str, Any]]) -> str:
+    """The portfolio's incidents, a line for each."""
+    return "\n".join(_shared(row) for row in rows) or "no incident is open"
+
+
+def _shared(row: dict[str, Any]) -> str:
+    models = row["models"]
+    named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
+    columns = f", columns {', '.join(row['columns'])}" if row["columns"] else ""
+    end = {
+        "broken": "closes when it is mended",
+        "missing": f"closes when it is back, or: tiltyard incidents release {row['node']} --reason …",
+        "shared_shift": f"held until it is over, or: tiltyard incidents release {row['node']} --reason …",
+    }[row["kind"]]
+    kind = row["kind"].replace("_", " ")
+    return f"{row['node']} {kind} since {row['since']}, {len(models)} models ({named}){columns}: {row['said']}; {end}"
 
 
 def _late(row: dict[str, Any]) -> str:
@@ -142,6 +174,21 @@ def _gate(gate: dict[str, Any] | None) -> str:
     return f"{gate['verdict']} v{gate['challenger']} against {against} on {gate['night']}: {reasons}"
 
 
+def _watch(watch: dict[str, Any] | None, rollbacks: list[dict[str, Any]]) -> str:
+    """The rollback watch, and what it has sent back."""
+    sent = "".join(f"v{row['version']} went back to {_served_by(row['back'])} on {row['night']}; " for row in rollbacks)
+    if watch is None:
+        return sent.rstrip("; ") or "nobody is under watch"
+    verdict = (
+        f"{watch['verdict']} on {watch['night']}: {watch['reasons'][0]}" if watch["verdict"] else watch["reasons"][0]
+    )
+    return f"{sent}v{watch['champion']} against {_served_by(watch['previous'])}, {verdict}"
+
+
+def _served_by(version: int | None) -> str:
+    return "the safe default" if version is None else f"v{version}"
+
+
 def _drift(drift: dict[str, Any] | None) -> str:
     return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}" if drift else NOTHING
 
@@ -187,3 +234,39 @@ def _version(number: int | None) -> str:
 
 def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
+
+
+def policies(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of `tiltyard hindcast --policy`: per model the policies in the order given, then what they are held
+    against."""
+    rows = []
+    for model, baselines in result["baselines"].items():
+        best = baselines["best there was"]["loss"]
+        tried = {name: models[model] for name, models in result["policies"].items()}
+        for name, one in {**tried, **baselines}.items():
+            retrains = one.get("retrains", "")
+            rows.append(
+                {
+                    "model": model,
+                    "policy": name,
+                    "promotions": len(one["promotions"]) if "promotions" in one else "",
+                    "rollbacks": len(one["rollbacks"]) if "rollbacks" in one else "",
+                    "retrains": len(retrains) if isinstance(retrains, list) else retrains,
+                    "for nothing": one.get("false_retrains", ""),
+                    "days behind": one["days_behind"],
+                    "loss": NOTHING if one["loss"] is None else f"{one['loss']:.4f}",
+                    "over the best": NOTHING if one["loss"] is None or best is None else f"{one['loss'] - best:+.4f}",
+                }
+            )
+    return rows
+
+
+def policies_notes(result: dict[str, Any]) -> list[str]:
+    """What to read the table with."""
+    notes = [f"nights of {result['from']} to {result['to']}; assumed: {'; '.join(result['assumed'])}"]
+    for name, models in result["policies"].items():
+        for model, one in models.items():
+            held = _list(f"{criterion} {times}" for criterion, times in list(one["held_by"].items())[:4])
+            changes = [f"{row['night']} v{row['version']}" for row in one["promotions"]]
+            notes.append(f"{name}, {model}: promoted {_list(changes)}; held most often by {held}")
+    return [*notes, *(f"plot {path}" for path in result.get("plots", ()))]

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltyard import clock, transform
+from tiltyard import clock, profile, transform
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, held, literal, qualified
 from tiltyard.rails import Rails
@@ -84,6 +84,9 @@ def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Fea
             if name not in (feature_key(view), *transform.RESERVED):
                 found.append(Feature(name, view, _kind(view, name, kind)))
     names = [feature.name for feature in found]
+    for name in profile.OTHERS:
+        if name in names:
+            raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")
@@ -148,6 +151,24 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
         end=end,
         features=inputs,
     )
+
+
+def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
+    """How many matured labels a training frame of `as_of` would hold."""
+    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    counted = rails.lake.query(
+        f"""
+        select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
+        from {{{qualified(spec.prediction.spine)}}} as spine
+        inner join {{{qualified(spec.label.table)}}} as label
+            on label."{spec.key}" = spine."{spec.key}" and label.prediction_time = spine.prediction_time
+        where spine.prediction_time >= $start and spine.prediction_time <= $end and label.label is not null
+        """,
+        as_of,
+        {"start": end - spec.estimator.window, "end": end},
+        snapshot,
+    )
+    return int(counted["matured"].iloc[0])
 
 
 def explain(

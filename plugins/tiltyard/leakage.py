@@ -497,8 +497,11 @@ def check_frame(
     *,
     label: str = "label",
     render: bool = True,
+    record: bool = True,
 ) -> CheckReport:
     """The leakage gate: may a model learn from this frame? Without `as_of`, as of the night its end speaks of.
+
+    The results are kept in the lake (`record`), with a page for people (`render`).
 
     Raises BadInput when the frame lacks columns that a frame must have.
     """
@@ -527,16 +530,24 @@ def check_frame(
         *latency.frame_findings(rails, spec, table, relation, features, as_of),
         *weigh(rails, spec, training_frame, table, relation, label, as_of),
     ]
-    return report(rails, found, as_of, subject=spec.name, suite_name="training_frame", render=render)
+    return report(rails, found, as_of, subject=spec.name, suite_name="training_frame", render=render, record=record)
 
 
 def report(
-    rails: Rails, findings: Sequence[Finding], as_of: datetime, *, subject: str, suite_name: str = SUITE, render: bool
+    rails: Rails,
+    findings: Sequence[Finding],
+    as_of: datetime,
+    *,
+    subject: str,
+    suite_name: str = SUITE,
+    render: bool,
+    record: bool = True,
 ) -> CheckReport:
     """Judge findings by expectations/leakage.yaml, keep the results and render their page."""
     suite = suites.load(rails.settings.expectations / "leakage.yaml")
     judged, results = judge(rails, suite, findings, subject)
     path = suites.render(rails, suite_name, subject, as_of, {subject: judged}, results) if render else None
     done = CheckReport(suite_name, night_of(as_of), subject, results, path)
-    suites.record(rails, done, as_of)
+    if record:
+        suites.record(rails, done, as_of)
     return done

@@ -5,17 +5,18 @@ that night sees the champion of that night. Rows are added, not rewritten; a sta
 exception (it says how the last attempt went).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
+from tiltyard.governor import Finding, Incident
 from tiltyard.settings import Settings
 
 metadata = sa.MetaData()
@@ -76,12 +77,51 @@ promotion = sa.Table(
     sa.Column("recorded_at", _instant, nullable=False),
     sa.UniqueConstraint("model", "night", name="one_promotion_per_night"),
 )
+watch = sa.Table(
+    "watch",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("champion", sa.Integer, nullable=False),  # the one that was promoted, and is watched
+    sa.Column("previous", sa.Integer),  # NULL: it replaced the safe default
+    sa.Column("verdict", sa.Text, nullable=False),  # keep | rollback
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("evidence", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index(
+    "one_rollback_per_version",
+    watch.c.model,
+    watch.c.champion,
+    unique=True,
+    postgresql_where=watch.c.verdict == "rollback",
+)
 retrain = sa.Table(
     "retrain",
     metadata,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("night", sa.Date, primary_key=True),
     sa.Column("reasons", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+finding = sa.Table(
+    "finding",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # governor.Finding
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+incident = sa.Table(
+    "incident",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),  # a row for every night on which it was open
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),  # broken | missing | shared_shift
+    sa.Column("since", sa.Date, nullable=False),
+    sa.Column("models", _json, nullable=False),
+    sa.Column("columns", _json, nullable=False),
+    sa.Column("said", sa.Text, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
 event = sa.Table(
@@ -122,6 +162,36 @@ class Fence:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A night on which the champion changed, and who was who from the next night on."""
+
+    night: date
+    kind: Literal["promotion", "rollback"]
+    version: int
+    """The version that was promoted, or sent back."""
+    champion: int | None
+    previous: int | None
+
+
+def succession(promotions: Sequence[dict[str, Any]], rollbacks: Sequence[dict[str, Any]]) -> list[Change]:
+    """Promotions and rollbacks of one model as changes, in the order of nights.
+
+    A rollback puts things back to what they were before the promotion that it undoes.
+    """
+    earlier: dict[int, int | None] = {}
+    changes: list[Change] = []
+    rows = [(row["night"], False, row) for row in promotions] + [(row["night"], True, row) for row in rollbacks]
+    for night, is_rollback, row in sorted(rows, key=lambda entry: entry[:2]):
+        if is_rollback:
+            demoted = row["champion"]
+            changes.append(Change(night, "rollback", demoted, row["previous"], earlier.get(demoted)))
+        else:
+            earlier[row["version"]] = changes[-1].previous if changes else None
+            changes.append(Change(night, "promotion", row["version"], row["version"], row["replaced"]))
+    return changes
+
+
+@dataclass(frozen=True)
 class Roles:
     """Who does what at a night, from decisions of earlier nights. Versions are MLflow's numbers."""
 
@@ -141,6 +211,31 @@ class Roles:
             if number is not None:
                 roles.setdefault(number, role)
         return roles
+
+
+def cast(trained: Mapping[int, date], changes: Sequence[Change], rejected: Collection[int], night: date) -> Roles:
+    """Who does what at a night. `trained`: version → night of its training; `rejected` on nights before this one.
+
+    Challengers are the versions trained before `night`, newer than every version that was promoted, and not
+    rejected; of two trained on the same night the later one counts. What was promoted once, or was passed over
+    by a promotion, does not challenge again when the promotion is undone.
+    """
+    earlier = [change for change in changes if change.night < night]
+    trained = {number: when for number, when in trained.items() if when < night}
+    latest_of_night = {when: number for number, when in sorted(trained.items())}
+    promoted = {change.version for change in earlier}
+    newest = max((trained[number] for number in promoted if number in trained), default=None)
+    challengers = tuple(
+        number
+        for when, number in sorted(latest_of_night.items())
+        if number not in rejected and number not in promoted and (newest is None or when > newest)
+    )
+    return Roles(
+        champion=earlier[-1].champion if earlier else None,
+        previous=earlier[-1].previous if earlier else None,
+        challengers=challengers,
+        first=min(trained, default=None),
+    )
 
 
 class Ledger:
@@ -176,6 +271,17 @@ class Ledger:
         query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
         return {row["night"]: row for row in self._rows(query.order_by(stage_run.c.night))}
 
+    def stage_run(self, stage: str, model: str, night: date) -> dict[str, Any] | None:
+        where = (stage_run.c.stage == stage, stage_run.c.model == model, stage_run.c.night == night)
+        return next(iter(self._rows(sa.select(stage_run).where(*where))), None)
+
+    def last_stage_run(self, stage: str, model: str = "", before: date | None = None) -> dict[str, Any] | None:
+        """The run record of the newest night, or of the newest one before a night."""
+        query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
+        if before is not None:
+            query = query.where(stage_run.c.night < before)
+        return next(iter(self._rows(query.order_by(stage_run.c.night.desc()).limit(1))), None)
+
     # -- versions and roles -------------------------------------------------------------------
 
     def add_version(self, **values: Any) -> None:
@@ -193,40 +299,16 @@ class Ledger:
         return rows[0] if rows else None
 
     def roles(self, model: str, night: date) -> Roles:
-        """Roles in force while `night` is scored and judged: decided on strictly earlier nights.
+        """Roles in force while `night` is scored and judged: decided on strictly earlier nights. See `cast`."""
+        rejections = sa.select(decision).where(
+            decision.c.model == model, decision.c.night < night, decision.c.verdict == "reject"
+        )
+        trained = {row["version"]: row["night"] for row in self.versions(model)}
+        return cast(trained, self.changes(model), {row["challenger"] for row in self._rows(rejections)}, night)
 
-        Challengers are the versions trained before `night`, newer than the champion and not rejected; of
-        two trained on the same night the later one counts.
-        """
-        promotions = self._rows(
-            sa.select(promotion)
-            .where(promotion.c.model == model, promotion.c.night < night)
-            .order_by(promotion.c.night)
-        )
-        rejected = {
-            row["challenger"]
-            for row in self._rows(
-                sa.select(decision).where(
-                    decision.c.model == model, decision.c.night < night, decision.c.verdict == "reject"
-                )
-            )
-        }
-        champion = promotions[-1]["version"] if promotions else None
-        trained_on = {row["version"]: row["night"] for row in self.versions(model) if row["night"] < night}
-        latest_of_night = {trained: number for number, trained in sorted(trained_on.items())}
-        newest = trained_on.get(champion) if champion is not None else None
-        promoted = {row["version"] for row in promotions}
-        challengers = tuple(
-            number
-            for trained, number in sorted(latest_of_night.items())
-            if number not in rejected and number not in promoted and (newest is None or trained > newest)
-        )
-        return Roles(
-            champion=champion,
-            previous=promotions[-1]["replaced"] if promotions else None,
-            challengers=challengers,
-            first=min(trained_on, default=None),
-        )
+    def changes(self, model: str) -> list[Change]:
+        """Every promotion and rollback of the model, in the order of nights."""
+        return succession(self.promotions(model), self.watches(model, verdict="rollback"))
 
     # -- decisions ----------------------------------------------------------------------------
 
@@ -248,10 +330,16 @@ class Ledger:
         return self._rows(query.order_by(decision.c.night, decision.c.challenger))
 
     def claim_promotion(self, **values: Any) -> bool:
-        """True for exactly one caller per (model, version) and per (model, night)."""
+        """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
+        a later one, has rolled back."""
         values["recorded_at"] = clock.now()
         statement = pg.insert(promotion).values(**values).on_conflict_do_nothing().returning(promotion.c.version)
-        with self.engine.begin() as connection:
+        undone = sa.select(watch.c.night).where(
+            watch.c.model == values["model"], watch.c.night >= values["night"], watch.c.verdict == "rollback"
+        )
+        with self._changing(values["model"]) as connection:
+            if connection.scalar(undone) is not None:
+                return False
             return connection.scalar(statement) is not None
 
     def promotions(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
@@ -260,16 +348,99 @@ class Ledger:
             query = query.where(promotion.c.night <= until)
         return self._rows(query.order_by(promotion.c.night))
 
+    def add_watch(self, **values: Any) -> dict[str, Any] | None:
+        """Record what the rollback watch of a night says, once; a rerun gets the first record back.
+
+        None, with nothing recorded, for a rollback that may not be: the night or a later one has promoted, or the
+        version was sent back on another night.
+        """
+        values["recorded_at"] = clock.now()
+        promoted = sa.select(promotion.c.night).where(
+            promotion.c.model == values["model"], promotion.c.night >= values["night"]
+        )
+        with self._changing(values["model"]) as connection:
+            if values["verdict"] == "rollback" and connection.scalar(promoted) is not None:
+                return None
+            statement = pg.insert(watch).values(**values).on_conflict_do_nothing().returning(watch.c.night)
+            is_new = connection.scalar(statement) is not None
+            if is_new and values["verdict"] == "rollback":  # in the same transaction: once, whoever dies after it
+                detail = {"version": values["champion"], "back": values["previous"]}
+                entry = {name: values[name] for name in ("model", "night", "recorded_at")}
+                connection.execute(event.insert().values(kind="rolled_back", detail=detail, **entry))
+        rows = self.watches(values["model"], night=values["night"])
+        return rows[0] if rows else None
+
+    def watches(
+        self, model: str, until: date | None = None, *, night: date | None = None, verdict: str | None = None
+    ) -> list[dict[str, Any]]:
+        """What the rollback watch has said of the model, in the order of nights."""
+        query = sa.select(watch).where(watch.c.model == model)
+        if until is not None:
+            query = query.where(watch.c.night <= until)
+        if night is not None:
+            query = query.where(watch.c.night == night)
+        if verdict is not None:
+            query = query.where(watch.c.verdict == verdict)
+        return self._rows(query.order_by(watch.c.night))
+
     # -- retrains and events ------------------------------------------------------------------
 
     def request_retrain(self, model: str, night: date, reasons: list[str]) -> None:
         self._upsert(retrain, model=model, night=night, reasons=reasons)
 
-    def retrains(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
-        query = sa.select(retrain).where(retrain.c.model == model)
+    def retrains(self, model: str | None = None, until: date | None = None) -> list[dict[str, Any]]:
+        """The retrains that were granted, of one model or of all."""
+        query = sa.select(retrain)
+        if model is not None:
+            query = query.where(retrain.c.model == model)
         if until is not None:
             query = query.where(retrain.c.night <= until)
         return self._rows(query.order_by(retrain.c.night))
+
+    def add_finding(self, found: Finding) -> None:
+        """What drift found of a model on a night; found again, it replaces what was there."""
+        self._upsert(finding, model=found.model, night=found.night, body=found.to_json())
+
+    def findings(self, first: date, last: date | None = None) -> list[Finding]:
+        """The findings of a night, or of the nights from `first` to `last`, by night and model.
+
+        One that cannot be read any more, as an older version wrote it, is none: its model waits to be looked at.
+        """
+        query = sa.select(finding.c.body).where(finding.c.night.between(first, last or first))
+        found = []
+        for row in self._rows(query.order_by(finding.c.night, finding.c.model)):
+            with suppress(TypeError, KeyError):
+                found.append(Finding.from_json(row["body"]))
+        return found
+
+    def set_incidents(self, night: date, found: Sequence[Incident]) -> None:
+        """The portfolio's incidents of a night, in place of those that it had."""
+        values = [
+            {
+                "night": night, "node": one.node, "kind": one.kind, "since": one.since, "models": list(one.models),
+                "columns": list(one.columns), "said": one.said, "recorded_at": clock.now(),
+            }
+            for one in found
+        ]  # fmt: skip
+        with self.engine.begin() as connection:
+            connection.execute(incident.delete().where(incident.c.night == night))
+            if values:
+                connection.execute(incident.insert(), values)
+
+    def incidents(self, night: date) -> tuple[Incident, ...]:
+        """The portfolio's incidents that were open on a night, by node."""
+        query = sa.select(incident).where(incident.c.night == night).order_by(incident.c.node, incident.c.kind)
+        return tuple(
+            Incident(
+                node=row["node"],
+                kind=row["kind"],
+                models=tuple(row["models"]),
+                columns=tuple(row["columns"]),
+                said=row["said"],
+                since=row["since"],
+            )
+            for row in self._rows(query)
+        )
 
     def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
@@ -284,6 +455,14 @@ class Ledger:
         return self._rows(query)
 
     # -- plumbing -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self, model: str) -> Iterator[sa.Connection]:
+        """A transaction in which nobody else changes the champion of `model`."""
+        with self.engine.begin() as connection:
+            lock = sa.text("select pg_advisory_xact_lock(hashtext(:name))")
+            connection.execute(lock, {"name": f"tiltyard/champion/{model}"})
+            yield connection
 
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,12 @@ class _Log:
     begin: Ints
     past: Ints
     end: Ints
+
+    @cached_property
+    def starts(self) -> Ints:
+        """The place of the entity's first row, for every row of the log."""
+        first: Ints = np.searchsorted(self.entity, self.entity, side="left").astype(np.int64)
+        return first
 
 
 @dataclass(frozen=True)
@@ -153,15 +160,31 @@ def _numeric(log: _Log) -> Iterator[_Aggregate]:
             seen = pd.DataFrame({"entity": log.entity, "value": np.where(here, reading.values, np.nan)}).duplicated()
             fresh = here & ~seen.to_numpy(dtype=bool)
             yield _sums(log, f"the number of different {name}{words}", fresh.astype(np.float64), None)
-            masked = pd.Series(np.where(here, reading.values, np.nan)).groupby(log.entity)
-            for word, run in (("greatest", masked.cummax()), ("least", masked.cummin()), ("last", masked.ffill())):
-                yield _running(log, f"the {word} {name}{words}", _carried(log, run))
+            masked = np.where(here, reading.values, np.nan)
+            for word, run in (("greatest", _greatest), ("least", _least), ("last", _carried)):
+                yield _running(log, f"the {word} {name}{words}", run(log, masked))
     yield _running(log, "the last row's time", log.at)
 
 
-def _carried(log: _Log, values: "pd.Series[float]") -> Floats:
+def _carried(log: _Log, values: Floats) -> Floats:
     """Where there is no value, the entity's last one before."""
-    return np.asarray(values.groupby(log.entity).ffill(), dtype=np.float64)
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+    carried: Floats = np.where(last >= log.starts, values[last], np.nan)
+    return carried
+
+
+def _greatest(log: _Log, values: Floats) -> Floats:
+    """The entity's greatest value so far. Ranks, an entity's above those of all entities before it, only have to be
+    accumulated once."""
+    distinct, rank = np.unique(values, return_inverse=True)
+    floor = log.entity * (len(distinct) + 1)
+    reached = np.maximum.accumulate(np.where(np.isnan(values), floor, floor + rank + 1)) - floor
+    greatest: Floats = np.where(reached > 0, distinct[reached - 1], np.nan)
+    return greatest
+
+
+def _least(log: _Log, values: Floats) -> Floats:
+    return -_greatest(log, -values)
 
 
 def _sums(log: _Log, title: str, values: Floats, over: Floats | None) -> _Aggregate:
@@ -248,7 +271,7 @@ def _since_last(case: Case, reading: Reading, log: _Log) -> Finding | None:
     if reading.kind != "number":
         return None
     for words, rows in _filters(log):
-        last = _running(log, "", _carried(log, pd.Series(np.where(rows, log.at, np.nan))))
+        last = _running(log, "", _carried(log, np.where(rows, log.at, np.nan)))
         differ = ~_equal(last.whole, last.known) & ~np.isnan(values) & ~np.isnan(last.whole)
         if len(np.unique(case.entities[differ])) < FEWEST:
             continue

@@ -1,6 +1,6 @@
 """Pictures for people, drawn with matplotlib off screen. The frames they take are documented per function."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -163,6 +163,72 @@ LATENCIES = (
     ("observed_p99_s", "#D55E00", "-", "p99"),
     ("claimed_p99_s", "#6B6B6B", ":", "claimed p99"),
 )
+
+
+POLICIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+"""Colours of policies, in their order, of Okabe and Ito's palette."""
+BASELINES = {"never retrained": "-", "weekly, always promoted": "--", "best there was": "-.", "safe default": ":"}
+"""What policies are compared with, in greys, each with a dash of its own."""
+EVENTS = {"promotion": "^", "rollback": "v", "retrain": "|"}
+
+
+def policies(
+    lines: Mapping[str, Sequence[tuple[date, float, int]]],
+    events: Mapping[str, Mapping[str, Sequence[date]]],
+    path: Path,
+    *,
+    title: str,
+    metric: str,
+) -> Path:
+    """Realized loss by week of every policy beside the baselines, and below it what each policy did, night by night.
+
+    `lines`: policy or baseline → (first night of the week, mean loss, rows); `events`: policy → promotion, rollback or
+    retrain → nights. `path` ends in .png or .svg; it appears whole. Returns `path`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    colours = {name: POLICIES[place % len(POLICIES)] for place, name in enumerate(events)}
+    figure = Figure(figsize=(10, 5.2 + 0.34 * len(events)), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 0.6 + 0.42 * len(events)])
+    for name, points in lines.items():
+        if not points:
+            continue
+        style = (
+            {"color": colours[name], "linewidth": 2.0, "marker": "o", "markersize": 3.5}
+            if name in colours
+            else {"color": "#7A7A7A", "linewidth": 1.2, "linestyle": BASELINES.get(name, "-")}
+        )
+        # the middle of the week: what is drawn is the mean over all of it
+        middles = [pd.Timestamp(night) + pd.Timedelta(days=3.5) for night, _, _ in points]
+        above.plot(middles, [loss for _, loss, _ in points], label=name, zorder=3 if name in colours else 2, **style)
+    for place, (name, happened) in enumerate(events.items()):
+        for kind, marker in EVENTS.items():
+            nights = [pd.Timestamp(night) for night in happened.get(kind, ())]
+            label = kind if place == 0 else None
+            face = "none" if kind == "rollback" else colours[name]
+            size = 40 if kind == "retrain" else 60
+            below.scatter(
+                nights, [place] * len(nights), marker=marker, s=size, color=colours[name], facecolor=face, label=label
+            )
+    below.set_yticks(range(len(events)), list(events))
+    below.set_ylim(len(events) - 0.5, -0.6)
+    locator = AutoDateLocator(minticks=4, maxticks=10)
+    below.xaxis.set_major_locator(locator)
+    below.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    above.set_ylabel(f"realized {metric} (lower is better)", color=INK)
+    above.set_title(title, loc="left", color=INK)
+    above.set_ylim(bottom=0)
+    above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK)
+    below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK)
+    for panel in (above, below):
+        panel.grid(axis="x" if panel is below else "y", color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK)
+    return _save(figure, path)
 
 
 def _save(figure: "Figure", path: Path) -> Path:

@@ -48,6 +48,8 @@ FORMATS = (
     "%Y-%m",
 )
 """Tried after ISO 8601, in this order; where day and month could be either, the column's own rows decide."""
+FEWEST_DIGITS = 5
+"""Of an instant in any of these forms: a year and a day."""
 SPIKE = 0.01
 """A value that so many rows share is a level of its own beside the bins: zeros, caps, defaults."""
 BINS = 32
@@ -323,9 +325,10 @@ def parse_texts(texts: "pd.Series[Any]") -> tuple[Floats, Bools] | None:
     """
     texts = texts.astype(str)
     probe = texts.iloc[:: max(1, len(texts) // 200)]
-    if probe.str.contains(r"\d", regex=True).mean() < MOSTLY:
+    if (probe.str.count(r"\d") >= FEWEST_DIGITS).mean() < MOSTLY:
         return None
-    if np.isfinite(_parse(probe)[0]).mean() + _parse(probe)[1].mean() < MOSTLY:
+    seconds, ambiguous = _parse(probe)
+    if np.isfinite(seconds).mean() + ambiguous.mean() < MOSTLY:
         return None
     seconds, ambiguous = _parse(texts)
     return (seconds, ambiguous) if (np.isfinite(seconds) | ambiguous).mean() >= MOSTLY else None

@@ -258,7 +258,7 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
         if key in _scorers:
             _scorers.move_to_end(key)
             return _scorers[key]
-    files = _checked(rails, row)
+    files = checked_files(rails, row)
     _parse_in_child(rails, row, whole)
     scorer = Scorer.from_files(model, version, files)
     with _lock:
@@ -268,11 +268,28 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     return scorer
 
 
+def described(rails: Rails, model: str, version: int) -> tuple[dict[str, Any], float]:
+    """What the version's training frame looked like (training.reference), and how many megabytes its files have.
+
+    Its models are not parsed. Raises as `load` does.
+    """
+    row = rails.ledger.version(model, version)
+    if row is None:
+        raise BadInput(f"{model} has no version {version}.")
+    files = checked_files(rails, row)
+    return json.loads(files["reference.json"]), size_mb(files)
+
+
+def size_mb(files: Mapping[str, bytes]) -> float:
+    """Megabytes (10^6 bytes) of a version's files."""
+    return sum(map(len, files.values())) / 1e6
+
+
 def _cache(settings: Settings, row: Mapping[str, Any]) -> Path:
     return settings.home / "cache" / row["model"] / str(row["version"])
 
 
-def _checked(rails: Rails, row: Mapping[str, Any]) -> dict[str, bytes]:
+def checked_files(rails: Rails, row: Mapping[str, Any]) -> dict[str, bytes]:
     """The version's files, from the cache, else from MLflow's store, each with the digest of the ledger."""
     folder = _cache(rails.settings, row)
     if _wrong(_read(folder), row["digests"]):

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard import profile
 from tiltyard.encoding import Encoding
 
 FILES = ("model.onnx", "light.onnx", "encoding.json", "reference.json", "reference.parquet")
@@ -52,6 +54,11 @@ class Scorer:
     def features(self) -> tuple[str, ...]:
         """The columns a frame must have."""
         return self.encoding.features
+
+    @cached_property
+    def profile(self) -> profile.Reference | None:
+        """Histograms of the training nights; None for a version from before there were any."""
+        return profile.read(self.reference)
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Probability of the positive label, one per row. Raises BadInput when a feature is not there."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock, fallback, lake
+from tiltyard import clock, fallback, lake, profile
 from tiltyard.errors import BadInput
 from tiltyard.ledger import Roles, night_of
 from tiltyard.rails import Rails
@@ -51,6 +51,7 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     night = night_of(as_of)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
     rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(profile.TABLE, profile.COLUMNS)
     snapshot = features.published(rails)
     start, end = clock.interval(as_of, spec.prediction.every)
     rows = frame.build(rails, spec, start, end, as_of, snapshot)
@@ -59,13 +60,14 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     for name, reason in failed.items():
         rails.ledger.add_event("version_did_not_score", spec.name, night, {"version": name, "reason": reason})
     predictions = predictions.assign(snapshot=snapshot, night=night, available_at=as_of, scored_at=clock.now())
-    rails.lake.commit(
-        lambda connection: lake.put(
-            connection, "ops.prediction", {"model": spec.name, "night": night}, predictions[list(PREDICTION)]
-        ),
-        message=f"shadow {spec.name} {night}",
-        fence=fence,
-    )
+    profiles = _profiles(rails, spec, roles, rows, predictions, failed).assign(night=night, available_at=as_of)
+
+    def write(connection: Any) -> None:
+        partition = {"model": spec.name, "night": night}
+        lake.put(connection, "ops.prediction", partition, predictions[list(PREDICTION)])
+        lake.put(connection, profile.TABLE, partition, profiles[list(profile.COLUMNS)])
+
+    rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=fence)
     served = predictions[predictions["tier"] != SHADOW]
     return {
         "rows": len(rows),
@@ -122,6 +124,32 @@ def request_id(model: str, who: str, entity_id: str, prediction_time: datetime) 
     """
     text = "|".join((model, who, entity_id, prediction_time.astimezone(UTC).isoformat()))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _profiles(
+    rails: Rails,
+    spec: Spec,
+    roles: Roles,
+    rows: pd.DataFrame,
+    predictions: pd.DataFrame,
+    failed: Mapping[str, str],
+) -> pd.DataFrame:
+    """The night's rows in the cells of every version that scored them: drift need not read features again."""
+    from tiltyard import registry
+
+    own = predictions["tier"] != "light"
+    records = []
+    for number in roles.scored:
+        if rows.empty or failed.get(str(number), "").startswith("not loaded"):
+            continue
+        reference = registry.load(rails, spec.name, number).profile
+        if reference is None:  # a version from before there were profiles
+            continue
+        score = predictions.loc[own & (predictions["version"] == number), "score"].to_numpy(dtype=np.float64)
+        for name, counts in profile.night(reference, rows, score).items():
+            found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
+            records.append({"model": spec.name, "version": number, **found})
+    return pd.DataFrame(records, columns=[name for name in profile.COLUMNS if name not in ("night", "available_at")])
 
 
 def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], dict[str, str]]:

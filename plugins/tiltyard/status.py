@@ -9,7 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import arrival, clock, estimate, features, frame, ingest, latency, outage, plots, shadow, truth
+from tiltyard import (
+    arrival,
+    clock,
+    estimate,
+    features,
+    frame,
+    ingest,
+    latency,
+    outage,
+    plots,
+    promotion,
+    shadow,
+    truth,
+)
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -52,6 +65,11 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
                 "by": row["approved_by"],
             }
             for row in promotions
+        ],
+        "watch": _watch(rails, spec, as_of),
+        "rollbacks": [
+            {"night": str(row["night"]), "version": row["champion"], "back": row["previous"], "reasons": row["reasons"]}
+            for row in rails.ledger.watches(spec.name, until=night, verdict="rollback")
         ],
         "retrains": [
             {"night": str(row["night"]), "reasons": row["reasons"]}
@@ -285,6 +303,20 @@ def _decision(row: dict[str, Any]) -> dict[str, Any]:
         "verdict": row["verdict"],
         "reasons": row["reasons"],
     }
+
+
+def _watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
+    """What the rollback watch says of the champion that is under it: its newest verdict, None before the first."""
+    watched = promotion.watched(spec, rails.ledger.changes(spec.name), as_of)
+    if watched is None:
+        return None
+    until = watched.night + spec.gate.rollback_window
+    found = {"champion": watched.champion, "previous": watched.previous, "predictions_until": str(until)}
+    said = [row for row in rails.ledger.watches(spec.name, until=as_of.date()) if row["night"] > watched.night]
+    if not said:
+        return found | {"night": None, "verdict": None, "reasons": ["Nothing has matured since the promotion."]}
+    newest = said[-1]
+    return found | {"night": str(newest["night"]), "verdict": newest["verdict"], "reasons": newest["reasons"]}
 
 
 def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] | None:

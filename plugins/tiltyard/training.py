@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,10 +27,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock
+from tiltyard import clock, profile
 from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
-from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
@@ -37,10 +37,11 @@ from tiltyard.spec import Spec
 
 if TYPE_CHECKING:
     from tiltyard.frame import TrainingFrame
+    from tiltyard.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
-SCHEME = 1
+SCHEME = 2
 """Part of a version's inputs: raise it when the same frame would give another model."""
 MIN_ROWS = 200
 MIN_OF_CLASS = 5
@@ -53,8 +54,12 @@ SAMPLE = 2000
 """Training rows kept with the version, for drift."""
 EXPLAINED = 500
 """Held-out rows in the SHAP plot."""
+PATIENCE = 20
+"""Rounds without a lower error on the judging rows after which a trial's fit ends."""
 RESAMPLES = 500
 BINS = 10
+CALLS = 100
+"""One-row predictions per round in which a version's latency is measured."""
 OPSET = 15
 PARITY = 1e-5
 """How far ONNX (float32) may be from the model it was converted from, in probability."""
@@ -133,6 +138,8 @@ class Fitted:
     trials: tuple[dict[str, float], ...]
     metrics: dict[str, Any]
     out_of_fold: NDArray[np.float64]
+    importance: dict[str, float]
+    """Share of each feature in the mean |SHAP value|."""
     plots: dict[str, bytes]
 
 
@@ -156,7 +163,7 @@ def train(
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
     snapshot = features.published(rails)
-    if not _has_matured(rails, spec, as_of, snapshot):
+    if not frame.matured(rails, spec, as_of, snapshot):
         waits = clock.format_duration(spec.label.horizon + spec.label.delay)
         reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
         return _untrained(rails, spec, night, reason, frame=None, rows=0)
@@ -216,10 +223,10 @@ def train_on(
     row, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
     if row is None:
         try:
-            candidate = _candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
+            made = candidate(rails, spec, as_of, training_frame, inputs, asked, requested_by, reasons)
         except Untrainable as error:
             return _untrained(rails, spec, night, str(error), frame=training_frame.digest, rows=training_frame.rows)
-        row, reused = registry.register(rails, spec, candidate, fence)
+        row, reused = registry.register(rails, spec, made, fence)
     summary = {
         "model": spec.name,
         "night": str(night),
@@ -237,14 +244,6 @@ def train_on(
     log.info("%s: version %d %s", spec.name, row["version"], "was there already" if reused else "registered")
     rails.ledger.record_stage("training", spec.name, night, "done", summary)
     return summary
-
-
-def _has_matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> bool:
-    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
-    window = {"start": end - spec.estimator.window, "end": end}
-    table = qualified(spec.label.table)
-    sql = f"select 1 from {{{table}}} where label is not null and prediction_time between $start and $end limit 1"
-    return not rails.lake.query(sql, as_of, window, snapshot=snapshot).empty
 
 
 def _untrained(rails: Rails, spec: Spec, night: date, reason: str, **known: Any) -> dict[str, Any]:
@@ -295,8 +294,10 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
 # -- fitting ----------------------------------------------------------------------------------
 
 
-def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int) -> Fitted:
-    """Tune both models, measure them on the held-out rows, fit them again on all rows."""
+def fit(
+    rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int, draw: bool = True
+) -> Fitted:
+    """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it."""
     fitter = _Fitter(encoding, seed, threads)
     params, history = _tune(fitter, rows, parts, trials)
     params["light_C"] = _tune_light(fitter, rows, parts, params)
@@ -313,10 +314,10 @@ def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int,
     }
     log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
     explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
-    plots = {
-        "calibration.png": _calibration_plot(held_out.label, scores),
-        "shap_summary.png": _shap_plot(heavy, explained, encoding),
-    }
+    moves, plots = _contributions(heavy, explained), {}
+    if draw:
+        plots["calibration.png"] = _calibration_plot(held_out.label, scores)
+        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -324,6 +325,7 @@ def fit(rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int,
         trials=history,
         metrics=metrics,
         out_of_fold=_out_of_fold(fitter, rows, params),
+        importance=profile.importance(moves, encoding.features),
         plots=plots,
     )
 
@@ -337,10 +339,11 @@ class _Fitter:
     threads: int
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
-        """XGBoost. With `judge`, the model knows its error on those rows after every round."""
+        """XGBoost. With `judge`, it knows its error on those rows after every round, and ends when that only grows."""
         import xgboost
 
         model = xgboost.XGBClassifier(
+            callbacks=[_patient()] if judge else None,
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
             objective="binary:logistic",
@@ -359,7 +362,21 @@ class _Fitter:
         )
 
     def light(self, rows: Rows, params: Mapping[str, Any]) -> Any:
-        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX.
+        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX."""
+        from sklearn.pipeline import make_pipeline
+
+        model = make_pipeline(self.light_inputs(), self.logistic(params["light_C"]))
+        weights = rows.weights(params["half_life_days"])
+        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+
+    @staticmethod
+    def logistic(penalty: float) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=penalty, max_iter=300)
+
+    def light_inputs(self) -> Any:
+        """What the light twin sees of the matrix.
 
         A number is imputed by its median, and beside it stands whether it was there at all (written as a
         constant no number reaches and a threshold, because the converter knows no indicator); categories are
@@ -367,7 +384,6 @@ class _Fitter:
         """
         from sklearn.compose import ColumnTransformer
         from sklearn.impute import SimpleImputer
-        from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
 
@@ -385,11 +401,19 @@ class _Fitter:
             codes = [[float(code) for code in range(-1, columns[place].codes)] for place in categories]
             one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=True)
             steps.append(("category", make_pipeline(missing, one_hot), categories))
-        model = make_pipeline(
-            ColumnTransformer(steps, sparse_threshold=1.0), LogisticRegression(C=params["light_C"], max_iter=300)
-        )
-        weights = rows.weights(params["half_life_days"])
-        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+        return ColumnTransformer(steps, sparse_threshold=1.0)
+
+
+def _patient() -> Any:
+    """Ends a fit `PATIENCE` rounds after its error was lowest, the first `FEWEST_ROUNDS` not counted."""
+    import xgboost
+
+    class Patient(xgboost.callback.TrainingCallback):  # type: ignore[misc]
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            errors = evals_log["validation_0"]["rmse"][FEWEST_ROUNDS - 1 :]
+            return len(errors) > PATIENCE and min(errors[-PATIENCE:]) > min(errors)
+
+    return Patient()
 
 
 def _score(model: Any, rows: Rows) -> NDArray[np.float64]:
@@ -417,8 +441,9 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
-        brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
+        errors = [model.evals_result()["validation_0"]["rmse"] for model in models]
+        shortest = min(map(len, errors))
+        brier = np.mean(np.array([found[:shortest] for found in errors]) ** 2, axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
         return float(brier.min())
 
@@ -434,14 +459,15 @@ def _tune(
 
 def _tune_light(fitter: _Fitter, rows: Rows, parts: Split, params: Mapping[str, Any]) -> float:
     """The penalty with the lowest mean Brier score over the folds."""
-    folds = [(rows.take(older), rows.take(newer)) for older, newer in parts.folds]
-
-    def brier(penalty: float) -> float:
-        chosen = {**params, "light_C": penalty}
-        errors = [np.mean((_score(fitter.light(older, chosen), newer) - newer.label) ** 2) for older, newer in folds]
-        return float(np.mean(errors))
-
-    return min(LIGHT_C, key=brier)
+    errors = dict.fromkeys(LIGHT_C, 0.0)
+    for older, newer in ((rows.take(older), rows.take(newer)) for older, newer in parts.folds):
+        inputs = fitter.light_inputs()
+        seen, ahead = inputs.fit_transform(older.matrix), inputs.transform(newer.matrix)
+        weights = older.weights(params["half_life_days"])
+        for penalty in LIGHT_C:
+            score = fitter.logistic(penalty).fit(seen, older.label, weights).predict_proba(ahead)[:, 1]
+            errors[penalty] += float(np.mean((score - newer.label) ** 2))
+    return min(LIGHT_C, key=errors.__getitem__)
 
 
 def _out_of_fold(fitter: _Fitter, rows: Rows, params: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -500,7 +526,7 @@ def _auc(label: Truth, score: NDArray[np.float64], weights: NDArray[Any]) -> NDA
 # -- what the version carries -----------------------------------------------------------------
 
 
-def _candidate(
+def candidate(
     rails: Rails,
     spec: Spec,
     as_of: datetime,
@@ -509,8 +535,15 @@ def _candidate(
     trials: int,
     requested_by: str,
     reasons: Sequence[str],
+    *,
+    draw: bool = True,
 ) -> Any:
+    """Fit both models on the frame: a registry.Candidate, with the plots of it when they are to be drawn.
+
+    Raises Untrainable when the frame cannot carry a model.
+    """
     from tiltyard import registry
+    from tiltyard.scorer import Scorer
 
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
     label = frame["label"].to_numpy(dtype=bool)
@@ -520,12 +553,39 @@ def _candidate(
     settings = rails.settings
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
     rows = Rows(matrix, label, days)
-    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads)
+    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads, draw=draw)
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
     heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
+    sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
+    described = {
+        "night": str(night_of(as_of)),
+        "rows": len(frame),
+        "positive_rate": float(label.mean()),
+        "metrics": fitted.metrics,
+        **reference(frame, encoding, fitted.out_of_fold),
+        "importance": fitted.importance,
+        "profile": profile.describe(
+            frame,
+            {feature.name: feature.kind for feature in training_frame.features},
+            {feature.name: feature.view for feature in training_frame.features},
+            profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
+            fitted.out_of_fold,
+            label.astype(np.float64),
+            fitted.importance,
+        ),
+    }
+    files = {
+        "model.onnx": heavy,
+        "light.onnx": light,
+        "encoding.json": encoding.to_json().encode(),
+        "reference.json": json.dumps(described).encode(),
+        "reference.parquet": _parquet(sample),
+    }
     commit, dirty = _git()
     facts = {
+        "latency_ms": latency_ms(Scorer.from_files(spec.name, 0, files), sample),
+        "size_mb": registry.size_mb(files),
         "frame": training_frame.digest,
         "rows": training_frame.rows,
         "snapshot": training_frame.snapshot,
@@ -562,25 +622,10 @@ def _candidate(
         "mlflow.user": requested_by,
         "mlflow.source.name": "tiltyard train",
     }
-    sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
     return registry.Candidate(
         as_of=as_of,
         inputs=inputs,
-        files={
-            "model.onnx": heavy,
-            "light.onnx": light,
-            "encoding.json": encoding.to_json().encode(),
-            "reference.json": json.dumps(
-                {
-                    "night": night,
-                    "rows": len(frame),
-                    "positive_rate": float(label.mean()),
-                    "metrics": fitted.metrics,
-                    **reference(frame, encoding, fitted.out_of_fold),
-                }
-            ).encode(),
-            "reference.parquet": _parquet(sample),
-        },
+        files=files,
         features=encoding.features,
         params={**fitted.params, "trials": trials, "seed": settings.seed, "light": spec.light.class_},
         metrics=_flat(fitted.metrics),
@@ -593,8 +638,27 @@ def _candidate(
     )
 
 
+def latency_ms(scorer: "Scorer", rows: pd.DataFrame) -> float:
+    """Milliseconds that one row takes, from the frame to the score: the 99th percentile of 100 calls.
+
+    The smallest of three rounds, after a warm-up: what takes the core away for a moment is no property of the model.
+    """
+    singles = [rows.iloc[[place % len(rows)]] for place in range(CALLS)]
+    for row in singles[:20]:
+        scorer.score(row)
+    rounds = []
+    for _ in range(3):
+        took = []
+        for row in singles:
+            began = time.perf_counter()
+            scorer.score(row)
+            took.append(time.perf_counter() - began)
+        rounds.append(float(np.quantile(took, 0.99)))
+    return 1000 * min(rounds)
+
+
 def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:
-    """What the training frame looked like, for drift. Shares are of all rows and sum to 1 with `missing`.
+    """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
 
     {"features": {name: one of
         {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
@@ -720,15 +784,20 @@ def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -
     return _png(figure)
 
 
-def _shap_plot(model: Any, matrix: Matrix, encoding: Encoding) -> bytes:
-    """SHAP values of the fifteen features that move the score most, one dot per held-out row.
+def _contributions(model: Any, matrix: Matrix) -> NDArray[np.float64]:
+    """(rows, features): the SHAP value of each feature in each row.
 
     Exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
     """
     import xgboost
+
+    return model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
+
+
+def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding) -> bytes:
+    """SHAP values of the fifteen features that move the score most, one dot per held-out row."""
     from matplotlib.figure import Figure
 
-    values = model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1]
     strongest = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:15][::-1]
     figure = Figure(figsize=(8, 0.36 * len(strongest) + 1.4), layout="constrained")
     axes = figure.subplots()

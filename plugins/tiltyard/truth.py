@@ -162,17 +162,6 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     )
 
 
-def cohort_sizes(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[date, int]:
-    """night → spine rows, for every matured cohort: whoever scored them, with or without a label."""
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    sql = f"""
-        with {_joined(rails, spec, as_of)}
-        select night, count(distinct (entity_id, prediction_time)) as n from joined where is_matured group by night
-    """
-    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
-    return {row.night.date(): int(row.n) for row in frame.itertuples()}
-
-
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
     """version → the nights on which it has scored, in order."""
     rails.lake.ensure("ops.prediction", PREDICTION)
@@ -210,6 +199,39 @@ def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
         for name in spec.gate.slices
     }
     return rows.assign(**values)
+
+
+def side_by_side(
+    rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int], since: date | None = None
+) -> pd.DataFrame:
+    """Every spine row that was scored, whoever scored it, with the scores of `versions` beside each other.
+
+    In the order of prediction times: prediction_time, night (date ordinal), is_matured, is_early (the label is known
+    and its cohort not matured), label (0 or 1; NaN unless matured: an early one is not to be had here), a column
+    `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
+    """
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    scores = "".join(
+        f", max(score) filter (where version = {int(number)} and tier != 'light') as v{int(number)}"
+        for number in versions
+    )
+    slices = "".join(
+        f", coalesce(min(json_extract_string(slices, '$.{name}')), 'missing') as slice_{name}"
+        for name in spec.gate.slices
+    )
+    sql = f"""
+        with {_joined(rails, spec, as_of)}
+        select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
+            bool_or(is_matured) as is_matured,
+            bool_or(not is_matured and label is not null) as is_early,
+            max(label::integer) filter (where is_matured) as label{scores}{slices}
+        from joined
+        group by entity_id, prediction_time
+        order by prediction_time, entity_id
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    numbers = {"label": "float64", **{f"v{int(number)}": "float64" for number in versions}}
+    return frame.astype({"night": "int64", "is_matured": "bool", "is_early": "bool", **numbers})
 
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:

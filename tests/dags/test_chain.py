@@ -1,9 +1,12 @@
-"""features → shadow → promotion, drift → training: linked by assets, with no end loose."""
+"""features → shadow → promotion, drift → governor → training: linked by assets, with no end loose."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from tiltyard import orchestration
 from tiltyard.settings import ROOT
 
 
@@ -13,7 +16,11 @@ def starts_on(dag: Any) -> set[str]:
 
 
 def announces(dag: Any) -> set[str]:
-    return {asset.name for task in dag.tasks for asset in task.outlets}
+    """An alias stands for the assets that the governor picks: those of its own portfolio."""
+    named = {asset.name for task in dag.tasks for asset in task.outlets}
+    if orchestration.granted_assets().name in named:
+        named |= {name.replace("/finding", "/drift") for name in starts_on(dag)}
+    return named - {orchestration.granted_assets().name}
 
 
 def test_the_chain(parse: Callable, models: Path) -> None:
@@ -30,9 +37,17 @@ def test_the_chain(parse: Callable, models: Path) -> None:
         assert links == {
             "shadow": (views, {f"{model}/evaluation"}),
             "promotion": ({f"{model}/evaluation"}, {f"{model}/champion"}),
-            "drift": ({f"{model}/evaluation"}, {f"{model}/drift"}),
+            "drift": ({f"{model}/evaluation"}, {f"{model}/finding"}),
             "training": ({f"{model}/drift"}, {f"{model}/challenger"}),
         }
+    every = ("alpha", "beta", "gamma")
+    assert starts_on(dags["governor"]) == {f"{model}/finding" for model in every}
+    assert announces(dags["governor"]) == {f"{model}/drift" for model in every}
+
+
+def test_the_governor_looks_whenever_any_model_was_looked_at(parse: Callable, models: Path) -> None:
+    assert type(parse(models, "incident")["governor"].timetable.asset_condition).__name__ == "AssetAny"
+    assert starts_on(parse(models, "elsewhere")["governor"]) == set()
 
 
 def test_whatever_starts_a_dag_is_announced_by_another(parse: Callable) -> None:
@@ -54,6 +69,22 @@ def test_only_tier_1_asks_a_person(parse: Callable, models: Path) -> None:
     assert asked["beta__promotion"] == asked["gamma__promotion"] == ["judge", "promote"]
 
 
+def test_where_the_spec_says_so_two_people_are_asked(parse: Callable, models: Path) -> None:
+    for name in ("alpha", "beta"):
+        path = models / name / "spec.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["gate"]["approvals"] = 2
+        path.write_text(yaml.safe_dump(content))
+    dags = parse(models, "incident")
+    promotion = dags["alpha__promotion"]
+    assert {task.task_id for task in promotion.tasks} == {"judge", "approval", "second_approval", "promote"}
+    for name in ("approval", "second_approval"):
+        task = promotion.get_task(name)
+        assert (task.upstream_task_ids, task.downstream_task_ids) == ({"judge"}, {"promote"})
+        assert (task.defaults, task.response_timeout is not None) == (["Reject"], True)
+    assert {task.task_id for task in dags["beta__promotion"].tasks} == {"judge", "promote"}, "tier 2 asks nobody"
+
+
 def test_silence_is_a_no(parse: Callable, models: Path) -> None:
     approval = parse(models, "incident")["alpha__promotion"].get_task("approval")
     assert approval.options == ["Approve", "Reject"]
@@ -71,5 +102,5 @@ def test_nowhere_is_approve_a_default() -> None:
 
 def test_a_report_is_one_click_away(parse: Callable) -> None:
     dags = parse()
-    for name, task in (("features", "checks"), ("sla_breach__drift", "compare")):
+    for name, task in (("features", "checks"), ("sla_breach__drift", "compare"), ("sla_breach__promotion", "judge")):
         assert [link.name for link in dags[name].get_task(task).operator_extra_links] == ["Report"]

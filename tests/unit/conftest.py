@@ -1,5 +1,7 @@
 """An arena: one lake, ledger and MLflow for many tests; each has a model of its own in it."""
 
+import hashlib
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,14 @@ LABEL = {
     "event_time": "timestamptz",
     "available_at": "timestamptz",
 }
+SPINE = {
+    "ticket_id": "varchar",
+    "prediction_time": "timestamptz",
+    "event_time": "timestamptz",
+    "available_at": "timestamptz",
+}
+FEATURES = {"ticket_id": "varchar", "weight": "double", "event_time": "timestamptz", "available_at": "timestamptz"}
+FACTS = {"latency_ms": 2.0, "size_mb": 0.1, "rows": 4000, "frame": "0" * 64, "reasons": ["the first one"]}
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 """The first day of predictions; its night closes a day later."""
 
@@ -60,7 +70,12 @@ class Arena:
     def predict(self, spec: Spec, rows: pd.DataFrame) -> None:
         """Add predictions: version (or missing), role, entity_id, prediction_time, score, and what differs."""
         ends = pd.to_datetime(rows["prediction_time"], utc=True).dt.floor("D") + pd.Timedelta(days=1)
-        defaults = {"tier": "shadow", "tier_reason": None, "slices": '{"priority": "high"}', "snapshot": 1}
+        defaults = {
+            "tier": "shadow",
+            "tier_reason": None,
+            "slices": '{"priority": "high"}',
+            "snapshot": self.rails.lake.snapshot(),
+        }
         rows = rows.assign(
             model=spec.name,
             version=rows["version"].astype("Int32"),
@@ -76,11 +91,24 @@ class Arena:
         self.rails.lake.ensure("ops.prediction", truth.PREDICTION)
         self.rails.lake.replace("ops.prediction", {"request_id": ""}, rows[list(truth.PREDICTION)], message="drawn")
 
-    def version(self, spec: Spec, number: int, trained: datetime, requested_by: str = "drift") -> None:
-        """A version in MLflow's registry and in the ledger, without files."""
+    def version(
+        self,
+        spec: Spec,
+        number: int,
+        trained: datetime,
+        requested_by: str = "drift",
+        *,
+        facts: dict[str, object] | None = None,
+        replay: str | None = "pass",
+        missing: float = 0.0,
+    ) -> None:
+        """A version in MLflow's registry and in the ledger, with the training that made it; its models are no models.
+
+        `missing` is the share of training rows without a `weight`; `replay` what the millisecond test said then.
+        """
         from mlflow.exceptions import MlflowException
 
-        from tiltyard import registry
+        from tiltyard import registry, scorer
 
         client = registry.client(self.rails.settings)
         try:
@@ -88,7 +116,12 @@ class Arena:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        created = client.create_model_version(spec.name, source=f"file:///{spec.name}/{number}")
+        folder = self.rails.settings.home / "arena" / spec.name / str(number)
+        folder.mkdir(parents=True)
+        described = {"features": {"weight": {"kind": "numeric", "missing": missing}}}
+        for name in scorer.FILES:
+            (folder / name).write_text(json.dumps(described if name == "reference.json" else {"version": number}))
+        created = client.create_model_version(spec.name, source=folder.as_uri())
         assert int(created.version) == number
         self.rails.ledger.add_version(
             model=spec.name,
@@ -96,10 +129,23 @@ class Arena:
             night=night_of(trained),
             inputs=f"{spec.name}/{number}",
             run_id="",
-            digests={},
-            facts={},
+            digests={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in scorer.FILES},
+            facts={**FACTS, **(facts or {}), "artifacts": folder.as_uri()},
             requested_by=requested_by,
         )
+        said = {"replay": {"verdict": replay, "rows": 900, "tested": 900, "critical": [], "untested": []}}
+        summary = {"version": number, **(said if replay else {})}
+        self.rails.ledger.record_stage("training", spec.name, night_of(trained), "done", summary)
+
+    def rows(self, spec: Spec, names: list[str], at: list[datetime], weight: list[float | None]) -> None:
+        """Spine rows and the one feature that the model reads of them."""
+        base = pd.DataFrame({"ticket_id": names, "event_time": at, "available_at": at})
+        spine, view = f"spines.{spec.prediction.spine}", f"features.{spec.prediction.features[0]}"
+        self.rails.lake.ensure(spine, SPINE)
+        self.rails.lake.ensure(view, FEATURES)
+        self.rails.lake.replace(spine, {}, base.assign(prediction_time=at)[list(SPINE)], message="drawn")
+        weights = base.assign(weight=pd.array(weight, dtype="Float64"))[list(FEATURES)]
+        self.publish(self.rails.lake.replace(view, {}, weights, message="drawn"))
 
     def duel(
         self, spec: Spec, versions: dict[int, float], *, nights: int = 8, per_night: int = 60, seed: int = 1
@@ -114,6 +160,7 @@ class Arena:
         chance = rng.random(count)
         names = [f"t{place:05d}" for place in range(count)]
         labels = pd.DataFrame({"ticket_id": names, "prediction_time": at, "label": rng.random(count) < chance})
+        self.rows(spec, names, at, list(np.random.default_rng(seed + 1).random(count)))
         self.label(spec, labels.assign(available_at=[time + timedelta(days=2) for time in at]))
         for place, (number, noise) in enumerate(versions.items()):
             self.version(spec, number, FIRST - timedelta(days=len(versions) - place))

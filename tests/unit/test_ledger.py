@@ -161,3 +161,73 @@ def test_events_are_kept_in_order_and_found_by_kind(ledger: Ledger) -> None:
 
     assert [event["kind"] for event in ledger.events("m")] == ["forged_approval", "alias_moved"]
     assert [event["detail"] for event in ledger.events(kind="forged_approval")] == [{"by": "somebody"}]
+
+
+def watched(champion: int, on: int, verdict: str, previous: int | None = None) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "night": night(on),
+        "champion": champion,
+        "previous": previous,
+        "verdict": verdict,
+        "reasons": [verdict],
+        "evidence": {},
+    }
+
+
+def test_a_rollback_puts_back_what_the_promotion_replaced(ledger: Ledger) -> None:
+    for version, on in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9)):
+        train(ledger, version, on)
+    ledger.claim_promotion(**promotion(1, on=3))
+    ledger.claim_promotion(**promotion(2, on=5, replaced=1))
+    ledger.claim_promotion(**promotion(4, on=6, replaced=2))
+    assert ledger.add_watch(**watched(4, on=8, verdict="rollback", previous=2))
+    assert ledger.roles("m", night(8)) == Roles(champion=4, previous=2, challengers=(), first=1)
+    assert ledger.roles("m", night(9)) == Roles(champion=2, previous=1, challengers=(), first=1)
+    after = ledger.roles("m", night(10))
+    assert after.challengers == (5,), "neither what was sent back nor what it had passed over challenges again"
+    assert ledger.claim_promotion(**promotion(5, on=12, replaced=2))
+    assert ledger.roles("m", night(13)) == Roles(champion=5, previous=2, challengers=(), first=1)
+    assert [(change.kind, change.version) for change in ledger.changes("m")][-2:] == [("rollback", 4), ("promotion", 5)]
+
+
+def test_a_champion_that_replaced_nobody_goes_back_to_nobody(ledger: Ledger) -> None:
+    train(ledger, 1, on=1)
+    ledger.claim_promotion(**promotion(1, on=3))
+    assert ledger.add_watch(**watched(1, on=8, verdict="rollback"))
+    assert ledger.roles("m", night(9)) == Roles(champion=None, previous=None, challengers=(), first=1)
+
+
+def test_a_watch_is_recorded_once_a_night_and_a_rollback_once(ledger: Ledger) -> None:
+    train(ledger, 1, on=1)
+    ledger.claim_promotion(**promotion(1, on=3))
+    assert ledger.add_watch(**watched(1, on=5, verdict="keep"))["verdict"] == "keep"
+    assert ledger.add_watch(**watched(1, on=5, verdict="rollback"))["verdict"] == "keep", "the first record stands"
+    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))["verdict"] == "rollback"
+    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))["night"] == night(6)
+    assert ledger.add_watch(**watched(1, on=7, verdict="rollback")) is None
+    assert [event["night"] for event in ledger.events("m", "rolled_back")] == [night(6)]
+
+
+def test_a_night_does_not_promote_and_roll_back(ledger: Ledger) -> None:
+    for version in (1, 2, 3):
+        train(ledger, version, on=version)
+    ledger.claim_promotion(**promotion(1, on=4))
+    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))
+    assert not ledger.claim_promotion(**promotion(2, on=6)), "the night has rolled back"
+    assert not ledger.claim_promotion(**promotion(2, on=5)), "and a later night than this one has"
+    assert ledger.claim_promotion(**promotion(2, on=7))
+    assert ledger.add_watch(**watched(2, on=7, verdict="rollback")) is None, "the night has promoted"
+    assert ledger.add_watch(**watched(2, on=7, verdict="keep")) is not None
+    assert len(ledger.events("m", "rolled_back")) == 1
+
+
+def test_of_promotion_and_rollback_at_once_one_wins(ledger: Ledger) -> None:
+    for version in range(1, 9):
+        train(ledger, version, on=version)
+    ledger.claim_promotion(**promotion(1, on=10))
+    claims = [lambda: bool(ledger.claim_promotion(**promotion(2, on=12, replaced=1)))] * 4
+    claims += [lambda: bool(ledger.add_watch(**watched(1, on=12, verdict="rollback")))] * 4
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda claim: claim(), claims))
+    assert [change.night for change in ledger.changes("m")] == [night(10), night(12)]

@@ -66,7 +66,7 @@ def test_a_challenger_no_better_than_the_safe_default_is_not_promoted(arena):
 
 def test_the_best_of_several_is_promoted_and_the_worst_rejected(arena):
     spec = arena.spec("several")
-    as_of = arena.duel(spec, {1: 0.5, 2: 0.15, 3: GOOD}, per_night=150)
+    as_of = arena.duel(spec, {1: 0.5, 2: 0.15, 3: GOOD}, nights=12, per_night=150)
     first = promotion.run(arena.rails, spec, as_of - 2 * DAY)
     assert first["promoted"] == 3
     assert {row["challenger"]: row["verdict"] for row in first["decisions"]}[3] == "promote"
@@ -190,7 +190,7 @@ def test_two_gates_at_once_promote_once(arena):
 
 def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
     spec = arena.spec("too_late")
-    as_of = arena.duel(spec, {1: 0.3, 2: GOOD})
+    as_of = arena.duel(spec, {1: 0.3, 2: GOOD}, nights=12)
     promotion.judge(arena.rails, spec, as_of)
     other = as_of - 3 * DAY
     arena.rails.ledger.claim_promotion(

@@ -159,7 +159,7 @@ def test_the_same_candidate_from_two_attempts_is_one_version(fresh: Market) -> N
     made = frame.training(rails, spec, as_of)
     asked = training.inputs_digest(made.digest, spec, rails.settings.seed, 1)
     fence = rails.ledger.claim("training/twice")
-    candidate = training._candidate(rails, spec, as_of, made, asked, 1, "ada", ())
+    candidate = training.candidate(rails, spec, as_of, made, asked, 1, "ada", ())
     first, was_there = registry.register(rails, spec, candidate, fence)
     second, is_there = registry.register(rails, spec, candidate, fence)
     assert (was_there, is_there, first) == (False, True, second)

@@ -109,3 +109,27 @@ def test_only_models_of_active_sources_run(tmp_path: Path) -> None:
 def test_a_feature_view_is_keyed_by_its_entity() -> None:
     assert spec.feature_key("ftr_caller__history") == "caller_id"
     assert spec.feature_key("ftr_cost_center__load") == "cost_center_id"
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        ("", "the metric cost needs gate.cost"),
+        (", cost: {false_positive: 0, false_negative: 0}", "prices no error"),
+        (", cost: {false_positive: 1, false_negative: 2, true_positive: 3}", "is it swapped"),
+        (", cost: {false_positive: 1, false_negative: 2, true_negative: 2}", "is it swapped"),
+        (", cost: {false_positive: 1, false_negative: 2, true_positive: 2, true_negative: 1}", "is it swapped"),
+        (", cost: {false_positive: -1, false_negative: 2}", "greater than or equal to 0"),
+    ],
+)
+def test_a_cost_matrix_that_prices_no_decision_is_refused(tmp_path: Path, cost: str, words: str) -> None:
+    folder = write(tmp_path / "sla_breach", GOOD.replace("metric: brier", f"metric: cost{cost}"))
+    with pytest.raises(BadInput, match=words):
+        spec.load(folder)
+
+
+def test_an_error_that_costs_nothing_may_stand_beside_one_that_does(tmp_path: Path) -> None:
+    text = GOOD.replace("metric: brier", "metric: cost, cost: {false_positive: 0, false_negative: 2}")
+    cost = spec.load(write(tmp_path / "sla_breach", text)).gate.cost
+    assert cost is not None
+    assert cost.false_negative == 2

@@ -83,7 +83,21 @@ def test_the_light_twins_scores_are_not_its_versions(arena):
     assert list(truth.matured(arena.rails, spec, as_of)["entity_id"]) == ["a", "b"]
     assert truth.counts(arena.rails, spec, as_of)["matured"] == 2
     assert truth.by_version(arena.rails, spec, as_of)[0].matured == 1
-    assert truth.cohort_sizes(arena.rails, spec, as_of) == {(FIRST + DAY).date(): 2}
+    beside = truth.side_by_side(arena.rails, spec, as_of, [1])
+    assert list(beside["v1"].fillna(-1)) == [0.1, -1], "a row of the cohort all the same"
+
+
+def test_an_early_label_is_known_to_be_early_and_not_to_be_had(arena):
+    spec = arena.spec("early_bird")
+    arena.label(spec, labels([("a", 0, True, 2), ("b", 4, True, 4), ("c", 4, True, 9)]))
+    arena.predict(spec, predictions([(1, "a", 0, 0.1), (2, "a", 0, 0.2), (1, "b", 4, 0.3), (1, "c", 4, 0.4)]))
+    beside = truth.side_by_side(arena.rails, spec, FIRST + 5 * DAY, [1, 2])
+    assert list(beside["label"].fillna(-1)) == [1, -1, -1]
+    assert list(beside["is_matured"]) == [True, False, False]
+    assert list(beside["is_early"]) == [False, True, False]
+    assert list(beside["night"]) == [(FIRST + days * DAY).date().toordinal() for days in (1, 5, 5)]
+    assert list(beside["v2"].fillna(-1)) == [0.2, -1, -1]
+    assert list(beside["slice_priority"]) == ["high"] * 3
 
 
 def test_counts_per_slice_add_up(arena):

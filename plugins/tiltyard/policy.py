@@ -1,0 +1,99 @@
+"""A policy to try in a hindcast: what it says otherwise than the specs and portfolio.yaml.
+
+    # cautious.yaml
+    gate: {alpha: 0.01, min_shadow: 14d}
+    drift: {on_drift: report}
+    portfolio: {budget: {false_retrains_per_model_year: 0.5}}
+    models:
+      sla_breach: {gate: {max_slice_loss: 0.05}}
+
+Only the gate, drift and the portfolio's rules can differ: they decide about models. Whatever makes a model (its
+features, label, estimator) is the same under every policy, so that a night's training is done once for all of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from tiltyard.errors import BadInput
+from tiltyard.spec import Name, Portfolio, Spec, Strict, problems, read_yaml
+
+CURRENT = "current"
+"""The name of the policy that the specs and portfolio.yaml are, where `--policy` names no file."""
+
+
+class Overlay(Strict):
+    """Fields of a spec's gate and drift sections, as they are written there."""
+
+    gate: dict[str, Any] = Field(default_factory=dict)
+    drift: dict[str, Any] = Field(default_factory=dict)
+
+
+class PolicyFile(Overlay):
+    """The content of a policy file."""
+
+    portfolio: dict[str, Any] = Field(default_factory=dict)
+    models: dict[Name, Overlay] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy, applied to the models of one hindcast."""
+
+    name: Annotated[str, StringConstraints(min_length=1)]
+    specs: tuple[Spec, ...]
+    portfolio: Portfolio
+
+
+def current(specs: Iterable[Spec], portfolio: Portfolio) -> Policy:
+    return Policy(CURRENT, tuple(specs), portfolio)
+
+
+def load(path: Path, specs: Iterable[Spec], portfolio: Portfolio) -> Policy:
+    """The policy in a YAML file, named by the file. Raises BadInput with file and line when it does not hold."""
+    try:
+        node, content = read_yaml(path)
+    except OSError as error:
+        raise BadInput(
+            f"The policy {path} cannot be read ({error.strerror or error}); name a YAML file, or '{CURRENT}'."
+        ) from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}:1: a policy is a mapping like 'gate: {{alpha: 0.01}}'.")
+    try:
+        read = PolicyFile(**{str(key): value for key, value in content.items()})
+    except ValidationError as error:
+        raise BadInput(problems(path, node, error)) from None
+    specs = tuple(specs)
+    strange = sorted(set(read.models) - {spec.name for spec in specs})
+    if strange:
+        known = ", ".join(spec.name for spec in specs)
+        raise BadInput(f"{path}: models names '{strange[0]}', which is not in this hindcast; it replays {known}.")
+    applied = tuple(_applied(path, node, spec, read) for spec in specs)
+    try:
+        whole = Portfolio(**merged(portfolio.model_dump(mode="json"), read.portfolio))
+    except ValidationError as error:
+        raise BadInput(problems(path, node, error, under=("portfolio",))) from None
+    return Policy(path.stem, applied, whole)
+
+
+def _applied(path: Path, node: Any, spec: Spec, read: PolicyFile) -> Spec:
+    content = spec.model_dump(mode="json", by_alias=True)
+    for overlay in (read, read.models.get(spec.name)):
+        if overlay is not None:
+            content = merged(content, {"gate": overlay.gate, "drift": overlay.drift})
+    try:
+        return Spec(**content)
+    except ValidationError as error:
+        raise BadInput(f"{problems(path, node, error)} (for {spec.name})") from None
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` in it: mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,355 @@
+"""Histograms of every column, kept with the model and counted every night. Pure.
+
+A column is cut once, at training: numbers into cells of about equal weight (and, beyond the range of the training
+frame, into a few that double in width), categories into the frequent ones, the rare ones and those never seen. What
+is missing has a cell of its own. With the cells the version keeps how many rows of every *training night* fell
+into each. In production the shadow stage counts the night's rows into the same cells while it has them in hand, so
+that nobody reads features a second time: drift, gate and hindcast read `ops.profile`.
+
+The distance of two histograms is what Evidently computes on the values: Wasserstein over the reference's standard
+deviation, from the mean value within each cell (Vallender 1974: the area between the distribution functions), or
+Jensen-Shannon in nats (Endres and Schindelin 2003).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+TABLE = "ops.profile"
+COLUMNS = {
+    "model": "varchar",
+    "version": "integer",
+    "night": "date",
+    "column_name": "varchar",
+    "counts": "integer[]",
+    "rows": "integer",
+    "available_at": "timestamptz",
+}
+"""One row per model, version, night and column: the night's rows in the version's own cells."""
+
+PREDICTION, LABEL, LOSS = "prediction", "label", "loss"
+"""Columns beside the features; no feature may be called so (frame.py)."""
+CELLS = 64
+KEPT = 30
+"""Categories with a cell of their own."""
+REMEMBERED = 2000
+"""Rare categories known by name; what is rarer still counts as never seen."""
+TAILS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Edges beyond the range of training, in standard deviations."""
+SMALLEST = 0.001
+"""Evidently's least standard deviation."""
+
+Kind = Literal["feature", "prediction", "label", "performance"]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """How a column is cut. The last cell is what is missing; of categories the two before it are rare and new.
+
+    `edges` are the inner edges of k + 1 cells [e_i, e_i+1), `places` the mean value in each; `low` and `high` are the
+    range of training. `names` are the categories with a cell, `rare` those of the next one.
+    """
+
+    is_numeric: bool
+    edges: Floats = field(default_factory=lambda: np.empty(0))
+    places: Floats = field(default_factory=lambda: np.empty(0))
+    deviation: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    names: tuple[str, ...] = ()
+    rare: frozenset[str] = frozenset()
+
+    @property
+    def count(self) -> int:
+        return len(self.places) + 1 if self.is_numeric else len(self.names) + 3
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """Which cells hold what training never saw: beyond its range, or a new category."""
+        beyond = np.zeros(self.count, dtype=bool)
+        if self.is_numeric:
+            beyond[:-1] = (self.places < self.low) | (self.places > self.high)
+        else:
+            beyond[-2] = True
+        return beyond
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column of a version: what it is, what it weighs in the model's detector, and its training nights."""
+
+    name: str
+    kind: Kind
+    view: str | None
+    weight: float
+    cells: Cells
+    counts: Counts
+    """(training nights, cells)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a version remembers of its training frame."""
+
+    nights: Counts
+    """Date ordinals of the training nights, increasing; a night is named by the date on which it closes."""
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Nights:
+    """Counts of some columns over nights, in the cells of one version. Nights without rows are left out."""
+
+    nights: Counts
+    counts: Mapping[str, Counts]
+    """column → (nights, cells)"""
+
+    def until(self, night: int) -> "Nights":
+        inside = int(np.searchsorted(self.nights, night, side="right"))
+        return Nights(self.nights[:inside], {name: counts[:inside] for name, counts in self.counts.items()})
+
+
+EMPTY = Nights(np.empty(0, dtype=np.int64), {})
+
+
+# -- cutting and counting ---------------------------------------------------------------------
+
+
+def cut(values: "pd.Series[Any]", *, numeric: bool) -> Cells:
+    """Cells for a column, from its values in the training frame."""
+    if not numeric:
+        found = _texts(values).value_counts()
+        ordered = sorted(found.index, key=lambda name: (-int(found[name]), name))
+        return Cells(False, names=tuple(ordered[:KEPT]), rare=frozenset(ordered[KEPT : KEPT + REMEMBERED]))
+    numbers = _numbers(values)
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return Cells(True, places=np.zeros(1))
+    low, high = float(numbers.min()), float(numbers.max())
+    deviation = max(float(numbers.std()), SMALLEST)
+    quantiles = np.quantile(numbers, np.linspace(0, 1, CELLS + 1)[:-1])
+    over = np.nextafter(high, np.inf)
+    tails = deviation * np.asarray(TAILS)
+    edges = np.unique(np.concatenate([low - tails, quantiles, [over], over + tails]))
+    where = np.searchsorted(edges, numbers, side="right")
+    counts = np.bincount(where, minlength=len(edges) + 1)
+    sums = np.bincount(where, weights=numbers, minlength=len(edges) + 1)
+    middles = np.concatenate([[edges[0] - tails[-1] / 2], (edges[:-1] + edges[1:]) / 2, [edges[-1] + tails[-1] / 2]])
+    places = np.where(counts > 0, sums / np.maximum(counts, 1), middles)
+    return Cells(True, edges, places, deviation, low, high)
+
+
+def place(cells: Cells, values: "pd.Series[Any] | Floats") -> NDArray[np.intp]:
+    """The cell of every value. Infinite numbers count as missing."""
+    if cells.is_numeric:
+        numbers = _numbers(values)
+        found = np.searchsorted(cells.edges, numbers, side="right")
+        found[~np.isfinite(numbers)] = cells.count - 1
+        return found
+    series = pd.Series(values)
+    codes, kinds = pd.factorize(series)
+    kept = {name: number for number, name in enumerate(cells.names)}
+    rare, new = len(cells.names), len(cells.names) + 1
+    table = [kept.get(name, rare if name in cells.rare else new) for name in map(str, kinds)]
+    return np.asarray([*table, cells.count - 1], dtype=np.intp)[codes]  # factorize gives -1, the last, for missing
+
+
+def count(cells: Cells, values: "pd.Series[Any] | Floats") -> Counts:
+    """Rows per cell."""
+    return np.bincount(place(cells, values), minlength=cells.count).astype(np.int64)
+
+
+def count_nights(cells: Cells, values: "pd.Series[Any] | Floats", index: NDArray[np.intp], nights: int) -> Counts:
+    """(nights, cells): rows per cell and night; `index` is the night's place of every row."""
+    flat = index * cells.count + place(cells, values)
+    return np.bincount(flat, minlength=nights * cells.count).reshape(nights, cells.count).astype(np.int64)
+
+
+def losses(score: Floats, label: Floats) -> Floats:
+    """Squared error per row (Brier 1950): the column `loss`, NaN where either is missing."""
+    found: Floats = (score - label) ** 2
+    return found
+
+
+def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Counts:
+    """The night (date ordinal) of every prediction time: of the interval [end - every, end) that it lies in, the end.
+
+    Ends are counted back from `as_of` in steps of `every`.
+    """
+    steps = np.ceil((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every)) - 1
+    ends = pd.Timestamp(as_of) - pd.to_timedelta(steps * every.total_seconds(), unit="s")
+    midnight = ends.tz_convert(as_of.tzinfo).tz_localize(None).normalize()
+    return ((midnight - pd.Timestamp(1970, 1, 1)).days + date(1970, 1, 1).toordinal()).to_numpy().astype(np.int64)
+
+
+def night(reference: Reference, rows: pd.DataFrame, score: Floats) -> dict[str, Counts]:
+    """The night's counts of every feature that the rows have, and of the prediction."""
+    found = {
+        column.name: count(column.cells, rows[column.name])
+        for column in reference.columns
+        if column.kind == "feature" and column.name in rows
+    }
+    prediction = reference.column(PREDICTION)
+    if prediction is not None:
+        found[PREDICTION] = count(prediction.cells, score)
+    return found
+
+
+def truth(reference: Reference, nights: Counts, score: Floats, label: Floats) -> Nights:
+    """Counts of label and loss per night, of matured rows; `nights` is the night (date ordinal) of every row."""
+    known, index = np.unique(nights, return_inverse=True)
+    values = {LABEL: label, LOSS: losses(score, label)}
+    counts = {
+        name: count_nights(column.cells, values[name], index.astype(np.intp), len(known))
+        for name in (LABEL, LOSS)
+        if (column := reference.column(name)) is not None
+    }
+    return Nights(known.astype(np.int64), counts)
+
+
+# -- what a version keeps ---------------------------------------------------------------------
+
+
+def describe(
+    frame: pd.DataFrame,
+    kinds: Mapping[str, str],
+    views: Mapping[str, str],
+    nights: Counts,
+    score: Floats,
+    label: Floats,
+    importance: Mapping[str, float],
+) -> dict[str, Any]:
+    """JSON of a `Reference`, for reference.json. `kinds`: feature → numeric, boolean or categorical; `importance`
+    of the features sums to 1; `score` is out of fold."""
+    known, index = np.unique(nights, return_inverse=True)
+    index = index.astype(np.intp)
+    columns: list[dict[str, Any]] = []
+
+    def add(name: str, kind: Kind, values: Any, numeric: bool, weight: float, view: str | None = None) -> None:
+        cells = cut(values, numeric=numeric)
+        entry: dict[str, Any] = {"name": name, "kind": kind, "view": view, "weight": weight}
+        if numeric:
+            entry |= {"edges": cells.edges.tolist(), "places": cells.places.tolist(), "deviation": cells.deviation}
+            entry |= {"low": cells.low, "high": cells.high}
+        else:
+            entry |= {"names": list(cells.names), "rare": sorted(cells.rare)}
+        columns.append(entry | {"counts": count_nights(cells, values, index, len(known)).tolist()})
+
+    for name, weight in weights(importance).items():
+        add(name, "feature", frame[name], kinds[name] == "numeric", weight, views.get(name))
+    add(PREDICTION, "prediction", pd.Series(score), True, OTHERS[PREDICTION])
+    add(LABEL, "label", pd.Series(label), True, OTHERS[LABEL])
+    add(LOSS, "performance", pd.Series(losses(score, label)), True, OTHERS[LOSS])
+    return {"nights": known.tolist(), "columns": columns}
+
+
+OTHERS = {PREDICTION: 0.1, LABEL: 0.1, LOSS: 0.1}
+"""What the columns beside the features weigh in the model's detector."""
+
+
+def weights(importance: Mapping[str, float]) -> dict[str, float]:
+    """What each feature weighs in the model's detector: half of what is left is shared equally, so that a feature
+    that training found useless is still seen when it moves; half by importance."""
+    left = 1.0 - sum(OTHERS.values())
+    equal = 1.0 / max(len(importance), 1)
+    return {name: left * (equal + share) / 2 for name, share in importance.items()}
+
+
+def read(reference: Mapping[str, Any]) -> Reference | None:
+    """What `describe` wrote into a version's reference.json; None for a version from before there were profiles."""
+    kept = reference.get("profile")
+    if kept is None:
+        return None
+    columns = []
+    for entry in kept["columns"]:
+        if "edges" in entry:
+            cells = Cells(
+                True,
+                np.asarray(entry["edges"], dtype=np.float64),
+                np.asarray(entry["places"], dtype=np.float64),
+                entry["deviation"],
+                entry["low"],
+                entry["high"],
+            )
+        else:
+            cells = Cells(False, names=tuple(entry["names"]), rare=frozenset(entry["rare"]))
+        counts = np.asarray(entry["counts"], dtype=np.int64)
+        columns.append(Column(entry["name"], entry["kind"], entry["view"], entry["weight"], cells, counts))
+    return Reference(np.asarray(kept["nights"], dtype=np.int64), tuple(columns))
+
+
+def importance(values: Floats, names: Sequence[str]) -> dict[str, float]:
+    """Mean |SHAP value| of each feature over their sum; equal shares where nothing moves the score.
+
+    `values` is (rows, features): exact TreeSHAP, Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
+    """
+    mean = np.abs(values).mean(axis=0) if len(values) else np.zeros(len(names))
+    total = float(mean.sum())
+    shares = mean / total if total > 0 else np.full(len(names), 1 / max(len(names), 1))
+    return dict(zip(names, shares.astype(float).tolist(), strict=True))
+
+
+# -- distances --------------------------------------------------------------------------------
+
+
+def distance(cells: Cells, before: NDArray[Any], now: NDArray[Any]) -> Floats:
+    """Of two histograms (…, cells), without what is missing: Wasserstein over the deviation, or Jensen-Shannon.
+
+    NaN where either side is empty.
+    """
+    p, q = _shares(before), _shares(now)
+    if cells.is_numeric:
+        gaps = np.abs(np.cumsum(p - q, axis=-1))[..., :-1]
+        found: Floats = gaps @ np.diff(cells.places) / cells.deviation
+        return found
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.where(p > 0, p * np.log(p / middle), 0.0).sum(axis=-1)
+        right = np.where(q > 0, q * np.log(q / middle), 0.0).sum(axis=-1)
+    found = np.sqrt(np.maximum(left + right, 0.0) / 2)
+    empty = np.isnan(p).any(axis=-1) | np.isnan(q).any(axis=-1)
+    return np.where(empty, np.nan, found)
+
+
+def quantile(cells: Cells, counts: Counts, at: float) -> float:
+    """The place of the cell in which the `at` quantile of a numeric column lies; NaN without values."""
+    rows = np.cumsum(counts[:-1])
+    return float(cells.places[np.searchsorted(rows, at * rows[-1])]) if len(rows) and rows[-1] else float("nan")
+
+
+def missing(counts: NDArray[Any]) -> Floats:
+    """The share of rows that are missing, of (…, cells); NaN without rows."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Floats = counts[..., -1] / counts.sum(axis=-1)
+    return found
+
+
+def _shares(counts: NDArray[Any]) -> Floats:
+    present = np.asarray(counts, dtype=np.float64)[..., :-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares: Floats = present / present.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _numbers(values: Any) -> Floats:
+    if isinstance(values, np.ndarray) and values.dtype == np.float64:
+        return values
+    try:
+        found: Floats = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):  # text where numbers were: what is no number is missing
+        found = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
+
+
+def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    return values.dropna().map(str).astype(object)
