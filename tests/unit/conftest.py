@@ -5,13 +5,14 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import clock, scoring, truth
+from tiltyard import clock, scoring, transform, truth
 from tiltyard import rails as rails_module
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -187,3 +188,11 @@ def arena(tmp_path_factory: pytest.TempPathFactory, postgres_url: str):
     settings = Settings(home=home / "home", database_url=postgres_url, database_prefix=f"arena{uuid.uuid4().hex[:8]}_")
     with rails_module.opened(settings) as opened:
         yield Arena(opened)
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Path:
+    """dbt's manifest of the project as it is, parsed once."""
+    settings = Settings(home=tmp_path_factory.mktemp("manifest") / "home", database_url=postgres_url)
+    transform.manifest(settings)
+    return settings.home / "dbt" / "manifest.json"
