@@ -226,7 +226,7 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
 
     # by now the labels have come, and the model is worse than the safe default
     asked = [drift.run(rails, SPEC, night(day), render=False) for day in range(38, 41)]
-    assert asked[-1]["harm"] == "felt"
+    assert "felt" in [one["harm"] for one in asked]
     assert asked[-1]["columns"]["loss"]["drifted"]
     nights = [row["night"] for row in rails.ledger.retrains(SPEC.name)]
     assert len(nights) == 1 and night(36).date() <= nights[0] <= night(40).date()
