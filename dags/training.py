@@ -3,7 +3,8 @@
 **What it does.** `train` writes the point-in-time training frame as immutable Parquet, lets the leakage gate look at
 it, tunes, fits the champion-to-be and its light twin, measures both on the latest matured cohorts, and registers the
 version as `challenger`. It is one task, since each process would import XGBoost and MLflow and read the frame again.
-It starts when drift asks for a retrain. The same frame, spec and seed give the same version: nothing is trained twice.
+It starts when the governor grants a retrain. The same frame, spec and seed give the same version: nothing is trained
+twice.
 
 **What to do when it fails.**
 
@@ -15,7 +16,7 @@ It starts when drift asks for a retrain. The same frame, spec and seed give the 
 - It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
 
-**Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that drift asked for.
+**Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that were granted.
 The first version of a new model is trained by hand: start this DAG with `as_of`.
 """
 

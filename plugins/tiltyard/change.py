@@ -468,7 +468,7 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
         brier_low,
         promise.brier_high,
         brier_low > promise.brier_high,
-        note=f"{said}, held out at training at most {promise.brier_high:.3f}",
+        note=said,
     )
     return against_training, against_default
 

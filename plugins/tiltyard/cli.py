@@ -33,6 +33,8 @@ data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_he
 app.add_typer(data, name="data")
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
 app.add_typer(leakage, name="leakage")
+incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
+app.add_typer(incidents, name="incidents")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -275,10 +277,48 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
 def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Compare the night's window with the training reference; ask for a retrain where it is due."""
+    """Compare the night's window with the training reference, and keep what was found for the governor."""
     from tiltyard import drift as stage
 
     _model_stage(model, as_of, as_json, stage.run)
+
+
+@app.command(epilog="Example: tiltyard govern --as-of 2016-05-02")
+def govern(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Decide on the findings of all models of a night: which retrain, which wait, what is one incident upstream."""
+    from tiltyard import describe, grants, rails
+
+    with rails.opened() as opened:
+        result = grants.run(opened, _as_of(as_of))
+    _emit(result, as_json, lambda: out.print(_plain(describe.governed(result)), soft_wrap=True))
+
+
+@incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
+def incidents_open(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+    """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
+    if context.invoked_subcommand:
+        return
+    from tiltyard import describe, grants, rails
+
+    with rails.opened() as opened:
+        result = grants.incidents(opened, clock.parse_as_of(as_of) if as_of else None)
+    _emit(result, as_json, lambda: out.print(_plain(describe.incidents(result)), soft_wrap=True))
+
+
+@incidents.command("release", epilog="Example: tiltyard incidents release raw.payment --reason 'prices rose in March'")
+def incidents_release(
+    node: Annotated[str, typer.Argument(help="The table of the incident, as the list names it.", metavar="NODE")],
+    reason: Annotated[str, typer.Option(help="Why it is the world and no fault; kept with your name.")],
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Say that a shift which models share is the world: from that night on they may retrain on it."""
+    from tiltyard import grants, rails
+
+    with rails.opened() as opened:
+        night = clock.parse_as_of(as_of) if as_of else None
+        result = grants.release(opened, node, by=_user(), reason=reason, as_of=night)
+    _emit(result, as_json)
 
 
 @app.command(epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20")

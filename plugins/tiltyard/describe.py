@@ -69,6 +69,37 @@ def latencies(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def governed(result: dict[str, Any]) -> str:
+    """The governor's word on a night: how many of each, the incidents, and every model that is not steady."""
+    counts = ", ".join(f"{number} {decision}" for decision, number in result["decisions"].items())
+    lines = [f"night of {result['night']}: {counts or 'no model'}"]
+    lines += [f"  {line}" for line in incidents(result["incidents"]).splitlines() if result["incidents"]]
+    lines += [
+        f"  {action['decision']:<9} {name}: {'; '.join(action['reasons'])}"
+        for name, action in result["actions"].items()
+        if action["decision"] not in ("steady", "incident")
+    ]
+    return "\n".join(lines)
+
+
+def incidents(rows: list[dict[str, Any]]) -> str:
+    """The portfolio's incidents, a line for each."""
+    return "\n".join(_shared(row) for row in rows) or "no incident is open"
+
+
+def _shared(row: dict[str, Any]) -> str:
+    models = row["models"]
+    named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
+    columns = f", columns {', '.join(row['columns'])}" if row["columns"] else ""
+    end = {
+        "broken": "closes when it is mended",
+        "missing": f"closes when it is back, or: tiltyard incidents release {row['node']} --reason …",
+        "shared_shift": f"held until it is over, or: tiltyard incidents release {row['node']} --reason …",
+    }[row["kind"]]
+    kind = row["kind"].replace("_", " ")
+    return f"{row['node']} {kind} since {row['since']}, {len(models)} models ({named}){columns}: {row['said']}; {end}"
+
+
 def _late(row: dict[str, Any]) -> str:
     if row["verdict"] == "over":
         return f"{row['table']} p99 {_took(row['observed_p99_s'])}, promised {_took(row['promised_p99_s'])}"

@@ -32,7 +32,7 @@ from tiltyard.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.governor import Broken, Finding, Signal
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
-from tiltyard.spec import DriftPolicy, Spec, load_portfolio, portfolio
+from tiltyard.spec import Spec, load_portfolio, portfolio
 
 if TYPE_CHECKING:
     from evidently import Dataset
@@ -80,7 +80,7 @@ EVERY = 7
 
 
 def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None) -> dict[str, Any]:
-    """Look at one model on one night, after its shadow stage; request a retrain when it is due.
+    """Look at one model on one night, after its shadow stage, and tell the governor what was found.
 
     The page is drawn where something moved and once a week; `render=True` draws it whatever was found, `render=False`
     only for an alarm that was raised. Raises BadInput when no features were ever published.
@@ -121,16 +121,12 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
         min_matured=spec.gate.min_matured,
         report=str(page) if page else None,
     )
-    history = [row["night"] for row in rails.ledger.retrains(spec.name, until=night - timedelta(days=1))]
-    action, reasons = alone(finding, history, spec.drift)
-    requested = action == "retrain"
     outcome = {
         "model": spec.name,
         "night": str(night),
         "version": version,
-        "verdict": "no_reference" if version is None else "report" if action == "cooldown" else action,
-        "action": action,
-        "reasons": list(reasons),
+        "verdict": _verdict(version, finding),
+        "reasons": [one.said for one in finding.broken] or list(said(finding)),
         "report": finding.report,
         "alarm": finding.alarm,
         "raised": judged.raised if judged else False,
@@ -140,14 +136,11 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
         "harm_said": finding.harm_said,
         "broken": [asdict(one) for one in finding.broken],
         "columns": {f"missing/{s.column}" if s.kind == "missing" else s.column: _plain(s) for s in finding.signals},
-        "retrain_requested": requested,
     }
     _write(rails.settings.reports / STAGE / spec.name / f"{night}.json", json.dumps(outcome, indent=1))
     _store(rails, spec, as_of, version, finding, judged, claim)
-    if hasattr(rails.ledger, "add_finding"):
+    with claim.held():
         rails.ledger.add_finding(finding)
-    if requested:
-        rails.ledger.request_retrain(spec.name, night, list(reasons))
     summary = {key: value for key, value in outcome.items() if key != "columns"}
     summary["drifted"] = [signal.column for signal in finding.signals if signal.drifted]
     summary["untested"] = {signal.column: signal.note for signal in finding.signals if signal.value is None}
@@ -165,31 +158,10 @@ def ordered(signals: Sequence[Signal]) -> tuple[Signal, ...]:
     return tuple(sorted(signals, key=rank))
 
 
-def alone(finding: Finding, history: Sequence[date], policy: DriftPolicy) -> tuple[str, tuple[str, ...]]:
-    """What one model's finding asks for, were it the only model: retrain, report, cooldown or steady, and why."""
-    if finding.broken:
-        return "report", (*(one.said for one in finding.broken), "broken data is no reason to retrain")
-    if finding.champion is None and not finding.challengers:
-        if finding.matured < max(finding.min_matured, 1):
-            short = f"no champion yet; {finding.matured} of {max(finding.min_matured, 1)} matured labels to train on"
-            return "steady", (short,)
-        return _allowed(("no champion yet",), finding.night, history, policy)
-    reasons = said(finding)
-    if not finding.alarm:
-        return "steady", reasons
-    if policy.on_drift == "report" or (policy.on_drift == "retrain" and finding.harm != "felt"):
-        return "report", reasons
-    return _allowed(reasons, finding.night, history, policy)
-
-
-def _allowed(
-    reasons: tuple[str, ...], night: date, history: Sequence[date], policy: DriftPolicy
-) -> tuple[str, tuple[str, ...]]:
-    last = max((asked for asked in history if asked < night), default=None)
-    if last is not None and night - last < policy.cooldown:
-        wait = f"a retrain was requested on {last}; the next may be on {last + policy.cooldown}"
-        return "cooldown", (*reasons, wait)
-    return "retrain", reasons
+def _verdict(version: int | None, finding: Finding) -> str:
+    if version is None:
+        return "no_reference"
+    return "broken" if finding.broken else "alarm" if finding.alarm else "steady"
 
 
 def said(finding: Finding) -> tuple[str, ...]:
@@ -207,7 +179,7 @@ def said(finding: Finding) -> tuple[str, ...]:
     if finding.alarm or finding.harm == "felt":
         found.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_said}")
     untested = {f"{s.kind} not tested: {s.note}" for s in finding.signals if s.value is None and s.kind != "feature"}
-    return (*found, *sorted(untested))
+    return (*found, *sorted(untested)) or ("nothing could be tested",)
 
 
 def _measure(signal: Signal) -> str:
@@ -281,7 +253,7 @@ class _Look:
             return ()
         start = self.as_of - self.spec.drift.window
         words = f"there is nothing to predict on between {start:%Y-%m-%d} and {self.as_of:%Y-%m-%d}"
-        return (Broken("shadow", None, words),)
+        return (Broken(self.spec.prediction.spine, None, words),)
 
     def judged(self, *, trusted: bool) -> tuple[Judged | None, tuple[Signal, ...]]:
         rails, spec = self.rails, self.spec

@@ -16,7 +16,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, Literal
 
-from tiltyard import clock, drift, features, promotion, shadow, training
+from tiltyard import clock, drift, features, grants, promotion, shadow, training
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails, opened
@@ -78,6 +78,7 @@ def run(
                 continue
             for spec in waiting:
                 _night(rails, spec, as_of, approve, render, tallies[spec.name])
+            _trainings(rails, specs, as_of, tallies)
     say("done", 1.0)
     return {
         "from": str(night_of(first)),
@@ -134,10 +135,16 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
     outcome = promotion.run(rails, spec, as_of, assume=approve)
     if outcome.get("promoted"):
         tally.promotions.append({"night": night, "version": outcome["promoted"]})
-    finding = drift.run(rails, spec, as_of, render=render)
-    if finding["retrain_requested"]:
-        trained = training.train(rails, spec, as_of, requested_by="hindcast", reasons=finding["reasons"])
-        tally.retrains.append({"night": night, "version": trained.get("version"), "reasons": finding["reasons"]})
+    drift.run(rails, spec, as_of, render=None if render else False)
+
+
+def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:
+    """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
+    named = {spec.name: spec for spec in specs}
+    for model, reasons in grants.run(rails, as_of, specs)["granted"].items():
+        trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
+        night = str(night_of(as_of))
+        tallies[model].retrains.append({"night": night, "version": trained.get("version"), "reasons": reasons})
 
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:
@@ -149,5 +156,7 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
 
     if not all(done(stage) for stage in ("shadow", "promotion", "drift")):
         return False
-    asked = any(row["night"] == night for row in rails.ledger.retrains(spec.name))
-    return not asked or done("training")
+    decided = grants.decided(rails, spec.name, night)
+    if decided is None or decided["decision"] == "waiting":
+        return False
+    return decided["decision"] != "retrain" or done("training")

@@ -5,8 +5,8 @@ that night sees the champion of that night. Rows are added, not rewritten; a sta
 exception (it says how the last attempt went).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
+from tiltyard.governor import Finding, Incident
 from tiltyard.settings import Settings
 
 metadata = sa.MetaData()
@@ -82,6 +83,26 @@ retrain = sa.Table(
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("night", sa.Date, primary_key=True),
     sa.Column("reasons", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+finding = sa.Table(
+    "finding",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # governor.Finding
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+incident = sa.Table(
+    "incident",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),  # a row for every night on which it was open
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),  # broken | missing | shared_shift
+    sa.Column("since", sa.Date, nullable=False),
+    sa.Column("models", _json, nullable=False),
+    sa.Column("columns", _json, nullable=False),
+    sa.Column("said", sa.Text, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
 event = sa.Table(
@@ -176,6 +197,17 @@ class Ledger:
         query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
         return {row["night"]: row for row in self._rows(query.order_by(stage_run.c.night))}
 
+    def stage_run(self, stage: str, model: str, night: date) -> dict[str, Any] | None:
+        where = (stage_run.c.stage == stage, stage_run.c.model == model, stage_run.c.night == night)
+        return next(iter(self._rows(sa.select(stage_run).where(*where))), None)
+
+    def last_stage_run(self, stage: str, model: str = "", before: date | None = None) -> dict[str, Any] | None:
+        """The run record of the newest night, or of the newest one before a night."""
+        query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
+        if before is not None:
+            query = query.where(stage_run.c.night < before)
+        return next(iter(self._rows(query.order_by(stage_run.c.night.desc()).limit(1))), None)
+
     # -- versions and roles -------------------------------------------------------------------
 
     def add_version(self, **values: Any) -> None:
@@ -265,11 +297,59 @@ class Ledger:
     def request_retrain(self, model: str, night: date, reasons: list[str]) -> None:
         self._upsert(retrain, model=model, night=night, reasons=reasons)
 
-    def retrains(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
-        query = sa.select(retrain).where(retrain.c.model == model)
+    def retrains(self, model: str | None = None, until: date | None = None) -> list[dict[str, Any]]:
+        """The retrains that were granted, of one model or of all."""
+        query = sa.select(retrain)
+        if model is not None:
+            query = query.where(retrain.c.model == model)
         if until is not None:
             query = query.where(retrain.c.night <= until)
         return self._rows(query.order_by(retrain.c.night))
+
+    def add_finding(self, found: Finding) -> None:
+        """What drift found of a model on a night; found again, it replaces what was there."""
+        self._upsert(finding, model=found.model, night=found.night, body=found.to_json())
+
+    def findings(self, first: date, last: date | None = None) -> list[Finding]:
+        """The findings of a night, or of the nights from `first` to `last`, by night and model.
+
+        One that cannot be read any more, as an older version wrote it, is none: its model waits to be looked at.
+        """
+        query = sa.select(finding.c.body).where(finding.c.night.between(first, last or first))
+        found = []
+        for row in self._rows(query.order_by(finding.c.night, finding.c.model)):
+            with suppress(TypeError, KeyError):
+                found.append(Finding.from_json(row["body"]))
+        return found
+
+    def set_incidents(self, night: date, found: Sequence[Incident]) -> None:
+        """The portfolio's incidents of a night, in place of those that it had."""
+        values = [
+            {
+                "night": night, "node": one.node, "kind": one.kind, "since": one.since, "models": list(one.models),
+                "columns": list(one.columns), "said": one.said, "recorded_at": clock.now(),
+            }
+            for one in found
+        ]  # fmt: skip
+        with self.engine.begin() as connection:
+            connection.execute(incident.delete().where(incident.c.night == night))
+            if values:
+                connection.execute(incident.insert(), values)
+
+    def incidents(self, night: date) -> tuple[Incident, ...]:
+        """The portfolio's incidents that were open on a night, by node."""
+        query = sa.select(incident).where(incident.c.night == night).order_by(incident.c.node, incident.c.kind)
+        return tuple(
+            Incident(
+                node=row["node"],
+                kind=row["kind"],
+                models=tuple(row["models"]),
+                columns=tuple(row["columns"]),
+                said=row["said"],
+                since=row["since"],
+            )
+            for row in self._rows(query)
+        )
 
     def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
-from airflow.sdk import DAG, Asset, BaseOperatorLink, CronDataIntervalTimetable, Param, get_current_context
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAlias,
+    AssetAny,
+    BaseOperatorLink,
+    CronDataIntervalTimetable,
+    Param,
+    get_current_context,
+)
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from tiltyard import clock
@@ -30,10 +39,10 @@ if TYPE_CHECKING:
     from tiltyard.promotion import Approval
     from tiltyard.rails import Rails
 
-Stage = Literal["features", "training", "shadow", "promotion", "drift"]
-STAGES: tuple[Stage, ...] = ("features", "training", "shadow", "promotion", "drift")
-UPSTREAM: dict[Stage, Stage] = {"shadow": "features", "promotion": "shadow", "drift": "shadow", "training": "drift"}
-"""Whose finished nights a stage works on."""
+Stage = Literal["features", "training", "shadow", "promotion", "drift", "governor"]
+STAGES: tuple[Stage, ...] = ("features", "training", "shadow", "promotion", "drift", "governor")
+UPSTREAM: dict[Stage, Stage] = {"shadow": "features", "promotion": "shadow", "drift": "shadow", "training": "governor"}
+"""Whose finished nights a stage of a model works on. The governor waits for all models: `governed_nights`."""
 
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
@@ -113,13 +122,25 @@ def feature_asset(view: str) -> Asset:
     return Asset(name=f"features/{view}", uri=f"x-tiltyard://features/{view}", group="tiltyard")
 
 
-def model_asset(spec: Spec, what: Literal["challenger", "evaluation", "champion", "drift"]) -> Asset:
+def model_asset(spec: Spec, what: Literal["challenger", "evaluation", "champion", "finding", "drift"]) -> Asset:
+    """`finding`: drift has looked. `drift`: the governor granted a retrain."""
     return Asset(name=f"{spec.name}/{what}", uri=f"x-tiltyard://models/{spec.name}/{what}", group="tiltyard")
 
 
 def feature_assets(specs: Iterable[Spec]) -> list[Asset]:
     """One per feature view that a model reads, sorted."""
     return [feature_asset(view) for view in sorted({view for spec in specs for view in spec.prediction.features})]
+
+
+def granted_assets() -> AssetAlias:
+    """The governor's outlet: through it the `drift` assets of those models that may retrain, and of no others."""
+    return AssetAlias(name="granted", group="tiltyard")
+
+
+def any_finding(specs: Iterable[Spec]) -> AssetAny | None:
+    """Starts a run whenever drift has looked at any model; None for a portfolio without models."""
+    assets = [model_asset(spec, "finding") for spec in specs]
+    return AssetAny(*assets) if assets else None
 
 
 class ReportLink(BaseOperatorLink):
@@ -202,8 +223,8 @@ def nights(rails: "Rails", stage: Stage, spec: Spec) -> list[datetime]:
 
 
 def finished_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
-    """Nights that a stage has finished; of drift, those on which it asked for a retrain."""
-    if stage == "drift":
+    """Nights that a stage has finished; of the governor, those on which it granted the model a retrain."""
+    if stage == "governor":
         return {row["night"] for row in rails.ledger.retrains(spec.name)}
     return own_nights(rails, stage, spec)
 
@@ -211,6 +232,46 @@ def finished_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
 def own_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
     runs = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name)
     return {day for day, run in runs.items() if run["status"] == "done"}
+
+
+def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
+    """The nights that the governor may decide on now, oldest first: what the events say of them does not matter.
+
+    The parameter alone, when it is given, whoever is missing. Else every published night of the last week that has a
+    finding, was not decided on for all of its models, and waits for nobody. Skips the task when there is none.
+    """
+    from tiltyard import grants
+
+    if chosen := (get_current_context().get("params") or {}).get("as_of"):
+        return [clock.parse_as_of(chosen)]
+    finished = {day for day, run in rails.ledger.stage_runs("features").items() if run["status"] == "done"}
+    missed, late = [], ""
+    for day in sorted(missed_nights(finished, set())):
+        there = {found.model for found in rails.ledger.findings(day)} & {spec.name for spec in specs}
+        if not there or not grants.undecided(rails, there, day):
+            continue
+        if missing := grants.waiting(rails, specs, day):
+            late = f"The night of {day} waits for {len(missing)} of {len(specs)}: {', '.join(missing[:5])}."
+        else:
+            missed.append(clock.midnight(day))
+    if not missed:
+        skip(late or "No night has a finding that was not decided on.")
+    return missed
+
+
+def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[str, dict[str, Any]]:
+    """Let the governor decide on these nights, and announce to each model that may retrain which nights it is about."""
+    from tiltyard import grants
+
+    found = {f"{as_of:%Y-%m-%d}": grants.run(rails, as_of, specs) for as_of in when}
+    events = get_current_context()["outlet_events"][granted_assets()]
+    for spec in specs:
+        nights = [
+            clock.parse_as_of(day).isoformat() for day, said in sorted(found.items()) if spec.name in said["granted"]
+        ]
+        if nights:
+            events.add(model_asset(spec, "drift"), extra={"as_of": nights})
+    return found
 
 
 def missed_nights(finished: set[date], own: set[date]) -> set[date]:
@@ -260,7 +321,7 @@ def skip(reason: str) -> None:
 
 
 def train(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
-    """Train as of one night, with the reasons that drift gave for it, if it was drift that asked."""
+    """Train as of one night, with the reasons for which the governor granted it, if it did."""
     from tiltyard import training
 
     asked = {row["night"]: row["reasons"] for row in rails.ledger.retrains(spec.name)}
@@ -412,8 +473,8 @@ def describe_dags(folder: Path) -> str:
         "",
         "Generated by `python docs/generate_dags.py`; edit the docstrings in `dags/` instead.",
         "",
-        "One `features` DAG for the portfolio and four per model. They start each other by assets; an asset's event "
-        "carries the nights it is about. `approval` is there for models of tier 1 only.",
+        "`features` and `governor` for the portfolio, and four DAGs per model. They start each other by assets; an "
+        "asset's event carries the nights it is about. `approval` is there for models of tier 1 only.",
         "",
         "| DAG | starts on | tasks | announces |",
         "|---|---|---|---|",
@@ -451,7 +512,7 @@ def _example_dags(folder: Path) -> list[DAG]:
 
 
 def _flow(name: str) -> int:
-    order = ("features", "shadow", "promotion", "drift", "training")
+    order = ("features", "shadow", "promotion", "drift", "governor", "training")
     return order.index(name.rpartition("__")[2])
 
 
@@ -459,11 +520,14 @@ def _starts_on(dag: DAG) -> str:
     condition = getattr(dag.timetable, "asset_condition", None)
     if condition is None:
         return "`TILTYARD_SCHEDULE`, daily unless set"
-    return " and ".join(sorted(f"`{asset.name}`" for asset in condition.objects))
+    between = " or " if isinstance(condition, AssetAny) else " and "
+    return between.join(sorted(f"`{asset.name}`" for asset in condition.objects))
 
 
 def _announces(dag: DAG) -> str:
-    return ", ".join(sorted({f"`{asset.name}`" for task in dag.tasks for asset in task.outlets})) or "–"
+    outlets = [asset for task in dag.tasks for asset in task.outlets]
+    through = f"`{_MODEL}/drift` of those granted"
+    return ", ".join(sorted({through if isinstance(one, AssetAlias) else f"`{one.name}`" for one in outlets})) or "–"
 
 
 def _tasks(dag: DAG) -> str:

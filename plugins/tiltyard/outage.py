@@ -544,6 +544,17 @@ def _tell(
     rails.ledger.add_event(INCIDENT, "", night, {**detail, "state": state, "said": said, "since": since})
 
 
+def mended(rails: Rails, night: date) -> list[tuple[str, str | None, date]]:
+    """(table, column, last night on which it was open) of every data incident that is closed on `night`, by table."""
+    last: dict[tuple[str, str, str], date | None] = {}
+    events = [event for event in rails.ledger.events(kind=INCIDENT) if event["night"] <= night]
+    for event in sorted(events, key=lambda event: (event["night"], event["id"])):
+        detail = event["detail"]
+        key = (detail["table"], detail["column"], detail["what"])
+        last[key] = event["night"] - DAY if detail["state"] == "closed" else None
+    return sorted({(table, column or None, day) for (table, column, _), day in last.items() if day}, key=str)
+
+
 def in_words(incident: Mapping[str, Any]) -> str:
     where = ".".join(part for part in (incident["table"], incident["column"]) if part)
     said = f": {incident['said']}" if incident["said"] else ""

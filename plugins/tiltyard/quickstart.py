@@ -113,7 +113,7 @@ def night_in_airflow(
 
 
 def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
-    return ["features", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
+    return ["features", "governor", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
 
 
 def summary(result: dict[str, Any]) -> str:

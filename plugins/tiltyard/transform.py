@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     began = time.monotonic()
     with alone(rails):
         results = invoke(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
+    _keep_manifest(rails.settings)
     if not results:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
     models = [result for result in results if result["type"] in ("model", "snapshot")]
@@ -89,7 +91,8 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, 
     work = settings.home / "dbt"
     work.mkdir(parents=True, exist_ok=True)
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
-    flags += ["--target-path", str(work / "target"), "--log-level", "none", "--no-write-json"]
+    flags += ["--target-path", str(work / "target"), "--log-level", "none"]
+    flags.append("--write-json" if command in ("build", "parse") else "--no-write-json")
     with _environment(_profile(settings)):
         try:
             outcome = dbtRunner().invoke([command, *flags, *arguments])
@@ -104,6 +107,24 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, 
         reason = " ".join(str(outcome.exception or "no reason given").split())
         raise BadInput(f"dbt does not run: {reason[:600]} (log: {work / 'logs' / 'dbt.log'}).")
     return nodes
+
+
+def manifest(settings: Settings) -> dict[str, Any]:
+    """dbt's manifest of the last build here; before the first one, of the project as it is (parsed in 3 s)."""
+    kept = settings.home / "dbt" / "manifest.json"
+    if not kept.exists():
+        invoke(settings, "parse")
+        _keep_manifest(settings)
+    content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return content
+
+
+def _keep_manifest(settings: Settings) -> None:
+    """Put what dbt wrote where it is read: whole or not at all, so that a reader never sees half of the next one."""
+    work = settings.home / "dbt"
+    partial = work / f".manifest.{os.getpid()}.tmp"
+    shutil.copyfile(work / "target" / "manifest.json", partial)
+    partial.replace(work / "manifest.json")
 
 
 def project(settings: Settings) -> dict[str, Model]:

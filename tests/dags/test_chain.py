@@ -1,9 +1,10 @@
-"""features → shadow → promotion, drift → training: linked by assets, with no end loose."""
+"""features → shadow → promotion, drift → governor → training: linked by assets, with no end loose."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tiltyard import orchestration
 from tiltyard.settings import ROOT
 
 
@@ -13,7 +14,11 @@ def starts_on(dag: Any) -> set[str]:
 
 
 def announces(dag: Any) -> set[str]:
-    return {asset.name for task in dag.tasks for asset in task.outlets}
+    """An alias stands for the assets that the governor picks: those of its own portfolio."""
+    named = {asset.name for task in dag.tasks for asset in task.outlets}
+    if orchestration.granted_assets().name in named:
+        named |= {name.replace("/finding", "/drift") for name in starts_on(dag)}
+    return named - {orchestration.granted_assets().name}
 
 
 def test_the_chain(parse: Callable, models: Path) -> None:
@@ -30,9 +35,17 @@ def test_the_chain(parse: Callable, models: Path) -> None:
         assert links == {
             "shadow": (views, {f"{model}/evaluation"}),
             "promotion": ({f"{model}/evaluation"}, {f"{model}/champion"}),
-            "drift": ({f"{model}/evaluation"}, {f"{model}/drift"}),
+            "drift": ({f"{model}/evaluation"}, {f"{model}/finding"}),
             "training": ({f"{model}/drift"}, {f"{model}/challenger"}),
         }
+    every = ("alpha", "beta", "gamma")
+    assert starts_on(dags["governor"]) == {f"{model}/finding" for model in every}
+    assert announces(dags["governor"]) == {f"{model}/drift" for model in every}
+
+
+def test_the_governor_looks_whenever_any_model_was_looked_at(parse: Callable, models: Path) -> None:
+    assert type(parse(models, "incident")["governor"].timetable.asset_condition).__name__ == "AssetAny"
+    assert starts_on(parse(models, "elsewhere")["governor"]) == set()
 
 
 def test_whatever_starts_a_dag_is_announced_by_another(parse: Callable) -> None:

@@ -22,7 +22,7 @@ HEAVY = {
 
 def test_every_stage_has_its_dags(parse: Callable, models: Path) -> None:
     per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in orchestration.UPSTREAM}
-    assert set(parse(models, "incident")) == {"features"} | per_model
+    assert set(parse(models, "incident")) == {"features", "governor"} | per_model
 
 
 def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> None:
@@ -31,7 +31,7 @@ def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> Non
 
 
 def test_a_model_rests_when_its_source_is_not_active(parse: Callable, models: Path) -> None:
-    assert set(parse(models, "elsewhere")) == {"features"}
+    assert set(parse(models, "elsewhere")) == {"features", "governor"}
 
 
 def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import checks, clock, drift, features, governor, latency, outage
+from tiltyard import checks, clock, drift, features, governor, grants, latency, outage
 from tiltyard import rails as rails_module
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -182,18 +182,26 @@ def test_the_ledger_tells_when_each_opened_and_closed(rails: Rails, told: dict[i
     assert len(rails.ledger.events(kind=outage.INCIDENT)) == len(events), "a night done again says nothing new"
 
 
-def test_drift_reports_an_open_incident_and_does_not_retrain(
+def test_drift_reports_an_open_incident_and_nobody_retrains(
     rails: Rails, told: dict[int, dict[str, Any]], spec: Spec
 ) -> None:
-    broken = {
-        number: [one for one in drift._broken(rails, spec, as_of(number), stages=()) if "incident" in one]
-        for number in told
-    }
+    broken = {number: drift._broken(rails, spec, as_of(number), stages=()) for number in told}
     assert {number for number, said in broken.items() if said} == {30, 32, 34, 38}
-    finding = governor.Finding(champion=1, challengers=(), broken=tuple(broken[30]))
-    action = governor.govern(finding, [], night_of(as_of(30)), spec.drift)
-    assert action.action == "report"
-    assert "device went null" in action.reasons[0]
+    night = night_of(as_of(30))
+    for number in range(80):
+        model = spec.model_copy(update={"name": f"{spec.name}_{number}"})
+        rails.ledger.add_finding(
+            governor.Finding(
+                model=model.name, night=night, tier=model.tier, owner=model.owner, champion=1, challengers=(),
+                alarm=True, harm="felt", broken=drift._broken(rails, model, as_of(30), stages=()),
+            )
+        )  # fmt: skip
+    said = grants.run(rails, as_of(30), [spec.model_copy(update={"name": f"{spec.name}_{n}"}) for n in range(80)])
+    assert (said["decisions"], said["granted"]) == ({"incident": 80}, {})
+    assert [(one["node"], one["kind"], len(one["models"])) for one in said["incidents"]] == [
+        ("raw.login", "broken", 80)
+    ]
+    assert "device went null" in said["incidents"][0]["said"]
 
 
 def test_a_training_says_which_incidents_its_window_holds(rails: Rails, told: dict[int, dict[str, Any]]) -> None:
