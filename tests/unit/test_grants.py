@@ -180,6 +180,20 @@ def test_a_night_waits_for_its_models_until_the_next_one_is_published(rails: Rai
     assert grants.undecided(rails, ["churn_00", "churn_01"], NIGHT) == ["churn_01"]
 
 
+def test_a_run_for_some_models_leaves_what_was_said_of_the_others(rails: Rails) -> None:
+    chosen = specs(8)
+    for place, spec in enumerate(chosen):
+        found(rails, spec, signals=moved() if place < 4 else ())
+    govern(rails, chosen[:4])
+    said = govern(rails, chosen[4:], trainings={"per_night": 2})
+    assert said["decisions"] == {"queued": 2, "retrain": 2}
+    assert grants.decided(rails, "churn_00", NIGHT)["decision"] == "incident"
+    assert [(one.node, len(one.models)) for one in rails.ledger.incidents(NIGHT)] == [("ftr_customer__payments", 4)]
+    assert {entry[0] for entry in rails.ledger.stage_run("governor", "", NIGHT)["summary"]["since"]} == {
+        spec.name for spec in chosen[:4]
+    }
+
+
 def test_findings_of_a_night_come_back_and_a_strange_one_is_none(rails: Rails) -> None:
     chosen = specs(2)
     for spec in chosen:
