@@ -1,4 +1,4 @@
-"""Profiles: every row has one cell, what is kept comes back, nights are named by their end."""
+"""Histograms: every value has one cell, what a version keeps comes back, a night is the date on which it closes."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -6,81 +6,116 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
 
 from tiltyard import profile
 
-ANY = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=32))
+numbers = st.lists(st.floats(-1e6, 1e6, width=32) | st.none(), min_size=1, max_size=200)
 
 
-@given(training=st.lists(ANY, max_size=60), later=st.lists(ANY, max_size=60))
-def test_every_row_has_one_cell(training: list, later: list) -> None:
+@given(numbers, numbers)
+@settings(max_examples=60, deadline=None)
+def test_every_number_has_one_cell(training, now):
     cells = profile.cut(pd.Series(training, dtype="float64"), numeric=True)
-    counts = profile.count(cells, pd.Series(later, dtype="float64"))
-    gone = sum(value is None or not np.isfinite(value) for value in later)
-    assert (len(counts), counts.sum(), counts[-1]) == (cells.count, len(later), gone)
+    counts = profile.count(cells, pd.Series(now, dtype="float64"))
+    assert len(counts) == cells.count and counts.sum() == len(now)
+    assert counts[-1] == sum(value is None for value in now)
+    known = [value for value in training if value is not None]
+    if known:
+        beyond = sum(value is not None and not min(known) <= value <= max(known) for value in now)
+        assert counts[cells.outside].sum() == beyond
 
 
-def test_what_training_never_saw_lies_outside() -> None:
-    cells = profile.cut(pd.Series(np.linspace(10, 20, 500)), numeric=True)
-    assert profile.count(cells, pd.Series([10.0, 15.0, 20.0]))[cells.outside].sum() == 0
-    assert profile.count(cells, pd.Series([9.99, 20.01, 1e9, -1e9]))[cells.outside].sum() == 4
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1), st.lists(st.sampled_from(["a", "b", "z", None])))
+@settings(max_examples=60, deadline=None)
+def test_every_category_has_one_cell(training, now):
+    cells = profile.cut(pd.Series(training, dtype=object), numeric=False)
+    counts = profile.count(cells, pd.Series(now, dtype=object))
+    seen = {value for value in training if value is not None}
+    assert counts.sum() == len(now) and counts[-1] == now.count(None)
+    assert counts[-2] == sum(value is not None and value not in seen for value in now)
 
 
-def test_rare_new_and_missing_categories_are_told_apart() -> None:
-    names = [f"n{place:02}" for place in range(profile.KEPT)]
-    cells = profile.cut(pd.Series([*names, *names, "rare"]), numeric=False)
-    counts = profile.count(cells, pd.Series(["n00", "rare", "new", "newer", None]))
-    assert (counts[0], *counts[-3:]) == (1, 1, 2, 1)
+def test_rare_categories_share_a_cell_and_are_no_new_ones():
+    names = [f"n{number:03d}" for number in range(100)]
+    cells = profile.cut(pd.Series([name for name in names for _ in range(3)] + ["often"] * 9), numeric=False)
+    assert cells.names[0] == "often" and len(cells.names) == profile.KEPT
+    counts = profile.count(cells, pd.Series(["often", "n099", "never"]))
+    assert counts[0] == 1 and counts[-3:].tolist() == [1, 1, 0]
 
 
-def test_booleans_are_categories_whatever_holds_them() -> None:
-    cells = profile.cut(pd.Series([True, False, False]), numeric=False)
-    assert cells.names == ("False", "True")
-    assert list(profile.count(cells, pd.Series([True, None, False], dtype=object))) == [1, 1, 0, 0, 1]
-    assert list(profile.count(cells, pd.Series([True, None, False], dtype="boolean"))) == [1, 1, 0, 0, 1]
+def test_infinite_numbers_and_words_among_numbers_are_missing():
+    cells = profile.cut(pd.Series([1.0, 2.0, 3.0, np.inf]), numeric=True)
+    assert (cells.low, cells.high) == (1.0, 3.0)
+    assert profile.count(cells, pd.Series(["2", "two", np.inf], dtype=object))[-1] == 2
 
 
-def test_a_night_is_named_by_the_day_on_which_it_closes() -> None:
-    as_of = datetime(2024, 3, 10, tzinfo=UTC)
-    times = pd.Series(pd.to_datetime(["2024-03-09 00:00", "2024-03-09 23:59", "2024-03-08 23:59"], utc=True))
+@given(st.integers(0, 10_000), st.floats(-2, 2), st.floats(0.3, 3))
+@settings(max_examples=30, deadline=None)
+def test_the_distance_of_numbers_is_wassersteins_over_the_deviation(seed, moved, wider):
+    random = np.random.default_rng(seed)
+    training, now = random.gamma(2, 3, 1500), random.gamma(2, 3, 400) * wider + moved
+    cells = profile.cut(pd.Series(training), numeric=True)
+    found = profile.distance(cells, profile.count(cells, training), profile.count(cells, now))
+    assert float(found) == pytest.approx(wasserstein_distance(training, now) / training.std(), rel=0.1, abs=0.02)
+
+
+def test_nothing_against_something_has_no_distance():
+    for values, numeric in (([1.0, 2.0, 3.0], True), (["a", "b", "a"], False)):
+        cells = profile.cut(pd.Series(values), numeric=numeric)
+        counts = profile.count(cells, pd.Series(values))
+        assert float(profile.distance(cells, counts, counts)) == pytest.approx(0.0)
+        assert np.isnan(profile.distance(cells, counts, np.zeros_like(counts)))
+
+
+def test_a_night_is_named_by_the_date_on_which_it_closes():
+    as_of = datetime(2024, 3, 5, tzinfo=UTC)
+    times = pd.Series(pd.to_datetime(["2024-03-03T23:59Z", "2024-03-04T00:00Z", "2024-03-04T23:59Z", "2024-03-01T05:00Z"]))
     found = profile.nights_of(times, timedelta(days=1), as_of)
-    assert [date.fromordinal(int(night)) for night in found] == [date(2024, 3, 10)] * 2 + [date(2024, 3, 9)]
+    assert [date.fromordinal(int(night)).day for night in found] == [4, 5, 5, 2]
 
 
-def test_what_a_version_keeps_comes_back() -> None:
-    random = np.random.default_rng(1)
-    frame = pd.DataFrame({"amount": random.normal(size=200), "plan": random.choice(list("ab"), 200)})
-    nights = np.repeat(np.arange(4) + 740_000, 50)
-    score, label = random.random(200), (random.random(200) < 0.3).astype(float)
-    kinds, views = {"amount": "numeric", "plan": "categorical"}, {"amount": "ftr_a__b", "plan": "ftr_a__b"}
-    kept = profile.describe(frame, kinds, views, nights, score, label, {"amount": 0.75, "plan": 0.25})
-    read = profile.read(json.loads(json.dumps({"profile": kept})))
-    assert read is not None and [column.name for column in read.columns] == [
-        "amount", "plan", "prediction", "label", "loss",
-    ]  # fmt: skip
-    assert sum(column.weight for column in read.columns) == pytest.approx(1.0)
-    amount = read.column("amount")
-    assert amount is not None and amount.view == "ftr_a__b"
-    assert (amount.counts == profile.count_nights(amount.cells, frame["amount"], nights - 740_000, 4)).all()
-    tonight = profile.night(read, frame.iloc[:50], score[:50])
-    assert set(tonight) == {"amount", "plan", "prediction"}
-    assert (tonight["amount"] == amount.counts[0]).all()
-    known = profile.truth(read, nights, score, label)
-    loss = read.column("loss")
-    assert loss is not None and (known.counts["loss"] == loss.counts).all()
+def frame(rows, seed=1):
+    random = np.random.default_rng(seed)
+    columns = {"amount": random.normal(0, 1, rows), "plan": random.choice(list("abc"), rows)}
+    return pd.DataFrame(columns), random.random(rows), (random.random(rows) < 0.3).astype(float)
 
 
-def test_a_version_from_before_has_no_profile() -> None:
-    assert profile.read({}) is None
+def test_what_a_version_keeps_comes_back_and_counts_its_own_training():
+    rows, score, label = frame(300)
+    nights = 738_000 + np.arange(300) // 60
+    importance = {"amount": 0.9, "plan": 0.1}
+    kinds = {"amount": "numeric", "plan": "categorical"}
+    kept = profile.describe(rows, kinds, {"amount": "ftr_a"}, nights, score, label, importance)
+    reference = profile.read(json.loads(json.dumps({"profile": kept})))
+    assert reference is not None and profile.read({}) is None
+    assert reference.nights.tolist() == [738_000, 738_001, 738_002, 738_003, 738_004]
+    names = ["amount", "plan", profile.PREDICTION, profile.LABEL, profile.LOSS]
+    assert [column.name for column in reference.columns] == names
+    assert [column.view for column in reference.columns] == ["ftr_a", None, None, None, None]
+    assert sum(column.weight for column in reference.columns) == pytest.approx(1.0)
+    assert all((column.counts.sum(axis=1) == 60).all() for column in reference.columns)
+
+    tonight = profile.night(reference, rows.iloc[:60], score[:60])
+    assert set(tonight) == {"amount", "plan", profile.PREDICTION}
+    for name, counts in tonight.items():
+        assert counts.tolist() == reference.column(name).counts[0].tolist()
+    known = profile.truth(reference, nights[:120], score[:120], label[:120])
+    assert known.counts[profile.LOSS].tolist() == reference.column(profile.LOSS).counts[:2].tolist()
+    assert known.until(738_000).counts[profile.LABEL].shape[0] == 1
 
 
-def test_the_distance_of_a_histogram_to_itself_and_to_nothing() -> None:
-    for cells in (
-        profile.cut(pd.Series(np.arange(50.0)), numeric=True),
-        profile.cut(pd.Series(list("abc")), numeric=False),
-    ):
-        counts = np.arange(cells.count)
-        assert profile.distance(cells, counts, 3 * counts) == 0
-        assert np.isnan(profile.distance(cells, counts, 0 * counts))
+def test_a_useless_feature_still_weighs():
+    found = profile.weights({"all": 1.0, "nothing": 0.0})
+    assert 0 < found["nothing"] < found["all"]
+    assert sum(found.values()) + sum(profile.OTHERS.values()) == pytest.approx(1.0)
+    assert profile.importance(np.zeros((3, 2)), ["a", "b"]) == {"a": 0.5, "b": 0.5}
+    assert profile.importance(np.array([[3.0, -1.0]]), ["a", "b"]) == {"a": 0.75, "b": 0.25}
+
+
+def test_booleans_are_categories_whatever_holds_them():
+    cells = profile.cut(pd.Series([True, False, True]), numeric=False)
+    for values in ([True, False, None], pd.array([True, False, None], dtype="boolean")):
+        assert profile.count(cells, pd.Series(values)).tolist() == [1, 1, 0, 0, 1]
