@@ -277,14 +277,9 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str, s
         revised_at=_micros(labels["available_at"])[order],
         revised_to=labels["label"].to_numpy(dtype=np.float64)[order],
         stopped=frozenset(night_of(as_of) for as_of in stopped),
-        broken={night: _incidents(rails, spec, night) for night in nights},
+        broken={night: outage.holding(rails, spec, night) for night in nights},
         place=folder,
     )
-
-
-def _incidents(rails: Rails, spec: Spec, night: date) -> tuple[dict[str, Any], ...]:
-    found = outage.incidents(rails, spec.source, night)
-    return tuple(one for one in found if outage.touches(rails, spec.source, one))
 
 
 # -- versions -----------------------------------------------------------------------------------------------
