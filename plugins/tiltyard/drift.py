@@ -210,7 +210,7 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) ->
     found += [
         Broken(one["table"], one["column"] or None, outage.in_words(one))
         for one in outage.incidents(rails, spec.source, night)
-        if outage.touches(rails, spec.source, one)
+        if outage.touches(rails, spec.source, one, spec.label.table)
     ]
     return tuple(found)
 
