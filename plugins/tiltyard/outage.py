@@ -568,13 +568,8 @@ def in_words(incident: Mapping[str, Any]) -> str:
 
 def holding(rails: Rails, spec: Spec, night: date) -> tuple[dict[str, Any], ...]:
     """The incidents open after `night` that a model stands on: of its source's columns, and of its own truth."""
-    return tuple(
-        one
-        for one in incidents(rails, spec.source, night)
-        if touches(rails, spec.source, one)
-        and (not one["table"].startswith("lbl_") or one["table"] == spec.label.table)
-        and (not one["table"].startswith("lbl_") or one["table"] == spec.label.table)
-    )
+    found = incidents(rails, spec.source, night)
+    return tuple(one for one in found if touches(rails, spec.source, one, spec.label.table))
 
 
 def touches(rails: Rails, source: str, incident: Mapping[str, Any], label: str | None = None) -> bool:
