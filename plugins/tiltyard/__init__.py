@@ -5,7 +5,7 @@ Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's pro
 
 Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`,
 `leakage`), `training` (`frame` → `replay` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` →
-`evaluation`), `promotion` (`gate`), `drift` (`governor`), with `fallback` deciding which tier answers.
+`evaluation`), `promotion` (`gate`), `drift`, `grants` (`lineage` → `governor`, for all models at once), with `fallback` deciding which tier answers.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
@@ -18,6 +18,6 @@ What a night delivered: `latency` (how late), `outage` (what fell silent).
 Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
 `services` (what `make up` starts), `cli`.
 
-Pure, deciding and touching nothing: `spec clock evaluation gate fallback governor`, and `evidence`
+Pure, deciding and touching nothing: `spec clock evaluation gate fallback lineage governor`, and `evidence`
 with its parts.
 """
