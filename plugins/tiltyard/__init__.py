@@ -5,7 +5,8 @@ Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's pro
 
 Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`,
 `leakage`), `training` (`frame` → `replay` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` →
-`evaluation`), `promotion` (`gate`), `drift`, `grants` (`lineage` → `governor`, for all models at once), with `fallback` deciding which tier answers.
+`evaluation`), `promotion` (`gate`), `drift`, `grants` (`lineage` → `governor`,
+all models at once), with `fallback` deciding which tier answers.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
