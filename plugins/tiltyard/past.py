@@ -81,6 +81,15 @@ class Past:
         """Microseconds since 1970 of the prediction times."""
         return _micros(self.keys["prediction_time"])
 
+    @cached_property
+    def instants(self) -> NDArray[np.datetime64]:
+        """The prediction times, UTC, as numpy has them: pandas would make an object of each on every cut."""
+        return self.time.view("datetime64[us]")
+
+    @cached_property
+    def slices(self) -> dict[str, NDArray[Any]]:
+        return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
+
     def truth_at(self, as_of: datetime) -> Floats:
         """The label of every row as known at `as_of`: 0, 1, or NaN."""
         known = np.full(self.rows, np.nan)
