@@ -69,9 +69,7 @@ class World:
 
     def judge(self, age, standing=None, **more):
         more = {"policy": POLICY, "promise": PROMISE, "threshold": THRESHOLD, "version": 1} | more
-        return change.judge(
-            self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more
-        )
+        return change.judge(self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more)
 
     def live(self, ages, standing=None, **more):
         found = {}
