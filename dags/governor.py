@@ -8,7 +8,7 @@ retrain are started. Broken and missing data is an incident and never a reason t
 once is one incident of the table that they have in common.
 
 **What to do when it fails.** Nothing is at stake tonight: no decision means no retrain, and the champions stay in
-service. The log says what was missing. Clear *decide*: a night done again keeps what it granted.
+service. The log says what was missing. Clear *decide*: a night done again keeps what it granted, and says so again.
 
 **What to do when it holds models back.** `tiltyard incidents` names the table, the models and the columns.
 

@@ -15,6 +15,7 @@ twice.
   column out of its feature view, or mend the source; `leakage.max_changed` is for late deliveries only.
 - It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
+- It stays *scheduled*: others are training. Airflow's pool `trainings` has `trainings.at_once` slots (portfolio.yaml).
 
 **Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that were granted.
 The first version of a new model is trained by hand: start this DAG with `as_of`.
@@ -23,7 +24,7 @@ The first version of a new model is trained by hand: start this DAG with `as_of`
 from airflow.sdk import task
 
 from tiltyard import orchestration as on
-from tiltyard.settings import Settings
+from tiltyard.settings import TRAINING_POOL, Settings
 from tiltyard.spec import Spec, portfolio
 
 
@@ -31,7 +32,7 @@ from tiltyard.spec import Spec, portfolio
 def training(spec: Spec) -> None:
     challenger = on.model_asset(spec, "challenger")
 
-    @task(outlets=[challenger])
+    @task(outlets=[challenger], pool=TRAINING_POOL)
     def train() -> dict:
         with on.working() as rails:
             found = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)

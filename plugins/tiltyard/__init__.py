@@ -4,8 +4,9 @@ Ground: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's pro
 `ledger` (who decided what), `rails` (the three opened together).
 
 Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `ingest` → `transform` → `checks`,
-`leakage`), `training` (`frame` → `replay` → `encoding` → `registry`), `shadow` (`scorer` → `scoring` → `truth` →
-`evaluation`), `promotion` (`pairs`, `sequential` → `gate` → `evidence_page`), `drift` (`governor`), with `fallback`
+`leakage`), `training` (`frame` → `replay` → `encoding` → `profile` → `registry`), `shadow` (`scorer` → `scoring` →
+`truth` → `evaluation`, `estimate`, `arrival`), `promotion` (`pairs` → `sequential` → `gate` → `evidence_page`),
+`drift` (`detector` → `change`), and for all models together `grants` (`lineage` → `governor`), with `fallback`
 deciding which tier answers.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
@@ -14,11 +15,15 @@ Leakage without write times: `evidence` (`reading` → `case` → `intervals` �
 
 Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence` → `page`).
 
-What a night delivered: `latency` (how late), `outage` (what fell silent).
+What a night delivered: `latency` (how late), `outage` (what fell silent), `arrival` (`runoff`: when the truth comes,
+and whether it still does).
 
-Edges: `hindcast` (the loop over past nights), `status` and `plots` (what a person sees), `orchestration` (Airflow),
-`services` (what `make up` starts), `cli`.
+Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
+policies).
 
-Pure, deciding and touching nothing: `spec clock evaluation sequential gate pairs fallback governor`, and `evidence`
-with its parts.
+Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
+starts), `cli`.
+
+Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback profile
+detector change lineage governor outcome`, and `evidence` with its parts.
 """

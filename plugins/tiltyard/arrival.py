@@ -89,8 +89,9 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     night = night_of(as_of)
     found = arrivals(rails, spec, as_of)
     judged = runoff.judge(found, _of_incidents(rails, spec, night)) if found else ()
-    with rails.lake.exclusive(f"arrival/{spec.name}"):
-        _settle(rails, spec, night, judged)
+    if any(one.stopped for one in judged) or incidents(rails, spec, night):
+        with rails.lake.exclusive(f"arrival/{spec.name}"):  # two attempts at a night leave its events once
+            _settle(rails, spec, night, judged)
     return {one.stream: {"came": one.came, "predicted": round(one.predicted, 1)} for one in judged}
 
 

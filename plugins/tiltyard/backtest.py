@@ -241,7 +241,7 @@ class Play:
             return Finding(**plain, broken=broken, matured=self.trainings.matured(night))
         version, trained = self.version(number), self.trained[number]
         window = max(round(spec.drift.window / spec.prediction.every), 1)
-        reference = version.profile
+        reference = version.remembered
         seen = version.seen(trained, night, self.past.stopped)
         if not len(seen.nights) or seen.nights[-1] <= night.toordinal() - window:
             broken += (Broken("shadow", None, f"there was nothing to predict on in the {window} nights up to {night}"),)

@@ -6,7 +6,8 @@ rows, where somebody can ask it):
 1. *Evidence*: the model's e-detector has reached the threshold that the portfolio's budget of false alarms sets
    (detector.py says what that promises).
 2. *Effect*: the distance of the window to the training nights, composed of the same weekdays, is over `min_effect`,
-   and over what training's own windows show against the rest of training, in `least` of the last `of` windows.
+   and over what training's own windows show against the rest of training, in `least` of the last `of` windows; and
+   it is a column with evidence of its own that shows it.
 3. *Harm*: realized performance on the newest matured cohorts is worse than at training or than the safe default, or,
    while that truth is not in, the performance that the scores promise is.
 
@@ -34,8 +35,8 @@ MIN_VALUES = 30
 MISSING_RISE = 0.2
 """The night's share of missing values exceeds that of training, and of its worst night, by so much: broken."""
 SCALE = 5.0
-"""All quartiles changed by this factor at once: another unit."""
-ELSEWHERE = 0.9
+"""All quartiles are beyond those of any training night by this factor, from one night to the next: another unit."""
+ELSEWHERE = 0.75
 """So much of a night lies where training never was, from one night to the next: another unit, or another column."""
 CHANCE = 1e-9
 """A column is constant when its night in one cell is less likely than this."""
@@ -147,8 +148,9 @@ def judge(
     confirmed = [signal for signal in signals if signal.drifted]
     since, raised = start.since, False
     disagreed: tuple[str, ...] = ()
-    if since is None and total >= threshold and confirmed and not broken and trusted:
-        limits = {signal.column: signal.threshold or 0.0 for signal in confirmed}
+    proven = [signal for signal in confirmed if (signal.evidence or 0.0) >= threshold]
+    if since is None and total >= threshold and proven and not broken and trusted:
+        limits = {signal.column: signal.threshold or 0.0 for signal in proven}
         agreed = agrees(tuple(limits), limits) if agrees is not None else frozenset(limits)
         raised = bool(agreed)
         since = night if raised else None
@@ -362,16 +364,19 @@ def _wrong(column: Column, counts: Counts) -> dict[int, str]:
     elsewhere = (present @ cells.outside[:-1]) / np.maximum(values, 1)
     moved = elsewhere >= ELSEWHERE
     scale = np.ones(len(counts))
-    if cells.is_numeric:
-        base = _quartiles(column, column.counts.sum(axis=0)[None])[0]
-        now = _quartiles(column, counts)
-        if (np.abs(base) > 0.05 * cells.deviation).all():
-            ratio = now / base
-            scale = np.where(ratio.min(axis=1) >= SCALE, ratio.min(axis=1), 1.0)
-            scale = np.where((ratio.max(axis=1) <= 1 / SCALE) & (ratio.min(axis=1) >= 0), ratio.max(axis=1), scale)
+    usable = column.counts[column.counts[:, :-1].sum(axis=1) >= MIN_VALUES]
+    if cells.is_numeric and len(usable):
+        past, now = _quartiles(column, usable), _quartiles(column, counts)
+        if (np.abs(np.median(past, axis=0)) > 0.05 * cells.deviation).all() and (
+            np.sign(past) == np.sign(past[0])
+        ).all():
+            size, sizes = np.abs(now), np.abs(past)
+            above, below = (size / sizes.max(axis=0)).min(axis=1), (size / sizes.min(axis=0)).max(axis=1)
+            same = (np.sign(now) == np.sign(past[0])).all(axis=1)
+            scale = np.where(same & (above >= SCALE), above, np.where(same & (below <= 1 / SCALE), below, 1.0))
     for odd in _at_once((moved | (scale != 1.0)) & (values >= MIN_VALUES), elsewhere, column, counts):
         where = f"{elsewhere[odd]:.0%} of {column.name} lies where training never was"
-        factor = f"the quartiles of {column.name} are {scale[odd]:.3g} times those of training"
+        factor = f"the quartiles of {column.name} are {scale[odd]:.3g} times those of any training night"
         found.setdefault(odd, f"{where if moved[odd] else factor}, from one night to the next: another unit?")
     return found
 
@@ -395,12 +400,13 @@ def _at_once(suspect: Mask, elsewhere: Floats, column: Column, counts: Counts) -
         if first == 0:
             found.append(place)  # the first night in production: it follows those of training
             continue
-        before = elsewhere[first - 1] < ELSEWHERE / 3
-        if before and column.cells.is_numeric:
+        if elsewhere[first - 1] >= ELSEWHERE / 3:
+            continue
+        if elsewhere[first] < ELSEWHERE:  # within the range: the scale has to have jumped that night
             now, past = _quartiles(column, counts[[first, first - 1]])
-            before = bool(abs(now[1] - past[1]) > column.cells.deviation or _apart(now[1], past[1]) >= SCALE / 2)
-        if before:
-            found.append(place)
+            if abs(now[1] - past[1]) <= column.cells.deviation and _apart(now[1], past[1]) < SCALE / 2:
+                continue
+        found.append(place)
     return found
 
 
@@ -468,7 +474,7 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
         brier_low,
         promise.brier_high,
         brier_low > promise.brier_high,
-        note=f"{said}, held out at training at most {promise.brier_high:.3f}",
+        note=said,
     )
     return against_training, against_default
 

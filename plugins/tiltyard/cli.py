@@ -47,6 +47,11 @@ AsOf = Annotated[
     ),
 ]
 
+Governed = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that the governor decided on."),
+]
+
 
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
@@ -294,7 +299,7 @@ def govern(as_of: AsOf = None, as_json: Json = False) -> None:
 
 
 @incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
-def incidents_open(context: typer.Context, as_of: AsOf = None, as_json: Json = False) -> None:
+def incidents_open(context: typer.Context, as_of: Governed = None, as_json: Json = False) -> None:
     """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
     if context.invoked_subcommand:
         return
@@ -309,7 +314,7 @@ def incidents_open(context: typer.Context, as_of: AsOf = None, as_json: Json = F
 def incidents_release(
     node: Annotated[str, typer.Argument(help="The table of the incident, as the list names it.", metavar="NODE")],
     reason: Annotated[str, typer.Option(help="Why it is the world and no fault; kept with your name.")],
-    as_of: AsOf = None,
+    as_of: Governed = None,
     as_json: Json = False,
 ) -> None:
     """Say that a shift which models share is the world: from that night on they may retrain on it."""

@@ -179,7 +179,7 @@ def said(finding: Finding) -> tuple[str, ...]:
     if finding.alarm or finding.harm == "felt":
         found.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_said}")
     untested = {f"{s.kind} not tested: {s.note}" for s in finding.signals if s.value is None and s.kind != "feature"}
-    return (*found, *sorted(untested))
+    return (*found, *sorted(untested)) or ("nothing could be tested",)
 
 
 def _measure(signal: Signal) -> str:
@@ -234,7 +234,7 @@ class _Look:
             return ()
         start = self.as_of - self.spec.drift.window
         words = f"there is nothing to predict on between {start:%Y-%m-%d} and {self.as_of:%Y-%m-%d}"
-        return (Broken("shadow", None, words),)
+        return (Broken(self.spec.prediction.spine, None, words),)
 
     def judged(self, *, trusted: bool) -> tuple[Judged | None, tuple[Signal, ...]]:
         rails, spec = self.rails, self.spec

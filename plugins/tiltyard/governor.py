@@ -129,7 +129,8 @@ class Incident:
     """One fault of what feeds several models, or one model: named, and no reason to retrain."""
 
     node: str
-    """The most downstream table that explains it; `features` or `shadow` for a stage that did not end."""
+    """The most downstream table that explains it; for a stage that did not end `features`, `shadow`, or
+    `<model>/shadow` where it is that model's alone."""
     kind: Cause
     models: tuple[str, ...]
     columns: tuple[str, ...]
@@ -226,8 +227,8 @@ def govern(
     1. Data that is broken or missing is an *incident*, one for each node of the lineage that explains it, and so is a
        shift that models share (`_shared`).
     2. Without a model, enough matured labels are a reason for a first training.
-    3. Without an alarm, or a loss that is felt, it is *steady*. With one, `on_drift` and the harm say whether to
-       *report* or to retrain; harm that is not known yet is looked at again on the next night.
+    3. Without an alarm it is *steady*. With one, `on_drift` and the harm say whether to *report* or to retrain; harm
+       that is not known yet is none yet: it is reported, and looked at again on the next night.
     4. Within its cooldown (`cooling`) it is *cooldown*. The others are granted a *retrain* by tier, then by evidence,
        then by name, up to `trainings.per_night` less what earlier nights have running; the rest is *queued*, which
        keeps nothing: on the next night its finding of that night counts.
@@ -369,20 +370,19 @@ def _in_vain(grants: Sequence[Grant], best: date | None) -> int:
 
 
 def _found(finding: Finding) -> tuple[str, ...]:
-    """Why the model might be retrained: its alarm, or a loss that is felt. Nothing that could not be tested."""
+    """What the model's alarm says; nothing without one, since only alarms are within the portfolio's budget."""
+    if not finding.alarm:
+        return ()
     drifted = sorted((signal for signal in finding.signals if signal.drifted), key=_order)
-    reasons = []
-    if finding.alarm:
-        measured = ""
-        if finding.evidence is not None:
-            limit = "" if finding.threshold is None else f" of {finding.threshold:.4g}"
-            measured = f", evidence {finding.evidence:.4g}{limit}"
-        moved = [_measure(signal) for signal in drifted if signal.kind not in ("performance", "missing")]
-        reasons.append(f"alarm{measured}: {_listed(moved, '; ') or 'no single column stands out'}")
-    if finding.alarm or finding.harm == "felt":
-        decayed = [signal.note or _measure(signal) for signal in drifted if signal.kind == "performance"]
-        if decayed:
-            reasons.append(f"performance: {_listed(decayed, '; ')}")
+    measured = ""
+    if finding.evidence is not None:
+        limit = "" if finding.threshold is None else f" of {finding.threshold:.4g}"
+        measured = f", evidence {finding.evidence:.4g}{limit}"
+    moved = [_measure(signal) for signal in drifted if signal.kind not in ("performance", "missing")]
+    decayed = [signal.note or _measure(signal) for signal in drifted if signal.kind == "performance"]
+    reasons = [f"alarm{measured}: {_listed(moved, '; ') or 'no single column stands out'}"]
+    if decayed:
+        reasons.append(f"performance: {_listed(decayed, '; ')}")
     return tuple(reasons)
 
 
@@ -464,7 +464,7 @@ def _shared(
     """Shifts that many models show at once, in columns that come from one table.
 
     It takes `policy.models` models, and `policy.share` of those that were looked at and read the table, whose columns
-    began to drift within `TOGETHER`, and one among them that would retrain. A fault of the table and a change of the
+    began to drift within `TOGETHER`, and one alarm among them. A fault of the table and a change of the
     world look the same from here, so nobody retrains on it until it is over or a person says that it is the world.
     Once open it lasts as long as one of its models shows it, and takes in whoever shows it later.
     """
@@ -494,7 +494,7 @@ def _shared(
                 continue
             members = _below(together, node, lineage)
             rank = (len(members), sum(map(len, members.values())))
-            if any(_found(findings[model]) for model in members) and (best is None or rank > best[0]):
+            if any(findings[model].alarm for model in members) and (best is None or rank > best[0]):
                 best = rank, node, members
         if best is None:
             return tuple(found)
@@ -575,7 +575,7 @@ def _broken(
     incident of the table that they have in common where that explains `policy.models` models and `policy.share`
     of the tables below it that anybody looked at; otherwise each is one of its own.
     """
-    faults = [fault for finding in findings.values() for fault in _faults(finding, lineage, history)]
+    faults = _named([fault for finding in findings.values() for fault in _faults(finding, lineage, history)], policy)
     nodes = {fault.node for fault in faults}
     causes = {
         node: {
@@ -615,6 +615,14 @@ def _faults(finding: Finding, lineage: Lineage, history: History) -> list[_Fault
                 said = signal.note or f"more of {signal.column} is missing than at training"
                 faults.append(_Fault(finding.model, node, signal.column, said, "missing"))
     return faults
+
+
+def _named(faults: Sequence[_Fault], policy: SharedBreak) -> list[_Fault]:
+    """A model's own shadow that did not end is its own incident, unless it is one that many models have."""
+    alone = [fault for fault in faults if fault.node == "shadow"]
+    if len({fault.model for fault in alone}) >= policy.models:
+        return list(faults)
+    return [dataclasses.replace(fault, node=f"{fault.model}/shadow") if fault in alone else fault for fault in faults]
 
 
 def _merged(

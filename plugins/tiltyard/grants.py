@@ -50,8 +50,9 @@ def run(
     with claim.held():
         for model, reasons in granted.items():
             rails.ledger.request_retrain(model, night, reasons)
-        rails.ledger.set_incidents(night, outcome.incidents)
-        rails.ledger.record_stage(STAGE, "", night, "done", _summary(outcome))
+        others = [one for one in rails.ledger.incidents(night) if models.keys().isdisjoint(one.models)]
+        rails.ledger.set_incidents(night, [*others, *outcome.incidents])
+        rails.ledger.record_stage(STAGE, "", night, "done", _summary(rails, outcome))
     return {
         "night": str(night),
         "granted": granted,
@@ -78,14 +79,14 @@ def waiting(rails: Rails, specs: Sequence[Spec], night: date) -> list[str]:
     published = [day for day, row in rails.ledger.stage_runs("features").items() if row["status"] == "done"]
     if any(day > night for day in published):
         return []
-    there = {found.model for found in rails.ledger.findings(night)}
+    missing = {one.name for one in specs} - rails.ledger.looked_at(night)
     ended = {
-        one.name
-        for one in specs
+        name
+        for name in missing
         for stage in ("shadow", "drift")
-        if (row := rails.ledger.stage_run(stage, one.name, night)) and row["status"] in ("stopped", "failed")
+        if (row := rails.ledger.stage_run(stage, name, night)) and row["status"] in ("stopped", "failed")
     }
-    return sorted({one.name for one in specs} - there - ended)
+    return sorted(missing - ended)
 
 
 def undecided(rails: Rails, models: Iterable[str], night: date) -> list[str]:
@@ -202,14 +203,19 @@ def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past
     return Past(tuple(Grant(asked, became(asked)) for asked in sorted(nights)), row["night"] if row else None)
 
 
-def _summary(outcome: Outcome) -> dict[str, Any]:
+def _summary(rails: Rails, outcome: Outcome) -> dict[str, Any]:
+    """The record of the night. What it says of other models, which this run was not about, stays."""
+    actions = {
+        one.model: {"decision": one.decision, "reasons": list(one.reasons), "incident": one.incident}
+        for one in outcome.actions
+    }
+    record = rails.ledger.stage_run(STAGE, "", outcome.night)
+    before = record["summary"] if record else {"granted": [], "actions": {}, "since": []}
+    since = [entry for entry in before["since"] if entry[0] not in actions]
+    since += [[*key, str(day)] for key, day in sorted(outcome.since.items())]
     return {
         "night": str(outcome.night),
-        "granted": list(outcome.granted),
-        "decisions": counted(outcome),
-        "actions": {
-            one.model: {"decision": one.decision, "reasons": list(one.reasons), "incident": one.incident}
-            for one in outcome.actions
-        },
-        "since": [[*key, str(day)] for key, day in sorted(outcome.since.items())],
+        "granted": [*(model for model in before["granted"] if model not in actions), *outcome.granted],
+        "actions": before["actions"] | actions,
+        "since": since,
     }

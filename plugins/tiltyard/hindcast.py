@@ -135,7 +135,7 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
     outcome = promotion.run(rails, spec, as_of, assume=approve)
     if outcome.get("promoted"):
         tally.promotions.append({"night": night, "version": outcome["promoted"]})
-    drift.run(rails, spec, as_of, render=render)
+    drift.run(rails, spec, as_of, render=None if render else False)
 
 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:

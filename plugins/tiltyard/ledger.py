@@ -413,6 +413,10 @@ class Ledger:
                 found.append(Finding.from_json(row["body"]))
         return found
 
+    def looked_at(self, night: date) -> set[str]:
+        """The models that have a finding of a night."""
+        return {row["model"] for row in self._rows(sa.select(finding.c.model).where(finding.c.night == night))}
+
     def set_incidents(self, night: date, found: Sequence[Incident]) -> None:
         """The portfolio's incidents of a night, in place of those that it had."""
         values = [

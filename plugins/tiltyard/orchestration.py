@@ -235,28 +235,33 @@ def own_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
 
 
 def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
-    """The nights that the governor may decide on now, oldest first: what the events say of them does not matter.
+    """The nights that the governor may decide on now, oldest first.
 
     The parameter alone, when it is given, whoever is missing. Else every published night of the last week that has a
-    finding, was not decided on for all of its models, and waits for nobody. Skips the task when there is none.
+    finding, was not decided on for all of its models, and waits for nobody; and on a second attempt the nights of the
+    events, since the first may have decided and not have announced. Skips the task when there is none.
     """
     from tiltyard import grants
 
-    if chosen := (get_current_context().get("params") or {}).get("as_of"):
+    context = get_current_context()
+    if chosen := (context.get("params") or {}).get("as_of"):
         return [clock.parse_as_of(chosen)]
+    again: set[date] = set()
+    if context["ti"].try_number > 1:
+        again = announced_nights(context.get("triggering_asset_events") or {})
     finished = {day for day, run in rails.ledger.stage_runs("features").items() if run["status"] == "done"}
-    missed, late = [], ""
-    for day in sorted(missed_nights(finished, set())):
-        there = {found.model for found in rails.ledger.findings(day)} & {spec.name for spec in specs}
-        if not there or not grants.undecided(rails, there, day):
+    ready, late = [], ""
+    for day in sorted(missed_nights(finished, set()) | (again & finished)):
+        there = rails.ledger.looked_at(day) & {spec.name for spec in specs}
+        if not there or not (day in again or grants.undecided(rails, there, day)):
             continue
         if missing := grants.waiting(rails, specs, day):
             late = f"The night of {day} waits for {len(missing)} of {len(specs)}: {', '.join(missing[:5])}."
         else:
-            missed.append(clock.midnight(day))
-    if not missed:
+            ready.append(clock.midnight(day))
+    if not ready:
         skip(late or "No night has a finding that was not decided on.")
-    return missed
+    return ready
 
 
 def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[str, dict[str, Any]]:

@@ -117,7 +117,7 @@ class Version:
     """Every night's rows in the version's own cells, as the shadow stage counts them."""
 
     @cached_property
-    def profile(self) -> profile.Reference | None:
+    def remembered(self) -> profile.Reference | None:
         return profile.read(self.reference)
 
     @property
@@ -136,7 +136,7 @@ class Version:
 
     def missing(self, seen: profile.Nights) -> dict[str, float]:
         """Feature → the share of its values that was missing on these nights."""
-        known = self.profile
+        known = self.remembered
         if known is None or not len(seen.nights):
             return {}
         return {

@@ -273,7 +273,7 @@ def gather(
             challengers=max(count for night, count in known.judged_at_once.items() if night >= first),
             missing=_missing(spec, known.profile, reference, first),
             latency_ms=row["facts"].get("latency_ms"),
-            size_mb=row["facts"].get("size_mb", size),
+            size_mb=row["facts"].get("size_mb") or size,
             replay=_replayed_before_training(rails, spec, row),
         ),
     )
@@ -333,13 +333,14 @@ def _replayed_now(rails: Rails, spec: Spec, as_of: datetime) -> gate.Replayed:
     if found.verdict == "untestable" and found.untested and all(one.in_hindsight for one in found.untested):
         # a hindcast reads the state that it scored from: what cannot have been written over is no gap in the evidence
         return gate.Replayed("warn", "all of it was scored in hindsight, where nothing shows what was known then")
-    return _replayed(found.summary(), "on this night")
+    gaps = [f"{one.what}: {one.why}" for one in found.untested if not one.in_hindsight]
+    return _replayed(found.summary(), "on this night", gaps)
 
 
-def _replayed(summary: Mapping[str, Any], when: str) -> gate.Replayed:
-    """Without counts: they differ from one run of a night to the next, and the evidence is to be the same."""
-    said = "; ".join((summary.get("critical") or summary.get("untested") or [])[:2])
-    return gate.Replayed(summary["verdict"], f"{when}, {said}" if said and summary["verdict"] != "pass" else when)
+def _replayed(summary: Mapping[str, Any], when: str, gaps: Sequence[str] = ()) -> gate.Replayed:
+    """Without counts and snapshots: they differ from one run of a night to the next, and evidence is to be the same."""
+    said = summary.get("critical") or (gaps if summary["verdict"] == "untestable" else ())
+    return gate.Replayed(summary["verdict"], ", ".join([when, *said[:2]]))
 
 
 def _judged(verdict: Any) -> dict[str, Any]:

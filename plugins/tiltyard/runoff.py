@@ -48,6 +48,8 @@ YEAR = 365.25
 STOPPED: Mapping[Stream, float] = {"labels": 0.5, "positives": 0.1, "negatives": 0.1}
 """Over the nights of an alarm fewer labels than this share of what was predicted. One class fading is drift, and the
 world's doing (the breaches of `sla_breach` fell from 96 to 18 % in a spring); one that is gone is a broken delivery."""
+GONE = 7
+"""A class is only gone when it has been for so many nights: shops close over Easter, and no order comes."""
 LOST = 0.2
 """By so much the share of rows without a label in the cohorts that have just matured exceeds what is usual."""
 FEW = 5.0
@@ -213,7 +215,9 @@ def judge(arrivals: Arrivals, excluded: Collection[date] = ()) -> tuple[Judged, 
                 since=date.fromordinal(since),
                 came=float(tonight.came[span].sum()),
                 predicted=float(tonight.predicted[span].sum()),
-                stopped=evidence >= threshold() and _large(stream, tonight, since),
+                stopped=evidence >= threshold()
+                and last - since + 1 >= (GONE if stream in ("positives", "negatives") else 1)
+                and _large(stream, tonight, since),
                 well=bool(tonight.judged[-1:].any()) and not _large(stream, tonight, last),
             )
         )

@@ -30,7 +30,8 @@ from sqlalchemy.engine import URL
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
+from tiltyard.settings import NO_TELEMETRY, ROOT, TRAINING_POOL, Settings
+from tiltyard.spec import load_portfolio
 
 Progress = Callable[[str, float | None], None]
 
@@ -203,6 +204,8 @@ def start(settings: Settings, progress: Progress | None = None) -> dict[str, Any
                 raise
         else:
             _wait_until_healthy(settings, datetime.fromtimestamp(0, UTC), say)
+        with Airflow(settings) as airflow:
+            airflow.pool(TRAINING_POOL, load_portfolio(settings.models).trainings.at_once)
         say("Airflow is up", 1.0)
     return {
         "started": missing,
@@ -609,6 +612,15 @@ class Airflow:
 
     def pause(self, dag_id: str) -> None:
         self._call("PATCH", f"/api/v2/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": True})
+
+    def pool(self, name: str, slots: int) -> None:
+        """Let so many tasks of a pool run at once. A pool that is there already gets the new number."""
+        body = {"slots": slots, "description": "models/portfolio.yaml: trainings.at_once; make up sets it"}
+        answer = self._call(
+            "POST", "/api/v2/pools", json={"name": name, "include_deferred": False, **body}, allow=(409,)
+        )
+        if answer.status_code == 409:
+            self._call("PATCH", f"/api/v2/pools/{name}", json=body)
 
     def get(self, path: str, **params: Any) -> Any:
         """Anything else of the REST API, like `get("/api/v2/assets")`."""

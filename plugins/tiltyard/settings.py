@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DATABASES = ("airflow", "mlflow", "lake", "ledger")
 
+TRAINING_POOL = "trainings"
+"""The Airflow pool of the training DAGs: so many train at once as portfolio.yaml says (`trainings.at_once`)."""
+
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from tiltyard import clock, governor, grants
 from tiltyard import orchestration as on
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
@@ -55,8 +58,11 @@ def test_an_event_without_a_date_in_it_is_refused() -> None:
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`run(as_of=…, events=…)`: what Airflow would tell the task about its run."""
 
-    def set_up(as_of: str | None = None, events: dict[str, list[Any]] | None = None) -> None:
-        context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}}
+    def set_up(
+        as_of: str | None = None, events: dict[str, list[Any]] | None = None, attempt: int = 1, **more: Any
+    ) -> None:
+        context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}, **more}
+        context["ti"] = SimpleNamespace(try_number=attempt)
         monkeypatch.setattr(on, "get_current_context", lambda: context)
 
     return set_up
@@ -94,6 +100,57 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     rails.ledger.request_retrain(SPEC.name, date(2016, 4, 3), ["it moved"])
     run()
     assert nights(rails, "training") == [date(2016, 4, 3)]
+
+
+def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [SPEC, SPEC.model_copy(update={"name": "other"})]
+
+    def nights() -> list[date]:
+        return [as_of.date() for as_of in on.governed_nights(rails, specs)]
+
+    run()
+    with pytest.raises(AirflowSkipException, match="not decided on"):
+        nights()
+    first, second = date(2016, 4, 1), date(2016, 4, 2)
+    rails.ledger.record_stage("features", "", first, "done", {})
+    found(rails, SPEC.name, first)
+    with pytest.raises(AirflowSkipException, match=r"waits for 1 of 2: other\."):
+        nights()
+    run(as_of="2016-04-01")
+    assert nights() == [first], "by hand nobody is waited for"
+    run()
+    found(rails, "other", first)
+    assert nights() == [first]
+
+    said = {name: {"decision": "steady"} for name in (SPEC.name, "other")}
+    rails.ledger.record_stage("governor", "", first, "done", {"actions": said, "granted": []})
+    with pytest.raises(AirflowSkipException):
+        nights()
+    event_of_first = {"a": [event("2016-04-01")]}
+    run(events=event_of_first, attempt=2)
+    assert nights() == [first], "a second attempt announces again what the first may not have"
+
+    # the next night is published while one model has not come: the night before waits for nobody any more
+    rails.ledger.record_stage("governor", "", first, "done", {"actions": {SPEC.name: {"decision": "steady"}}})
+    rails.ledger.record_stage("features", "", second, "done", {})
+    run()
+    assert nights() == [first], "a finding that came late is decided on as well"
+
+
+def found(rails: Rails, model: str, night: date) -> None:
+    rails.ledger.add_finding(governor.Finding(model, night, 2, "tests", champion=1, challengers=()))
+
+
+def test_only_granted_models_are_announced(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [SPEC, SPEC.model_copy(update={"name": "other"})]
+    said = {"2016-04-01": {SPEC.name: ["drift"]}, "2016-04-02": {}}
+    monkeypatch.setattr(grants, "run", lambda rails, as_of, specs: {"granted": said[f"{as_of:%Y-%m-%d}"]})
+    accessor = OutletEventAccessors()
+    run(outlet_events=accessor)
+    on.grant(rails, specs, [clock.parse_as_of(day) for day in said])
+    [announced] = accessor[on.granted_assets()].asset_alias_events
+    assert announced.dest_asset_key.name == f"{SPEC.name}/drift"
+    assert announced.extra == {"as_of": ["2016-04-01T00:00:00+00:00"]}
 
 
 def test_an_answer_is_bound_to_what_was_asked() -> None:

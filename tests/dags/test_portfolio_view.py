@@ -72,3 +72,27 @@ def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:
     page = logged_in.get("/").text
     assert "sla_breach" in page
     assert "no night yet; run tiltyard hindcast" in page
+
+
+def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType) -> None:
+    stopped = {"what": "labels_stopped", "since": "2016-04-30"}
+    labels = {
+        "half_after": 6,
+        "most_after": None,
+        "waiting_rows": 812,
+        "waiting_cohorts": 9,
+        "last_arrived": "2016-04-29",
+    }
+    estimate = {
+        "role": "champion", "rows": 812, "is_calibrated": False, "calibration_rows": 0, "brier": 0.1234,
+        "brier_low": 0.11, "brier_high": 0.13, "auc": None,
+    }  # fmt: skip
+    status = {"champion": 1, "previous": None, "challengers": [], "matured": 0, "immature": 812, "early": 3}
+    status |= {"label_arrival": labels | {"incidents": [stopped]}, "estimated": {"1": estimate}}
+    model = {"name": "sla_breach", "owner": "service-desk", "tier": 2, "dags": {}, "status": status}
+    page = view._render("portfolio.html", models=[model])
+    assert "half after 6 nights, 95 % after – nights" in page
+    assert "labels stopped since 2016-04-30" in page
+    assert "Estimated, where truth has not come" in page
+    assert "<em>0.1234</em>" in page
+    assert "nothing, raw scores" in page

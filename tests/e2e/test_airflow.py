@@ -1,4 +1,4 @@
-"""Airflow itself on free ports: one night through the chain, the same rows as a hindcast, pages behind the login."""
+"""Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login."""
 
 import socket
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tiltyard import clock, hindcast, quickstart, services
 from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, find
+from tiltyard.spec import Spec, find, load_portfolio
 
 FIRST = clock.parse_as_of("2025-02-03")
 NIGHT = FIRST + timedelta(days=1)
@@ -36,7 +36,7 @@ class Night:
 def night(
     tmp_path_factory: pytest.TempPathFactory, postgres_url: str, eager_models: Path, deliveries: Path
 ) -> Iterator[Night]:
-    """Two homes with the same first night; the second night runs in Airflow here, in a hindcast in the twin."""
+    """Two homes and two nights: in Airflow here, in a hindcast in the twin. The first night trains the first model."""
     spec = find(eager_models, "churn")
     folder = tmp_path_factory.mktemp("a home with spaces")
     settings = business_home(
@@ -44,30 +44,53 @@ def night(
     )
     twin_settings = business_home(folder / "two", postgres_url, eager_models, deliveries)
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
-        hindcast.run(rails, [spec], FIRST, FIRST)
         hindcast.run(twin, [spec], FIRST, NIGHT)
         try:
             services.start(settings)
             with services.Airflow(settings) as airflow:
                 airflow.wait_for_dags(quickstart.dag_ids((spec,)))
-                quickstart.night_in_airflow(rails, airflow, (spec,), NIGHT, services.address(settings))
+                for as_of in (FIRST, NIGHT):
+                    quickstart.night_in_airflow(rails, airflow, (spec,), as_of, services.address(settings))
                 yield Night(settings, spec, rails, twin, airflow)
         finally:
             services.stop(settings)
 
 
 def test_every_run_of_the_chain_is_green(night: Night) -> None:
-    for dag_id in ("features", "churn__shadow", "churn__promotion", "churn__drift"):
+    for dag_id in ("features", "churn__shadow", "churn__promotion", "churn__drift", "governor"):
         runs = night.airflow.runs(dag_id)
-        assert len(runs) == 1, dag_id
-        night.airflow.wait(dag_id, runs[0]["dag_run_id"], timeout_s=120)
+        assert len(runs) == 2, dag_id
+        for run in runs:
+            night.airflow.wait(dag_id, run["dag_run_id"], timeout_s=120)
+
+
+def test_the_governor_starts_the_training_that_it_granted_and_no_other(night: Night) -> None:
+    """Through its alias: the training DAG is scheduled on the model's own asset, which another DAG announces."""
+    [run] = night.airflow.runs("churn__training")
+    assert run["run_type"] == "asset_triggered"
+    night.airflow.wait("churn__training", run["dag_run_id"], timeout_s=120)
+    assert [row["night"] for row in night.rails.ledger.retrains("churn")] == [FIRST.date()]
+    [version] = night.rails.ledger.versions("churn")
+    assert version["night"] == FIRST.date()
+    assert version["inputs"] == night.twin.ledger.versions("churn")[0]["inputs"]
+
+
+def test_so_many_train_at_once_as_the_portfolio_says(night: Night) -> None:
+    pool = night.airflow.get("/api/v2/pools/trainings")
+    assert pool["slots"] == load_portfolio(night.settings.models).trainings.at_once
 
 
 def test_the_stages_were_started_by_assets(night: Night) -> None:
-    for dag_id in ("churn__shadow", "churn__promotion", "churn__drift"):
-        assert [run["run_type"] for run in night.airflow.runs(dag_id)] == ["asset_triggered"]
+    for dag_id in ("churn__shadow", "churn__promotion", "churn__drift", "governor"):
+        assert {run["run_type"] for run in night.airflow.runs(dag_id)} == {"asset_triggered"}
     names = {asset["name"] for asset in night.airflow.get("/api/v2/assets", limit=100)["assets"]}
-    assert {"features/ftr_customer__profile", "churn/evaluation", "churn/drift", "churn/champion"} <= names
+    assert {
+        "features/ftr_customer__profile",
+        "churn/evaluation",
+        "churn/finding",
+        "churn/drift",
+        "churn/champion",
+    } <= names
 
 
 @pytest.mark.parametrize("table", ["ops.prediction", "ops.evaluation", "ops.drift"])

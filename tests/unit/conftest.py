@@ -5,12 +5,14 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import clock, scoring, truth
+from tiltyard import clock, scoring, transform, truth
 from tiltyard import rails as rails_module
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -148,9 +150,19 @@ class Arena:
         self.publish(self.rails.lake.replace(view, {}, weights, message="drawn"))
 
     def duel(
-        self, spec: Spec, versions: dict[int, float], *, nights: int = 8, per_night: int = 60, seed: int = 1
+        self,
+        spec: Spec,
+        versions: dict[int, float],
+        *,
+        nights: int = 8,
+        per_night: int = 60,
+        seed: int = 1,
+        blank: float = 0.0,
+        **made: Any,
     ) -> datetime:
         """Versions trained before FIRST, version → noise of its scores, `nights` of predictions on the same rows.
+
+        `blank` is the share of rows without a `weight`; `made` goes to `version`.
 
         Labels arrive after two days. Returns the `as_of` at which all but the last two nights are matured.
         """
@@ -160,10 +172,10 @@ class Arena:
         chance = rng.random(count)
         names = [f"t{place:05d}" for place in range(count)]
         labels = pd.DataFrame({"ticket_id": names, "prediction_time": at, "label": rng.random(count) < chance})
-        self.rows(spec, names, at, list(np.random.default_rng(seed + 1).random(count)))
+        self.rows(spec, names, at, [value if value >= blank else None for value in np.linspace(0, 1, count)])
         self.label(spec, labels.assign(available_at=[time + timedelta(days=2) for time in at]))
         for place, (number, noise) in enumerate(versions.items()):
-            self.version(spec, number, FIRST - timedelta(days=len(versions) - place))
+            self.version(spec, number, FIRST - timedelta(days=len(versions) - place), **made)
             score = np.clip(chance + rng.normal(0, noise, count), 0, 1)
             rows = {"version": number, "role": "challenger", "entity_id": names, "prediction_time": at, "score": score}
             self.predict(spec, pd.DataFrame(rows))
@@ -176,3 +188,11 @@ def arena(tmp_path_factory: pytest.TempPathFactory, postgres_url: str):
     settings = Settings(home=home / "home", database_url=postgres_url, database_prefix=f"arena{uuid.uuid4().hex[:8]}_")
     with rails_module.opened(settings) as opened:
         yield Arena(opened)
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Path:
+    """dbt's manifest of the project as it is, parsed once."""
+    settings = Settings(home=tmp_path_factory.mktemp("manifest") / "home", database_url=postgres_url)
+    transform.manifest(settings)
+    return settings.home / "dbt" / "manifest.json"

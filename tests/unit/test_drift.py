@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard import drift, outage, profile, shadow, training
+from tiltyard import drift, grants, outage, profile, shadow, training
 from tiltyard import frame as frames
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -158,6 +159,10 @@ def live(rails: Rails, first: int, last: int) -> None:
         shadow.run(rails, SPEC, night(day))
 
 
+def governed(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    return grants.run(rails, as_of, [SPEC])["actions"][SPEC.name]
+
+
 def stored(rails: Rails, as_of: datetime) -> pd.DataFrame:
     sql = "select * from {ops.drift} where night = $night order by all"
     return rails.lake.query(sql, as_of, {"night": as_of.date()})
@@ -168,9 +173,9 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
     answers = []
     for day in (3, 7, 12, 13, 19):
         publish(rails, night(day))
-        answers.append(drift.run(rails, SPEC, night(day), render=False))
-    assert [answer["verdict"] for answer in answers] == ["no_reference"] * 5
-    assert [answer["action"] for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
+        assert drift.run(rails, SPEC, night(day), render=False)["verdict"] == "no_reference"
+        answers.append(governed(rails, night(day)))
+    assert [answer["decision"] for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
     assert [row["night"] for row in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
     assert answers[0]["reasons"] == ["no champion yet; 0 of 300 matured labels to train on"]
 
@@ -180,8 +185,8 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     publish(rails, night(12))
     rails.ledger.record_stage("features", "", night(13).date(), "stopped", {})
     answer = drift.run(rails, SPEC, night(13), render=False)
-    assert (answer["action"], answer["retrain_requested"]) == ("report", False)
     assert answer["reasons"][0] == "the features stage of 2024-03-14 is stopped"
+    assert governed(rails, night(13))["decision"] == "incident"
 
 
 def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails) -> None:
@@ -203,7 +208,7 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
     rails.ledger.add_event(outage.INCIDENT, "", night(36).date(), {**incident, "state": "open"})
     held = drift.run(rails, SPEC, night(37), render=False)
-    assert (held["verdict"], held["action"], held["retrain_requested"]) == ("report", "report", False)
+    assert (held["verdict"], governed(rails, night(37))["decision"]) == ("broken", "incident")
     assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
     assert held["broken"][0]["node"] == "raw.account"
     rails.ledger.add_event(outage.INCIDENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
@@ -224,13 +229,15 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     assert again == moved
     pd.testing.assert_frame_equal(stored(rails, night(37)), before)
 
-    # by now the labels have come, and the model is worse than the safe default
-    asked = [drift.run(rails, SPEC, night(day), render=False) for day in range(38, 41)]
-    assert asked[-1]["harm"] == "felt"
-    assert asked[-1]["columns"]["loss"]["drifted"]
-    nights = [row["night"] for row in rails.ledger.retrains(SPEC.name)]
-    assert len(nights) == 1 and night(36).date() <= nights[0] <= night(40).date()
-    assert rails.ledger.stage_runs("drift", SPEC.name)[nights[0]]["summary"]["verdict"] == "retrain"
+    # by now the labels have come, and the loss says that the model feels it: a retrain, which answers the alarm
+    asked = {}
+    for day in range(38, 41):
+        asked[day] = drift.run(rails, SPEC, night(day), render=False) | governed(rails, night(day))
+    granted = [row["night"] for row in rails.ledger.retrains(SPEC.name)]
+    assert len(granted) == 1 and granted[0] > night(37).date()
+    felt = asked[(granted[0] - START.date()).days]
+    assert (felt["decision"], felt["harm"], felt["alarm"]) == ("retrain", "felt", True)
+    assert felt["columns"]["loss"]["drifted"]
     kinds = stored(rails, night(40)).set_index("column_name")["kind"].to_dict()
     assert {kinds["plan"], kinds["prediction"], kinds["brier"], kinds["label"], kinds["loss"]} == {
         "feature", "prediction", "performance", "label",
@@ -239,11 +246,12 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # a night on which nothing was scored is a broken night, not drift
     publish(rails, night(41))
     unscored = drift.run(rails, SPEC, night(41), render=False)
-    assert unscored["action"] == "report" and "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
+    assert governed(rails, night(41))["decision"] == "incident"
+    assert "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
 
     # the lake stops: nothing to look at is no reason either
     beyond = night(DAYS + 10)
     live(rails, DAYS + 10, DAYS + 10)
     empty = drift.run(rails, SPEC, beyond, render=False)
-    assert empty["action"] == "report" and "nothing to predict on" in empty["reasons"][0]
+    assert governed(rails, beyond)["decision"] == "incident" and "nothing to predict on" in empty["reasons"][0]
     assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")

@@ -139,6 +139,7 @@ def test_costs_are_paid_by_the_decision_that_the_threshold_makes(cost, threshold
     acting = np.array([cost.true_positive, cost.false_positive]) / largest
     assert evaluation.losses("cost", below, label, cost) == pytest.approx(waiting)
     assert evaluation.losses("cost", above, label, cost) == pytest.approx(acting)
+    assert evaluation.losses("cost", np.full(2, threshold), label, cost) == pytest.approx(acting)
     if cost.threshold is None:  # break-even: in expectation it is all one
         assert threshold * waiting[0] + (1 - threshold) * waiting[1] == pytest.approx(
             threshold * acting[0] + (1 - threshold) * acting[1]

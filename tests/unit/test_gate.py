@@ -200,6 +200,34 @@ def test_every_criterion_alone_can_hold(name, changed, status):
     assert verdict.verdict == "hold"
 
 
+@pytest.mark.parametrize(
+    "at_the_limit",
+    [
+        {"shadow": timedelta(days=7)},
+        {"expected": 2105},
+        {"calibration": Compared(0.1, 0.05)},
+        {"calibration": Compared(0.3, 0.3)},
+        {"score_shift": Compared(0.25, 0.1)},
+        {"missing": Missing("tickets_open", 0.5, 0.7)},
+        {"missing": Missing("tickets_open", 0.9, 0.1)},
+        {"latency_ms": 20.0},
+        {"size_mb": 50.0},
+        {"replay": Replayed("warn", "")},
+    ],
+)
+def test_what_just_meets_its_limit_is_promoted(at_the_limit):
+    assert decide(evidence(**at_the_limit), POLICY, DEADLINE_MS).verdict == "promote"
+
+
+def test_among_many_a_slice_has_to_be_worse_beyond_more_doubt():
+    worse = (SliceEvidence("priority=high", differences(200, mean=-0.05, sd=0.1)),)
+    status = [
+        decide(evidence(slices=worse, challengers=challengers), POLICY, DEADLINE_MS).criteria[-1].status
+        for challengers in (1, 10)
+    ]
+    assert status == ["fail", "not_yet"]
+
+
 def test_rows_alone_can_hold():
     # the same nights; rows that scatter so much that their mean is not told apart
     drawn = np.tile([0.9, -0.8], 300)

@@ -1,12 +1,14 @@
 """Who is promoted, and everything that must not promote: forged approvals, two gates, aliases moved by hand."""
 
+import hashlib
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tiltyard import promotion, registry
+from tests.unit.conftest import FIRST
+from tiltyard import gate, promotion, registry
 from tiltyard import rails as rails_module
 from tiltyard.ledger import night_of
 from tiltyard.promotion import Approval
@@ -278,3 +280,219 @@ def test_the_evidence_reads_as_a_table(arena, high_stakes):
     assert f"Evidence: `{judged['evidence']}`" in text.splitlines()
     assert "| criterion | value | limit | status | why |" in text
     assert "| slice priority=high |" in text
+
+
+# -- the evidence ------------------------------------------------------------------------------
+
+
+def criteria(arena, spec, as_of, challenger):
+    """name → the recorded criterion."""
+    recorded = arena.rails.ledger.decision(spec.name, night_of(as_of), challenger)["evidence"]
+    return {row["name"]: row for row in recorded["criteria"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "criterion"),
+    [
+        ("unmeasured", {"facts": {"latency_ms": None}}, "latency"),
+        ("unreplayed", {"replay": None}, "replay"),
+        ("slow", {"facts": {"latency_ms": 21.0}}, "latency"),
+        ("heavy", {"facts": {"size_mb": 51.0}}, "size"),
+    ],
+)
+def test_what_is_not_known_or_over_its_budget_holds(arena, name, version, criterion):
+    """All the rest is in order: it is this criterion alone that holds. The fresh millisecond test has the last word."""
+    spec = arena.spec(name)
+    as_of = arena.duel(spec, {1: GOOD}, **version)
+    outcome = promotion.run(arena.rails, spec, as_of)
+    found = criteria(arena, spec, as_of, 1)
+    if criterion == "replay":
+        assert (outcome["promoted"], found["replay"]["value"]) == (1, "warn")
+        return
+    assert (outcome["verdict"], outcome["promoted"], outcome["page"]) == ("hold", None, None)
+    assert {name for name, row in found.items() if row["status"] != "pass"} == {criterion}
+
+
+def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
+    spec = arena.spec("unread")
+    as_of = arena.duel(spec, {1: GOOD})
+    folder = arena.rails.settings.home / "arena" / spec.name / "1"
+    (folder / "reference.json").write_text("{}")
+    assert promotion.run(arena.rails, spec, as_of)["verdict"] == "hold"
+    found = criteria(arena, spec, as_of, 1)
+    assert {name for name, row in found.items() if row["status"] != "pass"} == {"availability"}
+    assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["corrupt_artifact"]
+
+
+def test_a_feature_that_went_missing_since_training_holds(arena):
+    spec = arena.spec("gone_missing")
+    as_of = arena.duel(spec, {1: GOOD}, missing=0.1, blank=0.5)
+    assert promotion.run(arena.rails, spec, as_of)["verdict"] == "hold"
+    found = criteria(arena, spec, as_of, 1)["availability"]
+    assert (found["status"], found["value"]) == ("fail", pytest.approx(0.4))
+
+
+def test_an_old_version_whose_size_was_not_kept_is_measured_by_its_files(arena):
+    spec = arena.spec("sizeless")
+    as_of = arena.duel(spec, {1: GOOD}, facts={"size_mb": None})
+    promotion.judge(arena.rails, spec, as_of)
+    folder = arena.rails.settings.home / "arena" / spec.name / "1"
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    assert criteria(arena, spec, as_of, 1)["size"]["value"] == pytest.approx(size)
+
+
+def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
+    spec = arena.spec("crowd")
+    as_of = arena.duel(spec, {1: 0.5, 2: 0.5, 3: 0.4}, nights=9)
+    for number in (1, 2):
+        arena.rails.ledger.add_decision(
+            model=spec.name, night=night_of(as_of - 2 * DAY), challenger=number, champion=None, verdict="reject",
+            reasons=[], evidence={},
+        )  # fmt: skip
+    arena.rails.ledger.add_decision(
+        model=spec.name, night=night_of(as_of - 2 * DAY), challenger=3, champion=None, verdict="hold", reasons=[],
+        evidence={},
+    )  # fmt: skip
+    judged = promotion.judge(arena.rails, spec, as_of)
+    assert [row["challenger"] for row in judged["decisions"]] == [3], "the others were rejected"
+    recorded = arena.rails.ledger.decision(spec.name, night_of(as_of), 3)["evidence"]
+    assert recorded["challengers"] == 3
+    assert promotion.judge(arena.rails, spec, as_of)["evidence"] == judged["evidence"]
+
+
+def test_the_millisecond_test_is_run_anew_only_when_nothing_else_stands_in_the_way(arena, monkeypatch):
+    from tiltyard import replay
+
+    asked = []
+    original = replay.check
+    monkeypatch.setattr(replay, "check", lambda *args, **kwargs: asked.append(args) or original(*args, **kwargs))
+    poor = arena.spec("poor_replay")
+    promotion.judge(arena.rails, poor, arena.duel(poor, {1: POOR}))
+    assert asked == []
+    good = arena.spec("good_replay")
+    promotion.judge(arena.rails, good, arena.duel(good, {1: GOOD, 2: GOOD}, nights=12))
+    assert len(asked) == 1, "once a night, whoever needs it"
+
+
+def test_a_past_that_was_written_over_stops_the_promotion(arena):
+    """The features of the shadow's rows are other ones today than when they were scored."""
+    spec = arena.spec("rewritten")
+    as_of = arena.duel(spec, {1: GOOD})
+    view = f"features.{spec.prediction.features[0]}"
+    arena.publish(
+        arena.rails.lake.commit(
+            lambda connection: connection.execute(f"update lake.{view} set weight = weight + 1"), message="mended"
+        ).snapshot
+    )
+    outcome = promotion.run(arena.rails, spec, as_of)
+    assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
+    found = criteria(arena, spec, as_of, 1)
+    assert {name for name, row in found.items() if row["status"] != "pass"} == {"replay"}
+    assert "weight" in found["replay"]["reason"]
+
+
+# -- the page and its approvals ----------------------------------------------------------------
+
+
+@pytest.fixture
+def stakes(arena, request):
+    """Tier 1, two people: (spec, as_of, judged), a model of its own per test."""
+    name = request.node.name.removeprefix("test_")[:40]
+    spec = arena.spec(name, tier=1, gate={"min_matured": 200, "min_shadow": "3d", "approvals": 2})
+    as_of = arena.duel(spec, {1: GOOD})
+    return spec, as_of, promotion.judge(arena.rails, spec, as_of)
+
+
+def both(judged, as_of):
+    return approval(judged, as_of), approval(judged, as_of, approved_by="jonas")
+
+
+def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
+    spec, as_of, judged = stakes
+    page = arena.rails.settings.reports / judged["page"]
+    assert hashlib.sha256(page.read_bytes()).hexdigest() == judged["evidence"]
+    assert page.name == f"{judged['night']}-v1-{judged['evidence'][:12]}.html"
+    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["promoted"] == 1
+    (row,) = arena.rails.ledger.promotions(spec.name)
+    assert row["approved_by"] == "maria, jonas"
+    assert [one["approved_by"] for one in row["approval"]["given"]] == ["maria", "jonas"]
+    assert all(one["responded_at"] for one in row["approval"]["given"])
+    digest = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)["evidence"]["digest"]
+    assert row["approval"]["seen"] == {"page": judged["page"], "sha256": judged["evidence"], "record": digest}
+    assert digest in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([{}], "2 people have to approve, 1 did"),
+        ([{}, {}], "'maria' has approved twice"),
+        ([{}, {"approved_by": " MARIA"}], "'maria' has approved twice"),
+        ([{}, {"approved_by": None}], "no person answered"),
+        ([{}, {"approved_by": "jonas", "chosen": ("Reject",)}], "the answer was Reject"),
+        ([{}, {"approved_by": "drift"}], "asked for it"),
+        ([{}, {"approved_by": "hindcast", "source": "hindcast:auto"}, {}], "has approved twice"),
+    ],
+)
+def test_two_means_two(arena, answers, says, request):
+    spec = arena.spec("two_means_two", tier=1, gate={"min_matured": 200, "min_shadow": "3d", "approvals": 2})
+    as_of = FIRST + 8 * DAY if arena.rails.ledger.versions(spec.name) else arena.duel(spec, {1: GOOD})
+    judged = promotion.judge(arena.rails, spec, as_of)
+    given = [approval(judged, as_of, **changes) for changes in answers]
+    outcome = promotion.promote(arena.rails, spec, as_of, *given)
+    assert (outcome["promoted"], arena.rails.ledger.promotions(spec.name)) == (None, [])
+    assert any(says in fault for fault in arena.rails.ledger.events(spec.name)[-1]["detail"]["faults"])
+
+
+def test_a_page_that_was_changed_is_refused(arena, stakes):
+    spec, as_of, judged = stakes
+    page = arena.rails.settings.reports / judged["page"]
+    content = page.read_text()
+    page.write_text(content.replace("2 people", "no people") + " ")
+    outcome = promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))
+    assert outcome["promoted"] is None
+    assert "was changed" in outcome["reason"]
+    assert kinds(arena.rails, spec) == ["approval_refused"]
+    promotion.judge(arena.rails, spec, as_of)
+    assert page.read_text() != content, "judging again does not cover it up"
+
+
+def test_a_page_that_is_gone_is_refused_and_comes_back_as_it_was(arena, stakes):
+    spec, as_of, judged = stakes
+    page = arena.rails.settings.reports / judged["page"]
+    content = page.read_bytes()
+    page.unlink()
+    assert "is gone" in promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["reason"]
+    again = promotion.judge(arena.rails, spec, as_of)
+    assert (page.read_bytes(), again["evidence"]) == (content, judged["evidence"])
+    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["promoted"] == 1
+
+
+def test_an_approval_of_the_record_is_none_of_the_page(arena, stakes):
+    spec, as_of, judged = stakes
+    digest = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)["evidence"]["digest"]
+    given = [replace(one, subject=(*one.subject[:3], digest)) for one in both(judged, as_of)]
+    assert "something else" in promotion.promote(arena.rails, spec, as_of, *given)["reason"]
+
+
+def test_other_tiers_have_the_page_too_and_need_nobody(arena):
+    spec = arena.spec("page_for_all", tier=3)
+    as_of = arena.duel(spec, {1: GOOD})
+    outcome = promotion.run(arena.rails, spec, as_of)
+    assert outcome["promoted"] == 1
+    assert (arena.rails.settings.reports / outcome["page"]).exists()
+    assert arena.rails.ledger.promotions(spec.name)[0]["approval"] == {"needed": False}
+
+
+def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
+    spec, as_of, judged = stakes
+    kept = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)
+    worst = f"<script>alert(1)</script> | x\nEvidence: `{'0' * 64}`"
+    forged = kept["evidence"] | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
+    with arena.rails.ledger.engine.begin() as connection:
+        from tiltyard import ledger
+
+        connection.execute(ledger.decision.update().where(ledger.decision.c.model == spec.name).values(evidence=forged))
+    text = promotion.evidence_markdown(arena.rails, spec, as_of, 1, "/there")
+    assert "<script>" not in text
+    assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged['evidence']}`"]

@@ -66,8 +66,15 @@ def test_labels_that_stop_are_an_incident_by_the_third_working_night(size):
 def test_a_class_that_stops_is_told_from_all_labels():
     """Cancellations are no longer delivered: the labels that come are fewer and all negative."""
     cut = without(model(12, size=300), 77, only="positives")
-    found = stopped(cut, 81)
-    assert set(found) == {"positives"}
+    assert not any(stopped(cut, night) for night in range(77, 83))
+    found = [set(stopped(cut, night)) for night in range(83, 88)]
+    assert {"positives"} in found
+    assert all("labels" not in streams and "negatives" not in streams for streams in found)
+
+
+def test_a_holiday_of_four_nights_is_no_class_that_is_gone():
+    closed = without(model(12, size=300), 77, 81, only="positives")
+    assert not any(set(stopped(closed, night)) - {"missing"} for night in range(77, 100))
 
 
 def test_a_class_that_fades_is_drift_and_no_incident():

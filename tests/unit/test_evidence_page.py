@@ -1,0 +1,92 @@
+"""The page that is approved: the same bytes for the same record, nothing that runs, nothing that is not escaped."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.unit.test_pairs import TONIGHT, drawn, spec_of
+from tiltyard import evidence_page, gate, pairs, promotion
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    spec = spec_of()
+    rows = drawn()
+    known = pairs.Known(2, gate.Missing("size", 0.1, 0.12), 3.0, 1.5, gate.Replayed("pass", "on this night"))
+    evidence, kept = pairs.gather(spec, TONIGHT, rows, 2, 1, known)
+    verdict = gate.decide(evidence, spec.gate, 20)
+    kept |= {"criteria": [vars(criterion) for criterion in verdict.criteria], "reasons": verdict.reasons}
+    kept |= {"mean": verdict.mean, "low": verdict.low, "high": verdict.high}
+    kept["drawn"] = pairs.picture(spec, evidence, rows, 2, 1)
+    kept["promise"] = {
+        "owner": "desk",
+        "tier": 1,
+        "approvals": 2,
+        "policy": spec.gate.model_dump(mode="json"),
+        "trained_on": "2016-03-01",
+        "trained_by": "ada",
+        "training": {"rows": 4000, "reasons": ["drift"]},
+    }
+    kept["digest"] = promotion.digest(kept)
+    return kept
+
+
+def shuffled(value: Any) -> Any:
+    """As PostgreSQL gives JSON back: its keys in another order."""
+    if isinstance(value, dict):
+        return {name: shuffled(value[name]) for name in sorted(value, reverse=True)}
+    return [shuffled(part) for part in value] if isinstance(value, list) else value
+
+
+def test_the_same_record_gives_the_same_bytes(record: dict[str, Any]) -> None:
+    page = evidence_page.draw(record)
+    assert evidence_page.draw(json.loads(json.dumps(shuffled(record)))) == page
+
+
+def test_another_record_gives_other_bytes(record: dict[str, Any]) -> None:
+    page = evidence_page.draw(record)
+    for change in ({"digest": "0" * 64}, {"mean": 0.5}, {"night": "2016-03-14"}, {"immature": 7}):
+        assert evidence_page.draw(record | change) != page
+
+
+def test_it_needs_nothing_and_runs_nothing(record: dict[str, Any]) -> None:
+    page = evidence_page.draw(record)
+    assert not re.search(r"<script|\bon\w+=|javascript:|<iframe|<link|<object|@import", page, re.IGNORECASE)
+    fetched = re.findall(r"(?:\bsrc|\bhref|url\()\s*=?\s*[\"']?([^\"')\s>]+)", page)
+    assert all(target.startswith("#") for target in fetched), "links point into the page itself"
+    assert page.count("<svg") == 5
+    ids = re.findall(r'<clipPath id="([^"]+)"', page)
+    assert len(set(ids)) == len(ids), "two pictures do not share an id"
+
+
+def test_whatever_comes_from_data_or_people_is_escaped(record: dict[str, Any]) -> None:
+    bad = "<script>alert(1)</script>$x^{"
+    hostile = json.loads(json.dumps(record))
+    hostile["against"] = hostile["model"] = bad
+    hostile["promise"] |= {"owner": bad, "trained_by": bad}
+    hostile["promise"]["training"]["reasons"] = [bad]
+    hostile["criteria"][0] |= {"name": bad, "value": bad, "limit": bad, "reason": bad, "status": bad}
+    hostile["drawn"]["slices"][1]["name"] = bad
+    page = evidence_page.draw(hostile)
+    assert "<script" not in page.lower()
+    assert page.count("&lt;script") >= 9
+
+
+def test_it_says_what_the_gate_asked_and_who_may_not_approve(record: dict[str, Any]) -> None:
+    page = evidence_page.draw(record)
+    for criterion in record["criteria"]:
+        assert f"<td>{criterion['name']}</td>" in page
+    for text in ("Two people have to approve", "ada", record["digest"], "max_slice_loss 0.02", "2016-03-13"):
+        assert text in page
+
+
+def test_a_record_with_little_in_it_is_drawn_too(record: dict[str, Any]) -> None:
+    """One night, no slices, nothing known early: whatever the gate's policy allows has a page."""
+    spec = spec_of(slices=())
+    rows = drawn()
+    rows = rows[rows["night"] == rows["night"].min()]
+    evidence, kept = pairs.gather(spec, TONIGHT, rows, 2, None)
+    slim = record | kept | {"drawn": pairs.picture(spec, evidence, rows, 2, None)}
+    assert evidence_page.draw(slim).count("<svg") == 5

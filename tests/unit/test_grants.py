@@ -1,0 +1,212 @@
+"""The governor stage on a ledger: what it writes, what a night done again does, what a person may release."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiltyard import clock, grants, outage
+from tiltyard.errors import BadInput
+from tiltyard.governor import Broken, Finding, Signal
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT
+from tiltyard.spec import Portfolio, Spec, find
+
+NIGHT = date(2025, 2, 3)
+CHURN = find(ROOT / "models", "churn")
+
+
+def specs(number: int, **changes: Any) -> list[Spec]:
+    """The churn model under several names."""
+    return [CHURN.model_copy(update={"name": f"churn_{place:02}", **changes}) for place in range(number)]
+
+
+def found(rails: Rails, spec: Spec, night: date = NIGHT, **values: Any) -> None:
+    defaults: dict[str, Any] = {"champion": 1, "challengers": (), "alarm": True, "harm": "felt"}
+    rails.ledger.add_finding(
+        Finding(model=spec.name, night=night, tier=spec.tier, owner=spec.owner, **{**defaults, **values})
+    )
+
+
+def moved(column: str = "last_amount_eur", view: str = "ftr_customer__payments") -> tuple[Signal, ...]:
+    return (Signal("feature", column, view, "wasserstein", 2.0, 0.1, True),)
+
+
+def govern(rails: Rails, chosen: list[Spec], night: date = NIGHT, **portfolio: Any) -> dict[str, Any]:
+    return grants.run(rails, clock.midnight(night), chosen, Portfolio.model_validate(portfolio))
+
+
+@pytest.fixture
+def rails(rails: Rails, manifest: Path) -> Rails:
+    """With the manifest of the real project, as a build leaves it."""
+    target = rails.settings.home / "dbt" / "manifest.json"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(manifest.read_bytes())
+    return rails
+
+
+def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails: Rails) -> None:
+    chosen = specs(2)
+    for spec in chosen:
+        found(rails, spec)
+    said = govern(rails, chosen, trainings={"per_night": 1})
+    assert list(said["granted"]) == ["churn_00"]
+    assert said["actions"]["churn_01"]["decision"] == "queued"
+    assert [(row["model"], row["night"]) for row in rails.ledger.retrains()] == [("churn_00", NIGHT)]
+    assert govern(rails, chosen, trainings={"per_night": 1}) == said
+    assert len(rails.ledger.retrains()) == 1
+    assert grants.decided(rails, "churn_01", NIGHT)["decision"] == "queued"
+
+    # the next night the other one goes; the first trains and cools down
+    for spec in chosen:
+        found(rails, spec, NIGHT + timedelta(days=1))
+    rails.ledger.record_stage("training", "churn_00", NIGHT, "done", {"version": 1})
+    later = govern(rails, chosen, NIGHT + timedelta(days=1), trainings={"per_night": 1})
+    assert list(later["granted"]) == ["churn_01"]
+    assert later["actions"]["churn_00"]["decision"] == "cooldown"
+
+
+def test_a_training_that_is_not_done_takes_up_its_place_for_a_night(rails: Rails) -> None:
+    chosen = specs(2)
+    found(rails, chosen[0])
+    assert list(govern(rails, chosen[:1], trainings={"per_night": 1})["granted"]) == ["churn_00"]
+    for days, decision in ((1, "queued"), (2, "retrain")):  # after two nights without a word it has failed
+        night = NIGHT + timedelta(days=days)
+        found(rails, chosen[1], night)
+        said = govern(rails, chosen, night, trainings={"per_night": 1})
+        assert said["actions"]["churn_01"]["decision"] == decision
+        assert said["actions"]["churn_00"]["decision"] == "waiting"
+
+
+def test_what_became_of_a_retrain_is_read_from_the_ledger(rails: Rails) -> None:
+    spec = specs(1)[0]
+    history = [NIGHT + timedelta(days=number) for number in (0, 10, 30)]
+    for number, night in enumerate(history, start=1):
+        rails.ledger.request_retrain(spec.name, night, ["drift"])
+        rails.ledger.record_stage("training", spec.name, night, "done", {"version": number})
+        rails.ledger.add_version(
+            model=spec.name, version=number, night=night, inputs=f"{number}", run_id="", digests={}, facts={},
+            requested_by="test",
+        )  # fmt: skip
+    rails.ledger.claim_promotion(
+        model=spec.name, version=1, night=NIGHT + timedelta(days=8), requested_by="test", approval={}
+    )
+    rails.ledger.add_decision(
+        model=spec.name, night=NIGHT + timedelta(days=25), challenger=2, champion=1, verdict="reject", reasons=[],
+        evidence={},
+    )  # fmt: skip
+    past = grants._pasts(rails, NIGHT + timedelta(days=20))[spec.name]
+    assert [grant.became for grant in past.grants] == ["promoted", "pending"]
+    past = grants._pasts(rails, NIGHT + timedelta(days=31))[spec.name]
+    assert [grant.became for grant in past.grants] == ["promoted", "rejected", "pending"]
+    assert past.best == NIGHT
+    # one rejected since the champion's training: the wait is fourteen nights
+    night = NIGHT + timedelta(days=38)
+    found(rails, spec, night)
+    assert "2025-03-19; 1 retrain" in govern(rails, [spec], night)["actions"][spec.name]["reasons"][-1]
+
+
+def test_one_break_over_eighty_models_is_one_incident_in_the_ledger(rails: Rails) -> None:
+    chosen = specs(80)
+    for spec in chosen:
+        found(rails, spec, broken=(Broken("raw.login", "device", "raw.login.device went null"),), signals=moved())
+    said = govern(rails, chosen)
+    assert said["granted"] == {} and rails.ledger.retrains() == []
+    assert said["decisions"] == {"incident": 80}
+    [incident] = rails.ledger.incidents(NIGHT)
+    assert (incident.node, incident.kind, len(incident.models)) == ("raw.login", "broken", 80)
+    assert [one["node"] for one in grants.incidents(rails)] == ["raw.login"]
+    with pytest.raises(BadInput, match="nobody can release"):
+        grants.release(rails, "raw.login", by="alice", reason="never mind")
+
+    # the next night is clean, and the incident is over
+    for spec in chosen:
+        found(rails, spec, NIGHT + timedelta(days=1), alarm=False)
+    govern(rails, chosen, NIGHT + timedelta(days=1))
+    assert grants.incidents(rails) == []
+    assert [one["node"] for one in grants.incidents(rails, clock.midnight(NIGHT))] == ["raw.login"]
+
+
+def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None:
+    chosen = specs(5)
+    nights = [NIGHT + timedelta(days=number) for number in range(3)]
+    for night in nights[:2]:
+        for spec in chosen:
+            found(rails, spec, night, signals=moved())
+        assert govern(rails, chosen, night)["decisions"] == {"incident": 5}
+    [open_now] = grants.incidents(rails)
+    assert (open_now["node"], open_now["kind"]) == ("ftr_customer__payments", "shared_shift")
+    assert (open_now["since"], open_now["night"]) == (str(nights[0]), str(nights[1]))
+
+    with pytest.raises(BadInput, match="needs a reason"):
+        grants.release(rails, "ftr_customer__payments", by="alice", reason=" ")
+    with pytest.raises(BadInput, match="may release are: ftr_customer__payments"):
+        grants.release(rails, "raw.payment", by="alice", reason="prices rose")
+    released = grants.release(rails, "ftr_customer__payments", by="alice", reason="prices rose")
+    assert (released["by"], released["night"], len(released["models"])) == ("alice", str(nights[1]), 5)
+
+    for spec in chosen:
+        found(rails, spec, nights[2], signals=moved())
+    assert govern(rails, chosen, nights[2])["decisions"] == {"retrain": 5}
+    assert grants.incidents(rails) == []
+    assert rails.ledger.events(kind=grants.RELEASED)[0]["detail"]["reason"] == "prices rose"
+    # and the night before the person's word stays what it was
+    assert govern(rails, chosen, nights[0])["decisions"] == {"incident": 5}
+
+
+def test_after_a_mended_incident_the_window_still_echoes(rails: Rails) -> None:
+    spec = specs(1)[0]
+    detail = {"source": "subscription", "table": "raw.payment", "column": "amount_eur", "what": "went_null"}
+    detail |= {"said": "all missing", "since": "2025-01-30"}
+    rails.ledger.add_event(outage.INCIDENT, "", date(2025, 1, 30), {**detail, "state": "open"})
+    rails.ledger.add_event(outage.INCIDENT, "", date(2025, 2, 1), {**detail, "state": "closed"})
+    assert outage.mended(rails, NIGHT) == [("raw.payment", "amount_eur", date(2025, 1, 31))]
+    for night, decision in ((NIGHT, "report"), (date(2025, 2, 8), "retrain")):
+        found(rails, spec, night, signals=moved())
+        assert govern(rails, [spec], night)["actions"][spec.name]["decision"] == decision
+
+
+def test_a_night_waits_for_its_models_until_the_next_one_is_published(rails: Rails) -> None:
+    chosen = specs(3)
+    rails.ledger.record_stage("features", "", NIGHT, "done", {"snapshot": 1})
+    found(rails, chosen[0])
+    assert grants.waiting(rails, chosen, NIGHT) == ["churn_01", "churn_02"]
+    rails.ledger.record_stage("shadow", "churn_01", NIGHT, "failed", {})
+    assert grants.waiting(rails, chosen, NIGHT) == ["churn_02"]
+    rails.ledger.record_stage("features", "", NIGHT + timedelta(days=1), "done", {"snapshot": 2})
+    assert grants.waiting(rails, chosen, NIGHT) == []
+    assert govern(rails, chosen)["decisions"] == {"retrain": 1, "waiting": 2}
+    assert grants.undecided(rails, ["churn_00", "churn_01"], NIGHT) == ["churn_01"]
+
+
+def test_a_run_for_some_models_leaves_what_was_said_of_the_others(rails: Rails) -> None:
+    chosen = specs(8)
+    for place, spec in enumerate(chosen):
+        found(rails, spec, signals=moved() if place < 4 else ())
+    govern(rails, chosen[:4])
+    said = govern(rails, chosen[4:], trainings={"per_night": 2})
+    assert said["decisions"] == {"queued": 2, "retrain": 2}
+    assert grants.decided(rails, "churn_00", NIGHT)["decision"] == "incident"
+    assert [(one.node, len(one.models)) for one in rails.ledger.incidents(NIGHT)] == [("ftr_customer__payments", 4)]
+    assert {entry[0] for entry in rails.ledger.stage_run("governor", "", NIGHT)["summary"]["since"]} == {
+        spec.name for spec in chosen[:4]
+    }
+
+
+def test_findings_of_a_night_come_back_and_a_strange_one_is_none(rails: Rails) -> None:
+    chosen = specs(2)
+    for spec in chosen:
+        found(rails, spec, signals=moved())
+    kept = rails.ledger.findings(NIGHT)
+    assert [one.model for one in kept] == ["churn_00", "churn_01"]
+    assert kept[0].signals == moved()
+    rails.ledger._upsert(_finding_table(), model="churn_00", night=NIGHT, body={"model": "churn_00"})
+    assert [one.model for one in rails.ledger.findings(NIGHT)] == ["churn_01"]
+    assert govern(rails, chosen)["actions"]["churn_00"]["decision"] == "waiting"
+
+
+def _finding_table() -> Any:
+    from tiltyard import ledger
+
+    return ledger.finding
