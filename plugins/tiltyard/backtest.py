@@ -335,12 +335,13 @@ def run(
     specs = policies[0].specs
     nights = list(clock.nights(first, last))
     with Workers(rails.settings, jobs) as workers:
-        say("landing the data", 0.0)
-        features.ingest(rails, last)
-        say("building the features", 0.02)
-        features.transform(rails, last)
-        snapshot = rails.lake.snapshot()
-        models, weekly = _prepare(rails, workers, specs, nights, snapshot, say)
+        unjudged = [night for night in nights if past.judged(rails, night) is None]
+        if unjudged:
+            say("landing the data", 0.0)
+            features.ingest(rails, last)
+            say("building the features", 0.02)
+            features.transform(rails, last)
+        models, weekly = _prepare(rails, workers, specs, nights, unjudged, say)
         lineage = Lineage.of(transform.manifest(rails.settings), specs)
         plays = {}
         for place, policy in enumerate(policies):
@@ -363,12 +364,11 @@ def _prepare(
     workers: Workers,
     specs: Sequence[Spec],
     nights: Sequence[datetime],
-    snapshot: int,
+    unjudged: Sequence[datetime],
     say: Progress,
 ) -> tuple[dict[str, tuple[Past, Trainings]], dict[str, list[date]]]:
     """What does not depend on a policy: the batches' verdicts, the rows, and the versions of the weekly trainings."""
-    first, last = nights[0], nights[-1]
-    unjudged = [night for night in nights if past.judged(rails, night) is None]
+    first, last, snapshot = nights[0], nights[-1], rails.lake.snapshot()
     verdicts = workers.check(unjudged) if unjudged else None  # in order: a night is judged by the ones before it
     rows = {spec.name: workers.gather(spec, first, last, snapshot) for spec in specs}
     trainings = {spec.name: Trainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs}

@@ -228,7 +228,8 @@ def govern(
        shift that models share (`_shared`).
     2. Without a model, enough matured labels are a reason for a first training.
     3. Without an alarm it is *steady*. With one, `on_drift` and the harm say whether to *report* or to retrain; harm
-       that is not known yet is none yet: it is reported, and looked at again on the next night.
+       that is not known yet is none yet: it is reported, and looked at again on the next night. While no version is in
+       service there is nothing that could feel it, and the alarm is enough.
     4. Within its cooldown (`cooling`) it is *cooldown*. The others are granted a *retrain* by tier, then by evidence,
        then by name, up to `trainings.per_night` less what earlier nights have running; the rest is *queued*, which
        keeps nothing: on the next night its finding of that night counts.
@@ -329,7 +330,7 @@ def _decide(
         return Action(model, "report", (*found, echo))
     if policy.on_drift == "report":
         return Action(model, "report", (*found, "on_drift: report"))
-    if policy.on_drift == "retrain" and finding.harm != "felt":
+    if policy.on_drift == "retrain" and finding.harm != "felt" and finding.champion is not None:
         again = "it is looked at again tomorrow" if finding.harm == "unknown" else "on_drift: retrain asks for harm"
         return Action(model, "report", (*found, again))
     return Action(model, "retrain", found)

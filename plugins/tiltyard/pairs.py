@@ -117,7 +117,7 @@ def gather(
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
         calibration=_compared(
             evaluation.calibration_error(pairs.challenger[both], label),
-            evaluation.calibration_error(pairs.champion[both], label) if champion is not None else None,
+            evaluation.calibration_error(pairs.champion[both], label),
         ),
         score_shift=_shift(pairs, shadowed, is_alone=champion is None),
         missing=known.missing,

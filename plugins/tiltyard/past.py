@@ -219,15 +219,9 @@ def _check(nights: Sequence[datetime]) -> None:
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
-    """Keep the rows of [first, last] with their features, and their labels. Returns the folder's name."""
+    """Keep the rows of [first, last] with their features, and their labels. Returns the name: the digest of both."""
     rails = _rails[0]
     spec = find(rails.settings.models, model)
-    parts = {"layout": LAYOUT, "recipe": spec.recipe, "from": str(first), "to": str(last), "snapshot": snapshot}
-    parts["slices"] = sorted(spec.gate.slices)
-    name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    folder = home(rails.settings) / "rows" / name
-    if folder.exists():
-        return name
     start = first - spec.prediction.every
     rows = frame.build(rails, spec, start, last, last, snapshot)
     spine = rails.lake.query(
@@ -249,9 +243,13 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
         {"positive": spec.label.positive, "start": start, "end": last},
         snapshot,
     )
-    with _whole(folder) as made:
-        rows.to_parquet(made / "rows.parquet", index=False)
-        labels.to_parquet(made / "labels.parquet", index=False)
+    files = {"rows.parquet": training.parquet(rows), "labels.parquet": training.parquet(labels)}
+    name = hashlib.sha256(b"".join(files.values()) + f"{LAYOUT}".encode()).hexdigest()[:32]
+    folder = home(rails.settings) / "rows" / name
+    if not folder.exists():
+        with _whole(folder) as made:
+            for file, content in files.items():
+                (made / file).write_bytes(content)
     return name
 
 

@@ -181,7 +181,8 @@ class DriftPolicy(Strict):
     window: Duration = timedelta(days=7)
     reference: Literal["training"] = "training"
     on_drift: Literal["retrain", "retrain_always", "report"] = "retrain"
-    """`retrain`: when realized or estimated performance feels it; `retrain_always`: also when it does not."""
+    """`retrain`: when realized or estimated performance feels it, or no version is in service that could;
+    `retrain_always`: also when it does not."""
     cooldown: Duration = timedelta(days=7)
     """Between two retrains. Doubles with every retrain that made nothing better (portfolio.yaml says up to what)."""
     min_effect: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -631,7 +631,7 @@ def candidate(
         "light.onnx": light,
         "encoding.json": encoding.to_json().encode(),
         "reference.json": json.dumps(described).encode(),
-        "reference.parquet": _parquet(sample),
+        "reference.parquet": parquet(sample),
     }
     commit, dirty = _git()
     facts = {
@@ -744,7 +744,8 @@ def reference(
     return {"features": described, "score": {"edges": edges.tolist(), "shares": (counts / len(score)).tolist()}}
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
