@@ -178,10 +178,10 @@ def count_nights(cells: Cells, values: "pd.Series[Any] | Floats", index: NDArray
 def losses(score: Floats, label: Floats, bounds: tuple[float, float] | None = None) -> Floats:
     """Squared error per row (Brier 1950), of a number the absolute one in its own unit, as evaluation.row_losses has
     it: the column `loss`, NaN where either is missing."""
-    found: Floats = (
-        (score - label) ** 2 if bounds is None else np.abs(np.clip(score, *bounds) - np.clip(label, *bounds))
-    )
-    return found
+    if bounds is None:
+        return (score - label) ** 2
+    low, high = bounds
+    return abs(score.clip(low, high) - label.clip(low, high))
 
 
 def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Counts:

@@ -291,7 +291,9 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
         fewest = int(counted.sum() - counted.max())
         if fewest < MIN_OF_CLASS:
             kind = "of one class" if label.dtype == np.bool_ else "whose label is not its commonest one"
-            raise Untrainable(f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {kind}, it takes {MIN_OF_CLASS}")
+            raise Untrainable(
+                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {kind}, it takes {MIN_OF_CLASS}"
+            )
     order = np.argsort(times.to_numpy(), kind="stable")
     return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
 
