@@ -289,9 +289,18 @@ def _evaluation(
         "cohort_to": times.max().to_pydatetime(),
     }
     if bounds is not None:
-        none = dict.fromkeys(("brier", "brier_low", "brier_high", "log_loss", "auc", "positive_rate"))
-        found = {"absolute_error": mean, "absolute_error_low": low, "absolute_error_high": high}
-        return Evaluation(**shared, **none, **found)
+        return Evaluation(
+            **shared,
+            brier=None,
+            brier_low=None,
+            brier_high=None,
+            log_loss=None,
+            auc=None,
+            positive_rate=None,
+            absolute_error=mean,
+            absolute_error_low=low,
+            absolute_error_high=high,
+        )
     return Evaluation(
         **shared,
         brier=mean,

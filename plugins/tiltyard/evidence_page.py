@@ -64,8 +64,8 @@ def draw(record: Mapping[str, Any]) -> str:
             "Share of positive labels against the mean score in ten bins, on the matured rows; the larger a point, the "
             "more rows. On the diagonal a score of 0.3 comes true three times in ten."
             if bounds is None
-            else "Mean label against the mean score in ten bins, on the matured rows, both as a place between the bounds "
-            f"of the label ({bounds[0]:g} and {bounds[1]:g}); the larger a point, the more rows.",
+            else "Mean label against the mean score in ten bins, on the matured rows, both as a place between the "
+            f"label's bounds ({bounds[0]:g} and {bounds[1]:g}); the larger a point, the more rows.",
         ),
         _figure(
             "What would be served?",

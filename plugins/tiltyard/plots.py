@@ -23,8 +23,9 @@ INK = "#222222"
 def realized(
     rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (), title: str = "", measure: str = "brier"
 ) -> Path:
-    """Realized Brier score (or absolute error, as `measure` says) of each line by cohort week, with intervals, and a mark at each promotion.
+    """Realized Brier score (or absolute error, as `measure` says) of each line by cohort week, with intervals.
 
+    A mark stands at each promotion.
     `rows`: night (the week, by any of its days), line (one of LINES), loss, low, high, n (labelled predictions);
     low and high may be missing. A week without rows is a gap in the line. The line ESTIMATED is dashed and hollow: it
     is what the scores of weeks whose truth has not come promise, and its rows are not counted as labelled. `path`

@@ -44,8 +44,8 @@ EVALUATION = {
     "absolute_error_high": "double",
 }
 """Columns of ops.evaluation. One row per model, night, version and slice. A label that is a number has an absolute
-error, in its own unit, and none of the figures of probabilities; any other has none. `matured` rows are those the figures
-stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
+error, in its own unit, and none of the figures of probabilities; any other has none. `matured` rows are those the
+figures stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
 
 ESTIMATE = {
     "model": "varchar",

@@ -80,9 +80,9 @@ def matured(
     """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
 
     One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
-    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within bounds). `versions` may hold
-    None for the safe default; `since` is the first night. Scores of the light twin are not its version's own
-    and are left out, unless they were served and `versions` is None.
+    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
+    bounds). `versions` may hold None for the safe default; `since` is the first night. Scores of the light twin are
+    not its version's own and are left out, unless they were served and `versions` is None.
     """
     rails.lake.ensure("ops.prediction", PREDICTION)
     sql = f"""
