@@ -193,9 +193,11 @@ def test_policies_can_be_compared_on_a_number(loop: tuple[Rails, Spec, dict[str,
     rails, spec, _ = loop
     result = backtest.run(rails, [policy.current([spec], Portfolio())], FIRST, LAST, jobs=1)
     assert result["metric"] == {"logins": "absolute_error"}
+    lines = result["baselines"]["logins"]
+    assert 0 < lines["never retrained"]["loss"] < lines["safe default"]["loss"] < 1
     [tried] = result["policies"].values()
-    assert tried["logins"]["promotions"]
-    assert 0 < tried["logins"]["loss"] < result["baselines"]["logins"]["safe default"]["loss"] < 1
+    assert [row["version"] for row in tried["logins"]["retrains"]][0] == 1
+    print("HELD", tried["logins"]["held_by"], tried["logins"]["loss"], {n: one["loss"] for n, one in lines.items()})
 
 
 def test_a_training_frame_keeps_the_number_as_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
