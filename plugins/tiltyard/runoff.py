@@ -75,6 +75,8 @@ class Arrivals:
     negative: NDArray[np.int64]
     matures: int
     """The age at which a cohort has matured."""
+    has_classes: bool = True
+    """False: the label is a number; all stand in `positive`, and classes are neither shown nor watched."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -104,7 +106,7 @@ class Arrivals:
         kept = max(0, (night - self.first).days + 1)
         seen = self.nights[:kept] <= night.toordinal()
         positive, negative = self.positive[:kept] * seen, self.negative[:kept] * seen
-        return Arrivals(self.first, night, self.sizes[:kept], positive, negative, self.matures)
+        return Arrivals(self.first, night, self.sizes[:kept], positive, negative, self.matures, self.has_classes)
 
 
 # -- the curve ------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def curve(arrivals: Arrivals, excluded: Collection[date] = ()) -> Curve:
     hazard = _hazard(arrivals.labels, arrivals.waiting, seen)[:ages]
     return Curve(
         labels=tuple(float(share) for share in 1 - np.cumprod(1 - hazard)),
-        positives=_of_class(arrivals.positive, seen, ages),
+        positives=_of_class(arrivals.positive, seen, ages) if arrivals.has_classes else (),
         negatives=_of_class(arrivals.negative, seen, ages),
     )
 
@@ -203,7 +205,7 @@ def judge(arrivals: Arrivals, excluded: Collection[date] = ()) -> tuple[Judged, 
     last = arrivals.night.toordinal()
     out = frozenset(day.toordinal() for day in excluded) - {last}
     found = []
-    for stream in STREAMS:
+    for stream in STREAMS if arrivals.has_classes else ("labels", "missing"):
         tonight = expected(arrivals, stream, out)
         evidence, since = _detector(arrivals, stream, out, tonight)
         span = tonight.judged & (tonight.nights >= since)
