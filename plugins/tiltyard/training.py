@@ -54,8 +54,6 @@ SAMPLE = 2000
 """Training rows kept with the version, for drift."""
 EXPLAINED = 500
 """Held-out rows in the SHAP plot."""
-PATIENCE = 20
-"""Rounds without a lower error on the judging rows after which a trial's fit ends."""
 RESAMPLES = 500
 BINS = 10
 CALLS = 100
@@ -339,11 +337,10 @@ class _Fitter:
     threads: int
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
-        """XGBoost. With `judge`, it knows its error on those rows after every round, and ends when that only grows."""
+        """XGBoost. With `judge`, the model knows its error on those rows after every round."""
         import xgboost
 
         model = xgboost.XGBClassifier(
-            callbacks=[_patient()] if judge else None,
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
             objective="binary:logistic",
@@ -404,18 +401,6 @@ class _Fitter:
         return ColumnTransformer(steps, sparse_threshold=1.0)
 
 
-def _patient() -> Any:
-    """Ends a fit `PATIENCE` rounds after its error was lowest, the first `FEWEST_ROUNDS` not counted."""
-    import xgboost
-
-    class Patient(xgboost.callback.TrainingCallback):  # type: ignore[misc]
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            errors = evals_log["validation_0"]["rmse"][FEWEST_ROUNDS - 1 :]
-            return len(errors) > PATIENCE and min(errors[-PATIENCE:]) > min(errors)
-
-    return Patient()
-
-
 def _score(model: Any, rows: Rows) -> NDArray[np.float64]:
     return model.predict_proba(rows.matrix)[:, 1].astype(np.float64)
 
@@ -441,9 +426,8 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = [model.evals_result()["validation_0"]["rmse"] for model in models]
-        shortest = min(map(len, errors))
-        brier = np.mean(np.array([found[:shortest] for found in errors]) ** 2, axis=0)[FEWEST_ROUNDS - 1 :]
+        errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
+        brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
         return float(brier.min())
 
