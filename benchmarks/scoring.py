@@ -52,8 +52,8 @@ def main() -> None:
     booster = fitted.heavy.get_booster()
     booster.set_param({"nthread": 1})
     ways: dict[str, Callable[[Any], Any]] = {
-        "ONNX, heavy": lambda rows: scorer.probabilities(loaded._heavy, rows),
-        "ONNX, light": lambda rows: scorer.probabilities(loaded._light, rows),
+        "ONNX, heavy": lambda rows: scorer.answers(loaded._heavy, rows),
+        "ONNX, light": lambda rows: scorer.answers(loaded._light, rows),
         "XGBoost inplace_predict": booster.inplace_predict,
         "XGBoost predict_proba": fitted.heavy.predict_proba,
         "scikit-learn predict_proba, light": fitted.light.predict_proba,

@@ -43,6 +43,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     night = night_of(as_of)
     matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
     ages = matures + LATER + 1
+    is_positive = "true" if spec.is_regression else truth.known(spec, "arg_max(label, available_at)")
     sql = f"""
         with rows as (
             select night, entity_id, prediction_time from {{ops.prediction}}
@@ -50,7 +51,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time,
-                arg_max(label, available_at) = $positive as is_positive, min(available_at) as known_at
+                {is_positive} as is_positive, min(available_at) as known_at
             from {truth.labels(rails, spec, as_of)}
             where label is not null group by all
         )
@@ -58,12 +59,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
             greatest(ceil((epoch(known_at) - epoch(night::timestamptz)) / 86400), 0)::integer as age, count(*) as n
         from rows left join labels using (entity_id, prediction_time) group by all
     """
-    params = {
-        "model": spec.name,
-        "since": night - timedelta(days=NIGHTS + ages),
-        "night": night,
-        "positive": spec.label.positive,
-    }
+    params = {"model": spec.name, "since": night - timedelta(days=NIGHTS + ages), "night": night}
     cells = rails.lake.query(sql, as_of, params)
     if cells.empty:
         return None
@@ -81,7 +77,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     for label, table in classes.items():
         own = (cells["is_positive"] == label).fillna(False).to_numpy(dtype=bool) & (age < ages)
         np.add.at(table, (place[own], age[own]), count[own])
-    return Arrivals(first, night, sizes, classes[True], classes[False], matures)
+    return Arrivals(first, night, sizes, classes[True], classes[False], matures, not spec.is_regression)
 
 
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:

@@ -255,7 +255,7 @@ class Play:
             seen,
             self._truth(as_of, version, trained, reference),
             spec.drift,
-            Promise(version.brier_high, spec.fallback.safe_default, spec.gate.min_matured),
+            Promise(version.loss_high, spec.fallback.safe_default, spec.gate.min_matured, spec.label.bounds),
             threshold,
             number,
             night.toordinal(),
@@ -292,7 +292,8 @@ class Play:
         first = max(cutoff + 1, night - round(self.spec.drift.window / DAY) + 1)
         waits = slice(*np.searchsorted(mine.night, [max(first, trained.toordinal() + 1), night + 1]))
         waiting = version.scores[waits]
-        counted = profile.truth(reference, nights, score, label) if len(nights) else profile.EMPTY
+        bounds = self.spec.label.bounds
+        counted = profile.truth(reference, nights, score, label, bounds) if len(nights) else profile.EMPTY
         return Truth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
 
     def became(self, night: date) -> governor.Past:
@@ -489,7 +490,8 @@ def _lines(spec: Spec, own: Past, trainings: Trainings) -> Lines:
     def loss(score: Any) -> Any:
         scored = known & np.isfinite(score)
         found = np.full(own.rows, np.nan)
-        found[scored] = evaluation.losses(spec.gate.metric, score[scored], truth[scored], spec.gate.cost)
+        policy = spec.gate
+        found[scored] = evaluation.losses(policy.metric, score[scored], truth[scored], policy.cost, spec.label.bounds)
         return found
 
     versions = {night: version for night, version in trainings.made.items() if version is not None}
@@ -536,7 +538,12 @@ def _mean(loss: Any) -> float | None:
     return round(float(known.mean()), 6) if len(known) else None
 
 
-METRICS = {"brier": "Brier score", "log_loss": "log loss (of its maximum)", "cost": "cost (of the largest)"}
+METRICS = {
+    "brier": "Brier score",
+    "log_loss": "log loss (of its maximum)",
+    "cost": "cost (of the largest)",
+    "absolute_error": "absolute error (of the bounds' width)",
+}
 
 
 def _draw(result: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -76,9 +76,19 @@ class Truth:
 class Promise:
     """What training said of the version: the upper end of the interval of its held-out Brier score."""
 
-    brier_high: float | None
+    loss_high: float | None
     safe_default: float
     min_matured: int
+    bounds: tuple[float, float] | None = None
+    """Of a label that is a number: everywhere here absolute error, in its own unit, stands for the Brier score."""
+
+    @property
+    def column(self) -> str:
+        return "brier" if self.bounds is None else "absolute_error"
+
+    @property
+    def figure(self) -> str:
+        return "Brier" if self.bounds is None else "absolute error"
 
 
 @dataclass(frozen=True)
@@ -158,7 +168,7 @@ def judge(
     elif since is not None and not confirmed and not broken and trusted:
         since, began = None, night + 1
     bounds = decay(truth, promise, threshold, window)
-    felt = (*bounds, *_risen(reference, signals, known, truth.matured, window, threshold))
+    felt = (*bounds, *_risen(reference, signals, known, truth.matured, window, threshold, promise.figure))
     harm, harm_said = _harm(felt, truth, promise) if since is not None else _realized(felt)
     missing = _gaps(reference, seen, night, wrong)
     return Judged(
@@ -451,36 +461,41 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
     clusters = np.unique(nights, return_inverse=True)[1].astype(np.int64)
     if len(score) < promise.min_matured or not len(clusters) or clusters.max() < 1:
         why = f"{len(score)} of {promise.min_matured} matured predictions in the window"
-        return _untested("brier", why), _untested("safe_default", why)
-    losses = evaluation.brier_losses(score, label)
-    excess = losses - evaluation.brier_losses(np.full_like(score, promise.safe_default), label)
+        return _untested(promise.column, why), _untested("safe_default", why)
+    losses = evaluation.row_losses(score, label, promise.bounds)
+    excess = losses - evaluation.row_losses(np.full_like(score, promise.safe_default), label, promise.bounds)
     confidence = 1 - 2 / max(looks, 4.0)
-    brier_low, excess_low = (_low(values, clusters, confidence) for values in (losses, excess))
-    brier = float(losses.mean())
-    note = f"realized Brier {brier:.3f}, the safe default's on the same rows {brier - float(excess.mean()):.3f}"
+    loss_low, excess_low = (_low(values, clusters, confidence) for values in (losses, excess))
+    loss = float(losses.mean())
+    realized = f"realized {promise.figure} {loss:.3f}"
+    note = f"{realized}, the safe default's on the same rows {loss - float(excess.mean()):.3f}"
     against_default = Signal(
         "performance", "safe_default", None, "lower_bound", excess_low, 0.0, excess_low > 0.0, note=note
     )
-    if promise.brier_high is None:
-        return _untested("brier", NOT_KEPT), against_default
-    said = (
-        f"realized Brier {brier:.3f} (at least {brier_low:.3f}), held out at training at most {promise.brier_high:.3f}"
-    )
+    if promise.loss_high is None:
+        return _untested(promise.column, NOT_KEPT), against_default
+    said = f"{realized} (at least {loss_low:.3f}), held out at training at most {promise.loss_high:.3f}"
     against_training = Signal(
         "performance",
-        "brier",
+        promise.column,
         None,
         "lower_bound",
-        brier_low,
-        promise.brier_high,
-        brier_low > promise.brier_high,
+        loss_low,
+        promise.loss_high,
+        loss_low > promise.loss_high,
         note=said,
     )
     return against_training, against_default
 
 
 def _risen(
-    reference: Reference, signals: Sequence[Signal], known: Nights, matured: int, window: int, threshold: float
+    reference: Reference,
+    signals: Sequence[Signal],
+    known: Nights,
+    matured: int,
+    window: int,
+    threshold: float,
+    figure: str,
 ) -> tuple[Signal, ...]:
     """The loss column's signal, where it alone says that performance is worse: its own e-detector is over the
     threshold, its effect is confirmed, and losses are larger than at training. Faster than a bound on few nights."""
@@ -492,7 +507,7 @@ def _risen(
     now, past = (_mean(column, counts.sum(axis=0)) for counts in (known.counts[LOSS][inside], column.counts))
     if now <= past:
         return ()
-    note = f"Brier {now:.3f} on the newest matured cohorts, {past:.3f} at training (evidence {signal.evidence:,.0f})"
+    note = f"{figure} {now:.3f} on the newest matured cohorts, {past:.3f} at training (evidence {signal.evidence:,.0f})"
     return (replace(signal, note=note),)
 
 
@@ -520,13 +535,15 @@ def _realized(felt: Sequence[Signal]) -> tuple[Harm, str]:
 def _harm(felt: Sequence[Signal], truth: Truth, promise: Promise) -> tuple[Harm, str]:
     """Realized performance first; where that feels nothing yet, what the scores of the window promise."""
     harm, said = _realized(felt)
-    if harm == "felt" or promise.brier_high is None or len(truth.waiting) < MIN_VALUES:
+    if harm == "felt" or promise.loss_high is None or len(truth.waiting) < MIN_VALUES:
+        return harm, said
+    if promise.bounds is not None:  # a number promises nothing of its own error
         return harm, said
     expected = estimate.performance(truth.waiting, truth.score, truth.label)
     if expected.brier is None or expected.low is None or expected.high is None:
         return harm, said
     between = f"estimated Brier {expected.brier:.3f} ({expected.low:.3f} to {expected.high:.3f})"
-    note = f"{between}, held out at training at most {promise.brier_high:.3f}; estimated, the truth is not in"
-    if expected.low > promise.brier_high:
+    note = f"{between}, held out at training at most {promise.loss_high:.3f}; estimated, the truth is not in"
+    if expected.low > promise.loss_high:
         return "felt", note
     return "not_felt", f"{said}; {note}" if harm == "not_felt" else note

@@ -264,6 +264,7 @@ def _predictions(
     """
     row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
     empty = row is not None and row[0] == 0
-    batch = Batch("ops.prediction", sql, _PREDICTIONS, {"as_of": as_of.isoformat()}, empty=empty)
+    bounds = dict(zip(("score_low", "score_high"), spec.bounds, strict=True))
+    batch = Batch("ops.prediction", sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
     pages["ops.prediction"] = suites.judge(rails, suite, batch)
     return pages["ops.prediction"].results

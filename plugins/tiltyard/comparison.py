@@ -329,6 +329,8 @@ class Comparison:
         cutoff = literal(truth.cutoff(spec, as_of))
         ends = sorted({night for batch in self.batches for night, *_ in batch.nights})
         nights = ", ".join(f"({literal(night)})" for night in ends)
+        # of a number: a change that tells the label tells the large ones from the small ones
+        is_positive = "label > median(label) over ()" if spec.is_regression else truth.known(spec, "label")
         every = spec.prediction.every / timedelta(microseconds=1)
         self._connection.execute(
             f"""
@@ -349,12 +351,15 @@ class Comparison:
                     on now_rows.prediction_time < night.as_of
                     and epoch_us(now_rows.prediction_time) >= epoch_us(night.as_of) - {int(every)}
             ),
-            labels as (
+            newest as (
                 select cast("{spec.key}" as varchar) as entity_id, prediction_time,
-                    arg_max(label, available_at) = {str(spec.label.positive).lower()} as label
+                    arg_max(label, available_at) as label
                 from {labels}
                 where prediction_time < {cutoff} and label is not null
                 group by all
+            ),
+            labels as (
+                select entity_id, prediction_time, {is_positive} as label from newest
             )
             select
                 coalesce(made.entity_id, now.entity_id) as entity_id,

@@ -14,9 +14,9 @@ def model(document: dict[str, Any]) -> str:
         return f"{name}: {document['state']}"
     facts = {
         "champion": _roles(document),
-        "truth": "{matured} matured, {immature} immature, {early} known early and not counted".format(**document),
+        "truth": _truth(document),
         "measured": _metrics(document["metrics"].get(str(document["champion"]))),
-        "estimated": _estimated(document["estimated"].get(str(document["champion"]))),
+        "estimated": _estimated(document["estimated"].get(str(document["champion"])), document["measure"]),
         "labels": _labels(document["label_arrival"]),
         "gate": _gate(document["gate"]),
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
@@ -128,16 +128,28 @@ def _roles(document: dict[str, Any]) -> str:
     return f"{_version(document['champion'])}; previous {_version(document['previous'])}; challengers: {waiting}"
 
 
+def _truth(document: dict[str, Any]) -> str:
+    said = "{matured} matured, {immature} immature, {early} known early and not counted".format(**document)
+    if document.get("outside"):
+        said += f"; {document['outside']} beyond the label's bounds, counted as the nearer one"
+    return said
+
+
 def _metrics(metrics: dict[str, Any] | None) -> str:
-    if not metrics or metrics["brier"] is None:
+    if metrics and metrics.get("absolute_error") is not None:
+        error, low, high = (_round(metrics[f"absolute_error{end}"]) for end in ("", "_low", "_high"))
+        return f"champion's absolute error {error} ({low} to {high}) on {metrics['matured']} matured"
+    if not metrics or metrics.get("brier") is None:
         return NOTHING
     low, high = _round(metrics["brier_low"]), _round(metrics["brier_high"])
     matured, auc = metrics["matured"], _round(metrics["auc"])
     return f"champion's Brier {_round(metrics['brier'])} ({low} to {high}), AUC {auc} on {matured} matured"
 
 
-def _estimated(found: dict[str, Any] | None) -> str:
+def _estimated(found: dict[str, Any] | None, measure: str) -> str:
     """Never without the word: nothing of this was measured."""
+    if measure == "absolute_error":
+        return "not estimated: a number does not say how far off it is"
     if not found or found["brier"] is None:
         return NOTHING
     low, high = _round(found["brier_low"]), _round(found["brier_high"])
@@ -202,7 +214,8 @@ def _realized(realized: dict[str, Any] | None) -> str:
     if not realized:
         return "nothing has matured yet"
     after = realized["since_first_promotion"]
-    return f"Brier over all {_lines(realized)}" + (f"; since the first promotion {_lines(after)}" if after else "")
+    figure = {"brier": "Brier", "absolute_error": "Absolute error"}[realized["metric"]]
+    return f"{figure} over all {_lines(realized)}" + (f"; since the first promotion {_lines(after)}" if after else "")
 
 
 def _lines(lines: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ conditions and its rows are not independent of each other.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,10 @@ class Evaluation:
     cohort_from: datetime | None
     """Earliest and latest prediction time among the rows."""
     cohort_to: datetime | None
+    absolute_error: float | None = None
+    """Mean, in the label's own unit. Of a label that is a number; then the figures of probabilities are None."""
+    absolute_error_low: float | None = None
+    absolute_error_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,37 @@ def brier_losses(score: Floats, label: Floats) -> Floats:
     return losses
 
 
-def losses(metric: Literal["brier", "log_loss", "cost"], score: Floats, label: Floats, cost: Cost | None) -> Floats:
+def absolute_errors(score: Floats, label: Floats, bounds: tuple[float, float]) -> Floats:
+    """|score - label| per row in the label's own unit, after both were moved to the nearer bound where they lie beyond:
+    none is larger than the bounds are wide."""
+    errors: Floats = np.abs(np.clip(score, *bounds) - np.clip(label, *bounds))
+    return errors
+
+
+def row_losses(score: Floats, label: Floats, bounds: tuple[float, float] | None) -> Floats:
+    """The loss that is shown (spec.measure): squared error of a probability, absolute error of a number."""
+    return brier_losses(score, label) if bounds is None else absolute_errors(score, label, bounds)
+
+
+def losses(
+    metric: Literal["brier", "log_loss", "cost", "absolute_error"],
+    score: Floats,
+    label: Floats,
+    cost: Cost | None,
+    bounds: tuple[float, float] | None = None,
+) -> Floats:
     """What each row loses by, scaled to [0, 1] so that a bound on differences of losses is one on rows.
 
     `brier`: squared error. `log_loss`: nats, scores clipped by LOSS_CLIP, divided by the largest possible. `cost`: the
     entry of the matrix that decision and label meet in, divided by its largest; a row is acted on when its score
     reaches cost.threshold, without one the break-even (Elkan 2001, The foundations of cost-sensitive
-    learning, IJCAI). Raises ValueError for the metric `cost` without a matrix.
+    learning, IJCAI). `absolute_error`: of a number, over the width of its bounds, beyond which neither score nor label
+    counts. Raises ValueError for the metric `cost` without a matrix, or `absolute_error` without bounds.
     """
+    if metric == "absolute_error":
+        if bounds is None:
+            raise ValueError("the metric absolute_error needs bounds, spec's label.bounds")
+        return absolute_errors(score, label, bounds) / (bounds[1] - bounds[0])
     if metric == "brier":
         return brier_losses(score, label)
     paid: Floats
@@ -203,26 +230,34 @@ def _groups(reference: Floats, values: Floats) -> NDArray[np.int64]:
     return np.searchsorted(cuts, values, side="right").astype(np.int64)
 
 
-def evaluate(frame: pd.DataFrame, slices: Sequence[str] = (), confidence: float = 0.95) -> tuple[Evaluation, ...]:
+def evaluate(
+    frame: pd.DataFrame,
+    slices: Sequence[str] = (),
+    confidence: float = 0.95,
+    bounds: tuple[float, float] | None = None,
+) -> tuple[Evaluation, ...]:
     """`all` first, then every value of every column in `slices`, sorted.
 
     `frame`: score in [0, 1], label (0/1 or boolean), prediction_time, the slice columns, and night where
-    a night is not the prediction's day. Raises ValueError for a score or a label that is not a number.
+    a night is not the prediction's day. With `bounds` score and label are numbers in a unit of their own. Raises
+    ValueError for a score or a label that is not a number.
     """
     score = frame["score"].to_numpy(dtype=np.float64)
     label = frame["label"].to_numpy(dtype=np.float64)
-    if len(frame) and not (np.isfinite(score).all() and np.isin(label, (0.0, 1.0)).all()):
-        raise ValueError("evaluation needs a finite score and a label of 0 or 1 in every row")
+    is_known = np.isin(label, (0.0, 1.0)) if bounds is None else np.isfinite(label)
+    if len(frame) and not (np.isfinite(score).all() and is_known.all()):
+        kind = "of 0 or 1" if bounds is None else "that is a number"
+        raise ValueError(f"evaluation needs a finite score and a label {kind} in every row")
     nights = frame["night"] if "night" in frame else pd.to_datetime(frame["prediction_time"], utc=True).dt.date
     clusters = pd.factorize(nights)[0].astype(np.int64)
     times = pd.to_datetime(frame["prediction_time"], utc=True)
     everything = np.ones(len(frame), dtype=bool)
-    results = [_evaluation(ALL, everything, score, label, clusters, times, confidence)]
+    results = [_evaluation(ALL, everything, score, label, clusters, times, confidence, bounds)]
     for column in slices:
         values = frame[column].astype(str)
         for value in sorted(values.unique()):
             inside = (values == value).to_numpy()
-            results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence))
+            results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence, bounds))
     return tuple(results)
 
 
@@ -234,24 +269,44 @@ def _evaluation(
     clusters: NDArray[np.int64],
     times: "pd.Series[pd.Timestamp]",
     confidence: float,
+    bounds: tuple[float, float] | None,
 ) -> Evaluation:
     if not inside.any():
         return Evaluation(name, 0, 0, None, None, None, None, None, None, None, None, None)
     score, label, times = score[inside], label[inside], times[inside]
     own = np.unique(clusters[inside], return_inverse=True)[1].astype(np.int64)
-    losses = brier_losses(score, label)
+    losses = row_losses(score, label, bounds)
+    largest = 1.0 if bounds is None else bounds[1] - bounds[0]
     interval = clustered_interval(losses, own, confidence)
+    mean = float(losses.mean())
+    low, high = (max(0.0, interval[0]), min(largest, interval[1])) if interval else (None, None)
+    shared: dict[str, Any] = {
+        "slice": name,
+        "matured": len(score),
+        "nights": int(own.max()) + 1,
+        "mean_score": float(score.mean()),
+        "cohort_from": times.min().to_pydatetime(),
+        "cohort_to": times.max().to_pydatetime(),
+    }
+    if bounds is not None:
+        return Evaluation(
+            **shared,
+            brier=None,
+            brier_low=None,
+            brier_high=None,
+            log_loss=None,
+            auc=None,
+            positive_rate=None,
+            absolute_error=mean,
+            absolute_error_low=low,
+            absolute_error_high=high,
+        )
     return Evaluation(
-        slice=name,
-        matured=len(score),
-        nights=int(own.max()) + 1,
-        brier=float(losses.mean()),
-        brier_low=max(0.0, interval[0]) if interval else None,
-        brier_high=min(1.0, interval[1]) if interval else None,
+        **shared,
+        brier=mean,
+        brier_low=low,
+        brier_high=high,
         log_loss=log_loss(score, label),
         auc=auc(score, label),
         positive_rate=float(label.mean()),
-        mean_score=float(score.mean()),
-        cohort_from=times.min().to_pydatetime(),
-        cohort_to=times.max().to_pydatetime(),
     )

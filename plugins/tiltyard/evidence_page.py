@@ -31,6 +31,7 @@ METRICS = {
     "brier": "Brier score",
     "log_loss": "log loss, clipped and scaled to [0, 1]",
     "cost": "cost, scaled to [0, 1]",
+    "absolute_error": "absolute error, over the width of the label's bounds",
 }
 MOST_SLICES = 40
 
@@ -38,6 +39,7 @@ MOST_SLICES = 40
 def draw(record: Mapping[str, Any]) -> str:
     """The page of a record with verdict `promote`: what promotion keeps in the ledger, `page` left aside."""
     promise, drawn = record["promise"], record["drawn"]
+    bounds = drawn.get("bounds")
     title = f"Promote {record['model']} version {record['challenger']}?"
     parts = [
         _head(title, record, promise),
@@ -58,13 +60,16 @@ def draw(record: Mapping[str, Any]) -> str:
         ),
         _figure(
             "Does a score mean what it says?",
-            _calibration(drawn["calibration"], record["against"]),
+            _calibration(drawn["calibration"], record["against"], bounds),
             "Share of positive labels against the mean score in ten bins, on the matured rows; the larger a point, the "
-            "more rows. On the diagonal a score of 0.3 comes true three times in ten.",
+            "more rows. On the diagonal a score of 0.3 comes true three times in ten."
+            if bounds is None
+            else "Mean label against the mean score in ten bins, on the matured rows, both as a place between the "
+            f"label's bounds ({bounds[0]:g} and {bounds[1]:g}); the larger a point, the more rows.",
         ),
         _figure(
             "What would be served?",
-            _scores(drawn["scores"], record["against"]),
+            _scores(drawn["scores"], record["against"], bounds or (0.0, 1.0)),
             "How often each score was given, on all rows that both scored, matured or not.",
         ),
         _figure(
@@ -226,7 +231,7 @@ def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
     return _svg(figure, "slices")
 
 
-def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str) -> str:
+def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, bounds: Sequence[float] | None) -> str:
     figure, axes = _axes(4.2)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
     for who, colour, name, shape in (
@@ -241,20 +246,21 @@ def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str) 
         axes.scatter(score, share, s=sizes, color=colour, marker=shape, label=name, alpha=0.85, linewidths=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel("mean score", color=INK)
-    axes.set_ylabel("share of positive labels", color=INK)
+    axes.set_ylabel("share of positive labels" if bounds is None else "mean label", color=INK)
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, markerscale=0.7)
     return _svg(figure, "calibration")
 
 
-def _scores(counts: Mapping[str, Sequence[int]], against: str) -> str:
+def _scores(counts: Mapping[str, Sequence[int]], against: str, bounds: Sequence[float]) -> str:
     figure, axes = _axes(2.8)
     for who, colour, name in (("champion", CHAMPION, against), ("challenger", CHALLENGER, "challenger")):
         bars = len(counts[who])
-        edges = [place / bars for place in range(bars + 1)]
+        low, high = bounds
+        edges = [low + (high - low) * place / bars for place in range(bars + 1)]
         style = {"fill": True, "alpha": 0.25} if who == "challenger" else {"fill": False}
         axes.stairs(counts[who], edges, color=colour, label=name, linewidth=1.8, **style)
         axes.stairs(counts[who], edges, color=colour, linewidth=1.8)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(*bounds)
     axes.set_xlabel("score", color=INK)
     axes.set_ylabel("rows", color=INK)
     axes.legend(loc="upper center", frameon=False, labelcolor=INK, ncols=2)

@@ -13,7 +13,7 @@ from tiltyard.spec import Role
 Tier = Literal["champion", "previous", "light", "safe_default"]
 Outcome = Literal["scored", "absent", "not_loaded", "no_score"]
 """What became of a tier: it has a score; there is no such version; its files were refused or could not be
-read; it was loaded but gave no finite score in [0, 1] for this row."""
+read; it was loaded but gave no finite score in [0, 1], or within the label's bounds, for this row."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 IN_SERVICE = "in_service"

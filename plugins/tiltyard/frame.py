@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltyard import clock, profile, transform
+from tiltyard import clock, profile, transform, truth
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, held, literal, qualified
 from tiltyard.rails import Rails
@@ -128,7 +128,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
             ) = 1
         )
         select frame."{spec.key}", frame.prediction_time,
-            truth.label = {"true" if spec.label.positive else "false"} as label, {columns}
+            {truth.known(spec, "truth.label", clipped=False)} as label, {columns}
         from frame left join truth
             on frame."{spec.key}" = truth."{spec.key}" and frame.prediction_time = truth.prediction_time
         order by frame.prediction_time, frame."{spec.key}"

@@ -381,9 +381,13 @@ def _nights(evidence: Evidence, found: _Found | None) -> Criterion:
 
 
 def _calibration(evidence: Evidence, policy: GatePolicy) -> Criterion:
-    return _compared(
-        "calibration", evidence.calibration, policy.max_calibration_error, "Scores are off the observed share by"
+    is_number = policy.metric == "absolute_error"
+    says = (
+        "Scores are off the mean label, over the width of its bounds, by"
+        if is_number
+        else ("Scores are off the observed share by")
     )
+    return _compared("calibration", evidence.calibration, policy.max_calibration_error, says)
 
 
 def _stability(evidence: Evidence, policy: GatePolicy) -> Criterion:

@@ -171,7 +171,8 @@ def label_among_features(
     numeric = [name for name in features if name not in named and columns.get(name, "VARCHAR") in _NUMERIC]
     if not numeric:
         return found
-    truth = f"{quoted(label)}::boolean::integer"
+    is_number = columns.get(label) in ("DOUBLE", "FLOAT")
+    truth = f"{quoted(label)}::double" if is_number else f"{quoted(label)}::boolean::integer"
     parts = ", ".join(
         f"{{'name': {text(name)}, 'rows': count({quoted(name)}), "
         f"'same': count(*) filter ({quoted(name)}::double = {truth}), "
@@ -181,7 +182,7 @@ def label_among_features(
     )
     rows = connection.execute(f"select unnest(l, recursive := true) from (select [{parts}] as l from {relation})")
     for name, count, same, opposite, kinds in rows.fetchall():
-        leaks = kinds == 2 and count in (same, opposite)
+        leaks = kinds > 1 and (count == same or (kinds == 2 and count == opposite))
         found.append(
             Finding(
                 "label_among_features", table, name, count, count if leaks else 0, "equals the label" if leaks else ""

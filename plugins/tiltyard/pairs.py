@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 SAFE_DEFAULT = 0
 """Stands for the safe default where the gate wants a number: versions begin with 1."""
 BINS = 20
-"""Of a score histogram over [0, 1]."""
+"""Of a score histogram over [0, 1], or the bounds of a number."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def gather(
     both, scored = pairs.both, pairs.scored
     label = pairs.label[both]
     losses = {
-        name: evaluation.losses(spec.gate.metric, scores[both], label, spec.gate.cost)
+        name: evaluation.losses(spec.gate.metric, scores[both], label, spec.gate.cost, spec.label.bounds)
         for name, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
     }
     differences = losses["champion"] - losses["challenger"]
@@ -106,7 +106,7 @@ def gather(
     evidence = gate.Evidence(
         challenger=SAFE_DEFAULT if challenger is None else challenger,
         champion=champion,
-        safe_default=spec.fallback.safe_default if champion is None else None,
+        safe_default=spec.scaled(spec.fallback.safe_default) if champion is None else None,
         shadow=len(shadowed) * spec.prediction.every,
         differences=differences,
         nights=nights,
@@ -116,8 +116,8 @@ def gather(
         immature=int((scored & ~pairs.is_matured).sum()),
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
         calibration=_compared(
-            evaluation.calibration_error(pairs.challenger[both], label),
-            evaluation.calibration_error(pairs.champion[both], label),
+            evaluation.calibration_error(spec.scaled(pairs.challenger[both]), spec.scaled(label)),
+            evaluation.calibration_error(spec.scaled(pairs.champion[both]), spec.scaled(label)),
         ),
         score_shift=_shift(pairs, shadowed, is_alone=champion is None),
         missing=known.missing,
@@ -183,13 +183,13 @@ def picture(
     label = pairs.label[both]
     clusters = evidence.nights
     seen = pairs.scored & np.isfinite(pairs.champion)
-    edges = np.linspace(0.0, 1.0, BINS + 1)
+    edges = np.linspace(*spec.bounds, BINS + 1)
     return {
         "level": spec.gate.alpha / evidence.challengers,
         "running": _running(spec, evidence),
         "slices": [_told(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)],
         "calibration": {
-            who: [asdict(part) for part in evaluation.calibration(scores[both], label)]
+            who: [asdict(part) for part in evaluation.calibration(spec.scaled(scores[both]), spec.scaled(label))]
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         "scores": {
@@ -197,6 +197,7 @@ def picture(
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         "arrival": _arrival(pairs),
+        **({"bounds": list(spec.bounds)} if spec.is_regression else {}),
     }
 
 

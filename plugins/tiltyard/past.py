@@ -91,7 +91,7 @@ class Past:
         return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
 
     def truth_at(self, as_of: datetime) -> Floats:
-        """The label of every row as known at `as_of`: 0, 1, or NaN."""
+        """The label of every row as known at `as_of`: 0, 1 (or a number within its bounds), or NaN."""
         known = np.full(self.rows, np.nan)
         end = int(np.searchsorted(self.revised_at, _micro(as_of), side="right"))
         known[self.revised[:end]] = self.revised_to[:end]
@@ -130,9 +130,10 @@ class Version:
         return profile.read(self.reference)
 
     @property
-    def brier_high(self) -> float | None:
-        """The upper end of the interval of its held-out Brier score."""
-        high = self.facts.get("metrics", {}).get("brier", {}).get("high")
+    def loss_high(self) -> float | None:
+        """The upper end of the interval of its held-out Brier score, of a number its absolute error."""
+        metrics = self.facts.get("metrics", {})
+        high = metrics.get("brier", metrics.get("absolute_error", {})).get("high")
         return None if high is None else float(high)
 
     def seen(self, trained: date, night: date, stopped: frozenset[date]) -> profile.Nights:
@@ -246,10 +247,10 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     rows = rows[rows["spine_known"] <= night].drop(columns="spine_known").reset_index(drop=True)
     labels = rails.lake.query(
         f'select cast("{spec.key}" as varchar) as entity_id, prediction_time, available_at, '
-        f"label = $positive as label from {{{qualified(spec.label.table)}}} "
+        f"{truth.known(spec, 'label')} as label from {{{qualified(spec.label.table)}}} "
         "where label is not null and prediction_time >= $start and prediction_time < $end order by available_at",
         last + 366 * timedelta(days=1),
-        {"positive": spec.label.positive, "start": start, "end": last},
+        {"start": start, "end": last},
         snapshot,
     )
     files = {"rows.parquet": training.parquet(rows), "labels.parquet": training.parquet(labels)}

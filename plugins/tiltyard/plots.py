@@ -20,10 +20,13 @@ GRID = "#E3E3E3"
 INK = "#222222"
 
 
-def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (), title: str = "") -> Path:
-    """Realized Brier score of each line by cohort week, with intervals, and a mark at each promotion.
+def realized(
+    rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (), title: str = "", measure: str = "brier"
+) -> Path:
+    """Realized Brier score (or absolute error, as `measure` says) of each line by cohort week, with intervals.
 
-    `rows`: night (the week, by any of its days), line (one of LINES), brier, low, high, n (labelled predictions);
+    A mark stands at each promotion.
+    `rows`: night (the week, by any of its days), line (one of LINES), loss, low, high, n (labelled predictions);
     low and high may be missing. A week without rows is a gap in the line. The line ESTIMATED is dashed and hollow: it
     is what the scores of weeks whose truth has not come promise, and its rows are not counted as labelled. `path`
     ends in .png or .svg; it appears whole. Returns `path`. Raises ValueError for a line that is not one of LINES.
@@ -49,7 +52,8 @@ def realized(rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (),
     counts.set_ylabel("labelled\nper week", color=INK)
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     counts.set_xlabel("cohort week (when the prediction was made)", color=INK)
-    axes.set_ylabel("realized Brier score (lower is better)", color=INK)
+    figure_name = {"brier": "Brier score", "absolute_error": "absolute error"}[measure]
+    axes.set_ylabel(f"realized {figure_name} (lower is better)", color=INK)
     heading = "the promoted line beside never retraining, on the same rows"
     axes.set_title(f"{title}: {heading}" if title else heading.capitalize(), loc="left", color=INK)
     axes.set_ylim(bottom=0)
@@ -254,7 +258,7 @@ def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: 
         style = {"linestyle": (0, (2, 1.5)), "markerfacecolor": "white"}
     axes.plot(
         points.index,
-        points["brier"],
+        points["loss"],
         label=line,
         color=colour,
         marker=MARKERS[line],

@@ -175,10 +175,13 @@ def count_nights(cells: Cells, values: "pd.Series[Any] | Floats", index: NDArray
     return np.bincount(flat, minlength=nights * cells.count).reshape(nights, cells.count).astype(np.int64)
 
 
-def losses(score: Floats, label: Floats) -> Floats:
-    """Squared error per row (Brier 1950): the column `loss`, NaN where either is missing."""
-    found: Floats = (score - label) ** 2
-    return found
+def losses(score: Floats, label: Floats, bounds: tuple[float, float] | None = None) -> Floats:
+    """Squared error per row (Brier 1950), of a number the absolute one in its own unit, as evaluation.row_losses has
+    it: the column `loss`, NaN where either is missing."""
+    if bounds is None:
+        return (score - label) ** 2
+    low, high = bounds
+    return abs(score.clip(low, high) - label.clip(low, high))
 
 
 def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Counts:
@@ -205,10 +208,16 @@ def night(reference: Reference, rows: pd.DataFrame, score: Floats) -> dict[str, 
     return found
 
 
-def truth(reference: Reference, nights: Counts, score: Floats, label: Floats) -> Nights:
+def truth(
+    reference: Reference,
+    nights: Counts,
+    score: Floats,
+    label: Floats,
+    bounds: tuple[float, float] | None = None,
+) -> Nights:
     """Counts of label and loss per night, of matured rows; `nights` is the night (date ordinal) of every row."""
     known, index = np.unique(nights, return_inverse=True)
-    values = {LABEL: label, LOSS: losses(score, label)}
+    values = {LABEL: label, LOSS: losses(score, label, bounds)}
     counts = {
         name: count_nights(column.cells, values[name], index.astype(np.intp), len(known))
         for name in (LABEL, LOSS)
@@ -228,6 +237,7 @@ def describe(
     score: Floats,
     label: Floats,
     importance: Mapping[str, float],
+    bounds: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """JSON of a `Reference`, for reference.json. `kinds`: feature → numeric, boolean or categorical; `importance`
     of the features sums to 1; `score` is out of fold."""
@@ -249,7 +259,7 @@ def describe(
         add(name, "feature", frame[name], kinds[name] == "numeric", weight, views.get(name))
     add(PREDICTION, "prediction", pd.Series(score), True, OTHERS[PREDICTION])
     add(LABEL, "label", pd.Series(label), True, OTHERS[LABEL])
-    add(LOSS, "performance", pd.Series(losses(score, label)), True, OTHERS[LOSS])
+    add(LOSS, "performance", pd.Series(losses(score, label, bounds)), True, OTHERS[LOSS])
     return {"nights": known.tolist(), "columns": columns}
 
 

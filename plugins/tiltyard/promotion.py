@@ -469,7 +469,12 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
 
 
 def gate_metric(metric: str) -> str:
-    return {"brier": "Brier score", "log_loss": "Log loss, clipped and scaled", "cost": "Cost, scaled"}[metric]
+    return {
+        "brier": "Brier score",
+        "log_loss": "Log loss, clipped and scaled",
+        "cost": "Cost, scaled",
+        "absolute_error": "Absolute error, over the width of the label's bounds",
+    }[metric]
 
 
 def _best(decisions: list[dict[str, Any]]) -> dict[str, Any] | None:

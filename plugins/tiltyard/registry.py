@@ -66,6 +66,8 @@ class Candidate:
     requested_by: str
     description: str
     trials: tuple[Mapping[str, Any], ...] = field(default=())
+    is_regression: bool = False
+    """The models give one number a row, not the probabilities of two classes."""
 
 
 # -- MLflow -----------------------------------------------------------------------------------
@@ -203,12 +205,13 @@ def _log_files(flow: "MlflowClient", run: Any, folder: Path, candidate: Candidat
     from mlflow.types import Schema, TensorSpec
 
     width = len(candidate.features)
+    output = ((-1, 1), "variable") if candidate.is_regression else ((-1, 2), "probabilities")
     mlflow.onnx.save_model(
         onnx.load_model_from_string(candidate.files["model.onnx"]),
         str(folder),
         signature=ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), "input")]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 2), "probabilities")]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), *output)]),
         ),
         pip_requirements=["onnxruntime", "numpy", "pandas"],
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -218,7 +221,10 @@ def _log_files(flow: "MlflowClient", run: Any, folder: Path, candidate: Candidat
     for name, content in candidate.files.items():
         (folder / name).write_bytes(content)
     logged = flow.create_logged_model(
-        run.info.experiment_id, name="model", source_run_id=run.info.run_id, model_type="classifier"
+        run.info.experiment_id,
+        name="model",
+        source_run_id=run.info.run_id,
+        model_type="regressor" if candidate.is_regression else "classifier",
     )
     flow.log_model_artifacts(logged.model_id, str(folder))
     return flow.finalize_logged_model(logged.model_id, "READY")

@@ -56,18 +56,25 @@ class Scorer:
         """The columns a frame must have."""
         return self.encoding.features
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Of a version whose label is a number: where a score lies. None: it scores with probabilities."""
+        kept = self.reference.get("bounds")
+        return None if kept is None else (float(kept[0]), float(kept[1]))
+
     @cached_property
     def profile(self) -> profile.Reference | None:
         """Histograms of the training nights; None for a version from before there were any."""
         return profile.read(self.reference)
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """Probability of the positive label, one per row. Raises BadInput when a feature is not there."""
-        return probabilities(self._heavy, self.encoding.transform(frame))
+        """Probability of the positive label, or the number within its bounds that the label is expected to be, one
+        per row. Raises BadInput when a feature is not there."""
+        return within(answers(self._heavy, self.encoding.transform(frame)), self.bounds)
 
     def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """The light twin's probability, one per row."""
-        return probabilities(self._light, self.encoding.transform(frame))
+        """The light twin's score, one per row."""
+        return within(answers(self._light, self.encoding.transform(frame)), self.bounds)
 
     def reference_frame(self) -> pd.DataFrame:
         """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""
@@ -85,12 +92,21 @@ def session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def probabilities(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The second column of the classifier's probabilities: (rows,) float64."""
+def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The second column of a classifier's probabilities, or a regression's only one: (rows,) float64."""
     if not len(matrix):
         return np.empty(0, dtype=np.float64)
-    output = heavy_or_light.run(["probabilities"], {"input": matrix})[0]
-    return output[:, 1].astype(np.float64)
+    name = heavy_or_light.get_outputs()[-1].name
+    output = heavy_or_light.run([name], {"input": matrix})[0]
+    return (output[:, 1] if name == "probabilities" else output.reshape(len(matrix))).astype(np.float64)
+
+
+def within(values: NDArray[np.float64], bounds: tuple[float, float] | None) -> NDArray[np.float64]:
+    """A model of a number may step over its bounds a little: then the nearer one is meant. What is not finite is no
+    score, and stays none. Probabilities, without bounds, are left alone."""
+    if bounds is None:
+        return values
+    return np.where(np.isfinite(values), np.clip(values, *bounds), np.nan)
 
 
 def main(folder: Path) -> None:

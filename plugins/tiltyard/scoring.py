@@ -92,7 +92,7 @@ def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple
             f"mend models/{spec.name}/spec.yaml."
         )
     scorers, failed = _load(rails, spec, roles)
-    scores = {number: _score(scorers.get(number), rows, number) for number in roles.scored}
+    scores = {number: _score(scorers.get(number), rows, number, spec.bounds) for number in roles.scored}
     failed |= {str(number): found.error for number, found in scores.items() if found.error}
     tier, reason, light = _serve(spec, roles, rows, scores, scorers)
     base = pd.DataFrame(
@@ -164,7 +164,14 @@ def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], 
     return scorers, failed
 
 
-def _score(scorer: "Scorer | None", rows: pd.DataFrame, version: int, *, light: bool = False) -> Scores:
+def _score(
+    scorer: "Scorer | None",
+    rows: pd.DataFrame,
+    version: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    *,
+    light: bool = False,
+) -> Scores:
     nothing = np.full(len(rows), np.nan)
     if scorer is None:
         return Scores(version, nothing, "not_loaded")
@@ -174,9 +181,10 @@ def _score(scorer: "Scorer | None", rows: pd.DataFrame, version: int, *, light: 
         return Scores(version, nothing, "no_score", f"did not score: {error}")
     if values.shape != (len(rows),):
         return Scores(version, nothing, "no_score", f"gave {values.size} scores for {len(rows)} rows")
-    usable = (values >= 0) & (values <= 1)
+    low, high = bounds
+    usable = (values >= low) & (values <= high)
     unusable = int((~usable).sum())
-    error = f"{unusable} of {len(rows)} rows have no score between 0 and 1" if unusable else None
+    error = f"{unusable} of {len(rows)} rows have no score between {low:g} and {high:g}" if unusable else None
     return Scores(version, np.where(usable, values, np.nan), "no_score", error)
 
 
@@ -191,7 +199,7 @@ def _serve(
     light = None
     alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
-        light = _score(scorers.get(champion.version), rows, champion.version, light=True)
+        light = _score(scorers.get(champion.version), rows, champion.version, spec.bounds, light=True)
     answers: dict[Role, Scores] = {
         name: found
         for name, found in (("champion", champion), ("previous", previous), ("light", light))

@@ -39,9 +39,13 @@ EVALUATION = {
     "cohort_from": "timestamptz",
     "cohort_to": "timestamptz",
     "available_at": "timestamptz",
+    "absolute_error": "double",
+    "absolute_error_low": "double",
+    "absolute_error_high": "double",
 }
-"""Columns of ops.evaluation. One row per model, night, version and slice. `matured` rows are those the figures
-stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
+"""Columns of ops.evaluation. One row per model, night, version and slice. A label that is a number has an absolute
+error, in its own unit, and none of the figures of probabilities; any other has none. `matured` rows are those the
+figures stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
 
 ESTIMATE = {
     "model": "varchar",
@@ -95,7 +99,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
         if version is None and (None, evaluation.ALL) not in counted:
             continue
-        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices):
+        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, bounds=spec.label.bounds):
             count = counted.get((version, found.slice))
             figures = {name: value for name, value in asdict(found).items() if name in EVALUATION}
             records.append(
@@ -120,13 +124,13 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             lake.put(connection, name, {"model": spec.name, "night": night}, rows)
 
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
+    figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     return {
         "counts": truth.counts(rails, spec, as_of),
         "metrics": {
             SAFE_DEFAULT if version is None else str(version): {
-                name: record[name]
-                for name in ("role", "matured", "immature", "early", "brier", "brier_low", "brier_high", "auc")
+                name: record[name] for name in ("role", "matured", "immature", "early", *figures)
             }
             for version, record in whole.items()
         },
@@ -141,8 +145,13 @@ def estimates(
     taught: pd.DataFrame,
     immature: pd.DataFrame,
 ) -> list[dict[str, Any]]:
-    """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature."""
-    records = []
+    """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature.
+
+    None of a label that is a number: it says nothing of how far off it is, which a probability does.
+    """
+    records: list[dict[str, Any]] = []
+    if spec.is_regression:
+        return records
     for version, role in wanted.items():
         rows, known = (
             frame[frame["version"].isna() if version is None else frame["version"] == version]

@@ -18,8 +18,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -38,6 +42,7 @@ Spine = Annotated[str, StringConstraints(pattern=r"^spn_[a-z0-9_]{1,58}$")]
 FeatureView = Annotated[str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$")]
 LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -59,8 +64,25 @@ class Label(Strict):
 
     table: LabelTable
     positive: bool = True
+    bounds: tuple[Finite, Finite] | None = None
+    """Declared: the label is a number, in its own unit, and these are the least and the largest that count. A label
+    beyond them counts as the nearer one. None: it is a yes or no."""
     horizon: Duration
     delay: Duration = timedelta()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Label":
+        if self.bounds is not None and "positive" in self.model_fields_set:
+            raise ValueError("bounds say that the label is a number, which has no positive; take one of the two out")
+        if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds go from low to high, like [0, 100], not {list(self.bounds)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _of_its_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        content.pop("bounds" if self.bounds is None else "positive")
+        return content
 
 
 class Tune(Strict):
@@ -70,7 +92,7 @@ class Tune(Strict):
 class Estimator(Strict):
     """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
 
-    class_: Annotated[Literal["xgboost.XGBClassifier"], Field(alias="class")]
+    class_: Annotated[Literal["xgboost.XGBClassifier", "xgboost.XGBRegressor"], Field(alias="class")]
     window: Duration = timedelta(days=60)
     """How far back training cohorts reach from the last matured one."""
     tune: Tune = Tune()
@@ -79,7 +101,9 @@ class Estimator(Strict):
 class Light(Strict):
     """The light twin: a small model on the same frame, served when the heavy one cannot be."""
 
-    class_: Annotated[Literal["sklearn.linear_model.LogisticRegression"], Field(alias="class")]
+    class_: Annotated[
+        Literal["sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"], Field(alias="class")
+    ]
 
 
 class Cost(Strict):
@@ -96,7 +120,8 @@ class Cost(Strict):
 class GatePolicy(Strict):
     """When a challenger has earned its place, and when it loses it again."""
 
-    metric: Literal["brier", "log_loss", "cost"] = "brier"
+    metric: Literal["brier", "log_loss", "cost", "absolute_error"] = "brier"
+    """absolute_error: of a number, over the width of its bounds; the others: of a yes or no."""
     cost: Cost | None = None
     """The matrix that the metric `cost` weighs decisions by."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -106,7 +131,8 @@ class GatePolicy(Strict):
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     """How much worse (in the metric, its losses scaled to [0, 1]) a challenger may be on any declared slice."""
     max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Root mean square distance of score and observed share. A champion that is further off lends its own."""
+    """Root mean square distance of score and observed share (of a number: and mean label, over the width of its
+    bounds). A champion that is further off lends its own."""
     max_score_shift: Annotated[float, Field(ge=0)] = 0.25
     """Population stability index between the halves of the time in shadow. A champion's larger one counts instead."""
     max_missing_rise: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -180,7 +206,8 @@ class Fallback(Strict):
 
     deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 20
     tiers: tuple[Role, ...] = ("champion", "previous", "light")
-    safe_default: Annotated[float, Field(ge=0, le=1)]
+    safe_default: Finite
+    """A probability; of a number, a value within its bounds."""
     audit_after: Duration = timedelta(days=3)
 
 
@@ -235,7 +262,7 @@ class Spec(Strict):
     label: Label
     estimator: Estimator
     light: Light
-    gate: GatePolicy = GatePolicy()
+    gate: Annotated[GatePolicy, Field(validate_default=True)] = GatePolicy()
     drift: DriftPolicy = DriftPolicy()
     leakage: LeakagePolicy = LeakagePolicy()
     fallback: Fallback
@@ -245,6 +272,35 @@ class Spec(Strict):
         if len(set(self.prediction.features)) != len(self.prediction.features):
             raise ValueError("prediction.features names a feature view twice")
         return self
+
+    @field_validator("estimator", "light", "gate", "fallback")
+    @classmethod
+    def _of_the_labels_kind(cls, part: Any, info: ValidationInfo) -> Any:
+        if isinstance(label := info.data.get("label"), Label):  # else the label's own error is told
+            unfit(label, part)
+        return part
+
+    @property
+    def is_regression(self) -> bool:
+        """Is the label a number?"""
+        return self.label.bounds is not None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Where a score has to lie: within the label's bounds, or [0, 1] of a probability."""
+        return self.label.bounds or (0.0, 1.0)
+
+    @property
+    def measure(self) -> Literal["brier", "absolute_error"]:
+        """The figure that is shown of every version, whatever the gate decides on. The error is in the label's unit."""
+        return "absolute_error" if self.is_regression else "brier"
+
+    def scaled(self, values: Any) -> Any:
+        """Scores or labels on [0, 1]: a number's place between its bounds. A probability is one."""
+        if self.label.bounds is None:
+            return values
+        low, high = self.label.bounds
+        return (values - low) / (high - low)
 
     @property
     def key(self) -> str:
@@ -260,6 +316,29 @@ class Spec(Strict):
     def recipe(self) -> str:
         """SHA-256 of the parts that make a model: another gate or drift policy does not make another model."""
         return _digest(self.model_dump(mode="json", by_alias=True, include=RECIPE))
+
+
+def unfit(label: Label, part: Any) -> None:
+    """Raises ValueError where a part of a spec is not for a label of this kind."""
+    number = label.bounds is not None
+    if isinstance(part, Estimator | Light):
+        wanted = {
+            Estimator: ("xgboost.XGBClassifier", "xgboost.XGBRegressor"),
+            Light: ("sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"),
+        }[type(part)][number]
+        if part.class_ != wanted:
+            said = "a number (label.bounds)" if number else "a yes or no (no label.bounds)"
+            raise ValueError(f"the label is {said}, so class is {wanted}, not {part.class_}")
+    elif isinstance(part, GatePolicy):
+        if number and (part.metric != "absolute_error" or part.cost is not None):
+            raise ValueError("the label is a number (label.bounds), so write metric: absolute_error and no cost")
+        if not number and part.metric == "absolute_error":
+            raise ValueError("the metric absolute_error needs label.bounds, like bounds: [0, 100]")
+    elif isinstance(part, Fallback):
+        low, high = label.bounds or (0.0, 1.0)
+        if not low <= part.safe_default <= high:
+            within = "label.bounds" if number else "[0, 1], it is a probability"
+            raise ValueError(f"safe_default is {part.safe_default:g}, which is not within {within}")
 
 
 RECIPE = {"name", "entity", "source", "prediction", "label", "estimator", "light"}

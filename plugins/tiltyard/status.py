@@ -7,12 +7,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tiltyard import (
     arrival,
     clock,
     estimate,
+    evaluation,
     features,
     frame,
     grants,
@@ -39,6 +41,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "model": spec.name,
         "owner": spec.owner,
         "tier": spec.tier,
+        "measure": spec.measure,
         "as_of": as_of.isoformat() if as_of else None,
     }
     if as_of is None:
@@ -94,9 +97,9 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """The promoted line beside "never retrained" and the safe default, on the same rows with matured truth.
 
     The promoted line is what was served: the safe default until a challenger had earned its place. "Never retrained"
-    is the first version, as if it had been put in service at once and left there. `overall` has the Brier score of
-    each line over all rows, and over those since the first promotion; `weekly` is a list of (night, line, brier,
-    low, high, n).
+    is the first version, as if it had been put in service at once and left there. `overall` has the Brier score (of a
+    number: the absolute error) of each line over all rows, and over those since the first promotion; `weekly` is a
+    list of (night, line, loss, low, high, n).
     """
     empty: dict[str, Any] = {"overall": None, "weekly": []}
     versions = rails.ledger.versions(spec.name)
@@ -109,13 +112,18 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     both = served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner")
     if both.empty:
         return empty
-    label = both["label"].astype(float)
+    label = both["label"].to_numpy(dtype="float64")
+    default = np.full(len(label), spec.fallback.safe_default)
     losses = pd.DataFrame(
         {
-            "promoted line": (both["score"] - label) ** 2,
-            "never retrained": (both["first"] - label) ** 2,
-            "safe default": (spec.fallback.safe_default - label) ** 2,
-        }
+            name: evaluation.row_losses(np.asarray(score, dtype=np.float64), label, spec.label.bounds)
+            for name, score in (
+                ("promoted line", both["score"]),
+                ("never retrained", both["first"]),
+                ("safe default", default),
+            )
+        },
+        index=both.index,
     ).reset_index()
     lines = ["promoted line", "never retrained", "safe default"]
     promotions = rails.ledger.promotions(spec.name, until=as_of.date())
@@ -124,7 +132,7 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(promotions[0]["night"]))]
     return {
         "overall": {
-            "metric": "brier",
+            "metric": spec.measure,
             "from": str(losses["prediction_time"].min().date()),
             "to": str(losses["prediction_time"].max().date()),
             **_means(losses, lines),
@@ -139,7 +147,7 @@ def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]
 
     Estimated, not measured (see `estimate`): shown, and nothing decides on it.
     """
-    if not rails.lake.has(_PREDICTION):
+    if spec.is_regression or not rails.lake.has(_PREDICTION):
         return []
     served = truth.immature(rails, spec, as_of)
     served = served[served["tier"] != "shadow"]
@@ -159,7 +167,7 @@ def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]
             sum(getattr(part, name) * part.rows for part in parts) / rows_in_all for name in ("brier", "low", "high")
         )
         result.append(
-            {"night": start.date(), "line": plots.ESTIMATED, "brier": mean, "low": low, "high": high, "n": rows_in_all}
+            {"night": start.date(), "line": plots.ESTIMATED, "loss": mean, "low": low, "high": high, "n": rows_in_all}
         )
     return result
 
@@ -221,7 +229,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
     marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
     latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
-    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks)
+    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks, measure=spec.measure)
     return path
 
 
@@ -260,7 +268,7 @@ def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 def _counts(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     counts = truth.counts(rails, spec, as_of)
-    return {name: int(counts[name]) for name in ("matured", "immature", "early")}
+    return {name: number for name, number in counts.items() if name != "missing"}
 
 
 def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
@@ -271,18 +279,9 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    keep = (
-        "role",
-        "matured",
-        "immature",
-        "early",
-        "brier",
-        "brier_low",
-        "brier_high",
-        "log_loss",
-        "auc",
-        "positive_rate",
-    )
+    figures = (f"{spec.measure}", f"{spec.measure}_low", f"{spec.measure}_high")
+    others = ("mean_score",) if spec.is_regression else ("log_loss", "auc", "positive_rate")
+    keep = ("role", "matured", "immature", "early", *figures, *others)
     return {
         "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
             name: _number(row[name]) for name in keep
@@ -363,7 +362,7 @@ def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
             mean, error = group[line].mean(), group[line].sem() if len(group) > 1 else float("nan")
             low, high = (mean - 1.96 * error, mean + 1.96 * error) if error == error else (mean, mean)
             result.append(
-                {"night": start.date(), "line": line, "brier": mean, "low": low, "high": high, "n": len(group)}
+                {"night": start.date(), "line": line, "loss": mean, "low": low, "high": high, "n": len(group)}
             )
     return result
 

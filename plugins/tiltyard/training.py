@@ -7,6 +7,9 @@ with the parameters found, because in a drifting world the newest rows are the o
 follow each other directly, whereas a version in production predicts from `label.horizon` later on: held-out
 metrics say what the model can do, shadow says what it does.
 
+A label with bounds is a number: XGBoost then learns the median (what absolute error, which the gate decides on, is
+least of), the light twin is a ridge regression, and "Brier score" below reads "mean absolute error".
+
 The same frame, spec, seed and number of trials are the same version: training a night twice gives the
 version that is already there.
 """
@@ -27,7 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock, profile
+from tiltyard import clock, evaluation, profile
 from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
@@ -60,10 +63,11 @@ CALLS = 100
 """One-row predictions per round in which a version's latency is measured."""
 OPSET = 15
 PARITY = 1e-5
-"""How far ONNX (float32) may be from the model it was converted from, in probability."""
+"""How far ONNX (float32) may be from the model it was converted from: in probability, or of the bounds' width."""
 HALF_LIVES = (7, 14, 28, 0)
 """Days after which a training row weighs half; 0: all weigh the same."""
 LIGHT_C = (0.003, 0.03, 0.3, 3.0)
+"""Inverse penalties of the light twin."""
 MANY = 50_000
 """Rows from which XGBoost gets more than one thread. Below, a second thread saves little on an idle machine and
 costs thirty times the wall time on a busy one, where its threads wait for each other by spinning."""
@@ -80,7 +84,9 @@ TUNED = ("max_depth", "learning_rate", "min_child_weight", "subsample", "colsamp
 """The first trial; the others are the sampler's."""
 
 Matrix = NDArray[np.float32]
-Truth = NDArray[np.bool_]
+Truth = NDArray[Any]
+"""(rows,) bool, or float64 within the bounds of a number."""
+Bounds = tuple[float, float] | None
 
 
 class Untrainable(Exception):
@@ -279,11 +285,12 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
         cuts.append(int(np.clip(nearest, (cuts or [0])[-1] + 1, len(cohorts) - BLOCKS + number)))
     block = np.digitize(night, cohorts[cuts])
     for number in range(BLOCKS):
-        positives = int(label[block == number].sum())
-        fewest = min(positives, int((block == number).sum()) - positives)
+        counted = np.unique(label[block == number], return_counts=True)[1]
+        fewest = int(counted.sum() - counted.max())
         if fewest < MIN_OF_CLASS:
+            kind = "of one class" if label.dtype == np.bool_ else "whose label is not its commonest one"
             raise Untrainable(
-                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows of one class, it takes {MIN_OF_CLASS}"
+                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {kind}, it takes {MIN_OF_CLASS}"
             )
     order = np.argsort(times.to_numpy(), kind="stable")
     return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
@@ -293,29 +300,43 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
 
 
 def fit(
-    rows: Rows, parts: Split, encoding: Encoding, *, trials: int, seed: int, threads: int, draw: bool = True
+    rows: Rows,
+    parts: Split,
+    encoding: Encoding,
+    *,
+    trials: int,
+    seed: int,
+    threads: int,
+    draw: bool = True,
+    bounds: Bounds = None,
 ) -> Fitted:
-    """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it."""
-    fitter = _Fitter(encoding, seed, threads)
+    """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it.
+
+    `bounds`: the label is a number within them.
+    """
+    fitter = _Fitter(encoding, seed, threads, bounds)
     params, history = _tune(fitter, rows, parts, trials)
     params["light_C"] = _tune_light(fitter, rows, parts, params)
     log.info("tuned in %d trials: %s", len(history), params)
     known, held_out = rows.take(parts.known), rows.take(parts.held_out)
     heavy, light = fitter.heavy(known, params), fitter.light(known, params)
-    scores = {"heavy": _score(heavy, held_out), "light": _score(light, held_out)}
+    scores = {"heavy": fitter.score(heavy, held_out), "light": fitter.score(light, held_out)}
+    measured = intervals(held_out.label, scores["heavy"], seed, bounds)
     metrics = {
-        **intervals(held_out.label, scores["heavy"], seed),
-        "light": intervals(held_out.label, scores["light"], seed),
+        **measured,
+        "light": intervals(held_out.label, scores["light"], seed, bounds),
         "rows": len(held_out.label),
-        "positive_rate": float(held_out.label.mean()),
+        "positive_rate" if bounds is None else "mean_label": float(held_out.label.mean()),
         "mean_score": float(scores["heavy"].mean()),
     }
-    log.info("held out: %s", {name: round(metrics[name]["value"], 4) for name in ("brier", "log_loss", "auc")})
+    log.info("held out: %s", {name: round(found["value"], 4) for name, found in measured.items()})
     explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
     moves, plots = _contributions(heavy, explained), {}
     if draw:
-        plots["calibration.png"] = _calibration_plot(held_out.label, scores)
-        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding)
+        drawn = _calibration_plot(held_out.label, scores) if bounds is None else _means_plot(held_out.label, scores)
+        plots["calibration.png"] = drawn
+        unit = "log-odds" if bounds is None else "in the label's unit"
+        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding, unit)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -335,16 +356,23 @@ class _Fitter:
     encoding: Encoding
     seed: int
     threads: int
+    bounds: Bounds = None
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
         """XGBoost. With `judge`, the model knows its error on those rows after every round."""
         import xgboost
 
-        model = xgboost.XGBClassifier(
+        # the error is that of the probability: the root of the Brier score, which the gate decides on
+        kind, objective, error = (
+            (xgboost.XGBClassifier, "binary:logistic", "rmse")
+            if self.bounds is None
+            else (xgboost.XGBRegressor, "reg:absoluteerror", "mae")
+        )
+        model = kind(
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
-            objective="binary:logistic",
-            eval_metric="rmse",  # of the probability: the root of the Brier score, which the gate decides on
+            objective=objective,
+            eval_metric=error,
             tree_method="hist",
             max_bin=MOST + 8,  # a bin for every code of a category
             random_state=self.seed,
@@ -359,18 +387,32 @@ class _Fitter:
         )
 
     def light(self, rows: Rows, params: Mapping[str, Any]) -> Any:
-        """Standardised logistic regression over the same matrix, made of parts that convert to ONNX."""
+        """Standardised linear (logistic) regression over the same matrix, made of parts that convert to ONNX."""
         from sklearn.pipeline import make_pipeline
 
-        model = make_pipeline(self.light_inputs(), self.logistic(params["light_C"]))
+        linear = self.linear(params["light_C"])
+        model = make_pipeline(self.light_inputs(), linear)
         weights = rows.weights(params["half_life_days"])
-        return model.fit(rows.matrix, rows.label, logisticregression__sample_weight=weights)
+        return model.fit(rows.matrix, rows.label, **{f"{type(linear).__name__.lower()}__sample_weight": weights})
 
-    @staticmethod
-    def logistic(penalty: float) -> Any:
-        from sklearn.linear_model import LogisticRegression
+    def linear(self, penalty: float) -> Any:
+        from sklearn.linear_model import LogisticRegression, Ridge
 
-        return LogisticRegression(C=penalty, max_iter=300)
+        return LogisticRegression(C=penalty, max_iter=300) if self.bounds is None else Ridge(alpha=1 / penalty)
+
+    def answers(self, model: Any, matrix: Any) -> NDArray[np.float64]:
+        """What a model says of rows: the probability, or the number as it is scored, within its bounds."""
+        if self.bounds is None:
+            return model.predict_proba(matrix)[:, 1].astype(np.float64)
+        return np.clip(model.predict(matrix).astype(np.float64), *self.bounds)
+
+    def score(self, model: Any, rows: Rows) -> NDArray[np.float64]:
+        return self.answers(model, rows.matrix)
+
+    def errors(self, model: Any) -> NDArray[np.float64]:
+        """Of a model that was fitted with a judge, after each round: Brier score or mean absolute error."""
+        [found] = model.evals_result()["validation_0"].values()
+        return np.array(found) ** 2 if self.bounds is None else np.array(found)
 
     def light_inputs(self) -> Any:
         """What the light twin sees of the matrix.
@@ -401,10 +443,6 @@ class _Fitter:
         return ColumnTransformer(steps, sparse_threshold=1.0)
 
 
-def _score(model: Any, rows: Rows) -> NDArray[np.float64]:
-    return model.predict_proba(rows.matrix)[:, 1].astype(np.float64)
-
-
 def _tune(
     fitter: _Fitter, rows: Rows, parts: Split, trials: int
 ) -> tuple[dict[str, Any], tuple[dict[str, float], ...]]:
@@ -426,18 +464,16 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = np.array([model.evals_result()["validation_0"]["rmse"] for model in models])
-        brier = np.mean(errors**2, axis=0)[FEWEST_ROUNDS - 1 :]
-        rounds[trial.number] = FEWEST_ROUNDS + int(brier.argmin())
-        return float(brier.min())
+        mean = np.mean([fitter.errors(model) for model in models], axis=0)[FEWEST_ROUNDS - 1 :]
+        rounds[trial.number] = FEWEST_ROUNDS + int(mean.argmin())
+        return float(mean.min())
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=fitter.seed, n_startup_trials=8))
     study.enqueue_trial(DEFAULTS)
     with ThreadPoolExecutor(len(folds)) as side_by_side:  # XGBoost lets go of the interpreter while it fits
         study.optimize(objective, n_trials=trials)
-    history = tuple(
-        {"trial_brier": float(trial.value), "trial_rounds": float(rounds[trial.number])} for trial in study.trials
-    )
+    name = "trial_brier" if fitter.bounds is None else "trial_absolute_error"
+    history = tuple({name: float(trial.value), "trial_rounds": float(rounds[trial.number])} for trial in study.trials)
     return {**study.best_params, "n_estimators": rounds[study.best_trial.number]}, history
 
 
@@ -449,8 +485,8 @@ def _tune_light(fitter: _Fitter, rows: Rows, parts: Split, params: Mapping[str, 
         seen, ahead = inputs.fit_transform(older.matrix), inputs.transform(newer.matrix)
         weights = older.weights(params["half_life_days"])
         for penalty in LIGHT_C:
-            score = fitter.logistic(penalty).fit(seen, older.label, weights).predict_proba(ahead)[:, 1]
-            errors[penalty] += float(np.mean((score - newer.label) ** 2))
+            score = fitter.answers(fitter.linear(penalty).fit(seen, older.label, weights), ahead)
+            errors[penalty] += float(np.mean(evaluation.row_losses(score, newer.label, fitter.bounds)))
     return min(LIGHT_C, key=errors.__getitem__)
 
 
@@ -464,15 +500,18 @@ def _out_of_fold(fitter: _Fitter, rows: Rows, params: Mapping[str, Any]) -> NDAr
     scores = np.empty(len(fold), dtype=np.float64)
     for number in range(5):
         model = fitter.heavy(rows.take(np.flatnonzero(fold != number)), params)
-        scores[fold == number] = _score(model, rows.take(np.flatnonzero(fold == number)))
+        scores[fold == number] = fitter.score(model, rows.take(np.flatnonzero(fold == number)))
     return scores
 
 
 # -- metrics ----------------------------------------------------------------------------------
 
 
-def intervals(label: Truth, score: NDArray[np.float64], seed: int) -> dict[str, dict[str, float]]:
-    """Brier score, log loss and AUC: {"value", "low", "high"}, the latter two the 95 % bootstrap interval.
+def intervals(
+    label: Truth, score: NDArray[np.float64], seed: int, bounds: Bounds = None
+) -> dict[str, dict[str, float]]:
+    """Brier score, log loss and AUC, or of a number the mean absolute error in its own unit: {"value", "low", "high"},
+    the latter two the 95 % bootstrap interval.
 
     Percentile bootstrap over rows: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     AUC as the Mann-Whitney statistic with ties counted half: Hanley and McNeil (1982), Radiology 143:29-36.
@@ -480,6 +519,8 @@ def intervals(label: Truth, score: NDArray[np.float64], seed: int) -> dict[str, 
     rows = len(label)
     weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
     weights = np.vstack([np.ones(rows, dtype=weights.dtype), weights])
+    if bounds is not None:
+        return {"absolute_error": _interval(weights @ evaluation.absolute_errors(score, label, bounds) / rows)}
     clipped = np.clip(score, 1e-7, 1 - 1e-7)
     samples = {
         "brier": weights @ (score - label) ** 2 / rows,
@@ -530,24 +571,33 @@ def candidate(
     from tiltyard.scorer import Scorer
 
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
-    label = frame["label"].to_numpy(dtype=bool)
+    bounds = spec.label.bounds
+    label = frame["label"].to_numpy(dtype=bool if bounds is None else np.float64)
+    outside = 0
+    if bounds is not None:
+        outside = int(((label < bounds[0]) | (label > bounds[1])).sum())
+        label = np.clip(label, *bounds)
     parts = split(frame["prediction_time"], label, spec.prediction.every, as_of)
     encoding = Encoding.fit(frame, training_frame.features)
     matrix = encoding.transform(frame)
     settings = rails.settings
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
     rows = Rows(matrix, label, days)
-    fitted = fit(rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads, draw=draw)
+    fitted = fit(
+        rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads, draw=draw, bounds=bounds
+    )
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
-    heavy, light = _heavy_onnx(fitted.heavy, matrix[chosen]), _light_onnx(fitted.light, matrix[chosen])
+    heavy = _heavy_onnx(fitted.heavy, matrix[chosen], bounds)
+    light = _light_onnx(fitted.light, matrix[chosen], bounds)
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
     sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
     described = {
         "night": str(night_of(as_of)),
         "rows": len(frame),
-        "positive_rate": float(label.mean()),
+        "positive_rate" if bounds is None else "mean_label": float(label.mean()),
         "metrics": fitted.metrics,
-        **reference(frame, encoding, fitted.out_of_fold),
+        **reference(frame, encoding, fitted.out_of_fold, spec.bounds),
+        **({} if bounds is None else {"bounds": list(bounds)}),
         "importance": fitted.importance,
         "profile": profile.describe(
             frame,
@@ -557,6 +607,7 @@ def candidate(
             fitted.out_of_fold,
             label.astype(np.float64),
             fitted.importance,
+            bounds,
         ),
     }
     files = {
@@ -581,6 +632,7 @@ def candidate(
         "features": list(encoding.features),
         "params": fitted.params,
         "metrics": fitted.metrics,
+        **({} if bounds is None else {"labels_outside_bounds": outside}),
         "reasons": list(reasons),
         "git_commit": commit,
         "git_dirty": dirty,
@@ -619,6 +671,7 @@ def candidate(
         requested_by=requested_by,
         description=description,
         trials=fitted.trials,
+        is_regression=bounds is not None,
     )
 
 
@@ -641,14 +694,16 @@ def latency_ms(scorer: "Scorer", rows: pd.DataFrame) -> float:
     return 1000 * min(rounds)
 
 
-def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64]) -> dict[str, Any]:
+def reference(
+    frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Any]:
     """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
 
     {"features": {name: one of
         {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
             first and the last reach to infinity; edges are the distinct deciles
         {"kind": "categorical" | "boolean", "shares": {category: share}, "other", "missing"}},
-     "score": {"edges", "shares"} on ten equal bins of [0, 1], of out-of-fold scores}
+     "score": {"edges", "shares"} on ten equal bins between `bounds`, of out-of-fold scores}
     """
     described = {}
     for column in encoding.columns:
@@ -669,7 +724,7 @@ def reference(frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64
             shares = {name: float(found.get(name, 0) / len(frame)) for name in names}
             entry = {"shares": shares, "other": max(0.0, 1 - missing - sum(shares.values())), "missing": missing}
         described[column.name] = {"kind": column.kind, **entry}
-    counts, edges = np.histogram(score, bins=np.linspace(0, 1, BINS + 1))
+    counts, edges = np.histogram(score, bins=np.linspace(*bounds, BINS + 1))
     return {"features": described, "score": {"edges": edges.tolist(), "shares": (counts / len(score)).tolist()}}
 
 
@@ -707,37 +762,41 @@ def _git() -> tuple[str | None, bool]:
 # -- ONNX -------------------------------------------------------------------------------------
 
 
-def _heavy_onnx(model: Any, rows: Matrix) -> bytes:
+def _heavy_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
     from onnxmltools import convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     converted = convert_xgboost(
         model, initial_types=[("input", FloatTensorType([None, rows.shape[1]]))], target_opset=OPSET
     )
-    return _same(converted.SerializeToString(), model, rows)
+    return _same(converted.SerializeToString(), model, rows, bounds)
 
 
-def _light_onnx(model: Any, rows: Matrix) -> bytes:
+def _light_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
     converted = to_onnx(
         model,
         initial_types=[("input", FloatTensorType([None, rows.shape[1]]))],
-        options={"zipmap": False},
+        options={"zipmap": False} if bounds is None else None,
         target_opset=OPSET,
     )
-    return _same(converted.SerializeToString(), model, rows)
+    return _same(converted.SerializeToString(), model, rows, bounds)
 
 
-def _same(content: bytes, model: Any, rows: Matrix) -> bytes:
+def _same(content: bytes, model: Any, rows: Matrix, bounds: Bounds) -> bytes:
     """`content` when it scores `rows` as `model` does. Raises CheckFailed when the conversion changed the model."""
-    from tiltyard.scorer import probabilities, session
+    from tiltyard.scorer import answers, session
 
-    apart = float(np.abs(probabilities(session(content), rows) - model.predict_proba(rows)[:, 1]).max())
+    if bounds is None:
+        said, width, unit = model.predict_proba(rows)[:, 1], 1.0, "in probability"
+    else:
+        said, width, unit = model.predict(rows), bounds[1] - bounds[0], "of the width of label.bounds"
+    apart = float(np.abs(answers(session(content), rows) - said).max()) / width
     if not apart <= PARITY:
         raise CheckFailed(
-            f"The ONNX conversion of {type(model).__name__} is off by {apart:.2g} in probability, more than "
+            f"The ONNX conversion of {type(model).__name__} is off by {apart:.2g} {unit}, more than "
             f"{PARITY:g}; nothing was registered. Check the versions of xgboost, scikit-learn and the converters."
         )
     return content
@@ -769,6 +828,27 @@ def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -
     return _png(figure)
 
 
+def _means_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """Mean label against mean score in ten bins of equal size, with the middle 80 % of the labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    ends = [min(float(score.min()) for score in scores.values()), max(float(score.max()) for score in scores.values())]
+    above.plot(ends, ends, color="0.7", linewidth=1)
+    for (name, score), colour in zip(scores.items(), ("#1f5fa8", "#d9822b"), strict=True):
+        bins = np.array_split(np.argsort(score, kind="stable"), BINS)
+        mean, observed = (np.array([values[part].mean() for part in bins]) for values in (score, label))
+        low, high = (np.array([np.quantile(label[part], at) for part in bins]) for at in (0.1, 0.9))
+        spread = np.clip([observed - low, high - observed], 0, None)
+        above.errorbar(mean, observed, yerr=spread, marker="o", markersize=4, capsize=2, color=colour, label=name)
+        below.hist(score, bins=40, histtype="step", color=colour)
+    above.set(ylabel="label: mean and middle 80 %", title=f"Label against score on {len(label):,} held-out rows")
+    above.legend(frameon=False)
+    below.set(xlabel="score", ylabel="rows")
+    return _png(figure)
+
+
 def _contributions(model: Any, matrix: Matrix) -> NDArray[np.float64]:
     """(rows, features): the SHAP value of each feature in each row.
 
@@ -779,7 +859,7 @@ def _contributions(model: Any, matrix: Matrix) -> NDArray[np.float64]:
     return model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
 
 
-def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding) -> bytes:
+def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding, unit: str) -> bytes:
     """SHAP values of the fifteen features that move the score most, one dot per held-out row."""
     from matplotlib.figure import Figure
 
@@ -796,7 +876,7 @@ def _shap_plot(values: NDArray[np.float64], matrix: Matrix, encoding: Encoding) 
             values[:, place], height + offset, c=shade, cmap="coolwarm", s=6, vmin=0, vmax=1, linewidths=0
         )
     axes.set_yticks(range(len(strongest)), [encoding.features[place] for place in strongest])
-    axes.set(xlabel="SHAP value (log-odds)", title=f"What moves the score, on {len(matrix):,} held-out rows")
+    axes.set(xlabel=f"SHAP value ({unit})", title=f"What moves the score, on {len(matrix):,} held-out rows")
     bar = figure.colorbar(dots, ax=axes, ticks=[0, 1], fraction=0.03)
     bar.set_ticklabels(["low", "high"])
     bar.set_label("feature value (categories: frequent to rare)")

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Model:
     description: str
     columns: tuple[str, ...]
     meta: dict[str, Any]
+    types: dict[str, str] = field(default_factory=dict)
+    """Column → its data_type, where the .yml has one."""
 
 
 def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> dict[str, Any]:
@@ -144,6 +146,7 @@ def project(settings: Settings) -> dict[str, Model]:
                 description=str(model.get("description", "")).strip(),
                 columns=tuple(column["name"] for column in model.get("columns", [])),
                 meta=dict(model.get("config", {}).get("meta", {}).get("tiltyard", {})),
+                types={column["name"]: str(column.get("data_type", "")) for column in model.get("columns", [])},
             )
     return models
 
@@ -169,6 +172,9 @@ def check_spec(settings: Settings, spec: Spec) -> None:
         _has(spine, column, where)
     for column in (spec.key, "prediction_time", "label", "event_time", "available_at"):
         _has(label, column, where)
+    if spec.is_regression == (label.types.get("label") == "boolean"):
+        wrong = "bounds, but its label is a boolean" if spec.is_regression else "no bounds, but its label is a number"
+        raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
     for view in views:
         key = feature_key(view.name)
         for column in (key, "event_time", "available_at"):

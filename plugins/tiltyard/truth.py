@@ -55,6 +55,16 @@ class Count:
     """Those of the immature whose label is known already."""
 
 
+def known(spec: Spec, column: str, *, clipped: bool = True) -> str:
+    """SQL of a label as the rails take it: is it the positive one; of a number what it is, moved to the nearer bound
+    where it lies beyond (unless not `clipped`). What is no finite number has not come."""
+    if spec.label.bounds is None:
+        return f"{column} = {str(spec.label.positive).lower()}"
+    low, high = spec.label.bounds
+    number = f"{column}::double"
+    return f"case when isfinite({number}) then {f'least(greatest({number}, {low}), {high})' if clipped else number} end"
+
+
 def cutoff(spec: Spec, as_of: datetime) -> datetime:
     """Cohorts of prediction times before this instant, a midnight, are matured at `as_of`."""
     return clock.midnight(clock.last_matured(as_of, spec.label.horizon, spec.label.delay).date())
@@ -70,9 +80,9 @@ def matured(
     """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
 
     One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
-    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1). `versions` may hold
-    None for the safe default; `since` is the first night. Scores of the light twin are not its version's own
-    and are left out, unless they were served and `versions` is None.
+    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
+    bounds). `versions` may hold None for the safe default; `since` is the first night. Scores of the light twin are
+    not its version's own and are left out, unless they were served and `versions` is None.
     """
     rails.lake.ensure("ops.prediction", PREDICTION)
     sql = f"""
@@ -85,41 +95,47 @@ def matured(
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     frame["version"] = frame["version"].astype("Int64")
     frame["night"] = pd.to_datetime(frame["night"]).dt.date
-    return frame.astype({"label": "int64", "score": "float64"})
+    return frame.astype({"label": "float64" if spec.is_regression else "int64", "score": "float64"})
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
-    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `Count`."""
+    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `Count`.
+
+    Of a label that is a number also `outside`: matured ones beyond its bounds, which count as the nearer bound.
+    """
     rails.lake.ensure("ops.prediction", PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)},
-        answered as (select distinct entity_id, prediction_time, label, is_matured from joined)
+        answered as (select distinct entity_id, prediction_time, label, is_matured, is_outside from joined)
         select
             count(*) filter (where is_matured and label is not null) as matured,
             count(*) filter (where is_matured and label is null) as missing,
             count(*) filter (where not is_matured) as immature,
-            count(*) filter (where not is_matured and label is not null) as early
+            count(*) filter (where not is_matured and label is not null) as early,
+            count(*) filter (where is_matured and is_outside) as outside
         from answered
     """
     row = rails.lake.query(sql, as_of, _params(spec, as_of, since)).iloc[0]
-    return {name: int(row[name]) for name in ("matured", "missing", "immature", "early")}
+    names = ("matured", "missing", "immature", "early", *(("outside",) if spec.is_regression else ()))
+    return {name: int(row[name]) for name in names}
 
 
 def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> dict[str, Any] | None:
-    """The truth of one prediction as known at `as_of`: label, and when it became known. None before that."""
+    """The truth of one prediction as known at `as_of`: label (of a number as it is, within its bounds or not), and when
+    it became known. None before that."""
     sql = f"""
-        select label = $positive as label, event_time, available_at
+        select {known(spec, "label", clipped=False)} as label, event_time, available_at
         from {labels(rails, spec, as_of)}
         where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
         order by available_at desc limit 1
     """
-    params = {"positive": spec.label.positive, "entity": str(entity_id), "at": prediction_time}
+    params = {"entity": str(entity_id), "at": prediction_time}
     found = rails.lake.query(sql, as_of, params)
     if found.empty:
         return None
     row = found.iloc[0]
     return {
-        "label": bool(row["label"]),
+        "label": float(row["label"]) if spec.is_regression else bool(row["label"]),
         "event_time": row["event_time"].isoformat(),
         "available_at": row["available_at"].isoformat(),
     }
@@ -207,8 +223,8 @@ def side_by_side(
     """Every spine row that was scored, whoever scored it, with the scores of `versions` beside each other.
 
     In the order of prediction times: prediction_time, night (date ordinal), is_matured, is_early (the label is known
-    and its cohort not matured), label (0 or 1; NaN unless matured: an early one is not to be had here), a column
-    `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
+    and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here), a
+    column `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
     """
     rails.lake.ensure("ops.prediction", PREDICTION)
     scores = "".join(
@@ -224,7 +240,7 @@ def side_by_side(
         select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
             bool_or(is_matured) as is_matured,
             bool_or(not is_matured and label is not null) as is_early,
-            max(label::integer) filter (where is_matured) as label{scores}{slices}
+            max(label::double) filter (where is_matured) as label{scores}{slices}
         from joined
         group by entity_id, prediction_time
         order by prediction_time, entity_id
@@ -246,6 +262,10 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
     `spec` names are checked identifiers (spec.py), the only ones that are pasted into SQL.
     """
+    outside = "false"
+    if spec.label.bounds is not None:
+        low, high = spec.label.bounds
+        outside = f"coalesce(labels.label::double < {low} or labels.label::double > {high}, false)"
     return f"""
         predictions as (
             select * from {{ops.prediction}}
@@ -259,7 +279,8 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         joined as (
             select
                 predictions.*,
-                labels.label = $positive as label,
+                {known(spec, "labels.label")} as label,
+                {outside} as is_outside,
                 predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
             from predictions
             left join labels using (entity_id, prediction_time)
@@ -267,7 +288,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
 
 def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
-    return {"model": spec.name, "since": since, "positive": spec.label.positive, "cutoff": cutoff(spec, as_of)}
+    return {"model": spec.name, "since": since, "cutoff": cutoff(spec, as_of)}
 
 
 def _wanted(versions: Collection[int | None] | None) -> str:

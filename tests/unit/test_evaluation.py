@@ -208,3 +208,35 @@ def test_stability_depends_on_the_order_of_scores_only(values, spread):
     half = len(values) // 2 if len(values) >= 200 else 100
     found = evaluation.population_stability(before, before[:half])
     assert evaluation.population_stability(moved, moved[:half]) == found
+
+
+# -- a number -----------------------------------------------------------------------------------
+
+
+def test_the_absolute_error_of_a_number_is_scaled_by_its_bounds_and_never_beyond_them() -> None:
+    score, label = np.array([10.0, 20.0, -5.0, 60.0, 0.0]), np.array([15.0, 20.0, 10.0, 55.0, 99.0])
+    errors = evaluation.absolute_errors(score, label, (0, 50))
+    assert list(errors) == [5, 0, 10, 0, 50]
+    scaled = evaluation.losses("absolute_error", score, label, None, (0, 50))
+    assert list(scaled) == [0.1, 0, 0.2, 0, 1]
+    shifted = evaluation.losses("absolute_error", score - 100, label - 100, None, (-100, -50))
+    assert list(shifted) == pytest.approx(list(scaled))
+
+
+def test_an_absolute_error_without_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs bounds"):
+        evaluation.losses("absolute_error", np.zeros(1), np.zeros(1), None)
+
+
+def test_a_number_is_evaluated_in_its_own_unit_and_has_no_figures_of_probabilities() -> None:
+    times = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True)
+    rows = pd.DataFrame({"score": [10.0, 30.0, 20.0], "label": [16.0, 30.0, 17.0], "prediction_time": times})
+    [found] = evaluation.evaluate(rows, bounds=(0, 50))
+    assert (found.absolute_error, found.mean_score, found.matured, found.nights) == (3, 20, 3, 3)
+    assert found.absolute_error_low is not None and found.absolute_error_high is not None
+    assert 0 <= found.absolute_error_low < 3 < found.absolute_error_high <= 50
+    assert (found.brier, found.log_loss, found.auc, found.positive_rate) == (None, None, None, None)
+    with pytest.raises(ValueError, match="a label of 0 or 1"):
+        evaluation.evaluate(rows)
+    with pytest.raises(ValueError, match="a label that is a number"):
+        evaluation.evaluate(rows.assign(label=np.nan), bounds=(0, 50))

@@ -13,7 +13,7 @@ from tiltyard.runoff import Arrivals
 WEEKS = [date(2016, 3, 14) + timedelta(days=7 * week) for week in range(6)]
 ROWS = pd.DataFrame(
     [
-        {"night": week, "line": line, "brier": brier, "low": brier - 0.02, "high": brier + 0.02, "n": 900}
+        {"night": week, "line": line, "loss": brier, "low": brier - 0.02, "high": brier + 0.02, "n": 900}
         for line, brier in (("promoted line", 0.15), ("never retrained", 0.2), ("safe default", 0.24))
         for week in WEEKS
     ]
@@ -21,7 +21,7 @@ ROWS = pd.DataFrame(
         {
             "night": WEEKS[-1] + timedelta(days=7),
             "line": plots.ESTIMATED,
-            "brier": 0.16,
+            "loss": 0.16,
             "low": 0.1,
             "high": 0.2,
             "n": 9,

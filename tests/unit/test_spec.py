@@ -133,3 +133,73 @@ def test_an_error_that_costs_nothing_may_stand_beside_one_that_does(tmp_path: Pa
     cost = spec.load(write(tmp_path / "sla_breach", text)).gate.cost
     assert cost is not None
     assert cost.false_negative == 2
+
+
+# -- a number instead of a yes or no --------------------------------------------------------------
+
+NUMBER = """
+entity: customer
+owner: subscriptions
+tier: 3
+source: subscription
+prediction: {spine: spn_customer_reviewed, features: [ftr_customer__activity]}
+label: {table: lbl_logins, bounds: [0, 6], horizon: 3d}
+estimator: {class: xgboost.XGBRegressor}
+light: {class: sklearn.linear_model.Ridge}
+gate: {metric: absolute_error}
+fallback: {safe_default: 3}
+"""
+
+
+def test_a_label_with_bounds_is_a_number(tmp_path: Path) -> None:
+    number = spec.load(write(tmp_path / "logins", NUMBER))
+    assert (number.is_regression, number.bounds, number.measure) == (True, (0, 6), "absolute_error")
+    assert (number.scaled(0.0), number.scaled(3.0), number.scaled(6.0)) == (0, 0.5, 1)
+    assert "positive" not in number.model_dump(mode="json", by_alias=True)["label"]
+    assert spec.Spec(**number.model_dump(mode="json", by_alias=True)) == number
+    other = spec.load(write(tmp_path / "wider" / "logins", NUMBER.replace("[0, 6]", "[0, 7]")))
+    assert other.recipe != number.recipe
+
+
+def test_a_label_without_bounds_is_the_promise_that_it_was(tmp_path: Path) -> None:
+    classifier = spec.load(write(tmp_path / "sla_breach", GOOD))
+    assert (classifier.is_regression, classifier.bounds, classifier.measure) == (False, (0, 1), "brier")
+    assert classifier.scaled(0.3) == 0.3
+    assert set(classifier.model_dump(mode="json")["label"]) == {"table", "positive", "horizon", "delay"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ("bounds: [0, 6]", "bounds: [0, 6], positive: true", "label", "has no positive; take one of the two out"),
+        ("bounds: [0, 6]", "bounds: [6, 0]", "label", "bounds go from low to high"),
+        ("bounds: [0, 6]", "bounds: [0, .inf]", "bounds", "finite number"),
+        ("xgboost.XGBRegressor", "xgboost.XGBClassifier", "estimator", "so class is xgboost.XGBRegressor"),
+        ("sklearn.linear_model.Ridge", "sklearn.linear_model.LogisticRegression", "light", "so class is sklearn"),
+        ("metric: absolute_error", "metric: brier", "gate", "write metric: absolute_error"),
+        ("metric: absolute_error", "alpha: 0.05", "gate", "write metric: absolute_error"),
+        ("gate: {metric: absolute_error}", "", "gate", "write metric: absolute_error"),
+        ("safe_default: 3", "safe_default: 7", "fallback", "safe_default is 7, which is not within label.bounds"),
+        ("bounds: [0, 6], ", "", "gate", "the metric absolute_error needs label.bounds"),
+    ],
+)
+def test_the_parts_of_a_spec_are_for_one_kind_of_label(
+    tmp_path: Path, old: str, new: str, field: str, words: str
+) -> None:
+    text = NUMBER.replace(old, new)
+    with pytest.raises(BadInput) as caught:
+        spec.load(write(tmp_path / "logins", text))
+    message = str(caught.value)
+    assert words in message
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.startswith(field) or field in line]
+    assert not lines or any(f"spec.yaml:{number}: " in message for number in lines)
+
+
+def test_a_probability_served_by_default_lies_between_0_and_1(tmp_path: Path) -> None:
+    text = GOOD.replace(yaml_line(GOOD, "fallback"), "fallback: {safe_default: 1.5}")
+    with pytest.raises(BadInput, match=r"safe_default is 1.5, which is not within \[0, 1\], it is a probability"):
+        spec.load(write(tmp_path / "sla_breach", text))
+
+
+def yaml_line(text: str, field: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(f"{field}:"))

@@ -213,3 +213,49 @@ def test_labels_that_came_late_are_not_learned_from(trained: Market) -> None:
     rows = pd.read_parquet(frame.training(rails, spec, as_of).path)
     assert rows["prediction_time"].max() <= as_of - timedelta(days=2)
     assert rails.lake.query(f"select max(prediction_time) as last from {{{LABELS}}}", AS_OF)["last"][0] > as_of
+
+
+# -- a number ---------------------------------------------------------------------------------
+
+
+def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
+    from tiltyard import scorer
+    from tiltyard.encoding import Column, Encoding
+
+    rng = np.random.default_rng(3)
+    rows, bounds = 1_500, (0.0, 40.0)
+    matrix = np.column_stack([rng.normal(size=rows), rng.integers(0, 3, rows)]).astype(np.float32)
+    matrix[rng.random(rows) < 0.1, 0] = np.nan
+    label = np.clip(rng.poisson(np.exp(1 + 0.5 * np.nan_to_num(matrix[:, 0]) + 0.4 * matrix[:, 1])), *bounds)
+    days = np.arange(rows) / 50
+    times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
+    parts = training.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime())
+    encoding = Encoding((Column("size", "numeric"), Column("mood", "categorical", ("good", "bad"))))
+    given = training.Rows(matrix, label.astype(np.float64), days)
+    fitted = training.fit(given, parts, encoding, trials=2, seed=1, threads=1, draw=False, bounds=bounds)
+    held_out = label[parts.held_out]
+    constant = np.abs(held_out - np.median(held_out)).mean()
+    for found in (fitted.metrics, fitted.metrics["light"]):
+        assert found["absolute_error"]["high"] < constant
+    assert np.abs(fitted.out_of_fold - label).mean() < constant
+    assert (fitted.out_of_fold >= bounds[0]).all() and (fitted.out_of_fold <= bounds[1]).all()
+    assert fitted.importance["size"] > 0.2
+    for content, model in (
+        (training._heavy_onnx(fitted.heavy, matrix, bounds), fitted.heavy),
+        (training._light_onnx(fitted.light, matrix, bounds), fitted.light),
+    ):
+        assert scorer.answers(scorer.session(content), matrix) == pytest.approx(model.predict(matrix), abs=4e-4)
+
+
+def test_a_number_that_is_always_the_same_carries_no_model() -> None:
+    times, _ = cohorts(*[20] * 6)
+    with pytest.raises(training.Untrainable, match="holds 0 rows whose label is not its commonest one"):
+        training.split(times, np.full(len(times), 3.0), timedelta(days=1), FIRST + timedelta(days=20))
+
+
+def test_a_score_beyond_the_bounds_means_the_bound_and_none_stays_none() -> None:
+    from tiltyard import scorer
+
+    values = np.array([-1.0, 3.0, 99.0, np.nan, np.inf])
+    np.testing.assert_array_equal(scorer.within(values, (0.0, 10.0)), [0, 3, 10, np.nan, np.nan])
+    assert scorer.within(values, None) is values

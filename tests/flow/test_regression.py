@@ -1,0 +1,208 @@
+"""A number instead of a yes or no: log-ins after a review, from a label in SQL and a spec to a promotion."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import business_home
+from tiltyard import backtest, clock, describe, frame, hindcast, policy, registry, status, transform, truth
+from tiltyard import rails as rails_module
+from tiltyard.rails import Rails
+from tiltyard.settings import ROOT
+from tiltyard.spec import Portfolio, Spec, find
+
+FIRST, LAST = clock.parse_as_of("2025-01-22"), clock.parse_as_of("2025-02-13")
+BOUNDS = (0.0, 6.0)
+"""A few customers log in more often in three days: they count as six."""
+
+LABEL = """
+{{ config(materialized='table') }}
+
+with
+
+reviews as (
+
+    select
+        customer_id,
+        prediction_time,
+        prediction_time + interval '3 days' as deadline,
+        prediction_time + interval '5 days' as matures_at
+    from {{ ref('spn_customer_reviewed') }}
+
+)
+
+select
+    reviews.customer_id,
+    reviews.prediction_time,
+    count(logins.login_id) as label,
+    reviews.deadline as event_time,
+    reviews.matures_at as available_at,
+    {{ built_at() }} as built_at
+from reviews
+left join {{ ref('stg_subscription__login') }} as logins
+    on
+        reviews.customer_id = logins.customer_id
+        and reviews.prediction_time < logins.event_time
+        and reviews.deadline >= logins.event_time
+        and reviews.matures_at >= logins.available_at
+where reviews.matures_at <= {{ landed_until('subscription') }}
+group by reviews.customer_id, reviews.prediction_time, reviews.deadline, reviews.matures_at
+"""
+TYPES = {
+    "customer_id": "varchar",
+    "prediction_time": "timestamp with time zone",
+    "label": "bigint",
+    "event_time": "timestamp with time zone",
+    "available_at": "timestamp with time zone",
+    "built_at": "timestamp with time zone",
+}
+SPEC = """
+entity: customer
+owner: subscriptions
+tier: 3
+source: subscription
+prediction:
+  spine: spn_customer_reviewed
+  every: 1d
+  features: [ftr_customer__profile, ftr_customer__activity]
+label: {table: lbl_logins, bounds: [0, 6], horizon: 3d, delay: 2d}
+estimator: {class: xgboost.XGBRegressor, window: 30d, tune: {trials: 2}}
+light: {class: sklearn.linear_model.Ridge}
+gate: {metric: absolute_error, min_matured: 300, min_shadow: 3d, slices: [plan]}
+drift: {window: 7d, cooldown: 7d}
+fallback: {deadline_ms: 200, safe_default: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def loop(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, deliveries: Path
+) -> Iterator[tuple[Rails, Spec, dict[str, Any]]]:
+    """A copy of the dbt project with one more label, one model, and its nights."""
+    copy = tmp_path_factory.mktemp("regression")
+    shutil.copytree(ROOT / "dbt", copy / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    labels = copy / "dbt" / "models" / "labels"
+    (labels / "lbl_logins.sql").write_text(LABEL)
+    described = {
+        "name": "lbl_logins",
+        "description": "One row per customer and review whose log-ins of the next three days are known.",
+        "config": {"meta": {"tiltyard": {"horizon": "3d", "delay": "2d"}}},
+        "columns": [{"name": name, "data_type": kind, "description": name} for name, kind in TYPES.items()],
+    }
+    (labels / "lbl_logins.yml").write_text(yaml.safe_dump({"version": 2, "models": [described]}))
+    model = copy / "models" / "logins"
+    model.mkdir(parents=True)
+    (model / "spec.yaml").write_text(SPEC)
+    (model / "card.md").write_text("# Log-ins\n")
+    settings = business_home(copy, postgres_url, copy / "models", deliveries, dbt=copy / "dbt", threads=1)
+    spec = find(settings.models, "logins")
+    transform.check_spec(settings, spec)
+    with rails_module.opened(settings) as rails:
+        yield rails, spec, hindcast.run(rails, [spec], FIRST, LAST)
+
+
+def test_it_is_promoted_over_the_safe_default_by_its_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = loop
+    first, *_ = rails.ledger.promotions(spec.name)
+    decision = rails.ledger.decision(spec.name, first["night"], first["version"])
+    evidence = decision["evidence"]
+    assert (decision["verdict"], evidence["metric"], evidence["against"]) == (
+        "promote",
+        "absolute_error",
+        "the safe default",
+    )
+    [better] = [row for row in evidence["criteria"] if row["name"] == "better"]
+    assert better["status"] == "pass" and better["value"] > 0
+    # the same by hand, from what the lake holds
+    as_of = clock.midnight(first["night"])
+    rows = truth.matured(rails, spec, as_of, versions=[first["version"]])
+    error = np.abs(rows["score"] - rows["label"]) / (BOUNDS[1] - BOUNDS[0])
+    default = np.abs(spec.fallback.safe_default - rows["label"]) / (BOUNDS[1] - BOUNDS[0])
+    assert len(rows) == evidence["matured"]
+    assert evidence["loss_challenger"] == pytest.approx(error.mean())
+    assert evidence["loss_champion"] == pytest.approx(default.mean())
+    [calibration] = [row for row in evidence["criteria"] if row["name"] == "calibration"]
+    assert "mean label, over the width of its bounds" in calibration["reason"]
+
+
+def test_scores_are_numbers_within_the_bounds_and_labels_beyond_them_are_counted(
+    loop: tuple[Rails, Spec, dict[str, Any]],
+) -> None:
+    rails, spec, _ = loop
+    scores = rails.lake.query("select score, tier from {ops.prediction}", LAST)
+    assert scores["score"].between(*BOUNDS).all()
+    assert scores["score"].max() > 1
+    raw = rails.lake.query("select label from {labels.lbl_logins}", LAST)["label"]
+    assert raw.max() > BOUNDS[1]
+    rows = truth.matured(rails, spec, LAST)
+    assert rows["label"].between(*BOUNDS).all()
+    assert 0 < truth.counts(rails, spec, LAST)["outside"] < truth.counts(rails, spec, LAST)["matured"]
+    version = rails.ledger.version(spec.name, 1)
+    assert version is not None
+    assert version["facts"]["labels_outside_bounds"] > 0
+
+
+def test_the_version_says_what_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = loop
+    version = rails.ledger.version(spec.name, 1)
+    assert version is not None
+    metrics = version["facts"]["metrics"]
+    assert set(metrics) == {"absolute_error", "light", "rows", "mean_label", "mean_score"}
+    found = metrics["absolute_error"]
+    assert 0 < found["low"] < found["value"] < found["high"] < BOUNDS[1]
+    scorer = registry.load(rails, spec.name, 1)
+    assert scorer.bounds == BOUNDS
+    sample = scorer.reference_frame()
+    assert sample["score"].between(*BOUNDS).all()
+    heavy, light = scorer.score(sample), scorer.score_light(sample)
+    assert np.corrcoef(heavy, light)[0, 1] > 0.7
+
+
+def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = loop
+    rows = rails.lake.query("select * from {ops.evaluation} where slice = 'all' and matured > 0", LAST)
+    assert rows["absolute_error"].between(0, BOUNDS[1], inclusive="neither").all()
+    assert rows[["brier", "log_loss", "auc", "positive_rate"]].isna().all().all()
+    assert not len(rails.lake.query("select * from {ops.estimate}", LAST))
+    drifts = rails.lake.query("select distinct column_name from {ops.drift} where kind = 'performance'", LAST)
+    assert {"absolute_error", "safe_default"} <= set(drifts["column_name"])
+    assert "brier" not in set(drifts["column_name"])
+    document = status.status(rails, spec, LAST)
+    assert json.loads(json.dumps(document)) == document
+    assert document["realized"]["metric"] == "absolute_error"
+    assert document["realized"]["since_first_promotion"]["promoted_line"] < document["realized"]["safe_default"]
+    said = describe.model(document)
+    assert "champion's absolute error" in said
+    assert "not estimated: a number does not say how far off it is" in said
+    assert "beyond the label's bounds" in said
+    assert "Brier" not in said
+    drawn = status.plot(rails, spec, LAST)
+    assert drawn is not None and drawn.stat().st_size > 0
+    example = document["served_by"]["champion"]["example"]
+    assert status.explain(rails, spec, example)["score"] <= BOUNDS[1]
+
+
+def test_policies_can_be_compared_on_a_number(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = loop
+    result = backtest.run(rails, [policy.current([spec], Portfolio())], FIRST, LAST, jobs=1)
+    assert result["metric"] == {"logins": "absolute_error"}
+    lines = result["baselines"]["logins"]
+    assert 0 < lines["never retrained"]["loss"] < lines["safe default"]["loss"] < 1
+    [tried] = result["policies"].values()
+    assert [row["version"] for row in tried["logins"]["retrains"]][0] == 1
+    print("HELD", tried["logins"]["held_by"], tried["logins"]["loss"], {n: one["loss"] for n, one in lines.items()})
+
+
+def test_a_training_frame_keeps_the_number_as_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
+    rails, spec, _ = loop
+    made = frame.training(rails, spec, LAST).read()
+    assert made["label"].dtype == np.float64
+    assert made["label"].max() > BOUNDS[1]
+    assert made["prediction_time"].max() <= LAST - timedelta(days=5)
