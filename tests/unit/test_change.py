@@ -10,7 +10,7 @@ from tiltyard.spec import DriftPolicy
 FIRST = 738_886
 TRAINING, ROWS, LAG = 56, 120, 5
 POLICY = DriftPolicy()
-PROMISE = change.Promise(brier_high=0.2, safe_default=0.3, min_matured=200)
+PROMISE = change.Promise(loss_high=0.2, safe_default=0.3, min_matured=200)
 THRESHOLD = 365.0
 
 
