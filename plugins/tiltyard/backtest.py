@@ -149,7 +149,7 @@ class Play:
         inside = slice(*np.searchsorted(mine.night, [since.toordinal(), night + 1]))
         matured, label = mine.matured_at(as_of)[inside], mine.truth_at(as_of)[inside]
         columns: dict[str, Any] = {
-            "prediction_time": mine.keys["prediction_time"].to_numpy()[inside],
+            "prediction_time": mine.instants[inside],
             "night": mine.night[inside],
             "is_matured": matured,
             "is_early": ~matured & np.isfinite(label),
@@ -159,7 +159,7 @@ class Play:
             own = self.version(number).scores[inside]
             columns[f"v{number}"] = np.where(columns["night"] > self.trained[number].toordinal(), own, np.nan)
         for name in self.spec.gate.slices:
-            columns[f"slice_{name}"] = mine.keys[name].to_numpy()[inside]
+            columns[f"slice_{name}"] = mine.slices[name][inside]
         rows = pd.DataFrame(columns)
         stopped = [when.toordinal() for when in mine.stopped]
         return rows[~rows["night"].isin(stopped)] if stopped else rows

@@ -327,7 +327,7 @@ def incidents_release(
 
 
 @app.command(
-    epilog="Examples: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
+    epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
     "tiltyard hindcast --from 2016-04-01 --to 2016-05-30 --policy current --policy cautious.yaml"
 )
 def hindcast(

@@ -208,9 +208,7 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) ->
             state = record["status"] if record else "not done"
             found.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))
     found += [
-        Broken(one["table"], one["column"] or None, outage.in_words(one))
-        for one in outage.incidents(rails, spec.source, night)
-        if outage.touches(rails, spec.source, one)
+        Broken(one["table"], one["column"] or None, outage.in_words(one)) for one in outage.holding(rails, spec, night)
     ]
     return tuple(found)
 

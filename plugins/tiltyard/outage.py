@@ -27,6 +27,7 @@ from tiltyard.lake import held, identifier, put, text
 from tiltyard.latency import DAY, Arrival, Landed, Latency
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
+from tiltyard.spec import Spec
 
 TABLE = "ops.column_profile"
 COLUMNS = {
@@ -563,6 +564,12 @@ def in_words(incident: Mapping[str, Any]) -> str:
     where = ".".join(part for part in (incident["table"], incident["column"]) if part)
     said = f": {incident['said']}" if incident["said"] else ""
     return f"data incident since {incident['since']}, {where} {incident['what'].replace('_', ' ')}{said}"
+
+
+def holding(rails: Rails, spec: Spec, night: date) -> tuple[dict[str, Any], ...]:
+    """The incidents open after `night` that a model stands on: of its source's columns, and of its own truth."""
+    found = incidents(rails, spec.source, night)
+    return tuple(one for one in found if touches(rails, spec.source, one, spec.label.table))
 
 
 def touches(rails: Rails, source: str, incident: Mapping[str, Any], label: str | None = None) -> bool:

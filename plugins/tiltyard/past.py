@@ -81,6 +81,15 @@ class Past:
         """Microseconds since 1970 of the prediction times."""
         return _micros(self.keys["prediction_time"])
 
+    @cached_property
+    def instants(self) -> NDArray[np.datetime64]:
+        """The prediction times, UTC, as numpy has them: pandas would make an object of each on every cut."""
+        return self.time.view("datetime64[us]")
+
+    @cached_property
+    def slices(self) -> dict[str, NDArray[Any]]:
+        return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
+
     def truth_at(self, as_of: datetime) -> Floats:
         """The label of every row as known at `as_of`: 0, 1 (or a number within its bounds), or NaN."""
         known = np.full(self.rows, np.nan)
@@ -278,14 +287,9 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str, s
         revised_at=_micros(labels["available_at"])[order],
         revised_to=labels["label"].to_numpy(dtype=np.float64)[order],
         stopped=frozenset(night_of(as_of) for as_of in stopped),
-        broken={night: _incidents(rails, spec, night) for night in nights},
+        broken={night: outage.holding(rails, spec, night) for night in nights},
         place=folder,
     )
-
-
-def _incidents(rails: Rails, spec: Spec, night: date) -> tuple[dict[str, Any], ...]:
-    found = outage.incidents(rails, spec.source, night)
-    return tuple(one for one in found if outage.touches(rails, spec.source, one))
 
 
 # -- versions -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ does that in a child process first, because a parser may crash on a file that sh
 
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,3 +118,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # what was to be found out is found; a library's threads may crash while the interpreter is taken down

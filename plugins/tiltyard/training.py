@@ -57,8 +57,6 @@ SAMPLE = 2000
 """Training rows kept with the version, for drift."""
 EXPLAINED = 500
 """Held-out rows in the SHAP plot."""
-PATIENCE = 20
-"""Rounds without a lower error on the judging rows after which a trial's fit ends."""
 RESAMPLES = 500
 BINS = 10
 CALLS = 100
@@ -361,7 +359,7 @@ class _Fitter:
     bounds: Bounds = None
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
-        """XGBoost. With `judge`, it knows its error on those rows after every round, and ends when that only grows."""
+        """XGBoost. With `judge`, the model knows its error on those rows after every round."""
         import xgboost
 
         # the error is that of the probability: the root of the Brier score, which the gate decides on
@@ -371,7 +369,6 @@ class _Fitter:
             else (xgboost.XGBRegressor, "reg:absoluteerror", "mae")
         )
         model = kind(
-            callbacks=[_patient()] if judge else None,
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
             objective=objective,
@@ -446,19 +443,6 @@ class _Fitter:
         return ColumnTransformer(steps, sparse_threshold=1.0)
 
 
-def _patient() -> Any:
-    """Ends a fit `PATIENCE` rounds after its error was lowest, the first `FEWEST_ROUNDS` not counted."""
-    import xgboost
-
-    class Patient(xgboost.callback.TrainingCallback):  # type: ignore[misc]
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            [found] = evals_log["validation_0"].values()
-            errors = found[FEWEST_ROUNDS - 1 :]
-            return len(errors) > PATIENCE and min(errors[-PATIENCE:]) > min(errors)
-
-    return Patient()
-
-
 def _tune(
     fitter: _Fitter, rows: Rows, parts: Split, trials: int
 ) -> tuple[dict[str, Any], tuple[dict[str, float], ...]]:
@@ -480,9 +464,8 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = [fitter.errors(model) for model in models]
-        shortest = min(map(len, errors))
-        mean = np.mean([found[:shortest] for found in errors], axis=0)[FEWEST_ROUNDS - 1 :]
+        errors = np.array([fitter.errors(model) for model in models])
+        mean = np.mean(errors, axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(mean.argmin())
         return float(mean.min())
 

@@ -91,7 +91,7 @@ def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType
     status |= {"label_arrival": labels | {"incidents": [stopped]}, "estimated": {"1": estimate}}
     model = {"name": "sla_breach", "owner": "service-desk", "tier": 2, "dags": {}, "status": status}
     page = view._render("portfolio.html", models=[model])
-    assert "half after 6 nights, 95 % after – nights" in page
+    assert "half after 6 nights, 95 % after – " in page
     assert "labels stopped since 2016-04-30" in page
     assert "Estimated, where truth has not come" in page
     assert "<em>0.1234</em>" in page

@@ -90,6 +90,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
     kept = truth.side_by_side(lived, one, LAST, [1], since).reset_index(drop=True)
     mine = play.side_by_side(LAST, [1], since).reset_index(drop=True)
     assert len(mine) > 100 and np.isfinite(mine["v1"]).any()
+    mine["prediction_time"] = mine["prediction_time"].dt.tz_localize("UTC")
     pd.testing.assert_frame_equal(
         mine[list(kept.columns)], kept, check_dtype=False, check_exact=False, check_datetimelike_compat=True
     )

@@ -106,7 +106,7 @@ def test_the_ledger_keeps_it_once_and_a_night_done_again_says_nothing_new(arena,
 def test_while_it_is_open_the_model_counts_as_broken(arena, cut):
     spec, _ = cut
     during = drift._broken(arena.rails, spec, FIRST + (CUT + 5) * DAY, stages=())
-    assert any("lbl_cut_off labels stopped" in said for said in during)
+    assert any("lbl_cut_off labels stopped" in one.said for one in during)
     assert not drift._broken(arena.rails, spec, FIRST + (BACK + 3) * DAY, stages=())
     since = [one["since"] for one in arrival.incidents(arena.rails, spec, night_of(FIRST + (CUT + 5) * DAY))]
     assert str(night_of(FIRST + (CUT + 1) * DAY)) in since

@@ -123,7 +123,7 @@ def used(rails: Rails, spec: Spec, **read: Any) -> tuple[bool, list[Any]]:
     read = {"start": instant("2024-02-02"), "end": instant("2024-02-07"), "as_of": AS_OF, **read}
     read.setdefault("snapshot", rails.lake.snapshot())
     sizes = list(frame.build(rails, spec, **read)["size"].fillna(-1))
-    return f"{FEATURES.split('.')[1]}__answers" in frame._sql(rails, spec, **read), sizes
+    return f"{FEATURES.split('.')[1]}__answers" in frame.select(rails, spec, **read), sizes
 
 
 def test_kept_answers_are_read_while_they_hold(filled: Rails, spec: Spec) -> None:

@@ -257,7 +257,8 @@ def test_a_retrain_has_a_cause_and_broken_data_is_none(night: Any) -> None:
         finding = seen[model]
         assert not any(GRAPH.reaches(one.node, one.column, model) for one in finding.broken)
         bootstrap = finding.champion is None and not finding.challengers and finding.matured >= finding.min_matured
-        felt = finding.harm == "felt" or policy[model].on_drift == "retrain_always"
+        served = finding.champion is not None
+        felt = finding.harm == "felt" or not served or policy[model].on_drift == "retrain_always"
         assert bootstrap or (finding.alarm and felt and policy[model].on_drift != "report")
 
 
