@@ -154,8 +154,8 @@ def main() -> int:
             judged += 1
     years = judged / runoff.YEAR
     print(f"\n{models} made-up models over {years:.0f} model-years of which nothing changes: {alarms} alarms "
-          f"({alarms / years:.2f} a model-year; at most 1 is promised), {incidents} of them with an effect, hence an "
-          f"incident ({incidents / years:.3f})")  # fmt: skip
+          f"({alarms / years:.2f} a model-year; at most 1 if nights were exchangeable), {incidents} of them with an "
+          f"effect, hence an incident ({incidents / years:.3f} a model-year)")  # fmt: skip
     return 1 if bad else 0
 
 

@@ -369,8 +369,6 @@ def _wrong(column: Column, counts: Counts) -> dict[int, str]:
     tops = column.counts[:, :-1].max(axis=1) / np.maximum(column.counts[:, :-1].sum(axis=1), 1)
     top = min(max(float(tops.max()) if len(tops) else 1.0, 1e-6), 1.0)
     constant = (present.max(axis=1) == values) & (values >= MIN_VALUES) & (values * np.log(top) < np.log(CHANCE))
-    for place in np.flatnonzero(constant):
-        found.setdefault(int(place), f"{column.name} has one value only, at most {top:.0%} of a training night had one")
     elsewhere = (present @ cells.outside[:-1]) / np.maximum(values, 1)
     moved = elsewhere >= ELSEWHERE
     scale = np.ones(len(counts))
@@ -388,6 +386,8 @@ def _wrong(column: Column, counts: Counts) -> dict[int, str]:
         where = f"{elsewhere[odd]:.0%} of {column.name} lies where training never was"
         factor = f"the quartiles of {column.name} are {scale[odd]:.3g} times those of any training night"
         found.setdefault(odd, f"{where if moved[odd] else factor}, from one night to the next: another unit?")
+    for place in np.flatnonzero(constant):
+        found.setdefault(int(place), f"{column.name} has one value only, at most {top:.0%} of a training night had one")
     return found
 
 

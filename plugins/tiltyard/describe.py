@@ -22,6 +22,7 @@ def model(document: dict[str, Any]) -> str:
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
         "watch": _watch(document["watch"], document["rollbacks"]),
         "drift": _drift(document["drift"]),
+        "governor": _governor(document["governor"]),
         "retrains": _list(row["night"] for row in document["retrains"]),
         "realized": _realized(document["realized"]),
         "checks": _checks(document["checks"]),
@@ -203,6 +204,10 @@ def _served_by(version: int | None) -> str:
 
 def _drift(drift: dict[str, Any] | None) -> str:
     return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}" if drift else NOTHING
+
+
+def _governor(said: dict[str, Any] | None) -> str:
+    return f"{said['decision']} on {said['night']}: {_list(said['reasons'][:2])}" if said else NOTHING
 
 
 def _realized(realized: dict[str, Any] | None) -> str:

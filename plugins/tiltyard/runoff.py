@@ -21,7 +21,9 @@ labels come, it is uniform as long as nights are exchangeable. A bet against it 
 products over all starts is an e-detector (Shin, Ramdas & Rinaldo 2024, E-detectors: A Nonparametric Framework for
 Sequential Change Detection, New England J. Statistics in Data Science 2): alarming when it reaches c takes at least c
 nights on average where nothing has changed. `STREAMS` are watched, each against as many model-years, so that there is
-at most one false alarm in a model-year. An alarm is an incident only if the effect is large, too: `STOPPED`, `LOST`.
+at most one false alarm in a model-year as far as nights are exchangeable. Made-up nights that are noisier on busy
+weekdays are not quite, and give two. An alarm is an incident only if the effect is large, too (`STOPPED`, `GONE`,
+`LOST`), which leaves one in thirty model-years of them (benchmarks/arrival.py).
 
 Nothing here decides on a model. `arrival` reads the lake, and opens and closes the incident.
 """

@@ -3,7 +3,7 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tiltyard import (
     evaluation,
     features,
     frame,
+    grants,
     ingest,
     latency,
     outage,
@@ -79,6 +80,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
             for row in rails.ledger.retrains(spec.name, until=night)
         ],
         "drift": _stage(rails, "drift", spec.name, night),
+        "governor": _governor(rails, spec, night),
         "freshness": _freshness(rails, spec, as_of),
         "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
         "incidents": outage.incidents(rails, spec.source, night),
@@ -316,6 +318,13 @@ def _watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
         return found | {"night": None, "verdict": None, "reasons": ["Nothing has matured since the promotion."]}
     newest = said[-1]
     return found | {"night": str(newest["night"]), "verdict": newest["verdict"], "reasons": newest["reasons"]}
+
+
+def _governor(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
+    """What the governor said of the model on the newest night that it decided on, until `night`."""
+    newest = rails.ledger.last_stage_run(grants.STAGE, before=night + timedelta(days=1))
+    said = grants.decided(rails, spec.name, newest["night"]) if newest else None
+    return {"night": str(newest["night"]), **said} if newest and said else None
 
 
 def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] | None:

@@ -464,8 +464,7 @@ def _tune(
             "half_life_days": trial.suggest_categorical("half_life_days", HALF_LIVES),
         }
         models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, judge=fold[1]), folds))
-        errors = np.array([fitter.errors(model) for model in models])
-        mean = np.mean(errors, axis=0)[FEWEST_ROUNDS - 1 :]
+        mean = np.mean([fitter.errors(model) for model in models], axis=0)[FEWEST_ROUNDS - 1 :]
         rounds[trial.number] = FEWEST_ROUNDS + int(mean.argmin())
         return float(mean.min())
 
