@@ -268,7 +268,7 @@ def shifts(repetitions: int) -> bool:
     began = time.perf_counter()
     print(f"\nShifts after {QUIET} quiet nights, {repetitions} repetitions, {AFTER} nights to be seen")
     print("nights until it is said, in the median; in brackets how often it was missed\n")
-    print(f"  {'kind':50s}{'Tiltyard':>22s}{'Evidently preset':>18s}{'KS 5 %, any':>13s}")
+    print(f"  {'kind':56s}{'Tiltyard':>22s}{'Evidently preset':>18s}{'KS 5 %, any':>13s}")
     good, false, preset_false = True, 0, 0
     for number, shift in enumerate(SHIFTS):
         ours, theirs, tests = [], [], []

@@ -10,7 +10,7 @@ from tiltyard.spec import DriftPolicy
 FIRST = 738_886
 TRAINING, ROWS, LAG = 56, 120, 5
 POLICY = DriftPolicy()
-PROMISE = change.Promise(brier_high=0.2, safe_default=0.3, min_matured=200)
+PROMISE = change.Promise(loss_high=0.2, safe_default=0.3, min_matured=200)
 THRESHOLD = 365.0
 
 
@@ -69,9 +69,7 @@ class World:
 
     def judge(self, age, standing=None, **more):
         more = {"policy": POLICY, "promise": PROMISE, "threshold": THRESHOLD, "version": 1} | more
-        return change.judge(
-            self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more
-        )
+        return change.judge(self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more)
 
     def live(self, ages, standing=None, **more):
         found = {}

@@ -72,7 +72,9 @@ def test_nothing_against_something_has_no_distance():
 
 def test_a_night_is_named_by_the_date_on_which_it_closes():
     as_of = datetime(2024, 3, 5, tzinfo=UTC)
-    times = pd.Series(pd.to_datetime(["2024-03-03T23:59Z", "2024-03-04T00:00Z", "2024-03-04T23:59Z", "2024-03-01T05:00Z"]))
+    times = pd.Series(
+        pd.to_datetime(["2024-03-03T23:59Z", "2024-03-04T00:00Z", "2024-03-04T23:59Z", "2024-03-01T05:00Z"])
+    )
     found = profile.nights_of(times, timedelta(days=1), as_of)
     assert [date.fromordinal(int(night)).day for night in found] == [4, 5, 5, 2]
 
