@@ -16,6 +16,7 @@ millisecond test, which needs predictions that were really made, is assumed to b
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tiltyard import (
     change,
@@ -67,6 +69,8 @@ class Trainings:
     snapshot: int
     rows: str
     asked: dict[date, Any] = field(default_factory=dict)
+    lines: dict[date, Any] = field(default_factory=dict)
+    """Night → the scores of a training that nobody but a line of losses needs; None where there is none."""
     counted: dict[date, int] = field(default_factory=dict)
     made: dict[date, Version | None] = field(default_factory=dict)
     reasons: dict[date, str] = field(default_factory=dict)
@@ -86,6 +90,18 @@ class Trainings:
                 past.version(self.rails.settings, found["inputs"], self.rows) if "inputs" in found else None
             )
         return self.made[night]
+
+    def ask_line(self, night: date) -> None:
+        if night not in self.lines:
+            self.lines[night] = self.workers.line(self.spec, clock.midnight(night), self.snapshot, self.rows)
+
+    def line(self, night: date) -> "NDArray[np.float64] | None":
+        """The scores of the version of a night, of all rows; None where its frame could not carry one."""
+        self.ask_line(night)
+        if isinstance(self.lines[night], Future):
+            found = self.lines[night].result()
+            self.lines[night] = None if "reason" in found else past.line(self.rails.settings, found, self.rows)
+        return self.lines[night]
 
     def matured(self, night: date) -> int:
         """How many matured labels a training frame of the night would hold."""
@@ -379,11 +395,11 @@ def _prepare(
         days = [night_of(as_of) for as_of in nights]
         weekly[spec.name] = [day for day in days if begin and day >= begin and (day - begin) % WEEK == timedelta()]
         for night in weekly[spec.name]:
-            trainings[spec.name].ask(night)
+            trainings[spec.name].ask_line(night)
     asked = [(spec, night) for spec in specs for night in weekly[spec.name]]
     for place, (spec, night) in enumerate(asked):
         say(f"training {spec.name} as of {night}", 0.05 + 0.5 * place / len(asked))
-        trainings[spec.name].get(night)
+        trainings[spec.name].line(night)
     say("judging the batches", 0.56)
     if verdicts is not None:
         verdicts.result()
@@ -459,7 +475,7 @@ def _result(
         own, trainings = models[spec.name]
         lines = _lines(spec, own, trainings)
         days = [night_of(as_of) for as_of in nights if night_of(as_of) not in own.stopped]
-        made = [night for night in weekly[spec.name] if trainings.get(night) is not None]
+        made = [night for night in weekly[spec.name] if trainings.line(night) is not None]
         champions = {
             "never retrained": dict.fromkeys(days, made[0] if made else None),
             "weekly, always promoted": outcome.always_newest(days, made),
@@ -494,10 +510,11 @@ def _lines(spec: Spec, own: Past, trainings: Trainings) -> Lines:
         found[scored] = evaluation.losses(policy.metric, score[scored], truth[scored], policy.cost, spec.label.bounds)
         return found
 
-    versions = {night: version for night, version in trainings.made.items() if version is not None}
+    scores = {night: trainings.line(night) for night in list(trainings.lines)}
+    scores |= {night: version.scores for night, version in trainings.made.items() if version is not None}
     return Lines(
         own.night,
-        {night: loss(version.scores) for night, version in versions.items()},
+        {night: loss(values) for night, values in scores.items() if values is not None},
         loss(np.full(own.rows, spec.fallback.safe_default)),
     )
 

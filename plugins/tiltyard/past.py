@@ -15,11 +15,12 @@ that the number of processes changes nothing but the time.
 
 import atexit
 import hashlib
+import importlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock, features, frame, outage, profile, scoring, training, truth
+from tiltyard.encoding import Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
@@ -188,7 +190,12 @@ class Workers:
         """How many matured labels a training frame of the night would hold."""
         return self._pool.submit(_matured, spec.name, as_of, snapshot)
 
+    def line(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+        """The scores of the version that a training on this night gives, and nothing else of it."""
+        return self._pool.submit(_line, spec.name, as_of, snapshot, rows)
+
     def train(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+        """The whole version, if the leakage gate lets a model learn from its frame."""
         return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
 
 
@@ -200,6 +207,8 @@ _until_exit = ExitStack()
 def _open(settings: Settings) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     _rails.append(_until_exit.enter_context(opened(settings)))
+    for name in ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools", "great_expectations"):
+        importlib.import_module(name)  # seconds, while the lake is being built and there is nothing else to do
     atexit.register(_until_exit.close)
 
 
@@ -325,7 +334,16 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
                 return {"reason": f"the leakage gate stopped it: {report.critical_failures[0]}"}
             try:
                 made = training.candidate(
-                    rails, spec, as_of, training_frame, inputs, trials, "hindcast", (), draw=False
+                    rails,
+                    spec,
+                    as_of,
+                    training_frame,
+                    inputs,
+                    trials,
+                    "hindcast",
+                    (),
+                    draw=False,
+                    tuned=_tuned(rails.settings, inputs),
                 )
             except training.Untrainable as error:
                 return {"reason": str(error)}
@@ -339,9 +357,8 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
     if not made.exists():
         files = _files(folder)
         scorer = Scorer.from_files(model, 0, files)
-        frame_ = pd.read_parquet(home(rails.settings) / "rows" / rows / "rows.parquet")
-        values = np.asarray(scorer.score(frame_), dtype=np.float64)
-        scores = np.where((values >= 0) & (values <= 1), values, np.nan)
+        frame_ = _features(rails.settings, rows)
+        scores = _usable(scorer.score(frame_), spec)
         part = folder / f".{made.name}.{os.getpid()}.npz"
         np.savez(part, scores=scores, **_counted(profile.read(json.loads(files["reference.json"])), frame_, scores))
         part.replace(made)
@@ -357,6 +374,77 @@ def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Fl
         if column.kind in ("feature", "prediction") and values is not None:
             found[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
     return found
+
+
+def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
+    """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
+    from tiltyard.scorer import answers, session, within
+
+    rails = _rails[0]
+    spec = find(rails.settings.models, model)
+    if not frame.matured(rails, spec, as_of, snapshot):
+        return {"reason": "no label has matured"}
+    training_frame = frame.training(rails, spec, as_of, snapshot)
+    trials = spec.estimator.tune.trials
+    inputs = training.inputs_digest(training_frame.digest, spec, rails.settings.seed, trials)
+    if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
+        spec.name, inputs
+    ):
+        return _train(model, as_of, snapshot, rows)  # all of it is there already
+    folder = _lines(rails.settings, inputs)
+    if not folder.exists():
+        try:
+            heavy, encoding, tuned = training.sketch(rails.settings, spec, as_of, training_frame, trials)
+        except training.Untrainable as error:
+            return {"reason": str(error)}
+        with _whole(folder) as fresh:
+            (fresh / "model.onnx").write_bytes(heavy)
+            (fresh / "kept.json").write_text(
+                json.dumps(
+                    {"encoding": encoding.to_json(), "tuned": tuned, "digest": hashlib.sha256(heavy).hexdigest()}
+                )
+            )
+    made = folder / f"scores-{rows}.npy"
+    if not made.exists():
+        kept, heavy = json.loads((folder / "kept.json").read_text()), (folder / "model.onnx").read_bytes()
+        if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
+            raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
+        matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
+        part = folder / f".{made.name}.{os.getpid()}.npy"
+        np.save(part, _usable(within(answers(session(heavy), matrix), spec.label.bounds), spec))
+        part.replace(made)
+    return {"line": folder.name}
+
+
+def _lines(settings: Settings, inputs: str) -> Path:
+    return home(settings) / "lines" / f"{LAYOUT}-{inputs[:32]}"
+
+
+def _tuned(settings: Settings, inputs: str) -> "training.Tuned | None":
+    """What tuning the same frame has given before."""
+    try:
+        params, history = json.loads((_lines(settings, inputs) / "kept.json").read_text())["tuned"]
+    except FileNotFoundError:
+        return None
+    return params, tuple(history)
+
+
+def _features(settings: Settings, rows: str) -> pd.DataFrame:
+    return pd.read_parquet(home(settings) / "rows" / rows / "rows.parquet")
+
+
+def _usable(values: Floats, spec: Spec) -> Floats:
+    """NaN where a score is none: not finite, or out of bounds."""
+    low, high = spec.bounds
+    return np.where((values >= low) & (values <= high), values, np.nan)
+
+
+def line(settings: Settings, found: Mapping[str, str], rows: str) -> Floats:
+    """The scores that `_line` kept."""
+    if "inputs" in found:
+        return version(settings, found["inputs"], rows).scores
+    scores: Floats = np.load(home(settings) / "lines" / found["line"] / f"scores-{rows}.npy", allow_pickle=False)
+    return scores
 
 
 def _files(folder: Path) -> dict[str, bytes]:

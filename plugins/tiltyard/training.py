@@ -35,7 +35,7 @@ from tiltyard.encoding import MOST, Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
-from tiltyard.settings import ROOT
+from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 
 if TYPE_CHECKING:
@@ -309,13 +309,15 @@ def fit(
     threads: int,
     draw: bool = True,
     bounds: Bounds = None,
+    tuned: "Tuned | None" = None,
 ) -> Fitted:
     """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it.
 
-    `bounds`: the label is a number within them.
+    `bounds`: the label is a number within them; `tuned`: what tuning these rows gave, where somebody has done it.
     """
     fitter = _Fitter(encoding, seed, threads, bounds)
-    params, history = _tune(fitter, rows, parts, trials)
+    params, history = tuned or _tune(fitter, rows, parts, trials)
+    params = dict(params)
     params["light_C"] = _tune_light(fitter, rows, parts, params)
     log.info("tuned in %d trials: %s", len(history), params)
     known, held_out = rows.take(parts.known), rows.take(parts.held_out)
@@ -443,9 +445,11 @@ class _Fitter:
         return ColumnTransformer(steps, sparse_threshold=1.0)
 
 
-def _tune(
-    fitter: _Fitter, rows: Rows, parts: Split, trials: int
-) -> tuple[dict[str, Any], tuple[dict[str, float], ...]]:
+Tuned = tuple[dict[str, Any], tuple[dict[str, float], ...]]
+"""The parameters that tuning chose, and what every trial gave."""
+
+
+def _tune(fitter: _Fitter, rows: Rows, parts: Split, trials: int) -> Tuned:
     """Parameters, rounds among them, with the lowest mean Brier score over the folds: Bayesian search (TPE)."""
     import optuna
 
@@ -562,6 +566,7 @@ def candidate(
     reasons: Sequence[str],
     *,
     draw: bool = True,
+    tuned: "Tuned | None" = None,
 ) -> Any:
     """Fit both models on the frame: a registry.Candidate, with the plots of it when they are to be drawn.
 
@@ -570,21 +575,19 @@ def candidate(
     from tiltyard import registry
     from tiltyard.scorer import Scorer
 
-    frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
-    bounds = spec.label.bounds
-    label = frame["label"].to_numpy(dtype=bool if bounds is None else np.float64)
-    outside = 0
-    if bounds is not None:
-        outside = int(((label < bounds[0]) | (label > bounds[1])).sum())
-        label = np.clip(label, *bounds)
-    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of)
-    encoding = Encoding.fit(frame, training_frame.features)
-    matrix = encoding.transform(frame)
-    settings = rails.settings
-    days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
-    rows = Rows(matrix, label, days)
+    settings, bounds = rails.settings, spec.label.bounds
+    frame, rows, outside, parts, encoding = _begin(spec, as_of, training_frame)
+    label, matrix = rows.label, rows.matrix
     fitted = fit(
-        rows, parts, encoding, trials=trials, seed=settings.seed, threads=settings.threads, draw=draw, bounds=bounds
+        rows,
+        parts,
+        encoding,
+        trials=trials,
+        seed=settings.seed,
+        threads=settings.threads,
+        draw=draw,
+        bounds=bounds,
+        tuned=tuned,
     )
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
     heavy = _heavy_onnx(fitted.heavy, matrix[chosen], bounds)
@@ -673,6 +676,38 @@ def candidate(
         trials=fitted.trials,
         is_regression=bounds is not None,
     )
+
+
+def sketch(
+    settings: Settings, spec: Spec, as_of: datetime, training_frame: "TrainingFrame", trials: int
+) -> tuple[bytes, Encoding, "Tuned"]:
+    """Only the heavy model that `candidate` would fit (ONNX), its encoding, and what tuning gave: enough to score with.
+
+    Raises Untrainable when the frame cannot carry a model.
+    """
+    _, rows, _, parts, encoding = _begin(spec, as_of, training_frame)
+    fitter = _Fitter(encoding, settings.seed, settings.threads, spec.label.bounds)
+    tuned = _tune(fitter, rows, parts, trials)
+    chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(rows.label))[:SAMPLE])
+    heavy = _heavy_onnx(fitter.heavy(rows, tuned[0]), rows.matrix[chosen], spec.label.bounds)
+    return heavy, encoding, tuned
+
+
+def _begin(
+    spec: Spec, as_of: datetime, training_frame: "TrainingFrame"
+) -> tuple[pd.DataFrame, Rows, int, Split, Encoding]:
+    """The frame, its encoded rows, how many labels lay outside their bounds, the split by time, the encoding."""
+    frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
+    bounds = spec.label.bounds
+    label = frame["label"].to_numpy(dtype=bool if bounds is None else np.float64)
+    outside = 0
+    if bounds is not None:
+        outside = int(((label < bounds[0]) | (label > bounds[1])).sum())
+        label = np.clip(label, *bounds)
+    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of)
+    encoding = Encoding.fit(frame, training_frame.features)
+    days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
+    return frame, Rows(encoding.transform(frame), label, days), outside, parts, encoding
 
 
 def latency_ms(scorer: "Scorer", rows: pd.DataFrame) -> float:

@@ -96,3 +96,23 @@ def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType
     assert "Estimated, where truth has not come" in page
     assert "<em>0.1234</em>" in page
     assert "nothing, raw scores" in page
+
+
+def test_a_number_is_shown_by_its_absolute_error_and_a_yes_or_no_by_its_brier_score(view: ModuleType) -> None:
+    status = {"champion": 1, "previous": None, "challengers": [], "matured": 90, "immature": 0, "early": 0}
+    realized = {"rows": 90, "promoted_line": 1.5, "never_retrained": 1.6, "safe_default": 2.0}
+    counted = {"role": "champion", "matured": 90}
+    error = {"absolute_error": 1.2345, "absolute_error_low": 1.1, "absolute_error_high": None}
+    brier = {"brier": 0.1234, "brier_low": 0.11, "brier_high": 0.13, "log_loss": 0.4567, "auc": 0.8}
+    pages = []
+    for measure, figures in (("absolute_error", error), ("brier", brier)):
+        known = status | {"measure": measure, "metrics": {"1": counted | figures}, "realized": realized}
+        model = {"name": "logins", "owner": "subscriptions", "tier": 3, "dags": {}, "status": known}
+        pages.append(view._render("portfolio.html", models=[model]))
+    number, yes_or_no = pages
+    assert '1.2345 <span class="soft">(1.1000 to –)</span>' in number
+    assert "Realized absolute error on the same 90 rows" in number
+    assert not [word for word in ("Brier", "AUC", "log loss") if word in number]
+    assert '0.1234 <span class="soft">(0.1100 to 0.1300)</span>' in yes_or_no
+    assert "Realized Brier score on the same 90 rows" in yes_or_no
+    assert "0.4567" in yes_or_no
