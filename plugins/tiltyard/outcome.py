@@ -62,19 +62,19 @@ def blocks(night: Ints) -> Ints:
 
 
 def oracle(lines: Lines, nights: Sequence[date]) -> dict[date, date | None]:
-    """Per block the version, or the default, that turned out best among those trained before the block began."""
+    """Per night the version, or the default, of those that existed before it, that turned out best over its block."""
     chosen: dict[date, date | None] = {}
     if not len(lines.night):
         return chosen
-    first = int(lines.night[0])
-    for number in np.unique(blocks(lines.night)):
-        begin = date.fromordinal(first + int(number) * WEEK)
-        inside = blocks(lines.night) == number
-        candidates: list[date | None] = [None, *(trained for trained in sorted(lines.versions) if trained < begin)]
-        best = min(candidates, key=lambda trained: _mean(lines.of(trained)[inside]))
-        for night in nights:
-            if (night.toordinal() - first) // WEEK == number:
-                chosen[night] = best
+    first, number = int(lines.night[0]), blocks(lines.night)
+    ranked: dict[int, list[date | None]] = {}
+    for block in np.unique(number):
+        inside = number == block
+        mean = {trained: _mean(lines.of(trained)[inside]) for trained in (None, *sorted(lines.versions))}
+        ranked[int(block)] = sorted(mean, key=mean.__getitem__)
+    for night in nights:
+        best = ranked.get((night.toordinal() - first) // WEEK, [None])
+        chosen[night] = next(trained for trained in best if trained is None or trained < night)
     return chosen
 
 

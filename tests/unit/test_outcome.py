@@ -46,12 +46,12 @@ def test_promoting_always_serves_the_newest_from_the_night_after_its_training_on
     assert champions[date(2025, 1, 16)] == date(2025, 1, 15)
 
 
-def test_the_oracle_knows_only_what_was_trained_before_the_block() -> None:
+def test_the_oracle_knows_only_what_was_trained_before_the_night() -> None:
     found = lines(d1=0.2, d9=0.1)
     chosen = outcome.oracle(found, NIGHTS)
-    assert chosen[NIGHTS[0]] is None  # nothing was trained before the first block
-    assert chosen[NIGHTS[8]] == date(2025, 1, 1)  # the better one was trained on the second night of this block
-    assert chosen[NIGHTS[14]] == date(2025, 1, 9)
+    assert chosen[NIGHTS[0]] is None  # nothing was trained before the first night
+    assert chosen[NIGHTS[8]] == date(2025, 1, 1)  # the better one was trained on this very night
+    assert chosen[NIGHTS[9]] == chosen[NIGHTS[14]] == date(2025, 1, 9)
     best = outcome.served(found, chosen)
     later = found.night >= NIGHTS[14].toordinal()
     assert best[later].mean() == min(found.of(version)[later].mean() for version in (None, *found.versions))

@@ -126,7 +126,8 @@ def test_without_a_champion_the_safe_default_scores_every_row(spec: Spec) -> Non
     np.testing.assert_allclose(found.differences, expected)
     assert found.safe_default == spec.fallback.safe_default
     assert found.calibration is not None
-    assert found.calibration.champion is None
+    constant = np.full(len(matured), spec.fallback.safe_default)
+    assert found.calibration.champion == evaluation.calibration_error(constant, matured["label"].to_numpy(dtype=float))
 
 
 def test_roles_reversed_is_the_other_sign(spec: Spec) -> None:
