@@ -351,23 +351,35 @@ def run(
     say = progress or (lambda label, fraction: None)
     specs = policies[0].specs
     nights = list(clock.nights(first, last))
-    with Workers(rails.settings, jobs) as workers:
-        unjudged = [night for night in nights if past.judged(rails, night) is None]
+    unjudged = [night for night in nights if past.judged(rails, night) is None]
+    with Workers(rails.settings, jobs, judges=bool(unjudged)) as workers:
         if unjudged:
             say("landing the data", 0.0)
             features.ingest(rails, last)
             say("building the features", 0.02)
             features.transform(rails, last)
-        models, weekly = _prepare(rails, workers, specs, nights, unjudged, say)
+        verdicts = {night: workers.check(night) for night in unjudged}
+        models, weekly = _prepare(rails, workers, specs, nights, say)
+
+        def judged(as_of: datetime) -> None:
+            if as_of in verdicts:
+                verdicts[as_of].result()
+            for own, _ in models.values():
+                past.learn(rails, own, as_of)
+
         lineage = Lineage.of(transform.manifest(rails.settings), specs)
         plays = {}
         for place, policy in enumerate(policies):
-            share = 0.6 + 0.35 * place / len(policies)
+            share = 0.1 + 0.8 * place / len(policies)
 
             def told(night: date, done: float, share: float = share, name: str = policy.name) -> None:
-                say(f"policy {name}, night of {night}", share + 0.35 * done / len(policies))
+                say(f"policy {name}, night of {night}", share + 0.8 * done / len(policies))
 
-            plays[policy.name] = _play(policy, models, nights, lineage, told)
+            plays[policy.name] = _play(policy, models, nights, lineage, weekly, judged, told)
+        for spec in specs:
+            for place, night in enumerate(weekly[spec.name]):
+                say(f"the line of {spec.name} trained on {night}", 0.9 + 0.06 * place / len(weekly[spec.name]))
+                models[spec.name][1].line(night)
         say("looking back", 0.96)
         result = _result(rails, policies, plays, models, weekly, nights)
     if plots is not None:
@@ -381,12 +393,10 @@ def _prepare(
     workers: Workers,
     specs: Sequence[Spec],
     nights: Sequence[datetime],
-    unjudged: Sequence[datetime],
     say: Progress,
 ) -> tuple[dict[str, tuple[Past, Trainings]], dict[str, list[date]]]:
-    """What does not depend on a policy: the batches' verdicts, the rows, and the versions of the weekly trainings."""
+    """What does not depend on a policy: the rows, and the lines of the weekly trainings."""
     first, last, snapshot = nights[0], nights[-1], rails.lake.snapshot()
-    verdicts = workers.check(unjudged) if unjudged else None  # in order: a night is judged by the ones before it
     rows = {spec.name: workers.gather(spec, first, last, snapshot) for spec in specs}
     trainings = {spec.name: Trainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs}
     weekly = {}
@@ -394,20 +404,10 @@ def _prepare(
         begin = trainings[spec.name].first_night(nights)
         days = [night_of(as_of) for as_of in nights]
         weekly[spec.name] = [day for day in days if begin and day >= begin and (day - begin) % WEEK == timedelta()]
-        for night in weekly[spec.name]:
-            trainings[spec.name].ask_line(night)
-    asked = [(spec, night) for spec in specs for night in weekly[spec.name]]
-    for place, (spec, night) in enumerate(asked):
-        say(f"training {spec.name} as of {night}", 0.05 + 0.5 * place / len(asked))
-        trainings[spec.name].line(night)
-    say("judging the batches", 0.56)
-    if verdicts is not None:
-        verdicts.result()
-    stopped = [night for night in nights if past.judged(rails, night)]
     models = {}
     for spec in specs:
         one = trainings[spec.name]
-        models[spec.name] = (past.read(rails, spec, first, last, one.rows, stopped), one)
+        models[spec.name] = (past.read(rails, spec, first, last, one.rows), one)
     return models, weekly
 
 
@@ -416,6 +416,8 @@ def _play(
     models: Mapping[str, tuple[Past, Trainings]],
     nights: Sequence[datetime],
     lineage: Lineage,
+    weekly: Mapping[str, Sequence[date]],
+    judged: Callable[[datetime], None],
     told: Callable[[date, float], None],
 ) -> dict[str, Play]:
     """All nights under one policy, all models of a night together: the governor decides for them at once."""
@@ -427,6 +429,7 @@ def _play(
     for place, as_of in enumerate(nights):
         night = night_of(as_of)
         told(night, place / len(nights))
+        judged(as_of)
         running = [play for play in plays.values() if night not in play.past.stopped]
         for play in running:
             play.decide(as_of)
@@ -448,6 +451,9 @@ def _play(
             plays[action.model].actions[action.decision] += 1
         for name in found.granted:
             plays[name].trainings.ask(night)
+        for name, play in plays.items():  # after what a policy waits for
+            if night in weekly[name]:
+                play.trainings.ask_line(night)
         for name in found.granted:
             plays[name].add(night, reasons[name])
     return plays

@@ -48,8 +48,11 @@ def run(
     source: str | None = None,
     snapshot: int | None = None,
     render: bool = True,
+    record: bool = True,
 ) -> CheckReport:
     """Judge the night that closes at `as_of`; results go to ops.check_result, pages to the reports folder.
+
+    Without `record` whoever asks keeps the results (suites.record), several reports at once.
 
     Without `spec` and `source` the whole portfolio is judged. Failed expectations raise nothing; BadInput names
     file and line of an expectation that cannot be judged, the suite there is not, or the table that is missing.
@@ -60,7 +63,7 @@ def run(
     subject = spec.name if spec else ""
     pages: dict[str, Judged] = {}
     if suite == "leakage":
-        return _leakage(rails, as_of, specs, subject or source or "portfolio", snapshot, render)
+        return _leakage(rails, as_of, specs, subject or source or "portfolio", snapshot, render, record)
     if suite == "freshness":
         sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
         results = _freshness(rails, as_of, sources, snapshot, pages)
@@ -73,7 +76,8 @@ def run(
     place = subject or source or "portfolio"
     path = suites.render(rails, suite, place, as_of, pages, results) if render else None
     report = CheckReport(suite, night_of(as_of), subject, results, path)
-    suites.record(rails, report, as_of)
+    if record:
+        suites.record(rails, [report], as_of)
     return report
 
 
@@ -215,7 +219,13 @@ def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snap
 
 
 def _leakage(
-    rails: Rails, as_of: datetime, specs: tuple[Spec, ...], subject: str, snapshot: int | None, render: bool
+    rails: Rails,
+    as_of: datetime,
+    specs: tuple[Spec, ...],
+    subject: str,
+    snapshot: int | None,
+    render: bool,
+    record: bool,
 ) -> CheckReport:
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
     suite = suites.load(_file(rails, "leakage.yaml"))
@@ -226,7 +236,7 @@ def _leakage(
         findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
         for source in sorted({spec.source for spec in specs}):
             findings += latency.backfill_findings(rails, source, as_of, snapshot)
-    return leakage.report(rails, findings, as_of, subject=subject, render=render)
+    return leakage.report(rails, findings, as_of, subject=subject, render=render, record=record)
 
 
 # -- predictions ------------------------------------------------------------------------------

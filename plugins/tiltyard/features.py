@@ -10,7 +10,7 @@ from typing import Any
 
 from tiltyard import checks as checking
 from tiltyard import ingest as ingesting
-from tiltyard import latency
+from tiltyard import latency, suites
 from tiltyard import transform as transforming
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.ledger import night_of
@@ -49,12 +49,13 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     with transforming.alone(rails):
         snapshot = rails.lake.snapshot()
     reports = [
-        checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render)
+        checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False)
         for source in rails.settings.sources
     ]
     for spec in portfolio(rails.settings):
         for suite in ("features", "leakage"):
-            reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render))
+            reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render, record=False))
+    suites.record(rails, reports, as_of)
     if render:
         for spec in portfolio(rails.settings):
             latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)

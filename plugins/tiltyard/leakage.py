@@ -550,5 +550,5 @@ def report(
     path = suites.render(rails, suite_name, subject, as_of, {subject: judged}, results) if render else None
     done = CheckReport(suite_name, night_of(as_of), subject, results, path)
     if record:
-        suites.record(rails, done, as_of)
+        suites.record(rails, [done], as_of)
     return done

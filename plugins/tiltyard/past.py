@@ -20,10 +20,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from multiprocessing import get_context, parent_process
@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock, features, frame, outage, profile, scoring, training, truth
+from tiltyard import features, frame, outage, profile, scoring, training, truth
 from tiltyard.encoding import Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
@@ -67,12 +67,11 @@ class Past:
     """Row, instant (microseconds since 1970) and value of every label that came, in the order of instants."""
     revised_at: Ints
     revised_to: Floats
-    stopped: frozenset[date]
-    """Nights whose batch a critical check stopped: nothing was scored and decided on them."""
-    broken: dict[date, tuple[dict[str, Any], ...]]
-    """The data incidents that were open after a night (outage.incidents)."""
-    place: Path
-    """The rows with their features, for scoring."""
+    stopped: set[date] = field(default_factory=set)
+    """Nights whose batch a critical check stopped: nothing was scored and decided on them. Filled as nights are judged,
+    as is `broken`."""
+    broken: dict[date, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    """The data incidents that were open after a night (outage.holding)."""
 
     @property
     def rows(self) -> int:
@@ -138,7 +137,7 @@ class Version:
         high = metrics.get("brier", metrics.get("absolute_error", {})).get("high")
         return None if high is None else float(high)
 
-    def seen(self, trained: date, night: date, stopped: frozenset[date]) -> profile.Nights:
+    def seen(self, trained: date, night: date, stopped: Collection[date]) -> profile.Nights:
         """Its nights in production, from the one after its training to `night`."""
         nights = self.counted.nights
         inside = (nights > trained.toordinal()) & (nights <= night.toordinal())
@@ -161,14 +160,17 @@ class Version:
 class Workers:
     """Processes that make what is kept. Each opens rails of its own; all end with this process."""
 
-    def __init__(self, settings: Settings, jobs: int) -> None:
+    def __init__(self, settings: Settings, jobs: int, *, judges: bool = False) -> None:
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         before = {name: os.environ.get(name) for name in one_thread}
         os.environ.update(one_thread)  # as many processes as cores: a second thread in each only waits
         try:
-            self._pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_open, initargs=(settings,))
-            for _ in range(jobs):
-                self._pool.submit(os.getpid)
+            spawn = get_context("spawn")
+            self._pool = ProcessPoolExecutor(jobs, spawn, initializer=_open, initargs=(settings, TRAINERS, 10))
+            self._judge = ProcessPoolExecutor(1, spawn, initializer=_open, initargs=(settings, JUDGES, 0))
+            for pool, processes in ((self._pool, jobs), (self._judge, 1 if judges else 0)):
+                for _ in range(processes):
+                    pool.submit(os.getpid)
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
@@ -177,11 +179,13 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._judge):
+            pool.shutdown(cancel_futures=True)
 
-    def check(self, nights: Sequence[datetime]) -> "Future[None]":
-        """Judge the batches of nights, in their order: what a night shows is held against the ones before it."""
-        return self._pool.submit(_check, list(nights))
+    def check(self, as_of: datetime) -> "Future[None]":
+        """Judge a night's batch. In the order in which nights are asked for, by one process: what a night shows is
+        held against the ones before it."""
+        return self._judge.submit(_check, as_of)
 
     def gather(self, spec: Spec, first: datetime, last: datetime, snapshot: int) -> "Future[str]":
         return self._pool.submit(_gather, spec.name, first, last, snapshot)
@@ -199,15 +203,21 @@ class Workers:
         return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
 
 
+TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
+JUDGES = ("great_expectations",)
+"""Imported while the lake is being built and there is nothing else to do: seconds."""
+
 _rails: list[Rails] = []
 _until_exit = ExitStack()
 """A worker's own rails, opened once, closed when it ends."""
 
 
-def _open(settings: Settings) -> None:
+def _open(settings: Settings, modules: Sequence[str], niceness: int) -> None:
+    """Whoever trains stands back for the one who judges: nights wait for their verdict in a row."""
+    os.nice(niceness)
     Thread(target=_end_with_parent, daemon=True).start()
     _rails.append(_until_exit.enter_context(opened(settings)))
-    for name in ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools", "great_expectations"):
+    for name in modules:
         importlib.import_module(name)  # seconds, while the lake is being built and there is nothing else to do
     atexit.register(_until_exit.close)
 
@@ -231,10 +241,9 @@ def judged(rails: Rails, as_of: datetime) -> bool | None:
     return record["status"] == "stopped"
 
 
-def _check(nights: Sequence[datetime]) -> None:
-    for as_of in nights:
-        with suppress(CheckFailed):  # the ledger says which were stopped
-            features.check(_rails[0], as_of, render=False)
+def _check(as_of: datetime) -> None:
+    with suppress(CheckFailed):  # the ledger says which were stopped
+        features.check(_rails[0], as_of, render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
@@ -272,7 +281,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     return name
 
 
-def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str, stopped: Sequence[datetime]) -> Past:
+def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -> Past:
     """The past that `_gather` kept under the name `rows`."""
     folder = home(rails.settings) / "rows" / rows
     frame_ = pd.read_parquet(folder / "rows.parquet", columns=[spec.key, "prediction_time", *spec.gate.slices])
@@ -285,20 +294,25 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str, s
     place = index.get_indexer(pd.MultiIndex.from_arrays([labels["entity_id"], _micros(labels["prediction_time"])]))
     labels, place = labels[place >= 0], place[place >= 0]
     order = np.argsort(_micros(labels["available_at"]), kind="stable")
-    nights = [night_of(as_of) for as_of in clock.nights(first, last)]
     return Past(
         spec=spec,
-        first=nights[0],
-        last=nights[-1],
+        first=night_of(first),
+        last=night_of(last),
         keys=keys,
         night=_nights(keys["prediction_time"]),
         revised=place[order].astype(np.int64),
         revised_at=_micros(labels["available_at"])[order],
         revised_to=labels["label"].to_numpy(dtype=np.float64)[order],
-        stopped=frozenset(night_of(as_of) for as_of in stopped),
-        broken={night: outage.holding(rails, spec, night) for night in nights},
-        place=folder,
     )
+
+
+def learn(rails: Rails, past: Past, as_of: datetime) -> None:
+    """What the judged batch of a night says: whether it was stopped, and which incidents are open after it."""
+    night = night_of(as_of)
+    if night not in past.broken:
+        past.broken[night] = outage.holding(rails, past.spec, night)
+        if judged(rails, as_of):
+            past.stopped.add(night)
 
 
 # -- versions -----------------------------------------------------------------------------------------------

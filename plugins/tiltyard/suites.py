@@ -450,8 +450,11 @@ def _observed(result: Mapping[str, Any]) -> tuple[str, str]:
 # -- results ----------------------------------------------------------------------------------
 
 
-def record(rails: Rails, report: CheckReport, as_of: datetime) -> None:
-    """Keep the results in ops.check_result: those of this suite, model, night and these tables are replaced."""
+def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> None:
+    """Keep the results in ops.check_result: those of the same suites, models, night and tables are replaced.
+
+    All of them in one commit: a night has several reports, and a commit of the lake costs what a small suite does.
+    """
     rails.lake.ensure(TABLE, COLUMNS)
     rows = pd.DataFrame(
         [
@@ -461,26 +464,28 @@ def record(rails: Rails, report: CheckReport, as_of: datetime) -> None:
                 "observed": result.observed, "detail": result.detail,
                 "night": report.night, "model": report.model, "available_at": as_of,
             }
+            for report in reports
             for result in report.results
         ],
         columns=list(COLUMNS),
     )  # fmt: skip
 
     def work(connection: Any) -> None:
-        connection.execute(
-            f"delete from {lakes.identifier(TABLE)} where suite = $suite and model = $model and night = $night "
-            "and list_contains($tables, table_name)",
-            {
-                "suite": report.suite,
-                "model": report.model,
-                "night": report.night,
-                "tables": sorted(set(rows["table_name"])),
-            },
-        )
+        for report in reports:
+            connection.execute(
+                f"delete from {lakes.identifier(TABLE)} where suite = $suite and model = $model and night = $night "
+                "and list_contains($tables, table_name)",
+                {
+                    "suite": report.suite,
+                    "model": report.model,
+                    "night": report.night,
+                    "tables": sorted({result.table for result in report.results}),
+                },
+            )
         lakes.put(connection, TABLE, {}, rows)
 
-    message = " ".join(filter(None, ("checks", report.suite, report.model, report.night.isoformat())))
-    rails.lake.commit(work, message=message)
+    said = dict.fromkeys(word for report in reports for word in (report.suite, report.model) if word)
+    rails.lake.commit(work, message=" ".join(("checks", *said, *{report.night.isoformat() for report in reports})))
 
 
 @contextmanager

@@ -67,10 +67,11 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         snapshot = lived.lake.snapshot()
         rows = workers.gather(one, FIRST, LAST, snapshot).result()
         trainings = backtest.Trainings(one, workers, lived, snapshot, rows)
-        play = backtest.Play(one, past.read(lived, one, FIRST, LAST, rows, []), trainings)
+        play = backtest.Play(one, past.read(lived, one, FIRST, LAST, rows), trainings)
         threshold = spec.load_portfolio(lived.settings.models).budget.nights_between(1)
         found = {}
         for as_of in NIGHTS:
+            past.learn(lived, play.past, as_of)
             play.decide(as_of)
             found[as_of] = play.look(as_of, threshold)
             if any(row["night"] == night_of(as_of) for row in lived.ledger.retrains("churn")):
