@@ -35,7 +35,7 @@ class Demo:
 
 DEMOS = {
     "incident": Demo("incident", "2016-04-01", "2016-06-01"),
-    "flights": Demo("flights", "2014-03-01", "2014-03-25"),
+    "flights": Demo("flights", "2014-03-01", "2014-03-30"),
     "hotels": Demo("hotels", "2016-09-15", "2016-11-15"),
     "retail": Demo("retail", "2011-09-16", "2011-10-28"),
     "simulated": Demo("subscription", "2025-03-15", "2025-05-31"),
