@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tiltyard import ingest, latency, leakage, outage, suites
 from tiltyard.errors import BadInput
@@ -172,13 +173,31 @@ def _features(
     for spec in specs:
         for view in spec.prediction.features:
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
+    known = _of_night(rails, as_of, snapshot)
+    new = [view for view in sorted(every) if (view, every[view]) not in known]
     with suites.one_view(rails):
-        batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in sorted(every)}
+        batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in new}
     for view, batch in batches.items():
         own = _file(rails, "features", f"{view}.yaml")
         suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
-        pages[view] = suites.judge(rails, suite, batch)
-    return tuple(result for view in batches for result in pages[view].results)
+        known[view, every[view]] = suites.judge(rails, suite, batch)
+    pages |= {view: known[view, every[view]] for view in sorted(every)}
+    return tuple(result for view in sorted(every) for result in pages[view].results)
+
+
+_night: tuple[Any, dict[Any, Any]] = (None, {})
+
+
+def _of_night(rails: Rails, as_of: datetime, snapshot: int | None) -> dict[Any, Any]:
+    """What this process has found of a night at a snapshot of the lake, which never changes: models that share a view
+    share its verdict. Without a snapshot nothing is kept."""
+    global _night
+    if snapshot is None:
+        return {}
+    key = (rails.settings.home, rails.settings.database_prefix, rails.settings.expectations, as_of, snapshot)
+    if _night[0] != key:
+        _night = (key, {})
+    return _night[1]
 
 
 def _with_volume(suite: Suite) -> Suite:
@@ -233,7 +252,10 @@ def _leakage(
         tables = {name for spec in specs for name in leakage.staging_tables(rails, spec.source)}
         for spec in specs:
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
-        findings = leakage.table_findings(rails, sorted(tables), as_of, snapshot, suite.meta.get("planned") or {})
+        known = _of_night(rails, as_of, snapshot)
+        for table in sorted(tables - known.keys()):
+            known[table] = leakage.table_findings(rails, [table], as_of, snapshot, suite.meta.get("planned") or {})
+        findings = [finding for table in sorted(tables) for finding in known[table]]
         for source in sorted({spec.source for spec in specs}):
             findings += latency.backfill_findings(rails, source, as_of, snapshot)
     return leakage.report(rails, findings, as_of, subject=subject, render=render, record=record)
