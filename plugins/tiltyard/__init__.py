@@ -19,7 +19,7 @@ What a night delivered: `latency` (how late), `outage` (what fell silent), `arri
 and whether it still does).
 
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
-policies).
+policies), both with a `worker` or two beside them.
 
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.

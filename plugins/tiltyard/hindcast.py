@@ -5,21 +5,17 @@ what was known that night. It resumes: a night whose stages are all recorded as 
 that tier-1 models need are a declared assumption (`approve`), recorded as such.
 """
 
-import atexit
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 from typing import Any, Literal
 
-from tiltyard import clock, drift, features, grants, promotion, shadow, training
+from tiltyard import clock, drift, features, grants, promotion, shadow, training, worker
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
-from tiltyard.rails import Rails, opened
+from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 
@@ -92,7 +88,7 @@ class _Auditor:
     """Judges the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
 
     def __init__(self, settings: Settings, nights: Sequence[datetime], *, render: bool) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_open, initargs=(settings,))
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=worker.begin, initargs=(settings,))
         self._judged = {as_of: self._pool.submit(_judge, as_of, render) for as_of in nights}
 
     def __enter__(self) -> "_Auditor":
@@ -106,27 +102,8 @@ class _Auditor:
         self._judged[as_of].result()
 
 
-_rails: list[Rails] = []
-_until_exit = ExitStack()
-"""The auditing process's own rails, opened once, closed when it ends."""
-
-
-def _open(settings: Settings) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
-    _rails.append(_until_exit.enter_context(opened(settings)))
-    atexit.register(_until_exit.close)
-
-
-def _end_with_parent() -> None:
-    """A killed hindcast must not leave its auditor behind, judging nights beside the next attempt."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def _judge(as_of: datetime, render: bool) -> None:
-    features.check(_rails[0], as_of, render=render)
+    features.check(worker.rails(), as_of, render=render)
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:

@@ -13,34 +13,31 @@ Work is done in `Workers`, processes with rails of their own. Whoever asks takes
 that the number of processes changes nothing but the time.
 """
 
-import atexit
 import hashlib
-import importlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import features, frame, outage, profile, scoring, training, truth
+from tiltyard import features, frame, outage, profile, scoring, training, truth, worker
 from tiltyard.encoding import Encoding
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
-from tiltyard.rails import Rails, opened
+from tiltyard.rails import Rails
 from tiltyard.scorer import FILES, Scorer
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
@@ -157,6 +154,11 @@ class Version:
         }
 
 
+TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
+JUDGES = ("great_expectations",)
+"""Imported while the lake is being built and there is nothing else to do: seconds."""
+
+
 class Workers:
     """Processes that make what is kept. Each opens rails of its own; all end with this process."""
 
@@ -166,8 +168,8 @@ class Workers:
         os.environ.update(one_thread)  # as many processes as cores: a second thread in each only waits
         try:
             spawn = get_context("spawn")
-            self._pool = ProcessPoolExecutor(jobs, spawn, initializer=_open, initargs=(settings, TRAINERS, 10))
-            self._judge = ProcessPoolExecutor(1, spawn, initializer=_open, initargs=(settings, JUDGES, 0))
+            self._pool = ProcessPoolExecutor(jobs, spawn, initializer=worker.begin, initargs=(settings, TRAINERS, 10))
+            self._judge = ProcessPoolExecutor(1, spawn, initializer=worker.begin, initargs=(settings, JUDGES, 0))
             for pool, processes in ((self._pool, jobs), (self._judge, 1 if judges else 0)):
                 for _ in range(processes):
                     pool.submit(os.getpid)
@@ -207,29 +209,6 @@ TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
 JUDGES = ("great_expectations",)
 """Imported while the lake is being built and there is nothing else to do: seconds."""
 
-_rails: list[Rails] = []
-_until_exit = ExitStack()
-"""A worker's own rails, opened once, closed when it ends."""
-
-
-def _open(settings: Settings, modules: Sequence[str], niceness: int) -> None:
-    """Whoever trains stands back for the one who judges: nights wait for their verdict in a row."""
-    os.nice(niceness)
-    Thread(target=_end_with_parent, daemon=True).start()
-    _rails.append(_until_exit.enter_context(opened(settings)))
-    for name in modules:
-        importlib.import_module(name)  # seconds, while the lake is being built and there is nothing else to do
-    atexit.register(_until_exit.close)
-
-
-def _end_with_parent() -> None:
-    """A killed hindcast must not leave its workers behind, working beside the next attempt."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 # -- the nights ---------------------------------------------------------------------------------------------
 
 
@@ -243,12 +222,12 @@ def judged(rails: Rails, as_of: datetime) -> bool | None:
 
 def _check(as_of: datetime) -> None:
     with suppress(CheckFailed):  # the ledger says which were stopped
-        features.check(_rails[0], as_of, render=False)
+        features.check(worker.rails(), as_of, render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     """Keep the rows of [first, last] with their features, and their labels. Returns the name: the digest of both."""
-    rails = _rails[0]
+    rails = worker.rails()
     spec = find(rails.settings.models, model)
     start = first - spec.prediction.every
     rows = frame.build(rails, spec, start, last, last, snapshot)
@@ -319,7 +298,7 @@ def learn(rails: Rails, past: Past, as_of: datetime) -> None:
 
 
 def _matured(model: str, as_of: datetime, snapshot: int) -> int:
-    rails = _rails[0]
+    rails = worker.rails()
     return frame.matured(rails, find(rails.settings.models, model), as_of, snapshot)
 
 
@@ -328,15 +307,25 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
 
     {"inputs": its folder} or {"reason": why there is none}.
     """
-    from tiltyard import leakage, registry
-
-    rails = _rails[0]
+    rails = worker.rails()
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
         return {"reason": "no label has matured"}
-    training_frame = frame.training(rails, spec, as_of, snapshot)
+    return _made(rails, spec, as_of, *_asked(rails, spec, as_of, snapshot), rows)
+
+
+def _asked(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
+    """The training frame of a night, and the digest of what makes its version."""
+    found = frame.training(rails, spec, as_of, snapshot)
+    return found, training.inputs_digest(found.digest, spec, rails.settings.seed, spec.estimator.tune.trials)
+
+
+def _made(
+    rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
+) -> dict[str, Any]:
+    from tiltyard import leakage, registry
+
     trials = spec.estimator.tune.trials
-    inputs = training.inputs_digest(training_frame.digest, spec, rails.settings.seed, trials)
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
     if not folder.exists():
         row = rails.ledger.version_of_inputs(spec.name, inputs)
@@ -370,7 +359,7 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
     made = folder / f"past-{rows}.npz"
     if not made.exists():
         files = _files(folder)
-        scorer = Scorer.from_files(model, 0, files)
+        scorer = Scorer.from_files(spec.name, 0, files)
         frame_ = _features(rails.settings, rows)
         scores = _usable(scorer.score(frame_), spec)
         part = folder / f".{made.name}.{os.getpid()}.npz"
@@ -394,21 +383,21 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
     """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
     from tiltyard.scorer import answers, session, within
 
-    rails = _rails[0]
+    rails = worker.rails()
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
         return {"reason": "no label has matured"}
-    training_frame = frame.training(rails, spec, as_of, snapshot)
-    trials = spec.estimator.tune.trials
-    inputs = training.inputs_digest(training_frame.digest, spec, rails.settings.seed, trials)
+    training_frame, inputs = _asked(rails, spec, as_of, snapshot)
     if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
         spec.name, inputs
     ):
-        return _train(model, as_of, snapshot, rows)  # all of it is there already
+        return _made(rails, spec, as_of, training_frame, inputs, rows)  # all of it is there already
     folder = _lines(rails.settings, inputs)
     if not folder.exists():
         try:
-            heavy, encoding, tuned = training.sketch(rails.settings, spec, as_of, training_frame, trials)
+            heavy, encoding, tuned = training.sketch(
+                rails.settings, spec, as_of, training_frame, spec.estimator.tune.trials
+            )
         except training.Untrainable as error:
             return {"reason": str(error)}
         with _whole(folder) as fresh:
