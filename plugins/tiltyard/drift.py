@@ -203,7 +203,7 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) ->
     night = night_of(as_of)
     found = []
     for stage in stages:
-        record = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name).get(night)
+        record = rails.ledger.stage_run(stage, "" if stage == "features" else spec.name, night)
         if record is None or record["status"] != "done":
             state = record["status"] if record else "not done"
             found.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))

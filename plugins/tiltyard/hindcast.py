@@ -128,7 +128,7 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
     """True when every stage that the night asked for is recorded as done."""
 
     def done(stage: str) -> bool:
-        record = rails.ledger.stage_runs(stage, spec.name).get(night)
+        record = rails.ledger.stage_run(stage, spec.name, night)
         return record is not None and record["status"] == "done"
 
     if not all(done(stage) for stage in ("shadow", "promotion", "drift")):

@@ -214,7 +214,7 @@ JUDGES = ("great_expectations",)
 
 def judged(rails: Rails, as_of: datetime) -> bool | None:
     """Was the night's batch stopped? None when nobody has judged it."""
-    record = rails.ledger.stage_runs(features.STAGE).get(night_of(as_of))
+    record = rails.ledger.stage_run(features.STAGE, "", night_of(as_of))
     if record is None or record["status"] not in ("checked", "done", "stopped"):
         return None
     return record["status"] == "stopped"

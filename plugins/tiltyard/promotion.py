@@ -319,7 +319,7 @@ def _files(rails: Rails, spec: Spec, version: int) -> tuple[Mapping[str, Any] | 
 
 
 def _replayed_before_training(rails: Rails, spec: Spec, row: Mapping[str, Any]) -> gate.Replayed | None:
-    run = rails.ledger.stage_runs("training", spec.name).get(row["night"])
+    run = rails.ledger.stage_run("training", spec.name, row["night"])
     summary = run["summary"] if run else {}
     if summary.get("version") != row["version"] or "replay" not in summary:
         return None
