@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,14 @@ FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 @dataclass(frozen=True)
 class Arena:
     rails: Rails
+    owners: dict[str, str] = field(default_factory=dict)
+    """Model → the test module that has it: the lake is shared, so a name that two use would mix their rows."""
 
     def spec(self, name: str, **changes: object) -> Spec:
         """A model whose labels take two days, and a gate that asks for three nights and 200 rows."""
+        asking = str(sys._getframe(1).f_globals["__name__"])
+        owner = self.owners.setdefault(name, asking)
+        assert owner == asking, f"{owner} has a model '{name}' already; call this one something else"
         values: dict = {
             "name": name,
             "entity": "ticket",

@@ -67,7 +67,7 @@ def test_the_triangle_counts_by_night_of_arrival(arena):
 
 
 def test_a_model_that_predicted_nothing_has_no_curve(arena):
-    spec = arena.spec("silent")
+    spec = arena.spec("unasked")
     labels = {"ticket_id": ["a"], "prediction_time": [FIRST], "label": [True], "available_at": [FIRST]}
     arena.label(spec, pd.DataFrame(labels))
     assert arrival.record(arena.rails, spec, FIRST + DAY) == {}
