@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,21 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """How a browser reaches Airflow, where that is not http://api_host:api_port."""
 
+    serve_host: str = "127.0.0.1"
+    """Where `tiltyard serve` listens. Beyond loopback it wants serve_keys."""
+    serve_port: int = 8090
+    serve_workers: int = 1
+    serve_refresh_s: float = 5.0
+    """Seconds between two looks at the ledger for another champion."""
+    serve_max_bytes: int = 1_000_000
+    """The largest request body."""
+    serve_max_rows: int = 1_000
+    """The most rows in one request."""
+    serve_keys: SecretStr | None = None
+    """API keys as `name:sha256`, separated by commas; the digest is that of the key. Unset: no key is asked for."""
+    online_url: SecretStr | None = None
+    """Where online features lie: redis://…; unset means the embedded store in home/online."""
+
     seed: int = 20160229
     threads: int = 2
     """Threads of DuckDB, XGBoost and friends in one process."""
@@ -109,6 +124,11 @@ class Settings(BaseSettings):
     @cached_property
     def mlflow_path(self) -> str:
         return self.mlflow_artifacts or str(self.home / "mlflow")
+
+    @property
+    def spool(self) -> Path:
+        """The request log until it is delivered to the lake."""
+        return self.home / "spool"
 
     @property
     def landing(self) -> Path:

@@ -41,6 +41,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 Spine = Annotated[str, StringConstraints(pattern=r"^spn_[a-z0-9_]{1,58}$")]
 FeatureView = Annotated[str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$")]
 LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
+PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -201,6 +202,21 @@ class LeakagePolicy(Strict):
     late changes 3.6 % of four weeks. A change that tracks the label is never allowed, however rare."""
 
 
+class Popular(Strict):
+    """What a model that ranks offers when it cannot tell one caller from another: the most popular items."""
+
+    table: PopularTable
+    """A table of the lake, one row per item and day: `item_id`, `item_name`, `score`, `event_time`, `available_at`."""
+    size: Annotated[int, Field(ge=1, le=100)] = 10
+
+
+class Traffic(Strict):
+    """How online traffic is split. The split is by a stable hash of the entity."""
+
+    challenger: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of entities that the newest challenger answers."""
+
+
 class Fallback(Strict):
     """What is served when the champion cannot be."""
 
@@ -209,6 +225,9 @@ class Fallback(Strict):
     safe_default: Finite
     """A probability; of a number, a value within its bounds."""
     audit_after: Duration = timedelta(days=3)
+    """A model that has been on its safe default for so long needs a person's explanation."""
+    popular: Popular | None = None
+    """Declared: answers of the safe default carry the most popular items."""
 
 
 class Budget(Strict):
@@ -266,6 +285,7 @@ class Spec(Strict):
     drift: DriftPolicy = DriftPolicy()
     leakage: LeakagePolicy = LeakagePolicy()
     fallback: Fallback
+    traffic: Traffic = Traffic()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":
