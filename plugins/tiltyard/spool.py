@@ -4,11 +4,11 @@ One `Spool` per process. A record is in the kernel's hands when `write` returns,
 thread syncs every 100 ms, so a power cut loses at most the last 100 ms. `request_log.deliver` takes what is sealed.
 
 A segment is `<boot>-<number>.open` while it is written to and `.log` once it is sealed and synced; `boot` is a
-process's id, unused before. It begins with MAGIC and the running number of the last record that was written before it. A frame is
-crc32, length, running number, record; the crc covers all after itself. Records that no disk took leave a gap in the
-running number: every segment says by itself how many it lacks. `<boot>.lock` is held (flock) while the process lives,
-and says how far the numbers went, for those that were lost after the last segment. The kernel lets go of it when the
-process dies, which is how the deliverer knows that an open segment is nobody's any more.
+process's id, unused before. It begins with MAGIC and the running number of the last record that was written before
+it. A frame is crc32, length, running number, record; the crc covers all after itself. Records that no disk took leave
+a gap in the running number: every segment says by itself how many it lacks. `<boot>.lock` is held (flock) while the
+process lives, and says how far the numbers went, for those that were lost after the last segment. The kernel lets go
+of it when the process dies, which is how the deliverer knows that an open segment is nobody's any more.
 """
 
 import fcntl
