@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiltyard import online, postgres, registry
 from tiltyard.breaker import Breaker
 from tiltyard.encoding import Encoding
-from tiltyard.errors import BadInput, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lane import Lane
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all
@@ -173,7 +173,9 @@ class Servable:
     refused: Mapping[int, str]
     """Versions with a role that could not be loaded, and why."""
     plan: online.Plan
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    keys: frozenset[str]
+    """Key columns of the entity and of the feature views: what a caller may name."""
+    kinds: Mapping[str, str]
     """feature → kind, over all versions in service: what a caller may give."""
 
     @property
@@ -289,7 +291,8 @@ class Servables:
             challenger=challengers[-1] if challengers else None,
             challengers=challengers,
             refused=refused,
-            plan=online.plan(kept.spec),
+            plan=(plan := online.plan(kept.spec)),
+            keys=frozenset((plan.entity, *plan.others)),
             kinds={name: kind for one in loaded.values() for name, kind in one.kinds.items()},
         )
 
