@@ -119,7 +119,7 @@ def _deliver(rails: Rails, paths: Sequence[Path]) -> list[dict[str, Any]]:
             with suppress(FileNotFoundError):  # sealed since it was listed: the next delivery's
                 _read(path, batch)
     if batch.rows[SEGMENTS]:
-        frames = {table: _frame(rows, TABLES[table]) for table, rows in batch.rows.items()}
+        frames = {table: typed(rows, TABLES[table]) for table, rows in batch.rows.items()}
 
         def write(connection: Any) -> None:
             for table, frame in frames.items():
@@ -191,7 +191,7 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
             missing = {"segment": f"{boot}.lock", "boot": boot, "lost": said - int(accounted)}
             rows.append(nothing | missing | {"available_at": clock.now()})
     if rows:
-        frame = _frame(rows, SEGMENT)
+        frame = typed(rows, SEGMENT)
         message = f"requests, lost by {len(rows)} processes"
         rails.lake.commit(lambda connection: lake.put(connection, SEGMENTS, {}, frame), message=message, fence=fence)
     for boot in gone:
@@ -292,7 +292,8 @@ def _text(value: Any) -> str | None:
 _TYPES = {"integer": "Int32", "bigint": "Int64", "double": "float64", "boolean": "bool"}
 
 
-def _frame(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+def typed(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    """`rows` as a table of the lake takes them."""
     frame = pd.DataFrame(list(rows), columns=list(columns))
     frame = frame.astype({name: _TYPES[kind] for name, kind in columns.items() if kind in _TYPES})
     for name, kind in columns.items():
