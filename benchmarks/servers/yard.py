@@ -6,7 +6,6 @@ asks. A model is named after what its champion does on the codes of `faulty`; ea
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import SecretStr
 
 from . import faulty, load, process
 
@@ -93,7 +93,6 @@ class Yard:
     settings: Any
     rails: Any
     trained: Trained
-    redis: str | None = None
     champions: dict[str, int] = field(default_factory=dict)
     nights: dict[str, date] = field(default_factory=dict)
 
@@ -144,9 +143,10 @@ class Yard:
 
     # -- features -------------------------------------------------------------------------------
 
-    def fill(self) -> None:
-        """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store."""
+    def fill(self, online_url: str | None = None) -> None:
+        """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store: embedded, or Redis."""
         from tiltyard import online
+        from tiltyard.rails import Rails
 
         now = datetime.now(UTC)
         fresh, old = now - timedelta(hours=2), now - timedelta(days=30)
@@ -176,7 +176,8 @@ class Yard:
             self.rails.lake.ensure(table, columns)
             snapshot = self.rails.lake.replace(table, {}, rows, message="bench")
         self.rails.ledger.record_stage("features", "", now.date(), "done", {"snapshot": snapshot})
-        online.materialise(self.rails, now)
+        settings = self.settings.model_copy(update={"online_url": SecretStr(online_url) if online_url else None})
+        online.materialise(Rails(settings, self.rails.lake, self.rails.ledger), now)
 
     # -- the service ----------------------------------------------------------------------------
 
@@ -188,7 +189,6 @@ class Yard:
             "TILTYARD_SOURCES": "bench",
             "TILTYARD_SERVE_PORT": str(port),
             "TILTYARD_SERVE_KEYS": f"{CALLER}:{digest}",
-            **({"TILTYARD_ONLINE_URL": self.redis} if self.redis else {}),
             **more,
         }
 
@@ -228,22 +228,18 @@ def looked_up(number: int, fault: float | None = None, *, entity_id: str | None 
 
 
 @contextmanager
-def opened(folder: Path, trained: Trained, models: Sequence[str], *, redis: str | None = None) -> Iterator[Yard]:
+def opened(folder: Path, trained: Trained, models: Sequence[str]) -> Iterator[Yard]:
     """A fresh yard with the models' specs; its PostgreSQL is stopped at the end."""
     from tiltyard import postgres
     from tiltyard import rails as rails_module
     from tiltyard.settings import Settings
 
     folder.chmod(0o755)
-    os.environ["TILTYARD_SOURCES"] = "bench"
-    settings = Settings(
-        home=folder / "home", models=folder / "models", sources=("bench",), threads=1,
-        **({"online_url": redis} if redis else {}),
-    )  # fmt: skip
+    settings = Settings(home=folder / "home", models=folder / "models", sources=("bench",), threads=1)
     settings.home.mkdir(parents=True)
     try:
         with rails_module.opened(settings) as rails:
-            yard = Yard(settings, rails, trained, redis)
+            yard = Yard(settings, rails, trained)
             for model in models:
                 yard.model(model)
             yard.files("sound", trained.files)
