@@ -2,8 +2,8 @@
 
 `tiltyard serve` as its own process on real models: champions whose ONNX graph gives NaN, gives two, raises, returns
 a row too many, or works for 50 ms when a feature says so (servers/faulty.py). One connection sends healthy rows and
-failing ones in turn to the same model, two to one, so that both see the same machine and the breaker stays closed; where
-it has to be open, the champion raises every time. For the store a Redis of its own is killed, then frozen.
+failing ones in turn to the same model, two to one, so that both see the same machine and the breaker stays closed;
+where it has to be open, the champion raises every time. For the store a Redis is killed, and another one frozen.
 
 Prints p50 and p99 of both, and what the fall adds to p99 (median of the rounds, with the least and the largest).
 Then a champion that hangs for 50 ms against a deadline of 5 ms, before its breaker opens and after. Then the parts of a
