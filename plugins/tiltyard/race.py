@@ -252,7 +252,8 @@ class Race:
     def _score(self, tier: fallback.Tier, number: int) -> float:
         if tier == "safe_default":
             return self._spec.fallback.safe_default
-        return float((self._light if tier == "light" else self._scores[tier])[number])
+        scores: Any = self._light if tier == "light" else self._scores[tier]
+        return float(scores[number])
 
     def _number(self, tier: fallback.Tier) -> int | None:
         if tier == "safe_default":
