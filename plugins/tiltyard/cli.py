@@ -418,6 +418,36 @@ def _policies(
     _emit(result, as_json, show)
 
 
+# -- serving ------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: tiltyard serve --port 8090 --as-of latest")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Where to listen. Default: TILTYARD_SERVE_HOST, or 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: TILTYARD_SERVE_PORT, or 8090.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve. Default: 1.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE|latest",
+            help="Let the service's clock begin there, for data of the past; latest: the newest published night.",
+        ),
+    ] = None,
+) -> None:
+    """Serve every model's predictions over HTTP: champion, previous, light twin, safe default. Ctrl-C ends it."""
+    from tiltyard import serving
+
+    given = {"serve_host": host, "serve_port": port, "serve_workers": workers}
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
+    settings = Settings()
+    serving.run(settings, serving.begins(settings, as_of), err.print)
+
+
 # -- leakage ------------------------------------------------------------------------------------------------
 
 

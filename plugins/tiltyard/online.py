@@ -1,0 +1,530 @@
+"""Online features: the newest row of every feature view and spine, by key, where a request finds it in microseconds.
+
+Embedded in LMDB by default (`home/online`, read by many processes while one writes), in Redis by `online_url`. What
+the lake knows is brought in by the features stage (`materialise`), what a stream says by `streams`; both may say it
+twice and in any order, because a row only ever gives way to one that wins by the point-in-time rule: the later
+`event_time`, then the later `available_at`, then the greater values.
+
+A lookup serves what was known at its instant and is not older than `prediction.max_feature_age`, and says of every
+view which row it used. Every night `check` holds what was served against the lake's own point-in-time join.
+
+Imported by the service: at import, and on the way of a request, no pandas, no DuckDB, no SQLAlchemy.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import lmdb
+import orjson
+
+from tiltyard.errors import BadInput, Unavailable
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, feature_key
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+Value = float | bool | str | None
+"""As an encoding reads it: a number, a yes or no, a category, or missing."""
+Wanted = Sequence[tuple[str, str]]
+"""(table, key) each."""
+
+BATCH = 10_000
+"""Rows per write."""
+MAP_BYTES = 64 * 2**30
+"""How far the embedded store may grow: address space, not disk."""
+KEY_BYTES = 400
+"""A longer key is known by its digest; LMDB's keys end at 511 bytes."""
+READ_S = 0.02
+"""How long Redis may take on the way of a request."""
+WRITE_S = 10.0
+PAUSE_S = 1.0
+"""After a store has failed it is left alone for so long, and no request waits for it."""
+KEPT = 50_000
+"""Rows last seen of Redis that a process keeps for when Redis is away."""
+
+
+class Held(NamedTuple):
+    """One row of a view or spine: values by column, and its two times in epoch seconds, UTC."""
+
+    values: Mapping[str, Value]
+    event_time: float
+    available_at: float
+
+
+class Store(Protocol):
+    """Rows by table and key, and small notes by name."""
+
+    is_local: bool
+    """Is a `get` a matter of microseconds, so that it may be called on an event loop?"""
+
+    def get(self, wanted: Wanted) -> list[Held | None]:
+        """The row of each, None where there is none. Raises Unavailable when the store does not answer."""
+
+    async def aget(self, wanted: Wanted) -> list[Held | None]: ...
+
+    def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
+        """Write the rows that win against what is held; how many did. Durable on return; twice is once.
+
+        `settled`: of two rows with the same times the new one counts, whatever its values: the lake has decided.
+        """
+
+    def prune(self, table: str, before: float) -> int:
+        """Forget the rows whose event_time lies before; how many there were."""
+
+    def note(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a small JSON document beside the rows, durable on return: it shares their fate."""
+
+    def noted(self, name: str) -> dict[str, Any] | None: ...
+
+    def close(self) -> None: ...
+
+
+def connect(settings: Settings) -> Store:
+    """The store of these settings. It is opened at the first use: nothing here waits for a server or fails with it."""
+    url = settings.online_url.get_secret_value() if settings.online_url else None
+    if url is None:
+        return Embedded(settings.home / "online")
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise BadInput("TILTYARD_ONLINE_URL is no address of a Redis; write it like redis://host:6379/0.")
+    return Remote(url)
+
+
+# -- the rule -----------------------------------------------------------------------------------------------
+
+
+def wins(new: Held, old: Held | None, *, settled: bool = False) -> bool:
+    """Does `new` take the place of `old`? By the point-in-time rule (docs/glossary.md); a repetition does not."""
+    if old is None:
+        return True
+    times, before = (new.event_time, new.available_at), (old.event_time, old.available_at)
+    if times != before:
+        return times > before
+    if settled:
+        return dict(new.values) != dict(old.values)
+    return _rank(new.values) > _rank(old.values)
+
+
+def _rank(values: Mapping[str, Value]) -> list[tuple[Any, ...]]:
+    """For an order among rows of one view: column by column, NULL the least."""
+    return [(value is not None, 0 if value is None else value) for value in values.values()]
+
+
+def _best(rows: Iterable[tuple[str, Held]], settled: bool) -> dict[str, Held]:
+    """Of several rows for one key the one that wins."""
+    best: dict[str, Held] = {}
+    for key, row in rows:
+        if wins(row, best.get(key), settled=settled):
+            best[key] = row
+    return best
+
+
+def _pack(row: Held) -> bytes:
+    return orjson.dumps(tuple(row))
+
+
+def _unpack(content: Any) -> Held:
+    return Held(*orjson.loads(content))
+
+
+def _key(key: str) -> bytes:
+    content = key.encode("utf-8", "surrogatepass")
+    return content if len(content) <= KEY_BYTES else b"\0" + hashlib.sha256(content).digest()
+
+
+def _place(table: str, key: str) -> bytes:
+    return b"%b\0%b" % (table.encode(), _key(key))
+
+
+def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
+    rows = iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        yield batch
+
+
+# -- LMDB ---------------------------------------------------------------------------------------------------
+
+_environments: dict[Path, Any] = {}
+_opening = threading.Lock()
+"""LMDB opens a folder once per process; whoever asks again shares it."""
+
+
+class Embedded:
+    """LMDB in one folder. A read sees one moment of it, whoever writes meanwhile; a write is whole or not there."""
+
+    is_local = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._environment: Any = None
+        self._retry_at = 0.0
+
+    def get(self, wanted: Wanted) -> list[Held | None]:
+        environment = self._environment or self._open()
+        try:
+            with environment.begin(buffers=True) as reading:
+                found = [reading.get(_place(table, key)) for table, key in wanted]
+                return [None if content is None else _unpack(content) for content in found]
+        except lmdb.Error as error:
+            raise Unavailable(self._said(error)) from None
+
+    async def aget(self, wanted: Wanted) -> list[Held | None]:
+        return self.get(wanted)
+
+    def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
+        return sum(self._writing(lambda txn, batch=batch: _put(txn, table, batch, settled)) for batch in _batches(rows))
+
+    def prune(self, table: str, before: float) -> int:
+        return self._writing(lambda txn: _prune(txn, table, before))
+
+    def note(self, name: str, content: Mapping[str, Any]) -> None:
+        self._writing(lambda txn: txn.put(b"\0%b" % name.encode(), orjson.dumps(dict(content))))
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        with (self._environment or self._open()).begin() as reading:
+            content = reading.get(b"\0%b" % name.encode())
+        return None if content is None else dict(orjson.loads(content))
+
+    def close(self) -> None:
+        """Nothing to do: the environment belongs to the process, and every write is on the disk already."""
+
+    def _writing(self, work: Any) -> Any:
+        try:
+            with (self._environment or self._open()).begin(write=True) as txn:
+                return work(txn)
+        except lmdb.MapFullError:
+            raise Unavailable(
+                f"The online store in {self.folder} has grown to its limit of {MAP_BYTES >> 30} GiB; "
+                "give its models a prediction.max_feature_age, or set TILTYARD_ONLINE_URL to a Redis."
+            ) from None
+        except lmdb.Error as error:
+            raise Unavailable(self._said(error)) from None
+
+    def _open(self) -> Any:
+        if time.monotonic() < self._retry_at:
+            raise Unavailable(f"The online store in {self.folder} does not open.")
+        path = self.folder.absolute()
+        with _opening:
+            if path not in _environments:
+                try:
+                    path.mkdir(parents=True, exist_ok=True)
+                    environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
+                    environment.reader_check()  # slots of readers that were killed
+                except (lmdb.Error, OSError) as error:
+                    self._retry_at = time.monotonic() + PAUSE_S
+                    raise Unavailable(self._said(error)) from None
+                _environments[path] = environment
+            self._environment = _environments[path]
+        return self._environment
+
+    def _said(self, error: Exception) -> str:
+        return (
+            f"The online store in {self.folder} does not answer ({error}); mend the folder, or delete it and run "
+            "tiltyard online."
+        )
+
+
+def _put(txn: Any, table: str, rows: Iterable[tuple[str, Held]], settled: bool) -> int:
+    written = 0
+    for key, row in rows:
+        place = _place(table, key)
+        content = txn.get(place)
+        if wins(row, None if content is None else _unpack(content), settled=settled):
+            txn.put(place, _pack(row))
+            written += 1
+    return written
+
+
+def _prune(txn: Any, table: str, before: float) -> int:
+    prefix, gone = b"%b\0" % table.encode(), 0
+    with txn.cursor() as cursor:
+        there = cursor.set_range(prefix)
+        while there and cursor.key().startswith(prefix):
+            if _unpack(cursor.value()).event_time < before:
+                there = cursor.delete()  # and stands on the next one
+                gone += 1
+                there = bool(cursor.key())
+            else:
+                there = cursor.next()
+    return gone
+
+
+# -- Redis --------------------------------------------------------------------------------------------------
+
+_SWAP = """
+local lost = {}
+for place = 1, #ARGV, 3 do
+    local current = redis.call('HGET', KEYS[1], ARGV[place])
+    if (current or '') == ARGV[place + 1] then
+        redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 2])
+    else
+        lost[#lost + 1] = ARGV[place]
+    end
+end
+return lost
+"""
+"""Compare and swap: which rows win is decided in one place, in Python, whatever the store."""
+
+
+class Remote:
+    """Redis, one hash per table. When it is away, a process serves the rows that it saw last, however often asked."""
+
+    is_local = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._reader: Any = None
+        self._writer: Any = None
+        self._loops: dict[int, Any] = {}
+        self._kept: OrderedDict[tuple[str, str], Held] = OrderedDict()
+        self._away_until = 0.0
+
+    def get(self, wanted: Wanted) -> list[Held | None]:
+        import redis
+
+        if time.monotonic() < self._away_until:
+            return self._from_memory(wanted)
+        try:
+            if self._reader is None:
+                self._reader = self._client(redis, READ_S)
+            return self._seen(wanted, self._asked(self._reader, wanted).execute())
+        except (redis.RedisError, OSError):
+            return self._missed(wanted)
+
+    async def aget(self, wanted: Wanted) -> list[Held | None]:
+        if time.monotonic() < self._away_until:
+            return self._from_memory(wanted)
+        # shielded: whoever no longer waits must not leave half an answer on a connection that others use
+        return await asyncio.shield(asyncio.ensure_future(self._ask(wanted)))
+
+    async def _ask(self, wanted: Wanted) -> list[Held | None]:
+        import redis
+        import redis.asyncio
+
+        loop = id(asyncio.get_running_loop())
+        try:
+            if loop not in self._loops:
+                self._loops[loop] = self._client(redis.asyncio, READ_S)
+            return self._seen(wanted, await self._asked(self._loops[loop], wanted).execute())
+        except (redis.RedisError, OSError):  # OSError: also asyncio's timeout
+            return self._missed(wanted)
+
+    def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
+        return sum(self._put(table, _best(batch, settled), settled) for batch in _batches(rows))
+
+    def _put(self, table: str, waiting: dict[str, Held], settled: bool) -> int:
+        place, written = f"online/{table}", 0
+        while waiting:
+            keys = list(waiting)
+            held = self._written("hmget", place, [_key(key) for key in keys])
+            new = {
+                _key(key): (key, content or b"", _pack(waiting[key]))
+                for key, content in zip(keys, held, strict=True)
+                if wins(waiting[key], None if content is None else _unpack(content), settled=settled)
+            }
+            arguments = [part for field, (_, old, row) in new.items() for part in (field, old, row)]
+            lost = self._written("eval", _SWAP, 1, place, *arguments) if arguments else []
+            waiting = {new[field][0]: waiting[new[field][0]] for field in lost}  # somebody else wrote: look again
+            written += len(new) - len(lost)
+        return written
+
+    def prune(self, table: str, before: float) -> int:
+        gone, cursor = 0, 0
+        while True:
+            cursor, page = self._written("hscan", f"online/{table}", cursor, count=BATCH)
+            old = [field for field, content in page.items() if _unpack(content).event_time < before]
+            gone += self._written("hdel", f"online/{table}", *old) if old else 0
+            if cursor == 0:
+                return gone
+
+    def note(self, name: str, content: Mapping[str, Any]) -> None:
+        self._written("hset", "online", name, orjson.dumps(dict(content)))
+
+    def noted(self, name: str) -> dict[str, Any] | None:
+        content = self._written("hget", "online", name)
+        return None if content is None else dict(orjson.loads(content))
+
+    def close(self) -> None:
+        for client in (self._reader, self._writer):
+            if client is not None:
+                client.close()
+
+    @staticmethod
+    def _asked(client: Any, wanted: Wanted) -> Any:
+        asking = client.pipeline(transaction=False)
+        for table, key in wanted:
+            asking.hget(f"online/{table}", _key(key))
+        return asking
+
+    def _written(self, command: str, *arguments: Any, **named: Any) -> Any:
+        import redis
+
+        if self._writer is None:
+            self._writer = self._client(redis, WRITE_S)
+        try:
+            return getattr(self._writer, command)(*arguments, **named)
+        except (redis.RedisError, OSError) as error:
+            raise Unavailable(f"The online store does not answer ({error}); start Redis and run it again.") from None
+
+    def _client(self, library: Any, timeout_s: float) -> Any:
+        """A pooled connection that went stale is replaced at once; a slow answer is not waited for twice."""
+        from redis.backoff import NoBackoff
+        from redis.exceptions import ConnectionError as Gone
+
+        if library.__name__ == "redis":
+            from redis.retry import Retry
+        else:
+            from redis.asyncio.retry import Retry  # type: ignore[assignment]
+        retry = Retry(NoBackoff(), 1, supported_errors=(Gone,))  # type: ignore[no-untyped-call]
+        return library.Redis.from_url(
+            self._url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry, decode_responses=False
+        )
+
+    def _seen(self, wanted: Wanted, contents: Sequence[bytes | None]) -> list[Held | None]:
+        found = [None if content is None else _unpack(content) for content in contents]
+        for place, row in zip(wanted, found, strict=True):
+            if row is None:
+                self._kept.pop(place, None)
+            else:
+                self._kept[place] = row
+                self._kept.move_to_end(place)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+    def _missed(self, wanted: Wanted) -> list[Held | None]:
+        self._away_until = time.monotonic() + PAUSE_S
+        return self._from_memory(wanted)
+
+    def _from_memory(self, wanted: Wanted) -> list[Held | None]:
+        found: list[Held | None] = [self._kept.get(place) for place in wanted]
+        if None in found:
+            raise Unavailable("The online store does not answer, and not all of this was looked up here before.")
+        return found
+
+
+# -- looking up ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a model asks the store for. Made once per model."""
+
+    entity: str
+    """The entity's key, like ticket_id."""
+    spine: str
+    others: tuple[str, ...]
+    """Keys beside the entity's, which the spine's row knows."""
+    views: tuple[tuple[str, str], ...]
+    """(view, key)."""
+    max_age_s: int | None
+
+
+class Looked(NamedTuple):
+    """What a lookup found. `views`: per view [key, event_time, available_at] of the row that was used, or None."""
+
+    values: dict[str, Value]
+    views: dict[str, list[Any] | None]
+    missing: tuple[str, ...]
+    """Views without a row that was known."""
+    stale: tuple[str, ...]
+    """Views whose row is older than max_feature_age: refused."""
+
+
+def plan(spec: Spec) -> Plan:
+    views = tuple((view, feature_key(view)) for view in spec.prediction.features)
+    age = spec.prediction.max_feature_age
+    return Plan(
+        entity=spec.key,
+        spine=spec.prediction.spine,
+        others=tuple(dict.fromkeys(key for _, key in views if key != spec.key)),
+        views=views,
+        max_age_s=None if age is None else int(age.total_seconds()),
+    )
+
+
+def lookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) -> Looked:
+    """The features known at `at` (epoch seconds) under `keys` (key column → value).
+
+    Keys that are not given are looked up in the spine by the entity's. Raises Unavailable.
+    """
+    steps = _steps(plan, keys, at)
+    wanted = next(steps)
+    while True:
+        try:
+            wanted = steps.send(store.get(wanted))
+        except StopIteration as done:
+            found: Looked = done.value
+            return found
+
+
+async def alookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) -> Looked:
+    """`lookup` on an event loop."""
+    return (await alookup_many(store, plan, [(keys, at)]))[0]
+
+
+async def alookup_many(store: Store, plan: Plan, rows: Sequence[tuple[Mapping[str, str], float]]) -> list[Looked]:
+    """Many lookups, (keys, at) each, in one or two turns to the store for all of them together."""
+    found: dict[int, Looked] = {}
+    asking = {place: _steps(plan, keys, at) for place, (keys, at) in enumerate(rows)}
+    wanted = {place: next(steps) for place, steps in asking.items()}
+    while wanted:
+        held = iter(await store.aget([one for some in wanted.values() for one in some]))
+        answers = {place: list(islice(held, len(some))) for place, some in wanted.items()}
+        wanted = {}
+        for place, answer in answers.items():
+            try:
+                wanted[place] = asking[place].send(answer)
+            except StopIteration as done:
+                found[place] = done.value
+    return [found[place] for place in range(len(rows))]
+
+
+def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, list[Held | None], Looked]:
+    """Yields what to get and is sent what was there: one turn, or two where the spine has to say the other keys."""
+    wanted = [(view, keys[key]) for view, key in plan.views if key in keys]
+    later: list[tuple[str, str]] = []
+    if len(wanted) < len(plan.views) and plan.entity in keys:
+        held = yield [(plan.spine, keys[plan.entity]), *wanted]
+        row, held = held[0], held[1:]
+        if row is not None and row.event_time <= at and row.available_at <= at:
+            told = row.values
+            later = [
+                (view, str(told[key])) for view, key in plan.views if key not in keys and told.get(key) is not None
+            ]
+            if later:
+                held = held + (yield later)
+    else:
+        held = yield wanted
+    rows = {view: (key, row) for (view, key), row in zip((*wanted, *later), held, strict=True)}
+    values: dict[str, Value] = {}
+    views: dict[str, list[Any] | None] = {}
+    missing, stale = [], []
+    for view, _ in plan.views:
+        key, row = rows.get(view, ("", None))
+        views[view] = None
+        if row is None or row.event_time > at or row.available_at > at:
+            missing.append(view)
+        elif plan.max_age_s is not None and row.event_time < at - plan.max_age_s:
+            stale.append(view)
+        else:
+            values.update(row.values)
+            views[view] = [key, iso(row.event_time), iso(row.available_at)]
+    return Looked(values, views, tuple(missing), tuple(stale))
+
+
+@lru_cache(maxsize=65_536)
+def iso(seconds: float) -> str:
+    """Epoch seconds as ISO text, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
