@@ -3,11 +3,11 @@
 A request costs it 15 to 25 µs, so that on two cores it is the server that is measured. Run as a program it reads a job
 from its standard input and writes the result to its standard output, both JSON; `run` does that from a benchmark.
 
-    {"port": 8090, "order": ["healthy", "nan", …], "requests": {"healthy": ["POST / HTTP/1.1…", …], …},
-     "connections": 1, "seconds": 2.0 | "count": 1000, "pause_ms": 0}
+    {"port": 8090, "requests": {"healthy": ["POST / HTTP/1.1…", …], …}, "order": ["healthy", "nan", …],
+     "connections": 1, "seconds": 2.0 or "count": 1000, "pause_ms": {"nan": 60}, "ports": {"nan": 8091}}
 
-One connection: the kinds of `order` in turn, each with the next of its requests; a latency for every answer, and
-what the body said (`said`: kind → reason → answers). Several connections: as many requests as they bear, closed loop.
+One connection: the kinds of `order` in turn, each with the next of its requests, and after it a pause where its kind
+has one. Several connections: as many requests as they bear, each sending the next when it has its answer.
 """
 
 import json
@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +26,13 @@ import numpy as np
 
 @dataclass
 class Load:
-    """What came of a job. Latencies are microseconds by kind; `failed` are answers other than 2xx."""
+    """What came of a job. Latencies are microseconds, by kind and by the reason that the answer gave for itself;
+    `failed` are answers other than 2xx."""
 
     answered: int
     seconds: float
     failed: int
-    latency: dict[str, list[float]] = field(default_factory=dict)
-    said: dict[str, dict[str, int]] = field(default_factory=dict)
+    latency: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     example: str = ""
     """The body of the first answer that was no 2xx."""
 
@@ -41,9 +40,14 @@ class Load:
     def per_s(self) -> float:
         return self.answered / self.seconds
 
-    def percentile(self, kind: str, percent: float) -> float:
-        """Milliseconds."""
-        return float(np.percentile(self.latency[kind], percent)) / 1e3
+    def said(self, kind: str) -> dict[str, int]:
+        """Reason → answers."""
+        return {reason: len(found) for reason, found in sorted(self.latency[kind].items())}
+
+    def percentile(self, kind: str, percent: float, reason: str | None = None) -> float:
+        """Milliseconds, of all answers of a kind or of those with one reason; NaN when there are none."""
+        found = [taken for why, some in self.latency[kind].items() if reason in (None, why) for taken in some]
+        return float(np.percentile(found, percent)) / 1e3 if found else float("nan")
 
 
 def post(path: str, body: Any, key: str | None = None) -> str:
@@ -82,37 +86,33 @@ def main() -> None:
 
 
 def one(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    connection = dial(job["port"])
-    order, pause = job["order"], job.get("pause_ms", 0) / 1e3
-    latency: dict[str, list[float]] = {kind: [] for kind in order}
-    said: dict[str, Counter[str]] = {kind: Counter() for kind in order}
+    order, pause, ports = job["order"], job.get("pause_ms", {}), job.get("ports", {})
+    kinds = dict.fromkeys(order)
+    by_port = {port: dial(port) for port in {ports.get(kind, job["port"]) for kind in kinds}}
+    connections = {kind: by_port[ports.get(kind, job["port"])] for kind in kinds}
+    latency: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+    turn = dict.fromkeys(kinds, 0)
     failed, number, example = 0, 0, ""
     begun = time.perf_counter()
     until = begun + job.get("seconds", 1e9)
     while number < job.get("count", 1e12) and time.perf_counter() < until:
         kind = order[number % len(order)]
-        request = requests[kind][number // len(order) % len(requests[kind])]
+        request = requests[kind][turn[kind] % len(requests[kind])]
+        turn[kind] += 1
+        connection = connections[kind]
         sent = time.perf_counter_ns()
         connection.sendall(request)
         status, body = receive(connection)
         taken = time.perf_counter_ns() - sent
-        latency[kind].append(taken / 1e3)
-        said[kind][reason(status, body)] += 1
+        latency[kind].setdefault(reason(status, body), []).append(taken / 1e3)
         if status // 100 != 2:
             failed += 1
             example = example or body.decode(errors="replace")[:500]
         number += 1
-        if pause:
-            time.sleep(pause)
+        if kind in pause:
+            time.sleep(pause[kind] / 1e3)
     seconds = time.perf_counter() - begun
-    return {
-        "answered": number,
-        "seconds": seconds,
-        "failed": failed,
-        "latency": latency,
-        "said": {kind: dict(counts) for kind, counts in said.items()},
-        "example": example,
-    }
+    return {"answered": number, "seconds": seconds, "failed": failed, "latency": latency, "example": example}
 
 
 def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:

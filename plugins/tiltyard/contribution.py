@@ -101,11 +101,12 @@ def _shap() -> Any:
     """The shap library with its loops as plain Python: compiling them takes 10 to 20 s, running them 15 ms."""
     import numba
 
-    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 1
+    config: Any = numba.config  # asked when a function is decorated: while shap is imported
+    before, config.DISABLE_JIT = config.DISABLE_JIT, 1
     try:
         import shap  # type: ignore[import-untyped]
     finally:
-        numba.config.DISABLE_JIT = before
+        config.DISABLE_JIT = before
     return shap
 
 
