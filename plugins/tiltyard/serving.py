@@ -34,6 +34,7 @@ from starlette.routing import Route
 
 from tiltyard import access, api, clock, online, postgres
 from tiltyard.access import Refused, rounded
+from tiltyard.contribution import Explainer
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
@@ -67,6 +68,7 @@ class Service:
         self.store = online.connect(settings)
         self.spool = Spool(settings.spool)
         self.access = access.access(settings, time.time())
+        self.explainer = Explainer(settings.home)
         self.metrics = Metrics(
             {
                 "tiltyard_log_records": ("Records written to the request log.", lambda: self.spool.written),
@@ -102,6 +104,7 @@ class Service:
         self.spool.close()
         self.store.close()
         self.access.close()
+        self.explainer.close()
 
     def ledger_age(self) -> float:
         heard = self.servables.heard_at
@@ -153,6 +156,34 @@ class Service:
         except Rejected as error:
             known = model if model in self.servables.current else "-"
             self.metrics.count(self.metrics.requests, known, str(error.status))
+            return refusal(error)
+
+    async def explain(self, model: str, request: Request) -> Response:
+        """What moved one row's score, of the version that answers first: off the path, counted as any row."""
+        try:
+            who = self._who(request)
+            servable = self._servable(model)
+            content = parsed(await self._body(request))
+            rows, request_id = rows_of(content, servable, self.now(), 1)
+            if (refused := self.access.take(who, 1, time.time())) is not None:
+                raise _refused(refused)
+            await self._look_up(servable, rows)
+            if rows[0].trouble is not None:
+                raise Rejected(
+                    503 if rows[0].trouble == "store_unavailable" else 422,
+                    f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
+                )
+            version = servable.champion or servable.previous
+            if version is None:
+                raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+            values = version.matrix([rows[0].values])[0].tolist()
+            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+            del found["background"]
+            body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
+            return _json(body | {"version": version.number} | found)
+        except Unavailable as error:
+            return refusal(Rejected(503, str(error)))
+        except Rejected as error:
             return refusal(error)
 
     def _servable(self, model: str) -> Servable:
