@@ -33,6 +33,9 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec, feature_key
 
 if TYPE_CHECKING:
+    from tiltyard.rails import Rails
+
+if TYPE_CHECKING:
     pass
 
 T = TypeVar("T")
