@@ -21,6 +21,8 @@ and whether it still does).
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
 policies), both with a `worker` or two beside them.
 
+Who is let in to the service, and what moved a score: `access`, `contribution`.
+
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.
 

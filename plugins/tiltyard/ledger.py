@@ -310,6 +310,16 @@ class Ledger:
         """Every promotion and rollback of the model, in the order of nights."""
         return succession(self.promotions(model), self.watches(model, verdict="rollback"))
 
+    def tide(self) -> str:
+        """Changes whenever something does that decides who is in service: asked often, costs one query."""
+        counted = [sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in (version, promotion, decision)]
+        undone = sa.select(sa.func.count()).where(watch.c.verdict == "rollback").scalar_subquery()
+        features = sa.select(sa.func.max(stage_run.c.recorded_at)).where(
+            stage_run.c.stage == "features", stage_run.c.status == "done"
+        )
+        with self.engine.connect() as connection:
+            return str(connection.execute(sa.select(*counted, undone, features.scalar_subquery())).one())
+
     # -- decisions ----------------------------------------------------------------------------
 
     def add_decision(self, **values: Any) -> dict[str, Any]:
