@@ -553,14 +553,19 @@ class Table:
     """The longest that a model accepts; None: one accepts any."""
 
 
-def tables(rails: "Rails", specs: Sequence[Spec], snapshot: int) -> list[Table]:
-    """Every feature view and spine of the models, by name."""
+def tables(rails: "Rails", specs: Sequence[Spec], snapshot: int) -> tuple[list[Table], dict[str, str]]:
+    """Every feature view and spine of the models, by name; and model → why not, of those that cannot be read yet."""
     from tiltyard import frame
 
     found: dict[str, Table] = {}
+    waiting: dict[str, str] = {}
     for spec in specs:
         asked = plan(spec)
-        inputs = frame.features(rails, spec, snapshot)
+        try:
+            inputs = frame.features(rails, spec, snapshot)
+        except BadInput as error:
+            waiting[spec.name] = str(error)
+            continue
         keys = dict.fromkeys(asked.others, "categorical")
         of_views = {view: {item.name: item.kind for item in inputs if item.view == view} for view, _ in asked.views}
         parts = [Table(view, key, dict(of_views[view]), "event_time", asked.max_age_s) for view, key in asked.views]
@@ -571,7 +576,7 @@ def tables(rails: "Rails", specs: Sequence[Spec], snapshot: int) -> list[Table]:
             ages = (part.max_age_s, other.max_age_s)
             longest = None if None in ages else max(age for age in ages if age is not None)
             found[part.name] = Table(part.name, part.key, {**other.columns, **part.columns}, part.event_time, longest)
-    return [found[name] for name in sorted(found)]
+    return [found[name] for name in sorted(found)], waiting
 
 
 def materialise(rails: "Rails", as_of: datetime, *, afresh: bool = False) -> dict[str, Any]:
@@ -579,7 +584,8 @@ def materialise(rails: "Rails", as_of: datetime, *, afresh: bool = False) -> dic
 
     Only keys with a row that was written or became known since the last time are looked at. A night that is done
     again never takes the store back; `afresh` does: it empties the tables first. Gives {"tables", "rows", "seconds"}:
-    rows are those that won. Raises Unavailable when the store does not answer.
+    rows are those that won, by table. Models whose views are not built yet are `waiting`, with the reason, and keep
+    nobody else. Raises Unavailable when the store does not answer.
     """
     from tiltyard import features
     from tiltyard.spec import portfolio
@@ -587,14 +593,20 @@ def materialise(rails: "Rails", as_of: datetime, *, afresh: bool = False) -> dic
     began, snapshot = time.monotonic(), features.published(rails)
     store = connect(rails.settings)
     try:
-        parts = tables(rails, portfolio(rails.settings), snapshot)
-        rows = {part.name: _bring(rails, store, part, as_of, snapshot, afresh) for part in parts}
+        parts, waiting = tables(rails, portfolio(rails.settings), snapshot)
+        rows = {part.name: bring(rails, store, part, as_of, snapshot, afresh=afresh) for part in parts}
     finally:
         store.close()
-    return {"tables": len(parts), "rows": rows, "seconds": round(time.monotonic() - began, 2)}
+    return {
+        "tables": len(parts),
+        "rows": rows,
+        **({"waiting": waiting} if waiting else {}),
+        "seconds": round(time.monotonic() - began, 2),
+    }
 
 
-def _bring(rails: "Rails", store: Store, table: Table, as_of: datetime, snapshot: int, afresh: bool) -> int:
+def bring(rails: "Rails", store: Store, table: Table, as_of: datetime, snapshot: int, *, afresh: bool = False) -> int:
+    """Bring one table up to what the lake held at `snapshot` and knew at `as_of`; how many rows won."""
     name = f"table/{table.name}"
     before = None if afresh else store.noted(name)
     if afresh:
