@@ -18,6 +18,9 @@ Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence`
 What a night delivered: `latency` (how late), `outage` (what fell silent), `arrival` (`runoff`: when the truth comes,
 and whether it still does).
 
+What was answered online: `spool` (on the way) → `request_log` (in the lake) → `arm` (how it turned out), `skew` (of its
+features).
+
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
 policies), both with a `worker` or two beside them.
 

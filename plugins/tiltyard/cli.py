@@ -38,6 +38,8 @@ incidents = typer.Typer(help="What is wrong upstream of several models, and a pe
 app.add_typer(incidents, name="incidents")
 keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
+app.add_typer(requests, name="requests")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -614,6 +616,43 @@ def keys_new(
 
     result = access.new(name)
     _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
+
+
+# -- the request log ----------------------------------------------------------------------------------------
+
+
+@requests.command("deliver", epilog="Example: tiltyard requests deliver")
+def requests_deliver(as_json: Json = False) -> None:
+    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
+    from tiltyard import rails, request_log
+
+    with rails.opened() as opened:
+        result = request_log.deliver(opened)
+    _emit(result, as_json)
+
+
+@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
+def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
+    from tiltyard import arm, describe, rails, request_log
+
+    spec = _spec(model)
+    at = clock.parse_as_of(as_of) if as_of else clock.now()
+    with rails.opened() as opened:
+        result = {
+            "model": spec.name,
+            "nights": request_log.nights(opened, spec.name, at),
+            "arms": arm.report(opened, spec, at),
+            "log": request_log.delivered(opened),
+        }
+
+    def show() -> None:
+        if result["nights"]:
+            _table(describe.asked(result["nights"]))
+        for line in describe.answered(result, spec.measure):
+            out.print(_plain(line), soft_wrap=True)
+
+    _emit(result, as_json, show)
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------

@@ -219,6 +219,34 @@ def online(arms: dict[str, Any], measure: str) -> str:
     return "; ".join(said) or NOTHING
 
 
+def asked(nights: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of `tiltyard requests show`, a row per night."""
+    return [
+        {
+            "night": row["night"],
+            "requests": row["requests"],
+            "answered by": _list(f"{tier} {count}" for tier, count in row["tiers"].items()),
+            "p50": f"{row['p50_us'] / 1000:.2f} ms",
+            "p99": f"{row['p99_us'] / 1000:.2f} ms",
+        }
+        for row in nights
+    ]
+
+
+def answered(document: dict[str, Any], measure: str) -> list[str]:
+    """How the answers turned out, and what the log of all models has lost."""
+    if not document["nights"]:
+        return ["no request was delivered yet; run tiltyard serve, ask it, then tiltyard requests deliver"]
+    log = document["log"]
+    kept = f"; {log['damaged']} segments are kept in spool/damaged" if log["damaged"] else ""
+    return [
+        f"outcome: {online(document['arms'], measure)}",
+        "log of all models: {requests} requests and {shadow} shadow scores in {segments} segments, {lost} lost, "
+        "{unreadable} unreadable".format(**log)
+        + kept,
+    ]
+
+
 def _drift(drift: dict[str, Any] | None) -> str:
     if not drift:
         return NOTHING

@@ -223,6 +223,45 @@ def _add(total: dict[str, int], rows: Sequence[dict[str, Any]]) -> None:
             total[name] += row[name]
 
 
+# -- looking ----
+
+
+def nights(rails: Rails, model: str, as_of: datetime, last: int = 14) -> list[dict[str, Any]]:
+    """The `last` nights with requests, oldest first: night, requests, tiers (tier → answers), p50_us, p99_us."""
+    if not rails.lake.has(REQUESTS):
+        return []
+    rows = rails.lake.query(
+        """
+        select night, tier, count(*) as requests, list(latency_us) as took
+        from {ops.request} where model = $model group by night, tier
+        qualify dense_rank() over (order by night desc) <= $last order by night, tier
+        """,
+        as_of,
+        {"model": model, "last": last},
+    )
+    found = []
+    for night, part in rows.groupby("night", sort=True):
+        took = pd.Series([value for values in part["took"] for value in values], dtype="float64")
+        tiers = {str(row.tier): int(row.requests) for row in part.itertuples()}
+        p50, p99 = (float(took.quantile(at)) for at in (0.5, 0.99))
+        counted = {"night": str(night.date()), "requests": int(part["requests"].sum()), "tiers": tiers}
+        found.append(counted | {"p50_us": p50, "p99_us": p99})
+    return found
+
+
+def delivered(rails: Rails) -> dict[str, int]:
+    """What was delivered so far, of all models: segments, requests, shadow, lost, unreadable, damaged."""
+    if not rails.lake.has(SEGMENTS):
+        return {}
+    row = rails.lake.connection.execute(f"""
+        select count(*) filter (where not ends_with(segment, '{spool.LOCK}')) as segments,
+            coalesce(sum(requests), 0) as requests, coalesce(sum(shadow), 0) as shadow, coalesce(sum(lost), 0) as lost,
+            coalesce(sum(unreadable), 0) as unreadable, count(*) filter (where is_damaged) as damaged
+        from {lake.held(SEGMENTS)}
+    """).df()
+    return {str(name): int(value) for name, value in row.iloc[0].items()}
+
+
 # -- records ------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import FIRST, Arena
+from tests.unit.test_cli import tiltyard
 from tiltyard import lake, rails, request_log, spool
 from tiltyard.rails import Rails
 from tiltyard.spool import Spool
@@ -250,3 +251,28 @@ def test_a_record_that_says_nothing_usable_is_refused(changes: dict[str, Any]) -
 def test_nothing_spooled_costs_nothing(tmp_path: Path, arena: Arena) -> None:
     empty = arena.rails.settings.model_copy(update={"home": tmp_path})
     assert request_log.deliver(Rails(empty, arena.rails.lake, arena.rails.ledger))["segments"] == 0
+
+
+def test_the_commands_deliver_and_show(arena: Arena) -> None:
+    log = Spool(arena.rails.settings.spool)
+    records = [request("sla_breach", place, latency_us=1000 * (1 + place)) for place in range(10)]
+    fallen = {"tier": "safe_default", "reason": "champion_late", "version": None}
+    log.write(encoded(*records, request("sla_breach", 10, latency_us=11_000, **fallen)))
+    log.close()
+    settings = arena.rails.settings
+    done = tiltyard("requests", "deliver", "--json", settings=settings)
+    assert json.loads(done.stdout)["requests"] == 11
+    shown = json.loads(tiltyard("requests", "show", "sla_breach", "--json", settings=settings).stdout)
+    (night,) = shown["nights"]
+    assert night == {
+        "night": "2016-03-02",
+        "requests": 11,
+        "tiers": {"champion": 10, "safe_default": 1},
+        "p50_us": 6000,
+        "p99_us": pytest.approx(10_900),
+    }
+    assert shown["log"]["requests"] >= 11 and shown["arms"] == {}
+    text = tiltyard("requests", "show", "sla_breach", settings=settings).stdout
+    assert "champion 10, safe_default 1" in text and "6.00 ms" in text and "lost" in text
+    at = ("--as-of", "2016-02-01")
+    assert "no request was delivered yet" in tiltyard("requests", "show", "sla_breach", *at, settings=settings).stdout
