@@ -7,7 +7,8 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 `leakage`), `training` (`frame` → `replay` → `encoding` → `profile` → `registry`), `shadow` (`scorer` → `scoring` →
 `truth` → `evaluation`, `estimate`, `arrival`), `promotion` (`pairs` → `sequential` → `gate` → `evidence_page`),
 `drift` (`detector` → `change`), and for all models together `grants` (`lineage` → `governor`), with `fallback`
-deciding which tier answers.
+deciding which tier answers, and `fallback_audit` (`explanation`) asking a person about a default that lasts; `popular`
+is what a model that ranks shows then.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
@@ -25,5 +26,6 @@ Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (A
 starts), `cli`.
 
 Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback profile
-detector change lineage governor outcome`, and `evidence` with its parts.
+detector change lineage governor outcome explanation`, and `evidence` with its
+parts.
 """
