@@ -30,6 +30,8 @@ def model(document: dict[str, Any]) -> str:
         "incidents": _list(_incident(one) for one in document["incidents"]),
         "replay": _replay(document["replay"]),
     }
+    if document["popular"]:
+        facts["popular"] = _list(f"{one['item_name']} ({one['score']:.0%})" for one in document["popular"])
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
 

@@ -620,11 +620,12 @@ class Explanation(HITLEntryOperator):
 
 
 def explanation(spec: Spec) -> Explanation:
-    """The task that asks, with its form."""
+    """The task that asks, with its form. Airflow validates a form before anybody has filled it in, so every field may
+    be empty there; what an answer needs is checked when it comes."""
     form = {
-        "cause": Param("", type="string", minLength=1, format="multiline", title="Cause"),
-        "owner": Param(spec.owner, type="string", minLength=1, title="Owner: who sees to it"),
-        "until": Param("", type="string", format="date", title="Until when it may stay there"),
+        "cause": Param(None, type=["null", "string"], format="multiline", title="Cause"),
+        "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
+        "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
     }
     return Explanation(task_id="explain", spec=spec, params=form)
 

@@ -103,6 +103,7 @@ def test_no_silence_explains_a_safe_default(parse: Callable, models: Path) -> No
     assert (explain.options, explain.defaults) == (["Explain"], None)
     assert explain.execution_timeout is None
     assert {"cause", "owner", "until"} <= set(explain.params)
+    explain.params.validate()  # as the worker does before the task asks: an empty form has to pass
 
 
 def test_nowhere_is_approve_a_default() -> None:
