@@ -112,7 +112,10 @@ def decide(
 
     Later nights are not looked at, so that a night audited again decides the same.
     """
-    found = stretch(one for one in nights if one.night <= night)
+    nights = [one for one in nights if one.night <= night and one.share is not None]
+    if not nights:
+        return Decision(None)
+    found = stretch(nights)
     over = tuple(task for task in tasks if task.recovered is None and (found is None or task.opened < found.since))
     if found is None:
         return Decision(None, None, over)

@@ -528,7 +528,7 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[str,
 
     context = get_current_context()
     chosen = (context.get("params") or {}).get("as_of")
-    events, found = context["outlet_events"][unexplained_assets()], {}
+    events, found, asked = context["outlet_events"][unexplained_assets()], {}, False
     for spec in specs:
         scored = finished_nights(rails, "shadow", spec)
         waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
@@ -539,7 +539,8 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[str,
             task = fallback_audit.open_task(rails, spec.name)
             if task:
                 events.add(model_asset(spec, "unexplained"), extra=_about(task["opened"]))
-    if not found:
+                asked = True
+    if not found and not asked:
         skip("Every night that was scored is audited.")
     return found
 

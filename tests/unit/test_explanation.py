@@ -83,6 +83,12 @@ def test_whoever_leaves_the_safe_default_has_recovered_answered_or_not() -> None
     assert decided("dddcd", replace(task, recovered=march(4))).recovered == ()
 
 
+def test_nights_without_an_answer_say_nothing_of_a_task() -> None:
+    task = Task("m", march(3), march(1))
+    assert decided("-----", task).recovered == ()
+    assert decided("ddd--", task).recovered == ()
+
+
 def test_an_answer_is_about_one_stretch() -> None:
     """The next one is asked about anew, whatever was promised; and where no audit saw the night between, it is seen."""
     answered = Task("m", march(3), march(1), until=march(30))
@@ -106,7 +112,7 @@ def test_playing_all_nights_never_leaves_two_tasks_open(pattern: str) -> None:
         tasks = [replace(task, recovered=march(day)) if task in found.recovered else task for task in tasks]
         tasks += [found.opens] if found.opens else []
         assert sum(task.is_open for task in tasks) <= 1
-        if pattern[day - 1] in "ch":
+        if pattern[day - 1] in "ch":  # somebody else answered
             assert not any(task.is_open for task in tasks)
 
 
