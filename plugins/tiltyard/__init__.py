@@ -7,7 +7,8 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 `leakage`), `training` (`frame` → `replay` → `encoding` → `profile` → `registry`), `shadow` (`scorer` → `scoring` →
 `truth` → `evaluation`, `estimate`, `arrival`), `promotion` (`pairs` → `sequential` → `gate` → `evidence_page`),
 `drift` (`detector` → `change`), and for all models together `grants` (`lineage` → `governor`), with `fallback`
-deciding which tier answers.
+deciding which tier answers, and `fallback_audit` (`explanation`) asking a person about a default that lasts; `popular`
+is what a model that ranks shows then.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
@@ -33,5 +34,5 @@ Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (A
 starts), `cli`.
 
 Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback breaker
-profile detector change lineage governor outcome`, and `evidence` with its parts.
+profile detector change lineage governor outcome explanation`, and `evidence` with its parts.
 """

@@ -17,6 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from tiltyard import clock
 from tiltyard import spec as specs
@@ -40,6 +41,18 @@ keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
 app.add_typer(requests, name="requests")
+
+
+class _Shown(TyperGroup):
+    """`tiltyard fallback MODEL` is `tiltyard fallback show MODEL`: what is no command of the group is a model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+fallback = typer.Typer(cls=_Shown, help="Who answered, tier by tier, and a person's word on a safe default that lasts.")
+app.add_typer(fallback, name="fallback", epilog="Example: tiltyard fallback sla_breach")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -336,6 +349,59 @@ def incidents_release(
     with rails.opened() as opened:
         night = clock.parse_as_of(as_of) if as_of else None
         result = grants.release(opened, node, by=_user(), reason=reason, as_of=night)
+    _emit(result, as_json)
+
+
+@fallback.command("show", epilog="Example: tiltyard fallback sla_breach --as-of 2016-05-02")
+def fallback_show(
+    model: Annotated[str | None, typer.Argument(help="A model; default: all of the portfolio.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that was audited."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
+    from tiltyard import describe, fallback_audit, rails
+
+    settings = Settings()
+    asked = (specs.find(settings.models, model),) if model else specs.portfolio(settings)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.document(opened, asked, clock.parse_as_of(as_of) if as_of else None)
+    _emit(result, as_json, lambda: out.print(_plain(describe.answered(result)), soft_wrap=True))
+
+
+@fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
+def fallback_count(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.run(opened, spec, _as_of(as_of))
+    _emit(result, as_json)
+
+
+@fallback.command(
+    "explain",
+    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-01",
+)
+def fallback_explain(
+    model: Model,
+    cause: Annotated[str, typer.Option(help="Why the model cannot answer.")],
+    owner: Annotated[str, typer.Option(help="Who sees to it.")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="How long it may stay there; then it is asked again.")],
+    as_json: Json = False,
+) -> None:
+    """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    values = {"cause": cause, "owner": owner, "until": until, "by": _user(), "source": "command line"}
+    with rails.opened(settings) as opened:
+        result = fallback_audit.explain(opened, spec, **values, at=clock.now())
     _emit(result, as_json)
 
 
