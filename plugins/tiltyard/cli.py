@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -35,6 +36,8 @@ leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no
 app.add_typer(leakage, name="leakage")
 incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
 app.add_typer(incidents, name="incidents")
+keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -68,6 +71,8 @@ def main() -> None:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
             sys.exit(error.exit_code)
+        if isinstance(error, ValidationError) and error.title == "Settings":
+            _fail(_unset(error), 2)
         reason = _no_room(error)
         if not reason:
             raise
@@ -89,6 +94,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
         print(json.dumps({"error": sentence}))
     err.print(f"[bold red]error[/] {_plain(sentence)}")
     sys.exit(code)
+
+
+def _unset(error: ValidationError) -> str:
+    """What is wrong with a setting; never its value, which may be a secret."""
+    first = error.errors()[0]
+    return f"TILTYARD_{'_'.join(map(str, first['loc'])).upper()} cannot be read: {first['msg']}; mend or unset it."
 
 
 def _no_room(error: Exception) -> str | None:
@@ -588,6 +599,21 @@ def _print_audit(found: Any, target: Path) -> None:
         what = " ".join(part for part in (one.feature, one.kind) if part != "*") or "all"
         out.print(f"[dim]untested[/] {_plain(f'{what}: {one.why}')}", soft_wrap=True)
     out.print(f"{found.rows:,} rows, {len(found.features):,} features. The page to look at: {_plain(str(target))}")
+
+
+# -- serving ------------------------------------------------------------------------------------------------
+
+
+@keys.command("new", epilog="Example: tiltyard keys new billing")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
+    from tiltyard import access
+
+    result = access.new(name)
+    _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ def model(document: dict[str, Any]) -> str:
         "measured": _metrics(document["metrics"].get(str(document["champion"]))),
         "estimated": _estimated(document["estimated"].get(str(document["champion"])), document["measure"]),
         "labels": _labels(document["label_arrival"]),
+        "online": online(document["online"], document["measure"]),
         "gate": _gate(document["gate"]),
         "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
         "watch": _watch(document["watch"], document["rollbacks"]),
@@ -202,8 +203,28 @@ def _served_by(version: int | None) -> str:
     return "the safe default" if version is None else f"v{version}"
 
 
+def online(arms: dict[str, Any], measure: str) -> str:
+    """How the answers given online turned out, per arm; of a challenger's unseen scores per version."""
+    name = {"brier": "Brier", "absolute_error": "absolute error"}[measure]
+    said = []
+    for arm, rows in arms.items():
+        for row in rows if arm == "shadow" else rows[:1]:
+            who = f"shadow v{row['version']}" if arm == "shadow" else arm
+            defaults = sum(one["requests"] for one in rows if one["tier"] == "safe_default")
+            fell = f", {defaults} of them by the safe default" if defaults else ""
+            low, high = _round(row[f"{measure}_low"]), _round(row[f"{measure}_high"])
+            figure = f"{name} {_round(row[measure])} ({low} to {high}) on {row['matured']} matured"
+            unmatched = f", {row['unmatched']} of no spine row" if row["unmatched"] else ""
+            said.append(f"{who} {row['requests']} requests{fell}, {figure}{unmatched}")
+    return "; ".join(said) or NOTHING
+
+
 def _drift(drift: dict[str, Any] | None) -> str:
-    return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}" if drift else NOTHING
+    if not drift:
+        return NOTHING
+    skewed = drift.get("skew", {}).get("skewed", [])
+    said = f"; online not as at night: {_list(skewed[:3])}" if skewed else ""
+    return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}{said}"
 
 
 def _governor(said: dict[str, Any] | None) -> str:

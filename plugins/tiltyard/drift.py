@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import change, features, frame, lake, outage, profile, registry, truth
+from tiltyard import change, features, frame, lake, outage, profile, registry, skew, truth
 from tiltyard.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.governor import Broken, Finding, Signal
 from tiltyard.ledger import night_of
@@ -91,12 +91,14 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
     broken = _broken(rails, spec, as_of, ("features",) if version is None else ("features", "shadow"))
     judged, page, matured = None, None, 0
+    skewed: dict[str, Any] = {}
     signals: tuple[Signal, ...] = ()
     if version is None:
         matured = frame.matured(rails, spec, as_of, features.published(rails))
     else:
         looked = _Look(rails, spec, as_of, version)
         judged, signals = looked.judged(trusted=not broken)
+        skewed = skew.look(rails, spec, as_of, version, looked.seen)
         broken += looked.empty
         if judged is not None:
             broken += judged.broken
@@ -136,6 +138,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
         "harm_said": finding.harm_said,
         "broken": [asdict(one) for one in finding.broken],
         "columns": {f"missing/{s.column}" if s.kind == "missing" else s.column: _plain(s) for s in finding.signals},
+        **({"skew": skewed} if skewed else {}),
     }
     _write(rails.settings.reports / STAGE / spec.name / f"{night}.json", json.dumps(outcome, indent=1))
     _store(rails, spec, as_of, version, finding, judged, claim)

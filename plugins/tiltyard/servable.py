@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiltyard import online, postgres, registry
 from tiltyard.breaker import Breaker
 from tiltyard.encoding import Encoding
-from tiltyard.errors import BadInput, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lane import Lane
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all
@@ -173,7 +173,9 @@ class Servable:
     refused: Mapping[int, str]
     """Versions with a role that could not be loaded, and why."""
     plan: online.Plan
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    keys: frozenset[str]
+    """Key columns of the entity and of the feature views: what a caller may name."""
+    kinds: Mapping[str, str]
     """feature → kind, over all versions in service: what a caller may give."""
 
     @property
@@ -193,6 +195,8 @@ class Servables:
         """Why it was not, the last time."""
         self._versions: dict[tuple[str, int, str], Version] = {}
         self._tide: str | None = None
+        self._read: tuple[Any, list[Spec]] | None = None
+        """The specs, and of which files."""
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
 
@@ -247,13 +251,28 @@ class Servables:
             from tiltyard.ledger import Ledger
 
             self._ledger = Ledger(self.settings)
-        specs = _specs(self.settings, {name: one.spec for name, one in self.current.items()})
+        specs = self._specs()
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
         kept = [_asked(self._ledger, spec) for spec in specs]
         self._tide = tide
         return kept
+
+    def _specs(self) -> list[Spec]:
+        """The specs as they are now, read again when a file has changed; what does not hold leaves those in service."""
+        files = sorted(self.settings.models.glob("*/spec.yaml"))
+        changed = tuple((path, path.stat().st_mtime_ns) for path in files)
+        if self._read is None or self._read[0] != changed:
+            try:
+                found = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
+            except BadInput as error:
+                if not self.current:
+                    raise
+                log.warning("The specs in service stay: %s", error)
+                found = [one.spec for one in self.current.values()]
+            self._read = (changed, found)
+        return self._read[1]
 
     def _drop_ledger(self) -> None:
         if self._ledger is not None:
@@ -289,7 +308,8 @@ class Servables:
             challenger=challengers[-1] if challengers else None,
             challengers=challengers,
             refused=refused,
-            plan=online.plan(kept.spec),
+            plan=(plan := online.plan(kept.spec)),
+            keys=frozenset((plan.entity, *plan.others)),
             kinds={name: kind for one in loaded.values() for name, kind in one.kinds.items()},
         )
 
@@ -308,17 +328,6 @@ class Servables:
         part = path.with_name(f".{path.name}.{os.getpid()}")
         part.write_text(kept.to_json(), encoding="utf-8")
         part.replace(path)
-
-
-def _specs(settings: Settings, served: Mapping[str, Spec]) -> list[Spec]:
-    """The specs as they are now; a model whose spec does not hold goes on with the one it has."""
-    try:
-        return [spec for spec in load_all(settings.models) if spec.source in settings.sources]
-    except BadInput as error:
-        if not served:
-            raise
-        log.warning("The specs in service stay: %s", error)
-        return list(served.values())
 
 
 def _asked(ledger: "Ledger", spec: Spec) -> Kept:

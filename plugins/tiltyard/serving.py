@@ -12,146 +12,71 @@ import hashlib
 import itertools
 import logging
 import os
-import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from tiltyard import access, api, clock, fallback, online
-from tiltyard.access import Access, Refused, rounded
+from tiltyard import access, api, clock, online, postgres
+from tiltyard.access import Refused, rounded
+from tiltyard.contribution import Explainer
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.lane import Job, Lane
+from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
+from tiltyard.lane import Lane
+from tiltyard.metrics import FOLDER, Metrics
+from tiltyard.race import Answer, Race
 from tiltyard.servable import Servable, Servables, Value, Version
 from tiltyard.settings import Settings
 from tiltyard.spool import Spool
 
 log = logging.getLogger(__name__)
 
-AHEAD_S = 60.0
-"""How far a prediction time may lie ahead of the service's clock."""
 REMEMBERED = 10_000
 """Answers kept for request ids that come again."""
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
-TEXT = 1_000
-"""The longest text that a feature, a key or an entity may be."""
-HEDGE = 0.5
-"""Share of the deadline after which the previous champion is asked beside the champion."""
-HANGS = 3.0
-"""A call that takes so many deadlines is taken to hang: the next probe gets another thread."""
+SWITCH_S = 0.001
+"""How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
 CLOCK = "TILTYARD_SERVE_CLOCK"
 """How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
-BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
-
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_ROW = {"entity_id", "keys", "features", "prediction_time"}
-_BODY = {"rows", "request_id"}
-
-
-class Rejected(Exception):
-    """A request that cannot be answered: an HTTP status and a sentence."""
-
-    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.headers = dict(headers or {})
-
-
-@dataclass(slots=True)
-class Row:
-    """One row of a request, checked: what it speaks for, and what is known of it."""
-
-    entity_id: str | None
-    keys: dict[str, str]
-    given: dict[str, Value]
-    at: float
-    """Its prediction time, epoch seconds."""
-    values: dict[str, Value]
-    """Looked up, and given: the given ones win."""
-    views: dict[str, list[Any] | None]
-    trouble: fallback.Outcome | None
-    """Why the heavy tiers may not score it."""
-
-
-@dataclass(slots=True)
-class Answer:
-    score: float
-    tier: fallback.Tier
-    reason: str
-    version: int | None
-    arm: str
-
-
-class Metrics:
-    """What Prometheus is told; children of the hot path are kept, so that a request looks up a dict."""
-
-    def __init__(self, service: "Service") -> None:
-        self.registry = CollectorRegistry()
-        keep = {"registry": self.registry}
-        self.requests = Counter("tiltyard_requests", "HTTP answers of predict.", ["model", "status"], **keep)
-        self.answers = Counter("tiltyard_answers", "Rows answered.", ["model", "tier", "reason"], **keep)
-        self.latency = Histogram("tiltyard_latency_seconds", "From request to answer.", ["model"], buckets=BUCKETS, **keep)
-        self.falls = Counter("tiltyard_tier_failures", "What became of a tier.", ["model", "tier", "outcome"], **keep)
-        self.shadow = Counter("tiltyard_shadow", "Rows for shadow scoring.", ["model", "outcome"], **keep)
-        for name, said, read in (
-            ("tiltyard_log_records", "Records written to the request log.", lambda: service.spool.written),
-            ("tiltyard_log_dropped", "Records the request log could not take.", lambda: service.spool.dropped),
-            ("tiltyard_ledger_age_seconds", "Since the ledger was heard; -1: never.", service.ledger_age),
-            ("tiltyard_models", "Models in service.", lambda: len(service.servables.current)),
-        ):
-            Gauge(name, said, **keep).set_function(read)
-        self._breaker = Gauge("tiltyard_breaker_open", "1 while a version is not asked.", ["model", "version"], **keep)
-        self._role = Gauge("tiltyard_version", "Version number per role; 0: none.", ["model", "role"], **keep)
-        self._children: dict[tuple[Any, ...], Any] = {}
-
-    def count(self, counter: Counter, *labels: str, by: int = 1) -> None:
-        key = (counter, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = counter.labels(*labels)
-        child.inc(by)
-
-    def observe(self, model: str, seconds: float) -> None:
-        child = self._children.get(model)
-        if child is None:
-            child = self._children[model] = self.latency.labels(model)
-        child.observe(seconds)
-
-    def page(self, current: Mapping[str, Servable]) -> bytes:
-        for name, one in current.items():
-            for version in dict.fromkeys(filter(None, (one.champion, one.previous, *one.challengers))):
-                self._breaker.labels(name, version.number).set(version.breaker.state != "closed")
-            for role, seated in (("champion", one.champion), ("previous", one.previous), ("challenger", one.challenger)):
-                self._role.labels(name, role).set(seated.number if seated else 0)
-        return generate_latest(self.registry)
 
 
 class Service:
     """Everything that answers: the models in service, the store, the log. Made in the process that serves."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
         self.settings = settings
+        self._delivers = delivers
         self.now = now
         self.servables = Servables(settings)
         self.store = online.connect(settings)
         self.spool = Spool(settings.spool)
-        self.access = Access.of(settings)
-        self.metrics = Metrics(self)
+        self.access = access.access(settings, time.time())
+        self.explainer = Explainer(settings.home)
+        self.metrics = Metrics(
+            {
+                "tiltyard_log_records": ("Records written to the request log.", lambda: self.spool.written),
+                "tiltyard_log_dropped": ("Records the request log could not take.", lambda: self.spool.dropped),
+                "tiltyard_ledger_age_seconds": ("Since the ledger was heard; -1: never.", self.ledger_age),
+                "tiltyard_models": ("Models in service.", lambda: len(self.servables.current)),
+            }
+        )
         self._boot = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
         self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
@@ -165,10 +90,13 @@ class Service:
     def start(self) -> None:
         """Put in service what is kept here, ask the ledger once, and go on asking in the background."""
         self._loop = asyncio.get_running_loop()
+        self.access.start()
         if not self.servables.restore():
             self.servables.refresh()
         threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
         threading.Thread(target=self._score_shadow, name="shadow", daemon=True).start()
+        if self._delivers:
+            threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -176,6 +104,7 @@ class Service:
         self.spool.close()
         self.store.close()
         self.access.close()
+        self.explainer.close()
 
     def ledger_age(self) -> float:
         heard = self.servables.heard_at
@@ -184,7 +113,17 @@ class Service:
     def _refresh(self) -> None:
         while not self._stop.is_set():
             self.servables.refresh()
+            self.metrics.look(self.servables.current)
             self._stop.wait(self.settings.serve_refresh_s)
+
+    def _deliver(self) -> None:
+        """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            if postgres.is_running(self.settings):
+                command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    log.warning("the request log is not delivered: %s", done.stderr.strip()[-500:])
 
     # -- a request ------------------------------------------------------------------------------------------
 
@@ -192,11 +131,13 @@ class Service:
         """The whole of a prediction: admitted, read, looked up, scored, logged, answered."""
         began = time.perf_counter()
         try:
+            who = self._who(request)
             servable = self._servable(model)
             body = await self._body(request)
-            content = _parsed(body)
-            rows, request_id = _request(content, servable, self.now(), self.settings.serve_max_rows)
-            who = self._admit(request, len(rows))
+            content = parsed(body)
+            rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
+            if (refused := self.access.take(who, len(rows), time.time())) is not None:
+                raise _refused(refused)
             again = self._again(model, request_id, body) if request_id else None
             if again is not None:
                 self.metrics.count(self.metrics.requests, model, "200")
@@ -217,6 +158,34 @@ class Service:
             self.metrics.count(self.metrics.requests, known, str(error.status))
             return refusal(error)
 
+    async def explain(self, model: str, request: Request) -> Response:
+        """What moved one row's score, of the version that answers first: off the path, counted as any row."""
+        try:
+            who = self._who(request)
+            servable = self._servable(model)
+            content = parsed(await self._body(request))
+            rows, request_id = rows_of(content, servable, self.now(), 1)
+            if (refused := self.access.take(who, 1, time.time())) is not None:
+                raise _refused(refused)
+            await self._look_up(servable, rows)
+            if rows[0].trouble is not None:
+                raise Rejected(
+                    503 if rows[0].trouble == "store_unavailable" else 422,
+                    f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
+                )
+            version = servable.champion or servable.previous
+            if version is None:
+                raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+            values = version.matrix([rows[0].values])[0].tolist()
+            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+            del found["background"]
+            body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
+            return _json(body | {"version": version.number} | found)
+        except Unavailable as error:
+            return refusal(Rejected(503, str(error)))
+        except Rejected as error:
+            return refusal(error)
+
     def _servable(self, model: str) -> Servable:
         found = self.servables.current.get(model)
         if found is None:
@@ -224,13 +193,12 @@ class Service:
             raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {known}.")
         return found
 
-    def _admit(self, request: Request, rows: int) -> str | None:
+    def _who(self, request: Request) -> str | None:
         """The name of the caller's key; None where no key is asked for."""
         presented = request.headers.get("x-api-key")
-        found = self.access.check(presented.encode() if presented is not None else None, rows, time.time())
+        found = self.access.who(presented.encode("latin-1") if presented is not None else None)
         if isinstance(found, Refused):
-            headers = {"Retry-After": str(max(1, round(found.retry_after_s)))} if found.retry_after_s else None
-            raise Rejected(found.status, found.sentence, headers)
+            raise _refused(found)
         return found.name
 
     async def _body(self, request: Request) -> bytes:
@@ -258,31 +226,32 @@ class Service:
 
     async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
         """Fill every row's values, and say why the heavy tiers may not score it where they may not."""
-        down = False
-        for row in rows:
-            if row.keys and not down and any(name not in row.given for name in servable.kinds):
-                try:
-                    if self.store.is_local:
-                        found = online.lookup(self.store, servable.plan, row.keys, row.at)
-                    else:
-                        found = await online.alookup(self.store, servable.plan, row.keys, row.at)
-                except Unavailable:
-                    down, row.trouble = True, "store_unavailable"
-                else:
-                    row.values, row.views = found.values, found.views
-                    if len(found.missing) == len(servable.spec.prediction.features) and not row.given:
-                        row.trouble = "features_missing"  # nobody there is known by this key
-                    elif found.stale and any(name not in row.given for name in servable.plan.columns(found.stale)):
-                        row.trouble = "features_stale"
-            elif row.keys and down:
+        kinds, plan = servable.kinds, servable.plan
+        asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
+        try:
+            if self.store.is_local:
+                looked = [online.lookup(self.store, plan, row.keys, row.at) for row in asking]
+            else:
+                looked = await online.alookup_many(self.store, plan, [(row.keys, row.at) for row in asking])
+        except Unavailable:
+            for row in asking:
                 row.trouble = "store_unavailable"
-            row.values = {**row.values, **row.given} if row.given else row.values
+        else:
+            for row, found in zip(asking, looked, strict=True):
+                row.values, row.views = found.values, found.views
+                if len(found.missing) == len(plan.views) and not row.given:
+                    row.trouble = "features_missing"  # nobody there is known by this key
+                elif found.stale and any(name not in found.values and name not in row.given for name in kinds):
+                    row.trouble = "features_stale"
+        for row in rows:
+            if row.given:
+                row.values = {**row.values, **row.given}
 
     # -- tiers ----------------------------------------------------------------------------------------------
 
     async def _answer(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
         spec = servable.spec
-        race = Race(self, servable, rows)
+        race = Race(servable, rows, self.lane, self.metrics.fell)
         if race.asks:
             await race.run(spec.fallback.deadline_ms / 1000)
         return race.answers()
@@ -306,7 +275,7 @@ class Service:
     ) -> bytes:
         """Write every row to the log, count it, and give the answer's body."""
         model, decimals = servable.spec.name, self.settings.serve_decimals
-        scored_at = _iso(self.now())
+        scored_at = iso(self.now())
         took = round((time.perf_counter() - began) * 1e6)
         records, predictions = [], []
         items = servable.kept.popular
@@ -324,7 +293,7 @@ class Service:
                         "reason": answer.reason,
                         "score": answer.score,
                         "entity_id": row.entity_id,
-                        "prediction_time": _iso(row.at),
+                        "prediction_time": iso(row.at),
                         "scored_at": scored_at,
                         "latency_us": took,
                         "snapshot": servable.kept.snapshot,
@@ -336,7 +305,7 @@ class Service:
                 )
             )
             said: dict[str, Any] = {
-                "score": answer.score if decimals is None else rounded(answer.score, decimals),
+                "score": rounded(answer.score, decimals),
                 "served_by": answer.tier,
                 "version": answer.version,
                 "arm": answer.arm,
@@ -356,7 +325,9 @@ class Service:
         if kept is None:
             return None
         if kept[0] != hashlib.sha256(body).digest():
-            raise Rejected(409, f"The request id '{request_id}' was used for another request; give every request its own.")
+            raise Rejected(
+                409, f"The request id '{request_id}' was used for another request; give every request its own."
+            )
         return kept[1]
 
     def _remember(self, model: str, request_id: str, body: bytes, answer: bytes) -> None:
@@ -368,7 +339,7 @@ class Service:
 
     def models(self, request: Request) -> Response:
         try:
-            self._admit(request, 0)
+            self._who(request)
         except Rejected as error:
             return refusal(error)
         return _json([_described(one) for _, one in sorted(self.servables.current.items())])
@@ -387,7 +358,7 @@ class Service:
 
     def page(self, request: Request) -> Response:
         try:
-            self._admit(request, 0)
+            self._who(request)
         except Rejected as error:
             return refusal(error)
         return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
@@ -420,7 +391,7 @@ class Service:
                 except Exception as error:  # a challenger that cannot score harms nobody; the log says that it did not
                     log.debug("version %s does not score in shadow: %s", version.number, error)
                     found = [None] * len(entries)
-                scored_at = _iso(self.now())
+                scored_at = iso(self.now())
                 records = [
                     orjson.dumps(
                         {
@@ -444,234 +415,20 @@ class Service:
         self.metrics.count(self.metrics.shadow, model, "scored", by=len(records))
 
 
-class Race:
-    """The tiers of one request against its deadline."""
-
-    def __init__(self, service: Service, servable: Servable, rows: Sequence[Row]) -> None:
-        self._service = service
-        self._servable = servable
-        self._rows = rows
-        self._spec = servable.spec
-        self._low, self._high = servable.spec.bounds
-        share = servable.spec.traffic.challenger
-        challenger = servable.challenger if share else None
-        self._is_challengers = [
-            challenger is not None and row.entity_id is not None and in_share(self._spec.name, row.entity_id, share)
-            for row in rows
-        ]
-        tiers = self._spec.fallback.tiers
-        seats: dict[fallback.Seat, Version | None] = {
-            "challenger": challenger if any(self._is_challengers) else None,
-            "champion": servable.champion if "champion" in tiers and not all(self._is_challengers) else None,
-            "previous": servable.previous if "previous" in tiers else None,
-        }
-        self._seats = seats
-        self._scores: dict[fallback.Seat, Any] = {}
-        """What came back: an array of one score a row, or None."""
-        self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
-        """Of a tier as a whole, where it has no scores."""
-        self._pending: set[fallback.Seat] = set()
-        self._waiter: asyncio.Future[None] | None = None
-        self._light = self._score_light() if "light" in tiers else None
-        self._able = [row.trouble is None for row in rows]
-        self.asks = any(self._able) and any(seats.values())
-
-    def _score_light(self) -> Any:
-        """The light twin's scores, computed before anything else is asked; None where there is none."""
-        champion = self._servable.champion
-        if champion is None:
-            return None
-        try:
-            values = champion.scorer.score_light_matrix(champion.matrix([row.values for row in self._rows]))
-        except Exception:  # another tier answers, and the reason says that this one could not
-            self._outcomes["light"] = "raised"
-            return None
-        if values.shape != (len(self._rows),):
-            self._outcomes["light"] = "wrong_shape"
-            return None
-        return values
-
-    async def run(self, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        expires = time.monotonic() + deadline
-        self._waiter = loop.create_future()
-        first: fallback.Seat
-        for first in ("challenger", "champion"):
-            self._ask(first, expires)
-        hedge = None
-        if self._wants_previous():
-            if self._pending:
-                hedge = loop.call_later(deadline * HEDGE, self._hedge, expires)
-            else:
-                self._ask("previous", expires)
-        if not self._pending:
-            return
-        timer = loop.call_later(deadline, self._expire)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            if hedge is not None:
-                hedge.cancel()
-            self._waiter = None
-
-    def _wants_previous(self) -> bool:
-        return self._seats["previous"] is not None and "previous" not in self._scores
-
-    def _hedge(self, expires: float) -> None:
-        if self._waiter is not None and "previous" not in self._pending:
-            self._ask("previous", expires)
-
-    def _expire(self) -> None:
-        """The deadline: who has not answered is late, and everybody else answers."""
-        now = time.monotonic()
-        for seat in self._pending:
-            self._outcomes[seat] = "late"
-            version = self._seats[seat]
-            assert version is not None
-            version.breaker.failed(now)
-        self._pending.clear()
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _ask(self, seat: fallback.Seat, expires: float) -> None:
-        version = self._seats[seat]
-        if version is None:
-            return
-        now = time.monotonic()
-        if not version.breaker.allows(now):
-            self._outcomes[seat] = "breaker_open"
-            if version.breaker.wants_probe(now):
-                self._probe(version, now)
-            return
-        self._pending.add(seat)
-        self._service.lane(self._spec.name, version).put(
-            Job(
-                version.matrix([row.values for row in self._rows]),
-                expires,
-                lambda values, error: self._come(seat, version, values, error),
-            )
-        )
-
-    def _come(self, seat: fallback.Seat, version: Version, values: Any, error: BaseException | None) -> None:
-        if seat not in self._pending:  # late: counted at the deadline
-            return
-        self._pending.discard(seat)
-        outcome = self._judged(values, error)
-        if outcome == "scored":
-            self._scores[seat] = values
-            version.breaker.succeeded()
-        else:
-            self._outcomes[seat] = outcome
-            version.breaker.failed(time.monotonic())
-            if seat != "previous" and self._wants_previous() and "previous" not in self._pending:
-                self._ask("previous", time.monotonic() + self._spec.fallback.deadline_ms / 1000)
-        if not self._pending or (seat != "previous" and outcome == "scored" and self._pending == {"previous"}):
-            self._finish()
-
-    def _judged(self, values: Any, error: BaseException | None) -> fallback.Outcome:
-        """`scored` when at least one row that may be scored has a usable score."""
-        if error is not None:
-            return "raised"
-        if getattr(values, "shape", None) != (len(self._rows),):
-            return "wrong_shape"
-        if len(values) == 1:
-            return self._of(float(values[0]))
-        found = [self._of(float(value)) for value, able in zip(values, self._able, strict=True) if able]
-        return "scored" if "scored" in found else found[0]
-
-    def _of(self, value: float) -> fallback.Outcome:
-        if self._low <= value <= self._high:
-            return "scored"
-        return "out_of_range" if np.isfinite(value) else "not_finite"
-
-    def _probe(self, version: Version, now: float) -> None:
-        """Ask a version whose breaker is open, for nobody: what it says closes the breaker, or does not."""
-        deadline = self._spec.fallback.deadline_ms / 1000
-        lane = self._service.lane(self._spec.name, version)
-        if lane.stuck_s > HANGS * deadline and not lane.replace():
-            return
-
-        def come(values: Any, error: BaseException | None) -> None:
-            if self._judged(values, error) == "scored" and time.monotonic() - now <= deadline:
-                version.breaker.succeeded()
-            else:
-                version.breaker.failed(time.monotonic())
-
-        lane.put(Job(version.matrix([row.values for row in self._rows]), now + 60.0, come))
-
-    # -- the answers ----------------------------------------------------------------------------------------
-
-    def answers(self) -> list[Answer]:
-        service, model = self._service, self._spec.name
-        champion = self._servable.champion
-        if len(self._rows) == 1 and self._able[0] and not self._is_challengers[0] and champion is not None:
-            scores = self._scores.get("champion")
-            if scores is not None and self._spec.fallback.tiers[0] == "champion":  # the way of nearly every request
-                return [Answer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
-        found = []
-        for number in range(len(self._rows)):
-            is_challengers = self._is_challengers[number]
-            tiers: tuple[fallback.Seat, ...] = self._spec.fallback.tiers
-            if is_challengers:
-                tiers = ("challenger", *tiers)
-            outcomes = {seat: self._outcome(seat, number) for seat in tiers}
-            served = fallback.choose(tiers, outcomes)
-            for seat, outcome in served.skipped:
-                service.metrics.count(service.metrics.falls, model, seat, outcome)
-            arm = "challenger" if is_challengers else "champion"
-            found.append(Answer(self._score(served.tier, number), served.tier, served.reason, self._number(served.tier), arm))
-        return found
-
-    def _outcome(self, seat: fallback.Seat, number: int) -> fallback.Outcome:
-        row, servable = self._rows[number], self._servable
-        if seat == "light":
-            if servable.champion is None:
-                return "absent" if servable.kept.champion is None else "not_loaded"
-            if self._light is None:
-                return self._outcomes.get("light", "absent")
-            return self._of(float(self._light[number])) if row.values else row.trouble or "features_missing"
-        seated = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
-        declared = {"champion": servable.kept.champion, "previous": servable.kept.previous}.get(seat)
-        if seated is None:
-            return "not_loaded" if declared is not None else "absent"
-        if row.trouble is not None:
-            return row.trouble
-        scores = self._scores.get(seat)
-        return self._of(float(scores[number])) if scores is not None else self._outcomes.get(seat, "late")
-
-    def _score(self, tier: fallback.Tier, number: int) -> float:
-        if tier == "safe_default":
-            return self._spec.fallback.safe_default
-        return float((self._light if tier == "light" else self._scores[tier])[number])
-
-    def _number(self, tier: fallback.Tier) -> int | None:
-        if tier == "safe_default":
-            return None
-        version = self._servable.champion if tier == "light" else self._seats[tier]
-        return version.number if version else None
-
-
-def in_share(model: str, entity_id: str, share: float) -> bool:
-    """Does the entity belong to the challenger's share of a model's traffic? The same one always does, or never."""
-    digest = hashlib.blake2b(f"{model}|{entity_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < share
-
-
 # -- the app ------------------------------------------------------------------------------------------------
 
 
-def create_app(settings: Settings, now: Callable[[], float] = time.time) -> FastAPI:
-    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data."""
+def create_app(settings: Settings, now: Callable[[], float] = time.time, *, delivers: bool = False) -> FastAPI:
+    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data.
+
+    `delivers`: it also sees to it that the request log reaches the lake.
+    """
     service: Service | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nonlocal service
-        service = app.state.service = Service(settings, now)
+        service = app.state.service = Service(settings, now, delivers=delivers)
         service.start()
         yield
         service.stop()
@@ -731,7 +488,10 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
 def from_environment() -> FastAPI:
     """What a worker process of `tiltyard serve` runs: the settings, and TILTYARD_SERVE_CLOCK where it was shifted."""
     shift = float(os.environ.get(CLOCK, "0"))
-    return create_app(Settings(), (lambda: time.time() + shift) if shift else time.time)
+    settings = Settings()
+    sys.setswitchinterval(SWITCH_S)
+    now = (lambda: time.time() + shift) if shift else time.time
+    return create_app(settings, now, delivers=settings.serve_deliver_s > 0)
 
 
 def begins(settings: Settings, as_of: str | None) -> datetime | None:
@@ -766,10 +526,16 @@ def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) 
     """
     import uvicorn
 
-    access.refuse_open(settings)
+    keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
+    access.refuse_open(settings.serve_host, keys)
     _free(settings)
     address = f"http://{settings.serve_host}:{settings.serve_port}"
     say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
+    if settings.serve_workers > 1:
+        folder = settings.home / "serving" / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.environ[FOLDER] = str(folder)
     os.environ[CLOCK] = str(0.0 if as_of is None else as_of.timestamp() - time.time())
     uvicorn.run(
         "tiltyard.serving:from_environment",
@@ -797,109 +563,7 @@ def _free(settings: Settings) -> None:
         ) from None
 
 
-# -- reading a request --------------------------------------------------------------------------------------
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Rejected(400, f"The body is not JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise Rejected(422, 'The body is an object like {"rows": [{"entity_id": "…"}]}.')
-    return content
-
-
-def _request(content: dict[str, Any], servable: Servable, now: float, most: int) -> tuple[list[Row], str | None]:
-    """The rows of a request and its id, checked. Raises Rejected with what to mend."""
-    if not content.keys() <= _BODY:
-        raise Rejected(422, f"Unknown field '{_shown(content.keys() - _BODY)}'; a request has rows and request_id.")
-    request_id = content.get("request_id")
-    if request_id is not None and (not isinstance(request_id, str) or not _ID.fullmatch(request_id)):
-        raise Rejected(422, "request_id is 1 to 128 letters, digits and . _ : -")
-    given = content.get("rows")
-    if not isinstance(given, list) or not given:
-        raise Rejected(422, "rows is a list of at least one row.")
-    if len(given) > most:
-        raise Rejected(413, f"{len(given)} rows are more than {most}; send them in several requests.")
-    return [_row(number, row, servable, now) for number, row in enumerate(given)], request_id
-
-
-def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
-    if not isinstance(content, dict):
-        raise Rejected(422, f"rows[{number}] is an object with entity_id, keys, features or prediction_time.")
-    if not content.keys() <= _ROW:
-        unknown = _shown(content.keys() - _ROW)
-        raise Rejected(422, f"rows[{number}] has an unknown field '{unknown}'; features go under features.")
-    entity_id = content.get("entity_id")
-    if entity_id is not None and not _is_text(entity_id):
-        raise Rejected(422, f"rows[{number}].entity_id is text of 1 to {TEXT} characters.")
-    keys = content.get("keys") or {}
-    if not isinstance(keys, dict) or not all(_is_text(value) for value in keys.values()):
-        raise Rejected(422, f"rows[{number}].keys maps key columns to text of 1 to {TEXT} characters.")
-    if not keys.keys() <= servable.plan.keys:
-        known = ", ".join(sorted(servable.plan.keys))
-        raise Rejected(422, f"rows[{number}].keys has '{_shown(keys.keys() - servable.plan.keys)}'; the keys are {known}.")
-    if entity_id is not None:
-        if keys.get(servable.spec.key, entity_id) != entity_id:
-            raise Rejected(422, f"rows[{number}] names two entities: entity_id and keys.{servable.spec.key} differ.")
-        keys = {**keys, servable.spec.key: entity_id}
-    entity_id = keys.get(servable.spec.key)
-    features = content.get("features") or {}
-    if not isinstance(features, dict):
-        raise Rejected(422, f"rows[{number}].features maps features to values.")
-    kinds = servable.kinds
-    for name, value in features.items():
-        kind = kinds.get(name)
-        if kind is None and kinds:
-            raise Rejected(422, f"rows[{number}].features has '{name[:60]}', which {servable.spec.name} does not know.")
-        if value is not None and not _is_of(value, kind):
-            said = {"numeric": "a finite number", "boolean": "true or false"}.get(kind or "", f"text up to {TEXT} characters")
-            raise Rejected(422, f"rows[{number}].features.{name[:60]} is {said}, or null where it is not known.")
-    at = _instant(content.get("prediction_time"), number, now)
-    trouble: fallback.Outcome | None = None
-    if not keys and any(name not in features for name in kinds):
-        trouble = "features_missing"
-    return Row(entity_id, keys, features, at, {}, {}, trouble)
-
-
-def _instant(text: Any, number: int, now: float) -> float:
-    if text is None:
-        return now
-    try:
-        instant = datetime.fromisoformat(text)
-        if instant.tzinfo is None:
-            raise ValueError("no zone")
-        at = instant.timestamp()
-    except (TypeError, ValueError, OverflowError):
-        raise Rejected(
-            422, f"rows[{number}].prediction_time is an instant with a zone, like 2016-04-02T06:00:00Z."
-        ) from None
-    if at > now + AHEAD_S:
-        raise Rejected(
-            422,
-            f"rows[{number}].prediction_time lies {at - now:.0f} s in the future of this service, whose clock says "
-            f"{_iso(now)}; check the caller's clock.",
-        )
-    return at
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= TEXT
-
-
-def _is_of(value: Any, kind: str | None) -> bool:
-    if kind == "numeric":
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf")
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if kind == "categorical":
-        return isinstance(value, str) and len(value) <= TEXT
-    return isinstance(value, int | float | bool | str)
-
-
-def _shown(names: Any) -> str:
-    return str(min(names, key=str))[:60]
+# -- plumbing ----------------------------------------------------------------------------------------------
 
 
 def _json(body: Any, status: int = 200) -> Response:
@@ -921,14 +585,15 @@ def _described(one: Servable) -> dict[str, Any]:
         "safe_default": spec.fallback.safe_default,
         "deadline_ms": spec.fallback.deadline_ms,
         "traffic": {"challenger": spec.traffic.challenger},
-        "keys": sorted(one.plan.keys),
+        "keys": sorted(one.keys),
         "features": dict(one.kinds),
         "snapshot": one.kept.snapshot,
     }
 
 
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()
+def _refused(refused: Refused) -> Rejected:
+    headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
+    return Rejected(refused.status, refused.sentence, headers)
 
 
 def refusal(error: Rejected) -> Response:

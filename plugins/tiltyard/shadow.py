@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import arrival, estimate, evaluation, lake, scoring, truth
+from tiltyard import arm, arrival, estimate, evaluation, lake, online, request_log, scoring, truth
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -126,6 +126,8 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
     figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
+    request_log.deliver(rails)
+    asked = {"online": arm.record(rails, spec, as_of), "lookups": online.check(rails, spec, as_of)}
     return {
         "counts": truth.counts(rails, spec, as_of),
         "metrics": {
@@ -135,6 +137,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             for version, record in whole.items()
         },
         "arrival": arrival.record(rails, spec, as_of),
+        **{name: found for name, found in asked.items() if found},
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tiltyard import (
+    arm,
     arrival,
     clock,
     estimate,
@@ -79,6 +80,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
             {"night": str(row["night"]), "reasons": row["reasons"]}
             for row in rails.ledger.retrains(spec.name, until=night)
         ],
+        "online": arm.report(rails, spec, as_of),
         "drift": _stage(rails, "drift", spec.name, night),
         "governor": _governor(rails, spec, night),
         "freshness": _freshness(rails, spec, as_of),

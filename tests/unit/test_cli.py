@@ -28,12 +28,12 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     text = tiltyard("--help").stdout
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
-        "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down",
+        "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "keys",
     ):  # fmt: skip
         assert command in text
-        if command not in ("data", "leakage"):
+        if command not in ("data", "keys", "leakage"):
             assert "Example: tiltyard" in tiltyard(command, "--help").stdout
-    for words in (("data", "fetch"), ("leakage", "audit"), ("incidents", "release")):
+    for words in (("data", "fetch"), ("leakage", "audit"), ("incidents", "release"), ("keys", "new")):
         assert "Example: tiltyard" in tiltyard(*words, "--help").stdout
 
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard import drift, grants, outage, profile, shadow, training
+from tiltyard import drift, grants, outage, profile, request_log, shadow, skew, training
 from tiltyard import frame as frames
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.spool import Spool
 
 KINDS = {"tenure_days": "numeric", "amount_eur": "numeric", "plan": "categorical", "is_company": "boolean"}
 
@@ -190,6 +191,41 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     assert governed(rails, night(13))["decision"] == "incident"
 
 
+def ask(rails: Rails, name: str, rows: pd.DataFrame, as_of: datetime, *, factor: float = 1.0) -> None:
+    """Requests of the night with these features, through the spool; `factor`: as if the caller had another unit."""
+    log = Spool(rails.settings.spool)
+    for place, row in enumerate(rows.to_dict("records")):
+        at = (as_of - timedelta(hours=12)).isoformat()
+        values = {**row, "amount_eur": row["amount_eur"] * factor, "is_company": bool(row["is_company"])}
+        record = {"kind": "request", "request_id": f"{name}-{place}", "row": 0, "model": SPEC.name, "version": 1}
+        record |= {"arm": "champion", "tier": "champion", "reason": "in_service", "score": 0.5, "entity_id": None}
+        record |= {"prediction_time": at, "scored_at": at, "latency_us": 1, "snapshot": None, "key": None}
+        record |= {"features": {name: values[name] for name in KINDS}, "given": list(KINDS), "views": {}}
+        log.write([json.dumps(record).encode()])
+    log.close()
+    request_log.deliver(rails)
+
+
+def asked_online(rails: Rails, version: int) -> None:
+    """Values as at night are no skew; another unit is, and what is missing."""
+    ask(rails, "few", customers(40, 5), night(30))
+    few = drift.run(rails, SPEC, night(30), render=False)["skew"]
+    assert (few["rows"], few["skewed"], few["features"]) == (40, [], {})
+    ask(rails, "late", customers(300, 6), night(29))
+    found = drift.run(rails, SPEC, night(30), render=False)["skew"]
+    assert found["rows"] == 340 and set(found["features"]) == set(KINDS) and found["skewed"] == []
+    assert {one["against"] for one in found["features"].values()} == {"offline"}
+    nothing = skew.look(rails, SPEC, night(30), version, profile.EMPTY)
+    assert {one["against"] for one in nothing["features"].values()} == {"training"} and nothing["skewed"] == []
+    ask(rails, "cents", customers(150, 7), night(30), factor=100)
+    answer = drift.run(rails, SPEC, night(30), render=False)
+    assert answer["skew"]["skewed"] == ["amount_eur"] and not answer["alarm"]
+    assert rails.ledger.stage_run("drift", SPEC.name, night(30).date())["summary"]["skew"] == answer["skew"]
+    ask(rails, "blank", customers(150, 8).assign(plan=None), night(30))
+    blank = drift.run(rails, SPEC, night(30), render=False)["skew"]["features"]["plan"]
+    assert blank["skewed"] and blank["missing"] == pytest.approx(150 / 640)
+
+
 def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails) -> None:
     fill(rails, moves=True)
     publish(rails, night(20))
@@ -199,7 +235,8 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     verdicts = {day: drift.run(rails, SPEC, night(day), render=False) for day in range(22, 37)}
     quiet = verdicts[30]
     assert (quiet["verdict"], quiet["version"], quiet["report"]) == ("steady", version, None)
-    assert quiet["columns"]["amount_eur"]["drifted"] is False
+    assert quiet["columns"]["amount_eur"]["drifted"] is False and "skew" not in quiet  # nobody asked online
+    asked_online(rails, version)
     assert [day for day, one in verdicts.items() if one["alarm"] and day <= 32] == []
     raised = [day for day, one in verdicts.items() if one["raised"]]
     assert len(raised) == 1 and raised[0] in range(34, 37)  # some nights of the new world, and not many
@@ -256,3 +293,14 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     empty = drift.run(rails, SPEC, beyond, render=False)
     assert governed(rails, beyond)["decision"] == "incident" and "nothing to predict on" in empty["reasons"][0]
     assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(rows=st.integers(50, 3000), seed=st.integers(0, 10_000))
+def test_requests_of_the_same_customers_are_not_skewed(rows: int, seed: int) -> None:
+    """However few they are: what chance does to a small sample is not told as skew."""
+    before, now = customers(2000, seed), customers(rows, seed + 1)
+    for column, kind in KINDS.items():
+        cells = profile.cut(before[column], numeric=kind == "numeric")
+        counts = (profile.count(cells, before[column]), profile.count(cells, now[column]))
+        assert not skew.compare(cells, *counts, 0.1, np.random.default_rng(seed))["skewed"]
