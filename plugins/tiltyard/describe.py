@@ -265,7 +265,7 @@ def asked(nights: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def answered(document: dict[str, Any], measure: str) -> list[str]:
+def turned_out(document: dict[str, Any], measure: str) -> list[str]:
     """How the answers turned out, and what the log of all models has lost."""
     if not document["nights"]:
         return ["no request was delivered yet; run tiltyard serve, ask it, then tiltyard requests deliver"]

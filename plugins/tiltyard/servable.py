@@ -255,7 +255,8 @@ class Servables:
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        kept = [_asked(self._ledger, spec) for spec in specs]
+        published = _published(self._ledger)
+        kept = [_asked(self._ledger, spec, published) for spec in specs]
         self._tide = tide
         return kept
 
@@ -330,10 +331,15 @@ class Servables:
         part.replace(path)
 
 
-def _asked(ledger: "Ledger", spec: Spec) -> Kept:
+def _published(ledger: "Ledger") -> Mapping[str, Any]:
+    """What the features stage said of the snapshot that was published last."""
+    runs = [row for row in ledger.stage_runs("features").values() if row["status"] == "done"]
+    return max(runs, key=lambda row: row["recorded_at"])["summary"] if runs else {}
+
+
+def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:
     roles = ledger.roles(spec.name, date.max)
     rows = {row["version"]: row for row in ledger.versions(spec.name)}
-    published: Mapping[str, Any] = (ledger.last_stage_run("features") or {}).get("summary", {})
     wanted = {roles.champion, roles.previous, *roles.challengers} - {None}
     return Kept(
         spec=spec,
