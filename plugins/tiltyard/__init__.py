@@ -21,11 +21,14 @@ and whether it still does).
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
 policies), both with a `worker` or two beside them.
 
-Who is let in to the service, and what moved a score: `access`, `contribution`.
+Online: `serving` answers (`api`, `access`, `incoming` → `servable`, what is in service → `online`, the store of
+features, which `streams` keep fresh → `race` with a `lane` and a `breaker` per version → `spool`), with `metrics` and
+`contribution` (what moved a score) beside the path. `request_log` brings the answers to the lake, where `arm` and
+`skew` say how they were.
 
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.
 
-Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback profile
-detector change lineage governor outcome`, and `evidence` with its parts.
+Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback breaker
+profile detector change lineage governor outcome`, and `evidence` with its parts.
 """

@@ -13,13 +13,14 @@ Imported by the service: at import, and on the way of a request, no pandas, no D
 
 import asyncio
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -30,6 +31,9 @@ import orjson
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, feature_key
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
 
 if TYPE_CHECKING:
     pass
@@ -183,10 +187,13 @@ class Embedded:
         return self.get(wanted)
 
     def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
-        return sum(self._writing(lambda txn, batch=batch: _put(txn, table, batch, settled)) for batch in _batches(rows))
+        written = 0
+        for batch in _batches(rows):
+            written += self._writing(partial(_put, table=table, rows=batch, settled=settled))
+        return written
 
     def prune(self, table: str, before: float) -> int:
-        return self._writing(lambda txn: _prune(txn, table, before))
+        return self._writing(partial(_prune, table=table, before=before))
 
     def note(self, name: str, content: Mapping[str, Any]) -> None:
         self._writing(lambda txn: txn.put(b"\0%b" % name.encode(), orjson.dumps(dict(content))))
@@ -199,7 +206,7 @@ class Embedded:
     def close(self) -> None:
         """Nothing to do: the environment belongs to the process, and every write is on the disk already."""
 
-    def _writing(self, work: Any) -> Any:
+    def _writing(self, work: Callable[[Any], T]) -> T:
         try:
             with (self._environment or self._open()).begin(write=True) as txn:
                 return work(txn)
@@ -297,7 +304,7 @@ class Remote:
             return self._from_memory(wanted)
         try:
             if self._reader is None:
-                self._reader = self._client(redis, READ_S)
+                self._reader = self._client(redis, redis.retry, READ_S)
             return self._seen(wanted, self._asked(self._reader, wanted).execute())
         except (redis.RedisError, OSError):
             return self._missed(wanted)
@@ -315,7 +322,7 @@ class Remote:
         loop = id(asyncio.get_running_loop())
         try:
             if loop not in self._loops:
-                self._loops[loop] = self._client(redis.asyncio, READ_S)
+                self._loops[loop] = self._client(redis.asyncio, redis.asyncio.retry, READ_S)
             return self._seen(wanted, await self._asked(self._loops[loop], wanted).execute())
         except (redis.RedisError, OSError):  # OSError: also asyncio's timeout
             return self._missed(wanted)
@@ -371,24 +378,20 @@ class Remote:
         import redis
 
         if self._writer is None:
-            self._writer = self._client(redis, WRITE_S)
+            self._writer = self._client(redis, redis.retry, WRITE_S)
         try:
             return getattr(self._writer, command)(*arguments, **named)
         except (redis.RedisError, OSError) as error:
             raise Unavailable(f"The online store does not answer ({error}); start Redis and run it again.") from None
 
-    def _client(self, library: Any, timeout_s: float) -> Any:
+    def _client(self, library: Any, retry: Any, timeout_s: float) -> Any:
         """A pooled connection that went stale is replaced at once; a slow answer is not waited for twice."""
         from redis.backoff import NoBackoff
         from redis.exceptions import ConnectionError as Gone
 
-        if library.__name__ == "redis":
-            from redis.retry import Retry
-        else:
-            from redis.asyncio.retry import Retry  # type: ignore[assignment]
-        retry = Retry(NoBackoff(), 1, supported_errors=(Gone,))  # type: ignore[no-untyped-call]
+        again = retry.Retry(NoBackoff(), 1, supported_errors=(Gone,))
         return library.Redis.from_url(
-            self._url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry, decode_responses=False
+            self._url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again, decode_responses=False
         )
 
     def _seen(self, wanted: Wanted, contents: Sequence[bytes | None]) -> list[Held | None]:
@@ -528,3 +531,346 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
 def iso(seconds: float) -> str:
     """Epoch seconds as ISO text, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+# -- from the lake ------------------------------------------------------------------------------------------
+
+AGES = 2
+"""Rows are held until they are so many max_feature_ages old: refused as stale before they are forgotten."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is held of one view or spine."""
+
+    name: str
+    key: str
+    columns: Mapping[str, str]
+    """Column → numeric, boolean or categorical, in the lake's order."""
+    event_time: str
+    """The column that says when a row happened: a spine's is its prediction_time."""
+    max_age_s: int | None
+    """The longest that a model accepts; None: one accepts any."""
+
+
+def tables(rails: "Rails", specs: Sequence[Spec], snapshot: int) -> tuple[list[Table], dict[str, str]]:
+    """Every feature view and spine of the models, by name; and model → why not, of those that cannot be read yet."""
+    from tiltyard import frame
+
+    found: dict[str, Table] = {}
+    waiting: dict[str, str] = {}
+    for spec in specs:
+        asked = plan(spec)
+        try:
+            inputs = frame.features(rails, spec, snapshot)
+        except BadInput as error:
+            waiting[spec.name] = str(error)
+            continue
+        keys = dict.fromkeys(asked.others, "categorical")
+        of_views = {view: {item.name: item.kind for item in inputs if item.view == view} for view, _ in asked.views}
+        parts = [Table(view, key, dict(of_views[view]), "event_time", asked.max_age_s) for view, key in asked.views]
+        if keys:
+            parts.append(Table(asked.spine, asked.entity, dict(keys), "prediction_time", asked.max_age_s))
+        for part in parts:
+            other = found.get(part.name, part)
+            ages = (part.max_age_s, other.max_age_s)
+            longest = None if None in ages else max(age for age in ages if age is not None)
+            found[part.name] = Table(part.name, part.key, {**other.columns, **part.columns}, part.event_time, longest)
+    return [found[name] for name in sorted(found)], waiting
+
+
+def materialise(rails: "Rails", as_of: datetime, *, afresh: bool = False) -> dict[str, Any]:
+    """Bring the store up to what the published lake knows at `as_of`: the newest row per key of every view and spine.
+
+    Only keys with a row that was written or became known since the last time are looked at. A night that is done
+    again never takes the store back; `afresh` does: it empties the tables first. Gives {"tables", "rows", "seconds"}:
+    rows are those that won, by table. Models whose views are not built yet are `waiting`, with the reason, and keep
+    nobody else. Raises Unavailable when the store does not answer.
+    """
+    from tiltyard import features
+    from tiltyard.spec import portfolio
+
+    began, snapshot = time.monotonic(), features.published(rails)
+    store = connect(rails.settings)
+    try:
+        parts, waiting = tables(rails, portfolio(rails.settings), snapshot)
+        rows = {part.name: bring(rails, store, part, as_of, snapshot, afresh=afresh) for part in parts}
+    finally:
+        store.close()
+    return {
+        "tables": len(parts),
+        "rows": rows,
+        **({"waiting": waiting} if waiting else {}),
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def bring(rails: "Rails", store: Store, table: Table, as_of: datetime, snapshot: int, *, afresh: bool = False) -> int:
+    """Bring one table up to what the lake held at `snapshot` and knew at `as_of`; how many rows won."""
+    name = f"table/{table.name}"
+    before = None if afresh else store.noted(name)
+    if afresh:
+        store.prune(table.name, float("inf"))
+    until, pruned, full = as_of.timestamp(), None, True
+    if before is not None:
+        until, pruned = max(until, before["as_of"]), before["pruned"]
+        full = before["columns"] != dict(table.columns) or before["max_age_s"] != table.max_age_s
+    else:
+        before = {}
+    written = store.put(table.name, _newest(rails, table, until, snapshot, {} if full else before), settled=True)
+    if table.max_age_s is not None and (pruned is None or pruned + table.max_age_s <= until):
+        store.prune(table.name, until - AGES * table.max_age_s)
+        pruned = until
+    store.note(
+        name,
+        {
+            "as_of": until,
+            "snapshot": max(snapshot, before.get("snapshot", 0)),
+            "key": table.key,
+            "columns": dict(table.columns),
+            "max_age_s": table.max_age_s,
+            "pruned": pruned,
+        },
+    )
+    return written
+
+
+def _newest(
+    rails: "Rails", table: Table, until: float, snapshot: int, before: Mapping[str, Any]
+) -> Iterator[tuple[str, Held]]:
+    """(key, row) of what the lake held at `snapshot` and knew at `until`; with `before`, of what changed since."""
+    import duckdb
+
+    from tiltyard.lake import held, qualified
+
+    names = list(table.columns)
+    casts = {"numeric": "double", "boolean": "boolean", "categorical": "varchar"}
+    listed = "".join(f', cast("{name}" as {casts[table.columns[name]]}) as "{name}"' for name in names)
+    order = "".join(f', "{name}" desc nulls last' for name in names)
+    happened, key = f'epoch_us("{table.event_time}")', f'cast("{table.key}" as varchar)'
+    parameters: dict[str, Any] = {"until": round(until * 1e6)}
+    source = held(table.name, snapshot)
+    bounds = f'{happened} <= $until and epoch_us(available_at) <= $until and "{table.key}" is not null'
+    if table.max_age_s is not None:
+        bounds += f" and {happened} >= $until - {AGES * table.max_age_s * 1_000_000}"
+    changed = ""
+    if before:
+        parameters["since"] = round(before["as_of"] * 1e6)
+        changed = f'select "{table.key}" from {source} where greatest({happened}, epoch_us(available_at)) > $since'
+        if before["snapshot"] < snapshot:
+            schema, name = qualified(table.name).split(".")
+            changed += (
+                f' union select "{table.key}" from ducklake_table_insertions('
+                f"'lake', '{schema}', '{name}', {int(before['snapshot']) + 1}, {snapshot})"
+            )
+        changed = f' and "{table.key}" in ({changed})'
+
+    def sql(more: str) -> str:
+        return f"""
+            select {key} as key, {happened} as event_time, epoch_us(available_at) as available_at{listed}
+            from {source} where {bounds}{more}
+            qualify row_number() over (partition by key order by event_time desc, available_at desc{order}) = 1
+        """
+
+    try:
+        cursor = rails.lake.connection.execute(sql(changed), parameters)
+    except duckdb.Error:
+        if not before:
+            raise
+        # the record of what was written since is not there any more (snapshots were expired): look at every key
+        cursor = rails.lake.connection.execute(sql(""), {"until": parameters["until"]})
+    while batch := cursor.fetchmany(BATCH):
+        for name, event_us, known_us, *values in batch:
+            yield name, Held(plain(names, values), event_us / 1e6, known_us / 1e6)
+
+
+def plain(names: Iterable[str], values: Iterable[Value]) -> dict[str, Value]:
+    """Values as they are held: a number that is not finite says as little as a missing one."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+# -- online equals offline ----------------------------------------------------------------------------------
+
+DIFFERS = "online_differs"
+"""The kind of the ledger's event."""
+MOST = 20_000
+"""Requests of a model and night that are held against the lake; of more, those that a hash picks."""
+VERDICTS = ("equal", "stale", "ahead", "different")
+
+
+def check(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """What requests of the night were served from the store, against the lake's point-in-time join at the same key
+    and instant.
+
+    Per looked-up row of a view: `equal`; `stale`, the lake knew a newer one that the store did not have yet;
+    `ahead`, it was not known yet, or the lake does not know it; `different`, the same row says something else. Any of
+    the last two is an event in the ledger. Gives the four counts, `requests`, `views` and a few `examples`; {} where
+    nothing was looked up.
+    """
+    from tiltyard import features, frame
+    from tiltyard.ledger import night_of
+
+    if not rails.lake.has("ops.request"):
+        return {}
+    night = night_of(as_of)
+    asked = _looked_up(rails, spec, as_of)
+    if not asked:
+        return {}
+    snapshot = features.published(rails)
+    inputs = frame.features(rails, spec, snapshot)
+    views: dict[str, dict[str, int]] = {}
+    examples: list[dict[str, Any]] = []
+    for view, key in plan(spec).views:
+        names = [feature.name for feature in inputs if feature.view == view]
+        served = list(_served(asked, view, names, is_entitys=key == spec.key))
+        counts = dict.fromkeys(VERDICTS, 0)
+        for one, row in zip(served, _offline(rails, spec, inputs, view, served, snapshot), strict=True):
+            verdict, feature = judge(one, row)
+            counts[verdict] += 1
+            if verdict in ("ahead", "different") and len(examples) < 5:
+                examples.append(_example(one, row, view, verdict, feature))
+        views[view] = counts
+    total = {verdict: sum(counts[verdict] for counts in views.values()) for verdict in VERDICTS}
+    result = {"requests": len(asked), **total, "views": views, "examples": examples}
+    if total["ahead"] or total["different"]:
+        told = rails.ledger.events(model=spec.name, kind=DIFFERS)
+        if not any(event["night"] == night and event["detail"] == result for event in told):
+            rails.ledger.add_event(DIFFERS, spec.name, night, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Served:
+    """A view's row as a request was served it: none, where the store had none that it might use."""
+
+    request_id: str
+    key: str
+    at: float
+    row: Held | None
+    names: tuple[str, ...]
+    """The features to compare: those that the caller did not give."""
+
+
+def judge(served: Served, offline: Held | None) -> tuple[str, str | None]:
+    """One of VERDICTS, and the first feature that differs. `offline`: the row the lake's join gives, if any.
+
+    Pure. Rows of other times are told apart by their times, also where they say the same: `stale` is harmless.
+    """
+    online = served.row
+    if online is not None and max(online.event_time, online.available_at) > served.at:
+        return "ahead", None
+    if online is None or offline is None:
+        return ("equal" if online is offline else "stale" if online is None else "ahead"), None
+    times, known = (online.event_time, online.available_at), (offline.event_time, offline.available_at)
+    if times != known:
+        return ("stale" if times < known else "ahead"), None
+    differs = next((name for name in served.names if online.values.get(name) != offline.values.get(name)), None)
+    return ("equal" if differs is None else "different"), differs
+
+
+def _looked_up(rails: "Rails", spec: Spec, as_of: datetime) -> list[tuple[Any, ...]]:
+    """(request_id, entity_id, epoch µs, features, given, views) of the night's requests that asked the store."""
+    from tiltyard.lake import held
+
+    start = as_of - spec.prediction.every
+    rows = rails.lake.connection.execute(
+        f"""
+        select request_id, entity_id, epoch_us(prediction_time), features, given, views
+        from {held("ops.request")}
+        where model = $model and prediction_time >= $start and prediction_time < $end and views != '{{}}'
+        order by hash(request_id, "row"), request_id, "row" limit {MOST}
+        """,
+        {"model": spec.name, "start": start, "end": as_of},
+    ).fetchall()
+    return [
+        (request, entity, at / 1e6, orjson.loads(features), set(orjson.loads(given)), orjson.loads(views))
+        for request, entity, at, features, given, views in rows
+    ]
+
+
+def _served(asked: Iterable[tuple[Any, ...]], view: str, names: Sequence[str], *, is_entitys: bool) -> Iterator[Served]:
+    for request, entity, at, features, given, views in asked:
+        compared = tuple(name for name in names if name not in given)
+        if view not in views or not compared:
+            continue
+        if views[view] is not None:
+            key, happened, known = views[view]
+            row = Held(
+                {name: features.get(name) for name in compared},
+                datetime.fromisoformat(happened).timestamp(),
+                datetime.fromisoformat(known).timestamp(),
+            )
+            yield Served(request, str(key), at, row, tuple(name for name in compared if name in features))
+        elif is_entitys and entity is not None:  # of other keys nobody knows what was asked for
+            yield Served(request, entity, at, None, compared)
+
+
+def _offline(
+    rails: "Rails", spec: Spec, inputs: Sequence[Any], view: str, served: Sequence[Served], snapshot: int
+) -> list[Held | None]:
+    """What the lake's point-in-time join gives for the same keys and instants, in the order of `served`."""
+    import pandas as pd
+
+    from tiltyard import frame, transform
+    from tiltyard.lake import held
+
+    if not served:
+        return []
+    key, age = feature_key(view), spec.prediction.max_feature_age
+    columns = {feature.name: feature.kind for feature in inputs if feature.view == view}
+    joined = frame.point_in_time_sql(
+        transform.macro_path(rails.settings),
+        spine="_asked",
+        view=held(view, snapshot),
+        pruned=False,
+        key=key,
+        columns=list(columns),
+        spine_key=["place"],
+        prefix=view,
+        max_age_s=None if age is None else int(age.total_seconds()),
+    )
+    listed = "".join(
+        f', cast("{name}" as double)' if kind == "numeric" else f', "{name}"' for name, kind in columns.items()
+    )
+    asked = pd.DataFrame(
+        {
+            "place": range(len(served)),
+            key: [one.key for one in served],
+            "prediction_time": pd.to_datetime([round(one.at * 1e6) for one in served], unit="us", utc=True),
+        }
+    )
+    connection = rails.lake.connection
+    connection.register("_asked", asked)
+    try:
+        rows = connection.execute(
+            f'select epoch_us("{view}__event_time"), epoch_us("{view}__available_at"){listed} '
+            f"from ({joined}) order by place"
+        ).fetchall()
+    finally:
+        connection.unregister("_asked")
+    return [
+        None if happened is None else Held(plain(columns, values), happened / 1e6, known / 1e6)
+        for happened, known, *values in rows
+    ]
+
+
+def _example(served: Served, offline: Held | None, view: str, verdict: str, feature: str | None) -> dict[str, Any]:
+    def side(row: Held | None) -> dict[str, Any] | None:
+        if row is None:
+            return None
+        value = {} if feature is None else {"value": row.values.get(feature)}
+        return {"event_time": iso(row.event_time), "available_at": iso(row.available_at), **value}
+
+    return {
+        "verdict": verdict,
+        "view": view,
+        "feature": feature,
+        "request_id": served.request_id,
+        "key": served.key,
+        "prediction_time": iso(served.at),
+        "online": side(served.row),
+        "offline": side(offline),
+    }

@@ -195,6 +195,8 @@ class Servables:
         """Why it was not, the last time."""
         self._versions: dict[tuple[str, int, str], Version] = {}
         self._tide: str | None = None
+        self._read: tuple[Any, list[Spec]] | None = None
+        """The specs, and of which files."""
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
 
@@ -249,13 +251,28 @@ class Servables:
             from tiltyard.ledger import Ledger
 
             self._ledger = Ledger(self.settings)
-        specs = _specs(self.settings, {name: one.spec for name, one in self.current.items()})
+        specs = self._specs()
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
         kept = [_asked(self._ledger, spec) for spec in specs]
         self._tide = tide
         return kept
+
+    def _specs(self) -> list[Spec]:
+        """The specs as they are now, read again when a file has changed; what does not hold leaves those in service."""
+        files = sorted(self.settings.models.glob("*/spec.yaml"))
+        changed = tuple((path, path.stat().st_mtime_ns) for path in files)
+        if self._read is None or self._read[0] != changed:
+            try:
+                found = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
+            except BadInput as error:
+                if not self.current:
+                    raise
+                log.warning("The specs in service stay: %s", error)
+                found = [one.spec for one in self.current.values()]
+            self._read = (changed, found)
+        return self._read[1]
 
     def _drop_ledger(self) -> None:
         if self._ledger is not None:
@@ -311,17 +328,6 @@ class Servables:
         part = path.with_name(f".{path.name}.{os.getpid()}")
         part.write_text(kept.to_json(), encoding="utf-8")
         part.replace(path)
-
-
-def _specs(settings: Settings, served: Mapping[str, Spec]) -> list[Spec]:
-    """The specs as they are now; a model whose spec does not hold goes on with the one it has."""
-    try:
-        return [spec for spec in load_all(settings.models) if spec.source in settings.sources]
-    except BadInput as error:
-        if not served:
-            raise
-        log.warning("The specs in service stay: %s", error)
-        return list(served.values())
 
 
 def _asked(ledger: "Ledger", spec: Spec) -> Kept:
