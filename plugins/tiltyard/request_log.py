@@ -8,7 +8,6 @@ goes after it: whoever finds a file whose name is there only removes it. One del
 late it was delivered; `scored_at` is the service's clock.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -112,7 +111,7 @@ def deliver(rails: Rails) -> dict[str, int]:
 def _deliver(rails: Rails, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """One commit: the segments that are not in the lake, and their names. Then the files go. Rows of SEGMENT."""
     fence = rails.ledger.claim("requests")
-    names = _delivered(rails)
+    names = _delivered(rails, [path.stem for path in paths])
     batch = _Batch()
     for path in paths:
         if path.stem not in names:
@@ -199,10 +198,10 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
     return rows
 
 
-def _delivered(rails: Rails) -> dict[str, bool]:
-    """segment → is it one to keep, of all that are in the lake."""
-    sql = f"select segment, is_damaged or unreadable > 0 from {lake.held(SEGMENTS)}"
-    return dict(rails.lake.connection.execute(sql).fetchall())
+def _delivered(rails: Rails, names: Sequence[str]) -> dict[str, bool]:
+    """segment → is it one to keep, of those of `names` that are in the lake."""
+    sql = f"select segment, is_damaged or unreadable > 0 from {lake.held(SEGMENTS)} where segment in (select unnest(?))"
+    return dict(rails.lake.connection.execute(sql, [list(names)]).fetchall())
 
 
 def _remove(path: Path, *, keep: bool) -> None:
@@ -283,9 +282,9 @@ def _request(content: dict[str, Any]) -> dict[str, Any]:
         "scored_at": _instant(content["scored_at"]),
         "latency_us": int(content["latency_us"]),
         "snapshot": _whole(content["snapshot"]),
-        "features": json.dumps(features, sort_keys=True, ensure_ascii=False),
-        "given": json.dumps(sorted(given), ensure_ascii=False),
-        "views": json.dumps(views, sort_keys=True, ensure_ascii=False),
+        "features": _json(features),
+        "given": _json(sorted(given)),
+        "views": _json(views),
         "key": _text(content["key"]),
         "night": night_of(at),
         "available_at": at,
@@ -318,6 +317,12 @@ def _instant(text: str) -> datetime:
     if instant.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
     return instant.astimezone(UTC)
+
+
+def _json(value: Any) -> str:
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _whole(value: Any) -> int | None:
