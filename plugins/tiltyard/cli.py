@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from tiltyard import clock
 from tiltyard import spec as specs
@@ -35,8 +37,22 @@ leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no
 app.add_typer(leakage, name="leakage")
 incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
 app.add_typer(incidents, name="incidents")
+keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
 app.add_typer(requests, name="requests")
+
+
+class _Shown(TyperGroup):
+    """`tiltyard fallback MODEL` is `tiltyard fallback show MODEL`: what is no command of the group is a model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+fallback = typer.Typer(cls=_Shown, help="Who answered, tier by tier, and a person's word on a safe default that lasts.")
+app.add_typer(fallback, name="fallback", epilog="Example: tiltyard fallback sla_breach")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -70,6 +86,8 @@ def main() -> None:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             err.print(f"[bold red]error[/] {_plain(error.format_message())} Try tiltyard --help.")
             sys.exit(error.exit_code)
+        if isinstance(error, ValidationError) and error.title == "Settings":
+            _fail(_unset(error), 2)
         reason = _no_room(error)
         if not reason:
             raise
@@ -91,6 +109,12 @@ def _fail(sentence: str, code: int) -> NoReturn:
         print(json.dumps({"error": sentence}))
     err.print(f"[bold red]error[/] {_plain(sentence)}")
     sys.exit(code)
+
+
+def _unset(error: ValidationError) -> str:
+    """What is wrong with a setting; never its value, which may be a secret."""
+    first = error.errors()[0]
+    return f"TILTYARD_{'_'.join(map(str, first['loc'])).upper()} cannot be read: {first['msg']}; mend or unset it."
 
 
 def _no_room(error: Exception) -> str | None:
@@ -328,6 +352,59 @@ def incidents_release(
     _emit(result, as_json)
 
 
+@fallback.command("show", epilog="Example: tiltyard fallback sla_breach --as-of 2016-05-02")
+def fallback_show(
+    model: Annotated[str | None, typer.Argument(help="A model; default: all of the portfolio.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that was audited."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
+    from tiltyard import describe, fallback_audit, rails
+
+    settings = Settings()
+    asked = (specs.find(settings.models, model),) if model else specs.portfolio(settings)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.document(opened, asked, clock.parse_as_of(as_of) if as_of else None)
+    _emit(result, as_json, lambda: out.print(_plain(describe.answered(result)), soft_wrap=True))
+
+
+@fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
+def fallback_count(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.run(opened, spec, _as_of(as_of))
+    _emit(result, as_json)
+
+
+@fallback.command(
+    "explain",
+    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-01",
+)
+def fallback_explain(
+    model: Model,
+    cause: Annotated[str, typer.Option(help="Why the model cannot answer.")],
+    owner: Annotated[str, typer.Option(help="Who sees to it.")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="How long it may stay there; then it is asked again.")],
+    as_json: Json = False,
+) -> None:
+    """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    values = {"cause": cause, "owner": owner, "until": until, "by": _user(), "source": "command line"}
+    with rails.opened(settings) as opened:
+        result = fallback_audit.explain(opened, spec, **values, at=clock.now())
+    _emit(result, as_json)
+
+
 @app.command(
     epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
     "tiltyard hindcast --from 2016-04-01 --to 2016-05-30 --policy current --policy cautious.yaml"
@@ -404,6 +481,85 @@ def _policies(
     def show() -> None:
         _table(describe.policies(result))
         for line in describe.policies_notes(result):
+            out.print(_plain(line), soft_wrap=True)
+
+    _emit(result, as_json, show)
+
+
+# -- serving ------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: tiltyard serve --port 8090 --as-of latest")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Where to listen. Default: TILTYARD_SERVE_HOST, or 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: TILTYARD_SERVE_PORT, or 8090.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve. Default: 1.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE|latest",
+            help="Let the service's clock begin there, for data of the past; latest: the newest published night.",
+        ),
+    ] = None,
+) -> None:
+    """Serve every model's predictions over HTTP: champion, previous, light twin, safe default. Ctrl-C ends it."""
+    from tiltyard import serving
+
+    given = {"serve_host": host, "serve_port": port, "serve_workers": workers}
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
+    settings = Settings()
+    serving.run(settings, serving.begins(settings, as_of), err.print)
+
+
+@keys.command("new", epilog="Example: tiltyard keys new billing")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
+    from tiltyard import access
+
+    result = access.new(name)
+    _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
+
+
+# -- the request log ----------------------------------------------------------------------------------------
+
+
+@requests.command("deliver", epilog="Example: tiltyard requests deliver")
+def requests_deliver(as_json: Json = False) -> None:
+    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
+    from tiltyard import rails, request_log
+
+    with rails.opened() as opened:
+        result = request_log.deliver(opened)
+    _emit(result, as_json)
+
+
+@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
+def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
+    from tiltyard import arm, describe, rails, request_log
+
+    spec = _spec(model)
+    at = clock.parse_as_of(as_of) if as_of else clock.now()
+    with rails.opened() as opened:
+        result = {
+            "model": spec.name,
+            "nights": request_log.nights(opened, spec.name, at),
+            "arms": arm.report(opened, spec, at),
+            "log": request_log.delivered(opened),
+        }
+
+    def show() -> None:
+        if result["nights"]:
+            _table(describe.asked(result["nights"]))
+        for line in describe.turned_out(result, spec.measure):
             out.print(_plain(line), soft_wrap=True)
 
     _emit(result, as_json, show)
@@ -560,43 +716,6 @@ def _print_audit(found: Any, target: Path) -> None:
         what = " ".join(part for part in (one.feature, one.kind) if part != "*") or "all"
         out.print(f"[dim]untested[/] {_plain(f'{what}: {one.why}')}", soft_wrap=True)
     out.print(f"{found.rows:,} rows, {len(found.features):,} features. The page to look at: {_plain(str(target))}")
-
-
-# -- the request log ----------------------------------------------------------------------------------------
-
-
-@requests.command("deliver", epilog="Example: tiltyard requests deliver")
-def requests_deliver(as_json: Json = False) -> None:
-    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
-    from tiltyard import rails, request_log
-
-    with rails.opened() as opened:
-        result = request_log.deliver(opened)
-    _emit(result, as_json)
-
-
-@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
-def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
-    from tiltyard import arm, describe, rails, request_log
-
-    spec = _spec(model)
-    at = clock.parse_as_of(as_of) if as_of else clock.now()
-    with rails.opened() as opened:
-        result = {
-            "model": spec.name,
-            "nights": request_log.nights(opened, spec.name, at),
-            "arms": arm.report(opened, spec, at),
-            "log": request_log.delivered(opened),
-        }
-
-    def show() -> None:
-        if result["nights"]:
-            _table(describe.asked(result["nights"]))
-        for line in describe.answered(result, spec.measure):
-            out.print(_plain(line), soft_wrap=True)
-
-    _emit(result, as_json, show)
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------

@@ -6,14 +6,31 @@ default does: there is always a row, and always a reason why it is not the champ
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from tiltyard.spec import Role
-
-Tier = Literal["champion", "previous", "light", "safe_default"]
-Outcome = Literal["scored", "absent", "not_loaded", "no_score"]
+Seat = Literal["challenger", "champion", "previous", "light"]
+"""Who may be asked for a score. A challenger is asked first by the share of online traffic that is its own."""
+Tier = Literal["challenger", "champion", "previous", "light", "safe_default"]
+Outcome = Literal[
+    "scored",
+    "absent",
+    "not_loaded",
+    "no_score",
+    "late",
+    "raised",
+    "not_finite",
+    "out_of_range",
+    "wrong_shape",
+    "breaker_open",
+    "features_missing",
+    "features_stale",
+    "store_unavailable",
+]
 """What became of a tier: it has a score; there is no such version; its files were refused or could not be
-read; it was loaded but gave no finite score in [0, 1], or within the label's bounds, for this row."""
+read; it was loaded but a night's batch has no finite score in [0, 1], or within the label's bounds, for this row.
+Online the last one is told apart: it did not answer before the deadline, raised an exception, gave no finite number,
+one out of range, or another number of scores than there were rows; its breaker is open; a feature it needs is
+neither given nor held, or is older than `max_feature_age`; the store of features does not answer."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 IN_SERVICE = "in_service"
@@ -25,7 +42,7 @@ REASONS: tuple[str, ...] = (
     NO_TIERS,
     *(
         f"{tier}_{outcome}"
-        for tier in get_args(Role)
+        for tier in get_args(Seat)
         for outcome in OUTCOMES
         if outcome != "scored" and (tier, outcome) != ("champion", "absent")
     ),
@@ -39,12 +56,12 @@ class Served:
 
     tier: Tier
     reason: str
-    skipped: tuple[tuple[Role, Outcome], ...] = ()
+    skipped: tuple[tuple[Seat, Outcome], ...] = ()
 
 
-def choose(tiers: Sequence[Role], outcomes: Mapping[Role, Outcome]) -> Served:
+def choose(tiers: Sequence[Seat], outcomes: Mapping[Any, Outcome]) -> Served:
     """The first of `tiers` whose outcome is `scored`, else the safe default. A tier without an outcome is absent."""
-    skipped: list[tuple[Role, Outcome]] = []
+    skipped: list[tuple[Seat, Outcome]] = []
     for tier in tiers:
         outcome = outcomes.get(tier, "absent")
         if outcome not in OUTCOMES:
@@ -55,7 +72,7 @@ def choose(tiers: Sequence[Role], outcomes: Mapping[Role, Outcome]) -> Served:
     return Served("safe_default", _reason(skipped) if skipped else NO_TIERS, tuple(skipped))
 
 
-def _reason(skipped: Sequence[tuple[Role, Outcome]]) -> str:
+def _reason(skipped: Sequence[tuple[Seat, Outcome]]) -> str:
     if not skipped:
         return IN_SERVICE
     tier, outcome = skipped[0]

@@ -1,8 +1,9 @@
-"""The features stage, portfolio-wide: ingest → dbt build → checks → publish.
+"""The features stage, portfolio-wide: ingest → dbt build → checks → publish → online.
 
 Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only
 then is the snapshot published. Everything downstream reads the newest *published* snapshot, so that a batch
-that a critical check stopped leaves yesterday's features, and the champion, in service.
+that a critical check stopped leaves yesterday's features, and the champion, in service. The store of online features
+is brought up to it last: while it cannot be reached, the nights go on without it.
 """
 
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from tiltyard import checks as checking
 from tiltyard import ingest as ingesting
-from tiltyard import latency, suites
+from tiltyard import latency, online, suites
 from tiltyard import transform as transforming
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.ledger import night_of
@@ -27,6 +28,7 @@ def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]
         "transform": transform(rails, as_of),
         "checks": check(rails, as_of, render=render),
         **publish(rails, as_of),
+        "online": online.materialise(rails, as_of),
     }
 
 
@@ -91,8 +93,13 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
         raise BadInput(
             f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
         )
-    rails.ledger.record_stage(STAGE, "", night, "done", record["summary"])
-    return {"night": str(night), "snapshot": record["summary"]["snapshot"]}
+    from tiltyard import popular  # which reads what is published here
+
+    snapshot = int(record["summary"]["snapshot"])
+    items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
+    summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
+    rails.ledger.record_stage(STAGE, "", night, "done", summary)
+    return {"night": str(night), "snapshot": summary["snapshot"]}
 
 
 def published(rails: Rails, as_of: datetime | None = None) -> int:

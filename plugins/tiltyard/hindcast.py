@@ -12,7 +12,7 @@ from datetime import date, datetime
 from multiprocessing import get_context
 from typing import Any, Literal
 
-from tiltyard import clock, drift, features, grants, promotion, shadow, training, worker
+from tiltyard import clock, drift, features, grants, online, promotion, shadow, training, worker
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -55,6 +55,7 @@ def run(
         features.ingest(rails, last)
         say("building the features", 0.0)
         features.transform(rails, last)
+    published = None
     with _Auditor(rails.settings, todo, render=render) as auditor:
         for position, as_of in enumerate(nights):
             night = night_of(as_of)
@@ -68,6 +69,7 @@ def run(
             try:
                 auditor.result(as_of)
                 features.publish(rails, as_of)
+                published = as_of
             except CheckFailed as error:
                 for spec in waiting:
                     tallies[spec.name].stopped.append(str(error))
@@ -75,6 +77,9 @@ def run(
             for spec in waiting:
                 _night(rails, spec, as_of, approve, render, tallies[spec.name])
             _trainings(rails, specs, as_of, tallies)
+    if published is not None:
+        say("online features", 1.0)
+        online.materialise(rails, published)
     say("done", 1.0)
     return {
         "from": str(night_of(first)),

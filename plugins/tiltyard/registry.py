@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIASES = ("champion", "challenger", "previous")
+Tell = Callable[[dict[str, Any]], None]
 KEPT = 32
 """Scorers kept in memory by one process."""
 
@@ -257,21 +258,32 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     if row is None:
         known = ", ".join(str(entry["version"]) for entry in rails.ledger.versions(model)) or "none"
         raise BadInput(f"{model} has no version {version}; the ledger knows: {known}.")
-    digests: dict[str, str] = row["digests"]
-    whole = _sha256(json.dumps(digests, sort_keys=True).encode())
-    key = (str(rails.settings.home), model, version, whole)
+    key = (str(rails.settings.home), model, version, whole(row))
     with _lock:
         if key in _scorers:
             _scorers.move_to_end(key)
             return _scorers[key]
-    files = checked_files(rails, row)
-    _parse_in_child(rails, row, whole)
-    scorer = Scorer.from_files(model, version, files)
+    scorer = local(rails.settings, row, _teller(rails, row))
     with _lock:
         _scorers[key] = scorer
         while len(_scorers) > KEPT:
             _scorers.popitem(last=False)
     return scorer
+
+
+def local(settings: Settings, row: Mapping[str, Any], tell: Tell) -> Scorer:
+    """The version of a ledger's row that is known already, ready to score: needs the cache alone once it is filled.
+
+    `tell` hears what is refused. Raises as `load` does.
+    """
+    files = _checked(settings, row, tell)
+    _parse_in_child(settings, row, tell)
+    return Scorer.from_files(row["model"], row["version"], files)
+
+
+def whole(row: Mapping[str, Any]) -> str:
+    """One digest of all files of a version."""
+    return _sha256(json.dumps(row["digests"], sort_keys=True).encode())
 
 
 def described(rails: Rails, model: str, version: int) -> tuple[dict[str, Any], float]:
@@ -297,15 +309,23 @@ def _cache(settings: Settings, row: Mapping[str, Any]) -> Path:
 
 def checked_files(rails: Rails, row: Mapping[str, Any]) -> dict[str, bytes]:
     """The version's files, from the cache, else from MLflow's store, each with the digest of the ledger."""
-    folder = _cache(rails.settings, row)
+    return _checked(rails.settings, row, _teller(rails, row))
+
+
+def _checked(settings: Settings, row: Mapping[str, Any], tell: Tell) -> dict[str, bytes]:
+    folder = _cache(settings, row)
     if _wrong(_read(folder), row["digests"]):
-        _fetch(rails.settings, row, folder)
+        _fetch(settings, row, folder)
     files = _read(folder)
     wrong = _wrong(files, row["digests"])
     if wrong:
         shutil.rmtree(folder, ignore_errors=True)
-        _refuse(rails, row, wrong, "its SHA-256 is not the one the ledger holds")
+        _refuse(row, wrong, "its SHA-256 is not the one the ledger holds", tell)
     return files
+
+
+def _teller(rails: Rails, row: Mapping[str, Any]) -> Tell:
+    return lambda detail: rails.ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -316,9 +336,8 @@ def _wrong(files: Mapping[str, bytes], digests: Mapping[str, str]) -> list[str]:
     return [name for name in FILES if name not in files or _sha256(files[name]) != digests.get(name)]
 
 
-def _refuse(rails: Rails, row: Mapping[str, Any], files: list[str], why: str) -> None:
-    detail = {"version": row["version"], "files": files, "reason": why}
-    rails.ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
+def _refuse(row: Mapping[str, Any], files: list[str], why: str, tell: Tell) -> None:
+    tell({"version": row["version"], "files": files, "reason": why})
     raise CheckFailed(
         f"{row['model']} version {row['version']} is refused: {', '.join(files)} cannot be trusted ({why}); "
         "restore the file in MLflow's store from a backup, or train again."
@@ -358,18 +377,18 @@ def _copy(settings: Settings, source: str, file: str, target: Path) -> None:
         ) from None
 
 
-def _parse_in_child(rails: Rails, row: Mapping[str, Any], whole: str) -> None:
+def _parse_in_child(settings: Settings, row: Mapping[str, Any], tell: Tell) -> None:
     """Parse these files once in another process; a mark remembers the digest that went well."""
-    mark = rails.settings.home / "cache" / "parsed" / whole
+    mark = settings.home / "cache" / "parsed" / whole(row)
     if mark.exists():
         return
     library = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
-    command = [sys.executable, "-m", "tiltyard.scorer", str(_cache(rails.settings, row))]
+    command = [sys.executable, "-m", "tiltyard.scorer", str(_cache(settings, row))]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        _refuse(rails, row, ["model.onnx"], f"a trial parse of its files failed: {said}")
+        _refuse(row, ["model.onnx"], f"a trial parse of its files failed: {said}", tell)
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
 

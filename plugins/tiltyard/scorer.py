@@ -56,7 +56,7 @@ class Scorer:
         """The columns a frame must have."""
         return self.encoding.features
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float] | None:
         """Of a version whose label is a number: where a score lies. None: it scores with probabilities."""
         kept = self.reference.get("bounds")
@@ -70,11 +70,18 @@ class Scorer:
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Probability of the positive label, or the number within its bounds that the label is expected to be, one
         per row. Raises BadInput when a feature is not there."""
-        return within(answers(self._heavy, self.encoding.transform(frame)), self.bounds)
+        return self.score_matrix(self.encoding.transform(frame))
 
     def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """The light twin's score, one per row."""
-        return within(answers(self._light, self.encoding.transform(frame)), self.bounds)
+        return self.score_light_matrix(self.encoding.transform(frame))
+
+    def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`score` of rows that are encoded already: (rows, features)."""
+        return within(answers(self._heavy, matrix), self.bounds)
+
+    def score_light_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return within(answers(self._light, matrix), self.bounds)
 
     def reference_frame(self) -> pd.DataFrame:
         """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""

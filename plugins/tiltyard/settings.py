@@ -78,12 +78,23 @@ class Settings(BaseSettings):
     serve_workers: int = 1
     serve_refresh_s: float = 5.0
     """Seconds between two looks at the ledger for another champion."""
+    serve_deliver_s: float = 60.0
+    """Seconds between two deliveries of the request log to the lake, by a process beside the service. 0: none; a
+    night delivers what there is before its shadow stage."""
     serve_max_bytes: int = 1_000_000
     """The largest request body."""
     serve_max_rows: int = 1_000
     """The most rows in one request."""
     serve_keys: SecretStr | None = None
     """API keys as `name:sha256`, separated by commas; the digest is that of the key. Unset: no key is asked for."""
+    serve_rate: float | None = None
+    """Rows a second that one key may ask for in the long run. Unset: no limit."""
+    serve_burst: float | None = None
+    """Rows that may come at once after a rest. Unset: those of two seconds."""
+    serve_budget: int | None = None
+    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it. Unset: no limit."""
+    serve_decimals: int | None = None
+    """Digits after the point of an answered score, for the same reason. Unset: all of them."""
     online_url: SecretStr | None = None
     """Where online features lie: redis://…; unset means the embedded store in home/online."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from tiltyard import arm, arrival, estimate, evaluation, lake, request_log, scoring, truth
+from tiltyard import arm, arrival, estimate, evaluation, lake, online, request_log, scoring, truth
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -127,7 +127,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
-    online = arm.record(rails, spec, as_of)
+    asked = {"online": arm.record(rails, spec, as_of), "lookups": online.check(rails, spec, as_of)}
     return {
         "counts": truth.counts(rails, spec, as_of),
         "metrics": {
@@ -137,7 +137,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             for version, record in whole.items()
         },
         "arrival": arrival.record(rails, spec, as_of),
-        **({"online": online} if online else {}),
+        **{name: found for name, found in asked.items() if found},
     }
 
 

@@ -28,12 +28,15 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     text = tiltyard("--help").stdout
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
-        "govern", "incidents", "hindcast", "leakage", "status", "explain", "requests", "up", "down",
+        "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "serve", "keys", "requests",
     ):  # fmt: skip
         assert command in text
-        if command not in ("data", "leakage", "requests"):
+        if command not in ("data", "keys", "leakage", "requests"):
             assert "Example: tiltyard" in tiltyard(command, "--help").stdout
-    for words in (("data", "fetch"), ("leakage", "audit"), ("incidents", "release"), ("requests", "deliver")):
+    groups = (
+        ("data", "fetch"), ("leakage", "audit"), ("incidents", "release"), ("keys", "new"), ("requests", "deliver"),
+    )  # fmt: skip
+    for words in groups:
         assert "Example: tiltyard" in tiltyard(*words, "--help").stdout
 
 

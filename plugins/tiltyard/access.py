@@ -1,0 +1,338 @@
+"""Who may ask the service, how fast, and how much a day.
+
+A key is 256 random bits, and only its SHA-256 is kept (`serve_keys`); a slow hash would protect nothing that cannot
+be guessed. What a caller presents is hashed and held against every key there is, in constant time each, so that
+the time of a refusal says nothing about how near it was.
+
+Two limits on top, both in rows, because a row is what a model can be copied by (Tramèr et al., Stealing Machine
+Learning Models via Prediction APIs, USENIX Security 2016): a token bucket per name for the pace, and a budget per
+name and UTC day. The paper's third defence is answering with fewer digits: `rounded`.
+
+`check` reads and writes memory only. The day's count is carried to home/serving/budget.json by a thread, once a
+second, and shared there by all workers: what a killed process had not carried yet (a second's rows) is forgotten.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DAY = 86_400
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+PREFIX = "ty_"
+"""Of every key, so that a scanner for leaked secrets can know one."""
+EVERYBODY = "everybody"
+"""Under this name all callers share the limits where no keys are asked for."""
+BURST_S = 2.0
+"""Unless said otherwise, a caller may save up the rows of so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Per name; None: no such limit."""
+
+    rate: float | None = None
+    """Rows a second in the long run."""
+    burst: float | None = None
+    """Rows that may come at once after a rest."""
+    budget: int | None = None
+    """Rows a UTC day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    name: str | None
+    """The key's; None where no key is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    status: int
+    """401: no key, or none of ours. 429: too fast, or the day's budget is spent."""
+    sentence: str
+    retry_after_s: int | None = None
+
+
+@dataclass(slots=True)
+class Count:
+    """What one name has used. The caller's thread writes all but `others`, the carrying thread that alone."""
+
+    tokens: float
+    at: float
+    """Epoch seconds of `tokens`."""
+    own: tuple[int, int] = (0, 0)
+    """(days since 1970, UTC; rows let pass by this process on it)."""
+    others: tuple[int, int] = (0, 0)
+    """The same of what the other workers, and those before a restart, let pass: as of the last look."""
+
+
+def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
+    """Let `rows` pass and count them, or say why not and count nothing. A request is admitted whole or not at all.
+
+    A request larger than the burst passes when the bucket is full and leaves it in debt, so that none is too large
+    for ever and the pace holds in the long run. A clock that is set back adds no tokens.
+    """
+    day = int(now // DAY)
+    own = count.own[1] if count.own[0] == day else 0
+    used = own + (count.others[1] if count.others[0] == day else 0)
+    if limits.budget is not None and used + rows > limits.budget:
+        left = max(0, limits.budget - used)
+        return Refused(
+            429,
+            f"This key's budget of {limits.budget:,} rows a day leaves {left:,}, and {rows:,} were asked for; "
+            "ask for fewer, or again after midnight UTC.",
+            math.ceil((day + 1) * DAY - now),
+        )
+    if limits.rate is not None:
+        burst = limits.rate * BURST_S if limits.burst is None else limits.burst
+        tokens = min(burst, count.tokens + max(0.0, now - count.at) * limits.rate)
+        count.at = now
+        count.tokens = tokens
+        wanted = min(float(rows), burst)
+        if tokens < wanted:
+            wait = max(1, math.ceil((wanted - tokens) / limits.rate))
+            return Refused(
+                429,
+                f"This key may ask for {limits.rate:g} rows a second; ask again in {wait} s, or for fewer rows.",
+                wait,
+            )
+        count.tokens = tokens - rows
+    count.own = (day, own + rows)
+    return None
+
+
+def rounded(score: float, decimals: int | None) -> float:
+    """The score as it is answered; the request log keeps it whole."""
+    return score if decimals is None else round(score, decimals)
+
+
+class Access:
+    """Keys and limits of one serving process. `check` is for one thread (the event loop) and takes a few µs."""
+
+    def __init__(
+        self,
+        keys: str | None,
+        *,
+        limits: Limits | None = None,
+        folder: Path | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """`folder` is where the day's counts are kept, None: in memory only. Raises BadInput for malformed keys."""
+        self.limits = limits or Limits()
+        self._keys = parse(keys)
+        names = sorted({name for name, _ in self._keys}) or [EVERYBODY]
+        full = math.inf  # a bucket begins full: `take` cuts it to the burst
+        self._counts = {name: Count(tokens=full, at=now) for name in names}
+        self._ledger = _Ledger(folder, self._counts) if folder and self.limits.budget is not None else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the keys; none where no key is asked for."""
+        return tuple(sorted({name for name, _ in self._keys}))
+
+    def who(self, presented: bytes | None) -> Admitted | Refused:
+        """Whose key this is: to be asked before the body is read. Takes the same time whichever key it is near."""
+        if not self._keys:
+            return Admitted(None)
+        if not presented:
+            return Refused(401, "Send your API key in the header X-API-Key.")
+        digest = hashlib.sha256(presented).digest()
+        found = None
+        for name, known in self._keys:
+            if hmac.compare_digest(digest, known):
+                found = name  # and on through the rest: the time must not say which it was
+        if found is None:
+            return Refused(401, "This API key is not known here; ask who runs the service for one.")
+        return Admitted(found)
+
+    def take(self, name: str | None, rows: int, now: float) -> Refused | None:
+        """Let `rows` of `name` pass at `now` (epoch seconds), or say why not."""
+        return take(self._counts[name or EVERYBODY], rows, now, self.limits)
+
+    def check(self, presented: bytes | None, rows: int, now: float) -> Admitted | Refused:
+        """`who`, then `take`."""
+        found = self.who(presented)
+        if isinstance(found, Refused):
+            return found
+        return self.take(found.name, rows, now) or found
+
+    def start(self) -> None:
+        """Carry the day's counts to disk from now on, once a second, in a thread."""
+        if self._ledger:
+            self._ledger.start()
+
+    def close(self) -> None:
+        if self._ledger:
+            self._ledger.close()
+
+
+def access(settings: Settings, now: float) -> Access:
+    """What the settings ask for. Raises BadInput with a sentence for what cannot be meant."""
+    for name, value in (
+        ("serve_rate", settings.serve_rate),
+        ("serve_burst", settings.serve_burst),
+        ("serve_budget", settings.serve_budget),
+    ):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise BadInput(
+                f"TILTYARD_{name.upper()} is {value:g}; give a number above 0, or leave it out for no limit."
+            )
+    if settings.serve_burst is not None and settings.serve_rate is None:
+        raise BadInput("TILTYARD_SERVE_BURST says nothing without TILTYARD_SERVE_RATE; set that, too.")
+    if settings.serve_decimals is not None and not 0 <= settings.serve_decimals <= 15:
+        raise BadInput(f"TILTYARD_SERVE_DECIMALS is {settings.serve_decimals}; give 0 to 15, or leave it out.")
+    keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
+    limits = Limits(settings.serve_rate, settings.serve_burst, settings.serve_budget)
+    return Access(keys, limits=limits, folder=settings.home / "serving", now=now)
+
+
+def refuse_open(host: str, keys: str | None) -> None:
+    """Raises BadInput when the service would listen beyond this machine with no key asked for."""
+    if not is_loopback(host) and not parse(keys):
+        raise BadInput(
+            f"Listening on {host or 'every address'} without API keys would let anybody ask; make one with "
+            "tiltyard keys new NAME and set TILTYARD_SERVE_KEYS, or listen on 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """What is not known to be loopback is not: names other than localhost may resolve to anything."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse(keys: str | None) -> tuple[tuple[str, bytes], ...]:
+    """`name:sha256,name:sha256` as (name, digest) pairs. A name may stand twice, while its key is being changed.
+
+    Raises BadInput; its sentence names the entry's place and name, never its digest.
+    """
+    found: list[tuple[str, bytes]] = []
+    for place, entry in enumerate((keys or "").split(","), 1):
+        if not entry.strip():
+            continue
+        name, _, digest = entry.strip().partition(":")
+        if not NAME.fullmatch(name):
+            raise BadInput(
+                f"Entry {place} of TILTYARD_SERVE_KEYS has no usable name (lower-case letters, digits and _.-, 64 at "
+                "most); make one with tiltyard keys new NAME."
+            )
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+            raise BadInput(
+                f"The key '{name}' in TILTYARD_SERVE_KEYS is not followed by a SHA-256 (64 hexadecimal digits); make "
+                f"one with tiltyard keys new {name}."
+            )
+        found.append((name, bytes.fromhex(digest)))
+    known = [digest for _, digest in found]
+    for name, own in found:
+        if known.count(own) > 1:
+            raise BadInput(f"The key '{name}' is in TILTYARD_SERVE_KEYS twice; give every entry a key of its own.")
+    if keys and keys.strip() and not found:
+        raise BadInput("TILTYARD_SERVE_KEYS holds no key; give name:sha256 entries, or leave it out.")
+    return tuple(found)
+
+
+def new(name: str) -> dict[str, str]:
+    """A fresh key and its entry for TILTYARD_SERVE_KEYS; nobody keeps the key but who reads this."""
+    if not NAME.fullmatch(name):
+        raise BadInput(
+            f"'{name}' cannot name a key; take lower-case letters, digits and _.-, beginning with one of the first two."
+        )
+    key = PREFIX + secrets.token_urlsafe(32)
+    return {"name": name, "key": key, "entry": f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"}
+
+
+def shown(made: Mapping[str, str]) -> str:
+    """The same for a person."""
+    return (
+        f"The key, shown this once; its user sends it in the header X-API-Key:\n\n    {made['key']}\n\n"
+        f"What the service is told, in TILTYARD_SERVE_KEYS (entries are separated by commas):\n\n    {made['entry']}"
+    )
+
+
+@dataclass
+class _Ledger:
+    """The day's counts of all workers in one small file: each adds what it has let pass, and takes back the sum."""
+
+    folder: Path
+    counts: Mapping[str, Count]
+    _carried: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Name → (day, rows of this process that the file knows)."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _complained: bool = False
+
+    def __post_init__(self) -> None:
+        # Without the lock: the file is replaced whole, and nobody who holds the lock may keep a service from starting.
+        for name, kept in self._read().items():
+            if name in self.counts:
+                self.counts[name].others = kept
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="budget", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while True:
+            last = self._stop.wait(1.0)
+            try:
+                self.carry()
+                self._complained = False
+            except OSError as error:  # a full disk must not stop the service: this process's own count still holds
+                if not self._complained:
+                    log.warning("the day's budgets cannot be kept in %s: %s", self.folder, error)
+                self._complained = True
+            if last:
+                return
+
+    def carry(self) -> None:
+        """Add to the file what this process let pass since the last time, and learn what the others did."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "budget.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = self._read()
+            for name, count in self.counts.items():
+                day, used = count.own  # as one: the other thread may turn the day meanwhile
+                known, there = kept.get(name, (day, 0))
+                if known == day + 1:  # another worker's clock is past midnight, this one's is not: that day is over
+                    continue
+                carried = self._carried.get(name, (day, 0))
+                new = used - carried[1] if carried[0] == day else used
+                kept[name] = (day, new + (there if known == day else 0))
+                self._carried[name] = (day, used)
+                count.others = (day, kept[name][1] - used)
+            part = self.folder / f".budget.{os.getpid()}.part"
+            part.write_text(json.dumps({name: list(pair) for name, pair in sorted(kept.items())}))
+            part.replace(self.folder / "budget.json")
+
+    def _read(self) -> dict[str, tuple[int, int]]:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "budget.json").read_bytes())
+            return {name: (int(day), int(used)) for name, (day, used) in content.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.warning("the day's budgets in %s cannot be read and begin again: %s", self.folder, error)
+            return {}

@@ -1,0 +1,147 @@
+"""The HTTP interface as OpenAPI has it: what a request looks like, what comes back, with examples.
+
+The service reads requests itself (serving.py), row by row, with a sentence for what is wrong; these objects describe.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MODEL = "sla_breach"
+VALUE = Annotated[float, Field(allow_inf_nan=False)] | bool | Annotated[str, Field(max_length=1000)] | None
+
+
+class Described(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Row(Described):
+    """What is to be predicted. With an entity, features that are not given are looked up as they are known now."""
+
+    entity_id: str | None = Field(None, min_length=1, max_length=1000, examples=["INC0000045"])
+    keys: dict[str, str] | None = Field(
+        None, description="Other keys of the feature views, where the entity's own row does not say.", examples=[{}]
+    )
+    features: dict[str, VALUE] | None = Field(None, description="Given values win. null: not known.", examples=[{}])
+    prediction_time: str | None = Field(
+        None, description="ISO 8601 with a zone; default: now. Only what was known then is looked up.", examples=[None]
+    )
+
+
+class PredictRequest(Described):
+    rows: list[Row] = Field(min_length=1)
+    request_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._:-]{1,128}$",
+        description="Yours, or the service makes one. The same request under the same id has the same answer.",
+        examples=[None],
+    )
+
+
+class Prediction(Described):
+    score: float
+    served_by: Literal["challenger", "champion", "previous", "light", "safe_default"]
+    version: int | None = Field(description="null: the safe default has none")
+    arm: Literal["champion", "challenger"]
+    degraded: bool = Field(description="another tier than the arm's own answered")
+    reason: str = Field(description="in_service, or which tier did not answer first, and why")
+    items: list[dict[str, Any]] | None = Field(None, description="the most popular, where the model declares them")
+
+
+class PredictResponse(Described):
+    request_id: str
+    model: str
+    predictions: list[Prediction] = Field(description="one per row, in their order")
+
+
+class ExplainResponse(Described):
+    request_id: str
+    model: str
+    version: int
+    score: float
+    base: float = Field(description="the mean score of the background rows; base and contributions add up to score")
+    contributions: dict[str, float]
+    method: str
+
+
+class Refusal(Described):
+    error: str = Field(description="one sentence that says what to do")
+
+
+REFUSED: dict[int, str] = {
+    400: "not JSON",
+    401: "no key, or none that is known",
+    403: "the key may not do this",
+    404: "no such model in service",
+    409: "the request id was used for another request",
+    413: "too many bytes or rows",
+    415: "not application/json",
+    422: "a field is missing, unknown or of another kind",
+    429: "over the key's rate or budget; see Retry-After",
+    503: "not just now; try again",
+}
+
+
+def _inline(schema: Any, parts: dict[str, Any]) -> Any:
+    """A schema without references: an operation's own body cannot point into a shared list that FastAPI makes."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inline(parts[schema["$ref"].rsplit("/", 1)[1]], parts)
+        return {name: _inline(value, parts) for name, value in schema.items() if name != "$defs"}
+    if isinstance(schema, list):
+        return [_inline(entry, parts) for entry in schema]
+    return schema
+
+
+def _body(example: dict[str, Any]) -> dict[str, Any]:
+    schema = PredictRequest.model_json_schema()
+    content = {"schema": _inline(schema, schema.get("$defs", {})), "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}, **_SECURED}
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Refusal, "description": REFUSED[status]} for status in statuses}
+
+
+_SECURED = {
+    "parameters": [
+        {
+            "name": "X-API-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "needed where the service has keys",
+        }
+    ]
+}
+_EXAMPLE: dict[str, Any] = {"rows": [{"entity_id": "INC0000045"}, {"features": {"priority": "1 - Critical"}}]}
+_ROUTE: dict[str, Any] = {"response_model": None}
+
+PREDICT: dict[str, Any] = _ROUTE | {
+    "summary": "Score rows",
+    "responses": {200: {"model": PredictResponse}, **_refusals(400, 401, 403, 404, 409, 413, 415, 422, 429)},
+    "openapi_extra": _body(_EXAMPLE),
+}
+EXPLAIN: dict[str, Any] = _ROUTE | {
+    "summary": "Explain one row's score",
+    "responses": {200: {"model": ExplainResponse}, **_refusals(400, 401, 403, 404, 413, 415, 422, 429, 503)},
+    "openapi_extra": _body({"rows": [{"entity_id": "INC0000045"}]}),
+}
+MODELS: dict[str, Any] = _ROUTE | {
+    "summary": "Models in service",
+    "responses": {200: {"model": list[dict[str, Any]]}, **_refusals(401, 429)},
+    "openapi_extra": _SECURED,
+}
+HEALTH: dict[str, Any] = _ROUTE | {"summary": "Alive?", "responses": {200: {"model": dict[str, str]}}}
+READY: dict[str, Any] = _ROUTE | {
+    "summary": "Ready?",
+    "responses": {200: {"model": dict[str, Any]}, 503: {"model": dict[str, Any], "description": "not yet"}},
+}
+METRICS: dict[str, Any] = _ROUTE | {
+    "summary": "Metrics",
+    "responses": {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"},
+        **_refusals(401, 429),
+    },
+    "openapi_extra": _SECURED,
+}

@@ -1,0 +1,79 @@
+"""A circuit breaker: a tier that keeps failing is not asked any more, until a probe finds it well. Pure: no clock.
+
+Closed, every request asks. After `FAILURES` in a row, or when half of the last `WINDOW` calls failed, it opens and
+nobody waits for the tier. After a pause one probe is let through, off the path of the request that allowed it; it
+closes the breaker or doubles the pause. (Nygard, Release It!, 2nd ed., chapter 5.)
+"""
+
+from typing import Literal
+
+FAILURES = 5
+"""In a row."""
+WINDOW = 40
+PAUSE_S = 1.0
+LONGEST_S = 30.0
+
+State = Literal["closed", "open", "probing"]
+
+
+class Breaker:
+    """One tier of one model. `now` is any clock in seconds that only goes forward."""
+
+    __slots__ = ("_calls", "_failed", "_pause", "_row", "_since", "state", "trips")
+
+    def __init__(self) -> None:
+        self.state: State = "closed"
+        self.trips = 0
+        self._row = 0
+        self._calls = 0
+        self._failed = 0
+        self._pause = PAUSE_S
+        self._since = 0.0
+
+    def allows(self, now: float) -> bool:
+        """May a request wait for this tier?"""
+        return self.state == "closed"
+
+    def wants_probe(self, now: float) -> bool:
+        """Is it time to ask again, beside a request that does not wait? True makes the caller the one who asks.
+
+        A probe that never reports counts as failed after another pause.
+        """
+        if self.state == "closed" or now - self._since < self._pause:
+            return False
+        if self.state == "probing":
+            self._pause = min(2 * self._pause, LONGEST_S)
+        self.state = "probing"
+        self._since = now
+        return True
+
+    def succeeded(self) -> None:
+        """A call gave what was asked, in time. One that was begun before the breaker opened says nothing."""
+        if self.state == "closed":
+            self._row = 0
+            self._count(0)
+        elif self.state == "probing":
+            self._reset()
+
+    def failed(self, now: float) -> None:
+        if self.state == "closed":
+            self._row += 1
+            self._count(1)
+            if self._row >= FAILURES or (self._calls >= WINDOW // 2 and 2 * self._failed >= self._calls):
+                self.state, self._since = "open", now
+                self.trips += 1
+        elif self.state == "probing":
+            self.state, self._since = "open", now
+            self._pause = min(2 * self._pause, LONGEST_S)
+
+    def _count(self, failed: int) -> None:
+        if self._calls >= WINDOW:  # the older half counts half: a window that slides without a list
+            self._calls //= 2
+            self._failed //= 2
+        self._calls += 1
+        self._failed += failed
+
+    def _reset(self) -> None:
+        self.state = "closed"
+        self._row = self._calls = self._failed = 0
+        self._pause = PAUSE_S

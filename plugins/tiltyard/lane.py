@@ -1,0 +1,144 @@
+"""A thread of its own for one version of a model: requests race it against their deadline.
+
+The event loop puts matrices in and goes on; what is waiting when the thread looks is scored in one call. A call that
+hangs keeps its lane, not the service: whoever waits falls to the next tier at the deadline, and `replace` gives the
+version a new thread. Threads that never come back are counted and bounded.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = 4096
+"""Rows scored in one call, at most."""
+ABANDONED = 4
+"""Threads of one lane that may be stuck at once."""
+
+Matrix = NDArray[np.float32]
+Score = Callable[[Matrix], Any]
+
+
+class Job:
+    """A matrix, and who wants to know: `done(values, error)` is called on the event loop.
+
+    `expires` is in seconds of time.monotonic. `values` is None where the model gave another number of scores.
+    """
+
+    __slots__ = ("done", "expires", "matrix")
+
+    def __init__(self, matrix: Matrix, expires: float, done: Callable[[Any, BaseException | None], None]) -> None:
+        self.matrix = matrix
+        self.expires = expires
+        self.done = done
+
+
+Answer = tuple[Job, Any, BaseException | None]
+
+
+class Lane:
+    """Scores with `score` on its own thread, which starts with the first job. Use it from one event loop."""
+
+    def __init__(self, score: Score, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._score = score
+        self._loop = loop
+        self._name = name
+        self._jobs: Jobs | None = None
+        self._busy_since = 0.0
+        self.abandoned = 0
+
+    def put(self, job: Job) -> None:
+        if self._jobs is None:
+            self._start()
+        assert self._jobs is not None
+        self._jobs.put(job)
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds for which the call under way has been going on; 0 when there is none."""
+        since = self._busy_since
+        return time.monotonic() - since if since else 0.0
+
+    def replace(self) -> bool:
+        """Leave the thread to what it hangs in and take a new one. False when too many hang already."""
+        if self.abandoned >= ABANDONED:
+            return False
+        self.abandoned += 1
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """The thread ends after the jobs that are waiting; another job starts another one."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+        self._jobs = None
+
+    def _start(self) -> None:
+        self._busy_since = 0.0
+        self._jobs = SimpleQueue()
+        threading.Thread(target=self._run, args=(self._jobs,), name=self._name, daemon=True).start()
+
+    def _run(self, jobs: "Jobs") -> None:
+        while (job := jobs.get()) is not None:
+            batch = self._take(job, jobs)
+            if not batch:
+                continue
+            self._busy_since = time.monotonic()
+            answers = self._answer(batch)
+            if jobs is not self._jobs and self.abandoned:  # replaced meanwhile, and back after all
+                self.abandoned -= 1
+                return
+            self._busy_since = 0.0
+            self._tell(answers)
+
+    @staticmethod
+    def _take(first: Job, jobs: "Jobs") -> list[Job]:
+        """The jobs that are waiting and still wanted, up to ROWS rows."""
+        batch: list[Job] = []
+        rows, now = 0, time.monotonic()
+        job: Job | None = first
+        while job is not None:
+            if job.expires > now:
+                batch.append(job)
+                rows += len(job.matrix)
+            if rows >= ROWS or jobs.empty():
+                return batch
+            job = jobs.get()
+        jobs.put(None)  # the end, for the next turn
+        return batch
+
+    def _answer(self, batch: list[Job]) -> list[Answer]:
+        matrix = batch[0].matrix if len(batch) == 1 else np.concatenate([job.matrix for job in batch])
+        try:
+            values = self._score(matrix)
+        except Exception as error:  # whatever a model raises is its tier's outcome
+            if len(batch) > 1:  # whose rows it was
+                return [answer for job in batch for answer in self._answer([job])]
+            return [(batch[0], None, error)]
+        if len(batch) == 1:
+            return [(batch[0], values, None)]
+        if getattr(values, "shape", None) != (len(matrix),):
+            return [(job, None, None) for job in batch]
+        found: list[Answer] = []
+        start = 0
+        for job in batch:
+            found.append((job, values[start : start + len(job.matrix)], None))
+            start += len(job.matrix)
+        return found
+
+    def _tell(self, answers: list[Answer]) -> None:
+        def tell() -> None:
+            for job, values, error in answers:
+                job.done(values, error)
+
+        with suppress(RuntimeError):  # the loop is closed: the service ends
+            self._loop.call_soon_threadsafe(tell)
+
+
+Jobs = SimpleQueue[Job | None]

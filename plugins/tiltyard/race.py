@@ -1,0 +1,268 @@
+"""The tiers of one request against its deadline: who is asked, who came in time, who answers for each row.
+
+The light twin is computed before anybody is asked. The champion (or, for its share of entities, the challenger) races
+the deadline in its `lane`; when half of it has gone, or the champion has failed, the previous champion is asked too: a
+hedged request (Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). At the deadline whoever has not come is late.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tiltyard import fallback
+from tiltyard.incoming import Row
+from tiltyard.lane import Job, Lane
+from tiltyard.servable import Servable, Version
+
+HEDGE = 0.5
+"""Share of the deadline after which the previous champion is asked beside the champion."""
+HANGS = 3.0
+"""A call that takes so many deadlines is taken to hang: the next probe gets another thread."""
+
+Laner = Callable[[str, Version], Lane]
+Fell = Callable[[str, str, str], None]
+
+
+@dataclass(slots=True)
+class Answer:
+    score: float
+    tier: fallback.Tier
+    reason: str
+    version: int | None
+    arm: str
+
+
+class Race:
+    """The tiers of one request against its deadline."""
+
+    def __init__(
+        self, servable: Servable, rows: Sequence[Row], lane: Callable[[str, Version], Lane], fell: Fell
+    ) -> None:
+        """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
+        self._lane = lane
+        self._fell = fell
+        self._servable = servable
+        self._rows = rows
+        self._spec = servable.spec
+        self._low, self._high = servable.spec.bounds
+        share = servable.spec.traffic.challenger
+        challenger = servable.challenger if share else None
+        self._is_challengers = [
+            challenger is not None and row.entity_id is not None and in_share(self._spec.name, row.entity_id, share)
+            for row in rows
+        ]
+        tiers = self._spec.fallback.tiers
+        seats: dict[fallback.Seat, Version | None] = {
+            "challenger": challenger if any(self._is_challengers) else None,
+            "champion": servable.champion if "champion" in tiers and not all(self._is_challengers) else None,
+            "previous": servable.previous if "previous" in tiers else None,
+        }
+        self._seats = seats
+        self._scores: dict[fallback.Seat, Any] = {}
+        """What came back: an array of one score a row, or None."""
+        self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
+        """Of a tier as a whole, where it has no scores."""
+        self._matrices: dict[Version, Any] = {}
+        self._pending: set[fallback.Seat] = set()
+        self._waiter: asyncio.Future[None] | None = None
+        self._light = self._score_light() if "light" in tiers else None
+        self._able = [row.trouble is None for row in rows]
+        self.asks = any(self._able) and any(seats.values())
+
+    def _score_light(self) -> Any:
+        """The light twin's scores, computed before anything else is asked; None where there is none."""
+        champion = self._servable.champion
+        if champion is None:
+            return None
+        try:
+            values = champion.scorer.score_light_matrix(self._matrix(champion))
+        except Exception:  # another tier answers, and the reason says that this one could not
+            self._outcomes["light"] = "raised"
+            return None
+        if values.shape != (len(self._rows),):
+            self._outcomes["light"] = "wrong_shape"
+            return None
+        return values
+
+    def _matrix(self, version: Version) -> Any:
+        """The rows as this version reads them; its light twin reads the same."""
+        if version not in self._matrices:
+            self._matrices[version] = version.matrix([row.values for row in self._rows])
+        return self._matrices[version]
+
+    async def run(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        expires = time.monotonic() + deadline
+        self._waiter = loop.create_future()
+        first: fallback.Seat
+        for first in ("challenger", "champion"):
+            self._ask(first, expires)
+        hedge = None
+        if self._wants_previous():
+            if self._pending:
+                hedge = loop.call_later(deadline * HEDGE, self._hedge, expires)
+            else:
+                self._ask("previous", expires)
+        if not self._pending:
+            return
+        timer = loop.call_later(deadline, self._expire)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            if hedge is not None:
+                hedge.cancel()
+            self._waiter = None
+
+    def _wants_previous(self) -> bool:
+        return self._seats["previous"] is not None and "previous" not in self._scores
+
+    def _hedge(self, expires: float) -> None:
+        if self._waiter is not None and "previous" not in self._pending:
+            self._ask("previous", expires)
+
+    def _expire(self) -> None:
+        """The deadline: who has not answered is late, and everybody else answers."""
+        now = time.monotonic()
+        for seat in self._pending:
+            self._outcomes[seat] = "late"
+            version = self._seats[seat]
+            assert version is not None
+            version.breaker.failed(now)
+        self._pending.clear()
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _ask(self, seat: fallback.Seat, expires: float) -> None:
+        version = self._seats[seat]
+        if version is None:
+            return
+        now = time.monotonic()
+        if not version.breaker.allows(now):
+            self._outcomes[seat] = "breaker_open"
+            if version.breaker.wants_probe(now):
+                self._probe(version, now)
+            return
+        self._pending.add(seat)
+        self._lane(self._spec.name, version).put(
+            Job(
+                self._matrix(version),
+                expires,
+                lambda values, error: self._come(seat, version, values, error),
+            )
+        )
+
+    def _come(self, seat: fallback.Seat, version: Version, values: Any, error: BaseException | None) -> None:
+        if seat not in self._pending:  # late: counted at the deadline
+            return
+        self._pending.discard(seat)
+        outcome = self._judged(values, error)
+        if outcome == "scored":
+            self._scores[seat] = values
+            version.breaker.succeeded()
+        else:
+            self._outcomes[seat] = outcome
+            version.breaker.failed(time.monotonic())
+            if seat != "previous" and self._wants_previous() and "previous" not in self._pending:
+                self._ask("previous", time.monotonic() + self._spec.fallback.deadline_ms / 1000)
+        if not self._pending or (seat != "previous" and outcome == "scored" and self._pending == {"previous"}):
+            self._finish()
+
+    def _judged(self, values: Any, error: BaseException | None) -> fallback.Outcome:
+        """`scored` when at least one row that may be scored has a usable score."""
+        if error is not None:
+            return "raised"
+        if getattr(values, "shape", None) != (len(self._rows),):
+            return "wrong_shape"
+        if len(values) == 1:
+            return self._of(float(values[0]))
+        found = [self._of(float(value)) for value, able in zip(values, self._able, strict=True) if able]
+        return "scored" if "scored" in found else found[0]
+
+    def _of(self, value: float) -> fallback.Outcome:
+        if self._low <= value <= self._high:
+            return "scored"
+        return "out_of_range" if np.isfinite(value) else "not_finite"
+
+    def _probe(self, version: Version, now: float) -> None:
+        """Ask a version whose breaker is open, for nobody: what it says closes the breaker, or does not."""
+        deadline = self._spec.fallback.deadline_ms / 1000
+        lane = self._lane(self._spec.name, version)
+        if lane.stuck_s > HANGS * deadline and not lane.replace():
+            return
+
+        def come(values: Any, error: BaseException | None) -> None:
+            if self._judged(values, error) == "scored" and time.monotonic() - now <= deadline:
+                version.breaker.succeeded()
+            else:
+                version.breaker.failed(time.monotonic())
+
+        lane.put(Job(self._matrix(version), now + 60.0, come))
+
+    # -- the answers ----------------------------------------------------------------------------------------
+
+    def answers(self) -> list[Answer]:
+        model = self._spec.name
+        champion = self._servable.champion
+        if len(self._rows) == 1 and self._able[0] and not self._is_challengers[0] and champion is not None:
+            scores = self._scores.get("champion")
+            if scores is not None and self._spec.fallback.tiers[0] == "champion":  # the way of nearly every request
+                return [Answer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
+        found = []
+        for number in range(len(self._rows)):
+            is_challengers = self._is_challengers[number]
+            tiers: tuple[fallback.Seat, ...] = self._spec.fallback.tiers
+            if is_challengers:
+                tiers = ("challenger", *tiers)
+            outcomes = {seat: self._outcome(seat, number) for seat in tiers}
+            served = fallback.choose(tiers, outcomes)
+            for seat, outcome in served.skipped:
+                self._fell(model, seat, outcome)
+            arm = "challenger" if is_challengers else "champion"
+            found.append(
+                Answer(self._score(served.tier, number), served.tier, served.reason, self._number(served.tier), arm)
+            )
+        return found
+
+    def _outcome(self, seat: fallback.Seat, number: int) -> fallback.Outcome:
+        row, servable = self._rows[number], self._servable
+        if seat == "light":
+            if servable.champion is None:
+                return "absent" if servable.kept.champion is None else "not_loaded"
+            if self._light is None:
+                return self._outcomes.get("light", "absent")
+            return self._of(float(self._light[number])) if row.values else row.trouble or "features_missing"
+        seated = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
+        declared = {"champion": servable.kept.champion, "previous": servable.kept.previous}.get(seat)
+        if seated is None:
+            return "not_loaded" if declared is not None else "absent"
+        if row.trouble is not None:
+            return row.trouble
+        scores = self._scores.get(seat)
+        return self._of(float(scores[number])) if scores is not None else self._outcomes.get(seat, "late")
+
+    def _score(self, tier: fallback.Tier, number: int) -> float:
+        if tier == "safe_default":
+            return self._spec.fallback.safe_default
+        scores: Any = self._light if tier == "light" else self._scores[tier]
+        return float(scores[number])
+
+    def _number(self, tier: fallback.Tier) -> int | None:
+        if tier == "safe_default":
+            return None
+        version = self._servable.champion if tier == "light" else self._seats[tier]
+        return version.number if version else None
+
+
+def in_share(model: str, entity_id: str, share: float) -> bool:
+    """Does the entity belong to the challenger's share of a model's traffic? The same one always does, or never."""
+    digest = hashlib.blake2b(f"{model}|{entity_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64 < share

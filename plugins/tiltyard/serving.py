@@ -1,0 +1,602 @@
+"""`tiltyard serve`: the service that answers, whatever breaks. FastAPI on uvicorn; loopback unless told otherwise.
+
+A request is checked, its features are looked up where they are not given, the light twin's score is computed at once,
+and the heavy model races its deadline on a thread of its own (`lane`); half-way to the deadline the previous champion
+is asked as well (a hedged request: Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). The first declared tier that
+has a usable score answers (`fallback`), else the safe default; the answer says who, and why it was not the champion.
+It is in the request log before it is on the wire. Challengers score afterwards, beside the path, from a bounded queue.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+
+from tiltyard import access, api, clock, online, postgres
+from tiltyard.access import Refused, rounded
+from tiltyard.contribution import Explainer
+from tiltyard.errors import BadInput, Unavailable
+from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
+from tiltyard.lane import Lane
+from tiltyard.metrics import FOLDER, Metrics
+from tiltyard.race import Answer, Race
+from tiltyard.servable import Servable, Servables, Value, Version
+from tiltyard.settings import Settings
+from tiltyard.spool import Spool
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 10_000
+"""Answers kept for request ids that come again."""
+QUEUE = 1_000
+"""Rows waiting for their shadow scores; more are dropped, and counted."""
+SHADOW_EVERY_S = 0.05
+SWITCH_S = 0.001
+"""How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
+CLOCK = "TILTYARD_SERVE_CLOCK"
+"""How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
+
+
+class Service:
+    """Everything that answers: the models in service, the store, the log. Made in the process that serves."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
+        self.settings = settings
+        self._delivers = delivers
+        self.now = now
+        self.servables = Servables(settings)
+        self.store = online.connect(settings)
+        self.spool = Spool(settings.spool)
+        self.access = access.access(settings, time.time())
+        self.explainer = Explainer(settings.home)
+        self.metrics = Metrics(
+            {
+                "tiltyard_log_records": ("Records written to the request log.", lambda: self.spool.written),
+                "tiltyard_log_dropped": ("Records the request log could not take.", lambda: self.spool.dropped),
+                "tiltyard_ledger_age_seconds": ("Since the ledger was heard; -1: never.", self.ledger_age),
+                "tiltyard_models": ("Models in service.", lambda: len(self.servables.current)),
+            }
+        )
+        self._boot = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count()
+        self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
+        self._shadow: deque[tuple[Version, str, str, int, dict[str, Value]]] = deque()
+        self._shadowing: set[Any] = set()
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Put in service what is kept here, ask the ledger once, and go on asking in the background."""
+        self._loop = asyncio.get_running_loop()
+        self.access.start()
+        if not self.servables.restore():
+            self.servables.refresh()
+        threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
+        threading.Thread(target=self._score_shadow, name="shadow", daemon=True).start()
+        if self._delivers:
+            threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.servables.close()
+        self.spool.close()
+        self.store.close()
+        self.access.close()
+        self.explainer.close()
+
+    def ledger_age(self) -> float:
+        heard = self.servables.heard_at
+        return -1.0 if heard is None else time.time() - heard
+
+    def _refresh(self) -> None:
+        while not self._stop.is_set():
+            self.servables.refresh()
+            self.metrics.look(self.servables.current)
+            self._stop.wait(self.settings.serve_refresh_s)
+
+    def _deliver(self) -> None:
+        """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            if postgres.is_running(self.settings):
+                command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    log.warning("the request log is not delivered: %s", done.stderr.strip()[-500:])
+
+    # -- a request ------------------------------------------------------------------------------------------
+
+    async def predict(self, model: str, request: Request) -> Response:
+        """The whole of a prediction: admitted, read, looked up, scored, logged, answered."""
+        began = time.perf_counter()
+        try:
+            who = self._who(request)
+            servable = self._servable(model)
+            body = await self._body(request)
+            content = parsed(body)
+            rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
+            if (refused := self.access.take(who, len(rows), time.time())) is not None:
+                raise _refused(refused)
+            again = self._again(model, request_id, body) if request_id else None
+            if again is not None:
+                self.metrics.count(self.metrics.requests, model, "200")
+                return Response(again, media_type="application/json")
+            if request_id is None:
+                request_id = f"{self._boot}-{next(self._numbers):x}"
+            await self._look_up(servable, rows)
+            answers = await self._answer(servable, rows)
+            answer = self._log(servable, rows, answers, request_id, who, began)
+            if "request_id" in content:
+                self._remember(model, request_id, body, answer)
+            self.metrics.count(self.metrics.requests, model, "200")
+            self.metrics.observe(model, time.perf_counter() - began)
+            self._queue_shadow(servable, rows, request_id)
+            return Response(answer, media_type="application/json")
+        except Rejected as error:
+            known = model if model in self.servables.current else "-"
+            self.metrics.count(self.metrics.requests, known, str(error.status))
+            return refusal(error)
+
+    async def explain(self, model: str, request: Request) -> Response:
+        """What moved one row's score, of the version that answers first: off the path, counted as any row."""
+        try:
+            who = self._who(request)
+            servable = self._servable(model)
+            content = parsed(await self._body(request))
+            rows, request_id = rows_of(content, servable, self.now(), 1)
+            if (refused := self.access.take(who, 1, time.time())) is not None:
+                raise _refused(refused)
+            await self._look_up(servable, rows)
+            if rows[0].trouble is not None:
+                raise Rejected(
+                    503 if rows[0].trouble == "store_unavailable" else 422,
+                    f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
+                )
+            version = servable.champion or servable.previous
+            if version is None:
+                raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+            values = version.matrix([rows[0].values])[0].tolist()
+            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+            del found["background"]
+            body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
+            return _json(body | {"version": version.number} | found)
+        except Unavailable as error:
+            return refusal(Rejected(503, str(error)))
+        except Rejected as error:
+            return refusal(error)
+
+    def _servable(self, model: str) -> Servable:
+        found = self.servables.current.get(model)
+        if found is None:
+            known = ", ".join(sorted(self.servables.current)) or "none yet"
+            raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {known}.")
+        return found
+
+    def _who(self, request: Request) -> str | None:
+        """The name of the caller's key; None where no key is asked for."""
+        presented = request.headers.get("x-api-key")
+        found = self.access.who(presented.encode("latin-1") if presented is not None else None)
+        if isinstance(found, Refused):
+            raise _refused(found)
+        return found.name
+
+    async def _body(self, request: Request) -> bytes:
+        most = self.settings.serve_max_bytes
+        kind = request.headers.get("content-type", "application/json")
+        if not kind.startswith("application/json"):
+            raise Rejected(415, f"Send the request as application/json, not as {kind[:60]}.")
+        declared = request.headers.get("content-length", "")
+        too_large = Rejected(413, f"The body is larger than {most} bytes; send fewer rows at once.")
+        if declared.isdigit() and int(declared) > most:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large
+                parts.append(part)
+        except ClientDisconnect:
+            raise Rejected(400, "The connection ended before the request did.") from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- features -------------------------------------------------------------------------------------------
+
+    async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
+        """Fill every row's values, and say why the heavy tiers may not score it where they may not."""
+        kinds, plan = servable.kinds, servable.plan
+        asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
+        try:
+            if self.store.is_local:
+                looked = [online.lookup(self.store, plan, row.keys, row.at) for row in asking]
+            else:
+                looked = await online.alookup_many(self.store, plan, [(row.keys, row.at) for row in asking])
+        except Unavailable:
+            for row in asking:
+                row.trouble = "store_unavailable"
+        else:
+            for row, found in zip(asking, looked, strict=True):
+                row.values, row.views = found.values, found.views
+                if len(found.missing) == len(plan.views) and not row.given:
+                    row.trouble = "features_missing"  # nobody there is known by this key
+                elif found.stale and any(name not in found.values and name not in row.given for name in kinds):
+                    row.trouble = "features_stale"
+        for row in rows:
+            if row.given:
+                row.values = {**row.values, **row.given}
+
+    # -- tiers ----------------------------------------------------------------------------------------------
+
+    async def _answer(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+        spec = servable.spec
+        race = Race(servable, rows, self.lane, self.metrics.fell)
+        if race.asks:
+            await race.run(spec.fallback.deadline_ms / 1000)
+        return race.answers()
+
+    def lane(self, model: str, version: Version) -> Lane:
+        if version.lane is None:
+            assert self._loop is not None
+            version.lane = Lane(version.scorer.score_matrix, self._loop, f"{model}/{version.number}")
+        return version.lane
+
+    # -- the log, and answers that are asked for again --------------------------------------------------------
+
+    def _log(
+        self,
+        servable: Servable,
+        rows: Sequence[Row],
+        answers: Sequence[Answer],
+        request_id: str,
+        who: str | None,
+        began: float,
+    ) -> bytes:
+        """Write every row to the log, count it, and give the answer's body."""
+        model, decimals = servable.spec.name, self.settings.serve_decimals
+        scored_at = iso(self.now())
+        took = round((time.perf_counter() - began) * 1e6)
+        records, predictions = [], []
+        items = servable.kept.popular
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            records.append(
+                orjson.dumps(
+                    {
+                        "kind": "request",
+                        "request_id": request_id,
+                        "row": number,
+                        "model": model,
+                        "arm": answer.arm,
+                        "version": answer.version,
+                        "tier": answer.tier,
+                        "reason": answer.reason,
+                        "score": answer.score,
+                        "entity_id": row.entity_id,
+                        "prediction_time": iso(row.at),
+                        "scored_at": scored_at,
+                        "latency_us": took,
+                        "snapshot": servable.kept.snapshot,
+                        "features": row.values,
+                        "given": list(row.given),
+                        "views": row.views,
+                        "key": who,
+                    }
+                )
+            )
+            said: dict[str, Any] = {
+                "score": rounded(answer.score, decimals),
+                "served_by": answer.tier,
+                "version": answer.version,
+                "arm": answer.arm,
+                "degraded": answer.tier != answer.arm,
+                "reason": answer.reason,
+            }
+            if items and answer.tier == "safe_default":
+                said["items"] = items
+            predictions.append(said)
+            self.metrics.count(self.metrics.answers, model, answer.tier, answer.reason)
+        self.spool.write(records)
+        return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
+
+    def _again(self, model: str, request_id: str, body: bytes) -> bytes | None:
+        """The answer that this very request has had; a new request under an old id is refused."""
+        kept = self._remembered.get((model, request_id))
+        if kept is None:
+            return None
+        if kept[0] != hashlib.sha256(body).digest():
+            raise Rejected(
+                409, f"The request id '{request_id}' was used for another request; give every request its own."
+            )
+        return kept[1]
+
+    def _remember(self, model: str, request_id: str, body: bytes, answer: bytes) -> None:
+        self._remembered[model, request_id] = (hashlib.sha256(body).digest(), answer)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    # -- what is said of the service ----------------------------------------------------------------------------
+
+    def models(self, request: Request) -> Response:
+        try:
+            self._who(request)
+        except Rejected as error:
+            return refusal(error)
+        return _json([_described(one) for _, one in sorted(self.servables.current.items())])
+
+    def ready(self) -> Response:
+        current = self.servables.current
+        body = {
+            "status": "ready" if current else "no model is in service",
+            "models": len(current),
+            "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
+            "trouble": self.servables.trouble,
+            "refused": {name: one.refused for name, one in sorted(current.items()) if one.refused},
+            "log_dropped": self.spool.dropped,
+        }
+        return _json(body, 200 if current else 503)
+
+    def page(self, request: Request) -> Response:
+        try:
+            self._who(request)
+        except Rejected as error:
+            return refusal(error)
+        return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
+
+    # -- shadow ---------------------------------------------------------------------------------------------
+
+    def _queue_shadow(self, servable: Servable, rows: Sequence[Row], request_id: str) -> None:
+        if not servable.challengers:
+            return
+        model = servable.spec.name
+        for number, row in enumerate(rows):
+            if row.trouble is None:
+                for version in servable.challengers:
+                    if len(self._shadow) >= QUEUE:
+                        self.metrics.count(self.metrics.shadow, model, "dropped")
+                    else:
+                        self._shadow.append((version, model, request_id, number, row.values))
+
+    def _score_shadow(self) -> None:
+        """The shadow's thread: takes what waits, version by version, and hands the scores to the log."""
+        while not self._stop.wait(SHADOW_EVERY_S):
+            waiting: dict[Version, list[tuple[Version, str, str, int, dict[str, Value]]]] = {}
+            for _ in range(len(self._shadow)):
+                entry = self._shadow.popleft()
+                waiting.setdefault(entry[0], []).append(entry)
+            for version, entries in waiting.items():
+                try:
+                    scores = version.scorer.score_matrix(version.matrix([entry[4] for entry in entries]))
+                    found: list[float | None] = [float(score) if np.isfinite(score) else None for score in scores]
+                except Exception as error:  # a challenger that cannot score harms nobody; the log says that it did not
+                    log.debug("version %s does not score in shadow: %s", version.number, error)
+                    found = [None] * len(entries)
+                scored_at = iso(self.now())
+                records = [
+                    orjson.dumps(
+                        {
+                            "kind": "shadow",
+                            "request_id": request_id,
+                            "row": number,
+                            "model": model,
+                            "version": version.number,
+                            "score": score,
+                            "scored_at": scored_at,
+                        }
+                    )
+                    for (_, model, request_id, number, _), score in zip(entries, found, strict=True)
+                ]
+                assert self._loop is not None
+                with suppress(RuntimeError):  # the loop is closed: the service ends
+                    self._loop.call_soon_threadsafe(self._log_shadow, entries[0][1], records)
+
+    def _log_shadow(self, model: str, records: list[bytes]) -> None:
+        self.spool.write(records)
+        self.metrics.count(self.metrics.shadow, model, "scored", by=len(records))
+
+
+# -- the app ------------------------------------------------------------------------------------------------
+
+
+def create_app(settings: Settings, now: Callable[[], float] = time.time, *, delivers: bool = False) -> FastAPI:
+    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data.
+
+    `delivers`: it also sees to it that the request log reaches the lake.
+    """
+    service: Service | None = None
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        nonlocal service
+        service = app.state.service = Service(settings, now, delivers=delivers)
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(
+        title="Tiltyard",
+        version="1",
+        summary="Predictions of every model in service, whatever breaks.",
+        lifespan=lifespan,
+        default_response_class=Response,
+    )
+
+    def running() -> Service:
+        assert service is not None, "the service has not started"
+        return service
+
+    @app.post("/v1/models/{model}/predict", **api.PREDICT)
+    async def predict(model: str, request: Request) -> Response:
+        """Score one or many rows. Features are given, or looked up by entity; the given ones win."""
+        return await running().predict(model, request)
+
+    async def fast(request: Request) -> Response:
+        return await running().predict(request.path_params["model"], request)
+
+    # The same once more, before FastAPI's own route, which is there to be described: the service reads a request
+    # itself, and FastAPI's way of finding out that there is nothing for it to read costs half of what an answer costs.
+    app.router.routes.insert(0, Route("/v1/models/{model}/predict", fast, methods=["POST"]))
+
+    @app.post("/v1/models/{model}/explain", **api.EXPLAIN)
+    async def explain(model: str, request: Request) -> Response:
+        """What each feature adds to one row's score (SHAP), beside the fast path: takes tens of milliseconds."""
+        return await running().explain(model, request)
+
+    @app.get("/v1/models", **api.MODELS)
+    async def models(request: Request) -> Response:
+        """Every model in service: its versions, its features, how its tiers are doing."""
+        return running().models(request)
+
+    @app.get("/healthz", **api.HEALTH)
+    async def healthz() -> Response:
+        """Does the process answer? Says nothing of models."""
+        return Response(b'{"status": "ok"}', media_type="application/json")
+
+    @app.get("/readyz", **api.READY)
+    async def readyz() -> Response:
+        """May it have traffic? 503 until a model is in service. Names what is not as it should be."""
+        return running().ready()
+
+    @app.get("/metrics", **api.METRICS)
+    async def metrics(request: Request) -> Response:
+        """For Prometheus."""
+        return running().page(request)
+
+    return app
+
+
+def from_environment() -> FastAPI:
+    """What a worker process of `tiltyard serve` runs: the settings, and TILTYARD_SERVE_CLOCK where it was shifted."""
+    shift = float(os.environ.get(CLOCK, "0"))
+    settings = Settings()
+    sys.setswitchinterval(SWITCH_S)
+    now = (lambda: time.time() + shift) if shift else time.time
+    return create_app(settings, now, delivers=settings.serve_deliver_s > 0)
+
+
+def begins(settings: Settings, as_of: str | None) -> datetime | None:
+    """Where the service's clock begins: `latest` is the newest published night, None the wall clock.
+
+    Raises BadInput for what is no date, and when nothing is published.
+    """
+    if as_of != "latest":
+        return None if as_of is None else clock.parse_as_of(as_of)
+    night = published(settings)
+    if night is None:
+        raise BadInput("No features are published yet; run tiltyard features, or make up, first.")
+    return clock.midnight(night)
+
+
+def published(settings: Settings) -> date | None:
+    """The newest night with published features, where the ledger can say it."""
+    from tiltyard.ledger import Ledger
+
+    ledger = Ledger(settings)
+    try:
+        nights = [night for night, row in ledger.stage_runs("features").items() if row["status"] == "done"]
+    finally:
+        ledger.close()
+    return max(nights, default=None)
+
+
+def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) -> None:
+    """Serve until told to stop. `as_of`: the service's clock begins there, for data of the past.
+
+    Raises BadInput when it would listen beyond loopback without keys, Unavailable when the port is taken.
+    """
+    import uvicorn
+
+    keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
+    access.refuse_open(settings.serve_host, keys)
+    _free(settings)
+    address = f"http://{settings.serve_host}:{settings.serve_port}"
+    say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
+    if settings.serve_workers > 1:
+        folder = settings.home / "serving" / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.environ[FOLDER] = str(folder)
+    os.environ[CLOCK] = str(0.0 if as_of is None else as_of.timestamp() - time.time())
+    uvicorn.run(
+        "tiltyard.serving:from_environment",
+        factory=True,
+        host=settings.serve_host,
+        port=settings.serve_port,
+        workers=settings.serve_workers if settings.serve_workers > 1 else None,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def _free(settings: Settings) -> None:
+    try:
+        with socket.create_server((settings.serve_host, settings.serve_port)):
+            return
+    except OSError as error:
+        raise Unavailable(
+            f"{settings.serve_host}:{settings.serve_port} cannot be listened on ({error.strerror or error}); "
+            "stop what holds it, or set TILTYARD_SERVE_PORT."
+        ) from None
+
+
+# -- plumbing ----------------------------------------------------------------------------------------------
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, media_type="application/json")
+
+
+def _described(one: Servable) -> dict[str, Any]:
+    def version(seated: Version | None) -> dict[str, Any] | None:
+        return None if seated is None else {"version": seated.number, "breaker": seated.breaker.state}
+
+    spec = one.spec
+    return {
+        "model": spec.name,
+        "champion": version(one.champion),
+        "previous": version(one.previous),
+        "challengers": [version(seated) for seated in one.challengers],
+        "refused": dict(one.refused),
+        "tiers": list(spec.fallback.tiers),
+        "safe_default": spec.fallback.safe_default,
+        "deadline_ms": spec.fallback.deadline_ms,
+        "traffic": {"challenger": spec.traffic.challenger},
+        "keys": sorted(one.keys),
+        "features": dict(one.kinds),
+        "snapshot": one.kept.snapshot,
+    }
+
+
+def _refused(refused: Refused) -> Rejected:
+    headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
+    return Rejected(refused.status, refused.sentence, headers)
+
+
+def refusal(error: Rejected) -> Response:
+    return Response(
+        orjson.dumps({"error": str(error)}), error.status, headers=error.headers, media_type="application/json"
+    )

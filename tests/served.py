@@ -1,0 +1,115 @@
+"""A home with versions to serve: small models that are trained here, registered and promoted as any other."""
+
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from tiltyard import registry
+from tiltyard import spec as specs
+from tiltyard.encoding import Column, Encoding
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec
+
+FIRST = datetime(2016, 3, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+ENCODING = Encoding(
+    (
+        Column("weight", "numeric"),
+        Column("size", "numeric"),
+        Column("is_open", "boolean"),
+        Column("priority", "categorical", ("high", "low")),
+    )
+)
+SPEC: dict[str, Any] = {
+    "entity": "ticket",
+    "owner": "service-desk",
+    "tier": 2,
+    "source": "incident",
+    "prediction": {
+        "spine": "spn_ticket",
+        "features": ["ftr_ticket__intake", "ftr_group__load"],
+        "max_feature_age": "2d",
+    },
+    "label": {"table": "lbl_ticket", "horizon": "2d"},
+    "estimator": {"class": "xgboost.XGBClassifier"},
+    "light": {"class": "sklearn.linear_model.LogisticRegression"},
+    "fallback": {"safe_default": 0.25, "deadline_ms": 200},
+}
+ROW: dict[str, Any] = {"weight": 0.3, "size": 4, "is_open": True, "priority": "high"}
+
+
+def written(models: Path, name: str, **changes: Any) -> Spec:
+    """models/<name>/spec.yaml as SPEC says, with `changes` to its sections."""
+    content = {
+        **SPEC,
+        **{key: {**SPEC.get(key, {}), **value} if isinstance(value, dict) else value for key, value in changes.items()},
+    }
+    folder = models / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    return specs.load(folder)
+
+
+def home(folder: Path, database_url: str, prefix: str, **values: Any) -> Settings:
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    return Settings(
+        home=folder / "home",
+        models=models,
+        sources=("incident",),
+        database_url=database_url,
+        database_prefix=prefix,
+        **values,
+    )
+
+
+def model(seed: int) -> bytes:
+    """A logistic regression on the encoded features, as ONNX with the names that every version has."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    rng = np.random.default_rng(seed)
+    matrix = rng.random((400, len(ENCODING.columns))).astype(np.float32)
+    made = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, rng.random(400) < matrix[:, 0])
+    names = [("input", FloatTensorType([None, matrix.shape[1]]))]
+    options = {id(made): {"zipmap": False}}
+    return bytes(to_onnx(made, initial_types=names, options=options, target_opset=15).SerializeToString())
+
+
+def register(rails: Rails, spec: Spec, as_of: datetime, heavy: bytes, light: bytes) -> int:
+    """A version, trained as of a night, as training would register it. Returns its number."""
+    rows = pd.DataFrame([ROW, {**ROW, "weight": 0.8, "priority": "low"}]).assign(label=[True, False], score=0.5)
+    sample = io.BytesIO()
+    rows.to_parquet(sample)
+    files: Mapping[str, bytes] = {
+        "model.onnx": heavy,
+        "light.onnx": light,
+        "encoding.json": ENCODING.to_json().encode(),
+        "reference.json": json.dumps({}).encode(),
+        "reference.parquet": sample.getvalue(),
+    }
+    candidate = registry.Candidate(
+        as_of=as_of, inputs=f"{spec.name}/{as_of}", files=files, features=ENCODING.features, params={}, metrics={},
+        tags={}, plots={}, facts={}, requested_by="drift", description="",
+    )  # fmt: skip
+    row, _ = registry.register(rails, spec, candidate, rails.ledger.claim(f"training/{spec.name}/{as_of}"))
+    return int(row["version"])
+
+
+def promote(rails: Rails, spec: Spec, version: int, as_of: datetime, replaced: int | None = None) -> None:
+    assert rails.ledger.claim_promotion(
+        model=spec.name, version=version, night=night_of(as_of), replaced=replaced, requested_by="gate",
+        approved_by=None, approval={},
+    )  # fmt: skip

@@ -1,0 +1,249 @@
+"""Keys, pace and budget: who is let in, how much, and what a restart remembers."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_cli import tiltyard
+from tiltyard import access as module
+from tiltyard.access import DAY, Access, Admitted, Count, Limits, Refused, take
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+MORNING = 20_000 * DAY + 3600.0
+
+
+def made(*names: str) -> tuple[str, dict[str, bytes]]:
+    found = [module.new(name) for name in names]
+    return ",".join(one["entry"] for one in found), {one["name"]: one["key"].encode() for one in found}
+
+
+def test_a_key_lets_in_its_owner_and_nobody_else() -> None:
+    entries, keys = made("billing", "desk")
+    access = Access(entries, now=MORNING)
+    assert access.check(keys["desk"], 1, MORNING) == Admitted("desk")
+    assert access.check(keys["billing"], 1, MORNING) == Admitted("billing")
+    for presented in (
+        None,
+        b"",
+        keys["desk"][:-1],
+        keys["desk"] + b" ",
+        keys["desk"].upper(),
+        b"\xff\x00",
+        b"a" * 10**6,
+    ):
+        refused = access.check(presented, 1, MORNING)
+        assert isinstance(refused, Refused)
+        assert refused.status == 401
+        assert refused.sentence.endswith(".")
+
+
+def test_every_key_is_compared_whether_or_not_one_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, keys = made("a", "b", "c")
+    access, compared = Access(entries), []
+    whole = module.hmac.compare_digest
+    monkeypatch.setattr(module.hmac, "compare_digest", lambda one, two: (compared.append(two), whole(one, two))[1])
+    for presented in (keys["a"], keys["c"], b"none of them"):
+        compared.clear()
+        access.who(presented)
+        assert len(compared) == 3
+
+
+def test_a_name_may_have_two_keys_which_share_its_limits() -> None:
+    entries, keys = made("desk")
+    more, others = made("desk")
+    access = Access(f"{entries}, {more}", limits=Limits(budget=3), now=MORNING)
+    assert access.check(keys["desk"], 2, MORNING) == Admitted("desk")
+    refused = access.check(others["desk"], 2, MORNING)
+    assert isinstance(refused, Refused)
+    assert "leaves 1" in refused.sentence
+    assert access.names == ("desk",)
+
+
+def test_without_keys_all_callers_share_the_limits() -> None:
+    access = Access(None, limits=Limits(rate=1, burst=2), now=MORNING)
+    assert [type(access.check(None, 1, MORNING)) for _ in range(3)] == [Admitted, Admitted, Refused]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ("desk", "The key 'desk' in TILTYARD_SERVE_KEYS is not followed by a SHA-256"),
+        ("desk:abc", "not followed by a SHA-256"),
+        (f"desk:{'g' * 64}", "not followed by a SHA-256"),
+        (f"{'a' * 64}", "The key"),
+        (f":{'a' * 64}", "Entry 1 of TILTYARD_SERVE_KEYS has no usable name"),
+        (f"a:{'a' * 64},the desk:{'b' * 64}", "Entry 2"),
+        (f"a:{'a' * 64},b:{'A' * 64}", "twice"),
+        (" , ", "holds no key"),
+    ],
+)
+def test_malformed_keys_are_refused_and_digests_are_not_told(keys: str, sentence: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        Access(keys)
+    assert sentence in str(refused.value)
+    assert "b" * 64 not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"serve_rate": 0}, "TILTYARD_SERVE_RATE is 0"),
+        ({"serve_rate": float("nan")}, "TILTYARD_SERVE_RATE is nan"),
+        ({"serve_budget": -1}, "TILTYARD_SERVE_BUDGET is -1"),
+        ({"serve_burst": 5}, "says nothing without TILTYARD_SERVE_RATE"),
+        ({"serve_decimals": 16}, "TILTYARD_SERVE_DECIMALS is 16"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(values: dict, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        module.access(Settings(home=tmp_path, **values), MORNING)
+
+
+def test_beyond_loopback_it_takes_a_key() -> None:
+    entries, _ = made("desk")
+    for host in ("0.0.0.0", "::", "", "10.0.0.7", "example.org", "localhost.example.org", "127.0.0.1.example.org"):
+        with pytest.raises(BadInput, match="without API keys"):
+            module.refuse_open(host, None)
+        module.refuse_open(host, entries)
+    for host in ("127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"):
+        module.refuse_open(host, None)
+
+
+# -- limits -----------------------------------------------------------------------------------
+
+
+def fresh(at: float = MORNING) -> Count:
+    return Count(tokens=float("inf"), at=at)
+
+
+def test_a_request_larger_than_the_burst_passes_and_is_paid_for_afterwards() -> None:
+    count, limits = fresh(), Limits(rate=10, burst=20)
+    assert take(count, 100, MORNING, limits) is None
+    refused = take(count, 1, MORNING + 1, limits)
+    assert refused is not None
+    assert refused.status == 429
+    assert refused.retry_after_s == 8  # 80 in debt, 10 of it paid: 71 more for one row
+    assert take(count, 1, MORNING + 1 + refused.retry_after_s, limits) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(-5, 20)), max_size=40),
+    st.floats(0.5, 100),
+    st.floats(1, 100),
+)
+def test_no_caller_is_faster_than_the_rate_but_for_the_burst(asked: list, rate: float, burst: float) -> None:
+    """Over all of them: rows let pass ≤ burst + rate × time + the last request, whatever the clock does."""
+    count, limits, now, newest, passed, last = fresh(), Limits(rate=rate, burst=burst), MORNING, MORNING, 0, 0
+    moved = 0.0
+    for rows, later in asked:
+        now += later
+        moved += max(0.0, later)
+        newest = max(newest, now)
+        if take(count, rows, now, limits) is None:
+            passed, last = passed + rows, rows
+    assert passed <= burst + rate * moved + last + 1e-6
+
+
+def test_the_budget_is_a_days_and_a_refused_request_costs_nothing() -> None:
+    count, limits = fresh(), Limits(budget=10)
+    assert take(count, 8, MORNING, limits) is None
+    refused = take(count, 3, MORNING, limits)
+    assert refused is not None
+    assert refused.retry_after_s == DAY - 3600
+    assert take(count, 2, MORNING, limits) is None
+    assert take(count, 1, MORNING, limits) is not None
+    assert take(count, 10, MORNING + DAY, limits) is None
+
+
+def test_the_budget_survives_a_restart_and_is_shared_by_workers(tmp_path: Path) -> None:
+    entries, keys = made("desk")
+
+    def worker(now: float = MORNING) -> Access:
+        return Access(entries, limits=Limits(budget=100), folder=tmp_path / "serving", now=now)
+
+    one, two = worker(), worker()
+    assert one.check(keys["desk"], 40, MORNING) == Admitted("desk")
+    assert two.check(keys["desk"], 50, MORNING) == Admitted("desk")
+    for each in (one, two, one):
+        each._ledger.carry()
+    for each in (one, two, worker()):  # the third is one that was started again
+        refused = each.check(keys["desk"], 11, MORNING)
+        assert isinstance(refused, Refused)
+        assert "leaves 10" in refused.sentence
+    assert two.check(keys["desk"], 10, MORNING) == Admitted("desk")
+    assert worker(MORNING + DAY).check(keys["desk"], 100, MORNING + DAY) == Admitted("desk")
+    assert "desk" in (tmp_path / "serving" / "budget.json").read_text()
+
+
+def test_rows_that_pass_while_the_count_is_carried_are_all_counted(tmp_path: Path) -> None:
+    access = Access(None, limits=Limits(budget=10**9), folder=tmp_path, now=MORNING)
+    stop = threading.Event()
+
+    def carry() -> None:
+        while not stop.is_set():
+            access._ledger.carry()
+
+    carrying = threading.Thread(target=carry)
+    carrying.start()
+    for _ in range(20_000):
+        access.check(None, 1, MORNING)
+    stop.set()
+    carrying.join()
+    access._ledger.carry()
+    assert json.loads((tmp_path / "budget.json").read_bytes()) == {module.EVERYBODY: [20_000, 20_000]}
+
+
+def test_the_thread_carries_and_a_stop_carries_the_rest(tmp_path: Path) -> None:
+    access = Access(None, limits=Limits(budget=100), folder=tmp_path, now=MORNING)
+    access.start()
+    access.check(None, 7, MORNING)
+    access.close()
+    assert json.loads((tmp_path / "budget.json").read_bytes()) == {module.EVERYBODY: [20_000, 7]}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"everybody": 3}', '{"everybody": ["a", "b"]}'])
+def test_a_damaged_count_does_not_keep_the_service_from_starting(tmp_path: Path, content: str) -> None:
+    (tmp_path / "budget.json").write_text(content)
+    access = Access(None, limits=Limits(budget=5), folder=tmp_path, now=MORNING)
+    assert access.check(None, 5, MORNING) == Admitted(None)
+    access._ledger.carry()
+    assert isinstance(Access(None, limits=access.limits, folder=tmp_path, now=MORNING).check(None, 1, MORNING), Refused)
+
+
+def test_a_folder_that_takes_no_files_does_not_stop_the_service(tmp_path: Path) -> None:
+    (tmp_path / "serving").write_text("a file, where a folder should be")
+    access = Access(None, limits=Limits(budget=5), folder=tmp_path / "serving", now=MORNING)
+    access.start()
+    assert access.check(None, 5, MORNING) == Admitted(None)
+    assert isinstance(access.check(None, 1, MORNING), Refused)
+    access.close()
+
+
+def test_scores_are_rounded_only_when_asked_to() -> None:
+    assert module.rounded(0.123456789, None) == 0.123456789
+    assert module.rounded(0.123456789, 3) == 0.123
+    assert module.rounded(0.9999, 2) == 1.0
+
+
+# -- the command ------------------------------------------------------------------------------
+
+
+def test_a_new_key_from_the_command_line_opens_the_door() -> None:
+    result = json.loads(tiltyard("keys", "new", "desk", "--json").stdout)
+    assert Access(result["entry"]).check(result["key"].encode(), 1, MORNING) == Admitted("desk")
+    shown = tiltyard("keys", "new", "desk").stdout
+    assert "TILTYARD_SERVE_KEYS" in shown
+    assert "ty_" in shown
+
+
+def test_a_name_that_cannot_be_and_a_setting_that_cannot_be_read_end_in_a_sentence() -> None:
+    refused = tiltyard("keys", "new", "The Desk")
+    assert (refused.returncode, "cannot name a key" in refused.stderr) == (2, True)
+    refused = tiltyard("models", TILTYARD_SERVE_RATE="quick")
+    assert (refused.returncode, "TILTYARD_SERVE_RATE cannot be read" in refused.stderr) == (2, True)
+    assert "Traceback" not in refused.stderr

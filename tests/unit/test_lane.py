@@ -1,0 +1,139 @@
+"""A lane scores what waits, tells the loop, and a call that hangs keeps the thread but nobody else."""
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tiltyard.lane import ABANDONED, Job, Lane
+
+
+def matrix(*values):
+    return np.array(values, dtype=np.float32).reshape(-1, 1)
+
+
+async def ask(lane, rows, expires_in=5.0):
+    """One job's (values, error)."""
+    answer = asyncio.get_running_loop().create_future()
+    lane.put(Job(rows, time.monotonic() + expires_in, lambda *found: answer.set_result(found)))
+    return await asyncio.wait_for(answer, 5)
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+def test_what_waits_is_scored_in_one_call_and_everybody_gets_their_own():
+    calls = []
+    go = threading.Event()
+
+    def score(rows):
+        go.wait()
+        calls.append(len(rows))
+        return rows[:, 0].astype(float) * 2
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        jobs = [asyncio.create_task(ask(lane, matrix(*range(first, first + 2)))) for first in range(0, 10, 2)]
+        await asyncio.sleep(0.05)
+        go.set()
+        found = await asyncio.gather(*jobs)
+        lane.close()
+        return found
+
+    found = run(work())
+    assert [values.tolist() for values, _ in found] == [[2.0 * n, 2.0 * n + 2] for n in range(0, 10, 2)]
+    assert calls in ([2, 8], [10])  # the first pair was taken alone, or with the rest
+
+
+def test_an_exception_is_that_of_the_rows_that_caused_it():
+    def score(rows):
+        time.sleep(0.02)
+        if (rows < 0).any():
+            raise ValueError("negative")
+        return rows[:, 0]
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        return await asyncio.gather(*(ask(lane, matrix(value)) for value in (1, 2, -3, 4)))
+
+    assert [type(error) for _, error in run(work())] == [type(None), type(None), ValueError, type(None)]
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (2, 2)])
+def test_another_number_of_scores_than_rows_is_nobodys_score(shape):
+    def score(rows):
+        time.sleep(0.02)
+        return np.zeros(shape) if len(rows) == 2 else np.zeros(len(rows))
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        first = asyncio.create_task(ask(lane, matrix(0)))
+        await asyncio.sleep(0.005)
+        return (await first, *await asyncio.gather(ask(lane, matrix(1)), ask(lane, matrix(2))))
+
+    first, *others = run(work())
+    assert first[0].shape == (1,)
+    assert [values for values, _ in others] == [None, None]
+
+
+def test_a_job_that_nobody_waits_for_any_more_is_not_scored():
+    seen = []
+
+    def score(rows):
+        seen.extend(rows[:, 0])
+        time.sleep(0.05)
+        return rows[:, 0]
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        first = asyncio.create_task(ask(lane, matrix(1)))
+        await asyncio.sleep(0.01)
+        lane.put(Job(matrix(2), time.monotonic() + 0.01, lambda *_: None))
+        await first
+        await ask(lane, matrix(3))
+
+    run(work())
+    assert seen == [1, 3]
+
+
+def test_a_thread_that_hangs_is_left_behind_and_comes_back_to_nothing():
+    hang = threading.Event()
+
+    def score(rows):
+        if rows[0, 0] == 13:
+            hang.wait()
+        return rows[:, 0]
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        told = []
+        lane.put(Job(matrix(13), time.monotonic() + 9, lambda *found: told.append(found)))
+        await asyncio.sleep(0.05)
+        assert lane.stuck_s > 0.02
+        assert lane.replace()
+        values, _ = await ask(lane, matrix(1))
+        assert lane.abandoned == 1
+        hang.set()
+        await asyncio.sleep(0.05)
+        return values.tolist(), told, lane.abandoned
+
+    assert run(work()) == ([1.0], [], 0)
+
+
+def test_only_so_many_threads_may_hang_at_once():
+    hang = threading.Event()
+
+    async def work():
+        lane = Lane(lambda rows: hang.wait() or rows, asyncio.get_running_loop(), "test")
+        found = []
+        for _ in range(ABANDONED + 1):
+            lane.put(Job(matrix(1), time.monotonic() + 9, lambda *_: None))
+            await asyncio.sleep(0.02)
+            found.append(lane.replace())
+        hang.set()
+        return found
+
+    assert run(work()) == [True] * ABANDONED + [False]

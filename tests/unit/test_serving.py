@@ -1,0 +1,303 @@
+"""The service answers, says who did and why, and goes on when what it stands on is gone.
+
+Real models in ONNX: the champion is a trained graph that breaks on codes in one feature (see
+benchmarks/servers/faulty.py), the previous one is sound.
+"""
+
+import sys
+import time
+import uuid
+from collections import Counter
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from fastapi.testclient import TestClient
+
+from tests import served
+from tiltyard import online, serving, spool
+from tiltyard import rails as rails_module
+from tiltyard.online import Held
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from servers import faulty
+
+NOW = served.FIRST + timedelta(days=20)
+AT = NOW.timestamp()
+CODES = [name for name in faulty.CODES if name != "late"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, postgres_url):
+    """Two models with a sound previous champion and a faulty champion; a third that never had one."""
+    settings = served.home(
+        tmp_path_factory.mktemp("serving"), postgres_url, f"serve{uuid.uuid4().hex[:8]}_", serve_refresh_s=0.1
+    )
+    with rails_module.opened(settings) as rails:
+        sound, light = served.model(1), served.model(2)
+        broken = faulty.faulty(sound, 0, hang_ms=300)
+        for name, changes in (("steady", {}), ("split", {"traffic": {"challenger": 0.5}})):
+            spec = served.written(settings.models, name, **changes)
+            first = served.register(rails, spec, served.FIRST, sound, light)
+            second = served.register(rails, spec, served.FIRST + served.DAY, broken, light)
+            served.promote(rails, spec, first, served.FIRST + 2 * served.DAY)
+            served.promote(rails, spec, second, served.FIRST + 3 * served.DAY, replaced=first)
+            if name == "split":
+                served.register(rails, spec, served.FIRST + 9 * served.DAY, served.model(3), light)
+        served.written(settings.models, "young")
+    store = online.connect(settings)
+    put(store, "ftr_ticket__intake", "T1", {"weight": 0.3, "size": 4.0}, hours=3)
+    put(store, "ftr_group__load", "G1", {"is_open": True, "priority": "high"}, hours=5)
+    put(store, "spn_ticket", "T1", {"group_id": "G1"}, hours=3)
+    put(store, "ftr_ticket__intake", "OLD", {"weight": 0.3, "size": 4.0}, hours=24 * 9)
+    put(store, "spn_ticket", "OLD", {"group_id": "G1"}, hours=24 * 9)
+    put(store, "ftr_ticket__intake", "AHEAD", {"weight": 0.3, "size": 4.0}, hours=-5)
+    store.close()
+    return settings
+
+
+def put(store, table, key, values, hours):
+    known = AT - 3600 * hours
+    store.put(table, [(key, Held(values, known, known))])
+
+
+@contextmanager
+def client(settings, **changes):
+    """A service of its own in this process, its clock at NOW."""
+    settings = settings.model_copy(update={"home": settings.home, **changes})
+    app = serving.create_app(settings, now=lambda: AT)
+    with TestClient(app) as opened:
+        yield opened
+
+
+def predict(opened, model="steady", *rows, **more):
+    body = {"rows": [{"features": {**served.ROW, **row}} for row in rows] or [{"features": served.ROW}], **more}
+    answer = opened.post(f"/v1/models/{model}/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"]
+
+
+def ask(opened, row, model="steady"):
+    answer = opened.post(f"/v1/models/{model}/predict", json={"rows": [row]})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"][0]
+
+
+def told(prediction):
+    return prediction["served_by"], prediction["reason"]
+
+
+def metric(opened, name, **labels):
+    """The sum over the samples that have these labels."""
+    found = 0.0
+    for line in opened.get("/metrics").text.splitlines():
+        if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            found += float(line.rsplit(" ", 1)[1])
+    return found
+
+
+def until(holds):
+    """Wait for something that happens in the background; ten seconds are more than it takes."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within ten seconds")
+
+
+def logged(settings):
+    """Every record in the spool, oldest first."""
+    records = []
+    for path in sorted(settings.spool.glob("*-*.*")):
+        records += [orjson.loads(record) for record in spool.read(path).records]
+    return records
+
+
+def test_the_champion_answers_and_the_log_says_all_of_it(base):
+    with client(base) as opened:
+        body = {"rows": [{"features": served.ROW}], "request_id": "the-first"}
+        answer = opened.post("/v1/models/steady/predict", json=body).json()
+    assert answer["request_id"] == "the-first"
+    (one,) = answer["predictions"]
+    assert told(one) == ("champion", "in_service")
+    assert (one["version"], one["arm"], one["degraded"]) == (2, "champion", False)
+    assert 0 < one["score"] < 1
+    (record,) = [entry for entry in logged(base) if entry["request_id"] == "the-first" and entry["kind"] == "request"]
+    assert record["features"] == served.ROW
+    assert (record["version"], record["tier"], record["score"]) == (2, "champion", one["score"])
+
+
+@pytest.mark.parametrize("fault", CODES)
+def test_every_fault_falls_one_tier_under_its_own_reason(base, fault):
+    with client(base) as opened:
+        before = metric(opened, "tiltyard_answers_total", reason=f"champion_{fault}")
+        (one,) = predict(opened, "steady", {"weight": faulty.CODES[fault]})
+        after = metric(opened, "tiltyard_answers_total", reason=f"champion_{fault}")
+    assert told(one) == ("previous", f"champion_{fault}")
+    assert (one["version"], one["degraded"]) == (1, True)
+    assert (before, after) == (0, 1)
+
+
+def test_a_champion_that_hangs_is_late_at_its_deadline_and_then_not_asked(base):
+    with client(base) as opened:
+        reasons = []
+        for _ in range(8):
+            (one,) = predict(opened, "steady", {"weight": faulty.HANGS})
+            reasons.append(told(one))
+        assert reasons[:5] == [("previous", "champion_late")] * 5
+        assert reasons[5:] == [("previous", "champion_breaker_open")] * 3
+        assert metric(opened, "tiltyard_breaker_open", model="steady", version="2") == 1
+        until(lambda: told(predict(opened)[0]) == ("champion", "in_service"))  # a probe finds it well again
+
+
+def test_rows_fall_one_by_one(base):
+    with client(base) as opened:
+        found = predict(opened, "steady", {}, {"weight": faulty.NAN}, {}, {"weight": faulty.OUT_OF_RANGE})
+    reasons = [told(one)[1] for one in found]
+    assert reasons == ["in_service", "champion_not_finite", "in_service", "champion_out_of_range"]
+
+
+def test_features_are_looked_up_by_entity_and_are_the_same_as_given(base):
+    with client(base) as opened:
+        looked = ask(opened, {"entity_id": "T1"})
+        (given,) = predict(opened)
+        assert looked["score"] == given["score"]
+        assert told(looked) == ("champion", "in_service")
+        other = ask(opened, {"entity_id": "T1", "features": {"weight": 0.9}})
+        (same,) = predict(opened, "steady", {"weight": 0.9})
+        assert other["score"] == same["score"] != looked["score"]
+
+
+@pytest.mark.parametrize(
+    ("row", "tier", "reason"),
+    [
+        ({"entity_id": "OLD"}, "light", "champion_features_stale"),
+        ({"entity_id": "NOBODY"}, "safe_default", "champion_features_missing"),
+        ({"entity_id": "日本語 🜁"}, "safe_default", "champion_features_missing"),
+        ({"features": {"weight": 0.1}}, "light", "champion_features_missing"),
+        ({}, "safe_default", "champion_features_missing"),
+        ({"entity_id": "AHEAD"}, "safe_default", "champion_features_missing"),
+        ({"entity_id": "T1", "prediction_time": "2016-03-20T00:00:00Z"}, "safe_default", "champion_features_missing"),
+    ],
+)
+def test_what_is_not_known_is_not_made_up(base, row, tier, reason):
+    with client(base) as opened:
+        assert told(ask(opened, row)) == (tier, reason)
+
+
+def test_a_model_without_a_champion_answers_with_its_safe_default(base):
+    with client(base) as opened:
+        one = ask(opened, {"features": {"anything": 1}}, "young")
+    assert (one["score"], one["version"]) == (0.25, None)
+    assert told(one) == ("safe_default", "no_champion")
+
+
+def test_it_starts_and_serves_without_ledger_and_lake(base, tmp_path):
+    with client(base) as opened:
+        (before,) = predict(opened)
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    with client(base, database_url=nowhere) as opened:
+        (one,) = predict(opened)
+        ready = opened.get("/readyz")
+    assert one == before
+    assert ready.status_code == 200
+    assert "PostgreSQL" in ready.json()["trouble"]
+
+
+def test_a_flipped_bit_in_the_cache_is_not_served(base):
+    path = base.home / "cache" / "steady" / "2" / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:900] + bytes([content[900] ^ 4]) + content[901:])
+    try:
+        with client(base) as opened:  # MLflow's store has the sound one: it is fetched again
+            assert told(predict(opened)[0]) == ("champion", "in_service")
+        assert path.read_bytes() == content
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_promotion_reaches_the_service_within_its_refresh(base):
+    with rails_module.opened(base) as rails:
+        spec = served.written(base.models, "moving")
+        light = served.model(2)
+        numbers = [
+            served.register(rails, spec, served.FIRST + day * served.DAY, served.model(10 + day), light)
+            for day in range(3)
+        ]
+        with client(base) as opened:
+            until(lambda: any(one["model"] == "moving" for one in opened.get("/v1/models").json()))
+            seen = []
+            for day, number in enumerate(numbers):
+                night = served.FIRST + (10 + day) * served.DAY
+                served.promote(rails, spec, number, night, numbers[day - 1] if day else None)
+                until(lambda number=number: ask(opened, {"features": served.ROW}, "moving")["version"] == number)
+                seen.append(told(ask(opened, {"features": served.ROW}, "moving"))[1])
+    assert seen == ["in_service"] * 3
+
+
+def test_a_challenger_has_its_share_and_scores_the_others_unseen(base):
+    with client(base) as opened:
+        arms = Counter()
+        for number in range(200):
+            one = ask(opened, {"entity_id": f"E{number}", "features": served.ROW}, "split")
+            again = ask(opened, {"entity_id": f"E{number}", "features": served.ROW}, "split")
+            assert one["arm"] == again["arm"] == one["served_by"]
+            arms[one["arm"]] += 1
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="split", outcome="scored") >= 400)
+    assert 70 < arms["challenger"] < 130
+    records = [entry for entry in logged(base) if entry["model"] == "split"]
+    asked = {(entry["request_id"], entry["row"]) for entry in records if entry["kind"] == "request"}
+    shadowed = {(entry["request_id"], entry["row"]) for entry in records if entry["kind"] == "shadow"}
+    assert len(asked) == 400
+    assert shadowed == asked
+    scores = {entry["request_id"]: entry["score"] for entry in records if entry["kind"] == "shadow"}
+    for entry in records:
+        if entry["kind"] == "request" and entry["arm"] == "challenger":
+            assert scores[entry["request_id"]] == pytest.approx(entry["score"], abs=1e-6)
+
+
+def test_a_request_that_comes_again_has_the_same_answer_and_one_record(base):
+    with client(base) as opened:
+        body = {"rows": [{"features": served.ROW}], "request_id": "again"}
+        first = opened.post("/v1/models/steady/predict", json=body)
+        second = opened.post("/v1/models/steady/predict", json=body)
+        body["rows"][0]["features"] = {**served.ROW, "size": 9}
+        other = opened.post("/v1/models/steady/predict", json=body)
+    assert first.json() == second.json()
+    assert other.status_code == 409
+    assert len([entry for entry in logged(base) if entry["request_id"] == "again"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"", 400, "not JSON"),
+        (b"[1, 2]", 422, "object"),
+        (b'{"rows": []}', 422, "at least one row"),
+        (b'{"rows": [{"features": {"weight": NaN}}]}', 400, "not JSON"),
+        (b'{"rows": [{"features": {"weight": "heavy"}}]}', 422, "a finite number"),
+        (b'{"rows": [{"features": {"weight": true}}]}', 422, "a finite number"),
+        (b'{"rows": [{"features": {"unheard": 1}}]}', 422, "does not know"),
+        (b'{"rows": [{"feature": {"weight": 1}}]}', 422, "unknown field"),
+        (b'{"rows": [{"keys": {"planet": "x"}}]}', 422, "the keys are"),
+        (b'{"rows": [{"prediction_time": "2016-03-22T01:00:00Z"}]}', 422, "in the future"),
+        (b'{"rows": [{"prediction_time": "2016-03-22T00:00:00"}]}', 422, "zone"),
+        (b'{"rows": [{}], "request_id": "a b"}', 422, "request_id"),
+        (b'{"rows": [' + b",".join([b"{}"] * 1001) + b"]}", 413, "1000"),
+        (b" " * 1_000_001, 413, "bytes"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(base, content, status, said):
+    with client(base) as opened:
+        answer = opened.post("/v1/models/steady/predict", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_an_unknown_model_is_told_which_there_are(base):
+    with client(base) as opened:
+        answer = opened.post("/v1/models/nobody/predict", json={"rows": [{}]})
+    assert answer.status_code == 404
+    assert "steady" in answer.json()["error"]
