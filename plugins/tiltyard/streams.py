@@ -90,7 +90,7 @@ def _values(values: Any, known: Mapping[str, str]) -> dict[str, Value]:
         )
     found: dict[str, Value] = {}
     for name, kind in known.items():  # in the lake's order, by which a full tie is decided
-        value = values[name]
+        value: Any = values[name]
         if value is not None and (
             not isinstance(value, _KINDS[kind]) or isinstance(value, bool) != (kind == "boolean")
         ):
@@ -381,8 +381,8 @@ class Kafka:
 
         try:
             client = Client(self._options, logger=None)
-        except KafkaException as error:
-            raise BadInput(f"Kafka takes no such option: {error.args[0].str()}.") from None
+        except KafkaException as refused:
+            raise BadInput(f"Kafka takes no such option: {refused.args[0].str()}.") from None
         ended: set[int] = set()
         assigned: set[int] = set()
 
@@ -396,14 +396,15 @@ class Kafka:
             while not self._sink.stop.is_set():
                 messages = client.consume(AT_ONCE, timeout=ASK_S)
                 records, offsets = [], {}
+                message: Any
                 for message in messages:
-                    error = message.error()
+                    error, part, offset = message.error(), message.partition(), message.offset()
                     if error is None:
-                        ended.discard(message.partition())
-                        offsets[message.partition()] = message.offset() + 1
-                        records.append((f"{message.partition()}/{message.offset()}", message.value() or b""))
+                        ended.discard(part)
+                        offsets[part] = offset + 1
+                        records.append((f"{part}/{offset}", message.value() or b""))
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        ended.add(message.partition())
+                        ended.add(part)
                     elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
                         raise BadInput(f"Kafka has no topic '{self._topic}' for us ({error.str()}); mend the name.")
                     elif error.fatal():
