@@ -43,6 +43,8 @@ AT_ONCE = 1_000
 """Events per write."""
 ASK_S = 0.25
 """Between two questions to a shard: Kinesis allows five a second."""
+WAIT_S = 10.0
+"""For Kafka's brokers, to say which partitions there are."""
 LOOK_S = 30.0
 """Between two looks at which shards there are, and at which columns a view has."""
 TOLD_S = 30.0
@@ -362,13 +364,18 @@ class Kinesis:
 
 
 class Kafka:
-    """One topic, in a consumer group. Offsets are committed by hand, after the write."""
+    """One topic, in a consumer group. Offsets are committed by hand, after the write.
+
+    To drain it needs no group, whose other members may be dead and not yet missed: it takes every partition for
+    itself, from the group's offsets.
+    """
 
     def __init__(self, options: Mapping[str, Any], topic: str, sink: Sink) -> None:
         self._topic, self._sink = topic, sink
         self._options = {
             "group.id": "tiltyard",
             "auto.offset.reset": "earliest",
+            "session.timeout.ms": 10_000,  # a killed consumer is missed after so long, and its partitions move on
             **options,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -376,8 +383,8 @@ class Kafka:
         }
 
     def run(self, *, drain: bool = False) -> dict[str, int]:
+        from confluent_kafka import OFFSET_STORED, KafkaError, KafkaException, TopicPartition
         from confluent_kafka import Consumer as Client
-        from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
         try:
             client = Client(self._options, logger=None)
@@ -385,14 +392,15 @@ class Kafka:
             raise BadInput(f"Kafka takes no such option: {refused.args[0].str()}.") from None
         ended: set[int] = set()
         assigned: set[int] = set()
-
-        def on_assign(_: Any, partitions: Sequence[Any]) -> None:
-            assigned.clear()
-            ended.clear()
-            assigned.update(part.partition for part in partitions)
-
         try:
-            client.subscribe([self._topic], on_assign=on_assign)
+            if drain:
+                about = client.list_topics(self._topic, timeout=WAIT_S).topics[self._topic]
+                if about.error is not None:
+                    raise self._refused(about.error.str())
+                assigned = set(about.partitions)
+                client.assign([TopicPartition(self._topic, part, OFFSET_STORED) for part in assigned])
+            else:
+                client.subscribe([self._topic])
             while not self._sink.stop.is_set():
                 messages = client.consume(AT_ONCE, timeout=ASK_S)
                 records, offsets = [], {}
@@ -406,7 +414,7 @@ class Kafka:
                     elif error.code() == KafkaError._PARTITION_EOF:
                         ended.add(part)
                     elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                        raise BadInput(f"Kafka has no topic '{self._topic}' for us ({error.str()}); mend the name.")
+                        raise self._refused(error.str())
                     elif error.fatal():
                         raise Unavailable(f"Kafka ends this consumer: {error.str()}; start it again.")
                     else:
@@ -419,11 +427,16 @@ class Kafka:
                         client.commit(offsets=parts, asynchronous=False)
                     except KafkaException:  # the partitions have moved on: another reads them again, which does no harm
                         self._sink.counts["not_committed"] += 1
-                elif drain and assigned and ended >= assigned:
+                elif drain and ended >= assigned:
                     break
+        except KafkaException as error:
+            raise Unavailable(f"Kafka does not answer ({error.args[0].str()}); check --servers.") from None
         finally:
             client.close()
         return self._sink.close()
+
+    def _refused(self, said: str) -> BadInput:
+        return BadInput(f"Kafka has no topic '{self._topic}' for us ({said}); mend the name.")
 
 
 # -- the command --------------------------------------------------------------------------------------------

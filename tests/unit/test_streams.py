@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.servers import RedisServer
 from tiltyard import online, streams
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.online import Held
 from tiltyard.settings import ROOT, Settings
 
@@ -99,14 +99,14 @@ def consumer(settings: Settings, environment: dict[str, str], *arguments: str) -
     )
 
 
-def kill_in_mid_stream(process: subprocess.Popen[str], store: online.Store, wanted: int) -> int:
-    """SIGKILL as soon as something is there; how many keys were."""
+def kill_in_mid_stream(process: subprocess.Popen[str], store: online.Store) -> None:
+    """SIGKILL as soon as something has been written."""
     deadline = time.monotonic() + 60
-    while not (there := len(held(store))) and time.monotonic() < deadline and process.poll() is None:
+    while not held(store) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.wait()
-    return there
+    assert held(store), "it was killed before it began"
 
 
 # -- events -------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_a_kinesis_consumer_that_is_killed_loses_nothing(home: Settings, aws: di
     client.create_stream(StreamName="killed", ShardCount=3)
     rows = drawn(3, 3_000)
     send(client, "killed", rows[:2_000])
-    kill_in_mid_stream(consumer(home, aws, "kinesis", "killed"), online.connect(home), len(SHOPS))
+    kill_in_mid_stream(consumer(home, aws, "kinesis", "killed"), online.connect(home))
     send(client, "killed", rows[2_000:])
     drain(home, "killed")
     assert held(online.connect(home)) == newest(rows)
@@ -346,23 +346,34 @@ def test_a_kafka_consumer_that_dies_before_its_commit_reads_again_and_changes_no
     assert held(online.connect(home)) == newest(rows)
 
 
-def test_a_kafka_consumer_that_is_killed_loses_nothing_and_one_that_is_told_to_stop_says_what_it_did(
-    home: Settings, kafka: tuple[Producer, str]
-) -> None:
+def test_a_kafka_consumer_that_is_killed_loses_nothing(home: Settings, kafka: tuple[Producer, str]) -> None:
     producer, servers = kafka
     rows = drawn(8, 3_000)
     produce(producer, "killed", rows[:2_000])
     store = online.connect(home)
-    kill_in_mid_stream(consumer(home, {}, "kafka", "killed", "--servers", servers), store, len(SHOPS))
+    kill_in_mid_stream(consumer(home, {}, "kafka", "killed", "--servers", servers), store)
     produce(producer, "killed", rows[2_000:])
-    process = consumer(home, {}, "kafka", "killed", "--servers", servers)
+    drain_kafka(home, "killed", servers)
+    assert held(store) == newest(rows)
+
+
+def test_a_consumer_that_is_told_to_stop_says_what_it_did(
+    home: Settings, kafka: tuple[Producer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer, servers = kafka
+    produce(producer, "stops", rows := drawn(9, 200))
+    store = online.connect(home)
+    process = consumer(home, {}, "kafka", "stops", "--servers", servers, "--group", "others")
     deadline = time.monotonic() + 60
     while held(store) != newest(rows) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     counts = json.loads(process.communicate(timeout=30)[0])
     assert held(store) == newest(rows)
-    assert counts["events"] >= len(rows) - 2_000
-    told = store.noted("stream/kafka/killed")
+    assert counts["events"] == len(rows)
+    told = store.noted("stream/kafka/stops")
     assert told is not None
     assert told["counts"] == counts
+    monkeypatch.setattr(streams, "WAIT_S", 0.5)
+    with pytest.raises(Unavailable, match="check --servers"):
+        drain_kafka(home, "stops", "127.0.0.1:1")
