@@ -92,7 +92,9 @@ def plain(stack: ExitStack, folder: Path, trained: yard.Trained) -> list[Way]:
     port = process.free_port()
     script = Path(__file__).parent / "servers" / "plain.py"
     server = stack.enter_context(
-        process.running("FastAPI", [sys.executable, str(script), str(port), str(folder)], port, ready="/empty")
+        process.stopping(
+            process.start("FastAPI", [sys.executable, str(script), str(port), str(folder)], port, ready="/empty")
+        )
     )
     bodies = [{"rows": [{"features": dict(zip(trained.names, row, strict=True))}]} for row in encoded(trained)]
     return [
@@ -145,7 +147,7 @@ def mlflow_server(stack: ExitStack, model: Path) -> process.Server:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",
     }
-    return stack.enter_context(process.running("mlflow", command, port, environment, ready="/ping"))
+    return stack.enter_context(process.stopping(process.start("mlflow", command, port, environment, ready="/ping")))
 
 
 def tiltyard(stack: ExitStack, folder: Path, trained: yard.Trained) -> list[Way]:

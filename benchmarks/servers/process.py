@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,10 +74,13 @@ def start(
 
 
 @contextmanager
-def running(*arguments: object, **named: object) -> Iterator[Server]:
-    server = start(*arguments, **named)  # type: ignore[arg-type]
+def stopping(server: Server) -> Iterator[Server]:
+    """Until the end of the block; after a failure, with what the server had to say."""
     try:
         yield server
+    except BaseException:
+        print(f"{server.name} said: {server.said()}", file=sys.stderr)
+        raise
     finally:
         server.stop()
 

@@ -200,11 +200,8 @@ class Yard:
 
     @contextmanager
     def serving(self, **more: str) -> Iterator[process.Server]:
-        server = self.start(**more)
-        try:
+        with process.stopping(self.start(**more)) as server:
             yield server
-        finally:
-            server.stop()
 
     # -- requests -------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ Stages, one Airflow DAG each: `features` (`datasets`, `cuts`, `simulator` → `i
 `leakage`), `training` (`frame` → `replay` → `encoding` → `profile` → `registry`), `shadow` (`scorer` → `scoring` →
 `truth` → `evaluation`, `estimate`, `arrival`), `promotion` (`pairs` → `sequential` → `gate` → `evidence_page`),
 `drift` (`detector` → `change`), and for all models together `grants` (`lineage` → `governor`), with `fallback`
-deciding which tier answers.
+deciding which tier answers, and `fallback_audit` (`explanation`) asking a person about a default that lasts; `popular`
+is what a model that ranks shows then.
 
 The past, then and now: `replay` (`history`, what the lake remembers of who wrote what → `comparison` → `replay_page`).
 
@@ -18,14 +19,20 @@ Anybody's table, without the rails: `audit` (`tabular` → `leakage`, `evidence`
 What a night delivered: `latency` (how late), `outage` (what fell silent), `arrival` (`runoff`: when the truth comes,
 and whether it still does).
 
+What was answered online: `spool` (on the way) → `request_log` (in the lake) → `arm` (how it turned out), `skew` (of its
+features).
+
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
 policies), both with a `worker` or two beside them.
 
-Who is let in to the service, and what moved a score: `access`, `contribution`.
+Online: `serving` answers (`api`, `access`, `incoming` → `servable`, what is in service → `online`, the store of
+features, which `streams` keep fresh → `race` with a `lane` and a `breaker` per version → `spool`), with `metrics` and
+`contribution` (what moved a score) beside the path. `request_log` brings the answers to the lake, where `arm` and
+`skew` say how they were.
 
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.
 
-Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback profile
-detector change lineage governor outcome`, and `evidence` with its parts.
+Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback breaker
+profile detector change lineage governor outcome explanation`, and `evidence` with its parts.
 """

@@ -145,7 +145,7 @@ def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, 
 def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
     known = rows["label"].notna()
     matched = rows["prediction_time"].notna()
-    inside = rows["is_matured"] & known
+    inside = rows["is_matured"] & known & rows["score"].abs().lt(float("inf"))
     judged = rows[inside & (rows["night"].where(inside, date.min) >= since)]
     (measured,) = evaluation.evaluate(judged, bounds=spec.label.bounds)
     return {name: value for name, value in asdict(measured).items() if name in COLUMNS} | {
@@ -158,22 +158,22 @@ def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
 
 
 def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    """What the night's online evaluation says: arm → its rows, the whole of the arm first. Empty without any."""
+    """What the newest online evaluation up to a night says: arm → its rows, the whole of it first; empty without."""
     if not rails.lake.has(TABLE):
         return {}
     rows = rails.lake.query(
-        f"select * from {{{TABLE}}} where model = $model and night = $night order by arm, tier <> 'all', version, tier",
+        f"""
+        select * from {{{TABLE}}} where model = $model and night <= $night
+        qualify night = max(night) over () order by arm, tier <> '{ALL}', version, tier
+        """,
         as_of,
         {"model": spec.name, "night": night_of(as_of)},
     )
     names = ("version", "tier", "requests", "matured", "missing", "immature", "early", "unmatched")
     names += (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", "mean_score")
     arms: dict[str, Any] = {}
-    for row in rows.to_dict("records"):
-        whole = {name: None if pd.isna(row[name]) else row[name] for name in names}
-        numbers = {
-            name: int(value) if isinstance(value, float) and name == "version" else value
-            for name, value in whole.items()
-        }
-        arms.setdefault(row["arm"], []).append(numbers)
+    for row in rows[["arm", *names]].to_dict("records"):
+        known = {name: None if pd.isna(row[name]) else row[name] for name in names}
+        version = None if known["version"] is None else int(known["version"])
+        arms.setdefault(row["arm"], []).append(known | {"version": version})
     return arms

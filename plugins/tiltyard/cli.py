@@ -18,6 +18,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from tiltyard import clock
 from tiltyard import spec as specs
@@ -41,6 +42,20 @@ incidents = typer.Typer(help="What is wrong upstream of several models, and a pe
 app.add_typer(incidents, name="incidents")
 keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
+app.add_typer(requests, name="requests")
+
+
+class _Shown(TyperGroup):
+    """`tiltyard fallback MODEL` is `tiltyard fallback show MODEL`: what is no command of the group is a model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+fallback = typer.Typer(cls=_Shown, help="Who answered, tier by tier, and a person's word on a safe default that lasts.")
+app.add_typer(fallback, name="fallback", epilog="Example: tiltyard fallback sla_breach")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
@@ -340,6 +355,59 @@ def incidents_release(
     _emit(result, as_json)
 
 
+@fallback.command("show", epilog="Example: tiltyard fallback sla_breach --as-of 2016-05-02")
+def fallback_show(
+    model: Annotated[str | None, typer.Argument(help="A model; default: all of the portfolio.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that was audited."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
+    from tiltyard import describe, fallback_audit, rails
+
+    settings = Settings()
+    asked = (specs.find(settings.models, model),) if model else specs.portfolio(settings)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.document(opened, asked, clock.parse_as_of(as_of) if as_of else None)
+    _emit(result, as_json, lambda: out.print(_plain(describe.answered(result)), soft_wrap=True))
+
+
+@fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
+def fallback_count(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    with rails.opened(settings) as opened:
+        result = fallback_audit.run(opened, spec, _as_of(as_of))
+    _emit(result, as_json)
+
+
+@fallback.command(
+    "explain",
+    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-01",
+)
+def fallback_explain(
+    model: Model,
+    cause: Annotated[str, typer.Option(help="Why the model cannot answer.")],
+    owner: Annotated[str, typer.Option(help="Who sees to it.")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="How long it may stay there; then it is asked again.")],
+    as_json: Json = False,
+) -> None:
+    """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
+    from tiltyard import fallback_audit, rails
+
+    settings = Settings()
+    spec = specs.find(settings.models, model)
+    values = {"cause": cause, "owner": owner, "until": until, "by": _user(), "source": "command line"}
+    with rails.opened(settings) as opened:
+        result = fallback_audit.explain(opened, spec, **values, at=clock.now())
+    _emit(result, as_json)
+
+
 @app.command(
     epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
     "tiltyard hindcast --from 2016-04-01 --to 2016-05-30 --policy current --policy cautious.yaml"
@@ -506,6 +574,55 @@ def _warn(said: str) -> None:
     err.print(f"[yellow]waiting[/] {_plain(said)}")
 
 
+@keys.command("new", epilog="Example: tiltyard keys new billing")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
+    from tiltyard import access
+
+    result = access.new(name)
+    _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
+
+
+# -- the request log ----------------------------------------------------------------------------------------
+
+
+@requests.command("deliver", epilog="Example: tiltyard requests deliver")
+def requests_deliver(as_json: Json = False) -> None:
+    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
+    from tiltyard import rails, request_log
+
+    with rails.opened() as opened:
+        result = request_log.deliver(opened)
+    _emit(result, as_json)
+
+
+@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
+def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
+    from tiltyard import arm, describe, rails, request_log
+
+    spec = _spec(model)
+    at = clock.parse_as_of(as_of) if as_of else clock.now()
+    with rails.opened() as opened:
+        result = {
+            "model": spec.name,
+            "nights": request_log.nights(opened, spec.name, at),
+            "arms": arm.report(opened, spec, at),
+            "log": request_log.delivered(opened),
+        }
+
+    def show() -> None:
+        if result["nights"]:
+            _table(describe.asked(result["nights"]))
+        for line in describe.turned_out(result, spec.measure):
+            out.print(_plain(line), soft_wrap=True)
+
+    _emit(result, as_json, show)
+
+
 # -- leakage ------------------------------------------------------------------------------------------------
 
 
@@ -657,21 +774,6 @@ def _print_audit(found: Any, target: Path) -> None:
         what = " ".join(part for part in (one.feature, one.kind) if part != "*") or "all"
         out.print(f"[dim]untested[/] {_plain(f'{what}: {one.why}')}", soft_wrap=True)
     out.print(f"{found.rows:,} rows, {len(found.features):,} features. The page to look at: {_plain(str(target))}")
-
-
-# -- serving ------------------------------------------------------------------------------------------------
-
-
-@keys.command("new", epilog="Example: tiltyard keys new billing")
-def keys_new(
-    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
-    as_json: Json = False,
-) -> None:
-    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
-    from tiltyard import access
-
-    result = access.new(name)
-    _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
 
 
 # -- plumbing -----------------------------------------------------------------------------------------------

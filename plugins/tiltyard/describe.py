@@ -31,6 +31,10 @@ def model(document: dict[str, Any]) -> str:
         "incidents": _list(_incident(one) for one in document["incidents"]),
         "replay": _replay(document["replay"]),
     }
+    if document["fallback"]["on_default"] or document["fallback"]["tasks"]:
+        facts["fallback"] = "; ".join(line.strip() for line in _lasting(document["fallback"]))
+    if document["popular"]:
+        facts["popular"] = _list(f"{one['item_name']} ({one['score']:.0%})" for one in document["popular"])
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
 
@@ -85,6 +89,44 @@ def governed(result: dict[str, Any]) -> str:
         if action["decision"] not in ("steady", "incident")
     ]
     return "\n".join(lines)
+
+
+def answered(rows: list[dict[str, Any]]) -> str:
+    """The document of `tiltyard fallback`: per model who answered, and what a person is asked or has said."""
+    return "\n".join(line for row in rows for line in _answered(row)) or "there is no model"
+
+
+def _answered(row: dict[str, Any]) -> list[str]:
+    if row["night"] is None:
+        return [f"{row['model']}: no night is audited yet; run tiltyard fallback audit {row['model']} --as-of DATE"]
+    lasting, *tasks = _lasting(row)
+    return [
+        f"{row['model']} on the night of {row['night']}: {lasting}",
+        *(
+            f"  {one['channel']:<8} {one['share']:>6.1%}  {one['answers']:>9,}  {one['tier']}, {one['reason']}"
+            for one in row["shares"]
+        ),
+        *tasks,
+    ]
+
+
+def _lasting(row: dict[str, Any]) -> list[str]:
+    """Is it on its safe default, and every task that there was."""
+    since = row["on_default"]
+    return [
+        f"on its safe default since {since['since']}, {since['nights']} nights" if since else "in service",
+        *(f"  task of {task['opened']}: {_task(row['model'], task)}" for task in row["tasks"]),
+    ]
+
+
+def _task(model: str, task: dict[str, Any]) -> str:
+    if task["state"] == "open":
+        return f"open; tiltyard fallback explain {model} --cause … --owner … --until …"
+    gone = f"left its safe default on {task['recovered']}" if "recovered" in task else ""
+    if task["state"] == "recovered":
+        return f"recovered without an answer, it {gone}"
+    said = f"{task['answered_by']} says: {task['cause']} (owner {task['owner']}, until {task['until']})"
+    return f"{said}; it {gone}" if gone else said
 
 
 def incidents(rows: list[dict[str, Any]]) -> str:
@@ -217,6 +259,34 @@ def online(arms: dict[str, Any], measure: str) -> str:
             unmatched = f", {row['unmatched']} of no spine row" if row["unmatched"] else ""
             said.append(f"{who} {row['requests']} requests{fell}, {figure}{unmatched}")
     return "; ".join(said) or NOTHING
+
+
+def asked(nights: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of `tiltyard requests show`, a row per night."""
+    return [
+        {
+            "night": row["night"],
+            "requests": row["requests"],
+            "answered by": _list(f"{tier} {count}" for tier, count in row["tiers"].items()),
+            "p50": f"{row['p50_us'] / 1000:.2f} ms",
+            "p99": f"{row['p99_us'] / 1000:.2f} ms",
+        }
+        for row in nights
+    ]
+
+
+def turned_out(document: dict[str, Any], measure: str) -> list[str]:
+    """How the answers turned out, and what the log of all models has lost."""
+    if not document["nights"]:
+        return ["no request was delivered yet; run tiltyard serve, ask it, then tiltyard requests deliver"]
+    log = document["log"]
+    kept = f"; {log['damaged']} segments are kept in spool/damaged" if log["damaged"] else ""
+    return [
+        f"outcome: {online(document['arms'], measure)}",
+        "log of all models: {requests} requests and {shadow} shadow scores in {segments} segments, {lost} lost, "
+        "{unreadable} unreadable".format(**log)
+        + kept,
+    ]
 
 
 def _drift(drift: dict[str, Any] | None) -> str:

@@ -78,6 +78,7 @@ def draw(record: Mapping[str, Any]) -> str:
             "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
             "known early is not a random sample and moved nothing here.",
         ),
+        *([_online(record["online"])] if record.get("online") else []),
         _origin(record, promise),
     ]
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(parts))
@@ -135,6 +136,28 @@ def _table_of_slices(slices: Sequence[Mapping[str, Any]]) -> str:
         "<details><summary>The slices as numbers</summary><div class=wide><table><tr><th>slice</th>"
         "<th class=number>rows</th><th class=number>difference</th><th class=number>low</th>"
         f"<th class=number>high</th></tr>{rows}</table></div></details>"
+    )
+
+
+def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
+    measure = "absolute_error" if any("absolute_error" in row for rows in arms.values() for row in rows) else "brier"
+    names = ("requests", "matured", measure, f"{measure}_low", f"{measure}_high")
+    rows = "".join(
+        f"<tr><td>{_text(name)}</td><td>{_text(row['tier'])}</td>"
+        f"<td>{_text('–' if row['version'] is None else row['version'])}</td>"
+        + "".join(f"<td class=number>{_text(_number(row[column]))}</td>" for column in names)
+        + "</tr>"
+        for name, those in arms.items()
+        for row in those
+    )
+    return (
+        "<section><h2>How did the answers given online turn out?</h2><div class=wide><table><tr><th>arm</th>"
+        "<th>answered by</th><th>version</th><th class=number>requests</th><th class=number>matured</th>"
+        f"<th class=number>{_text(METRICS[measure] if measure == 'brier' else 'absolute error')}</th>"
+        f"<th class=number>low</th><th class=number>high</th></tr>{rows}</table></div>"
+        "<p class=quiet>For reading: the gate asks for nights on which every version scored the same rows, and the "
+        "entities that ask are not all there are. Requests of the arm shadow were answered by others.</p></section>"
     )
 
 

@@ -93,8 +93,13 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
         raise BadInput(
             f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
         )
-    rails.ledger.record_stage(STAGE, "", night, "done", record["summary"])
-    return {"night": str(night), "snapshot": record["summary"]["snapshot"]}
+    from tiltyard import popular  # which reads what is published here
+
+    snapshot = int(record["summary"]["snapshot"])
+    items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
+    summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
+    rails.ledger.record_stage(STAGE, "", night, "done", summary)
+    return {"night": str(night), "snapshot": summary["snapshot"]}
 
 
 def published(rails: Rails, as_of: datetime | None = None) -> int:

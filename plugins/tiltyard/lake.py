@@ -3,7 +3,7 @@
 Reading: every read takes `as_of` and sees the rows with `available_at <= as_of`; a NULL `available_at`
 is never seen (it fails closed). `snapshot` goes further and reads what the lake held at that version.
 Writing: `commit` runs one transaction, again on conflict, under a fence where a stage has one; all or nothing.
-Tables are named `schema.table`: raw.*, staging.stg_*, spines.spn_*, features.ftr_*, labels.lbl_*, ops.*.
+Tables are named `schema.table`: raw.*, staging.stg_*, spines.spn_*, features.ftr_*, labels.lbl_*, popular.pop_*, ops.*.
 """
 
 import random
@@ -31,7 +31,7 @@ T = TypeVar("T")
 _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\}")
 _COLUMN = re.compile(r"^[a-z_][a-z0-9_]*$")
-_SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels"}
+_SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels", "pop": "popular"}
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 ATTEMPTS = 8
 

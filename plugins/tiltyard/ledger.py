@@ -134,6 +134,31 @@ event = sa.Table(
     sa.Column("detail", _json, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+default_task = sa.Table(
+    "default_task",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("opened", sa.Date, primary_key=True),  # the night whose audit asked
+    sa.Column("since", sa.Date, nullable=False),  # the first night on the safe default
+    sa.Column("repeats", sa.Date),  # NULL: asked for the first time; else when the answer was asked for that ran out
+    sa.Column("said", _json, nullable=False),  # nights, share and reasons when it was opened
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+default_task_end = sa.Table(
+    "default_task_end",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("opened", sa.Date, primary_key=True),
+    sa.Column("how", sa.Text, primary_key=True),  # answered | recovered
+    sa.Column("night", sa.Date, nullable=False),  # the newest audited night when it ended
+    sa.Column("cause", sa.Text),
+    sa.Column("owner", sa.Text),
+    sa.Column("until", sa.Date),
+    sa.Column("answered_by", sa.Text),
+    sa.Column("source", sa.Text),  # airflow | command line
+    sa.Column("answered_at", _instant),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -456,6 +481,26 @@ class Ledger:
             for row in self._rows(query)
         )
 
+    def open_default_task(self, **values: Any) -> bool:
+        """Ask a person why a model is on its safe default. True for exactly one caller per (model, night)."""
+        return self._once(default_task, **values)
+
+    def end_default_task(self, **values: Any) -> bool:
+        """A task was `answered`, or its model has `recovered`. True for the first of each per task."""
+        return self._once(default_task_end, **values)
+
+    def default_tasks(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Every task in the order in which they were opened, with `ends`: how → its row."""
+        tasks, ends = sa.select(default_task), sa.select(default_task_end)
+        if model is not None:
+            tasks = tasks.where(default_task.c.model == model)
+            ends = ends.where(default_task_end.c.model == model)
+        ended: dict[tuple[str, date], dict[str, Any]] = {}
+        for row in self._rows(ends):
+            ended.setdefault((row["model"], row["opened"]), {})[row["how"]] = row
+        rows = self._rows(tasks.order_by(default_task.c.opened, default_task.c.model))
+        return [{**row, "ends": ended.get((row["model"], row["opened"]), {})} for row in rows]
+
     def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
         self._insert(event, kind=kind, model=model, night=night, detail=detail)
@@ -481,6 +526,11 @@ class Ledger:
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _once(self, table: sa.Table, **values: Any) -> bool:
+        insert = pg.insert(table).values(recorded_at=clock.now(), **values).on_conflict_do_nothing()
+        with self.engine.begin() as connection:
+            return connection.scalar(insert.returning(table.c.model)) is not None
 
     def _insert(self, table: sa.Table, **values: Any) -> None:
         with self.engine.begin() as connection:

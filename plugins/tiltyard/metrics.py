@@ -1,13 +1,18 @@
 """What Prometheus is told of the service."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from tiltyard.servable import Servable
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where worker processes keep what they count, so that any of them can tell for all; set by `serving.run`."""
+SUMS = ("_records", "_dropped")
+"""Gauges that add up over worker processes; of the others the largest counts."""
 
 
 class Metrics:
@@ -16,7 +21,7 @@ class Metrics:
     def __init__(self, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
         """`gauges`: name → what it says, and who is asked for it when the page is read."""
         self.registry = CollectorRegistry()
-        keep = {"registry": self.registry}
+        keep: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("tiltyard_requests", "HTTP answers of predict.", ["model", "status"], **keep)
         self.answers = Counter("tiltyard_answers", "Rows answered.", ["model", "tier", "reason"], **keep)
         self.latency = Histogram(
@@ -24,10 +29,24 @@ class Metrics:
         )
         self.falls = Counter("tiltyard_tier_failures", "What became of a tier.", ["model", "tier", "outcome"], **keep)
         self.shadow = Counter("tiltyard_shadow", "Rows for shadow scoring.", ["model", "outcome"], **keep)
-        for name, (said, read) in gauges.items():
-            Gauge(name, said, **keep).set_function(read)
-        self._breaker = Gauge("tiltyard_breaker_open", "1 while a version is not asked.", ["model", "version"], **keep)
-        self._role = Gauge("tiltyard_version", "Version number per role; 0: none.", ["model", "role"], **keep)
+        self._gauges = [
+            (Gauge(name, said, multiprocess_mode="livesum" if name.endswith(SUMS) else "livemax", **keep), read)
+            for name, (said, read) in gauges.items()
+        ]
+        self._breaker = Gauge(
+            "tiltyard_breaker_open",
+            "1 while a version is not asked.",
+            ["model", "version"],
+            multiprocess_mode="livemax",
+            **keep,
+        )
+        self._role = Gauge(
+            "tiltyard_version",
+            "Version number per role; 0: none.",
+            ["model", "role"],
+            multiprocess_mode="livemax",
+            **keep,
+        )
         self._children: dict[tuple[Any, ...], Any] = {}
 
     def count(self, counter: Counter, *labels: str, by: int = 1) -> None:
@@ -43,17 +62,25 @@ class Metrics:
             child = self._children[model] = self.latency.labels(model)
         child.observe(seconds)
 
-    def page(self, current: Mapping[str, Servable]) -> bytes:
+    def look(self, current: Mapping[str, Servable]) -> None:
+        """Bring the gauges up to now."""
+        for gauge, read in self._gauges:
+            gauge.set(read())
         for name, one in current.items():
             for version in dict.fromkeys(filter(None, (one.champion, one.previous, *one.challengers))):
                 self._breaker.labels(name, version.number).set(version.breaker.state != "closed")
-            for role, seated in (
-                ("champion", one.champion),
-                ("previous", one.previous),
-                ("challenger", one.challenger),
-            ):
+            seats = {"champion": one.champion, "previous": one.previous, "challenger": one.challenger}
+            for role, seated in seats.items():
                 self._role.labels(name, role).set(seated.number if seated else 0)
-        return generate_latest(self.registry)
+
+    def page(self, current: Mapping[str, Servable]) -> bytes:
+        """All of it as Prometheus reads it: of this process, or of all worker processes where there are several."""
+        self.look(current)
+        if FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)
+        return generate_latest(together)
 
     def fell(self, model: str, tier: str, outcome: str) -> None:
         self.count(self.falls, model, tier, outcome)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLEntryOperator, HITLOperator
 from airflow.sdk import (
     DAG,
     Asset,
@@ -28,7 +28,7 @@ from airflow.sdk import (
     Param,
     get_current_context,
 )
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
 from tiltyard import clock
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from tiltyard.promotion import Approval
     from tiltyard.rails import Rails
 
-Stage = Literal["features", "training", "shadow", "promotion", "drift", "governor"]
-STAGES: tuple[Stage, ...] = ("features", "training", "shadow", "promotion", "drift", "governor")
+Stage = Literal["features", "training", "shadow", "promotion", "drift", "governor", "fallback_audit", "explanation"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+PER_MODEL: tuple[Stage, ...] = ("shadow", "promotion", "drift", "training", "explanation")
+"""The stages of which every model has a DAG of its own."""
 UPSTREAM: dict[Stage, Stage] = {"shadow": "features", "promotion": "shadow", "drift": "shadow", "training": "governor"}
 """Whose finished nights a stage of a model works on. The governor waits for all models: `governed_nights`."""
 
@@ -122,8 +124,12 @@ def feature_asset(view: str) -> Asset:
     return Asset(name=f"features/{view}", uri=f"x-tiltyard://features/{view}", group="tiltyard")
 
 
-def model_asset(spec: Spec, what: Literal["challenger", "evaluation", "champion", "finding", "drift"]) -> Asset:
-    """`finding`: drift has looked. `drift`: the governor granted a retrain."""
+What = Literal["challenger", "evaluation", "champion", "finding", "drift", "unexplained"]
+
+
+def model_asset(spec: Spec, what: What) -> Asset:
+    """`finding`: drift has looked. `drift`: the governor granted a retrain. `unexplained`: the model has been on its
+    safe default for so long that a person is asked."""
     return Asset(name=f"{spec.name}/{what}", uri=f"x-tiltyard://models/{spec.name}/{what}", group="tiltyard")
 
 
@@ -137,9 +143,23 @@ def granted_assets() -> AssetAlias:
     return AssetAlias(name="granted", group="tiltyard")
 
 
+def unexplained_assets() -> AssetAlias:
+    """Through it the `unexplained` assets of those models that a person is asked about, and of no others."""
+    return AssetAlias(name="unexplained", group="tiltyard")
+
+
 def any_finding(specs: Iterable[Spec]) -> AssetAny | None:
     """Starts a run whenever drift has looked at any model; None for a portfolio without models."""
-    assets = [model_asset(spec, "finding") for spec in specs]
+    return _any(specs, "finding")
+
+
+def any_evaluation(specs: Iterable[Spec]) -> AssetAny | None:
+    """Starts a run whenever a night of any model was scored; None for a portfolio without models."""
+    return _any(specs, "evaluation")
+
+
+def _any(specs: Iterable[Spec], what: What) -> AssetAny | None:
+    assets = [model_asset(spec, what) for spec in specs]
     return AssetAny(*assets) if assets else None
 
 
@@ -442,26 +462,32 @@ def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str
     or answered by the timeout, names no approver, and so does one that was never asked for although it had to be:
     promotion refuses it and keeps the event.
     """
-    import sqlalchemy as sa
-
-    from tiltyard import postgres
     from tiltyard.promotion import Approval
 
     ti = get_current_context()["ti"]
-    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
-    query = sa.text(
-        "select h.subject, h.body, h.chosen_options, h.responded_at, h.responded_by"
-        " from hitl_detail h join task_instance t on t.id = h.ti_id"
-        " where t.dag_id = :dag_id and t.run_id = :run_id and t.task_id = :task_id and t.map_index = -1"
-    )
-    keys = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": asked_by}
-    with engine.connect() as connection:
-        row = connection.execute(query, keys).mappings().one_or_none()
+    row = _hitl_detail(rails, {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": asked_by})
     due = any(
         decision["verdict"] == "promote" and decision["night"] == as_of.date()
         for decision in rails.ledger.decisions(spec.name, until=as_of.date())
     )
     return Approval(**answer(row or {}, requested_by=requester())) if row or due else None
+
+
+def _hitl_detail(rails: "Rails", keys: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the answering endpoint wrote about a task: `keys` are dag_id, run_id and task_id."""
+    import sqlalchemy as sa
+
+    from tiltyard import postgres
+
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    query = sa.text(
+        "select h.subject, h.body, h.chosen_options, h.params_input, h.responded_at, h.responded_by"
+        " from hitl_detail h join task_instance t on t.id = h.ti_id"
+        " where t.dag_id = :dag_id and t.run_id = :run_id and t.task_id = :task_id and t.map_index = -1"
+    )
+    with engine.connect() as connection:
+        row = connection.execute(query, keys).mappings().one_or_none()
+    return dict(row) if row else None
 
 
 def answer(row: Mapping[str, Any], requested_by: str) -> dict[str, Any]:
@@ -481,6 +507,141 @@ def answer(row: Mapping[str, Any], requested_by: str) -> dict[str, Any]:
     }
 
 
+# -- a person's explanation -----------------------------------------------------------------------
+
+LOOK_AGAIN = timedelta(hours=6)
+"""How often a question that waits is looked at: is it still asked?"""
+
+_ASKED = re.compile(
+    r"Why is (?P<model>\w+) on its safe default since [\d-]+\? \(asked on the night of (?P<night>[\d-]+)\)"
+)
+
+
+def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[str, Any]]:
+    """Audit every scored night of the last week that was not audited, of any model, oldest first; announce the models
+    that a person is asked about.
+
+    The parameter's night alone, of all models, when it is given. A second attempt announces all of them again, since
+    the first may not have come so far. Skips the task when there is nothing to audit.
+    """
+    from tiltyard import fallback_audit
+
+    context = get_current_context()
+    chosen = (context.get("params") or {}).get("as_of")
+    events, found, asked = context["outlet_events"][unexplained_assets()], {}, False
+    for spec in specs:
+        scored = finished_nights(rails, "shadow", spec)
+        waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
+        when = [clock.parse_as_of(chosen)] if chosen else [clock.midnight(day) for day in sorted(waiting)]
+        if when:
+            found[spec.name] = each_night(rails, spec, when, fallback_audit.run)
+        if when or context["ti"].try_number > 1:
+            task = fallback_audit.open_task(rails, spec.name)
+            if task:
+                events.add(model_asset(spec, "unexplained"), extra=_about(task["opened"]))
+                asked = True
+    if not found and not asked:
+        skip("Every night that was scored is audited.")
+    return found
+
+
+class Explanation(HITLEntryOperator):
+    """Asks a person why a model is on its safe default, and keeps the answer in the ledger.
+
+    There is no default and no timeout that answers. The task wakes up every LOOK_AGAIN only to see whether it is still
+    asked: if so it waits on, and the form stays what it is; once the model has left its safe default, or somebody has
+    answered from a terminal, it ends as skipped. What counts of an answer is Airflow's own record of it
+    (`recorded_answer`). An answer that is none ends the run, and starts the next one, whose question begins with what
+    was wrong: Airflow keeps the text of a question for as long as its task lives.
+    """
+
+    EXPLAIN = "Explain"
+
+    def __init__(self, *, spec: Spec, **kwargs: Any) -> None:
+        self.spec = spec
+        super().__init__(
+            subject="",
+            body="",
+            options=[self.EXPLAIN],
+            response_timeout=LOOK_AGAIN,
+            outlets=[unexplained_assets()],
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> Any:
+        asked = self._question()
+        self.subject, self.body = asked["subject"], asked["body"]
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        if "error" in event:
+            self._question()
+            raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
+        from tiltyard import fallback_audit
+
+        with working() as rails:
+            record = recorded_answer(rails)
+            asked = _ASKED.fullmatch(record.get("subject") or "")
+            if asked is None or asked["model"] != self.spec.name:
+                raise BadInput(
+                    f"Airflow has no question about {self.spec.name} on record; clear the task to ask again."
+                )
+            opened, by = date.fromisoformat(asked["night"]), (record.get("responded_by") or {}).get("name")
+            given = record.get("params_input") or {}
+            try:
+                if not by or not record.get("responded_at"):
+                    raise BadInput("Airflow has no record of who answered; answer the form under Required Actions.")
+                return fallback_audit.explain(
+                    rails,
+                    self.spec,
+                    opened=opened,
+                    **{name: given.get(name) for name in ("cause", "owner", "until")},
+                    by=by,
+                    source="airflow",
+                    at=record["responded_at"],
+                )
+            except BadInput as error:
+                task = fallback_audit.open_task(rails, self.spec.name)
+                if task is None:
+                    skip(str(error))
+                fallback_audit.refuse(rails, self.spec.name, task["opened"], by, str(error))
+                events = context["outlet_events"][unexplained_assets()]
+                events.add(model_asset(self.spec, "unexplained"), extra=_about(task["opened"]))
+                return {"refused": str(error), "by": by}
+
+    def _question(self) -> dict[str, Any]:
+        """What the ledger has to ask about the model. Skips the task when it has nothing."""
+        from tiltyard import fallback_audit
+
+        with working() as rails:
+            asked = fallback_audit.question(rails, self.spec)
+        if asked is None:
+            skip(f"Nobody has to explain {self.spec.name}: no task is open.")
+        return asked
+
+
+def explanation(spec: Spec) -> Explanation:
+    """The task that asks, with its form. Airflow validates a form before anybody has filled it in, so every field may
+    be empty there; what an answer needs is checked when it comes."""
+    form = {
+        "cause": Param(None, type=["null", "string"], format="multiline", title="Cause"),
+        "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
+        "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
+    }
+    return Explanation(task_id="explain", spec=spec, params=form)
+
+
+def recorded_answer(rails: "Rails") -> dict[str, Any]:
+    """What the answering endpoint wrote about this task, from Airflow's metadata database; see recorded_approval."""
+    ti = get_current_context()["ti"]
+    keys = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
+    return _hitl_detail(rails, keys) or {}
+
+
+def _about(night: date) -> dict[str, Any]:
+    return {"as_of": [clock.midnight(night).isoformat()]}
+
+
 # -- the page about the DAGs ------------------------------------------------------------------------
 
 _MODEL = "your_model"
@@ -494,8 +655,8 @@ def describe_dags(folder: Path) -> str:
         "",
         "Generated by `python docs/generate_dags.py`; edit the docstrings in `dags/` instead.",
         "",
-        "`features` and `governor` for the portfolio, and four DAGs per model. They start each other by assets; an "
-        "asset's event carries the nights it is about. `approval` is there for models of tier 1 only.",
+        "`features`, `governor` and `fallback_audit` for the portfolio, and five DAGs per model. They start each other "
+        "by assets; an asset's event carries the nights it is about. `approval` is there for models of tier 1 only.",
         "",
         "| DAG | starts on | tasks | announces |",
         "|---|---|---|---|",
@@ -533,7 +694,7 @@ def _example_dags(folder: Path) -> list[DAG]:
 
 
 def _flow(name: str) -> int:
-    order = ("features", "shadow", "promotion", "drift", "governor", "training")
+    order = ("features", "shadow", "promotion", "drift", "governor", "training", "fallback_audit", "explanation")
     return order.index(name.rpartition("__")[2])
 
 
@@ -547,8 +708,11 @@ def _starts_on(dag: DAG) -> str:
 
 def _announces(dag: DAG) -> str:
     outlets = [asset for task in dag.tasks for asset in task.outlets]
-    through = f"`{_MODEL}/drift` of those granted"
-    return ", ".join(sorted({through if isinstance(one, AssetAlias) else f"`{one.name}`" for one in outlets})) or "–"
+    through = {
+        granted_assets().name: f"`{_MODEL}/drift` of those granted",
+        unexplained_assets().name: f"`{_MODEL}/unexplained` of those to be explained",
+    }
+    return ", ".join(sorted({through.get(one.name, f"`{one.name}`") for one in outlets})) or "–"
 
 
 def _tasks(dag: DAG) -> str:

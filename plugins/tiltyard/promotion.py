@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tiltyard import clock, gate, pairs, registry, truth
+from tiltyard import arm, clock, gate, pairs, registry, truth
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.ledger import Change, Roles, night_of
 from tiltyard.rails import Rails
@@ -236,6 +236,8 @@ def _decide(
         record["promise"] = _promise(rails, spec, challenger)
     record["digest"] = digest(record | {"verdict": verdict.verdict})
     if verdict.verdict == "promote":
+        if online := arm.report(rails, spec, as_of):  # shown beside the digest of what decided, which it is no part of
+            record["online"] = online
         record["page"] = _put_page(rails, record)
     kept = rails.ledger.add_decision(
         model=spec.name,

@@ -67,6 +67,7 @@ class Race:
         """What came back: an array of one score a row, or None."""
         self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
         """Of a tier as a whole, where it has no scores."""
+        self._matrices: dict[Version, Any] = {}
         self._pending: set[fallback.Seat] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._light = self._score_light() if "light" in tiers else None
@@ -79,7 +80,7 @@ class Race:
         if champion is None:
             return None
         try:
-            values = champion.scorer.score_light_matrix(champion.matrix([row.values for row in self._rows]))
+            values = champion.scorer.score_light_matrix(self._matrix(champion))
         except Exception:  # another tier answers, and the reason says that this one could not
             self._outcomes["light"] = "raised"
             return None
@@ -87,6 +88,12 @@ class Race:
             self._outcomes["light"] = "wrong_shape"
             return None
         return values
+
+    def _matrix(self, version: Version) -> Any:
+        """The rows as this version reads them; its light twin reads the same."""
+        if version not in self._matrices:
+            self._matrices[version] = version.matrix([row.values for row in self._rows])
+        return self._matrices[version]
 
     async def run(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -147,7 +154,7 @@ class Race:
         self._pending.add(seat)
         self._lane(self._spec.name, version).put(
             Job(
-                version.matrix([row.values for row in self._rows]),
+                self._matrix(version),
                 expires,
                 lambda values, error: self._come(seat, version, values, error),
             )
@@ -198,7 +205,7 @@ class Race:
             else:
                 version.breaker.failed(time.monotonic())
 
-        lane.put(Job(version.matrix([row.values for row in self._rows]), now + 60.0, come))
+        lane.put(Job(self._matrix(version), now + 60.0, come))
 
     # -- the answers ----------------------------------------------------------------------------------------
 
@@ -245,7 +252,8 @@ class Race:
     def _score(self, tier: fallback.Tier, number: int) -> float:
         if tier == "safe_default":
             return self._spec.fallback.safe_default
-        return float((self._light if tier == "light" else self._scores[tier])[number])
+        scores: Any = self._light if tier == "light" else self._scores[tier]
+        return float(scores[number])
 
     def _number(self, tier: fallback.Tier) -> int | None:
         if tier == "safe_default":

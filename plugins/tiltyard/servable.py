@@ -195,6 +195,8 @@ class Servables:
         """Why it was not, the last time."""
         self._versions: dict[tuple[str, int, str], Version] = {}
         self._tide: str | None = None
+        self._read: tuple[Any, list[Spec]] | None = None
+        """The specs, and of which files."""
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
 
@@ -249,13 +251,29 @@ class Servables:
             from tiltyard.ledger import Ledger
 
             self._ledger = Ledger(self.settings)
-        specs = _specs(self.settings, {name: one.spec for name, one in self.current.items()})
+        specs = self._specs()
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        kept = [_asked(self._ledger, spec) for spec in specs]
+        published = _published(self._ledger)
+        kept = [_asked(self._ledger, spec, published) for spec in specs]
         self._tide = tide
         return kept
+
+    def _specs(self) -> list[Spec]:
+        """The specs as they are now, read again when a file has changed; what does not hold leaves those in service."""
+        files = sorted(self.settings.models.glob("*/spec.yaml"))
+        changed = tuple((path, path.stat().st_mtime_ns) for path in files)
+        if self._read is None or self._read[0] != changed:
+            try:
+                found = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
+            except BadInput as error:
+                if not self.current:
+                    raise
+                log.warning("The specs in service stay: %s", error)
+                found = [one.spec for one in self.current.values()]
+            self._read = (changed, found)
+        return self._read[1]
 
     def _drop_ledger(self) -> None:
         if self._ledger is not None:
@@ -313,21 +331,15 @@ class Servables:
         part.replace(path)
 
 
-def _specs(settings: Settings, served: Mapping[str, Spec]) -> list[Spec]:
-    """The specs as they are now; a model whose spec does not hold goes on with the one it has."""
-    try:
-        return [spec for spec in load_all(settings.models) if spec.source in settings.sources]
-    except BadInput as error:
-        if not served:
-            raise
-        log.warning("The specs in service stay: %s", error)
-        return list(served.values())
+def _published(ledger: "Ledger") -> Mapping[str, Any]:
+    """What the features stage said of the snapshot that was published last."""
+    runs = [row for row in ledger.stage_runs("features").values() if row["status"] == "done"]
+    return max(runs, key=lambda row: row["recorded_at"])["summary"] if runs else {}
 
 
-def _asked(ledger: "Ledger", spec: Spec) -> Kept:
+def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:
     roles = ledger.roles(spec.name, date.max)
     rows = {row["version"]: row for row in ledger.versions(spec.name)}
-    published: Mapping[str, Any] = (ledger.last_stage_run("features") or {}).get("summary", {})
     wanted = {roles.champion, roles.previous, *roles.challengers} - {None}
     return Kept(
         spec=spec,

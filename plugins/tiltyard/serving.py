@@ -12,7 +12,10 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -29,12 +32,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from tiltyard import access, api, clock, online
+from tiltyard import access, api, clock, online, postgres
 from tiltyard.access import Refused, rounded
+from tiltyard.contribution import Explainer
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
-from tiltyard.metrics import Metrics
+from tiltyard.metrics import FOLDER, Metrics
 from tiltyard.race import Answer, Race
 from tiltyard.servable import Servable, Servables, Value, Version
 from tiltyard.settings import Settings
@@ -47,6 +51,8 @@ REMEMBERED = 10_000
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
+SWITCH_S = 0.001
+"""How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
 CLOCK = "TILTYARD_SERVE_CLOCK"
 """How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
 
@@ -54,13 +60,15 @@ CLOCK = "TILTYARD_SERVE_CLOCK"
 class Service:
     """Everything that answers: the models in service, the store, the log. Made in the process that serves."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
         self.settings = settings
+        self._delivers = delivers
         self.now = now
         self.servables = Servables(settings)
         self.store = online.connect(settings)
         self.spool = Spool(settings.spool)
         self.access = access.access(settings, time.time())
+        self.explainer = Explainer(settings.home)
         self.metrics = Metrics(
             {
                 "tiltyard_log_records": ("Records written to the request log.", lambda: self.spool.written),
@@ -87,6 +95,8 @@ class Service:
             self.servables.refresh()
         threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
         threading.Thread(target=self._score_shadow, name="shadow", daemon=True).start()
+        if self._delivers:
+            threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -94,6 +104,7 @@ class Service:
         self.spool.close()
         self.store.close()
         self.access.close()
+        self.explainer.close()
 
     def ledger_age(self) -> float:
         heard = self.servables.heard_at
@@ -102,7 +113,17 @@ class Service:
     def _refresh(self) -> None:
         while not self._stop.is_set():
             self.servables.refresh()
+            self.metrics.look(self.servables.current)
             self._stop.wait(self.settings.serve_refresh_s)
+
+    def _deliver(self) -> None:
+        """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            if postgres.is_running(self.settings):
+                command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    log.warning("the request log is not delivered: %s", done.stderr.strip()[-500:])
 
     # -- a request ------------------------------------------------------------------------------------------
 
@@ -135,6 +156,40 @@ class Service:
         except Rejected as error:
             known = model if model in self.servables.current else "-"
             self.metrics.count(self.metrics.requests, known, str(error.status))
+            return refusal(error)
+
+    async def explain(self, model: str, request: Request) -> Response:
+        """What moved one row's score, of the version that answers first: off the path, counted as any row."""
+        try:
+            who = self._who(request)
+            servable = self._servable(model)
+            content = parsed(await self._body(request))
+            rows, request_id = rows_of(content, servable, self.now(), 1)
+            if (refused := self.access.take(who, 1, time.time())) is not None:
+                raise _refused(refused)
+            await self._look_up(servable, rows)
+            if rows[0].trouble is not None:
+                raise Rejected(
+                    503 if rows[0].trouble == "store_unavailable" else 422,
+                    f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
+                )
+            version = servable.champion or servable.previous
+            if version is None:
+                raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+            values = version.matrix([rows[0].values])[0].tolist()
+            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+            decimals = self.settings.serve_decimals
+            found = {
+                "score": rounded(found["score"], decimals),
+                "base": rounded(found["base"], decimals),
+                "contributions": {name: rounded(value, decimals) for name, value in found["contributions"].items()},
+                "method": found["method"],
+            }
+            body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
+            return _json(body | {"version": version.number} | found)
+        except Unavailable as error:
+            return refusal(Rejected(503, str(error)))
+        except Rejected as error:
             return refusal(error)
 
     def _servable(self, model: str) -> Servable:
@@ -369,14 +424,17 @@ class Service:
 # -- the app ------------------------------------------------------------------------------------------------
 
 
-def create_app(settings: Settings, now: Callable[[], float] = time.time) -> FastAPI:
-    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data."""
+def create_app(settings: Settings, now: Callable[[], float] = time.time, *, delivers: bool = False) -> FastAPI:
+    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data.
+
+    `delivers`: it also sees to it that the request log reaches the lake.
+    """
     service: Service | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         nonlocal service
-        service = app.state.service = Service(settings, now)
+        service = app.state.service = Service(settings, now, delivers=delivers)
         service.start()
         yield
         service.stop()
@@ -436,7 +494,10 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
 def from_environment() -> FastAPI:
     """What a worker process of `tiltyard serve` runs: the settings, and TILTYARD_SERVE_CLOCK where it was shifted."""
     shift = float(os.environ.get(CLOCK, "0"))
-    return create_app(Settings(), (lambda: time.time() + shift) if shift else time.time)
+    settings = Settings()
+    sys.setswitchinterval(SWITCH_S)
+    now = (lambda: time.time() + shift) if shift else time.time
+    return create_app(settings, now, delivers=settings.serve_deliver_s > 0)
 
 
 def begins(settings: Settings, as_of: str | None) -> datetime | None:
@@ -476,6 +537,11 @@ def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) 
     _free(settings)
     address = f"http://{settings.serve_host}:{settings.serve_port}"
     say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
+    if settings.serve_workers > 1:
+        folder = settings.home / "serving" / "metrics"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.environ[FOLDER] = str(folder)
     os.environ[CLOCK] = str(0.0 if as_of is None else as_of.timestamp() - time.time())
     uvicorn.run(
         "tiltyard.serving:from_environment",

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     serve_workers: int = 1
     serve_refresh_s: float = 5.0
     """Seconds between two looks at the ledger for another champion."""
+    serve_deliver_s: float = 60.0
+    """Seconds between two deliveries of the request log to the lake, by a process beside the service. 0: none; a
+    night delivers what there is before its shadow stage."""
     serve_max_bytes: int = 1_000_000
     """The largest request body."""
     serve_max_rows: int = 1_000

@@ -471,7 +471,7 @@ def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
 
 def _spelled(loc: tuple[Any, ...]) -> str:
     """How a name is written there."""
-    forms = {"spine": "spn_<what>", "features": "ftr_<entity>__<topic>", "table": "lbl_<what>"}
+    forms = {"spine": "spn_<what>", "features": "ftr_<entity>__<topic>", "popular": "pop_<what>", "table": "lbl_<what>"}
     form = next((forms[part] for part in loc if part in forms), None)
     return f"write {form}, in lower case" if form else "write lower-case letters, digits and underscores"
 

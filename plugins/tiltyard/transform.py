@@ -175,6 +175,10 @@ def check_spec(settings: Settings, spec: Spec) -> None:
     if spec.is_regression == (label.types.get("label") == "boolean"):
         wrong = "bounds, but its label is a boolean" if spec.is_regression else "no bounds, but its label is a number"
         raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
+    if spec.fallback.popular is not None:
+        items = known(spec.fallback.popular.table, "table of popular items", "pop_")
+        for column in ("item_id", "item_name", "score", "event_time", "available_at"):
+            _has(items, column, where)
     for view in views:
         key = feature_key(view.name)
         for column in (key, "event_time", "available_at"):

@@ -20,7 +20,10 @@ def announces(dag: Any) -> set[str]:
     named = {asset.name for task in dag.tasks for asset in task.outlets}
     if orchestration.granted_assets().name in named:
         named |= {name.replace("/finding", "/drift") for name in starts_on(dag)}
-    return named - {orchestration.granted_assets().name}
+    if orchestration.unexplained_assets().name in named:
+        own = {f"{tag.removeprefix('model:')}/unexplained" for tag in dag.tags if tag.startswith("model:")}
+        named |= own or {name.replace("/evaluation", "/unexplained") for name in starts_on(dag)}
+    return named - {orchestration.granted_assets().name, orchestration.unexplained_assets().name}
 
 
 def test_the_chain(parse: Callable, models: Path) -> None:
@@ -32,17 +35,20 @@ def test_the_chain(parse: Callable, models: Path) -> None:
     for model in ("alpha", "beta", "gamma"):
         links = {
             stage: (starts_on(dags[f"{model}__{stage}"]), announces(dags[f"{model}__{stage}"]))
-            for stage in ("shadow", "promotion", "drift", "training")
+            for stage in orchestration.PER_MODEL
         }
         assert links == {
             "shadow": (views, {f"{model}/evaluation"}),
             "promotion": ({f"{model}/evaluation"}, {f"{model}/champion"}),
             "drift": ({f"{model}/evaluation"}, {f"{model}/finding"}),
             "training": ({f"{model}/drift"}, {f"{model}/challenger"}),
+            "explanation": ({f"{model}/unexplained"}, {f"{model}/unexplained"}),
         }
     every = ("alpha", "beta", "gamma")
     assert starts_on(dags["governor"]) == {f"{model}/finding" for model in every}
     assert announces(dags["governor"]) == {f"{model}/drift" for model in every}
+    assert starts_on(dags["fallback_audit"]) == {f"{model}/evaluation" for model in every}
+    assert announces(dags["fallback_audit"]) == {f"{model}/unexplained" for model in every}
 
 
 def test_the_governor_looks_whenever_any_model_was_looked_at(parse: Callable, models: Path) -> None:
@@ -90,6 +96,14 @@ def test_silence_is_a_no(parse: Callable, models: Path) -> None:
     assert approval.options == ["Approve", "Reject"]
     assert approval.defaults == ["Reject"]
     assert approval.response_timeout is not None
+
+
+def test_no_silence_explains_a_safe_default(parse: Callable, models: Path) -> None:
+    explain = parse(models, "incident")["alpha__explanation"].get_task("explain")
+    assert (explain.options, explain.defaults) == (["Explain"], None)
+    assert explain.execution_timeout is None
+    assert {"cause", "owner", "until"} <= set(explain.params)
+    explain.params.validate()  # as the worker does before the task asks: an empty form has to pass
 
 
 def test_nowhere_is_approve_a_default() -> None:

@@ -21,8 +21,8 @@ HEAVY = {
 
 
 def test_every_stage_has_its_dags(parse: Callable, models: Path) -> None:
-    per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in orchestration.UPSTREAM}
-    assert set(parse(models, "incident")) == {"features", "governor"} | per_model
+    per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in orchestration.PER_MODEL}
+    assert set(parse(models, "incident")) == {"features", "governor", "fallback_audit"} | per_model
 
 
 def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> None:
@@ -31,7 +31,7 @@ def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> Non
 
 
 def test_a_model_rests_when_its_source_is_not_active(parse: Callable, models: Path) -> None:
-    assert set(parse(models, "elsewhere")) == {"features", "governor"}
+    assert set(parse(models, "elsewhere")) == {"features", "governor", "fallback_audit"}
 
 
 def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:

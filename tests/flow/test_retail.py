@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.conftest import make_settings
-from tiltyard import datasets, features, frame, ingest, shadow, training, transform
+from tiltyard import datasets, features, frame, ingest, popular, shadow, status, training, transform
 from tiltyard import rails as rails_module
 from tiltyard.frame import TrainingFrame
 from tiltyard.rails import Rails
@@ -109,6 +109,49 @@ def test_every_matured_review_has_its_label_and_they_say_what_the_invoices_say(
         assert row.label == ((past["at"] > now) & (past["at"] <= now + SPEC.label.horizon)).any()
 
 
+@pytest.fixture(scope="module")
+def sold(delivered: Path) -> pd.DataFrame:
+    """The lines of what was sold to a buyer, straight from the deliveries."""
+    lines = pd.concat(
+        pd.read_csv(path, dtype=TEXTS, parse_dates=["invoice_date"]) for path in sorted(delivered.rglob("*.csv"))
+    ).drop_duplicates()
+    is_sale = (lines["quantity"] > 0) & (lines["unit_price"] > 0) & ~lines["invoice_no"].str.startswith("C")
+    return lines[is_sale & lines["customer_id"].notna() & lines["stock_code"].str.match(r"\d{5}")]
+
+
+def test_the_most_popular_items_are_those_of_the_four_weeks_before(
+    honest: tuple[Rails, TrainingFrame], sold: pd.DataFrame
+) -> None:
+    """On every day since the first, caught up in two steps: no purchase of the day that begins, none forgotten."""
+    rows = honest[0].lake.query("select * from {popular.pop_retail__items}", SUNDAY)
+    days = pd.date_range("2010-12-02", f"{SUNDAY:%Y-%m-%d}", freq="D", tz="UTC")
+    assert sorted(rows["event_time"].unique()) == list(days)
+    assert (rows["event_time"] == rows["available_at"]).all()
+    for day in days:
+        end = day.tz_localize(None)
+        window = sold[(sold["invoice_date"] < end) & (sold["invoice_date"] >= end - timedelta(days=28))]
+        buyers = window.groupby("stock_code")["customer_id"].nunique() / window["customer_id"].nunique()
+        best = sorted(buyers.items(), key=lambda one: (-one[1], one[0]))[:100]
+        found = rows[rows["event_time"] == day].sort_values(["score", "item_id"], ascending=[False, True])
+        assert list(found["item_id"]) == [item for item, _ in best], day
+        assert list(found["score"]) == pytest.approx([share for _, share in best])
+
+
+def test_whoever_no_model_knows_is_shown_the_ten_most_popular(
+    honest: tuple[Rails, TrainingFrame], sold: pd.DataFrame
+) -> None:
+    rails, _ = honest
+    shown = popular.items(rails, SPEC, SUNDAY)
+    assert len(shown) == 10
+    assert shown == sorted(shown, key=lambda one: (-one["score"], one["item_id"]))
+    names = sold.groupby("stock_code")["description"].unique()
+    assert all(one["item_name"] in {name.strip() for name in names[one["item_id"]]} for one in shown)
+    noon = popular.items(rails, SPEC, SUNDAY - timedelta(hours=12))
+    assert noon == popular.items(rails, SPEC, SUNDAY - timedelta(days=1)), "the day that is not over yet says nothing"
+    assert noon != popular.items(rails, SPEC, SUNDAY - timedelta(days=14))
+    assert popular.items(rails, SPEC, datetime(2010, 12, 1, tzinfo=UTC)) == []
+
+
 def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, learned = honest
     fence = rails.ledger.claim(f"training/{SPEC.name}/test")
@@ -120,6 +163,12 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
 def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, _ = honest
     assert shadow.run(rails, SPEC, SUNDAY)["rows"] == 0
+    assert status.status(rails, SPEC, SUNDAY)["popular"] == popular.items(rails, SPEC, SUNDAY)
+
+
+def test_the_popular_items_of_hand_picked_lines(honest: tuple[Rails, TrainingFrame]) -> None:
+    nodes = transform.invoke(honest[0].settings, "test", "--select", "pop_retail__items,test_type:unit")
+    assert [node["status"] for node in nodes] == ["pass"]
 
 
 def test_the_naive_frame_is_the_honest_one_with_the_lies_in_it(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_request_log import encoded, ids, request
-from tiltyard import arm, describe, evaluation, request_log, shadow, status
+from tiltyard import arm, describe, evaluation, promotion, request_log, shadow, status
 from tiltyard.spec import Spec
 from tiltyard.spool import Spool
 
@@ -201,9 +201,9 @@ def test_a_number_is_measured_by_its_absolute_error(arena: Arena) -> None:
 
 def test_the_night_delivers_evaluates_and_says_so(arena: Arena) -> None:
     spec = arena.spec("arm_night")
-    end = arena.duel(spec, {1: 0.1, 2: 0.3}, nights=8, per_night=30)
+    end = arena.duel(spec, {1: 0.05})
     log = Spool(arena.rails.settings.spool)
-    records = asked(spec.name, 8, 30, seed=8)
+    records = asked(spec.name, 8, 60, seed=8)
     log.write(encoded(*records))
     log.close()
     found = shadow.evaluate(arena.rails, spec, end)  # nobody delivered by hand
@@ -215,6 +215,15 @@ def test_the_night_delivers_evaluates_and_says_so(arena: Arena) -> None:
     line = next(line for line in describe.model(document).splitlines() if line.startswith("  online"))
     assert f"challenger {found['online']['challenger'][0]['requests']} requests, " in line
     assert f"Brier {found['online']['challenger'][0]['brier']:.3f} (" in line
+    judged = promotion.judge(arena.rails, spec, end)
+    assert judged["verdict"] == "promote"
+    page = (arena.rails.settings.reports / judged["page"]).read_text(encoding="utf-8")
+    assert "answers given online" in page and f"{found['online']['challenger'][0]['brier']:.4g}" in page
+    (kept,) = arena.rails.ledger.decisions(spec.name)
+    spool(arena, [request(spec.name, request_id="later", tier="light")])
+    arm.record(arena.rails, spec, end)  # more arrives: what was decided on is the same, and so is the page
+    assert promotion.judge(arena.rails, spec, end) == judged
+    assert arena.rails.ledger.decisions(spec.name) == [kept] and not arena.rails.ledger.events(spec.name)
 
 
 def test_a_model_that_nobody_asked_has_no_online_evaluation(arena: Arena) -> None:

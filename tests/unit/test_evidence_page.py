@@ -90,3 +90,15 @@ def test_a_record_with_little_in_it_is_drawn_too(record: dict[str, Any]) -> None
     evidence, kept = pairs.gather(spec, TONIGHT, rows, 2, None)
     slim = record | kept | {"drawn": pairs.picture(spec, evidence, rows, 2, None)}
     assert evidence_page.draw(slim).count("<svg") == 5
+
+
+def test_the_outcome_of_each_arm_online_is_shown_where_there_is_one(record: dict[str, Any]) -> None:
+    page = evidence_page.draw(record)
+    assert "answers given online" not in page
+    row = {"version": 2, "tier": "challenger", "requests": 412, "matured": 310, "missing": 0, "immature": 102}
+    row |= {"early": 0, "unmatched": 0, "brier": 0.18321, "brier_low": 0.17, "brier_high": None, "mean_score": 0.4}
+    shown = evidence_page.draw(record | {"online": {"<b>challenger": [row]}})
+    for text in ("answers given online", "412", "310", "0.1832", "&lt;b&gt;challenger"):
+        assert text in shown
+    assert "<b>challenger" not in shown
+    assert shown.replace(evidence_page._online({"<b>challenger": [row]}) + "\n", "") == page
