@@ -145,7 +145,7 @@ def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, 
 def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
     known = rows["label"].notna()
     matched = rows["prediction_time"].notna()
-    inside = rows["is_matured"] & known
+    inside = rows["is_matured"] & known & rows["score"].abs().lt(float("inf"))
     judged = rows[inside & (rows["night"].where(inside, date.min) >= since)]
     (measured,) = evaluation.evaluate(judged, bounds=spec.label.bounds)
     return {name: value for name, value in asdict(measured).items() if name in COLUMNS} | {

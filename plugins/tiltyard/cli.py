@@ -4,6 +4,7 @@ Every command takes `--json`. Errors are one sentence: exit 2 for bad input, 1 f
 """
 
 import errno
+import functools
 import json
 import os
 import sys
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
 app.add_typer(data, name="data")
+stream = typer.Typer(help="Keep online features up to the minute from a stream.", no_args_is_help=True)
+app.add_typer(stream, name="stream")
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
 app.add_typer(leakage, name="leakage")
 incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
@@ -563,6 +566,61 @@ def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
             out.print(_plain(line), soft_wrap=True)
 
     _emit(result, as_json, show)
+
+
+@app.command(epilog="Example: tiltyard online --as-of 2016-04-02 --afresh")
+def online(
+    as_of: AsOf = None,
+    afresh: Annotated[
+        bool,
+        typer.Option(
+            "--afresh", help="Empty the store first: for an earlier night, or a row that should not be there."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the store of online features up to what is published. The features stage does it every night."""
+    from tiltyard import online as store
+    from tiltyard import rails
+
+    with rails.opened() as opened:
+        _emit(store.materialise(opened, _as_of(as_of), afresh=afresh), as_json)
+
+
+Drain = Annotated[bool, typer.Option("--drain", help="Stop when everything that is there has been read.")]
+
+
+@stream.command("kinesis", epilog="Example: AWS_REGION=eu-central-1 tiltyard stream kinesis ticket-features")
+def stream_kinesis(
+    name: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM")],
+    drain: Drain = False,
+    as_json: Json = False,
+) -> None:
+    """Consume events of a Kinesis stream into the store of online features. Ctrl-C ends it."""
+    from tiltyard import streams
+
+    made = functools.partial(streams.kinesis, name)
+    _emit(streams.run(Settings(), f"kinesis/{name}", made, drain=drain, say=_warn), as_json)
+
+
+@stream.command("kafka", epilog="Example: tiltyard stream kafka ticket-features --servers localhost:9092")
+def stream_kafka(
+    topic: Annotated[str, typer.Argument(help="Name of the topic.", metavar="TOPIC")],
+    servers: Annotated[str, typer.Option("--servers", metavar="HOST:PORT,…", help="The bootstrap servers.")],
+    group: Annotated[str, typer.Option("--group", help="The consumer group.")] = "tiltyard",
+    drain: Drain = False,
+    as_json: Json = False,
+) -> None:
+    """Consume events of a Kafka topic into the store of online features. Ctrl-C ends it."""
+    from tiltyard import streams
+
+    settings = Settings()
+    made = functools.partial(streams.kafka, settings, topic, servers, group)
+    _emit(streams.run(settings, f"kafka/{topic}", made, drain=drain, say=_warn), as_json)
+
+
+def _warn(said: str) -> None:
+    err.print(f"[yellow]waiting[/] {_plain(said)}")
 
 
 # -- leakage ------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ def model(document: dict[str, Any]) -> str:
         "incidents": _list(_incident(one) for one in document["incidents"]),
         "replay": _replay(document["replay"]),
     }
+    if document["fallback"]["on_default"] or document["fallback"]["tasks"]:
+        facts["fallback"] = "; ".join(line.strip() for line in _lasting(document["fallback"]))
     if document["popular"]:
         facts["popular"] = _list(f"{one['item_name']} ({one['score']:.0%})" for one in document["popular"])
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
@@ -97,14 +99,22 @@ def answered(rows: list[dict[str, Any]]) -> str:
 def _answered(row: dict[str, Any]) -> list[str]:
     if row["night"] is None:
         return [f"{row['model']}: no night is audited yet; run tiltyard fallback audit {row['model']} --as-of DATE"]
-    since = row["on_default"]
-    lasting = f"on its safe default since {since['since']}, {since['nights']} nights" if since else "in service"
+    lasting, *tasks = _lasting(row)
     return [
         f"{row['model']} on the night of {row['night']}: {lasting}",
         *(
             f"  {one['channel']:<8} {one['share']:>6.1%}  {one['answers']:>9,}  {one['tier']}, {one['reason']}"
             for one in row["shares"]
         ),
+        *tasks,
+    ]
+
+
+def _lasting(row: dict[str, Any]) -> list[str]:
+    """Is it on its safe default, and every task that there was."""
+    since = row["on_default"]
+    return [
+        f"on its safe default since {since['since']}, {since['nights']} nights" if since else "in service",
         *(f"  task of {task['opened']}: {_task(row['model'], task)}" for task in row["tasks"]),
     ]
 

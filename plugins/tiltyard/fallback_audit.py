@@ -225,15 +225,16 @@ def _document(rails: Rails, spec: Spec, as_of: datetime | None) -> dict[str, Any
         "on_default": {"since": str(found.since), "nights": found.nights, "share": found.share} if found else None,
         "audit_after": clock.format_duration(spec.fallback.audit_after),
         "tasks": [
-            _told(row)
+            _told(row, newest)
             for row in rails.ledger.default_tasks(spec.name)
-            if newest is None or row["opened"] <= newest
+            if newest is not None and row["opened"] <= newest
         ],
-    }  # fmt: skip
+    }
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    answered, recovered = row["ends"].get("answered"), row["ends"].get("recovered")
+def _told(row: dict[str, Any], newest: date) -> dict[str, Any]:
+    ends = {how: end for how, end in row["ends"].items() if end["night"] <= newest}
+    answered, recovered = ends.get("answered"), ends.get("recovered")
     told = {"opened": str(row["opened"]), "since": str(row["since"])}
     told |= {"state": "answered" if answered else "recovered" if recovered else "open"}
     if row["repeats"]:

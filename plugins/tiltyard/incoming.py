@@ -84,7 +84,7 @@ def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
     entity_id = content.get("entity_id")
     if entity_id is not None and not _is_text(entity_id):
         raise Rejected(422, f"rows[{number}].entity_id is text of 1 to {TEXT} characters.")
-    keys = content.get("keys") or {}
+    keys = {} if (found := content.get("keys")) is None else found
     if not isinstance(keys, dict) or not all(_is_text(value) for value in keys.values()):
         raise Rejected(422, f"rows[{number}].keys maps key columns to text of 1 to {TEXT} characters.")
     if not keys.keys() <= servable.keys:
@@ -95,7 +95,7 @@ def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
             raise Rejected(422, f"rows[{number}] names two entities: entity_id and keys.{servable.spec.key} differ.")
         keys = {**keys, servable.spec.key: entity_id}
     entity_id = keys.get(servable.spec.key)
-    features = content.get("features") or {}
+    features = {} if (found := content.get("features")) is None else found
     if not isinstance(features, dict):
         raise Rejected(422, f"rows[{number}].features maps features to values.")
     kinds = servable.kinds
@@ -122,7 +122,7 @@ def _instant(text: Any, number: int, now: float) -> float:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None:
             raise ValueError("no zone")
-        at = instant.timestamp()
+        at = instant.astimezone(UTC).timestamp()  # the year 1 in Kiribati is none in UTC
     except (TypeError, ValueError, OverflowError):
         raise Rejected(
             422, f"rows[{number}].prediction_time is an instant with a zone, like 2016-04-02T06:00:00Z."

@@ -8,7 +8,6 @@ goes after it: whoever finds a file whose name is there only removes it. One del
 late it was delivered; `scored_at` is the service's clock.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 
 from tiltyard import clock, lake, spool
@@ -74,6 +74,8 @@ REQUESTS, SHADOWS, SEGMENTS = "ops.request", "ops.request_shadow", "ops.request_
 TABLES = {REQUESTS: REQUEST, SHADOWS: SHADOW, SEGMENTS: SEGMENT}
 DAMAGED = "damaged"
 """The folder, within the spool, of segments that a person should look at."""
+MANY = 100
+"""Files of a table, from which on they are merged."""
 BATCH = 8
 """Segments in one commit: 64 MiB of records at most, as serving writes them."""
 
@@ -104,6 +106,8 @@ def deliver(rails: Rails) -> dict[str, int]:
         for start in range(0, len(paths), BATCH):
             _add(total, _deliver(rails, paths[start : start + BATCH]))
         _add(total, _account(rails, folder, gone))
+        if total["segments"]:
+            _tidy(rails)
     if total["lost"] or total["unreadable"] or total["damaged"]:
         rails.ledger.add_event("requests_lost", "", None, dict(total))
     return total
@@ -112,7 +116,7 @@ def deliver(rails: Rails) -> dict[str, int]:
 def _deliver(rails: Rails, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """One commit: the segments that are not in the lake, and their names. Then the files go. Rows of SEGMENT."""
     fence = rails.ledger.claim("requests")
-    names = _delivered(rails)
+    names = _delivered(rails, [path.stem for path in paths])
     batch = _Batch()
     for path in paths:
         if path.stem not in names:
@@ -199,10 +203,21 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
     return rows
 
 
-def _delivered(rails: Rails) -> dict[str, bool]:
-    """segment → is it one to keep, of all that are in the lake."""
-    sql = f"select segment, is_damaged or unreadable > 0 from {lake.held(SEGMENTS)}"
-    return dict(rails.lake.connection.execute(sql).fetchall())
+def _tidy(rails: Rails) -> None:
+    """Every delivery adds a small file to each table: many of them become one. Older snapshots read the same."""
+    connection = rails.lake.connection
+    for table in TABLES:
+        schema, name = table.split(".")
+        files = f"select count(*) from ducklake_list_files('lake', '{name}', schema => '{schema}')"
+        if connection.execute(files).fetchall()[0][0] > MANY:
+            with suppress(duckdb.TransactionException):  # somebody else commits: the next delivery's turn
+                connection.execute(f"call ducklake_merge_adjacent_files('lake', '{name}', schema => '{schema}')")
+
+
+def _delivered(rails: Rails, names: Sequence[str]) -> dict[str, bool]:
+    """segment → is it one to keep, of those of `names` that are in the lake."""
+    sql = f"select segment, is_damaged or unreadable > 0 from {lake.held(SEGMENTS)} where segment in (select unnest(?))"
+    return dict(rails.lake.connection.execute(sql, [list(names)]).fetchall())
 
 
 def _remove(path: Path, *, keep: bool) -> None:
@@ -271,21 +286,23 @@ def _request(content: dict[str, Any]) -> dict[str, Any]:
     features, given, views = content["features"], content["given"], content["views"]
     if not isinstance(features, dict) or not isinstance(given, list) or not isinstance(views, dict):
         raise TypeError("features and views are objects, given is a list")
+    if any(isinstance(value, list | dict) for value in features.values()):
+        raise TypeError("a feature is a number, a boolean, text or nothing")
     return {
         **_asked(content),
         "arm": str(content["arm"]),
-        "version": _whole(content["version"]),
+        "version": _maybe(content["version"], 32),
         "tier": str(content["tier"]),
         "reason": str(content["reason"]),
         "score": float(content["score"]),
         "entity_id": _text(content["entity_id"]),
         "prediction_time": at,
         "scored_at": _instant(content["scored_at"]),
-        "latency_us": int(content["latency_us"]),
-        "snapshot": _whole(content["snapshot"]),
-        "features": json.dumps(features, sort_keys=True, ensure_ascii=False),
-        "given": json.dumps(sorted(given), ensure_ascii=False),
-        "views": json.dumps(views, sort_keys=True, ensure_ascii=False),
+        "latency_us": _whole(content["latency_us"], 64),
+        "snapshot": _maybe(content["snapshot"], 64),
+        "features": _json(features),
+        "given": _json(sorted(given)),
+        "views": _json(views),
         "key": _text(content["key"]),
         "night": night_of(at),
         "available_at": at,
@@ -297,7 +314,7 @@ def _shadow(content: dict[str, Any]) -> dict[str, Any]:
     score = content["score"]
     return {
         **_asked(content),
-        "version": int(content["version"]),
+        "version": _whole(content["version"], 32),
         "score": float(score) if score is not None else math.nan,
         "scored_at": scored_at,
         "available_at": scored_at,
@@ -305,7 +322,8 @@ def _shadow(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked(content: dict[str, Any]) -> dict[str, Any]:
-    return {"request_id": str(content["request_id"]), "row": int(content["row"]), "model": str(content["model"])}
+    row = _whole(content["row"], 32)
+    return {"request_id": str(content["request_id"]), "row": row, "model": str(content["model"])}
 
 
 def night_of(prediction_time: datetime) -> date:
@@ -320,8 +338,22 @@ def _instant(text: str) -> datetime:
     return instant.astimezone(UTC)
 
 
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _json(value: Any) -> str:
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _whole(value: Any, bits: int) -> int:
+    """Raises ValueError for what the column cannot hold: one such record must not stop a delivery."""
+    number = int(value)
+    if number.bit_length() >= bits:
+        raise ValueError(f"{number} has more than {bits} bits")
+    return number
+
+
+def _maybe(value: Any, bits: int) -> int | None:
+    return None if value is None else _whole(value, bits)
 
 
 def _text(value: Any) -> str | None:

@@ -100,7 +100,7 @@ def session(content: bytes) -> Any:
 
 
 def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The second column of a classifier's probabilities, or a regression's only one: (rows,) float64."""
+    """The second column where both classes have probabilities, else the only one there is: (rows,) float64."""
     if not len(matrix):
         return np.empty(0, dtype=np.float64)
     name = heavy_or_light.get_outputs()[-1].name

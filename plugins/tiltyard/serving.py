@@ -178,7 +178,13 @@ class Service:
                 raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
             values = version.matrix([rows[0].values])[0].tolist()
             found = await self.explainer.ask(servable.kept.versions[version.number], values)
-            del found["background"]
+            decimals = self.settings.serve_decimals
+            found = {
+                "score": rounded(found["score"], decimals),
+                "base": rounded(found["base"], decimals),
+                "contributions": {name: rounded(value, decimals) for name, value in found["contributions"].items()},
+                "method": found["method"],
+            }
             body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
             return _json(body | {"version": version.number} | found)
         except Unavailable as error:

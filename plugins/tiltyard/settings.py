@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Digits after the point of an answered score, for the same reason. Unset: all of them."""
     online_url: SecretStr | None = None
     """Where online features lie: redis://…; unset means the embedded store in home/online."""
+    kafka_options: SecretStr | None = None
+    """More for librdkafka, like security.protocol=SASL_SSL,sasl.username=me; separated by commas."""
 
     seed: int = 20160229
     threads: int = 2

@@ -252,7 +252,7 @@ def segments(folder: Path) -> list[Path]:
 def boots(folder: Path) -> dict[str, int]:
     """boot → how many records the process numbered, as far as it said so, of every process that has gone."""
     gone = {}
-    for path in folder.glob(f"*{LOCK}"):
+    for path in folder.glob(f"[!.]*{LOCK}"):  # one with a dot is being made
         if not is_alive(folder, path.stem):
             with suppress(FileNotFoundError):
                 said = path.read_bytes()

@@ -29,12 +29,14 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
         "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "serve", "keys", "requests",
+        "fallback",
     ):  # fmt: skip
         assert command in text
         if command not in ("data", "keys", "leakage", "requests"):
             assert "Example: tiltyard" in tiltyard(command, "--help").stdout
     groups = (
         ("data", "fetch"), ("leakage", "audit"), ("incidents", "release"), ("keys", "new"), ("requests", "deliver"),
+        ("fallback", "explain"),
     )  # fmt: skip
     for words in groups:
         assert "Example: tiltyard" in tiltyard(*words, "--help").stdout
@@ -61,6 +63,11 @@ def test_the_schema_is_one_json_document() -> None:
         (("up", "--data", "nothing"), "There is no data set 'nothing'"),
         (("shadow", "sla_breach", "--as-of", "2016-04-01"), "No features are published yet"),
         (("incidents", "release", "raw.login", "--reason", "the world"), "No incident is open at 'raw.login'"),
+        (("fallback", "nothing"), "There is no model 'nothing'"),
+        (
+            ("fallback", "explain", "sla_breach", "--cause", "a move", "--owner", "ann", "--until", "2016-05-02"),
+            "Nobody has to explain sla_breach",
+        ),
         (("frobnicate",), "No such command"),
         (("train",), "Missing argument"),
     ],

@@ -20,7 +20,13 @@ def test_every_model_is_an_exposure_of_the_tables_that_it_reads() -> None:
     read = {exposure["name"]: sorted(exposure["depends_on"]) for exposure in exposures}
     named = {
         spec.name: sorted(
-            f"ref('{table}')" for table in (spec.prediction.spine, *spec.prediction.features, spec.label.table)
+            f"ref('{table}')"
+            for table in (
+                spec.prediction.spine,
+                *spec.prediction.features,
+                spec.label.table,
+                *([spec.fallback.popular.table] if spec.fallback.popular else []),
+            )
         )
         for spec in SPECS
     }

@@ -232,6 +232,27 @@ def test_damage_is_put_aside_with_a_count_and_nothing_else_is_lost(arena: Arena)
     assert request_log.deliver(arena.rails)["segments"] == 0
 
 
+def test_many_small_deliveries_become_one_file_and_the_past_reads_the_same(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "log_tidy"
+    connection = arena.rails.lake.connection
+    held: dict[int, int] = {}
+    for number in range(6):
+        log = Spool(arena.rails.settings.spool)
+        log.write(encoded(*(request(model, 100 * number + place) for place in range(30))))  # too many to be inlined
+        log.close()
+        monkeypatch.setattr(request_log, "MANY", 2 if number == 5 else 10_000)
+        request_log.deliver(arena.rails)
+        held[arena.rails.lake.snapshot()] = 30 * (number + 1)
+    files = "select count(*) from ducklake_list_files('lake', 'request', schema => 'ops')"
+    assert connection.execute(files).fetchall()[0][0] <= 2
+    for snapshot, rows in held.items():
+        sql = f"select count(*) from {lake.held(request_log.REQUESTS, snapshot)} where model = ?"
+        assert connection.execute(sql, [model]).fetchall() == [(rows,)]
+    assert len(set(ids(arena.rails, model))) == 180
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -246,6 +267,38 @@ def test_damage_is_put_aside_with_a_count_and_nothing_else_is_lost(arena: Arena)
 def test_a_record_that_says_nothing_usable_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         request_log._request(request("log_refused", **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request_id": "nul \0 and \u202e"},
+        {"entity_id": "nul \0"},
+        {"entity_id": "'; drop table", "key": "☃"},
+        {"prediction_time": "9999-12-31T23:59:59.999999+00:00"},
+        {"prediction_time": "9999-12-30T00:00:00+00:00"},
+        {"prediction_time": "0001-01-01T00:00:00+14:00"},
+        {"prediction_time": "0001-01-01T00:00:00+00:00"},
+        {"prediction_time": "2500-01-01T00:00:00+00:00"},
+        {"row": 2**40},
+        {"version": 2**31},
+        {"latency_us": 2**63},
+        {"score": 1e300},
+        {"features": {"weight": "nul \0", "é": 2**63}},
+        {"features": {"weight": [1]}},
+        {"given": ["a", 1]},
+        {"views": {"ftr_ticket__x": ["key \0", "2016", None]}},
+    ],
+)
+def test_no_record_stands_in_the_way_of_the_others(arena: Arena, spooled: Spool, changes: dict[str, Any]) -> None:
+    """What a caller can send gets in, or is counted: it never stops a delivery."""
+    model = f"log_odd_{uuid.uuid4().hex[:8]}"
+    spooled.write(encoded(request(model, 1), request(model, 2, **changes), request(model, 3)))
+    spooled.close()
+    found = request_log.deliver(arena.rails)
+    assert found["requests"] + found["unreadable"] == 3 and found["lost"] == 0
+    assert len(ids(arena.rails, model)) == found["requests"] >= 2
+    assert spool.segments(arena.rails.settings.spool) == []
 
 
 def test_nothing_spooled_costs_nothing(tmp_path: Path, arena: Arena) -> None:

@@ -18,7 +18,7 @@ bought as (
         buyer_id,
         date_trunc('day', event_time) + interval '1 day' as bought_on,
         date_trunc('day', greatest(event_time, available_at)) + interval '1 day' as known_on,
-        max(description) as item_name,
+        max(trim(description)) as item_name,
         max(built_at) as built_at
     from lines
     group by item_id, buyer_id, bought_on, known_on

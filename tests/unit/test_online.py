@@ -1,0 +1,404 @@
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import make_settings
+from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
+from tests.servers import RedisServer
+from tiltyard import online
+from tiltyard import rails as rails_module
+from tiltyard.errors import BadInput, Unavailable
+from tiltyard.ledger import night_of
+from tiltyard.online import Held
+from tiltyard.rails import Rails
+from tiltyard.settings import Settings
+
+VIEW = "ftr_shop__state"
+PLAN = online.Plan(
+    entity="visit_id", spine="spn_visit", others=("shop_id",),
+    views=(("ftr_visit__what", "visit_id"), (VIEW, "shop_id")), max_age_s=100,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[online.Store]:
+    url = redis_server.url if request.param == "redis" else None
+    opened = online.connect(Settings(home=tmp_path, online_url=url))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def table() -> str:
+    """A table that no other test has: the Redis is shared."""
+    return f"ftr_shop__{uuid.uuid4().hex[:8]}"
+
+
+def row(event: float, known: float | None = None, size: float | None = 1.0) -> Held:
+    return Held({"size": size, "mood": "calm", "is_open": True}, event, event if known is None else known)
+
+
+def test_a_row_gives_way_only_to_one_that_wins(store: online.Store, table: str) -> None:
+    assert store.put(table, [("s", row(5)), ("t", row(5))]) == 2
+    assert store.put(table, [("s", row(5)), ("t", row(4, 9))]) == 0  # a repetition; an earlier event known later
+    assert store.put(table, [("s", row(5, 6)), ("t", row(7))]) == 2  # a correction; a later event
+    assert store.put(table, [("s", row(5, 6, 0.5)), ("t", row(7, size=2.0))]) == 1  # of a full tie the greatest
+    assert store.get([(table, "s"), (table, "t"), (table, "u")]) == [row(5, 6), row(7, size=2.0), None]
+    assert store.put(table, [("s", row(5, 6, None))]) == 0
+    assert store.put(table, [("s", row(5, 6, None))], settled=True) == 1  # what the lake says of its own row counts
+    assert store.get([(table, "s")]) == [row(5, 6, None)]
+
+
+def test_values_come_back_as_the_encoding_reads_them(store: online.Store, table: str) -> None:
+    values = {
+        "size": 0.1 + 0.2,
+        "big": 1e300,
+        "count": 3.0,
+        "mood": "señor \x00 \N{SNOWMAN}",
+        "is_open": False,
+        "no": None,
+    }
+    store.put(table, [("s", Held(values, 1456.123456, 1456.654321))])
+    (found,) = store.get([(table, "s")])
+    assert found == Held(values, 1456.123456, 1456.654321)
+    assert [type(value) for value in found.values.values()] == [float, float, float, str, bool, type(None)]
+
+
+def test_any_text_is_a_key(store: online.Store, table: str) -> None:
+    keys = ["", " ", "a\x00b", "é" * 5_000, "é" * 5_001, "\ud800", "x" * 399, "x" * 401]
+    store.put(table, [(key, row(number)) for number, key in enumerate(keys)])
+    assert store.get([(table, key) for key in keys]) == [row(number) for number in range(len(keys))]
+    assert store.get([(table + "x", "a"), (table, "a")]) == [None, None]
+
+
+def test_notes_and_forgetting(store: online.Store, table: str) -> None:
+    other = f"{table}_b"
+    store.put(table, [(f"s{number}", row(number)) for number in range(50)])
+    store.put(other, [("s1", row(1))])
+    assert store.prune(table, 30) == 30
+    assert store.get([(table, "s29"), (table, "s30"), (other, "s1")]) == [None, row(30), row(1)]
+    assert store.prune(table, float("inf")) == 20
+    assert store.noted(table) is None
+    store.note(table, {"as_of": 1.5})
+    assert store.noted(table) == {"as_of": 1.5}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> online.Embedded:
+    return online.Embedded(tmp_path_factory.mktemp("shelf"))
+
+
+few = st.integers(0, 3)
+rows = st.tuples(st.sampled_from("ab"), few, few, st.one_of(st.none(), st.sampled_from([-1.0, 0.0, 1.0])))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(rows, max_size=8), max_size=4))
+def test_whatever_the_order_the_newest_row_is_held(shelf: online.Embedded, batches: list[list[tuple]]) -> None:
+    table = uuid.uuid4().hex
+    for batch in batches:
+        shelf.put(table, [(key, row(event, known, size)) for key, event, known, size in batch])
+    seen = [one for batch in batches for one in batch]
+    for key in "ab":
+        best = max(
+            ((event, known, size is not None, size or 0.0, size) for name, event, known, size in seen if name == key),
+            default=None,
+            key=lambda one: one[:4],
+        )
+        assert shelf.get([(table, key)]) == [best and row(best[0], best[1], best[4])]
+
+
+def test_many_write_at_once_and_the_winner_is_held(store: online.Store, table: str) -> None:
+    def write(first: int) -> None:
+        for number in range(first, 40, 4):
+            store.put(table, [(f"s{key}", row(number)) for key in range(20)])
+
+    writers = [threading.Thread(target=write, args=(first,)) for first in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert store.get([(table, f"s{key}") for key in range(20)]) == [row(39)] * 20
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tiltyard.online import Embedded, Held
+store, number = Embedded(Path(sys.argv[1])), 0
+while True:
+    number += 1
+    store.put("t", ((f"s{key}", Held({"size": float(number)}, number, number)) for key in range(300)))
+    print(number, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_whole_batches(tmp_path: Path) -> None:
+    reader = online.Embedded(tmp_path / "online")
+    assert reader.get([("t", "s1")]) == [None]
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / "online")], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout
+            done = [int(writer.stdout.readline()) for _ in range(5)][-1]
+            writer.kill()
+        found = {held.event_time for held in reader.get([("t", f"s{key}") for key in range(300)]) if held}
+        assert len(found) == 1  # one batch, all of it
+        assert found.pop() >= done
+
+
+def test_a_store_that_does_not_open_is_unavailable_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "online").write_text("not a folder")
+    store = online.connect(Settings(home=tmp_path))
+    with pytest.raises(Unavailable, match=r"does not answer .* tiltyard online"):
+        store.get([("t", "s")])
+    with pytest.raises(BadInput, match="redis://host"):
+        online.connect(Settings(home=tmp_path, online_url="postgres://here"))
+
+
+# -- looking up ---------------------------------------------------------------------------------------------
+
+
+def filled(store: online.Store) -> online.Store:
+    store.put(
+        "spn_visit", [("v", Held({"shop_id": "s"}, 1000.0, 1000.0)), ("w", Held({"shop_id": None}, 1000.0, 1000.0))]
+    )
+    store.put("ftr_visit__what", [("v", Held({"what": "shoes"}, 1000.0, 1000.0))])
+    store.put(VIEW, [("s", Held({"size": 3.0}, 950.0, 960.0)), ("t", Held({"size": 4.0}, 800.0, 800.0))])
+    return store
+
+
+def test_a_lookup_finds_the_other_keys_and_says_which_rows_it_used(store: online.Store) -> None:
+    filled(store)
+    whole = online.lookup(store, PLAN, {"visit_id": "v"}, 1010.0)
+    assert whole.values == {"what": "shoes", "size": 3.0}
+    assert whole.views == {
+        "ftr_visit__what": ["v", "1970-01-01T00:16:40+00:00", "1970-01-01T00:16:40+00:00"],
+        VIEW: ["s", "1970-01-01T00:15:50+00:00", "1970-01-01T00:16:00+00:00"],
+    }
+    given = online.lookup(store, PLAN, {"visit_id": "v", "shop_id": "t"}, 1010.0)
+    assert (given.values, given.stale, given.missing) == ({"what": "shoes"}, (VIEW,), ())  # the given key, too old
+    early = online.lookup(store, PLAN, {"visit_id": "v"}, 999.0)
+    assert (early.values, early.missing) == ({}, ("ftr_visit__what", VIEW))  # nothing of it was known
+    for keys in ({"visit_id": "w"}, {"visit_id": "unknown"}, {}):
+        assert online.lookup(store, PLAN, keys, 1010.0).missing == ("ftr_visit__what", VIEW)
+    assert online.lookup(store, PLAN, {"shop_id": "s"}, 1010.0).values == {"size": 3.0}
+
+
+def test_many_at_once_are_each_as_alone(store: online.Store) -> None:
+    filled(store)
+    asked = [
+        ({"visit_id": visit, **shop}, at)
+        for visit in ("v", "w", "x")
+        for shop in ({}, {"shop_id": "s"}, {"shop_id": "t"})
+        for at in (900.0, 1010.0, 5000.0)
+    ]
+    together = asyncio.run(online.alookup_many(store, PLAN, asked))
+    assert together == [online.lookup(store, PLAN, keys, at) for keys, at in asked]
+
+
+def test_without_redis_a_process_serves_what_it_saw_until_it_is_too_old(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(online, "PAUSE_S", 0.0)
+    server = RedisServer(tmp_path)
+    server.start()
+    store = filled(online.connect(Settings(home=tmp_path, online_url=server.url)))
+    keys = {"visit_id": "v"}
+
+    async def story() -> None:
+        before = await online.alookup(store, PLAN, keys, 1010.0)
+        server.kill()
+        assert await online.alookup(store, PLAN, keys, 1010.0) == before
+        assert online.lookup(store, PLAN, keys, 1010.0) == before
+        assert (await online.alookup(store, PLAN, keys, 1070.0)).stale == (VIEW,)
+        with pytest.raises(Unavailable):
+            await online.alookup(store, PLAN, {"shop_id": "t"}, 1010.0)  # never asked for here
+        with pytest.raises(Unavailable, match="start Redis"):
+            store.put(VIEW, [("t", row(1))])
+        server.start()
+        store.put(VIEW, [("t", Held({"size": 5.0}, 1000.0, 1000.0))])
+        assert (await online.alookup(store, PLAN, {"shop_id": "t"}, 1010.0)).values == {"size": 5.0}
+
+    try:
+        asyncio.run(story())
+    finally:
+        server.kill()
+
+
+def test_the_way_of_a_request_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = f"""
+import json, sys
+from pathlib import Path
+from tiltyard import online
+from tiltyard.settings import Settings
+store = online.connect(Settings(home=Path({str(tmp_path)!r})))
+online.lookup(store, online.Plan("a_id", "spn_a", (), (("ftr_a__b", "a_id"),), 9), {{"a_id": "x"}}, 1.0)
+print(json.dumps(sorted(sys.modules)))
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {name.split(".")[0] for name in json.loads(loaded)} & {
+        "pandas",
+        "numpy",
+        "duckdb",
+        "sqlalchemy",
+        "redis",
+    }
+
+
+# -- from the lake, and against it --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
+    folder = tmp_path_factory.mktemp("shop")
+    small_spec(folder, max_feature_age="5d")
+    made = make_settings(folder, postgres_url, models=folder / "models", sources=("shops",))
+    with rails_module.opened(made) as opened:
+        fill(opened, FEATURES, [])
+        fill(opened, SPINES, [{"visit_id": "v", "shop_id": "s", "prediction_time": instant("2024-02-01")}])
+        yield opened
+
+
+def states(rails: Rails, *rows: tuple[str, str, str, int]) -> None:
+    """Add rows to the view, shop, event, known, size; and publish."""
+    columns = ("shop_id", "event_time", "available_at", "size")
+    fill(
+        rails,
+        FEATURES,
+        [
+            dict(zip(columns, (shop, instant(event), instant(known), size), strict=True))
+            for shop, event, known, size in rows
+        ],
+    )
+    publish(rails)
+
+
+def publish(rails: Rails) -> None:
+    rails.ledger.record_stage("features", "", instant("2024-02-01").date(), "done", {"snapshot": rails.lake.snapshot()})
+
+
+def sizes(rails: Rails, *shops: str) -> list[float | None]:
+    held = online.connect(rails.settings).get([(VIEW, shop) for shop in shops])
+    return [None if one is None else one.values["size"] for one in held]  # type: ignore[misc]
+
+
+def test_the_store_follows_the_lake_night_by_night(shop: Rails) -> None:
+    states(shop, ("s", "2024-02-01", "2024-02-01", 1), ("t", "2024-02-01", "2024-02-01", 1),
+           ("s", "2024-02-03", "2024-02-03", 3))  # fmt: skip
+    first = online.materialise(shop, instant("2024-02-02"))
+    assert first["rows"] == {VIEW: 2, "spn_visit": 1}
+    assert sizes(shop, "s", "t") == [1, 1]
+    assert online.materialise(shop, instant("2024-02-02"))["rows"] == {VIEW: 0, "spn_visit": 0}
+    # what was in the lake already becomes known as the nights go by
+    assert online.materialise(shop, instant("2024-02-03"))["rows"][VIEW] == 1
+    assert sizes(shop, "s", "t") == [3, 1]
+    # a row that is written late under dates of the past is found all the same
+    states(shop, ("t", "2024-02-02", "2024-02-02", 2), ("u", "2024-02-02", "2024-02-02", 9))
+    assert online.materialise(shop, instant("2024-02-03"))["rows"][VIEW] == 2
+    assert sizes(shop, "s", "t", "u") == [3, 2, 9]
+    # a night that is done again does not take the store back, and brings what was written since
+    states(shop, ("u", "2024-02-03", "2024-02-03", 10))
+    assert online.materialise(shop, instant("2024-02-02"))["rows"][VIEW] == 1
+    assert sizes(shop, "s", "t", "u") == [3, 2, 10]
+    assert online.materialise(shop, instant("2024-02-02"), afresh=True)["rows"][VIEW] == 3
+    assert sizes(shop, "s", "t", "u") == [1, 2, 9]
+    # a row of a stream that has not landed yet stays; one that the lake has settled gives way to it
+    store = online.connect(shop.settings)
+    day = instant("2024-02-03").timestamp()
+    store.put(VIEW, [("t", row(day + 3600, size=7.0)), ("s", row(day, size=9.0))])
+    online.materialise(shop, instant("2024-02-03"))
+    assert sizes(shop, "s", "t") == [3, 7]
+    # rows that no model could use are forgotten in the end
+    assert online.materialise(shop, instant("2024-02-20"))["rows"] == {VIEW: 0, "spn_visit": 0}
+    assert sizes(shop, "s", "t", "u") == [None, None, None]
+
+
+REQUEST = {
+    "request_id": "varchar", "row": "integer", "model": "varchar", "entity_id": "varchar",
+    "prediction_time": "timestamptz", "features": "varchar", "given": "varchar", "views": "varchar",
+}  # fmt: skip
+
+
+def asks(rails: Rails, at: datetime, size: float | None, used: tuple[str, str, str] | None, given: tuple = ()) -> str:
+    """A request of visit v in the log: told `size` from the row `used` (shop, event, known)."""
+    rails.lake.ensure("ops.request", REQUEST)
+    name = uuid.uuid4().hex
+    times = None if used is None else [used[0], instant(used[1]).isoformat(), instant(used[2]).isoformat()]
+    told = json.dumps({"size": size, "mood": None, "is_open": None})
+    logged = pd.DataFrame(
+        {
+            "request_id": [name], "row": [0], "model": ["small"], "entity_id": ["v"],
+            "prediction_time": [pd.Timestamp(at)], "features": [told],
+            "given": [json.dumps(given)], "views": [json.dumps({VIEW: times})],
+        }
+    )  # fmt: skip
+    rails.lake.replace("ops.request", {"request_id": name}, logged, message="drawn")
+    return name
+
+
+def test_what_was_served_is_held_against_the_lake(shop: Rails) -> None:
+    spec = small_spec(shop.settings.models.parent, max_feature_age="5d")
+    night = instant("2024-06-02")
+    states(shop, ("s", "2024-05-31", "2024-06-01", 1), ("s", "2024-06-01 06:00", "2024-06-01 08:00", 2))
+    assert online.check(shop, spec, night - timedelta(days=3)) == {}
+    asks(shop, instant("2024-06-01 07:00"), 1.0, ("s", "2024-05-31", "2024-06-01"))
+    asks(shop, instant("2024-06-01 08:00"), 2.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
+    asks(shop, instant("2024-06-01 09:00"), 1.0, ("s", "2024-05-31", "2024-06-01"))  # not brought in yet
+    asks(shop, instant("2024-06-01 10:00"), 5.0, None, given=("size", "mood", "is_open"))
+    quiet = online.check(shop, spec, night)
+    assert {name: quiet[name] for name in online.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 0, "different": 0}
+    assert shop.ledger.events(model="small", kind=online.DIFFERS) == []
+    early = asks(shop, instant("2024-06-01 07:30"), 2.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
+    made_up = asks(shop, instant("2024-06-01 12:00"), 8.0, ("s", "2024-06-01 11:00", "2024-06-01 11:00"))
+    other = asks(shop, instant("2024-06-01 13:00"), 3.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
+    for _ in range(2):  # done again, it is told once
+        loud = online.check(shop, spec, night)
+        assert {name: loud[name] for name in online.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 2, "different": 1}
+        (event,) = shop.ledger.events(model="small", kind=online.DIFFERS)
+    assert event["night"] == night_of(night)
+    told = {one["request_id"]: one for one in event["detail"]["examples"]}
+    assert {name: one["verdict"] for name, one in told.items()} == {
+        early: "ahead",
+        made_up: "ahead",
+        other: "different",
+    }
+    assert (told[other]["feature"], told[other]["online"]["value"], told[other]["offline"]["value"]) == (
+        "size",
+        3.0,
+        2.0,
+    )
+    assert told[early]["offline"]["event_time"] == "2024-05-31T00:00:00+00:00"
+
+
+def test_a_model_whose_views_are_not_built_keeps_nobody_else(shop: Rails) -> None:
+    folder = shop.settings.models / "later"
+    folder.mkdir()
+    text = (shop.settings.models / "small" / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(text.replace(VIEW, "ftr_shop__unbuilt"))
+    try:
+        publish(shop)
+        found = online.materialise(shop, instant("2024-06-02"))
+    finally:
+        (folder / "spec.yaml").unlink()
+        folder.rmdir()
+    assert "ftr_shop__unbuilt" in found["waiting"]["later"]
+    assert set(found["rows"]) == {VIEW, "spn_visit"}
