@@ -82,7 +82,7 @@ def main() -> None:
             mine.promote(model, "sound")
             mine.promote(model, "sound" if model == "sound" else "faulty")
         mine.fill()
-        server = stack.enter_context(mine.serving())
+        server = stack.enter_context(mine.serving(TILTYARD_SERVE_DELIVER_S="0"))
         cases = own(mine, server.port, names) + stores_fail(stack, mine)
         for case in cases:
             case.measure(100)  # to warm, and to open the breaker that is to be open
@@ -118,7 +118,9 @@ def stores_fail(stack: ExitStack, mine: yard.Yard) -> list[Case]:
     ports = {}
     for store in (well, killed, frozen):
         mine.fill(online_url=store.url)
-        ports[store.url] = stack.enter_context(mine.serving(TILTYARD_ONLINE_URL=store.url)).port
+        ports[store.url] = stack.enter_context(
+            mine.serving(TILTYARD_ONLINE_URL=store.url, TILTYARD_SERVE_DELIVER_S="0")
+        ).port
     killed.kill()
     frozen.freeze()
     healthy, port = rows(mine, "sound"), ports[well.url]

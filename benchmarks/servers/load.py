@@ -33,6 +33,8 @@ class Load:
     seconds: float
     failed: int
     latency: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Of several connections: reason → answers."""
     example: str = ""
     """The body of the first answer that was no 2xx."""
 
@@ -126,6 +128,7 @@ def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dic
         by_number[connection.fileno()] = connection
     buffers = dict.fromkeys(by_number, b"")
     answered = failed = asked = 0
+    said: dict[str, int] = {}
     example = ""
     begun = time.perf_counter()
     until = begun + job["seconds"]
@@ -145,6 +148,8 @@ def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dic
                 buffers[number] = data
                 continue
             answered += 1
+            why = reason(int(data[9:12]), data)
+            said[why] = said.get(why, 0) + 1
             if data[9:10] != b"2":
                 failed += 1
                 example = example or data.decode(errors="replace")[-500:]
@@ -152,7 +157,7 @@ def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dic
             by_number[number].sendall(every[asked % len(every)])
             asked += 1
     seconds = time.perf_counter() - begun
-    return {"answered": answered, "seconds": seconds, "failed": failed, "example": example}
+    return {"answered": answered, "seconds": seconds, "failed": failed, "reasons": said, "example": example}
 
 
 def dial(port: int) -> socket.socket:

@@ -149,7 +149,7 @@ class Yard:
         from tiltyard.rails import Rails
 
         now = datetime.now(UTC)
-        fresh, old = now - timedelta(hours=2), now - timedelta(days=30)
+        fresh, old = now - timedelta(hours=2), now - timedelta(days=8)
         frame = self.trained.frame.head(CUSTOMERS).reset_index(drop=True)
         numbers = [name for name, kind in self.trained.kinds.items() if kind == "numeric"]
         categories = [name for name, kind in self.trained.kinds.items() if kind == "categorical"]
@@ -159,7 +159,7 @@ class Yard:
         groups = pd.DataFrame({"group_id": [f"g{number}" for number in range(GROUPS)]})
         spine = who.assign(
             group_id=[f"g{number % GROUPS}" for number in range(CUSTOMERS)],
-            prediction_time=at, event_time=at, available_at=at,
+            prediction_time=fresh, event_time=fresh, available_at=fresh,
         )  # fmt: skip
         views = {
             "spines.spn_bench": spine,
