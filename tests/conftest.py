@@ -66,12 +66,14 @@ def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def eager_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The churn model with little tuning and an eager gate: its promise is the same otherwise."""
+    """The churn model with little tuning, an eager gate, and a question on the first night without a champion; its
+    promise is the same otherwise."""
     folder = tmp_path_factory.mktemp("portfolio") / "churn"
     shutil.copytree(ROOT / "models" / "churn", folder)
     content = yaml.safe_load((folder / "spec.yaml").read_text())
     content["estimator"]["tune"] = {"trials": 2}
     content["gate"] |= {"min_matured": 100, "min_shadow": "1d"}
+    content["fallback"]["audit_after"] = "1d"
     (folder / "spec.yaml").write_text(yaml.safe_dump(content))
     return folder.parent
 

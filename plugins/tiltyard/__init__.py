@@ -26,7 +26,7 @@ Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` �
 policies), both with a `worker` or two beside them.
 
 Online: `serving` answers (`api`, `access`, `incoming` → `servable`, what is in service → `online`, the store of
-features, which `streams` keep fresh → `race` with a `lane` and a `breaker` per version → `spool`), with `metrics` and
+features, which `streams` keep fresh → `additive`, the light twin → `race` with a `lane` and a `breaker` per version → `spool`), with `metrics` and
 `contribution` (what moved a score) beside the path. `request_log` brings the answers to the lake, where `arm` and
 `skew` say how they were.
 

@@ -92,6 +92,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         ),
         spine as (
             select distinct cast({spec.key} as varchar) as entity_id, prediction_time from {spine}
+            where cast({spec.key} as varchar) in (select entity_id from asked)
         ),
         placed as (
             select asked.*,
@@ -103,6 +104,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
             from {truth.labels(rails, spec, as_of)}
+            where cast({spec.key} as varchar) in (select entity_id from asked)
             group by all
         ),
         joined as (

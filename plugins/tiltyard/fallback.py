@@ -36,10 +36,13 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 IN_SERVICE = "in_service"
 NO_CHAMPION = "no_champion"
 NO_TIERS = "no_tiers"
+SERVICE_FAILED = "service_failed"
+"""No tier's fault but the service's own: somebody has to look at its log."""
 REASONS: tuple[str, ...] = (
     IN_SERVICE,
     NO_CHAMPION,
     NO_TIERS,
+    SERVICE_FAILED,
     *(
         f"{tier}_{outcome}"
         for tier in get_args(Seat)

@@ -14,6 +14,7 @@ Imported by the service: at import, and on the way of a request, no pandas, no D
 import asyncio
 import hashlib
 import math
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -159,9 +160,9 @@ def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
 
 # -- LMDB ---------------------------------------------------------------------------------------------------
 
-_environments: dict[Path, Any] = {}
+_environments: dict[tuple[int, Path], Any] = {}
 _opening = threading.Lock()
-"""LMDB opens a folder once per process; whoever asks again shares it."""
+"""(pid, folder) → what LMDB opens once per process; whoever asks again shares it, a forked child does not."""
 
 
 class Embedded:
@@ -222,8 +223,9 @@ class Embedded:
         if time.monotonic() < self._retry_at:
             raise Unavailable(f"The online store in {self.folder} does not open.")
         path = self.folder.absolute()
+        here = os.getpid(), path
         with _opening:
-            if path not in _environments:
+            if here not in _environments:
                 try:
                     path.mkdir(parents=True, exist_ok=True)
                     environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
@@ -231,8 +233,8 @@ class Embedded:
                 except (lmdb.Error, OSError) as error:
                     self._retry_at = time.monotonic() + PAUSE_S
                     raise Unavailable(self._said(error)) from None
-                _environments[path] = environment
-            self._environment = _environments[path]
+                _environments[here] = environment
+            self._environment = _environments[here]
         return self._environment
 
     def _said(self, error: Exception) -> str:

@@ -80,11 +80,11 @@ class Race:
         if champion is None:
             return None
         try:
-            values = champion.scorer.score_light_matrix(self._matrix(champion))
+            values = champion.light(self._matrix(champion))
         except Exception:  # another tier answers, and the reason says that this one could not
             self._outcomes["light"] = "raised"
             return None
-        if values.shape != (len(self._rows),):
+        if len(values) != len(self._rows):
             self._outcomes["light"] = "wrong_shape"
             return None
         return values

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,9 +31,9 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from tiltyard import access, api, clock, online, postgres
+from tiltyard import access, api, clock, fallback, online, postgres
 from tiltyard.access import Refused, rounded
 from tiltyard.contribution import Explainer
 from tiltyard.errors import BadInput, Unavailable
@@ -51,7 +52,7 @@ REMEMBERED = 10_000
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
-SWITCH_S = 0.001
+SWITCH_S = 0.0002
 """How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
 CLOCK = "TILTYARD_SERVE_CLOCK"
 """How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
@@ -144,8 +145,7 @@ class Service:
                 return Response(again, media_type="application/json")
             if request_id is None:
                 request_id = f"{self._boot}-{next(self._numbers):x}"
-            await self._look_up(servable, rows)
-            answers = await self._answer(servable, rows)
+            answers = await self._answers(servable, rows)
             answer = self._log(servable, rows, answers, request_id, who, began)
             if "request_id" in content:
                 self._remember(model, request_id, body, answer)
@@ -255,7 +255,17 @@ class Service:
 
     # -- tiers ----------------------------------------------------------------------------------------------
 
-    async def _answer(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+    async def _answers(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+        """An answer for every row, also when this service itself is at fault: then it is the safe default."""
+        try:
+            await self._look_up(servable, rows)
+            return await self._raced(servable, rows)
+        except Exception:
+            log.exception("%s is answered by its safe default", servable.spec.name)
+            default = servable.spec.fallback.safe_default
+            return [Answer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
+
+    async def _raced(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
         spec = servable.spec
         race = Race(servable, rows, self.lane, self.metrics.fell)
         if race.asks:
@@ -423,6 +433,20 @@ class Service:
 
 # -- the app ------------------------------------------------------------------------------------------------
 
+_PREDICT = re.compile(r"/v1/models/([^/]+)/predict")
+
+
+class App(FastAPI):
+    """FastAPI, but for the one path that matters: middleware, routing and finding out that there is nothing to read for
+    a function that reads its request itself cost as much as an answer does. The route is declared, and described."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and (path := _PREDICT.fullmatch(scope["path"])):
+            answer = await self.state.service.predict(path[1], Request(scope, receive))
+            await answer(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
 
 def create_app(settings: Settings, now: Callable[[], float] = time.time, *, delivers: bool = False) -> FastAPI:
     """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data.
@@ -439,7 +463,7 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time, *, deli
         yield
         service.stop()
 
-    app = FastAPI(
+    app = App(
         title="Tiltyard",
         version="1",
         summary="Predictions of every model in service, whatever breaks.",
@@ -455,13 +479,6 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time, *, deli
     async def predict(model: str, request: Request) -> Response:
         """Score one or many rows. Features are given, or looked up by entity; the given ones win."""
         return await running().predict(model, request)
-
-    async def fast(request: Request) -> Response:
-        return await running().predict(request.path_params["model"], request)
-
-    # The same once more, before FastAPI's own route, which is there to be described: the service reads a request
-    # itself, and FastAPI's way of finding out that there is nothing for it to read costs half of what an answer costs.
-    app.router.routes.insert(0, Route("/v1/models/{model}/predict", fast, methods=["POST"]))
 
     @app.post("/v1/models/{model}/explain", **api.EXPLAIN)
     async def explain(model: str, request: Request) -> Response:

@@ -93,9 +93,7 @@ def _values(values: Any, known: Mapping[str, str]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, kind in known.items():  # in the lake's order, by which a full tie is decided
         value: Any = values[name]
-        if value is not None and (
-            not isinstance(value, _KINDS[kind]) or isinstance(value, bool) != (kind == "boolean")
-        ):
+        if value is not None and type(value) not in _KINDS[kind]:
             raise Aside("wrong_values", f"{name} is {kind}, not {type(value).__name__}")
         found[name] = float(value) if kind == "numeric" and value is not None else value
     return found

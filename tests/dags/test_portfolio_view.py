@@ -116,3 +116,22 @@ def test_a_number_is_shown_by_its_absolute_error_and_a_yes_or_no_by_its_brier_sc
     assert '0.1234 <span class="soft">(0.1100 to 0.1300)</span>' in yes_or_no
     assert "Realized Brier score on the same 90 rows" in yes_or_no
     assert "0.4567" in yes_or_no
+
+
+def test_a_safe_default_that_lasts_is_shown_with_what_was_said_of_it(view: ModuleType) -> None:
+    status = {"champion": None, "previous": None, "challengers": [], "matured": 0, "immature": 9, "early": 0}
+    answered = {
+        "state": "answered",
+        "answered_by": "bob",
+        "cause": "<no labels>",
+        "owner": "ann",
+        "until": "2016-05-02",
+    }
+    pages = []
+    for tasks in ([{"state": "open"}], [answered]):
+        lasting = {"on_default": {"since": "2016-04-01", "nights": 3, "share": 1.0}, "tasks": tasks}
+        model = {"name": "sla_breach", "owner": "service-desk", "tier": 2, "dags": {}}
+        pages.append(view._render("portfolio.html", models=[model | {"status": status | {"fallback": lasting}}]))
+    asked, said = pages
+    assert '<a href="/dags/sla_breach__explanation" target="_top">a person is asked why</a>' in asked
+    assert "bob: &lt;no labels&gt; (owner ann, until 2016-05-02)" in said

@@ -1,11 +1,13 @@
 """Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pandas as pd
@@ -104,6 +106,38 @@ def test_the_gate_said_the_same(night: Night) -> None:
         [{key: row[key] for key in keys} for row in one.ledger.decisions("churn")] for one in (night.rails, night.twin)
     ]
     assert said[0] == said[1] != []
+
+
+def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: Night) -> None:
+    """Nothing was promoted yet. The first answer is none and is told so in the next question, the second one counts."""
+    open_ones = "/api/v2/dags/churn__explanation/dagRuns/~/hitlDetails"
+
+    def asked(before: str = "") -> dict[str, Any]:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            for one in night.airflow.get(open_ones)["hitl_details"]:
+                ti = one["task_instance"]
+                if ti["state"] == "awaiting_input" and ti["id"] != before:
+                    return one
+            time.sleep(0.5)
+        raise AssertionError("nobody was asked")
+
+    def answer(question: dict[str, Any], **given: str) -> None:
+        run = f"/api/v2/dags/churn__explanation/dagRuns/{question['task_instance']['dag_run_id']}"
+        body = {"chosen_options": question["options"], "params_input": given}
+        night.airflow._call("PATCH", f"{run}/taskInstances/explain/-1/hitlDetails", json=body)
+
+    first = asked()
+    assert first["defaults"] is None
+    assert "never had a champion" in first["body"]
+    answer(first, cause=" ", owner="ann", until="2025-02-20")
+    second = asked(before=first["task_instance"]["id"])
+    assert second["body"].startswith("**Your last answer does not count.** The cause is empty")
+    answer(second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
+    night.airflow.wait("churn__explanation", second["task_instance"]["dag_run_id"], timeout_s=120)
+    [task] = night.rails.ledger.default_tasks("churn")
+    answered = task["ends"]["answered"]
+    assert (task["opened"], answered["answered_by"], answered["source"]) == (FIRST.date(), "admin", "airflow")
 
 
 def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
@@ -330,6 +332,17 @@ def test_the_store_follows_the_lake_night_by_night(shop: Rails) -> None:
     # rows that no model could use are forgotten in the end
     assert online.materialise(shop, instant("2024-02-20"))["rows"] == {VIEW: 0, "spn_visit": 0}
     assert sizes(shop, "s", "t", "u") == [None, None, None]
+
+
+def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server: RedisServer) -> None:
+    states(shop, ("r", "2024-03-01", "2024-03-01", 4))
+    made = shop.settings.model_copy(update={"online_url": SecretStr(redis_server.url)})
+    remote = Rails(made, shop.lake, shop.ledger)
+    for _ in range(2):
+        redis.Redis.from_url(redis_server.url).flushall()
+        assert online.materialise(remote, instant("2024-03-02"))["rows"][VIEW] == 1
+        assert online.materialise(remote, instant("2024-03-02"))["rows"][VIEW] == 0
+        assert sizes(remote, "r") == [4]
 
 
 REQUEST = {
