@@ -531,43 +531,6 @@ def keys_new(
     _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
 
 
-# -- the request log ----------------------------------------------------------------------------------------
-
-
-@requests.command("deliver", epilog="Example: tiltyard requests deliver")
-def requests_deliver(as_json: Json = False) -> None:
-    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
-    from tiltyard import rails, request_log
-
-    with rails.opened() as opened:
-        result = request_log.deliver(opened)
-    _emit(result, as_json)
-
-
-@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
-def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
-    from tiltyard import arm, describe, rails, request_log
-
-    spec = _spec(model)
-    at = clock.parse_as_of(as_of) if as_of else clock.now()
-    with rails.opened() as opened:
-        result = {
-            "model": spec.name,
-            "nights": request_log.nights(opened, spec.name, at),
-            "arms": arm.report(opened, spec, at),
-            "log": request_log.delivered(opened),
-        }
-
-    def show() -> None:
-        if result["nights"]:
-            _table(describe.asked(result["nights"]))
-        for line in describe.turned_out(result, spec.measure):
-            out.print(_plain(line), soft_wrap=True)
-
-    _emit(result, as_json, show)
-
-
 @app.command(epilog="Example: tiltyard online --as-of 2016-04-02 --afresh")
 def online(
     as_of: AsOf = None,
@@ -621,18 +584,6 @@ def stream_kafka(
 
 def _warn(said: str) -> None:
     err.print(f"[yellow]waiting[/] {_plain(said)}")
-
-
-@keys.command("new", epilog="Example: tiltyard keys new billing")
-def keys_new(
-    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
-    as_json: Json = False,
-) -> None:
-    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
-    from tiltyard import access
-
-    result = access.new(name)
-    _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
 
 
 # -- the request log ----------------------------------------------------------------------------------------
