@@ -171,6 +171,7 @@ def main() -> None:
         assert stage.server is not None
         stage.server.stop()
         logged = delivered(mine)
+        print(process.machine())
         sys.exit(0 if tell(stage, found, records, logged) else 1)
 
 

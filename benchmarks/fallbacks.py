@@ -5,9 +5,9 @@ a row too many, or works for 50 ms when a feature says so (servers/faulty.py). O
 failing ones in turn to the same model, two to one, so that both see the same machine and the breaker stays closed;
 where it has to be open, the champion raises every time. For the store a Redis is killed, and another one frozen.
 
-Prints p50 and p99 of both, and what the fall adds to p99 (median of the rounds, with the least and the largest).
-Then a champion that hangs for 50 ms against a deadline of 5 ms, before its breaker opens and after. Then the parts of a
-fall in process.
+Prints p50 and p99 of both (`share`: of the falling rows, how many fell for this reason), and what the fall adds to p99
+(median of the rounds, with the least and the largest). Then a champion that hangs for 50 ms against a deadline of 5 ms,
+before its breaker opens and after. The parts of a fall in process come first.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servers import faulty, load, stores, yard
+from servers import faulty, load, process, stores, yard
 
 ROUNDS, FALLS = 5, 700
 ADDED_MS, DEADLINE_MS, OVER_MS, AFTER_MS = 1.0, 5, 2.0, 2.0
@@ -48,12 +48,10 @@ class Case:
         )  # fmt: skip
         if found.failed:
             raise RuntimeError(f"{self.reason}: {found.failed} answers were no 2xx: {found.example}")
-        if set(found.said("healthy")) != {"in_service"}:
-            raise RuntimeError(f"{self.reason}: the healthy rows were not served healthily: {found.said('healthy')}")
         self.rounds.append(
             {
-                "healthy p50": found.percentile("healthy", 50),
-                "healthy p99": found.percentile("healthy", 99),
+                "healthy p50": found.percentile("healthy", 50, "in_service"),
+                "healthy p99": found.percentile("healthy", 99, "in_service"),
                 "p50": found.percentile("falls", 50, self.reason),
                 "p99": found.percentile("falls", 99, self.reason),
                 "share": found.said("falls").get(self.reason, 0) / falls,
@@ -71,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
+    print(process.machine())
     trained = yard.train()
     in_process(trained)
     names = [f"fault_{name}" for name in faulty.CODES if name != "late"]
@@ -92,6 +91,7 @@ def main() -> None:
                 case.measure(FALLS)
         tell(cases)
         hanging(mine, server.port, asked.rounds)
+        print(process.machine())
 
 
 def own(mine: yard.Yard, port: int, faults: list[str]) -> list[Case]:

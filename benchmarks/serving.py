@@ -70,6 +70,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name, ExitStack() as stack:
         folder = Path(name)
+        print(process.machine())
         trained = yard.train()
         ways = plain(stack, folder, trained)
         if not asked.without_mlflow:
@@ -81,6 +82,7 @@ def main() -> None:
             for way in ways if number % 2 == 0 else reversed(ways):  # nobody always follows the same one
                 way.measure()
         tell(ways)
+        print(process.machine())
 
 
 # -- the servers ----------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 **What it does.** `ingest` lands what became available until the night's `as_of`; `transform` builds staging,
 spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites; `publish` puts
-the checked snapshot in service and tells every model's shadow DAG; `materialise` brings the store of online features
-up to it.
+the checked snapshot in service, brings the store of online features up to it, and tells every model's shadow DAG.
 
 **What to do when it fails.**
 
@@ -13,9 +12,9 @@ up to it.
 - *transform* is red: the log names the dbt nodes. Mend the SQL, clear *transform*.
 - *ingest* is red: the log names the file. A file whose schema is wrong does not fail the run; it waits in
   quarantine with its reason.
-- *materialise* is red: the store of online features does not answer, and the log says which. The night goes on
-  without it, and requests get the features of the last night until `max_feature_age` refuses them. Mend it and clear
-  *materialise*; the next night would catch up, too.
+- *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
+  without it, and requests get the features of the last night until `max_feature_age` refuses them. Mend it and run
+  `tiltyard online`; the next night catches up, too.
 - Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
 
 **Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`. Empty: the run's own interval.
@@ -61,16 +60,9 @@ def features() -> None:
             from tiltyard import features
 
             on.announce(views, [on.night()])
-            return features.publish(rails, on.night())
+            return features.publish(rails, on.night()) | {"online": features.materialise(rails, on.night())}
 
-    @task
-    def materialise() -> dict:
-        with on.working() as rails:
-            from tiltyard import online
-
-            return online.materialise(rails, on.night())
-
-    ingest() >> transform() >> on.linked(checks()) >> publish() >> materialise()
+    ingest() >> transform() >> on.linked(checks()) >> publish()
 
 
 features()

@@ -95,6 +95,11 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
+def machine() -> str:
+    """What else the machine had to do tells how far figures can be trusted."""
+    return f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} over the last minute"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from tiltyard import checks as checking
 from tiltyard import ingest as ingesting
 from tiltyard import latency, online, suites
 from tiltyard import transform as transforming
-from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import portfolio
@@ -28,7 +28,7 @@ def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]
         "transform": transform(rails, as_of),
         "checks": check(rails, as_of, render=render),
         **publish(rails, as_of),
-        "online": online.materialise(rails, as_of),
+        "online": materialise(rails, as_of),
     }
 
 
@@ -100,6 +100,18 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
     summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
     rails.ledger.record_stage(STAGE, "", night, "done", summary)
     return {"night": str(night), "snapshot": summary["snapshot"]}
+
+
+def materialise(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Bring the store of online features up to what is published (online.materialise).
+
+    A store that is away holds up no night: it is an event in the ledger, and the next night catches up.
+    """
+    try:
+        return online.materialise(rails, as_of)
+    except Unavailable as error:
+        rails.ledger.add_event("online_unavailable", "", night_of(as_of), {"said": str(error)})
+        return {"unavailable": str(error)}
 
 
 def published(rails: Rails, as_of: datetime | None = None) -> int:

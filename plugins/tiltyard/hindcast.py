@@ -12,7 +12,7 @@ from datetime import date, datetime
 from multiprocessing import get_context
 from typing import Any, Literal
 
-from tiltyard import clock, drift, features, grants, online, promotion, shadow, training, worker
+from tiltyard import clock, drift, features, grants, promotion, shadow, training, worker
 from tiltyard.errors import CheckFailed
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
@@ -79,7 +79,7 @@ def run(
             _trainings(rails, specs, as_of, tallies)
     if published is not None:
         say("online features", 1.0)
-        online.materialise(rails, published)
+        features.materialise(rails, published)
     say("done", 1.0)
     return {
         "from": str(night_of(first)),

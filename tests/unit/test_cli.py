@@ -29,14 +29,14 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
         "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "serve", "keys", "requests",
-        "fallback",
+        "fallback", "online", "stream",
     ):  # fmt: skip
         assert command in text
-        if command not in ("data", "keys", "leakage", "requests"):
+        if command not in ("data", "keys", "leakage", "requests", "stream"):
             assert "Example: tiltyard" in tiltyard(command, "--help").stdout
     groups = (
         ("data", "fetch"), ("leakage", "audit"), ("incidents", "release"), ("keys", "new"), ("requests", "deliver"),
-        ("fallback", "explain"),
+        ("fallback", "explain"), ("stream", "kinesis"),
     )  # fmt: skip
     for words in groups:
         assert "Example: tiltyard" in tiltyard(*words, "--help").stdout

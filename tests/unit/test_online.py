@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
 from tests.servers import RedisServer
-from tiltyard import online
+from tiltyard import features, online
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.ledger import night_of
@@ -39,6 +39,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no Redis that is away."""
+    monkeypatch.setattr(online, "READ_S", 5.0)
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -332,6 +338,15 @@ def test_the_store_follows_the_lake_night_by_night(shop: Rails) -> None:
     # rows that no model could use are forgotten in the end
     assert online.materialise(shop, instant("2024-02-20"))["rows"] == {VIEW: 0, "spn_visit": 0}
     assert sizes(shop, "s", "t", "u") == [None, None, None]
+
+
+def test_a_store_that_is_away_holds_up_no_night(shop: Rails) -> None:
+    publish(shop)
+    made = shop.settings.model_copy(update={"online_url": SecretStr("redis://127.0.0.1:1/0")})
+    found = features.materialise(Rails(made, shop.lake, shop.ledger), instant("2024-03-05"))
+    (event,) = shop.ledger.events(kind="online_unavailable")
+    assert "start Redis" in found["unavailable"] == event["detail"]["said"]
+    assert event["night"] == night_of(instant("2024-03-05"))
 
 
 def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server: RedisServer) -> None:
