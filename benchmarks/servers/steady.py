@@ -18,6 +18,8 @@ from typing import Any
 
 CONNECTIONS = 4
 TIMEOUT_S = 5.0
+IDLE_S = 2.0
+"""A connection that has been idle for longer is dialled again: the server closes it after five seconds, maybe just now."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,14 @@ class Sender:
 
     def run(self) -> None:
         connection: socket.socket | None = None
+        used = 0.0
         while (found := self.next()) is not None:
             phase, request_id, row, due = found
             time.sleep(max(0.0, due - time.perf_counter()))
             at = time.time()
+            if connection is not None and at - used > IDLE_S:
+                connection.close()
+                connection = None
             try:
                 if connection is None:
                     connection = dial(self.job["port"])
@@ -136,7 +142,8 @@ class Sender:
                 connection = None
                 answer = [0, type(error).__name__, "", None]
                 time.sleep(0.01)
-            record = [phase, request_id, at, time.time(), *answer]
+            used = time.time()
+            record = [phase, request_id, at, used, *answer]
             with self.turn:
                 self.records.append(record)
                 self.under_way -= 1
