@@ -21,6 +21,8 @@ from tiltyard.servable import Servable, Version
 
 HEDGE = 0.5
 """Share of the deadline after which the previous champion is asked beside the champion."""
+STALL_S = 0.002
+"""A deadline's timer that is later than this says that the whole process stood still."""
 HANGS = 3.0
 """A call that takes so many deadlines is taken to hang: the next probe gets another thread."""
 
@@ -77,6 +79,7 @@ class Race:
         self._pending: set[fallback.Seat] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._expires = 0.0
+        self._timer: asyncio.TimerHandle
         self._light = self._score_light() if "light" in tiers else None
         self._able = [row.trouble is None for row in rows]
         self.asks = any(self._able) and any(seats.values())
@@ -109,31 +112,29 @@ class Race:
         first: fallback.Seat
         for first in ("challenger", "champion"):
             self._ask(first, expires)
-        hedge = None
-        if self._wants_previous():
-            if self._pending:
-                hedge = loop.call_later(deadline * HEDGE, self._hedge, expires)
-            else:
-                self._ask("previous", expires)
+        if not self._pending and self._wants_previous():
+            self._ask("previous", expires)
         if not self._pending:
             return
-        timer = loop.call_later(deadline, self._expire)
+        if self._wants_previous():
+            self._timer = loop.call_later(deadline * HEDGE, self._hedge, deadline * (1 - HEDGE))
+        else:
+            self._timer = loop.call_later(deadline, self._expire)
         try:
             await self._waiter
         finally:
-            timer.cancel()
-            if hedge is not None:
-                hedge.cancel()
+            self._timer.cancel()
             self._waiter = None
 
     def _wants_previous(self) -> bool:
         asked = self._pending | self._scores.keys() | self._outcomes.keys()
         return self._seats["previous"] is not None and "previous" not in asked
 
-    def _hedge(self, expires: float) -> None:
-        if self._waiter is not None and self._wants_previous():
+    def _hedge(self, left: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(left, self._expire)
+        if self._wants_previous():
             self._hedged.add("previous")
-            self._ask("previous", expires)
+            self._ask("previous", self._expires)
 
     def _expire(self) -> None:
         """The deadline: who has not answered is late, and everybody else answers."""
@@ -142,9 +143,18 @@ class Race:
             self._outcomes[seat] = "late"
             version = self._seats[seat]
             if version is not None and seat not in self._hedged:
-                version.breaker.failed(now)
+                self._blame(version, now)
         self._pending.clear()
         self._finish()
+
+    def _blame(self, version: Version, now: float) -> None:
+        """Tell the breaker that a version was late: once per deadline, however many waited for the same call; and not
+        when this timer was late itself, for then the whole process stood still, unless the call hangs for long."""
+        deadline = self._spec.fallback.deadline_ms / 1000
+        stuck = version.lane.stuck_s if version.lane is not None else 0.0
+        if now - version.late_at >= deadline and (now - self._expires < STALL_S or stuck > HANGS * deadline):
+            version.late_at = now
+            version.breaker.failed(now)
 
     def _finish(self) -> None:
         if self._waiter is not None and not self._waiter.done():
