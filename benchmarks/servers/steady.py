@@ -19,7 +19,7 @@ from typing import Any
 CONNECTIONS = 4
 TIMEOUT_S = 5.0
 IDLE_S = 2.0
-"""A connection that has been idle for longer is dialled again: the server closes it after five seconds, maybe just now."""
+"""A connection that has been idle for longer is dialled again: the server closes it after five seconds."""
 
 
 @dataclass(frozen=True)
