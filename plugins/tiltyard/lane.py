@@ -50,14 +50,22 @@ class Lane:
         self._loop = loop
         self._name = name
         self._jobs: Jobs | None = None
+        self._waiting: list[Job] = []
         self._busy_since = 0.0
         self.abandoned = 0
 
     def put(self, job: Job) -> None:
+        """Jobs that are put in one turn of the loop go to the thread together: waking it costs more than a row."""
+        self._waiting.append(job)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
         if self._jobs is None:
             self._start()
         assert self._jobs is not None
-        self._jobs.put(job)
+        self._jobs.put(self._waiting)
+        self._waiting = []
 
     @property
     def stuck_s(self) -> float:
@@ -85,8 +93,8 @@ class Lane:
         threading.Thread(target=self._run, args=(self._jobs,), name=self._name, daemon=True).start()
 
     def _run(self, jobs: "Jobs") -> None:
-        while (job := jobs.get()) is not None:
-            batch = self._take(job, jobs)
+        while (first := jobs.get()) is not None:
+            batch = self._take(first, jobs)
             if not batch:
                 continue
             self._busy_since = time.monotonic()
@@ -98,18 +106,19 @@ class Lane:
             self._tell(answers)
 
     @staticmethod
-    def _take(first: Job, jobs: "Jobs") -> list[Job]:
-        """The jobs that are waiting and still wanted, up to ROWS rows."""
+    def _take(first: list[Job], jobs: "Jobs") -> list[Job]:
+        """The jobs that are waiting and still wanted, up to ROWS rows and those that came with them."""
         batch: list[Job] = []
         rows, now = 0, time.monotonic()
-        job: Job | None = first
-        while job is not None:
-            if job.expires > now:
-                batch.append(job)
-                rows += len(job.matrix)
+        some: list[Job] | None = first
+        while some is not None:
+            for job in some:
+                if job.expires > now:
+                    batch.append(job)
+                    rows += len(job.matrix)
             if rows >= ROWS or jobs.empty():
                 return batch
-            job = jobs.get()
+            some = jobs.get()
         jobs.put(None)  # the end, for the next turn
         return batch
 
@@ -141,4 +150,4 @@ class Lane:
             self._loop.call_soon_threadsafe(tell)
 
 
-Jobs = SimpleQueue[Job | None]
+Jobs = SimpleQueue[list[Job] | None]
