@@ -1,7 +1,8 @@
 """What a prediction costs: ONNX Runtime (the heavy model and its light twin) beside XGBoost's own predictors.
 
 Trains on rows of the simulator's size (8,000 rows, 30 features, 10 of them categories), then scores one row, and
-a night's 300 rows, again and again on one thread. Prints microseconds: the median of many runs.
+a night's 300 rows, again and again on one thread. Prints microseconds, the median of many runs; how far ONNX is from
+the trained model at most; and what smaller heavy models would cost and lose.
 """
 
 import statistics
@@ -40,8 +41,8 @@ def main() -> None:
     print(f"training: {ROWS:,} rows, 5 trials, {taken:.1f} s; {trees} trees")
 
     files = {
-        "model.onnx": training._heavy_onnx(fitted.heavy, matrix[:100]),
-        "light.onnx": training._light_onnx(fitted.light, matrix[:100]),
+        "model.onnx": training._heavy_onnx(fitted.heavy, matrix),
+        "light.onnx": training._light_onnx(fitted.light, matrix),
         "encoding.json": encoding.to_json().encode(),
         "reference.json": b"{}",
         "reference.parquet": b"",
@@ -58,12 +59,33 @@ def main() -> None:
         "XGBoost predict_proba": fitted.heavy.predict_proba,
         "scikit-learn predict_proba, light": fitted.light.predict_proba,
     }
-    print(f"{'':36}{'one row':>12}{f'{NIGHT} rows':>12}{'per row':>12}")
+    print(f"{'':36}{'one row':>12}{f'{NIGHT} rows':>12}{'per row':>12}{'apart':>12}")
+    apart = {"ONNX, heavy": (files["model.onnx"], fitted.heavy), "ONNX, light": (files["light.onnx"], fitted.light)}
     for name, way in ways.items():
         one, night = (median(lambda rows=rows, way=way: way(rows)) for rows in (matrix[:1], matrix[:NIGHT]))
-        print(f"{name:36}{one:>9.0f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs")
+        off = f"{training.parity(*apart[name], matrix):>12.1e}" if name in apart else ""
+        print(f"{name:36}{one:>9.1f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs{off}")
     one, night = (median(lambda rows=rows: loaded.score(rows)) for rows in (frame.head(1), frame.head(NIGHT)))
     print(f"{'ONNX, heavy, from a DataFrame':36}{one:>9.0f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs")
+    smaller(fitted, matrix, label, days)
+
+
+def smaller(fitted: training.Fitted, matrix: np.ndarray, label: np.ndarray, days: np.ndarray) -> None:
+    """Would fewer or shallower trees buy latency? Fitted on the older four fifths of the rows, judged on the rest."""
+    cut = 4 * ROWS // 5
+    older = training.Rows(matrix[:cut], label[:cut], days[:cut])
+    print(f"{'trees × depth':20}{'one row':>12}{'kB':>8}{'Brier':>10}{'apart from the largest':>26}")
+    largest = None
+    for trees, depth in ((100, 6), (100, 4), (50, 4), (50, 3), (25, 3)):
+        params = {**fitted.params, "n_estimators": trees, "max_depth": depth}
+        model = training._Fitter(Encoding(()), 1, 1).heavy(older, params)
+        content = training._heavy_onnx(model, matrix[cut:])
+        graph = scorer.session(content)
+        score = scorer.answers(graph, matrix[cut:])
+        largest = score if largest is None else largest
+        one, off = median(lambda graph=graph: scorer.answers(graph, matrix[:1])), np.abs(score - largest).max()
+        brier = float(np.mean((score - label[cut:]) ** 2))
+        print(f"{f'{trees} × {depth}':20}{one:>9.1f} µs{len(content) / 1e3:>8.0f}{brier:>10.4f}{off:>26.3f}")
 
 
 def made_up() -> tuple[pd.DataFrame, np.ndarray, list[Named]]:

@@ -55,7 +55,9 @@ READ_S = 0.02
 """How long Redis may take on the way of a request."""
 WRITE_S = 10.0
 PAUSE_S = 1.0
-"""After a store has failed it is left alone for so long, and no request waits for it."""
+"""A store that fails again and again is left alone for so long, and no request waits for it."""
+FIRST_PAUSE_S = 0.05
+"""After one failure, which may be no more than a busy moment; it doubles."""
 KEPT = 50_000
 """Rows last seen of Redis that a process keeps for when Redis is away."""
 
@@ -298,6 +300,7 @@ class Remote:
         self._loops: dict[int, Any] = {}
         self._kept: OrderedDict[tuple[str, str], Held] = OrderedDict()
         self._away_until = 0.0
+        self._failures = 0
 
     def get(self, wanted: Wanted) -> list[Held | None]:
         import redis
@@ -392,11 +395,11 @@ class Remote:
         from redis.exceptions import ConnectionError as Gone
 
         again = retry.Retry(NoBackoff(), 1, supported_errors=(Gone,))
-        return library.Redis.from_url(
-            self._url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again, decode_responses=False
-        )
+        timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        return library.Redis.from_url(self._url, protocol=2, retry=again, **timeouts)
 
     def _seen(self, wanted: Wanted, contents: Sequence[bytes | None]) -> list[Held | None]:
+        self._failures = 0
         found = [None if content is None else _unpack(content) for content in contents]
         for place, row in zip(wanted, found, strict=True):
             if row is None:
@@ -409,7 +412,8 @@ class Remote:
         return found
 
     def _missed(self, wanted: Wanted) -> list[Held | None]:
-        self._away_until = time.monotonic() + PAUSE_S
+        self._away_until = time.monotonic() + min(FIRST_PAUSE_S * 2**self._failures, PAUSE_S)
+        self._failures = min(self._failures + 1, 16)
         return self._from_memory(wanted)
 
     def _from_memory(self, wanted: Wanted) -> list[Held | None]:

@@ -21,6 +21,8 @@ from tiltyard.servable import Servable, Version
 
 HEDGE = 0.5
 """Share of the deadline after which the previous champion is asked beside the champion."""
+STALL_S = 0.002
+"""A deadline's timer that is later than this says that the whole process stood still."""
 HANGS = 3.0
 """A call that takes so many deadlines is taken to hang: the next probe gets another thread."""
 
@@ -59,7 +61,7 @@ class Race:
         tiers = self._spec.fallback.tiers
         seats: dict[fallback.Seat, Version | None] = {
             "challenger": challenger if any(self._is_challengers) else None,
-            "champion": servable.champion if "champion" in tiers and not all(self._is_challengers) else None,
+            "champion": servable.champion if "champion" in tiers else None,
             "previous": servable.previous if "previous" in tiers else None,
         }
         self._seats = seats
@@ -67,9 +69,17 @@ class Race:
         """What came back: an array of one score a row, or None."""
         self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
         """Of a tier as a whole, where it has no scores."""
+        self._firsts = {"challenger" if is_one else "champion" for is_one in self._is_challengers}
+        """Whom nobody has to wait beyond."""
+        self._whole: set[fallback.Seat] = set()
+        """Who has a usable score for every row that may be scored."""
+        self._hedged: set[fallback.Seat] = set()
+        """Who was asked with a part of the deadline left: being late is not held against them."""
         self._matrices: dict[Version, Any] = {}
         self._pending: set[fallback.Seat] = set()
         self._waiter: asyncio.Future[None] | None = None
+        self._expires = 0.0
+        self._timer: asyncio.TimerHandle
         self._light = self._score_light() if "light" in tiers else None
         self._able = [row.trouble is None for row in rows]
         self.asks = any(self._able) and any(seats.values())
@@ -97,34 +107,34 @@ class Race:
 
     async def run(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        expires = time.monotonic() + deadline
+        expires = self._expires = time.monotonic() + deadline
         self._waiter = loop.create_future()
         first: fallback.Seat
         for first in ("challenger", "champion"):
             self._ask(first, expires)
-        hedge = None
-        if self._wants_previous():
-            if self._pending:
-                hedge = loop.call_later(deadline * HEDGE, self._hedge, expires)
-            else:
-                self._ask("previous", expires)
+        if not self._pending and self._wants_previous():
+            self._ask("previous", expires)
         if not self._pending:
             return
-        timer = loop.call_later(deadline, self._expire)
+        if self._wants_previous():
+            self._timer = loop.call_later(deadline * HEDGE, self._hedge, deadline * (1 - HEDGE))
+        else:
+            self._timer = loop.call_later(deadline, self._expire)
         try:
             await self._waiter
         finally:
-            timer.cancel()
-            if hedge is not None:
-                hedge.cancel()
+            self._timer.cancel()
             self._waiter = None
 
     def _wants_previous(self) -> bool:
-        return self._seats["previous"] is not None and "previous" not in self._scores
+        asked = self._pending | self._scores.keys() | self._outcomes.keys()
+        return self._seats["previous"] is not None and "previous" not in asked
 
-    def _hedge(self, expires: float) -> None:
-        if self._waiter is not None and "previous" not in self._pending:
-            self._ask("previous", expires)
+    def _hedge(self, left: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(left, self._expire)
+        if self._wants_previous():
+            self._hedged.add("previous")
+            self._ask("previous", self._expires)
 
     def _expire(self) -> None:
         """The deadline: who has not answered is late, and everybody else answers."""
@@ -132,10 +142,19 @@ class Race:
         for seat in self._pending:
             self._outcomes[seat] = "late"
             version = self._seats[seat]
-            assert version is not None
-            version.breaker.failed(now)
+            if version is not None and seat not in self._hedged:
+                self._blame(version, now)
         self._pending.clear()
         self._finish()
+
+    def _blame(self, version: Version, now: float) -> None:
+        """Tell the breaker that a version was late: once per deadline, however many waited for the same call; and not
+        when this timer was late itself, for then the whole process stood still, unless the call hangs for long."""
+        deadline = self._spec.fallback.deadline_ms / 1000
+        stuck = version.lane.stuck_s if version.lane is not None else 0.0
+        if now - version.late_at >= deadline and (now - self._expires < STALL_S or stuck > HANGS * deadline):
+            version.late_at = now
+            version.breaker.failed(now)
 
     def _finish(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -164,28 +183,29 @@ class Race:
         if seat not in self._pending:  # late: counted at the deadline
             return
         self._pending.discard(seat)
-        outcome = self._judged(values, error)
+        outcome, is_whole = self._judged(values, error)
         if outcome == "scored":
             self._scores[seat] = values
             version.breaker.succeeded()
         else:
             self._outcomes[seat] = outcome
             version.breaker.failed(time.monotonic())
-            if seat != "previous" and self._wants_previous() and "previous" not in self._pending:
-                self._ask("previous", time.monotonic() + self._spec.fallback.deadline_ms / 1000)
-        if not self._pending or (seat != "previous" and outcome == "scored" and self._pending == {"previous"}):
+        if is_whole:
+            self._whole.add(seat)
+        elif seat != "previous" and self._wants_previous():
+            self._hedged.add("previous")
+            self._ask("previous", self._expires)
+        if not self._pending or self._whole >= self._firsts:
             self._finish()
 
-    def _judged(self, values: Any, error: BaseException | None) -> fallback.Outcome:
-        """`scored` when at least one row that may be scored has a usable score."""
+    def _judged(self, values: Any, error: BaseException | None) -> tuple[fallback.Outcome, bool]:
+        """`scored` when at least one row that may be scored has a usable score; and whether all of them have."""
         if error is not None:
-            return "raised"
+            return "raised", False
         if getattr(values, "shape", None) != (len(self._rows),):
-            return "wrong_shape"
-        if len(values) == 1:
-            return self._of(float(values[0]))
-        found = [self._of(float(value)) for value, able in zip(values, self._able, strict=True) if able]
-        return "scored" if "scored" in found else found[0]
+            return "wrong_shape", False
+        found = {self._of(float(value)) for value, able in zip(values, self._able, strict=True) if able}
+        return ("scored" if "scored" in found else min(found)), found == {"scored"}
 
     def _of(self, value: float) -> fallback.Outcome:
         if self._low <= value <= self._high:
@@ -200,7 +220,7 @@ class Race:
             return
 
         def come(values: Any, error: BaseException | None) -> None:
-            if self._judged(values, error) == "scored" and time.monotonic() - now <= deadline:
+            if self._judged(values, error)[0] == "scored" and time.monotonic() - now <= deadline:
                 version.breaker.succeeded()
             else:
                 version.breaker.failed(time.monotonic())

@@ -112,6 +112,8 @@ class Version:
         self.breaker = Breaker()
         self.lane: Lane | None = None
         """Made by whoever serves, with the first job."""
+        self.late_at = 0.0
+        """When its breaker was last told that it was late, time.monotonic()."""
         self.kinds = {column.name: column.kind for column in scorer.encoding.columns}
         self._codes = _codes(scorer.encoding)
         self._light = self._read_light()

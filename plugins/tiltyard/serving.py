@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import date, datetime
 from typing import Any
@@ -30,7 +30,6 @@ import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from tiltyard import access, api, clock, fallback, online, postgres
@@ -54,6 +53,7 @@ QUEUE = 1_000
 SHADOW_EVERY_S = 0.05
 SWITCH_S = 0.0002
 """How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
+_TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 CLOCK = "TILTYARD_SERVE_CLOCK"
 """How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
 
@@ -128,13 +128,14 @@ class Service:
 
     # -- a request ------------------------------------------------------------------------------------------
 
-    async def predict(self, model: str, request: Request) -> Response:
+    async def predict(self, model: str, scope: Scope, receive: Receive) -> Response:
         """The whole of a prediction: admitted, read, looked up, scored, logged, answered."""
         began = time.perf_counter()
         try:
-            who = self._who(request)
+            headers = dict(scope["headers"])
+            who = self._who(headers)
             servable = self._servable(model)
-            body = await self._body(request)
+            body = await self._body(headers, receive)
             content = parsed(body)
             rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
             if (refused := self.access.take(who, len(rows), time.time())) is not None:
@@ -161,9 +162,10 @@ class Service:
     async def explain(self, model: str, request: Request) -> Response:
         """What moved one row's score, of the version that answers first: off the path, counted as any row."""
         try:
-            who = self._who(request)
+            headers = dict(request.scope["headers"])
+            who = self._who(headers)
             servable = self._servable(model)
-            content = parsed(await self._body(request))
+            content = parsed(await self._body(headers, request.receive))
             rows, request_id = rows_of(content, servable, self.now(), 1)
             if (refused := self.access.take(who, 1, time.time())) is not None:
                 raise _refused(refused)
@@ -199,34 +201,31 @@ class Service:
             raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {known}.")
         return found
 
-    def _who(self, request: Request) -> str | None:
+    def _who(self, headers: Mapping[bytes, bytes]) -> str | None:
         """The name of the caller's key; None where no key is asked for."""
-        presented = request.headers.get("x-api-key")
-        found = self.access.who(presented.encode("latin-1") if presented is not None else None)
+        found = self.access.who(headers.get(b"x-api-key"))
         if isinstance(found, Refused):
             raise _refused(found)
         return found.name
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         most = self.settings.serve_max_bytes
-        kind = request.headers.get("content-type", "application/json")
-        if not kind.startswith("application/json"):
-            raise Rejected(415, f"Send the request as application/json, not as {kind[:60]}.")
-        declared = request.headers.get("content-length", "")
-        too_large = Rejected(413, f"The body is larger than {most} bytes; send fewer rows at once.")
+        kind = headers.get(b"content-type", b"application/json")
+        if not kind.startswith(b"application/json"):
+            raise Rejected(415, f"Send the request as application/json, not as {kind[:60].decode('latin-1')}.")
+        declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
-            raise too_large
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise too_large
-                parts.append(part)
-        except ClientDisconnect:
-            raise Rejected(400, "The connection ended before the request did.") from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            raise Rejected(413, _TOO_LARGE.format(most))
+        body, is_more = b"", True
+        while is_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Rejected(400, "The connection ended before the request did.")
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise Rejected(413, _TOO_LARGE.format(most))
+            is_more = message.get("more_body", False)
+        return body
 
     # -- features -------------------------------------------------------------------------------------------
 
@@ -355,7 +354,7 @@ class Service:
 
     def models(self, request: Request) -> Response:
         try:
-            self._who(request)
+            self._who(dict(request.scope["headers"]))
         except Rejected as error:
             return refusal(error)
         return _json([_described(one) for _, one in sorted(self.servables.current.items())])
@@ -374,7 +373,7 @@ class Service:
 
     def page(self, request: Request) -> Response:
         try:
-            self._who(request)
+            self._who(dict(request.scope["headers"]))
         except Rejected as error:
             return refusal(error)
         return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
@@ -442,7 +441,7 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and (path := _PREDICT.fullmatch(scope["path"])):
-            answer = await self.state.service.predict(path[1], Request(scope, receive))
+            answer = await self.state.service.predict(path[1], scope, receive)
             await answer(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -478,7 +477,7 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time, *, deli
     @app.post("/v1/models/{model}/predict", **api.PREDICT)
     async def predict(model: str, request: Request) -> Response:
         """Score one or many rows. Features are given, or looked up by entity; the given ones win."""
-        return await running().predict(model, request)
+        return await running().predict(model, request.scope, request.receive)
 
     @app.post("/v1/models/{model}/explain", **api.EXPLAIN)
     async def explain(model: str, request: Request) -> Response:

@@ -41,6 +41,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.kill()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no Redis that is away."""
+    monkeypatch.setattr(online, "READ_S", 5.0)
+
+
 @pytest.fixture(params=["embedded", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[online.Store]:
     url = redis_server.url if request.param == "redis" else None

@@ -142,12 +142,14 @@ def test_every_fault_falls_one_tier_under_its_own_reason(base, fault):
 
 def test_a_champion_that_hangs_is_late_at_its_deadline_and_then_not_asked(base):
     with client(base) as opened:
-        reasons = []
-        for _ in range(8):
-            (one,) = predict(opened, "steady", {"weight": faulty.HANGS})
-            reasons.append(told(one))
-        assert reasons[:5] == [("previous", "champion_late")] * 5
-        assert reasons[5:] == [("previous", "champion_breaker_open")] * 3
+        found = []
+        while len(found) < 30 and ("previous", "champion_breaker_open") not in found:
+            found.append(told(predict(opened, "steady", {"weight": faulty.HANGS})[0]))
+        assert (
+            len(found) > 5
+        )  # more than 5 where this process stood still at a deadline: that is not the champion's fault
+        assert set(found[:-1]) == {("previous", "champion_late")}
+        assert found[-1] == ("previous", "champion_breaker_open")
         assert metric(opened, "tiltyard_breaker_open", model="steady", version="2") == 1
         until(lambda: told(predict(opened)[0]) == ("champion", "in_service"))  # a probe finds it well again
 
@@ -157,6 +159,7 @@ def test_rows_fall_one_by_one(base):
         found = predict(opened, "steady", {}, {"weight": faulty.NAN}, {}, {"weight": faulty.OUT_OF_RANGE})
     reasons = [told(one)[1] for one in found]
     assert reasons == ["in_service", "champion_not_finite", "in_service", "champion_out_of_range"]
+    assert [told(one)[0] for one in found] == ["champion", "previous", "champion", "previous"]
 
 
 def test_features_are_looked_up_by_entity_and_are_the_same_as_given(base):
@@ -255,6 +258,25 @@ def test_a_challenger_has_its_share_and_scores_the_others_unseen(base):
     for entry in records:
         if entry["kind"] == "request" and entry["arm"] == "challenger":
             assert scores[entry["request_id"]] == pytest.approx(entry["score"], abs=1e-6)
+
+
+def test_a_challenger_that_fails_leaves_its_share_to_the_champion(base):
+    with rails_module.opened(base) as rails:
+        spec = served.written(base.models, "dared", traffic={"challenger": 0.5})
+        sound, light = served.model(1), served.model(2)
+        first = served.register(rails, spec, served.FIRST, sound, light)
+        served.promote(rails, spec, first, served.FIRST + 2 * served.DAY)
+        served.register(rails, spec, served.FIRST + 9 * served.DAY, faulty.faulty(sound, 0, hang_ms=300), light)
+    for fault in ("raised", "late"):
+        with client(base) as opened:
+            until(lambda opened=opened: any(one["model"] == "dared" for one in opened.get("/v1/models").json()))
+            row = {"features": {**served.ROW, "weight": faulty.CODES[fault]}}
+            found = [ask(opened, {**row, "entity_id": f"E{number}"}, "dared") for number in range(12)]
+        of_challenger = [one for one in found if one["arm"] == "challenger"]
+        assert 0 < len(of_challenger) < 12
+        assert {one["served_by"] for one in found} == {"champion"}
+        assert {one["degraded"] for one in of_challenger} == {True}
+        assert told(of_challenger[0])[1] == f"challenger_{fault}"
 
 
 def test_a_request_that_comes_again_has_the_same_answer_and_one_record(base):

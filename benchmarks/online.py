@@ -1,0 +1,166 @@
+"""What a lookup costs: a model's features by keys, from the embedded store, from Redis on this machine, and by asking
+DuckDB for the newest row known (what the lake would do, without its network).
+
+Four views of seven columns, 5,000 keys each, every row with times of its own; the same keys, and the same answers, for
+all. Best of several rounds, in process. Then how fast rows come in: a night's materialisation into both stores, and
+events of a stream (parsed, checked, written durably).
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import sys
+import tempfile
+import timeit
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from tiltyard import online, streams
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.servers import RedisServer
+
+KEYS = 5_000
+AT = 1.46e9
+VIEWS = ("ftr_ticket__intake", "ftr_caller__history", "ftr_group__history", "ftr_group__load")
+BUDGET_US = 60.0
+
+
+def rows(view: str) -> list[tuple[str, online.Held]]:
+    def values(number: int) -> dict[str, online.Value]:
+        return {f"{view[4:]}_{place}": number * 0.37 + place if place < 5 else f"kind {place}" for place in range(7)}
+
+    return [
+        (f"k{number}", online.Held(values(number), AT - KEYS + number, AT - KEYS + number)) for number in range(KEYS)
+    ]
+
+
+def plan(views: int) -> online.Plan:
+    wanted = tuple((view, f"{view[4:].split('__')[0]}_id") for view in VIEWS[:views])
+    return online.Plan("ticket_id", "spn_ticket", ("caller_id", "group_id"), wanted, 10**6)
+
+
+def best(work: Callable[[], object], count: int, rounds: int) -> float:
+    """Microseconds per call."""
+    return min(timeit.repeat(work, number=count, repeat=rounds)) / count * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    held = {view: rows(view) for view in VIEWS}
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            online.READ_S = 5.0  # a busy machine is no Redis that is away
+            stores: dict[str, online.Store] = {
+                "embedded": online.Embedded(Path(folder) / "online"),
+                "redis": online.Remote(server.url),
+            }
+            brought = {}
+            for name, store in stores.items():
+                began = timeit.default_timer()
+                for view in VIEWS:
+                    store.put(view, held[view], settled=True)
+                brought[name] = len(VIEWS) * KEYS / (timeit.default_timer() - began)
+            report(stores, held, rounds)
+            for name, pace in brought.items():
+                print(f"rows brought in, {name:<33} {pace:12,.0f} a second")
+            for name, store in stores.items():
+                print(f"events of a stream, {name:<30} {consumed(store, Path(folder)):12,.0f} a second")
+        finally:
+            server.kill()
+
+
+def report(stores: dict[str, online.Store], held: dict[str, list[tuple[str, online.Held]]], rounds: int) -> None:
+    place = itertools.count()
+
+    def keys() -> dict[str, str]:
+        number = next(place)
+        return {"ticket_id": f"k{number % KEYS}", "caller_id": f"k{number % 4_999}", "group_id": f"k{number % 4_001}"}
+
+    slowest = 0.0
+    for views in (2, 4):
+        asked = plan(views)
+        for name, store in stores.items():
+            count = 2_000 if store.is_local else 200
+            took = best(lambda store=store, asked=asked: online.lookup(store, asked, keys(), AT), count, rounds)
+            slowest = max(slowest, took) if store.is_local else slowest
+            print(f"lookup of {views} views, {name:<30} {took:12,.1f} µs")
+        lake = newest(held, asked)
+        same = [keys() for _ in range(50)]
+        for one in same:
+            found = {online.lookup(store, asked, one, AT).values == lake(one) for store in stores.values()}
+            assert found == {True}, one
+        print(
+            f"lookup of {views} views, {'DuckDB in memory':<30} {best(lambda lake=lake: lake(keys()), 20, 3):12,.1f} µs"
+        )
+    many = [(keys(), AT) for _ in range(100)]
+    for name, store in stores.items():
+        took = best(lambda store=store: asyncio.run(online.alookup_many(store, plan(4), many)), 3, rounds) / len(many)
+        print(f"a row of 100 looked up at once, {name:<18} {took:12,.1f} µs")
+    if slowest > BUDGET_US:
+        sys.exit(f"A local lookup takes {slowest:.0f} µs, over its {BUDGET_US:.0f}.")
+
+
+def newest(held: dict[str, list[tuple[str, online.Held]]], asked: online.Plan) -> Callable[[dict[str, str]], dict]:
+    """The newest row known, by SQL over a table per view."""
+    database = duckdb.connect(config={"threads": 1})
+    for view, _ in asked.views:
+        names = list(held[view][0][1].values)
+        columns = ", ".join(f'"{name}" {"double" if place < 5 else "varchar"}' for place, name in enumerate(names))
+        database.execute(f'create table "{view}" (key varchar, {columns}, event_time double, available_at double)')
+        content = [[key, *row.values.values(), row.event_time, row.available_at] for key, row in held[view]]
+        database.register("content", pd.DataFrame(content))
+        database.execute(f'insert into "{view}" from content')
+        database.unregister("content")
+
+    def answer(keys: dict[str, str]) -> dict:
+        found: dict = {}
+        for view, key in asked.views:
+            row = database.execute(
+                f'select * exclude (key, event_time, available_at) from "{view}" where key = $key '
+                "and event_time <= $at and available_at <= $at order by event_time desc, available_at desc limit 1",
+                {"key": keys[key], "at": AT},
+            ).fetchone()
+            found |= dict(zip(held[view][0][1].values, row or (), strict=False))
+        return found
+
+    return answer
+
+
+def consumed(store: online.Store, folder: Path, events: int = 20_000) -> float:
+    """Events a second through a consumer's sink, 1,000 a batch, as a consumer reads them."""
+    view = VIEWS[0]
+    columns = {f"{view[4:]}_{place}": "numeric" if place < 5 else "categorical" for place in range(7)}
+    store.note(f"table/{view}", {"columns": columns})
+    sink = streams.Sink(store, "bench", folder)
+    values = {name: 1.5 if kind == "numeric" else "kind" for name, kind in columns.items()}
+    records = [
+        json.dumps(
+            {
+                "view": view,
+                "key": f"k{number % KEYS}",
+                "values": values,
+                "event_time": (when := datetime.fromtimestamp(AT + number, UTC).isoformat()),
+                "available_at": when,
+            }
+        ).encode()
+        for number in range(events)
+    ]
+    began = timeit.default_timer()
+    for first in range(0, events, streams.AT_ONCE):
+        sink.take([(str(first), record) for record in records[first : first + streams.AT_ONCE]])
+    assert sink.counts["written"] == events, sink.counts
+    return events / (timeit.default_timer() - began)
+
+
+if __name__ == "__main__":
+    main()
