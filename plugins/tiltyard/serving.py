@@ -244,7 +244,7 @@ class Service:
         else:
             for row, found in zip(asking, looked, strict=True):
                 row.values, row.views = found.values, found.views
-                if len(found.missing) == len(plan.views) and not row.given:
+                if len(found.missing) == len(plan.views):
                     row.trouble = "features_missing"  # nobody there is known by this key
                 elif found.stale and any(name not in found.values and name not in row.given for name in kinds):
                     row.trouble = "features_stale"
