@@ -553,7 +553,7 @@ def online(
 Drain = Annotated[bool, typer.Option("--drain", help="Stop when everything that is there has been read.")]
 
 
-@stream.command("kinesis", epilog="Example: AWS_REGION=eu-central-1 tiltyard stream kinesis ticket-features")
+@stream.command("kinesis", epilog="Example: tiltyard stream kinesis ticket-features --drain")
 def stream_kinesis(
     name: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM")],
     drain: Drain = False,
