@@ -6,10 +6,12 @@ version a new thread. Threads that never come back are counted and bounded.
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,11 +20,24 @@ from numpy.typing import NDArray
 
 ROWS = 4096
 """Rows scored in one call, at most."""
+DEMOTED = 5
+"""The nice value of a thread whose call is late."""
 ABANDONED = 4
 """Threads of one lane that may be stuck at once."""
 
 Matrix = NDArray[np.float32]
 Score = Callable[[Matrix], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """Who is asked in a job's place when its own answer will not do: on the same thread, for another one costs as much
+    as an answer."""
+
+    is_needed: Callable[[Any, BaseException | None], bool]
+    score: Callable[[], Any]
+    done: Callable[[Any, BaseException | None], None]
+    """Called on the event loop, before the job's own."""
 
 
 class Job:
@@ -31,12 +46,19 @@ class Job:
     `expires` is in seconds of time.monotonic. `values` is None where the model gave another number of scores.
     """
 
-    __slots__ = ("done", "expires", "matrix")
+    __slots__ = ("done", "expires", "matrix", "spare")
 
-    def __init__(self, matrix: Matrix, expires: float, done: Callable[[Any, BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        matrix: Matrix,
+        expires: float,
+        done: Callable[[Any, BaseException | None], None],
+        spare: Spare | None = None,
+    ) -> None:
         self.matrix = matrix
         self.expires = expires
         self.done = done
+        self.spare = spare
 
 
 Answer = tuple[Job, Any, BaseException | None]
@@ -52,6 +74,8 @@ class Lane:
         self._jobs: Jobs | None = None
         self._waiting: list[Job] = []
         self._busy_since = 0.0
+        self._native_id = 0
+        self._is_demoted = False
         self.abandoned = 0
 
     def put(self, job: Job) -> None:
@@ -73,6 +97,14 @@ class Lane:
         since = self._busy_since
         return time.monotonic() - since if since else 0.0
 
+    def demote(self) -> None:
+        """Let the call under way, which nobody waits for any more, not keep a core from those who are waited for. Its
+        thread ends with it: an own priority is not given back."""
+        if self._busy_since and not self._is_demoted and self._native_id:
+            self._is_demoted = True
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._native_id, DEMOTED)
+
     def replace(self) -> bool:
         """Leave the thread to what it hangs in and take a new one. False when too many hang already."""
         if self.abandoned >= ABANDONED:
@@ -89,10 +121,12 @@ class Lane:
 
     def _start(self) -> None:
         self._busy_since = 0.0
+        self._is_demoted = False
         self._jobs = SimpleQueue()
         threading.Thread(target=self._run, args=(self._jobs,), name=self._name, daemon=True).start()
 
     def _run(self, jobs: "Jobs") -> None:
+        self._native_id = threading.get_native_id()
         while (first := jobs.get()) is not None:
             batch = self._take(first, jobs)
             if not batch:
@@ -102,8 +136,22 @@ class Lane:
             if jobs is not self._jobs and self.abandoned:  # replaced meanwhile, and back after all
                 self.abandoned -= 1
                 return
+            self._tell([(*answer, self._spared(*answer)) for answer in answers])
             self._busy_since = 0.0
-            self._tell(answers)
+            if self._is_demoted and jobs is self._jobs:
+                self._is_demoted = False
+                threading.Thread(target=self._run, args=(jobs,), name=self._name, daemon=True).start()
+                return
+
+    @staticmethod
+    def _spared(job: Job, values: Any, error: BaseException | None) -> tuple[Any, BaseException | None] | None:
+        """What the job's spare says; None where it is not needed."""
+        if job.spare is None or not job.spare.is_needed(values, error):
+            return None
+        try:
+            return job.spare.score(), None
+        except Exception as failure:
+            return None, failure
 
     @staticmethod
     def _take(first: list[Job], jobs: "Jobs") -> list[Job]:
@@ -141,9 +189,11 @@ class Lane:
             start += len(job.matrix)
         return found
 
-    def _tell(self, answers: list[Answer]) -> None:
+    def _tell(self, answers: list[tuple[Job, Any, BaseException | None, Any]]) -> None:
         def tell() -> None:
-            for job, values, error in answers:
+            for job, values, error, spared in answers:
+                if spared is not None and job.spare is not None:
+                    job.spare.done(*spared)
                 job.done(values, error)
 
         with suppress(RuntimeError):  # the loop is closed: the service ends

@@ -16,7 +16,7 @@ import numpy as np
 
 from tiltyard import fallback
 from tiltyard.incoming import Row
-from tiltyard.lane import Job, Lane
+from tiltyard.lane import Job, Lane, Spare
 from tiltyard.servable import Servable, Version
 
 HEDGE = 0.5
@@ -151,7 +151,10 @@ class Race:
         """Tell the breaker that a version was late: once per deadline, however many waited for the same call; and not
         when this timer was late itself, for then the whole process stood still, unless the call hangs for long."""
         deadline = self._spec.fallback.deadline_ms / 1000
-        stuck = version.lane.stuck_s if version.lane is not None else 0.0
+        stuck = 0.0
+        if version.lane is not None:
+            stuck = version.lane.stuck_s
+            version.lane.demote()
         if now - version.late_at >= deadline and (now - self._expires < STALL_S or stuck > HANGS * deadline):
             version.late_at = now
             version.breaker.failed(now)
@@ -176,8 +179,26 @@ class Race:
                 self._matrix(version),
                 expires,
                 lambda values, error: self._come(seat, version, values, error),
+                self._spare(seat, now),
             )
         )
+
+    def _spare(self, seat: fallback.Seat, now: float) -> Spare | None:
+        """The previous champion, in the place of one who has failed."""
+        previous = self._seats["previous"]
+        if seat == "previous" or previous is None or not previous.breaker.allows(now):
+            return None
+        return Spare(
+            is_needed=lambda values, error: not self._judged(values, error)[1],
+            score=lambda: previous.scorer.score_matrix(self._matrix(previous)),
+            done=lambda values, error: self._come_spare(previous, values, error),
+        )
+
+    def _come_spare(self, version: Version, values: Any, error: BaseException | None) -> None:
+        if self._waiter is None or "previous" in self._scores:
+            return
+        self._pending.add("previous")  # or is there already, hedged: whoever comes first counts
+        self._come("previous", version, values, error)
 
     def _come(self, seat: fallback.Seat, version: Version, values: Any, error: BaseException | None) -> None:
         if seat not in self._pending:  # late: counted at the deadline

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tiltyard.lane import ABANDONED, Job, Lane
+from tiltyard.lane import ABANDONED, Job, Lane, Spare
 
 
 def matrix(*values):
@@ -137,3 +137,49 @@ def test_only_so_many_threads_may_hang_at_once():
         return found
 
     assert run(work()) == [True] * ABANDONED + [False]
+
+
+def test_a_spare_answers_on_the_same_thread_where_the_first_will_not_do():
+    def score(rows):
+        if rows[0, 0] < 0:
+            raise ValueError("negative")
+        return rows[:, 0]
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        told = []
+        for value in (1, -1):
+            spare = Spare(lambda _, error: error is not None, lambda: "spare", lambda *found: told.append(found))
+            answer = asyncio.get_running_loop().create_future()
+            done = lambda *found, answer=answer: answer.set_result(found)  # noqa: E731
+            lane.put(Job(matrix(value), time.monotonic() + 5, done, spare))
+            told.append(await asyncio.wait_for(answer, 5))
+        return told
+
+    first, spared, second = run(work())
+    assert first[0].tolist() == [1.0]
+    assert spared == ("spare", None)
+    assert isinstance(second[1], ValueError)
+
+
+def test_a_thread_that_was_demoted_ends_with_its_call_and_another_one_goes_on():
+    hang = threading.Event()
+    threads = []
+
+    def score(rows):
+        threads.append(threading.get_ident())
+        if rows[0, 0] == 13:
+            hang.wait(5)
+        return rows[:, 0]
+
+    async def work():
+        lane = Lane(score, asyncio.get_running_loop(), "test")
+        first = asyncio.create_task(ask(lane, matrix(13)))
+        await asyncio.sleep(0.05)
+        lane.demote()
+        hang.set()
+        await first
+        return [(await ask(lane, matrix(value)))[0].tolist() for value in (1, 2)]
+
+    assert run(work()) == [[1.0], [2.0]]
+    assert threads[1] == threads[2] != threads[0]
