@@ -119,11 +119,13 @@ def published(rails: Rails, as_of: datetime | None = None) -> int:
 
     With `as_of`, the features of that night must be published. Raises BadInput when they are not.
     """
-    runs = [row for row in rails.ledger.stage_runs(STAGE).values() if row["status"] == "done"]
-    if not runs:
+    last = rails.ledger.published()
+    if last is None:
         raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
-    if as_of is not None and night_of(as_of) not in {row["night"] for row in runs}:
-        raise BadInput(
-            f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}."
-        )
-    return int(max(runs, key=lambda row: row["recorded_at"])["summary"]["snapshot"])
+    if as_of is not None:
+        own = rails.ledger.stage_run(STAGE, "", night_of(as_of))
+        if own is None or own["status"] != "done":
+            raise BadInput(
+                f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}."
+            )
+    return int(last["summary"]["snapshot"])

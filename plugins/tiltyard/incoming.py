@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from tiltyard import fallback
-from tiltyard.servable import Servable, Value
+from tiltyard.online import Value
+from tiltyard.servable import Servable
 
 AHEAD_S = 60.0
 """How far a prediction time may lie ahead of the service's clock."""
@@ -104,9 +105,7 @@ def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
         if kind is None and kinds:
             raise Rejected(422, f"rows[{number}].features has '{name[:60]}', which {servable.spec.name} does not know.")
         if value is not None and not _is_of(value, kind):
-            said = {"numeric": "a finite number", "boolean": "true or false"}.get(
-                kind or "", f"text up to {TEXT} characters"
-            )
+            said = _KINDS.get(kind or "", f"text up to {TEXT} characters")
             raise Rejected(422, f"rows[{number}].features.{name[:60]} is {said}, or null where it is not known.")
     at = _instant(content.get("prediction_time"), number, now)
     trouble: fallback.Outcome | None = None

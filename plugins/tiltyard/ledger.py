@@ -307,6 +307,11 @@ class Ledger:
             query = query.where(stage_run.c.night < before)
         return next(iter(self._rows(query.order_by(stage_run.c.night.desc()).limit(1))), None)
 
+    def published(self) -> dict[str, Any] | None:
+        """The run record of the features that were published last, whatever their night."""
+        query = sa.select(stage_run).where(stage_run.c.stage == "features", stage_run.c.status == "done")
+        return next(iter(self._rows(query.order_by(stage_run.c.recorded_at.desc()).limit(1))), None)
+
     # -- versions and roles -------------------------------------------------------------------
 
     def add_version(self, **values: Any) -> None:

@@ -25,6 +25,7 @@ from tiltyard.breaker import Breaker
 from tiltyard.encoding import Encoding
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lane import Lane
+from tiltyard.online import Value
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all
 
@@ -39,7 +40,6 @@ WARM = (1, 1, 1, 16)
 LARGEST = 3.4e38
 """What float32 can hold, about: beyond, a number counts as missing, as it does in a frame."""
 NAN = float("nan")
-Value = float | bool | str | None
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,6 @@ class Version:
         self.kinds = {column.name: column.kind for column in scorer.encoding.columns}
         self._codes = _codes(scorer.encoding)
         self._light = self._read_light()
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.scorer.features
 
     def matrix(self, rows: list[Mapping[str, Value]]) -> NDArray[np.float32]:
         """(rows, features) float32, exactly as Encoding.transform has it; what a row lacks is NaN.
@@ -272,7 +268,8 @@ class Servables:
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        published = _published(self._ledger)
+        row = self._ledger.published()
+        published = row["summary"] if row else {}
         kept = [_asked(self._ledger, spec, published) for spec in specs]
         self._tide = tide
         return kept
@@ -346,12 +343,6 @@ class Servables:
         part = path.with_name(f".{path.name}.{os.getpid()}")
         part.write_text(kept.to_json(), encoding="utf-8")
         part.replace(path)
-
-
-def _published(ledger: "Ledger") -> Mapping[str, Any]:
-    """What the features stage said of the snapshot that was published last."""
-    runs = [row for row in ledger.stage_runs("features").values() if row["status"] == "done"]
-    return max(runs, key=lambda row: row["recorded_at"])["summary"] if runs else {}
 
 
 def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:

@@ -39,8 +39,9 @@ from tiltyard.errors import BadInput, Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
 from tiltyard.metrics import FOLDER, Metrics
+from tiltyard.online import Value
 from tiltyard.race import Answer, Race
-from tiltyard.servable import Servable, Servables, Value, Version
+from tiltyard.servable import Servable, Servables, Version
 from tiltyard.settings import Settings
 from tiltyard.spool import Spool
 
@@ -82,7 +83,6 @@ class Service:
         self._numbers = itertools.count()
         self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
         self._shadow: deque[tuple[Version, str, str, int, dict[str, Value]]] = deque()
-        self._shadowing: set[Any] = set()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -145,7 +145,7 @@ class Service:
                 self.metrics.count(self.metrics.requests, model, "200")
                 return Response(again, media_type="application/json")
             if request_id is None:
-                request_id = f"{self._boot}-{next(self._numbers):x}"
+                request_id = self._new_id()
             answers = await self._answers(servable, rows)
             answer = self._log(servable, rows, answers, request_id, who, began)
             if "request_id" in content:
@@ -187,12 +187,15 @@ class Service:
                 "contributions": {name: rounded(value, decimals) for name, value in found["contributions"].items()},
                 "method": found["method"],
             }
-            body = {"request_id": request_id or f"{self._boot}-{next(self._numbers):x}", "model": model}
+            body = {"request_id": request_id or self._new_id(), "model": model}
             return _json(body | {"version": version.number} | found)
         except Unavailable as error:
             return refusal(Rejected(503, str(error)))
         except Rejected as error:
             return refusal(error)
+
+    def _new_id(self) -> str:
+        return f"{self._boot}-{next(self._numbers):x}"
 
     def _servable(self, model: str) -> Servable:
         found = self.servables.current.get(model)

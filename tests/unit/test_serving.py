@@ -4,25 +4,21 @@ Real models in ONNX: the champion is a trained graph that breaks on codes in one
 benchmarks/servers/faulty.py), the previous one is sound.
 """
 
-import sys
 import time
 import uuid
 from collections import Counter
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import orjson
 import pytest
 from fastapi.testclient import TestClient
 
+from benchmarks.servers import faulty
 from tests import served
 from tiltyard import online, serving, spool
 from tiltyard import rails as rails_module
 from tiltyard.online import Held
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from servers import faulty
 
 NOW = served.FIRST + timedelta(days=20)
 AT = NOW.timestamp()
