@@ -21,8 +21,13 @@ async def ask(lane, rows, expires_in=5.0):
     return await asyncio.wait_for(answer, 5)
 
 
+async def happened(event):
+    """Wait for what another thread does, without standing in the loop's way."""
+    assert await asyncio.to_thread(event.wait, 5)
+
+
 def run(work):
-    return asyncio.run(work)
+    return asyncio.run(asyncio.wait_for(work, 20))
 
 
 def test_what_waits_is_scored_in_one_call_and_everybody_gets_their_own():
@@ -65,14 +70,11 @@ def test_an_exception_is_that_of_the_rows_that_caused_it():
 @pytest.mark.parametrize("shape", [(1,), (7,), (2, 2)])
 def test_another_number_of_scores_than_rows_is_nobodys_score(shape):
     def score(rows):
-        time.sleep(0.02)
         return np.zeros(shape) if len(rows) == 2 else np.zeros(len(rows))
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
-        first = asyncio.create_task(ask(lane, matrix(0)))
-        await asyncio.sleep(0.005)
-        return (await first, *await asyncio.gather(ask(lane, matrix(1)), ask(lane, matrix(2))))
+        return (await ask(lane, matrix(0)), *await asyncio.gather(ask(lane, matrix(1)), ask(lane, matrix(2))))
 
     first, *others = run(work())
     assert first[0].shape == (1,)
@@ -81,17 +83,23 @@ def test_another_number_of_scores_than_rows_is_nobodys_score(shape):
 
 def test_a_job_that_nobody_waits_for_any_more_is_not_scored():
     seen = []
+    begun, go = threading.Event(), threading.Event()
 
     def score(rows):
-        seen.extend(rows[:, 0])
-        time.sleep(0.05)
+        seen.extend(rows[:, 0].tolist())
+        begun.set()
+        go.wait(5)
         return rows[:, 0]
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
         first = asyncio.create_task(ask(lane, matrix(1)))
-        await asyncio.sleep(0.01)
-        lane.put(Job(matrix(2), time.monotonic() + 0.01, lambda *_: None))
+        await happened(begun)
+        expires = time.monotonic() + 0.01
+        lane.put(Job(matrix(2), expires, lambda *_: None))
+        while time.monotonic() <= expires:
+            await asyncio.sleep(0.01)
+        go.set()
         await first
         await ask(lane, matrix(3))
 
@@ -100,24 +108,28 @@ def test_a_job_that_nobody_waits_for_any_more_is_not_scored():
 
 
 def test_a_thread_that_hangs_is_left_behind_and_comes_back_to_nothing():
-    hang = threading.Event()
+    begun, hang, over = threading.Event(), threading.Event(), threading.Event()
 
     def score(rows):
         if rows[0, 0] == 13:
-            hang.wait()
+            begun.set()
+            hang.wait(5)
+            over.set()
         return rows[:, 0]
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
         told = []
         lane.put(Job(matrix(13), time.monotonic() + 9, lambda *found: told.append(found)))
-        await asyncio.sleep(0.05)
-        assert lane.stuck_s > 0.02
+        await happened(begun)
+        assert lane.stuck_s > 0
         assert lane.replace()
         values, _ = await ask(lane, matrix(1))
         assert lane.abandoned == 1
         hang.set()
-        await asyncio.sleep(0.05)
+        await happened(over)
+        while lane.abandoned:
+            await asyncio.sleep(0.001)
         return values.tolist(), told, lane.abandoned
 
     assert run(work()) == ([1.0], [], 0)
@@ -163,19 +175,20 @@ def test_a_spare_answers_on_the_same_thread_where_the_first_will_not_do():
 
 
 def test_a_thread_that_was_demoted_ends_with_its_call_and_another_one_goes_on():
-    hang = threading.Event()
+    begun, hang = threading.Event(), threading.Event()
     threads = []
 
     def score(rows):
         threads.append(threading.get_ident())
         if rows[0, 0] == 13:
+            begun.set()
             hang.wait(5)
         return rows[:, 0]
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
         first = asyncio.create_task(ask(lane, matrix(13)))
-        await asyncio.sleep(0.05)
+        await happened(begun)
         lane.demote()
         hang.set()
         await first
