@@ -32,7 +32,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
-from tiltyard import access, api, clock, fallback, online, postgres
+from tiltyard import access, api, clock, fallback, online, postgres, timeslice
 from tiltyard.access import Refused, rounded
 from tiltyard.contribution import Explainer
 from tiltyard.errors import BadInput, Unavailable
@@ -91,6 +91,7 @@ class Service:
     def start(self) -> None:
         """Put in service what is kept here, ask the ledger once, and go on asking in the background."""
         self._loop = asyncio.get_running_loop()
+        timeslice.shorten()
         self.access.start()
         if not self.servables.restore():
             self.servables.refresh()
