@@ -24,7 +24,7 @@ from servers import faulty, load, process, stores, yard
 
 ROUNDS, FALLS = 5, 700
 ADDED_MS, DEADLINE_MS, OVER_MS, AFTER_MS = 1.0, 5, 2.0, 2.0
-HANG_MS = 50
+HANG_MS, HANGS = 50, 150
 
 
 @dataclass
@@ -145,7 +145,7 @@ def hanging(mine: yard.Yard, port: int, rounds: int) -> None:
     before: list[float] = []
     for _ in range(rounds):
         found = load.run(
-            port, {"healthy": healthy, "falls": falls}, order=["healthy", "healthy", "falls"], count=150,
+            port, {"healthy": healthy, "falls": falls}, order=["healthy", "healthy", "falls"], count=3 * HANGS,
             pause_ms={"falls": 2 * HANG_MS},
         )  # fmt: skip
         before.append(found.percentile("falls", 99, "champion_late"))

@@ -509,14 +509,14 @@ def serve(
     ] = None,
 ) -> None:
     """Serve every model's predictions over HTTP: champion, previous, light twin, safe default. Ctrl-C ends it."""
-    from tiltyard import serving
+    from tiltyard import web
 
     given = {"serve_host": host, "serve_port": port, "serve_workers": workers}
     for name, value in given.items():
         if value is not None:
             os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
     settings = Settings()
-    serving.run(settings, serving.begins(settings, as_of), err.print)
+    web.run(settings, web.begins(settings, as_of), err.print)
 
 
 @keys.command("new", epilog="Example: tiltyard keys new billing")

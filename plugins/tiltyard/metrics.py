@@ -10,7 +10,7 @@ from tiltyard.servable import Servable
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where worker processes keep what they count, so that any of them can tell for all; set by `serving.run`."""
+"""Where worker processes keep what they count, so that any of them can tell for all; set by `web.run`."""
 SUMS = ("_records", "_dropped")
 """Gauges that add up over worker processes; of the others the largest counts."""
 

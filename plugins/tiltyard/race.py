@@ -2,7 +2,8 @@
 
 The light twin is computed before anybody is asked. The champion (or, for its share of entities, the challenger) races
 the deadline in its `lane`; when half of it has gone, or the champion has failed, the previous champion is asked too: a
-hedged request (Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). At the deadline whoever has not come is late.
+hedged request (Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). Whoever has not come a moment before the deadline
+is late: at the deadline the answer has to be out.
 """
 
 import asyncio
@@ -19,8 +20,10 @@ from tiltyard.incoming import Row
 from tiltyard.lane import Job, Lane, Spare
 from tiltyard.servable import Servable, Version
 
+ANSWER_S = 0.001
+"""What is kept of a deadline for the answer itself, and for a timer that is late; of a short deadline a fifth."""
 HEDGE = 0.5
-"""Share of the deadline after which the previous champion is asked beside the champion."""
+"""Share of the time to score after which the previous champion is asked beside the champion."""
 STALL_S = 0.002
 """A deadline's timer that is later than this says that the whole process stood still."""
 HANGS = 3.0
@@ -105,9 +108,11 @@ class Race:
             self._matrices[version] = version.matrix([row.values for row in self._rows])
         return self._matrices[version]
 
-    async def run(self, deadline: float) -> None:
+    async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        expires = self._expires = time.monotonic() + deadline
+        deadline = self._spec.fallback.deadline_ms / 1000
+        allowed = deadline - min(ANSWER_S, deadline / 5)
+        expires = self._expires = time.monotonic() + allowed
         self._waiter = loop.create_future()
         first: fallback.Seat
         for first in ("challenger", "champion"):
@@ -117,9 +122,9 @@ class Race:
         if not self._pending:
             return
         if self._wants_previous():
-            self._timer = loop.call_later(deadline * HEDGE, self._hedge, deadline * (1 - HEDGE))
+            self._timer = loop.call_later(allowed * HEDGE, self._hedge, allowed * (1 - HEDGE))
         else:
-            self._timer = loop.call_later(deadline, self._expire)
+            self._timer = loop.call_later(allowed, self._expire)
         try:
             await self._waiter
         finally:
@@ -137,7 +142,7 @@ class Race:
             self._ask("previous", self._expires)
 
     def _expire(self) -> None:
-        """The deadline: who has not answered is late, and everybody else answers."""
+        """Who has not answered is late, and everybody else answers."""
         now = time.monotonic()
         for seat in self._pending:
             self._outcomes[seat] = "late"

@@ -1,4 +1,4 @@
-"""`tiltyard serve`: the service that answers, whatever breaks. FastAPI on uvicorn; loopback unless told otherwise.
+"""The service that answers, whatever breaks.
 
 A request is checked, its features are looked up where they are not given, the light twin's score is computed at once,
 and the heavy model races its deadline on a thread of its own (`lane`); half-way to the deadline the previous champion
@@ -11,34 +11,29 @@ import asyncio
 import hashlib
 import itertools
 import logging
-import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
-from tiltyard import access, api, clock, fallback, online, postgres, timeslice
+from tiltyard import access, fallback, online, postgres, timeslice
 from tiltyard.access import Refused, rounded
 from tiltyard.contribution import Explainer
-from tiltyard.errors import BadInput, Unavailable
+from tiltyard.errors import Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
-from tiltyard.metrics import FOLDER, Metrics
+from tiltyard.metrics import Metrics
 from tiltyard.online import Value
 from tiltyard.race import Answer, Race
 from tiltyard.servable import Servable, Servables, Version
@@ -52,11 +47,7 @@ REMEMBERED = 10_000
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
-SWITCH_S = 0.0002
-"""How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
-CLOCK = "TILTYARD_SERVE_CLOCK"
-"""How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
 
 
 class Service:
@@ -141,19 +132,19 @@ class Service:
             rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
             if (refused := self.access.take(who, len(rows), time.time())) is not None:
                 raise _refused(refused)
-            again = self._again(model, request_id, body) if request_id else None
+            digest = hashlib.sha256(body).digest() if request_id else b""
+            again = self._again(model, request_id, digest) if request_id else None
             if again is not None:
                 self.metrics.count(self.metrics.requests, model, "200")
                 return Response(again, media_type="application/json")
-            if request_id is None:
-                request_id = self._new_id()
+            own_id = request_id or self._new_id()
             answers = await self._answers(servable, rows)
-            answer = self._log(servable, rows, answers, request_id, who, began)
-            if "request_id" in content:
-                self._remember(model, request_id, body, answer)
+            answer = self._log(servable, rows, answers, own_id, who, began)
+            if request_id:
+                self._remember(model, request_id, digest, answer)
             self.metrics.count(self.metrics.requests, model, "200")
             self.metrics.observe(model, time.perf_counter() - began)
-            self._queue_shadow(servable, rows, request_id)
+            self._queue_shadow(servable, rows, own_id)
             return Response(answer, media_type="application/json")
         except Rejected as error:
             known = model if model in self.servables.current else "-"
@@ -161,39 +152,44 @@ class Service:
             return refusal(error)
 
     async def explain(self, model: str, request: Request) -> Response:
-        """What moved one row's score, of the version that answers first: off the path, counted as any row."""
+        """What moved one row's score, of the version that answers first: off the path, counted as any row.
+
+        Raises Rejected.
+        """
+        headers = dict(request.scope["headers"])
+        who = self._who(headers)
+        servable = self._servable(model)
+        content = parsed(await self._body(headers, request.receive))
+        rows, request_id = rows_of(content, servable, self.now(), 1)
+        if (refused := self.access.take(who, 1, time.time())) is not None:
+            raise _refused(refused)
+        await self._look_up(servable, rows)
+        if rows[0].trouble is not None:
+            raise Rejected(
+                503 if rows[0].trouble == "store_unavailable" else 422,
+                f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
+            )
+        version = servable.champion or servable.previous
+        if version is None:
+            raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+        values = version.matrix([rows[0].values])[0].tolist()
         try:
-            headers = dict(request.scope["headers"])
-            who = self._who(headers)
-            servable = self._servable(model)
-            content = parsed(await self._body(headers, request.receive))
-            rows, request_id = rows_of(content, servable, self.now(), 1)
-            if (refused := self.access.take(who, 1, time.time())) is not None:
-                raise _refused(refused)
-            await self._look_up(servable, rows)
-            if rows[0].trouble is not None:
-                raise Rejected(
-                    503 if rows[0].trouble == "store_unavailable" else 422,
-                    f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
-                )
-            version = servable.champion or servable.previous
-            if version is None:
-                raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
-            values = version.matrix([rows[0].values])[0].tolist()
             found = await self.explainer.ask(servable.kept.versions[version.number], values)
-            decimals = self.settings.serve_decimals
-            found = {
+        except Unavailable as error:
+            raise Rejected(503, str(error)) from None
+        decimals = self.settings.serve_decimals
+        contributions = {name: rounded(value, decimals) for name, value in found["contributions"].items()}
+        return _json(
+            {
+                "request_id": request_id or self._new_id(),
+                "model": model,
+                "version": version.number,
                 "score": rounded(found["score"], decimals),
                 "base": rounded(found["base"], decimals),
-                "contributions": {name: rounded(value, decimals) for name, value in found["contributions"].items()},
+                "contributions": contributions,
                 "method": found["method"],
             }
-            body = {"request_id": request_id or self._new_id(), "model": model}
-            return _json(body | {"version": version.number} | found)
-        except Unavailable as error:
-            return refusal(Rejected(503, str(error)))
-        except Rejected as error:
-            return refusal(error)
+        )
 
     def _new_id(self) -> str:
         return f"{self._boot}-{next(self._numbers):x}"
@@ -269,10 +265,9 @@ class Service:
             return [Answer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
 
     async def _raced(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
-        spec = servable.spec
         race = Race(servable, rows, self.lane, self.metrics.fell)
         if race.asks:
-            await race.run(spec.fallback.deadline_ms / 1000)
+            await race.run()
         return race.answers()
 
     def lane(self, model: str, version: Version) -> Lane:
@@ -338,29 +333,26 @@ class Service:
         self.spool.write(records)
         return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
 
-    def _again(self, model: str, request_id: str, body: bytes) -> bytes | None:
+    def _again(self, model: str, request_id: str, digest: bytes) -> bytes | None:
         """The answer that this very request has had; a new request under an old id is refused."""
         kept = self._remembered.get((model, request_id))
         if kept is None:
             return None
-        if kept[0] != hashlib.sha256(body).digest():
+        if kept[0] != digest:
             raise Rejected(
                 409, f"The request id '{request_id}' was used for another request; give every request its own."
             )
         return kept[1]
 
-    def _remember(self, model: str, request_id: str, body: bytes, answer: bytes) -> None:
-        self._remembered[model, request_id] = (hashlib.sha256(body).digest(), answer)
+    def _remember(self, model: str, request_id: str, digest: bytes, answer: bytes) -> None:
+        self._remembered[model, request_id] = (digest, answer)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
     # -- what is said of the service ----------------------------------------------------------------------------
 
     def models(self, request: Request) -> Response:
-        try:
-            self._who(dict(request.scope["headers"]))
-        except Rejected as error:
-            return refusal(error)
+        self._who(dict(request.scope["headers"]))
         return _json([_described(one) for _, one in sorted(self.servables.current.items())])
 
     def ready(self) -> Response:
@@ -376,10 +368,7 @@ class Service:
         return _json(body, 200 if current else 503)
 
     def page(self, request: Request) -> Response:
-        try:
-            self._who(dict(request.scope["headers"]))
-        except Rejected as error:
-            return refusal(error)
+        self._who(dict(request.scope["headers"]))
         return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
 
     # -- shadow ---------------------------------------------------------------------------------------------
@@ -432,161 +421,6 @@ class Service:
     def _log_shadow(self, model: str, records: list[bytes]) -> None:
         self.spool.write(records)
         self.metrics.count(self.metrics.shadow, model, "scored", by=len(records))
-
-
-# -- the app ------------------------------------------------------------------------------------------------
-
-_PREDICT = re.compile(r"/v1/models/([^/]+)/predict")
-
-
-class App(FastAPI):
-    """FastAPI, but for the one path that matters: middleware, routing and finding out that there is nothing to read for
-    a function that reads its request itself cost as much as an answer does. The route is declared, and described."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and (path := _PREDICT.fullmatch(scope["path"])):
-            answer = await self.state.service.predict(path[1], scope, receive)
-            await answer(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-def create_app(settings: Settings, now: Callable[[], float] = time.time, *, delivers: bool = False) -> FastAPI:
-    """The service as an ASGI app. `now` is its clock, epoch seconds: another one than time.time for past data.
-
-    `delivers`: it also sees to it that the request log reaches the lake.
-    """
-    service: Service | None = None
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        nonlocal service
-        service = app.state.service = Service(settings, now, delivers=delivers)
-        service.start()
-        yield
-        service.stop()
-
-    app = App(
-        title="Tiltyard",
-        version="1",
-        summary="Predictions of every model in service, whatever breaks.",
-        lifespan=lifespan,
-        default_response_class=Response,
-    )
-
-    def running() -> Service:
-        assert service is not None, "the service has not started"
-        return service
-
-    @app.post("/v1/models/{model}/predict", **api.PREDICT)
-    async def predict(model: str, request: Request) -> Response:
-        """Score one or many rows. Features are given, or looked up by entity; the given ones win."""
-        return await running().predict(model, request.scope, request.receive)
-
-    @app.post("/v1/models/{model}/explain", **api.EXPLAIN)
-    async def explain(model: str, request: Request) -> Response:
-        """What each feature adds to one row's score (SHAP), beside the fast path: takes tens of milliseconds."""
-        return await running().explain(model, request)
-
-    @app.get("/v1/models", **api.MODELS)
-    async def models(request: Request) -> Response:
-        """Every model in service: its versions, its features, how its tiers are doing."""
-        return running().models(request)
-
-    @app.get("/healthz", **api.HEALTH)
-    async def healthz() -> Response:
-        """Does the process answer? Says nothing of models."""
-        return Response(b'{"status": "ok"}', media_type="application/json")
-
-    @app.get("/readyz", **api.READY)
-    async def readyz() -> Response:
-        """May it have traffic? 503 until a model is in service. Names what is not as it should be."""
-        return running().ready()
-
-    @app.get("/metrics", **api.METRICS)
-    async def metrics(request: Request) -> Response:
-        """For Prometheus."""
-        return running().page(request)
-
-    return app
-
-
-def from_environment() -> FastAPI:
-    """What a worker process of `tiltyard serve` runs: the settings, and TILTYARD_SERVE_CLOCK where it was shifted."""
-    shift = float(os.environ.get(CLOCK, "0"))
-    settings = Settings()
-    sys.setswitchinterval(SWITCH_S)
-    now = (lambda: time.time() + shift) if shift else time.time
-    return create_app(settings, now, delivers=settings.serve_deliver_s > 0)
-
-
-def begins(settings: Settings, as_of: str | None) -> datetime | None:
-    """Where the service's clock begins: `latest` is the newest published night, None the wall clock.
-
-    Raises BadInput for what is no date, and when nothing is published.
-    """
-    if as_of != "latest":
-        return None if as_of is None else clock.parse_as_of(as_of)
-    night = published(settings)
-    if night is None:
-        raise BadInput("No features are published yet; run tiltyard features, or make up, first.")
-    return clock.midnight(night)
-
-
-def published(settings: Settings) -> date | None:
-    """The newest night with published features, where the ledger can say it."""
-    from tiltyard.ledger import Ledger
-
-    ledger = Ledger(settings)
-    try:
-        nights = [night for night, row in ledger.stage_runs("features").items() if row["status"] == "done"]
-    finally:
-        ledger.close()
-    return max(nights, default=None)
-
-
-def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) -> None:
-    """Serve until told to stop. `as_of`: the service's clock begins there, for data of the past.
-
-    Raises BadInput when it would listen beyond loopback without keys, Unavailable when the port is taken.
-    """
-    import uvicorn
-
-    keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
-    access.refuse_open(settings.serve_host, keys)
-    _free(settings)
-    address = f"http://{settings.serve_host}:{settings.serve_port}"
-    say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
-    if settings.serve_workers > 1:
-        folder = settings.home / "serving" / "metrics"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        os.environ[FOLDER] = str(folder)
-    os.environ[CLOCK] = str(0.0 if as_of is None else as_of.timestamp() - time.time())
-    uvicorn.run(
-        "tiltyard.serving:from_environment",
-        factory=True,
-        host=settings.serve_host,
-        port=settings.serve_port,
-        workers=settings.serve_workers if settings.serve_workers > 1 else None,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-
-
-def _free(settings: Settings) -> None:
-    try:
-        with socket.create_server((settings.serve_host, settings.serve_port)):
-            return
-    except OSError as error:
-        raise Unavailable(
-            f"{settings.serve_host}:{settings.serve_port} cannot be listened on ({error.strerror or error}); "
-            "stop what holds it, or set TILTYARD_SERVE_PORT."
-        ) from None
 
 
 # -- plumbing ----------------------------------------------------------------------------------------------

@@ -24,11 +24,12 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests import served
-from tiltyard import access, online, serving
+from tiltyard import access, online
 from tiltyard import rails as rails_module
 from tiltyard.fallback import REASONS
 from tiltyard.online import Held
 from tiltyard.settings import Settings
+from tiltyard.web import App
 
 NOW = served.FIRST + timedelta(days=20)
 ROW = served.ROW
@@ -57,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
 
 def serve(made: Settings) -> Iterator[str]:
     """The service on a free port of this machine, with the event loop and the parser of `tiltyard serve`."""
-    app = serving.create_app(made, now=NOW.timestamp)
+    app = App(made, now=NOW.timestamp)
     config = uvicorn.Config(
         app, port=0, loop="uvloop", http="httptools", log_level="error", timeout_graceful_shutdown=5
     )
@@ -340,7 +341,7 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
 # -- from the service's own description ---------------------------------------------------------
 
 
-schema = schemathesis.openapi.from_dict(serving.create_app(Settings()).openapi())
+schema = schemathesis.openapi.from_dict(App(Settings()).routes.openapi())
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 FUZZ = settings(
     max_examples=40,

@@ -14,13 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests import served
-from tiltyard import contribution, serving
+from tiltyard import contribution
 from tiltyard import rails as rails_module
 from tiltyard.contribution import Explainer
 from tiltyard.encoding import Column, Encoding
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.scorer import Scorer
 from tiltyard.training import DEFAULTS, Rows, _Fitter, _heavy_onnx, _light_onnx, parquet
+from tiltyard.web import App
 
 ENCODING = Encoding((Column("a", "numeric"), Column("b", "boolean"), Column("c", "categorical", ("x", "y"))))
 
@@ -104,13 +105,13 @@ def base(tmp_path_factory: pytest.TempPathFactory, postgres_url: str):
 def test_over_http_it_adds_up_and_a_child_that_dies_or_hangs_is_replaced(base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILTYARD_DATABASE_PASSWORD_OF_A_TEST", "hidden")
     at = (served.FIRST + timedelta(days=20)).timestamp()
-    app = serving.create_app(base, now=lambda: at)
+    app = App(base, now=lambda: at)
 
     def ask(opened: TestClient, features=served.ROW, model: str = "told"):
         return opened.post(f"/v1/models/{model}/explain", json={"rows": [{"features": features}]})
 
     with TestClient(app) as opened:
-        explainer: Explainer = app.state.service.explainer
+        explainer: Explainer = app.service.explainer
         answer = ask(opened)
         assert answer.status_code == 200, answer.text
         said = answer.json()

@@ -4,6 +4,7 @@ Real models in ONNX: the champion is a trained graph that breaks on codes in one
 benchmarks/servers/faulty.py), the previous one is sound.
 """
 
+import re
 import time
 import uuid
 from collections import Counter
@@ -16,9 +17,10 @@ from fastapi.testclient import TestClient
 
 from benchmarks.servers import faulty
 from tests import served
-from tiltyard import online, serving, spool
+from tiltyard import online, spool
 from tiltyard import rails as rails_module
 from tiltyard.online import Held
+from tiltyard.web import App
 
 NOW = served.FIRST + timedelta(days=20)
 AT = NOW.timestamp()
@@ -63,7 +65,7 @@ def put(store, table, key, values, hours):
 def client(settings, **changes):
     """A service of its own in this process, its clock at NOW."""
     settings = settings.model_copy(update={"home": settings.home, **changes})
-    app = serving.create_app(settings, now=lambda: AT)
+    app = App(settings, now=lambda: AT)
     with TestClient(app) as opened:
         yield opened
 
@@ -318,3 +320,21 @@ def test_an_unknown_model_is_told_which_there_are(base):
         answer = opened.post("/v1/models/nobody/predict", json={"rows": [{}]})
     assert answer.status_code == 404
     assert "steady" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("DELETE", "/v1/models", 405)])
+def test_what_there_is_not_is_told_in_a_sentence(base, method, path, status):
+    with client(base) as opened:
+        answer = opened.request(method, path)
+    assert answer.status_code == status
+    assert f"There is no {method} {path} here" in answer.json()["error"]
+
+
+def test_its_description_needs_nothing_from_the_network(base):
+    with client(base) as opened:
+        page = opened.get("/docs").text
+        fetched = re.findall(r'(?:src|href)="([^"]+)"|url: \'([^\']+)\'', page)
+        assert len(fetched) >= 3
+        for source in (one or other for one, other in fetched):
+            assert source.startswith("/")
+            assert opened.get(source).status_code == 200
