@@ -122,21 +122,26 @@ class Race:
         if not self._pending:
             return
         if self._wants_previous():
-            self._timer = loop.call_later(allowed * HEDGE, self._hedge, allowed * (1 - HEDGE))
+            self._call_at(expires - allowed * (1 - HEDGE), self._hedge)
         else:
-            self._timer = loop.call_later(allowed, self._expire)
+            self._call_at(expires, self._expire)
         try:
             await self._waiter
         finally:
             self._timer.cancel()
             self._waiter = None
 
+    def _call_at(self, instant: float, call: Callable[[], None]) -> None:
+        """The loop's timers count whole milliseconds: rather one too few than one too many, but never none."""
+        left_ms = max(1, int((instant - time.monotonic()) * 1e3))
+        self._timer = asyncio.get_running_loop().call_later(left_ms / 1e3, call)
+
     def _wants_previous(self) -> bool:
         asked = self._pending | self._scores.keys() | self._outcomes.keys()
         return self._seats["previous"] is not None and "previous" not in asked
 
-    def _hedge(self, left: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(left, self._expire)
+    def _hedge(self) -> None:
+        self._call_at(self._expires, self._expire)
         if self._wants_previous():
             self._hedged.add("previous")
             self._ask("previous", self._expires)

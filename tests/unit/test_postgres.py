@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -59,15 +58,12 @@ def test_starts_in_a_path_with_spaces_and_quotes_and_makes_the_four_databases(em
     assert run(embedded, "select current_database()") == [("tiltyard_ledger",)]
 
 
-def test_a_second_start_is_the_same_server_and_quick(embedded: Settings) -> None:
+def test_a_second_start_is_the_same_server(embedded: Settings) -> None:
     postgres.server_url(embedded)
     before = postmaster(embedded)
-    begun = time.perf_counter()
-    for _ in range(100):
-        postgres.server_url(embedded)
+    postgres.server_url(embedded)
 
     assert postmaster(embedded) == before
-    assert time.perf_counter() - begun < 5
 
 
 def test_listens_on_no_network_and_only_its_owner_may_enter(embedded: Settings) -> None:
