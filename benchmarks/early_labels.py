@@ -100,8 +100,9 @@ def verdict(rows: pd.DataFrame, pair: str, as_of: datetime, expected: int) -> ga
     score = rows[str(challenger)].to_numpy()
     half = int(len(score) / 2)
     slices = tuple(
-        gate.SliceEvidence(f"hotel={name}", differences[(rows["slice"] == name).to_numpy()])
+        gate.SliceEvidence(f"hotel={name}", differences[inside], int(inside.sum()))
         for name in sorted(rows["slice"].unique())
+        for inside in ((rows["slice"] == name).to_numpy(),)
     )
     evidence = gate.Evidence(
         challenger=challenger,

@@ -225,7 +225,7 @@ class Play:
         versions = [number for number in (change.champion, change.previous) if number is not None]
         rows = self.side_by_side(as_of, versions, change.night + DAY)
         rows = rows[rows["night"] <= (change.night + self.spec.gate.rollback_window).toordinal()]
-        evidence, _ = pairs.gather(self.spec, night_of(as_of), rows, change.previous, change.champion)
+        evidence, _ = pairs.gather(self.spec, night_of(as_of), rows, change.previous, change.champion, fills=True)
         if gate.watch(evidence, self.spec.gate).verdict != "rollback":
             return False
         row = {"night": night_of(as_of), "champion": change.version, "previous": change.previous}

@@ -37,9 +37,11 @@ Floats = NDArray[np.float64]
 Status = Literal["pass", "fail", "not_yet"]
 
 MIN_SLICE_ROWS = 50
-"""Below this many rows a slice is not judged: its mean says little."""
+"""Below this many rows the mean of a slice says little; only what is beyond doubt counts against it."""
 MIN_COVERAGE = 0.95
 """Share of the rows of the challenger's matured cohorts that must carry both scores and a label."""
+MIN_SLICE_COVERAGE = 0.9
+"""The same of a slice, which is smaller and varies more."""
 MIN_NIGHTS = 2
 """Fewer have no spread to compare their mean with."""
 
@@ -52,6 +54,8 @@ class SliceEvidence:
     """`column=value`."""
     differences: Floats
     """In the order of prediction times."""
+    expected: int
+    """Rows of the slice in those matured cohorts, with or without both scores and a label."""
 
     @property
     def rows(self) -> int:
@@ -286,6 +290,8 @@ def _problems(evidence: Evidence) -> list[str]:
         values = np.asarray(part.differences, dtype=np.float64)
         if values.size > differences.size:
             problems.append(f"slice {part.name} counts {values.size} of {differences.size} pairs")
+        elif values.size > part.expected:
+            problems.append(f"slice {part.name} counts {values.size} pairs among {part.expected} rows")
         elif values.ndim != 1 or not np.isfinite(values).all() or (values.size and np.abs(values).max() > 1):
             problems.append(f"slice {part.name} has differences that are none")
     return problems + _odd_figures(evidence)
@@ -458,12 +464,17 @@ def _slices(evidence: Evidence, policy: GatePolicy, sound: bool) -> list[Criteri
 
 def _slice(part: SliceEvidence, level: float, limit: float) -> Criterion:
     name, mean = f"slice {part.name}", part.mean
-    if mean is None or part.rows < MIN_SLICE_ROWS:
-        text = f"{part.name}: {part.rows} rows are too few to judge ({MIN_SLICE_ROWS} are asked for)."
-        return Criterion(name, mean, limit, "pass", text)
+    if part.expected >= MIN_SLICE_ROWS and part.rows < MIN_SLICE_COVERAGE * part.expected:
+        text = f"{part.name}: only {part.rows} of {part.expected} rows carry both scores and a label."
+        return Criterion(name, mean, limit, "not_yet", text)
+    if mean is None:
+        return Criterion(name, None, limit, "pass", f"{part.name}: {part.expected} rows are too few to judge.")
     where = f"{part.name}: {mean:+.4f} on {part.rows} rows, {limit:+.4f} is the least allowed"
     if mean >= limit:
         return Criterion(name, mean, limit, "pass", f"{where}.")
     if sequential.upper(np.asarray(part.differences, dtype=np.float64), level) < limit:
         return Criterion(name, mean, limit, "fail", f"{where}, and it is worse beyond doubt.")
+    if part.rows < MIN_SLICE_ROWS:
+        text = f"{part.name}: {mean:+.4f} on {part.rows} rows, too few to judge ({MIN_SLICE_ROWS} are asked for)."
+        return Criterion(name, mean, limit, "pass", text)
     return Criterion(name, mean, limit, "not_yet", f"{where}; more rows may clear or confirm it.")

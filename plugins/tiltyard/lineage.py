@@ -2,8 +2,8 @@
 
 Sources are named as the lake names them, like `raw.login`; what dbt builds by its own name, like
 `ftr_customer__activity`. What the project writes itself (`ops.*`) is nobody's upstream. Columns are followed by name,
-through the words of each table's SQL: a column that a table does not name ends there, one that is named and does not
-come out under its name may be in any column from there on.
+through the words of each table's SQL and the columns that it declares: a column that a table neither names nor declares
+ends there, one that is named and does not come out under its name may be in any column from there on.
 """
 
 import re
@@ -97,6 +97,8 @@ class Lineage:
         tables = self.models.get(model)
         if node not in self.parents or tables is None or not tables <= self.parents.keys():
             return True
+        if node in tables:
+            return True
         if model not in self.readers(node):
             return False
         carried = self._carrying(node, column.lower()) if column else frozenset()
@@ -110,11 +112,12 @@ class Lineage:
         waiting: list[tuple[str, bool]] = [(child, True) for child in children.get(node, ())]
         while waiting:
             table, by_name = step = waiting.pop()
-            if step in seen or (by_name and column not in self.words.get(table, {column})):
+            comes_out = column in self.columns.get(table, frozenset())  # by a `select *`, perhaps: no word of it
+            if step in seen or (by_name and not comes_out and column not in self.words.get(table, {column})):
                 continue
             seen.add(step)
             found.add(table)
-            kept = by_name and column in self.columns.get(table, frozenset())
+            kept = by_name and comes_out
             waiting += [(child, kept) for child in children.get(table, ())]
         return frozenset(found)
 

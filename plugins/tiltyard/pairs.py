@@ -54,7 +54,10 @@ class Pairs:
     """The same rows, for slices and times."""
 
     @classmethod
-    def of(cls, spec: Spec, rows: pd.DataFrame, challenger: int | None, champion: int | None) -> "Pairs":
+    def of(
+        cls, spec: Spec, rows: pd.DataFrame, challenger: int | None, champion: int | None, *, fills: bool = False
+    ) -> "Pairs":
+        """`fills`: a row that the champion did not score has the safe default."""
         scores = _scores(spec, rows, challenger)
         night = rows["night"].to_numpy(dtype=np.int64)
         scored = np.isfinite(scores)
@@ -63,11 +66,12 @@ class Pairs:
             rows, scores, night = rows[keep], scores[keep], night[keep]
         elif not scored.any():
             rows, scores, night = rows[:0], scores[:0], night[:0]
+        others = _scores(spec, rows, champion)
         return cls(
             night=night,
             label=rows["label"].to_numpy(dtype=np.float64),
             challenger=scores,
-            champion=_scores(spec, rows, champion),
+            champion=np.where(np.isfinite(others), others, spec.fallback.safe_default) if fills else others,
             is_matured=rows["is_matured"].to_numpy(dtype=bool),
             is_early=rows["is_early"].to_numpy(dtype=bool),
             rows=rows,
@@ -85,14 +89,23 @@ class Pairs:
 
 
 def gather(
-    spec: Spec, night: date, rows: pd.DataFrame, challenger: int | None, champion: int | None, known: Known = NOTHING
+    spec: Spec,
+    night: date,
+    rows: pd.DataFrame,
+    challenger: int | None,
+    champion: int | None,
+    known: Known = NOTHING,
+    *,
+    fills: bool = False,
 ) -> tuple[gate.Evidence, dict[str, Any]]:
     """The evidence on one challenger at `night`, and what the ledger keeps of it (JSON-ready, without the rows).
 
     Differences are of matured rows, since the challenger's first night in shadow, that both versions scored,
-    whatever role the champion had then. The shift of scores needs no truth, so it is taken on all rows.
+    whatever role the champion had then. The shift of scores needs no truth, so it is taken on all rows. `fills`, for
+    the watch: what the champion did not score counts as the safe default's, or a promoted version that fails would
+    escape by failing.
     """
-    pairs = Pairs.of(spec, rows, challenger, champion)
+    pairs = Pairs.of(spec, rows, challenger, champion, fills=fills)
     both, scored = pairs.both, pairs.scored
     label = pairs.label[both]
     losses = {
@@ -112,7 +125,7 @@ def gather(
         nights=nights,
         expected=int(pairs.is_matured.sum()),
         challengers=known.challengers,
-        slices=_slices(spec, pairs.rows[both], differences),
+        slices=_slices(spec, pairs, differences),
         immature=int((scored & ~pairs.is_matured).sum()),
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
         calibration=_compared(
@@ -142,7 +155,10 @@ def gather(
         "loss_champion": _mean(losses["champion"]),
         "cohort_from": str(times[0])[:19] if len(times) else None,
         "cohort_to": str(times[-1])[:19] if len(times) else None,
-        "slices": [{"name": part.name, "rows": part.rows, "mean": part.mean} for part in evidence.slices],
+        "slices": [
+            {"name": part.name, "rows": part.rows, "expected": part.expected, "mean": part.mean}
+            for part in evidence.slices
+        ],
         "calibration": _plain(evidence.calibration),
         "score_shift": _plain(evidence.score_shift),
         **plain_known(known),
@@ -274,10 +290,15 @@ def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.i
     return found
 
 
-def _slices(spec: Spec, rows: pd.DataFrame, differences: Floats) -> tuple[gate.SliceEvidence, ...]:
-    return tuple(
-        gate.SliceEvidence(f"{column}={value}", differences[inside]) for column, value, inside in _inside(spec, rows)
-    )
+def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEvidence, ...]:
+    """Every slice of the matured rows, those without a single pair included: what is missing is told by its name."""
+    matured = np.flatnonzero(pairs.is_matured)
+    both, place = pairs.both, np.cumsum(pairs.both) - 1
+    found = []
+    for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
+        rows = matured[inside]
+        found.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
+    return tuple(found)
 
 
 def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate.Compared | None:

@@ -104,7 +104,7 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     within = (rows["night"] > change.night.toordinal()) & (
         rows["night"] <= (change.night + spec.gate.rollback_window).toordinal()
     )
-    evidence, record = pairs.gather(spec, night, rows[within], change.previous, change.champion)
+    evidence, record = pairs.gather(spec, night, rows[within], change.previous, change.champion, fills=True)
     verdict = gate.watch(evidence, spec.gate)
     record |= _judged(verdict) | {"promoted_on": str(change.night)}
     record["digest"] = digest(record | {"verdict": verdict.verdict})

@@ -59,12 +59,22 @@ def evidence(**changes):
         differences=drawn,
         nights=nights(2000),
         expected=2000,
-        slices=(SliceEvidence("priority=high", drawn[:400]), SliceEvidence("priority=low", drawn[400:])),
+        slices=(part("priority=high", drawn[:400]), part("priority=low", drawn[400:])),
         immature=100,
         early=40,
         **FIGURES,
     )
     return replace(base, **changes)
+
+
+def part(name, values, expected=None):
+    """A slice whose rows all carry both scores and a label, unless it says otherwise."""
+    return SliceEvidence(name, values, len(values) if expected is None else expected)
+
+
+def from_slice(content):
+    name, expected = content.pop("name"), content.pop("expected", None)
+    return part(name, differences(**content, seed=3), expected)
 
 
 def from_yaml(case):
@@ -85,7 +95,7 @@ def from_yaml(case):
         drawn = content.pop("differences")
         values = differences(**drawn) if isinstance(drawn, dict) else np.array(drawn, dtype=float)
         per_night = drawn["per_night"] if isinstance(drawn, dict) else per_night
-    slices = tuple(SliceEvidence(part.pop("name"), differences(**part, seed=3)) for part in content.pop("slices", ()))
+    slices = tuple(from_slice(part) for part in content.pop("slices", ()))
     kinds = {"calibration": Compared, "score_shift": Compared, "missing": Missing, "replay": Replayed}
     for name, kind in kinds.items():
         if content.get(name):
@@ -142,10 +152,10 @@ HALF = differences(1000)
         {"shadow": timedelta(days=-1)},
         {"early": 101},
         {"early": -1},
-        {"slices": (SliceEvidence("priority=high", np.append(HALF, NAN)),)},
-        {"slices": (SliceEvidence("priority=high", np.append(HALF, 1.5)),)},
-        {"slices": (SliceEvidence("priority=high", differences(4000)),)},
-        {"slices": (SliceEvidence("priority=high", HALF), SliceEvidence("priority=high", HALF))},
+        {"slices": (part("priority=high", np.append(HALF, NAN)),)},
+        {"slices": (part("priority=high", np.append(HALF, 1.5)),)},
+        {"slices": (part("priority=high", differences(4000)),)},
+        {"slices": (part("priority=high", HALF), part("priority=high", HALF))},
         {"calibration": Compared(NAN, 0.1)},
         {"score_shift": Compared(0.1, -1.0)},
         {"missing": Missing("tickets_open", 0.1, 1.2)},
@@ -191,7 +201,7 @@ def test_every_optional_piece_of_evidence_is_asked_for():
         ("size", {"size_mb": 50.1}, "fail"),
         ("replay", {"replay": Replayed("fail", "")}, "fail"),
         ("replay", {"replay": Replayed("untestable", "")}, "not_yet"),
-        ("slice priority=high", {"slices": (SliceEvidence("priority=high", -differences(400)),)}, "not_yet"),
+        ("slice priority=high", {"slices": (part("priority=high", -differences(400)),)}, "not_yet"),
     ],
 )
 def test_every_criterion_alone_can_hold(name, changed, status):
@@ -220,7 +230,7 @@ def test_what_just_meets_its_limit_is_promoted(at_the_limit):
 
 
 def test_among_many_a_slice_has_to_be_worse_beyond_more_doubt():
-    worse = (SliceEvidence("priority=high", differences(200, mean=-0.05, sd=0.1)),)
+    worse = (part("priority=high", differences(200, mean=-0.05, sd=0.1)),)
     status = [
         decide(evidence(slices=worse, challengers=challengers), POLICY, DEADLINE_MS).criteria[-1].status
         for challengers in (1, 10)
@@ -261,7 +271,7 @@ def judged(draw):
         expected=rows + draw(st.integers(0, rows // 10)),
         shadow=timedelta(days=draw(st.integers(0, 14))),
         challengers=draw(st.integers(1, 5)),
-        slices=(SliceEvidence("priority=high", np.clip(drawn[:inside] + shift, -1, 1)),),
+        slices=(part("priority=high", np.clip(drawn[:inside] + shift, -1, 1)),),
         calibration=Compared(draw(st.floats(0, 0.15)), draw(st.one_of(st.none(), st.floats(0, 0.15)))),
         latency_ms=draw(st.floats(15, 21)),
     )
@@ -271,7 +281,7 @@ LENIENT = GatePolicy(min_matured=50, min_shadow="7d", slices=("priority",))
 
 
 def mirrored(found):
-    parts = tuple(replace(part, differences=-part.differences) for part in found.slices)
+    parts = tuple(replace(one, differences=-one.differences) for one in found.slices)
     return replace(found, differences=-found.differences, slices=parts)
 
 

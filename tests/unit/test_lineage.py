@@ -59,6 +59,27 @@ def test_a_column_is_followed_by_its_name(lineage: Lineage, node: str, column: s
     assert alone.reaches(node, column, "m") is reached
 
 
+def test_a_view_that_another_view_reads_reaches_its_own_models_too() -> None:
+    """
+    raw.a ── ftr_a ──┬── ftr_b   names amount
+                     └── ftr_c   select *, and declares amount
+    """
+    above = {"raw.a": (), "ftr_a": ("raw.a",), "ftr_b": ("ftr_a",), "ftr_c": ("ftr_a",), "ftr_d": ("ftr_a",)}
+    graph = Lineage(
+        {table: frozenset(parents) for table, parents in above.items()},
+        {name: frozenset((f"ftr_{name}",)) for name in "abcd"},
+        words={
+            "ftr_a": frozenset(("amount",)),
+            "ftr_b": frozenset(("amount",)),
+            "ftr_c": frozenset(),
+            "ftr_d": frozenset(),
+        },
+        columns={"ftr_a": frozenset(("amount",)), "ftr_b": frozenset(("total",)), "ftr_c": frozenset(("amount",))},
+    )
+    for node in ("raw.a", "ftr_a"):
+        assert [name for name in "abcd" if graph.reaches(node, "amount", name)] == ["a", "b", "c"]
+
+
 def test_a_column_that_no_sql_names_is_taken_to_reach_all(lineage: Lineage) -> None:
     assert lineage.reaches("raw.login", "never_heard_of", "churn")
     assert not lineage.reaches("raw.login", "never_heard_of", "sla_breach")

@@ -1,5 +1,6 @@
 """From rows to evidence: every number comes from the data, and what has not matured moves none that needs truth."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -109,6 +110,37 @@ def test_a_row_that_one_of_them_did_not_score_is_no_pair_but_expected(spec: Spec
     assert (len(found.differences), found.expected) == ((MATURED - 1) * PER_NIGHT, MATURED * PER_NIGHT)
     unlabelled = gathered(spec, rows.assign(label=rows["label"].mask(gap)))
     assert (len(unlabelled.differences), unlabelled.expected) == ((MATURED - 1) * PER_NIGHT, MATURED * PER_NIGHT)
+
+
+def test_a_slice_that_the_challenger_does_not_score_is_told_by_name_and_holds(spec: Spec) -> None:
+    rows = drawn()
+    vip = np.arange(len(rows)) % 25 == 0
+    rows = rows.assign(slice_priority=rows["slice_priority"].mask(vip, "vip"), v2=rows["v2"].mask(vip))
+    found = gathered(spec, rows)
+    told = {part.name: (part.rows, part.expected) for part in found.slices}
+    many = int((vip & rows["is_matured"]).sum())
+    assert told["priority=vip"] == (0, many)
+    assert all(rows == expected for name, (rows, expected) in told.items() if name != "priority=vip")
+    few = int((~vip & rows["is_matured"]).sum())
+    assert sum(part.rows for part in found.slices) == len(found.differences) == few
+    more = replace(found, slices=tuple(replace(part, expected=part.expected * 3) for part in found.slices))
+    for evidence, status in ((found, "pass"), (more, "not_yet")):  # 22 rows are too few to ask for, 66 are not
+        criteria = {one.name: one.status for one in gate.decide(evidence, spec.gate, 20).criteria}
+        assert criteria["slice priority=vip"] == status
+
+
+def test_a_promoted_version_that_stops_scoring_does_not_escape_the_watch(spec: Spec) -> None:
+    """Previous is 2, the promoted one is 1: what it does not score is the safe default's, and that is worse."""
+    rows = drawn().assign(v1=np.nan)
+    found, _ = pairs.gather(spec, TONIGHT, rows, 2, 1, fills=True)
+    assert (len(found.differences), found.expected) == (MATURED * PER_NIGHT, MATURED * PER_NIGHT)
+    assert gate.watch(found, spec.gate).verdict == "rollback"
+    without, _ = pairs.gather(spec, TONIGHT, rows, 2, 1)
+    assert gate.watch(without, spec.gate).verdict == "keep"
+    gaps = drawn().assign(v1=drawn()["v2"].mask(np.arange(len(rows)) % 10 == 0))
+    found, _ = pairs.gather(spec, TONIGHT, gaps, 2, 1, fills=True)
+    assert len(found.differences) == found.expected
+    assert found.differences[found.differences != 0].size == found.expected // 10
 
 
 def test_nothing_before_the_challenger_entered_shadow_counts(spec: Spec) -> None:
