@@ -47,8 +47,8 @@ def portfolio() -> float:
     truths = [stream.truth(night) for stream in streams]
 
     def judge_all() -> None:
-        change.floors.cache_clear()
         for number in range(MODELS):
+            change.floors.cache_clear()  # a model knows nothing of another's reference
             stream, truth = streams[number % 10], truths[number % 10]
             standing = change.Standing(1, int(stream.seen.nights[0]))
             change.judge(

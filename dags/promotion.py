@@ -12,7 +12,8 @@ champion asset is announced when there is another champion; otherwise `promote` 
 **What to do when it fails.**
 
 - *approval* waits: answer it under *Required Actions*. You cannot approve what you started or trained yourself, and
-  nobody can answer both.
+  nobody can answer both. `tiltyard train` knows you by `TILTYARD_USER`, or else by your login on that machine: let it
+  be your login in Airflow, for names are all that can be compared. A version whose author is not known stays out.
 - *promote* refuses: the log says why (no recorded answer, the requester approved, the page was changed meanwhile). The
   attempt is kept in the ledger (`tiltyard status`). Marking tasks as successful promotes nothing. Clear *judge* to
   ask again; delete a page that was changed first, and it is drawn as it was.

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from tiltyard import (
 )
 from tiltyard import truth as truths
 from tiltyard.change import Promise, Standing, Truth
-from tiltyard.governor import Broken, Finding, Grant, History
+from tiltyard.governor import Broken, Finding, Grant, History, Mended
 from tiltyard.ledger import Change, Roles, cast, night_of, succession
 from tiltyard.lineage import Lineage
 from tiltyard.outcome import Lines
@@ -265,7 +266,7 @@ class Play:
             self.doubtful.add(night.toordinal())
         if reference is None:
             return Finding(**plain, broken=broken)
-        asked = [row["night"] for row in self.retrains if row["night"] < night]
+        answered = self.became(night).answered
         found = change.judge(
             reference,
             seen,
@@ -277,7 +278,7 @@ class Play:
             night.toordinal(),
             window=window,
             standing=self.standing,
-            answered=max(asked).toordinal() if asked else None,
+            answered=answered.toordinal() if answered else None,
             trusted=not broken,
             left_out=frozenset(self.doubtful),
         )
@@ -367,6 +368,10 @@ def run(
             for own, _ in models.values():
                 past.learn(rails, own, as_of)
 
+        @cache
+        def mended(night: date) -> tuple[Mended, ...]:
+            return tuple(Mended(*one) for one in outage.mended(rails, night))
+
         lineage = Lineage.of(transform.manifest(rails.settings), specs)
         plays = {}
         for place, policy in enumerate(policies):
@@ -375,7 +380,7 @@ def run(
             def told(night: date, done: float, share: float = share, name: str = policy.name) -> None:
                 say(f"policy {name}, night of {night}", share + 0.8 * done / len(policies))
 
-            plays[policy.name] = _play(policy, models, nights, lineage, weekly, judged, told)
+            plays[policy.name] = _play(policy, models, nights, lineage, weekly, judged, mended, told)
         for spec in specs:
             for place, night in enumerate(weekly[spec.name]):
                 say(f"the line of {spec.name} trained on {night}", 0.9 + 0.06 * place / len(weekly[spec.name]))
@@ -418,6 +423,7 @@ def _play(
     lineage: Lineage,
     weekly: Mapping[str, Sequence[date]],
     judged: Callable[[datetime], None],
+    mended: Callable[[date], tuple[Mended, ...]],
     told: Callable[[date, float], None],
 ) -> dict[str, Play]:
     """All nights under one policy, all models of a night together: the governor decides for them at once."""
@@ -441,6 +447,7 @@ def _play(
                 models={name: play.became(night) for name, play in plays.items()},
                 since=since,
                 incidents=incidents,
+                mended=mended(night),
             ),
             drift,
             policy.portfolio,
@@ -473,7 +480,12 @@ def _result(
     told: dict[str, Any] = {
         "from": str(night_of(nights[0])),
         "to": str(night_of(nights[-1])),
-        "assumed": ["approvals are given", "the millisecond test is clean", "Evidently agrees with the effect"],
+        "assumed": [
+            "approvals are given",
+            "the millisecond test is clean",
+            "Evidently agrees with the effect",
+            "nobody releases a shift that is held",
+        ],
         "policies": {policy.name: {} for policy in policies},
         "baselines": {},
     }
@@ -483,7 +495,7 @@ def _result(
         days = [night_of(as_of) for as_of in nights if night_of(as_of) not in own.stopped]
         made = [night for night in weekly[spec.name] if trainings.line(night) is not None]
         champions = {
-            "never retrained": dict.fromkeys(days, made[0] if made else None),
+            "never retrained": outcome.always_newest(days, made[:1]),
             "weekly, always promoted": outcome.always_newest(days, made),
             "best there was": outcome.oracle(lines, days),
             "safe default": dict.fromkeys(days, None),

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import change, features, frame, lake, outage, profile, registry, skew, truth
+from tiltyard import change, features, frame, grants, lake, outage, profile, registry, skew, truth
 from tiltyard.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.governor import Broken, Finding, Signal
 from tiltyard.ledger import night_of
@@ -252,7 +252,7 @@ class _Look:
             unknown = [Signal(kind, name, None, "", None, None, False, note=change.NOT_KEPT) for kind, name in named]
             return None, (*unknown, *change.decay(self.truth(None), promise, threshold, self.window))
         standing, left_out = before(rails, spec, self.as_of)
-        asked = [row["night"] for row in rails.ledger.retrains(spec.name, until=self.night - timedelta(days=1))]
+        answered = grants.past(rails, spec.name, self.night).answered
         found = judge(
             reference,
             self.seen,
@@ -264,7 +264,7 @@ class _Look:
             self.night.toordinal(),
             window=self.window,
             standing=standing,
-            answered=max(asked).toordinal() if asked else None,
+            answered=answered.toordinal() if answered else None,
             trusted=trusted and not self.empty,
             left_out=left_out,
             agrees=lambda columns, limits: self.raw(columns, limits).evidently_drifted(columns),

@@ -178,6 +178,11 @@ class Past:
     best: date | None = None
     """The night as of which the champion in force was trained."""
 
+    @property
+    def answered(self) -> date | None:
+        """The newest retrain that answers an alarm: under way, or with a version. One that came to nothing does not."""
+        return max((grant.night for grant in self.grants if grant.became != "none"), default=None)
+
 
 @dataclass(frozen=True)
 class Release:

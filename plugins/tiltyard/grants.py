@@ -180,6 +180,12 @@ def _pasts(rails: Rails, night: date) -> dict[str, Past]:
     return {model: _past(rails, model, nights, night) for model, nights in asked.items()}
 
 
+def past(rails: Rails, model: str, night: date) -> Past:
+    """A model's retrains before `night`, and what had become of each by then."""
+    asked = rails.ledger.retrains(model, until=night - timedelta(days=1))
+    return _past(rails, model, [row["night"] for row in asked], night)
+
+
 def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past:
     runs = rails.ledger.stage_runs("training", model)
     rejected = {

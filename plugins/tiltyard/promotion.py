@@ -654,6 +654,8 @@ def _faults(approval: Approval, subject: Subject, trained_by: str) -> list[str]:
     if not assumed and approver:
         if not _person(approval.requested_by):
             faults.append("it is not known who asked for it")
+        if not _person(trained_by):
+            faults.append("it is not known who trained it")
         if approver in (_person(approval.requested_by), _person(trained_by)):
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
     return faults

@@ -249,6 +249,13 @@ def test_every_model_has_one_action_with_a_reason(night: Any) -> None:
         assert (action.decision == "incident") == (action.incident is not None)
 
 
+def test_a_retrain_that_came_to_nothing_answers_no_alarm() -> None:
+    nights = [START + timedelta(days=day) for day in range(4)]
+    became = ("promoted", "none", "running", "none")
+    grants = tuple(Grant(night, what) for night, what in zip(nights, became, strict=True))
+    assert [Past(grants[:count]).answered for count in range(5)] == [None, nights[0], nights[0], nights[2], nights[2]]
+
+
 @given(nights())
 def test_a_retrain_has_a_cause_and_broken_data_is_none(night: Any) -> None:
     here, history, policy, portfolio = night

@@ -110,6 +110,14 @@ def high_stakes(arena):
     return spec, as_of, promotion.judge(arena.rails, spec, as_of)
 
 
+@pytest.mark.parametrize("author", ["", "  ", None])
+def test_whose_author_is_not_known_cannot_be_approved(author):
+    judged, as_of = {"model": "m", "challenger": 1, "evidence": "e"}, datetime(2016, 3, 9, tzinfo=UTC)
+    given = approval(judged, as_of)
+    assert promotion._faults(given, given.subject, author) == ["it is not known who trained it"]
+    assert promotion._faults(given, given.subject, "drift") == []
+
+
 @pytest.mark.parametrize(
     ("forged", "says"),
     [
