@@ -29,6 +29,10 @@ ENCODING = Encoding(
         Column("priority", "categorical", ("high", "low")),
     )
 )
+WIDER = Encoding((*ENCODING.columns, Column("extra", "numeric")))
+"""With a feature that the others do not know."""
+TURNED = Encoding((*ENCODING.columns[:3], Column("priority", "numeric")))
+"""With a feature of another kind."""
 SPEC: dict[str, Any] = {
     "entity": "ticket",
     "owner": "service-desk",
@@ -72,7 +76,7 @@ def home(folder: Path, database_url: str, prefix: str, **values: Any) -> Setting
     )
 
 
-def model(seed: int) -> bytes:
+def model(seed: int, encoding: Encoding = ENCODING) -> bytes:
     """A logistic regression on the encoded features, as ONNX with the names that every version has."""
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
@@ -81,27 +85,32 @@ def model(seed: int) -> bytes:
     from sklearn.pipeline import make_pipeline
 
     rng = np.random.default_rng(seed)
-    matrix = rng.random((400, len(ENCODING.columns))).astype(np.float32)
+    matrix = rng.random((400, len(encoding.columns))).astype(np.float32)
     made = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, rng.random(400) < matrix[:, 0])
     names = [("input", FloatTensorType([None, matrix.shape[1]]))]
     options = {id(made): {"zipmap": False}}
     return bytes(to_onnx(made, initial_types=names, options=options, target_opset=15).SerializeToString())
 
 
-def register(rails: Rails, spec: Spec, as_of: datetime, heavy: bytes, light: bytes) -> int:
+def register(
+    rails: Rails, spec: Spec, as_of: datetime, heavy: bytes, light: bytes, encoding: Encoding = ENCODING
+) -> int:
     """A version, trained as of a night, as training would register it. Returns its number."""
     rows = pd.DataFrame([ROW, {**ROW, "weight": 0.8, "priority": "low"}]).assign(label=[True, False], score=0.5)
+    for column in encoding.columns:
+        if column not in ENCODING.columns:
+            rows[column.name] = [0.1, 0.9]
     sample = io.BytesIO()
     rows.to_parquet(sample)
     files: Mapping[str, bytes] = {
         "model.onnx": heavy,
         "light.onnx": light,
-        "encoding.json": ENCODING.to_json().encode(),
+        "encoding.json": encoding.to_json().encode(),
         "reference.json": json.dumps({}).encode(),
         "reference.parquet": sample.getvalue(),
     }
     candidate = registry.Candidate(
-        as_of=as_of, inputs=f"{spec.name}/{as_of}", files=files, features=ENCODING.features, params={}, metrics={},
+        as_of=as_of, inputs=f"{spec.name}/{as_of}", files=files, features=encoding.features, params={}, metrics={},
         tags={}, plots={}, facts={}, requested_by="drift", description="",
     )  # fmt: skip
     row, _ = registry.register(rails, spec, candidate, rails.ledger.claim(f"training/{spec.name}/{as_of}"))

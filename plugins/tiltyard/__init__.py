@@ -27,8 +27,8 @@ policies), both with a `worker` or two beside them.
 
 Online: `serving` answers (`api`, `access`, `incoming` → `servable`, what is in service → `online`, the store of
 features, which `streams` keep fresh → `race`: the light twin (`additive`), and a `lane` and a `breaker` per version →
-`spool`), with `metrics` and `contribution` (what moved a score) beside the path. `request_log` brings the answers to
-the lake, where `arm` and `skew` say how they were.
+`spool`), with `metrics`, `shadowing` (challengers score what was answered) and `contribution` (what moved a score)
+beside the path. `request_log` brings the answers to the lake, where `arm` and `skew` say how they were.
 
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.

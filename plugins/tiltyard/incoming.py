@@ -4,7 +4,7 @@ By hand and not by a schema: it is half of what an answer costs, and people read
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -47,8 +47,18 @@ class Row:
     values: dict[str, Value]
     """Looked up, and given: the given ones win."""
     views: dict[str, list[Any] | None]
-    trouble: fallback.Outcome | None
-    """Why the heavy tiers may not score it."""
+    refused: Collection[str]
+    """Features that are held, and too old to be served."""
+    is_store_away: bool
+
+    def lacks(self, features: frozenset[str]) -> fallback.Outcome | None:
+        """Why a version with these features may not score it; None: all of them are known, be it as a null."""
+        if features <= self.values.keys():
+            return None
+        if self.is_store_away:
+            return "store_unavailable"
+        unknown = features.difference(self.values)
+        return "features_missing" if unknown.isdisjoint(self.refused) else "features_stale"
 
 
 def parsed(body: bytes) -> dict[str, Any]:
@@ -108,10 +118,7 @@ def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
             said = _KINDS.get(kind or "", f"text up to {TEXT} characters")
             raise Rejected(422, f"rows[{number}].features.{name[:60]} is {said}, or null where it is not known.")
     at = _instant(content.get("prediction_time"), number, now)
-    trouble: fallback.Outcome | None = None
-    if not keys and any(name not in features for name in kinds):
-        trouble = "features_missing"
-    return Row(entity_id, keys, features, at, {}, {}, trouble)
+    return Row(entity_id, keys, features, at, {}, {}, (), False)
 
 
 def _instant(text: Any, number: int, now: float) -> float:

@@ -25,8 +25,10 @@ DEMOTED = 5
 ABANDONED = 4
 """Threads of one lane that may be stuck at once."""
 
-Matrix = NDArray[np.float32]
+Matrix = NDArray[Any]
 Score = Callable[[Matrix], Any]
+Told = tuple[Callable[[Any, BaseException | None], None], Any, BaseException | None]
+"""Who wants to know, and what there is to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,13 @@ class Spare:
     is_needed: Callable[[Any, BaseException | None], bool]
     score: Callable[[], Any]
     done: Callable[[Any, BaseException | None], None]
-    """Called on the event loop, before the job's own."""
+    """Called on the event loop, after the job's own: who has failed is told at once, however slow the spare is."""
 
 
 class Job:
     """A matrix, and who wants to know: `done(values, error)` is called on the event loop.
 
-    `expires` is in seconds of time.monotonic. `values` is None where the model gave another number of scores.
+    `expires` is in seconds of time.monotonic. Whether `values` are as many as the rows is for `done` to see.
     """
 
     __slots__ = ("done", "expires", "matrix", "spare")
@@ -76,7 +78,8 @@ class Lane:
         self._busy_since = 0.0
         self._native_id = 0
         self._is_demoted = False
-        self.abandoned = 0
+        self._is_closed = False
+        self._abandoned: set[Jobs] = set()
 
     def put(self, job: Job) -> None:
         """Jobs that are put in one turn of the loop go to the thread together: waking it costs more than a row."""
@@ -90,6 +93,13 @@ class Lane:
         assert self._jobs is not None
         self._jobs.put(self._waiting)
         self._waiting = []
+        if self._is_closed:
+            self._leave()
+
+    @property
+    def abandoned(self) -> int:
+        """Threads that were replaced and have not come back."""
+        return len(self._abandoned)
 
     @property
     def stuck_s(self) -> float:
@@ -109,11 +119,22 @@ class Lane:
         """Leave the thread to what it hangs in and take a new one. False when too many hang already."""
         if self.abandoned >= ABANDONED:
             return False
-        self.abandoned += 1
-        self.close()
+        if self._jobs is not None:
+            self._abandoned.add(self._jobs)
+        self._leave()
         return True
 
     def close(self) -> None:
+        """For good, and from any thread: the thread ends after the jobs that are waiting. A request that is under way
+        meanwhile may put another one: it is scored, by a thread that ends after it."""
+        with suppress(RuntimeError):  # the loop is closed: the service ends
+            self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._leave()
+
+    def _leave(self) -> None:
         """The thread ends after the jobs that are waiting; another job starts another one."""
         if self._jobs is not None:
             self._jobs.put(None)
@@ -133,24 +154,25 @@ class Lane:
                 continue
             self._busy_since = time.monotonic()
             answers = self._answer(batch)
-            if jobs is not self._jobs and self.abandoned:  # replaced meanwhile, and back after all
-                self.abandoned -= 1
-                return
-            self._tell([(*answer, self._spared(*answer)) for answer in answers])
-            self._busy_since = 0.0
+            if jobs in self._abandoned:  # replaced meanwhile, and back after all
+                break
+            spares = [job.spare for job, *found in answers if job.spare is not None and job.spare.is_needed(*found)]
+            self._tell([(job.done, *found) for job, *found in answers])
+            for spare in spares:
+                self._tell([(spare.done, *self._spared(spare))])
+            if jobs not in self._abandoned:
+                self._busy_since = 0.0
             if self._is_demoted and jobs is self._jobs:
                 self._is_demoted = False
                 threading.Thread(target=self._run, args=(jobs,), name=self._name, daemon=True).start()
                 return
+        self._abandoned.discard(jobs)
 
     @staticmethod
-    def _spared(job: Job, values: Any, error: BaseException | None) -> tuple[Any, BaseException | None] | None:
-        """What the job's spare says; None where it is not needed."""
-        if job.spare is None or not job.spare.is_needed(values, error):
-            return None
+    def _spared(spare: Spare) -> tuple[Any, BaseException | None]:
         try:
-            return job.spare.score(), None
-        except Exception as failure:
+            return spare.score(), None
+        except Exception as failure:  # as with the job's own
             return None, failure
 
     @staticmethod
@@ -172,16 +194,16 @@ class Lane:
 
     def _answer(self, batch: list[Job]) -> list[Answer]:
         matrix = batch[0].matrix if len(batch) == 1 else np.concatenate([job.matrix for job in batch])
+        error: BaseException | None = None
+        values: Any = None
         try:
             values = self._score(matrix)
-        except Exception as error:  # whatever a model raises is its tier's outcome
-            if len(batch) > 1:  # whose rows it was
-                return [answer for job in batch for answer in self._answer([job])]
-            return [(batch[0], None, error)]
+        except Exception as failure:  # whatever a model raises is its tier's outcome
+            error = failure
         if len(batch) == 1:
-            return [(batch[0], values, None)]
-        if getattr(values, "shape", None) != (len(matrix),):
-            return [(job, None, None) for job in batch]
+            return [(batch[0], values, error)]
+        if getattr(values, "shape", None) != (len(matrix),):  # it has failed: whose rows it was
+            return [answer for job in batch for answer in self._answer([job])]
         found: list[Answer] = []
         start = 0
         for job in batch:
@@ -189,12 +211,10 @@ class Lane:
             start += len(job.matrix)
         return found
 
-    def _tell(self, answers: list[tuple[Job, Any, BaseException | None, Any]]) -> None:
+    def _tell(self, news: list[Told]) -> None:
         def tell() -> None:
-            for job, values, error, spared in answers:
-                if spared is not None and job.spare is not None:
-                    job.spare.done(*spared)
-                job.done(values, error)
+            for done, values, error in news:
+                done(values, error)
 
         with suppress(RuntimeError):  # the loop is closed: the service ends
             self._loop.call_soon_threadsafe(tell)

@@ -449,6 +449,8 @@ class Looked(NamedTuple):
     """Views without a row that was known."""
     stale: tuple[str, ...]
     """Views whose row is older than max_feature_age: refused."""
+    refused: tuple[str, ...]
+    """What these rows would have said: their features."""
 
 
 def plan(spec: Spec) -> Plan:
@@ -519,7 +521,7 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
     rows = {view: (key, row) for (view, key), row in zip((*wanted, *later), held, strict=True)}
     values: dict[str, Value] = {}
     views: dict[str, list[Any] | None] = {}
-    missing, stale = [], []
+    missing, stale, refused = [], [], list[str]()
     for view, _ in plan.views:
         key, row = rows.get(view, ("", None))
         views[view] = None
@@ -527,10 +529,11 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
             missing.append(view)
         elif plan.max_age_s is not None and row.event_time < at - plan.max_age_s:
             stale.append(view)
+            refused += row.values
         else:
             values.update(row.values)
             views[view] = [key, iso(row.event_time), iso(row.available_at)]
-    return Looked(values, views, tuple(missing), tuple(stale))
+    return Looked(values, views, tuple(missing), tuple(stale), tuple(refused))
 
 
 @lru_cache(maxsize=65_536)

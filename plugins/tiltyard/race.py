@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,17 +76,19 @@ class Race:
         self._firsts = {"challenger" if is_one else "champion" for is_one in self._is_challengers}
         """Whom nobody has to wait beyond."""
         self._whole: set[fallback.Seat] = set()
-        """Who has a usable score for every row that may be scored."""
+        """Who has a usable score for every row that anybody may score."""
         self._hedged: set[fallback.Seat] = set()
         """Who was asked with a part of the deadline left: being late is not held against them."""
+        self._spared: set[fallback.Seat] = set()
+        """Whose thread asks the previous champion by itself when they fail."""
         self._matrices: dict[Version, Any] = {}
+        self._lacking: dict[Version, list[fallback.Outcome | None]] = {}
         self._pending: set[fallback.Seat] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._expires = 0.0
         self._timer: asyncio.TimerHandle
         self._light = self._score_light() if "light" in tiers else None
-        self._able = [row.trouble is None for row in rows]
-        self.asks = any(self._able) and any(seats.values())
+        self.asks = any(version is not None and self._may_score(version) for version in seats.values())
 
     def _score_light(self) -> Any:
         """The light twin's scores, computed before anything else is asked; None where there is none."""
@@ -108,6 +111,23 @@ class Race:
             self._matrices[version] = version.matrix([row.values for row in self._rows])
         return self._matrices[version]
 
+    def _lacks(self, version: Version) -> list[fallback.Outcome | None]:
+        """Per row, why this version may not score it; None: it may."""
+        if version not in self._lacking:
+            self._lacking[version] = [row.lacks(version.features) for row in self._rows]
+        return self._lacking[version]
+
+    def _may_score(self, version: Version) -> bool:
+        return None in self._lacks(version)
+
+    def _leaves(self, version: Version) -> bool:
+        """Is there a row that this one may not score, and another one may?"""
+        lacks = self._lacks(version)
+        if not any(lacks):
+            return False
+        others = [self._lacks(other) for other in self._seats.values() if other is not None]
+        return any(lack is not None and None in found for lack, *found in zip(lacks, *others, strict=True))
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = self._spec.fallback.deadline_ms / 1000
@@ -117,6 +137,8 @@ class Race:
         first: fallback.Seat
         for first in ("challenger", "champion"):
             self._ask(first, expires)
+        if "challenger" not in self._pending:
+            self._firsts = {"champion"}
         if not self._pending and self._wants_previous():
             self._ask("previous", expires)
         if not self._pending:
@@ -175,46 +197,48 @@ class Race:
 
     def _ask(self, seat: fallback.Seat, expires: float) -> None:
         version = self._seats[seat]
-        if version is None:
+        if version is None or not self._may_score(version):
+            return
+        try:
+            matrix = self._matrix(version)
+        except Exception:  # a value that is not of the kind that this version was trained with; others know it as such
+            self._outcomes[seat] = "raised"
             return
         now = time.monotonic()
         if not version.breaker.allows(now):
             self._outcomes[seat] = "breaker_open"
             if version.breaker.wants_probe(now):
-                self._probe(version, now)
+                self._probe(version, matrix, now)
             return
         self._pending.add(seat)
-        self._lane(self._spec.name, version).put(
-            Job(
-                self._matrix(version),
-                expires,
-                lambda values, error: self._come(seat, version, values, error),
-                self._spare(seat, now),
-            )
-        )
+        spare = self._spare(seat, version, now)
+        if spare is not None:
+            self._spared.add(seat)
+        done = partial(self._come, seat, version)
+        self._lane(self._spec.name, version).put(Job(matrix, expires, done, spare))
 
-    def _spare(self, seat: fallback.Seat, now: float) -> Spare | None:
+    def _spare(self, seat: fallback.Seat, version: Version, now: float) -> Spare | None:
         """The previous champion, in the place of one who has failed."""
         previous = self._seats["previous"]
         if seat == "previous" or previous is None or not previous.breaker.allows(now):
             return None
         return Spare(
-            is_needed=lambda values, error: not self._judged(values, error)[1],
+            is_needed=lambda values, error: not self._judged(version, values, error)[1] and self._may_score(previous),
             score=lambda: previous.scorer.score_matrix(self._matrix(previous)),
-            done=lambda values, error: self._come_spare(previous, values, error),
+            done=partial(self._come_spare, previous),
         )
 
     def _come_spare(self, version: Version, values: Any, error: BaseException | None) -> None:
         if self._waiter is None or "previous" in self._scores:
             return
-        self._pending.add("previous")  # or is there already, hedged: whoever comes first counts
+        self._pending.add("previous")  # hedged as well: whoever comes first counts
         self._come("previous", version, values, error)
 
     def _come(self, seat: fallback.Seat, version: Version, values: Any, error: BaseException | None) -> None:
         if seat not in self._pending:  # late: counted at the deadline
             return
         self._pending.discard(seat)
-        outcome, is_whole = self._judged(values, error)
+        outcome, is_whole = self._judged(version, values, error)
         if outcome == "scored":
             self._scores[seat] = values
             version.breaker.succeeded()
@@ -223,27 +247,41 @@ class Race:
             version.breaker.failed(time.monotonic())
         if is_whole:
             self._whole.add(seat)
-        elif seat != "previous" and self._wants_previous():
-            self._hedged.add("previous")
-            self._ask("previous", self._expires)
+        else:
+            self._fall(seat)
         if not self._pending or self._whole >= self._firsts:
             self._finish()
 
-    def _judged(self, values: Any, error: BaseException | None) -> tuple[fallback.Outcome, bool]:
-        """`scored` when at least one row that may be scored has a usable score; and whether all of them have."""
+    def _fall(self, seat: fallback.Seat) -> None:
+        """There are rows that this one leaves to the next."""
+        previous = self._seats["previous"]
+        if seat == "challenger":
+            self._firsts = {"champion"}
+        if seat == "previous" or previous is None or not self._wants_previous():
+            return
+        if seat in self._spared:
+            if self._may_score(previous):
+                self._pending.add("previous")  # with more than half of the deadline left: being late is its own fault
+        else:
+            self._hedged.add("previous")
+            self._ask("previous", self._expires)
+
+    def _judged(self, version: Version, values: Any, error: BaseException | None) -> tuple[fallback.Outcome, bool]:
+        """`scored` when at least one row that it may score has a usable score; and whether it leaves none to others."""
         if error is not None:
             return "raised", False
         if getattr(values, "shape", None) != (len(self._rows),):
             return "wrong_shape", False
-        found = {self._of(float(value)) for value, able in zip(values, self._able, strict=True) if able}
-        return ("scored" if "scored" in found else min(found)), found == {"scored"}
+        lacks = self._lacks(version)
+        found = {self._of(float(value)) for value, lack in zip(values, lacks, strict=True) if lack is None}
+        return ("scored" if "scored" in found else min(found)), found == {"scored"} and not self._leaves(version)
 
     def _of(self, value: float) -> fallback.Outcome:
         if self._low <= value <= self._high:
             return "scored"
         return "out_of_range" if np.isfinite(value) else "not_finite"
 
-    def _probe(self, version: Version, now: float) -> None:
+    def _probe(self, version: Version, matrix: Any, now: float) -> None:
         """Ask a version whose breaker is open, for nobody: what it says closes the breaker, or does not."""
         deadline = self._spec.fallback.deadline_ms / 1000
         lane = self._lane(self._spec.name, version)
@@ -251,19 +289,19 @@ class Race:
             return
 
         def come(values: Any, error: BaseException | None) -> None:
-            if self._judged(values, error)[0] == "scored" and time.monotonic() - now <= deadline:
+            if self._judged(version, values, error)[0] == "scored" and time.monotonic() - now <= deadline:
                 version.breaker.succeeded()
             else:
                 version.breaker.failed(time.monotonic())
 
-        lane.put(Job(self._matrix(version), now + 60.0, come))
+        lane.put(Job(matrix, now + 60.0, come))
 
     # -- the answers ----------------------------------------------------------------------------------------
 
     def answers(self) -> list[Answer]:
         model = self._spec.name
         champion = self._servable.champion
-        if len(self._rows) == 1 and self._able[0] and not self._is_challengers[0] and champion is not None:
+        if len(self._rows) == 1 and not self._is_challengers[0] and champion is not None:
             scores = self._scores.get("champion")
             if scores is not None and self._spec.fallback.tiers[0] == "champion":  # the way of nearly every request
                 return [Answer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
@@ -290,13 +328,15 @@ class Race:
                 return "absent" if servable.kept.champion is None else "not_loaded"
             if self._light is None:
                 return self._outcomes.get("light", "absent")
-            return self._of(float(self._light[number])) if row.values else row.trouble or "features_missing"
+            if servable.champion.features.isdisjoint(row.values):  # it would score a row of nothing
+                return self._lacks(servable.champion)[number] or "features_missing"
+            return self._of(float(self._light[number]))
         seated = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
         declared = {"champion": servable.kept.champion, "previous": servable.kept.previous}.get(seat)
         if seated is None:
             return "not_loaded" if declared is not None else "absent"
-        if row.trouble is not None:
-            return row.trouble
+        if (lack := self._lacks(seated)[number]) is not None:
+            return lack
         scores = self._scores.get(seat)
         return self._of(float(scores[number])) if scores is not None else self._outcomes.get(seat, "late")
 

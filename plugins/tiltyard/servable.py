@@ -27,6 +27,7 @@ from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lane import Lane
 from tiltyard.online import Value
 from tiltyard.settings import Settings
+from tiltyard.shadowing import Shadow
 from tiltyard.spec import Spec, load_all
 
 if TYPE_CHECKING:
@@ -111,17 +112,22 @@ class Version:
         self.scorer = scorer
         self.breaker = Breaker()
         self.lane: Lane | None = None
-        """Made by whoever serves, with the first job."""
+        """Made by whoever serves, with the first job; closed there when `is_closed` already."""
+        self.shadow: Shadow | None = None
+        """The same for rows that it scores as a challenger."""
+        self.is_closed = False
         self.late_at = 0.0
         """When its breaker was last told that it was late, time.monotonic()."""
         self.kinds = {column.name: column.kind for column in scorer.encoding.columns}
+        self.features = frozenset(self.kinds)
         self._codes = _codes(scorer.encoding)
         self._light = self._read_light()
 
     def matrix(self, rows: list[Mapping[str, Value]]) -> NDArray[np.float32]:
         """(rows, features) float32, exactly as Encoding.transform has it; what a row lacks is NaN.
 
-        Values are of their feature's kind already.
+        Raises TypeError for text where this version knows a number, or the other way round: a caller gives, and the
+        store holds, what the version in service was trained with, and that may be of another kind.
         """
         return np.array([self._encoded(row) for row in rows], dtype=np.float32)
 
@@ -133,8 +139,10 @@ class Version:
                 encoded.append(NAN)
             elif codes is None:
                 encoded.append(value if -LARGEST < value < LARGEST else NAN)
-            else:
+            elif isinstance(value, str):
                 encoded.append(codes.get(value, other))
+            else:
+                raise TypeError(f"{name} is text in version {self.number}, and {value!r} is none")
         return encoded
 
     def light(self, rows: NDArray[np.float32]) -> Sequence[float]:
@@ -150,6 +158,13 @@ class Version:
         except Exception as error:  # a twin that is read off wrongly, or not at all, is scored as it is
             log.warning("the light twin of %s version %s is not read off: %s", self.scorer.model, self.number, error)
             return None
+
+    def close(self) -> None:
+        """Out of service, from any thread: its threads end, and with them it leaves the memory."""
+        self.is_closed = True  # first: a lane that is made meanwhile is closed by who makes it
+        for one in (self.lane, self.shadow):
+            if one is not None:
+                one.close()
 
     def warm(self) -> None:
         """Score rows of nothing: allocations and lazy parts are done before anybody waits."""
@@ -189,7 +204,7 @@ class Servable:
     keys: frozenset[str]
     """Key columns of the entity and of the feature views: what a caller may name."""
     kinds: Mapping[str, str]
-    """feature → kind, over all versions in service: what a caller may give."""
+    """feature → kind: what a caller may give. Of several versions the one that answers first says which kind."""
 
     @property
     def spec(self) -> Spec:
@@ -299,8 +314,7 @@ class Servables:
         self._versions = {}
         self.current = {one.spec.name: self._servable(one, held) for one in kept}
         for key in held.keys() - self._versions.keys():
-            if (lane := held[key].lane) is not None:
-                lane.close()
+            held[key].close()
 
     def _servable(self, kept: Kept, held: Mapping[tuple[str, int, str], Version]) -> Servable:
         loaded: dict[int, Version] = {}
@@ -325,7 +339,7 @@ class Servables:
             refused=refused,
             plan=(plan := online.plan(kept.spec)),
             keys=frozenset((plan.entity, *plan.others)),
-            kinds={name: kind for one in loaded.values() for name, kind in one.kinds.items()},
+            kinds={name: kind for one in reversed(loaded.values()) for name, kind in one.kinds.items()},
         )
 
     def _loaded(self, row: Mapping[str, Any]) -> Version:

@@ -4,7 +4,7 @@ A request is checked, its features are looked up where they are not given, the l
 and the heavy model races its deadline on a thread of its own (`lane`); half-way to the deadline the previous champion
 is asked as well (a hedged request: Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). The first declared tier that
 has a usable score answers (`fallback`), else the safe default; the answer says who, and why it was not the champion.
-It is in the request log before it is on the wire. Challengers score afterwards, beside the path, from a bounded queue.
+It is in the request log before it is on the wire. Challengers score afterwards, beside the path (`shadowing`).
 """
 
 import asyncio
@@ -16,12 +16,11 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -34,19 +33,16 @@ from tiltyard.errors import Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
 from tiltyard.metrics import Metrics
-from tiltyard.online import Value
 from tiltyard.race import Answer, Race
 from tiltyard.servable import Servable, Servables, Version
 from tiltyard.settings import Settings
+from tiltyard.shadowing import Asked, Shadow
 from tiltyard.spool import Spool
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = 10_000
 """Answers kept for request ids that come again."""
-QUEUE = 1_000
-"""Rows waiting for their shadow scores; more are dropped, and counted."""
-SHADOW_EVERY_S = 0.05
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 
 
@@ -73,7 +69,6 @@ class Service:
         self._boot = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
         self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
-        self._shadow: deque[tuple[Version, str, str, int, dict[str, Value]]] = deque()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -87,7 +82,6 @@ class Service:
         if not self.servables.restore():
             self.servables.refresh()
         threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
-        threading.Thread(target=self._score_shadow, name="shadow", daemon=True).start()
         if self._delivers:
             threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
 
@@ -164,15 +158,22 @@ class Service:
         if (refused := self.access.take(who, 1, time.time())) is not None:
             raise _refused(refused)
         await self._look_up(servable, rows)
-        if rows[0].trouble is not None:
-            raise Rejected(
-                503 if rows[0].trouble == "store_unavailable" else 422,
-                f"The row's features cannot be had ({rows[0].trouble}); give them under features, or ask again.",
-            )
         version = servable.champion or servable.previous
         if version is None:
             raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
-        values = version.matrix([rows[0].values])[0].tolist()
+        if (lack := rows[0].lacks(version.features)) is not None:
+            raise Rejected(
+                503 if lack == "store_unavailable" else 422,
+                f"The row's features cannot be had ({lack}); give them under features, or ask again.",
+            )
+        try:
+            values = version.matrix([rows[0].values])[0].tolist()
+        except TypeError:
+            raise Rejected(
+                422,
+                f"A feature of this row is held as another kind than version {version.number} was trained with; "
+                "give it under features.",
+            ) from None
         try:
             found = await self.explainer.ask(servable.kept.versions[version.number], values)
         except Unavailable as error:
@@ -230,7 +231,7 @@ class Service:
     # -- features -------------------------------------------------------------------------------------------
 
     async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
-        """Fill every row's values, and say why the heavy tiers may not score it where they may not."""
+        """Fill every row's values, and say of it what could not be had."""
         kinds, plan = servable.kinds, servable.plan
         asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
         try:
@@ -240,14 +241,10 @@ class Service:
                 looked = await online.alookup_many(self.store, plan, [(row.keys, row.at) for row in asking])
         except Unavailable:
             for row in asking:
-                row.trouble = "store_unavailable"
+                row.is_store_away = True
         else:
             for row, found in zip(asking, looked, strict=True):
-                row.values, row.views = found.values, found.views
-                if len(found.missing) == len(plan.views):
-                    row.trouble = "features_missing"  # nobody there is known by this key
-                elif found.stale and any(name not in found.values and name not in row.given for name in kinds):
-                    row.trouble = "features_stale"
+                row.values, row.views, row.refused = found.values, found.views, found.refused
         for row in rows:
             if row.given:
                 row.values = {**row.values, **row.given}
@@ -274,6 +271,8 @@ class Service:
         if version.lane is None:
             assert self._loop is not None
             version.lane = Lane(version.scorer.score_matrix, self._loop, f"{model}/{version.number}")
+            if version.is_closed:
+                version.lane.close()
         return version.lane
 
     # -- the log, and answers that are asked for again --------------------------------------------------------
@@ -374,53 +373,42 @@ class Service:
     # -- shadow ---------------------------------------------------------------------------------------------
 
     def _queue_shadow(self, servable: Servable, rows: Sequence[Row], request_id: str) -> None:
-        if not servable.challengers:
-            return
         model = servable.spec.name
-        for number, row in enumerate(rows):
-            if row.trouble is None:
-                for version in servable.challengers:
-                    if len(self._shadow) >= QUEUE:
-                        self.metrics.count(self.metrics.shadow, model, "dropped")
-                    else:
-                        self._shadow.append((version, model, request_id, number, row.values))
+        for version in servable.challengers:
+            shadow = version.shadow or self._shadowed(model, version)
+            for number, row in enumerate(rows):
+                if row.lacks(version.features) is None and not shadow.put((request_id, number), row.values):
+                    self.metrics.count(self.metrics.shadow, model, "dropped")
 
-    def _score_shadow(self) -> None:
-        """The shadow's thread: takes what waits, version by version, and hands the scores to the log."""
-        while not self._stop.wait(SHADOW_EVERY_S):
-            waiting: dict[Version, list[tuple[Version, str, str, int, dict[str, Value]]]] = {}
-            for _ in range(len(self._shadow)):
-                entry = self._shadow.popleft()
-                waiting.setdefault(entry[0], []).append(entry)
-            for version, entries in waiting.items():
-                try:
-                    scores = version.scorer.score_matrix(version.matrix([entry[4] for entry in entries]))
-                    found: list[float | None] = [float(score) if np.isfinite(score) else None for score in scores]
-                except Exception as error:  # a challenger that cannot score harms nobody; the log says that it did not
-                    log.debug("version %s does not score in shadow: %s", version.number, error)
-                    found = [None] * len(entries)
-                scored_at = iso(self.now())
-                records = [
-                    orjson.dumps(
-                        {
-                            "kind": "shadow",
-                            "request_id": request_id,
-                            "row": number,
-                            "model": model,
-                            "version": version.number,
-                            "score": score,
-                            "scored_at": scored_at,
-                        }
-                    )
-                    for (_, model, request_id, number, _), score in zip(entries, found, strict=True)
-                ]
-                assert self._loop is not None
-                with suppress(RuntimeError):  # the loop is closed: the service ends
-                    self._loop.call_soon_threadsafe(self._log_shadow, entries[0][1], records)
+    def _shadowed(self, model: str, version: Version) -> Shadow:
+        assert self._loop is not None
+        name, tell = f"{model}/{version.number} shadow", partial(self._log_shadow, model, version.number)
+        score: Callable[[Any], Any] = lambda rows: version.scorer.score_matrix(version.matrix(rows))  # noqa: E731
+        version.shadow = Shadow(score, self._loop, name, tell)
+        if version.is_closed:
+            version.shadow.close()
+        return version.shadow
 
-    def _log_shadow(self, model: str, records: list[bytes]) -> None:
+    def _log_shadow(self, model: str, version: int, found: Sequence[tuple[Asked, float | None]]) -> None:
+        """A challenger that cannot score harms nobody; the log says that it did not."""
+        scored_at = iso(self.now())
+        records = [
+            orjson.dumps(
+                {
+                    "kind": "shadow",
+                    "request_id": request_id,
+                    "row": number,
+                    "model": model,
+                    "version": version,
+                    "score": score,
+                    "scored_at": scored_at,
+                }
+            )
+            for (request_id, number), score in found
+        ]
         self.spool.write(records)
-        self.metrics.count(self.metrics.shadow, model, "scored", by=len(records))
+        for _, score in found:
+            self.metrics.count(self.metrics.shadow, model, "failed" if score is None else "scored")
 
 
 # -- plumbing ----------------------------------------------------------------------------------------------

@@ -68,17 +68,26 @@ def test_an_exception_is_that_of_the_rows_that_caused_it():
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (2, 2)])
-def test_another_number_of_scores_than_rows_is_nobodys_score(shape):
+def test_another_number_of_scores_than_rows_is_that_of_the_rows_that_caused_it(shape):
+    begun, go = threading.Event(), threading.Event()
+
     def score(rows):
-        return np.zeros(shape) if len(rows) == 2 else np.zeros(len(rows))
+        begun.set()
+        go.wait(5)
+        return np.zeros(shape) if (rows < 0).any() else rows[:, 0]
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
-        return (await ask(lane, matrix(0)), *await asyncio.gather(ask(lane, matrix(1)), ask(lane, matrix(2))))
+        jobs = [asyncio.create_task(ask(lane, matrix(0)))]
+        await happened(begun)  # the others are scored together
+        jobs += [asyncio.create_task(ask(lane, matrix(*values))) for values in ((1, 2), (-3, 4), (5,))]
+        await asyncio.sleep(0)
+        go.set()
+        return await asyncio.gather(*jobs)
 
-    first, *others = run(work())
-    assert first[0].shape == (1,)
-    assert [values for values, _ in others] == [None, None]
+    _, first, wrong, last = run(work())
+    assert wrong[0].shape == shape
+    assert (first[0].tolist(), last[0].tolist()) == ([1.0, 2.0], [5.0])
 
 
 def test_a_job_that_nobody_waits_for_any_more_is_not_scored():
@@ -151,27 +160,84 @@ def test_only_so_many_threads_may_hang_at_once():
     assert run(work()) == [True] * ABANDONED + [False]
 
 
+def failing(rows):
+    if rows[0, 0] < 0:
+        raise ValueError("negative")
+    return rows[:, 0]
+
+
+async def ask_with_spare(lane, value, score):
+    """What a job and its spare (None: it was not asked) were told, in that order."""
+    own, others = asyncio.get_running_loop().create_future(), asyncio.get_running_loop().create_future()
+    spare = Spare(lambda _, error: error is not None, score, lambda *found: others.set_result(found))
+    lane.put(Job(matrix(value), time.monotonic() + 5, lambda *found: own.set_result(found), spare))
+    found = await asyncio.wait_for(own, 5)
+    return found, await asyncio.wait_for(others, 5) if found[1] else None
+
+
 def test_a_spare_answers_on_the_same_thread_where_the_first_will_not_do():
+    async def work():
+        lane = Lane(failing, asyncio.get_running_loop(), "test")
+        return [await ask_with_spare(lane, value, lambda: "spare") for value in (1, -1)]
+
+    (first, nobody), (second, spared) = run(work())
+    assert first[0].tolist() == [1.0]
+    assert nobody is None
+    assert isinstance(second[1], ValueError)
+    assert spared == ("spare", None)
+
+
+def test_who_has_failed_is_told_before_the_spare_has_an_answer():
+    told = threading.Event()
+
+    async def work():
+        lane = Lane(failing, asyncio.get_running_loop(), "test")
+        spare = Spare(lambda *_: True, lambda: told.wait(5), lambda *found: answer.set_result(found))
+        answer = asyncio.get_running_loop().create_future()
+        lane.put(Job(matrix(-1), time.monotonic() + 5, lambda *_: told.set(), spare))
+        return await asyncio.wait_for(answer, 10)
+
+    assert run(work()) == (True, None)
+
+
+def test_a_lane_that_was_closed_scores_what_still_comes_and_leaves_no_thread():
+    async def work():
+        lane = Lane(lambda rows: rows[:, 0], asyncio.get_running_loop(), "closed")
+        jobs = [asyncio.create_task(ask(lane, matrix(1)))]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(lane.close)
+        found = [await jobs[0], await ask(lane, matrix(2)), await ask(lane, matrix(3))]
+        while any(thread.name == "closed" for thread in threading.enumerate()):
+            await asyncio.sleep(0.001)
+        return [values.tolist() for values, _ in found]
+
+    assert run(work()) == [[1.0], [2.0], [3.0]]
+
+
+def test_a_lane_that_is_closed_while_a_thread_hangs_still_answers_those_who_wait():
+    begun, hang, slow = threading.Event(), threading.Event(), threading.Event()
+
     def score(rows):
-        if rows[0, 0] < 0:
-            raise ValueError("negative")
+        begun.set()
+        (hang if rows[0, 0] == 13 else slow).wait(5)
         return rows[:, 0]
 
     async def work():
         lane = Lane(score, asyncio.get_running_loop(), "test")
-        told = []
-        for value in (1, -1):
-            spare = Spare(lambda _, error: error is not None, lambda: "spare", lambda *found: told.append(found))
-            answer = asyncio.get_running_loop().create_future()
-            done = lambda *found, answer=answer: answer.set_result(found)  # noqa: E731
-            lane.put(Job(matrix(value), time.monotonic() + 5, done, spare))
-            told.append(await asyncio.wait_for(answer, 5))
-        return told
+        lane.put(Job(matrix(13), time.monotonic() + 9, lambda *_: None))
+        await happened(begun)
+        lane.replace()
+        begun.clear()
+        waiting = asyncio.create_task(ask(lane, matrix(1)))
+        await happened(begun)
+        lane.close()
+        await asyncio.sleep(0)
+        slow.set()
+        values, _ = await waiting
+        hang.set()
+        return values.tolist()
 
-    first, spared, second = run(work())
-    assert first[0].tolist() == [1.0]
-    assert spared == ("spare", None)
-    assert isinstance(second[1], ValueError)
+    assert run(work()) == [1.0]
 
 
 def test_a_thread_that_was_demoted_ends_with_its_call_and_another_one_goes_on():

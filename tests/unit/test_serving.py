@@ -5,6 +5,7 @@ benchmarks/servers/faulty.py), the previous one is sound.
 """
 
 import re
+import threading
 import time
 import uuid
 from collections import Counter
@@ -19,6 +20,7 @@ from benchmarks.servers import faulty
 from tests import served
 from tiltyard import online, spool
 from tiltyard import rails as rails_module
+from tiltyard.lane import Job
 from tiltyard.online import Held
 from tiltyard.web import App
 
@@ -52,6 +54,10 @@ def base(tmp_path_factory, postgres_url):
     put(store, "ftr_ticket__intake", "OLD", {"weight": 0.3, "size": 4.0}, hours=24 * 9)
     put(store, "spn_ticket", "OLD", {"group_id": "G1"}, hours=24 * 9)
     put(store, "ftr_ticket__intake", "AHEAD", {"weight": 0.3, "size": 4.0}, hours=-5)
+    put(store, "ftr_ticket__intake", "NO_GROUP", {"weight": 0.3, "size": None}, hours=3)
+    put(store, "ftr_ticket__intake", "LOST_GROUP", {"weight": 0.3, "size": 4.0}, hours=3)
+    put(store, "spn_ticket", "LOST_GROUP", {"group_id": "G9"}, hours=3)
+    put(store, "ftr_ticket__extra", "T1", {"extra": 0.5}, hours=24 * 9)
     store.close()
     return settings
 
@@ -181,6 +187,22 @@ def test_features_are_looked_up_by_entity_and_are_the_same_as_given(base):
         ({}, "safe_default", "champion_features_missing"),
         ({"entity_id": "AHEAD"}, "safe_default", "champion_features_missing"),
         ({"entity_id": "T1", "prediction_time": "2016-03-20T00:00:00Z"}, "safe_default", "champion_features_missing"),
+        ({"entity_id": "NO_GROUP"}, "light", "champion_features_missing"),
+        ({"entity_id": "LOST_GROUP"}, "light", "champion_features_missing"),
+        ({"entity_id": "OLD", "keys": {"group_id": "G9"}}, "safe_default", "champion_features_stale"),
+        (
+            {"entity_id": "OLD", "keys": {"group_id": "G9"}, "features": {"weight": 0.3, "size": 4}},
+            "light",
+            "champion_features_missing",
+        ),
+        (
+            {"entity_id": "T1", "keys": {"group_id": "G1"}, "prediction_time": "2016-03-21T20:00:00Z"},
+            "light",
+            "champion_features_missing",
+        ),
+        # a null that is held or given is known: as in training
+        ({"entity_id": "NO_GROUP", "features": {"is_open": None, "priority": None}}, "champion", "in_service"),
+        ({"entity_id": "OLD", "features": {"weight": 0.3, "size": None}}, "champion", "in_service"),
     ],
 )
 def test_what_is_not_known_is_not_made_up(base, row, tier, reason):
@@ -275,6 +297,131 @@ def test_a_challenger_that_fails_leaves_its_share_to_the_champion(base):
         assert {one["served_by"] for one in found} == {"champion"}
         assert {one["degraded"] for one in of_challenger} == {True}
         assert told(of_challenger[0])[1] == f"challenger_{fault}"
+
+
+def deployed(settings, name, *versions, challengers=0, **changes):
+    """A model with these versions, (heavy, encoding) each: one champion after the other, then so many challengers."""
+    with rails_module.opened(settings) as rails:
+        spec = served.written(settings.models, name, **changes)
+        champion = None
+        for day, (heavy, encoding) in enumerate(versions):
+            night, light = served.FIRST + day * served.DAY, served.model(2, encoding)
+            number = served.register(rails, spec, night, heavy, light, encoding)
+            if day < len(versions) - challengers:
+                served.promote(rails, spec, number, night + served.DAY, champion)
+                champion = number
+
+
+def served_too(opened, name):
+    until(lambda: any(one["model"] == name for one in opened.get("/v1/models").json()))
+
+
+SOUND = (served.model(1), served.ENCODING)
+WIDER = (served.model(1, served.WIDER), served.WIDER)
+TURNED = (served.model(1, served.TURNED), served.TURNED)
+
+
+def test_what_only_a_challenger_needs_is_not_asked_of_the_champions_callers(base):
+    views = [*served.SPEC["prediction"]["features"], "ftr_ticket__extra"]
+    deployed(base, "narrow", SOUND, WIDER, challengers=1, prediction={"features": views})
+    with client(base) as opened:
+        served_too(opened, "narrow")
+        rows = (
+            {"features": served.ROW},
+            {"entity_id": "T1"},  # its `extra` is stale
+            {"entity_id": "NOBODY", "features": served.ROW},
+            {"features": {**served.ROW, "extra": 0.5}},
+        )
+        assert [told(ask(opened, row, "narrow")) for row in rows] == [("champion", "in_service")] * 4
+        assert told(ask(opened, {"features": {"extra": 0.5}}, "narrow")) == (
+            "safe_default",
+            "champion_features_missing",
+        )
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="narrow") > 0)
+        assert metric(opened, "tiltyard_shadow_total", model="narrow", outcome="scored") == 1  # it knew one whole row
+
+
+def test_a_previous_champion_that_needs_less_answers_where_the_champion_may_not(base):
+    deployed(base, "grown", SOUND, WIDER)
+    with client(base) as opened:
+        served_too(opened, "grown")
+        rows = [{"features": served.ROW}, {"features": {**served.ROW, "extra": 0.5}}]
+        found = opened.post("/v1/models/grown/predict", json={"rows": rows}).json()["predictions"]
+    assert [told(one) for one in found] == [("previous", "champion_features_missing"), ("champion", "in_service")]
+
+
+def test_the_kind_of_a_feature_is_that_of_the_version_that_answers_first(base):
+    deployed(base, "shaded", SOUND, TURNED, challengers=1, traffic={"challenger": 0.5})
+    with client(base) as opened:
+        served_too(opened, "shaded")
+        found = [ask(opened, {"entity_id": f"E{n}", "features": served.ROW}, "shaded") for n in range(12)]
+        body = {"rows": [{"features": {**served.ROW, "priority": 1.5}}]}
+        refused = opened.post("/v1/models/shaded/predict", json=body)
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="shaded", outcome="failed") == 12)
+    assert {(one["arm"], *told(one)) for one in found} == {
+        ("champion", "champion", "in_service"),
+        ("challenger", "champion", "challenger_raised"),
+    }
+    assert refused.status_code == 422
+
+
+def test_a_value_that_is_held_as_another_kind_is_a_failure_of_the_version_that_cannot_read_it(base):
+    deployed(base, "turned", SOUND, TURNED)
+    deployed(base, "alone", TURNED)
+    with client(base) as opened:
+        served_too(opened, "alone")
+        assert told(ask(opened, {"entity_id": "T1"}, "turned")) == ("previous", "champion_raised")
+        assert told(ask(opened, {"entity_id": "T1"}, "alone")) == ("safe_default", "champion_raised")
+        answer = opened.post("/v1/models/turned/explain", json={"rows": [{"entity_id": "T1"}]})
+    assert answer.status_code == 422
+    assert "another kind" in answer.json()["error"]
+
+
+def test_a_champion_that_raises_is_not_late_because_the_previous_one_is(base):
+    sound = served.model(1)
+    broken = [(faulty.faulty(sound, column, hang_ms=600), served.ENCODING) for column in (1, 0)]
+    deployed(base, "both", *broken)
+    with client(base) as opened:
+        served_too(opened, "both")
+        (one,) = predict(opened, "both", {"weight": faulty.RAISES, "size": faulty.HANGS})
+        assert told(one) == ("light", "champion_raised")
+        assert metric(opened, "tiltyard_tier_failures_total", model="both", tier="previous", outcome="late") == 1
+
+
+def test_a_challenger_that_fails_in_shadow_fails_alone(base):
+    deployed(base, "dim", SOUND, (faulty.faulty(served.model(1), 0), served.ENCODING), challengers=1)
+    with client(base) as opened:
+        served_too(opened, "dim")
+        predict(opened, "dim", *({"weight": code} for code in (faulty.WRONG_SHAPE, 0.3, faulty.RAISES, faulty.NAN)))
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="dim") == 4)
+        assert metric(opened, "tiltyard_shadow_total", model="dim", outcome="scored") == 1
+        assert metric(opened, "tiltyard_shadow_total", model="dim", outcome="failed") == 3
+        predict(opened, "dim")
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="dim", outcome="scored") == 2)
+    scores = {
+        entry["row"]: entry["score"] for entry in logged(base) if entry["kind"] == "shadow" and entry["model"] == "dim"
+    }
+    assert scores[1] is not None
+    assert scores[2] is None
+
+
+def test_a_version_that_is_not_in_service_any_more_leaves_no_thread(base):
+    deployed(base, "passing", SOUND)
+    with client(base) as opened:
+        served_too(opened, "passing")
+        service = opened.app.service
+        gone = service.servables.current["passing"].champion
+        service.servables._serve([])
+        rows = gone.matrix([served.ROW])
+        scored = []
+
+        async def late():  # a request that was under way
+            done = lambda values, error: scored.append(values)  # noqa: E731
+            service.lane("passing", gone).put(Job(rows, time.monotonic() + 5, done))
+
+        opened.portal.call(late)
+        until(lambda: scored)
+        until(lambda: not any(thread.name == "passing/1" for thread in threading.enumerate()))
 
 
 def test_a_request_that_comes_again_has_the_same_answer_and_one_record(base):
