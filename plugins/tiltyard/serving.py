@@ -16,9 +16,10 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,13 @@ from tiltyard.lane import Lane
 from tiltyard.metrics import Metrics
 from tiltyard.online import Value
 from tiltyard.race import Answer, Race
+from tiltyard.repeated import Repeated
 from tiltyard.servable import Servable, Servables, Version
 from tiltyard.settings import Settings
 from tiltyard.spool import Spool
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 10_000
-"""Answers kept for request ids that come again."""
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
@@ -72,7 +72,7 @@ class Service:
         )
         self._boot = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
-        self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
+        self._repeated = Repeated()
         self._shadow: deque[tuple[Version, str, str, int, dict[str, Value]]] = deque()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,32 +130,44 @@ class Service:
             body = await self._body(headers, receive)
             content = parsed(body)
             rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
-            if (refused := self.access.take(who, len(rows), time.time())) is not None:
-                raise _refused(refused)
-            digest = hashlib.sha256(body).digest() if request_id else b""
-            again = self._again(model, request_id, digest) if request_id else None
-            if again is not None:
-                self.metrics.count(self.metrics.requests, model, "200")
-                return Response(again, media_type="application/json")
-            own_id = request_id or self._new_id()
-            answers = await self._answers(servable, rows)
-            answer = self._log(servable, rows, answers, own_id, who, began)
-            if request_id:
-                self._remember(model, request_id, digest, answer)
+            if request_id is None:
+                answer = await self._predicted(servable, rows, self._new_id(), who, began)
+            else:
+                work = partial(self._predicted, servable, rows, request_id, who, began)
+                answer = await self._repeated.once((who, model, request_id), hashlib.sha256(body).digest(), work)
             self.metrics.count(self.metrics.requests, model, "200")
-            self.metrics.observe(model, time.perf_counter() - began)
-            self._queue_shadow(servable, rows, own_id)
             return Response(answer, media_type="application/json")
         except Rejected as error:
-            known = model if model in self.servables.current else "-"
-            self.metrics.count(self.metrics.requests, known, str(error.status))
-            return refusal(error)
+            return self._refusal(model, error)
+
+    async def _predicted(
+        self, servable: Servable, rows: Sequence[Row], request_id: str, who: str | None, began: float
+    ) -> bytes:
+        """The body of the answer, which is in the log; raises Rejected over the caller's limits."""
+        if (refused := self.access.take(who, len(rows), time.time())) is not None:
+            raise _refused(refused)
+        answers = await self._answers(servable, rows)
+        answer = self._log(servable, rows, answers, request_id, who, began)
+        self.metrics.observe(servable.spec.name, time.perf_counter() - began)
+        self._queue_shadow(servable, rows, request_id)
+        return answer
 
     async def explain(self, model: str, request: Request) -> Response:
-        """What moved one row's score, of the version that answers first: off the path, counted as any row.
+        """What moved one row's score, of the version that answers first: off the path. It costs its caller a row, and
+        is no prediction: it is not in the log."""
+        try:
+            answer = _json(await self._explained(model, request))
+            self.metrics.count(self.metrics.requests, model, "200")
+            return answer
+        except Rejected as error:
+            return self._refusal(model, error)
 
-        Raises Rejected.
-        """
+    def _refusal(self, model: str, error: Rejected) -> Response:
+        known = model if model in self.servables.current else "-"
+        self.metrics.count(self.metrics.requests, known, str(error.status))
+        return refusal(error)
+
+    async def _explained(self, model: str, request: Request) -> dict[str, Any]:
         headers = dict(request.scope["headers"])
         who = self._who(headers)
         servable = self._servable(model)
@@ -179,17 +191,15 @@ class Service:
             raise Rejected(503, str(error)) from None
         decimals = self.settings.serve_decimals
         contributions = {name: rounded(value, decimals) for name, value in found["contributions"].items()}
-        return _json(
-            {
-                "request_id": request_id or self._new_id(),
-                "model": model,
-                "version": version.number,
-                "score": rounded(found["score"], decimals),
-                "base": rounded(found["base"], decimals),
-                "contributions": contributions,
-                "method": found["method"],
-            }
-        )
+        return {
+            "request_id": request_id or self._new_id(),
+            "model": model,
+            "version": version.number,
+            "score": rounded(found["score"], decimals),
+            "base": rounded(found["base"], decimals),
+            "contributions": contributions,
+            "method": found["method"],
+        }
 
     def _new_id(self) -> str:
         return f"{self._boot}-{next(self._numbers):x}"
@@ -276,7 +286,7 @@ class Service:
             version.lane = Lane(version.scorer.score_matrix, self._loop, f"{model}/{version.number}")
         return version.lane
 
-    # -- the log, and answers that are asked for again --------------------------------------------------------
+    # -- the log ------------------------------------------------------------------------------------------------
 
     def _log(
         self,
@@ -332,22 +342,6 @@ class Service:
             self.metrics.count(self.metrics.answers, model, answer.tier, answer.reason)
         self.spool.write(records)
         return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
-
-    def _again(self, model: str, request_id: str, digest: bytes) -> bytes | None:
-        """The answer that this very request has had; a new request under an old id is refused."""
-        kept = self._remembered.get((model, request_id))
-        if kept is None:
-            return None
-        if kept[0] != digest:
-            raise Rejected(
-                409, f"The request id '{request_id}' was used for another request; give every request its own."
-            )
-        return kept[1]
-
-    def _remember(self, model: str, request_id: str, digest: bytes, answer: bytes) -> None:
-        self._remembered[model, request_id] = (digest, answer)
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
 
     # -- what is said of the service ----------------------------------------------------------------------------
 
