@@ -31,7 +31,7 @@ from starlette.types import Receive, Scope
 from tiltyard import access, fallback, online, postgres, timeslice
 from tiltyard.access import Refused, rounded
 from tiltyard.contribution import Explainer
-from tiltyard.errors import Unavailable
+from tiltyard.errors import TiltyardError, Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
 from tiltyard.metrics import Metrics
@@ -44,6 +44,10 @@ from tiltyard.spool import Spool
 
 log = logging.getLogger(__name__)
 
+FIRST_S = 30.0
+"""How long the first start on a machine waits for files of models, having nothing to answer with but safe defaults."""
+DELIVER_S = 600.0
+"""How long one delivery of the request log may take; what it had not brought is the next one's."""
 QUEUE = 1_000
 """Rows waiting for their shadow scores; more are dropped, and counted."""
 SHADOW_EVERY_S = 0.05
@@ -75,21 +79,31 @@ class Service:
         self._repeated = Repeated()
         self._shadow: deque[tuple[Version, str, str, int, dict[str, Value]]] = deque()
         self._stop = threading.Event()
+        self._has_fetched = threading.Event()
+        self._troubles: dict[str, str] = {}
+        """Thread → what went wrong in its last turn."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Put in service what is kept here, ask the ledger once, and go on asking in the background."""
+        """Put in service what is kept here, and go on asking the ledger in the background.
+
+        The first start on a machine asks it at once, and waits a little for the models' files.
+        """
         self._loop = asyncio.get_running_loop()
         timeslice.shorten()
         self.access.start()
-        if not self.servables.restore():
+        is_first = not self.servables.restore()
+        if is_first:
             self.servables.refresh()
         threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
+        threading.Thread(target=self._fetch, name="fetch", daemon=True).start()
         threading.Thread(target=self._score_shadow, name="shadow", daemon=True).start()
         if self._delivers:
             threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
+        if is_first:
+            self._has_fetched.wait(FIRST_S)
 
     def stop(self) -> None:
         self._stop.set()
@@ -104,19 +118,46 @@ class Service:
         return -1.0 if heard is None else time.time() - heard
 
     def _refresh(self) -> None:
-        while not self._stop.is_set():
+        def look() -> None:
             self.servables.refresh()
             self.metrics.look(self.servables.current)
+
+        while not self._stop.is_set():
+            self._turn(look)
             self._stop.wait(self.settings.serve_refresh_s)
+
+    def _fetch(self) -> None:
+        lacks = self.servables.lacks
+        while not self._stop.is_set():
+            lacks.clear()
+            self._turn(self.servables.fetch)
+            self._has_fetched.set()
+            lacks.wait(self.settings.serve_refresh_s)
 
     def _deliver(self) -> None:
         """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
-        while not self._stop.wait(self.settings.serve_deliver_s):
+
+        def deliver() -> None:
             if postgres.is_running(self.settings):
                 command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
-                done = subprocess.run(command, capture_output=True, text=True)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=DELIVER_S)
                 if done.returncode:
-                    log.warning("the request log is not delivered: %s", done.stderr.strip()[-500:])
+                    raise Unavailable(f"The request log is not delivered: {done.stderr.strip()[-500:]}")
+
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            self._turn(deliver)
+
+    def _turn(self, work: Callable[[], None]) -> None:
+        """One turn of a background thread. Whatever goes wrong in it is told, once, and the next turn comes."""
+        name = threading.current_thread().name
+        try:
+            work()
+            self._troubles.pop(name, None)
+        except Exception as error:
+            said = f"{name}: {str(error) or type(error).__name__}"
+            if self._troubles.get(name) != said:
+                log.warning("%s; it goes on", said, exc_info=not isinstance(error, TiltyardError))
+            self._troubles[name] = said
 
     # -- a request ------------------------------------------------------------------------------------------
 
@@ -355,7 +396,7 @@ class Service:
             "status": "ready" if current else "no model is in service",
             "models": len(current),
             "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
-            "trouble": self.servables.trouble,
+            "trouble": "; ".join(filter(None, [self.servables.trouble, *self._troubles.copy().values()])) or None,
             "refused": {name: one.refused for name, one in sorted(current.items()) if one.refused},
             "log_dropped": self.spool.dropped,
         }
