@@ -16,6 +16,7 @@ from tiltyard import spec as specs
 from tiltyard.encoding import Column, Encoding
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
+from tiltyard.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 
@@ -115,6 +116,14 @@ def register(
     )  # fmt: skip
     row, _ = registry.register(rails, spec, candidate, rails.ledger.claim(f"training/{spec.name}/{as_of}"))
     return int(row["version"])
+
+
+def cached(settings: Settings) -> None:
+    """Fill the cache with the files of all that is in service, as a service does that has run here for a while."""
+    servables = Servables(settings)
+    servables.refresh()
+    servables.fetch()
+    servables.close()
 
 
 def promote(rails: Rails, spec: Spec, version: int, as_of: datetime, replaced: int | None = None) -> None:

@@ -25,10 +25,10 @@ features).
 Past nights: `hindcast` (the loop over them), `backtest` (`policy` → `past` → `outcome`: the same nights under several
 policies), both with a `worker` or two beside them.
 
-Online: `serving` answers (`api`, `access`, `incoming` → `servable`, what is in service → `online`, the store of
-features, which `streams` keep fresh → `race`: the light twin (`additive`), and a `lane` and a `breaker` per version →
-`spool`), with `metrics`, `shadowing` (challengers score what was answered) and `contribution` (what moved a score)
-beside the path. `request_log` brings the answers to the lake, where `arm` and `skew` say how they were.
+Online: `serving` answers (`api`, `access`, `incoming`, `repeated` → `servable`, what is in service → `online`, the
+store of features, which `streams` keep fresh → `race`: the light twin (`additive`), and a `lane` and a `breaker` per
+version → `spool`), with `metrics`, `shadowing` (challengers score what was answered) and `contribution` (what moved a
+score) beside the path. `request_log` brings the answers to the lake, where `arm` and `skew` say how they were.
 
 Edges: `status`, `describe` and `plots` (what a person sees), `orchestration` (Airflow), `services` (what `make up`
 starts), `cli`.

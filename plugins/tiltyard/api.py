@@ -33,7 +33,9 @@ class PredictRequest(Described):
     request_id: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._:-]{1,128}$",
-        description="Yours, or the service makes one. The same request under the same id has the same answer.",
+        description="Yours, or the service makes one. The same request under the same id and API key has the same "
+        "answer, is logged once and costs once, also while the first is under way; another request under it is refused "
+        "with 409. A worker process remembers its newest 10,000 answers (64 MB of them, none over 1 MB) until it ends.",
         examples=[None],
     )
 

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -22,7 +24,7 @@ class Metrics:
         """`gauges`: name → what it says, and who is asked for it when the page is read."""
         self.registry = CollectorRegistry()
         keep: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("tiltyard_requests", "HTTP answers of predict.", ["model", "status"], **keep)
+        self.requests = Counter("tiltyard_requests", "Predictions and explanations.", ["model", "status"], **keep)
         self.answers = Counter("tiltyard_answers", "Rows answered.", ["model", "tier", "reason"], **keep)
         self.latency = Histogram(
             "tiltyard_latency_seconds", "From request to answer.", ["model"], buckets=BUCKETS, **keep
@@ -78,9 +80,22 @@ class Metrics:
         self.look(current)
         if FOLDER not in os.environ:
             return generate_latest(self.registry)
+        _bury()
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)
         return generate_latest(together)
 
     def fell(self, model: str, tier: str, outcome: str) -> None:
         self.count(self.falls, model, tier, outcome)
+
+
+def _bury() -> None:
+    """Take away the gauges of worker processes that are gone, which would stand for ever; what they counted stays."""
+    for pid in {int(path.stem.rpartition("_")[2]) for path in Path(os.environ[FOLDER]).glob("gauge_live*_*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another worker was first
+                multiprocess.mark_process_dead(pid)
+        except PermissionError:
+            pass  # it lives, as another user's

@@ -52,7 +52,7 @@ MAP_BYTES = 64 * 2**30
 KEY_BYTES = 400
 """A longer key is known by its digest; LMDB's keys end at 511 bytes."""
 READ_S = 0.02
-"""How long Redis may take on the way of a request."""
+"""How long Redis may take on the way of a request, all turns together."""
 WRITE_S = 10.0
 PAUSE_S = 1.0
 """A store that fails again and again is left alone for so long, and no request waits for it."""
@@ -79,7 +79,8 @@ class Store(Protocol):
     def get(self, wanted: Wanted) -> list[Held | None]:
         """The row of each, None where there is none. Raises Unavailable when the store does not answer."""
 
-    async def aget(self, wanted: Wanted) -> list[Held | None]: ...
+    async def aget(self, wanted: Wanted, until: float) -> list[Held | None]:
+        """`get` on an event loop, whose clock says how long the store may take."""
 
     def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
         """Write the rows that win against what is held; how many did. Durable on return; twice is once.
@@ -186,7 +187,7 @@ class Embedded:
         except lmdb.Error as error:
             raise Unavailable(self._said(error)) from None
 
-    async def aget(self, wanted: Wanted) -> list[Held | None]:
+    async def aget(self, wanted: Wanted, until: float) -> list[Held | None]:
         return self.get(wanted)
 
     def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
@@ -314,13 +315,13 @@ class Remote:
         except (redis.RedisError, OSError):
             return self._missed(wanted)
 
-    async def aget(self, wanted: Wanted) -> list[Held | None]:
+    async def aget(self, wanted: Wanted, until: float) -> list[Held | None]:
         if time.monotonic() < self._away_until:
             return self._from_memory(wanted)
-        # shielded: whoever no longer waits must not leave half an answer on a connection that others use
-        return await asyncio.shield(asyncio.ensure_future(self._ask(wanted)))
+        # shielded: who asked may be gone before the answer, which is kept for the next one all the same
+        return await asyncio.shield(asyncio.ensure_future(self._ask(wanted, until)))
 
-    async def _ask(self, wanted: Wanted) -> list[Held | None]:
+    async def _ask(self, wanted: Wanted, until: float) -> list[Held | None]:
         import redis
         import redis.asyncio
 
@@ -328,9 +329,11 @@ class Remote:
         try:
             if loop not in self._loops:
                 self._loops[loop] = self._client(redis.asyncio, redis.asyncio.retry, READ_S)
-            return self._seen(wanted, await self._asked(self._loops[loop], wanted).execute())
-        except (redis.RedisError, OSError):  # OSError: also asyncio's timeout
+            async with asyncio.timeout_at(until):  # redis-py counts every read anew
+                contents = await self._asked(self._loops[loop], wanted).execute()
+        except (redis.RedisError, OSError):  # OSError: also a timeout, after which redis-py drops the connection
             return self._missed(wanted)
+        return self._seen(wanted, contents)
 
     def put(self, table: str, rows: Iterable[tuple[str, Held]], *, settled: bool = False) -> int:
         return sum(self._put(table, _best(batch, settled), settled) for batch in _batches(rows))
@@ -486,12 +489,13 @@ async def alookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) 
 
 
 async def alookup_many(store: Store, plan: Plan, rows: Sequence[tuple[Mapping[str, str], float]]) -> list[Looked]:
-    """Many lookups, (keys, at) each, in one or two turns to the store for all of them together."""
+    """Many lookups, (keys, at) each, in one or two turns to the store for all of them together, READ_S at most."""
+    until = asyncio.get_running_loop().time() + READ_S
     found: dict[int, Looked] = {}
     asking = {place: _steps(plan, keys, at) for place, (keys, at) in enumerate(rows)}
     wanted = {place: next(steps) for place, steps in asking.items()}
     while wanted:
-        held = iter(await store.aget([one for some in wanted.values() for one in some]))
+        held = iter(await store.aget([one for some in wanted.values() for one in some], until))
         answers = {place: list(islice(held, len(some))) for place, some in wanted.items()}
         wanted = {}
         for place, answer in answers.items():

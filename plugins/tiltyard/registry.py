@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ ALIASES = ("champion", "challenger", "previous")
 Tell = Callable[[dict[str, Any]], None]
 KEPT = 32
 """Scorers kept in memory by one process."""
+CONNECT_S, READ_S, TRIES = 3.0, 10.0, 3
+"""How long S3 may take to be reached, and to go on with an answer, and how often it is asked: whoever waits for a file
+has somebody who asks again, a task's retries or the service's next look."""
 
 _clients: dict[str, "MlflowClient"] = {}
 _scorers: OrderedDict[tuple[str, str, int, str], Scorer] = OrderedDict()
@@ -263,7 +267,8 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
         if key in _scorers:
             _scorers.move_to_end(key)
             return _scorers[key]
-    scorer = local(rails.settings, row, _teller(rails, row))
+    tell = _teller(rails, row)
+    scorer = _parsed(rails.settings, row, _checked(rails.settings, row, tell), tell)
     with _lock:
         _scorers[key] = scorer
         while len(_scorers) > KEPT:
@@ -271,14 +276,19 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     return scorer
 
 
-def local(settings: Settings, row: Mapping[str, Any], tell: Tell) -> Scorer:
-    """The version of a ledger's row that is known already, ready to score: needs the cache alone once it is filled.
+def local(settings: Settings, row: Mapping[str, Any], tell: Tell) -> Scorer | None:
+    """The version of a ledger's row that is known already, ready to score, from the cache alone; None where that does
+    not hold its files whole, and `fetch` has to bring them.
 
     `tell` hears what is refused. Raises as `load` does.
     """
-    files = _checked(settings, row, tell)
-    _parse_in_child(settings, row, tell)
-    return Scorer.from_files(row["model"], row["version"], files)
+    files = _read(_cache(settings, row))
+    return None if _wrong(files, row["digests"]) else _parsed(settings, row, files, tell)
+
+
+def fetch(settings: Settings, row: Mapping[str, Any], tell: Tell) -> None:
+    """Bring the version's files from MLflow's store into the cache, where that lacks them. Raises as `load` does."""
+    _checked(settings, row, tell)
 
 
 def whole(row: Mapping[str, Any]) -> str:
@@ -346,7 +356,15 @@ def _refuse(row: Mapping[str, Any], files: list[str], why: str, tell: Tell) -> N
 
 def _fetch(settings: Settings, row: Mapping[str, Any], folder: Path) -> None:
     """Copy the files from MLflow's store into the cache; they appear there all at once."""
-    source = _absolute(settings, row["facts"]["artifacts"])
+    try:
+        _fill(settings, _absolute(settings, row["facts"]["artifacts"]), folder)
+    except OSError as error:
+        raise Unavailable(
+            f"{folder} cannot be written ({error.strerror or error}); make room, or mend the folder."
+        ) from None
+
+
+def _fill(settings: Settings, source: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
         fresh = Path(name) / "files"
@@ -365,16 +383,35 @@ def _fetch(settings: Settings, row: Mapping[str, Any], folder: Path) -> None:
 def _copy(settings: Settings, source: str, file: str, target: Path) -> None:
     try:
         if source.startswith("file:"):
-            shutil.copyfile(Path(unquote(urlparse(source).path)) / file, target / file)
+            content = (Path(unquote(urlparse(source).path)) / file).read_bytes()
         else:
-            _quiet(settings)
-            from mlflow.artifacts import download_artifacts
-
-            download_artifacts(artifact_uri=f"{source}/{file}", dst_path=str(target))
+            content = _from_s3(settings, f"{source}/{file}")
     except OSError as error:
         raise Unavailable(
             f"MLflow's store does not give {source}/{file} ({error.strerror or error}); restore it or train again."
         ) from None
+    (target / file).write_bytes(content)
+
+
+def _from_s3(settings: Settings, source: str) -> bytes:
+    """Raises OSError for whatever S3 says. By itself and not by MLflow, which waits for minutes, in threads that a
+    process that ends waits for as well."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    place = urlparse(source)
+    config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": TRIES})
+    try:
+        client = boto3.client("s3", endpoint_url=_endpoint(settings), config=config)
+        return bytes(client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
+    except (BotoCoreError, ClientError) as error:
+        raise OSError(str(error)) from None
+
+
+def _parsed(settings: Settings, row: Mapping[str, Any], files: Mapping[str, bytes], tell: Tell) -> Scorer:
+    _parse_in_child(settings, row, tell)
+    return Scorer.from_files(row["model"], row["version"], files)
 
 
 def _parse_in_child(settings: Settings, row: Mapping[str, Any], tell: Tell) -> None:
@@ -389,8 +426,9 @@ def _parse_in_child(settings: Settings, row: Mapping[str, Any], tell: Tell) -> N
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         _refuse(row, ["model.onnx"], f"a trial parse of its files failed: {said}", tell)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    with suppress(OSError):  # a disk that takes no mark: the next start parses them once more
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 # -- plumbing ---------------------------------------------------------------------------------
@@ -403,11 +441,18 @@ def _quiet(settings: Settings) -> None:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    if settings.s3_endpoint:
-        switches["MLFLOW_S3_ENDPOINT_URL"] = f"http{'' if settings.s3_insecure else 's'}://{settings.s3_endpoint}"
+    if (endpoint := _endpoint(settings)) is not None:
+        switches["MLFLOW_S3_ENDPOINT_URL"] = endpoint
     os.environ.update(switches)
     for name in ("mlflow", "alembic", "git"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _endpoint(settings: Settings) -> str | None:
+    """The S3 of MLflow's store; None: Amazon's."""
+    if settings.s3_endpoint:
+        return f"http{'' if settings.s3_insecure else 's'}://{settings.s3_endpoint}"
+    return os.environ.get("MLFLOW_S3_ENDPOINT_URL")
 
 
 def _store(settings: Settings) -> str:

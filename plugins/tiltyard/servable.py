@@ -3,6 +3,9 @@
 The ledger decides who is in service. What it said last lies in home/serving/models/<model>.json beside the versions'
 files in home/cache, so that the service starts and goes on without ledger, registry, lake or S3: it holds what it
 had, digest by digest, until it hears otherwise. A model is exchanged whole, after its new versions have been warmed.
+
+Starting and exchanging read this machine's disk alone. What is not in the cache is brought there by `fetch`, beside
+everything else, and takes its place when it has come; a version that cannot be had is tried again later and later.
 """
 
 import hashlib
@@ -12,8 +15,10 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +46,10 @@ WARM = (1, 1, 1, 16)
 LARGEST = 3.4e38
 """What float32 can hold, about: beyond, a number counts as missing, as it does in a frame."""
 NAN = float("nan")
+PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+"""A version that cannot be loaded is left alone for so long; it doubles, up to the second."""
+Key = tuple[str, int, str]
+"""(model, version, the digest of its files)."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,16 @@ class Servable:
         return self.kept.spec
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a version is not loaded, and when it is tried again."""
+
+    said: str
+    times: int
+    again_at: float
+    """time.monotonic()"""
+
+
 class Servables:
     """The models in service, by name: `current` is replaced whole, and may be read from any thread."""
 
@@ -220,8 +239,15 @@ class Servables:
         self.heard_at: float | None = None
         """When the ledger was heard last, time.time(); None: not since the start."""
         self.trouble: str | None = None
-        """Why it was not, the last time."""
-        self._versions: dict[tuple[str, int, str], Version] = {}
+        """Why it was not, the last time; or what of it could not be kept."""
+        self.lacks = threading.Event()
+        """Set when a version is wanted that has to be fetched."""
+        self._versions: dict[Key, Version] = {}
+        self._missing: dict[Key, Mapping[str, Any]] = {}
+        """Versions with a role that are not loaded → the ledger's row."""
+        self._failures: dict[Key, Failure] = {}
+        self._is_kept = True
+        """Is what is in service written down here?"""
         self._tide: str | None = None
         self._read: tuple[Any, list[Spec]] | None = None
         """The specs, and of which files."""
@@ -233,7 +259,8 @@ class Servables:
         return self.settings.home / "serving" / "models"
 
     def restore(self) -> int:
-        """Put in service what was kept here. Returns the number of models; a damaged file is left out, and said."""
+        """Put in service what was kept here, with what the cache holds. Returns the number of models; a damaged file is
+        left out, and said."""
         kept = []
         for path in sorted(self.folder.glob("*.json")):
             try:
@@ -249,27 +276,39 @@ class Servables:
         with self._lock:
             try:
                 kept = self._ask()
+                self.heard_at = time.time()
+                if kept is not None:
+                    self._serve(kept)
+                    self._is_kept = False
+                self.trouble = None if self._is_kept else self._keep_all()
             except Exception as error:  # whatever is down, the service is not
                 self.trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._drop_ledger()
                 return False
-            self.heard_at, self.trouble = time.time(), None
-            if kept is None:
-                return False
-            self._serve(kept)
-            if any(one.refused for one in self.current.values()):
-                self._tide = None  # files that could not be had may be there the next time
-            for one in kept:
-                self._keep(one)
-            names = {one.spec.name for one in kept}
-            for path in self.folder.glob("*.json"):
-                if path.stem not in names:  # its folder under models/ is gone, and so is the model
-                    path.unlink(missing_ok=True)
-            return True
+            return kept is not None
+
+    def fetch(self) -> None:
+        """Bring into the cache what is missing there, one version at a time, while others serve and change; each takes
+        its place when it has come."""
+        now = time.monotonic()
+        with self._lock:
+            waiting = [(key, row) for key, row in self._missing.items() if self._is_due(key, now)]
+        for key, row in waiting:
+            failure: Exception | None = None
+            try:
+                registry.fetch(self.settings, row, partial(self._tell, row))
+            except Exception as error:  # of this version only
+                failure = error
+            with self._lock:
+                if failure is not None:
+                    self._failed(key, failure)
+                self._serve([one.kept for one in self.current.values()])
 
     def close(self) -> None:
-        with self._lock:
+        """Does not wait for a refresh that hangs: the process ends, and its connection with it."""
+        if self._lock.acquire(timeout=1.0):
             self._drop_ledger()
+            self._lock.release()
 
     def _ask(self) -> list[Kept] | None:
         """None when nothing has changed since the last time."""
@@ -310,25 +349,30 @@ class Servables:
         self._ledger, self._tide = None, None
 
     def _serve(self, kept: list[Kept]) -> None:
-        held = dict(self._versions)
-        self._versions = {}
+        held, lacked = dict(self._versions), self._missing.keys()
+        self._versions, self._missing = {}, {}
         self.current = {one.spec.name: self._servable(one, held) for one in kept}
+        self._failures = {key: failure for key, failure in self._failures.items() if key in self._missing}
+        if self._missing.keys() - lacked:
+            self.lacks.set()
         for key in held.keys() - self._versions.keys():
             held[key].close()
 
-    def _servable(self, kept: Kept, held: Mapping[tuple[str, int, str], Version]) -> Servable:
+    def _servable(self, kept: Kept, held: Mapping[Key, Version]) -> Servable:
         loaded: dict[int, Version] = {}
         refused: dict[int, str] = {}
         wanted = [number for number in (kept.champion, kept.previous, *kept.challengers[-2:]) if number is not None]
         for number in dict.fromkeys(wanted):
-            row = kept.versions[number]
+            if (row := kept.versions.get(number)) is None:
+                refused[number] = "The ledger has no row of it; train again."
+                continue
             key = (kept.spec.name, number, registry.whole(row))
-            try:
-                found = held.get(key) or self._loaded(row)
+            if (found := held.get(key) or self._loaded(key, row)) is not None:
                 loaded[number] = self._versions[key] = found
-            except Exception as error:  # whatever is wrong with a version's files, another tier answers
-                refused[number] = str(error)
-                log.warning("%s version %s is not served: %s", kept.spec.name, number, error)
+            else:
+                self._missing[key] = row
+                failure = self._failures.get(key)
+                refused[number] = failure.said if failure else "Its files are not in the cache yet; they are fetched."
         challengers = tuple(loaded[number] for number in kept.challengers if number in loaded)
         return Servable(
             kept=kept,
@@ -342,21 +386,72 @@ class Servables:
             kinds={name: kind for one in reversed(loaded.values()) for name, kind in one.kinds.items()},
         )
 
-    def _loaded(self, row: Mapping[str, Any]) -> Version:
-        def tell(detail: dict[str, Any]) -> None:
-            if self._ledger is not None:
-                self._ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
-
-        version = Version(registry.local(self.settings, row, tell))
-        version.warm()
+    def _loaded(self, key: Key, row: Mapping[str, Any]) -> Version | None:
+        """The version from the cache; None where that does not hold it, or where it was tried a moment ago."""
+        if not self._is_due(key, time.monotonic()):
+            return None
+        try:
+            scorer = registry.local(self.settings, row, partial(self._tell, row))
+            if scorer is None:
+                return None
+            version = Version(scorer)
+            version.warm()
+        except Exception as error:  # whatever is wrong with a version's files, another tier answers
+            self._failed(key, error)
+            return None
         return version
 
+    def _is_due(self, key: Key, now: float) -> bool:
+        return (failure := self._failures.get(key)) is None or failure.again_at <= now
+
+    def _failed(self, key: Key, error: Exception) -> None:
+        before = self._failures.get(key)
+        times = before.times + 1 if before else 0
+        pause = min(PAUSE_S * 2.0 ** min(times, 16), LONGEST_PAUSE_S)
+        self._failures[key] = Failure(str(error), times, time.monotonic() + pause)
+        if before is None or before.said != str(error):
+            log.warning("%s version %s is not served: %s", *key[:2], error)
+
+    def _tell(self, row: Mapping[str, Any], detail: dict[str, Any]) -> None:
+        """Put down in the ledger that files were refused: once, by whichever process is first."""
+        if (ledger := self._ledger) is None:
+            return  # it is tried again, and told then
+        try:
+            if all(one["detail"] != detail for one in ledger.events(row["model"], "corrupt_artifact")):
+                ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
+        except Exception as error:  # what is said of a file must not depend on whether it can be told
+            log.warning("the ledger is not told that %s version %s is refused: %s", row["model"], row["version"], error)
+
+    def _keep_all(self) -> str | None:
+        """Write down what is in service, where that has changed. Returns what could not be written: it is served all
+        the same, and tried again with the next look."""
+        failed: dict[str, str] = {}
+        for name, one in self.current.items():
+            try:
+                self._keep(one.kept)
+            except OSError as error:
+                failed[name] = error.strerror or str(error)
+        for path in self.folder.glob("*.json"):
+            if path.stem not in self.current:  # its folder under models/ is gone, and so is the model
+                path.unlink(missing_ok=True)
+        self._is_kept = not failed
+        told = ", ".join(f"{name} ({why})" for name, why in failed.items())
+        return f"A restart would not know what is in service: {self.folder} does not take {told}." if failed else None
+
     def _keep(self, kept: Kept) -> None:
+        path, text = self.folder / f"{kept.spec.name}.json", kept.to_json()
+        with suppress(OSError, ValueError):
+            if path.read_text(encoding="utf-8") == text:
+                return
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{kept.spec.name}.json"
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(kept.to_json(), encoding="utf-8")
-        part.replace(path)
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
 
 
 def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,11 +28,12 @@ from starlette.types import Receive, Scope
 from tiltyard import access, fallback, online, postgres, timeslice
 from tiltyard.access import Refused, rounded
 from tiltyard.contribution import Explainer
-from tiltyard.errors import Unavailable
+from tiltyard.errors import TiltyardError, Unavailable
 from tiltyard.incoming import Rejected, Row, iso, parsed, rows_of
 from tiltyard.lane import Lane
 from tiltyard.metrics import Metrics
 from tiltyard.race import Answer, Race
+from tiltyard.repeated import Repeated
 from tiltyard.servable import Servable, Servables, Version
 from tiltyard.settings import Settings
 from tiltyard.shadowing import Asked, Shadow
@@ -41,8 +41,10 @@ from tiltyard.spool import Spool
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 10_000
-"""Answers kept for request ids that come again."""
+FIRST_S = 30.0
+"""How long the first start on a machine waits for files of models, having nothing to answer with but safe defaults."""
+DELIVER_S = 600.0
+"""How long one delivery of the request log may take; what it had not brought is the next one's."""
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 
 
@@ -68,22 +70,32 @@ class Service:
         )
         self._boot = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
-        self._remembered: OrderedDict[tuple[str, str], tuple[bytes, bytes]] = OrderedDict()
+        self._repeated = Repeated()
         self._stop = threading.Event()
+        self._has_fetched = threading.Event()
+        self._troubles: dict[str, str] = {}
+        """Thread → what went wrong in its last turn."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Put in service what is kept here, ask the ledger once, and go on asking in the background."""
+        """Put in service what is kept here, and go on asking the ledger in the background.
+
+        The first start on a machine asks it at once, and waits a little for the models' files.
+        """
         self._loop = asyncio.get_running_loop()
         timeslice.shorten()
         self.access.start()
-        if not self.servables.restore():
+        is_first = not self.servables.restore()
+        if is_first:
             self.servables.refresh()
         threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
+        threading.Thread(target=self._fetch, name="fetch", daemon=True).start()
         if self._delivers:
             threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
+        if is_first:
+            self._has_fetched.wait(FIRST_S)
 
     def stop(self) -> None:
         self._stop.set()
@@ -98,19 +110,46 @@ class Service:
         return -1.0 if heard is None else time.time() - heard
 
     def _refresh(self) -> None:
-        while not self._stop.is_set():
+        def look() -> None:
             self.servables.refresh()
             self.metrics.look(self.servables.current)
+
+        while not self._stop.is_set():
+            self._turn(look)
             self._stop.wait(self.settings.serve_refresh_s)
+
+    def _fetch(self) -> None:
+        lacks = self.servables.lacks
+        while not self._stop.is_set():
+            lacks.clear()
+            self._turn(self.servables.fetch)
+            self._has_fetched.set()
+            lacks.wait(self.settings.serve_refresh_s)
 
     def _deliver(self) -> None:
         """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
-        while not self._stop.wait(self.settings.serve_deliver_s):
+
+        def deliver() -> None:
             if postgres.is_running(self.settings):
                 command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
-                done = subprocess.run(command, capture_output=True, text=True)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=DELIVER_S)
                 if done.returncode:
-                    log.warning("the request log is not delivered: %s", done.stderr.strip()[-500:])
+                    raise Unavailable(f"The request log is not delivered: {done.stderr.strip()[-500:]}")
+
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            self._turn(deliver)
+
+    def _turn(self, work: Callable[[], None]) -> None:
+        """One turn of a background thread. Whatever goes wrong in it is told, once, and the next turn comes."""
+        name = threading.current_thread().name
+        try:
+            work()
+            self._troubles.pop(name, None)
+        except Exception as error:
+            said = f"{name}: {str(error) or type(error).__name__}"
+            if self._troubles.get(name) != said:
+                log.warning("%s; it goes on", said, exc_info=not isinstance(error, TiltyardError))
+            self._troubles[name] = said
 
     # -- a request ------------------------------------------------------------------------------------------
 
@@ -124,32 +163,44 @@ class Service:
             body = await self._body(headers, receive)
             content = parsed(body)
             rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
-            if (refused := self.access.take(who, len(rows), time.time())) is not None:
-                raise _refused(refused)
-            digest = hashlib.sha256(body).digest() if request_id else b""
-            again = self._again(model, request_id, digest) if request_id else None
-            if again is not None:
-                self.metrics.count(self.metrics.requests, model, "200")
-                return Response(again, media_type="application/json")
-            own_id = request_id or self._new_id()
-            answers = await self._answers(servable, rows)
-            answer = self._log(servable, rows, answers, own_id, who, began)
-            if request_id:
-                self._remember(model, request_id, digest, answer)
+            if request_id is None:
+                answer = await self._predicted(servable, rows, self._new_id(), who, began)
+            else:
+                work = partial(self._predicted, servable, rows, request_id, who, began)
+                answer = await self._repeated.once((who, model, request_id), hashlib.sha256(body).digest(), work)
             self.metrics.count(self.metrics.requests, model, "200")
-            self.metrics.observe(model, time.perf_counter() - began)
-            self._queue_shadow(servable, rows, own_id)
             return Response(answer, media_type="application/json")
         except Rejected as error:
-            known = model if model in self.servables.current else "-"
-            self.metrics.count(self.metrics.requests, known, str(error.status))
-            return refusal(error)
+            return self._refusal(model, error)
+
+    async def _predicted(
+        self, servable: Servable, rows: Sequence[Row], request_id: str, who: str | None, began: float
+    ) -> bytes:
+        """The body of the answer, which is in the log; raises Rejected over the caller's limits."""
+        if (refused := self.access.take(who, len(rows), time.time())) is not None:
+            raise _refused(refused)
+        answers = await self._answers(servable, rows)
+        answer = self._log(servable, rows, answers, request_id, who, began)
+        self.metrics.observe(servable.spec.name, time.perf_counter() - began)
+        self._queue_shadow(servable, rows, request_id)
+        return answer
 
     async def explain(self, model: str, request: Request) -> Response:
-        """What moved one row's score, of the version that answers first: off the path, counted as any row.
+        """What moved one row's score, of the version that answers first: off the path. It costs its caller a row, and
+        is no prediction: it is not in the log."""
+        try:
+            answer = _json(await self._explained(model, request))
+            self.metrics.count(self.metrics.requests, model, "200")
+            return answer
+        except Rejected as error:
+            return self._refusal(model, error)
 
-        Raises Rejected.
-        """
+    def _refusal(self, model: str, error: Rejected) -> Response:
+        known = model if model in self.servables.current else "-"
+        self.metrics.count(self.metrics.requests, known, str(error.status))
+        return refusal(error)
+
+    async def _explained(self, model: str, request: Request) -> dict[str, Any]:
         headers = dict(request.scope["headers"])
         who = self._who(headers)
         servable = self._servable(model)
@@ -180,17 +231,15 @@ class Service:
             raise Rejected(503, str(error)) from None
         decimals = self.settings.serve_decimals
         contributions = {name: rounded(value, decimals) for name, value in found["contributions"].items()}
-        return _json(
-            {
-                "request_id": request_id or self._new_id(),
-                "model": model,
-                "version": version.number,
-                "score": rounded(found["score"], decimals),
-                "base": rounded(found["base"], decimals),
-                "contributions": contributions,
-                "method": found["method"],
-            }
-        )
+        return {
+            "request_id": request_id or self._new_id(),
+            "model": model,
+            "version": version.number,
+            "score": rounded(found["score"], decimals),
+            "base": rounded(found["base"], decimals),
+            "contributions": contributions,
+            "method": found["method"],
+        }
 
     def _new_id(self) -> str:
         return f"{self._boot}-{next(self._numbers):x}"
@@ -275,7 +324,7 @@ class Service:
                 version.lane.close()
         return version.lane
 
-    # -- the log, and answers that are asked for again --------------------------------------------------------
+    # -- the log ------------------------------------------------------------------------------------------------
 
     def _log(
         self,
@@ -332,22 +381,6 @@ class Service:
         self.spool.write(records)
         return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
 
-    def _again(self, model: str, request_id: str, digest: bytes) -> bytes | None:
-        """The answer that this very request has had; a new request under an old id is refused."""
-        kept = self._remembered.get((model, request_id))
-        if kept is None:
-            return None
-        if kept[0] != digest:
-            raise Rejected(
-                409, f"The request id '{request_id}' was used for another request; give every request its own."
-            )
-        return kept[1]
-
-    def _remember(self, model: str, request_id: str, digest: bytes, answer: bytes) -> None:
-        self._remembered[model, request_id] = (digest, answer)
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
-
     # -- what is said of the service ----------------------------------------------------------------------------
 
     def models(self, request: Request) -> Response:
@@ -360,7 +393,7 @@ class Service:
             "status": "ready" if current else "no model is in service",
             "models": len(current),
             "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
-            "trouble": self.servables.trouble,
+            "trouble": "; ".join(filter(None, [self.servables.trouble, *self._troubles.copy().values()])) or None,
             "refused": {name: one.refused for name, one in sorted(current.items()) if one.refused},
             "log_dropped": self.spool.dropped,
         }

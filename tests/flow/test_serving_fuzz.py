@@ -48,6 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
         served.promote(rails, spec, first, served.FIRST + 2 * served.DAY)
         served.promote(rails, spec, second, served.FIRST + 3 * served.DAY, replaced=first)
         served.written(made.models, "young")
+    served.cached(made)
     store, at = online.connect(made), NOW.timestamp() - 3600
     store.put("ftr_ticket__intake", [("T1", Held({"weight": 0.3, "size": 4.0}, at, at))])
     store.put("ftr_group__load", [("G1", Held({"is_open": True, "priority": "high"}, at, at))])

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
-from tests.servers import RedisServer
+from tests.servers import Drip, RedisServer
 from tiltyard import features, online
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Unavailable
@@ -250,6 +251,27 @@ def test_without_redis_a_process_serves_what_it_saw_until_it_is_too_old(tmp_path
         asyncio.run(story())
     finally:
         server.kill()
+
+
+def test_a_redis_that_answers_slowly_counts_as_away(redis_server: RedisServer, tmp_path: Path, monkeypatch) -> None:
+    """Its answers come in pieces, each in time: what counts is how long all of them take."""
+    with Drip(redis_server.port).open() as drip:
+        store = filled(online.connect(Settings(home=tmp_path, online_url=f"redis://127.0.0.1:{drip.port}/0")))
+
+        async def story() -> None:
+            before = await online.alookup(store, PLAN, {"visit_id": "v"}, 1010.0)
+            monkeypatch.setattr(online, "READ_S", 0.2)
+            drip.pause_s = 0.15
+            began = time.monotonic()
+            assert await online.alookup(store, PLAN, {"visit_id": "v"}, 1010.0) == before
+            assert 0.1 < time.monotonic() - began < 0.6  # whole, the answer takes over a second
+            assert store._away_until > began
+            drip.pause_s = 0.0
+            monkeypatch.setattr(online, "READ_S", 5.0)
+            await asyncio.sleep(2.5)  # the rest of the late answer would be there by now
+            assert (await online.alookup(store, PLAN, {"shop_id": "t"}, 810.0)).values == {"size": 4.0}
+
+        asyncio.run(story())
 
 
 def test_the_way_of_a_request_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import boto3
 import numpy as np
 import pandas as pd
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.market import AS_OF, market
 from tiltyard import frame, registry, scorer, training
@@ -109,6 +113,35 @@ def test_a_cache_that_holds_does_not_need_the_store(fresh: Market) -> None:
     shutil.rmtree(rails.settings.home / "cache")
     with pytest.raises(Unavailable, match="does not give"):
         registry.load(rails, spec.name, 1)
+
+
+def test_files_come_from_s3_or_not_at_all_and_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        there = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        there.create_bucket(Bucket="store")
+        for name in scorer.FILES:
+            there.put_object(Bucket="store", Key=f"a model/{name}", Body=name.encode())
+        made = Settings(home=tmp_path, mlflow_artifacts="s3://store", s3_endpoint=f"{host}:{port}", s3_insecure=True)
+        digests = {name: registry._sha256(name.encode()) for name in scorer.FILES}
+        row = {"model": "far", "version": 1, "digests": digests, "facts": {"artifacts": "a model"}}
+        registry.fetch(made, row, print)
+        assert {path.name for path in (tmp_path / "cache" / "far" / "1").iterdir()} == set(scorer.FILES)
+        with pytest.raises(Unavailable, match="does not give s3://store/nothing"):
+            registry.fetch(made, {**row, "version": 2, "facts": {"artifacts": "nothing"}}, print)
+    finally:
+        server.stop()
+    monkeypatch.setattr(registry, "READ_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        made = made.model_copy(update={"s3_endpoint": f"127.0.0.1:{silent.getsockname()[1]}"})
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="does not give"):
+            registry.fetch(made, {**row, "version": 3}, print)
+        assert time.monotonic() - began < 10
 
 
 def test_what_was_registered_but_cannot_be_parsed_is_refused_without_harm(fresh: Market) -> None:

@@ -9,16 +9,18 @@ import threading
 import time
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
 import orjson
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from benchmarks.servers import faulty
 from tests import served
-from tiltyard import online, spool
+from tiltyard import access, online, spool
 from tiltyard import rails as rails_module
 from tiltyard.lane import Job
 from tiltyard.online import Held
@@ -47,6 +49,7 @@ def base(tmp_path_factory, postgres_url):
             if name == "split":
                 served.register(rails, spec, served.FIRST + 9 * served.DAY, served.model(3), light)
         served.written(settings.models, "young")
+    served.cached(settings)
     store = online.connect(settings)
     put(store, "ftr_ticket__intake", "T1", {"weight": 0.3, "size": 4.0}, hours=3)
     put(store, "ftr_group__load", "G1", {"is_open": True, "priority": "high"}, hours=5)
@@ -109,6 +112,11 @@ def until(holds):
             return
         time.sleep(0.05)
     raise AssertionError("it did not happen within ten seconds")
+
+
+def is_whole(opened, model):
+    """Is the model in service with all of its versions?"""
+    return any(one["model"] == model and not one["refused"] for one in opened.get("/v1/models").json())
 
 
 def logged(settings):
@@ -234,7 +242,7 @@ def test_a_flipped_bit_in_the_cache_is_not_served(base):
     path.write_bytes(content[:900] + bytes([content[900] ^ 4]) + content[901:])
     try:
         with client(base) as opened:  # MLflow's store has the sound one: it is fetched again
-            assert told(predict(opened)[0]) == ("champion", "in_service")
+            until(lambda: told(predict(opened)[0]) == ("champion", "in_service"))
         assert path.read_bytes() == content
     finally:
         path.write_bytes(content)
@@ -289,7 +297,7 @@ def test_a_challenger_that_fails_leaves_its_share_to_the_champion(base):
         served.register(rails, spec, served.FIRST + 9 * served.DAY, faulty.faulty(sound, 0, hang_ms=300), light)
     for fault in ("raised", "late"):
         with client(base) as opened:
-            until(lambda opened=opened: any(one["model"] == "dared" for one in opened.get("/v1/models").json()))
+            until(lambda opened=opened: is_whole(opened, "dared"))
             row = {"features": {**served.ROW, "weight": faulty.CODES[fault]}}
             found = [ask(opened, {**row, "entity_id": f"E{number}"}, "dared") for number in range(12)]
         of_challenger = [one for one in found if one["arm"] == "challenger"]
@@ -434,6 +442,54 @@ def test_a_request_that_comes_again_has_the_same_answer_and_one_record(base):
     assert first.json() == second.json()
     assert other.status_code == 409
     assert len([entry for entry in logged(base) if entry["request_id"] == "again"]) == 1
+
+
+def test_a_request_that_comes_again_while_it_is_under_way_is_answered_with_it(base):
+    """The champion hangs for longer than its deadline, so that the first is under way when the others come."""
+    slow = {"rows": [{"features": {**served.ROW, "weight": faulty.HANGS}}], "request_id": "at-once"}
+    other = {"rows": [{"features": served.ROW}], "request_id": "at-once"}
+    with client(base) as opened, ThreadPoolExecutor() as pool:
+        url = "/v1/models/steady/predict"
+        asked = [pool.submit(opened.post, url, json=slow)]
+        until(lambda: opened.app.service._repeated._under_way)
+        asked += [pool.submit(opened.post, url, json=slow) for _ in range(2)]
+        assert opened.post(url, json=other).status_code == 409
+        answers = [one.result().json() for one in asked]
+    assert answers[0] == answers[1] == answers[2]
+    assert told(answers[0]["predictions"][0]) == ("previous", "champion_late")
+    assert len([entry for entry in logged(base) if entry["request_id"] == "at-once"]) == 1
+
+
+def test_a_repetition_costs_nothing_and_ids_are_each_callers_own(base):
+    ann, bob = access.new("ann"), access.new("bob")
+    keys = SecretStr(f"{ann['entry']},{bob['entry']}")
+    body = {"rows": [{"features": served.ROW}] * 2, "request_id": "mine"}
+    with client(base, serve_keys=keys, serve_budget=2) as opened:
+
+        def post(made, content):
+            return opened.post("/v1/models/steady/predict", json=content, headers={"x-api-key": made["key"]})
+
+        assert [post(ann, body).status_code for _ in range(3)] == [200] * 3
+        assert post(ann, {**body, "request_id": "another"}).status_code == 429
+        assert post({"key": "no key of ours"}, body).status_code == 401
+        assert post(bob, {**body, "rows": [{"features": {**served.ROW, "size": 9}}]}).status_code == 200
+    assert len([entry for entry in logged(base) if entry["request_id"] == "mine"]) == 3
+
+
+def test_an_explanation_is_counted_and_not_logged(base):
+    async def ask_child(row, values):
+        return {"score": 0.5, "base": 0.5, "contributions": {}, "method": "none"}
+
+    with client(base) as opened:
+        opened.app.service.explainer.ask = ask_child
+        body = {"rows": [{"features": served.ROW}], "request_id": "why"}
+        assert opened.post("/v1/models/steady/explain", json=body).status_code == 200
+        assert opened.post("/v1/models/young/explain", json={"rows": [{"features": {"any": 1}}]}).status_code == 503
+        assert opened.post("/v1/models/nobody/explain", json=body).status_code == 404
+        counted = [("steady", "200"), ("young", "503"), ("-", "404")]
+        for model, status in counted:
+            assert metric(opened, "tiltyard_requests_total", model=model, status=status) == 1
+    assert not [entry for entry in logged(base) if entry["request_id"] == "why"]
 
 
 @pytest.mark.parametrize(
