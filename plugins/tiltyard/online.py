@@ -454,6 +454,8 @@ class Looked(NamedTuple):
     """Views whose row is older than max_feature_age: refused."""
     refused: tuple[str, ...]
     """What these rows would have said: their features."""
+    absent: tuple[str, ...]
+    """Of the missing views those whose key the spine's row leaves empty: it is known that there is nothing to know."""
 
 
 def plan(spec: Spec) -> Plan:
@@ -510,6 +512,7 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
     """Yields what to get and is sent what was there: one turn, or two where the spine has to say the other keys."""
     wanted = [(view, keys[key]) for view, key in plan.views if key in keys]
     later: list[tuple[str, str]] = []
+    absent: tuple[str, ...] = ()
     if len(wanted) < len(plan.views) and plan.entity in keys:
         held = yield [(plan.spine, keys[plan.entity]), *wanted]
         row, held = held[0], held[1:]
@@ -518,6 +521,7 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
             later = [
                 (view, str(told[key])) for view, key in plan.views if key not in keys and told.get(key) is not None
             ]
+            absent = tuple(view for view, key in plan.views if key not in keys and key in told and told[key] is None)
             if later:
                 held = held + (yield later)
     else:
@@ -537,7 +541,7 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
         else:
             values.update(row.values)
             views[view] = [key, iso(row.event_time), iso(row.available_at)]
-    return Looked(values, views, tuple(missing), tuple(stale), tuple(refused))
+    return Looked(values, views, tuple(missing), tuple(stale), tuple(refused), absent)
 
 
 @lru_cache(maxsize=65_536)

@@ -294,6 +294,8 @@ class Service:
         else:
             for row, found in zip(asking, looked, strict=True):
                 row.values, row.views, row.refused = found.values, found.views, found.refused
+                for view in found.absent:  # a ticket without a group: null is what training saw as well
+                    row.values |= servable.nulls.get(view, {})
         for row in rows:
             if row.given:
                 row.values = {**row.values, **row.given}

@@ -214,6 +214,18 @@ def test_a_lookup_finds_the_other_keys_and_says_which_rows_it_used(store: online
     assert online.lookup(store, PLAN, {"shop_id": "s"}, 1010.0).values == {"size": 3.0}
 
 
+def test_a_key_that_the_spine_leaves_empty_says_that_there_is_nothing_to_know(store: online.Store) -> None:
+    filled(store)
+    store.put("spn_visit", [("alone", Held({"shop_id": None}, 1000.0, 1000.0))])
+    found = online.lookup(store, PLAN, {"visit_id": "alone"}, 1010.0)
+    assert (found.absent, found.missing) == ((VIEW,), ("ftr_visit__what", VIEW))
+    assert online.lookup(store, PLAN, {"visit_id": "alone"}, 999.0).absent == ()  # not known by then
+    assert (
+        online.lookup(store, PLAN, {"visit_id": "alone", "shop_id": "t"}, 1010.0).absent == ()
+    )  # the caller knows one
+    assert online.lookup(store, PLAN, {"visit_id": "v"}, 1010.0).absent == ()
+
+
 def test_many_at_once_are_each_as_alone(store: online.Store) -> None:
     filled(store)
     asked = [

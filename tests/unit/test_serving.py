@@ -60,6 +60,8 @@ def base(tmp_path_factory, postgres_url):
     put(store, "ftr_ticket__intake", "NO_GROUP", {"weight": 0.3, "size": None}, hours=3)
     put(store, "ftr_ticket__intake", "LOST_GROUP", {"weight": 0.3, "size": 4.0}, hours=3)
     put(store, "spn_ticket", "LOST_GROUP", {"group_id": "G9"}, hours=3)
+    put(store, "ftr_ticket__intake", "ALONE", {"weight": 0.3, "size": 4.0}, hours=3)
+    put(store, "spn_ticket", "ALONE", {"group_id": None}, hours=3)
     put(store, "ftr_ticket__extra", "T1", {"extra": 0.5}, hours=24 * 9)
     store.close()
     return settings
@@ -218,6 +220,17 @@ def test_what_is_not_known_is_not_made_up(base, row, tier, reason):
         assert told(ask(opened, row)) == (tier, reason)
 
 
+def test_a_ticket_that_has_no_group_misses_nothing_of_it(base):
+    with client(base) as opened:
+        nulls = opened.app.service.servables.current["steady"].nulls
+        nulls["ftr_group__load"] = {"is_open": None, "priority": None}  # as a trained version's profile has it
+        one = ask(opened, {"entity_id": "ALONE"})
+        (given,) = predict(opened, "steady", {"is_open": None, "priority": None})
+        assert told(one) == ("champion", "in_service")
+        assert one["score"] == given["score"]
+        assert told(ask(opened, {"entity_id": "LOST_GROUP"})) == ("light", "champion_features_missing")
+
+
 def test_a_model_without_a_champion_answers_with_its_safe_default(base):
     with client(base) as opened:
         one = ask(opened, {"features": {"anything": 1}}, "young")
@@ -318,6 +331,7 @@ def deployed(settings, name, *versions, challengers=0, **changes):
             if day < len(versions) - challengers:
                 served.promote(rails, spec, number, night + served.DAY, champion)
                 champion = number
+    served.cached(settings)
 
 
 def served_too(opened, name):
