@@ -455,7 +455,8 @@ class Looked(NamedTuple):
     refused: tuple[str, ...]
     """What these rows would have said: their features."""
     absent: tuple[str, ...]
-    """Of the missing views those whose key the spine's row leaves empty: it is known that there is nothing to know."""
+    """Of the missing views of an entity that is known those with nothing under its key, or without a key: where the
+    store is up to date there is nothing to know, and the lake's join gives nulls."""
 
 
 def plan(spec: Spec) -> Plan:
@@ -485,6 +486,20 @@ def lookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) -> Look
             return found
 
 
+def nulls(store: Store, plans: Iterable[Plan], now: float) -> dict[str, dict[str, None]]:
+    """view → its features, all null, of every view that is up to date at `now`: what it does not hold is not there.
+
+    Up to date is what was brought up within `max_feature_age`. Raises Unavailable.
+    """
+    found: dict[str, dict[str, None]] = {}
+    ages = {view: plan.max_age_s for plan in plans for view, _ in plan.views}
+    for view, age in ages.items():
+        note = store.noted(f"table/{view}")
+        if note is not None and (age is None or note["as_of"] >= now - age):
+            found[view] = dict.fromkeys(note["columns"])
+    return found
+
+
 async def alookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) -> Looked:
     """`lookup` on an event loop."""
     return (await alookup_many(store, plan, [(keys, at)]))[0]
@@ -512,7 +527,8 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
     """Yields what to get and is sent what was there: one turn, or two where the spine has to say the other keys."""
     wanted = [(view, keys[key]) for view, key in plan.views if key in keys]
     later: list[tuple[str, str]] = []
-    absent: tuple[str, ...] = ()
+    keyless: set[str] = set()
+    is_known = False
     if len(wanted) < len(plan.views) and plan.entity in keys:
         held = yield [(plan.spine, keys[plan.entity]), *wanted]
         row, held = held[0], held[1:]
@@ -521,7 +537,8 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
             later = [
                 (view, str(told[key])) for view, key in plan.views if key not in keys and told.get(key) is not None
             ]
-            absent = tuple(view for view, key in plan.views if key not in keys and key in told and told[key] is None)
+            keyless = {view for view, key in plan.views if key not in keys and key in told and told[key] is None}
+            is_known = True
             if later:
                 held = held + (yield later)
     else:
@@ -529,11 +546,15 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
     rows = {view: (key, row) for (view, key), row in zip((*wanted, *later), held, strict=True)}
     values: dict[str, Value] = {}
     views: dict[str, list[Any] | None] = {}
-    missing, stale, refused = [], [], list[str]()
+    missing, stale, refused, absent = [], [], list[str](), list[str]()
     for view, _ in plan.views:
         key, row = rows.get(view, ("", None))
         views[view] = None
-        if row is None or row.event_time > at or row.available_at > at:
+        if row is None:
+            missing.append(view)
+            if view in keyless or view in rows:
+                absent.append(view)
+        elif row.event_time > at or row.available_at > at:
             missing.append(view)
         elif plan.max_age_s is not None and row.event_time < at - plan.max_age_s:
             stale.append(view)
@@ -541,7 +562,8 @@ def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, 
         else:
             values.update(row.values)
             views[view] = [key, iso(row.event_time), iso(row.available_at)]
-    return Looked(values, views, tuple(missing), tuple(stale), tuple(refused), absent)
+    is_known = is_known or len(missing) < len(plan.views)
+    return Looked(values, views, tuple(missing), tuple(stale), tuple(refused), tuple(absent) if is_known else ())
 
 
 @lru_cache(maxsize=65_536)

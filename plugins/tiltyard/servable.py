@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -129,8 +129,6 @@ class Version:
         """When its breaker was last told that it was late, time.monotonic()."""
         self.kinds = {column.name: column.kind for column in scorer.encoding.columns}
         self.features = frozenset(self.kinds)
-        columns = scorer.profile.columns if scorer.profile is not None else ()
-        self.views = {column.name: column.view for column in columns if column.kind == "feature" and column.view}
         self._codes = _codes(scorer.encoding)
         self._light = self._read_light()
 
@@ -199,14 +197,6 @@ def _codes(encoding: Encoding) -> list[tuple[str, dict[str, float] | None, float
     ]
 
 
-def _nulls(versions: Iterable[Version]) -> dict[str, dict[str, None]]:
-    found: dict[str, dict[str, None]] = {}
-    for one in versions:
-        for name, view in one.views.items():
-            found.setdefault(view, {})[name] = None
-    return found
-
-
 @dataclass(frozen=True)
 class Servable:
     """A model in service. Immutable: another champion is another servable."""
@@ -224,8 +214,6 @@ class Servable:
     """Key columns of the entity and of the feature views: what a caller may name."""
     kinds: Mapping[str, str]
     """feature → kind: what a caller may give. Of several versions the one that answers first says which kind."""
-    nulls: Mapping[str, Mapping[str, None]]
-    """view → its features, all null: what an entity is known by that has no key of that view."""
 
     @property
     def spec(self) -> Spec:
@@ -396,7 +384,6 @@ class Servables:
             plan=(plan := online.plan(kept.spec)),
             keys=frozenset((plan.entity, *plan.others)),
             kinds={name: kind for one in reversed(loaded.values()) for name, kind in one.kinds.items()},
-            nulls=_nulls(loaded.values()),
         )
 
     def _loaded(self, key: Key, row: Mapping[str, Any]) -> Version | None:

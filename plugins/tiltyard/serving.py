@@ -71,6 +71,8 @@ class Service:
         self._boot = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
         self._repeated = Repeated()
+        self._nulls: Mapping[str, Mapping[str, None]] = {}
+        """See online.nulls; replaced whole."""
         self._stop = threading.Event()
         self._has_fetched = threading.Event()
         self._troubles: dict[str, str] = {}
@@ -113,6 +115,8 @@ class Service:
         def look() -> None:
             self.servables.refresh()
             self.metrics.look(self.servables.current)
+            plans = [servable.plan for servable in self.servables.current.values()]
+            self._nulls = online.nulls(self.store, plans, self.now())
 
         while not self._stop.is_set():
             self._turn(look)
@@ -294,8 +298,8 @@ class Service:
         else:
             for row, found in zip(asking, looked, strict=True):
                 row.values, row.views, row.refused = found.values, found.views, found.refused
-                for view in found.absent:  # a ticket without a group: null is what training saw as well
-                    row.values |= servable.nulls.get(view, {})
+                for view in found.absent:  # a caller's first ticket: null is what training saw as well
+                    row.values |= self._nulls.get(view, {})
         for row in rows:
             if row.given:
                 row.values = {**row.values, **row.given}

@@ -214,16 +214,26 @@ def test_a_lookup_finds_the_other_keys_and_says_which_rows_it_used(store: online
     assert online.lookup(store, PLAN, {"shop_id": "s"}, 1010.0).values == {"size": 3.0}
 
 
-def test_a_key_that_the_spine_leaves_empty_says_that_there_is_nothing_to_know(store: online.Store) -> None:
+def test_what_is_not_held_of_an_entity_that_is_known_is_told_apart(store: online.Store) -> None:
     filled(store)
     store.put("spn_visit", [("alone", Held({"shop_id": None}, 1000.0, 1000.0))])
-    found = online.lookup(store, PLAN, {"visit_id": "alone"}, 1010.0)
-    assert (found.absent, found.missing) == ((VIEW,), ("ftr_visit__what", VIEW))
-    assert online.lookup(store, PLAN, {"visit_id": "alone"}, 999.0).absent == ()  # not known by then
-    assert (
-        online.lookup(store, PLAN, {"visit_id": "alone", "shop_id": "t"}, 1010.0).absent == ()
-    )  # the caller knows one
-    assert online.lookup(store, PLAN, {"visit_id": "v"}, 1010.0).absent == ()
+    store.put("spn_visit", [("new", Held({"shop_id": "opened today"}, 1000.0, 1000.0))])
+    absent = {
+        keys: online.lookup(store, PLAN, dict(zip(("visit_id", "shop_id"), keys, strict=False)), 1010.0).absent
+        for keys in (("alone",), ("new",), ("v", "t"), ("v", "opened today"), ("v",), ("unknown",))
+    }
+    both = ("ftr_visit__what", VIEW)
+    assert absent == {
+        ("alone",): both, ("new",): both, ("v", "t"): (), ("v", "opened today"): (VIEW,), ("v",): (), ("unknown",): (),
+    }  # fmt: skip
+    for keys in ({"visit_id": "alone"}, {"visit_id": "v"}):
+        assert online.lookup(store, PLAN, keys, 999.0).absent == ()  # it was not known by then, or a row has come since
+
+
+def test_a_view_is_up_to_date_for_its_max_feature_age(store: online.Store) -> None:
+    store.note(f"table/{VIEW}", {"as_of": 1000.0, "columns": {"size": "numeric"}})
+    assert online.nulls(store, [PLAN], 1100.0) == {VIEW: {"size": None}}
+    assert online.nulls(store, [PLAN], 1101.0) == {}
 
 
 def test_many_at_once_are_each_as_alone(store: online.Store) -> None:

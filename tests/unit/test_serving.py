@@ -67,6 +67,9 @@ def base(tmp_path_factory, postgres_url):
     return settings
 
 
+LIGHT = ("light", "champion_features_missing")
+
+
 def put(store, table, key, values, hours):
     known = AT - 3600 * hours
     store.put(table, [(key, Held(values, known, known))])
@@ -220,15 +223,21 @@ def test_what_is_not_known_is_not_made_up(base, row, tier, reason):
         assert told(ask(opened, row)) == (tier, reason)
 
 
-def test_a_ticket_that_has_no_group_misses_nothing_of_it(base):
+@pytest.mark.parametrize(("days", "answers"), [(1, ("champion", "in_service")), (3, LIGHT)])
+def test_of_a_view_that_is_up_to_date_what_is_not_held_is_known_to_be_null(base, days, answers):
+    """A ticket without a group, and one of a group that has no load yet: the lake's join gives nulls for both. When the
+    view was brought up to date longer ago than max_feature_age, it is not known."""
+    kinds = {"is_open": "boolean", "priority": "categorical"}
     with client(base) as opened:
-        nulls = opened.app.service.servables.current["steady"].nulls
-        nulls["ftr_group__load"] = {"is_open": None, "priority": None}  # as a trained version's profile has it
-        one = ask(opened, {"entity_id": "ALONE"})
+        opened.app.service.store.note("table/ftr_group__load", {"as_of": AT - 24 * 3600 * days, "columns": kinds})
+        until(lambda: ("ftr_group__load" in opened.app.service._nulls) == (answers != LIGHT))
         (given,) = predict(opened, "steady", {"is_open": None, "priority": None})
-        assert told(one) == ("champion", "in_service")
-        assert one["score"] == given["score"]
-        assert told(ask(opened, {"entity_id": "LOST_GROUP"})) == ("light", "champion_features_missing")
+        for entity in ("ALONE", "LOST_GROUP"):
+            one = ask(opened, {"entity_id": entity})
+            assert told(one) == answers
+            assert (one["score"] == given["score"]) == (answers != LIGHT)
+        assert told(ask(opened, {"entity_id": "NOBODY"})) == ("safe_default", "champion_features_missing")
+        opened.app.service.store.note("table/ftr_group__load", {"as_of": 0.0, "columns": kinds})
 
 
 def test_a_model_without_a_champion_answers_with_its_safe_default(base):
