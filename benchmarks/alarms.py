@@ -22,8 +22,9 @@ import pandas as pd
 from scipy.special import kolmogorov
 from streams import AMOUNTS, FEATURES, LAG, NUMBERS, Frame, Shift, Stream, simulate
 
-from tiltyard import change, detector, profile
+from tiltyard.govern import change, detector
 from tiltyard.spec import Budget, DriftPolicy
+from tiltyard.train import profile
 
 POLICY = DriftPolicy()
 QUIET, AFTER = 30, 90

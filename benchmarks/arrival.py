@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tiltyard import arrival, clock, datasets, ingest, postgres, runoff, transform, truth
+from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
+from tiltyard.judge import arrival, runoff
+from tiltyard.judge.runoff import Arrivals
 from tiltyard.ledger import night_of
+from tiltyard.prepare import datasets, ingest, transform, truth
 from tiltyard.rails import Rails
-from tiltyard.runoff import Arrivals
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 

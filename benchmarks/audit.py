@@ -20,8 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from tiltyard import audit, leakage, tabular
 from tiltyard.lake import quoted, text
+from tiltyard.leak import audit, leakage, tabular
 
 NUMBERS, TEXTS, INSTANTS, DATED_BY = 38, 8, 4, 5
 LIMITS = {1_000_000: 20.0, 10_000_000: 240.0}

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from streams import simulate
 
-from tiltyard import change, drift, profile
+from tiltyard.govern import change, drift
 from tiltyard.spec import Budget, DriftPolicy
+from tiltyard.train import profile
 
 MODELS, NIGHTS = 100, 120
 SLOWEST, TIMES, OFF = 10.0, 40, 0.01

@@ -162,8 +162,9 @@ def hanging(mine: yard.Yard, port: int, rounds: int) -> None:
 
 def in_process(trained: yard.Trained) -> None:
     """The parts of a fall, one row, on this thread."""
-    from tiltyard import fallback, scorer
-    from tiltyard.breaker import Breaker
+    from tiltyard.serve import fallback
+    from tiltyard.serve.breaker import Breaker
+    from tiltyard.train import scorer
 
     version = scorer.Scorer.from_files("bench", 1, trained.files)
     row = trained.matrix[:1]

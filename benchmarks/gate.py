@@ -15,7 +15,7 @@ from datetime import timedelta
 import numpy as np
 from scipy.special import ndtri, stdtr
 
-from tiltyard import gate, sequential
+from tiltyard.judge import gate, sequential
 from tiltyard.spec import GatePolicy
 
 POLICY = GatePolicy()

@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
-from tiltyard import transform
-from tiltyard.governor import Broken, Finding, Grant, History, Outcome, Past, Signal, govern
-from tiltyard.lineage import Lineage
+from tiltyard.govern.governor import Broken, Finding, Grant, History, Outcome, Past, Signal, govern
+from tiltyard.govern.lineage import Lineage
+from tiltyard.prepare import transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Portfolio, Spec, load_all
 

@@ -25,25 +25,15 @@ from typing import Any
 
 import yaml
 
-from tiltyard import (
-    backtest,
-    clock,
-    datasets,
-    describe,
-    drift,
-    features,
-    grants,
-    hindcast,
-    past,
-    policy,
-    postgres,
-    promotion,
-    shadow,
-    spec,
-    training,
-)
+from tiltyard import clock, postgres, spec
 from tiltyard import rails as rails_module
+from tiltyard.edge import describe
+from tiltyard.govern import drift, grants
+from tiltyard.judge import promotion, shadow
+from tiltyard.prepare import datasets, features
+from tiltyard.rewind import backtest, hindcast, past, policy
 from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
+from tiltyard.train import training
 
 FIRST, NIGHTS = "2016-04-01", 60
 ONE_S, FURTHER_S, YEAR_S = 60.0, 15.0, 900.0
@@ -110,7 +100,7 @@ def trying() -> bool:
 
 
 def a_year() -> bool:
-    from tiltyard.simulator import Simulator
+    from tiltyard.prepare.simulator import Simulator
 
     with tempfile.TemporaryDirectory(prefix="tiltyard-models-") as models:
         names = []
@@ -136,7 +126,7 @@ def history() -> bool:
 
     def measure(module: Any, name: str) -> None:
         work: Callable[..., Any] = getattr(module, name)
-        label = module.__name__.removeprefix("tiltyard.") + ("" if name == "run" else f" ({name})")
+        label = module.__name__.rpartition(".")[2] + ("" if name == "run" else f" ({name})")
 
         def measured(*arguments: Any, **more: Any) -> Any:
             begun = time.perf_counter()

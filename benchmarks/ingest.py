@@ -13,7 +13,8 @@ from pathlib import Path
 
 import duckdb
 
-from tiltyard import clock, datasets, ingest, postgres
+from tiltyard import clock, postgres
+from tiltyard.prepare import datasets, ingest
 from tiltyard.rails import opened
 from tiltyard.settings import Settings
 

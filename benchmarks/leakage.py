@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.naive import staging  # noqa: E402
-from tiltyard import evidence, postgres  # noqa: E402
-from tiltyard.evidence import Sample, Weighed  # noqa: E402
+from tiltyard import postgres  # noqa: E402
+from tiltyard.leak import evidence  # noqa: E402
+from tiltyard.leak.evidence import Sample, Weighed  # noqa: E402
 from tiltyard.settings import Settings  # noqa: E402
 
 

@@ -12,10 +12,12 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tiltyard import clock, hindcast, quickstart, services
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.edge import quickstart, services
+from tiltyard.prepare.simulator import Simulator
+from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
-from tiltyard.simulator import Simulator
 from tiltyard.spec import find
 
 FIRST = clock.parse_as_of("2025-02-03")

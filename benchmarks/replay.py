@@ -20,14 +20,17 @@ from pathlib import Path
 
 import duckdb
 
-from tiltyard import clock, features, postgres, replay, scoring, suites
+from tiltyard import clock, postgres, suites
 from tiltyard import rails as rails_module
-from tiltyard.comparison import Comparison, reachable
-from tiltyard.history import History
+from tiltyard.judge import scoring
+from tiltyard.prepare import features
+from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
-from tiltyard.simulator import Simulator
 from tiltyard.spec import Spec, find
+from tiltyard.train import replay
+from tiltyard.train.comparison import Comparison, reachable
+from tiltyard.train.history import History
 
 START = clock.parse_as_of("2025-01-01")
 NIGHTS = [9, 10, 16, 17]

@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from tiltyard import lake, rails, request_log, spool
+from tiltyard import lake, rails
+from tiltyard.serve import request_log, spool
+from tiltyard.serve.spool import Spool
 from tiltyard.settings import Settings
-from tiltyard.spool import Spool
 
 WRITER = """
 import os, sys, pathlib
-from tiltyard.spool import Spool
+from tiltyard.serve.spool import Spool
 log = Spool(pathlib.Path(sys.argv[1]), max_bytes=1 << 20)
 number = 0
 while True:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import scorer, training
-from tiltyard.encoding import Encoding
+from tiltyard.train import scorer, training
+from tiltyard.train.encoding import Encoding
 
 ROWS, NIGHT = 8000, 300
 END = datetime(2016, 4, 1, tzinfo=UTC)

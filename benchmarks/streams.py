@@ -12,8 +12,8 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from tiltyard import profile
-from tiltyard.change import Promise, Truth
+from tiltyard.govern.change import Promise, Truth
+from tiltyard.train import profile
 
 FEATURES = 30
 NUMBERS, AMOUNTS, CATEGORIES, FLAGS = range(18), range(18, 24), range(24, 28), range(28, 30)

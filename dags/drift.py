@@ -17,7 +17,7 @@ a way the features do not describe. Set `drift.on_drift: report` in the spec and
 
 from airflow.sdk import task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -29,7 +29,7 @@ def drift(spec: Spec) -> None:
     @task(outlets=[finding])
     def compare() -> dict:
         with on.working() as rails:
-            from tiltyard import drift
+            from tiltyard.govern import drift
 
             found = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.run)
             on.show(found[max(found)]["report"] or f"drift/{spec.name}/", rails.settings)

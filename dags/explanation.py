@@ -20,7 +20,7 @@ nobody will mend should not be there: delete its folder.
 **Manual parameters.** `as_of` has no effect: what is open in the ledger is asked.
 """
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 

@@ -20,7 +20,7 @@ Empty: whatever is waiting.
 
 from airflow.sdk import dag, task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 

@@ -22,7 +22,7 @@ the checked snapshot in service, brings the store of online features up to it, a
 
 from airflow.sdk import dag, task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 
@@ -35,14 +35,14 @@ def features() -> None:
     @task
     def ingest() -> dict:
         with on.working() as rails:
-            from tiltyard import features
+            from tiltyard.prepare import features
 
             return features.ingest(rails, on.night())
 
     @task
     def transform() -> dict:
         with on.working() as rails:
-            from tiltyard import features
+            from tiltyard.prepare import features
 
             return features.transform(rails, on.night())
 
@@ -50,14 +50,14 @@ def features() -> None:
     def checks() -> dict:
         on.show(f"data_docs/{on.night():%Y-%m-%d}/", settings)
         with on.working() as rails:
-            from tiltyard import features
+            from tiltyard.prepare import features
 
             return features.check(rails, on.night())
 
     @task(outlets=views)
     def publish() -> dict:
         with on.working() as rails:
-            from tiltyard import features
+            from tiltyard.prepare import features
 
             on.announce(views, [on.night()])
             return features.publish(rails, on.night()) | {"online": features.materialise(rails, on.night())}

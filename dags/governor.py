@@ -26,7 +26,7 @@ complete.
 
 from airflow.sdk import dag, task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 

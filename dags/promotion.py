@@ -25,7 +25,7 @@ champion asset is announced when there is another champion; otherwise `promote` 
 
 from airflow.sdk import task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 

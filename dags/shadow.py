@@ -19,7 +19,7 @@ While it is red, predictions are missing, promotion holds and drift says nothing
 
 from airflow.sdk import task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -31,14 +31,14 @@ def shadow(spec: Spec) -> None:
     @task
     def score() -> dict:
         with on.working() as rails:
-            from tiltyard import shadow
+            from tiltyard.judge import shadow
 
             return on.each_night(rails, spec, on.nights(rails, "shadow", spec), shadow.score)
 
     @task(outlets=[evaluation])
     def evaluate(scored: dict) -> dict:
         with on.working() as rails:
-            from tiltyard import shadow
+            from tiltyard.judge import shadow
 
             found = on.each_night(rails, spec, on.same_nights(scored), shadow.evaluate)
             on.close(rails, "shadow", spec, {night: scored[night] | found[night] for night in found})

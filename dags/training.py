@@ -23,7 +23,7 @@ The first version of a new model is trained by hand: start this DAG with `as_of`
 
 from airflow.sdk import task
 
-from tiltyard import orchestration as on
+from tiltyard.edge import orchestration as on
 from tiltyard.settings import TRAINING_POOL, Settings
 from tiltyard.spec import Spec, portfolio
 

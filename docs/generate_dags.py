@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiltyard.orchestration import describe_dags
+from tiltyard.edge.orchestration import describe_dags
 from tiltyard.settings import ROOT
 
 if __name__ == "__main__":

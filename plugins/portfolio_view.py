@@ -120,7 +120,8 @@ def _entries(folder: Path) -> list[str]:
 
 def _models(settings: "Settings") -> list[dict[str, Any]]:
     """One entry per model: its status document, or the sentence that says why there is none."""
-    from tiltyard import rails, status
+    from tiltyard import rails
+    from tiltyard.edge import status
     from tiltyard.errors import TiltyardError
     from tiltyard.spec import portfolio
 

@@ -57,7 +57,7 @@ def data_mirror() -> Path:
 @pytest.fixture(scope="session")
 def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 days of a small simulated business, as landing files."""
-    from tiltyard.simulator import Simulator
+    from tiltyard.prepare.simulator import Simulator
 
     folder = tmp_path_factory.mktemp("deliveries") / "subscription"
     Simulator(customers=1_200, days=45).land(folder)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tiltyard import registry
 from tiltyard import spec as specs
-from tiltyard.encoding import Column, Encoding
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
-from tiltyard.servable import Servables
+from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.train import registry
+from tiltyard.train.encoding import Column, Encoding
 
 FIRST = datetime(2016, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tiltyard import timeslice
+from tiltyard.serve import timeslice
 
 
 @dataclass

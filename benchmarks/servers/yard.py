@@ -63,8 +63,8 @@ def train() -> Trained:
     import xgboost
     from scoring import made_up
 
-    from tiltyard import training
-    from tiltyard.encoding import Encoding
+    from tiltyard.train import training
+    from tiltyard.train.encoding import Encoding
 
     frame, label, features = made_up()
     encoding = Encoding.fit(frame, features)
@@ -145,7 +145,7 @@ class Yard:
 
     def fill(self, online_url: str | None = None) -> None:
         """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store: embedded, or Redis."""
-        from tiltyard import online
+        from tiltyard.prepare import online
         from tiltyard.rails import Rails
 
         now = datetime.now(UTC)

@@ -143,7 +143,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
-    from tiltyard import quickstart
+    from tiltyard.edge import quickstart
 
     with _progress(as_json) as say:
         result = quickstart.up(Settings(), name, say)
@@ -153,7 +153,7 @@ def up(
 @app.command(epilog="Example: tiltyard down")
 def down(as_json: Json = False) -> None:
     """Stop Airflow and the embedded PostgreSQL; nothing committed is lost."""
-    from tiltyard import services
+    from tiltyard.edge import services
 
     with _progress(as_json) as say:
         result = services.stop(Settings(), progress=lambda label, share: say(label, share or 0.0))
@@ -189,7 +189,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Hold specs against their schema and against the dbt project: tables, keys, columns."""
-    from tiltyard import transform
+    from tiltyard.prepare import transform
 
     settings = Settings()
     if schema:
@@ -209,8 +209,9 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
-    from tiltyard import describe, rails
-    from tiltyard import status as looking
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.edge import status as looking
 
     settings = Settings()
     chosen = [specs.find(settings.models, model)] if model else list(specs.portfolio(settings))
@@ -228,8 +229,9 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show one prediction: each feature with its event_time and available_at, version, snapshot, tier, truth."""
-    from tiltyard import describe, rails
-    from tiltyard import status as looking
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.edge import status as looking
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -255,7 +257,7 @@ def data_fetch(
     as_json: Json = False,
 ) -> None:
     """Download a data set (or make the simulated one), check its content, lay it out as daily deliveries."""
-    from tiltyard import datasets
+    from tiltyard.prepare import datasets
 
     with _progress(as_json) as say:
         result = datasets.fetch(Settings(), name, progress=say, cancel_trigger=cancel_trigger)
@@ -283,7 +285,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a champion-to-be and its light twin on matured labels; register it as a challenger."""
-    from tiltyard import rails, training
+    from tiltyard import rails
+    from tiltyard.train import training
 
     spec, night = _spec(model), _as_of(as_of)
     with rails.opened() as opened:
@@ -296,7 +299,7 @@ def train(
 @app.command(epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
 def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Score the night with champion and challengers; evaluate both on matured cohorts."""
-    from tiltyard import shadow as stage
+    from tiltyard.judge import shadow as stage
 
     _model_stage(model, as_of, as_json, stage.run)
 
@@ -304,7 +307,7 @@ def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 @app.command(epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
 def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
-    from tiltyard import promotion as stage
+    from tiltyard.judge import promotion as stage
 
     _model_stage(model, as_of, as_json, stage.run)
 
@@ -312,7 +315,7 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 @app.command(epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
 def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Compare the night's window with the training reference, and keep what was found for the governor."""
-    from tiltyard import drift as stage
+    from tiltyard.govern import drift as stage
 
     _model_stage(model, as_of, as_json, stage.run)
 
@@ -320,7 +323,9 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 @app.command(epilog="Example: tiltyard govern --as-of 2016-05-02")
 def govern(as_of: AsOf = None, as_json: Json = False) -> None:
     """Decide on the findings of all models of a night: which retrain, which wait, what is one incident upstream."""
-    from tiltyard import describe, grants, rails
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.govern import grants
 
     with rails.opened() as opened:
         result = grants.run(opened, _as_of(as_of))
@@ -332,7 +337,9 @@ def incidents_open(context: typer.Context, as_of: Governed = None, as_json: Json
     """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
     if context.invoked_subcommand:
         return
-    from tiltyard import describe, grants, rails
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.govern import grants
 
     with rails.opened() as opened:
         result = grants.incidents(opened, clock.parse_as_of(as_of) if as_of else None)
@@ -347,7 +354,8 @@ def incidents_release(
     as_json: Json = False,
 ) -> None:
     """Say that a shift which models share is the world: from that night on they may retrain on it."""
-    from tiltyard import grants, rails
+    from tiltyard import rails
+    from tiltyard.govern import grants
 
     with rails.opened() as opened:
         night = clock.parse_as_of(as_of) if as_of else None
@@ -365,7 +373,9 @@ def fallback_show(
     as_json: Json = False,
 ) -> None:
     """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
-    from tiltyard import describe, fallback_audit, rails
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.serve import fallback_audit
 
     settings = Settings()
     asked = (specs.find(settings.models, model),) if model else specs.portfolio(settings)
@@ -377,7 +387,8 @@ def fallback_show(
 @fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
 def fallback_count(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
-    from tiltyard import fallback_audit, rails
+    from tiltyard import rails
+    from tiltyard.serve import fallback_audit
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -398,7 +409,8 @@ def fallback_explain(
     as_json: Json = False,
 ) -> None:
     """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
-    from tiltyard import fallback_audit, rails
+    from tiltyard import rails
+    from tiltyard.serve import fallback_audit
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -440,8 +452,8 @@ def hindcast(
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
     """
-    from tiltyard import hindcast as loop
     from tiltyard import rails
+    from tiltyard.rewind import hindcast as loop
 
     if approve not in ("auto", "never"):
         raise BadInput(f"--approve is auto or never, not '{approve}'.")
@@ -466,8 +478,10 @@ def _policies(
     plots: Path | None,
     as_json: bool,
 ) -> None:
-    from tiltyard import backtest, describe, rails
-    from tiltyard import policy as policies
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.rewind import backtest
+    from tiltyard.rewind import policy as policies
 
     whole = specs.load_portfolio(settings.models)
     tried = [
@@ -509,7 +523,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve every model's predictions over HTTP: champion, previous, light twin, safe default. Ctrl-C ends it."""
-    from tiltyard import web
+    from tiltyard.serve import web
 
     given = {"serve_host": host, "serve_port": port, "serve_workers": workers}
     for name, value in given.items():
@@ -525,7 +539,7 @@ def keys_new(
     as_json: Json = False,
 ) -> None:
     """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
-    from tiltyard import access
+    from tiltyard.serve import access
 
     result = access.new(name)
     _emit(result, as_json, lambda: out.print(_plain(access.shown(result)), soft_wrap=True))
@@ -543,8 +557,8 @@ def online(
     as_json: Json = False,
 ) -> None:
     """Bring the store of online features up to what is published. The features stage does it every night."""
-    from tiltyard import online as store
     from tiltyard import rails
+    from tiltyard.prepare import online as store
 
     with rails.opened() as opened:
         _emit(store.materialise(opened, _as_of(as_of), afresh=afresh), as_json)
@@ -560,7 +574,7 @@ def stream_kinesis(
     as_json: Json = False,
 ) -> None:
     """Consume events of a Kinesis stream into the store of online features. Ctrl-C ends it."""
-    from tiltyard import streams
+    from tiltyard.serve import streams
 
     made = functools.partial(streams.kinesis, name)
     _emit(streams.run(Settings(), f"kinesis/{name}", made, drain=drain, say=_warn), as_json)
@@ -575,7 +589,7 @@ def stream_kafka(
     as_json: Json = False,
 ) -> None:
     """Consume events of a Kafka topic into the store of online features. Ctrl-C ends it."""
-    from tiltyard import streams
+    from tiltyard.serve import streams
 
     settings = Settings()
     made = functools.partial(streams.kafka, settings, topic, servers, group)
@@ -592,7 +606,8 @@ def _warn(said: str) -> None:
 @requests.command("deliver", epilog="Example: tiltyard requests deliver")
 def requests_deliver(as_json: Json = False) -> None:
     """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
-    from tiltyard import rails, request_log
+    from tiltyard import rails
+    from tiltyard.serve import request_log
 
     with rails.opened() as opened:
         result = request_log.deliver(opened)
@@ -602,7 +617,9 @@ def requests_deliver(as_json: Json = False) -> None:
 @requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
 def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Answers per night and tier, how they turned out per arm, and what the log has lost."""
-    from tiltyard import arm, describe, rails, request_log
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.serve import arm, request_log
 
     spec = _spec(model)
     at = clock.parse_as_of(as_of) if as_of else clock.now()
@@ -647,8 +664,10 @@ def leakage_replay(
 
     Exit 1 when the past was written over, or when nobody could tell.
     """
-    from tiltyard import page, rails, replay_page
-    from tiltyard import replay as test
+    from tiltyard import rails
+    from tiltyard.leak import page
+    from tiltyard.train import replay as test
+    from tiltyard.train import replay_page
 
     spec = _spec(model)
     if report:
@@ -672,7 +691,9 @@ def leakage_latency(
     as_json: Json = False,
 ) -> None:
     """How late rows really are: promised, claimed and observed, and the embargo that follows. Draws the nights."""
-    from tiltyard import describe, latency, rails
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.prepare import latency
 
     if model and source:
         raise BadInput("Give --model or --source, not both; a model's tables include its source's.")
@@ -723,7 +744,7 @@ def leakage_audit(
     as_json: Json = False,
 ) -> None:
     """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell."""
-    from tiltyard import audit, page
+    from tiltyard.leak import audit, page
 
     target = report or Path(f"{frame.stem}.leakage.html")
     page.check(target, [frame, *([history] if history else [])])
@@ -780,8 +801,8 @@ def _print_audit(found: Any, target: Path) -> None:
 
 
 def _stage(as_json: bool, work: Callable[[Any, Any], Any]) -> None:
-    from tiltyard import features as stage
     from tiltyard import rails
+    from tiltyard.prepare import features as stage
 
     with rails.opened() as opened:
         result = work(opened, stage)

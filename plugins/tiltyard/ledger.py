@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
-from tiltyard.governor import Finding, Incident
+from tiltyard.govern.governor import Finding, Incident
 from tiltyard.settings import Settings
 
 metadata = sa.MetaData()

@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tiltyard.runoff import Arrivals, Curve
+    from tiltyard.judge.runoff import Arrivals, Curve
 
 ESTIMATED = "promoted line, estimated"
 LINES = {"promoted line": "#0072B2", ESTIMATED: "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tiltyard import orchestration
+from tiltyard.edge import orchestration
 from tiltyard.settings import ROOT
 
 
@@ -107,7 +107,7 @@ def test_no_silence_explains_a_safe_default(parse: Callable, models: Path) -> No
 
 
 def test_nowhere_is_approve_a_default() -> None:
-    for file in [*(ROOT / "dags").glob("*.py"), *(ROOT / "plugins" / "tiltyard").glob("*.py")]:
+    for file in [*(ROOT / "dags").glob("*.py"), *(ROOT / "plugins" / "tiltyard").rglob("*.py")]:
         text = file.read_text().replace(" ", "")
         assert 'defaults="Approve"' not in text
         assert "defaults=self.APPROVE" not in text

@@ -15,10 +15,11 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tests.conftest import make_settings
-from tiltyard import fallback_audit, postgres
-from tiltyard import orchestration as on
+from tiltyard import postgres
 from tiltyard import rails as rails_module
+from tiltyard.edge import orchestration as on
 from tiltyard.rails import Rails
+from tiltyard.serve import fallback_audit
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, load
 

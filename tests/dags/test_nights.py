@@ -8,9 +8,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from tiltyard import clock, governor, grants
-from tiltyard import orchestration as on
+from tiltyard import clock
+from tiltyard.edge import orchestration as on
 from tiltyard.errors import BadInput
+from tiltyard.govern import governor, grants
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import load

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from fastapi.testclient import TestClient
 
-from tiltyard import services
+from tiltyard.edge import services
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 

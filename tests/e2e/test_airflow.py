@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import clock, hindcast, quickstart, services
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.edge import quickstart, services
 from tiltyard.rails import Rails
+from tiltyard.rewind import hindcast
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find, load_portfolio
 

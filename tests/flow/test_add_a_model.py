@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tiltyard import datasets, ingest, transform
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput
+from tiltyard.prepare import datasets, ingest, transform
 from tiltyard.settings import ROOT, Settings
 
 FOUR_DAYS_IN = datetime(2016, 3, 5, tzinfo=UTC)

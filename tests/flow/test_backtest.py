@@ -15,10 +15,14 @@ import pandas as pd
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import backtest, clock, drift, hindcast, past, policy, services, spec, truth
+from tiltyard import clock, spec
 from tiltyard import rails as rails_module
+from tiltyard.edge import services
+from tiltyard.govern import drift
 from tiltyard.ledger import night_of
+from tiltyard.prepare import truth
 from tiltyard.rails import Rails
+from tiltyard.rewind import backtest, hindcast, past, policy
 from tiltyard.settings import ROOT
 
 FIRST = clock.parse_as_of("2025-02-03")

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import clock, drift, features, grants, outage
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.govern import drift, grants
 from tiltyard.ledger import night_of
+from tiltyard.prepare import features, outage
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
 

@@ -15,12 +15,18 @@ import psutil
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import clock, describe, drift, features, grants, hindcast, promotion, services, shadow, status, training
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.edge import describe, services, status
 from tiltyard.errors import CheckFailed
+from tiltyard.govern import drift, grants
+from tiltyard.judge import promotion, shadow
+from tiltyard.prepare import features
 from tiltyard.rails import Rails
+from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
+from tiltyard.train import training
 
 FIRST = clock.parse_as_of("2025-02-03")
 NIGHT = timedelta(days=1)

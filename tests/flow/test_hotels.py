@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from tests.conftest import make_settings
-from tiltyard import datasets, frame, ingest, leakage, training, transform
 from tiltyard import rails as rails_module
-from tiltyard.frame import TrainingFrame
+from tiltyard.leak import leakage
+from tiltyard.prepare import datasets, ingest, transform
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
+from tiltyard.train import frame, training
+from tiltyard.train.frame import TrainingFrame
 
 NAIVE = ROOT / "tests" / "naive" / "hotels"
 LIES = yaml.safe_load((NAIVE / "lies.yaml").read_text(encoding="utf-8"))

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.naive import staging
-from tiltyard import evidence, leakage
-from tiltyard.evidence import Sample, Weighed
+from tiltyard.leak import evidence, leakage
+from tiltyard.leak.evidence import Sample, Weighed
 from tiltyard.suites import CheckReport
 
 PARTS = {

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import business_home
-from tiltyard import checks, clock, drift, features, governor, grants, latency, outage
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.govern import drift, governor, grants
 from tiltyard.ledger import night_of
+from tiltyard.prepare import checks, features, latency, outage
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find

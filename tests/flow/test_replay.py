@@ -11,13 +11,16 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.unit.test_cli import tiltyard
-from tiltyard import clock, features, replay, scoring, training
+from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import CheckFailed
+from tiltyard.judge import scoring
+from tiltyard.prepare import features
+from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
-from tiltyard.simulator import Simulator
 from tiltyard.spec import Spec, find
+from tiltyard.train import replay, training
 
 NIGHTS = [clock.parse_as_of(f"2025-01-{day:02d}") for day in (9, 16)]
 """Just after the weekly writing of the CRM: whoever cancels later in that week has this row blanked."""

@@ -13,7 +13,8 @@ import uuid
 import httpx
 
 from tests import served
-from tiltyard import lake, rails, request_log, spool
+from tiltyard import lake, rails
+from tiltyard.serve import request_log, spool
 
 ROUNDS, CALLERS = 1, 3
 

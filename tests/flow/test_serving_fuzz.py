@@ -24,12 +24,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests import served
-from tiltyard import access, online
 from tiltyard import rails as rails_module
-from tiltyard.fallback import REASONS
-from tiltyard.online import Held
+from tiltyard.prepare import online
+from tiltyard.prepare.online import Held
+from tiltyard.serve import access
+from tiltyard.serve.fallback import REASONS
+from tiltyard.serve.web import App
 from tiltyard.settings import Settings
-from tiltyard.web import App
 
 NOW = served.FIRST + timedelta(days=20)
 ROW = served.ROW

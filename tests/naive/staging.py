@@ -8,12 +8,14 @@ from pathlib import Path
 
 import yaml
 
-from tiltyard import datasets, frame, ingest, leakage, transform
 from tiltyard import rails as rails_module
-from tiltyard.evidence import Sample
+from tiltyard.leak import leakage
+from tiltyard.leak.evidence import Sample
+from tiltyard.prepare import datasets, ingest, transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 from tiltyard.suites import CheckReport
+from tiltyard.train import frame
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard import detector
-from tiltyard.profile import Cells, Column
+from tiltyard.govern import detector
+from tiltyard.train.profile import Cells, Column
 
 FIRST = 740_000
 

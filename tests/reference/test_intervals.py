@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tiltyard import intervals, reading
+from tiltyard.leak import intervals, reading
 
 CELLS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4), st.booleans()), min_size=8, max_size=60)
 

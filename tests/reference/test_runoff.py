@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard import runoff
-from tiltyard.runoff import Arrivals
+from tiltyard.judge import runoff
+from tiltyard.judge.runoff import Arrivals
 
 FIRST = date(2016, 3, 1)
 

@@ -10,7 +10,7 @@ from scipy.integrate import dblquad, quad
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
-from tiltyard import sequential
+from tiltyard.judge import sequential
 
 LEVELS = [0.0125, 0.05, 0.2]
 

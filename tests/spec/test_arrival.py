@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tiltyard import clock, ingest
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 

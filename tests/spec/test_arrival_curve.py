@@ -9,8 +9,8 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from tiltyard import runoff
-from tiltyard.runoff import Arrivals
+from tiltyard.judge import runoff
+from tiltyard.judge.runoff import Arrivals
 
 FIRST = date(2016, 3, 1)
 

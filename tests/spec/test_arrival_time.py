@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.latency import Delivery, Look, arrivals
+from tiltyard.prepare.latency import Delivery, Look, arrivals
 
 YEARS = timedelta(days=3650)
 

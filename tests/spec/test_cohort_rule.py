@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tiltyard import rails as rails_module
-from tiltyard import truth
 from tiltyard.ledger import night_of
+from tiltyard.prepare import truth
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from tests.lakes import COLUMNS, FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard import clock, replay
+from tiltyard import clock
+from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
-from tiltyard.truth import PREDICTION
+from tiltyard.train import replay
 
 NIGHT = instant("2024-02-02")
 VISIT = {"visit_id": "v1", "shop_id": "s1", "prediction_time": instant("2024-02-01 12:00")}

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard import frame
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
+from tiltyard.train import frame
 
 Sees = Callable[..., float | None]
 

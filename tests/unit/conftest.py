@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import clock, scoring, transform, truth
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.judge import scoring
 from tiltyard.ledger import night_of
+from tiltyard.prepare import transform, truth
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -116,7 +118,7 @@ class Arena:
         """
         from mlflow.exceptions import MlflowException
 
-        from tiltyard import registry, scorer
+        from tiltyard.train import registry, scorer
 
         client = registry.client(self.rails.settings)
         try:

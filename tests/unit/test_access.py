@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_cli import tiltyard
-from tiltyard import access as module
-from tiltyard.access import DAY, Access, Admitted, Count, Limits, Refused, take
 from tiltyard.errors import BadInput
+from tiltyard.serve import access as module
+from tiltyard.serve.access import DAY, Access, Admitted, Count, Limits, Refused, take
 from tiltyard.settings import Settings
 
 MORNING = 20_000 * DAY + 3600.0

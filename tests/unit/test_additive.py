@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import served
-from tiltyard import additive, scorer
-from tiltyard.encoding import Column, Encoding
+from tiltyard.serve import additive
+from tiltyard.train import scorer
+from tiltyard.train.encoding import Column, Encoding
 
 ENCODING = served.ENCODING
 
@@ -41,7 +42,7 @@ def light():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from tiltyard import training
+    from tiltyard.train import training
 
     rows = frame(3_000, 5)
     label = np.nan_to_num(rows["weight"].to_numpy(dtype=float)) + (rows["priority"] == "high") * 30 > 10
@@ -76,7 +77,7 @@ def test_it_scores_as_the_graph_does_whatever_a_row_says(twin, rows):
 def test_trees_are_no_sum_over_columns():
     from xgboost import XGBClassifier
 
-    from tiltyard import training
+    from tiltyard.train import training
 
     rows = matrix(frame(2_000, 2))
     label = (np.nan_to_num(rows[:, 0]) > 0) ^ (np.nan_to_num(rows[:, 1]) > 4)

@@ -10,9 +10,12 @@ import pytest
 
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_request_log import encoded, ids, request
-from tiltyard import arm, describe, evaluation, promotion, request_log, shadow, status
+from tiltyard.edge import describe, status
+from tiltyard.judge import promotion, shadow
+from tiltyard.serve import arm, request_log
+from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
-from tiltyard.spool import Spool
+from tiltyard.train import evaluation
 
 
 def spool(arena: Arena, records: list[dict[str, Any]]) -> dict[str, int]:

@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import arrival, describe, drift, outage, runoff, status
+from tiltyard.edge import describe, status
+from tiltyard.govern import drift
+from tiltyard.judge import arrival, runoff
 from tiltyard.ledger import night_of
+from tiltyard.prepare import outage
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 """The first day of predictions; its night closes a day later."""

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from tests.unit.test_cli import tiltyard
-from tiltyard import audit, page
-from tiltyard.audit import Audit
 from tiltyard.errors import BadInput
+from tiltyard.leak import audit, page
+from tiltyard.leak.audit import Audit
 
 DAY = pd.Timedelta(days=1)
 HOUR = pd.Timedelta(hours=1)

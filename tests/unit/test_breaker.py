@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.breaker import FAILURES, LONGEST_S, PAUSE_S, WINDOW, Breaker
+from tiltyard.serve.breaker import FAILURES, LONGEST_S, PAUSE_S, WINDOW, Breaker
 
 
 def opened() -> Breaker:

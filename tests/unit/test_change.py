@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import change, profile
+from tiltyard.govern import change
 from tiltyard.spec import DriftPolicy
+from tiltyard.train import profile
 
 FIRST = 738_886
 TRAINING, ROWS, LAG = 56, 120, 5

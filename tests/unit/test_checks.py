@@ -14,9 +14,10 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard import checks, ingest, suites
 from tiltyard import rails as rails_module
+from tiltyard import suites
 from tiltyard.errors import BadInput
+from tiltyard.prepare import checks, ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec

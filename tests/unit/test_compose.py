@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tiltyard import services
+from tiltyard.edge import services
 from tiltyard.settings import ROOT, Settings
 
 ONE_MACHINE = {

@@ -14,14 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests import served
-from tiltyard import contribution
 from tiltyard import rails as rails_module
-from tiltyard.contribution import Explainer
-from tiltyard.encoding import Column, Encoding
 from tiltyard.errors import CheckFailed, Unavailable
-from tiltyard.scorer import Scorer
-from tiltyard.training import DEFAULTS, Rows, _Fitter, _heavy_onnx, _light_onnx, parquet
-from tiltyard.web import App
+from tiltyard.serve import contribution
+from tiltyard.serve.contribution import Explainer
+from tiltyard.serve.web import App
+from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.scorer import Scorer
+from tiltyard.train.training import DEFAULTS, Rows, _Fitter, _heavy_onnx, _light_onnx, parquet
 
 ENCODING = Encoding((Column("a", "numeric"), Column("b", "boolean"), Column("c", "categorical", ("x", "y"))))
 

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 import pandas as pd
 import pytest
 
-from tiltyard import cuts, datasets
+from tiltyard.prepare import cuts, datasets
 from tiltyard.settings import Settings
 
 BOOKINGS = b"""\

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tiltyard import cuts, datasets
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.prepare import cuts, datasets
 from tiltyard.settings import Settings
 
 CSV = b"number,sys_updated_at,state\n" + b"".join(
@@ -276,7 +276,7 @@ def test_an_unknown_data_set_is_told_the_known_ones(settings):
 
 
 def test_the_simulated_business_comes_with_or_without_its_trigger(settings, monkeypatch):
-    from tiltyard import simulator
+    from tiltyard.prepare import simulator
 
     monkeypatch.setattr(simulator.Simulator, "__init__", _small_init(simulator.Simulator.__init__))
     assert not datasets.fetch(settings, "simulated", cancel_trigger=True)["unchanged"]
@@ -288,7 +288,7 @@ def test_the_simulated_business_comes_with_or_without_its_trigger(settings, monk
 
 
 def test_the_simulated_business_lands_once(settings, monkeypatch):
-    from tiltyard import simulator
+    from tiltyard.prepare import simulator
 
     monkeypatch.setattr(simulator.Simulator, "__init__", _small_init(simulator.Simulator.__init__))
     result = datasets.fetch(settings, "simulated")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard.encoding import MOST, RARE, Encoding
 from tiltyard.errors import BadInput
+from tiltyard.train.encoding import MOST, RARE, Encoding
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import estimate, evaluation, promotion, shadow, truth
+from tiltyard.judge import estimate, promotion, shadow
 from tiltyard.ledger import night_of
+from tiltyard.prepare import truth
 from tiltyard.settings import ROOT
+from tiltyard.train import evaluation
 
 
 def drawn(rng, rows, *, bend=1.0, shift=0.0):
@@ -111,18 +113,19 @@ def test_what_is_no_score_or_no_label_is_refused(scores, labels):
 # -- it decides nothing ---------------------------------------------------------------------------
 
 
+MODULES = {path.stem: path for path in (ROOT / "plugins" / "tiltyard").rglob("*.py")}
+
+
 def imported(name: str) -> set[str]:
     """The modules of the library that a module imports, anywhere in it."""
-    tree = ast.parse((ROOT / "plugins" / "tiltyard" / f"{name}.py").read_text(encoding="utf-8"))
     found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "tiltyard":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tiltyard."):
-            found.add(node.module.split(".")[1])
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tiltyard":
+            last = node.module.split(".")[-1]
+            found |= {last} if last in MODULES else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("tiltyard.")}
-    return {module for module in found if (ROOT / "plugins" / "tiltyard" / f"{module}.py").exists()}
+            found |= {alias.name.split(".")[-1] for alias in node.names if alias.name.startswith("tiltyard.")}
+    return found & MODULES.keys()
 
 
 def reached(name: str) -> set[str]:
@@ -148,7 +151,7 @@ def test_the_graph_is_followed():
 
 def test_no_query_of_the_promotion_path_reads_the_table():
     for name in reached("promotion"):
-        assert "ops.estimate" not in (ROOT / "plugins" / "tiltyard" / f"{name}.py").read_text(encoding="utf-8"), name
+        assert "ops.estimate" not in MODULES[name].read_text(encoding="utf-8"), name
 
 
 def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_them(arena):

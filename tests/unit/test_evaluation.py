@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltyard import evaluation
 from tiltyard.spec import Cost, GatePolicy
+from tiltyard.train import evaluation
 
 START = datetime(2016, 3, 1, tzinfo=UTC)
 

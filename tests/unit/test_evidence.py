@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import evidence
 from tiltyard.errors import BadInput
-from tiltyard.evidence import Sample
+from tiltyard.leak import evidence
+from tiltyard.leak.evidence import Sample
 
 
 def plain(rows=2_000, seed=1):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_pairs import TONIGHT, drawn, spec_of
-from tiltyard import evidence_page, gate, pairs, promotion
+from tiltyard.judge import evidence_page, gate, pairs, promotion
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from itertools import permutations, product
 
 import pytest
 
-from tiltyard import fallback
-from tiltyard.fallback import REASONS, choose
+from tiltyard.serve import fallback
+from tiltyard.serve.fallback import REASONS, choose
 
 ALL = ("champion", "previous", "light")
 

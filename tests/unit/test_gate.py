@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltyard.clock import parse_duration
-from tiltyard.evaluation import losses
-from tiltyard.gate import Compared, Evidence, Missing, Replayed, SliceEvidence, decide, watch
+from tiltyard.judge.gate import Compared, Evidence, Missing, Replayed, SliceEvidence, decide, watch
 from tiltyard.spec import GatePolicy
+from tiltyard.train.evaluation import losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gate"
 POLICY = GatePolicy(min_matured=500, min_shadow="7d", slices=("priority",))

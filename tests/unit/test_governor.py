@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard.governor import (
+from tiltyard.govern.governor import (
     Action,
     Broken,
     Finding,
@@ -28,7 +28,7 @@ from tiltyard.governor import (
     cooling,
     govern,
 )
-from tiltyard.lineage import Lineage
+from tiltyard.govern.lineage import Lineage
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
 
 CASES = Path(__file__).resolve().parents[1] / "golden" / "governor"

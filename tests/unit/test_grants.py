@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from tiltyard import clock, grants, outage
+from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.governor import Broken, Finding, Signal
+from tiltyard.govern import grants
+from tiltyard.govern.governor import Broken, Finding, Signal
+from tiltyard.prepare import outage
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Portfolio, Spec, find

@@ -16,9 +16,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from tiltyard import clock, datasets, ingest
+from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
+from tiltyard.prepare import datasets, ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 
@@ -207,7 +208,8 @@ def test_two_quiet_days_are_two_deliveries(shop):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tiltyard import clock, ingest, rails
+from tiltyard import clock, rails
+from tiltyard.prepare import ingest
 from tiltyard.settings import Settings
 ingest._record = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 home, url, prefix = sys.argv[1:]

@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from tiltyard import services
+from tiltyard.edge import services
 from tiltyard.errors import BadInput, Fenced, Unavailable
 from tiltyard.lake import Lake, put
 from tiltyard.rails import Rails

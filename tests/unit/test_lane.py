@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tiltyard.lane import ABANDONED, Job, Lane, Spare
+from tiltyard.serve.lane import ABANDONED, Job, Lane, Spare
 
 
 def matrix(*values):

@@ -10,9 +10,12 @@ import pytest
 
 from tests.lakes import COLUMNS as TABLES
 from tests.lakes import FEATURES, instant, small_spec
-from tiltyard import describe, latency, leakage, outage, plots, suites
-from tiltyard.latency import COLUMNS, DAY, Latency, Spread, backfills, learn, quantile_of_counts
-from tiltyard.outage import Verdict, Watch
+from tiltyard import plots, suites
+from tiltyard.edge import describe
+from tiltyard.leak import leakage
+from tiltyard.prepare import latency, outage
+from tiltyard.prepare.latency import COLUMNS, DAY, Latency, Spread, backfills, learn, quantile_of_counts
+from tiltyard.prepare.outage import Verdict, Watch
 from tiltyard.rails import Rails
 
 HOUR = 3600.0

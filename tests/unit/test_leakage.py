@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard import frame, leakage
+from tiltyard.leak import leakage
 from tiltyard.rails import Rails
+from tiltyard.train import frame
 
 NOON = instant("2024-02-01 12:00")
 LATER = NOON + timedelta(days=35)

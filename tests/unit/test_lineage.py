@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tiltyard import transform
 from tiltyard.errors import BadInput
-from tiltyard.lineage import Lineage
+from tiltyard.govern.lineage import Lineage
+from tiltyard.prepare import transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, load_all
 

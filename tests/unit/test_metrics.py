@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiltyard.metrics import FOLDER
+from tiltyard.serve.metrics import FOLDER
 
 WORKER = """
 import sys
-from tiltyard.metrics import Metrics
+from tiltyard.serve.metrics import Metrics
 metrics = Metrics({"tiltyard_models": ("Models.", lambda: float(sys.argv[1]))})
 metrics.count(metrics.requests, "steady", "200")
 print(metrics.page({}).decode())

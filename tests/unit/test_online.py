@@ -19,11 +19,11 @@ from pydantic import SecretStr
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
 from tests.servers import Drip, RedisServer
-from tiltyard import features, online
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.ledger import night_of
-from tiltyard.online import Held
+from tiltyard.prepare import features, online
+from tiltyard.prepare.online import Held
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 
@@ -152,7 +152,7 @@ def test_many_write_at_once_and_the_winner_is_held(store: online.Store, table: s
 WRITER = """
 import sys
 from pathlib import Path
-from tiltyard.online import Embedded, Held
+from tiltyard.prepare.online import Embedded, Held
 store, number = Embedded(Path(sys.argv[1])), 0
 while True:
     number += 1
@@ -300,7 +300,7 @@ def test_the_way_of_a_request_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"""
 import json, sys
 from pathlib import Path
-from tiltyard import online
+from tiltyard.prepare import online
 from tiltyard.settings import Settings
 store = online.connect(Settings(home=Path({str(tmp_path)!r})))
 online.lookup(store, online.Plan("a_id", "spn_a", (), (("ftr_a__b", "a_id"),), 9), {{"a_id": "x"}}, 1.0)

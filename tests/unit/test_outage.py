@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiltyard import clock, outage
-from tiltyard.outage import Column, Profile, Verdict, Watch, judge, tail
+from tiltyard import clock
+from tiltyard.prepare import outage
+from tiltyard.prepare.outage import Column, Profile, Verdict, Watch, judge, tail
 from tiltyard.rails import Rails
 
 TONIGHT = date(2025, 6, 2)

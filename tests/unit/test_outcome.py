@@ -5,8 +5,8 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from tiltyard import outcome
-from tiltyard.outcome import Lines
+from tiltyard.rewind import outcome
+from tiltyard.rewind.outcome import Lines
 
 FIRST = date(2025, 1, 1)
 NIGHTS = [FIRST + timedelta(days=place) for place in range(28)]

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import evaluation, gate, pairs
+from tiltyard.judge import gate, pairs
 from tiltyard.spec import Spec
+from tiltyard.train import evaluation
 
 FIRST = date(2016, 3, 2)
 NIGHTS, PER_NIGHT = 12, 60

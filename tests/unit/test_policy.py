@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tiltyard import policy, spec
+from tiltyard import spec
 from tiltyard.errors import BadInput
+from tiltyard.rewind import policy
 from tiltyard.settings import ROOT
 
 SPECS = spec.load_all(ROOT / "models")

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tiltyard import transform
+from tiltyard.prepare import transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, load_all
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from tiltyard import profile
+from tiltyard.train import profile
 
 numbers = st.lists(st.floats(-1e6, 1e6, width=32) | st.none(), min_size=1, max_size=200)
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.conftest import FIRST
-from tiltyard import gate, promotion, registry
 from tiltyard import rails as rails_module
+from tiltyard.judge import gate, promotion
+from tiltyard.judge.promotion import Approval
 from tiltyard.ledger import night_of
-from tiltyard.promotion import Approval
+from tiltyard.train import registry
 
 DAY = timedelta(days=1)
 GOOD, POOR = 0.02, 0.6
@@ -369,7 +370,7 @@ def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
 
 
 def test_the_millisecond_test_is_run_anew_only_when_nothing_else_stands_in_the_way(arena, monkeypatch):
-    from tiltyard import replay
+    from tiltyard.train import replay
 
     asked = []
     original = replay.check

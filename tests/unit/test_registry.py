@@ -16,11 +16,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.market import AS_OF, market
-from tiltyard import frame, registry, scorer, training
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
+from tiltyard.train import frame, registry, scorer, training
 
 Market = tuple[Rails, Spec, pd.DataFrame]
 
@@ -200,7 +200,10 @@ def test_the_same_candidate_from_two_attempts_is_one_version(fresh: Market) -> N
 
 
 def test_processes_that_meet_an_empty_database_do_not_both_migrate_it(settings: Settings) -> None:
-    code = "from tiltyard import registry, settings; print(registry.experiment(settings.Settings(), 'someone'))"
+    code = (
+        "from tiltyard import settings; from tiltyard.train import registry; "
+        "print(registry.experiment(settings.Settings(), 'someone'))"
+    )
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]),

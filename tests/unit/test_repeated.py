@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tiltyard import repeated
-from tiltyard.incoming import Rejected
-from tiltyard.repeated import Repeated
+from tiltyard.serve import repeated
+from tiltyard.serve.incoming import Rejected
+from tiltyard.serve.repeated import Repeated
 
 KEY = ("ann", "steady", "one")
 

@@ -9,9 +9,12 @@ import pytest
 from tests.lakes import COLUMNS, FEATURES, SPINES, fill, instant, small_spec
 from tests.spec.test_millisecond import NIGHT, VISIT, again, at, predict, publish, write
 from tests.unit.test_cli import tiltyard
-from tiltyard import clock, comparison, evidence, ingest, replay, replay_page
+from tiltyard import clock
 from tiltyard.errors import BadInput
+from tiltyard.leak import evidence
+from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
+from tiltyard.train import comparison, replay, replay_page
 
 DAY = timedelta(days=1)
 

@@ -16,9 +16,10 @@ import pytest
 
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_cli import tiltyard
-from tiltyard import lake, rails, request_log, spool
+from tiltyard import lake, rails
 from tiltyard.rails import Rails
-from tiltyard.spool import Spool
+from tiltyard.serve import request_log, spool
+from tiltyard.serve.spool import Spool
 
 
 @pytest.fixture
@@ -108,7 +109,8 @@ def test_a_late_record_lands_in_the_night_of_its_prediction_time(arena: Arena, s
 
 KILLED = """
 import os, pathlib, signal, sys
-from tiltyard import lake, rails, request_log
+from tiltyard import lake, rails
+from tiltyard.serve import request_log
 from tiltyard.settings import Settings
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -182,7 +184,7 @@ def test_a_dead_process_is_delivered_with_what_it_lost(arena: Arena) -> None:
     """The disk fills, and the process is killed before anything else is written: its lock says how many there were."""
     script = """
 import json, os, pathlib, resource, signal, sys
-from tiltyard.spool import Spool
+from tiltyard.serve.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = Spool(pathlib.Path(sys.argv[1]))
 record = sys.argv[2].encode()

@@ -6,8 +6,8 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from tiltyard import runoff
-from tiltyard.runoff import Arrivals
+from tiltyard.judge import runoff
+from tiltyard.judge.runoff import Arrivals
 
 FIRST = date(2024, 1, 1)
 DAY = timedelta(days=1)

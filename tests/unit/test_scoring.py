@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import frame, registry, scoring, shadow
-from tiltyard.encoding import Encoding
 from tiltyard.errors import BadInput, Fenced
+from tiltyard.judge import scoring, shadow
 from tiltyard.ledger import Roles, night_of
+from tiltyard.train import frame, registry
+from tiltyard.train.encoding import Encoding
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

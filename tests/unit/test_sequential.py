@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltyard import sequential
+from tiltyard.judge import sequential
 
 bounded = st.lists(st.floats(-1, 1), max_size=200).map(np.array)
 

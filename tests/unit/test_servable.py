@@ -20,11 +20,12 @@ from fastapi.testclient import TestClient
 from tests import served
 from tests.unit.test_serving import ask, told, until
 from tiltyard import rails as rails_module
-from tiltyard import registry, servable, serving
 from tiltyard.rails import Rails
-from tiltyard.servable import Servables
+from tiltyard.serve import servable, serving
+from tiltyard.serve.servable import Servables
+from tiltyard.serve.web import App
 from tiltyard.settings import Settings
-from tiltyard.web import App
+from tiltyard.train import registry
 
 NOW = served.FIRST + timedelta(days=20)
 ROW = {"features": served.ROW}
@@ -116,7 +117,7 @@ def test_a_refused_file_is_told_once_and_tried_less_and_less(rails: Rails, monke
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     tries, fill = [], registry._fill
     monkeypatch.setattr(registry, "_fill", lambda *some: (tries.append(some[2]), fill(*some)))
-    caplog.set_level(logging.WARNING, logger="tiltyard.servable")
+    caplog.set_level(logging.WARNING, logger="tiltyard.serve.servable")
     made = fetched(rails.settings)
     tries.clear()
     kept = (made.folder / "far.json").stat().st_mtime_ns

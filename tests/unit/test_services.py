@@ -15,7 +15,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from tiltyard import services
+from tiltyard.edge import services
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.settings import Settings
 

@@ -20,11 +20,12 @@ from pydantic import SecretStr
 
 from benchmarks.servers import faulty
 from tests import served
-from tiltyard import access, online, spool
 from tiltyard import rails as rails_module
-from tiltyard.lane import Job
-from tiltyard.online import Held
-from tiltyard.web import App
+from tiltyard.prepare import online
+from tiltyard.prepare.online import Held
+from tiltyard.serve import access, spool
+from tiltyard.serve.lane import Job
+from tiltyard.serve.web import App
 
 NOW = served.FIRST + timedelta(days=20)
 AT = NOW.timestamp()

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from tiltyard import shadowing
-from tiltyard.shadowing import QUEUE, Shadow
+from tiltyard.serve import shadowing
+from tiltyard.serve.shadowing import QUEUE, Shadow
 
 
 def score(rows):

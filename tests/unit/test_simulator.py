@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import clock, ingest
+from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.simulator import Drift, Simulator
+from tiltyard.prepare import ingest
+from tiltyard.prepare.simulator import Drift, Simulator
 
 SMALL = {"customers": 600, "days": 60}
 TIMES = {

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tiltyard import spool
-from tiltyard.spool import Spool
+from tiltyard.serve import spool
+from tiltyard.serve.spool import Spool
 
 WRITER = """
 import os, sys, pathlib
-from tiltyard.spool import Spool
+from tiltyard.serve.spool import Spool
 log = Spool(pathlib.Path(sys.argv[1]), max_bytes=int(sys.argv[2]))
 number = 0
 while True:
@@ -116,7 +116,7 @@ def test_a_full_disk_is_counted_and_shows_as_a_gap(tmp_path: Path) -> None:
 def test_what_is_lost_after_the_last_segment_is_said_by_the_lock(tmp_path: Path) -> None:
     script = """
 import os, pathlib, resource, signal, sys
-from tiltyard.spool import Spool
+from tiltyard.serve.spool import Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log = Spool(pathlib.Path(sys.argv[1]))
 log.write([b"a" * 500])
@@ -159,7 +159,7 @@ def test_a_folder_that_is_taken_away_takes_its_records_and_they_are_counted(tmp_
 def test_a_forked_child_neither_writes_nor_keeps_the_lock(tmp_path: Path) -> None:
     script = """
 import os, pathlib, signal, sys, time
-from tiltyard.spool import Spool
+from tiltyard.serve.spool import Spool
 log = Spool(pathlib.Path(sys.argv[1]))
 log.write([b"parent"])
 child = os.fork()
@@ -234,7 +234,7 @@ def test_what_is_no_segment_is_damaged(tmp_path: Path) -> None:
 
 
 def test_the_service_imports_no_more_than_it_needs() -> None:
-    code = "import json, sys, tiltyard.spool; print(json.dumps(list(sys.modules)))"
+    code = "import json, sys, tiltyard.serve.spool; print(json.dumps(list(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"pandas", "numpy", "duckdb", "sqlalchemy", "pydantic"} & {
         name.split(".")[0] for name in json.loads(loaded)

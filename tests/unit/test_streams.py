@@ -19,9 +19,10 @@ from confluent_kafka import Producer
 from moto.server import ThreadedMotoServer
 
 from tests.servers import RedisServer
-from tiltyard import online, streams
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.online import Held
+from tiltyard.prepare import online
+from tiltyard.prepare.online import Held
+from tiltyard.serve import streams
 from tiltyard.settings import ROOT, Settings
 
 VIEW = "ftr_shop__state"

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tiltyard import timeslice
+from tiltyard.serve import timeslice
 
 _GET = {"x86_64": 315, "aarch64": 275}
 

@@ -11,12 +11,12 @@ from onnx import numpy_helper
 
 from tests.lakes import LABELS
 from tests.market import AS_OF, FIRST, market
-from tiltyard import frame, registry, training
-from tiltyard.encoding import Column, Encoding
 from tiltyard.errors import CheckFailed, Fenced
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.train import frame, registry, training
+from tiltyard.train.encoding import Column, Encoding
 
 Market = tuple[Rails, Spec, dict]
 
@@ -308,7 +308,7 @@ def test_labels_that_came_late_are_not_learned_from(trained: Market) -> None:
 
 
 def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
-    from tiltyard import scorer
+    from tiltyard.train import scorer
 
     rng = np.random.default_rng(3)
     rows, bounds = 1_500, (0.0, 40.0)
@@ -342,7 +342,7 @@ def test_a_number_that_is_always_the_same_carries_no_model() -> None:
 
 
 def test_a_score_beyond_the_bounds_means_the_bound_and_none_stays_none() -> None:
-    from tiltyard import scorer
+    from tiltyard.train import scorer
 
     values = np.array([-1.0, 3.0, 99.0, np.nan, np.inf])
     np.testing.assert_array_equal(scorer.within(values, (0.0, 10.0)), [0, 3, 10, np.nan, np.nan])

@@ -15,13 +15,15 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.lakes import small_spec
-from tiltyard import frame, ingest, services, transform
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
+from tiltyard.edge import services
 from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.prepare import ingest, transform
+from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
-from tiltyard.simulator import Simulator
+from tiltyard.train import frame
 
 SOURCES = ("incident", "subscription")
 START = date(2025, 1, 1)
@@ -93,7 +95,8 @@ BUILD = """
 import sys
 from datetime import datetime
 
-from tiltyard import rails, transform
+from tiltyard import rails
+from tiltyard.prepare import transform
 
 with rails.opened() as opened:
     transform.build(opened, opened.settings.sources, datetime.fromisoformat(sys.argv[1]))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from tiltyard import truth
+from tiltyard.prepare import truth
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

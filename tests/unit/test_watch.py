@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.conftest import FIRST
-from tiltyard import promotion, registry, status
+from tiltyard.edge import status
+from tiltyard.judge import promotion
 from tiltyard.ledger import night_of
+from tiltyard.train import registry
 
 DAY = timedelta(days=1)
 GOOD, POOR = 0.02, 0.9

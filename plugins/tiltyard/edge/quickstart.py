@@ -1,0 +1,130 @@
+"""What `make up` does: fetch → hindcast a history → start Airflow → let the last nights run as real DAG runs.
+
+Every step is safe to repeat: what is there already is passed over.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.edge import describe, services, status
+from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.ledger import night_of
+from tiltyard.prepare import datasets
+from tiltyard.rails import Rails
+from tiltyard.rewind import hindcast
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, portfolio
+
+Progress = Callable[[str, float], None]
+LIVE_NIGHTS = 3
+STAGES = ("shadow", "promotion", "drift", "training")
+PATIENCE_S = 600
+"""Seconds that one night may take in Airflow before `up` gives up waiting and says where to look."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A data set with the nights that `make up` plays: hindcast from `first`, the last three in Airflow."""
+
+    source: str
+    first: str
+    last: str
+
+
+DEMOS = {
+    "incident": Demo("incident", "2016-04-01", "2016-06-01"),
+    "flights": Demo("flights", "2014-03-01", "2014-03-30"),
+    "hotels": Demo("hotels", "2016-09-15", "2016-11-15"),
+    "retail": Demo("retail", "2011-09-16", "2011-10-28"),
+    "simulated": Demo("subscription", "2025-03-15", "2025-05-31"),
+}
+
+
+def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
+    """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays
+    down.
+
+    Returns {"models": a status per model, "plots": files, "airflow": {"url", "user", "password_file"}, "nights"}.
+    """
+    if name not in DEMOS:
+        raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
+    demo = DEMOS[name]
+    settings = settings.model_copy(update={"sources": (demo.source,), "schedule": "none"})
+    if not services.status(settings)["airflow"]["api-server"]["running"]:
+        services.check_port(settings)  # better now than after the hindcast
+    datasets.fetch(settings, name, progress=lambda label, fraction: progress(label, 0.05 * (fraction or 0.0)))
+    specs = portfolio(settings)
+    nights = list(clock.nights(clock.parse_as_of(demo.first), clock.parse_as_of(demo.last)))
+    past, live = nights[:-LIVE_NIGHTS], nights[-LIVE_NIGHTS:]
+    with rails_module.opened(settings) as rails:
+        hindcast.run(
+            rails,
+            specs,
+            past[0],
+            past[-1],
+            progress=lambda label, fraction: progress(f"hindcast: {label}", 0.05 + 0.65 * fraction),
+        )
+        started = services.start(settings, progress=lambda label, share: progress(label, 0.7 + 0.1 * (share or 0.0)))
+        with services.Airflow(settings) as airflow:
+            airflow.wait_for_dags(dag_ids(specs))
+            for position, as_of in enumerate(live):
+                progress(f"night of {night_of(as_of)} in Airflow", 0.8 + 0.2 * position / len(live))
+                night_in_airflow(rails, airflow, specs, as_of, started["url"])
+        progress("reading the outcome", 0.99)
+        documents = [status.status(rails, spec, live[-1]) for spec in specs]
+        plots = [status.plot(rails, spec, live[-1]) for spec in specs]
+    progress("up", 1.0)
+    return {
+        "models": documents,
+        "plots": [str(path) for path in plots if path],
+        "nights": [str(night_of(as_of)) for as_of in live],
+        "airflow": {key: started[key] for key in ("url", "user", "password_file")},
+    }
+
+
+def night_in_airflow(
+    rails: Rails, airflow: services.Airflow, specs: tuple[Spec, ...], as_of: datetime, url: str
+) -> None:
+    """Trigger the features DAG of one night and wait until its assets have carried it through every stage."""
+
+    def complete() -> bool:
+        return all(hindcast.complete(rails, spec, night_of(as_of)) for spec in specs)
+
+    if complete():
+        return
+    before = {dag_id: {run["dag_run_id"] for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
+    airflow.trigger("features", {"as_of": str(night_of(as_of))})
+    deadline = time.monotonic() + PATIENCE_S
+    while not complete():
+        for dag_id, known in before.items():
+            for run in airflow.runs(dag_id):
+                if run["state"] == "failed" and run["dag_run_id"] not in known:
+                    raise CheckFailed(
+                        f"The night of {night_of(as_of)} failed in {dag_id}; its log: "
+                        f"{url}/dags/{dag_id}/runs/{run['dag_run_id']}"
+                    )
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"The night of {night_of(as_of)} did not end within {PATIENCE_S // 60} minutes; look at {url}/dags."
+            )
+        time.sleep(1.0)
+
+
+def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
+    return ["features", "governor", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What `up` prints at its end: what happened, where Airflow is and how to log in."""
+    airflow = result["airflow"]
+    lines = [describe.model(document) for document in result["models"]]
+    lines += [f"  plot         {path}" for path in result["plots"]]
+    lines.append(
+        f"Airflow {airflow['url']}, user {airflow['user']}, password in {airflow['password_file']}; make down stops it."
+    )
+    return "\n".join(lines)

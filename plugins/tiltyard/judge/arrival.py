@@ -1,0 +1,187 @@
+"""Whether the truth still comes: the arrival of labels read from the lake, judged every night, shown to people.
+
+`runoff` says how: the arrival curve, and when a truth that stops arriving is an incident. That is a *data incident* of
+the label table, opened and closed in the ledger beside those of `outage`: predictions are made and served on, no model
+is retrained while it is open. It closes on the first night on which labels come again as they used to. The nights of
+an incident are no past to compare with; after `runoff.WINDOW` nights what comes is the new usual, if anything comes.
+"""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tiltyard.judge import runoff
+from tiltyard.judge.runoff import Arrivals, Judged
+from tiltyard.ledger import night_of
+from tiltyard.prepare import outage, truth
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+DAY = timedelta(days=1)
+LATER = 7
+"""Nights after a cohort has matured in which its labels are still looked for."""
+NIGHTS = runoff.WINDOW + runoff.RUN
+WHAT = {
+    "labels": "labels_stopped",
+    "positives": "positives_stopped",
+    "negatives": "negatives_stopped",
+    "missing": "labels_missing",
+}
+"""Stream → what its incident is called."""
+
+
+def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
+    """The run-off triangle of the model's cohorts as known at `as_of`; None before its first prediction.
+
+    A cohort is a night, its rows the spine rows that somebody scored. A label arrives on the first night that could
+    read it, at age 0 when the night of the predictions already could.
+    """
+    if not rails.lake.has("ops.prediction"):
+        return None
+    night = night_of(as_of)
+    matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
+    ages = matures + LATER + 1
+    is_positive = "true" if spec.is_regression else truth.known(spec, "arg_max(label, available_at)")
+    sql = f"""
+        with rows as (
+            select night, entity_id, prediction_time from {{ops.prediction}}
+            where model = $model and night > $since and night <= $night group by all
+        ),
+        labels as (
+            select cast({spec.key} as varchar) as entity_id, prediction_time,
+                {is_positive} as is_positive, min(available_at) as known_at
+            from {truth.labels(rails, spec, as_of)}
+            where label is not null group by all
+        )
+        select night, is_positive,
+            greatest(ceil((epoch(known_at) - epoch(night::timestamptz)) / 86400), 0)::integer as age, count(*) as n
+        from rows left join labels using (entity_id, prediction_time) group by all
+    """
+    params = {"model": spec.name, "since": night - timedelta(days=NIGHTS + ages), "night": night}
+    cells = rails.lake.query(sql, as_of, params)
+    if cells.empty:
+        return None
+    days = pd.to_datetime(cells["night"]).dt.date
+    first = days.min()
+    place = np.array([(day - first).days for day in days])
+    count = cells["n"].to_numpy(dtype=np.int64)
+    shape = ((night - first).days + 1, ages)
+    sizes, classes = (
+        np.zeros(shape[0], dtype=np.int64),
+        {True: np.zeros(shape, np.int64), False: np.zeros(shape, np.int64)},
+    )
+    np.add.at(sizes, place, count)
+    age = cells["age"].fillna(ages).to_numpy(dtype=np.int64)
+    for label, table in classes.items():
+        own = (cells["is_positive"] == label).fillna(False).to_numpy(dtype=bool) & (age < ages)
+        np.add.at(table, (place[own], age[own]), count[own])
+    return Arrivals(first, night, sizes, classes[True], classes[False], matures, not spec.is_regression)
+
+
+def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Judge the night that closes at `as_of`, open and close the model's truth incidents; twice is once."""
+    night = night_of(as_of)
+    found = arrivals(rails, spec, as_of)
+    judged = runoff.judge(found, _of_incidents(rails, spec, night)) if found else ()
+    if any(one.stopped for one in judged) or incidents(rails, spec, night):
+        with rails.lake.exclusive(f"arrival/{spec.name}"):  # two attempts at a night leave its events once
+            _settle(rails, spec, night, judged)
+    return {one.stream: {"came": one.came, "predicted": round(one.predicted, 1)} for one in judged}
+
+
+def incidents(rails: Rails, spec: Spec, night: date) -> list[dict[str, Any]]:
+    """The truth incidents of a model that are open after `night`, as outage.incidents gives them."""
+    return [one for one in outage.incidents(rails, spec.source, night) if one["table"] == spec.label.table]
+
+
+def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
+    """What a person sees, JSON-ready: the curve, when half and 95 % are known, what waits, when truth last came.
+
+    None before the first prediction. The curve is that of the nights without an incident.
+    """
+    found = arrivals(rails, spec, as_of)
+    if found is None:
+        return None
+    night = night_of(as_of)
+    curve = runoff.curve(found, _of_incidents(rails, spec, night + DAY))
+    came = found.labels.sum(axis=1)
+    nights = found.nights[found.labels > 0]
+    waits = found.sizes > came
+    young = np.arange(len(came)) > len(came) - 1 - found.matures
+    return {
+        "half_after": curve.age(0.5),
+        "most_after": curve.age(0.95),
+        "waiting_rows": int((found.sizes - came)[waits & young].sum()),
+        "waiting_cohorts": int((waits & young).sum()),
+        "last_arrived": str(date.fromordinal(int(nights.max()))) if len(nights) else None,
+        "curve": {
+            name: [round(share, 4) for share in getattr(curve, name)] for name in ("labels", "positives", "negatives")
+        },
+        "incidents": incidents(rails, spec, night),
+    }
+
+
+def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
+    """Draw the curve to reports/arrival/<model>.png; None when no label has come."""
+    from tiltyard import plots
+
+    found = arrivals(rails, spec, as_of)
+    if found is None or not found.labels.sum():
+        return None
+    curve = runoff.curve(found, _of_incidents(rails, spec, night_of(as_of) + DAY))
+    return plots.arrival(found, curve, rails.settings.reports / "arrival" / f"{spec.name}.png", title=spec.name)
+
+
+# -- incidents ------------------------------------------------------------------------------------
+
+
+def _settle(rails: Rails, spec: Spec, night: date, judged: tuple[Judged, ...]) -> None:
+    table = spec.label.table
+    before, after = outage.opened(rails, spec.source, night - DAY), outage.opened(rails, spec.source, night)
+    for one in judged:
+        key = (table, "", WHAT[one.stream])
+        was = before.get(key)
+        if one.stopped and key not in after:
+            since = was["since"] if was else str(one.since)
+            outage.tell(rails, spec.source, night, *key, "open", _said(one), since)
+        elif key in after and not one.stopped:
+            long = was is not None and (night - date.fromisoformat(was["since"])).days > runoff.WINDOW
+            usual = long and one.came > 0 and one.stream != "missing"
+            if one.well or usual:
+                said = "" if one.well else "no other night is left: it is the new usual"
+                outage.tell(rails, spec.source, night, *key, "closed", said, after[key]["since"])
+
+
+def _said(one: Judged) -> str:
+    if one.stream == "missing":
+        return f"{one.came:.0f} rows of matured cohorts have no label, {one.predicted:.0f} usually have none"
+    kind = {"positives": "positive labels", "negatives": "negative labels"}.get(one.stream, "labels")
+    return f"{one.came:.0f} {kind} have come since, {one.predicted:.0f} were to be expected"
+
+
+def _of_incidents(rails: Rails, spec: Spec, night: date) -> frozenset[date]:
+    """The nights before this one that belonged to an incident of the model's truth."""
+    since: dict[str, date] = {}
+    nights: set[date] = set()
+    events = [
+        event
+        for event in rails.ledger.events(kind=outage.INCIDENT)
+        if event["night"] < night and event["detail"]["table"] == spec.label.table
+    ]
+    for event in sorted(events, key=lambda event: (event["night"], event["id"])):
+        detail = event["detail"]
+        if detail["state"] == "open":
+            since[detail["what"]] = date.fromisoformat(detail["since"])
+        elif detail["what"] in since:
+            nights.update(_days(since.pop(detail["what"]), event["night"]))
+    for first in since.values():
+        nights.update(_days(first, night))
+    return frozenset(nights)
+
+
+def _days(first: date, end: date) -> list[date]:
+    """[first, end)"""
+    return [first + number * DAY for number in range((end - first).days)]

@@ -1,0 +1,327 @@
+"""From scores and matured truth to the gate's evidence: two versions on the same rows. Pure.
+
+`rows` are those of truth.side_by_side at a night, or the same columns from anywhere: a hindcast of policies cuts
+them from memory, thousands of times, so that nothing here goes row by row. A version of None is the safe default,
+which scores every row alike.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard.judge import gate, sequential
+from tiltyard.spec import Spec
+from tiltyard.train import evaluation
+
+Floats = NDArray[np.float64]
+SAFE_DEFAULT = 0
+"""Stands for the safe default where the gate wants a number: versions begin with 1."""
+BINS = 20
+"""Of a score histogram over [0, 1], or the bounds of a number."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a challenger besides its scores. None is not known, and what is not known holds."""
+
+    challengers: int = 1
+    """The largest number judged at once on any night since it entered shadow."""
+    missing: gate.Missing | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    replay: gate.Replayed | None = None
+
+
+NOTHING = Known()
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """One version's scores beside another's, from the first night on that the challenger scored."""
+
+    night: NDArray[np.int64]
+    label: Floats
+    challenger: Floats
+    champion: Floats
+    is_matured: NDArray[np.bool_]
+    is_early: NDArray[np.bool_]
+    rows: pd.DataFrame
+    """The same rows, for slices and times."""
+
+    @classmethod
+    def of(
+        cls, spec: Spec, rows: pd.DataFrame, challenger: int | None, champion: int | None, *, fills: bool = False
+    ) -> "Pairs":
+        """`fills`: a row that the champion did not score has the safe default."""
+        scores = _scores(spec, rows, challenger)
+        night = rows["night"].to_numpy(dtype=np.int64)
+        scored = np.isfinite(scores)
+        if scored.any() and night[0] < (first := night[scored].min()):
+            keep = night >= first
+            rows, scores, night = rows[keep], scores[keep], night[keep]
+        elif not scored.any():
+            rows, scores, night = rows[:0], scores[:0], night[:0]
+        others = _scores(spec, rows, champion)
+        return cls(
+            night=night,
+            label=rows["label"].to_numpy(dtype=np.float64),
+            challenger=scores,
+            champion=np.where(np.isfinite(others), others, spec.fallback.safe_default) if fills else others,
+            is_matured=rows["is_matured"].to_numpy(dtype=bool),
+            is_early=rows["is_early"].to_numpy(dtype=bool),
+            rows=rows,
+        )
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """By the challenger."""
+        return np.isfinite(self.challenger)
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        """Matured, labelled, and scored by both."""
+        return self.is_matured & np.isfinite(self.label) & self.scored & np.isfinite(self.champion)
+
+
+def gather(
+    spec: Spec,
+    night: date,
+    rows: pd.DataFrame,
+    challenger: int | None,
+    champion: int | None,
+    known: Known = NOTHING,
+    *,
+    fills: bool = False,
+) -> tuple[gate.Evidence, dict[str, Any]]:
+    """The evidence on one challenger at `night`, and what the ledger keeps of it (JSON-ready, without the rows).
+
+    Differences are of matured rows, since the challenger's first night in shadow, that both versions scored,
+    whatever role the champion had then. The shift of scores needs no truth, so it is taken on all rows. `fills`, for
+    the watch: what the champion did not score counts as the safe default's, or a promoted version that fails would
+    escape by failing.
+    """
+    pairs = Pairs.of(spec, rows, challenger, champion, fills=fills)
+    both, scored = pairs.both, pairs.scored
+    label = pairs.label[both]
+    losses = {
+        name: evaluation.losses(spec.gate.metric, scores[both], label, spec.gate.cost, spec.label.bounds)
+        for name, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
+    }
+    differences = losses["champion"] - losses["challenger"]
+    times = pairs.rows["prediction_time"].to_numpy()[both]
+    nights = pairs.night[both]
+    shadowed = np.unique(pairs.night[scored])
+    evidence = gate.Evidence(
+        challenger=SAFE_DEFAULT if challenger is None else challenger,
+        champion=champion,
+        safe_default=spec.scaled(spec.fallback.safe_default) if champion is None else None,
+        shadow=len(shadowed) * spec.prediction.every,
+        differences=differences,
+        nights=nights,
+        expected=int(pairs.is_matured.sum()),
+        challengers=known.challengers,
+        slices=_slices(spec, pairs, differences),
+        immature=int((scored & ~pairs.is_matured).sum()),
+        early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
+        calibration=_compared(
+            evaluation.calibration_error(spec.scaled(pairs.challenger[both]), spec.scaled(label)),
+            evaluation.calibration_error(spec.scaled(pairs.champion[both]), spec.scaled(label)),
+        ),
+        score_shift=_shift(pairs, shadowed, is_alone=champion is None),
+        missing=known.missing,
+        latency_ms=known.latency_ms,
+        size_mb=known.size_mb,
+        replay=known.replay,
+    )
+    record = {
+        "model": spec.name,
+        "night": str(night),
+        "challenger": challenger,
+        "champion": champion,
+        "against": "the safe default" if champion is None else f"version {champion}",
+        "nights": len(shadowed),
+        "matured": len(differences),
+        "expected": evidence.expected,
+        "immature": evidence.immature,
+        "early": evidence.early,
+        "challengers": evidence.challengers,
+        "metric": spec.gate.metric,
+        "loss_challenger": _mean(losses["challenger"]),
+        "loss_champion": _mean(losses["champion"]),
+        "cohort_from": str(times[0])[:19] if len(times) else None,
+        "cohort_to": str(times[-1])[:19] if len(times) else None,
+        "slices": [
+            {"name": part.name, "rows": part.rows, "expected": part.expected, "mean": part.mean}
+            for part in evidence.slices
+        ],
+        "calibration": _plain(evidence.calibration),
+        "score_shift": _plain(evidence.score_shift),
+        **plain_known(known),
+        "rows": hashlib.sha256(differences.astype("<f8").tobytes() + nights.astype("<i8").tobytes()).hexdigest(),
+    }
+    return evidence, record
+
+
+def plain_known(known: Known) -> dict[str, Any]:
+    """What of `Known` stands in the ledger's record."""
+    return {
+        "missing": _plain(known.missing),
+        "latency_ms": known.latency_ms,
+        "size_mb": known.size_mb,
+        "replay": _plain(known.replay),
+    }
+
+
+def missing(shares: Mapping[str, float], trained: Mapping[str, Mapping[str, Any]]) -> gate.Missing | None:
+    """The feature whose share of missing values rose most over the training frame's.
+
+    `shares`: feature → share in shadow, empty when no row was seen; `trained`: training.reference's features. One
+    that the views do not have any more is missing in every row. None when there is nothing to hold against each other.
+    """
+    if not shares or not trained:
+        return None
+    rises = {name: shares.get(name, 1.0) - float(entry["missing"]) for name, entry in trained.items()}
+    worst = max(sorted(rises), key=lambda name: rises[name])
+    return gate.Missing(worst, float(trained[worst]["missing"]), float(shares.get(worst, 1.0)))
+
+
+def picture(
+    spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None
+) -> dict[str, Any]:
+    """What the evidence page draws, JSON-ready: `level`, `running`, `slices`, `calibration`, `scores`, `arrival`."""
+    pairs = Pairs.of(spec, rows, challenger, champion)
+    both = pairs.both
+    label = pairs.label[both]
+    clusters = evidence.nights
+    seen = pairs.scored & np.isfinite(pairs.champion)
+    edges = np.linspace(*spec.bounds, BINS + 1)
+    return {
+        "level": spec.gate.alpha / evidence.challengers,
+        "running": _running(spec, evidence),
+        "slices": [_told(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)],
+        "calibration": {
+            who: [asdict(part) for part in evaluation.calibration(spec.scaled(scores[both]), spec.scaled(label))]
+            for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
+        },
+        "scores": {
+            who: np.histogram(scores[seen], bins=edges)[0].tolist()
+            for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
+        },
+        "arrival": _arrival(pairs),
+        **({"bounds": list(spec.bounds)} if spec.is_regression else {}),
+    }
+
+
+def _running(spec: Spec, evidence: gate.Evidence) -> list[dict[str, Any]]:
+    """Both statistics as they stood at the end of every cohort: what could have been believed when it matured."""
+    if not len(evidence.differences):
+        return []
+    level = spec.gate.alpha / evidence.challengers
+    sums = sequential.nightly(evidence.differences, evidence.nights)
+    nights = np.arange(1, len(sums) + 1)
+    e_nights = sequential.log_e_nights(np.cumsum(sums), np.cumsum(sums**2), nights)
+    ends = np.flatnonzero(np.diff(evidence.nights, append=evidence.nights[-1] + 1)) + 1
+    return [
+        {
+            "night": str(date.fromordinal(int(evidence.nights[end - 1]))),
+            "rows": int(end),
+            "mean": float(evidence.differences[:end].mean()),
+            "low": sequential.lower(evidence.differences[:end], level),
+            "high": sequential.upper(evidence.differences[:end], level),
+            "log_e_nights": float(e_nights[place]),
+        }
+        for place, end in enumerate(ends)
+    ]
+
+
+def _per_slice(
+    spec: Spec, pairs: Pairs, evidence: gate.Evidence, clusters: NDArray[np.int64]
+) -> list[tuple[str, Floats, NDArray[np.int64]]]:
+    """(name, differences, nights) of all rows, then of every slice."""
+    found = [("all", evidence.differences, clusters)]
+    for column, value, inside in _inside(spec, pairs.rows[pairs.both]):
+        found.append((f"{column}={value}", evidence.differences[inside], clusters[inside]))
+    return found
+
+
+def _told(name: str, values: Floats, nights: NDArray[np.int64]) -> dict[str, Any]:
+    own = np.unique(nights, return_inverse=True)[1].astype(np.int64)
+    interval = evaluation.clustered_interval(values, own) if len(values) else None
+    low, high = interval or (None, None)
+    return {"name": name, "rows": len(values), "mean": _mean(values), "low": low, "high": high}
+
+
+def _arrival(pairs: Pairs) -> list[dict[str, Any]]:
+    """Per cohort: rows with a label that counts, without one although matured, known early, and waiting."""
+    nights, places = np.unique(pairs.night, return_inverse=True)
+    labelled = pairs.is_matured & np.isfinite(pairs.label)
+    parts = {
+        "labelled": labelled,
+        "missing": pairs.is_matured & ~labelled,
+        "early": ~pairs.is_matured & pairs.is_early,
+        "waiting": ~pairs.is_matured & ~pairs.is_early,
+    }
+    counted = {name: np.bincount(places[inside], minlength=len(nights)) for name, inside in parts.items()}
+    return [
+        {"night": str(date.fromordinal(int(night))), **{name: int(counts[place]) for name, counts in counted.items()}}
+        for place, night in enumerate(nights)
+    ]
+
+
+def _scores(spec: Spec, rows: pd.DataFrame, version: int | None) -> Floats:
+    if version is None:
+        return np.full(len(rows), spec.fallback.safe_default)
+    return rows[f"v{version}"].to_numpy(dtype=np.float64)
+
+
+def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
+    """(column, value, places) of every slice that has rows, in the order of columns and values."""
+    found = []
+    for column in spec.gate.slices:
+        codes, values = pd.factorize(rows[f"slice_{column}"], sort=True)
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(values)))[:-1]) if len(values) else []
+        found += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
+    return found
+
+
+def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEvidence, ...]:
+    """Every slice of the matured rows, those without a single pair included: what is missing is told by its name."""
+    matured = np.flatnonzero(pairs.is_matured)
+    both, place = pairs.both, np.cumsum(pairs.both) - 1
+    found = []
+    for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
+        rows = matured[inside]
+        found.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
+    return tuple(found)
+
+
+def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate.Compared | None:
+    """How far the scores moved from the first half of the nights in shadow to the second."""
+    if len(shadowed) < 2:
+        return None
+    rows = pairs.scored & np.isfinite(pairs.champion)
+    is_late = pairs.night[rows] >= shadowed[len(shadowed) // 2]
+    moved = [
+        evaluation.population_stability(scores[rows][~is_late], scores[rows][is_late])
+        for scores in ((pairs.challenger,) if is_alone else (pairs.challenger, pairs.champion))
+    ]
+    return _compared(moved[0], None if is_alone else moved[1])
+
+
+def _compared(challenger: float | None, champion: float | None) -> gate.Compared | None:
+    return None if challenger is None else gate.Compared(challenger, champion)
+
+
+def _plain(found: gate.Compared | gate.Missing | gate.Replayed | None) -> dict[str, Any] | None:
+    return asdict(found) if found is not None else None
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,265 @@
+"""Scores one night: champion, previous, first and every challenger on the same rows, written at once.
+
+Every version gives one row per spine row. The one that was served says in `tier` who answered; the others
+say `shadow`. When the champion's files are refused, or it has no number for a row, the next declared tier answers
+and `tier_reason` says why (fallback.py); without a champion it is the safe default. A night never goes dark.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard import clock, lake
+from tiltyard.errors import BadInput
+from tiltyard.ledger import Roles, night_of
+from tiltyard.prepare.truth import MISSING, PREDICTION
+from tiltyard.rails import Rails
+from tiltyard.serve import fallback
+from tiltyard.spec import Role, Spec
+from tiltyard.train import profile
+
+if TYPE_CHECKING:
+    from tiltyard.train.scorer import Scorer
+
+SHADOW = "shadow"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one version gave: `values` with NaN where it has no score, and the outcome of such a row."""
+
+    version: int
+    values: Floats
+    outcome: fallback.Outcome
+    error: str | None = None
+
+
+def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Score the spine rows of the night that closes at `as_of` and replace the night's predictions.
+
+    Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published.
+    """
+    from tiltyard.prepare import features
+    from tiltyard.train import frame
+
+    night = night_of(as_of)
+    fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(profile.TABLE, profile.COLUMNS)
+    snapshot = features.published(rails)
+    start, end = clock.interval(as_of, spec.prediction.every)
+    rows = frame.build(rails, spec, start, end, as_of, snapshot)
+    roles = rails.ledger.roles(spec.name, night)
+    predictions, failed = predict(rails, spec, roles, rows)
+    for name, reason in failed.items():
+        rails.ledger.add_event("version_did_not_score", spec.name, night, {"version": name, "reason": reason})
+    predictions = predictions.assign(snapshot=snapshot, night=night, available_at=as_of, scored_at=clock.now())
+    profiles = _profiles(rails, spec, roles, rows, predictions, failed).assign(night=night, available_at=as_of)
+
+    def write(connection: Any) -> None:
+        partition = {"model": spec.name, "night": night}
+        lake.put(connection, "ops.prediction", partition, predictions[list(PREDICTION)])
+        lake.put(connection, profile.TABLE, partition, profiles[list(profile.COLUMNS)])
+
+    rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=fence)
+    served = predictions[predictions["tier"] != SHADOW]
+    return {
+        "rows": len(rows),
+        "snapshot": snapshot,
+        "roles": {str(number): role for number, role in roles.scored.items()},
+        "tiers": {str(tier): int(count) for tier, count in served["tier"].value_counts().sort_index().items()},
+        "reasons": {str(why): int(count) for why, count in served["tier_reason"].value_counts().sort_index().items()},
+        "failed": failed,
+        **({} if len(rows) else {"note": "The spine has no rows in this night; there was nothing to score."}),
+    }
+
+
+def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Predictions of every version on `rows`, and version → reason for those that failed.
+
+    Raises BadInput when a declared slice is no column of the rows.
+    """
+    absent = [name for name in spec.gate.slices if name not in rows]
+    if absent:
+        raise BadInput(
+            f"{spec.name}: gate.slices names '{absent[0]}', which no feature view has; "
+            f"mend models/{spec.name}/spec.yaml."
+        )
+    scorers, failed = _load(rails, spec, roles)
+    scores = {number: _score(scorers.get(number), rows, number, spec.bounds) for number in roles.scored}
+    failed |= {str(number): found.error for number, found in scores.items() if found.error}
+    tier, reason, light = _serve(spec, roles, rows, scores, scorers)
+    base = pd.DataFrame(
+        {
+            "entity_id": rows[spec.key].astype(str),
+            "prediction_time": rows["prediction_time"],
+            "slices": _slices(rows, spec.gate.slices),
+        }
+    ).reset_index(drop=True)
+    parts = []
+    for number, role in roles.scored.items():
+        served = np.isin(tier, _seats(number, roles)) & (tier != "light")
+        parts.append(_part(base, scores[number].values, number, role, np.where(served, tier, SHADOW), reason))
+    answers = tier == "light"
+    parts.append(_part(base[answers], light[answers], roles.champion, "champion", tier[answers], reason[answers]))
+    default = np.full(len(base), spec.fallback.safe_default)
+    answers = tier == "safe_default"
+    parts.append(_part(base[answers], default[answers], None, "safe_default", tier[answers], reason[answers]))
+    predictions = pd.concat([part for part in parts if len(part)] or parts[-1:], ignore_index=True)
+    predictions["model"] = spec.name
+    predictions["request_id"] = _request_ids(predictions)
+    return predictions, failed
+
+
+def request_id(model: str, who: str, entity_id: str, prediction_time: datetime) -> str:
+    """The same prediction always has the same id: 32 hexadecimal digits of SHA-256.
+
+    `who` is the version's number, `<number>/light` for its light twin, or `safe_default`.
+    """
+    text = "|".join((model, who, entity_id, prediction_time.astimezone(UTC).isoformat()))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _profiles(
+    rails: Rails,
+    spec: Spec,
+    roles: Roles,
+    rows: pd.DataFrame,
+    predictions: pd.DataFrame,
+    failed: Mapping[str, str],
+) -> pd.DataFrame:
+    """The night's rows in the cells of every version that scored them: drift need not read features again."""
+    from tiltyard.train import registry
+
+    own = predictions["tier"] != "light"
+    records = []
+    for number in roles.scored:
+        if rows.empty or failed.get(str(number), "").startswith("not loaded"):
+            continue
+        reference = registry.load(rails, spec.name, number).profile
+        if reference is None:  # a version from before there were profiles
+            continue
+        score = predictions.loc[own & (predictions["version"] == number), "score"].to_numpy(dtype=np.float64)
+        for name, counts in profile.night(reference, rows, score).items():
+            found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
+            records.append({"model": spec.name, "version": number, **found})
+    return pd.DataFrame(records, columns=[name for name in profile.COLUMNS if name not in ("night", "available_at")])
+
+
+def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], dict[str, str]]:
+    from tiltyard.train import registry
+
+    scorers, failed = {}, {}
+    for number in roles.scored:
+        try:
+            scorers[number] = registry.load(rails, spec.name, number)
+        except Exception as error:  # whatever is wrong with a version's files, another tier answers for the night
+            failed[str(number)] = f"not loaded: {error}"
+    return scorers, failed
+
+
+def _score(
+    scorer: "Scorer | None",
+    rows: pd.DataFrame,
+    version: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    *,
+    light: bool = False,
+) -> Scores:
+    nothing = np.full(len(rows), np.nan)
+    if scorer is None:
+        return Scores(version, nothing, "not_loaded")
+    try:
+        values = np.asarray(scorer.score_light(rows) if light else scorer.score(rows), dtype=np.float64)
+    except Exception as error:  # a version that cannot score these rows must not darken the night
+        return Scores(version, nothing, "no_score", f"did not score: {error}")
+    if values.shape != (len(rows),):
+        return Scores(version, nothing, "no_score", f"gave {values.size} scores for {len(rows)} rows")
+    low, high = bounds
+    usable = (values >= low) & (values <= high)
+    unusable = int((~usable).sum())
+    error = f"{unusable} of {len(rows)} rows have no score between {low:g} and {high:g}" if unusable else None
+    return Scores(version, np.where(usable, values, np.nan), "no_score", error)
+
+
+def _serve(
+    spec: Spec, roles: Roles, rows: pd.DataFrame, scores: Mapping[int, Scores], scorers: Mapping[int, "Scorer"]
+) -> tuple[NDArray[Any], NDArray[Any], Floats]:
+    """Per row: the tier that answers, its reason, and the light twin's score where it was asked."""
+    tiers = np.full(len(rows), "", dtype=object)
+    reasons = np.full(len(rows), "", dtype=object)
+    champion = scores.get(roles.champion) if roles.champion is not None else None
+    previous = scores.get(roles.previous) if roles.previous is not None else None
+    light = None
+    alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
+    if champion is not None and "light" in spec.fallback.tiers and not alone:
+        light = _score(scorers.get(champion.version), rows, champion.version, spec.bounds, light=True)
+    answers: dict[Role, Scores] = {
+        name: found
+        for name, found in (("champion", champion), ("previous", previous), ("light", light))
+        if found is not None
+    }
+    has = np.column_stack([np.ones(len(rows), dtype=bool), *(~np.isnan(found.values) for found in answers.values())])
+    for pattern in np.unique(has, axis=0):
+        inside = (has == pattern).all(axis=1)
+        outcomes: dict[Role, fallback.Outcome] = {
+            name: "scored" if scored else found.outcome
+            for scored, (name, found) in zip(pattern[1:], answers.items(), strict=True)
+        }
+        served = fallback.choose(spec.fallback.tiers, outcomes)
+        tiers[inside] = served.tier
+        reasons[inside] = served.reason
+    return tiers, reasons, light.values if light else np.full(len(rows), np.nan)
+
+
+def _seats(number: int, roles: Roles) -> list[str]:
+    return [name for name, seated in (("champion", roles.champion), ("previous", roles.previous)) if seated == number]
+
+
+def _part(
+    base: pd.DataFrame, values: Floats, version: int | None, role: str, tier: NDArray[Any], reason: NDArray[Any]
+) -> pd.DataFrame:
+    """Rows of one version; a row without a score is left out."""
+    part = base.assign(
+        version=pd.array([version] * len(base), dtype="Int32"),
+        role=role,
+        score=values,
+        tier=tier,
+        tier_reason=np.where(tier == SHADOW, None, reason),
+    )
+    return part[part["score"].notna()]
+
+
+def _slices(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
+    """One JSON object per row, slice → value as text, keys sorted."""
+    columns = {name: rows[name].astype(object).where(rows[name].notna(), MISSING).map(str) for name in sorted(names)}
+    return [
+        json.dumps({name: values.iloc[place] for name, values in columns.items()}, ensure_ascii=False)
+        for place in range(len(rows))
+    ]
+
+
+def _request_ids(predictions: pd.DataFrame) -> list[str]:
+    times = pd.to_datetime(predictions["prediction_time"], utc=True).dt.to_pydatetime()
+    return [
+        request_id(
+            row.model,
+            "safe_default"
+            if pd.isna(row.version)
+            else f"{row.version}/light"
+            if row.tier == "light"
+            else f"{row.version}",
+            row.entity_id,
+            time,
+        )
+        for row, time in zip(predictions.itertuples(), times, strict=True)
+    ]

@@ -1,0 +1,199 @@
+"""The shadow stage: score the night, attach the truth that has matured, evaluate every version on it.
+
+Challengers score the same rows as the champion, unseen. What the night's evaluation stands on is the last
+`drift.window` of matured cohorts; how many rows wait for their cohort is written beside it, and how good their scores
+are *estimated* to be, which nothing decides on. Whether the truth still comes is judged here as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from tiltyard import lake
+from tiltyard.judge import arrival, estimate, scoring
+from tiltyard.ledger import night_of
+from tiltyard.prepare import online, truth
+from tiltyard.rails import Rails
+from tiltyard.serve import arm, request_log
+from tiltyard.spec import Spec
+from tiltyard.train import evaluation
+
+STAGE = "shadow"
+SAFE_DEFAULT = "safe_default"
+EVALUATION = {
+    "model": "varchar",
+    "night": "date",
+    "version": "integer",
+    "role": "varchar",
+    "slice": "varchar",
+    "matured": "bigint",
+    "missing": "bigint",
+    "immature": "bigint",
+    "early": "bigint",
+    "brier": "double",
+    "brier_low": "double",
+    "brier_high": "double",
+    "log_loss": "double",
+    "auc": "double",
+    "positive_rate": "double",
+    "mean_score": "double",
+    "cohort_from": "timestamptz",
+    "cohort_to": "timestamptz",
+    "available_at": "timestamptz",
+    "absolute_error": "double",
+    "absolute_error_low": "double",
+    "absolute_error_high": "double",
+}
+"""Columns of ops.evaluation. One row per model, night, version and slice. A label that is a number has an absolute
+error, in its own unit, and none of the figures of probabilities; any other has none. `matured` rows are those the
+figures stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
+
+ESTIMATE = {
+    "model": "varchar",
+    "night": "date",
+    "version": "integer",
+    "role": "varchar",
+    "rows": "bigint",
+    "is_calibrated": "boolean",
+    "calibration_rows": "bigint",
+    "brier": "double",
+    "brier_low": "double",
+    "brier_high": "double",
+    "log_loss": "double",
+    "auc": "double",
+    "positive_rate": "double",
+    "cohort_from": "timestamptz",
+    "cohort_to": "timestamptz",
+    "available_at": "timestamptz",
+}
+"""Columns of ops.estimate. One row per model, night and version with rows whose cohort has not matured: what their
+scores promise, by a map learned from `calibration_rows` matured rows of the version (see `estimate`)."""
+TEACHES = 4
+"""The map is learned from so many drift.windows of matured cohorts, the newest."""
+
+
+def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Score and evaluate one night; twice is once."""
+    summary = {"night": str(night_of(as_of)), **score(rails, spec, as_of), **evaluate(rails, spec, as_of)}
+    rails.ledger.record_stage(STAGE, spec.name, night_of(as_of), "done", summary)
+    return summary
+
+
+def score(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Score the night with every version that has a role. See scoring.score_night."""
+    return scoring.score_night(rails, spec, as_of)
+
+
+def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+    """Write the night's evaluation of every version that has a role in it, and of the safe default."""
+    night = night_of(as_of)
+    fence = rails.ledger.claim(f"evaluation/{spec.name}/{night}")
+    rails.lake.ensure("ops.evaluation", EVALUATION)
+    roles = rails.ledger.roles(spec.name, night)
+    since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
+    wanted: dict[int | None, str] = {None: SAFE_DEFAULT, **roles.scored}
+    taught = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since - (TEACHES - 1) * spec.drift.window)
+    matured = taught[taught["night"] >= since]
+    records = []
+    for version, role in wanted.items():
+        rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
+        if version is None and (None, evaluation.ALL) not in counted:
+            continue
+        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, bounds=spec.label.bounds):
+            count = counted.get((version, found.slice))
+            figures = {name: value for name, value in asdict(found).items() if name in EVALUATION}
+            records.append(
+                figures
+                | {
+                    "model": spec.name,
+                    "night": night,
+                    "version": version,
+                    "role": role,
+                    "missing": count.missing if count else 0,
+                    "immature": count.immature if count else 0,
+                    "early": count.early if count else 0,
+                    "available_at": as_of,
+                }
+            )
+    table = _typed(records, EVALUATION)
+    estimated = estimates(spec, as_of, wanted, taught, truth.immature(rails, spec, as_of, versions=tuple(wanted)))
+    rails.lake.ensure("ops.estimate", ESTIMATE)
+
+    def write(connection: Any) -> None:
+        for name, rows in (("ops.evaluation", table), ("ops.estimate", _typed(estimated, ESTIMATE))):
+            lake.put(connection, name, {"model": spec.name, "night": night}, rows)
+
+    rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
+    figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
+    whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
+    request_log.deliver(rails)
+    asked = {"online": arm.record(rails, spec, as_of), "lookups": online.check(rails, spec, as_of)}
+    return {
+        "counts": truth.counts(rails, spec, as_of),
+        "metrics": {
+            SAFE_DEFAULT if version is None else str(version): {
+                name: record[name] for name in ("role", "matured", "immature", "early", *figures)
+            }
+            for version, record in whole.items()
+        },
+        "arrival": arrival.record(rails, spec, as_of),
+        **{name: found for name, found in asked.items() if found},
+    }
+
+
+def estimates(
+    spec: Spec,
+    as_of: datetime,
+    wanted: Mapping[int | None, str],
+    taught: pd.DataFrame,
+    immature: pd.DataFrame,
+) -> list[dict[str, Any]]:
+    """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature.
+
+    None of a label that is a number: it says nothing of how far off it is, which a probability does.
+    """
+    records: list[dict[str, Any]] = []
+    if spec.is_regression:
+        return records
+    for version, role in wanted.items():
+        rows, known = (
+            frame[frame["version"].isna() if version is None else frame["version"] == version]
+            for frame in (immature, taught)
+        )
+        if rows.empty:
+            continue
+        found = asdict(estimate.performance(*_numbers(rows["score"], known["score"], known["label"])))
+        records.append(
+            {
+                "model": spec.name,
+                "night": night_of(as_of),
+                "version": version,
+                "role": role,
+                "is_calibrated": found.pop("calibrated"),
+                "brier_low": found.pop("low"),
+                "brier_high": found.pop("high"),
+                **found,
+                "cohort_from": rows["prediction_time"].min(),
+                "cohort_to": rows["prediction_time"].max(),
+                "available_at": as_of,
+            }
+        )
+    return records
+
+
+def _numbers(*columns: "pd.Series[Any]") -> tuple[Any, ...]:
+    return tuple(column.to_numpy(dtype="float64") for column in columns)
+
+
+def _typed(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(records, columns=list(columns)).astype({"version": "Int32"})
+    for column, kind in columns.items():
+        if kind == "double":
+            table[column] = table[column].astype("float64")
+        elif kind == "timestamptz":
+            table[column] = pd.to_datetime(table[column], utc=True)
+    return table

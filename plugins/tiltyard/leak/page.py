@@ -1,0 +1,394 @@
+"""The auditor's page: one HTML file that convinces a person, with nothing to fetch and nothing to run.
+
+Every finding has its sentence, its effect with the interval, the picture that a person needs to believe it, and rows
+to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of plots.py.
+"""
+
+import html
+import math
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tiltyard.errors import BadInput
+from tiltyard.leak import audit, evidence
+from tiltyard.leak.audit import Audit
+from tiltyard.leak.evidence import Finding
+
+BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+"""Of Okabe and Ito's palette (2008), told apart by the colour-blind."""
+COLOURS = {"fail": "#B00020", "untestable": "#7A4B00", "warn": "#9A6700", "pass": "#1A7F37"}
+MEANT = {
+    "fail": "Something critical: evidence about time.",
+    "warn": "Nothing about time; something statistical to look at.",
+    "pass": "Nothing was found, in what could be tested.",
+    "untestable": "Not a pass: too little could be tested.",
+}
+WIDTH, HEIGHT = 660, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 64
+UNTESTED_SHOWN = 60
+
+
+def check(target: Path, read: Sequence[Path] = ()) -> None:
+    """Raises BadInput when the page cannot be written there; said before the work, not after it.
+
+    `read`: the files that are audited. The page takes its target's place, so it must be neither one of them nor
+    anything but a plain file: a device would be gone.
+    """
+    folder = target.parent
+    try:
+        kind = target.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise BadInput(f"--report: {target} is a folder; name a file, like {target / 'leakage.html'}.")
+        if not stat.S_ISREG(kind):
+            raise BadInput(f"--report: {target} is a device or a pipe; name a file.")
+        if any(source.exists() and target.samefile(source) for source in read):
+            raise BadInput(f"--report: {target} is the table itself; name another file.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
+    if not folder.is_dir():
+        raise BadInput(f"--report: there is no folder {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"--report: {folder.resolve()} cannot be written to; name a file elsewhere with --report.")
+
+
+def write(found: Audit, target: Path) -> Path:
+    return save(render(found), target)
+
+
+def save(content: str, target: Path) -> Path:
+    """Put a page into its place: whole, or not at all."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_text(content, encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
+    return target
+
+
+def render(found: Audit) -> str:
+    """The page as HTML."""
+    critical = sum(finding.severity == "critical" for finding in found.findings)
+    facts = {
+        "rows": f"{found.rows:,}",
+        "columns judged": f"{len(found.features):,}",
+        "critical": f"{critical:,}",
+        "warnings": f"{len(found.findings) - critical:,}",
+        "rows weighed": f"{found.sampled:,}",
+    }
+    label = found.label.column + (f" (1 is {found.label.positive})" if found.label.kind == "binary" else " (a number)")
+    parts = [
+        f'<header style="border-color:{COLOURS[found.verdict]}">',
+        f'<p class="verdict" style="color:{COLOURS[found.verdict]}">{_text(found.verdict)}</p>',
+        f"<h1>{_text(found.path.name)}</h1><p class=reason>{_text(found.reason)}</p>",
+        f"<p class=quiet>{_text(MEANT[found.verdict])} The outcome is {_text(label)}.</p>",
+        "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>",
+        "</header>",
+    ]
+    if found.findings:
+        parts.append(_overview(found.findings))
+        parts += [_section(place, finding) for place, finding in enumerate(found.findings)]
+    parts.append(_tested(found))
+    if found.notes:
+        parts.append("<section><h2>How the file was read</h2><ul>")
+        parts += [f"<li>{_text(note)}</li>" for note in found.notes]
+        parts.append("</ul></section>")
+    return _PAGE.format(title=_text(f"{found.verdict}: {found.path.name}"), style=_STYLE, body="\n".join(parts))
+
+
+# -- parts of the page ------------------------------------------------------------------------
+
+
+def _overview(findings: Sequence[Finding]) -> str:
+    rows = "".join(
+        f'<tr><td><span class="tag {one.severity}">{one.severity}</span></td>'
+        f'<td><a href="#f{place}">{_text(one.feature)}</a></td><td>{_text(_named(one.kind))}</td>'
+        f"<td class=number>{_short(one.effect)}</td><td class=number>{_between(one)}</td></tr>"
+        for place, one in enumerate(findings)
+    )
+    head = "<th></th><th>column</th><th>what</th><th class=number>effect</th><th class=number>interval</th>"
+    return (
+        f"<section><h2>What was found</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _section(place: int, one: Finding) -> str:
+    meaning = audit.KINDS.get(one.kind) or evidence.KINDS.get(one.kind, "")
+    picture = _picture(one)
+    return (
+        f'<section id="f{place}" class="finding {one.severity}">'
+        f'<h3>{_text(one.feature)} <span class="tag {one.severity}">{one.severity}</span></h3>'
+        f"<p class=meaning>{_text(meaning)}</p><p>{_text(one.evidence)}</p>"
+        f"{_effect(one)}{picture}{_examples(one.examples)}</section>"
+    )
+
+
+def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
+    if not examples:
+        return ""
+    names = list(dict.fromkeys(name for row in examples for name in row))
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_text(_value(row.get(name)))}</td>" for name in names) + "</tr>" for row in examples
+    )
+    rows = "A row" if len(examples) == 1 else "Rows"
+    return (
+        f"<h4>{rows} to look up</h4><div class=wide><table class=rows><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _tested(found: Audit) -> str:
+    """What was looked for, and what could not be."""
+    whole = {one.kind: one.why for one in found.untested if one.feature == "*" and one.kind != "*"}
+    looked = [kind for kind in evidence.KINDS if kind not in whole]
+    parts = ["<section><h2>What was tested</h2><ul class=tested>"]
+    parts.append(f"<li>{_text(found.exact)}</li>")
+    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(evidence.KINDS[kind])}</li>" for kind in looked]
+    parts.append("</ul></section>")
+    if found.untested:
+        grouped: dict[tuple[str, str], list[str]] = {}
+        for one in found.untested:
+            grouped.setdefault((one.feature, one.why), []).append(one.kind)
+        rows = [
+            f"<tr><td>{_text('every column' if feature == '*' else feature)}</td>"
+            f"<td>{_text(', '.join('everything' if kind == '*' else _named(kind) for kind in kinds))}</td>"
+            f"<td>{_text(why)}</td></tr>"
+            for (feature, why), kinds in grouped.items()
+        ]
+        more = len(rows) - UNTESTED_SHOWN
+        parts.append("<section><h2>What could not be tested</h2><table><thead><tr><th>column</th><th>for</th>")
+        parts.append(f"<th>why</th></tr></thead><tbody>{''.join(rows[:UNTESTED_SHOWN])}</tbody></table>")
+        parts.append(f"<p class=quiet>and {more:,} more</p></section>" if more > 0 else "</section>")
+    return "".join(parts)
+
+
+# -- pictures ---------------------------------------------------------------------------------
+
+
+def _effect(one: Finding) -> str:
+    """The effect on its scale, with its interval; a share or an AUC on 0 to 1."""
+    low, high = one.interval or (one.effect, one.effect)
+    ends = [value for value in (low, high, one.effect) if math.isfinite(value)]
+    if not ends:
+        return ""
+    least, most = (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(0.0, *ends), max(0.0, *ends) * 1.08)
+    width, left, right = WIDTH, 10, 10
+
+    def at(value: float) -> float:
+        value = min(max(value, least), most) if not math.isnan(value) else least
+        return left + (value - least) / ((most - least) or 1) * (width - left - right)
+
+    colour = RED if one.severity == "critical" else BLUE
+    ticks = [least + (most - least) * step / 4 for step in range(5)]
+    marks = "".join(
+        f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="20" y2="26" stroke="#999"/>'
+        f'<text x="{at(tick):.1f}" y="39" text-anchor="{_anchor(step)}">{_short(tick)}</text>'
+        for step, tick in enumerate(ticks)
+    )
+    span = ""
+    if one.interval:
+        span = (
+            f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="12" y2="12" stroke="{colour}" stroke-width="5" '
+            'stroke-linecap="round" opacity=".35"/>'
+        )
+    told = f"effect {_short(one.effect)}" + (
+        f", interval {_between(one)}, holding for all columns at once" if one.interval else ", counted, not estimated"
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(told)}">'
+        f'<line x1="{left}" x2="{width - right}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
+        f'<circle cx="{at(one.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
+        f"<figcaption>{_text(told)}</figcaption></figure>"
+    )
+
+
+def _anchor(step: int) -> str:
+    return "start" if step == 0 else "end" if step == 4 else "middle"
+
+
+def _picture(one: Finding) -> str:
+    shape = one.plot.get("shape")
+    drawn = {"lateness": _lateness, "rates": _rates, "offsets": _offsets}.get(str(shape))
+    return drawn(one) if drawn else ""
+
+
+def _lateness(one: Finding) -> str:
+    """Rows by how far before or after; what breaks the rule in the warning colour."""
+    rows, late, names = one.plot["rows"], one.plot["late"], one.plot["names"]
+    bars = [math.log10(1 + count) for count in rows]
+    colours = [RED if place >= late else GREY for place in range(len(rows))]
+    body = _bars(bars, colours, [f"{count:,}" if count else "" for count in rows], names)
+    line = _LEFT + (WIDTH - _LEFT - _RIGHT) * late / len(rows)
+    body += (
+        f'<line x1="{line:.1f}" x2="{line:.1f}" y1="{_TOP - 6}" y2="{HEIGHT - _BOTTOM}" stroke="{RED}" '
+        'stroke-dasharray="4 3"/>'
+    )
+    caption = (
+        f"Rows by how far they lie before or after {one.plot['than']} (bars grow with the logarithm). "
+        "Everything right of the dashed line was not known yet."
+    )
+    return _figure(body, caption, slanted=_slanted(names))
+
+
+def _rates(one: Finding) -> str:
+    """Share of positives per value, with the number of rows; the dashed line is the share in all rows."""
+    rates, rows, base = one.plot["rate"], one.plot["rows"], one.plot["base"]
+    colours = [BLUE if rate <= base else RED for rate in rates]
+    names = [str(value) for value in one.plot["x"]]
+    body = _bars(rates, colours, [f"{count:,}" for count in rows], names, top=1.0)
+    height = _y(base, 1.0)
+    body += (
+        f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}" stroke="{GREY}" '
+        'stroke-dasharray="4 3"/>'
+    )
+    for share in (0, 0.5, 1):
+        body += f'<text x="{_LEFT - 6}" y="{_y(share, 1.0) + 4:.1f}" text-anchor="end">{share:.0%}</text>'
+    said = one.plot.get("title") or "Share of positives by value"
+    axis = one.plot.get("xlabel")
+    caption = (
+        f"{said}{f' of {axis}' if axis else ''}; above each bar its rows; dashed: the share in all rows, {base:.1%}."
+    )
+    return _figure(body, caption, slanted=_slanted(names))
+
+
+def _offsets(one: Finding) -> str:
+    """Where the values lie, of the positive and of the negative rows apart."""
+    edges, positive, negative = one.plot["edges"], one.plot["positive"], one.plot["negative"]
+    most = max([*positive, *negative, 1e-9])
+    step = (WIDTH - _LEFT - _RIGHT) / len(positive)
+    body = ""
+    for place, pair in enumerate(zip(positive, negative, strict=True)):
+        for side, (share, colour) in enumerate(zip(pair, (RED, BLUE), strict=True)):
+            left, high = _LEFT + step * (place + 0.06 + 0.44 * side), _y(share, most)
+            body += (
+                f'<rect x="{left:.1f}" y="{high:.1f}" width="{step * 0.42:.1f}" '
+                f'height="{HEIGHT - _BOTTOM - high:.1f}" fill="{colour}"/>'
+            )
+    every = max(1, len(edges) // 8)
+    for place in range(0, len(edges), every):
+        body += f'<text x="{_LEFT + step * place:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
+        body += f"{_short(edges[place])}</text>"
+    body += _floor() + f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{most:.0%}</text>'
+    said = one.plot.get("title") or "How far the values lie from the prediction"
+    legend = (
+        f'<b style="color:{RED}">■</b> rows where the label is 1 &nbsp; <b style="color:{BLUE}">■</b> where it is 0. '
+    )
+    return _figure(body, f"{said}, in {one.plot.get('unit', '')}.", legend)
+
+
+def _bars(
+    values: Sequence[float],
+    colours: Sequence[str],
+    above: Sequence[str],
+    names: Sequence[str],
+    top: float | None = None,
+) -> str:
+    most = top or max([*values, 1e-9])
+    step = (WIDTH - _LEFT - _RIGHT) / max(len(values), 1)
+    slanted = _slanted(names)
+    body = ""
+    for place, (value, colour) in enumerate(zip(values, colours, strict=True)):
+        left, high = _LEFT + step * (place + 0.12), _y(value, most)
+        middle, floor = left + step * 0.38, HEIGHT - _BOTTOM
+        body += (
+            f'<rect x="{left:.1f}" y="{high:.1f}" width="{step * 0.76:.1f}" height="{max(floor - high, 0.6):.1f}" '
+            f'fill="{colour}"/>'
+        )
+        if above[place] and step > 22:
+            body += f'<text class=small x="{middle:.1f}" y="{high - 3:.1f}" text-anchor="middle">{above[place]}</text>'
+        name = names[place] if len(names[place]) <= 14 else names[place][:13] + "…"
+        turn = (
+            f' transform="rotate(-38 {middle:.1f} {floor + 13})" text-anchor="end"'
+            if slanted
+            else ' text-anchor="middle"'
+        )
+        body += f'<text x="{middle:.1f}" y="{floor + 13}"{turn}>{_text(name)}</text>'
+    return body + _floor()
+
+
+def _slanted(names: Sequence[str]) -> bool:
+    """Too many or too long to stand side by side."""
+    return len(names) > 8 or any(len(name) > 9 for name in names)
+
+
+def _floor() -> str:
+    floor = HEIGHT - _BOTTOM
+    return f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{floor}" y2="{floor}" stroke="#999"/>'
+
+
+def _y(value: float, most: float) -> float:
+    return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - min(max(value / most, 0.0), 1.0))
+
+
+def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False) -> str:
+    height = HEIGHT if slanted else HEIGHT - _BOTTOM + 24
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(caption)}">{body}</svg>'
+    return f"<figure>{drawing}<figcaption>{legend}{_text(caption)}</figcaption></figure>"
+
+
+# -- words ------------------------------------------------------------------------------------
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else str(value)[:120]
+
+
+def _named(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _between(one: Finding) -> str:
+    return f"{_short(one.interval[0])} – {_short(one.interval[1])}" if one.interval else "exact"
+
+
+_STYLE = """
+:root { color-scheme: light }
+* { box-sizing: border-box }
+body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0; background: #f4f5f7; color: #222 }
+main { max-width: 860px; margin: 0 auto; padding: 28px 20px 60px }
+header, section { background: #fff; border: 1px solid #e3e3e3; border-radius: 8px; padding: 18px 24px }
+header, section { margin: 0 0 16px } header { border-left: 8px solid }
+.verdict { font-size: 30px; font-weight: 700; margin: 0; text-transform: uppercase; letter-spacing: .04em }
+h1 { font-size: 19px; margin: 0 0 8px; overflow-wrap: anywhere } h2 { font-size: 17px; margin: 0 0 8px }
+h3 { font-size: 17px; margin: 0; overflow-wrap: anywhere } h4 { font-size: 13px; margin: 14px 0 4px; color: #555 }
+p { margin: 6px 0; overflow-wrap: anywhere } .reason { font-size: 16px }
+.quiet, figcaption { color: #555; font-size: 13px }
+.meaning { font-weight: 600 }
+dl { display: flex; flex-wrap: wrap; gap: 28px; margin: 14px 0 0 } dt { color: #666; font-size: 12px }
+dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums }
+table { border-collapse: collapse; width: 100%; font-size: 14px }
+th, td { text-align: left; vertical-align: top; padding: 5px 10px 5px 0; border-bottom: 1px solid #eee }
+td { overflow-wrap: anywhere }
+th { color: #666; font-weight: 600; font-size: 12px }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.wide { overflow-x: auto } .rows td { font: 12.5px/1.5 ui-monospace, monospace; white-space: nowrap }
+.tag { font-size: 12px; font-weight: 600; padding: 1px 8px; border-radius: 9px; color: #fff; white-space: nowrap }
+.tag.critical { background: #B00020 } .tag.warning { background: #9A6700 }
+.finding.critical { border-left: 4px solid #B00020 } .finding.warning { border-left: 4px solid #C79200 }
+figure { margin: 12px 0 } svg { width: 100%; max-width: 660px; height: auto; display: block }
+svg text { font: 11px system-ui, sans-serif; fill: #444 } svg text.small { font-size: 9.5px; fill: #666 }
+a { color: #0072B2 } ul { margin: 0; padding-left: 20px } .tested li { margin: 2px 0 }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""

@@ -1,0 +1,304 @@
+"""May this batch be used? The suites of expectations/, judged on what became available in the night.
+
+| suite       | judges                                                        | model  |
+|-------------|---------------------------------------------------------------|--------|
+| freshness   | each raw table: age, volume, latency, silent outages          | -      |
+| features    | the night's rows of each feature view                         | any    |
+| leakage     | staging, spine, feature views and label, all that is known    | any    |
+| predictions | the night's rows of ops.prediction, beside their spine        | one    |
+
+A critical failure stops the batch (the caller raises CheckFailed), a warning alerts. dbt tests say what the SQL
+must always satisfy; these say whether *this batch* may be used, and so compare it with its own past: the median
+of the same weekday in the last weeks.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tiltyard import suites
+from tiltyard.errors import BadInput
+from tiltyard.lake import held, literal, text
+from tiltyard.leak import leakage
+from tiltyard.ledger import night_of
+from tiltyard.prepare import ingest, latency, outage
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec, portfolio
+from tiltyard.suites import Batch, CheckReport, CheckResult, Judged, Suite
+
+__all__ = ["SUITES", "CheckReport", "CheckResult", "run"]
+
+SUITES = ("freshness", "features", "leakage", "predictions")
+WEEKS = 4
+"""How far back "the same weekday" reaches."""
+FEW_ROWS = 20
+"""Below so many rows on a usual night, volumes are not compared: of five expected, none is one night in 150."""
+ENOUGH_WEEKS = 2
+"""Fewer weeks of history than this, and nothing is usual yet."""
+ANY = 10**12
+"""A bound that no batch reaches: stands for "nothing is usual yet"."""
+SERVING = ("champion", "safe_default")
+
+
+def run(
+    rails: Rails,
+    suite: str,
+    as_of: datetime,
+    *,
+    spec: Spec | None = None,
+    source: str | None = None,
+    snapshot: int | None = None,
+    render: bool = True,
+    record: bool = True,
+) -> CheckReport:
+    """Judge the night that closes at `as_of`; results go to ops.check_result, pages to the reports folder.
+
+    Without `record` whoever asks keeps the results (suites.record), several reports at once.
+
+    Without `spec` and `source` the whole portfolio is judged. Failed expectations raise nothing; BadInput names
+    file and line of an expectation that cannot be judged, the suite there is not, or the table that is missing.
+    """
+    if suite not in SUITES:
+        raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
+    specs = (spec,) if spec else tuple(one for one in portfolio(rails.settings) if source in (None, one.source))
+    subject = spec.name if spec else ""
+    pages: dict[str, Judged] = {}
+    if suite == "leakage":
+        return _leakage(rails, as_of, specs, subject or source or "portfolio", snapshot, render, record)
+    if suite == "freshness":
+        sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
+        results = _freshness(rails, as_of, sources, snapshot, pages)
+    elif suite == "features":
+        results = _features(rails, as_of, specs, snapshot, pages)
+    else:
+        if spec is None:
+            raise BadInput("The suite predictions judges one model; name it.")
+        results = _predictions(rails, as_of, spec, snapshot, pages)
+    place = subject or source or "portfolio"
+    path = suites.render(rails, suite, place, as_of, pages, results) if render else None
+    report = CheckReport(suite, night_of(as_of), subject, results, path)
+    if record:
+        suites.record(rails, [report], as_of)
+    return report
+
+
+def _file(rails: Rails, *parts: str) -> Path:
+    return rails.settings.expectations.joinpath(*parts)
+
+
+# -- freshness --------------------------------------------------------------------------------
+
+_FRESHNESS = (
+    "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
+    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", *outage.WATCHED,
+)  # fmt: skip
+
+
+def _freshness(
+    rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """One row per raw table tells how fresh it is; each table is judged by itself.
+
+    What arrived is measured and profiled on the way, and a data incident is opened or closed by what it shows.
+    """
+    suite = suites.load(_file(rails, "freshness.yaml"))
+    outage.expectations()
+    results: list[CheckResult] = []
+    for source in sources:
+        tables = ingest.tables(rails.settings, source)
+        for table in tables:
+            rails.lake.columns(table)  # says so when it is missing
+        watched = outage.watch(rails, source, as_of, snapshot)
+        for table in tables:
+            with suites.one_view(rails):
+                sql = f"select *, {watched.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
+            batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
+            pages[table] = suites.judge(rails, suite, batch, complete=True)
+            results += pages[table].results
+        views = {view for one in portfolio(rails.settings) if one.source == source for view in one.prediction.features}
+        there = [view for view in sorted(views) if rails.lake.has(view)]
+        outage.record(rails, watched, latency.of_views(rails, there, as_of, snapshot), as_of)
+    return tuple(results)
+
+
+def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
+    night, moment = f"date {text(night_of(as_of).isoformat())}", literal(as_of)
+    rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
+    return f"""
+        select {text(table)} as table_name, known.*, {rows} as rows_night,
+            {"null" if usual is None else usual}::double as usual_rows,
+            case when usual_rows >= {FEW_ROWS} then rows_night / usual_rows end as volume_ratio,
+            date_diff('minute', known.newest, {moment}) / 60.0 as age_hours,
+            landed.*, landed.undated_rows / greatest(landed.rows_landed, 1) as undated_share
+        from (
+            select count(*) as rows_total, max(available_at) as newest
+            from {rails.lake.relation(table, as_of, snapshot)}
+        ) as known
+        cross join (
+            select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
+                count(*) filter (available_at > ingested_at) as dated_after_ingest
+            from {held(table, snapshot)} where landed_night = {night}
+        ) as landed
+    """
+
+
+def _usual(
+    rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None
+) -> tuple[int, float | None]:
+    """Rows of the night, and the median of the same weekday's batches; None while history is short.
+
+    A weekday counts from the table's first row on; one on which nothing came counts as zero.
+    """
+    step = max(timedelta(days=7), every)
+    ends = [as_of - step * week for week in range(WEEKS + 1)]
+    counts = ", ".join(
+        f"count(*) filter (available_at > {literal(end - every)} and available_at <= {literal(end)})" for end in ends
+    )
+    relation = rails.lake.relation(table, as_of, snapshot)
+    row = rails.lake.connection.execute(f"select min(available_at), {counts} from {relation}").fetchone()
+    assert row is not None
+    first, now, *past = row
+    past = [rows for rows, end in zip(past, ends[1:], strict=True) if first is not None and end - every >= first]
+    return now, float(median(past)) if len(past) >= ENOUGH_WEEKS else None
+
+
+# -- features ---------------------------------------------------------------------------------
+
+
+def _features(
+    rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
+    every: dict[str, timedelta] = {}
+    for spec in specs:
+        for view in spec.prediction.features:
+            every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
+    known = _of_night(rails, as_of, snapshot)
+    new = [view for view in sorted(every) if (view, every[view]) not in known]
+    with suites.one_view(rails):
+        batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in new}
+    for view, batch in batches.items():
+        own = _file(rails, "features", f"{view}.yaml")
+        suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
+        known[view, every[view]] = suites.judge(rails, suite, batch)
+    pages |= {view: known[view, every[view]] for view in sorted(every)}
+    return tuple(result for view in sorted(every) for result in pages[view].results)
+
+
+_night: tuple[Any, dict[Any, Any]] = (None, {})
+
+
+def _of_night(rails: Rails, as_of: datetime, snapshot: int | None) -> dict[Any, Any]:
+    """What this process has found of a night at a snapshot of the lake, which never changes: models that share a view
+    share its verdict. Without a snapshot nothing is kept."""
+    global _night
+    if snapshot is None:
+        return {}
+    key = (rails.settings.home, rails.settings.database_prefix, rails.settings.expectations, as_of, snapshot)
+    if _night[0] != key:
+        _night = (key, {})
+    return _night[1]
+
+
+def _with_volume(suite: Suite) -> Suite:
+    """The suite, and that the batch has rows at all, unless its meta says `may_be_empty: true`."""
+    if suite.meta.get("may_be_empty") is True:
+        return suite
+    why = "Nothing arrived: a silent source must not look like a quiet night."
+    implied = {
+        "type": "expect_table_row_count_to_be_between",
+        "kwargs": {"min_value": {"$PARAMETER": "least_rows"}},
+        "severity": "critical",
+        "meta": {"why": why},
+    }
+    return replace(suite, expectations=(*suite.expectations, implied), lines=(*suite.lines, 1))
+
+
+def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None) -> Batch:
+    """The rows that became available in (as_of - every, as_of], and what is usual.
+
+    A weekday on which usually nothing comes may be empty (a shop is closed on Saturdays), but not the whole week.
+    """
+    columns = tuple(rails.lake.columns(view))
+    relation = rails.lake.relation(view, as_of, snapshot)
+    sql = f"select * from {relation} where available_at > {literal(as_of - every)}"
+    rows, usual = _usual(rails, view, as_of, every, snapshot)
+    week = f"select 1 from {relation} where available_at > {literal(as_of - timedelta(days=7))} limit 1"
+    is_day_off = usual == 0 and rails.lake.connection.execute(week).fetchone() is not None
+    parameters = {
+        "least_rows": 0 if is_day_off else 1,
+        "as_of": as_of.isoformat(),
+        "usual_rows": usual or 0,
+        "usual_rows_or_any": ANY if usual is None else usual,
+    }
+    return Batch(view, sql, columns, parameters, empty=rows == 0)
+
+
+# -- leakage ----------------------------------------------------------------------------------
+
+
+def _leakage(
+    rails: Rails,
+    as_of: datetime,
+    specs: tuple[Spec, ...],
+    subject: str,
+    snapshot: int | None,
+    render: bool,
+    record: bool,
+) -> CheckReport:
+    """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
+    suite = suites.load(_file(rails, "leakage.yaml"))
+    with suites.one_view(rails):
+        tables = {name for spec in specs for name in leakage.staging_tables(rails, spec.source)}
+        for spec in specs:
+            tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
+        known = _of_night(rails, as_of, snapshot)
+        for table in sorted(tables - known.keys()):
+            known[table] = leakage.table_findings(rails, [table], as_of, snapshot, suite.meta.get("planned") or {})
+        findings = [finding for table in sorted(tables) for finding in known[table]]
+        for source in sorted({spec.source for spec in specs}):
+            findings += latency.backfill_findings(rails, source, as_of, snapshot)
+    return leakage.report(rails, findings, as_of, subject=subject, render=render, record=record)
+
+
+# -- predictions ------------------------------------------------------------------------------
+
+_PREDICTIONS = (
+    "entity_id", "prediction_time", "request_id", "role", "version", "tier", "score", "is_serving", "in_spine",
+)  # fmt: skip
+
+
+def _predictions(
+    rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None, pages: dict[str, Judged]
+) -> tuple[CheckResult, ...]:
+    """The night's predictions side by side with the spine they should answer, a row for each of either."""
+    suite = suites.load(_file(rails, "predictions.yaml"))
+    with suites.one_view(rails):
+        rails.lake.columns("ops.prediction")
+        rails.lake.columns(spec.prediction.spine)
+    start, end = as_of - spec.prediction.every, as_of
+    spine = rails.lake.relation(spec.prediction.spine, as_of, snapshot)
+    roles = ", ".join(text(role) for role in SERVING)
+    sql = f"""
+        select coalesce(asked."{spec.key}", made.entity_id) as entity_id,
+            coalesce(asked.prediction_time, made.prediction_time) as prediction_time,
+            made.request_id, made.role, made.version, made.tier, made.score,
+            coalesce(made.role in ({roles}), false) as is_serving, asked."{spec.key}" is not null as in_spine
+        from (
+            select distinct "{spec.key}", prediction_time from {spine}
+            where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
+        ) as asked
+        full outer join (
+            select * from {rails.lake.relation("ops.prediction", as_of)}
+            where model = {text(spec.name)} and night = date {text(night_of(as_of).isoformat())}
+        ) as made
+            on asked."{spec.key}" = made.entity_id and asked.prediction_time = made.prediction_time
+    """
+    row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
+    empty = row is not None and row[0] == 0
+    bounds = dict(zip(("score_low", "score_high"), spec.bounds, strict=True))
+    batch = Batch("ops.prediction", sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
+    pages["ops.prediction"] = suites.judge(rails, suite, batch)
+    return pages["ops.prediction"].results

@@ -1,0 +1,132 @@
+"""The features stage, portfolio-wide: ingest → dbt build → checks → publish → online.
+
+Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only
+then is the snapshot published. Everything downstream reads the newest *published* snapshot, so that a batch
+that a critical check stopped leaves yesterday's features, and the champion, in service. The store of online features
+is brought up to it last: while it cannot be reached, the nights go on without it.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from tiltyard import suites
+from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.ledger import night_of
+from tiltyard.prepare import checks as checking
+from tiltyard.prepare import ingest as ingesting
+from tiltyard.prepare import latency, online
+from tiltyard.prepare import transform as transforming
+from tiltyard.rails import Rails
+from tiltyard.spec import portfolio
+
+STAGE = "features"
+
+
+def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+    """The whole stage for one night. Raises CheckFailed when a critical check stops the batch."""
+    return {
+        "ingest": ingest(rails, as_of),
+        "transform": transform(rails, as_of),
+        "checks": check(rails, as_of, render=render),
+        **publish(rails, as_of),
+        "online": materialise(rails, as_of),
+    }
+
+
+def ingest(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Land what became available until `as_of`, for every active source."""
+    return {source: ingesting.run(rails, source, as_of) for source in rails.settings.sources}
+
+
+def transform(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Bring staging, spines, features and labels up to what has landed."""
+    return transforming.build(rails, rails.settings.sources, as_of)
+
+
+def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+    """Judge the night's batch at the lake's current snapshot; record what was judged and how it went.
+
+    Raises CheckFailed, naming the checks, when a critical one fails.
+    """
+    night = night_of(as_of)
+    with transforming.alone(rails):
+        snapshot = rails.lake.snapshot()
+    reports = [
+        checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False)
+        for source in rails.settings.sources
+    ]
+    for spec in portfolio(rails.settings):
+        for suite in ("features", "leakage"):
+            reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render, record=False))
+    suites.record(rails, reports, as_of)
+    if render:
+        for spec in portfolio(rails.settings):
+            latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
+    critical = [failure for report in reports for failure in report.critical_failures]
+    warnings = [failure for report in reports for failure in report.warnings]
+    summary = {
+        "snapshot": snapshot,
+        "checks": sum(len(report.results) for report in reports),
+        "critical": [str(failure) for failure in critical],
+        "warnings": [str(failure) for failure in warnings],
+        "reports": sorted({str(report.report_path) for report in reports if report.report_path}),
+    }
+    if critical:
+        rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
+        raise CheckFailed(
+            f"The batch of {night} is stopped by {len(critical)} critical check(s): "
+            f"{'; '.join(summary['critical'][:5])}. "
+            "Yesterday's features and the champions stay in service; mend the source and run the night again."
+        )
+    before = rails.ledger.stage_run(STAGE, "", night)
+    if before is None or before["status"] != "done" or before["summary"]["snapshot"] < snapshot:
+        # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
+        rails.ledger.record_stage(STAGE, "", night, "checked", summary)
+    return summary
+
+
+def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Put the checked snapshot in service. Raises BadInput when the night's batch has not passed its checks."""
+    night = night_of(as_of)
+    record = rails.ledger.stage_run(STAGE, "", night)
+    if record is None or record["status"] not in ("checked", "done"):
+        state = record["status"] if record else "not checked yet"
+        raise BadInput(
+            f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
+        )
+    from tiltyard.prepare import popular  # which reads what is published here
+
+    snapshot = int(record["summary"]["snapshot"])
+    items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
+    summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
+    rails.ledger.record_stage(STAGE, "", night, "done", summary)
+    return {"night": str(night), "snapshot": summary["snapshot"]}
+
+
+def materialise(rails: Rails, as_of: datetime) -> dict[str, Any]:
+    """Bring the store of online features up to what is published (online.materialise).
+
+    A store that is away holds up no night: it is an event in the ledger, and the next night catches up.
+    """
+    try:
+        return online.materialise(rails, as_of)
+    except Unavailable as error:
+        rails.ledger.add_event("online_unavailable", "", night_of(as_of), {"said": str(error)})
+        return {"unavailable": str(error)}
+
+
+def published(rails: Rails, as_of: datetime | None = None) -> int:
+    """The snapshot in service: that of the features run published last.
+
+    With `as_of`, the features of that night must be published. Raises BadInput when they are not.
+    """
+    last = rails.ledger.published()
+    if last is None:
+        raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
+    if as_of is not None:
+        own = rails.ledger.stage_run(STAGE, "", night_of(as_of))
+        if own is None or own["status"] != "done":
+            raise BadInput(
+                f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}."
+            )
+    return int(last["summary"]["snapshot"])

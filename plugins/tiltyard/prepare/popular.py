@@ -1,0 +1,44 @@
+"""The most popular items: what a model that ranks offers with its safe default, where one caller is like another.
+
+A dbt model (pop_*) keeps, for each day, how popular items were on the days before it; it is brought up to date with
+the features of every night, and published with them. Read at an instant it says what was known then, never more.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from tiltyard.lake import qualified
+from tiltyard.prepare import features
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+
+def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> list[dict[str, Any]]:
+    """The most popular items of the newest day that had ended at `as_of`: {"item_id", "item_name", "score"}, the best
+    first, `fallback.popular.size` of them.
+
+    Read at the lake `snapshot` in service, by default the one published last. Empty for a model that declares none,
+    where no day has ended yet, and at a snapshot from before there was the table. Raises BadInput when no features
+    are published.
+    """
+    import duckdb
+
+    if spec.fallback.popular is None:
+        return []
+    snapshot = features.published(rails) if snapshot is None else snapshot
+    table = f"{{{qualified(spec.fallback.popular.table)}}}"
+    try:
+        rows = rails.lake.query(
+            f"select item_id, item_name, score from {table} "
+            f"where event_time = (select max(event_time) from {table} where event_time <= $as_of) "
+            "order by score desc, item_id limit $size",
+            as_of,
+            {"as_of": as_of, "size": spec.fallback.popular.size},
+            snapshot,
+        )
+    except duckdb.CatalogException:  # what is published is from before there was the table
+        return []
+    return [
+        {"item_id": row["item_id"], "item_name": row["item_name"] or row["item_id"], "score": float(row["score"])}
+        for row in rows.astype(object).where(rows.notna(), None).to_dict("records")
+    ]

@@ -1,0 +1,301 @@
+"""The truth, when it has come: predictions joined with labels, by whole cohorts only.
+
+A cohort is a night. It is matured at `as_of` when even its last prediction has had `horizon + delay` to be
+judged. Labels that are known earlier are not a random sample (cancellations arrive before stays), so they are
+counted as early and never decided on; a label that has not come although its cohort is matured is counted as
+missing, never taken for a negative.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pandas as pd
+
+from tiltyard import clock
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+
+PREDICTION = {
+    "request_id": "varchar",
+    "model": "varchar",
+    "version": "integer",
+    "role": "varchar",
+    "entity_id": "varchar",
+    "prediction_time": "timestamptz",
+    "score": "double",
+    "tier": "varchar",
+    "tier_reason": "varchar",
+    "slices": "varchar",
+    "snapshot": "bigint",
+    "night": "date",
+    "available_at": "timestamptz",
+    "scored_at": "timestamptz",
+}
+"""Columns of ops.prediction. One row per version and spine row. `tier` names who answered (champion,
+previous, light, safe_default) on the one row per spine row that was served, and is `shadow` on the others."""
+
+MISSING = "missing"
+"""The slice of a row whose slice column has no value."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How the rows of one version stand, by slice (`all` first)."""
+
+    version: int | None
+    slice: str
+    matured: int
+    missing: int
+    """Cohort matured, label never came."""
+    immature: int
+    early: int
+    """Those of the immature whose label is known already."""
+
+
+def known(spec: Spec, column: str, *, clipped: bool = True) -> str:
+    """SQL of a label as the rails take it: is it the positive one; of a number what it is, moved to the nearer bound
+    where it lies beyond (unless not `clipped`). What is no finite number has not come."""
+    if spec.label.bounds is None:
+        return f"{column} = {str(spec.label.positive).lower()}"
+    low, high = spec.label.bounds
+    number = f"{column}::double"
+    return f"case when isfinite({number}) then {f'least(greatest({number}, {low}), {high})' if clipped else number} end"
+
+
+def cutoff(spec: Spec, as_of: datetime) -> datetime:
+    """Cohorts of prediction times before this instant, a midnight, are matured at `as_of`."""
+    return clock.midnight(clock.last_matured(as_of, spec.label.horizon, spec.label.delay).date())
+
+
+def matured(
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    versions: Collection[int | None] | None = None,
+    since: date | None = None,
+) -> pd.DataFrame:
+    """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
+
+    One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
+    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
+    bounds). `versions` may hold None for the safe default; `since` is the first night. Scores of the light twin are
+    not its version's own and are left out, unless they were served and `versions` is None.
+    """
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        with {_joined(rails, spec, as_of)}
+        select request_id, version, role, entity_id, prediction_time, score, tier, slices, night, label
+        from joined
+        where is_matured and label is not null and {_wanted(versions)}
+        order by prediction_time, entity_id, version nulls first, tier
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    frame["version"] = frame["version"].astype("Int64")
+    frame["night"] = pd.to_datetime(frame["night"]).dt.date
+    return frame.astype({"label": "float64" if spec.is_regression else "int64", "score": "float64"})
+
+
+def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
+    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `Count`.
+
+    Of a label that is a number also `outside`: matured ones beyond its bounds, which count as the nearer bound.
+    """
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        with {_joined(rails, spec, as_of)},
+        answered as (select distinct entity_id, prediction_time, label, is_matured, is_outside from joined)
+        select
+            count(*) filter (where is_matured and label is not null) as matured,
+            count(*) filter (where is_matured and label is null) as missing,
+            count(*) filter (where not is_matured) as immature,
+            count(*) filter (where not is_matured and label is not null) as early,
+            count(*) filter (where is_matured and is_outside) as outside
+        from answered
+    """
+    row = rails.lake.query(sql, as_of, _params(spec, as_of, since)).iloc[0]
+    names = ("matured", "missing", "immature", "early", *(("outside",) if spec.is_regression else ()))
+    return {name: int(row[name]) for name in names}
+
+
+def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> dict[str, Any] | None:
+    """The truth of one prediction as known at `as_of`: label (of a number as it is, within its bounds or not), and when
+    it became known. None before that."""
+    sql = f"""
+        select {known(spec, "label", clipped=False)} as label, event_time, available_at
+        from {labels(rails, spec, as_of)}
+        where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
+        order by available_at desc limit 1
+    """
+    params = {"entity": str(entity_id), "at": prediction_time}
+    found = rails.lake.query(sql, as_of, params)
+    if found.empty:
+        return None
+    row = found.iloc[0]
+    return {
+        "label": float(row["label"]) if spec.is_regression else bool(row["label"]),
+        "event_time": row["event_time"].isoformat(),
+        "available_at": row["available_at"].isoformat(),
+    }
+
+
+def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> tuple[Count, ...]:
+    """Matured, missing, immature and early rows per version and declared slice, `all` first."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    columns = "".join(
+        f", coalesce(json_extract_string(slices, '$.{name}'), 'missing') as {name}" for name in spec.gate.slices
+    )
+    parts = [
+        f"""
+        select version, {name} as slice,
+            count(*) filter (where is_matured and label is not null) as matured,
+            count(*) filter (where is_matured and label is null) as missing,
+            count(*) filter (where not is_matured) as immature,
+            count(*) filter (where not is_matured and label is not null) as early
+        from labelled group by all
+        """
+        for name in ("'all'", *(f"concat('{column}=', {column})" for column in spec.gate.slices))
+    ]
+    sql = f"""
+        with {_joined(rails, spec, as_of)},
+        labelled as (select *{columns} from joined where tier != 'light')
+        select * from ({" union all ".join(parts)})
+        order by version nulls first, slice != 'all', slice
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    return tuple(
+        Count(
+            version=None if pd.isna(row.version) else int(row.version),
+            slice=row.slice,
+            matured=int(row.matured),
+            missing=int(row.missing),
+            immature=int(row.immature),
+            early=int(row.early),
+        )
+        for row in frame.itertuples()
+    )
+
+
+def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
+    """version → the nights on which it has scored, in order."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = """
+        select distinct version, night from {ops.prediction}
+        where model = $model and version is not null and tier != 'light' order by night
+    """
+    found: dict[int, list[date]] = {}
+    for row in rails.lake.query(sql, as_of, {"model": spec.name}).itertuples():
+        found.setdefault(int(row.version), []).append(row.night.date())
+    return found
+
+
+def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int | None] | None = None) -> pd.DataFrame:
+    """Predictions whose cohort has not matured, without a label even where one is known: request_id, version (Int64),
+    role, prediction_time, score, tier, night, in the order of prediction times. `versions` as in `matured`."""
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    sql = f"""
+        select request_id, version, role, prediction_time, score, tier, night
+        from {{ops.prediction}}
+        where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_wanted(versions)}
+        order by prediction_time, entity_id, version nulls first, tier
+    """
+    frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": cutoff(spec, as_of)})
+    frame["version"] = frame["version"].astype("Int64")
+    frame["night"] = pd.to_datetime(frame["night"]).dt.date
+    return frame.astype({"score": "float64"})
+
+
+def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
+    """`rows` with a column per declared slice, read from their JSON."""
+    parsed = {text: json.loads(text) for text in rows["slices"].unique()}
+    values = {
+        name: rows["slices"].map({text: row.get(name, MISSING) for text, row in parsed.items()})
+        for name in spec.gate.slices
+    }
+    return rows.assign(**values)
+
+
+def side_by_side(
+    rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int], since: date | None = None
+) -> pd.DataFrame:
+    """Every spine row that was scored, whoever scored it, with the scores of `versions` beside each other.
+
+    In the order of prediction times: prediction_time, night (date ordinal), is_matured, is_early (the label is known
+    and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here), a
+    column `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
+    """
+    rails.lake.ensure("ops.prediction", PREDICTION)
+    scores = "".join(
+        f", max(score) filter (where version = {int(number)} and tier != 'light') as v{int(number)}"
+        for number in versions
+    )
+    slices = "".join(
+        f", coalesce(min(json_extract_string(slices, '$.{name}')), 'missing') as slice_{name}"
+        for name in spec.gate.slices
+    )
+    sql = f"""
+        with {_joined(rails, spec, as_of)}
+        select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
+            bool_or(is_matured) as is_matured,
+            bool_or(not is_matured and label is not null) as is_early,
+            max(label::double) filter (where is_matured) as label{scores}{slices}
+        from joined
+        group by entity_id, prediction_time
+        order by prediction_time, entity_id
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    numbers = {"label": "float64", **{f"v{int(number)}": "float64" for number in versions}}
+    return frame.astype({"night": "int64", "is_matured": "bool", "is_early": "bool", **numbers})
+
+
+def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
+    """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
+    from tiltyard.prepare import features
+
+    return rails.lake.relation(spec.label.table, as_of, features.published(rails))
+
+
+def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
+    """CTEs up to `joined`: the model's predictions with the newest known label, and whether the cohort is matured.
+
+    `spec` names are checked identifiers (spec.py), the only ones that are pasted into SQL.
+    """
+    outside = "false"
+    if spec.label.bounds is not None:
+        low, high = spec.label.bounds
+        outside = f"coalesce(labels.label::double < {low} or labels.label::double > {high}, false)"
+    return f"""
+        predictions as (
+            select * from {{ops.prediction}}
+            where model = $model and ($since::date is null or night >= $since::date)
+        ),
+        labels as (
+            select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
+            from {labels(rails, spec, as_of)}
+            group by all
+        ),
+        joined as (
+            select
+                predictions.*,
+                {known(spec, "labels.label")} as label,
+                {outside} as is_outside,
+                predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
+            from predictions
+            left join labels using (entity_id, prediction_time)
+        )"""
+
+
+def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
+    return {"model": spec.name, "since": since, "cutoff": cutoff(spec, as_of)}
+
+
+def _wanted(versions: Collection[int | None] | None) -> str:
+    if versions is None:
+        return "true"
+    numbers = ", ".join(str(int(number)) for number in versions if number is not None)
+    parts = [f"version in ({numbers})"] if numbers else []
+    if None in versions:
+        parts.append("version is null")
+    return f"tier != 'light' and ({' or '.join(parts) or 'false'})"

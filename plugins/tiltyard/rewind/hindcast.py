@@ -1,0 +1,149 @@
+"""The production loop over past nights, in process: the same stage functions as the DAGs, in the same order.
+
+Data lands once and dbt builds once, up to the last night; every stage reads `as_of`, so each night sees only
+what was known that night. It resumes: a night whose stages are all recorded as done is passed over. Approvals
+that tier-1 models need are a declared assumption (`approve`), recorded as such.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from multiprocessing import get_context
+from typing import Any, Literal
+
+from tiltyard import clock
+from tiltyard.errors import CheckFailed
+from tiltyard.govern import drift, grants
+from tiltyard.judge import promotion, shadow
+from tiltyard.ledger import night_of
+from tiltyard.prepare import features
+from tiltyard.rails import Rails
+from tiltyard.rewind import worker
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec
+from tiltyard.train import training
+
+Approve = Literal["auto", "never"]
+Progress = Callable[[str, float], None]
+
+
+@dataclass
+class _Tally:
+    nights: int = 0
+    resumed: int = 0
+    stopped: list[str] = field(default_factory=list)
+    promotions: list[dict[str, Any]] = field(default_factory=list)
+    retrains: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(
+    rails: Rails,
+    specs: Sequence[Spec],
+    first: datetime,
+    last: datetime,
+    *,
+    approve: Approve = "auto",
+    render: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Replay every night whose `as_of` lies in [first, last]. Returns what happened, per model.
+
+    `render` also writes the HTML pages that the DAGs write. Raises BadInput for a range without nights.
+    """
+    say = progress or (lambda label, fraction: None)
+    nights = list(clock.nights(first, last))
+    tallies = {spec.name: _Tally() for spec in specs}
+    todo = [night for night in nights if not all(complete(rails, spec, night_of(night)) for spec in specs)]
+    if todo:
+        say("landing the data", 0.0)
+        features.ingest(rails, last)
+        say("building the features", 0.0)
+        features.transform(rails, last)
+    published = None
+    with _Auditor(rails.settings, todo, render=render) as auditor:
+        for position, as_of in enumerate(nights):
+            night = night_of(as_of)
+            say(f"night of {night}", position / len(nights))
+            waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
+            for spec in specs:
+                tallies[spec.name].nights += 1
+                tallies[spec.name].resumed += spec not in waiting
+            if not waiting:
+                continue
+            try:
+                auditor.result(as_of)
+                features.publish(rails, as_of)
+                published = as_of
+            except CheckFailed as error:
+                for spec in waiting:
+                    tallies[spec.name].stopped.append(str(error))
+                continue
+            for spec in waiting:
+                _night(rails, spec, as_of, approve, render, tallies[spec.name])
+            _trainings(rails, specs, as_of, tallies)
+    if published is not None:
+        say("online features", 1.0)
+        features.materialise(rails, published)
+    say("done", 1.0)
+    return {
+        "from": str(night_of(first)),
+        "to": str(night_of(last)),
+        "approvals": f"assumed: {approve}",
+        "models": {name: vars(tally) for name, tally in tallies.items()},
+    }
+
+
+class _Auditor:
+    """Judges the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
+
+    def __init__(self, settings: Settings, nights: Sequence[datetime], *, render: bool) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=worker.begin, initargs=(settings,))
+        self._judged = {as_of: self._pool.submit(_judge, as_of, render) for as_of in nights}
+
+    def __enter__(self) -> "_Auditor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def result(self, as_of: datetime) -> None:
+        """Raises CheckFailed when a critical check stops the batch of the night."""
+        self._judged[as_of].result()
+
+
+def _judge(as_of: datetime, render: bool) -> None:
+    features.check(worker.rails(), as_of, render=render)
+
+
+def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
+    night = str(night_of(as_of))
+    shadow.run(rails, spec, as_of)
+    outcome = promotion.run(rails, spec, as_of, assume=approve)
+    if outcome.get("promoted"):
+        tally.promotions.append({"night": night, "version": outcome["promoted"]})
+    drift.run(rails, spec, as_of, render=None if render else False)
+
+
+def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:
+    """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
+    named = {spec.name: spec for spec in specs}
+    for model, reasons in grants.run(rails, as_of, specs)["granted"].items():
+        trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
+        night = str(night_of(as_of))
+        tallies[model].retrains.append({"night": night, "version": trained.get("version"), "reasons": reasons})
+
+
+def complete(rails: Rails, spec: Spec, night: date) -> bool:
+    """True when every stage that the night asked for is recorded as done."""
+
+    def done(stage: str) -> bool:
+        record = rails.ledger.stage_run(stage, spec.name, night)
+        return record is not None and record["status"] == "done"
+
+    if not all(done(stage) for stage in ("shadow", "promotion", "drift")):
+        return False
+    decided = grants.decided(rails, spec.name, night)
+    if decided is None or decided["decision"] == "waiting":
+        return False
+    return decided["decision"] != "retrain" or done("training")

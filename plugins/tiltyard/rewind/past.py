@@ -1,0 +1,522 @@
+"""What past nights hold whatever the policy: rows, truth as it came in, and versions with their scores. In memory.
+
+A hindcast under policies asks the same questions of the same nights many times. Everything that no gate and no drift
+policy can change is made once, kept under home/hindcast by the digest of what it was made from, and read from there:
+
+- the rows of every night, point in time, as the shadow stage would have had them on that night;
+- their truth with the instant at which each label became known, so that `Past.truth_at` sees no later one;
+- the batches' verdicts and data incidents (`checks`), night by night;
+- for every night on which anybody wants to train, the version: the leakage gate and `training` as they are, without
+  MLflow. A version that the ledger has already is taken from there.
+
+Work is done in `Workers`, processes with rails of their own. Whoever asks takes the results in an order of his own, so
+that the number of processes changes nothing but the time.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard.errors import CheckFailed
+from tiltyard.judge import scoring
+from tiltyard.lake import qualified
+from tiltyard.ledger import night_of
+from tiltyard.prepare import features, outage, truth
+from tiltyard.rails import Rails
+from tiltyard.rewind import worker
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, find
+from tiltyard.train import frame, profile, training
+from tiltyard.train.encoding import Encoding
+from tiltyard.train.scorer import FILES, Scorer
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LAYOUT = 1
+"""Part of every kept file's name: raise it when the same inputs would be kept otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """One model's nights, in the order of prediction times. n rows; a night is a date's ordinal."""
+
+    spec: Spec
+    first: date
+    last: date
+    keys: pd.DataFrame
+    """entity_id, prediction_time, and a column per declared slice."""
+    night: Ints
+    """The night that scored the row."""
+    revised: Ints
+    """Row, instant (microseconds since 1970) and value of every label that came, in the order of instants."""
+    revised_at: Ints
+    revised_to: Floats
+    stopped: set[date] = field(default_factory=set)
+    """Nights whose batch a critical check stopped: nothing was scored and decided on them. Filled as nights are judged,
+    as is `broken`."""
+    broken: dict[date, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    """The data incidents that were open after a night (outage.holding)."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.night)
+
+    @cached_property
+    def time(self) -> Ints:
+        """Microseconds since 1970 of the prediction times."""
+        return _micros(self.keys["prediction_time"])
+
+    @cached_property
+    def instants(self) -> NDArray[np.datetime64]:
+        """The prediction times, UTC, as numpy has them: pandas would make an object of each on every cut."""
+        return self.time.view("datetime64[us]")
+
+    @cached_property
+    def slices(self) -> dict[str, NDArray[Any]]:
+        return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
+
+    def truth_at(self, as_of: datetime) -> Floats:
+        """The label of every row as known at `as_of`: 0, 1 (or a number within its bounds), or NaN."""
+        known = np.full(self.rows, np.nan)
+        end = int(np.searchsorted(self.revised_at, _micro(as_of), side="right"))
+        known[self.revised[:end]] = self.revised_to[:end]
+        return known
+
+    @cached_property
+    def truth(self) -> Floats:
+        """The last label that came, whenever it came: what hindsight measures by."""
+        known = np.full(self.rows, np.nan)
+        known[self.revised] = self.revised_to
+        return known
+
+    def matured_at(self, as_of: datetime) -> NDArray[np.bool_]:
+        """Rows of whole cohorts that have had their time to be judged (truth.cutoff)."""
+        cutoff = truth.cutoff(self.spec, as_of)
+        return (self.time < _micro(cutoff)) & (self.night <= cutoff.date().toordinal())
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """A version that was trained on a night, with what it makes of every row and night of the past.
+
+    Rows of nights up to its training are scored and counted, too; nobody may look at them.
+    """
+
+    inputs: str
+    scores: Floats
+    """NaN where it gave no score."""
+    reference: dict[str, Any]
+    facts: dict[str, Any]
+    counted: profile.Nights
+    """Every night's rows in the version's own cells, as the shadow stage counts them."""
+
+    @cached_property
+    def remembered(self) -> profile.Reference | None:
+        return profile.read(self.reference)
+
+    @property
+    def loss_high(self) -> float | None:
+        """The upper end of the interval of its held-out Brier score, of a number its absolute error."""
+        metrics = self.facts.get("metrics", {})
+        high = metrics.get("brier", metrics.get("absolute_error", {})).get("high")
+        return None if high is None else float(high)
+
+    def seen(self, trained: date, night: date, stopped: Collection[date]) -> profile.Nights:
+        """Its nights in production, from the one after its training to `night`."""
+        nights = self.counted.nights
+        inside = (nights > trained.toordinal()) & (nights <= night.toordinal())
+        if stopped:
+            inside &= ~np.isin(nights, [one.toordinal() for one in stopped])
+        return profile.Nights(nights[inside], {name: rows[inside] for name, rows in self.counted.counts.items()})
+
+    def missing(self, seen: profile.Nights) -> dict[str, float]:
+        """Feature → the share of its values that was missing on these nights."""
+        known = self.remembered
+        if known is None or not len(seen.nights):
+            return {}
+        return {
+            column.name: float(profile.missing(seen.counts[column.name].sum(axis=0)))
+            for column in known.columns
+            if column.kind == "feature" and column.name in seen.counts
+        }
+
+
+TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
+JUDGES = ("great_expectations",)
+"""Imported while the lake is being built and there is nothing else to do: seconds."""
+
+
+class Workers:
+    """Processes that make what is kept. Each opens rails of its own; all end with this process."""
+
+    def __init__(self, settings: Settings, jobs: int, *, judges: bool = False) -> None:
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        before = {name: os.environ.get(name) for name in one_thread}
+        os.environ.update(one_thread)  # as many processes as cores: a second thread in each only waits
+        try:
+            spawn = get_context("spawn")
+            self._pool = ProcessPoolExecutor(jobs, spawn, initializer=worker.begin, initargs=(settings, TRAINERS, 10))
+            self._judge = ProcessPoolExecutor(1, spawn, initializer=worker.begin, initargs=(settings, JUDGES, 0))
+            for pool, processes in ((self._pool, jobs), (self._judge, 1 if judges else 0)):
+                for _ in range(processes):
+                    pool.submit(os.getpid)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._pool, self._judge):
+            pool.shutdown(cancel_futures=True)
+
+    def check(self, as_of: datetime) -> "Future[None]":
+        """Judge a night's batch. In the order in which nights are asked for, by one process: what a night shows is
+        held against the ones before it."""
+        return self._judge.submit(_check, as_of)
+
+    def gather(self, spec: Spec, first: datetime, last: datetime, snapshot: int) -> "Future[str]":
+        return self._pool.submit(_gather, spec.name, first, last, snapshot)
+
+    def matured(self, spec: Spec, as_of: datetime, snapshot: int) -> "Future[int]":
+        """How many matured labels a training frame of the night would hold."""
+        return self._pool.submit(_matured, spec.name, as_of, snapshot)
+
+    def line(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+        """The scores of the version that a training on this night gives, and nothing else of it."""
+        return self._pool.submit(_line, spec.name, as_of, snapshot, rows)
+
+    def train(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+        """The whole version, if the leakage gate lets a model learn from its frame."""
+        return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
+
+
+TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
+JUDGES = ("great_expectations",)
+"""Imported while the lake is being built and there is nothing else to do: seconds."""
+
+# -- the nights ---------------------------------------------------------------------------------------------
+
+
+def judged(rails: Rails, as_of: datetime) -> bool | None:
+    """Was the night's batch stopped? None when nobody has judged it."""
+    record = rails.ledger.stage_run(features.STAGE, "", night_of(as_of))
+    if record is None or record["status"] not in ("checked", "done", "stopped"):
+        return None
+    return record["status"] == "stopped"
+
+
+def _check(as_of: datetime) -> None:
+    with suppress(CheckFailed):  # the ledger says which were stopped
+        features.check(worker.rails(), as_of, render=False)
+
+
+def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
+    """Keep the rows of [first, last] with their features, and their labels. Returns the name: the digest of both."""
+    rails = worker.rails()
+    spec = find(rails.settings.models, model)
+    start = first - spec.prediction.every
+    rows = frame.build(rails, spec, start, last, last, snapshot)
+    spine = rails.lake.query(
+        f'select "{spec.key}", prediction_time, min(available_at) as spine_known '
+        f"from {{{qualified(spec.prediction.spine)}}} where prediction_time >= $start and prediction_time < $end "
+        "group by all",
+        last,
+        {"start": start, "end": last},
+        snapshot,
+    )
+    rows = rows.merge(spine, on=[spec.key, "prediction_time"], how="left", validate="many_to_one")
+    night = rows["prediction_time"].dt.floor("D") + pd.Timedelta(days=1)
+    rows = rows[rows["spine_known"] <= night].drop(columns="spine_known").reset_index(drop=True)
+    labels = rails.lake.query(
+        f'select cast("{spec.key}" as varchar) as entity_id, prediction_time, available_at, '
+        f"{truth.known(spec, 'label')} as label from {{{qualified(spec.label.table)}}} "
+        "where label is not null and prediction_time >= $start and prediction_time < $end order by available_at",
+        last + 366 * timedelta(days=1),
+        {"start": start, "end": last},
+        snapshot,
+    )
+    files = {"rows.parquet": training.parquet(rows), "labels.parquet": training.parquet(labels)}
+    name = hashlib.sha256(b"".join(files.values()) + f"{LAYOUT}".encode()).hexdigest()[:32]
+    folder = home(rails.settings) / "rows" / name
+    if not folder.exists():
+        with _whole(folder) as made:
+            for file, content in files.items():
+                (made / file).write_bytes(content)
+    return name
+
+
+def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -> Past:
+    """The past that `_gather` kept under the name `rows`."""
+    folder = home(rails.settings) / "rows" / rows
+    frame_ = pd.read_parquet(folder / "rows.parquet", columns=[spec.key, "prediction_time", *spec.gate.slices])
+    keys = pd.DataFrame({"entity_id": frame_[spec.key].astype(str), "prediction_time": frame_["prediction_time"]})
+    for name in spec.gate.slices:
+        values = frame_[name].astype(object)
+        keys[name] = values.where(values.notna(), scoring.MISSING).map(str)
+    labels = pd.read_parquet(folder / "labels.parquet")
+    index = pd.MultiIndex.from_arrays([keys["entity_id"], _micros(keys["prediction_time"])])
+    place = index.get_indexer(pd.MultiIndex.from_arrays([labels["entity_id"], _micros(labels["prediction_time"])]))
+    labels, place = labels[place >= 0], place[place >= 0]
+    order = np.argsort(_micros(labels["available_at"]), kind="stable")
+    return Past(
+        spec=spec,
+        first=night_of(first),
+        last=night_of(last),
+        keys=keys,
+        night=_nights(keys["prediction_time"]),
+        revised=place[order].astype(np.int64),
+        revised_at=_micros(labels["available_at"])[order],
+        revised_to=labels["label"].to_numpy(dtype=np.float64)[order],
+    )
+
+
+def learn(rails: Rails, past: Past, as_of: datetime) -> None:
+    """What the judged batch of a night says: whether it was stopped, and which incidents are open after it."""
+    night = night_of(as_of)
+    if night not in past.broken:
+        past.broken[night] = outage.holding(rails, past.spec, night)
+        if judged(rails, as_of):
+            past.stopped.add(night)
+
+
+# -- versions -----------------------------------------------------------------------------------------------
+
+
+def _matured(model: str, as_of: datetime, snapshot: int) -> int:
+    rails = worker.rails()
+    return frame.matured(rails, find(rails.settings.models, model), as_of, snapshot)
+
+
+def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
+    """Keep the version that a training on this night gives, with its scores of all rows.
+
+    {"inputs": its folder} or {"reason": why there is none}.
+    """
+    rails = worker.rails()
+    spec = find(rails.settings.models, model)
+    if not frame.matured(rails, spec, as_of, snapshot):
+        return {"reason": "no label has matured"}
+    return _made(rails, spec, as_of, *_asked(rails, spec, as_of, snapshot), rows)
+
+
+def _asked(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
+    """The training frame of a night, and the digest of what makes its version."""
+    found = frame.training(rails, spec, as_of, snapshot)
+    return found, training.inputs_digest(found.digest, spec, rails.settings.seed, spec.estimator.tune.trials)
+
+
+def _made(
+    rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
+) -> dict[str, Any]:
+    from tiltyard.leak import leakage
+    from tiltyard.train import registry
+
+    trials = spec.estimator.tune.trials
+    folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
+    if not folder.exists():
+        row = rails.ledger.version_of_inputs(spec.name, inputs)
+        if row is not None:
+            files, facts = registry.checked_files(rails, row), row["facts"]
+        else:
+            report = leakage.check_frame(rails, spec, training_frame, as_of, render=False, record=False)
+            if report.critical_failures:
+                return {"reason": f"the leakage gate stopped it: {report.critical_failures[0]}"}
+            try:
+                made = training.candidate(
+                    rails,
+                    spec,
+                    as_of,
+                    training_frame,
+                    inputs,
+                    trials,
+                    "hindcast",
+                    (),
+                    draw=False,
+                    tuned=_tuned(rails.settings, inputs),
+                )
+            except training.Untrainable as error:
+                return {"reason": str(error)}
+            files, facts = made.files, made.facts
+        with _whole(folder) as fresh:
+            for name in FILES:
+                (fresh / name).write_bytes(files[name])
+            digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
+            (fresh / "facts.json").write_text(json.dumps({"facts": facts, "digests": digests}, default=str))
+    made = folder / f"past-{rows}.npz"
+    if not made.exists():
+        files = _files(folder)
+        scorer = Scorer.from_files(spec.name, 0, files)
+        frame_ = _features(rails.settings, rows)
+        scores = _usable(scorer.score(frame_), spec)
+        part = folder / f".{made.name}.{os.getpid()}.npz"
+        np.savez(part, scores=scores, **_counted(profile.read(json.loads(files["reference.json"])), frame_, scores))
+        part.replace(made)
+    return {"inputs": folder.name}
+
+
+def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
+    """`nights`, and per column of the reference its counts of every night (nights, cells)."""
+    nights, index = np.unique(_nights(rows["prediction_time"]), return_inverse=True)
+    found: dict[str, Any] = {"nights": nights}
+    for place, column in enumerate(reference.columns if reference else ()):
+        values = scores if column.name == profile.PREDICTION else rows.get(column.name)
+        if column.kind in ("feature", "prediction") and values is not None:
+            found[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
+    return found
+
+
+def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
+    """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
+    from tiltyard.train.scorer import answers, session, within
+
+    rails = worker.rails()
+    spec = find(rails.settings.models, model)
+    if not frame.matured(rails, spec, as_of, snapshot):
+        return {"reason": "no label has matured"}
+    training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+    if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
+        spec.name, inputs
+    ):
+        return _made(rails, spec, as_of, training_frame, inputs, rows)  # all of it is there already
+    folder = _lines(rails.settings, inputs)
+    if not folder.exists():
+        try:
+            heavy, encoding, tuned = training.sketch(
+                rails.settings, spec, as_of, training_frame, spec.estimator.tune.trials
+            )
+        except training.Untrainable as error:
+            return {"reason": str(error)}
+        with _whole(folder) as fresh:
+            (fresh / "model.onnx").write_bytes(heavy)
+            (fresh / "kept.json").write_text(
+                json.dumps(
+                    {"encoding": encoding.to_json(), "tuned": tuned, "digest": hashlib.sha256(heavy).hexdigest()}
+                )
+            )
+    made = folder / f"scores-{rows}.npy"
+    if not made.exists():
+        kept, heavy = json.loads((folder / "kept.json").read_text()), (folder / "model.onnx").read_bytes()
+        if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
+            raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
+        matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
+        part = folder / f".{made.name}.{os.getpid()}.npy"
+        np.save(part, _usable(within(answers(session(heavy), matrix), spec.label.bounds), spec))
+        part.replace(made)
+    return {"line": folder.name}
+
+
+def _lines(settings: Settings, inputs: str) -> Path:
+    return home(settings) / "lines" / f"{LAYOUT}-{inputs[:32]}"
+
+
+def _tuned(settings: Settings, inputs: str) -> "training.Tuned | None":
+    """What tuning the same frame has given before."""
+    try:
+        params, history = json.loads((_lines(settings, inputs) / "kept.json").read_text())["tuned"]
+    except FileNotFoundError:
+        return None
+    return params, tuple(history)
+
+
+def _features(settings: Settings, rows: str) -> pd.DataFrame:
+    return pd.read_parquet(home(settings) / "rows" / rows / "rows.parquet")
+
+
+def _usable(values: Floats, spec: Spec) -> Floats:
+    """NaN where a score is none: not finite, or out of bounds."""
+    low, high = spec.bounds
+    return np.where((values >= low) & (values <= high), values, np.nan)
+
+
+def line(settings: Settings, found: Mapping[str, str], rows: str) -> Floats:
+    """The scores that `_line` kept."""
+    if "inputs" in found:
+        return version(settings, found["inputs"], rows).scores
+    scores: Floats = np.load(home(settings) / "lines" / found["line"] / f"scores-{rows}.npy", allow_pickle=False)
+    return scores
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """A kept version's files. Raises CheckFailed when one is not what was written."""
+    digests = json.loads((folder / "facts.json").read_text())["digests"]
+    files = {name: (folder / name).read_bytes() for name in FILES}
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != digests[name]:
+            raise CheckFailed(f"{folder / name} is damaged; delete the folder and run the hindcast again.")
+    return files
+
+
+def version(settings: Settings, inputs: str, rows: str) -> Version:
+    """The version that `_train` kept, with what it makes of the rows kept under the name `rows`."""
+    folder = home(settings) / "versions" / inputs
+    reference = json.loads(_files(folder)["reference.json"])
+    with np.load(folder / f"past-{rows}.npz", allow_pickle=False) as made:
+        known = profile.read(reference)
+        counts = {
+            column.name: made[f"column_{place}"]
+            for place, column in enumerate(known.columns if known else ())
+            if f"column_{place}" in made
+        }
+        return Version(
+            inputs=inputs,
+            scores=made["scores"],
+            reference=reference,
+            facts=json.loads((folder / "facts.json").read_text())["facts"],
+            counted=profile.Nights(made["nights"], counts),
+        )
+
+
+# -- plumbing -----------------------------------------------------------------------------------------------
+
+
+def home(settings: Settings) -> Path:
+    return settings.home / "hindcast"
+
+
+class _whole:
+    """A folder that appears with all its files, or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Path:
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        self._made = Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-", dir=self._folder.parent))
+        return self._made
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            with suppress(OSError):  # another process has made the same
+                self._made.rename(self._folder)
+        shutil.rmtree(self._made, ignore_errors=True)
+
+
+def _nights(times: "pd.Series[Any]") -> Ints:
+    """The night (date ordinal) that scores a prediction of this time: the one that closes at the next midnight."""
+    return _micros(times) // 86_400_000_000 + date(1970, 1, 1).toordinal() + 1
+
+
+def _micro(instant: datetime) -> int:
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _micros(times: "pd.Series[Any]") -> Ints:
+    return pd.DatetimeIndex(times).as_unit("us").asi8.astype(np.int64)

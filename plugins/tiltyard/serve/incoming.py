@@ -1,0 +1,164 @@
+"""A request as it comes in: read row by row, checked, and refused with a sentence that says what to mend.
+
+By hand and not by a schema: it is half of what an answer costs, and people read the sentences.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from tiltyard.prepare.online import Value
+from tiltyard.serve import fallback
+from tiltyard.serve.servable import Servable
+
+AHEAD_S = 60.0
+"""How far a prediction time may lie ahead of the service's clock."""
+TEXT = 1_000
+"""The longest text that a feature, a key or an entity may be."""
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_ROW = {"entity_id", "keys", "features", "prediction_time"}
+_BODY = {"rows", "request_id"}
+_KINDS = {"numeric": "a finite number", "boolean": "true or false"}
+
+
+class Rejected(Exception):
+    """A request that cannot be answered: an HTTP status and a sentence."""
+
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a request, checked: what it speaks for, and what is known of it."""
+
+    entity_id: str | None
+    keys: dict[str, str]
+    given: dict[str, Value]
+    at: float
+    """Its prediction time, epoch seconds."""
+    values: dict[str, Value]
+    """Looked up, and given: the given ones win."""
+    views: dict[str, list[Any] | None]
+    refused: Collection[str]
+    """Features that are held, and too old to be served."""
+    is_store_away: bool
+
+    def lacks(self, features: frozenset[str]) -> fallback.Outcome | None:
+        """Why a version with these features may not score it; None: all of them are known, be it as a null."""
+        if features <= self.values.keys():
+            return None
+        if self.is_store_away:
+            return "store_unavailable"
+        unknown = features.difference(self.values)
+        return "features_missing" if unknown.isdisjoint(self.refused) else "features_stale"
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Rejected(400, f"The body is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise Rejected(422, 'The body is an object like {"rows": [{"entity_id": "…"}]}.')
+    return content
+
+
+def rows_of(content: dict[str, Any], servable: Servable, now: float, most: int) -> tuple[list[Row], str | None]:
+    """The rows of a request and its id, checked. Raises Rejected with what to mend."""
+    if not content.keys() <= _BODY:
+        raise Rejected(422, f"Unknown field '{_shown(content.keys() - _BODY)}'; a request has rows and request_id.")
+    request_id = content.get("request_id")
+    if request_id is not None and (not isinstance(request_id, str) or not _ID.fullmatch(request_id)):
+        raise Rejected(422, "request_id is 1 to 128 letters, digits and . _ : -")
+    given = content.get("rows")
+    if not isinstance(given, list) or not given:
+        raise Rejected(422, "rows is a list of at least one row.")
+    if len(given) > most:
+        raise Rejected(413, f"{len(given)} rows are more than {most}; send them in several requests.")
+    return [_row(number, row, servable, now) for number, row in enumerate(given)], request_id
+
+
+def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
+    if not isinstance(content, dict):
+        raise Rejected(422, f"rows[{number}] is an object with entity_id, keys, features or prediction_time.")
+    if not content.keys() <= _ROW:
+        unknown = _shown(content.keys() - _ROW)
+        raise Rejected(422, f"rows[{number}] has an unknown field '{unknown}'; features go under features.")
+    entity_id = content.get("entity_id")
+    if entity_id is not None and not _is_text(entity_id):
+        raise Rejected(422, f"rows[{number}].entity_id is text of 1 to {TEXT} characters.")
+    keys = {} if (found := content.get("keys")) is None else found
+    if not isinstance(keys, dict) or not all(_is_text(value) for value in keys.values()):
+        raise Rejected(422, f"rows[{number}].keys maps key columns to text of 1 to {TEXT} characters.")
+    if not keys.keys() <= servable.keys:
+        known = ", ".join(sorted(servable.keys))
+        raise Rejected(422, f"rows[{number}].keys has '{_shown(keys.keys() - servable.keys)}'; the keys are {known}.")
+    if entity_id is not None:
+        if keys.get(servable.spec.key, entity_id) != entity_id:
+            raise Rejected(422, f"rows[{number}] names two entities: entity_id and keys.{servable.spec.key} differ.")
+        keys = {**keys, servable.spec.key: entity_id}
+    entity_id = keys.get(servable.spec.key)
+    features = {} if (found := content.get("features")) is None else found
+    if not isinstance(features, dict):
+        raise Rejected(422, f"rows[{number}].features maps features to values.")
+    kinds = servable.kinds
+    for name, value in features.items():
+        kind = kinds.get(name)
+        if kind is None and kinds:
+            raise Rejected(422, f"rows[{number}].features has '{name[:60]}', which {servable.spec.name} does not know.")
+        if value is not None and not _is_of(value, kind):
+            said = _KINDS.get(kind or "", f"text up to {TEXT} characters")
+            raise Rejected(422, f"rows[{number}].features.{name[:60]} is {said}, or null where it is not known.")
+    at = _instant(content.get("prediction_time"), number, now)
+    return Row(entity_id, keys, features, at, {}, {}, (), False)
+
+
+def _instant(text: Any, number: int, now: float) -> float:
+    if text is None:
+        return now
+    try:
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is None:
+            raise ValueError("no zone")
+        at = instant.astimezone(UTC).timestamp()  # the year 1 in Kiribati is none in UTC
+    except (TypeError, ValueError, OverflowError):
+        raise Rejected(
+            422, f"rows[{number}].prediction_time is an instant with a zone, like 2016-04-02T06:00:00Z."
+        ) from None
+    if at > now + AHEAD_S:
+        raise Rejected(
+            422,
+            f"rows[{number}].prediction_time lies {at - now:.0f} s in the future of this service, whose clock says "
+            f"{iso(now)}; check the caller's clock.",
+        )
+    return at
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= TEXT
+
+
+def _is_of(value: Any, kind: str | None) -> bool:
+    if kind == "numeric":
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf")
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind == "categorical":
+        return isinstance(value, str) and len(value) <= TEXT
+    return isinstance(value, int | float | bool | str)
+
+
+def _shown(names: Any) -> str:
+    return str(min(names, key=str))[:60]
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()

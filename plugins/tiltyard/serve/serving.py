@@ -1,0 +1,491 @@
+"""The service that answers, whatever breaks.
+
+A request is checked, its features are looked up where they are not given, the light twin's score is computed at once,
+and the heavy model races its deadline on a thread of its own (`lane`); half-way to the deadline the previous champion
+is asked as well (a hedged request: Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). The first declared tier that
+has a usable score answers (`fallback`), else the safe default; the answer says who, and why it was not the champion.
+It is in the request log before it is on the wire. Challengers score afterwards, beside the path (`shadowing`).
+"""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope
+
+from tiltyard import postgres
+from tiltyard.errors import TiltyardError, Unavailable
+from tiltyard.prepare import online
+from tiltyard.serve import access, fallback, timeslice
+from tiltyard.serve.access import Refused, rounded
+from tiltyard.serve.contribution import Explainer
+from tiltyard.serve.incoming import Rejected, Row, iso, parsed, rows_of
+from tiltyard.serve.lane import Lane
+from tiltyard.serve.metrics import Metrics
+from tiltyard.serve.race import Answer, Race
+from tiltyard.serve.repeated import Repeated
+from tiltyard.serve.servable import Servable, Servables, Version
+from tiltyard.serve.shadowing import Asked, Shadow
+from tiltyard.serve.spool import Spool
+from tiltyard.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FIRST_S = 30.0
+"""How long the first start on a machine waits for files of models, having nothing to answer with but safe defaults."""
+DELIVER_S = 600.0
+"""How long one delivery of the request log may take; what it had not brought is the next one's."""
+_TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
+
+
+class Service:
+    """Everything that answers: the models in service, the store, the log. Made in the process that serves."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
+        self.settings = settings
+        self._delivers = delivers
+        self.now = now
+        self.servables = Servables(settings)
+        self.store = online.connect(settings)
+        self.spool = Spool(settings.spool)
+        self.access = access.access(settings, time.time())
+        self.explainer = Explainer(settings.home)
+        self.metrics = Metrics(
+            {
+                "tiltyard_log_records": ("Records written to the request log.", lambda: self.spool.written),
+                "tiltyard_log_dropped": ("Records the request log could not take.", lambda: self.spool.dropped),
+                "tiltyard_ledger_age_seconds": ("Since the ledger was heard; -1: never.", self.ledger_age),
+                "tiltyard_models": ("Models in service.", lambda: len(self.servables.current)),
+            }
+        )
+        self._boot = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count()
+        self._repeated = Repeated()
+        self._nulls: Mapping[str, Mapping[str, None]] = {}
+        """See online.nulls; replaced whole."""
+        self._stop = threading.Event()
+        self._has_fetched = threading.Event()
+        self._troubles: dict[str, str] = {}
+        """Thread → what went wrong in its last turn."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Put in service what is kept here, and go on asking the ledger in the background.
+
+        The first start on a machine asks it at once, and waits a little for the models' files.
+        """
+        self._loop = asyncio.get_running_loop()
+        timeslice.shorten()
+        self.access.start()
+        is_first = not self.servables.restore()
+        if is_first:
+            self.servables.refresh()
+        threading.Thread(target=self._refresh, name="refresh", daemon=True).start()
+        threading.Thread(target=self._fetch, name="fetch", daemon=True).start()
+        if self._delivers:
+            threading.Thread(target=self._deliver, name="deliver", daemon=True).start()
+        if is_first:
+            self._has_fetched.wait(FIRST_S)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.servables.close()
+        self.spool.close()
+        self.store.close()
+        self.access.close()
+        self.explainer.close()
+
+    def ledger_age(self) -> float:
+        heard = self.servables.heard_at
+        return -1.0 if heard is None else time.time() - heard
+
+    def _refresh(self) -> None:
+        def look() -> None:
+            self.servables.refresh()
+            self.metrics.look(self.servables.current)
+            plans = [servable.plan for servable in self.servables.current.values()]
+            self._nulls = online.nulls(self.store, plans, self.now())
+
+        while not self._stop.is_set():
+            self._turn(look)
+            self._stop.wait(self.settings.serve_refresh_s)
+
+    def _fetch(self) -> None:
+        lacks = self.servables.lacks
+        while not self._stop.is_set():
+            lacks.clear()
+            self._turn(self.servables.fetch)
+            self._has_fetched.set()
+            lacks.wait(self.settings.serve_refresh_s)
+
+    def _deliver(self) -> None:
+        """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
+
+        def deliver() -> None:
+            if postgres.is_running(self.settings):
+                command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=DELIVER_S)
+                if done.returncode:
+                    raise Unavailable(f"The request log is not delivered: {done.stderr.strip()[-500:]}")
+
+        while not self._stop.wait(self.settings.serve_deliver_s):
+            self._turn(deliver)
+
+    def _turn(self, work: Callable[[], None]) -> None:
+        """One turn of a background thread. Whatever goes wrong in it is told, once, and the next turn comes."""
+        name = threading.current_thread().name
+        try:
+            work()
+            self._troubles.pop(name, None)
+        except Exception as error:
+            said = f"{name}: {str(error) or type(error).__name__}"
+            if self._troubles.get(name) != said:
+                log.warning("%s; it goes on", said, exc_info=not isinstance(error, TiltyardError))
+            self._troubles[name] = said
+
+    # -- a request ------------------------------------------------------------------------------------------
+
+    async def predict(self, model: str, scope: Scope, receive: Receive) -> Response:
+        """The whole of a prediction: admitted, read, looked up, scored, logged, answered."""
+        began = time.perf_counter()
+        try:
+            headers = dict(scope["headers"])
+            who = self._who(headers)
+            servable = self._servable(model)
+            body = await self._body(headers, receive)
+            content = parsed(body)
+            rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
+            if request_id is None:
+                answer = await self._predicted(servable, rows, self._new_id(), who, began)
+            else:
+                work = partial(self._predicted, servable, rows, request_id, who, began)
+                answer = await self._repeated.once((who, model, request_id), hashlib.sha256(body).digest(), work)
+            self.metrics.count(self.metrics.requests, model, "200")
+            return Response(answer, media_type="application/json")
+        except Rejected as error:
+            return self._refusal(model, error)
+
+    async def _predicted(
+        self, servable: Servable, rows: Sequence[Row], request_id: str, who: str | None, began: float
+    ) -> bytes:
+        """The body of the answer, which is in the log; raises Rejected over the caller's limits."""
+        if (refused := self.access.take(who, len(rows), time.time())) is not None:
+            raise _refused(refused)
+        answers = await self._answers(servable, rows)
+        answer = self._log(servable, rows, answers, request_id, who, began)
+        self.metrics.observe(servable.spec.name, time.perf_counter() - began)
+        self._queue_shadow(servable, rows, request_id)
+        return answer
+
+    async def explain(self, model: str, request: Request) -> Response:
+        """What moved one row's score, of the version that answers first: off the path. It costs its caller a row, and
+        is no prediction: it is not in the log."""
+        try:
+            answer = _json(await self._explained(model, request))
+            self.metrics.count(self.metrics.requests, model, "200")
+            return answer
+        except Rejected as error:
+            return self._refusal(model, error)
+
+    def _refusal(self, model: str, error: Rejected) -> Response:
+        known = model if model in self.servables.current else "-"
+        self.metrics.count(self.metrics.requests, known, str(error.status))
+        return refusal(error)
+
+    async def _explained(self, model: str, request: Request) -> dict[str, Any]:
+        headers = dict(request.scope["headers"])
+        who = self._who(headers)
+        servable = self._servable(model)
+        content = parsed(await self._body(headers, request.receive))
+        rows, request_id = rows_of(content, servable, self.now(), 1)
+        if (refused := self.access.take(who, 1, time.time())) is not None:
+            raise _refused(refused)
+        await self._look_up(servable, rows)
+        version = servable.champion or servable.previous
+        if version is None:
+            raise Rejected(503, f"No version of {model} is in service; there is nothing to explain.")
+        if (lack := rows[0].lacks(version.features)) is not None:
+            raise Rejected(
+                503 if lack == "store_unavailable" else 422,
+                f"The row's features cannot be had ({lack}); give them under features, or ask again.",
+            )
+        try:
+            values = version.matrix([rows[0].values])[0].tolist()
+        except TypeError:
+            raise Rejected(
+                422,
+                f"A feature of this row is held as another kind than version {version.number} was trained with; "
+                "give it under features.",
+            ) from None
+        try:
+            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+        except Unavailable as error:
+            raise Rejected(503, str(error)) from None
+        decimals = self.settings.serve_decimals
+        contributions = {name: rounded(value, decimals) for name, value in found["contributions"].items()}
+        return {
+            "request_id": request_id or self._new_id(),
+            "model": model,
+            "version": version.number,
+            "score": rounded(found["score"], decimals),
+            "base": rounded(found["base"], decimals),
+            "contributions": contributions,
+            "method": found["method"],
+        }
+
+    def _new_id(self) -> str:
+        return f"{self._boot}-{next(self._numbers):x}"
+
+    def _servable(self, model: str) -> Servable:
+        found = self.servables.current.get(model)
+        if found is None:
+            known = ", ".join(sorted(self.servables.current)) or "none yet"
+            raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {known}.")
+        return found
+
+    def _who(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """The name of the caller's key; None where no key is asked for."""
+        found = self.access.who(headers.get(b"x-api-key"))
+        if isinstance(found, Refused):
+            raise _refused(found)
+        return found.name
+
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        most = self.settings.serve_max_bytes
+        kind = headers.get(b"content-type", b"application/json")
+        if not kind.startswith(b"application/json"):
+            raise Rejected(415, f"Send the request as application/json, not as {kind[:60].decode('latin-1')}.")
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > most:
+            raise Rejected(413, _TOO_LARGE.format(most))
+        body, is_more = b"", True
+        while is_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Rejected(400, "The connection ended before the request did.")
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise Rejected(413, _TOO_LARGE.format(most))
+            is_more = message.get("more_body", False)
+        return body
+
+    # -- features -------------------------------------------------------------------------------------------
+
+    async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
+        """Fill every row's values, and say of it what could not be had."""
+        kinds, plan = servable.kinds, servable.plan
+        asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
+        try:
+            if self.store.is_local:
+                looked = [online.lookup(self.store, plan, row.keys, row.at) for row in asking]
+            else:
+                looked = await online.alookup_many(self.store, plan, [(row.keys, row.at) for row in asking])
+        except Unavailable:
+            for row in asking:
+                row.is_store_away = True
+        else:
+            for row, found in zip(asking, looked, strict=True):
+                row.values, row.views, row.refused = found.values, found.views, found.refused
+                for view in found.absent:  # a caller's first ticket: null is what training saw as well
+                    row.values |= self._nulls.get(view, {})
+        for row in rows:
+            if row.given:
+                row.values = {**row.values, **row.given}
+
+    # -- tiers ----------------------------------------------------------------------------------------------
+
+    async def _answers(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+        """An answer for every row, also when this service itself is at fault: then it is the safe default."""
+        try:
+            await self._look_up(servable, rows)
+            return await self._raced(servable, rows)
+        except Exception:
+            log.exception("%s is answered by its safe default", servable.spec.name)
+            default = servable.spec.fallback.safe_default
+            return [Answer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
+
+    async def _raced(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+        race = Race(servable, rows, self.lane, self.metrics.fell)
+        if race.asks:
+            await race.run()
+        return race.answers()
+
+    def lane(self, model: str, version: Version) -> Lane:
+        if version.lane is None:
+            assert self._loop is not None
+            version.lane = Lane(version.scorer.score_matrix, self._loop, f"{model}/{version.number}")
+            if version.is_closed:
+                version.lane.close()
+        return version.lane
+
+    # -- the log ------------------------------------------------------------------------------------------------
+
+    def _log(
+        self,
+        servable: Servable,
+        rows: Sequence[Row],
+        answers: Sequence[Answer],
+        request_id: str,
+        who: str | None,
+        began: float,
+    ) -> bytes:
+        """Write every row to the log, count it, and give the answer's body."""
+        model, decimals = servable.spec.name, self.settings.serve_decimals
+        scored_at = iso(self.now())
+        took = round((time.perf_counter() - began) * 1e6)
+        records, predictions = [], []
+        items = servable.kept.popular
+        for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            records.append(
+                orjson.dumps(
+                    {
+                        "kind": "request",
+                        "request_id": request_id,
+                        "row": number,
+                        "model": model,
+                        "arm": answer.arm,
+                        "version": answer.version,
+                        "tier": answer.tier,
+                        "reason": answer.reason,
+                        "score": answer.score,
+                        "entity_id": row.entity_id,
+                        "prediction_time": iso(row.at),
+                        "scored_at": scored_at,
+                        "latency_us": took,
+                        "snapshot": servable.kept.snapshot,
+                        "features": row.values,
+                        "given": list(row.given),
+                        "views": row.views,
+                        "key": who,
+                    }
+                )
+            )
+            said: dict[str, Any] = {
+                "score": rounded(answer.score, decimals),
+                "served_by": answer.tier,
+                "version": answer.version,
+                "arm": answer.arm,
+                "degraded": answer.tier != answer.arm,
+                "reason": answer.reason,
+            }
+            if items and answer.tier == "safe_default":
+                said["items"] = items
+            predictions.append(said)
+            self.metrics.count(self.metrics.answers, model, answer.tier, answer.reason)
+        self.spool.write(records)
+        return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
+
+    # -- what is said of the service ----------------------------------------------------------------------------
+
+    def models(self, request: Request) -> Response:
+        self._who(dict(request.scope["headers"]))
+        return _json([_described(one) for _, one in sorted(self.servables.current.items())])
+
+    def ready(self) -> Response:
+        current = self.servables.current
+        body = {
+            "status": "ready" if current else "no model is in service",
+            "models": len(current),
+            "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
+            "trouble": "; ".join(filter(None, [self.servables.trouble, *self._troubles.copy().values()])) or None,
+            "refused": {name: one.refused for name, one in sorted(current.items()) if one.refused},
+            "log_dropped": self.spool.dropped,
+        }
+        return _json(body, 200 if current else 503)
+
+    def page(self, request: Request) -> Response:
+        self._who(dict(request.scope["headers"]))
+        return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
+
+    # -- shadow ---------------------------------------------------------------------------------------------
+
+    def _queue_shadow(self, servable: Servable, rows: Sequence[Row], request_id: str) -> None:
+        model = servable.spec.name
+        for version in servable.challengers:
+            shadow = version.shadow or self._shadowed(model, version)
+            for number, row in enumerate(rows):
+                if row.lacks(version.features) is None and not shadow.put((request_id, number), row.values):
+                    self.metrics.count(self.metrics.shadow, model, "dropped")
+
+    def _shadowed(self, model: str, version: Version) -> Shadow:
+        assert self._loop is not None
+        name, tell = f"{model}/{version.number} shadow", partial(self._log_shadow, model, version.number)
+        score: Callable[[Any], Any] = lambda rows: version.scorer.score_matrix(version.matrix(rows))  # noqa: E731
+        version.shadow = Shadow(score, self._loop, name, tell)
+        if version.is_closed:
+            version.shadow.close()
+        return version.shadow
+
+    def _log_shadow(self, model: str, version: int, found: Sequence[tuple[Asked, float | None]]) -> None:
+        """A challenger that cannot score harms nobody; the log says that it did not."""
+        scored_at = iso(self.now())
+        records = [
+            orjson.dumps(
+                {
+                    "kind": "shadow",
+                    "request_id": request_id,
+                    "row": number,
+                    "model": model,
+                    "version": version,
+                    "score": score,
+                    "scored_at": scored_at,
+                }
+            )
+            for (request_id, number), score in found
+        ]
+        self.spool.write(records)
+        for _, score in found:
+            self.metrics.count(self.metrics.shadow, model, "failed" if score is None else "scored")
+
+
+# -- plumbing ----------------------------------------------------------------------------------------------
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, media_type="application/json")
+
+
+def _described(one: Servable) -> dict[str, Any]:
+    def version(seated: Version | None) -> dict[str, Any] | None:
+        return None if seated is None else {"version": seated.number, "breaker": seated.breaker.state}
+
+    spec = one.spec
+    return {
+        "model": spec.name,
+        "champion": version(one.champion),
+        "previous": version(one.previous),
+        "challengers": [version(seated) for seated in one.challengers],
+        "refused": dict(one.refused),
+        "tiers": list(spec.fallback.tiers),
+        "safe_default": spec.fallback.safe_default,
+        "deadline_ms": spec.fallback.deadline_ms,
+        "traffic": {"challenger": spec.traffic.challenger},
+        "keys": sorted(one.keys),
+        "features": dict(one.kinds),
+        "snapshot": one.kept.snapshot,
+    }
+
+
+def _refused(refused: Refused) -> Rejected:
+    headers = {"Retry-After": str(refused.retry_after_s)} if refused.retry_after_s else {}
+    return Rejected(refused.status, refused.sentence, headers)
+
+
+def refusal(error: Rejected) -> Response:
+    return Response(
+        orjson.dumps({"error": str(error)}), error.status, headers=error.headers, media_type="application/json"
+    )

@@ -1,0 +1,106 @@
+"""Whether models get online what they were given at training and at night: training-serving skew, feature by feature.
+
+The features of the window's requests are counted into the champion's own cells (`profile`) and held against the counts
+of the rows that the shadow stage scored in the same nights, or against training where there are none. Two samples of
+one distribution differ, too: a feature is skewed when its distance is over the spec's `drift.min_effect` and over what
+DRAWS pairs of samples of the same sizes, drawn from both sides pooled, reached by chance (a parametric bootstrap, Efron
+and Tibshirani 1993, An introduction to the bootstrap, section 16.2). The same holds for the share that is missing.
+
+The entities that ask online need not be those of the night's spine: where they are others, their features differ
+without anything being wrong. `online.check` compares value by value, at the same key and instant; this sees what the
+caller gave as well.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard import clock
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.serve import request_log
+from tiltyard.spec import Spec
+from tiltyard.train import profile, registry
+
+DRAWS = 400
+LEAST = 50
+"""Requests, below which nothing is said."""
+MOST = 20_000
+"""Requests that are looked at, one per entity and night; more are sampled by their id."""
+
+Counts = NDArray[np.int64]
+
+
+def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profile.Nights) -> dict[str, Any]:
+    """Skew of the window that ends at `as_of`. `offline`: the version's profiles (drift.seen). Empty without requests.
+
+    rows, skewed (names), features: name → value, threshold, missing (online), missing_offline, against, skewed.
+    """
+    if not rails.lake.has(request_log.REQUESTS):
+        return {}
+    rows = _requests(rails, spec, as_of)
+    reference = registry.load(rails, spec.name, version).profile if len(rows) else None
+    if reference is None:
+        return {}
+    first = night_of(as_of - spec.drift.window + spec.prediction.every).toordinal()
+    window = (offline.nights >= first) & (offline.nights <= night_of(as_of).toordinal())
+    found: dict[str, Any] = {}
+    for column in reference.columns:
+        if column.kind == "feature" and column.name in rows and len(rows) >= LEAST:
+            nights = offline.counts.get(column.name)
+            counted = nights[window].sum(axis=0) if nights is not None else np.zeros(0, dtype=np.int64)
+            against = "offline" if counted.sum() >= LEAST else "training"
+            before = counted if against == "offline" else column.counts.sum(axis=0)
+            now = profile.count(column.cells, rows[column.name])
+            rng = np.random.default_rng(night_of(as_of).toordinal())
+            found[column.name] = compare(column.cells, before, now, spec.drift.min_effect, rng) | {"against": against}
+    return {
+        "rows": len(rows),
+        "skewed": [name for name, one in found.items() if one["skewed"]],
+        "features": found,
+        **({} if len(rows) >= LEAST else {"note": f"fewer than {LEAST} requests"}),
+    }
+
+
+def compare(
+    cells: profile.Cells, before: Counts, now: Counts, min_effect: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Distance and shares of missing values of two histograms, their limits, and whether one is over its own."""
+    pooled = (before + now) / (before.sum() + now.sum())
+    drawn = [rng.multinomial(int(side.sum()), pooled, size=DRAWS) for side in (before, now)]
+    by_chance = profile.distance(cells, *drawn)
+    chance = float(np.nanmax(by_chance)) if np.isfinite(by_chance).any() else 0.0
+    blank = float(np.abs(profile.missing(drawn[0]) - profile.missing(drawn[1])).max())
+    value = float(profile.distance(cells, before, now))
+    shares = [float(profile.missing(side)) for side in (before, now)]
+    limit, blank_limit = max(min_effect, chance), max(min_effect, blank)
+    return {
+        "value": value if np.isfinite(value) else None,
+        "threshold": limit,
+        "missing": shares[1],
+        "missing_offline": shares[0],
+        "skewed": bool((np.isfinite(value) and value > limit) or abs(shares[1] - shares[0]) > blank_limit),
+    }
+
+
+def _requests(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
+    """The features of the window's requests, one per entity and night, a column each."""
+    start, _ = clock.interval(as_of, spec.drift.window)
+    rows = rails.lake.query(
+        """
+        select features from {ops.request}
+        where model = $model and prediction_time >= $start and prediction_time < $end
+        qualify row_number() over (
+            partition by coalesce(entity_id, concat(request_id, '/', "row")), night
+            order by prediction_time desc, scored_at
+        ) = 1
+        order by hash(request_id), "row" limit $most
+        """,
+        as_of,
+        {"model": spec.name, "start": start, "end": as_of, "most": MOST},
+    )
+    return pd.DataFrame([json.loads(text) for text in rows["features"]])

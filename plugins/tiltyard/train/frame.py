@@ -1,0 +1,352 @@
+"""Point-in-time frames: what a model sees for each row of its spine, and nothing that was not known then.
+
+The join is the dbt project's own macro (dbt/macros/point_in_time.sql), rendered here with plain Jinja, so that
+there is one definition of it. Reads are by `as_of` (what was known) and by `snapshot` (what the lake held).
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import duckdb
+import jinja2
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.lake import Lake, held, literal, qualified
+from tiltyard.prepare import transform, truth
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec, feature_key
+from tiltyard.train import profile
+
+Kind = Literal["numeric", "boolean", "categorical"]
+_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
+_INSTANT = timedelta(microseconds=1)
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of a model: its column, the view it comes from, and how it is read."""
+
+    name: str
+    view: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class TrainingFrame:
+    """An immutable Parquet file, named by the SHA-256 of its bytes, and where it came from.
+
+    It holds the cohorts with `start` <= prediction_time < `end`. `unlabelled` counts spine rows of those cohorts
+    that had no label by then; they are left out.
+    """
+
+    path: Path
+    digest: str
+    rows: int
+    unlabelled: int
+    snapshot: int
+    start: datetime
+    end: datetime
+    features: tuple[Feature, ...]
+
+    def read(self) -> pd.DataFrame:
+        """The frame: key, prediction_time, label, features, `<view>__event_time`, `<view>__available_at`.
+
+        Raises BadInput when the file is gone or its bytes are not the ones it is named by.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            raise BadInput(f"The training frame {self.path} is gone; run tiltyard train again to rebuild it.") from None
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise BadInput(f"The training frame {self.path} is damaged; delete it and run tiltyard train again.")
+        return pq.read_table(pa.BufferReader(content)).to_pandas()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(self.path), "start": self.start.isoformat(), "end": self.end.isoformat()}
+
+
+def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:
+    """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    found: list[Feature] = []
+    for view in spec.prediction.features:
+        for name, kind in _columns(rails, view, snapshot).items():
+            if name not in (feature_key(view), *transform.RESERVED):
+                found.append(Feature(name, view, _kind(view, name, kind)))
+    names = [feature.name for feature in found]
+    for name in profile.OTHERS:
+        if name in names:
+            raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")
+    return tuple(found)
+
+
+def build(
+    rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int | None = None
+) -> pd.DataFrame:
+    """One row per spine row with `start` <= prediction_time < `end`, sorted by prediction_time and key.
+
+    Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view
+    `<view>__event_time` and `<view>__available_at` of the row that was used (NULL where none could be). Columns the
+    spine needs for its joins only are left out.
+    """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    return rails.lake.connection.execute(select(rails, spec, start, end, as_of, snapshot)).df()
+
+
+def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> TrainingFrame:
+    """The whole cohorts of the last `estimator.window` that had matured at `as_of`, with their labels, as a file.
+
+    The same rows give the same bytes, hence the same name. Raises BadInput when no cohort has matured yet.
+    """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    start, end = matured - spec.estimator.window, matured + _INSTANT
+    inputs = features(rails, spec, snapshot)
+    columns = ", ".join(f'frame."{name}"' for name in _chosen(spec, inputs))
+    label = rails.lake.relation(spec.label.table, as_of, snapshot)
+    sql = f"""
+        with frame as ({select(rails, spec, start, end, as_of, snapshot)}),
+        truth as (
+            select "{spec.key}", prediction_time, label
+            from {label}
+            where label is not null
+            qualify row_number() over (
+                partition by "{spec.key}", prediction_time order by event_time desc, available_at desc, label desc
+            ) = 1
+        )
+        select frame."{spec.key}", frame.prediction_time,
+            {truth.known(spec, "truth.label", clipped=False)} as label, {columns}
+        from frame left join truth
+            on frame."{spec.key}" = truth."{spec.key}" and frame.prediction_time = truth.prediction_time
+        order by frame.prediction_time, frame."{spec.key}"
+    """
+    table = rails.lake.connection.execute(sql).to_arrow_table()
+    labelled = table.filter(pa.compute.is_valid(table["label"]))
+    if labelled.num_rows == 0:
+        raise BadInput(
+            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take "
+            f"{clock.format_duration(spec.label.horizon + spec.label.delay)}; train at a later night."
+        )
+    path, digest = _write(labelled, rails.settings.frames)
+    return TrainingFrame(
+        path=path,
+        digest=digest,
+        rows=labelled.num_rows,
+        unlabelled=table.num_rows - labelled.num_rows,
+        snapshot=snapshot,
+        start=start,
+        end=end,
+        features=inputs,
+    )
+
+
+def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
+    """How many matured labels a training frame of `as_of` would hold."""
+    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    counted = rails.lake.query(
+        f"""
+        select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
+        from {{{qualified(spec.prediction.spine)}}} as spine
+        inner join {{{qualified(spec.label.table)}}} as label
+            on label."{spec.key}" = spine."{spec.key}" and label.prediction_time = spine.prediction_time
+        where spine.prediction_time >= $start and spine.prediction_time <= $end and label.label is not null
+        """,
+        as_of,
+        {"start": end - spec.estimator.window, "end": end},
+        snapshot,
+    )
+    return int(counted["matured"].iloc[0])
+
+
+def explain(
+    rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, snapshot: int | None = None
+) -> list[dict[str, Any]]:
+    """One prediction's inputs: a {feature, value, view, event_time, available_at} per feature, in order.
+
+    The times are those of the row the value came from, None where there was none. Raises BadInput when the spine
+    has no such row.
+    """
+    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    # the spine row itself may have been written later; what the join may use is bound by the prediction time
+    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, _EVER, snapshot)
+    rows = rows[rows[spec.key] == entity_id]
+    if rows.empty:
+        raise BadInput(
+            f"{spec.prediction.spine} has no row for {entity_id} at {prediction_time.isoformat()}; "
+            "check the request id."
+        )
+    row = rows.iloc[0]
+    return [
+        {
+            "feature": feature.name,
+            "value": _plain(row[feature.name]),
+            "view": feature.view,
+            "event_time": _plain(row[f"{feature.view}__event_time"]),
+            "available_at": _plain(row[f"{feature.view}__available_at"]),
+        }
+        for feature in features(rails, spec, snapshot)
+    ]
+
+
+def answers_kept(rails: Rails, snapshot: int) -> frozenset[str]:
+    """The feature views whose kept answers hold at `snapshot` (dbt/macros/answers.sql): they need no pruning."""
+    known = _held.setdefault(rails.lake, {})
+    if snapshot not in known:
+        sql = macro(transform.macro_path(rails.settings), "answers_hold", "lake", "features", snapshot)
+        rows = rails.lake.connection.execute(sql).fetchall()
+        known[snapshot] = frozenset(name for (name,) in rows)
+    return known[snapshot]
+
+
+def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -> str:
+    """The SQL of the point-in-time join, from the dbt project's macro, for `dialect` (duckdb, or default)."""
+    return macro(macros, f"{dialect}__point_in_time", **arguments)
+
+
+def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
+    """The SQL of a macro in the folder `macros` (point_in_time.sql and answers.sql), without dbt."""
+    changed = tuple((macros / file).stat().st_mtime_ns for file in _FILES)
+    return str(getattr(_macros(macros, changed), name)(*arguments, **named))
+
+
+def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
+    """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
+    lake = rails.lake
+    keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
+    spine = _columns(rails, spec.prediction.spine, snapshot)
+    for key in (*keys, "prediction_time"):
+        if key not in spine:
+            raise BadInput(f"The spine {spec.prediction.spine} has no column {key}; add it in dbt.")
+    quoted = ", ".join(f'"{key}"' for key in keys)
+    parts = [
+        f"""joined_0 as materialized (
+            select {quoted}, prediction_time
+            from {lake.relation(spec.prediction.spine, as_of, snapshot)}
+            where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
+        )"""
+    ]
+    inputs = features(rails, spec, snapshot)
+    age = spec.prediction.max_feature_age
+    # a prediction later than as_of may use a row that, by the whole view, another row hides: its answers are not kept
+    pruned = answers_kept(rails, snapshot) if end - _INSTANT <= as_of else frozenset()
+    for number, view in enumerate(spec.prediction.features):
+        joined = point_in_time_sql(
+            transform.macro_path(rails.settings),
+            spine=f"joined_{number}",
+            view=lake.relation(f"{view}__answers" if view in pruned else view, as_of, snapshot),
+            pruned=view in pruned,
+            key=feature_key(view),
+            columns=[feature.name for feature in inputs if feature.view == view],
+            spine_key=[spec.key, "prediction_time"],
+            prefix=view,
+            max_age_s=None if age is None else int(age.total_seconds()),
+        )
+        parts.append(f"joined_{number + 1} as materialized ({joined})")
+    numbers = {feature.name for feature in inputs if feature.kind == "numeric"}
+    listed = ", ".join(
+        f'cast("{name}" as double) as "{name}"' if name in numbers else f'"{name}"'
+        for name in (spec.key, "prediction_time", *_chosen(spec, inputs))
+    )
+    last = f"joined_{len(spec.prediction.features)}"
+    return f'with {", ".join(parts)} select {listed} from {last} order by prediction_time, "{spec.key}"'
+
+
+def _chosen(spec: Spec, inputs: Sequence[Feature]) -> list[str]:
+    """The columns of a frame after key and prediction time: the features, then the two times of every view."""
+    times = [f"{view}__{time}" for view in spec.prediction.features for time in ("event_time", "available_at")]
+    return [*(feature.name for feature in inputs), *times]
+
+
+def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
+    """Column name → DuckDB type of a table as the lake held it at `snapshot`, which never changes."""
+    known = _described.setdefault(rails.lake, {})
+    if (table, snapshot) not in known:
+        try:
+            rows = rails.lake.connection.execute(f"describe select * from {held(table, snapshot)}").fetchall()
+        except duckdb.CatalogException:
+            raise BadInput(
+                f"The lake has no table '{qualified(table)}' at snapshot {snapshot}; run tiltyard features first, "
+                "or mend the name."
+            ) from None
+        known[table, snapshot] = {name: kind for name, kind, *_ in rows}
+    return known[table, snapshot]
+
+
+_held: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
+_described: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
+
+
+def _kind(view: str, name: str, kind: str) -> Kind:
+    if kind == "BOOLEAN":
+        return "boolean"
+    if kind == "VARCHAR":
+        return "categorical"
+    if kind.startswith(_NUMERIC):
+        return "numeric"
+    raise BadInput(
+        f"{view}.{name} is a {kind}, which no model can read; cast it to a number, a boolean or text in dbt."
+    )
+
+
+def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
+    """The table as Parquet named by the SHA-256 of its bytes: whole, or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(None).combine_chunks(),
+        sink,
+        compression="zstd",
+        version="2.6",
+        row_group_size=131_072,
+        store_schema=False,
+    )
+    content = sink.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest}.parquet"
+    if not path.exists():
+        part = folder / f".{digest}.{os.getpid()}.part"
+        part.write_bytes(content)
+        part.replace(path)
+    return path, digest
+
+
+def _plain(value: Any) -> Any:
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime()
+    return value.item() if hasattr(value, "item") else value
+
+
+class _Adapter:
+    """Stands in for dbt's adapter while the macro file is read: its own dispatch is not called from here."""
+
+    @staticmethod
+    def dispatch(name: str, package: str) -> Any:
+        raise NotImplementedError(f"{package}.{name} is called by its dispatched name")
+
+
+@lru_cache(maxsize=8)
+def _macros(folder: Path, changed_ns: tuple[int, ...]) -> Any:
+    """The macro files as one Jinja module, in which a macro may call any other; read again when one has changed."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.do"])
+    template = environment.from_string("\n".join((folder / name).read_text(encoding="utf-8") for name in _FILES))
+    return template.make_module({"adapter": _Adapter(), "return": str})
+
+
+_FILES = ("point_in_time.sql", "answers.sql")

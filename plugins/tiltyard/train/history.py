@@ -1,0 +1,116 @@
+"""The lake's own record: which commit wrote what, and when. It cannot be dated back, as columns can.
+
+A column says what its writer claims. A version of the lake (a DuckLake snapshot) says what was there.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from tiltyard.lake import held, qualified, text
+from tiltyard.prepare import ingest
+from tiltyard.rails import Rails
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One version of the lake: when it was written, by whom, what for."""
+
+    snapshot: int
+    at: datetime
+    author: str | None
+    message: str | None
+
+    def __str__(self) -> str:
+        return f"snapshot {self.snapshot} of {self.at:%Y-%m-%d %H:%M:%S} ({self.message or 'without a message'})"
+
+
+@dataclass(frozen=True)
+class History:
+    """The versions that the lake still has, seen from some tables and one source."""
+
+    commits: Mapping[int, Commit]
+    states: Mapping[int, int]
+    """Snapshot → the newest one up to it that changed one of the tables: two with the same read the same."""
+    landed: Mapping[int, datetime]
+    """Snapshot that landed files of the source → the newest night they were landed for."""
+
+    @classmethod
+    def of(cls, rails: Rails, tables: Collection[str], source: str) -> "History":
+        connection = rails.lake.connection
+        rows = connection.execute(
+            "select snapshot_id, snapshot_time, author, commit_message, changes from ducklake_snapshots('lake') "
+            "order by snapshot_id"
+        ).fetchall()
+        commits = {row[0]: Commit(*row[:4]) for row in rows}
+        names = {qualified(table).split(".")[1] for table in tables}
+        known = connection.execute("select table_id, table_name from ducklake_table_info('lake')").fetchall()
+        others = {str(number) for number, name in known if name not in names}
+        states, state = {}, min(commits)
+        for number, _, _, _, changes in rows:
+            if any(_touches(table, names, others) for listed in changes.values() for table in listed):
+                state = number
+            states[number] = state
+        return cls(commits, states, _landings(rails, source, min(commits), max(commits)))
+
+    def landed_until(self, snapshot: int) -> datetime | None:
+        """The newest night whose deliveries the lake held at `snapshot`; None when nothing of the source had landed."""
+        return max((at for number, at in self.landed.items() if number <= snapshot), default=None)
+
+
+def _touches(table: str, names: set[str], others: set[str]) -> bool:
+    """Changes list a table by number, or by "schema"."name" where it was made. An unknown number is that of a table
+    which was replaced, by a full refresh for example: it may have been one of ours."""
+    return table.replace('"', "").split(".")[-1] in names if "." in table else table.isdigit() and table not in others
+
+
+def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, datetime]:
+    if not rails.lake.has(ingest.LANDED):
+        return {}
+    connection, landed = rails.lake.connection, {}
+    with suppress(duckdb.CatalogException):  # the table was not there yet
+        at = held(ingest.LANDED, oldest)
+        row = connection.execute(f"select max(available_at) from {at} where source = ?", [source]).fetchone()
+        if row and row[0]:
+            landed[oldest] = row[0]
+    if oldest < newest:
+        rows = connection.execute(
+            f"select snapshot_id, max(available_at) from {changes(ingest.LANDED, oldest + 1, newest)} "
+            "where change_type = 'insert' and source = ? group by 1",
+            [source],
+        )
+        landed |= dict(rows.fetchall())
+    return landed
+
+
+def changes(table: str, first: int, last: int) -> str:
+    """SQL, for a FROM clause: what the versions `first` to `last` inserted into a table and deleted from it."""
+    schema, name = qualified(table).split(".")
+    return f"ducklake_table_changes('lake', {text(schema)}, {text(name)}, {int(first)}, {int(last)})"
+
+
+def written(
+    rails: Rails, table: str, key: str, keys: Sequence[str], columns: Sequence[str], first: int, last: int
+) -> list[dict[str, Any]]:
+    """The rows of some entities that the versions `first` to `last` inserted or deleted, oldest first.
+
+    Each has snapshot, is_insert, key, event_time, available_at and `columns`. One read of the table's changes: ask
+    for all entities at once.
+    """
+    listed = "".join(f', "{column}"' for column in columns)
+    cursor = rails.lake.connection.execute(
+        f"""
+        select snapshot_id as snapshot, change_type in ('insert', 'update_postimage') as is_insert,
+            cast("{key}" as varchar) as key, event_time, available_at{listed}
+        from {changes(table, first, last)}
+        where list_contains($keys, cast("{key}" as varchar))
+        order by snapshot_id, rowid
+        """,
+        {"keys": list(keys)},
+    )
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

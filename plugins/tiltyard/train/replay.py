@@ -1,0 +1,353 @@
+"""The millisecond test: did these rows really contain these values at that moment?
+
+Every prediction carries the lake snapshot that it was made from. Its features are read once more from that
+snapshot, as of its own night, and beside them stands what the newest published snapshot says *as of the same night*.
+Whatever differs was written later under dates that claim the contrary: no column of a table tells it, only the
+lake's own history does. Late arrivals that are dated honestly never differ here; they are counted beside it, as
+what a join on event time alone would have taken.
+
+Of every feature: `absent_then` (no value then, one now), `blanked_since` (a value then, none now), `stale_then`
+(another value now, from a newer row), `different_then` (another value now in the row of the same dates). Of the
+spine: rows that were not there then, and rows that are gone since.
+
+A change is critical when it tracks the label, however rare it is, or when more than `leakage.max_changed` of
+the rows changed; a rarer one that does not is a warning. `decide` is pure, `run` touches the lake (`comparison`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+from tiltyard import clock, suites
+from tiltyard.errors import BadInput
+from tiltyard.lake import qualified
+from tiltyard.ledger import night_of
+from tiltyard.rails import Rails
+from tiltyard.spec import Spec
+from tiltyard.train.comparison import Comparison, Example, Tally, Untested, reachable
+from tiltyard.train.history import History
+
+if TYPE_CHECKING:
+    from tiltyard.leak.evidence import Finding
+
+ALPHA = 0.01
+"""Chance that any feature of a model is called tied to the label when none is."""
+CONFIDENCE = 0.95
+"""Of all of a model's intervals together."""
+
+Verdict = Literal["pass", "warn", "fail", "untestable"]
+
+
+# -- deciding: pure -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """One feature, judged."""
+
+    tally: Tally
+    severity: Literal["critical", "warning"] | None
+    """None: nothing changed."""
+    rate: float
+    interval: tuple[float, float]
+    """Wilson's interval of the rate, simultaneous over the features."""
+    p_value: float | None
+    """That changes have nothing to do with the label, times the number of features that changed. None: no label to
+    test with."""
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """In what way most rows changed."""
+        return max(self.tally.kinds, key=lambda kind: self.tally.kinds[kind])
+
+
+def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[Change, ...]:
+    """Which features may not be learned from: critical ones first, then by how many rows changed.
+
+    Of a feature that never changed no test could say that its changes follow the label, so that it does not count
+    among those that are corrected for (Tarone 1990, Biometrics 46:515-522).
+    """
+    tested = sum(tally.changed > 0 for tally in tallies)
+    changes = [_judged(tally, max_changed, len(tallies), tested) for tally in tallies]
+    order = {"critical": 0, "warning": 1, None: 2}
+    return tuple(sorted(changes, key=lambda change: (order[change.severity], -change.rate)))
+
+
+def verdict(changes: Sequence[Change], tested: int) -> Verdict:
+    """`tested`: rows made from a snapshot that held nothing of later nights. What changed convicts in any row."""
+    severities = {change.severity for change in changes}
+    if "critical" in severities:
+        return "fail"
+    if "warning" in severities:
+        return "warn"
+    return "pass" if tested else "untestable"
+
+
+def wilson(count: int, rows: int, alpha: float) -> tuple[float, float]:
+    """Score interval of a share (Wilson 1927, JASA 22:209-212); (0, 1) without rows."""
+    if rows == 0:
+        return 0.0, 1.0
+    z2 = NormalDist().inv_cdf(1 - alpha / 2) ** 2
+    share, spread = count / rows, 1 + z2 / rows
+    middle = (share + z2 / (2 * rows)) / spread
+    half = math.sqrt(z2 * (share * (1 - share) / rows + z2 / (4 * rows * rows))) / spread
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def association(positives: tuple[int, int], negatives: tuple[int, int]) -> float | None:
+    """Fisher's exact test, two-sided, of changed or not against the label (Agresti, Categorical Data Analysis, 3.5).
+
+    None when one class has no rows: then nothing can be tied to the label, or be shown not to be.
+    """
+    from scipy.stats import fisher_exact
+
+    if not positives[1] or not negatives[1]:
+        return None
+    table = [[changed, rows - changed] for changed, rows in (positives, negatives)]
+    return float(fisher_exact(table).pvalue)
+
+
+def _judged(tally: Tally, max_changed: float, features: int, tested: int) -> Change:
+    rate = tally.changed / tally.rows if tally.rows else 0.0
+    interval = wilson(tally.changed, tally.rows, (1 - CONFIDENCE) / max(features, 1))
+    if not tally.changed:
+        return Change(tally, None, rate, interval, None, f"the same in all {tally.rows:,} rows")
+    raw = association(tally.positives, tally.negatives)
+    p_value = None if raw is None else min(1.0, raw * tested)
+    ways = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in tally.kinds.items() if count)
+    reason = f"{tally.changed:,} of {tally.rows:,} rows ({rate:.2%}) were written over or dated back since: {ways}"
+    if p_value is None:
+        reason += "; no matured label to hold it against"
+    else:
+        (hit, positive), (missed, negative) = tally.positives, tally.negatives
+        reason += f"; {hit:,} of {positive:,} positives and {missed:,} of {negative:,} negatives, p = {p_value:.2g}"
+    if p_value is not None and p_value < ALPHA:
+        return Change(tally, "critical", rate, interval, p_value, f"{reason}: the change tells the label")
+    if rate > max_changed:
+        return Change(tally, "critical", rate, interval, p_value, f"{reason}: over the limit of {max_changed:.2%}")
+    return Change(tally, "warning", rate, interval, p_value, f"{reason}: within the limit of {max_changed:.2%}")
+
+
+# -- what was found -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A window of predictions, held against what the lake says today."""
+
+    model: str
+    ranges: tuple[tuple[date, date], ...]
+    """First and last night of each."""
+    snapshot: int
+    limit: float
+    verdict: Verdict
+    rows: int
+    """Predictions that were compared, one per entity and prediction time."""
+    tested: int
+    """Of those, the ones made from a snapshot that held nothing of later nights."""
+    nights: int
+    matured: int
+    late_rows: int
+    """Rows that today's frame has and that night's could not: their spine row is dated later, and honestly."""
+    changes: tuple[Change, ...]
+    examples: Mapping[str, tuple[Example, ...]]
+    """Feature → up to five rows."""
+    untested: tuple[Untested, ...]
+
+    @property
+    def critical(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.severity == "critical")
+
+    @property
+    def findings(self) -> "tuple[Finding, ...]":
+        """What changed, in the shape that everything about leakage has; the effect is the share of rows."""
+        from tiltyard.leak.evidence import Finding
+
+        return tuple(
+            Finding(
+                feature=change.tally.feature,
+                severity=change.severity,
+                kind=change.kind,
+                effect=change.rate,
+                interval=change.interval,
+                evidence=change.reason,
+                examples=tuple(asdict(example) for example in self.examples.get(change.tally.feature, ())),
+            )
+            for change in self.changes
+            if change.severity
+        )
+
+    def shown(self, change: Change) -> str:
+        """A row that proves it, in words: then, now, and the commit between; "" when there is none."""
+        example = next(iter(self.examples.get(change.tally.feature, ())), None)
+        if example is None:
+            return ""
+        then, now = example.then, example.now
+        words = (
+            f"{example.entity} at {example.prediction_time:%Y-%m-%d %H:%M:%S} was {_said(then.value)} in snapshot "
+            f"{then.snapshot} and is {_said(now.value)} in snapshot {now.snapshot}"
+        )
+        if example.commit is not None:
+            words += f", written by {example.commit}"
+        for origin in example.origins[:1]:
+            words += f", from {origin.table} row {origin.row} of {origin.file}"
+        return words
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: verdict, findings (what changed), features (all of them), untested."""
+        return {
+            "model": self.model,
+            "from": str(self.ranges[0][0]),
+            "to": str(self.ranges[-1][1]),
+            "snapshot": self.snapshot,
+            "limit": self.limit,
+            "verdict": self.verdict,
+            "rows": self.rows,
+            "tested": self.tested,
+            "nights": self.nights,
+            "matured": self.matured,
+            "late_rows": self.late_rows,
+            "findings": [
+                {name: value for name, value in asdict(one).items() if name != "plot"} for one in self.findings
+            ],
+            "features": [
+                {
+                    "feature": change.tally.feature,
+                    "view": change.tally.view,
+                    "rows": change.tally.rows,
+                    "changed": change.tally.changed,
+                    "rate": change.rate,
+                    "interval": change.interval,
+                    **change.tally.kinds,
+                    "positives": change.tally.positives,
+                    "negatives": change.tally.negatives,
+                    "p_value": change.p_value,
+                    "late": change.tally.late,
+                    "severity": change.severity,
+                }
+                for change in self.changes
+            ],
+            "untested": [asdict(one) for one in self.untested],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What a stage keeps of it."""
+        return {
+            "verdict": self.verdict,
+            "rows": self.rows,
+            "tested": self.tested,
+            "critical": [f"{change.tally.feature}: {change.reason}" for change in self.critical],
+            "untested": [f"{one.what}: {one.why}" for one in self.untested],
+        }
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+# -- running ------------------------------------------------------------------------------------------------
+
+
+def windows(spec: Spec, as_of: datetime) -> tuple[tuple[datetime, datetime], ...]:
+    """The nights that are replayed before training at `as_of`, first and last of each range, both included.
+
+    The newest ones, where a fault shows first, and the newest ones that have matured: only those can show whether a
+    change tells the label, and they are what the model learns from.
+    """
+    every, window = spec.prediction.every, spec.leakage.replay_window
+    matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    if matured >= as_of - window:
+        return ((matured - window + every, as_of),)
+    return ((matured - window + every, matured), (as_of - window + every, as_of))
+
+
+def run(
+    rails: Rails,
+    spec: Spec,
+    ranges: Sequence[tuple[datetime, datetime]],
+    as_of: datetime | None = None,
+    snapshot: int | None = None,
+    limit: float | None = None,
+) -> Replay:
+    """Replay the predictions of the nights in `ranges` against `snapshot` (default: the one in service).
+
+    Labels count as matured at `as_of` (default: the newest published night). Nothing to compare is no error: the
+    verdict is then "untestable", and says why. Raises BadInput for a range that ends before it begins, a limit that
+    is no share, and a snapshot that the lake does not have.
+    """
+    from tiltyard.prepare import features
+
+    limit = spec.leakage.max_changed if limit is None else limit
+    if not 0 <= limit <= 1:
+        raise BadInput(f"A limit of {limit} is no share of rows; give one between 0 and 1, like 0.05.")
+    for first, last in ranges:
+        if last < first:
+            raise BadInput(
+                f"The range ends ({last:%Y-%m-%d}) before it begins ({first:%Y-%m-%d}); swap --from and --to."
+            )
+    record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
+    if snapshot is None:
+        snapshot = features.published(rails)
+    if snapshot not in record.commits:
+        raise BadInput(f"The lake has no snapshot {snapshot} (any more); the newest is {max(record.commits)}.")
+    as_of = as_of or max(_newest(rails), *(last for _, last in ranges))
+    batches, untested = reachable(rails, spec, ranges, record, snapshot)
+    if not batches:
+        nights = tuple((night_of(first), night_of(last)) for first, last in ranges)
+        return Replay(
+            spec.name, nights, snapshot, limit, "untestable", 0, 0, 0, 0, 0, (), {}, tuple(untested)
+        )  # fmt: skip
+    with suites.one_view(rails):  # one transaction, rolled back: the temporary tables go with it
+        comparison = Comparison(rails, spec, as_of, snapshot, batches, record)
+        untested += comparison.untested
+        changes = decide(comparison.tallies(), limit)
+        found = comparison.counts()
+        examples = comparison.examples([change.tally for change in changes])
+    return Replay(
+        model=spec.name,
+        ranges=tuple((night_of(first), night_of(last)) for first, last in ranges),
+        snapshot=snapshot,
+        limit=limit,
+        verdict=verdict(changes, found["tested"]),
+        rows=found["rows"],
+        tested=found["tested"],
+        nights=found["nights"],
+        matured=found["matured"],
+        late_rows=found["late_rows"],
+        changes=changes,
+        examples=examples,
+        untested=tuple(untested),
+    )
+
+
+def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: bool = True) -> Replay:
+    """The replay before training, kept as check results when there was anything to compare."""
+    from tiltyard.leak import leakage
+
+    replay = run(rails, spec, windows(spec, as_of), as_of, snapshot)
+    findings = [
+        leakage.Finding(
+            rule,
+            qualified(change.tally.view),
+            change.tally.feature,
+            change.tally.rows,
+            change.tally.changed if change.severity == severity else 0,
+            change.reason,
+        )
+        for rule, severity in (("replay", "critical"), ("rewritten_history", "warning"))
+        for change in replay.changes
+    ]
+    if findings:
+        leakage.report(rails, findings, as_of, subject=spec.name, suite_name="replay", render=render)
+    return replay
+
+
+def _newest(rails: Rails) -> datetime:
+    from tiltyard.prepare import features
+
+    done = [night for night, row in rails.ledger.stage_runs(features.STAGE).items() if row["status"] == "done"]
+    return clock.midnight(max(done))

@@ -1,0 +1,129 @@
+"""A trained version in memory, ready to score: the heavy model and its light twin, both ONNX.
+
+Made from bytes whose digests were checked (registry.py); imports neither MLflow nor the trainers. Run as
+a program (`python -m tiltyard.train.scorer FOLDER`) it parses a version's files and scores one row: the registry
+does that in a child process first, because a parser may crash on a file that should never have been written.
+"""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tiltyard.train import profile
+from tiltyard.train.encoding import Encoding
+
+FILES = ("model.onnx", "light.onnx", "encoding.json", "reference.json", "reference.parquet")
+"""What a version consists of."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores frames. Thread-safe: ONNX Runtime's `run` is."""
+
+    model: str
+    version: int
+    encoding: Encoding
+    reference: dict[str, Any]
+    """What the training frame looked like; its shape is described in training.reference."""
+    _heavy: Any = field(repr=False, compare=False)
+    _light: Any = field(repr=False, compare=False)
+    _sample: bytes = field(repr=False, compare=False)
+
+    @classmethod
+    def from_files(cls, model: str, version: int, files: Mapping[str, bytes]) -> "Scorer":
+        return cls(
+            model=model,
+            version=version,
+            encoding=Encoding.from_json(files["encoding.json"].decode()),
+            reference=json.loads(files["reference.json"]),
+            _heavy=session(files["model.onnx"]),
+            _light=session(files["light.onnx"]),
+            _sample=files["reference.parquet"],
+        )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns a frame must have."""
+        return self.encoding.features
+
+    @cached_property
+    def bounds(self) -> tuple[float, float] | None:
+        """Of a version whose label is a number: where a score lies. None: it scores with probabilities."""
+        kept = self.reference.get("bounds")
+        return None if kept is None else (float(kept[0]), float(kept[1]))
+
+    @cached_property
+    def profile(self) -> profile.Reference | None:
+        """Histograms of the training nights; None for a version from before there were any."""
+        return profile.read(self.reference)
+
+    def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Probability of the positive label, or the number within its bounds that the label is expected to be, one
+        per row. Raises BadInput when a feature is not there."""
+        return self.score_matrix(self.encoding.transform(frame))
+
+    def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """The light twin's score, one per row."""
+        return self.score_light_matrix(self.encoding.transform(frame))
+
+    def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`score` of rows that are encoded already: (rows, features)."""
+        return within(answers(self._heavy, matrix), self.bounds)
+
+    def score_light_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return within(answers(self._light, matrix), self.bounds)
+
+    def reference_frame(self) -> pd.DataFrame:
+        """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""
+        return pd.read_parquet(io.BytesIO(self._sample))
+
+
+def session(content: bytes) -> Any:
+    """An ONNX Runtime session on one thread: rows come in small batches, and other work needs the cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # an error is raised here; to print it as well takes a millisecond
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The second column where both classes have probabilities, else the only one there is: (rows,) float64."""
+    if not len(matrix):
+        return np.empty(0, dtype=np.float64)
+    name = heavy_or_light.get_outputs()[-1].name
+    output = heavy_or_light.run([name], {"input": matrix})[0]
+    return (output[:, 1] if name == "probabilities" else output.reshape(len(matrix))).astype(np.float64)
+
+
+def within(values: NDArray[np.float64], bounds: tuple[float, float] | None) -> NDArray[np.float64]:
+    """A model of a number may step over its bounds a little: then the nearer one is meant. What is not finite is no
+    score, and stays none. Probabilities, without bounds, are left alone."""
+    if bounds is None:
+        return values
+    return np.where(np.isfinite(values), np.clip(values, *bounds), np.nan)
+
+
+def main(folder: Path) -> None:
+    scorer = Scorer.from_files("check", 0, {name: (folder / name).read_bytes() for name in FILES})
+    row = scorer.reference_frame().head(1)
+    if not (np.isfinite(scorer.score(row)).all() and np.isfinite(scorer.score_light(row)).all()):
+        raise SystemExit("the scores are not numbers")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # what was to be found out is found; a library's threads may crash while the interpreter is taken down
