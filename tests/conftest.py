@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 
@@ -14,6 +15,10 @@ from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
+
+
+hypothesis.settings.register_profile("tiltyard", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.load_profile("tiltyard")
 
 
 @pytest.fixture(scope="session")
