@@ -16,7 +16,6 @@ from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 
-
 hypothesis.settings.register_profile("tiltyard", deadline=None)  # a busy machine is no counterexample
 hypothesis.settings.load_profile("tiltyard")
 

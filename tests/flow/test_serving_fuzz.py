@@ -347,7 +347,6 @@ schema = schemathesis.openapi.from_dict(App(Settings()).routes.openapi())
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 FUZZ = settings(
     max_examples=40,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -46,7 +46,7 @@ def slow_ranks(histograms: np.ndarray, places: np.ndarray, last: int, column: in
     )
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), nights=st.integers(3, 15))
 def test_ranks_are_those_of_the_definition(seed: int, nights: int) -> None:
     histograms, places = bag(seed, nights)
@@ -56,7 +56,7 @@ def test_ranks_are_those_of_the_definition(seed: int, nights: int) -> None:
             assert tuple(found[last - 1, column]) == slow_ranks(histograms, places, last, column)
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), nights=st.integers(2, 12))
 def test_of_the_nights_of_a_bag_each_rank_is_taken_by_as_many_at_most(seed: int, nights: int) -> None:
     """Exchangeable means that each of the nights could have come last: of n, at most r have a rank of r or less."""

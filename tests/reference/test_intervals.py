@@ -33,7 +33,7 @@ def slow_auc(rows):
 
 
 @given(CELLS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_auc_is_that_of_all_pairs(rows):
     folds, codes, label = (np.array(column) for column in zip(*rows, strict=True))
     auc, variance = intervals.out_of_fold_auc(codes, label.astype(bool), folds, 5)
@@ -46,7 +46,7 @@ def test_the_auc_is_that_of_all_pairs(rows):
 
 
 @given(st.integers(0, 200), st.integers(1, 200), st.sampled_from([0.05, 0.001]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_share_has_clopper_and_pearsons_interval(hits, rows, alpha):
     hits = min(hits, rows)
     exact = binomtest(hits, rows).proportion_ci(1 - alpha, method="exact")
@@ -77,7 +77,7 @@ def test_the_interval_of_an_auc_holds_the_truth_as_often_as_it_says(true):
     st.lists(st.datetimes(pd.Timestamp("1990-01-01"), pd.Timestamp("2090-01-01")), min_size=20, max_size=40),
     st.permutations(["%Y-%m-%dT%H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d %b %Y %H:%M"]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_times_in_three_formats_are_read_as_they_were_written(moments, forms):
     moments = [moment.replace(microsecond=0, second=0) for moment in moments]
     texts = pd.Series([moment.strftime(forms[place % 3]) for place, moment in enumerate(moments)])

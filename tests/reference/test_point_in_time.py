@@ -116,7 +116,7 @@ def _number(time: Any) -> int | None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(visits=visits, states=states, max_age=st.one_of(st.none(), st.integers(0, 3)))
 def test_sql_agrees_with_the_obvious_join(
     dialect: str, visits: list[Visit], states: list[State], max_age: int | None
@@ -140,7 +140,7 @@ def test_a_late_correction_of_an_old_event_never_wins_over_a_newer_event(dialect
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(visits=visits, batches=batches, max_age=st.one_of(st.none(), st.integers(0, 3)))
 def test_kept_answers_serve_every_as_of_after_every_batch(
     dialect: str, visits: list[Visit], batches: list[list[State]], max_age: int | None

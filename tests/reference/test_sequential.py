@@ -34,14 +34,14 @@ bounded = st.lists(st.floats(-1, 1), min_size=1, max_size=150)
 
 
 @given(bounded, st.floats(-0.9, 0.9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_evidence_of_rows_is_the_wealth_of_the_gamblers(differences, price):
     found = sequential.log_e_rows(sequential.log_wealth(np.array(differences)), len(differences), price)
     assert float(found) == pytest.approx(math.log(slow_evidence(differences, price)), rel=1e-9, abs=1e-9)
 
 
 @given(bounded, st.sampled_from(LEVELS))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_bound_is_where_the_wealth_reaches_its_level(differences, level):
     low = sequential.lower(np.array(differences), level)
     assert low == pytest.approx(slow_lower(differences, level), abs=1e-8)
@@ -65,7 +65,7 @@ def slow_nights(sums):
 
 
 @given(st.lists(st.floats(-1, 1).filter(lambda value: abs(value) > 1e-3), min_size=2, max_size=6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_evidence_of_nights_is_the_integral(sums):
     found = evidence_of_nights(np.array(sums))
     assert float(found[-1]) == pytest.approx(slow_nights(sums), rel=1e-5)

@@ -66,7 +66,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ROWS)
 def test_it_scores_as_the_graph_does_whatever_a_row_says(twin, rows):
     own, graph = twin

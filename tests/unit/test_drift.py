@@ -58,7 +58,7 @@ def ours(reference: pd.DataFrame, current: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-@hypothesis_settings(max_examples=5, deadline=None)
+@hypothesis_settings(max_examples=5)
 @given(shift=st.floats(0, 0.6), rows=st.integers(150, 900), seed=st.integers(0, 1000))
 def test_the_histograms_say_what_evidently_says_of_the_rows(shift: float, rows: int, seed: int) -> None:
     """To 0.03 around the limits; far beyond them a heavy tail in few cells costs some per cent more."""
@@ -299,7 +299,7 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(rows=st.integers(50, 3000), seed=st.integers(0, 10_000))
 def test_requests_of_the_same_customers_are_not_skewed(rows: int, seed: int) -> None:
     """However few they are: what chance does to a small sample is not told as skew."""

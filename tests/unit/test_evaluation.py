@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltyard.spec import Cost, GatePolicy
@@ -25,7 +25,6 @@ def frame(score, label, per_night=50, **columns):
         st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5001, 0.9, 1.0]), st.integers(0, 1)), min_size=2, max_size=60
     )
 )
-@settings(deadline=None)
 def test_the_figures_are_those_of_scikit_learn(rows):
     from sklearn import metrics
 
@@ -201,7 +200,6 @@ def test_a_constant_score_that_moves_is_a_shift(moved):
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9]), min_size=100, max_size=300), st.floats(0.1, 5))
-@settings(deadline=None)
 def test_stability_depends_on_the_order_of_scores_only(values, spread):
     before = np.array(values)
     moved = (spread * np.arange(9) ** 2)[np.unique(before, return_inverse=True)[1]]

@@ -286,7 +286,6 @@ def mirrored(found):
 
 
 @given(judged())
-@settings(deadline=None)
 def test_swapping_champion_and_challenger_mirrors_what_is_found(found):
     one, other = decide(found, LENIENT, DEADLINE_MS), decide(mirrored(found), LENIENT, DEADLINE_MS)
     assert one.low == pytest.approx(-other.high, abs=1e-12)
@@ -300,7 +299,6 @@ def test_swapping_champion_and_challenger_mirrors_what_is_found(found):
 
 
 @given(judged(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_rows_within_a_night_says_nothing(found, random):
     order = sorted(range(len(found.nights)), key=lambda place: (found.nights[place], random.random()))
     one = decide(found, LENIENT, DEADLINE_MS)
@@ -315,7 +313,7 @@ BETTER = [
 
 
 @given(judged(), st.floats(0.0, 0.2), st.sampled_from(BETTER))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_better_evidence_never_makes_the_verdict_worse(found, by, what):
     policy = LENIENT
     before = decide(found, policy, DEADLINE_MS).verdict
@@ -352,7 +350,6 @@ def test_better_evidence_never_makes_the_verdict_worse(found, by, what):
 
 
 @given(judged())
-@settings(deadline=None)
 def test_promotion_needs_every_criterion_and_rejection_needs_both_statistics(found):
     verdict = decide(found, LENIENT, DEADLINE_MS)
     status = {criterion.name: criterion.status for criterion in verdict.criteria}

@@ -16,7 +16,7 @@ numbers = st.lists(st.floats(-1e6, 1e6, width=32) | st.none(), min_size=1, max_s
 
 
 @given(numbers, numbers)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_number_has_one_cell(training, now):
     cells = profile.cut(pd.Series(training, dtype="float64"), numeric=True)
     counts = profile.count(cells, pd.Series(now, dtype="float64"))
@@ -29,7 +29,7 @@ def test_every_number_has_one_cell(training, now):
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1), st.lists(st.sampled_from(["a", "b", "z", None])))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_category_has_one_cell(training, now):
     cells = profile.cut(pd.Series(training, dtype=object), numeric=False)
     counts = profile.count(cells, pd.Series(now, dtype=object))
@@ -53,7 +53,7 @@ def test_infinite_numbers_and_words_among_numbers_are_missing():
 
 
 @given(st.integers(0, 10_000), st.floats(-2, 2), st.floats(0.5, 1.25))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_distance_of_numbers_is_wassersteins_over_the_deviation(seed, moved, wider):
     random = np.random.default_rng(seed)
     training, now = random.gamma(2, 3, 1500), random.gamma(2, 3, 400) * wider + moved

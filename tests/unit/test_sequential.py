@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltyard.judge import sequential
@@ -49,28 +49,24 @@ def test_one_night_says_at_most_two():
 
 
 @given(bounded, bounded)
-@settings(deadline=None)
 def test_wealth_adds_up_over_parts(first, second):
     whole = sequential.log_wealth(np.concatenate([first, second]))
     assert whole == pytest.approx(sequential.log_wealth(first) + sequential.log_wealth(second), abs=1e-9)
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=50), st.floats(1e-6, 1e6), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_nights_know_neither_scale_nor_order(sums, scale, random):
     shuffled = random.sample(sums, len(sums))
     assert evidence(np.array(shuffled) * scale) == pytest.approx(evidence(np.array(sums)), abs=1e-6)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=50), st.floats(0, 1))
-@settings(deadline=None)
 def test_better_nights_are_better_evidence(sums, by):
     sums = np.array(sums)
     assert evidence(sums + by) >= evidence(sums) - 1e-9
 
 
 @given(st.lists(st.floats(-1, 0.5), min_size=1, max_size=200), st.floats(0, 0.5), st.floats(0.01, 0.2))
-@settings(deadline=None)
 def test_better_rows_have_a_higher_bound_and_a_stricter_level_a_lower_one(differences, by, level):
     differences = np.array(differences)
     low = sequential.lower(differences, level)

@@ -190,7 +190,7 @@ def one_segment(folder: Path, records: list[bytes]) -> Path:
     return path
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_of_a_damaged_segment_only_what_was_hit_is_lost(tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / uuid.uuid4().hex
