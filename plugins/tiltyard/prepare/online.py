@@ -489,13 +489,17 @@ def lookup(store: Store, plan: Plan, keys: Mapping[str, str], at: float) -> Look
 def nulls(store: Store, plans: Iterable[Plan], now: float) -> dict[str, dict[str, None]]:
     """view → its features, all null, of every view that is up to date at `now`: what it does not hold is not there.
 
-    Up to date is what was brought up within `max_feature_age`. Raises Unavailable.
+    Up to date is what was brought up within `max_feature_age`, of several models the shortest. Raises Unavailable.
     """
     found: dict[str, dict[str, None]] = {}
-    ages = {view: plan.max_age_s for plan in plans for view, _ in plan.views}
+    ages: dict[str, float] = {}
+    for plan in plans:
+        for view, _ in plan.views:
+            age = math.inf if plan.max_age_s is None else plan.max_age_s
+            ages[view] = min(age, ages.get(view, math.inf))
     for view, age in ages.items():
         note = store.noted(f"table/{view}")
-        if note is not None and (age is None or note["as_of"] >= now - age):
+        if note is not None and note["as_of"] >= now - age:
             found[view] = dict.fromkeys(note["columns"])
     return found
 
