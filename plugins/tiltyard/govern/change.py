@@ -138,8 +138,8 @@ def judge(
 
     `seen` has the profiles of features and prediction; later nights and truth that had not matured must not be in
     it. `window` is the policy's, in nights. `standing` is what the last judged night of the model left, `answered` the
-    last earlier night on which a retrain was asked for. `left_out` are nights of open data incidents; `trusted`
-    says whether tonight is none. Without `agrees` the effect alone confirms the evidence.
+    last earlier night whose retrain answers an alarm (governor.Past.answered). `left_out` are nights of open data
+    incidents; `trusted` says whether tonight is none. Without `agrees` the effect alone confirms the evidence.
     """
     seen = seen.until(night)
     wrong = {name: _wrong(column, seen.counts[name]) for name, column in _known(reference, seen).items()}

@@ -294,7 +294,8 @@ def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.i
 def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEvidence, ...]:
     """Every slice of the matured rows, those without a single pair included: what is missing is told by its name."""
     matured = np.flatnonzero(pairs.is_matured)
-    both, place = pairs.both, np.cumsum(pairs.both) - 1
+    both = pairs.both
+    place = np.cumsum(both) - 1
     found = []
     for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
         rows = matured[inside]

@@ -46,9 +46,7 @@ class Answer:
 class Race:
     """The tiers of one request against its deadline."""
 
-    def __init__(
-        self, servable: Servable, rows: Sequence[Row], lane: Callable[[str, Version], Lane], fell: Fell
-    ) -> None:
+    def __init__(self, servable: Servable, rows: Sequence[Row], lane: Laner, fell: Fell) -> None:
         """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
         self._lane = lane
         self._fell = fell
@@ -81,6 +79,8 @@ class Race:
         """Who was asked with a part of the deadline left: being late is not held against them."""
         self._spared: set[fallback.Seat] = set()
         """Whose thread asks the previous champion by itself when they fail."""
+        self._verdicts: dict[fallback.Seat, tuple[fallback.Outcome, bool]] = {}
+        """What that thread has found of their answers already."""
         self._matrices: dict[Version, Any] = {}
         self._lacking: dict[Version, list[fallback.Outcome | None]] = {}
         self._pending: set[fallback.Seat] = set()
@@ -222,8 +222,13 @@ class Race:
         previous = self._seats["previous"]
         if seat == "previous" or previous is None or not previous.breaker.allows(now):
             return None
+
+        def is_needed(values: Any, error: BaseException | None) -> bool:
+            self._verdicts[seat] = self._judged(version, values, error)
+            return not self._verdicts[seat][1] and self._may_score(previous)
+
         return Spare(
-            is_needed=lambda values, error: not self._judged(version, values, error)[1] and self._may_score(previous),
+            is_needed=is_needed,
             score=lambda: previous.scorer.score_matrix(self._matrix(previous)),
             done=partial(self._come_spare, previous),
         )
@@ -238,7 +243,7 @@ class Race:
         if seat not in self._pending:  # late: counted at the deadline
             return
         self._pending.discard(seat)
-        outcome, is_whole = self._judged(version, values, error)
+        outcome, is_whole = self._verdicts.get(seat) or self._judged(version, values, error)
         if outcome == "scored":
             self._scores[seat] = values
             version.breaker.succeeded()
