@@ -181,9 +181,9 @@ class Embedded:
     def get(self, wanted: Wanted) -> list[Held | None]:
         environment = self._environment or self._open()
         try:
-            with environment.begin(buffers=True) as reading:
+            with environment.begin() as reading:
                 found = [reading.get(_place(table, key)) for table, key in wanted]
-                return [None if content is None else _unpack(content) for content in found]
+            return [None if content is None else _unpack(content) for content in found]
         except lmdb.Error as error:
             raise Unavailable(self._said(error)) from None
 
@@ -529,44 +529,45 @@ async def alookup_many(store: Store, plan: Plan, rows: Sequence[tuple[Mapping[st
 
 def _steps(plan: Plan, keys: Mapping[str, str], at: float) -> Generator[Wanted, list[Held | None], Looked]:
     """Yields what to get and is sent what was there: one turn, or two where the spine has to say the other keys."""
-    wanted = [(view, keys[key]) for view, key in plan.views if key in keys]
-    later: list[tuple[str, str]] = []
-    keyless: set[str] = set()
-    is_known = False
-    if len(wanted) < len(plan.views) and plan.entity in keys:
-        held = yield [(plan.spine, keys[plan.entity]), *wanted]
-        row, held = held[0], held[1:]
+    under = {view: keys[column] for view, column in plan.views if column in keys}
+    told: Mapping[str, Value] | None = None
+    if len(under) < len(plan.views) and plan.entity in keys:
+        row, *held = yield [(plan.spine, keys[plan.entity]), *under.items()]
         if row is not None and row.event_time <= at and row.available_at <= at:
             told = row.values
-            later = [
-                (view, str(told[key])) for view, key in plan.views if key not in keys and told.get(key) is not None
-            ]
-            keyless = {view for view, key in plan.views if key not in keys and key in told and told[key] is None}
-            is_known = True
+            later = {
+                view: str(told[column])
+                for view, column in plan.views
+                if column not in keys and told.get(column) is not None
+            }
             if later:
-                held = held + (yield later)
+                held += yield [*later.items()]
+                under |= later
     else:
-        held = yield wanted
-    rows = {view: (key, row) for (view, key), row in zip((*wanted, *later), held, strict=True)}
+        held = yield [*under.items()]
+    rows = dict(zip(under, held, strict=True))
+    oldest = -math.inf if plan.max_age_s is None else at - plan.max_age_s
     values: dict[str, Value] = {}
     views: dict[str, list[Any] | None] = {}
     missing, stale, refused, absent = [], [], list[str](), list[str]()
-    for view, _ in plan.views:
-        key, row = rows.get(view, ("", None))
+    for view, column in plan.views:
+        row = rows.get(view)
         views[view] = None
         if row is None:
             missing.append(view)
-            if view in keyless or view in rows:
+            if view in under or (told is not None and column in told and column not in keys):  # a null in the spine
                 absent.append(view)
-        elif row.event_time > at or row.available_at > at:
+            continue
+        content, happened, known = row
+        if happened > at or known > at:
             missing.append(view)
-        elif plan.max_age_s is not None and row.event_time < at - plan.max_age_s:
+        elif happened < oldest:
             stale.append(view)
-            refused += row.values
+            refused += content
         else:
-            values.update(row.values)
-            views[view] = [key, iso(row.event_time), iso(row.available_at)]
-    is_known = is_known or len(missing) < len(plan.views)
+            values.update(content)
+            views[view] = [under[view], iso(happened), iso(known)]
+    is_known = told is not None or len(missing) < len(plan.views)
     return Looked(values, views, tuple(missing), tuple(stale), tuple(refused), tuple(absent) if is_known else ())
 
 

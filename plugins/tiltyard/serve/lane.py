@@ -31,7 +31,7 @@ Told = tuple[Callable[[Any, BaseException | None], None], Any, BaseException | N
 """Who wants to know, and what there is to know."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spare:
     """Who is asked in a job's place when its own answer will not do: on the same thread, for another one costs as much
     as an answer."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tiltyard.serve import fallback
+from tiltyard.serve.deadlines import Deadline, Deadlines
 from tiltyard.serve.incoming import Row
 from tiltyard.serve.lane import Job, Lane, Spare
 from tiltyard.serve.servable import Servable, Version
@@ -46,8 +47,11 @@ class Answer:
 class Race:
     """The tiers of one request against its deadline."""
 
-    def __init__(self, servable: Servable, rows: Sequence[Row], lane: Laner, fell: Fell) -> None:
+    def __init__(
+        self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: Laner, fell: Fell
+    ) -> None:
         """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
+        self._deadlines = deadlines
         self._lane = lane
         self._fell = fell
         self._servable = servable
@@ -56,10 +60,11 @@ class Race:
         self._low, self._high = servable.spec.bounds
         share = servable.spec.traffic.challenger
         challenger = servable.challenger if share else None
-        self._is_challengers = [
-            challenger is not None and row.entity_id is not None and in_share(self._spec.name, row.entity_id, share)
-            for row in rows
-        ]
+        self._is_challengers = [False] * len(rows)
+        if challenger is not None:
+            self._is_challengers = [
+                row.entity_id is not None and in_share(self._spec.name, row.entity_id, share) for row in rows
+            ]
         tiers = self._spec.fallback.tiers
         seats: dict[fallback.Seat, Version | None] = {
             "challenger": challenger if any(self._is_challengers) else None,
@@ -86,7 +91,7 @@ class Race:
         self._pending: set[fallback.Seat] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._expires = 0.0
-        self._timer: asyncio.TimerHandle
+        self._deadline: Deadline
         self._light = self._score_light() if "light" in tiers else None
         self.asks = any(version is not None and self._may_score(version) for version in seats.values())
 
@@ -144,26 +149,21 @@ class Race:
         if not self._pending:
             return
         if self._wants_previous():
-            self._call_at(expires - allowed * (1 - HEDGE), self._hedge)
+            self._deadline = self._deadlines.at(expires - allowed * (1 - HEDGE), self._hedge)
         else:
-            self._call_at(expires, self._expire)
+            self._deadline = self._deadlines.at(expires, self._expire)
         try:
             await self._waiter
         finally:
-            self._timer.cancel()
+            self._deadline.cancel()
             self._waiter = None
-
-    def _call_at(self, instant: float, call: Callable[[], None]) -> None:
-        """The loop's timers count whole milliseconds: rather one too few than one too many, but never none."""
-        left_ms = max(1, int((instant - time.monotonic()) * 1e3))
-        self._timer = asyncio.get_running_loop().call_later(left_ms / 1e3, call)
 
     def _wants_previous(self) -> bool:
         asked = self._pending | self._scores.keys() | self._outcomes.keys()
         return self._seats["previous"] is not None and "previous" not in asked
 
     def _hedge(self) -> None:
-        self._call_at(self._expires, self._expire)
+        self._deadline = self._deadlines.at(self._expires, self._expire)
         if self._wants_previous():
             self._hedged.add("previous")
             self._ask("previous", self._expires)
@@ -278,6 +278,9 @@ class Race:
         if getattr(values, "shape", None) != (len(self._rows),):
             return "wrong_shape", False
         lacks = self._lacks(version)
+        if len(lacks) == 1:  # the way of nearly every request, and what follows says the same
+            outcome = self._of(float(values[0]))
+            return outcome, outcome == "scored"
         found = {self._of(float(value)) for value, lack in zip(values, lacks, strict=True) if lack is None}
         return ("scored" if "scored" in found else min(found)), found == {"scored"} and not self._leaves(version)
 

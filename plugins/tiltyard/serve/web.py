@@ -198,6 +198,7 @@ def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) 
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
         timeout_graceful_shutdown=10,
     )
 
