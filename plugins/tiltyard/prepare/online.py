@@ -143,7 +143,7 @@ def _pack(row: Held) -> bytes:
 
 
 def _unpack(content: Any) -> Held:
-    return Held(*orjson.loads(content))
+    return Held._make(orjson.loads(content))
 
 
 def _key(key: str) -> bytes:

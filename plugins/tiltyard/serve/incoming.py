@@ -95,17 +95,20 @@ def _row(number: int, content: Any, servable: Servable, now: float) -> Row:
     entity_id = content.get("entity_id")
     if entity_id is not None and not _is_text(entity_id):
         raise Rejected(422, f"rows[{number}].entity_id is text of 1 to {TEXT} characters.")
-    keys = {} if (found := content.get("keys")) is None else found
-    if not isinstance(keys, dict) or not all(_is_text(value) for value in keys.values()):
-        raise Rejected(422, f"rows[{number}].keys maps key columns to text of 1 to {TEXT} characters.")
-    if not keys.keys() <= servable.keys:
-        known = ", ".join(sorted(servable.keys))
-        raise Rejected(422, f"rows[{number}].keys has '{_shown(keys.keys() - servable.keys)}'; the keys are {known}.")
+    key, keys = servable.spec.key, {}
+    if (found := content.get("keys")) is not None:
+        if not isinstance(found, dict) or not all(_is_text(value) for value in found.values()):
+            raise Rejected(422, f"rows[{number}].keys maps key columns to text of 1 to {TEXT} characters.")
+        if not found.keys() <= servable.keys:
+            known = ", ".join(sorted(servable.keys))
+            said = _shown(found.keys() - servable.keys)
+            raise Rejected(422, f"rows[{number}].keys has '{said}'; the keys are {known}.")
+        keys = found
     if entity_id is not None:
-        if keys.get(servable.spec.key, entity_id) != entity_id:
-            raise Rejected(422, f"rows[{number}] names two entities: entity_id and keys.{servable.spec.key} differ.")
-        keys = {**keys, servable.spec.key: entity_id}
-    entity_id = keys.get(servable.spec.key)
+        if keys.get(key, entity_id) != entity_id:
+            raise Rejected(422, f"rows[{number}] names two entities: entity_id and keys.{key} differ.")
+        keys = {**keys, key: entity_id}
+    entity_id = keys.get(key)
     features = {} if (found := content.get("features")) is None else found
     if not isinstance(features, dict):
         raise Rejected(422, f"rows[{number}].features maps features to values.")

@@ -142,6 +142,7 @@ def _settle() -> None:
     for more than 100 ms, again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def begins(settings: Settings, as_of: str | None) -> datetime | None:
