@@ -73,14 +73,15 @@ def main() -> None:
         folder = Path(name)
         print(process.machine())
         trained = yard.train()
-        ways = plain(stack, folder, trained)
-        ways[1:1] = tiltyard(stack, folder, trained)
-        if not asked.without_mlflow:
-            ways[1:1] = mlflow(stack, folder, trained)
+        bare, *others = plain(stack, folder, trained)
+        peers = [] if asked.without_mlflow else mlflow(stack, folder, trained)
+        mine = tiltyard(stack, folder, trained)
+        ways = [bare, *others, *peers, *mine]
+        turns = [bare, *peers, *mine, *others]
         for way in ways:
             load.run(way.server.port, {"all": way.requests}, count=WARM)
         for number in range(asked.rounds):
-            for way in ways if number % 2 == 0 else reversed(ways):  # nobody always follows the same one
+            for way in turns if number % 2 == 0 else reversed(turns):  # nobody always follows the same one
                 way.measure()
         tell(ways)
         print(process.machine())

@@ -47,9 +47,7 @@ class Answer:
 class Race:
     """The tiers of one request against its deadline."""
 
-    def __init__(
-        self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: Laner, fell: Fell
-    ) -> None:
+    def __init__(self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: Laner, fell: Fell) -> None:
         """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
         self._deadlines = deadlines
         self._lane = lane
