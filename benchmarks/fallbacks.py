@@ -12,6 +12,7 @@ before its breaker opens and after. The parts of a fall in process come first.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -89,9 +90,9 @@ def main() -> None:
         for _ in range(asked.rounds):
             for case in cases:
                 case.measure(FALLS)
-        tell(cases)
-        hanging(mine, server.port, asked.rounds)
+        kept = [tell(cases), *hanging(mine, server.port, asked.rounds)]
         print(process.machine())
+    sys.exit(not all(kept))
 
 
 def own(mine: yard.Yard, port: int, faults: list[str]) -> list[Case]:
@@ -137,8 +138,10 @@ def rows(mine: yard.Yard, model: str) -> list[str]:
     return [mine.ask(model, yard.looked_up(number)) for number in range(200)]
 
 
-def hanging(mine: yard.Yard, port: int, rounds: int) -> None:
-    """A champion that takes 50 ms: now and then, so that the breaker stays closed, and always, so that it opens."""
+def hanging(mine: yard.Yard, port: int, rounds: int) -> list[bool]:
+    """A champion that takes 50 ms: now and then, so that the breaker stays closed, and always, so that it opens.
+
+    Returns whether each of the two limits is kept."""
     healthy = rows(mine, "hangs_now_and_then")
     falls = [mine.ask("hangs_now_and_then", yard.looked_up(number, faulty.HANGS)) for number in range(200)]
     always = [mine.ask("hangs", yard.looked_up(number, faulty.HANGS)) for number in range(200)]
@@ -151,13 +154,13 @@ def hanging(mine: yard.Yard, port: int, rounds: int) -> None:
         before.append(found.percentile("falls", 99, "champion_late"))
     print(f"\nA champion hanging {HANG_MS} ms against a deadline of {DEADLINE_MS} ms")
     print(f"  breaker closed: {found.said('falls')}")
-    verdict("  p99 before the breaker opens, ms", before, DEADLINE_MS + OVER_MS)
+    kept = [verdict("  p99 before the breaker opens, ms", before, DEADLINE_MS + OVER_MS)]
     after = []
     for _ in range(rounds):
         found = load.run(port, {"falls": always}, count=2_000)
         after.append(found.percentile("falls", 99, "champion_breaker_open"))
     print(f"  breaker open: {found.said('falls')}")
-    verdict("  p99 after it has opened, ms", after, AFTER_MS)
+    return [*kept, verdict("  p99 after it has opened, ms", after, AFTER_MS)]
 
 
 def in_process(trained: yard.Trained) -> None:
@@ -189,7 +192,7 @@ def in_process(trained: yard.Trained) -> None:
         print(f"  {name:36}{statistics.median(taken) / 1e3:8.1f}")
 
 
-def tell(cases: list[Case]) -> None:
+def tell(cases: list[Case]) -> bool:
     print(f"\n{'ms':36}{'healthy p50':>12}{'p99':>8}{'fallen p50':>12}{'p99':>8}{'added to p99':>26}   share")
     missed = []
     for case in cases:
@@ -204,12 +207,14 @@ def tell(cases: list[Case]) -> None:
         if statistics.median(added) >= ADDED_MS:
             missed.append(case.reason + where)
     print(f"Under {ADDED_MS:g} ms added at p99: {'missed by ' + ', '.join(missed) if missed else 'every reason'}")
+    return not missed
 
 
-def verdict(what: str, found: list[float], limit: float) -> None:
+def verdict(what: str, found: list[float], limit: float) -> bool:
     value = statistics.median(found)
-    kept = "reached" if value <= limit else "missed"
-    print(f"{what}: {value:.2f} ({min(found):.2f} to {max(found):.2f}), wanted at most {limit:g}: {kept}")
+    spread = f"({min(found):.2f} to {max(found):.2f})"
+    print(f"{what}: {value:.2f} {spread}, wanted at most {limit:g}: {'reached' if value <= limit else 'missed'}")
+    return value <= limit
 
 
 if __name__ == "__main__":

@@ -83,8 +83,9 @@ def main() -> None:
         for number in range(asked.rounds):
             for way in turns if number % 2 == 0 else reversed(turns):  # nobody always follows the same one
                 way.measure()
-        tell(ways)
+        kept = tell(ways)
         print(process.machine())
+    sys.exit(not kept)
 
 
 # -- the servers ----------------------------------------------------------------------------------
@@ -178,7 +179,8 @@ def encoded(trained: yard.Trained) -> list[list[float]]:
 # -- what is printed ------------------------------------------------------------------------------
 
 
-def tell(ways: list[Way]) -> None:
+def tell(ways: list[Way]) -> bool:
+    """Print it all. Returns whether every limit is kept, MLflow's models as it logs them."""
     columns = (("p50", "p50 ms", 3), ("p99", "p99 ms", 3), ("per_s", "requests/s", 0), ("cpu", "CPU µs", 0))
     print(f"{'':26}" + "".join(f"{title:>26}" for _, title, _ in columns))
     for way in ways:
@@ -193,14 +195,16 @@ def tell(ways: list[Way]) -> None:
             print(f"{way.name}: at sixteen connections {share} of the answers were not the champion's")
     by_name = {way.name: way for way in ways}
     whole, nothing, lean = by_name[WHOLE], by_name[NOTHING], by_name.get(LEAN)
-    judge("CPU per request over FastAPI doing nothing", ratios(whole, nothing, "cpu"), CPU_LIMIT, most=True)
+    kept = [judge("CPU per request over FastAPI doing nothing", ratios(whole, nothing, "cpu"), CPU_LIMIT, most=True)]
     for way in ways:
         if way.name.startswith("mlflow"):
-            what = f"requests/s over {way.name}"
-            judge(what, ratios(whole, way, "per_s"), THROUGHPUT_LIMIT, most=False)
+            found = ratios(whole, way, "per_s")
+            reached = judge(f"requests/s over {way.name}", found, THROUGHPUT_LIMIT, most=False)
+            kept.append(reached or way is lean)  # no model comes out of MLflow like this: it shows what is MLflow's own
     if lean is not None:
         saved = ratios(lean, whole, "cpu")
         print(f"CPU per request of {lean.name} over ours: {statistics.median(saved):.2f}")
+    return all(kept)
 
 
 def ratios(one: Way, other: Way, name: str) -> list[float]:
@@ -213,13 +217,14 @@ def middle_half(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def judge(what: str, found: list[float], limit: float, *, most: bool) -> None:
+def judge(what: str, found: list[float], limit: float, *, most: bool) -> bool:
     ratio = statistics.median(found)
     kept = ratio <= limit if most else ratio >= limit
     wanted = f"wanted at {'most' if most else 'least'} {limit:g}"
     low, high = middle_half(found)
     spread = f"({low:.2f} to {high:.2f})"
     print(f"{what}: {ratio:.2f} {spread}, {wanted}: {'reached' if kept else 'missed'}")
+    return kept
 
 
 if __name__ == "__main__":
