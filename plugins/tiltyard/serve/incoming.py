@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from tiltyard.prepare.online import Value
+from tiltyard.prepare.online import Value, iso
 from tiltyard.serve import fallback
 from tiltyard.serve.servable import Servable
 
@@ -161,7 +161,3 @@ def _is_of(value: Any, kind: str | None) -> bool:
 
 def _shown(names: Any) -> str:
     return str(min(names, key=str))[:60]
-
-
-def iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()
