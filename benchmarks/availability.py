@@ -225,7 +225,7 @@ def recover(stage: Stage) -> None:
 
 def delivered(mine: yard.Yard) -> dict[str, list[str]]:
     """request_id → reasons in ops.request, after everything that is spooled has been delivered."""
-    from tiltyard.serve import request_log
+    from tiltyard.answered import request_log
 
     print(f"last delivery: {request_log.deliver(mine.rails)}")
     rows = mine.rails.lake.connection.execute("select request_id, reason from lake.ops.request").fetchall()

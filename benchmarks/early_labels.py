@@ -28,11 +28,17 @@ from tiltyard import clock, postgres  # noqa: E402
 from tiltyard import rails as rails_module  # noqa: E402
 from tiltyard.judge import gate  # noqa: E402
 from tiltyard.ledger import night_of  # noqa: E402
-from tiltyard.prepare import datasets, ingest, transform, truth  # noqa: E402
+from tiltyard.prepare import (  # noqa: E402
+    datasets,
+    frame,
+    ingest,
+    transform,
+    truth,
+)
 from tiltyard.rails import Rails  # noqa: E402
 from tiltyard.settings import Settings  # noqa: E402
 from tiltyard.spec import Spec, find  # noqa: E402
-from tiltyard.train import evaluation, frame  # noqa: E402
+from tiltyard.train import evaluation  # noqa: E402
 from tiltyard.train.encoding import Encoding  # noqa: E402
 
 SPEC = find(ROOT / "models", "hotel_cancellation")

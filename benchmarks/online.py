@@ -20,8 +20,8 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
+from tiltyard.online import streams
 from tiltyard.prepare import online
-from tiltyard.serve import streams
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.servers import RedisServer

@@ -30,8 +30,8 @@ from typing import Any
 
 import duckdb
 
+from tiltyard.prepare import frame
 from tiltyard.settings import ROOT, Settings
-from tiltyard.train import frame
 
 MACROS = ROOT / "dbt" / "macros"
 FEAST = ROOT / "benchmarks" / "peers" / "feast_join.py"

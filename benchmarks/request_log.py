@@ -25,7 +25,8 @@ import numpy as np
 import orjson
 
 from tiltyard import lake, rails
-from tiltyard.serve import request_log, spool
+from tiltyard.answered import request_log
+from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
 from tiltyard.settings import Settings
 

@@ -374,8 +374,8 @@ def fallback_show(
 ) -> None:
     """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
     from tiltyard import rails
+    from tiltyard.answered import fallback_audit
     from tiltyard.edge import describe
-    from tiltyard.serve import fallback_audit
 
     settings = Settings()
     asked = (specs.find(settings.models, model),) if model else specs.portfolio(settings)
@@ -388,7 +388,7 @@ def fallback_show(
 def fallback_count(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
     from tiltyard import rails
-    from tiltyard.serve import fallback_audit
+    from tiltyard.answered import fallback_audit
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -410,7 +410,7 @@ def fallback_explain(
 ) -> None:
     """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
     from tiltyard import rails
-    from tiltyard.serve import fallback_audit
+    from tiltyard.answered import fallback_audit
 
     settings = Settings()
     spec = specs.find(settings.models, model)
@@ -574,7 +574,7 @@ def stream_kinesis(
     as_json: Json = False,
 ) -> None:
     """Consume events of a Kinesis stream into the store of online features. Ctrl-C ends it."""
-    from tiltyard.serve import streams
+    from tiltyard.online import streams
 
     made = functools.partial(streams.kinesis, name)
     _emit(streams.run(Settings(), f"kinesis/{name}", made, drain=drain, say=_warn), as_json)
@@ -589,7 +589,7 @@ def stream_kafka(
     as_json: Json = False,
 ) -> None:
     """Consume events of a Kafka topic into the store of online features. Ctrl-C ends it."""
-    from tiltyard.serve import streams
+    from tiltyard.online import streams
 
     settings = Settings()
     made = functools.partial(streams.kafka, settings, topic, servers, group)
@@ -607,7 +607,7 @@ def _warn(said: str) -> None:
 def requests_deliver(as_json: Json = False) -> None:
     """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
     from tiltyard import rails
-    from tiltyard.serve import request_log
+    from tiltyard.answered import request_log
 
     with rails.opened() as opened:
         result = request_log.deliver(opened)
@@ -618,8 +618,8 @@ def requests_deliver(as_json: Json = False) -> None:
 def requests_show(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Answers per night and tier, how they turned out per arm, and what the log has lost."""
     from tiltyard import rails
+    from tiltyard.answered import arm, request_log
     from tiltyard.edge import describe
-    from tiltyard.serve import arm, request_log
 
     spec = _spec(model)
     at = clock.parse_as_of(as_of) if as_of else clock.now()

@@ -17,9 +17,9 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from tests.conftest import make_settings
 from tiltyard import postgres
 from tiltyard import rails as rails_module
+from tiltyard.answered import fallback_audit
 from tiltyard.edge import orchestration as on
 from tiltyard.rails import Rails
-from tiltyard.serve import fallback_audit
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, load
 

@@ -12,11 +12,11 @@ from tests.conftest import make_settings
 from tests.unit.test_transform import differences
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.prepare import datasets, features, ingest, transform
+from tiltyard.prepare import datasets, features, frame, ingest, transform
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
-from tiltyard.train import frame, training
+from tiltyard.train import training
 
 NIGHTS = [clock.parse_as_of(night) for night in ("2014-01-07", "2014-01-08", "2014-01-16")]
 NAIVE = ROOT / "tests" / "naive" / "flights"

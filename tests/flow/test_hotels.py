@@ -12,12 +12,12 @@ import yaml
 from tests.conftest import make_settings
 from tiltyard import rails as rails_module
 from tiltyard.leak import leakage
-from tiltyard.prepare import datasets, ingest, transform
+from tiltyard.prepare import datasets, frame, ingest, transform
+from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
-from tiltyard.train import frame, training
-from tiltyard.train.frame import TrainingFrame
+from tiltyard.train import training
 
 NAIVE = ROOT / "tests" / "naive" / "hotels"
 LIES = yaml.safe_load((NAIVE / "lies.yaml").read_text(encoding="utf-8"))

@@ -15,12 +15,12 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, status
-from tiltyard.prepare import transform, truth
+from tiltyard.prepare import frame, transform, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, policy
 from tiltyard.settings import ROOT
 from tiltyard.spec import Portfolio, Spec, find
-from tiltyard.train import frame, registry
+from tiltyard.train import registry
 
 FIRST, LAST = clock.parse_as_of("2025-01-22"), clock.parse_as_of("2025-02-10")
 BOUNDS = (0.0, 6.0)

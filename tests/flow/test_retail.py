@@ -14,12 +14,12 @@ from tests.conftest import make_settings
 from tiltyard import rails as rails_module
 from tiltyard.edge import status
 from tiltyard.judge import shadow
-from tiltyard.prepare import datasets, features, ingest, popular, transform
+from tiltyard.prepare import datasets, features, frame, ingest, popular, transform
+from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
-from tiltyard.train import frame, training
-from tiltyard.train.frame import TrainingFrame
+from tiltyard.train import training
 
 NAIVE = ROOT / "tests" / "naive" / "retail"
 LIES = yaml.safe_load((NAIVE / "lies.yaml").read_text(encoding="utf-8"))

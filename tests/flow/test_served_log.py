@@ -14,7 +14,8 @@ import httpx
 
 from tests import served
 from tiltyard import lake, rails
-from tiltyard.serve import request_log, spool
+from tiltyard.answered import request_log
+from tiltyard.serve import spool
 
 ROUNDS, CALLERS = 1, 3
 

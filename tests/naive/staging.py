@@ -11,11 +11,10 @@ import yaml
 from tiltyard import rails as rails_module
 from tiltyard.leak import leakage
 from tiltyard.leak.evidence import Sample
-from tiltyard.prepare import datasets, ingest, transform
+from tiltyard.prepare import datasets, frame, ingest, transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 from tiltyard.suites import CheckReport
-from tiltyard.train import frame
 
 
 @dataclass(frozen=True)

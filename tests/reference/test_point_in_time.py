@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiltyard.prepare import frame
 from tiltyard.settings import ROOT
-from tiltyard.train import frame
 
 MACROS: Path = ROOT / "dbt" / "macros"
 DIALECTS = ("duckdb", "default")

@@ -15,10 +15,9 @@ import pytest
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
 from tiltyard import rails as rails_module
-from tiltyard.prepare import online
+from tiltyard.prepare import frame, online
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
-from tiltyard.train import frame
 
 SPINE = "spn_visit"
 VIEW = "ftr_shop__state"

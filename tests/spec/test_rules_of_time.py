@@ -12,8 +12,8 @@ import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.errors import BadInput
+from tiltyard.prepare import frame
 from tiltyard.rails import Rails
-from tiltyard.train import frame
 
 Sees = Callable[..., float | None]
 

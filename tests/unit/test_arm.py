@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_request_log import encoded, ids, request
+from tiltyard.answered import arm, request_log
 from tiltyard.edge import describe, status
 from tiltyard.judge import promotion, shadow
-from tiltyard.serve import arm, request_log
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation

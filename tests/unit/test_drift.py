@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tiltyard.answered import request_log, skew
 from tiltyard.govern import drift, grants
 from tiltyard.judge import shadow
 from tiltyard.ledger import night_of
+from tiltyard.prepare import frame as frames
 from tiltyard.prepare import outage
 from tiltyard.rails import Rails
-from tiltyard.serve import request_log, skew
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
-from tiltyard.train import frame as frames
 from tiltyard.train import profile, training
 
 KINDS = {"tenure_days": "numeric", "amount_eur": "numeric", "plan": "categorical", "is_company": "boolean"}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiltyard.answered.explanation import LONGEST, Night, Stretch, Task, checked, decide, stretch
 from tiltyard.errors import BadInput
-from tiltyard.serve.explanation import LONGEST, Night, Stretch, Task, checked, decide, stretch
 
 DAY = timedelta(days=1)
 AFTER = timedelta(days=3)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from tests.unit.conftest import Arena
+from tiltyard.answered import fallback_audit
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
-from tiltyard.serve import fallback_audit
 from tiltyard.spec import Spec
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)

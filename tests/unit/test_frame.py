@@ -10,10 +10,9 @@ import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.errors import BadInput
-from tiltyard.prepare import transform
+from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
-from tiltyard.train import frame
 
 AS_OF = instant("2024-03-01")
 

@@ -10,9 +10,10 @@ import pytest
 
 from tests.lakes import COLUMNS as TABLES
 from tests.lakes import FEATURES, instant, small_spec
-from tiltyard import plots, suites
+from tiltyard import suites
 from tiltyard.edge import describe
 from tiltyard.leak import leakage
+from tiltyard.pages import plots
 from tiltyard.prepare import latency, outage
 from tiltyard.prepare.latency import COLUMNS, DAY, Latency, Spread, backfills, learn, quantile_of_counts
 from tiltyard.prepare.outage import Verdict, Watch

@@ -9,8 +9,8 @@ import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.leak import leakage
+from tiltyard.prepare import frame
 from tiltyard.rails import Rails
-from tiltyard.train import frame
 
 NOON = instant("2024-02-01 12:00")
 LATER = NOON + timedelta(days=35)

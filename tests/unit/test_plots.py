@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tiltyard import plots
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals
+from tiltyard.pages import plots
 
 WEEKS = [date(2016, 3, 14) + timedelta(days=7 * week) for week in range(6)]
 ROWS = pd.DataFrame(

@@ -17,10 +17,11 @@ from moto.server import ThreadedMotoServer
 
 from tests.market import AS_OF, market
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
-from tiltyard.train import frame, registry, scorer, training
+from tiltyard.train import registry, scorer, training
 
 Market = tuple[Rails, Spec, pd.DataFrame]
 

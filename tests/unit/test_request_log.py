@@ -17,8 +17,9 @@ import pytest
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_cli import tiltyard
 from tiltyard import lake, rails
+from tiltyard.answered import request_log
 from tiltyard.rails import Rails
-from tiltyard.serve import request_log, spool
+from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
 
 

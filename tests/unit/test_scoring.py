@@ -16,7 +16,8 @@ import pytest
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
 from tiltyard.ledger import Roles, night_of
-from tiltyard.train import frame, registry
+from tiltyard.prepare import frame
+from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)

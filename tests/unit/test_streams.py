@@ -20,9 +20,9 @@ from moto.server import ThreadedMotoServer
 
 from tests.servers import RedisServer
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.online import streams
 from tiltyard.prepare import online
 from tiltyard.prepare.online import Held
-from tiltyard.serve import streams
 from tiltyard.settings import ROOT, Settings
 
 VIEW = "ftr_shop__state"

@@ -13,9 +13,10 @@ from tests.lakes import LABELS
 from tests.market import AS_OF, FIRST, market
 from tiltyard.errors import CheckFailed, Fenced
 from tiltyard.ledger import night_of
+from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
-from tiltyard.train import frame, registry, training
+from tiltyard.train import registry, training
 from tiltyard.train.encoding import Column, Encoding
 
 Market = tuple[Rails, Spec, dict]

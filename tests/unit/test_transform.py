@@ -19,11 +19,10 @@ from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.edge import services
 from tiltyard.errors import BadInput, CheckFailed
-from tiltyard.prepare import ingest, transform
+from tiltyard.prepare import frame, ingest, transform
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
-from tiltyard.train import frame
 
 SOURCES = ("incident", "subscription")
 START = date(2025, 1, 1)

@@ -524,7 +524,7 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[str,
     The parameter's night alone, of all models, when it is given. A second attempt announces all of them again, since
     the first may not have come so far. Skips the task when there is nothing to audit.
     """
-    from tiltyard.serve import fallback_audit
+    from tiltyard.answered import fallback_audit
 
     context = get_current_context()
     chosen = (context.get("params") or {}).get("as_of")
@@ -577,7 +577,7 @@ class Explanation(HITLEntryOperator):
         if "error" in event:
             self._question()
             raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
-        from tiltyard.serve import fallback_audit
+        from tiltyard.answered import fallback_audit
 
         with working() as rails:
             record = recorded_answer(rails)
@@ -611,7 +611,7 @@ class Explanation(HITLEntryOperator):
 
     def _question(self) -> dict[str, Any]:
         """What the ledger has to ask about the model. Skips the task when it has nothing."""
-        from tiltyard.serve import fallback_audit
+        from tiltyard.answered import fallback_audit
 
         with working() as rails:
             asked = fallback_audit.question(rails, self.spec)

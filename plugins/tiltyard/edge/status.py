@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tiltyard import clock, plots
+from tiltyard import clock
+from tiltyard.answered import arm, fallback_audit
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
 from tiltyard.judge import arrival, estimate, promotion, shadow
-from tiltyard.prepare import features, ingest, latency, outage, popular, truth
+from tiltyard.pages import plots
+from tiltyard.prepare import features, frame, ingest, latency, outage, popular, truth
 from tiltyard.rails import Rails
-from tiltyard.serve import arm, fallback_audit
 from tiltyard.spec import Spec
-from tiltyard.train import evaluation, frame
+from tiltyard.train import evaluation
 
 _PREDICTION = "ops.prediction"
 _EVALUATION = "ops.evaluation"

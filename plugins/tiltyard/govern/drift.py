@@ -28,15 +28,15 @@ import numpy as np
 import pandas as pd
 
 from tiltyard import lake
+from tiltyard.answered import skew
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.govern.governor import Broken, Finding, Signal
 from tiltyard.ledger import night_of
-from tiltyard.prepare import features, outage, truth
+from tiltyard.prepare import features, frame, outage, truth
 from tiltyard.rails import Rails
-from tiltyard.serve import skew
 from tiltyard.spec import Spec, load_portfolio, portfolio
-from tiltyard.train import frame, profile, registry
+from tiltyard.train import profile, registry
 
 if TYPE_CHECKING:
     from evidently import Dataset

@@ -126,7 +126,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     """Draw the curve to reports/arrival/<model>.png; None when no label has come."""
-    from tiltyard import plots
+    from tiltyard.pages import plots
 
     found = arrivals(rails, spec, as_of)
     if found is None or not found.labels.sum():

@@ -27,12 +27,12 @@ from typing import Any, Literal
 import pandas as pd
 
 from tiltyard import clock
+from tiltyard.answered import arm
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import gate, pairs
 from tiltyard.ledger import Change, Roles, night_of
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
-from tiltyard.serve import arm
 from tiltyard.spec import Spec
 from tiltyard.train import registry
 
@@ -287,8 +287,7 @@ def gather(
 
 def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
     """Per night from `since` on: `night`, `rows`, and per feature how many of them have no value."""
-    from tiltyard.prepare import features
-    from tiltyard.train import frame
+    from tiltyard.prepare import features, frame
 
     snapshot = features.published(rails)
     inputs = frame.features(rails, spec, snapshot)

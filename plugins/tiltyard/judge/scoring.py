@@ -48,8 +48,7 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published.
     """
-    from tiltyard.prepare import features
-    from tiltyard.train import frame
+    from tiltyard.prepare import features, frame
 
     night = night_of(as_of)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")

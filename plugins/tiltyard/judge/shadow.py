@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from tiltyard import lake
+from tiltyard.answered import arm, request_log
 from tiltyard.judge import arrival, estimate, scoring
 from tiltyard.ledger import night_of
 from tiltyard.prepare import online, truth
 from tiltyard.rails import Rails
-from tiltyard.serve import arm, request_log
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation
 

@@ -26,7 +26,7 @@ from tiltyard.suites import CheckReport, CheckResult
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tiltyard.train.frame import TrainingFrame
+    from tiltyard.prepare.frame import TrainingFrame
 
 SUITE = "leakage"
 AUDIT_COLUMNS = frozenset({"ingested_at", "built_at", "scored_at", "recorded_at"})

@@ -1,7 +1,7 @@
 """The auditor's page: one HTML file that convinces a person, with nothing to fetch and nothing to run.
 
 Every finding has its sentence, its effect with the interval, the picture that a person needs to believe it, and rows
-to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of plots.py.
+to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of pages/plots.py.
 """
 
 import html

@@ -638,7 +638,7 @@ def look(
 
 def plot(rails: Rails, name: str, tables: Sequence[str], as_of: datetime, nights: int = 60) -> "Path | None":
     """Draw the nights of these tables to reports/latency/<name>.png; None when there is nothing to draw."""
-    from tiltyard import plots
+    from tiltyard.pages import plots
 
     rows = history(rails, as_of, tables, nights)
     if rows.empty or not rows["rows"].sum():

@@ -599,7 +599,7 @@ class Table:
 
 def tables(rails: "Rails", specs: Sequence[Spec], snapshot: int) -> tuple[list[Table], dict[str, str]]:
     """Every feature view and spine of the models, by name; and model → why not, of those that cannot be read yet."""
-    from tiltyard.train import frame
+    from tiltyard.prepare import frame
 
     found: dict[str, Table] = {}
     waiting: dict[str, str] = {}
@@ -755,8 +755,7 @@ def check(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
     nothing was looked up.
     """
     from tiltyard.ledger import night_of
-    from tiltyard.prepare import features
-    from tiltyard.train import frame
+    from tiltyard.prepare import features, frame
 
     if not rails.lake.has("ops.request"):
         return {}
@@ -860,8 +859,7 @@ def _offline(
     import pandas as pd
 
     from tiltyard.lake import held
-    from tiltyard.prepare import transform
-    from tiltyard.train import frame
+    from tiltyard.prepare import frame, transform
 
     if not served:
         return []

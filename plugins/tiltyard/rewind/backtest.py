@@ -574,7 +574,7 @@ METRICS = {
 
 def _draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """A picture per model: every policy's line beside the baselines', and what each policy did."""
-    from tiltyard import plots
+    from tiltyard.pages import plots
 
     drawn = []
     for model, baselines in result["baselines"].items():

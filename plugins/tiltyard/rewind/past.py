@@ -36,12 +36,12 @@ from tiltyard.errors import CheckFailed
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
 from tiltyard.ledger import night_of
-from tiltyard.prepare import features, outage, truth
+from tiltyard.prepare import features, frame, outage, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
-from tiltyard.train import frame, profile, training
+from tiltyard.train import profile, training
 from tiltyard.train.encoding import Encoding
 from tiltyard.train.scorer import FILES, Scorer
 

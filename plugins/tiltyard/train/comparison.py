@@ -14,10 +14,9 @@ from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.lake import held, identifier, literal, text
 from tiltyard.ledger import night_of
-from tiltyard.prepare import ingest, truth
+from tiltyard.prepare import frame, ingest, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
-from tiltyard.train import frame
 from tiltyard.train.history import Commit, History, written
 
 KINDS: Mapping[str, str] = {

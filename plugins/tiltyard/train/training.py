@@ -40,7 +40,7 @@ from tiltyard.train import evaluation, profile
 from tiltyard.train.encoding import MOST, Encoding
 
 if TYPE_CHECKING:
-    from tiltyard.train.frame import TrainingFrame
+    from tiltyard.prepare.frame import TrainingFrame
     from tiltyard.train.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -165,8 +165,8 @@ def train(
     learn from was written over; Fenced when a newer attempt took over.
     """
     from tiltyard.leak import leakage
-    from tiltyard.prepare import features, outage
-    from tiltyard.train import frame, replay
+    from tiltyard.prepare import features, frame, outage
+    from tiltyard.train import replay
 
     night = night_of(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")

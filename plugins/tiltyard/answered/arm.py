@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 
 from tiltyard import lake
+from tiltyard.answered import request_log
 from tiltyard.ledger import night_of
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
-from tiltyard.serve import request_log
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation
 

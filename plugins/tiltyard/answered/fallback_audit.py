@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from tiltyard import clock, lake
+from tiltyard.answered.explanation import Night, Stretch, Task, checked, decide, stretch
 from tiltyard.errors import BadInput
 from tiltyard.ledger import night_of
 from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
-from tiltyard.serve.explanation import Night, Stretch, Task, checked, decide, stretch
 from tiltyard.spec import Spec
 
 STAGE = "fallback_audit"

@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock
+from tiltyard.answered import request_log
 from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
-from tiltyard.serve import request_log
 from tiltyard.spec import Spec
 from tiltyard.train import profile, registry
 
