@@ -19,9 +19,9 @@ import pandas as pd
 
 from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, runoff
 from tiltyard.judge.runoff import Arrivals
-from tiltyard.ledger import night_of
 from tiltyard.prepare import datasets, ingest, transform, truth
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
@@ -54,7 +54,7 @@ def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
     )  # fmt: skip
     rails.lake.ensure("ops.prediction", truth.PREDICTION)
     rails.lake.replace("ops.prediction", {"model": spec.name}, rows[list(truth.PREDICTION)], message="the spine")
-    rails.ledger.record_stage("features", "", night_of(last), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("features", "", night_closing(last), "done", {"snapshot": rails.lake.snapshot()})
 
 
 def real(name: str) -> Iterator[tuple[date, Arrivals, list[dict[str, object]]]]:
@@ -73,7 +73,7 @@ def real(name: str) -> Iterator[tuple[date, Arrivals, list[dict[str, object]]]]:
                     arrival.record(rails, spec, as_of)
                     found = arrival.arrivals(rails, spec, as_of)
                     if found is not None:
-                        yield night_of(as_of), found, arrival.incidents(rails, spec, night_of(as_of))
+                        yield night_closing(as_of), found, arrival.incidents(rails, spec, night_closing(as_of))
         finally:
             postgres.stop(settings)
 

@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 
 from tiltyard import clock, postgres  # noqa: E402
 from tiltyard import rails as rails_module  # noqa: E402
+from tiltyard.clock import night_closing  # noqa: E402
 from tiltyard.judge import gate  # noqa: E402
-from tiltyard.ledger import night_of  # noqa: E402
 from tiltyard.prepare import (  # noqa: E402
     datasets,
     frame,
@@ -78,7 +78,7 @@ def learned(rails: Rails, spec: Spec, as_of: datetime, *, light: bool = False) -
 def scored(rails: Rails) -> pd.DataFrame:
     """The bookings of 2016 with the scores of the four versions and their slice; all of them also in ops.prediction."""
     snapshot = rails.lake.snapshot()
-    rails.ledger.record_stage("features", "", night_of(END), "done", {"snapshot": snapshot})
+    rails.ledger.record_stage("features", "", night_closing(END), "done", {"snapshot": snapshot})
     rows = frame.build(rails, SPEC, JANUARY, clock.midnight(date(2017, 1, 1)), END, snapshot)
     models = {
         1: learned(rails, SPEC, JANUARY),

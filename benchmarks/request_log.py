@@ -116,7 +116,7 @@ def delivery(home: Path, records: int, small: int) -> bool:
             request_log.deliver(opened)
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
-        sql = f"select count(*), count(distinct request_id) from {lake.held(request_log.REQUESTS)} where model = ?"
+        sql = f"select count(*), count(distinct request_id) from {lake.stored(request_log.REQUESTS)} where model = ?"
         held = opened.lake.connection.execute(sql, ["measured"]).fetchone()
         read_s = time.perf_counter() - began
         print(

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from tiltyard import spec as specs
-from tiltyard.ledger import night_of
+from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
 from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
@@ -128,6 +128,6 @@ def cached(settings: Settings) -> None:
 
 def promote(rails: Rails, spec: Spec, version: int, as_of: datetime, replaced: int | None = None) -> None:
     assert rails.ledger.claim_promotion(
-        model=spec.name, version=version, night=night_of(as_of), replaced=replaced, requested_by="gate",
+        model=spec.name, version=version, night=night_closing(as_of), replaced=replaced, requested_by="gate",
         approved_by=None, approval={},
     )  # fmt: skip

@@ -64,6 +64,16 @@ def nights(first: datetime, last: datetime, every: timedelta = timedelta(days=1)
         first += every
 
 
+def night_closing(as_of: datetime) -> date:
+    """The date that names the night closing at `as_of`."""
+    return as_of.date()
+
+
+def night_covering(prediction_time: datetime) -> date:
+    """The date that names the night which speaks for a prediction time: it closes at the end of that day."""
+    return (prediction_time + timedelta(days=1)).date()
+
+
 def interval(as_of: datetime, every: timedelta = timedelta(days=1)) -> tuple[datetime, datetime]:
     """[start, end) of the predictions that the night closing at `as_of` speaks for."""
     return as_of - every, as_of

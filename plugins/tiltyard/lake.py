@@ -80,7 +80,7 @@ class Lake:
 
     def relation(self, table: str, as_of: datetime, snapshot: int | None = None) -> str:
         """SQL of `table` as it was known at `as_of`, for a FROM clause."""
-        return f"(select * from {held(table, snapshot)} where available_at <= {literal(as_of)})"
+        return f"(select * from {stored(table, snapshot)} where available_at <= {literal(as_of)})"
 
     def sql(self, sql: str, as_of: datetime, snapshot: int | None = None) -> str:
         """`sql` with every `{schema.table}` replaced by that table as it was known at `as_of`."""
@@ -192,7 +192,7 @@ class Lake:
             self.connection.rollback()
 
 
-def held(table: str, snapshot: int | None = None) -> str:
+def stored(table: str, snapshot: int | None = None) -> str:
     """SQL of all rows of `table` as the lake held it at `snapshot` (now, without one), for a FROM clause."""
     return identifier(qualified(table)) + (f" at (version => {int(snapshot)})" if snapshot is not None else "")
 

@@ -8,7 +8,7 @@ exception (it says how the last attempt went).
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -307,7 +307,7 @@ class Ledger:
             query = query.where(stage_run.c.night < before)
         return next(iter(self._rows(query.order_by(stage_run.c.night.desc()).limit(1))), None)
 
-    def published(self) -> dict[str, Any] | None:
+    def newest_published(self) -> dict[str, Any] | None:
         """The run record of the features that were published last, whatever their night."""
         query = sa.select(stage_run).where(stage_run.c.stage == "features", stage_run.c.status == "done")
         return next(iter(self._rows(query.order_by(stage_run.c.recorded_at.desc()).limit(1))), None)
@@ -548,8 +548,3 @@ class Ledger:
         update = {name: insert.excluded[name] for name in values if name not in keys}
         with self.engine.begin() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
-
-
-def night_of(as_of: datetime) -> date:
-    """The date that names the night closing at `as_of`."""
-    return as_of.date()

@@ -29,8 +29,8 @@ import sqlalchemy as sa
 import yaml
 
 from tiltyard import lake as lakes
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 
@@ -505,7 +505,7 @@ def render(
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    folder = Path("data_docs") / night_of(as_of).isoformat() / suite / (subject or "portfolio")
+    folder = Path("data_docs") / night_closing(as_of).isoformat() / suite / (subject or "portfolio")
     target = rails.settings.reports / folder
     target.mkdir(parents=True, exist_ok=True)
     written = []
@@ -521,7 +521,7 @@ def render(
         mark = "ok" if result.success else result.severity
         cells = (mark, result.table, result.column or "", result.name, result.observed, result.detail)
         rows.append(f'<tr class="{mark}">{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>')
-    title = f"{suite} {subject} {night_of(as_of)}".replace("  ", " ")
+    title = f"{suite} {subject} {night_closing(as_of)}".replace("  ", " ")
     page = _INDEX.format(title=html.escape(title), pages=" · ".join(written), rows="\n".join(rows))
     _write(target / "index.html", page)
     return str(folder / "index.html")

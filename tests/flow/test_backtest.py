@@ -17,9 +17,9 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock, spec
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.edge import services
 from tiltyard.govern import drift
-from tiltyard.ledger import night_of
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, past, policy
@@ -78,10 +78,10 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
             past.learn(lived, play.past, as_of)
             play.decide(as_of)
             found[as_of] = play.look(as_of, threshold)
-            if any(row["night"] == night_of(as_of) for row in lived.ledger.retrains("churn")):
-                play.add(night_of(as_of), ["as in the hindcast"])
+            if any(row["night"] == night_closing(as_of) for row in lived.ledger.retrains("churn")):
+                play.add(night_closing(as_of), ["as in the hindcast"])
     for as_of in NIGHTS:
-        [kept] = lived.ledger.findings(night_of(as_of))
+        [kept] = lived.ledger.findings(night_closing(as_of))
         mine = found[as_of]
         assert (mine.champion, mine.challengers, mine.alarm, mine.harm) == (
             kept.champion, kept.challengers, kept.alarm, kept.harm,
@@ -91,7 +91,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         assert {one.column: one.value for one in mine.signals} == pytest.approx(
             {one.column: one.value for one in kept.signals}, nan_ok=True
         )
-    since = night_of(FIRST) + timedelta(days=1)
+    since = night_closing(FIRST) + timedelta(days=1)
     kept = truth.side_by_side(lived, one, LAST, [1], since).reset_index(drop=True)
     mine = play.side_by_side(LAST, [1], since).reset_index(drop=True)
     assert len(mine) > 100 and np.isfinite(mine["v1"]).any()
@@ -101,7 +101,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
     )
     version = play.version(1)
     seen = drift.seen(lived, one, LAST, 1)
-    counted = version.seen(play.trained[1], night_of(LAST), frozenset())
+    counted = version.seen(play.trained[1], night_closing(LAST), frozenset())
     assert counted.nights.tolist() == seen.nights.tolist()
     assert counted.counts.keys() == seen.counts.keys()
     for name in seen.counts:

@@ -17,8 +17,8 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
-from tiltyard.ledger import night_of
 from tiltyard.prepare import features, outage
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
@@ -48,12 +48,12 @@ def rails(
             outage.record(opened, outage.watch(opened, "subscription", as_of), {}, as_of)
             features.transform(opened, as_of)
             summary = {"snapshot": opened.lake.snapshot()}
-            opened.ledger.record_stage("features", "", night_of(as_of), "done", summary)
+            opened.ledger.record_stage("features", "", night_closing(as_of), "done", summary)
         yield opened
 
 
 def test_the_source_has_one_open_incident_after_the_broken_night(rails: Rails) -> None:
-    open_now = {as_of: outage.incidents(rails, "subscription", night_of(as_of)) for as_of in (GOOD, BROKEN)}
+    open_now = {as_of: outage.incidents(rails, "subscription", night_closing(as_of)) for as_of in (GOOD, BROKEN)}
     assert open_now[GOOD] == []
     assert [(one["table"], one["column"], one["what"]) for one in open_now[BROKEN]] == [
         ("raw.login", "device", "went_null")
@@ -89,16 +89,16 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
     detail = {"source": "subscription", "table": "raw.cancellation", "column": "reason", "what": "went_null"}
     detail |= {"said": "all missing", "since": str(night.date())}
     closed = {
-        **outage.incidents(rails, "subscription", night_of(BROKEN))[0],
+        **outage.incidents(rails, "subscription", night_closing(BROKEN))[0],
         "source": "subscription",
         "state": "closed",
     }
-    rails.ledger.add_event(outage.INCIDENT, "", night_of(night), closed)
-    rails.ledger.add_event(outage.INCIDENT, "", night_of(night), {**detail, "state": "open"})
-    rails.ledger.record_stage("features", "", night_of(night), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.add_event(outage.INCIDENT, "", night_closing(night), closed)
+    rails.ledger.add_event(outage.INCIDENT, "", night_closing(night), {**detail, "state": "open"})
+    rails.ledger.record_stage("features", "", night_closing(night), "done", {"snapshot": rails.lake.snapshot()})
     chosen = portfolio(rails.settings)[-2:]
     said = looked_at(rails, chosen, night)
-    assert [len(found.broken) for found in rails.ledger.findings(night_of(night))] == [1, 1]
+    assert [len(found.broken) for found in rails.ledger.findings(night_closing(night))] == [1, 1]
     assert (said["decisions"], said["incidents"]) == ({"retrain": 2}, [])
 
 

@@ -18,8 +18,8 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.govern import drift, governor, grants
-from tiltyard.ledger import night_of
 from tiltyard.prepare import checks, features, latency, outage
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
@@ -82,7 +82,7 @@ def told(rails: Rails) -> dict[int, dict[str, Any]]:
             outage.record(rails, outage.watch(rails, "subscription", as_of(number)), {}, as_of(number))
         findings = latency.backfill_findings(rails, "subscription", as_of(number), None)
         found[number] = {
-            "open": outage.incidents(rails, "subscription", night_of(as_of(number))),
+            "open": outage.incidents(rails, "subscription", night_closing(as_of(number))),
             "warnings": warnings,
             "backfills": {one.table: one.violations for one in findings if one.rule == "backfill" and one.violations},
         }
@@ -155,7 +155,7 @@ def test_each_kind_of_silence_is_an_incident_for_its_night(
 ) -> None:
     assert what(told, number) == [incident]
     assert ("raw.login", warning) in told[number]["warnings"]
-    assert told[number]["open"][0]["since"] == str(night_of(as_of(number)))
+    assert told[number]["open"][0]["since"] == str(night_closing(as_of(number)))
 
 
 def test_a_day_that_comes_late_is_an_incident_and_a_backfill(told: dict[int, dict[str, Any]]) -> None:
@@ -189,7 +189,7 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
 ) -> None:
     broken = {number: drift._broken(rails, spec, as_of(number), stages=()) for number in told}
     assert {number for number, said in broken.items() if said} == {30, 32, 34, 38}
-    night = night_of(as_of(30))
+    night = night_closing(as_of(30))
     for number in range(80):
         model = spec.model_copy(update={"name": f"{spec.name}_{number}"})
         rails.ledger.add_finding(
@@ -208,11 +208,11 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
 
 def test_a_training_says_which_incidents_its_window_holds(rails: Rails, told: dict[int, dict[str, Any]]) -> None:
     assert told
-    first, last = night_of(as_of(29)), night_of(as_of(33))
+    first, last = night_closing(as_of(29)), night_closing(as_of(33))
     said = outage.during(rails, "subscription", first, last)
     assert len(said) == 2
     assert "since 2025-01-31, raw.login.device went null: " in said[0]
-    assert outage.during(rails, "subscription", night_of(as_of(39)), night_of(as_of(40))) == ()
+    assert outage.during(rails, "subscription", night_closing(as_of(39)), night_closing(as_of(40))) == ()
 
 
 def test_the_late_day_is_an_embargo_that_a_person_sees(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tiltyard import rails as rails_module
-from tiltyard.ledger import night_of
+from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -83,8 +83,8 @@ def draw(rails):
             "tier": "shadow",
             "slices": "{}",
             "snapshot": 1,
-            "night": [night_of(time) + timedelta(days=1) for time in times],
-            "available_at": [datetime(2016, 3, night_of(time).day + 1, tzinfo=UTC) for time in times],
+            "night": [night_closing(time) + timedelta(days=1) for time in times],
+            "available_at": [datetime(2016, 3, night_closing(time).day + 1, tzinfo=UTC) for time in times],
         }
     )
     rows = [line.split() for line in LABELS.strip().splitlines()[1:]]
@@ -108,7 +108,7 @@ def draw(rails):
     rails.lake.ensure("labels.lbl_stay", columns)
     rails.lake.replace("ops.prediction", {}, predictions, message="drawn")
     snapshot = rails.lake.replace("labels.lbl_stay", {}, labels, message="drawn")
-    rails.ledger.record_stage("features", "", night_of(at("14", "March", "00:00")), "done", {"snapshot": snapshot})
+    rails.ledger.record_stage("features", "", night_closing(at("14", "March", "00:00")), "done", {"snapshot": snapshot})
 
 
 def test_labels_that_come_early_are_counted_and_not_looked_at(drawn):

@@ -15,8 +15,8 @@ import pytest
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.judge import scoring
-from tiltyard.ledger import night_of
 from tiltyard.prepare import transform, truth
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
@@ -136,7 +136,7 @@ class Arena:
         self.rails.ledger.add_version(
             model=spec.name,
             version=number,
-            night=night_of(trained),
+            night=night_closing(trained),
             inputs=f"{spec.name}/{number}",
             run_id="",
             digests={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in scorer.FILES},
@@ -145,7 +145,7 @@ class Arena:
         )
         said = {"replay": {"verdict": replay, "rows": 900, "tested": 900, "critical": [], "untested": []}}
         summary = {"version": number, **(said if replay else {})}
-        self.rails.ledger.record_stage("training", spec.name, night_of(trained), "done", summary)
+        self.rails.ledger.record_stage("training", spec.name, night_closing(trained), "done", summary)
 
     def rows(self, spec: Spec, names: list[str], at: list[datetime], weight: list[float | None]) -> None:
         """Spine rows and the one feature that the model reads of them."""

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiltyard.clock import night_closing
 from tiltyard.edge import describe, status
 from tiltyard.govern import drift
 from tiltyard.judge import arrival, runoff
-from tiltyard.ledger import night_of
 from tiltyard.prepare import outage
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ def cut(arena):
     for day in range(LAST):
         as_of = FIRST + (day + 1) * DAY
         arrival.record(arena.rails, spec, as_of)
-        opened[day] = {one["what"] for one in arrival.incidents(arena.rails, spec, night_of(as_of))}
+        opened[day] = {one["what"] for one in arrival.incidents(arena.rails, spec, night_closing(as_of))}
     return spec, opened
 
 
@@ -111,13 +111,13 @@ def test_while_it_is_open_the_model_counts_as_broken(arena, cut):
     during = drift._broken(arena.rails, spec, FIRST + (CUT + 5) * DAY, stages=())
     assert any("lbl_cut_off labels stopped" in one.said for one in during)
     assert not drift._broken(arena.rails, spec, FIRST + (BACK + 3) * DAY, stages=())
-    since = [one["since"] for one in arrival.incidents(arena.rails, spec, night_of(FIRST + (CUT + 5) * DAY))]
-    assert str(night_of(FIRST + (CUT + 1) * DAY)) in since
+    since = [one["since"] for one in arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))]
+    assert str(night_closing(FIRST + (CUT + 1) * DAY)) in since
 
 
 def test_a_truth_that_stopped_holds_up_only_the_models_that_learn_from_it(arena, cut):
     spec, _ = cut
-    (one, *_) = arrival.incidents(arena.rails, spec, night_of(FIRST + (CUT + 5) * DAY))
+    (one, *_) = arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))
     assert outage.touches(arena.rails, spec.source, one, label=spec.label.table)
     assert not outage.touches(arena.rails, spec.source, one, label="lbl_another")
 
@@ -127,21 +127,21 @@ def test_what_a_person_sees(arena, cut):
     as_of = FIRST + (CUT + 5) * DAY
     found = arrival.report(arena.rails, spec, as_of)
     assert (found["half_after"], found["most_after"]) == (2, 3)
-    assert found["last_arrived"] == str(night_of(FIRST + CUT * DAY))
+    assert found["last_arrived"] == str(night_closing(FIRST + CUT * DAY))
     assert found["waiting_cohorts"] == 3
     assert found["incidents"]
     said = describe._labels(found)
     assert "half are known after 2 nights, 95 % after 3" in said
     assert "labels stopped since" in said
     assert arrival.plot(arena.rails, spec, as_of).is_file()
-    arena.rails.ledger.record_stage("shadow", spec.name, night_of(as_of), "done", {})
+    arena.rails.ledger.record_stage("shadow", spec.name, night_closing(as_of), "done", {})
     assert status.status(arena.rails, spec, as_of)["label_arrival"] == found
 
 
 def test_what_is_half_as_much_for_long_is_the_new_usual(arena):
     """An incident does not hold a model up for ever: after a window of nights, what comes is what comes."""
     spec = arena.spec("new_usual")
-    night = night_of(FIRST)
+    night = night_closing(FIRST)
 
     def half(since):
         return runoff.Judged("labels", 0.0, runoff.threshold(), since, 40.0, 100.0, stopped=False, well=False)

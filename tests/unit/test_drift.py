@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tiltyard.answered import request_log, skew
+from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
 from tiltyard.judge import shadow
-from tiltyard.ledger import night_of
 from tiltyard.prepare import frame as frames
 from tiltyard.prepare import outage
 from tiltyard.rails import Rails
@@ -145,7 +145,7 @@ def night(day: int) -> datetime:
 
 
 def publish(rails: Rails, as_of: datetime) -> None:
-    rails.ledger.record_stage("features", "", night_of(as_of), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("features", "", night_closing(as_of), "done", {"snapshot": rails.lake.snapshot()})
 
 
 def champion(rails: Rails, as_of: datetime) -> int:
@@ -154,7 +154,7 @@ def champion(rails: Rails, as_of: datetime) -> int:
     made = frames.training(rails, SPEC, as_of)
     trained = training.train_on(rails, SPEC, as_of, made, fence=claim, requested_by="test")
     rails.ledger.claim_promotion(
-        model=SPEC.name, version=trained["version"], night=night_of(as_of), requested_by="test", approval={}
+        model=SPEC.name, version=trained["version"], night=night_closing(as_of), requested_by="test", approval={}
     )
     return trained["version"]
 

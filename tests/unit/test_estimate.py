@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiltyard.clock import night_closing
 from tiltyard.judge import estimate, promotion, shadow
-from tiltyard.ledger import night_of
 from tiltyard.prepare import truth
 from tiltyard.settings import ROOT
 from tiltyard.train import evaluation
@@ -169,7 +169,7 @@ def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_the
     assert len(waiting) == 120
     known = truth.matured(arena.rails, spec, as_of + timedelta(days=4), versions=(1, 2))
     for row in rows.itertuples():
-        own = known[(known["version"] == row.version) & (known["night"] > night_of(as_of) - timedelta(days=2))]
+        own = known[(known["version"] == row.version) & (known["night"] > night_closing(as_of) - timedelta(days=2))]
         realized = ((own["score"] - own["label"]) ** 2).mean()
         assert row.brier_low <= realized <= row.brier_high
         assert row.brier_low < row.brier < row.brier_high
@@ -191,7 +191,7 @@ def test_a_night_without_waiting_rows_leaves_no_estimate(arena):
 
 
 def estimates(arena, spec, as_of) -> pd.DataFrame:
-    wanted = {"model": spec.name, "night": night_of(as_of)}
+    wanted = {"model": spec.name, "night": night_closing(as_of)}
     return arena.rails.lake.query(
         "select * from {ops.estimate} where model = $model and night = $night order by version", as_of, wanted
     )

@@ -21,8 +21,8 @@ from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
 from tests.servers import Drip, RedisServer
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.ledger import night_of
 from tiltyard.prepare import features, online
 from tiltyard.prepare.online import Held
 from tiltyard.rails import Rails
@@ -395,7 +395,7 @@ def test_a_store_that_is_away_holds_up_no_night(shop: Rails) -> None:
     found = features.materialise(Rails(made, shop.lake, shop.ledger), instant("2024-03-05"))
     (event,) = shop.ledger.events(kind="online_unavailable")
     assert "start Redis" in found["unavailable"] == event["detail"]["said"]
-    assert event["night"] == night_of(instant("2024-03-05"))
+    assert event["night"] == night_closing(instant("2024-03-05"))
 
 
 def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server: RedisServer) -> None:
@@ -451,7 +451,7 @@ def test_what_was_served_is_held_against_the_lake(shop: Rails) -> None:
         loud = online.check(shop, spec, night)
         assert {name: loud[name] for name in online.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 2, "different": 1}
         (event,) = shop.ledger.events(model="small", kind=online.DIFFERS)
-    assert event["night"] == night_of(night)
+    assert event["night"] == night_closing(night)
     told = {one["request_id"]: one for one in event["detail"]["examples"]}
     assert {name: one["verdict"] for name, one in told.items()} == {
         early: "ahead",

@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.conftest import FIRST
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.judge import gate, promotion
 from tiltyard.judge.promotion import Approval
-from tiltyard.ledger import night_of
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -24,7 +24,7 @@ def approval(judged, as_of, **changes):
         requested_by="airflow",
         chosen=("Approve",),
         responded_at=datetime(2016, 3, 9, 8, tzinfo=UTC),
-        subject=(judged["model"], judged["challenger"], night_of(as_of), judged["evidence"]),
+        subject=(judged["model"], judged["challenger"], night_closing(as_of), judged["evidence"]),
         source="airflow",
     )
     return replace(base, **changes)
@@ -47,8 +47,8 @@ def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(a
     outcome = promotion.run(arena.rails, spec, as_of)
     assert (outcome["verdict"], outcome["promoted"], outcome["champion"]) == ("promote", 1, None)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
-    assert arena.rails.ledger.roles(spec.name, night_of(as_of)).champion is None
-    assert arena.rails.ledger.roles(spec.name, night_of(as_of + DAY)).champion == 1
+    assert arena.rails.ledger.roles(spec.name, night_closing(as_of)).champion is None
+    assert arena.rails.ledger.roles(spec.name, night_closing(as_of + DAY)).champion == 1
     decision = outcome["decisions"][0]
     assert decision["matured"] == 6 * 60
     assert decision["nights"] == 8
@@ -80,7 +80,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
     spec = arena.spec("successor")
     as_of = arena.duel(spec, {1: 0.25, 2: GOOD}, nights=10, per_night=150)
     arena.rails.ledger.claim_promotion(
-        model=spec.name, version=1, night=night_of(as_of - 3 * DAY), replaced=None, requested_by="drift",
+        model=spec.name, version=1, night=night_closing(as_of - 3 * DAY), replaced=None, requested_by="drift",
         approved_by=None, approval={},
     )  # fmt: skip
     registry.set_alias(arena.rails, spec.name, "champion", 1)
@@ -146,7 +146,7 @@ def test_whose_author_is_not_known_cannot_be_approved(author):
 def test_an_approval_that_does_not_hold_is_recorded_and_promotes_nobody(arena, high_stakes, forged, says):
     spec, as_of, judged = high_stakes
     forged = dict(forged)
-    subject = (spec.name, 1, forged.pop("night", night_of(as_of)), forged.pop("evidence", judged["evidence"]))
+    subject = (spec.name, 1, forged.pop("night", night_closing(as_of)), forged.pop("evidence", judged["evidence"]))
     before = len(arena.rails.ledger.events(spec.name, "approval_refused"))
     outcome = promotion.promote(arena.rails, spec, as_of, approval(judged, as_of, **({"subject": subject} | forged)))
     assert outcome["promoted"] is None
@@ -207,7 +207,7 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
     arena.rails.ledger.claim_promotion(
         model=spec.name,
         version=2,
-        night=night_of(other),
+        night=night_closing(other),
         replaced=None,
         requested_by="x",
         approved_by=None,
@@ -228,7 +228,7 @@ def test_an_alias_moved_by_hand_is_recorded_and_put_back(arena):
     (event,) = arena.rails.ledger.events(spec.name, "alias_moved_by_hand")
     assert event["detail"] == {"alias": "champion", "found": 2, "put_back": 1}
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
-    assert arena.rails.ledger.roles(spec.name, night_of(as_of + 2 * DAY)).champion == 1
+    assert arena.rails.ledger.roles(spec.name, night_closing(as_of + 2 * DAY)).champion == 1
 
 
 def test_an_alias_set_by_hand_where_nobody_was_promoted_is_taken_away(arena):
@@ -245,7 +245,7 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
     as_of = arena.duel(spec, {1: 0.3, 2: GOOD}, nights=12, per_night=150)
     for number, night in ((1, as_of - 2 * DAY), (2, as_of)):
         arena.rails.ledger.claim_promotion(
-            model=spec.name, version=number, night=night_of(night), replaced=None if number == 1 else 1,
+            model=spec.name, version=number, night=night_closing(night), replaced=None if number == 1 else 1,
             requested_by="drift", approved_by=None, approval={},
         )  # fmt: skip
         registry.set_alias(arena.rails, spec.name, "champion", number)
@@ -261,7 +261,7 @@ def test_a_claim_whose_alias_was_never_moved_is_finished_by_the_rerun(arena):
     spec = arena.spec("crashed")
     as_of = arena.duel(spec, {1: GOOD})
     arena.rails.ledger.claim_promotion(
-        model=spec.name, version=1, night=night_of(as_of), replaced=None, requested_by="drift", approved_by=None,
+        model=spec.name, version=1, night=night_closing(as_of), replaced=None, requested_by="drift", approved_by=None,
         approval={},
     )  # fmt: skip
     promotion.run(arena.rails, spec, as_of)
@@ -296,7 +296,7 @@ def test_the_evidence_reads_as_a_table(arena, high_stakes):
 
 def criteria(arena, spec, as_of, challenger):
     """name → the recorded criterion."""
-    recorded = arena.rails.ledger.decision(spec.name, night_of(as_of), challenger)["evidence"]
+    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), challenger)["evidence"]
     return {row["name"]: row for row in recorded["criteria"]}
 
 
@@ -355,16 +355,16 @@ def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
     as_of = arena.duel(spec, {1: 0.5, 2: 0.5, 3: 0.4}, nights=9)
     for number in (1, 2):
         arena.rails.ledger.add_decision(
-            model=spec.name, night=night_of(as_of - 2 * DAY), challenger=number, champion=None, verdict="reject",
+            model=spec.name, night=night_closing(as_of - 2 * DAY), challenger=number, champion=None, verdict="reject",
             reasons=[], evidence={},
         )  # fmt: skip
     arena.rails.ledger.add_decision(
-        model=spec.name, night=night_of(as_of - 2 * DAY), challenger=3, champion=None, verdict="hold", reasons=[],
+        model=spec.name, night=night_closing(as_of - 2 * DAY), challenger=3, champion=None, verdict="hold", reasons=[],
         evidence={},
     )  # fmt: skip
     judged = promotion.judge(arena.rails, spec, as_of)
     assert [row["challenger"] for row in judged["decisions"]] == [3], "the others were rejected"
-    recorded = arena.rails.ledger.decision(spec.name, night_of(as_of), 3)["evidence"]
+    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), 3)["evidence"]
     assert recorded["challengers"] == 3
     assert promotion.judge(arena.rails, spec, as_of)["evidence"] == judged["evidence"]
 
@@ -426,7 +426,7 @@ def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
     assert row["approved_by"] == "maria, jonas"
     assert [one["approved_by"] for one in row["approval"]["given"]] == ["maria", "jonas"]
     assert all(one["responded_at"] for one in row["approval"]["given"])
-    digest = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)["evidence"]["digest"]
+    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
     assert row["approval"]["seen"] == {"page": judged["page"], "sha256": judged["evidence"], "record": digest}
     assert digest in page.read_text()
 
@@ -479,7 +479,7 @@ def test_a_page_that_is_gone_is_refused_and_comes_back_as_it_was(arena, stakes):
 
 def test_an_approval_of_the_record_is_none_of_the_page(arena, stakes):
     spec, as_of, judged = stakes
-    digest = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)["evidence"]["digest"]
+    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
     given = [replace(one, subject=(*one.subject[:3], digest)) for one in both(judged, as_of)]
     assert "something else" in promotion.promote(arena.rails, spec, as_of, *given)["reason"]
 
@@ -495,7 +495,7 @@ def test_other_tiers_have_the_page_too_and_need_nobody(arena):
 
 def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
     spec, as_of, judged = stakes
-    kept = arena.rails.ledger.decision(spec.name, night_of(as_of), 1)
+    kept = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)
     worst = f"<script>alert(1)</script> | x\nEvidence: `{'0' * 64}`"
     forged = kept["evidence"] | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
     with arena.rails.ledger.engine.begin() as connection:

@@ -61,7 +61,7 @@ def encoded(*records: dict[str, Any]) -> list[bytes]:
 
 
 def ids(opened: Rails, model: str, table: str = request_log.REQUESTS) -> list[str]:
-    sql = f"select request_id from {lake.held(table)} where model = ? order by scored_at, request_id"
+    sql = f"select request_id from {lake.stored(table)} where model = ? order by scored_at, request_id"
     return [name for (name,) in opened.lake.connection.execute(sql, [model]).fetchall()]
 
 
@@ -80,7 +80,7 @@ def test_every_record_is_delivered_once_and_its_file_goes(arena: Arena, spooled:
     assert list(arena.rails.settings.spool.glob(f"*{spooled.boot}*")) == []
     assert request_log.deliver(arena.rails)["segments"] == 0
     row = arena.rails.lake.connection.execute(
-        f"select * from {lake.held(request_log.REQUESTS)} where request_id = ?", [f"{model}-3"]
+        f"select * from {lake.stored(request_log.REQUESTS)} where request_id = ?", [f"{model}-3"]
     ).df()
     wanted = records[3]
     for name in ("row", "arm", "version", "tier", "reason", "score", "entity_id", "latency_us", "snapshot"):
@@ -251,7 +251,7 @@ def test_many_small_deliveries_become_one_file_and_the_past_reads_the_same(
     files = "select count(*) from ducklake_list_files('lake', 'request', schema => 'ops')"
     assert connection.execute(files).fetchall()[0][0] <= 2
     for snapshot, rows in held.items():
-        sql = f"select count(*) from {lake.held(request_log.REQUESTS, snapshot)} where model = ?"
+        sql = f"select count(*) from {lake.stored(request_log.REQUESTS, snapshot)} where model = ?"
         assert connection.execute(sql, [model]).fetchall() == [(rows,)]
     assert len(set(ids(arena.rails, model))) == 180
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
-from tiltyard.ledger import Roles, night_of
+from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
@@ -112,7 +113,7 @@ def stored(arena, spec, as_of):
     return arena.rails.lake.query(
         "select * from {ops.prediction} where model = $model and night = $night order by request_id",
         as_of,
-        {"model": spec.name, "night": night_of(as_of)},
+        {"model": spec.name, "night": night_closing(as_of)},
     )
 
 
@@ -168,7 +169,7 @@ def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, tr
     assert summary["rows"] == 0
     assert "nothing to score" in summary["note"]
     assert stored(arena, trained, as_of).empty
-    assert arena.rails.ledger.stage_runs("shadow", trained.name)[night_of(as_of)]["status"] == "done"
+    assert arena.rails.ledger.stage_runs("shadow", trained.name)[night_closing(as_of)]["status"] == "done"
 
 
 def test_champion_and_challenger_score_the_same_rows(arena, trained):
@@ -220,7 +221,7 @@ def test_an_attempt_that_was_taken_over_writes_nothing(arena, trained, monkeypat
 
     def overtaken(rails, *rest):
         rows = build(rails, *rest)
-        rails.ledger.claim(f"shadow/{trained.name}/{night_of(as_of)}")
+        rails.ledger.claim(f"shadow/{trained.name}/{night_closing(as_of)}")
         return rows
 
     monkeypatch.setattr(frame, "build", overtaken)
@@ -268,7 +269,9 @@ def test_evaluation_counts_and_compares_on_matured_cohorts(arena, trained):
     as_of = FIRST + 24 * DAY
     summary = shadow.run(arena.rails, trained, as_of)
     rows = arena.rails.lake.query(
-        "select * from {ops.evaluation} where model = 'tickets' and night = $night", as_of, {"night": night_of(as_of)}
+        "select * from {ops.evaluation} where model = 'tickets' and night = $night",
+        as_of,
+        {"night": night_closing(as_of)},
     )
     whole = rows[rows["slice"] == "all"].set_index("role")
     assert set(rows["slice"]) == {"all", "priority=high", "priority=low", "priority=missing"}

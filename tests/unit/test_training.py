@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 from tests.lakes import LABELS
 from tests.market import AS_OF, FIRST, market
+from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced
-from tiltyard.ledger import night_of
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -34,10 +34,10 @@ def test_a_challenger_is_registered(trained: Market) -> None:
     assert registry.aliases(rails, spec.name) == {"challenger": 1}
     row = rails.ledger.version(spec.name, 1)
     assert row is not None
-    assert (row["night"], row["requested_by"], row["facts"]["reasons"]) == (night_of(AS_OF), "ada", ["drift"])
+    assert (row["night"], row["requested_by"], row["facts"]["reasons"]) == (night_closing(AS_OF), "ada", ["drift"])
     assert row["facts"]["frame"] == summary["frame"]
-    assert rails.ledger.stage_runs("training", spec.name)[night_of(AS_OF)]["summary"] == summary
-    assert rails.ledger.roles(spec.name, night_of(AS_OF + timedelta(days=1))).challengers == (1,)
+    assert rails.ledger.stage_runs("training", spec.name)[night_closing(AS_OF)]["summary"] == summary
+    assert rails.ledger.roles(spec.name, night_closing(AS_OF + timedelta(days=1))).challengers == (1,)
 
 
 def test_both_models_learned_and_say_how_sure_they_are(trained: Market) -> None:
@@ -112,7 +112,7 @@ def test_a_night_with_too_little_to_learn_from_trains_nothing(trained: Market, d
     summary = training.train(rails, spec, as_of, requested_by="ada", trials=1)
     assert (summary["trained"], summary["version"]) == (False, None)
     assert reason in summary["reason"]
-    assert rails.ledger.stage_runs("training", spec.name)[night_of(as_of)]["status"] == "done"
+    assert rails.ledger.stage_runs("training", spec.name)[night_closing(as_of)]["status"] == "done"
 
 
 def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str) -> None:

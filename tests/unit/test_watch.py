@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.conftest import FIRST
+from tiltyard.clock import night_closing
 from tiltyard.edge import status
 from tiltyard.judge import promotion
-from tiltyard.ledger import night_of
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -17,7 +17,7 @@ GOOD, POOR = 0.02, 0.9
 def promoted(arena, spec, version, as_of, replaced=None):
     """As a gate would have done it on that night."""
     assert arena.rails.ledger.claim_promotion(
-        model=spec.name, version=version, night=night_of(as_of), replaced=replaced, requested_by="drift",
+        model=spec.name, version=version, night=night_closing(as_of), replaced=replaced, requested_by="drift",
         approved_by=None, approval={},
     )  # fmt: skip
     registry.set_alias(arena.rails, spec.name, "previous", replaced)
@@ -31,7 +31,7 @@ def gate_of(**changes):
 def nightly(arena, spec, first, last):
     """Every night's outcome, in order."""
     nights = [first + days * DAY for days in range((last - first).days + 1)]
-    return {night_of(as_of): promotion.run(arena.rails, spec, as_of) for as_of in nights}
+    return {night_closing(as_of): promotion.run(arena.rails, spec, as_of) for as_of in nights}
 
 
 def verdicts(outcomes):
@@ -70,7 +70,7 @@ def test_only_rows_since_the_promotion_count(arena, sent_back):
     spec, _, _ = sent_back
     watches = arena.rails.ledger.watches(spec.name)
     assert [row["evidence"]["matured"] for row in watches[:4]] == [0, 0, 60, 120]
-    assert all(row["evidence"]["promoted_on"] == str(night_of(FIRST + 2 * DAY)) for row in watches)
+    assert all(row["evidence"]["promoted_on"] == str(night_closing(FIRST + 2 * DAY)) for row in watches)
     assert (watches[-1]["champion"], watches[-1]["previous"]) == (2, 1)
     assert {row["name"] for row in watches[-1]["evidence"]["criteria"]} >= {"coverage", "better", "nights"}
 
@@ -93,7 +93,7 @@ def test_an_alias_moved_back_by_hand_after_a_rollback_is_put_back(arena, sent_ba
 
 def test_the_status_tells_of_it(arena, sent_back):
     spec, last, _ = sent_back
-    arena.rails.ledger.record_stage("shadow", spec.name, night_of(last), "done", {})
+    arena.rails.ledger.record_stage("shadow", spec.name, night_closing(last), "done", {})
     document = status.status(arena.rails, spec, last)
     assert (document["watch"], document["champion"]) == (None, 1)
     ((sent,),) = [document["rollbacks"]]
@@ -108,7 +108,7 @@ def test_a_better_champion_stays(arena):
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
     assert set(verdicts(nightly(arena, spec, last - 2 * DAY, last))) == {"keep"}
-    assert arena.rails.ledger.roles(spec.name, night_of(last + DAY)).champion == 2
+    assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 2
 
 
 def test_the_window_ends_when_its_last_predictions_have_matured(arena):
@@ -120,7 +120,7 @@ def test_the_window_ends_when_its_last_predictions_have_matured(arena):
     assert verdicts(outcomes) == ["keep"] * 5 + [None] * 6, "three nights of predictions, two days until their truth"
     watches = arena.rails.ledger.watches(spec.name)
     assert [row["evidence"]["matured"] for row in watches] == [0, 0, 20, 40, 60]
-    assert arena.rails.ledger.roles(spec.name, night_of(last + DAY)).champion == 2, "three nights are not enough"
+    assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 2, "three nights are not enough"
 
 
 def test_no_window_no_watch(arena):
@@ -154,7 +154,7 @@ def test_a_first_champion_worse_than_the_safe_default_sends_the_model_back_to_it
     promoted(arena, spec, 1, FIRST + DAY)
     outcomes = nightly(arena, spec, FIRST + 8 * DAY, last)
     assert verdicts(outcomes).count("rollback") == 1
-    after = arena.rails.ledger.roles(spec.name, night_of(last + DAY))
+    after = arena.rails.ledger.roles(spec.name, night_closing(last + DAY))
     assert (after.champion, after.challengers) == (None, ())
     assert registry.aliases(arena.rails, spec.name) == {}
     (row,) = arena.rails.ledger.watches(spec.name, verdict="rollback")
@@ -171,7 +171,7 @@ def test_a_night_that_rolls_back_judges_nobody_and_the_next_one_judges_against_w
     assert (outcome["rolled_back"], outcome["promoted"], outcome["decisions"]) == (2, None, [])
     later = promotion.run(arena.rails, spec, last + DAY)
     assert (later["champion"], later["promoted"], later["watch"]) == (1, 3, None)
-    roles = arena.rails.ledger.roles(spec.name, night_of(last + 2 * DAY))
+    roles = arena.rails.ledger.roles(spec.name, night_closing(last + 2 * DAY))
     assert (roles.champion, roles.previous) == (3, 1)
 
 
@@ -185,4 +185,4 @@ def test_a_night_that_has_promoted_does_not_roll_back(arena):
     outcome = promotion.run(arena.rails, spec, last)
     assert (outcome["promoted"], outcome["rolled_back"], outcome["watch"]) == (3, None, None)
     assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["rollback_out_of_order"]
-    assert arena.rails.ledger.roles(spec.name, night_of(last + DAY)).champion == 3
+    assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 3

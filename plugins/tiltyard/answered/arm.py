@@ -17,7 +17,7 @@ import pandas as pd
 
 from tiltyard import lake
 from tiltyard.answered import request_log
-from tiltyard.ledger import night_of
+from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -66,7 +66,7 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     rows = outcomes(rails, spec, as_of)
     if rows.empty:
         return {}
-    night = night_of(as_of)
+    night = night_closing(as_of)
     fence = rails.ledger.claim(f"online_evaluation/{spec.name}/{night}")
     rails.lake.ensure(TABLE, COLUMNS)
     records = evaluate(spec, as_of, rows)
@@ -80,11 +80,10 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     """Every answer known at `as_of` with its truth: arm, version (Int64), tier, score, prediction_time (of the spine
     row that it speaks for, NaT without one), night (date, of that row), is_matured, label (NaN where it has not come).
     """
-    from tiltyard.prepare import features
 
     for table in (request_log.REQUESTS, request_log.SHADOWS):
         rails.lake.ensure(table, request_log.TABLES[table])
-    spine = rails.lake.relation(spec.prediction.spine, as_of, features.published(rails))
+    spine = rails.lake.relation(spec.prediction.spine, as_of, rails.published_snapshot())
     every = int(spec.prediction.every.total_seconds() * 1e6)
     sql = f"""
         with asked as (
@@ -117,7 +116,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             left join labels using (entity_id, prediction_time)
         ),
         shadow as (
-            select request_id, "row", version, score from {lake.held(request_log.SHADOWS)}
+            select request_id, "row", version, score from {lake.stored(request_log.SHADOWS)}
             where model = $model and score is not null and isfinite(score)
             qualify row_number() over (partition by request_id, "row", version order by scored_at) = 1
         )
@@ -136,7 +135,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
 
 def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of TABLE from `outcomes`: every arm as a whole, then its versions and tiers."""
-    since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     found = []
     for arm, of_arm in rows.groupby("arm", sort=True):
         if arm != SHADOW:
@@ -144,7 +143,7 @@ def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, 
         for (version, tier), part in of_arm.groupby(["version", "tier"], sort=True, dropna=False):
             number = None if pd.isna(version) else int(version)
             found.append(_figures(spec, part, since) | {"arm": arm, "version": number, "tier": tier})
-    return [{"model": spec.name, "night": night_of(as_of), "available_at": as_of, **one} for one in found]
+    return [{"model": spec.name, "night": night_closing(as_of), "available_at": as_of, **one} for one in found]
 
 
 def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         qualify night = max(night) over () order by arm, tier <> '{ALL}', version, tier
         """,
         as_of,
-        {"model": spec.name, "night": night_of(as_of)},
+        {"model": spec.name, "night": night_closing(as_of)},
     )
     names = ("version", "tier", "requests", "matured", "missing", "immature", "early", "unmatched")
     names += (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", "mean_score")

@@ -15,8 +15,8 @@ import pandas as pd
 
 from tiltyard import clock, lake
 from tiltyard.answered.explanation import Night, Stretch, Task, checked, decide, stretch
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.ledger import night_of
 from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -43,7 +43,7 @@ REFUSED = "explanation_refused"
 
 def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Audit one night: count its answers, open and close the model's tasks. Twice is once."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     fence = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
     rails.lake.ensure("ops.prediction", PREDICTION)
     rails.lake.ensure(TABLE, COLUMNS)
@@ -93,7 +93,7 @@ def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
         f"select night, channel, tier, sum(answers)::bigint as answers from {{{TABLE}}} "
         "where model = $model and night <= $night group by all order by all",
         as_of,
-        {"model": spec.name, "night": night_of(as_of)},
+        {"model": spec.name, "night": night_closing(as_of)},
     )
     found: dict[date, dict[str, dict[str, int]]] = {}
     for row in rows.itertuples():
@@ -109,7 +109,7 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
         f"select channel, tier, reason, answers, share from {{{TABLE}}} "
         "where model = $model and night = $night order by channel, answers desc, tier, reason",
         as_of,
-        {"model": spec.name, "night": night_of(as_of)},
+        {"model": spec.name, "night": night_closing(as_of)},
     )
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
@@ -214,7 +214,7 @@ def document(rails: Rails, specs: Sequence[Spec], as_of: datetime | None = None)
 
 
 def _document(rails: Rails, spec: Spec, as_of: datetime | None) -> dict[str, Any]:
-    newest = _newest(rails, spec.name, night_of(as_of) if as_of else None)
+    newest = _newest(rails, spec.name, night_closing(as_of) if as_of else None)
     at = clock.midnight(newest) if newest else None
     known = nights(rails, spec, at) if at else []
     found = stretch(known)
@@ -253,7 +253,7 @@ def _told(row: dict[str, Any], newest: date) -> dict[str, Any]:
 def _counted_until(rails: Rails, model: str, night: date) -> date:
     """The nights after this one are counted by the audit of `night`."""
     row = rails.lake.connection.execute(
-        f"select max(night) from {lake.held(TABLE)} where model = $model and night <= $night",
+        f"select max(night) from {lake.stored(TABLE)} where model = $model and night <= $night",
         {"model": model, "night": night},
     ).fetchone()
     return min(row[0], night - AGAIN) if row and row[0] else date.min
@@ -270,7 +270,8 @@ def _count(rails: Rails, spec: Spec, after: date, night: date) -> pd.DataFrame:
         channels.append(("online", REQUEST, "reason", "true"))
     parts = " union all ".join(
         f"select night, '{channel}' as channel, tier, coalesce({reason}, '') as reason, count(*) as answers "
-        f"from {lake.held(table)} where model = $model and night > $after and night <= $night and {served} group by all"
+        f"from {lake.stored(table)} where model = $model and night > $after and night <= $night and {served} "
+        "group by all"
         for channel, table, reason, served in channels
     )
     counted = rails.lake.connection.execute(
@@ -294,7 +295,9 @@ def _said(rails: Rails, spec: Spec, found: Stretch, as_of: datetime) -> dict[str
         "nights": found.nights,
         "share": round(found.share, 4),
         "reasons": {reason: round(count / total, 4) for reason, count in sorted(reasons.items())},
-        "never_promoted": not [one for one in rails.ledger.promotions(spec.name) if one["night"] < night_of(as_of)],
+        "never_promoted": not [
+            one for one in rails.ledger.promotions(spec.name) if one["night"] < night_closing(as_of)
+        ],
     }
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
     fence = rails.ledger.claim("requests")
     seen = f"""
         select boot, sum(requests + shadow + unreadable + lost), bool_or(segment = boot || '.lock')
-        from {lake.held(SEGMENTS)} where boot in (select unnest(?)) group by boot
+        from {lake.stored(SEGMENTS)} where boot in (select unnest(?)) group by boot
     """
     known = {boot: rest for boot, *rest in rails.lake.connection.execute(seen, [list(gone)]).fetchall()}
     rows = []
@@ -217,7 +217,9 @@ def _tidy(rails: Rails) -> None:
 
 def _delivered(rails: Rails, names: Sequence[str]) -> dict[str, bool]:
     """segment → is it one to keep, of those of `names` that are in the lake."""
-    sql = f"select segment, is_damaged or unreadable > 0 from {lake.held(SEGMENTS)} where segment in (select unnest(?))"
+    sql = (
+        f"select segment, is_damaged or unreadable > 0 from {lake.stored(SEGMENTS)} where segment in (select unnest(?))"
+    )
     return dict(rails.lake.connection.execute(sql, [list(names)]).fetchall())
 
 
@@ -273,7 +275,7 @@ def delivered(rails: Rails) -> dict[str, int]:
         select count(*) filter (where not ends_with(segment, '{spool.LOCK}')) as segments,
             coalesce(sum(requests), 0) as requests, coalesce(sum(shadow), 0) as shadow, coalesce(sum(lost), 0) as lost,
             coalesce(sum(unreadable), 0) as unreadable, count(*) filter (where is_damaged) as damaged
-        from {lake.held(SEGMENTS)}
+        from {lake.stored(SEGMENTS)}
     """).df()
     return {str(name): int(value) for name, value in row.iloc[0].items()}
 
@@ -305,7 +307,7 @@ def _request(content: dict[str, Any]) -> dict[str, Any]:
         "given": _json(sorted(given)),
         "views": _json(views),
         "key": _text(content["key"]),
-        "night": night_of(at),
+        "night": clock.night_covering(at),
         "available_at": at,
     }
 
@@ -325,11 +327,6 @@ def _shadow(content: dict[str, Any]) -> dict[str, Any]:
 def _asked(content: dict[str, Any]) -> dict[str, Any]:
     row = _whole(content["row"], 32)
     return {"request_id": str(content["request_id"]), "row": row, "model": str(content["model"])}
-
-
-def night_of(prediction_time: datetime) -> date:
-    """The night that closes the day of a prediction time."""
-    return (prediction_time + timedelta(days=1)).date()
 
 
 def _instant(text: str) -> datetime:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tiltyard import clock
 from tiltyard.answered import request_log
-from tiltyard.ledger import night_of
+from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.train import profile, registry
@@ -46,8 +46,8 @@ def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profi
     reference = registry.load(rails, spec.name, version).profile if len(rows) else None
     if reference is None:
         return {}
-    first = night_of(as_of - spec.drift.window + spec.prediction.every).toordinal()
-    window = (offline.nights >= first) & (offline.nights <= night_of(as_of).toordinal())
+    first = night_closing(as_of - spec.drift.window + spec.prediction.every).toordinal()
+    window = (offline.nights >= first) & (offline.nights <= night_closing(as_of).toordinal())
     found: dict[str, Any] = {}
     for column in reference.columns:
         if column.kind == "feature" and column.name in rows and len(rows) >= LEAST:
@@ -56,7 +56,7 @@ def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profi
             against = "offline" if counted.sum() >= LEAST else "training"
             before = counted if against == "offline" else column.counts.sum(axis=0)
             now = profile.count(column.cells, rows[column.name])
-            rng = np.random.default_rng(night_of(as_of).toordinal())
+            rng = np.random.default_rng(night_closing(as_of).toordinal())
             found[column.name] = compare(column.cells, before, now, spec.drift.min_effect, rng) | {"against": against}
     return {
         "rows": len(rows),

@@ -11,9 +11,9 @@ from typing import Any
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.ledger import night_of
 from tiltyard.prepare import datasets
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
@@ -73,7 +73,7 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
         with services.Airflow(settings) as airflow:
             airflow.wait_for_dags(dag_ids(specs))
             for position, as_of in enumerate(live):
-                progress(f"night of {night_of(as_of)} in Airflow", 0.8 + 0.2 * position / len(live))
+                progress(f"night of {night_closing(as_of)} in Airflow", 0.8 + 0.2 * position / len(live))
                 night_in_airflow(rails, airflow, specs, as_of, started["url"])
         progress("reading the outcome", 0.99)
         documents = [status.status(rails, spec, live[-1]) for spec in specs]
@@ -82,7 +82,7 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
     return {
         "models": documents,
         "plots": [str(path) for path in plots if path],
-        "nights": [str(night_of(as_of)) for as_of in live],
+        "nights": [str(night_closing(as_of)) for as_of in live],
         "airflow": {key: started[key] for key in ("url", "user", "password_file")},
     }
 
@@ -93,24 +93,25 @@ def night_in_airflow(
     """Trigger the features DAG of one night and wait until its assets have carried it through every stage."""
 
     def complete() -> bool:
-        return all(hindcast.complete(rails, spec, night_of(as_of)) for spec in specs)
+        return all(hindcast.complete(rails, spec, night_closing(as_of)) for spec in specs)
 
     if complete():
         return
     before = {dag_id: {run["dag_run_id"] for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
-    airflow.trigger("features", {"as_of": str(night_of(as_of))})
+    airflow.trigger("features", {"as_of": str(night_closing(as_of))})
     deadline = time.monotonic() + PATIENCE_S
     while not complete():
         for dag_id, known in before.items():
             for run in airflow.runs(dag_id):
                 if run["state"] == "failed" and run["dag_run_id"] not in known:
                     raise CheckFailed(
-                        f"The night of {night_of(as_of)} failed in {dag_id}; its log: "
+                        f"The night of {night_closing(as_of)} failed in {dag_id}; its log: "
                         f"{url}/dags/{dag_id}/runs/{run['dag_run_id']}"
                     )
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"The night of {night_of(as_of)} did not end within {PATIENCE_S // 60} minutes; look at {url}/dags."
+                f"The night of {night_closing(as_of)} did not end within {PATIENCE_S // 60} minutes; "
+                f"look at {url}/dags."
             )
         time.sleep(1.0)
 

@@ -29,11 +29,11 @@ import pandas as pd
 
 from tiltyard import lake
 from tiltyard.answered import skew
+from tiltyard.clock import night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.govern.governor import Broken, Finding, Signal
-from tiltyard.ledger import night_of
-from tiltyard.prepare import features, frame, outage, truth
+from tiltyard.prepare import frame, outage, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.train import profile, registry
@@ -89,7 +89,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
     The page is drawn where something moved and once a week; `render=True` draws it whatever was found, `render=False`
     only for an alarm that was raised. Raises BadInput when no features were ever published.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     claim = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
     roles = rails.ledger.roles(spec.name, night)
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
@@ -98,7 +98,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
     skewed: dict[str, Any] = {}
     signals: tuple[Signal, ...] = ()
     if version is None:
-        matured = frame.matured(rails, spec, as_of, features.published(rails))
+        matured = frame.matured(rails, spec, as_of, rails.published_snapshot())
     else:
         looked = _Look(rails, spec, as_of, version)
         judged, signals = looked.judged(trusted=not broken)
@@ -207,7 +207,7 @@ def _draws(model: str, night: date, judged: Judged, render: bool | None) -> bool
 
 def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) -> tuple[Broken, ...]:
     """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     found = []
     for stage in stages:
         record = rails.ledger.stage_run(stage, "" if stage == "features" else spec.name, night)
@@ -225,7 +225,7 @@ class _Look:
 
     def __init__(self, rails: Rails, spec: Spec, as_of: datetime, version: int) -> None:
         self.rails, self.spec, self.as_of, self.version = rails, spec, as_of, version
-        self.night = night_of(as_of)
+        self.night = night_closing(as_of)
         self.window = max(round(spec.drift.window / spec.prediction.every), 1)
         self.scorer = registry.load(rails, spec.name, version)
         self.seen = seen(rails, spec, as_of, version)
@@ -276,7 +276,7 @@ class _Look:
         return found, found.signals
 
     def truth(self, reference: profile.Reference | None) -> Truth:
-        cutoff = night_of(truth.cutoff(self.spec, self.as_of)).toordinal()
+        cutoff = night_closing(truth.cutoff(self.spec, self.as_of)).toordinal()
         nights = np.array([night.toordinal() for night in self.matured["night"]], dtype=np.int64)
         score = self.matured["score"].to_numpy(dtype=np.float64)
         label = self.matured["label"].to_numpy(dtype=np.float64)
@@ -288,7 +288,7 @@ class _Look:
 
     def raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> "Raw":
         """The values of the window beside those kept from training."""
-        snapshot = features.published(self.rails)
+        snapshot = self.rails.published_snapshot()
         start = self.as_of - self.spec.drift.window
         rows = frame.build(self.rails, self.spec, start, self.as_of, self.as_of, snapshot)
         kept = self.scorer.reference_frame()
@@ -328,7 +328,7 @@ class _Look:
 
 
 def _ordinal(instant: datetime) -> int:
-    return night_of(instant).toordinal()
+    return night_closing(instant).toordinal()
 
 
 def seen(rails: Rails, spec: Spec, as_of: datetime, version: int) -> profile.Nights:
@@ -371,7 +371,7 @@ def before(rails: Rails, spec: Spec, as_of: datetime) -> tuple[Standing | None, 
         select night, version, start, since, trusted from {ops.drift_detector}
         where model = $model and night < $night order by night
     """
-    rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_of(as_of)})
+    rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_closing(as_of)})
     ordinals = pd.to_datetime(rows["night"])
     left_out = frozenset(night.toordinal() for night in ordinals[~rows["trusted"].astype(bool)].dt.date)
     judged = rows[rows["start"].notna()]
@@ -519,7 +519,7 @@ def _store(
     judged: Judged | None,
     claim: Any,
 ) -> None:
-    night = night_of(as_of)
+    night = night_closing(as_of)
     rails.lake.ensure(TABLE, COLUMNS)
     rails.lake.ensure(DETECTOR, DETECTORS)
     shared = {"model": spec.name, "night": night, "version": version, "available_at": as_of}

@@ -10,11 +10,11 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from tiltyard import spec as specs_module
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.govern import governor
 from tiltyard.govern.governor import Became, Grant, History, Outcome, Past, Release
 from tiltyard.govern.lineage import Lineage
-from tiltyard.ledger import night_of
 from tiltyard.prepare import outage, transform
 from tiltyard.rails import Rails
 from tiltyard.spec import Portfolio, Spec
@@ -36,7 +36,7 @@ def run(
     Returns {"night", "granted": {model: reasons} in the order of their precedence, "actions": {model: {"decision",
     "reasons", "incident"}}, "incidents", "decisions": counts}. Models without a finding wait.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     claim = rails.ledger.claim(f"{STAGE}/{night}")
     models = {one.name: one for one in (specs_module.portfolio(rails.settings) if specs is None else specs)}
     outcome = governor.govern(
@@ -114,7 +114,7 @@ def incidents(rails: Rails, as_of: datetime | None = None) -> list[dict[str, Any
             return []
         night = newest["night"]
     else:
-        night = night_of(as_of)
+        night = night_closing(as_of)
     return [{"night": str(night), **plain(one)} for one in rails.ledger.incidents(night)]
 
 

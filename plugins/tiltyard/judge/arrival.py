@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Judged
-from tiltyard.ledger import night_of
 from tiltyard.prepare import outage, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -41,7 +41,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     """
     if not rails.lake.has("ops.prediction"):
         return None
-    night = night_of(as_of)
+    night = night_closing(as_of)
     matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
     ages = matures + LATER + 1
     is_positive = "true" if spec.is_regression else truth.known(spec, "arg_max(label, available_at)")
@@ -83,7 +83,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
 
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Judge the night that closes at `as_of`, open and close the model's truth incidents; twice is once."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     found = arrivals(rails, spec, as_of)
     judged = runoff.judge(found, _of_incidents(rails, spec, night)) if found else ()
     if any(one.stopped for one in judged) or incidents(rails, spec, night):
@@ -105,7 +105,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     found = arrivals(rails, spec, as_of)
     if found is None:
         return None
-    night = night_of(as_of)
+    night = night_closing(as_of)
     curve = runoff.curve(found, _of_incidents(rails, spec, night + DAY))
     came = found.labels.sum(axis=1)
     nights = found.nights[found.labels > 0]
@@ -131,7 +131,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     found = arrivals(rails, spec, as_of)
     if found is None or not found.labels.sum():
         return None
-    curve = runoff.curve(found, _of_incidents(rails, spec, night_of(as_of) + DAY))
+    curve = runoff.curve(found, _of_incidents(rails, spec, night_closing(as_of) + DAY))
     return plots.arrival(found, curve, rails.settings.reports / "arrival" / f"{spec.name}.png", title=spec.name)
 
 

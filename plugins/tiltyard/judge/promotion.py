@@ -28,9 +28,10 @@ import pandas as pd
 
 from tiltyard import clock
 from tiltyard.answered import arm
+from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import gate, pairs
-from tiltyard.ledger import Change, Roles, night_of
+from tiltyard.ledger import Change, Roles
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -76,7 +77,7 @@ def run(
     if not approvals and assume == "auto" and judged["needs_approval"]:
         approvals = (hindcast_approval(spec, judged, as_of),)
     summary = judged | promote(rails, spec, as_of, *approvals)
-    rails.ledger.record_stage(STAGE, spec.name, night_of(as_of), "done", summary)
+    rails.ledger.record_stage(STAGE, spec.name, night_closing(as_of), "done", summary)
     return summary
 
 
@@ -85,7 +86,7 @@ def run(
 
 def watched(spec: Spec, changes: Sequence[Change], as_of: datetime) -> Change | None:
     """The promotion that is under watch at `as_of`: the newest change of champion, while its window matures."""
-    earlier = [change for change in changes if change.night < night_of(as_of)]
+    earlier = [change for change in changes if change.night < night_closing(as_of)]
     if not earlier or earlier[-1].kind != "promotion" or not spec.gate.rollback_window:
         return None
     promoted = earlier[-1]
@@ -99,7 +100,7 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     rollback claimed once per promotion. Returns the ledger's record (night, champion, previous, verdict, reasons,
     evidence); None when nobody is under watch.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     change = watched(spec, rails.ledger.changes(spec.name), as_of)
     if change is None:
         return None
@@ -141,7 +142,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     else of the record), page (its path under the reports, or None), needs_approval, watch, and every decision.
     """
     reconcile(rails, spec, as_of)
-    night = night_of(as_of)
+    night = night_closing(as_of)
     roles = rails.ledger.roles(spec.name, night)
     seen = watch(rails, spec, as_of)
     told = {
@@ -202,7 +203,7 @@ class _Known:
 
 
 def _known(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _Known:
-    night = night_of(as_of)
+    night = night_closing(as_of)
     nights = truth.nights(rails, spec, as_of)
     since = min((nights[number][0] for number in roles.challengers if number in nights), default=night)
     wanted = [number for number in (roles.champion, *roles.challengers) if number is not None]
@@ -224,7 +225,7 @@ def _decide(
     rails: Rails, spec: Spec, as_of: datetime, known: _Known, challenger: int, champion: int | None
 ) -> dict[str, Any]:
     """The night's recorded decision on one challenger, made now if there is none yet."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     evidence, record = gather(rails, spec, as_of, known, challenger, champion)
     verdict = gate.decide(evidence, spec.gate, spec.fallback.deadline_ms)
     if all(criterion.status == "pass" or criterion.name == "replay" for criterion in verdict.criteria):
@@ -267,11 +268,11 @@ def gather(
     """
     row = rails.ledger.version(spec.name, challenger)
     assert row is not None
-    first = min(known.nights.get(challenger, [night_of(as_of)]))
+    first = min(known.nights.get(challenger, [night_closing(as_of)]))
     reference, size = _files(rails, spec, challenger)
     return pairs.gather(
         spec,
-        night_of(as_of),
+        night_closing(as_of),
         known.rows,
         challenger,
         champion,
@@ -287,9 +288,9 @@ def gather(
 
 def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
     """Per night from `since` on: `night`, `rows`, and per feature how many of them have no value."""
-    from tiltyard.prepare import features, frame
+    from tiltyard.prepare import frame
 
-    snapshot = features.published(rails)
+    snapshot = rails.published_snapshot()
     inputs = frame.features(rails, spec, snapshot)
     counts = ", ".join(
         f'count_if("{one.name}" is null{f""" or isnan("{one.name}")""" if one.kind == "numeric" else ""}) '
@@ -333,10 +334,9 @@ def _replayed_before_training(rails: Rails, spec: Spec, row: Mapping[str, Any]) 
 
 
 def _replayed_now(rails: Rails, spec: Spec, as_of: datetime) -> gate.Replayed:
-    from tiltyard.prepare import features
     from tiltyard.train import replay
 
-    found = replay.check(rails, spec, as_of, features.published(rails), render=False)
+    found = replay.check(rails, spec, as_of, rails.published_snapshot(), render=False)
     if found.verdict == "untestable" and found.untested and all(one.in_hindsight for one in found.untested):
         # a hindcast reads the state that it scored from: what cannot have been written over is no gap in the evidence
         return gate.Replayed("warn", "all of it was scored in hindsight, where nothing shows what was known then")
@@ -454,7 +454,7 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
 
     `link` is where the evidence page is served.
     """
-    decision = rails.ledger.decision(spec.name, night_of(as_of), challenger)
+    decision = rails.ledger.decision(spec.name, night_closing(as_of), challenger)
     evidence = decision["evidence"]
     lines = [
         f"The gate says **{decision['verdict']}** for {spec.name} version {challenger} against {evidence['against']}, "
@@ -509,7 +509,7 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     None), `rolled_back` (the version that went back on this night, or None) and `reason`; a rerun of a night that
     changed the champion says so again and changes nothing.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     changes = rails.ledger.changes(spec.name)
     mine = next((change for change in changes if change.night == night), None)
     if mine is not None:
@@ -582,7 +582,7 @@ def reconcile(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     Nights older than the newest change leave the aliases alone: a rerun of the past must not undo the present.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     if not rails.ledger.versions(spec.name):
         return {"moved": {}}
     changes = rails.ledger.changes(spec.name)
@@ -623,7 +623,7 @@ def hindcast_approval(spec: Spec, judged: dict[str, Any], as_of: datetime) -> Ap
         requested_by="assumption",
         chosen=APPROVE,
         responded_at=as_of,
-        subject=(spec.name, judged["challenger"], night_of(as_of), judged["evidence"]),
+        subject=(spec.name, judged["challenger"], night_closing(as_of), judged["evidence"]),
         source=HINDCAST_SOURCE,
     )
 

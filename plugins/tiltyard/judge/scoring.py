@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock, lake
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.ledger import Roles, night_of
+from tiltyard.ledger import Roles
 from tiltyard.prepare.truth import MISSING, PREDICTION
 from tiltyard.rails import Rails
 from tiltyard.serve import fallback
@@ -48,13 +49,13 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published.
     """
-    from tiltyard.prepare import features, frame
+    from tiltyard.prepare import frame
 
-    night = night_of(as_of)
+    night = night_closing(as_of)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
     rails.lake.ensure("ops.prediction", PREDICTION)
     rails.lake.ensure(profile.TABLE, profile.COLUMNS)
-    snapshot = features.published(rails)
+    snapshot = rails.published_snapshot()
     start, end = clock.interval(as_of, spec.prediction.every)
     rows = frame.build(rails, spec, start, end, as_of, snapshot)
     roles = rails.ledger.roles(spec.name, night)

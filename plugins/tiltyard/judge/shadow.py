@@ -14,8 +14,8 @@ import pandas as pd
 
 from tiltyard import lake
 from tiltyard.answered import arm, request_log
+from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, estimate, scoring
-from tiltyard.ledger import night_of
 from tiltyard.prepare import online, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -77,8 +77,8 @@ TEACHES = 4
 
 def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Score and evaluate one night; twice is once."""
-    summary = {"night": str(night_of(as_of)), **score(rails, spec, as_of), **evaluate(rails, spec, as_of)}
-    rails.ledger.record_stage(STAGE, spec.name, night_of(as_of), "done", summary)
+    summary = {"night": str(night_closing(as_of)), **score(rails, spec, as_of), **evaluate(rails, spec, as_of)}
+    rails.ledger.record_stage(STAGE, spec.name, night_closing(as_of), "done", summary)
     return summary
 
 
@@ -89,11 +89,11 @@ def score(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Write the night's evaluation of every version that has a role in it, and of the safe default."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     fence = rails.ledger.claim(f"evaluation/{spec.name}/{night}")
     rails.lake.ensure("ops.evaluation", EVALUATION)
     roles = rails.ledger.roles(spec.name, night)
-    since = night_of(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
     wanted: dict[int | None, str] = {None: SAFE_DEFAULT, **roles.scored}
     taught = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since - (TEACHES - 1) * spec.drift.window)
@@ -170,7 +170,7 @@ def estimates(
         records.append(
             {
                 "model": spec.name,
-                "night": night_of(as_of),
+                "night": night_closing(as_of),
                 "version": version,
                 "role": role,
                 "is_calibrated": found.pop("calibrated"),

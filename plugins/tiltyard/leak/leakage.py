@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from tiltyard import suites
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import held, literal, qualified, quoted, text
+from tiltyard.lake import literal, qualified, quoted, stored, text
 from tiltyard.leak import evidence
-from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.suites import CheckReport, CheckResult
@@ -408,7 +408,7 @@ def known_or_undated(table: str, columns: Mapping[str, str], as_of: datetime, sn
     unread = "available_at is null"
     if "event_time" in columns:
         unread += f" and (event_time is null or event_time <= {moment})"
-    return f"(select * from {held(table, snapshot)} where available_at <= {moment} or ({unread}))"
+    return f"(select * from {stored(table, snapshot)} where available_at <= {moment} or ({unread}))"
 
 
 def table_findings(
@@ -549,7 +549,7 @@ def report(
     suite = suites.load(rails.settings.expectations / "leakage.yaml")
     judged, results = judge(rails, suite, findings, subject)
     path = suites.render(rails, suite_name, subject, as_of, {subject: judged}, results) if render else None
-    done = CheckReport(suite_name, night_of(as_of), subject, results, path)
+    done = CheckReport(suite_name, night_closing(as_of), subject, results, path)
     if record:
         suites.record(rails, [done], as_of)
     return done

@@ -19,10 +19,10 @@ from statistics import median
 from typing import Any
 
 from tiltyard import suites
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import held, literal, text
+from tiltyard.lake import literal, stored, text
 from tiltyard.leak import leakage
-from tiltyard.ledger import night_of
 from tiltyard.prepare import ingest, latency, outage
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
@@ -78,7 +78,7 @@ def run(
         results = _predictions(rails, as_of, spec, snapshot, pages)
     place = subject or source or "portfolio"
     path = suites.render(rails, suite, place, as_of, pages, results) if render else None
-    report = CheckReport(suite, night_of(as_of), subject, results, path)
+    report = CheckReport(suite, night_closing(as_of), subject, results, path)
     if record:
         suites.record(rails, [report], as_of)
     return report
@@ -124,7 +124,7 @@ def _freshness(
 
 
 def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
-    night, moment = f"date {text(night_of(as_of).isoformat())}", literal(as_of)
+    night, moment = f"date {text(night_closing(as_of).isoformat())}", literal(as_of)
     rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
     return f"""
         select {text(table)} as table_name, known.*, {rows} as rows_night,
@@ -139,7 +139,7 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
         cross join (
             select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
                 count(*) filter (available_at > ingested_at) as dated_after_ingest
-            from {held(table, snapshot)} where landed_night = {night}
+            from {stored(table, snapshot)} where landed_night = {night}
         ) as landed
     """
 
@@ -292,7 +292,7 @@ def _predictions(
         ) as asked
         full outer join (
             select * from {rails.lake.relation("ops.prediction", as_of)}
-            where model = {text(spec.name)} and night = date {text(night_of(as_of).isoformat())}
+            where model = {text(spec.name)} and night = date {text(night_closing(as_of).isoformat())}
         ) as made
             on asked."{spec.key}" = made.entity_id and asked.prediction_time = made.prediction_time
     """

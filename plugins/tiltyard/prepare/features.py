@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from tiltyard import suites
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.ledger import night_of
 from tiltyard.prepare import checks as checking
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import latency, online
@@ -48,7 +48,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
 
     Raises CheckFailed, naming the checks, when a critical one fails.
     """
-    night = night_of(as_of)
+    night = night_closing(as_of)
     with transforming.alone(rails):
         snapshot = rails.lake.snapshot()
     reports = [
@@ -87,7 +87,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
 
 def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
     """Put the checked snapshot in service. Raises BadInput when the night's batch has not passed its checks."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     record = rails.ledger.stage_run(STAGE, "", night)
     if record is None or record["status"] not in ("checked", "done"):
         state = record["status"] if record else "not checked yet"
@@ -111,22 +111,5 @@ def materialise(rails: Rails, as_of: datetime) -> dict[str, Any]:
     try:
         return online.materialise(rails, as_of)
     except Unavailable as error:
-        rails.ledger.add_event("online_unavailable", "", night_of(as_of), {"said": str(error)})
+        rails.ledger.add_event("online_unavailable", "", night_closing(as_of), {"said": str(error)})
         return {"unavailable": str(error)}
-
-
-def published(rails: Rails, as_of: datetime | None = None) -> int:
-    """The snapshot in service: that of the features run published last.
-
-    With `as_of`, the features of that night must be published. Raises BadInput when they are not.
-    """
-    last = rails.ledger.published()
-    if last is None:
-        raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
-    if as_of is not None:
-        own = rails.ledger.stage_run(STAGE, "", night_of(as_of))
-        if own is None or own["status"] != "done":
-            raise BadInput(
-                f"The features of {night_of(as_of)} are not published; run tiltyard features --as-of {night_of(as_of)}."
-            )
-    return int(last["summary"]["snapshot"])

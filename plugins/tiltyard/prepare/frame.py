@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.lake import Lake, held, literal, qualified
+from tiltyard.lake import Lake, literal, qualified, stored
 from tiltyard.prepare import transform, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
@@ -277,7 +277,7 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
     known = _described.setdefault(rails.lake, {})
     if (table, snapshot) not in known:
         try:
-            rows = rails.lake.connection.execute(f"describe select * from {held(table, snapshot)}").fetchall()
+            rows = rails.lake.connection.execute(f"describe select * from {stored(table, snapshot)}").fetchall()
         except duckdb.CatalogException:
             raise BadInput(
                 f"The lake has no table '{qualified(table)}' at snapshot {snapshot}; run tiltyard features first, "

@@ -28,9 +28,9 @@ import yaml
 from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal, put, text
-from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Duration, Strict
@@ -228,7 +228,7 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
 
     Raises BadInput for an unknown source, Fenced when a newer run has taken over (then nothing was written).
     """
-    lake, night = rails.lake, night_of(as_of)
+    lake, night = rails.lake, night_closing(as_of)
     agreed = contract(rails.settings, source)
     for table in agreed.tables:
         lake.ensure(table.raw, table.raw_columns)
@@ -636,7 +636,7 @@ def _record(
             "rows": delivery.rows,
             "bytes": delivery.stat[1],
             "modified_ns": delivery.stat[2],
-            "landed_night": night_of(as_of),
+            "landed_night": night_closing(as_of),
             "available_at": as_of,
             "ingested_at": moment,
         }

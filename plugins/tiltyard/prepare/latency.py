@@ -23,10 +23,10 @@ import duckdb
 import pandas as pd
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import held, identifier, literal, put, qualified, text
+from tiltyard.lake import identifier, literal, put, qualified, stored, text
 from tiltyard.leak.leakage import Finding
-from tiltyard.ledger import night_of
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
@@ -209,7 +209,7 @@ def arrived_rows(table: str, files: Mapping[str, Arrival], snapshot: int | None,
     )
     return f"""(
         select {columns}, arrival.landed_us, arrival.arrived_us
-        from (select * from {held(table, snapshot)}) as raw
+        from (select * from {stored(table, snapshot)}) as raw
         inner join (values {listed}) as arrival (file, landed_us, arrived_us) on raw.source_file = arrival.file
     )"""
 
@@ -317,10 +317,10 @@ def of_views(rails: Rails, views: Iterable[str], as_of: datetime, snapshot: int 
 def _night_before(rails: Rails, as_of: datetime) -> tuple[datetime, int] | None:
     """as_of and snapshot of the newest earlier night whose features were checked."""
     runs = rails.ledger.stage_runs("features")
-    nights = [night for night, run in runs.items() if night < night_of(as_of) and "snapshot" in run["summary"]]
+    nights = [night for night, run in runs.items() if night < night_closing(as_of) and "snapshot" in run["summary"]]
     if not nights:
         return None
-    return as_of - (night_of(as_of) - max(nights)), int(runs[max(nights)]["summary"]["snapshot"])
+    return as_of - (night_closing(as_of) - max(nights)), int(runs[max(nights)]["summary"]["snapshot"])
 
 
 def _of_view(
@@ -350,7 +350,7 @@ def _of_view(
 
 def _newest_build(rails: Rails, view: str, snapshot: int | None) -> datetime | None:
     try:
-        row = rails.lake.connection.execute(f"select max(built_at) from {held(view, snapshot)}").fetchone()
+        row = rails.lake.connection.execute(f"select max(built_at) from {stored(view, snapshot)}").fetchone()
     except duckdb.Error:  # the view is younger than that snapshot, or the snapshot has expired
         return None
     return row[0] if row else None
@@ -405,7 +405,7 @@ def store(connection: Any, measured: Iterable[Latency], as_of: datetime) -> None
     if rows:
         connection.execute(
             f"delete from {identifier(TABLE)} where night = $night and list_contains($tables, table_name)",
-            {"night": night_of(as_of), "tables": [row["table_name"] for row in rows]},
+            {"night": night_closing(as_of), "tables": [row["table_name"] for row in rows]},
         )
         put(connection, TABLE, {}, pd.DataFrame(rows, columns=list(COLUMNS)))
 
@@ -417,7 +417,7 @@ def _row(one: Latency, as_of: datetime) -> dict[str, Any]:
         for point in POINTS:
             spreads[f"{name}_{point}_s"] = getattr(spread, point) if spread else None
     return {
-        "night": night_of(as_of), "table_name": one.table, "kind": one.kind, "rows": one.rows,
+        "night": night_closing(as_of), "table_name": one.table, "kind": one.kind, "rows": one.rows,
         "observed_rows": one.observed_rows, "untimed": one.untimed, **spreads,
         "missed": json.dumps({str(nights): rows for nights, rows in sorted(one.missed.items())}),
         "promised_p99_s": one.promised.total_seconds() if one.promised else None, "available_at": as_of,
@@ -526,7 +526,7 @@ def history(rails: Rails, as_of: datetime, tables: Sequence[str], nights: int = 
         f"select * from {{{TABLE}}} where list_contains($tables, table_name) and night > $since "
         "order by table_name, night",
         as_of,
-        {"tables": [*tables], "since": night_of(as_of - nights * DAY)},
+        {"tables": [*tables], "since": night_closing(as_of - nights * DAY)},
     )
 
 

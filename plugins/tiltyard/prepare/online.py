@@ -631,10 +631,9 @@ def materialise(rails: "Rails", as_of: datetime, *, afresh: bool = False) -> dic
     rows are those that won, by table. Models whose views are not built yet are `waiting`, with the reason, and keep
     nobody else. Raises Unavailable when the store does not answer.
     """
-    from tiltyard.prepare import features
     from tiltyard.spec import portfolio
 
-    began, snapshot = time.monotonic(), features.published(rails)
+    began, snapshot = time.monotonic(), rails.published_snapshot()
     store = connect(rails.settings)
     try:
         parts, waiting = tables(rails, portfolio(rails.settings), snapshot)
@@ -685,7 +684,7 @@ def _newest(
     """(key, row) of what the lake held at `snapshot` and knew at `until`; with `before`, of what changed since."""
     import duckdb
 
-    from tiltyard.lake import held, qualified
+    from tiltyard.lake import qualified, stored
 
     names = list(table.columns)
     casts = {"numeric": "double", "boolean": "boolean", "categorical": "varchar"}
@@ -693,7 +692,7 @@ def _newest(
     order = "".join(f', "{name}" desc nulls last' for name in names)
     happened, key = f'epoch_us("{table.event_time}")', f'cast("{table.key}" as varchar)'
     parameters: dict[str, Any] = {"until": round(until * 1e6)}
-    source = held(table.name, snapshot)
+    source = stored(table.name, snapshot)
     bounds = f'{happened} <= $until and epoch_us(available_at) <= $until and "{table.key}" is not null'
     if table.max_age_s is not None:
         bounds += f" and {happened} >= $until - {AGES * table.max_age_s * 1_000_000}"
@@ -754,16 +753,16 @@ def check(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
     the last two is an event in the ledger. Gives the four counts, `requests`, `views` and a few `examples`; {} where
     nothing was looked up.
     """
-    from tiltyard.ledger import night_of
-    from tiltyard.prepare import features, frame
+    from tiltyard.clock import night_closing
+    from tiltyard.prepare import frame
 
     if not rails.lake.has("ops.request"):
         return {}
-    night = night_of(as_of)
+    night = night_closing(as_of)
     asked = _looked_up(rails, spec, as_of)
     if not asked:
         return {}
-    snapshot = features.published(rails)
+    snapshot = rails.published_snapshot()
     inputs = frame.features(rails, spec, snapshot)
     views: dict[str, dict[str, int]] = {}
     examples: list[dict[str, Any]] = []
@@ -817,13 +816,13 @@ def judge(served: Served, offline: Held | None) -> tuple[str, str | None]:
 
 def _looked_up(rails: "Rails", spec: Spec, as_of: datetime) -> list[tuple[Any, ...]]:
     """(request_id, entity_id, epoch µs, features, given, views) of the night's requests that asked the store."""
-    from tiltyard.lake import held
+    from tiltyard.lake import stored
 
     start = as_of - spec.prediction.every
     rows = rails.lake.connection.execute(
         f"""
         select request_id, entity_id, epoch_us(prediction_time), features, given, views
-        from {held("ops.request")}
+        from {stored("ops.request")}
         where model = $model and prediction_time >= $start and prediction_time < $end and views != '{{}}'
         order by hash(request_id, "row"), request_id, "row" limit {MOST}
         """,
@@ -858,7 +857,7 @@ def _offline(
     """What the lake's point-in-time join gives for the same keys and instants, in the order of `served`."""
     import pandas as pd
 
-    from tiltyard.lake import held
+    from tiltyard.lake import stored
     from tiltyard.prepare import frame, transform
 
     if not served:
@@ -868,7 +867,7 @@ def _offline(
     joined = frame.point_in_time_sql(
         transform.macro_path(rails.settings),
         spine="_asked",
-        view=held(view, snapshot),
+        view=stored(view, snapshot),
         pruned=False,
         key=key,
         columns=list(columns),

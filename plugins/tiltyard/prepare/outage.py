@@ -23,8 +23,8 @@ from typing import Any
 import pandas as pd
 
 from tiltyard import suites
-from tiltyard.lake import held, identifier, put, text
-from tiltyard.ledger import night_of
+from tiltyard.clock import night_closing
+from tiltyard.lake import identifier, put, stored, text
 from tiltyard.prepare import ingest, latency
 from tiltyard.prepare.latency import DAY, Arrival, Landed, Latency
 from tiltyard.rails import Rails
@@ -307,7 +307,7 @@ def _scan(
     of = {file: night for night, arrived in nights.items() for file in arrived}
     when = ", ".join(f"({text(file)}, date {text(night.isoformat())})" for file, night in sorted(of.items()))
     source = f"""
-        from (select * from {held(table.raw, snapshot)}) as raw
+        from (select * from {stored(table.raw, snapshot)}) as raw
         inner join (values {when}) as arrived (file, night) on raw.source_file = arrived.file
     """
     values = {name: _value(name, kind) for name, kind in table.columns.items()}
@@ -443,7 +443,7 @@ def watch(rails: Rails, source: str, as_of: datetime, snapshot: int | None = Non
     contract = ingest.contract(rails.settings, source)
     deliveries = latency.landed(rails, source, as_of)
     latencies = latency.of_source(rails, source, as_of, snapshot, deliveries)
-    night = night_of(as_of)
+    night = night_closing(as_of)
     verdicts: dict[str, Verdict] = {}
     fresh: list[tuple[str, Profile]] = []
     for table in contract.tables:
@@ -465,11 +465,11 @@ def _due(deliveries: Landed, as_of: datetime, known: set[date]) -> dict[date, di
     nights: dict[date, dict[str, Arrival]] = {}
     for back in range(WINDOW + 1):
         end = as_of - back * DAY
-        if back and night_of(end) in known:
+        if back and night_closing(end) in known:
             continue
         arrived = deliveries.between(end - DAY, end)
         if arrived:
-            nights[night_of(end)] = arrived
+            nights[night_closing(end)] = arrived
     return nights
 
 
@@ -477,7 +477,7 @@ def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: da
     """Keep what a night showed: latencies and profiles in the lake, incidents in the ledger. Returns those open now."""
     rails.lake.ensure(latency.TABLE, latency.COLUMNS)
     rails.lake.ensure(TABLE, COLUMNS)
-    night = night_of(as_of)
+    night = night_closing(as_of)
     rows = [row for table, profile in watched.profiles for row in _rows(table, profile, as_of)]
 
     def work(connection: Any) -> None:

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from tiltyard.lake import qualified
-from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 
@@ -25,7 +24,7 @@ def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None
 
     if spec.fallback.popular is None:
         return []
-    snapshot = features.published(rails) if snapshot is None else snapshot
+    snapshot = rails.published_snapshot() if snapshot is None else snapshot
     table = f"{{{qualified(spec.fallback.popular.table)}}}"
     try:
         rows = rails.lake.query(

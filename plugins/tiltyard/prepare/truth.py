@@ -252,9 +252,8 @@ def side_by_side(
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
     """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
-    from tiltyard.prepare import features
 
-    return rails.lake.relation(spec.label.table, as_of, features.published(rails))
+    return rails.lake.relation(spec.label.table, as_of, rails.published_snapshot())
 
 
 def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:

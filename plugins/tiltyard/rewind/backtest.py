@@ -28,12 +28,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.govern import change, governor
 from tiltyard.govern.change import Promise, Standing, Truth
 from tiltyard.govern.governor import Broken, Finding, Grant, History, Mended
 from tiltyard.govern.lineage import Lineage
 from tiltyard.judge import gate, pairs, promotion
-from tiltyard.ledger import Change, Roles, cast, night_of, succession
+from tiltyard.ledger import Change, Roles, cast, succession
 from tiltyard.prepare import features, outage, transform
 from tiltyard.prepare import truth as truths
 from tiltyard.rails import Rails
@@ -104,7 +105,7 @@ class Trainings:
     def first_night(self, nights: Sequence[datetime]) -> date | None:
         """The first night on which a model without any version would train."""
         enough = max(self.spec.gate.min_matured, 1)
-        return next((night_of(as_of) for as_of in nights if self.matured(night_of(as_of)) >= enough), None)
+        return next((night_closing(as_of) for as_of in nights if self.matured(night_closing(as_of)) >= enough), None)
 
 
 @dataclass
@@ -153,7 +154,7 @@ class Play:
     def side_by_side(self, as_of: datetime, versions: Sequence[int], since: date) -> pd.DataFrame:
         """What truth.side_by_side gives at `as_of`, cut from memory."""
         mine = self.past
-        night = night_of(as_of).toordinal()
+        night = night_closing(as_of).toordinal()
         inside = slice(*np.searchsorted(mine.night, [since.toordinal(), night + 1]))
         matured, label = mine.matured_at(as_of)[inside], mine.truth_at(as_of)[inside]
         columns: dict[str, Any] = {
@@ -176,7 +177,7 @@ class Play:
 
     def decide(self, as_of: datetime) -> None:
         """What the promotion stage does on a night: watch, judge, promote."""
-        night = night_of(as_of)
+        night = night_closing(as_of)
         roles = self.roles(night)
         self.champions[night] = roles.champion
         if self._rolled_back(as_of):
@@ -217,10 +218,10 @@ class Play:
         versions = [number for number in (change.champion, change.previous) if number is not None]
         rows = self.side_by_side(as_of, versions, change.night + DAY)
         rows = rows[rows["night"] <= (change.night + self.spec.gate.rollback_window).toordinal()]
-        evidence, _ = pairs.gather(self.spec, night_of(as_of), rows, change.previous, change.champion, fills=True)
+        evidence, _ = pairs.gather(self.spec, night_closing(as_of), rows, change.previous, change.champion, fills=True)
         if gate.watch(evidence, self.spec.gate).verdict != "rollback":
             return False
-        row = {"night": night_of(as_of), "champion": change.version, "previous": change.previous}
+        row = {"night": night_closing(as_of), "champion": change.version, "previous": change.previous}
         self.watches.append(row | {"verdict": "rollback"})
         return True
 
@@ -237,7 +238,7 @@ class Play:
 
     def look(self, as_of: datetime, threshold: float) -> Finding:
         """What the drift stage finds on a night, before anything is decided on it."""
-        night = night_of(as_of)
+        night = night_closing(as_of)
         spec, roles = self.spec, self.roles(night)
         broken = tuple(
             Broken(one["table"], one["column"] or None, outage.in_words(one)) for one in self.past.broken[night]
@@ -287,7 +288,7 @@ class Play:
 
     def _truth(self, as_of: datetime, version: Version, trained: date, reference: profile.Reference) -> Truth:
         """The matured truth of one version at `as_of`, and its scores of the window that wait for theirs."""
-        mine, night = self.past, night_of(as_of).toordinal()
+        mine, night = self.past, night_closing(as_of).toordinal()
         cutoff = truths.cutoff(self.spec, as_of).date().toordinal()
         begin, end = np.searchsorted(mine.night, [trained.toordinal() + 1, night + 1])
         known = mine.matured_at(as_of)[begin:end] & np.isfinite(version.scores[begin:end])
@@ -398,7 +399,7 @@ def _prepare(
     weekly = {}
     for spec in specs:
         begin = trainings[spec.name].first_night(nights)
-        days = [night_of(as_of) for as_of in nights]
+        days = [night_closing(as_of) for as_of in nights]
         weekly[spec.name] = [day for day in days if begin and day >= begin and (day - begin) % WEEK == timedelta()]
     models = {}
     for spec in specs:
@@ -424,7 +425,7 @@ def _play(
     since: Mapping[tuple[str, str, str], date] = {}
     incidents: tuple[governor.Incident, ...] = ()
     for place, as_of in enumerate(nights):
-        night = night_of(as_of)
+        night = night_closing(as_of)
         told(night, place / len(nights))
         judged(as_of)
         running = [play for play in plays.values() if night not in play.past.stopped]
@@ -469,8 +470,8 @@ def _result(
     nights: Sequence[datetime],
 ) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "from": str(night_of(nights[0])),
-        "to": str(night_of(nights[-1])),
+        "from": str(night_closing(nights[0])),
+        "to": str(night_closing(nights[-1])),
         "assumed": [
             "approvals are given",
             "the millisecond test is clean",
@@ -483,7 +484,7 @@ def _result(
     for spec in policies[0].specs:
         own, trainings = models[spec.name]
         lines = _lines(spec, own, trainings)
-        days = [night_of(as_of) for as_of in nights if night_of(as_of) not in own.stopped]
+        days = [night_closing(as_of) for as_of in nights if night_closing(as_of) not in own.stopped]
         made = [night for night in weekly[spec.name] if trainings.line(night) is not None]
         champions = {
             "never retrained": outcome.always_newest(days, made[:1]),

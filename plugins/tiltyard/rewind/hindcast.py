@@ -13,10 +13,10 @@ from multiprocessing import get_context
 from typing import Any, Literal
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
-from tiltyard.ledger import night_of
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.rewind import worker
@@ -54,7 +54,7 @@ def run(
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
     tallies = {spec.name: _Tally() for spec in specs}
-    todo = [night for night in nights if not all(complete(rails, spec, night_of(night)) for spec in specs)]
+    todo = [night for night in nights if not all(complete(rails, spec, night_closing(night)) for spec in specs)]
     if todo:
         say("landing the data", 0.0)
         features.ingest(rails, last)
@@ -63,7 +63,7 @@ def run(
     published = None
     with _Auditor(rails.settings, todo, render=render) as auditor:
         for position, as_of in enumerate(nights):
-            night = night_of(as_of)
+            night = night_closing(as_of)
             say(f"night of {night}", position / len(nights))
             waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
             for spec in specs:
@@ -87,8 +87,8 @@ def run(
         features.materialise(rails, published)
     say("done", 1.0)
     return {
-        "from": str(night_of(first)),
-        "to": str(night_of(last)),
+        "from": str(night_closing(first)),
+        "to": str(night_closing(last)),
         "approvals": f"assumed: {approve}",
         "models": {name: vars(tally) for name, tally in tallies.items()},
     }
@@ -117,7 +117,7 @@ def _judge(as_of: datetime, render: bool) -> None:
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
-    night = str(night_of(as_of))
+    night = str(night_closing(as_of))
     shadow.run(rails, spec, as_of)
     outcome = promotion.run(rails, spec, as_of, assume=approve)
     if outcome.get("promoted"):
@@ -130,7 +130,7 @@ def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: di
     named = {spec.name: spec for spec in specs}
     for model, reasons in grants.run(rails, as_of, specs)["granted"].items():
         trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
-        night = str(night_of(as_of))
+        night = str(night_closing(as_of))
         tallies[model].retrains.append({"night": night, "version": trained.get("version"), "reasons": reasons})
 
 

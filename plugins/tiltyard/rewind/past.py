@@ -32,10 +32,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
-from tiltyard.ledger import night_of
 from tiltyard.prepare import features, frame, outage, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import worker
@@ -217,7 +217,7 @@ JUDGES = ("great_expectations",)
 
 def judged(rails: Rails, as_of: datetime) -> bool | None:
     """Was the night's batch stopped? None when nobody has judged it."""
-    record = rails.ledger.stage_run(features.STAGE, "", night_of(as_of))
+    record = rails.ledger.stage_run(features.STAGE, "", night_closing(as_of))
     if record is None or record["status"] not in ("checked", "done", "stopped"):
         return None
     return record["status"] == "stopped"
@@ -278,8 +278,8 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
     order = np.argsort(_micros(labels["available_at"]), kind="stable")
     return Past(
         spec=spec,
-        first=night_of(first),
-        last=night_of(last),
+        first=night_closing(first),
+        last=night_closing(last),
         keys=keys,
         night=_nights(keys["prediction_time"]),
         revised=place[order].astype(np.int64),
@@ -290,7 +290,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
 
 def learn(rails: Rails, past: Past, as_of: datetime) -> None:
     """What the judged batch of a night says: whether it was stopped, and which incidents are open after it."""
-    night = night_of(as_of)
+    night = night_closing(as_of)
     if night not in past.broken:
         past.broken[night] = outage.holding(rails, past.spec, night)
         if judged(rails, as_of):

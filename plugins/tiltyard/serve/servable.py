@@ -325,7 +325,7 @@ class Servables:
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        row = self._ledger.published()
+        row = self._ledger.newest_published()
         published = row["summary"] if row else {}
         kept = [_asked(self._ledger, spec, published) for spec in specs]
         self._tide = tide

@@ -11,9 +11,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import held, identifier, literal, text
-from tiltyard.ledger import night_of
+from tiltyard.lake import identifier, literal, stored, text
 from tiltyard.prepare import frame, ingest, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
@@ -124,7 +124,7 @@ def reachable(
     if not rails.lake.has("ops.prediction"):
         return [], [Untested("predictions", 0, f"{spec.name} has made none yet")]
     within = " or ".join(
-        f"night between date {text(str(night_of(first)))} and date {text(str(night_of(last)))}"
+        f"night between date {text(str(night_closing(first)))} and date {text(str(night_closing(last)))}"
         for first, last in ranges
     )
     rows = rails.lake.connection.execute(
@@ -535,7 +535,7 @@ class Comparison:
         """(entity, prediction time) → the key of the view's rows it was joined with."""
         if feature_key(view) == self.spec.key:
             return {row: row[0] for row in rows}
-        spine = held(self.spec.prediction.spine, self.snapshot)
+        spine = stored(self.spec.prediction.spine, self.snapshot)
         found = self._connection.execute(
             f'select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, '
             f'cast("{feature_key(view)}" as varchar) from {spine} where list_contains($entities, entity_id)',

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from tiltyard.lake import held, qualified, text
+from tiltyard.lake import qualified, stored, text
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 
@@ -73,7 +73,7 @@ def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, 
         return {}
     connection, landed = rails.lake.connection, {}
     with suppress(duckdb.CatalogException):  # the table was not there yet
-        at = held(ingest.LANDED, oldest)
+        at = stored(ingest.LANDED, oldest)
         row = connection.execute(f"select max(available_at) from {at} where source = ?", [source]).fetchone()
         if row and row[0]:
             landed[oldest] = row[0]

@@ -27,8 +27,9 @@ from urllib.parse import unquote, urlparse
 import sqlalchemy as sa
 
 from tiltyard import postgres
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.ledger import Fence, night_of
+from tiltyard.ledger import Fence
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -165,7 +166,7 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
         rails.ledger.add_version(
             model=spec.name,
             version=number,
-            night=night_of(candidate.as_of),
+            night=night_closing(candidate.as_of),
             inputs=candidate.inputs,
             run_id=run.info.run_id,
             digests=digests,
@@ -181,7 +182,7 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
 def _run(flow: "MlflowClient", experiment_id: str, candidate: Candidate) -> Any:
     from mlflow.entities import Metric, Param, RunTag
 
-    run = flow.create_run(experiment_id, run_name=f"{night_of(candidate.as_of)}", tags=dict(candidate.tags))
+    run = flow.create_run(experiment_id, run_name=f"{night_closing(candidate.as_of)}", tags=dict(candidate.tags))
     at = int(run.info.start_time)
     metrics = [Metric(name, float(value), at, 0) for name, value in sorted(candidate.metrics.items())]
     metrics += [

@@ -22,9 +22,9 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 from tiltyard import clock, suites
+from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import qualified
-from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.train.comparison import Comparison, Example, Tally, Untested, reachable
@@ -279,7 +279,6 @@ def run(
     verdict is then "untestable", and says why. Raises BadInput for a range that ends before it begins, a limit that
     is no share, and a snapshot that the lake does not have.
     """
-    from tiltyard.prepare import features
 
     limit = spec.leakage.max_changed if limit is None else limit
     if not 0 <= limit <= 1:
@@ -291,13 +290,13 @@ def run(
             )
     record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
     if snapshot is None:
-        snapshot = features.published(rails)
+        snapshot = rails.published_snapshot()
     if snapshot not in record.commits:
         raise BadInput(f"The lake has no snapshot {snapshot} (any more); the newest is {max(record.commits)}.")
     as_of = as_of or max(_newest(rails), *(last for _, last in ranges))
     batches, untested = reachable(rails, spec, ranges, record, snapshot)
     if not batches:
-        nights = tuple((night_of(first), night_of(last)) for first, last in ranges)
+        nights = tuple((night_closing(first), night_closing(last)) for first, last in ranges)
         return Replay(
             spec.name, nights, snapshot, limit, "untestable", 0, 0, 0, 0, 0, (), {}, tuple(untested)
         )  # fmt: skip
@@ -309,7 +308,7 @@ def run(
         examples = comparison.examples([change.tally for change in changes])
     return Replay(
         model=spec.name,
-        ranges=tuple((night_of(first), night_of(last)) for first, last in ranges),
+        ranges=tuple((night_closing(first), night_closing(last)) for first, last in ranges),
         snapshot=snapshot,
         limit=limit,
         verdict=verdict(changes, found["tested"]),

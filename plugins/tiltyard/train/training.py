@@ -31,8 +31,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock
+from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed
-from tiltyard.ledger import night_of
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
@@ -165,12 +165,12 @@ def train(
     learn from was written over; Fenced when a newer attempt took over.
     """
     from tiltyard.leak import leakage
-    from tiltyard.prepare import features, frame, outage
+    from tiltyard.prepare import frame, outage
     from tiltyard.train import replay
 
-    night = night_of(as_of)
+    night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
-    snapshot = features.published(rails)
+    snapshot = rails.published_snapshot()
     if not frame.matured(rails, spec, as_of, snapshot):
         waits = clock.format_duration(spec.label.horizon + spec.label.delay)
         reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
@@ -196,7 +196,7 @@ def train(
             f"replay --model {spec.name} --from {first} --to {last} --report replay.html; then take the column out of "
             "its feature view, or mend the source."
         )
-    reasons = (*reasons, *outage.during(rails, spec.source, night_of(training_frame.start), night))
+    reasons = (*reasons, *outage.during(rails, spec.source, night_closing(training_frame.start), night))
     return train_on(
         rails,
         spec,
@@ -225,7 +225,7 @@ def train_on(
     """`train` from a frame that has passed the leakage gate on; `fence` is the claim on this training."""
     from tiltyard.train import registry
 
-    night = night_of(as_of)
+    night = night_closing(as_of)
     asked = trials or spec.estimator.tune.trials
     inputs = inputs_digest(training_frame.digest, spec, rails.settings.seed, asked)
     row, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
@@ -599,7 +599,7 @@ def candidate(
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
     sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
     described = {
-        "night": str(night_of(as_of)),
+        "night": str(night_closing(as_of)),
         "rows": len(frame),
         "positive_rate" if bounds is None else "mean_label": float(label.mean()),
         "metrics": fitted.metrics,
@@ -648,7 +648,7 @@ def candidate(
         "git_commit": commit,
         "git_dirty": dirty,
     }
-    night = str(night_of(as_of))
+    night = str(night_closing(as_of))
     description = (
         f"Trained for the night of {night} on {training_frame.rows:,} rows with prediction times from "
         f"{training_frame.start:%Y-%m-%d} to {training_frame.end:%Y-%m-%d} (frame {training_frame.digest[:12]}, "
