@@ -19,3 +19,6 @@ the command line over all of it.
 Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback breaker
 profile detector change lineage governor outcome explanation`, and `evidence` with its parts.
 """
+
+__version__ = "0.1.0"
+"""The version, here and nowhere else: the package and `tiltyard --version` read it."""

@@ -1,5 +1,6 @@
 """The command line as a person meets it: its own process, its exit codes, its one sentence."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tiltyard as package
 from tiltyard.settings import ROOT, Settings
 
 
@@ -40,6 +42,11 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     )  # fmt: skip
     for words in groups:
         assert "Example: tiltyard" in tiltyard(*words, "--help").stdout
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert tiltyard("--version").stdout == f"tiltyard {package.__version__}\n"
+    assert importlib.metadata.version("tiltyard") == package.__version__
 
 
 def test_models_as_json() -> None:

@@ -1,0 +1,58 @@
+"""`data fetch`, `ingest`, `features`: what the sources deliver becomes a published night."""
+
+from typing import Annotated
+
+import typer
+
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, Json
+from tiltyard.cli.output import emit, progress
+from tiltyard.settings import Settings
+
+PANEL = "Bring data in"
+commands = typer.Typer()
+data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
+commands.add_typer(data, name="data", rich_help_panel=PANEL)
+
+
+@data.command("fetch", epilog="Example: tiltyard data fetch incident")
+def fetch(
+    name: Annotated[
+        str, typer.Argument(help="Like incident or simulated; a wrong name is told the right ones.", metavar="NAME")
+    ],
+    cancel_trigger: Annotated[
+        bool,
+        typer.Option(
+            "--cancel-trigger", help="simulated: the CRM blanks the last log-in of whoever cancels, in place."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Download a data set (or make the simulated one), check its content, lay it out as daily deliveries."""
+    from tiltyard.prepare import datasets
+
+    with progress(as_json) as step:
+        result = datasets.fetch(Settings(), name, progress=step, cancel_trigger=cancel_trigger)
+    emit(result, as_json)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
+def ingest(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
+    from tiltyard import rails
+    from tiltyard.prepare import features as stage
+
+    with rails.opened() as opened:
+        result = stage.ingest(opened, options.night(as_of))
+    emit(result, as_json)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
+def features(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Ingest, build with dbt, check, publish. A critical check stops the batch (exit 1)."""
+    from tiltyard import rails
+    from tiltyard.prepare import features as stage
+
+    with rails.opened() as opened:
+        result = stage.run(opened, options.night(as_of))
+    emit(result, as_json)

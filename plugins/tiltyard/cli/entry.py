@@ -1,0 +1,103 @@
+"""Where the command line begins: the app with all its groups, and `main`, in which every error ends."""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+import tiltyard
+from tiltyard.cli import data, leakage, lifecycle, looking, online, past, portfolio, serving, stages
+from tiltyard.cli.output import err, plain
+from tiltyard.errors import TiltyardError
+from tiltyard.settings import NO_TELEMETRY, Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for group in (lifecycle, looking, data, stages, portfolio, past, leakage, serving, online):
+    app.add_typer(group.commands)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"tiltyard {tiltyard.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """A portfolio of machine-learning models in production, on one set of rails."""
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
+    os.environ.update(NO_TELEMETRY)
+    try:
+        code = app(standalone_mode=False)  # what typer.Exit carried, or what a command returned: nothing
+    except TiltyardError as error:
+        _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _interrupted()
+    except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+            _interrupted()
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
+            _print_error(f"{error.format_message()} Try tiltyard --help.")
+            sys.exit(error.exit_code)
+        if isinstance(error, ValidationError) and error.title == "Settings":
+            _fail(_unset(error), 2)
+        reason = _no_room(error)
+        if not reason:
+            raise
+        _fail(
+            f"{Settings().home} cannot be written to ({reason}); make room there, or set TILTYARD_HOME to a folder of "
+            "your own.",
+            2,
+        )
+    sys.exit(code or 0)
+
+
+def _interrupted() -> NoReturn:
+    err.print("Interrupted; what was committed is kept, and the same command goes on from there.")
+    sys.exit(130)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": sentence}))
+    _print_error(sentence)
+    sys.exit(code)
+
+
+def _print_error(sentence: str) -> None:
+    """The one place that prints an error. A pipe gets it as one line: at a width, rich breaks a long path in two."""
+    err.print(f"[bold red]error[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+
+
+def _unset(error: ValidationError) -> str:
+    """What is wrong with a setting; never its value, which may be a secret."""
+    first = error.errors()[0]
+    return f"TILTYARD_{'_'.join(map(str, first['loc'])).upper()} cannot be read: {first['msg']}; mend or unset it."
+
+
+def _no_room(error: Exception) -> str | None:
+    """Why the home takes no files, when that is what stopped the command."""
+    if "No space left on device" in str(error):  # also what DuckDB and PostgreSQL say
+        return "no space left on device"
+    home = Settings().home
+    if isinstance(error, OSError) and error.filename and Path(os.fsdecode(error.filename)).is_relative_to(home):
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+        return error.strerror if refused or not home.is_dir() else None
+    return None

@@ -1,0 +1,183 @@
+"""`leakage audit`, `leakage replay`, `leakage latency`: what a model could not have known yet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiltyard import clock
+from tiltyard import spec as specs
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, Json
+from tiltyard.cli.output import emit, out, plain, progress, say, table
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.leak.audit import Audit
+
+PANEL = "Leakage"
+UNTESTED_LINES = 8
+"""So many lines of what could not be tested are printed; the page has all of them."""
+
+commands = typer.Typer()
+leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
+commands.add_typer(leakage, name="leakage", rich_help_panel=PANEL)
+
+
+@leakage.command(
+    "audit", epilog="Example: tiltyard leakage audit frame.parquet --label churned --prediction-time at --entity id"
+)
+def audit(
+    frame: Annotated[Path, typer.Argument(help="Anybody's table: Parquet or CSV.", metavar="FRAME")],
+    label: Annotated[str, typer.Option(help="Column with the outcome: two values, or a number.", metavar="COL")],
+    prediction_time: Annotated[str, typer.Option(help="Column: the moment a row speaks for.", metavar="COL")],
+    entity: Annotated[str | None, typer.Option(help="Column: whom a row is about.", metavar="COL")] = None,
+    label_time: Annotated[
+        str | None, typer.Option(help="Column: when the outcome happened, or was known.", metavar="COL")
+    ] = None,
+    available_at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FEATURE=COL: the column that says since when a feature's value was known; COL alone, of every "
+            "feature. Repeat it.",
+            metavar="FEATURE=COL",
+        ),
+    ] = None,
+    planned: Annotated[
+        list[str] | None, typer.Option(help="Instants known ahead, like a due date. Repeat it.", metavar="COL")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Not to be judged. Repeat it.", metavar="COL")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="A log of events or versions of the same entities.", metavar="FILE")
+    ] = None,
+    as_of_column: Annotated[
+        str | None, typer.Option(help="Column of the log: since when its row was known.", metavar="COL")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The HTML page. Default: FRAME.leakage.html, here.", metavar="FILE.html")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell."""
+    from tiltyard.leak import audit as auditor
+    from tiltyard.leak import page
+
+    target = report or Path(f"{frame.stem}.leakage.html")
+    page.check(target, [frame, *([history] if history else [])])
+    with progress(as_json) as step:
+        result = auditor.audit(
+            frame,
+            label=label,
+            prediction_time=prediction_time,
+            entity=entity,
+            label_time=label_time,
+            available_at=auditor.declared(available_at or ()),
+            planned=planned or (),
+            ignore=ignore or (),
+            history=history,
+            history_as_of=as_of_column,
+            progress=step,
+            threads=Settings().threads,
+        )
+    page.write(result, target)
+    emit(result.as_dict() | {"report": str(target)}, as_json, lambda: _print_audit(result, target))
+    if result.verdict in ("fail", "untestable"):
+        raise typer.Exit(1)
+
+
+def _print_audit(result: "Audit", target: Path) -> None:
+    """The verdict, a line per finding, and where the rest is."""
+    colour = {"pass": "green", "warn": "yellow"}.get(result.verdict, "bold red")
+    out.print(f"[{colour}]{result.verdict}[/] {plain(result.reason)}", soft_wrap=True)
+    if result.findings:
+        _print_findings(result)
+    for note in result.notes:
+        out.print(f"[dim]note[/] {plain(note)}", soft_wrap=True)
+    for gap in result.untested[:UNTESTED_LINES]:
+        subject = " ".join(part for part in (gap.feature, gap.kind) if part != "*") or "all"
+        out.print(f"[dim]untested[/] {plain(f'{subject}: {gap.why}')}", soft_wrap=True)
+    if len(result.untested) > UNTESTED_LINES:
+        out.print(f"[dim]untested[/] … and {len(result.untested) - UNTESTED_LINES} more, in the report")
+    out.print(f"{result.rows:,} rows, {len(result.features):,} features. The page to look at: {plain(str(target))}")
+
+
+def _print_findings(result: "Audit") -> None:
+    """A table of the findings, and under it a sentence of evidence for each."""
+    from rich.table import Table
+
+    grid = Table(box=None, header_style="bold", show_edge=False)
+    for title in ("", "feature", "kind", "effect", "interval"):
+        grid.add_column(title, no_wrap=title != "feature", overflow="fold")
+    for finding in result.findings:
+        between = f"{finding.interval[0]:.3g} – {finding.interval[1]:.3g}" if finding.interval else "exact"
+        grid.add_row(finding.severity, plain(finding.feature), finding.kind, f"{finding.effect:.3g}", between)
+    out.print(grid)
+    for finding in result.findings:
+        out.print(f"[bold]{plain(finding.feature)}[/]: {plain(finding.evidence)}", soft_wrap=True)
+
+
+@leakage.command("replay", epilog="Example: tiltyard leakage replay --model churn --from 2025-05-01 --to 2025-05-28")
+def replay(
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name of a model: a folder under models/.")],
+    first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
+    last: Annotated[str, typer.Option("--to", metavar="DATE", help="as_of of the last night.")],
+    snapshot: Annotated[
+        int | None,
+        typer.Option("--snapshot", metavar="N", help="The lake's version to compare with; default: in service."),
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option("--limit", metavar="SHARE", help="Rows that may have changed; default: the spec's.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page to look at.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The millisecond test: what predictions were made from, against what the lake says of it today.
+
+    Exit 1 when the past was written over, or when nobody could tell.
+    """
+    from tiltyard import rails
+    from tiltyard.leak import page
+    from tiltyard.train import replay as test
+    from tiltyard.train import replay_page
+
+    spec = options.spec(model)
+    if report:
+        page.check(report)
+    ranges = [(clock.parse_as_of(first), clock.parse_as_of(last))]
+    with rails.opened() as opened:
+        result = test.run(opened, spec, ranges, snapshot=snapshot, limit=limit)
+    if report:
+        replay_page.write(result, report)
+    emit(result.as_dict(), as_json, lambda: say(replay_page.lines(result)))
+    if result.verdict in ("fail", "untestable"):
+        raise typer.Exit(1)
+
+
+@leakage.command("latency", epilog="Example: tiltyard leakage latency --model churn")
+def latency(
+    model: Annotated[str | None, typer.Option("--model", help="The tables that a model stands on.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="The tables of a source.")] = None,
+    nights: Annotated[int, typer.Option(min=1, max=366, help="Over so many nights the embargo is learned.")] = 28,
+    as_of: AsOf = None,
+    as_json: Json = False,
+) -> None:
+    """How late rows really are: promised, claimed and observed, and the embargo that follows. Draws the nights."""
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.prepare import latency as stage
+
+    if model and source:
+        raise BadInput("Give --model or --source, not both; a model's tables include its source's.")
+    settings = Settings()
+    spec = specs.find(settings.models, model) if model else None
+    with rails.opened(settings) as opened:
+        result = stage.look(opened, model=spec, source=source, as_of=options.instant(as_of), nights=nights)
+
+    def show() -> None:
+        table(describe.latencies(result["tables"]))
+        out.print(f"plot: {result['plot']}")
+
+    emit(result, as_json, show)

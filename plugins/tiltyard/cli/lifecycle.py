@@ -1,0 +1,38 @@
+"""`up` and `down`: everything started, everything stopped."""
+
+from typing import Annotated
+
+import typer
+
+from tiltyard.cli.options import Json
+from tiltyard.cli.output import emit, out, progress, say
+from tiltyard.settings import Settings
+
+PANEL = "Start and stop"
+commands = typer.Typer()
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard up --data simulated")
+def up(
+    name: Annotated[
+        str,
+        typer.Option("--data", metavar="NAME", help="Like incident or simulated; a wrong name is told the right ones."),
+    ] = "incident",
+    as_json: Json = False,
+) -> None:
+    """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
+    from tiltyard.edge import quickstart
+
+    with progress(as_json) as step:
+        result = quickstart.up(Settings(), name, step)
+    emit(result, as_json, lambda: say(quickstart.summary(result)))
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")
+def down(as_json: Json = False) -> None:
+    """Stop Airflow and the embedded PostgreSQL; nothing committed is lost."""
+    from tiltyard.edge import services
+
+    with progress(as_json) as step:
+        result = services.stop(Settings(), progress=step)
+    emit(result, as_json, lambda: out.print(f"stopped: {', '.join(result['stopped']) or 'nothing was running'}"))

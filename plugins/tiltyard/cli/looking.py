@@ -1,0 +1,93 @@
+"""`models`, `validate`, `status`, `explain`: what there is, and how it stands. Nothing is written."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from tiltyard import clock
+from tiltyard import spec as specs
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, Json, Model, ModelOrAll
+from tiltyard.cli.output import emit, out, say, table
+from tiltyard.settings import Settings
+
+PANEL = "Look"
+commands = typer.Typer()
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard models --json")
+def models(as_json: Json = False) -> None:
+    """List the portfolio: every model, its promise in one line, and whether its source is active here."""
+    settings = Settings()
+    rows = [
+        {
+            "model": spec.name,
+            "owner": spec.owner,
+            "tier": spec.tier,
+            "entity": spec.entity,
+            "source": spec.source,
+            "active": spec.source in settings.sources,
+            "horizon": clock.format_duration(spec.label.horizon),
+        }
+        for spec in specs.load_all(settings.models)
+    ]
+    emit(rows, as_json, lambda: table(rows))
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard validate sla_breach")
+def validate(
+    model: Annotated[str | None, typer.Argument(help="One model; default: all.", metavar="[MODEL]")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold specs against their schema and against the dbt project: tables, keys, columns."""
+    from tiltyard.prepare import transform
+
+    settings = Settings()
+    if schema:
+        print(json.dumps(specs.json_schema(), indent=2))
+        return
+    chosen = (specs.find(settings.models, model),) if model else specs.load_all(settings.models)
+    for spec in chosen:
+        transform.check_spec(settings, spec)
+    result = {"valid": [spec.name for spec in chosen]}
+    emit(result, as_json, lambda: out.print(f"[green]ok[/] {', '.join(result['valid'])}"))
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")
+def status(model: ModelOrAll = None, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.edge import status as looking
+
+    settings = Settings()
+    chosen, at = options.chosen(model, settings), options.instant(as_of)
+    with rails.opened(settings) as opened:
+        documents = [looking.status(opened, spec, at) for spec in chosen]
+
+    def show() -> None:
+        for document in documents:
+            say(describe.model(document))
+
+    emit(documents, as_json, show)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard explain sla_breach 1f0c…")
+def explain(
+    model: Model,
+    request_id: Annotated[
+        str, typer.Argument(help="request_id of a prediction, as in ops.prediction.", metavar="REQUEST_ID")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show one prediction: each feature with its event_time and available_at, version, snapshot, tier, truth."""
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.edge import status as looking
+
+    spec = options.spec(model)
+    with rails.opened() as opened:
+        document = looking.explain(opened, spec, request_id)
+    emit(document, as_json, lambda: say(describe.prediction(document)))

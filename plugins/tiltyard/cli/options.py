@@ -1,0 +1,55 @@
+"""Arguments and options that several commands have, and how their texts are read."""
+
+import getpass
+import os
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from tiltyard import clock
+from tiltyard import spec as specs
+from tiltyard.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Model = Annotated[str, typer.Argument(help="Name of a model: a folder under models/.", metavar="MODEL")]
+ModelOrAll = Annotated[str | None, typer.Argument(help="One model; default: the portfolio.", metavar="[MODEL]")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."
+    ),
+]
+GovernedAsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that the governor decided on."),
+]
+AuditedAsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest that was audited."),
+]
+
+
+def instant(text: str | None) -> datetime | None:
+    """The `as_of` that an option gives; None where it was left out. Raises BadInput for what is no date."""
+    return clock.parse_as_of(text) if text else None
+
+
+def night(text: str | None) -> datetime:
+    """The `as_of` of the night that an option names; without one the last midnight, UTC."""
+    return instant(text) or clock.midnight(clock.now().date())
+
+
+def spec(name: str) -> specs.Spec:
+    """The spec of a model by its name. Raises BadInput, naming the models there are."""
+    return specs.find(Settings().models, name)
+
+
+def chosen(name: str | None, settings: Settings) -> tuple[specs.Spec, ...]:
+    """The model of that name; without one the models that run here."""
+    return (specs.find(settings.models, name),) if name else specs.portfolio(settings)
+
+
+def user() -> str:
+    """Who sits here, for the ledger: TILTYARD_USER, or else the login on this machine."""
+    return os.environ.get("TILTYARD_USER") or getpass.getuser()

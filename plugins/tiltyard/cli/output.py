@@ -1,0 +1,114 @@
+"""How results are printed: text for a person, or one JSON document. Progress and warnings go to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tiltyard.records import Record
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
+err = Console(stderr=True, highlight=False)
+
+Step = Callable[[str, float | None], None]
+"""Takes the label of a step and the share of the work that is done, in [0, 1]; None where it is not known."""
+
+
+def emit(result: object, as_json: bool, text: Callable[[], object] | None = None) -> None:
+    """Print what a command came to. `text` prints it for a person; without it every field gets a line."""
+    if as_json:
+        print(json.dumps(result, default=_json_default, indent=2, allow_nan=False))
+    elif text:
+        text()
+    else:
+        _print_fields(result.to_json() if isinstance(result, Record) else result)
+
+
+def say(text: str) -> None:
+    """Print lines for a person as they are, unwrapped."""
+    out.print(plain(text), soft_wrap=True)
+
+
+def warn(sentence: str) -> None:
+    """Say on stderr what is waited for."""
+    err.print(f"[yellow]waiting[/] {plain(sentence)}")
+
+
+def plain(text: str) -> str:
+    """`text` with nothing in it that rich takes for markup."""
+    return text.replace("[", "\\[")
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows that have the same fields, one column a field."""
+    from rich.table import Table
+
+    grid = Table(box=None, header_style="bold")
+    for column in rows[0] if rows else ():
+        grid.add_column(column)
+    for row in rows:
+        grid.add_row(*(_cell(value) for value in row.values()))
+    out.print(grid)
+
+
+def _cell(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else plain(str(value))
+
+
+def _json_default(value: object) -> object:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, Path | timedelta):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "item"):  # a number of NumPy's
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _print_fields(result: object, indent: int = 0) -> None:
+    """Print a mapping or a list, a line for each value, nested ones indented."""
+    pairs = result.items() if isinstance(result, Mapping) else (("-", value) for value in _sequence(result))
+    for name, value in pairs:
+        label = plain(f"{'  ' * indent}{name}")
+        nested = value.to_json() if isinstance(value, Record) else value
+        if isinstance(nested, Mapping | list | tuple) and nested:
+            out.print(f"[bold]{label}[/]")
+            _print_fields(nested, indent + 1)
+        else:
+            out.print(f"[bold]{label}[/] {plain(str(nested) if nested not in (None, [], {}, ()) else '–')}")
+
+
+def _sequence(result: object) -> Sequence[object]:
+    return result if isinstance(result, list | tuple) else ()
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Step]:
+    """A bar on a terminal, plain lines otherwise, on stderr in both cases; nothing when `quiet`."""
+    if quiet or not err.is_terminal:
+        yield _lines_of_progress(quiet)
+        return
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda label, share: bar.update(task, description=label, completed=share)
+
+
+def _lines_of_progress(quiet: bool) -> Step:
+    """A line whenever the label changes."""
+    last_label = ""
+
+    def print_label(label: str, share: float | None) -> None:
+        nonlocal last_label
+        if not quiet and label != last_label:
+            print(label if share is None else f"[{share:4.0%}] {label}", file=sys.stderr, flush=True)
+            last_label = label
+
+    return print_label

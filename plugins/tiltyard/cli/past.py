@@ -1,0 +1,112 @@
+"""`hindcast`: past nights once more, as they were or under other policies."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tiltyard import clock
+from tiltyard import spec as specs
+from tiltyard.cli.options import Json
+from tiltyard.cli.output import emit, progress, say, table
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+PANEL = "Past nights"
+commands = typer.Typer()
+
+
+@commands.command(
+    rich_help_panel=PANEL,
+    epilog="Example: tiltyard hindcast --model sla_breach --from 2016-03-25 --to 2016-05-20\n\n"
+    "tiltyard hindcast --from 2016-04-01 --to 2016-05-30 --policy current --policy cautious.yaml",
+)
+def hindcast(
+    first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
+    last: Annotated[str, typer.Option("--to", metavar="DATE", help="as_of of the last night.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="One or more models; default: the portfolio.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="FILE.yaml",
+            help="Try it on these nights and write nothing into lake or ledger; repeat it to compare. "
+            "'current' stands for the specs as they are.",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="With --policy: processes that train and judge.")] = 2,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="FOLDER", help="With --policy: where pictures go.")
+    ] = None,
+    approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto or never.")] = "auto",
+    render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay the production loop over past nights, each seeing only what was known that night. Resumes.
+
+    Without --policy the nights become the history of this home. With it, the same nights are replayed under every
+    policy at once, in memory, and a table says what each did and what that was worth.
+    """
+    from tiltyard import rails
+    from tiltyard.rewind import hindcast as loop
+
+    assumed = _approval(approve)
+    settings = Settings()
+    chosen = [specs.find(settings.models, name) for name in model] if model else list(specs.portfolio(settings))
+    begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
+    if policy:
+        _try_policies(settings, chosen, (begin, end), policy, jobs, plots, as_json)
+        return
+    with rails.opened(settings) as opened, progress(as_json) as step:
+        result = loop.run(opened, chosen, begin, end, approve=assumed, render=render, progress=step)
+    emit(result, as_json)
+
+
+def _approval(text: str) -> Literal["auto", "never"]:
+    if text == "auto":
+        return "auto"
+    if text == "never":
+        return "never"
+    raise BadInput(f"--approve is auto or never, not '{text}'.")
+
+
+def _try_policies(
+    settings: Settings,
+    chosen: Sequence[specs.Spec],
+    nights: tuple[datetime, datetime],
+    names: Sequence[str],
+    jobs: int,
+    plots: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay the same nights under every policy in `names`, and print a table of what each did."""
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.rewind import backtest
+    from tiltyard.rewind import policy as policies
+
+    portfolio = specs.load_portfolio(settings.models)
+    tried = [
+        policies.current(chosen, portfolio)
+        if name == policies.CURRENT
+        else policies.load(Path(name), chosen, portfolio)
+        for name in names
+    ]
+    labels = [policy.name for policy in tried]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise BadInput(f"Two policies are called '{twice[0]}'; a policy is named by its file, rename one.")
+    folder = plots or settings.reports / "policies"
+    with rails.opened(settings) as opened, progress(as_json) as step:
+        result = backtest.run(opened, tried, *nights, jobs=jobs, plots=folder, progress=step)
+
+    def show() -> None:
+        table(describe.policies(result))
+        for line in describe.policies_notes(result):
+            say(line)
+
+    emit(result, as_json, show)

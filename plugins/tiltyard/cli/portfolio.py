@@ -1,0 +1,129 @@
+"""`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it."""
+
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from tiltyard import clock
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, AuditedAsOf, GovernedAsOf, Json, Model, ModelOrAll
+from tiltyard.cli.output import emit, say
+from tiltyard.settings import Settings
+
+PANEL = "All models together"
+commands = typer.Typer()
+incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
+commands.add_typer(incidents, name="incidents", rich_help_panel=PANEL)
+
+
+class _ShowByDefault(TyperGroup):
+    """`tiltyard fallback MODEL` is `tiltyard fallback show MODEL`: what is no command of the group is a model."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+fallback = typer.Typer(
+    cls=_ShowByDefault, help="Who answered, tier by tier, and a person's word on a safe default that lasts."
+)
+commands.add_typer(fallback, name="fallback", rich_help_panel=PANEL, epilog="Example: tiltyard fallback sla_breach")
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard govern --as-of 2016-05-02")
+def govern(as_of: AsOf = None, as_json: Json = False) -> None:
+    """Decide on the findings of all models of a night: which retrain, which wait, what is one incident upstream."""
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.govern import grants
+
+    with rails.opened() as opened:
+        result = grants.run(opened, options.night(as_of))
+    emit(result, as_json, lambda: say(describe.governed(result)))
+
+
+@incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
+def show_incidents(context: typer.Context, as_of: GovernedAsOf = None, as_json: Json = False) -> None:
+    """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
+    if context.invoked_subcommand:
+        return
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.govern import grants
+
+    with rails.opened() as opened:
+        result = grants.incidents(opened, options.instant(as_of))
+    emit(result, as_json, lambda: say(describe.incidents(result)))
+
+
+@incidents.command("release", epilog="Example: tiltyard incidents release raw.payment --reason 'prices rose in March'")
+def release_incident(
+    node: Annotated[str, typer.Argument(help="The table of the incident, as the list names it.", metavar="NODE")],
+    reason: Annotated[str, typer.Option(help="Why it is the world and no fault; kept with your name.")],
+    as_of: GovernedAsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Say that a shift which models share is the world: from that night on they may retrain on it."""
+    from tiltyard import rails
+    from tiltyard.govern import grants
+
+    with rails.opened() as opened:
+        result = grants.release(opened, node, by=options.user(), reason=reason, as_of=options.instant(as_of))
+    emit(result, as_json)
+
+
+@fallback.command("show", epilog="Example: tiltyard fallback sla_breach --as-of 2016-05-02")
+def show_answers(model: ModelOrAll = None, as_of: AuditedAsOf = None, as_json: Json = False) -> None:
+    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
+    from tiltyard import rails
+    from tiltyard.answered import fallback_audit
+    from tiltyard.edge import describe
+
+    settings = Settings()
+    chosen = options.chosen(model, settings)
+    with rails.opened(settings) as opened:
+        documents = fallback_audit.document(opened, chosen, options.instant(as_of))
+    emit(documents, as_json, lambda: say(describe.answered(documents)))
+
+
+@fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
+def audit_answers(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
+    from tiltyard import rails
+    from tiltyard.answered import fallback_audit
+
+    spec = options.spec(model)
+    with rails.opened() as opened:
+        result = fallback_audit.run(opened, spec, options.night(as_of))
+    emit(result, as_json)
+
+
+@fallback.command(
+    "explain",
+    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-01",
+)
+def explain_default(
+    model: Model,
+    cause: Annotated[str, typer.Option(help="Why the model cannot answer.")],
+    owner: Annotated[str, typer.Option(help="Who sees to it.")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="How long it may stay there; then it is asked again.")],
+    as_json: Json = False,
+) -> None:
+    """Answer the open task of a model that stays on its safe default; kept with your name, like the form in Airflow."""
+    from tiltyard import rails
+    from tiltyard.answered import fallback_audit
+
+    spec = options.spec(model)
+    with rails.opened() as opened:
+        result = fallback_audit.explain(
+            opened,
+            spec,
+            cause=cause,
+            owner=owner,
+            until=until,
+            by=options.user(),
+            source="command line",
+            at=clock.now(),
+        )
+    emit(result, as_json)

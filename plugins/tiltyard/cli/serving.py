@@ -1,0 +1,92 @@
+"""`serve`, `keys`, `requests`: answers over HTTP, who may ask, and the log of what was answered."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from tiltyard import clock
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, Json, Model
+from tiltyard.cli.output import emit, err, say, table
+from tiltyard.settings import Settings
+
+PANEL = "Serve"
+commands = typer.Typer()
+keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
+commands.add_typer(keys, name="keys", rich_help_panel=PANEL)
+requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
+commands.add_typer(requests, name="requests", rich_help_panel=PANEL)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard serve --port 8090 --as-of latest")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Where to listen. Default: TILTYARD_SERVE_HOST, or 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: TILTYARD_SERVE_PORT, or 8090.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve. Default: 1.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE|latest",
+            help="Let the service's clock begin there, for data of the past; latest: the newest published night.",
+        ),
+    ] = None,
+) -> None:
+    """Serve every model's predictions over HTTP: champion, previous, light twin, safe default. Ctrl-C ends it."""
+    from tiltyard.serve import web
+
+    given = {"serve_host": host, "serve_port": port, "serve_workers": workers}
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
+    settings = Settings()
+    web.run(settings, web.begins(settings, as_of), err.print)
+
+
+@keys.command("new", epilog="Example: tiltyard keys new billing")
+def new_key(
+    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
+    as_json: Json = False,
+) -> None:
+    """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
+    from tiltyard.serve import access
+
+    result = access.new(name)
+    emit(result, as_json, lambda: say(access.shown(result)))
+
+
+@requests.command("deliver", epilog="Example: tiltyard requests deliver")
+def deliver_requests(as_json: Json = False) -> None:
+    """Bring what the service has spooled into the lake, exactly once. The shadow stage of every night does it, too."""
+    from tiltyard import rails
+    from tiltyard.answered import request_log
+
+    with rails.opened() as opened:
+        result = request_log.deliver(opened)
+    emit(result, as_json)
+
+
+@requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
+def show_requests(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
+    from tiltyard import rails
+    from tiltyard.answered import arm, request_log
+    from tiltyard.edge import describe
+
+    spec = options.spec(model)
+    at = options.instant(as_of) or clock.now()
+    with rails.opened() as opened:
+        nights = request_log.nights(opened, spec.name, at)
+        arms = arm.report(opened, spec, at)
+        result = {"model": spec.name, "nights": nights, "arms": arms, "log": request_log.delivered(opened)}
+
+    def show() -> None:
+        if nights:
+            table(describe.asked(nights))
+        for line in describe.turned_out(result, spec.measure):
+            say(line)
+
+    emit(result, as_json, show)

@@ -1,0 +1,72 @@
+"""`train`, `shadow`, `promote`, `drift`: one stage of one model for one night."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiltyard.cli import options
+from tiltyard.cli.options import AsOf, Json, Model
+from tiltyard.cli.output import emit
+from tiltyard.spec import Spec
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
+
+PANEL = "One stage of one model"
+commands = typer.Typer()
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: tiltyard train sla_breach --as-of 2016-04-02 --reason 'new feature'"
+)
+def train(
+    model: Model,
+    as_of: AsOf = None,
+    reason: Annotated[list[str] | None, typer.Option("--reason", help="Why; kept with the version.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, max=500, help="Tuning trials; default: the spec's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a champion-to-be and its light twin on matured labels; register it as a challenger."""
+    from tiltyard import rails
+    from tiltyard.train import training
+
+    spec, night = options.spec(model), options.night(as_of)
+    reasons = tuple(reason or ("asked by hand",))
+    with rails.opened() as opened:
+        result = training.train(opened, spec, night, requested_by=options.user(), reasons=reasons, trials=trials)
+    emit(result, as_json)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
+def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Score the night with champion and challengers; evaluate both on matured cohorts."""
+    from tiltyard.judge import shadow as stage
+
+    _stage(model, as_of, as_json, stage.run)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
+def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
+    from tiltyard.judge import promotion as stage
+
+    _stage(model, as_of, as_json, stage.run)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
+def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Compare the night's window with the training reference, and keep the finding for the governor."""
+    from tiltyard.govern import drift as stage
+
+    _stage(model, as_of, as_json, stage.run)
+
+
+def _stage(model: str, as_of: str | None, as_json: bool, stage: Callable[["Rails", Spec, datetime], object]) -> None:
+    from tiltyard import rails
+
+    spec, night = options.spec(model), options.night(as_of)
+    with rails.opened() as opened:
+        result = stage(opened, spec, night)
+    emit(result, as_json)
