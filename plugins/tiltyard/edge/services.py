@@ -44,6 +44,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
 }
 USER = "admin"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POOL_DESCRIPTION = "models/portfolio.yaml: trainings.at_once; make up sets it"
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 20
 MARK = "TILTYARD_SERVICE"
@@ -517,9 +518,11 @@ class Airflow:
     Raises Unavailable when Airflow does not answer, BadInput for a DAG it does not know.
     """
 
-    def __init__(self, settings: Settings, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, settings: Settings, *, timeout_s: float = 30.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._settings = settings
-        self._client = httpx.Client(base_url=_local(settings), timeout=timeout_s, trust_env=False)
+        self._client = httpx.Client(base_url=_local(settings), timeout=timeout_s, trust_env=False, transport=transport)
         self._token: str | None = None
 
     def __enter__(self) -> "Airflow":
@@ -607,20 +610,13 @@ class Airflow:
         page = self._call("GET", "/api/v2/importErrors", params={"limit": 100}).json()
         return {error["filename"]: error["stack_trace"] for error in page["import_errors"]}
 
-    def unpause(self, dag_id: str) -> None:
-        self._call("PATCH", f"/api/v2/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": False})
-
-    def pause(self, dag_id: str) -> None:
-        self._call("PATCH", f"/api/v2/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": True})
-
     def pool(self, name: str, slots: int) -> None:
         """Let so many tasks of a pool run at once. A pool that is there already gets the new number."""
-        body = {"slots": slots, "description": "models/portfolio.yaml: trainings.at_once; make up sets it"}
-        answer = self._call(
-            "POST", "/api/v2/pools", json={"name": name, "include_deferred": False, **body}, allow=(409,)
-        )
+        body = {"slots": slots, "description": POOL_DESCRIPTION, "include_deferred": False}
+        answer = self._call("POST", "/api/v2/pools", json={"name": name, **body}, allow=(409,))
         if answer.status_code == 409:
-            self._call("PATCH", f"/api/v2/pools/{name}", json=body)
+            # Airflow holds a change against its model of a whole pool, whose name is called `pool` here.
+            self._call("PATCH", f"/api/v2/pools/{name}", json={"pool": name, **body})
 
     def get(self, path: str, **params: Any) -> Any:
         """Anything else of the REST API, like `get("/api/v2/assets")`."""
