@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from tests.unit.test_cli import tiltyard
 from tiltyard.errors import BadInput
-from tiltyard.leak import audit, page
+from tiltyard.leak import audit, page, reading, tabular
 from tiltyard.leak.audit import Audit
 
 DAY = pd.Timedelta(days=1)
@@ -182,6 +183,61 @@ def test_a_history_must_be_of_the_same_entities(tmp_path: Path) -> None:
             judged(frame, tmp_path, **{"history": other, "history_as_of": "at", **roles})
 
 
+# -- what was looked for ----------------------------------------------------------------------
+
+
+WRITE_TIMES = ("point_in_time", "used_without_available_at", "later_than_available_at")
+
+
+def test_the_headline_counts_the_kinds_that_were_looked_for_and_says_what_to_give_for_the_others(
+    tmp_path: Path,
+) -> None:
+    """Of 14 kinds of leakage, ten of evidence and four of write times; each is either looked for or asked for."""
+    bare = judged(honest(), tmp_path, entity=None)
+    assert bare.verdict == "pass"
+    assert bare.coverage.looked_for == (
+        "instant_after_prediction", "clock_of_outcome", "too_good", "default_tracks_label", "revised_copy",
+    )  # fmt: skip
+    assert {gap.kind: gap.give for gap in bare.coverage.not_looked_for} == {
+        **dict.fromkeys(WRITE_TIMES, "--available-at"),
+        **dict.fromkeys(["repeated_prediction", "constant_over_life"], "--entity"),
+        **dict.fromkeys(["part_of_outcome_time", "grows_until_outcome", "changes_only_after_outcome"], "--label-time"),
+        "future_in_aggregate": "--history with --as-of-column",
+    }
+    assert bare.headline.startswith("Nothing of what was looked for tells what could not have been known")
+    assert "Of 14 kinds of leakage 5 were looked for; give --label-time for part of outcome time," in bare.headline
+
+    frame = honest(6_000).assign(known=lambda rows: rows["at"] - HOUR)
+    wait = pd.to_timedelta(np.random.default_rng(4).uniform(1, 60, len(frame)), unit="D")
+    frame["ended"] = frame["at"] + wait
+    whole = judged(
+        frame, tmp_path, label_time="ended", available_at={"score": "known"},
+        history=saved(frame[["customer", "at", "plan"]], tmp_path, "log.parquet"), history_as_of="at",
+    )  # fmt: skip
+    assert whole.coverage.not_looked_for == ()
+    assert whole.headline.endswith("All 14 kinds of leakage were looked for.")
+
+
+def test_one_row_per_entity_and_too_few_rows_are_asked_for_as_such(tmp_path: Path) -> None:
+    single = honest().drop_duplicates("customer")
+    gives = {gap.kind: gap.give for gap in judged(single, tmp_path).coverage.not_looked_for}
+    assert gives["constant_over_life"] == "several rows per entity"
+    few = judged(honest(12), tmp_path)
+    gives = {gap.kind: gap.give for gap in few.coverage.not_looked_for}
+    assert gives["too_good"] == "more labelled rows of both classes"
+    assert few.coverage.looked_for == ("instant_after_prediction", "repeated_prediction")
+    assert "Of 14 kinds of leakage 2 were looked for" in few.headline
+
+
+def test_a_kind_that_was_found_was_looked_for(tmp_path: Path) -> None:
+    """A target encoding is an aggregate that shows without a log."""
+    frame = honest(2_000).assign(customer=lambda rows: "c" + (rows.index % 100).astype(str))
+    encoded = frame.assign(encoded=frame.groupby("customer")["churned"].transform("mean"))
+    audited = judged(encoded, tmp_path)
+    assert kinds(audited) == {"encoded": "future_in_aggregate"}
+    assert "future_in_aggregate" in audited.coverage.looked_for
+
+
 # -- labels -----------------------------------------------------------------------------------
 
 
@@ -309,6 +365,79 @@ def test_times_as_numbers(tmp_path: Path, unit: int, said: str) -> None:
     assert any(said in note for note in found.notes)
     days = frame["at"].dt.strftime("%Y%m%d").astype(int)
     assert any("YYYYMMDD" in note for note in judged(frame.assign(at=days), tmp_path).notes)
+
+
+MIDNIGHT = pd.Timestamp("2024-03-09", tz="UTC")
+WRITTEN = {"days": 19_791, "s": 1_709_942_400, "ms": 1_709_942_400_000, "µs": 1_709_942_400_000_000,
+           "ns": 1_709_942_400_000_000_000, "YYYYMMDD": 20_240_309}  # fmt: skip
+"""The same instant in every writing: days, seconds, … since 1970, and as the digits of its date."""
+
+
+@pytest.mark.parametrize("kind", ["int64", "float64", "text", "decimal(38, 0)"])
+@pytest.mark.parametrize("unit", WRITTEN)
+def test_an_instant_that_is_a_number_is_read_the_same_by_file_and_by_sample(
+    tmp_path: Path, unit: str, kind: str
+) -> None:
+    """Nine rows of ten hold 0 or -1, which stand for no time: they neither decide the unit nor are times."""
+    numbers = pd.Series([0, -1, 0, 0, 0, 0, -1, 0, 0, WRITTEN[unit]])
+    column = numbers.astype("str" if kind == "text" else "int64" if "(" in kind else kind)
+    path = tmp_path / "times.parquet"
+    with closing(tabular.connect(tmp_path, threads=1)) as connection:
+        connection.register("rows", pd.DataFrame({"moment": column, "place": range(10)}))
+        cast = f"::{kind}" if "(" in kind else ""
+        connection.execute(f"copy (select moment{cast} as moment, place from rows) to '{path}' (format parquet)")
+        roles = {"moment": "--label-time"}
+        table = tabular.table(connection, path, tmp_path, times=roles, known=roles)
+        instants = connection.execute(f"select moment::timestamptz from {table.relation} order by place").fetchall()
+    assert instants == [(None,)] * 9 + [(MIDNIGHT.to_pydatetime(),)]
+    assert "moment: 9 of 10 values are no such time; they are missing." in table.notes
+    seconds = reading.as_instants(reading.read("moment", column))
+    assert seconds is not None
+    assert [pd.Timestamp(second, unit="s", tz="UTC") for second in seconds[9:]] == [MIDNIGHT]
+    assert np.isnan(seconds[:9]).all()
+
+
+@pytest.mark.parametrize("unit", ["days", "s"])
+@pytest.mark.parametrize("option", ["prediction_time", "label_time", "available_at", "history_as_of"])
+def test_every_column_that_is_given_as_a_time_may_be_a_bigint_of_days_or_seconds(
+    tmp_path: Path, option: str, unit: str
+) -> None:
+    """The future that stands in `score` is found whichever column tells the time by a number."""
+    frame = honest().assign(at=lambda rows: rows["at"].dt.floor("D"))
+    frame["ended"] = frame["known"] = frame["at"] + 30 * DAY
+    frame["since"] = frame["at"] - 2 * DAY
+    frame = frame.drop_duplicates(["customer", "at"])
+    log = frame[["customer", "at", "plan"]]
+    column = {"prediction_time": "at", "label_time": "ended", "available_at": "known", "history_as_of": "at"}[option]
+    written = (log if option == "history_as_of" else frame)[column].astype("int64") // 10**6
+    if unit == "days":
+        written = written // 86_400
+    if option == "history_as_of":
+        log = log.assign(at=written)
+    else:
+        frame[column] = written.where(frame["churned"], 0) if option == "label_time" else written
+    assert log["at"].dtype == ("int64" if option == "history_as_of" else "datetime64[us, UTC]")
+    audited = judged(
+        frame,
+        tmp_path,
+        label_time="ended",
+        available_at={"score": "known"},
+        history=saved(log, tmp_path, "log.parquet"),
+        history_as_of="at",
+    )
+    assert kinds(audited) == {"score": "point_in_time"}
+    [late] = audited.findings
+    assert late.effect == 1.0
+    assert "up to 30 days" in late.evidence
+    assert any(note.endswith(f"{column}: read as {unit} since 1970.") for note in audited.notes)
+
+
+def test_numbers_that_are_years_or_lengths_of_time_are_no_instants(tmp_path: Path) -> None:
+    for number in (2_024, 30, 30 * 86_400):
+        with pytest.raises(
+            BadInput, match=r"--label-time: column 'ended' of frame\.parquet is BIGINT, which is no time"
+        ):
+            judged(honest().assign(ended=number), tmp_path, label_time="ended")
 
 
 @pytest.mark.parametrize(
@@ -515,7 +644,15 @@ def test_the_command_answers_in_exit_code_json_and_a_page(tmp_path: Path) -> Non
         answer = json.loads(done.stdout)
         assert list(answer)[:4] == ["verdict", "rows", "findings", "untested"]
         assert (answer["verdict"], answer["report"]) == (verdict, str(target))
-        assert verdict in target.read_text()
+        looked_for, missing = answer["looked_for"], answer["not_looked_for"]
+        assert len(looked_for) + len(missing) == 14
+        assert all(list(gap) == ["kind", "why", "give"] for gap in missing)
+        counted = f"Of 14 kinds of leakage {len(looked_for)} were looked for; give "
+        assert counted in answer["reason"]
+        text = target.read_text()
+        assert verdict in text
+        assert counted in text
+        assert f"<dd>{len(looked_for)} of 14</dd>" in text
         for finding in answer["findings"]:
             assert list(finding) == ["feature", "severity", "kind", "effect", "interval", "evidence", "examples"]
 
@@ -529,7 +666,7 @@ def test_a_number_that_stands_for_no_time_is_missing_and_leaves_the_others_their
     for odd in (np.inf, -1.0, 2.0**62):
         found = judged(frame.assign(at=seconds.where(frame.index >= 5, odd)), tmp_path)
         assert found.verdict == "pass", odd
-        assert "at: 5 of 600 numbers are no such time; they are missing." in found.notes
+        assert "at: 5 of 600 values are no such time; they are missing." in found.notes
 
 
 @pytest.mark.parametrize("never", ["9999-12-31", "infinity", "290000-01-01"])

@@ -204,6 +204,9 @@ def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     lying = frame.assign(total=frame["customer"].map(whole))
     findings = evidence.weigh(Sample(lying, **roles, **logged)).findings
     assert ("total", "future_in_aggregate") in {(one.feature, one.kind) for one in findings}
+    in_seconds = log.assign(at=(log["at"] - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1))
+    counted = evidence.weigh(Sample(lying, **roles, history=in_seconds, history_as_of="at")).findings
+    assert [(one.feature, one.kind) for one in counted] == [(one.feature, one.kind) for one in findings]
     (first, *_) = [one for one in findings if one.kind == "future_in_aggregate"]
     assert first.severity == "critical"
     assert "the sum of pounds" in first.evidence

@@ -89,7 +89,7 @@ def audit(
 def _print_audit(result: "Audit", target: Path) -> None:
     """The verdict, a line per finding, and where the rest is."""
     colour = {"pass": "green", "warn": "yellow"}.get(result.verdict, "bold red")
-    out.print(f"[{colour}]{result.verdict}[/] {plain(result.reason)}", soft_wrap=True)
+    out.print(f"[{colour}]{result.verdict}[/] {plain(result.headline)}", soft_wrap=True)
     if result.findings:
         _print_findings(result)
     for note in result.notes:

@@ -25,6 +25,7 @@ import pandas as pd
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.leak import evidence, leakage, tabular
+from tiltyard.leak.coverage import Coverage, covered
 from tiltyard.leak.evidence import Finding, Sample, Untested
 from tiltyard.leak.leakage import Probe, Times
 from tiltyard.leak.tabular import Progress, Table
@@ -92,6 +93,13 @@ class Audit:
     """Rows that the statistics looked at."""
     exact: str
     """What was counted over all rows, in a sentence."""
+    coverage: Coverage
+    """The kinds of leakage that were looked for, of all that are known, and what to give for the others."""
+
+    @property
+    def headline(self) -> str:
+        """The reason for the verdict, how many kinds were looked for, and what to give for the others."""
+        return f"{self.reason} {self.coverage.sentence}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -101,7 +109,9 @@ class Audit:
             "rows": self.rows,
             "findings": [plain({name: getattr(one, name) for name in shown}) for one in self.findings],
             "untested": [plain(asdict(one)) for one in self.untested],
-            "reason": self.reason,
+            "reason": self.headline,
+            "looked_for": list(self.coverage.looked_for),
+            "not_looked_for": [asdict(gap) for gap in self.coverage.not_looked_for],
             "notes": list(self.notes),
             "features": len(self.features),
             "sampled_rows": self.sampled,
@@ -251,6 +261,7 @@ def _audit(
     judged = tuple(feature for feature in features if _readable(table.columns[feature]))
     say("rules on write times", 0.2)
     found, undated = _write_times(connection, table, roles, judged, say)
+    undated += _never_declared(roles, table, judged)
     say("drawing the sample", 0.55)
     sample, more = _sample(connection, table, roles, judged, label, history, folder)
     weighed = evidence.weigh(sample, lambda what, share: say(what, 0.7 + 0.3 * (share or 0.0)))
@@ -271,7 +282,20 @@ def _audit(
         label=label,
         sampled=len(sample.frame),
         exact=_exact(roles, judged, table),
+        coverage=covered(tuple(dict.fromkeys([*KINDS, *evidence.KINDS])), weighed.looked_for, untested),
     )
+
+
+def _never_declared(roles: Roles, table: Table, features: Sequence[str]) -> list[Untested]:
+    """The rules on write times that hold for no column, because nobody said what they compare."""
+    gaps = []
+    if not roles.availability(features):
+        why = "Of no column it was said since when its values were known."
+        kinds = ("point_in_time", "used_without_available_at", "later_than_available_at")
+        gaps += [Untested("*", kind, why, "available_at") for kind in kinds]
+    if not roles.entity:
+        gaps.append(Untested("*", "repeated_prediction", "No entity was given: whom a row is about.", "entity"))
+    return gaps
 
 
 def _readable(kind: str) -> bool:
@@ -659,7 +683,7 @@ def _verdict(findings: Sequence[Finding], untestable: str) -> tuple[Verdict, str
     if findings:
         columns = list(dict.fromkeys(finding.feature for finding in findings))
         return "warn", f"Nothing is about time, but somebody should have a look at {_columns(columns)}."
-    return "pass", "Nothing here tells what could not have been known at the prediction time."
+    return "pass", "Nothing of what was looked for tells what could not have been known at the prediction time."
 
 
 def _columns(names: Sequence[str]) -> str:

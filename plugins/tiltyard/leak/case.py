@@ -12,9 +12,13 @@ from scipy.special import ndtri  # type: ignore[import-untyped]
 from tiltyard.errors import BadInput
 from tiltyard.leak import intervals
 from tiltyard.leak.intervals import FOLDS
-from tiltyard.leak.reading import EPOCHS, Bools, Floats, Ints, Reading, clock_of, epoch_of, hangs_on, read
+from tiltyard.leak.reading import Bools, Floats, Ints, Reading, as_instants, clock_of, epoch_of, hangs_on, read
 
 Severity = Literal["critical", "warning"]
+Want = Literal[
+    "prediction_time", "label_time", "entity", "history", "available_at", "rows_per_entity", "outcomes", "rows"
+]
+"""What a kind of leakage cannot be looked for without: a column or a log that somebody may name, or other rows."""
 
 KINDS: Mapping[str, str] = {
     "instant_after_prediction": "It holds instants that lie after the prediction: they were not known yet.",
@@ -98,6 +102,8 @@ class Untested:
     kind: str
     """A key of `KINDS`, or '*' for all."""
     why: str
+    want: Want | None = None
+    """What the kind could not be looked for without; None where some rows, columns or pairs were left out of it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,8 @@ class Weighed:
 
     findings: tuple[Finding, ...]
     untested: tuple[Untested, ...]
+    looked_for: tuple[str, ...]
+    """The keys of `KINDS` that were looked for, in their order."""
 
 
 class Case:
@@ -122,6 +130,8 @@ class Case:
             raise BadInput(f"Two columns are called '{twice[0]}'; rename one of them.")
         self.untested: list[Untested] = []
         self.parts: frozenset[str] = frozenset()
+        self.looked_for: set[str] = set()
+        """Kinds that were looked for where another one is: the log is read once."""
         told = sample.frame[sample.label].notna().to_numpy(dtype=bool)
         if not told.all():
             self._skip("*", "*", f"{(~told).sum()} rows without a label were left out.")
@@ -183,38 +193,38 @@ class Case:
         if name is None:
             return None
         reading = read(name, self.frame[name])
-        if reading.kind == "number" and reading.values is not None:
-            scaled = _as_epoch(reading.values)
-            if scaled is not None:
-                return scaled
         if reading.kind == "empty":
             self._skip("*", "*", f"'{name}' has no value in any row, so that nothing about time could be judged.")
             return None
-        if reading.kind != "instant":
+        seconds = as_instants(reading)
+        if seconds is None:
             raise BadInput(f"'{name}' does not hold instants; give a column of timestamps, dates or ISO 8601 text.")
         if reading.ambiguous:
             self._skip("*", "*", f"{reading.ambiguous} rows of '{name}' cannot be told: day and month may be swapped.")
-        return reading.values
+        if reading.kind == "number" and (lost := int((np.isnan(seconds) & ~reading.missing).sum())):
+            self._skip("*", "*", f"{lost} numbers of '{name}' are no time; they count as missing.")
+        return seconds
 
-    def reason(self, kind: str) -> str:
-        """Why a kind cannot be judged on this sample; '' when it can."""
-        exact = kind in EXACT
+    def obstacle(self, kind: str) -> Untested | None:
+        """Why a kind cannot be looked for on this sample; None when it can."""
         if not self.rows:
-            return "There is no row with a label."
+            return Untested("*", kind, "There is no row with a label.", "rows")
         if not self.readings:
-            return "There is no feature to judge."
+            return Untested("*", kind, "There is no feature to judge.", "rows")
         if kind in OF_TIME and self.prediction is None:
-            return "No prediction time was given."
-        if exact:
-            return ""
+            return Untested("*", kind, "No prediction time was given.", "prediction_time")
+        if kind in EXACT:
+            return None
         least = min(int(self.label.sum()), self.rows - int(self.label.sum()))
         if least == 0:
-            return "The label has one class only."
+            return Untested("*", kind, "The label has one class only.", "rows")
         if least < FEWEST:
-            return f"{least} rows of the rarer class are too few; at least {FEWEST} are needed."
+            why = f"{least} rows of the rarer class are too few; at least {FEWEST} are needed."
+            return Untested("*", kind, why, "rows")
         if kind in OF_OUTCOME and self.outcome is None:
-            return "No label time was given: when the outcome happened, or was known."
-        return ""
+            why = "No label time was given: when the outcome happened, or was known."
+            return Untested("*", kind, why, "label_time")
+        return None
 
     @cached_property
     def entities(self) -> Ints:
@@ -340,15 +350,6 @@ class Case:
             "base": round(self.base, 5),
             "xlabel": xlabel or reading.name,
         }
-
-
-def _as_epoch(values: Floats) -> Floats | None:
-    """Seconds of a role's column of epoch integers; the user said that it holds instants."""
-    here = values[~np.isnan(values)]
-    for low, high in EPOCHS.values():
-        if len(here) and here.min() >= low and here.max() <= high:
-            return values / (low / 5e8)
-    return None
 
 
 def when(seconds: float) -> str | None:

@@ -49,13 +49,16 @@ def weigh(
     for done, (kind, weigher) in enumerate(weighers):
         if progress:
             progress(f"evidence: {kind}", done / len(weighers))
-        reason = case.reason(kind)
-        if reason:
-            untested.append(Untested("*", kind, reason))
-            continue
-        for found in weigher(case):
-            (findings if isinstance(found, Finding) else untested).append(found)  # type: ignore[arg-type]
-    return Weighed(_ranked(findings, case), tuple(dict.fromkeys(untested)))
+        obstacle = case.obstacle(kind)
+        outcomes = [obstacle] if obstacle else list(weigher(case))
+        suspicions = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
+        gaps = [outcome for outcome in outcomes if isinstance(outcome, Untested)]
+        findings += suspicions
+        untested += gaps
+        if suspicions or all(gap.want is None for gap in gaps):
+            case.looked_for.add(kind)
+    looked_for = tuple(kind for kind in KINDS if kind in case.looked_for)
+    return Weighed(_ranked(findings, case), tuple(dict.fromkeys(untested)), looked_for)
 
 
 def _ranked(findings: list[Finding], case: "Case") -> tuple[Finding, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tiltyard.leak.case import ALPHA, FEWEST, Case, Finding, Untested
+from tiltyard.leak.case import ALPHA, FEWEST, Case, Finding, Untested, Want
 from tiltyard.leak.intervals import proportion_interval
-from tiltyard.leak.reading import Bools, Floats, Ints, Reading, read
+from tiltyard.leak.reading import Bools, Floats, Ints, Reading, as_instants, read
 
 NEARLY_ALL = 0.9
 """Share of the rows that tell two explanations apart in which one of them has to hold: the rest is rounding, a filter
@@ -64,7 +64,7 @@ def aggregates(case: Case) -> Iterator[Finding | Untested]:
     yield from _encodings(case)
     log = _read_log(case)
     if isinstance(log, str):
-        yield Untested("*", "future_in_aggregate", log)
+        yield Untested("*", "future_in_aggregate", log, "history")
         return
     numbers = {n: r for n, r in case.readings.items() if r.values is not None and len(np.unique(r.values[:PROBED])) > 2}
     best: dict[str, tuple[float, float, Finding]] = {}
@@ -104,24 +104,24 @@ def _read_log(case: Case) -> _Log | str:
     if sample.entity not in names or sample.history_as_of not in names:
         had = ", ".join(map(str, names))
         return f"The log needs the columns {sample.entity} and {sample.history_as_of}; it has {had}."
-    at_reading = read(sample.history_as_of, sample.history[sample.history_as_of])
-    if at_reading.kind != "instant" or at_reading.values is None:
+    moments = as_instants(read(sample.history_as_of, sample.history[sample.history_as_of]))
+    if moments is None:
         return f"The log's {sample.history_as_of} does not hold instants."
     first = pd.Series(case.frame[sample.entity]).astype(str)
     known = pd.Index(first.unique())
     entity = known.get_indexer(pd.Index(sample.history[sample.entity].astype(str)))
-    usable = (entity >= 0) & ~np.isnan(at_reading.values)
+    usable = (entity >= 0) & ~np.isnan(moments)
     if usable.sum() < FEWEST:
         return "The log has hardly any row of the sample's entities."
     order = np.flatnonzero(usable)
-    order = order[np.lexsort((at_reading.values[order], entity[order]))]
+    order = order[np.lexsort((moments[order], entity[order]))]
     columns = {}
     for name in names:
         if name not in (sample.entity, sample.history_as_of):
             reading = read(name, sample.history[name].iloc[order])
             if reading.kind != "empty":
                 columns[name] = reading
-    codes, at = entity[order].astype(np.int64), at_reading.values[order]
+    codes, at = entity[order].astype(np.int64), moments[order]
     mine = known.get_indexer(pd.Index(first)).astype(np.int64)
     begin = np.searchsorted(codes, mine, side="left")
     end = np.searchsorted(codes, mine, side="right")
@@ -307,8 +307,10 @@ def _overwritten(case: Case, log: _Log) -> Iterator[Finding | Untested]:
     """A feature that holds what its log column says in the end, where that one only ever changes after the outcome."""
     outcome = _first_outcome(case)
     if outcome is None:
-        yield Untested("*", "changes_only_after_outcome", "No label time was given: when the outcome happened.")
+        why = "No label time was given: when the outcome happened."
+        yield Untested("*", "changes_only_after_outcome", why, "label_time")
         return
+    case.looked_for.add("changes_only_after_outcome")
     at_log = np.full(len(log.at), np.nan)
     for begin, end, moment in zip(*_entity_ranges(log, outcome), strict=True):
         at_log[begin:end] = moment
@@ -395,6 +397,13 @@ def _encodings(case: Case) -> Iterator[Finding | Untested]:
                 yield found
 
 
+def _one_row_each(case: Case) -> tuple[str, Want]:
+    """Why an entity's life cannot be followed through the rows of the frame, and what would be needed for it."""
+    if case.sample.entity is None:
+        return "No entity was given: whom a row is about.", "entity"
+    return "There is one row per entity; a life takes several.", "rows_per_entity"
+
+
 def constants(case: Case) -> Iterator[Finding | Untested]:
     """A column that is the same in all rows of an entity, and from the first of them equals what another column comes
     to in the last: filled in backwards, from the end of the life.
@@ -403,7 +412,7 @@ def constants(case: Case) -> Iterator[Finding | Untested]:
     entity shows.
     """
     if case.sample.entity is None or case.spread < 1.5 or case.prediction is None:
-        yield Untested("*", "constant_over_life", "There is one row per entity; a life takes several.")
+        yield Untested("*", "constant_over_life", *_one_row_each(case))
         return
     order = np.lexsort((case.prediction, case.entities))
     entity = case.entities[order]
@@ -456,13 +465,14 @@ def changes(case: Case) -> Iterator[Finding | Untested]:
     """A column that changes in an entity's rows only once the outcome has come, in a frame that goes on after it."""
     outcome = _first_outcome(case)
     if outcome is None or case.prediction is None or case.sample.entity is None or case.spread < 1.5:
-        yield Untested(
-            "*", "changes_only_after_outcome", "The frame has no rows of an entity before and after its outcome."
-        )
+        if "changes_only_after_outcome" not in case.looked_for:  # in the log
+            yield Untested("*", "changes_only_after_outcome", *_one_row_each(case))
         return
     after = case.prediction >= outcome
     if len(np.unique(case.entities[after])) < FEWEST:
-        yield Untested("*", "changes_only_after_outcome", "Fewer than 30 entities have rows after their outcome.")
+        if "changes_only_after_outcome" not in case.looked_for:
+            why = f"Fewer than {FEWEST} entities have rows after their outcome."
+            yield Untested("*", "changes_only_after_outcome", why, "rows_per_entity")
         return
     order = np.lexsort((case.prediction, case.entities))
     entity = case.entities[order]

@@ -104,7 +104,8 @@ def parts(case: Case) -> Iterator[Finding | Untested]:
     both = _event(case, None)
     sides = [both.rows & case.label, both.rows & ~case.label]
     if min(int(side.sum()) for side in sides) < 10 * FEWEST:
-        yield Untested("*", "part_of_outcome_time", "Too few outcomes have a time of their own, in one of the classes.")
+        why = "Too few outcomes have a time of their own, in one of the classes."
+        yield Untested("*", "part_of_outcome_time", why, "outcomes")
         return
     named = _unit_parts(case, numbers, both, sides)
     case.parts = frozenset(named)
@@ -295,14 +296,14 @@ def growing(case: Case) -> Iterator[Finding | Untested]:
     event = next((event for side in (True, False) if (event := _event(case, side)).rows.sum() >= 10 * FEWEST), None)
     if event is None:
         why = f"Fewer than {10 * FEWEST} outcomes of either class have a time of their own."
-        yield Untested("*", "grows_until_outcome", why)
+        yield Untested("*", "grows_until_outcome", why, "outcomes")
         return
     rows = event.rows
     wait = event.wait[rows]
     soon_until = float(np.quantile(wait, SOON))
     soon = wait <= soon_until
     if soon.mean() > 0.5:
-        yield Untested("*", "grows_until_outcome", "More than half of the outcomes come at once.")
+        yield Untested("*", "grows_until_outcome", "More than half of the outcomes come at once.", "outcomes")
         return
     late_from = float(np.quantile(wait[~soon], 0.5))
     late = wait > late_from

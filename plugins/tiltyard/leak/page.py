@@ -74,9 +74,11 @@ def save(content: str, target: Path) -> Path:
 
 def render(found: Audit) -> str:
     """The page as HTML."""
+    looked_for = found.coverage.looked_for
     critical = sum(finding.severity == "critical" for finding in found.findings)
     facts = {
         "rows": f"{found.rows:,}",
+        "kinds looked for": f"{len(looked_for)} of {len(looked_for) + len(found.coverage.not_looked_for)}",
         "columns judged": f"{len(found.features):,}",
         "critical": f"{critical:,}",
         "warnings": f"{len(found.findings) - critical:,}",
@@ -87,6 +89,7 @@ def render(found: Audit) -> str:
         f'<header style="border-color:{COLOURS[found.verdict]}">',
         f'<p class="verdict" style="color:{COLOURS[found.verdict]}">{_text(found.verdict)}</p>',
         f"<h1>{_text(found.path.name)}</h1><p class=reason>{_text(found.reason)}</p>",
+        f"<p class=reason>{_text(found.coverage.sentence)}</p>",
         f"<p class=quiet>{_text(MEANT[found.verdict])} The outcome is {_text(label)}.</p>",
         "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>",
         "</header>",
@@ -119,12 +122,11 @@ def _overview(findings: Sequence[Finding]) -> str:
 
 
 def _section(place: int, one: Finding) -> str:
-    meaning = audit.KINDS.get(one.kind) or evidence.KINDS.get(one.kind, "")
     picture = _picture(one)
     return (
         f'<section id="f{place}" class="finding {one.severity}">'
         f'<h3>{_text(one.feature)} <span class="tag {one.severity}">{one.severity}</span></h3>'
-        f"<p class=meaning>{_text(meaning)}</p><p>{_text(one.evidence)}</p>"
+        f"<p class=meaning>{_text(meaning(one.kind))}</p><p>{_text(one.evidence)}</p>"
         f"{_effect(one)}{picture}{_examples(one.examples)}</section>"
     )
 
@@ -146,11 +148,9 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
 
 def _tested(found: Audit) -> str:
     """What was looked for, and what could not be."""
-    whole = {one.kind: one.why for one in found.untested if one.feature == "*" and one.kind != "*"}
-    looked = [kind for kind in evidence.KINDS if kind not in whole]
     parts = ["<section><h2>What was tested</h2><ul class=tested>"]
     parts.append(f"<li>{_text(found.exact)}</li>")
-    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(evidence.KINDS[kind])}</li>" for kind in looked]
+    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(meaning(kind))}</li>" for kind in found.coverage.looked_for]
     parts.append("</ul></section>")
     if found.untested:
         grouped: dict[tuple[str, str], list[str]] = {}
@@ -331,6 +331,11 @@ def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False)
     height = HEIGHT if slanted else HEIGHT - _BOTTOM + 24
     drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(caption)}">{body}</svg>'
     return f"<figure>{drawing}<figcaption>{legend}{_text(caption)}</figcaption></figure>"
+
+
+def meaning(kind: str) -> str:
+    """What a kind of leakage means, in one sentence."""
+    return audit.KINDS.get(kind) or evidence.KINDS[kind]
 
 
 # -- words ------------------------------------------------------------------------------------

@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from tiltyard.leak.instants import GUESSABLE, GUESSED, PLACEHOLDERS, Floats, declared
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Kind = Literal["number", "instant", "category", "empty"]
 
 MOSTLY = 0.95
 """So much of a text column has to parse for it to count as instants or numbers: the rest is dirt or a placeholder."""
-EPOCHS = {"s": (5e8, 4e9), "ms": (5e11, 4e12), "us": (5e14, 4e15), "ns": (5e17, 4e18)}
-"""Integers in these ranges may be instants between 1985 and 2096 in that unit. `epoch_of` asks for more than that."""
 NOTHING = frozenset({"", "?", "-", "na", "n/a", "nan", "nat", "none", "null", "undefined"})
 """Text that stands for no value; left out where text is parsed, kept as a level of its own otherwise."""
 FORMATS = (
@@ -144,6 +143,16 @@ def read(name: str, column: "pd.Series[Any]") -> Reading:
     return _objects(name, column)
 
 
+def as_instants(reading: Reading) -> Floats | None:
+    """n seconds since 1970 UTC of a column that was declared to hold times; None when it holds none."""
+    if reading.kind == "instant":
+        return reading.values
+    if reading.kind != "number" or reading.values is None:
+        return None
+    instants = declared(reading.values)
+    return instants[0] if instants else None
+
+
 def to_seconds(column: "pd.Series[Any]") -> Floats:
     """Seconds since 1970 UTC of a datetime column; times without a zone count as UTC. NaN where missing."""
     index = pd.DatetimeIndex(column)
@@ -204,20 +213,20 @@ def epoch_of(reading: Reading, prediction: Floats) -> Reading | None:
     if reading.kind != "number" or reading.values is None:
         return None
     values = reading.values
-    here = ~np.isnan(values) & (values != 0) & (values != -1) & ~np.isnan(prediction)
+    here = ~np.isnan(values) & ~np.isin(values, PLACEHOLDERS) & ~np.isnan(prediction)
     if here.sum() < 10 or ((values[here] % 1 != 0).any() and np.nanmax(values) > 4e9):
         return None
-    for unit, (low, high) in EPOCHS.items():
-        inside = here & (values >= low) & (values <= high)
+    for unit in GUESSABLE:
+        seconds = unit.to_seconds(values)
+        inside = here & (seconds >= GUESSED[0]) & (seconds <= GUESSED[1])
         if inside.sum() < MOSTLY * here.sum():
             continue
-        seconds = values / (low / 5e8)
         offset = seconds[inside] - prediction[inside]
         spread = np.subtract(*np.quantile(offset, [0.75, 0.25]))
         shuffled = seconds[inside] - np.random.default_rng(0).permutation(prediction[inside])
         if spread < 0.9 * np.subtract(*np.quantile(shuffled, [0.75, 0.25])) and abs(np.median(offset)) < 5 * 3.2e7:
             return Reading(
-                reading.name, "instant", reading.raw, np.where(inside, seconds, np.nan), False, f"epoch {unit}"
+                reading.name, "instant", reading.raw, np.where(inside, seconds, np.nan), False, f"epoch {unit.name}"
             )
     return None
 

@@ -18,6 +18,7 @@ import duckdb
 
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
+from tiltyard.leak.instants import DATES, PLACEHOLDERS, unit_of
 
 HEAD = 2_000
 """Rows, spread over the file, that are looked at to see which text columns hold times."""
@@ -29,7 +30,6 @@ NUMBERS = frozenset(
 )  # fmt: skip
 _WIDE_NUMBERS = ("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM")
 _TIMES = ("TIMESTAMP", "DATE")
-_EPOCHS = ((1e17, "ns", 1_000_000_000), (1e14, "µs", 1_000_000), (1e11, "ms", 1_000), (1e8, "s", 1))
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"ARROW1": "an Arrow (Feather) file",
@@ -129,7 +129,7 @@ def table(
         notes += said
     for column, option in times.items():
         if column not in read and not stored[column].startswith(_TIMES):
-            read[column], said = _from_number(connection, raw, column, stored[column], path, option)
+            read[column], said = _from_column(connection, raw, column, stored[column], path, option)
             notes += said
     for column in times:
         if column not in read:  # an endless instant is a default: nothing could ever be later
@@ -354,6 +354,12 @@ def _from_text(
 ) -> tuple[str, list[str]]:
     """SQL that reads the column's times, and notes. Raises BadInput when `option` names it and it holds none."""
     name = quoted(column)
+    if option:
+        filled, digits = f"nullif(trim({name}), '')", f"try_cast(trim({name}) as double)"
+        values, numbers = _one(connection, f"select count({filled}), count({digits}) from {raw}")
+        instants = _from_number(connection, raw, column, digits, filled) if 2 * numbers > values else None
+        if instants:
+            return instants
     first, second = (f"try_cast(regexp_extract({name}, {text(_DMY)}, {group}) as integer)" for group in (1, 2))
     slashed = f"regexp_matches({name}, {text(_DMY)})"
     clock = f"regexp_matches({name}, ':\\d\\d')"
@@ -414,35 +420,47 @@ def _instant(name: str, *, turned: bool, day_first: bool) -> str:
     )
 
 
-def _from_number(
+def _from_column(
     connection: duckdb.DuckDBPyConnection, raw: str, column: str, kind: str, path: Path, option: str
 ) -> tuple[str, list[str]]:
-    """SQL that reads a number as an instant: seconds (or ms, µs, ns) since 1970, or YYYYMMDD."""
+    """SQL that reads a column of no text and no times as instants, and notes. Raises BadInput when `option` names it
+    and it holds none."""
     name = quoted(column)
-    sorry = f"{option}: column '{column}' of {path.name} is {kind}, which is no time; name a column that holds times."
-    if kind == "BOOLEAN" or (kind not in NUMBERS and not kind.startswith(_WIDE_NUMBERS)):
-        if _one(connection, f"select count({name}) from {raw}")[0] == 0:
-            raise BadInput(f"{option}: column '{column}' of {path.name} is empty.")
-        raise BadInput(sorry)
-    # by the middle value: -1, 0 or a number of many nines among them stands for no time
-    filled, middle = _one(connection, f"select count({name}), median({name}::double) from {raw}")
-    if not filled:
+    if _one(connection, f"select count({name}) from {raw}")[0] == 0:
         raise BadInput(f"{option}: column '{column}' of {path.name} is empty.")
-    if 19_000_101 <= middle <= 21_001_231:
-        expression = f"try_strptime(try_cast({name} as bigint)::varchar, '%Y%m%d')::date"
+    if kind in NUMBERS - {"BOOLEAN"} or kind.startswith(_WIDE_NUMBERS):
+        instants = _from_number(connection, raw, column, f"{name}::double", name)
+        if instants:
+            return instants
+    raise BadInput(
+        f"{option}: column '{column}' of {path.name} is {kind}, which is no time; name a column that holds times."
+    )
+
+
+def _from_number(
+    connection: duckdb.DuckDBPyConnection, raw: str, column: str, number: str, value: str
+) -> tuple[str, list[str]] | None:
+    """SQL that reads numbers as instants, and notes; None when they are no time (instants.py says which are).
+
+    `number`, `value`: SQL of the column as numbers, and as it came, NULL where there is none.
+    """
+    counted = f"isfinite({number}) and {number} not in ({', '.join(map(repr, PLACEHOLDERS))})"
+    filled, middle = _one(connection, f"select count({value}), median({number}) filter ({counted}) from {raw}")
+    unit = None if middle is None else unit_of(middle)
+    if unit is None:
+        return None
+    if unit is DATES:
+        expression = f"try_strptime(try_cast({number} as bigint)::varchar, '%Y%m%d')::date"
         notes = [f"{column}: read as dates, YYYYMMDD."]
     else:
-        found = next((epoch for epoch in _EPOCHS if epoch[0] <= middle < 1000 * epoch[0]), None)
-        if found is None:
-            raise BadInput(sorry)
-        least, unit, per_second = found
-        micros = f"try_cast({name}::double * {1_000_000 / per_second} as bigint)"
-        there = f"{name}::double >= {least} and {name}::double < {1000 * least}"
-        expression = f"case when {there} then make_timestamp({micros})::timestamptz end"
-        notes = [f"{column}: read as {unit} since 1970."]
+        micros = f"try_cast({number} * {unit.seconds} * {1_000_000 / unit.per_second} as bigint)"
+        there = f"{number} >= {unit.low} and {number} < {unit.high}"
+        kind = "date" if unit.seconds > 1 else "timestamptz"
+        expression = f"case when {there} then make_timestamp({micros})::{kind} end"
+        notes = [f"{column}: read as {unit.name} since 1970."]
     readable = _one(connection, f"select count({expression}) from {raw}")[0]
     if readable < filled:
-        notes.append(f"{column}: {filled - readable:,} of {filled:,} numbers are no such time; they are missing.")
+        notes.append(f"{column}: {filled - readable:,} of {filled:,} values are no such time; they are missing.")
     return expression, notes
 
 
