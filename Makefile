@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 CODE := plugins dags tests benchmarks tools
 
-.PHONY: help setup up serve down test lint format bench bench-peers lock clean
+.PHONY: help setup up serve down test lint format docs bench bench-peers lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ format: setup ## mend what lint can mend
 	@$(PY) -m ruff check --fix $(CODE)
 	@$(PY) -m ruff format $(CODE)
 	@$(PY) -m sqlfluff fix --disable-progress-bar dbt
+
+docs: setup ## write the generated pages of docs/reference/ again
+	@$(PY) tools/reference.py
 
 bench: setup ## every benchmark, each with what it is compared with
 	@failed=""; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) "$$file" || failed="$$failed $$file"; done; \

@@ -1,8 +1,8 @@
 """Leakage found by evidence: which columns of the naive stagings are named, and what the honest ones raise.
 
 Builds each data set twice through the rails (tests/naive), weighs both training frames and prints the table of
-docs/leakage.md, then what was named, then seconds on wide and long frames. Needs the data sets: TILTYARD_DATA_MIRROR
-or their public homes.
+docs/reference/figures-leakage.md, then what was named, then seconds on wide and long frames. Needs the data sets:
+TILTYARD_DATA_MIRROR or their public homes.
 """
 
 import sys

@@ -14,8 +14,12 @@ from typing import Annotated, Any
 from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The checkout: the folder that holds dags/, plugins/, dbt/, expectations/ and models/."""
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder above plugins/, where this file lies in a checkout."""
+
+ROOT = CHECKOUT if (CHECKOUT / "dbt").is_dir() else Path.cwd()
+"""The folder that holds dags/, dbt/, expectations/ and models/: the checkout; for a package that was installed from a
+wheel, the folder one works in."""
 
 DATABASES = ("airflow", "mlflow", "lake", "ledger")
 
@@ -42,65 +46,74 @@ class Settings(BaseSettings):
     models: Path = ROOT / "models"
     """One folder per model, each with a spec.yaml and a card.md."""
     dbt: Path = ROOT / "dbt"
+    """The dbt project."""
     expectations: Path = ROOT / "expectations"
+    """Suites of Great Expectations, as YAML."""
 
     database_url: str | None = None
-    """Your own PostgreSQL, like postgresql://user:secret@host:5432; unset means the embedded one."""
+    """Your own PostgreSQL, like postgresql://user:secret@host:5432. Unset: the embedded one."""
     database_prefix: str = "tiltyard_"
-    """The four databases are this prefix and airflow, mlflow, lake, ledger."""
+    """Prefix of the names of the four databases: airflow, mlflow, lake and ledger."""
 
     lake_data: str | None = None
-    """Where the lake's Parquet files lie: a folder or s3://bucket/prefix; unset means home/lake."""
+    """Where the lake's Parquet files lie: a folder or s3://bucket/prefix. Unset: home/lake."""
     mlflow_artifacts: str | None = None
-    """Where MLflow keeps artefacts: a folder or s3://…; unset means home/mlflow."""
+    """Where MLflow keeps artefacts: a folder or s3://bucket/prefix. Unset: home/mlflow."""
     s3_endpoint: str | None = None
-    """host:port of an S3 other than Amazon's; https unless s3_insecure."""
+    """host:port of an S3 other than Amazon's, reached over https unless s3_insecure. Unset: Amazon's."""
     s3_region: str = "us-east-1"
+    """Region of the buckets."""
     s3_insecure: bool = False
+    """Whether s3_endpoint is spoken to over plain http."""
 
     sources: Annotated[tuple[str, ...], NoDecode] = ()
     """Active sources, separated by commas; models of other sources rest. Unset: those that have landed here."""
     data_mirror: Path | None = None
-    """A folder laid out like the public data sets' mirror; unset means their public homes."""
+    """A folder that holds the public data sets, laid out like their mirror. Unset: their public homes."""
     data_timeout_s: float = 30.0
     """Seconds a download may stand still before it counts as out of reach."""
 
     schedule: str = "@daily"
     """When the features DAG starts by itself: a cron expression, @daily, or none."""
     api_host: str = "127.0.0.1"
+    """Where Airflow listens."""
     api_port: int = 8080
+    """Port of Airflow's pages and API."""
     public_url: str | None = None
-    """How a browser reaches Airflow, where that is not http://api_host:api_port."""
+    """How a browser reaches Airflow. Unset: http://api_host:api_port."""
 
     serve_host: str = "127.0.0.1"
     """Where `tiltyard serve` listens. Beyond loopback it wants serve_keys."""
     serve_port: int = 8090
+    """Port of the service."""
     serve_workers: int = 1
+    """Processes that serve."""
     serve_refresh_s: float = 5.0
     """Seconds between two looks at the ledger for another champion."""
     serve_deliver_s: float = 60.0
-    """Seconds between two deliveries of the request log to the lake, by a process beside the service. 0: none; a
-    night delivers what there is before its shadow stage."""
+    """Seconds between two deliveries of the request log to the lake, by a process beside the service. 0: only nights
+    deliver it, before their shadow stage."""
     serve_max_bytes: int = 1_000_000
-    """The largest request body."""
+    """Bytes of the largest request body."""
     serve_max_rows: int = 1_000
-    """The most rows in one request."""
+    """Rows of the largest request."""
     serve_keys: SecretStr | None = None
     """API keys as `name:sha256`, separated by commas; the digest is that of the key. Unset: no key is asked for."""
     serve_rate: float | None = None
     """Rows a second that one key may ask for in the long run. Unset: no limit."""
     serve_burst: float | None = None
-    """Rows that may come at once after a rest. Unset: those of two seconds."""
+    """Rows that may come at once after a rest. Unset: the rows of two seconds."""
     serve_budget: int | None = None
     """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it. Unset: no limit."""
     serve_decimals: int | None = None
-    """Digits after the point of an answered score, for the same reason. Unset: all of them."""
+    """Digits after the point of an answered score, against copying a model as well. Unset: all of them."""
     online_url: SecretStr | None = None
-    """Where online features lie: redis://…; unset means the embedded store in home/online."""
+    """Where online features lie, like redis://host:6379/1. Unset: the embedded store in home/online."""
     kafka_options: SecretStr | None = None
-    """More for librdkafka, like security.protocol=SASL_SSL,sasl.username=me; separated by commas."""
+    """Options of librdkafka, like security.protocol=SASL_SSL,sasl.username=me, separated by commas. Unset: none."""
 
     seed: int = 20160229
+    """Seed of everything that is drawn: tuning, folds, samples."""
     threads: int = 2
     """Threads of DuckDB, XGBoost and friends in one process."""
 

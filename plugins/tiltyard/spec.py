@@ -7,6 +7,7 @@ must match their prefix and consist of lower-case letters, digits and underscore
 import hashlib
 import json
 import re
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +27,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema
 
+from tiltyard import docstrings
 from tiltyard.clock import format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -54,22 +57,29 @@ class Prediction(Strict):
     """What is predicted, when, from which feature views."""
 
     spine: Spine
+    """The table with one row per prediction to make."""
     every: Duration = timedelta(days=1)
+    """Time between two predictions of the same entity."""
     features: Annotated[tuple[FeatureView, ...], Field(min_length=1)]
+    """The feature views that the model reads."""
     max_feature_age: Duration | None = None
-    """A feature row older than this at the prediction time counts as missing."""
+    """Age at the prediction time from which a feature row counts as missing. None: rows of any age count."""
 
 
 class Label(Strict):
     """The truth, and how long it takes."""
 
     table: LabelTable
+    """The table with the truth per entity and prediction time."""
     positive: bool = True
+    """The value of a yes-or-no label that the score is the probability of."""
     bounds: tuple[Finite, Finite] | None = None
-    """Declared: the label is a number, in its own unit, and these are the least and the largest that count. A label
-    beyond them counts as the nearer one. None: it is a yes or no."""
+    """The least and the largest value that count of a label that is a number, in its own unit. A label beyond them
+    counts as the nearer one. None: the label is a yes or no."""
     horizon: Duration
+    """Time from the prediction until the truth is decided, by definition."""
     delay: Duration = timedelta()
+    """Time after the horizon until the truth is known."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Label":
@@ -87,16 +97,21 @@ class Label(Strict):
 
 
 class Tune(Strict):
+    """The search for the estimator's parameters."""
+
     trials: Annotated[int, Field(ge=1, le=500)] = 20
+    """Sets of parameters that are tried."""
 
 
 class Estimator(Strict):
     """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
 
     class_: Annotated[Literal["xgboost.XGBClassifier", "xgboost.XGBRegressor"], Field(alias="class")]
+    """The regressor where `label.bounds` is declared, else the classifier."""
     window: Duration = timedelta(days=60)
-    """How far back training cohorts reach from the last matured one."""
+    """Time that the training cohorts reach back from the last matured one."""
     tune: Tune = Tune()
+    """The search for its parameters."""
 
 
 class Light(Strict):
@@ -105,49 +120,62 @@ class Light(Strict):
     class_: Annotated[
         Literal["sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"], Field(alias="class")
     ]
+    """Ridge where `label.bounds` is declared, else logistic regression."""
 
 
 class Cost(Strict):
     """What a decision costs, in any unit. A row is acted on when its score reaches `threshold`."""
 
     false_positive: Annotated[float, Field(ge=0)]
+    """Cost of acting on a row whose label is no."""
     false_negative: Annotated[float, Field(ge=0)]
+    """Cost of not acting on a row whose label is yes."""
     true_positive: Annotated[float, Field(ge=0)] = 0.0
+    """Cost of acting on a row whose label is yes."""
     true_negative: Annotated[float, Field(ge=0)] = 0.0
+    """Cost of not acting on a row whose label is no."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """None: where acting and not acting cost the same in expectation."""
+    """Score from which a row is acted on. None: where acting and not acting cost the same in expectation."""
 
 
 class GatePolicy(Strict):
     """When a challenger has earned its place, and when it loses it again."""
 
     metric: Literal["brier", "log_loss", "cost", "absolute_error"] = "brier"
-    """absolute_error: of a number, over the width of its bounds; the others: of a yes or no."""
+    """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; the others
+    are for a yes or no."""
     cost: Cost | None = None
-    """The matrix that the metric `cost` weighs decisions by."""
+    """The matrix that the metric `cost` weighs decisions by. None: the metric is another one."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Probability of ever promoting a challenger that is no better, however often one looks."""
     min_matured: Annotated[int, Field(ge=1)] = 500
+    """Rows with a matured truth that a decision needs."""
     min_shadow: Duration = timedelta(days=7)
+    """Time in shadow that a decision needs."""
     slices: tuple[Name, ...] = ()
+    """Features on whose values the challenger must not be worse than `max_slice_loss` allows."""
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """How much worse (in the metric, its losses scaled to [0, 1]) a challenger may be on any declared slice."""
+    """Loss by which a challenger may be worse on any declared slice, scaled to [0, 1]."""
     max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Root mean square distance of score and observed share (of a number: and mean label, over the width of its
-    bounds). A champion that is further off lends its own."""
+    """Root mean square distance of score and observed share; of a number, of score and mean label as a share of the
+    width of its bounds. Where the champion is further off, its distance is the limit."""
     max_score_shift: Annotated[float, Field(ge=0)] = 0.25
-    """Population stability index between the halves of the time in shadow. A champion's larger one counts instead."""
+    """Population stability index between the halves of the time in shadow. Where the champion's is larger, that is the
+    limit."""
     max_missing_rise: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """By how much any feature's share of missing values may exceed that of the training frame."""
+    """Share by which any feature may be missing more often than in the training frame."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None = None
-    """Of one row, the 99th percentile as measured at registration. None: fallback.deadline_ms."""
+    """Milliseconds that one row may take: the 99th percentile, as measured at registration. None:
+    `fallback.deadline_ms`."""
     max_size_mb: Annotated[float, Field(gt=0)] = 50.0
+    """Size of a version's files, in MB."""
     rollback_window: Duration = timedelta(days=28)
-    """Predictions of so long after a promotion are held against the previous champion's when their truth has come; the
+    """Time after a promotion whose predictions are compared with the previous champion's when their truth has come; the
     better one comes back. 0d: nobody watches."""
     approvals: Literal[1, 2] = 1
-    """Tier 1 only: how many people have to approve."""
+    """People who have to approve; tier 1 only."""
     approval_timeout: Duration = timedelta(days=1)
-    """Tier 1 only: no answer within this time is a no."""
+    """Time after which no answer is a no; tier 1 only."""
 
     @model_validator(mode="after")
     def _priced(self) -> "GatePolicy":
@@ -167,7 +195,9 @@ class Hysteresis(Strict):
     """An effect counts when it shows in `least` of the last `of` windows, one window a night."""
 
     least: Annotated[int, Field(ge=1)] = 2
+    """Windows in which the effect has to show."""
     of: Annotated[int, Field(ge=1)] = 3
+    """The last windows that are looked at."""
 
     @model_validator(mode="after")
     def _within(self) -> "Hysteresis":
@@ -180,22 +210,26 @@ class DriftPolicy(Strict):
     """When a model is looked at again."""
 
     window: Duration = timedelta(days=7)
+    """Nights that are compared with training, up to the night itself."""
     reference: Literal["training"] = "training"
+    """What they are compared with."""
     on_drift: Literal["retrain", "retrain_always", "report"] = "retrain"
-    """`retrain`: when realized or estimated performance feels it, or no version is in service that could;
-    `retrain_always`: also when it does not."""
+    """What an alarm leads to. `retrain`: a retrain when realized or estimated performance feels it, or no version is in
+    service that could; `retrain_always`: a retrain also when it does not; `report`: a report."""
     cooldown: Duration = timedelta(days=7)
-    """Between two retrains. Doubles with every retrain that made nothing better (portfolio.yaml says up to what)."""
+    """Time between two retrains. It doubles with every retrain that made nothing better, up to
+    `trainings.max_cooldown` of portfolio.yaml."""
     min_effect: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """The distance (normalised Wasserstein, Jensen-Shannon) from which a change is worth an alarm."""
+    """Distance (normalised Wasserstein, Jensen-Shannon) from which a change is worth an alarm."""
     hysteresis: Hysteresis = Hysteresis()
+    """How often an effect has to show before it counts."""
 
 
 class LeakagePolicy(Strict):
     """How far the past may have been written over before a model may not learn from it (see `replay`)."""
 
     replay_window: Duration = timedelta(days=28)
-    """Predictions of so many days are held against what the lake says of them today: the newest, and the newest
+    """Time whose predictions are compared with what the lake says of them today, twice: the newest, and the newest
     that have matured."""
     max_changed: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of a feature's rows that may have changed under their own dates. One night of a source that was a day
@@ -208,6 +242,7 @@ class Popular(Strict):
     table: PopularTable
     """A table of the lake, one row per item and day: `item_id`, `item_name`, `score`, `event_time`, `available_at`."""
     size: Annotated[int, Field(ge=1, le=100)] = 10
+    """Items in an answer."""
 
 
 class Traffic(Strict):
@@ -221,21 +256,25 @@ class Fallback(Strict):
     """What is served when the champion cannot be."""
 
     deadline_ms: Annotated[int, Field(ge=1, le=60_000)] = 20
+    """Milliseconds after which an answer goes out, by whoever has one."""
     tiers: tuple[Role, ...] = ("champion", "previous", "light")
+    """Who is asked, in this order, before the safe default."""
     safe_default: Finite
-    """A probability; of a number, a value within its bounds."""
+    """The constant that is served when no model can be: a probability; of a number, a value within its bounds."""
     audit_after: Duration = timedelta(days=3)
-    """A model that has been on its safe default for so long needs a person's explanation."""
+    """Time on the safe default after which a person has to explain it."""
     popular: Popular | None = None
-    """Declared: answers of the safe default carry the most popular items."""
+    """The items that answers of the safe default carry. None: they carry none."""
 
 
 class Budget(Strict):
     """How many retrains for nothing the portfolio may cost, whatever the number of models."""
 
     false_retrains_per_model_year: Annotated[float, Field(gt=0, le=52)] = 1.0
+    """Retrains for nothing per model and year, in expectation."""
     false_retrains_per_year: Annotated[float, Field(gt=0)] | None = None
-    """Of the whole portfolio, shared equally by its models; the smaller of the two counts."""
+    """Retrains for nothing per year of the whole portfolio, shared equally by its models. The smaller of the two
+    counts. None: only the other one does."""
 
     def nights_between(self, models: int) -> float:
         """Nights of one model between two false alarms, in expectation: what its detector has to promise."""
@@ -246,46 +285,67 @@ class Budget(Strict):
 
 
 class Trainings(Strict):
+    """How much may be trained."""
+
     per_night: Annotated[int, Field(ge=1)] = 10
+    """Retrains that a night grants, of all models together."""
     at_once: Annotated[int, Field(ge=1)] = 2
+    """Trainings that run at the same time."""
     max_cooldown: Duration = timedelta(days=56)
-    """How far the cooldown of a model may grow whose retrains make nothing better."""
+    """Limit of the cooldown of a model whose retrains make nothing better."""
 
 
 class SharedBreak(Strict):
     """From how many models on a fault that they have in common is one incident of what feeds them."""
 
     models: Annotated[int, Field(ge=2)] = 3
+    """Models that have to show it."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the models that read the node and were looked at."""
+    """Share that has to show it, of the models that read the node and were looked at."""
 
 
 class Portfolio(Strict):
     """What holds for all models together: models/portfolio.yaml. Every field has a default."""
 
     budget: Budget = Budget()
+    """Retrains for nothing that are afforded."""
     trainings: Trainings = Trainings()
+    """Trainings that are afforded."""
     shared_break: SharedBreak = SharedBreak()
+    """When a fault that models have in common is one incident."""
 
 
 class Spec(Strict):
     """One model's promise. Durations are written like 7d; see models/*/spec.yaml."""
 
     name: Name
+    """The folder under models/."""
     entity: Name
+    """Whom a prediction is about. `<entity>_id` is the key of spine, feature views and label table."""
     owner: str
+    """Who answers for the model; the owner of its DAGs."""
     tier: Literal[1, 2, 3]
+    """The stakes. A promotion of tier 1 needs a person's approval."""
     source: Name
     """The source that feeds it: landing/<source>/, dbt/models/staging/<source>/."""
     prediction: Prediction
+    """What is predicted, when, from which feature views."""
     label: Label
+    """The truth, and how long it takes."""
     estimator: Estimator
+    """The champion-to-be."""
     light: Light
+    """The light twin."""
     gate: Annotated[GatePolicy, Field(validate_default=True)] = GatePolicy()
+    """When a challenger has earned its place."""
     drift: DriftPolicy = DriftPolicy()
+    """When a model is looked at again."""
     leakage: LeakagePolicy = LeakagePolicy()
+    """How far the past may have been written over."""
     fallback: Fallback
+    """What is served when the champion cannot be."""
     traffic: Traffic = Traffic()
+    """How online traffic is split."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":
@@ -430,10 +490,33 @@ def find(models: Path, name: str) -> Spec:
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of spec.yaml, for editors (the name comes from the folder and is left out)."""
-    schema = Spec.model_json_schema(by_alias=True)
+    schema = _described(Spec)
     schema["properties"].pop("name")
     schema["required"] = [field for field in schema["required"] if field != "name"]
     return schema
+
+
+def json_schema_of_portfolio() -> dict[str, Any]:
+    """JSON schema of portfolio.yaml."""
+    return _described(Portfolio)
+
+
+def _described(kind: type[Strict]) -> dict[str, Any]:
+    """JSON schema of a kind of YAML file, with the text under each field as its description."""
+    schema = kind.model_json_schema(by_alias=True, schema_generator=_Schema)
+    texts = docstrings.of_attributes(sys.modules[__name__])
+    for title, section in {kind.__name__: schema, **schema["$defs"]}.items():
+        for name, field in section["properties"].items():
+            text = texts.get((title, name)) or texts[title, f"{name}_"]  # class_ is written class
+            field["description"] = " ".join(text.split())
+    return schema
+
+
+class _Schema(GenerateJsonSchema):
+    """Writes durations as a spec does."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

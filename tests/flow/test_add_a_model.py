@@ -1,4 +1,4 @@
-"""docs/add-a-model.md, followed to the letter: its files fit the project, and its label knows nothing too early."""
+"""docs/tutorial/add-a-model.md to the letter: its files fit the project, and its label knows nothing too early."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ def documented(settings: Settings, tmp_path: Path) -> Settings:
     copy = tmp_path / "a checkout"
     shutil.copytree(ROOT / "dbt", copy / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
     written = []
-    for section in (ROOT / "docs" / "add-a-model.md").read_text(encoding="utf-8").split("```\n\n"):
+    for section in (ROOT / "docs" / "tutorial" / "add-a-model.md").read_text(encoding="utf-8").split("```\n\n"):
         before, fence, block = section.partition("```")
         language, _, body = block.partition("\n")
         if fence and language in ("sql", "yaml", "markdown"):

@@ -24,7 +24,7 @@ PARTS = {
 is told by the few bookings that hold something and were cancelled at once."""
 IN_TIME, STATISTICAL = (leakage.RULES[rule].removeprefix("expect_") for rule in leakage.EVIDENCE.values())
 MISSED = {"hotels": {"country"}}
-"""docs/leakage.md says why."""
+"""docs/explanation/leakage.md says why."""
 
 
 Stagings = tuple[str, Sample, Sample, CheckReport, CheckReport]

@@ -11,8 +11,8 @@ from tiltyard.leak.reading import Bools, Reading
 
 TOO_GOOD = 0.95
 """AUC from which on one column by itself is too good: it puts 19 of 20 pairs of rows in the right order. The best
-single column that was known ahead reaches .66 to .80 on the data sets of docs/leakage.md; .95 leaves room for one
-that is honest and very strong, and the interval's lower end has to lie above it."""
+single column that was known ahead reaches .66 to .80 on the data sets of docs/reference/figures-leakage.md; .95 leaves
+room for one that is honest and very strong, and the interval's lower end has to lie above it."""
 TOO_GOOD_AMOUNT = 0.99
 """The same where the label is an amount: there yesterday's amount honestly reaches .97. Also the correlation with the
 label's rank from which on a column is all but the amount itself, in whatever unit."""
