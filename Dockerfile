@@ -7,7 +7,7 @@ WORKDIR /opt/tiltyard
 COPY requirements.txt ./
 RUN pip install --no-deps --require-hashes -r requirements.txt
 
-COPY pyproject.toml ./
+COPY pyproject.toml README.md LICENSE ./
 COPY plugins plugins
 COPY dags dags
 COPY dbt dbt

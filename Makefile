@@ -54,10 +54,11 @@ bench-peers: setup ## the point-in-time join beside Feast's; installs Feast into
 	@bash tools/peers
 	@$(PY) benchmarks/point_in_time.py --peers .venv-peers/bin/python
 
-lock: ## requirements.in -> requirements.txt, with hashes; needs uv
+lock: ## pyproject.toml -> requirements.txt, with hashes; needs uv
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 2; }
 	@UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links requirements.in --output-file requirements.txt
+		--generate-hashes --no-emit-index-url --no-emit-find-links \
+		pyproject.toml --group build --group lint --group test --output-file requirements.txt
 
 clean: down ## remove .venv and caches; .tiltyard (data, history, database) stays
 	@rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis dbt/target dbt/logs plugins/tiltyard.egg-info

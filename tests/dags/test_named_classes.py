@@ -175,9 +175,9 @@ def test_every_airflow_command_of_the_compose_file_can_be_imported(tmp_path: Pat
 
 
 def test_every_provider_that_is_locked_is_one_that_airflow_finds() -> None:
-    """A provider that is asked for in requirements.in and not found would only be missed when it is used."""
+    """A provider that is asked for in pyproject.toml and not found would only be missed when it is used."""
     asked = re.findall(
-        r"^apache-airflow-providers-(\w+)$", (ROOT / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE
+        r'^ *"apache-airflow-providers-(\w+)",$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert asked
     assert [name for name in asked if find_spec(f"airflow.providers.{name}") is None] == []
