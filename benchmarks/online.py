@@ -20,8 +20,9 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
-from tiltyard.online import streams
-from tiltyard.prepare import online
+from tiltyard.online import lookup, redis_store, streams
+from tiltyard.online.lmdb_store import LmdbStore
+from tiltyard.online.store import FeatureRow, Store, TableNote, Value, table_note
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.servers import RedisServer
@@ -32,18 +33,18 @@ VIEWS = ("ftr_ticket__intake", "ftr_caller__history", "ftr_group__history", "ftr
 BUDGET_US = 60.0
 
 
-def rows(view: str) -> list[tuple[str, online.Held]]:
-    def values(number: int) -> dict[str, online.Value]:
+def rows(view: str) -> list[tuple[str, FeatureRow]]:
+    def values(number: int) -> dict[str, Value]:
         return {f"{view[4:]}_{place}": number * 0.37 + place if place < 5 else f"kind {place}" for place in range(7)}
 
     return [
-        (f"k{number}", online.Held(values(number), AT - KEYS + number, AT - KEYS + number)) for number in range(KEYS)
+        (f"k{number}", FeatureRow(values(number), AT - KEYS + number, AT - KEYS + number)) for number in range(KEYS)
     ]
 
 
-def plan(views: int) -> online.Plan:
+def plan(views: int) -> lookup.LookupPlan:
     wanted = tuple((view, f"{view[4:].split('__')[0]}_id") for view in VIEWS[:views])
-    return online.Plan("ticket_id", "spn_ticket", ("caller_id", "group_id"), wanted, 10**6)
+    return lookup.LookupPlan("ticket_id", "spn_ticket", ("caller_id", "group_id"), wanted, 10**6)
 
 
 def best(work: Callable[[], object], count: int, rounds: int) -> float:
@@ -60,10 +61,10 @@ def main() -> None:
         server = RedisServer(Path(folder))
         server.start()
         try:
-            online.READ_S = 5.0  # a busy machine is no Redis that is away
-            stores: dict[str, online.Store] = {
-                "embedded": online.Embedded(Path(folder) / "online"),
-                "redis": online.Remote(server.url),
+            redis_store.READ_S = 5.0  # a busy machine is no Redis that is away
+            stores: dict[str, Store] = {
+                "embedded": LmdbStore(Path(folder) / "online"),
+                "redis": redis_store.RedisStore(server.url),
             }
             brought = {}
             for name, store in stores.items():
@@ -80,7 +81,7 @@ def main() -> None:
             server.kill()
 
 
-def report(stores: dict[str, online.Store], held: dict[str, list[tuple[str, online.Held]]], rounds: int) -> None:
+def report(stores: dict[str, Store], held: dict[str, list[tuple[str, FeatureRow]]], rounds: int) -> None:
     place = itertools.count()
 
     def keys() -> dict[str, str]:
@@ -92,26 +93,26 @@ def report(stores: dict[str, online.Store], held: dict[str, list[tuple[str, onli
         asked = plan(views)
         for name, store in stores.items():
             count = 2_000 if store.is_local else 200
-            took = best(lambda store=store, asked=asked: online.lookup(store, asked, keys(), AT), count, rounds)
+            took = best(lambda store=store, asked=asked: lookup.find(store, asked, keys(), AT), count, rounds)
             slowest = max(slowest, took) if store.is_local else slowest
             print(f"lookup of {views} views, {name:<30} {took:12,.1f} µs")
         lake = newest(held, asked)
         same = [keys() for _ in range(50)]
         for one in same:
-            found = {online.lookup(store, asked, one, AT).values == lake(one) for store in stores.values()}
+            found = {lookup.find(store, asked, one, AT).values == lake(one) for store in stores.values()}
             assert found == {True}, one
         print(
             f"lookup of {views} views, {'DuckDB in memory':<30} {best(lambda lake=lake: lake(keys()), 20, 3):12,.1f} µs"
         )
     many = [(keys(), AT) for _ in range(100)]
     for name, store in stores.items():
-        took = best(lambda store=store: asyncio.run(online.alookup_many(store, plan(4), many)), 3, rounds) / len(many)
+        took = best(lambda store=store: asyncio.run(lookup.afind_many(store, plan(4), many)), 3, rounds) / len(many)
         print(f"a row of 100 looked up at once, {name:<18} {took:12,.1f} µs")
     if slowest > BUDGET_US:
         sys.exit(f"A local lookup takes {slowest:.0f} µs, over its {BUDGET_US:.0f}.")
 
 
-def newest(held: dict[str, list[tuple[str, online.Held]]], asked: online.Plan) -> Callable[[dict[str, str]], dict]:
+def newest(held: dict[str, list[tuple[str, FeatureRow]]], asked: lookup.LookupPlan) -> Callable[[dict[str, str]], dict]:
     """The newest row known, by SQL over a table per view."""
     database = duckdb.connect(config={"threads": 1})
     for view, _ in asked.views:
@@ -137,11 +138,11 @@ def newest(held: dict[str, list[tuple[str, online.Held]]], asked: online.Plan) -
     return answer
 
 
-def consumed(store: online.Store, folder: Path, events: int = 20_000) -> float:
+def consumed(store: Store, folder: Path, events: int = 20_000) -> float:
     """Events a second through a consumer's sink, 1,000 a batch, as a consumer reads them."""
     view = VIEWS[0]
     columns = {f"{view[4:]}_{place}": "numeric" if place < 5 else "categorical" for place in range(7)}
-    store.note(f"table/{view}", {"columns": columns})
+    store.write_note(table_note(view), TableNote(as_of=AT, columns=columns))
     sink = streams.Sink(store, "bench", folder)
     values = {name: 1.5 if kind == "numeric" else "kind" for name, kind in columns.items()}
     records = [

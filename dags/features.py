@@ -57,10 +57,11 @@ def features() -> None:
     @task(outlets=views)
     def publish() -> dict:
         with on.working() as rails:
+            from tiltyard.online import fill
             from tiltyard.prepare import features
 
             on.announce(views, [on.night()])
-            return features.publish(rails, on.night()) | {"online": features.materialise(rails, on.night())}
+            return features.publish(rails, on.night()) | {"online": fill.fill_night(rails, on.night()).to_json()}
 
     ingest() >> transform() >> on.linked(checks()) >> publish()
 

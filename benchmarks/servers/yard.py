@@ -145,7 +145,7 @@ class Yard:
 
     def fill(self, online_url: str | None = None) -> None:
         """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store: embedded, or Redis."""
-        from tiltyard.prepare import online
+        from tiltyard.online import fill
         from tiltyard.rails import Rails
 
         now = datetime.now(UTC)
@@ -177,7 +177,7 @@ class Yard:
             snapshot = self.rails.lake.replace(table, {}, rows, message="bench")
         self.rails.ledger.record_stage("features", "", now.date(), "done", {"snapshot": snapshot})
         settings = self.settings.model_copy(update={"online_url": SecretStr(online_url) if online_url else None})
-        online.materialise(Rails(settings, self.rails.lake, self.rails.ledger), now)
+        fill.materialise(Rails(settings, self.rails.lake, self.rails.ledger), now)
 
     # -- the service ----------------------------------------------------------------------------
 

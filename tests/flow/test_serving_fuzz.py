@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 
 from tests import served
 from tiltyard import rails as rails_module
-from tiltyard.prepare import online
-from tiltyard.prepare.online import Held
+from tiltyard.online.connection import connect
+from tiltyard.online.store import FeatureRow
 from tiltyard.serve import access
 from tiltyard.serve.fallback import REASONS
 from tiltyard.serve.web import App
@@ -50,10 +50,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
         served.promote(rails, spec, second, served.FIRST + 3 * served.DAY, replaced=first)
         served.written(made.models, "young")
     served.cached(made)
-    store, at = online.connect(made), NOW.timestamp() - 3600
-    store.put("ftr_ticket__intake", [("T1", Held({"weight": 0.3, "size": 4.0}, at, at))])
-    store.put("ftr_group__load", [("G1", Held({"is_open": True, "priority": "high"}, at, at))])
-    store.put("spn_ticket", [("T1", Held({"group_id": "G1"}, at, at))])
+    store, at = connect(made), NOW.timestamp() - 3600
+    store.put("ftr_ticket__intake", [("T1", FeatureRow({"weight": 0.3, "size": 4.0}, at, at))])
+    store.put("ftr_group__load", [("G1", FeatureRow({"is_open": True, "priority": "high"}, at, at))])
+    store.put("spn_ticket", [("T1", FeatureRow({"group_id": "G1"}, at, at))])
     store.close()
     return made
 

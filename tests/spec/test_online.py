@@ -15,7 +15,11 @@ import pytest
 from tests.conftest import make_settings
 from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
 from tiltyard import rails as rails_module
-from tiltyard.prepare import frame, online
+from tiltyard.online import fill as filling
+from tiltyard.online import lookup
+from tiltyard.online.lmdb_store import LmdbStore
+from tiltyard.online.store import FeatureRow, Store
+from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 
@@ -60,7 +64,7 @@ def told(rails: Rails, tmp_path: Path):
         found = materialised(rails, tmp_path, spec, at)
         assert found == wanted, "brought in by the features stage"
         for number, order in enumerate(itertools.islice(itertools.permutations(states), 6)):
-            store = online.Embedded(tmp_path / f"stream{at}{max_age}{len(rows)}{number}")
+            store = LmdbStore(tmp_path / f"stream{at}{max_age}{len(rows)}{number}")
             for state in (*order, *order):
                 if state["available_at"] <= day(at):  # the consumer has not seen the others yet
                     store.put(VIEW, [("s", held(state))])
@@ -70,23 +74,23 @@ def told(rails: Rails, tmp_path: Path):
     return read
 
 
-def held(state: dict) -> online.Held:
+def held(state: dict) -> FeatureRow:
     values = {"size": state["size"], "mood": None, "is_open": state["is_open"]}
-    return online.Held(values, state["event_time"].timestamp(), state["available_at"].timestamp())
+    return FeatureRow(values, state["event_time"].timestamp(), state["available_at"].timestamp())
 
 
 def materialised(rails: Rails, folder: Path, spec: Spec, at: float) -> float | None:
-    store = online.Embedded(folder / f"store{rails.lake.snapshot()}")
-    parts, waiting = online.tables(rails, [spec], rails.lake.snapshot())
+    store = LmdbStore(folder / f"store{rails.lake.snapshot()}")
+    parts, waiting = filling.tables(rails, [spec], rails.lake.snapshot())
     assert [part.name for part in parts] == [VIEW, SPINE]
     assert not waiting
     for part in parts:
-        online.bring(rails, store, part, day(at), rails.lake.snapshot())
+        filling.fill(rails, store, part, day(at), rails.lake.snapshot())
     return size(store, spec, at, {"visit_id": "v"})  # the shop is known by the spine
 
 
-def size(store: online.Store, spec: Spec, at: float, keys: dict[str, str]) -> float | None:
-    looked = online.lookup(store, online.plan(spec), keys, day(at).timestamp())
+def size(store: Store, spec: Spec, at: float, keys: dict[str, str]) -> float | None:
+    looked = lookup.find(store, lookup.plan(spec), keys, day(at).timestamp())
     return looked.values.get("size")  # type: ignore[return-value]
 
 
@@ -145,12 +149,12 @@ def test_over_max_feature_age_a_value_is_refused(told) -> None:
 
 def test_what_was_refused_and_what_was_not_there_are_told_apart(rails: Rails, tmp_path: Path) -> None:
     spec = small_spec(tmp_path, max_feature_age="2d")
-    store = online.Embedded(tmp_path / "store")
-    store.put(VIEW, [("old", online.Held({"size": 1.0}, day(1).timestamp(), day(1).timestamp()))])
-    plan = online.plan(spec)
-    old = online.lookup(store, plan, {"shop_id": "old"}, day(9).timestamp())
-    none = online.lookup(store, plan, {"shop_id": "none"}, day(9).timestamp())
-    early = online.lookup(store, plan, {"shop_id": "old"}, day(0.5).timestamp())
+    store = LmdbStore(tmp_path / "store")
+    store.put(VIEW, [("old", FeatureRow({"size": 1.0}, day(1).timestamp(), day(1).timestamp()))])
+    plan = lookup.plan(spec)
+    old = lookup.find(store, plan, {"shop_id": "old"}, day(9).timestamp())
+    none = lookup.find(store, plan, {"shop_id": "none"}, day(9).timestamp())
+    early = lookup.find(store, plan, {"shop_id": "old"}, day(0.5).timestamp())
     assert (old.stale, old.missing, old.values, old.views) == ((VIEW,), (), {}, {VIEW: None})
     assert (none.stale, none.missing) == ((), (VIEW,))
     assert (early.stale, early.missing) == ((), (VIEW,))  # not known yet

@@ -18,19 +18,22 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.conftest import make_settings
-from tests.lakes import FEATURES, SPINES, fill, instant, small_spec
+from tests.lakes import FEATURES, SPINES, instant, small_spec
+from tests.lakes import fill as fill_lake
 from tests.servers import Drip, RedisServer
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.prepare import features, online
-from tiltyard.prepare.online import Held
+from tiltyard.online import check, fill, lookup, redis_store
+from tiltyard.online.connection import connect
+from tiltyard.online.lmdb_store import LmdbStore
+from tiltyard.online.store import FeatureRow, Store, TableNote, table_note
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 
 VIEW = "ftr_shop__state"
-PLAN = online.Plan(
-    entity="visit_id", spine="spn_visit", others=("shop_id",),
+PLAN = lookup.LookupPlan(
+    entity="visit_id", spine="spn_visit", other_keys=("shop_id",),
     views=(("ftr_visit__what", "visit_id"), (VIEW, "shop_id")), max_age_s=100,
 )  # fmt: skip
 
@@ -46,13 +49,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is no Redis that is away."""
-    monkeypatch.setattr(online, "READ_S", 5.0)
+    monkeypatch.setattr(redis_store, "READ_S", 5.0)
 
 
 @pytest.fixture(params=["embedded", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[online.Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[Store]:
     url = redis_server.url if request.param == "redis" else None
-    opened = online.connect(Settings(home=tmp_path, online_url=url))
+    opened = connect(Settings(home=tmp_path, online_url=url))
     yield opened
     opened.close()
 
@@ -63,11 +66,11 @@ def table() -> str:
     return f"ftr_shop__{uuid.uuid4().hex[:8]}"
 
 
-def row(event: float, known: float | None = None, size: float | None = 1.0) -> Held:
-    return Held({"size": size, "mood": "calm", "is_open": True}, event, event if known is None else known)
+def row(event: float, known: float | None = None, size: float | None = 1.0) -> FeatureRow:
+    return FeatureRow({"size": size, "mood": "calm", "is_open": True}, event, event if known is None else known)
 
 
-def test_a_row_gives_way_only_to_one_that_wins(store: online.Store, table: str) -> None:
+def test_a_row_gives_way_only_to_one_that_wins(store: Store, table: str) -> None:
     assert store.put(table, [("s", row(5)), ("t", row(5))]) == 2
     assert store.put(table, [("s", row(5)), ("t", row(4, 9))]) == 0  # a repetition; an earlier event known later
     assert store.put(table, [("s", row(5, 6)), ("t", row(7))]) == 2  # a correction; a later event
@@ -78,7 +81,7 @@ def test_a_row_gives_way_only_to_one_that_wins(store: online.Store, table: str) 
     assert store.get([(table, "s")]) == [row(5, 6, None)]
 
 
-def test_values_come_back_as_the_encoding_reads_them(store: online.Store, table: str) -> None:
+def test_values_come_back_as_the_encoding_reads_them(store: Store, table: str) -> None:
     values = {
         "size": 0.1 + 0.2,
         "big": 1e300,
@@ -87,34 +90,35 @@ def test_values_come_back_as_the_encoding_reads_them(store: online.Store, table:
         "is_open": False,
         "no": None,
     }
-    store.put(table, [("s", Held(values, 1456.123456, 1456.654321))])
+    store.put(table, [("s", FeatureRow(values, 1456.123456, 1456.654321))])
     (found,) = store.get([(table, "s")])
-    assert found == Held(values, 1456.123456, 1456.654321)
+    assert found == FeatureRow(values, 1456.123456, 1456.654321)
     assert [type(value) for value in found.values.values()] == [float, float, float, str, bool, type(None)]
 
 
-def test_any_text_is_a_key(store: online.Store, table: str) -> None:
+def test_any_text_is_a_key(store: Store, table: str) -> None:
     keys = ["", " ", "a\x00b", "é" * 5_000, "é" * 5_001, "\ud800", "x" * 399, "x" * 401]
     store.put(table, [(key, row(number)) for number, key in enumerate(keys)])
     assert store.get([(table, key) for key in keys]) == [row(number) for number in range(len(keys))]
     assert store.get([(table + "x", "a"), (table, "a")]) == [None, None]
 
 
-def test_notes_and_forgetting(store: online.Store, table: str) -> None:
+def test_notes_and_forgetting(store: Store, table: str) -> None:
     other = f"{table}_b"
     store.put(table, [(f"s{number}", row(number)) for number in range(50)])
     store.put(other, [("s1", row(1))])
     assert store.prune(table, 30) == 30
     assert store.get([(table, "s29"), (table, "s30"), (other, "s1")]) == [None, row(30), row(1)]
     assert store.prune(table, float("inf")) == 20
-    assert store.noted(table) is None
-    store.note(table, {"as_of": 1.5})
-    assert store.noted(table) == {"as_of": 1.5}
+    assert store.read_note(table, TableNote) is None
+    note = TableNote(as_of=1.5, columns={"size": "numeric"}, pruned=0.5)
+    store.write_note(table, note)
+    assert store.read_note(table, TableNote) == note
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> online.Embedded:
-    return online.Embedded(tmp_path_factory.mktemp("shelf"))
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> LmdbStore:
+    return LmdbStore(tmp_path_factory.mktemp("shelf"))
 
 
 few = st.integers(0, 3)
@@ -123,7 +127,7 @@ rows = st.tuples(st.sampled_from("ab"), few, few, st.one_of(st.none(), st.sample
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(rows, max_size=8), max_size=4))
-def test_whatever_the_order_the_newest_row_is_held(shelf: online.Embedded, batches: list[list[tuple]]) -> None:
+def test_whatever_the_order_the_newest_row_is_held(shelf: LmdbStore, batches: list[list[tuple]]) -> None:
     table = uuid.uuid4().hex
     for batch in batches:
         shelf.put(table, [(key, row(event, known, size)) for key, event, known, size in batch])
@@ -137,7 +141,7 @@ def test_whatever_the_order_the_newest_row_is_held(shelf: online.Embedded, batch
         assert shelf.get([(table, key)]) == [best and row(best[0], best[1], best[4])]
 
 
-def test_many_write_at_once_and_the_winner_is_held(store: online.Store, table: str) -> None:
+def test_many_write_at_once_and_the_winner_is_held(store: Store, table: str) -> None:
     def write(first: int) -> None:
         for number in range(first, 40, 4):
             store.put(table, [(f"s{key}", row(number)) for key in range(20)])
@@ -153,17 +157,18 @@ def test_many_write_at_once_and_the_winner_is_held(store: online.Store, table: s
 WRITER = """
 import sys
 from pathlib import Path
-from tiltyard.prepare.online import Embedded, Held
-store, number = Embedded(Path(sys.argv[1])), 0
+from tiltyard.online.lmdb_store import LmdbStore
+from tiltyard.online.store import FeatureRow
+store, number = LmdbStore(Path(sys.argv[1])), 0
 while True:
     number += 1
-    store.put("t", ((f"s{key}", Held({"size": float(number)}, number, number)) for key in range(300)))
+    store.put("t", ((f"s{key}", FeatureRow({"size": float(number)}, number, number)) for key in range(300)))
     print(number, flush=True)
 """
 
 
 def test_a_writer_that_is_killed_leaves_whole_batches(tmp_path: Path) -> None:
-    reader = online.Embedded(tmp_path / "online")
+    reader = LmdbStore(tmp_path / "online")
     assert reader.get([("t", "s1")]) == [None]
     for _ in range(2):
         with subprocess.Popen(
@@ -179,48 +184,49 @@ def test_a_writer_that_is_killed_leaves_whole_batches(tmp_path: Path) -> None:
 
 def test_a_store_that_does_not_open_is_unavailable_and_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "online").write_text("not a folder")
-    store = online.connect(Settings(home=tmp_path))
+    store = connect(Settings(home=tmp_path))
     with pytest.raises(Unavailable, match=r"does not answer .* tiltyard online"):
         store.get([("t", "s")])
     with pytest.raises(BadInput, match="redis://host"):
-        online.connect(Settings(home=tmp_path, online_url="postgres://here"))
+        connect(Settings(home=tmp_path, online_url="postgres://here"))
 
 
 # -- looking up ---------------------------------------------------------------------------------------------
 
 
-def filled(store: online.Store) -> online.Store:
+def filled(store: Store) -> Store:
     store.put(
-        "spn_visit", [("v", Held({"shop_id": "s"}, 1000.0, 1000.0)), ("w", Held({"shop_id": None}, 1000.0, 1000.0))]
+        "spn_visit",
+        [("v", FeatureRow({"shop_id": "s"}, 1000.0, 1000.0)), ("w", FeatureRow({"shop_id": None}, 1000.0, 1000.0))],
     )
-    store.put("ftr_visit__what", [("v", Held({"what": "shoes"}, 1000.0, 1000.0))])
-    store.put(VIEW, [("s", Held({"size": 3.0}, 950.0, 960.0)), ("t", Held({"size": 4.0}, 800.0, 800.0))])
+    store.put("ftr_visit__what", [("v", FeatureRow({"what": "shoes"}, 1000.0, 1000.0))])
+    store.put(VIEW, [("s", FeatureRow({"size": 3.0}, 950.0, 960.0)), ("t", FeatureRow({"size": 4.0}, 800.0, 800.0))])
     return store
 
 
-def test_a_lookup_finds_the_other_keys_and_says_which_rows_it_used(store: online.Store) -> None:
+def test_a_lookup_finds_the_other_keys_and_says_which_rows_it_used(store: Store) -> None:
     filled(store)
-    whole = online.lookup(store, PLAN, {"visit_id": "v"}, 1010.0)
+    whole = lookup.find(store, PLAN, {"visit_id": "v"}, 1010.0)
     assert whole.values == {"what": "shoes", "size": 3.0}
     assert whole.views == {
         "ftr_visit__what": ["v", "1970-01-01T00:16:40+00:00", "1970-01-01T00:16:40+00:00"],
         VIEW: ["s", "1970-01-01T00:15:50+00:00", "1970-01-01T00:16:00+00:00"],
     }
-    given = online.lookup(store, PLAN, {"visit_id": "v", "shop_id": "t"}, 1010.0)
+    given = lookup.find(store, PLAN, {"visit_id": "v", "shop_id": "t"}, 1010.0)
     assert (given.values, given.stale, given.missing) == ({"what": "shoes"}, (VIEW,), ())  # the given key, too old
-    early = online.lookup(store, PLAN, {"visit_id": "v"}, 999.0)
+    early = lookup.find(store, PLAN, {"visit_id": "v"}, 999.0)
     assert (early.values, early.missing) == ({}, ("ftr_visit__what", VIEW))  # nothing of it was known
     for keys in ({"visit_id": "w"}, {"visit_id": "unknown"}, {}):
-        assert online.lookup(store, PLAN, keys, 1010.0).missing == ("ftr_visit__what", VIEW)
-    assert online.lookup(store, PLAN, {"shop_id": "s"}, 1010.0).values == {"size": 3.0}
+        assert lookup.find(store, PLAN, keys, 1010.0).missing == ("ftr_visit__what", VIEW)
+    assert lookup.find(store, PLAN, {"shop_id": "s"}, 1010.0).values == {"size": 3.0}
 
 
-def test_what_is_not_held_of_an_entity_that_is_known_is_told_apart(store: online.Store) -> None:
+def test_what_is_not_held_of_an_entity_that_is_known_is_told_apart(store: Store) -> None:
     filled(store)
-    store.put("spn_visit", [("alone", Held({"shop_id": None}, 1000.0, 1000.0))])
-    store.put("spn_visit", [("new", Held({"shop_id": "opened today"}, 1000.0, 1000.0))])
+    store.put("spn_visit", [("alone", FeatureRow({"shop_id": None}, 1000.0, 1000.0))])
+    store.put("spn_visit", [("new", FeatureRow({"shop_id": "opened today"}, 1000.0, 1000.0))])
     absent = {
-        keys: online.lookup(store, PLAN, dict(zip(("visit_id", "shop_id"), keys, strict=False)), 1010.0).absent
+        keys: lookup.find(store, PLAN, dict(zip(("visit_id", "shop_id"), keys, strict=False)), 1010.0).absent
         for keys in (("alone",), ("new",), ("v", "t"), ("v", "opened today"), ("v",), ("unknown",))
     }
     both = ("ftr_visit__what", VIEW)
@@ -228,20 +234,20 @@ def test_what_is_not_held_of_an_entity_that_is_known_is_told_apart(store: online
         ("alone",): both, ("new",): both, ("v", "t"): (), ("v", "opened today"): (VIEW,), ("v",): (), ("unknown",): (),
     }  # fmt: skip
     for keys in ({"visit_id": "alone"}, {"visit_id": "v"}):
-        assert online.lookup(store, PLAN, keys, 999.0).absent == ()  # it was not known by then, or a row has come since
+        assert lookup.find(store, PLAN, keys, 999.0).absent == ()  # it was not known by then, or a row has come since
 
 
-def test_a_view_is_up_to_date_for_its_max_feature_age(store: online.Store) -> None:
-    store.note(f"table/{VIEW}", {"as_of": 1000.0, "columns": {"size": "numeric"}})
-    assert online.nulls(store, [PLAN], 1100.0) == {VIEW: {"size": None}}
-    assert online.nulls(store, [PLAN], 1101.0) == {}
+def test_a_view_is_up_to_date_for_its_max_feature_age(store: Store) -> None:
+    store.write_note(table_note(VIEW), TableNote(as_of=1000.0, columns={"size": "numeric"}))
+    assert lookup.nulls(store, [PLAN], 1100.0) == {VIEW: {"size": None}}
+    assert lookup.nulls(store, [PLAN], 1101.0) == {}
     lasting = replace(PLAN, max_age_s=None)
-    assert online.nulls(store, [lasting], 1101.0) == {VIEW: {"size": None}}
+    assert lookup.nulls(store, [lasting], 1101.0) == {VIEW: {"size": None}}
     for plans in ([PLAN, lasting], [lasting, PLAN]):  # whoever asks for less may not decide for who asks for more
-        assert online.nulls(store, plans, 1101.0) == {}
+        assert lookup.nulls(store, plans, 1101.0) == {}
 
 
-def test_many_at_once_are_each_as_alone(store: online.Store) -> None:
+def test_many_at_once_are_each_as_alone(store: Store) -> None:
     filled(store)
     asked = [
         ({"visit_id": visit, **shop}, at)
@@ -249,30 +255,30 @@ def test_many_at_once_are_each_as_alone(store: online.Store) -> None:
         for shop in ({}, {"shop_id": "s"}, {"shop_id": "t"})
         for at in (900.0, 1010.0, 5000.0)
     ]
-    together = asyncio.run(online.alookup_many(store, PLAN, asked))
-    assert together == [online.lookup(store, PLAN, keys, at) for keys, at in asked]
+    together = asyncio.run(lookup.afind_many(store, PLAN, asked))
+    assert together == [lookup.find(store, PLAN, keys, at) for keys, at in asked]
 
 
 def test_without_redis_a_process_serves_what_it_saw_until_it_is_too_old(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(online, "PAUSE_S", 0.0)
+    monkeypatch.setattr(redis_store, "PAUSE_S", 0.0)
     server = RedisServer(tmp_path)
     server.start()
-    store = filled(online.connect(Settings(home=tmp_path, online_url=server.url)))
+    store = filled(connect(Settings(home=tmp_path, online_url=server.url)))
     keys = {"visit_id": "v"}
 
     async def story() -> None:
-        before = await online.alookup(store, PLAN, keys, 1010.0)
+        before = await lookup.afind(store, PLAN, keys, 1010.0)
         server.kill()
-        assert await online.alookup(store, PLAN, keys, 1010.0) == before
-        assert online.lookup(store, PLAN, keys, 1010.0) == before
-        assert (await online.alookup(store, PLAN, keys, 1070.0)).stale == (VIEW,)
+        assert await lookup.afind(store, PLAN, keys, 1010.0) == before
+        assert lookup.find(store, PLAN, keys, 1010.0) == before
+        assert (await lookup.afind(store, PLAN, keys, 1070.0)).stale == (VIEW,)
         with pytest.raises(Unavailable):
-            await online.alookup(store, PLAN, {"shop_id": "t"}, 1010.0)  # never asked for here
+            await lookup.afind(store, PLAN, {"shop_id": "t"}, 1010.0)  # never asked for here
         with pytest.raises(Unavailable, match="start Redis"):
             store.put(VIEW, [("t", row(1))])
         server.start()
-        store.put(VIEW, [("t", Held({"size": 5.0}, 1000.0, 1000.0))])
-        assert (await online.alookup(store, PLAN, {"shop_id": "t"}, 1010.0)).values == {"size": 5.0}
+        store.put(VIEW, [("t", FeatureRow({"size": 5.0}, 1000.0, 1000.0))])
+        assert (await lookup.afind(store, PLAN, {"shop_id": "t"}, 1010.0)).values == {"size": 5.0}
 
     try:
         asyncio.run(story())
@@ -283,20 +289,20 @@ def test_without_redis_a_process_serves_what_it_saw_until_it_is_too_old(tmp_path
 def test_a_redis_that_answers_slowly_counts_as_away(redis_server: RedisServer, tmp_path: Path, monkeypatch) -> None:
     """Its answers come in pieces, each in time: what counts is how long all of them take."""
     with Drip(redis_server.port).open() as drip:
-        store = filled(online.connect(Settings(home=tmp_path, online_url=f"redis://127.0.0.1:{drip.port}/0")))
+        store = filled(connect(Settings(home=tmp_path, online_url=f"redis://127.0.0.1:{drip.port}/0")))
 
         async def story() -> None:
-            before = await online.alookup(store, PLAN, {"visit_id": "v"}, 1010.0)
-            monkeypatch.setattr(online, "READ_S", 0.2)
+            before = await lookup.afind(store, PLAN, {"visit_id": "v"}, 1010.0)
+            monkeypatch.setattr(store, "read_s", 0.2)
             drip.pause_s = 0.15
             began = time.monotonic()
-            assert await online.alookup(store, PLAN, {"visit_id": "v"}, 1010.0) == before
+            assert await lookup.afind(store, PLAN, {"visit_id": "v"}, 1010.0) == before
             assert 0.1 < time.monotonic() - began < 0.6  # whole, the answer takes over a second
             assert store._away_until > began
             drip.pause_s = 0.0
-            monkeypatch.setattr(online, "READ_S", 5.0)
+            monkeypatch.setattr(store, "read_s", 5.0)
             await asyncio.sleep(2.5)  # the rest of the late answer would be there by now
-            assert (await online.alookup(store, PLAN, {"shop_id": "t"}, 810.0)).values == {"size": 4.0}
+            assert (await lookup.afind(store, PLAN, {"shop_id": "t"}, 810.0)).values == {"size": 4.0}
 
         asyncio.run(story())
 
@@ -305,10 +311,11 @@ def test_the_way_of_a_request_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"""
 import json, sys
 from pathlib import Path
-from tiltyard.prepare import online
+from tiltyard.online import lookup
+from tiltyard.online.connection import connect
 from tiltyard.settings import Settings
-store = online.connect(Settings(home=Path({str(tmp_path)!r})))
-online.lookup(store, online.Plan("a_id", "spn_a", (), (("ftr_a__b", "a_id"),), 9), {{"a_id": "x"}}, 1.0)
+store = connect(Settings(home=Path({str(tmp_path)!r})))
+lookup.find(store, lookup.LookupPlan("a_id", "spn_a", (), (("ftr_a__b", "a_id"),), 9), {{"a_id": "x"}}, 1.0)
 print(json.dumps(sorted(sys.modules)))
 """
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -330,15 +337,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterato
     small_spec(folder, max_feature_age="5d")
     made = make_settings(folder, postgres_url, models=folder / "models", sources=("shops",))
     with rails_module.opened(made) as opened:
-        fill(opened, FEATURES, [])
-        fill(opened, SPINES, [{"visit_id": "v", "shop_id": "s", "prediction_time": instant("2024-02-01")}])
+        fill_lake(opened, FEATURES, [])
+        fill_lake(opened, SPINES, [{"visit_id": "v", "shop_id": "s", "prediction_time": instant("2024-02-01")}])
         yield opened
 
 
 def states(rails: Rails, *rows: tuple[str, str, str, int]) -> None:
     """Add rows to the view, shop, event, known, size; and publish."""
     columns = ("shop_id", "event_time", "available_at", "size")
-    fill(
+    fill_lake(
         rails,
         FEATURES,
         [
@@ -354,47 +361,48 @@ def publish(rails: Rails) -> None:
 
 
 def sizes(rails: Rails, *shops: str) -> list[float | None]:
-    held = online.connect(rails.settings).get([(VIEW, shop) for shop in shops])
+    held = connect(rails.settings).get([(VIEW, shop) for shop in shops])
     return [None if one is None else one.values["size"] for one in held]  # type: ignore[misc]
 
 
 def test_the_store_follows_the_lake_night_by_night(shop: Rails) -> None:
     states(shop, ("s", "2024-02-01", "2024-02-01", 1), ("t", "2024-02-01", "2024-02-01", 1),
            ("s", "2024-02-03", "2024-02-03", 3))  # fmt: skip
-    first = online.materialise(shop, instant("2024-02-02"))
-    assert first["rows"] == {VIEW: 2, "spn_visit": 1}
+    first = fill.materialise(shop, instant("2024-02-02"))
+    assert first.rows == {VIEW: 2, "spn_visit": 1}
     assert sizes(shop, "s", "t") == [1, 1]
-    assert online.materialise(shop, instant("2024-02-02"))["rows"] == {VIEW: 0, "spn_visit": 0}
+    assert fill.materialise(shop, instant("2024-02-02")).rows == {VIEW: 0, "spn_visit": 0}
     # what was in the lake already becomes known as the nights go by
-    assert online.materialise(shop, instant("2024-02-03"))["rows"][VIEW] == 1
+    assert fill.materialise(shop, instant("2024-02-03")).rows[VIEW] == 1
     assert sizes(shop, "s", "t") == [3, 1]
     # a row that is written late under dates of the past is found all the same
     states(shop, ("t", "2024-02-02", "2024-02-02", 2), ("u", "2024-02-02", "2024-02-02", 9))
-    assert online.materialise(shop, instant("2024-02-03"))["rows"][VIEW] == 2
+    assert fill.materialise(shop, instant("2024-02-03")).rows[VIEW] == 2
     assert sizes(shop, "s", "t", "u") == [3, 2, 9]
     # a night that is done again does not take the store back, and brings what was written since
     states(shop, ("u", "2024-02-03", "2024-02-03", 10))
-    assert online.materialise(shop, instant("2024-02-02"))["rows"][VIEW] == 1
+    assert fill.materialise(shop, instant("2024-02-02")).rows[VIEW] == 1
     assert sizes(shop, "s", "t", "u") == [3, 2, 10]
-    assert online.materialise(shop, instant("2024-02-02"), afresh=True)["rows"][VIEW] == 3
+    assert fill.materialise(shop, instant("2024-02-02"), afresh=True).rows[VIEW] == 3
     assert sizes(shop, "s", "t", "u") == [1, 2, 9]
     # a row of a stream that has not landed yet stays; one that the lake has settled gives way to it
-    store = online.connect(shop.settings)
+    store = connect(shop.settings)
     day = instant("2024-02-03").timestamp()
     store.put(VIEW, [("t", row(day + 3600, size=7.0)), ("s", row(day, size=9.0))])
-    online.materialise(shop, instant("2024-02-03"))
+    fill.materialise(shop, instant("2024-02-03"))
     assert sizes(shop, "s", "t") == [3, 7]
     # rows that no model could use are forgotten in the end
-    assert online.materialise(shop, instant("2024-02-20"))["rows"] == {VIEW: 0, "spn_visit": 0}
+    assert fill.materialise(shop, instant("2024-02-20")).rows == {VIEW: 0, "spn_visit": 0}
     assert sizes(shop, "s", "t", "u") == [None, None, None]
 
 
 def test_a_store_that_is_away_holds_up_no_night(shop: Rails) -> None:
     publish(shop)
     made = shop.settings.model_copy(update={"online_url": SecretStr("redis://127.0.0.1:1/0")})
-    found = features.materialise(Rails(made, shop.lake, shop.ledger), instant("2024-03-05"))
+    summary = fill.fill_night(Rails(made, shop.lake, shop.ledger), instant("2024-03-05"))
     (event,) = shop.ledger.events(kind="online_unavailable")
-    assert "start Redis" in found["unavailable"] == event["detail"]["said"]
+    assert summary.unavailable is not None
+    assert "start Redis" in summary.unavailable == event["detail"]["said"]
     assert event["night"] == night_closing(instant("2024-03-05"))
 
 
@@ -404,8 +412,8 @@ def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server:
     remote = Rails(made, shop.lake, shop.ledger)
     for _ in range(2):
         redis.Redis.from_url(redis_server.url).flushall()
-        assert online.materialise(remote, instant("2024-03-02"))["rows"][VIEW] == 1
-        assert online.materialise(remote, instant("2024-03-02"))["rows"][VIEW] == 0
+        assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 1
+        assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 0
         assert sizes(remote, "r") == [4]
 
 
@@ -436,21 +444,21 @@ def test_what_was_served_is_held_against_the_lake(shop: Rails) -> None:
     spec = small_spec(shop.settings.models.parent, max_feature_age="5d")
     night = instant("2024-06-02")
     states(shop, ("s", "2024-05-31", "2024-06-01", 1), ("s", "2024-06-01 06:00", "2024-06-01 08:00", 2))
-    assert online.check(shop, spec, night - timedelta(days=3)) == {}
+    assert check.check_lookups(shop, spec, night - timedelta(days=3)) == {}
     asks(shop, instant("2024-06-01 07:00"), 1.0, ("s", "2024-05-31", "2024-06-01"))
     asks(shop, instant("2024-06-01 08:00"), 2.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
     asks(shop, instant("2024-06-01 09:00"), 1.0, ("s", "2024-05-31", "2024-06-01"))  # not brought in yet
     asks(shop, instant("2024-06-01 10:00"), 5.0, None, given=("size", "mood", "is_open"))
-    quiet = online.check(shop, spec, night)
-    assert {name: quiet[name] for name in online.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 0, "different": 0}
-    assert shop.ledger.events(model="small", kind=online.DIFFERS) == []
+    quiet = check.check_lookups(shop, spec, night)
+    assert {name: quiet[name] for name in check.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 0, "different": 0}
+    assert shop.ledger.events(model="small", kind=check.DIFFERS) == []
     early = asks(shop, instant("2024-06-01 07:30"), 2.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
     made_up = asks(shop, instant("2024-06-01 12:00"), 8.0, ("s", "2024-06-01 11:00", "2024-06-01 11:00"))
     other = asks(shop, instant("2024-06-01 13:00"), 3.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
     for _ in range(2):  # done again, it is told once
-        loud = online.check(shop, spec, night)
-        assert {name: loud[name] for name in online.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 2, "different": 1}
-        (event,) = shop.ledger.events(model="small", kind=online.DIFFERS)
+        loud = check.check_lookups(shop, spec, night)
+        assert {name: loud[name] for name in check.VERDICTS} == {"equal": 2, "stale": 1, "ahead": 2, "different": 1}
+        (event,) = shop.ledger.events(model="small", kind=check.DIFFERS)
     assert event["night"] == night_closing(night)
     told = {one["request_id"]: one for one in event["detail"]["examples"]}
     assert {name: one["verdict"] for name, one in told.items()} == {
@@ -473,9 +481,9 @@ def test_a_model_whose_views_are_not_built_keeps_nobody_else(shop: Rails) -> Non
     (folder / "spec.yaml").write_text(text.replace(VIEW, "ftr_shop__unbuilt"))
     try:
         publish(shop)
-        found = online.materialise(shop, instant("2024-06-02"))
+        found = fill.materialise(shop, instant("2024-06-02"))
     finally:
         (folder / "spec.yaml").unlink()
         folder.rmdir()
-    assert "ftr_shop__unbuilt" in found["waiting"]["later"]
-    assert set(found["rows"]) == {VIEW, "spn_visit"}
+    assert "ftr_shop__unbuilt" in found.waiting["later"]
+    assert set(found.rows) == {VIEW, "spn_visit"}

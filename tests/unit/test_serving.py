@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from benchmarks.servers import faulty
 from tests import served
 from tiltyard import rails as rails_module
-from tiltyard.prepare import online
-from tiltyard.prepare.online import Held
+from tiltyard.online.connection import connect
+from tiltyard.online.store import FeatureRow, TableNote, table_note
 from tiltyard.serve import access, spool
 from tiltyard.serve.lane import Job
 from tiltyard.serve.web import App
@@ -51,7 +51,7 @@ def base(tmp_path_factory, postgres_url):
                 served.register(rails, spec, served.FIRST + 9 * served.DAY, served.model(3), light)
         served.written(settings.models, "young")
     served.cached(settings)
-    store = online.connect(settings)
+    store = connect(settings)
     put(store, "ftr_ticket__intake", "T1", {"weight": 0.3, "size": 4.0}, hours=3)
     put(store, "ftr_group__load", "G1", {"is_open": True, "priority": "high"}, hours=5)
     put(store, "spn_ticket", "T1", {"group_id": "G1"}, hours=3)
@@ -73,7 +73,7 @@ LIGHT = ("light", "champion_features_missing")
 
 def put(store, table, key, values, hours):
     known = AT - 3600 * hours
-    store.put(table, [(key, Held(values, known, known))])
+    store.put(table, [(key, FeatureRow(values, known, known))])
 
 
 @contextmanager
@@ -230,7 +230,8 @@ def test_of_a_view_that_is_up_to_date_what_is_not_held_is_known_to_be_null(base,
     view was brought up to date longer ago than max_feature_age, it is not known."""
     kinds = {"is_open": "boolean", "priority": "categorical"}
     with client(base) as opened:
-        opened.app.service.store.note("table/ftr_group__load", {"as_of": AT - 24 * 3600 * days, "columns": kinds})
+        note = TableNote(as_of=AT - 24 * 3600 * days, columns=kinds)
+        opened.app.service.store.write_note(table_note("ftr_group__load"), note)
         until(lambda: ("ftr_group__load" in opened.app.service._nulls) == (answers != LIGHT))
         (given,) = predict(opened, "steady", {"is_open": None, "priority": None})
         for entity in ("ALONE", "LOST_GROUP"):
@@ -238,7 +239,7 @@ def test_of_a_view_that_is_up_to_date_what_is_not_held_is_known_to_be_null(base,
             assert told(one) == answers
             assert (one["score"] == given["score"]) == (answers != LIGHT)
         assert told(ask(opened, {"entity_id": "NOBODY"})) == ("safe_default", "champion_features_missing")
-        opened.app.service.store.note("table/ftr_group__load", {"as_of": 0.0, "columns": kinds})
+        opened.app.service.store.write_note(table_note("ftr_group__load"), TableNote(as_of=0.0, columns=kinds))
 
 
 def test_a_model_without_a_champion_answers_with_its_safe_default(base):

@@ -21,8 +21,10 @@ from moto.server import ThreadedMotoServer
 from tests.servers import RedisServer
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.online import streams
-from tiltyard.prepare import online
-from tiltyard.prepare.online import Held
+from tiltyard.online.connection import connect
+from tiltyard.online.lmdb_store import LmdbStore
+from tiltyard.online.store import FeatureRow, Store, TableNote, table_note
+from tiltyard.records import Record
 from tiltyard.settings import ROOT, Settings
 
 VIEW = "ftr_shop__state"
@@ -56,38 +58,40 @@ def drawn(seed: int, count: int) -> list[tuple[str, float, float, float | None]]
     return rows + rng.sample(rows, count // 5)
 
 
-def newest(rows: list[tuple[str, float, float, float | None]]) -> dict[str, Held]:
+def newest(rows: list[tuple[str, float, float, float | None]]) -> dict[str, FeatureRow]:
     """Slow and obvious: the later event, then the later knowledge, then the greater value."""
     best: dict[str, tuple[float, float, float]] = {}
     for key, happened, known, size in rows:
         rank = (happened, known, float("-inf") if size is None else size)
         best[key] = max(best.get(key, rank), rank)
     return {
-        key: Held({"size": None if size == float("-inf") else size, "mood": None, "is_open": True}, happened, known)
+        key: FeatureRow(
+            {"size": None if size == float("-inf") else size, "mood": None, "is_open": True}, happened, known
+        )
         for key, (happened, known, size) in best.items()
     }
 
 
-def held(store: online.Store) -> dict[str, Held]:
+def held(store: Store) -> dict[str, FeatureRow]:
     found = store.get([(VIEW, key) for key in SHOPS])
     return {key: row for key, row in zip(SHOPS, found, strict=True) if row is not None}
 
 
-def known(store: online.Store) -> online.Store:
+def known(store: Store) -> Store:
     """A store that the features stage has told of the view."""
-    store.note(f"table/{VIEW}", {"columns": COLUMNS})
+    store.write_note(table_note(VIEW), TableNote(as_of=NOW, columns=COLUMNS))
     return store
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
     made = Settings(home=tmp_path)
-    known(online.connect(made))
+    known(connect(made))
     return made
 
 
 def sink(settings: Settings, name: str) -> streams.Sink:
-    return streams.Sink(online.connect(settings), name, settings.home / "streams")
+    return streams.Sink(connect(settings), name, settings.home / "streams")
 
 
 def consumer(settings: Settings, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -100,7 +104,7 @@ def consumer(settings: Settings, environment: dict[str, str], *arguments: str) -
     )
 
 
-def kill_in_mid_stream(process: subprocess.Popen[str], store: online.Store) -> None:
+def kill_in_mid_stream(process: subprocess.Popen[str], store: Store) -> None:
     """SIGKILL as soon as something has been written."""
     deadline = time.monotonic() + 60
     while not held(store) and time.monotonic() < deadline and process.poll() is None:
@@ -171,7 +175,7 @@ def test_a_store_that_is_away_is_waited_for_and_nothing_is_skipped(tmp_path: Pat
     server = RedisServer(tmp_path)
     server.start()
     settings = Settings(home=tmp_path, online_url=server.url)
-    known(online.connect(settings))
+    known(connect(settings))
     into = sink(settings, "kafka/shops")
     assert into.take([("0/1", event("s1", NOW, NOW))])
     server.kill()
@@ -224,7 +228,7 @@ def send(client: Any, stream: str, rows: list[tuple[str, float, float, float | N
 
 
 def drain(settings: Settings, stream: str) -> dict[str, int]:
-    return streams.kinesis(stream, sink(settings, f"kinesis/{stream}")).run(drain=True)
+    return streams.kinesis(stream, sink(settings, f"kinesis/{stream}")).consume(drain=True)
 
 
 def test_kinesis_goes_on_where_it_was_left_through_splits_and_merges(home: Settings, aws: Any, fast: None) -> None:
@@ -248,7 +252,7 @@ def test_kinesis_goes_on_where_it_was_left_through_splits_and_merges(home: Setti
     send(client, "shops", rows[350:])
     assert drain(home, "shops")["events"] == len(rows) - 350
     assert drain(home, "shops").get("events", 0) == 0
-    assert held(online.connect(home)) == newest(rows)
+    assert held(connect(home)) == newest(rows)
 
 
 def test_a_stream_that_is_made_again_is_read_from_its_beginning(home: Settings, aws: Any, fast: None) -> None:
@@ -268,10 +272,10 @@ def test_a_kinesis_consumer_that_is_killed_loses_nothing(home: Settings, aws: di
     client.create_stream(StreamName="killed", ShardCount=3)
     rows = drawn(3, 3_000)
     send(client, "killed", rows[:2_000])
-    kill_in_mid_stream(consumer(home, aws, "kinesis", "killed"), online.connect(home))
+    kill_in_mid_stream(consumer(home, aws, "kinesis", "killed"), connect(home))
     send(client, "killed", rows[2_000:])
     drain(home, "killed")
-    assert held(online.connect(home)) == newest(rows)
+    assert held(connect(home)) == newest(rows)
 
 
 def test_a_note_is_written_after_the_rows_it_speaks_of(home: Settings, aws: Any, fast: None) -> None:
@@ -279,21 +283,21 @@ def test_a_note_is_written_after_the_rows_it_speaks_of(home: Settings, aws: Any,
     client.create_stream(StreamName="order", ShardCount=1)
     send(client, "order", rows := drawn(4, 50))
 
-    class Dies(online.Embedded):
+    class Dies(LmdbStore):
         """Dies between the write and the note, as a process may."""
 
-        def note(self, name: str, content: Any) -> None:
-            if "sequence" in content:
+        def write_note(self, name: str, note: Record) -> None:
+            if isinstance(note, streams.ShardNote):
                 raise KeyboardInterrupt
-            super().note(name, content)
+            super().write_note(name, note)
 
     dying = streams.Sink(Dies(home.home / "online"), "kinesis/order", home.home / "streams")
     with pytest.raises(KeyboardInterrupt):
-        streams.kinesis("order", dying).run(drain=True)
-    assert held(online.connect(home)) == newest(rows)
+        streams.kinesis("order", dying).consume(drain=True)
+    assert held(connect(home)) == newest(rows)
     again = drain(home, "order")
     assert (again["events"], again["written"], again["repeated"]) == (len(rows), 0, len(rows))
-    assert held(online.connect(home)) == newest(rows)
+    assert held(connect(home)) == newest(rows)
 
 
 # -- Kafka --------------------------------------------------------------------------------------------------
@@ -314,7 +318,7 @@ def produce(producer: Producer, topic: str, rows: list[tuple[str, float, float, 
 
 
 def drain_kafka(settings: Settings, topic: str, servers: str) -> dict[str, int]:
-    return streams.kafka(settings, topic, servers, "tiltyard", sink(settings, f"kafka/{topic}")).run(drain=True)
+    return streams.kafka(settings, topic, servers, "tiltyard", sink(settings, f"kafka/{topic}")).consume(drain=True)
 
 
 def test_kafka_goes_on_where_it_was_left(home: Settings, kafka: tuple[Producer, str]) -> None:
@@ -324,7 +328,7 @@ def test_kafka_goes_on_where_it_was_left(home: Settings, kafka: tuple[Producer, 
     assert drain_kafka(home, "shops", servers)["events"] == 200
     produce(producer, "shops", rows[200:])
     assert drain_kafka(home, "shops", servers)["events"] == len(rows) - 200
-    assert held(online.connect(home)) == newest(rows)
+    assert held(connect(home)) == newest(rows)
 
 
 def test_a_kafka_consumer_that_dies_before_its_commit_reads_again_and_changes_nothing(
@@ -338,20 +342,20 @@ def test_a_kafka_consumer_that_dies_before_its_commit_reads_again_and_changes_no
             super().take(records)
             raise KeyboardInterrupt
 
-    dying = Dies(online.connect(home), "kafka/dies", home.home / "streams")
+    dying = Dies(connect(home), "kafka/dies", home.home / "streams")
     with pytest.raises(KeyboardInterrupt):
-        streams.kafka(home, "dies", servers, "tiltyard", dying).run(drain=True)
+        streams.kafka(home, "dies", servers, "tiltyard", dying).consume(drain=True)
     again = drain_kafka(home, "dies", servers)
     assert again["events"] == len(rows)
     assert again["repeated"] > 0
-    assert held(online.connect(home)) == newest(rows)
+    assert held(connect(home)) == newest(rows)
 
 
 def test_a_kafka_consumer_that_is_killed_loses_nothing(home: Settings, kafka: tuple[Producer, str]) -> None:
     producer, servers = kafka
     rows = drawn(8, 3_000)
     produce(producer, "killed", rows[:2_000])
-    store = online.connect(home)
+    store = connect(home)
     kill_in_mid_stream(consumer(home, {}, "kafka", "killed", "--servers", servers), store)
     produce(producer, "killed", rows[2_000:])
     drain_kafka(home, "killed", servers)
@@ -363,7 +367,7 @@ def test_a_consumer_that_is_told_to_stop_says_what_it_did(
 ) -> None:
     producer, servers = kafka
     produce(producer, "stops", rows := drawn(9, 200))
-    store = online.connect(home)
+    store = connect(home)
     process = consumer(home, {}, "kafka", "stops", "--servers", servers, "--group", "others")
     deadline = time.monotonic() + 60
     while held(store) != newest(rows) and time.monotonic() < deadline:
@@ -372,9 +376,9 @@ def test_a_consumer_that_is_told_to_stop_says_what_it_did(
     counts = json.loads(process.communicate(timeout=30)[0])
     assert held(store) == newest(rows)
     assert counts["events"] == len(rows)
-    told = store.noted("stream/kafka/stops")
-    assert told is not None
-    assert told["counts"] == counts
+    note = store.read_note("stream/kafka/stops", streams.StreamNote)
+    assert note is not None
+    assert note.counts == counts
     monkeypatch.setattr(streams, "WAIT_S", 0.5)
     with pytest.raises(Unavailable, match="check --servers"):
         drain_kafka(home, "stops", "127.0.0.1:1")

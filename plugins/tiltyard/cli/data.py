@@ -51,8 +51,10 @@ def ingest(as_of: AsOf = None, as_json: Json = False) -> None:
 def features(as_of: AsOf = None, as_json: Json = False) -> None:
     """Ingest, build with dbt, check, publish. A critical check stops the batch (exit 1)."""
     from tiltyard import rails
+    from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
+    night = options.night(as_of)
     with rails.opened() as opened:
-        result = stage.run(opened, options.night(as_of))
+        result = stage.run(opened, night) | {"online": fill.fill_night(opened, night).to_json()}
     emit(result, as_json)

@@ -31,11 +31,11 @@ def online(
 ) -> None:
     """Bring the store of online features up to what is published. The features stage does it every night."""
     from tiltyard import rails
-    from tiltyard.prepare import online as store
+    from tiltyard.online import fill
 
     with rails.opened() as opened:
-        result = store.materialise(opened, options.night(as_of), afresh=afresh)
-    emit(result, as_json)
+        summary = fill.materialise(opened, options.night(as_of), afresh=afresh)
+    emit(summary.to_json(), as_json)
 
 
 @stream.command("kinesis", epilog="Example: tiltyard stream kinesis ticket-features --drain")
@@ -48,7 +48,7 @@ def kinesis(
     from tiltyard.online import streams
 
     consumer = functools.partial(streams.kinesis, name)
-    emit(streams.run(Settings(), f"kinesis/{name}", consumer, drain=drain, say=warn), as_json)
+    emit(streams.follow(Settings(), f"kinesis/{name}", consumer, drain=drain, say=warn), as_json)
 
 
 @stream.command("kafka", epilog="Example: tiltyard stream kafka ticket-features --servers localhost:9092")
@@ -64,4 +64,4 @@ def kafka(
 
     settings = Settings()
     consumer = functools.partial(streams.kafka, settings, topic, servers, group)
-    emit(streams.run(settings, f"kafka/{topic}", consumer, drain=drain, say=warn), as_json)
+    emit(streams.follow(settings, f"kafka/{topic}", consumer, drain=drain, say=warn), as_json)

@@ -16,7 +16,8 @@ from tiltyard import lake
 from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, estimate, scoring
-from tiltyard.prepare import online, truth
+from tiltyard.online import check
+from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation
@@ -131,7 +132,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
-    asked = {"online": arm.record(rails, spec, as_of), "lookups": online.check(rails, spec, as_of)}
+    asked = {"online": arm.record(rails, spec, as_of), "lookups": check.check_lookups(rails, spec, as_of)}
     return {
         "counts": truth.counts(rails, spec, as_of),
         "metrics": {

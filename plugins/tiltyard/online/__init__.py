@@ -1,4 +1,6 @@
-"""Features for answers that cannot wait: the newest row of every view by key, and the streams that fill it.
+"""Features for answers that cannot wait: the newest row of every view by key.
 
-`streams` (Kinesis and Kafka into the store and into the landing zone).
+`store` (the interface, and which row wins), `lmdb_store` and `redis_store` (the two kinds), `connection` (which of them
+the settings name), `lookup` (what a request finds), `fill` (from the lake, every night), `check` (what was served
+against the lake), `streams` (Kinesis and Kafka into the store).
 """

@@ -4,11 +4,13 @@ An event is a JSON object: `view`, `key`, `values` (every column of the view, nu
 `event_time` and `available_at` (ISO, with a zone). It is one row of a feature view or a spine.
 
 How far a stream has been read is kept only after what was read is written. Whoever is killed in between reads some
-events again, and those change nothing: a row wins by its times (`online.wins`), not by when it came. For the same
+events again, and those change nothing: a row wins by its times (`store.wins`), not by when it came. For the same
 reason no order among shards or partitions is needed, and two consumers of one stream do no harm.
 
 An event that cannot be used never holds up the others: it is counted by its reason and put aside in
 `home/streams/`, with its place in the stream. A store that does not answer does hold them up: nothing is skipped.
+
+botocore, boto3 and confluent_kafka are imported where they are used (0.1 to 0.3 s each): a consumer needs one of them.
 """
 
 import re
@@ -22,91 +24,137 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import orjson
 
 from tiltyard import clock
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.prepare.online import Held, Store, Value, connect
+from tiltyard.online.connection import connect
+from tiltyard.online.store import FeatureRow, R, Store, TableNote, Value, table_note
+from tiltyard.records import Record
 from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message
 
 T = TypeVar("T")
 Reason = Literal["no_event", "unknown_view", "no_key", "wrong_values", "no_time", "ahead"]
-"""Why an event is put aside: no JSON object with these fields; a view that the store does not hold; a key that is no
+"""Why an event is put aside: no JSON object with these fields; a view that the store does not have; a key that is no
 text; values that are not the view's columns, or not of their kinds; times that are none; times that lie ahead."""
+
 AHEAD_S = 5.0
-"""How far the clock of whoever wrote an event may be ahead. A row from later on would hide the one that is true now."""
+"""How far the clock of whoever wrote an event may be ahead, in seconds. A row from later on would hide the one that is
+true now."""
 ASIDE_BYTES = 64 * 2**20
-"""Of events put aside, per stream; more are only counted."""
+"""Bytes of events put aside, per stream; more are only counted."""
 AT_ONCE = 1_000
 """Events per write."""
 ASK_S = 0.25
-"""Between two questions to a shard: Kinesis allows five a second."""
+"""Seconds between two questions to a shard: Kinesis allows five a second."""
 WAIT_S = 10.0
-"""For Kafka's brokers, to say which partitions there are."""
+"""Seconds that Kafka's brokers have to say which partitions there are."""
 LOOK_S = 30.0
-"""Between two looks at which shards there are, and at which columns a view has."""
-TOLD_S = 30.0
-"""Between two notes of the counts."""
+"""Seconds between two looks at which shards there are, and at which columns a view has."""
+REPORT_S = 30.0
+"""Seconds between two notes of the counts, and between two messages of what is in the way."""
+MOST_VIEWS = 10_000
+"""Views whose columns a consumer remembers: whoever makes up names must not fill the memory."""
 
 _VIEW = re.compile(r"^(ftr|spn)_[a-z0-9_]{1,120}$")
 _FIELDS = {"view", "key", "values", "event_time", "available_at"}
 _KINDS: dict[str, tuple[type, ...]] = {"numeric": (int, float), "boolean": (bool,), "categorical": (str,)}
 
 
-class Aside(ValueError):
+# -- events -------------------------------------------------------------------------------------------------
+
+
+class Unusable(ValueError):
     """An event that cannot be used, and why."""
 
-    def __init__(self, reason: Reason, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
         self.reason: Reason = reason
 
 
-def read(content: bytes, columns: Callable[[str], Mapping[str, str] | None], now: float) -> tuple[str, str, Held]:
-    """(view, key, row) of an event. `columns` gives a view's columns and their kinds. Pure. Raises Aside."""
+def read(
+    content: bytes, columns_of: Callable[[str], Mapping[str, str] | None], now: float
+) -> tuple[str, str, FeatureRow]:
+    """(view, key, row) of an event.
+
+    `columns_of` gives a view's columns and their kinds, None for a view that the store does not have; `now` is in epoch
+    seconds. Pure. Raises Unusable.
+    """
     try:
         event = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise Aside("no_event", f"not JSON: {error}") from None
+        raise Unusable("no_event", f"not JSON: {error}") from None
     if not isinstance(event, dict) or event.keys() != _FIELDS:
-        raise Aside("no_event", f"an event is an object with {', '.join(sorted(_FIELDS))}, and nothing else")
-    view, key, values = event["view"], event["key"], event["values"]
-    known = columns(view) if isinstance(view, str) and _VIEW.match(view) else None
-    if known is None:
-        raise Aside("unknown_view", f"the store holds no view {view!r}; run tiltyard features once it is a model's")
+        raise Unusable("no_event", f"an event is an object with {', '.join(sorted(_FIELDS))}, and nothing else")
+    view, key = event["view"], event["key"]
+    columns = columns_of(view) if isinstance(view, str) and _VIEW.match(view) else None
+    if columns is None:
+        raise Unusable("unknown_view", f"the store has no view {view!r}; run tiltyard features once it is a model's")
     if not isinstance(key, str) or not key:
-        raise Aside("no_key", "the key is a text, as in the lake")
+        raise Unusable("no_key", "the key is a text, as in the lake")
     times = _instant(event["event_time"]), _instant(event["available_at"])
     if max(times) > now + AHEAD_S:
-        raise Aside("ahead", f"its times lie {max(times) - now:.0f} s ahead of this clock")
-    return view, key, Held(_values(values, known), *times)
+        raise Unusable("ahead", f"its times lie {max(times) - now:.0f} s ahead of this clock")
+    return view, key, FeatureRow(_values(event["values"], columns), *times)
 
 
-def _values(values: Any, known: Mapping[str, str]) -> dict[str, Value]:
-    if not isinstance(values, dict) or values.keys() != known.keys():
-        given = set(values) if isinstance(values, dict) else set()
-        lacks, extra = sorted(known.keys() - given), sorted(map(str, given - known.keys()))
-        raise Aside(
+def _values(values: Any, columns: Mapping[str, str]) -> dict[str, Value]:
+    if not isinstance(values, dict) or values.keys() != columns.keys():
+        names = set(values) if isinstance(values, dict) else set()
+        lacks, extra = sorted(columns.keys() - names), sorted(map(str, names - columns.keys()))
+        raise Unusable(
             "wrong_values", f"values lack {', '.join(lacks) or 'nothing'} and add {', '.join(extra) or 'nothing'}"
         )
-    found: dict[str, Value] = {}
-    for name, kind in known.items():  # in the lake's order, by which a full tie is decided
+    row: dict[str, Value] = {}
+    for name, kind in columns.items():  # in the lake's order, by which a full tie is decided
         value: Any = values[name]
         if value is not None and type(value) not in _KINDS[kind]:
-            raise Aside("wrong_values", f"{name} is {kind}, not {type(value).__name__}")
-        found[name] = float(value) if kind == "numeric" and value is not None else value
-    return found
+            raise Unusable("wrong_values", f"{name} is {kind}, not {type(value).__name__}")
+        row[name] = float(value) if kind == "numeric" and value is not None else value
+    return row
 
 
 def _instant(text: Any) -> float:
+    """Epoch seconds of an ISO time with a zone."""
     try:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is not None:
             return instant.timestamp()
     except (TypeError, ValueError, OverflowError):
         pass
-    raise Aside("no_time", f"{text!r} is no ISO time with a zone, like 2016-04-02T06:00:00Z")
+    raise Unusable("no_time", f"{text!r} is no ISO time with a zone, like 2016-04-02T06:00:00Z")
+
+
+# -- the sink -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardNote(Record):
+    """How far a shard of Kinesis is read."""
+
+    sequence: str | None = None
+    """Sequence number of the last record that was written; None: none was."""
+    is_ended: bool = False
+    """Whether the shard was split or merged away, and is read to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamNote(Record):
+    """What a consumer of a stream has done so far."""
+
+    counts: dict[str, int]
+    """The sink's counts."""
+    at: float
+    """Instant of the note, in epoch seconds."""
+
+
+class Stopped(Exception):
+    """The consumer was stopped while the store did not answer."""
 
 
 @dataclass
@@ -115,61 +163,57 @@ class Sink:
 
     store: Store
     name: str
-    """Of the stream, like kinesis/tickets."""
+    """Name of the stream, like kinesis/tickets."""
     folder: Path
+    """Folder of the events that were put aside."""
     now: Callable[[], float] = lambda: clock.now().timestamp()
+    """The clock, in epoch seconds."""
     stop: threading.Event = field(default_factory=threading.Event)
-    say: Callable[[str], None] = lambda said: None
-    """Tells whoever watches what is in the way, not more often than every TOLD_S."""
+    """Set when the consumer has to end."""
+    say: Callable[[str], None] = lambda message: None
+    """Tells whoever watches what is in the way, not more often than every REPORT_S."""
     counts: Counter[str] = field(default_factory=Counter)
     """events; written, of those the ones that won; repeated, the ones that did not; aside_<reason>; not_kept, put aside
     where no file took it; retries; not_committed."""
     _columns: dict[str, tuple[float, Mapping[str, str] | None]] = field(default_factory=dict)
-    _told_at: float = float("-inf")
-    _said_at: float = float("-inf")
+    """View → when it was looked at, and its columns; None: the store does not have it."""
+    _counts_noted_at: float = float("-inf")
+    _trouble_told_at: float = float("-inf")
 
     def take(self, records: Sequence[tuple[str, bytes]]) -> bool:
         """Write what was read, (place in the stream, content) each. Waits for a store that does not answer.
 
         False: it was stopped before everything was written, and the place in the stream must not be kept.
         """
-        rows: dict[str, list[tuple[str, Held]]] = {}
-        good, now = 0, self.now()
-        for place, content in records:
-            try:
-                view, key, row = self._read(content, now)
-            except Aside as aside:
-                self._put_aside(place, content, aside)
-            except Unavailable:
-                return False
-            else:
-                rows.setdefault(view, []).append((key, row))
-                good += 1
-        written = 0
-        for view, some in rows.items():
-            done = self.insist(partial(self.store.put, view, some))
-            if done is None:
-                return False
-            written += done
-        self.counts.update(events=len(records), written=written, repeated=good - written)
-        self._tell()
+        rows: dict[str, list[tuple[str, FeatureRow]]] = {}
+        usable, written, now = 0, 0, self.now()
+        try:
+            for place, content in records:
+                try:
+                    view, key, row = read(content, self._columns_of, now)
+                except Unusable as error:
+                    self._put_aside(place, content, error)
+                else:
+                    rows.setdefault(view, []).append((key, row))
+                    usable += 1
+            for view, rows_of_view in rows.items():
+                written += self.insist(partial(self.store.put, view, rows_of_view))
+        except Stopped:
+            return False
+        self.counts.update(events=len(records), written=written, repeated=usable - written)
+        self._note_counts()
         return True
 
-    def keep(self, name: str, content: Mapping[str, Any]) -> bool:
-        """A note in the store, insisted on: how far a stream is read."""
+    def write_note(self, name: str, note: Record) -> None:
+        """A note into the store, insisted on. Raises Stopped."""
+        self.insist(partial(self.store.write_note, name, note))
 
-        def write() -> bool:
-            self.store.note(name, content)
-            return True
+    def read_note(self, name: str, kind: type[R]) -> R | None:
+        """A note of the store, insisted on; None where there is none. Raises Stopped."""
+        return self.insist(partial(self.store.read_note, name, kind))
 
-        return self.insist(write) is not None
-
-    def noted(self, name: str) -> dict[str, Any] | None:
-        """A note of the store, {} where there is none; None when stopped before it answered."""
-        return self.insist(lambda: self.store.noted(name) or {})
-
-    def insist(self, work: Callable[[], T]) -> T | None:
-        """What `work` gives, tried until the store answers; None when stopped before."""
+    def insist(self, work: Callable[[], T]) -> T:
+        """What `work` gives, tried until the store answers. Raises Stopped when stopped before."""
         pause = 0.1
         while True:
             try:
@@ -177,40 +221,37 @@ class Sink:
             except Unavailable as error:
                 self.trouble(str(error))
                 if self.stop.wait(pause):
-                    return None
+                    raise Stopped from None
                 pause = min(2 * pause, 5.0)
 
-    def trouble(self, said: str) -> None:
+    def trouble(self, message: str) -> None:
+        """Count a retry, and say why."""
         self.counts["retries"] += 1
-        if time.monotonic() - self._said_at > TOLD_S:
-            self._said_at = time.monotonic()
-            self.say(said)
+        if time.monotonic() - self._trouble_told_at > REPORT_S:
+            self._trouble_told_at = time.monotonic()
+            self.say(message)
 
     def close(self) -> dict[str, int]:
-        self._tell(at_once=True)
+        """Note the counts; gives them."""
+        self._note_counts(at_once=True)
         return dict(sorted(self.counts.items()))
 
-    def _read(self, content: bytes, now: float) -> tuple[str, str, Held]:
-        return read(content, self._known, now)
-
-    def _known(self, view: str) -> Mapping[str, str] | None:
-        """The view's columns, as the features stage noted them."""
-        asked_at, columns = self._columns.get(view, (float("-inf"), None))
-        if time.monotonic() - asked_at > LOOK_S:
-            table = self.noted(f"table/{view}")
-            if table is None:
-                raise Unavailable("Stopped before the store answered.")
-            columns = table.get("columns")
-            if len(self._columns) < 10_000:  # whoever makes up names must not fill the memory
+    def _columns_of(self, view: str) -> Mapping[str, str] | None:
+        """The view's columns, as the filling noted them; None for a view that it did not."""
+        looked_at, columns = self._columns.get(view, (float("-inf"), None))
+        if time.monotonic() - looked_at > LOOK_S:
+            note = self.read_note(table_note(view), TableNote)
+            columns = None if note is None else note.columns
+            if len(self._columns) < MOST_VIEWS:
                 self._columns[view] = (time.monotonic(), columns)
         return columns
 
-    def _put_aside(self, place: str, content: bytes, aside: Aside) -> None:
-        self.counts[f"aside_{aside.reason}"] += 1
+    def _put_aside(self, place: str, content: bytes, error: Unusable) -> None:
+        self.counts[f"aside_{error.reason}"] += 1
         line = {
             "place": place,
-            "reason": aside.reason,
-            "said": str(aside),
+            "reason": error.reason,
+            "said": str(error),
             "content": content.decode("utf-8", "replace"),
         }
         path = self.folder / f"{self.name.replace('/', '.')}.jsonl"
@@ -223,16 +264,20 @@ class Sink:
         except OSError:  # a full disk must not hold up the good ones
             self.counts["not_kept"] += 1
 
-    def _tell(self, at_once: bool = False) -> None:
-        if at_once or time.monotonic() - self._told_at > TOLD_S:
-            self._told_at = time.monotonic()
-            with suppress(Unavailable):  # it is told again
-                self.store.note(f"stream/{self.name}", {"counts": dict(self.counts), "at": self.now()})
+    def _note_counts(self, at_once: bool = False) -> None:
+        if at_once or time.monotonic() - self._counts_noted_at > REPORT_S:
+            self._counts_noted_at = time.monotonic()
+            with suppress(Unavailable):  # the next note has the same counts, and more
+                self.store.write_note(f"stream/{self.name}", StreamNote(counts=dict(self.counts), at=self.now()))
 
 
 class Consumer(Protocol):
-    def run(self, *, drain: bool = False) -> dict[str, int]:
-        """Consume until stopped, or with `drain` until everything that was there is read. Gives the sink's counts."""
+    def consume(self, *, drain: bool = False) -> dict[str, int]:
+        """Consume until stopped, or with `drain` until everything that was there is read. Gives the sink's counts.
+
+        Closes its client at the end. Raises BadInput for a stream that cannot be read, Unavailable when it is out of
+        reach.
+        """
 
 
 # -- Kinesis ------------------------------------------------------------------------------------------------
@@ -247,34 +292,46 @@ class Kinesis:
     """
 
     def __init__(self, client: Any, stream: str, sink: Sink) -> None:
+        """`client` is boto3's, and the consumer's own from now on."""
         self._client, self._stream, self._sink = client, stream, sink
         self._iterators: dict[str, str] = {}
+        """Shard → where it is read next."""
         self._fresh: list[str] = []
+        """Shards that the last look saw for the first time."""
         self._ended: set[str] = set()
         self._looked_at = float("-inf")
         self._prefix = ""
 
-    def run(self, *, drain: bool = False) -> dict[str, int]:
-        self._begin()
+    def consume(self, *, drain: bool = False) -> dict[str, int]:
+        try:
+            self._begin()
+            with suppress(Stopped):
+                self._consume(drain)
+        finally:
+            self._client.close()
+        return self._sink.close()
+
+    def _consume(self, drain: bool) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         pause = ASK_S
         while not self._sink.stop.is_set():
-            began, behind = time.monotonic(), False
+            began, is_behind = time.monotonic(), False
             try:
                 if began - self._looked_at > LOOK_S:
                     self._look()
                 for shard in list(self._iterators):
-                    behind |= self._ask(shard)
-                if drain and not behind:
+                    is_behind |= self._ask(shard)
+                if drain and not is_behind:
                     self._look()
                     if not self._fresh:
-                        break
+                        return
                 pause = ASK_S
-            except self._passing() as error:
-                self._refused(error)
+            except (BotoCoreError, ClientError) as error:
+                self._end_if_refused(error)
                 self._sink.trouble(str(error))
                 pause = min(2 * pause, 10.0)
             self._sink.stop.wait(max(pause - (time.monotonic() - began), 0.0))
-        return self._sink.close()
 
     def _begin(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -292,30 +349,32 @@ class Kinesis:
         self._prefix = f"{self._sink.name}@{created.timestamp() if created else 0:.0f}"
 
     def _look(self) -> None:
-        """Which shards there are; whoever is new is read from its note, or from its beginning."""
-        shards, more = [], {"StreamName": self._stream}
-        while more:
-            page = self._client.list_shards(**more)
+        """Which shards there are; a new one is read from its note, or from its beginning."""
+        shards: list[str] = []
+        question: dict[str, str] = {"StreamName": self._stream}
+        while question:
+            page = self._client.list_shards(**question)
             shards += [shard["ShardId"] for shard in page["Shards"]]
-            more = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
-        self._fresh = [shard for shard in shards if shard not in self._iterators and shard not in self._ended]
-        for shard in self._fresh:
-            note = self._sink.noted(f"{self._prefix}/{shard}")
-            if note is None:  # stopped
-                return
-            if note.get("is_ended"):
+            question = {"NextToken": page["NextToken"]} if page.get("NextToken") else {}
+        new = [shard for shard in shards if shard not in self._iterators and shard not in self._ended]
+        for shard in new:
+            note = self._note_of(shard)
+            if note.is_ended:
                 self._ended.add(shard)
             else:
-                self._iterators[shard] = self._iterator(shard, note.get("sequence"))
-        self._fresh = [shard for shard in self._fresh if shard in self._iterators]
+                self._iterators[shard] = self._iterator(shard, note.sequence)
+        self._fresh = [shard for shard in new if shard in self._iterators]
         self._looked_at = time.monotonic()
 
+    def _note_of(self, shard: str) -> ShardNote:
+        return self._sink.read_note(f"{self._prefix}/{shard}", ShardNote) or ShardNote()
+
     def _iterator(self, shard: str, sequence: str | None) -> str:
-        asked: dict[str, Any] = {"StreamName": self._stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+        question = {"StreamName": self._stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
         if sequence is not None:
-            asked |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence}
+            question |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence}
         try:
-            return str(self._client.get_shard_iterator(**asked)["ShardIterator"])
+            return str(self._client.get_shard_iterator(**question)["ShardIterator"])
         except self._client.exceptions.InvalidArgumentException:  # a place that this shard never had
             if sequence is None:
                 raise
@@ -326,17 +385,16 @@ class Kinesis:
         try:
             page = self._client.get_records(ShardIterator=self._iterators[shard], Limit=AT_ONCE)
         except self._client.exceptions.ExpiredIteratorException:
-            note = self._sink.noted(f"{self._prefix}/{shard}") or {}
-            self._iterators[shard] = self._iterator(shard, note.get("sequence"))
+            self._iterators[shard] = self._iterator(shard, self._note_of(shard).sequence)
             return True
         records = [(f"{shard}/{record['SequenceNumber']}", record["Data"]) for record in page["Records"]]
         following = page.get("NextShardIterator")
         if records and not self._sink.take(records):
             return False
         if records or following is None:
-            note = {"sequence": page["Records"][-1]["SequenceNumber"]} if records else {}
-            if not self._sink.keep(f"{self._prefix}/{shard}", note | ({} if following else {"is_ended": True})):
-                return False
+            sequence = page["Records"][-1]["SequenceNumber"] if records else None
+            note = ShardNote(sequence=sequence, is_ended=following is None)
+            self._sink.write_note(f"{self._prefix}/{shard}", note)
         if following is None:
             del self._iterators[shard]
             self._ended.add(shard)
@@ -345,13 +403,7 @@ class Kinesis:
         self._iterators[shard] = following
         return bool(records) or page.get("MillisBehindLatest", 0) > 0
 
-    @staticmethod
-    def _passing() -> tuple[type[Exception], ...]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        return BotoCoreError, ClientError
-
-    def _refused(self, error: Exception) -> None:
+    def _end_if_refused(self, error: Exception) -> None:
         """What no waiting mends ends the consumer: the stream is gone, or the credentials are."""
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
         if code in ("ResourceNotFoundException", "AccessDeniedException", "UnrecognizedClientException"):
@@ -368,9 +420,10 @@ class Kafka:
     itself, from the group's offsets.
     """
 
-    def __init__(self, options: Mapping[str, Any], topic: str, sink: Sink) -> None:
+    def __init__(self, options: Mapping[str, str], topic: str, sink: Sink) -> None:
+        """`options` are librdkafka's."""
         self._topic, self._sink = topic, sink
-        self._options = {
+        self._options: dict[str, str | int | bool] = {
             "group.id": "tiltyard",
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 10_000,  # a killed consumer is missed after so long, and its partitions move on
@@ -379,53 +432,32 @@ class Kafka:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
         }
+        self._assigned: set[int] = set()
+        """Partitions that a draining consumer took for itself."""
+        self._ended: set[int] = set()
+        """Partitions of which nothing more is there."""
 
-    def run(self, *, drain: bool = False) -> dict[str, int]:
-        from confluent_kafka import OFFSET_STORED, KafkaError, KafkaException, TopicPartition
+    def consume(self, *, drain: bool = False) -> dict[str, int]:
         from confluent_kafka import Consumer as Client
+        from confluent_kafka import KafkaException
 
         try:
             client = Client(self._options, logger=None)
-        except KafkaException as refused:
-            raise BadInput(f"Kafka takes no such option: {refused.args[0].str()}.") from None
-        ended: set[int] = set()
-        assigned: set[int] = set()
+        except KafkaException as error:
+            raise BadInput(f"Kafka takes no such option: {error.args[0].str()}.") from None
         try:
             if drain:
-                about = client.list_topics(self._topic, timeout=WAIT_S).topics[self._topic]
-                if about.error is not None:
-                    raise self._refused(about.error.str())
-                assigned = set(about.partitions)
-                client.assign([TopicPartition(self._topic, part, OFFSET_STORED) for part in assigned])
+                self._assign_all(client)
             else:
                 client.subscribe([self._topic])
             while not self._sink.stop.is_set():
                 messages = client.consume(AT_ONCE, timeout=ASK_S)
-                records, offsets = [], {}
-                message: Any
-                for message in messages:
-                    error, part, offset = message.error(), message.partition(), message.offset()
-                    if error is None:
-                        ended.discard(part)
-                        offsets[part] = offset + 1
-                        records.append((f"{part}/{offset}", message.value() or b""))
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        ended.add(part)
-                    elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                        raise self._refused(error.str())
-                    elif error.fatal():
-                        raise Unavailable(f"Kafka ends this consumer: {error.str()}; start it again.")
-                    else:
-                        self._sink.trouble(error.str())  # librdkafka goes on by itself
+                records, offsets = self._sorted_out(messages)
                 if records:
                     if not self._sink.take(records):
                         break
-                    parts = [TopicPartition(self._topic, part, offset) for part, offset in offsets.items()]
-                    try:
-                        client.commit(offsets=parts, asynchronous=False)
-                    except KafkaException:  # the partitions have moved on: another reads them again, which does no harm
-                        self._sink.counts["not_committed"] += 1
-                elif drain and ended >= assigned:
+                    self._commit(client, offsets)
+                elif drain and self._ended >= self._assigned:
                     break
         except KafkaException as error:
             raise Unavailable(f"Kafka does not answer ({error.args[0].str()}); check --servers.") from None
@@ -433,8 +465,53 @@ class Kafka:
             client.close()
         return self._sink.close()
 
-    def _refused(self, said: str) -> BadInput:
-        return BadInput(f"Kafka has no topic '{self._topic}' for us ({said}); mend the name.")
+    def _assign_all(self, client: Any) -> None:
+        from confluent_kafka import OFFSET_STORED, TopicPartition
+
+        about = client.list_topics(self._topic, timeout=WAIT_S).topics[self._topic]
+        if about.error is not None:
+            raise self._refused(about.error.str())
+        self._assigned = set(about.partitions)
+        client.assign([TopicPartition(self._topic, part, OFFSET_STORED) for part in self._assigned])
+
+    def _sorted_out(self, messages: "Sequence[Message]") -> tuple[list[tuple[str, bytes]], dict[int, int]]:
+        """The records of what was consumed, and partition → the offset after them. Raises for what no waiting mends."""
+        records: list[tuple[str, bytes]] = []
+        offsets: dict[int, int] = {}
+        message: Any
+        for message in messages:
+            error, part, offset = message.error(), message.partition(), message.offset()
+            if error is None:
+                self._ended.discard(part)
+                offsets[part] = offset + 1
+                records.append((f"{part}/{offset}", message.value() or b""))
+            else:
+                self._heed(error, part)
+        return records, offsets
+
+    def _heed(self, error: "KafkaError", part: int) -> None:
+        from confluent_kafka import KafkaError
+
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ended.add(part)
+        elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+            raise self._refused(error.str())
+        elif error.fatal():
+            raise Unavailable(f"Kafka ends this consumer: {error.str()}; start it again.")
+        else:
+            self._sink.trouble(error.str())  # librdkafka goes on by itself
+
+    def _commit(self, client: Any, offsets: Mapping[int, int]) -> None:
+        from confluent_kafka import KafkaException, TopicPartition
+
+        parts = [TopicPartition(self._topic, part, offset) for part, offset in offsets.items()]
+        try:
+            client.commit(offsets=parts, asynchronous=False)
+        except KafkaException:  # the partitions have moved on: another reads them again, which does no harm
+            self._sink.counts["not_committed"] += 1
+
+    def _refused(self, message: str) -> BadInput:
+        return BadInput(f"Kafka has no topic '{self._topic}' for us ({message}); mend the name.")
 
 
 # -- the command --------------------------------------------------------------------------------------------
@@ -456,9 +533,9 @@ def kinesis(stream: str, sink: Sink) -> Kinesis:
 
 def kafka(settings: Settings, topic: str, servers: str, group: str, sink: Sink) -> Kafka:
     """A consumer; what librdkafka wants to know beside these is in TILTYARD_KAFKA_OPTIONS."""
-    given = settings.kafka_options.get_secret_value() if settings.kafka_options else ""
-    options: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in given.split(","))):
+    text = settings.kafka_options.get_secret_value() if settings.kafka_options else ""
+    options: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
         name, sign, value = part.partition("=")
         if not sign:
             raise BadInput("TILTYARD_KAFKA_OPTIONS is written like security.protocol=SASL_SSL,sasl.username=me.")
@@ -467,14 +544,15 @@ def kafka(settings: Settings, topic: str, servers: str, group: str, sink: Sink) 
     return Kafka(options, topic, sink)
 
 
-def run(
-    settings: Settings, name: str, made: Callable[[Sink], Consumer], *, drain: bool, say: Callable[[str], None]
+def follow(
+    settings: Settings, name: str, consumer: Callable[[Sink], Consumer], *, drain: bool, say: Callable[[str], None]
 ) -> dict[str, int]:
     """Consume `name` until SIGINT or SIGTERM; what is in hand is written first. Gives the counts."""
     stop, store = threading.Event(), connect(settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        return made(Sink(store, name, settings.home / "streams", stop=stop, say=say)).run(drain=drain)
+        sink = Sink(store, name, settings.home / "streams", stop=stop, say=say)
+        return consumer(sink).consume(drain=drain)
     finally:
         store.close()

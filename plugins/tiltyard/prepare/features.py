@@ -1,9 +1,9 @@
-"""The features stage, portfolio-wide: ingest → dbt build → checks → publish → online.
+"""The features stage, portfolio-wide: ingest → dbt build → checks → publish.
 
 Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only
 then is the snapshot published. Everything downstream reads the newest *published* snapshot, so that a batch
 that a critical check stopped leaves yesterday's features, and the champion, in service. The store of online features
-is brought up to it last: while it cannot be reached, the nights go on without it.
+is brought up to it afterwards (`online.fill`).
 """
 
 from datetime import datetime
@@ -11,10 +11,10 @@ from typing import Any
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
-from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.prepare import checks as checking
 from tiltyard.prepare import ingest as ingesting
-from tiltyard.prepare import latency, online
+from tiltyard.prepare import latency
 from tiltyard.prepare import transform as transforming
 from tiltyard.rails import Rails
 from tiltyard.spec import portfolio
@@ -29,7 +29,6 @@ def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]
         "transform": transform(rails, as_of),
         "checks": check(rails, as_of, render=render),
         **publish(rails, as_of),
-        "online": materialise(rails, as_of),
     }
 
 
@@ -101,15 +100,3 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
     summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
     rails.ledger.record_stage(STAGE, "", night, "done", summary)
     return {"night": str(night), "snapshot": summary["snapshot"]}
-
-
-def materialise(rails: Rails, as_of: datetime) -> dict[str, Any]:
-    """Bring the store of online features up to what is published (online.materialise).
-
-    A store that is away holds up no night: it is an event in the ledger, and the next night catches up.
-    """
-    try:
-        return online.materialise(rails, as_of)
-    except Unavailable as error:
-        rails.ledger.add_event("online_unavailable", "", night_closing(as_of), {"said": str(error)})
-        return {"unavailable": str(error)}

@@ -17,6 +17,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
+from tiltyard.online import fill
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.rewind import worker
@@ -84,7 +85,7 @@ def run(
             _trainings(rails, specs, as_of, tallies)
     if published is not None:
         say("online features", 1.0)
-        features.materialise(rails, published)
+        fill.fill_night(rails, published)
     say("done", 1.0)
     return {
         "from": str(night_closing(first)),

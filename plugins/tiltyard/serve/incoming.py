@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from tiltyard.prepare.online import Value, iso
+from tiltyard.online.lookup import iso
+from tiltyard.online.store import Value
 from tiltyard.serve import fallback
 from tiltyard.serve.servable import Servable
 

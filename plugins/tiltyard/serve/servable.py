@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.prepare import online
-from tiltyard.prepare.online import Value
+from tiltyard.online import lookup
+from tiltyard.online.store import Value
 from tiltyard.serve import additive
 from tiltyard.serve.breaker import Breaker
 from tiltyard.serve.lane import Lane
@@ -212,7 +212,7 @@ class Servable:
     challengers: tuple[Version, ...]
     refused: Mapping[int, str]
     """Versions with a role that could not be loaded, and why."""
-    plan: online.Plan
+    plan: lookup.LookupPlan
     keys: frozenset[str]
     """Key columns of the entity and of the feature views: what a caller may name."""
     kinds: Mapping[str, str]
@@ -384,8 +384,8 @@ class Servables:
             challenger=challengers[-1] if challengers else None,
             challengers=challengers,
             refused=refused,
-            plan=(plan := online.plan(kept.spec)),
-            keys=frozenset((plan.entity, *plan.others)),
+            plan=(plan := lookup.plan(kept.spec)),
+            keys=frozenset((plan.entity, *plan.other_keys)),
             kinds={name: kind for one in reversed(loaded.values()) for name, kind in one.kinds.items()},
         )
 

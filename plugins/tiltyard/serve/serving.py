@@ -28,7 +28,8 @@ from starlette.types import Receive, Scope
 
 from tiltyard import postgres
 from tiltyard.errors import TiltyardError, Unavailable
-from tiltyard.prepare import online
+from tiltyard.online import lookup
+from tiltyard.online.connection import connect
 from tiltyard.serve import access, fallback, timeslice
 from tiltyard.serve.access import Refused, rounded
 from tiltyard.serve.contribution import Explainer
@@ -60,7 +61,7 @@ class Service:
         self._delivers = delivers
         self.now = now
         self.servables = Servables(settings)
-        self.store = online.connect(settings)
+        self.store = connect(settings)
         self.spool = Spool(settings.spool)
         self.access = access.access(settings, time.time())
         self.explainer = Explainer(settings.home)
@@ -76,7 +77,7 @@ class Service:
         self._numbers = itertools.count()
         self._repeated = Repeated()
         self._nulls: Mapping[str, Mapping[str, None]] = {}
-        """See online.nulls; replaced whole."""
+        """See lookup.nulls; replaced whole."""
         self._stop = threading.Event()
         self._has_fetched = threading.Event()
         self._troubles: dict[str, str] = {}
@@ -123,7 +124,7 @@ class Service:
             self.servables.refresh()
             self.metrics.look(self.servables.current)
             plans = [servable.plan for servable in self.servables.current.values()]
-            self._nulls = online.nulls(self.store, plans, self.now())
+            self._nulls = lookup.nulls(self.store, plans, self.now())
 
         while not self._stop.is_set():
             self._turn(look)
@@ -296,9 +297,9 @@ class Service:
         asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
         try:
             if self.store.is_local:
-                looked = [online.lookup(self.store, plan, row.keys, row.at) for row in asking]
+                looked = [lookup.find(self.store, plan, row.keys, row.at) for row in asking]
             else:
-                looked = await online.alookup_many(self.store, plan, [(row.keys, row.at) for row in asking])
+                looked = await lookup.afind_many(self.store, plan, [(row.keys, row.at) for row in asking])
         except Unavailable:
             for row in asking:
                 row.is_store_away = True

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tiltyard.prepare.online import Value
+from tiltyard.online.store import Value
 from tiltyard.serve.lane import Job, Lane
 
 QUEUE = 1_000

@@ -1,0 +1,210 @@
+"""The shared store: Redis, one hash per table. Without it, a process serves the rows that it saw last."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tiltyard.errors import Unavailable
+from tiltyard.online.store import (
+    BATCH,
+    PAUSE_S,
+    FeatureRow,
+    Place,
+    R,
+    batches,
+    best,
+    key_bytes,
+    pack,
+    pack_note,
+    readable,
+    unpack,
+    unpack_note,
+    wins,
+)
+from tiltyard.records import Record
+
+READ_S = 0.02
+"""How long Redis may take on the way of a request, all turns together, in seconds."""
+WRITE_S = 10.0
+"""How long Redis may take for a write, in seconds."""
+FIRST_PAUSE_S = 0.05
+"""How long Redis is left alone after one failure, which may be no more than a busy moment; it doubles up to PAUSE_S."""
+SEEN_ROWS = 50_000
+"""Rows last seen of Redis that a process remembers for when Redis is away."""
+
+_NOTES = "online"
+"""The hash that holds the notes."""
+_SWAP = """
+local lost = {}
+for place = 1, #ARGV, 3 do
+    local current = redis.call('HGET', KEYS[1], ARGV[place])
+    if (current or '') == ARGV[place + 1] then
+        redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 2])
+    else
+        lost[#lost + 1] = ARGV[place]
+    end
+end
+return lost
+"""
+"""Compare and swap: which rows win is decided in one place, in Python, whatever the store."""
+
+
+class RedisStore:
+    """Redis, one hash per table. When it is away, a process serves the rows that it saw last, however often asked.
+
+    The library is imported at the first use (0.1 s): a service with the embedded store never needs it.
+    """
+
+    is_local = False
+
+    def __init__(self, url: str) -> None:
+        self.read_s = READ_S
+        self._url = url
+        self._reader: Any = None
+        self._writer: Any = None
+        self._loops: dict[int, Any] = {}
+        self._seen: OrderedDict[Place, FeatureRow] = OrderedDict()
+        self._away_until = 0.0
+        self._failures = 0
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    def get(self, places: Sequence[Place]) -> list[FeatureRow | None]:
+        import redis
+
+        if time.monotonic() < self._away_until:
+            return self._from_memory(places)
+        try:
+            if self._reader is None:
+                self._reader = self._client(redis, redis.retry, self.read_s)
+            contents = _questions(self._reader, places).execute()
+        except (redis.RedisError, OSError):
+            return self._failed(places)
+        return self._answered(places, contents)
+
+    async def aget(self, places: Sequence[Place], until: float) -> list[FeatureRow | None]:
+        if time.monotonic() < self._away_until:
+            return self._from_memory(places)
+        # shielded: who asked may be gone before the answer, which is remembered for the next one all the same
+        return await asyncio.shield(asyncio.ensure_future(self._ask(places, until)))
+
+    async def _ask(self, places: Sequence[Place], until: float) -> list[FeatureRow | None]:
+        import redis
+        import redis.asyncio
+
+        loop = id(asyncio.get_running_loop())
+        try:
+            if loop not in self._loops:
+                self._loops[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
+            async with asyncio.timeout_at(until):  # redis-py counts every read anew
+                contents = await _questions(self._loops[loop], places).execute()
+        except (redis.RedisError, OSError):  # OSError: also a timeout, after which redis-py drops the connection
+            return self._failed(places)
+        return self._answered(places, contents)
+
+    def _answered(self, places: Sequence[Place], contents: Sequence[bytes | None]) -> list[FeatureRow | None]:
+        self._failures = 0
+        rows = [None if content is None else unpack(content) for content in contents]
+        for place, row in zip(places, rows, strict=True):
+            if row is None:
+                self._seen.pop(place, None)
+            else:
+                self._seen[place] = row
+                self._seen.move_to_end(place)
+        while len(self._seen) > SEEN_ROWS:
+            self._seen.popitem(last=False)
+        return rows
+
+    def _failed(self, places: Sequence[Place]) -> list[FeatureRow | None]:
+        self._away_until = time.monotonic() + min(FIRST_PAUSE_S * 2**self._failures, PAUSE_S)
+        self._failures = min(self._failures + 1, 16)
+        return self._from_memory(places)
+
+    def _from_memory(self, places: Sequence[Place]) -> list[FeatureRow | None]:
+        rows: list[FeatureRow | None] = [self._seen.get(place) for place in places]
+        if None in rows:
+            raise Unavailable("The online store does not answer, and not all of this was looked up here before.")
+        return rows
+
+    # -- writing --------------------------------------------------------------------------------------------
+
+    def put(self, table: str, rows: Iterable[tuple[str, FeatureRow]], *, settled: bool = False) -> int:
+        return sum(self._put(table, best(batch, settled), settled) for batch in batches(rows))
+
+    def _put(self, table: str, waiting: dict[str, FeatureRow], settled: bool) -> int:
+        name, written = _hash(table), 0
+        while waiting:
+            keys = list(waiting)
+            contents = self._do("hmget", name, [key_bytes(key) for key in keys])
+            winners = {
+                key_bytes(key): (key, content or b"", pack(waiting[key]))
+                for key, content in zip(keys, contents, strict=True)
+                if wins(waiting[key], readable(content), settled=settled)
+            }
+            arguments = [part for field, (_, old, new) in winners.items() for part in (field, old, new)]
+            lost = self._do("eval", _SWAP, 1, name, *arguments) if arguments else []
+            written += len(winners) - len(lost)
+            waiting = {winners[field][0]: waiting[winners[field][0]] for field in lost}  # somebody else wrote meanwhile
+        return written
+
+    def prune(self, table: str, before: float) -> int:
+        name, count, cursor = _hash(table), 0, 0
+        while True:
+            cursor, page = self._do("hscan", name, cursor, count=BATCH)
+            rows = {field: readable(content) for field, content in page.items()}
+            old = [field for field, row in rows.items() if row is None or row.event_time < before]
+            count += self._do("hdel", name, *old) if old else 0
+            if cursor == 0:
+                return count
+
+    def write_note(self, name: str, note: Record) -> None:
+        self._do("hset", _NOTES, name, pack_note(note))
+
+    def read_note(self, name: str, kind: type[R]) -> R | None:
+        return unpack_note(self._do("hget", _NOTES, name), kind)
+
+    def clear(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        for client in (self._reader, self._writer):
+            if client is not None:
+                client.close()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def _do(self, command: str, *arguments: Any, **options: Any) -> Any:
+        """What a command of redis-py gives. Raises Unavailable."""
+        import redis
+
+        if self._writer is None:
+            self._writer = self._client(redis, redis.retry, WRITE_S)
+        try:
+            return getattr(self._writer, command)(*arguments, **options)
+        except (redis.RedisError, OSError) as error:
+            raise Unavailable(f"The online store does not answer ({error}); start Redis and run it again.") from None
+
+    def _client(self, library: Any, retry: Any, timeout_s: float) -> Any:
+        """A pooled connection that went stale is replaced at once; a slow answer is not waited for twice."""
+        from redis.backoff import NoBackoff
+        from redis.exceptions import ConnectionError as Gone
+
+        again = retry.Retry(NoBackoff(), 1, supported_errors=(Gone,))
+        timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        return library.Redis.from_url(self._url, protocol=2, retry=again, **timeouts)
+
+
+def _hash(table: str) -> str:
+    """The hash that holds a table's rows."""
+    return f"{_NOTES}/{table}"
+
+
+def _questions(client: Any, places: Sequence[Place]) -> Any:
+    """A pipeline of redis-py that asks for all places in one turn."""
+    pipeline = client.pipeline(transaction=False)
+    for table, key in places:
+        pipeline.hget(_hash(table), key_bytes(key))
+    return pipeline
