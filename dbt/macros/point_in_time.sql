@@ -1,4 +1,4 @@
-{#- The point-in-time join, written once: dbt dispatches it per adapter, plugins/tiltyard/train/frame.py renders it with
+{#- The point-in-time join, written once: dbt dispatches it per adapter, plugins/tiltyard/prepare/frame.py renders it with
 plain Jinja.
 
 A row of `view` may be used by a row of `spine` iff event_time <= prediction_time and available_at <=

@@ -4,7 +4,9 @@ import itertools
 import re
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -29,6 +31,12 @@ def test_the_lock_satisfies_what_the_project_asks_for() -> None:
 def test_the_types_are_part_of_the_package() -> None:
     assert (files("tiltyard") / "py.typed").is_file()
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["tiltyard"]
+
+
+@pytest.mark.parametrize("name", ["point_in_time.sql", "answers.sql"])
+def test_the_joins_sql_is_part_of_the_package_and_stands_in_one_place(name: str) -> None:
+    packed = files("tiltyard") / "prepare" / name
+    assert Path(str(packed)).resolve() == (ROOT / "dbt" / "macros" / name).resolve()
 
 
 def test_the_licence_is_there_whole() -> None:

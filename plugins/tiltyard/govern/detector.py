@@ -38,11 +38,16 @@ see. The second is why an alarm also asks for an effect.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard.train.profile import Cells, Column, Counts, Floats
+from tiltyard.errors import BadInput
+from tiltyard.train.profile import Cells, Column, Counts, Floats, count_nights, cut
+
+__all__ = ["Evidence", "detect", "monitor"]
 
 GROUPS = 8
 """Cells are merged into so many groups before nights are compared: a night has few rows."""
@@ -184,6 +189,34 @@ def detect(
         size = np.broadcast_to(np.arange(first + 1, len(members) + 1)[:, None, None], rank.shape)
         value[members[first:]] = bets(rank, size)
     return Evidence(every[begin:], _detector(value[begin:]))
+
+
+def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series[float]":
+    """Evidence, night by night, that a column has changed, for a stream from anywhere.
+
+    Both are values under the date of their night: those that are known to be sound, and those that came later. A night
+    has as many rows as it has values; numbers are compared as numbers, everything else as categories. What comes back
+    has a value for each night of `stream`. An alarm at 365 comes once in 365 nights at most, in expectation, when
+    nothing changes; after an alarm, begin anew with a later stream.
+
+    Raises BadInput when a night of `stream` is not after those of `reference`.
+    """
+    numeric = pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)
+    cells = cut(reference, numeric=numeric)
+    training, index = np.unique(_ordinals(reference.index), return_inverse=True)
+    nights, place = np.unique(_ordinals(stream.index), return_inverse=True)
+    if len(nights) and len(training) and nights[0] <= training[-1]:
+        raise BadInput("The stream begins before the reference ends; give it the nights after those of the reference.")
+    column = Column("value", "feature", None, 1.0, cells, count_nights(cells, reference, index, len(training)))
+    counts = count_nights(cells, stream, place, len(nights))
+    evidence = detect([column], training, nights, [counts], int(nights[0]) if len(nights) else 0)
+    dates = pd.DatetimeIndex(nights.astype("datetime64[D]"), name="night")
+    return pd.Series(evidence.value[:, 0], index=dates, name="evidence")
+
+
+def _ordinals(index: "pd.Index[Any]") -> Counts:
+    """Days since 1970 of an index of dates. Their weekdays tell nights apart as those of date ordinals do."""
+    return pd.DatetimeIndex(index).tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
 
 
 def _detector(e: Floats) -> Floats:

@@ -22,16 +22,29 @@ both hold, and nothing is computed from the latter.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tiltyard.clock import format_duration
 from tiltyard.judge import sequential
 from tiltyard.spec import GatePolicy
+
+__all__ = [
+    "Compared",
+    "Criterion",
+    "Evidence",
+    "Missing",
+    "Replayed",
+    "SliceEvidence",
+    "Verdict",
+    "compare",
+    "decide",
+    "watch",
+]
 
 Floats = NDArray[np.float64]
 Status = Literal["pass", "fail", "not_yet"]
@@ -229,6 +242,46 @@ def watch(evidence: Evidence, policy: GatePolicy) -> Verdict:
     )
     worse = all(criterion.status == "pass" for criterion in criteria)
     return _verdict("rollback" if worse else "keep", criteria, found)
+
+
+def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, alpha: float = 0.05) -> Verdict:
+    """The gate's two statistics on two columns of losses, for losses from anywhere. Look as often as you like.
+
+    `champion` and `challenger` are losses of the same rows, in [0, 1]; `nights` says of each row to which night it
+    belongs, as a date or a whole number, in any order. `promote` when the challenger is better on the rows so far and
+    from night to night, `reject` when it is worse in both, `hold` otherwise. Losses that contradict themselves (not
+    finite, out of range, of different lengths) hold as well, and the criterion `evidence` says why.
+    """
+    losses = [np.asarray(column, dtype=np.float64) for column in (champion, challenger)]
+    dates = np.asarray(nights)
+    is_whole = np.issubdtype(dates.dtype, np.integer)
+    ordinals = (dates if is_whole else dates.astype("datetime64[D]")).astype(np.int64)
+    is_aligned = losses[0].shape == losses[1].shape == ordinals.shape
+    differences = losses[0] - losses[1] if is_aligned else np.empty(0)
+    order = np.argsort(ordinals, kind="stable") if is_aligned else np.empty(0, dtype=np.int64)
+    evidence = Evidence(
+        challenger=2,
+        champion=1,
+        safe_default=None,
+        shadow=timedelta(),
+        differences=differences[order],
+        nights=ordinals[order],
+        expected=len(differences),
+    )
+    problems = _problems(evidence) if is_aligned else ["the three columns are not of the same length"]
+    statistics = _found(evidence, alpha) if not problems else None
+    compared = [
+        replace(criterion, reason=criterion.reason.replace("version 1", "the champion"))
+        for criterion in (_better(evidence, statistics), _nights(evidence, statistics))
+    ]
+    criteria = (_evidence(problems), *compared)
+    both = {criterion.status for criterion in compared}
+    verdict: Literal["promote", "hold", "reject"] = "hold"
+    if both == {"pass"}:
+        verdict = "promote"
+    elif both == {"fail"}:
+        verdict = "reject"
+    return _verdict(verdict, criteria, statistics)
 
 
 def _verdict(

@@ -1,0 +1,1 @@
+../../../dbt/macros/point_in_time.sql
