@@ -31,6 +31,7 @@ import yaml
 from tiltyard import lake as lakes
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 
@@ -529,9 +530,8 @@ def render(
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: a reader may have the page open."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 _INDEX = """<!doctype html>

@@ -1,5 +1,6 @@
 """The plots of realized performance and of label arrival: drawn whole, from whatever there is."""
 
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -73,3 +74,22 @@ def test_label_arrival_is_drawn_by_class_with_every_cohort(tmp_path: Path, posit
     for label in ("sla_breach: how the truth arrives", "all rows", "negatives, of those", "cohort matures"):
         assert label in text
     assert ("positives, of those" in text) == bool(positives)
+
+
+def test_two_processes_that_draw_the_same_picture_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Path] = []
+
+    class Figure:
+        def savefig(self, part: Path, **_: object) -> None:
+            parts.append(part)
+            if len(parts) == 1:
+                monkeypatch.setattr(os, "getpid", lambda: 1)  # the other process draws meanwhile
+                plots._save(Figure(), path)
+            part.write_bytes(b"picture")
+
+    path = tmp_path / "picture.svg"
+    plots._save(Figure(), path)
+    assert len(set(parts)) == 2
+    assert list(tmp_path.iterdir()) == [path]

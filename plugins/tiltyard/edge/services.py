@@ -30,6 +30,7 @@ from sqlalchemy.engine import URL
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.files import whole
 from tiltyard.settings import NO_TELEMETRY, ROOT, TRAINING_POOL, Settings
 from tiltyard.spec import load_portfolio
 
@@ -318,7 +319,8 @@ def _migrate(settings: Settings, environment: Mapping[str, str], say: Progress) 
         )
     if done.returncode:
         raise Unavailable(f"Airflow's database could not be prepared; look into {log}.")
-    stamp.write_text(json.dumps({"airflow": release, "revision": _revision(settings)}))
+    with whole(stamp) as part:
+        part.write_text(json.dumps({"airflow": release, "revision": _revision(settings)}))
 
 
 def _revision(settings: Settings) -> str | None:
@@ -351,9 +353,8 @@ def _spawn(settings: Settings, name: str, environment: Mapping[str, str]) -> Non
     record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
     path = _pid_file(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
-    fresh.write_text(json.dumps(record))
-    fresh.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(record))
 
 
 def _log(settings: Settings, name: str) -> Path:

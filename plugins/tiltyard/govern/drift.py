@@ -16,7 +16,6 @@ What follows from it is the governor's.
 
 import html
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ import pandas as pd
 from tiltyard import lake
 from tiltyard.answered import skew
 from tiltyard.clock import night_closing
+from tiltyard.files import whole
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.govern.governor import Broken, Finding, Signal
@@ -575,6 +575,5 @@ def _plain(signal: Signal) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: a reader never sees half a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.leak import audit, evidence
 from tiltyard.leak.audit import Audit
 from tiltyard.leak.evidence import Finding
@@ -62,12 +63,10 @@ def write(found: Audit, target: Path) -> Path:
 
 def save(content: str, target: Path) -> Path:
     """Put a page into its place: whole, or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(content, encoding="utf-8")
-        part.replace(target)
+        with whole(target) as part:
+            part.write_text(content, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
     return target
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.lake import quoted, text
 from tiltyard.leak.instants import DATES, PLACEHOLDERS, unit_of
 
@@ -295,10 +296,9 @@ def _without_mark(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     raw = f"read_parquet({text(str(copy))})"
     first = connection.execute(f"describe select * from {raw}").fetchall()[0][0]
     if first.startswith("\ufeff"):
-        clean = copy.with_suffix(".clean")
         renamed = f"select * rename ({quoted(first)} as {quoted(first[1:])}) from {raw}"
-        connection.execute(f"copy ({renamed}) to {text(str(clean))} (format parquet)")
-        clean.replace(copy)
+        with whole(copy) as part:
+            connection.execute(f"copy ({renamed}) to {text(str(part))} (format parquet)")
 
 
 def _renamed(connection: duckdb.DuckDBPyConnection, path: Path, source: Path, stored: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tiltyard.files import whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -240,11 +242,10 @@ def _save(figure: "Figure", path: Path) -> Path:
     from matplotlib import rc_context
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.tmp{path.suffix}")
     # neither a date nor random ids in the file: the same rows give the same bytes
-    with rc_context({"svg.hashsalt": "tiltyard", "svg.fonttype": "none"}):
-        figure.savefig(partial, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
-    partial.replace(path)
+    with rc_context({"svg.hashsalt": "tiltyard", "svg.fonttype": "none"}), whole(path) as part:
+        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(part, format=path.suffix.removeprefix("."), metadata=metadata)
     return path
 
 

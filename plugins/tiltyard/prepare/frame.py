@@ -5,7 +5,6 @@ there is one definition of it. Reads are by `as_of` (what was known) and by `sna
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.lake import Lake, literal, qualified, stored
 from tiltyard.prepare import transform, truth
 from tiltyard.rails import Rails
@@ -319,9 +319,8 @@ def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest}.parquet"
     if not path.exists():
-        part = folder / f".{digest}.{os.getpid()}.part"
-        part.write_bytes(content)
-        part.replace(path)
+        with whole(path) as part:
+            part.write_bytes(content)
     return path, digest
 
 

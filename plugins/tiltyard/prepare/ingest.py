@@ -30,6 +30,7 @@ from pydantic import ValidationError, field_validator
 from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.lake import identifier, literal, put, text
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
@@ -516,7 +517,8 @@ def _put_away(settings: Settings, source: str, delivery: _Delivery, reason: str,
         "bytes": delivery.stat[1],
         "night": night.isoformat(),
     }
-    target.with_name(target.name + ".reason.json").write_text(json.dumps(note, indent=1) + "\n")
+    with whole(target.with_name(target.name + ".reason.json")) as part:
+        part.write_text(json.dumps(note, indent=1) + "\n")
     delivery.path.replace(target)
     return {"file": f"{delivery.path.parent.name}/{delivery.path.name}", "reason": reason}
 

@@ -30,6 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -140,9 +141,8 @@ class Simulator:
             edges = np.searchsorted(day, np.arange(self.days + 1))
             for number, (begin, end) in enumerate(pairwise(edges.tolist())):
                 target = folder / name / f"{self.start + timedelta(days=number)}.parquet"
-                hidden = target.with_name(f".{target.name}.tmp")
-                pq.write_table(table.slice(begin, end - begin), hidden)
-                hidden.replace(target)
+                with whole(target) as part:
+                    pq.write_table(table.slice(begin, end - begin), part)
                 files += 1
             rows += int(edges[-1])
         if progress:

@@ -22,6 +22,7 @@ import yaml
 
 from tiltyard import clock, postgres
 from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.files import whole
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, feature_key
@@ -124,9 +125,8 @@ def manifest(settings: Settings) -> dict[str, Any]:
 def _keep_manifest(settings: Settings) -> None:
     """Put what dbt wrote where it is read: whole or not at all, so that a reader never sees half of the next one."""
     work = settings.home / "dbt"
-    partial = work / f".manifest.{os.getpid()}.tmp"
-    shutil.copyfile(work / "target" / "manifest.json", partial)
-    partial.replace(work / "manifest.json")
+    with whole(work / "manifest.json") as part:
+        shutil.copyfile(work / "target" / "manifest.json", part)
 
 
 def project(settings: Settings) -> dict[str, Model]:

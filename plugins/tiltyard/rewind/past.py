@@ -16,8 +16,6 @@ that the number of processes changes nothing but the time.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
@@ -34,6 +32,7 @@ from numpy.typing import NDArray
 
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed
+from tiltyard.files import whole, whole_folder
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
 from tiltyard.prepare import features, frame, outage, truth
@@ -257,7 +256,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     name = hashlib.sha256(b"".join(files.values()) + f"{LAYOUT}".encode()).hexdigest()[:32]
     folder = home(rails.settings) / "rows" / name
     if not folder.exists():
-        with _whole(folder) as made:
+        with whole_folder(folder) as made:
             for file, content in files.items():
                 (made / file).write_bytes(content)
     return name
@@ -355,7 +354,7 @@ def _made(
             except training.Untrainable as error:
                 return {"reason": str(error)}
             files, facts = made.files, made.facts
-        with _whole(folder) as fresh:
+        with whole_folder(folder) as fresh:
             for name in FILES:
                 (fresh / name).write_bytes(files[name])
             digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
@@ -366,9 +365,9 @@ def _made(
         scorer = Scorer.from_files(spec.name, 0, files)
         frame_ = _features(rails.settings, rows)
         scores = _usable(scorer.score(frame_), spec)
-        part = folder / f".{made.name}.{os.getpid()}.npz"
-        np.savez(part, scores=scores, **_counted(profile.read(json.loads(files["reference.json"])), frame_, scores))
-        part.replace(made)
+        counts = _counted(profile.read(json.loads(files["reference.json"])), frame_, scores)
+        with whole(made) as part, part.open("wb") as file:
+            np.savez(file, scores=scores, **counts)
     return {"inputs": folder.name}
 
 
@@ -404,7 +403,7 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
             )
         except training.Untrainable as error:
             return {"reason": str(error)}
-        with _whole(folder) as fresh:
+        with whole_folder(folder) as fresh:
             (fresh / "model.onnx").write_bytes(heavy)
             (fresh / "kept.json").write_text(
                 json.dumps(
@@ -417,9 +416,9 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
         if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
             raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
         matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
-        part = folder / f".{made.name}.{os.getpid()}.npy"
-        np.save(part, _usable(within(answers(session(heavy), matrix), spec.label.bounds), spec))
-        part.replace(made)
+        scores = _usable(within(answers(session(heavy), matrix), spec.label.bounds), spec)
+        with whole(made) as part, part.open("wb") as file:
+            np.save(file, scores)
     return {"line": folder.name}
 
 
@@ -489,24 +488,6 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
 
 def home(settings: Settings) -> Path:
     return settings.home / "hindcast"
-
-
-class _whole:
-    """A folder that appears with all its files, or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> Path:
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        self._made = Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-", dir=self._folder.parent))
-        return self._made
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            with suppress(OSError):  # another process has made the same
-                self._made.rename(self._folder)
-        shutil.rmtree(self._made, ignore_errors=True)
 
 
 def _nights(times: "pd.Series[Any]") -> Ints:

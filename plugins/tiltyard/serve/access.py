@@ -19,7 +19,6 @@ import ipaddress
 import json
 import logging
 import math
-import os
 import re
 import secrets
 import threading
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -323,9 +323,8 @@ class _Ledger:
                 kept[name] = (day, new + (there if known == day else 0))
                 self._carried[name] = (day, used)
                 count.others = (day, kept[name][1] - used)
-            part = self.folder / f".budget.{os.getpid()}.part"
-            part.write_text(json.dumps({name: list(pair) for name, pair in sorted(kept.items())}))
-            part.replace(self.folder / "budget.json")
+            with whole(self.folder / "budget.json") as part:
+                part.write_text(json.dumps({name: list(pair) for name, pair in sorted(kept.items())}))
 
     def _read(self) -> dict[str, tuple[int, int]]:
         try:

@@ -11,7 +11,6 @@ everything else, and takes its place when it has come; a version that cannot be 
 import hashlib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.files import whole
 from tiltyard.online import lookup
 from tiltyard.online.store import Value
 from tiltyard.serve import additive
@@ -447,14 +447,8 @@ class Servables:
             if path.read_text(encoding="utf-8") == text:
                 return
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with whole(path) as part:
             part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
-            raise
 
 
 def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:
