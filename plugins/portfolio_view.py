@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from tiltyard.stages import NIGHTLY, dag_id, recorded_as
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 PREFIX = "/tiltyard"
-STAGES = ("features", "shadow", "promotion", "drift", "training")
+SHOWN = ("features", *NIGHTLY)
+"""The stages that a model's nights are shown by."""
 NIGHTS = 7
 
 NO_SCRIPTS = "default-src 'self' data: 'unsafe-inline'; script-src 'none'; form-action 'none'; base-uri 'none'"
@@ -128,17 +131,15 @@ def _models(settings: "Settings") -> list[dict[str, Any]]:
     models = []
     with rails.opened(settings) as opened:
         for spec in portfolio(settings):
-            runs = {
-                stage: opened.ledger.stage_runs(stage, "" if stage == "features" else spec.name) for stage in STAGES
-            }
+            runs = {stage: opened.ledger.stage_runs(stage, recorded_as(stage, spec.name)) for stage in SHOWN}
             nights = sorted({night for nights in runs.values() for night in nights}, reverse=True)[:NIGHTS]
             entry: dict[str, Any] = {
                 "name": spec.name,
                 "owner": spec.owner,
                 "tier": spec.tier,
-                "dags": {stage: stage if stage == "features" else f"{spec.name}__{stage}" for stage in STAGES},
+                "dags": {stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in SHOWN},
                 "nights": [
-                    (night, {stage: runs[stage][night]["status"] if night in runs[stage] else "" for stage in STAGES})
+                    (night, {stage: runs[stage][night]["status"] if night in runs[stage] else "" for stage in SHOWN})
                     for night in nights
                 ],
                 "plot": find_report(settings.reports, f"realized/{spec.name}.png"),
@@ -160,4 +161,4 @@ def _render(template: str, **values: Any) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
-    return environment.get_template(template).render(prefix=PREFIX, stages=STAGES, **values)
+    return environment.get_template(template).render(prefix=PREFIX, stages=SHOWN, **values)

@@ -8,6 +8,7 @@ import yaml
 
 from tiltyard.edge import orchestration
 from tiltyard.settings import ROOT
+from tiltyard.stages import PER_MODEL
 
 
 def starts_on(dag: Any) -> set[str]:
@@ -34,8 +35,7 @@ def test_the_chain(parse: Callable, models: Path) -> None:
     assert announces(dags["features"]) == views
     for model in ("alpha", "beta", "gamma"):
         links = {
-            stage: (starts_on(dags[f"{model}__{stage}"]), announces(dags[f"{model}__{stage}"]))
-            for stage in orchestration.PER_MODEL
+            stage: (starts_on(dags[f"{model}__{stage}"]), announces(dags[f"{model}__{stage}"])) for stage in PER_MODEL
         }
         assert links == {
             "shadow": (views, {f"{model}/evaluation"}),

@@ -15,6 +15,7 @@ from tiltyard.govern import governor, grants
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import load
+from tiltyard.stages import StageName
 
 SPEC = load(ROOT / "models" / "sla_breach")
 
@@ -69,7 +70,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_up
 
 
-def nights(rails: Rails, stage: on.Stage) -> list[date]:
+def nights(rails: Rails, stage: StageName) -> list[date]:
     return [as_of.date() for as_of in on.nights(rails, stage, SPEC)]
 
 

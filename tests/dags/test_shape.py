@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltyard import spec
+from tiltyard import spec, stages
 from tiltyard.edge import orchestration
 from tiltyard.settings import ROOT, Settings
 
@@ -22,8 +22,8 @@ HEAVY = {
 
 
 def test_every_stage_has_its_dags(parse: Callable, models: Path) -> None:
-    per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in orchestration.PER_MODEL}
-    assert set(parse(models, "incident")) == {"features", "governor", "fallback_audit"} | per_model
+    per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in stages.PER_MODEL}
+    assert set(parse(models, "incident")) == set(stages.OF_PORTFOLIO) | per_model
 
 
 def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> None:
@@ -32,7 +32,7 @@ def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> Non
 
 
 def test_a_model_rests_when_its_source_is_not_active(parse: Callable, models: Path) -> None:
-    assert set(parse(models, "elsewhere")) == {"features", "governor", "fallback_audit"}
+    assert set(parse(models, "elsewhere")) == set(stages.OF_PORTFOLIO)
 
 
 def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:
@@ -42,7 +42,7 @@ def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:
         if model:
             tags |= {f"model:{model}", f"tier:{spec.find(models, model).tier}"}
         assert set(dag.tags) == tags
-        assert stage in orchestration.STAGES
+        assert stage in stages.STAGES
 
 
 def test_every_task_has_an_owner(parse: Callable) -> None:

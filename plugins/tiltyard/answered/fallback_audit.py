@@ -20,8 +20,9 @@ from tiltyard.errors import BadInput
 from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.stages import StageName
 
-STAGE = "fallback_audit"
+STAGE: StageName = "fallback_audit"
 TABLE = "ops.tier_share"
 COLUMNS = {
     "model": "varchar",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLEntryOperator, HITLOperator
 from airflow.sdk import (
@@ -34,17 +34,11 @@ from tiltyard import clock
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.stages import STAGES, StageName, dag_id, place, recorded_as
 
 if TYPE_CHECKING:
     from tiltyard.judge.promotion import Approval
     from tiltyard.rails import Rails
-
-Stage = Literal["features", "training", "shadow", "promotion", "drift", "governor", "fallback_audit", "explanation"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-PER_MODEL: tuple[Stage, ...] = ("shadow", "promotion", "drift", "training", "explanation")
-"""The stages of which every model has a DAG of its own."""
-UPSTREAM: dict[Stage, Stage] = {"shadow": "features", "promotion": "shadow", "drift": "shadow", "training": "governor"}
-"""Whose finished nights a stage of a model works on. The governor waits for all models: `governed_nights`."""
 
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
@@ -58,20 +52,15 @@ FIRST_NIGHT = datetime(2016, 1, 1, tzinfo=UTC)
 # -- what a DAG looks like ------------------------------------------------------------------------
 
 
-def dag_id(stage: Stage, spec: Spec | None = None) -> str:
-    """`features` for the portfolio, `sla_breach__shadow` for a model."""
-    return f"{spec.name}__{stage}" if spec else stage
-
-
-def tags(stage: Stage, spec: Spec | None = None) -> list[str]:
+def tags(stage: StageName, spec: Spec | None = None) -> list[str]:
     """From a closed set: one `stage:`, and for a model its `model:` and `tier:`."""
     return [f"stage:{stage}", *([f"model:{spec.name}", f"tier:{spec.tier}"] if spec else [])]
 
 
-def arguments(stage: Stage, doc: str | None, spec: Spec | None = None) -> dict[str, Any]:
+def arguments(stage: StageName, doc: str | None, spec: Spec | None = None) -> dict[str, Any]:
     """What every DAG of ours says of itself."""
     return {
-        "dag_id": dag_id(stage, spec),
+        "dag_id": dag_id(stage, spec.name if spec else None),
         "doc_md": _doc(doc, spec),
         "tags": tags(stage, spec),
         "start_date": FIRST_NIGHT,
@@ -97,7 +86,7 @@ def arguments(stage: Stage, doc: str | None, spec: Spec | None = None) -> dict[s
 
 
 def per_model(
-    stage: Stage, *, schedule: Callable[[Spec], Sequence[Asset]], doc: str | None
+    stage: StageName, *, schedule: Callable[[Spec], Sequence[Asset]], doc: str | None
 ) -> Callable[[Callable[[Spec], None]], Callable[[Spec], DAG]]:
     """Decorate a function that lays out the tasks of one model; calling it with a spec makes the DAG."""
 
@@ -221,7 +210,7 @@ def night() -> datetime:
     return clock.midnight(end.astimezone(UTC).date())
 
 
-def nights(rails: "Rails", stage: Stage, spec: Spec) -> list[datetime]:
+def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     """The nights that this run works on, oldest first.
 
     The parameter alone, when it is given. Else those that the events name plus those that were missed; a
@@ -230,27 +219,27 @@ def nights(rails: "Rails", stage: Stage, spec: Spec) -> list[datetime]:
     context = get_current_context()
     if chosen := (context.get("params") or {}).get("as_of"):
         return [clock.parse_as_of(chosen)]
-    finished = finished_nights(rails, UPSTREAM[stage], spec)
+    before = STAGES[stage].works_on
+    assert before, f"{stage} works on no other stage's nights"
+    finished = finished_nights(rails, before, spec)
     announced = announced_nights(context.get("triggering_asset_events") or {})
     chosen_nights = (announced & finished) | missed_nights(finished, own_nights(rails, stage, spec))
     if not chosen_nights and finished and not announced:
         chosen_nights = {max(finished)}
     if not chosen_nights:
-        raise BadInput(
-            f"No night to do: {UPSTREAM[stage]} has finished none for {spec.name}; start that first, or give as_of."
-        )
+        raise BadInput(f"No night to do: {before} has finished none for {spec.name}; start that first, or give as_of.")
     return [clock.midnight(day) for day in sorted(chosen_nights)]
 
 
-def finished_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
+def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     """Nights that a stage has finished; of the governor, those on which it granted the model a retrain."""
     if stage == "governor":
         return {row["night"] for row in rails.ledger.retrains(spec.name)}
     return own_nights(rails, stage, spec)
 
 
-def own_nights(rails: "Rails", stage: Stage, spec: Spec) -> set[date]:
-    runs = rails.ledger.stage_runs(stage, "" if stage == "features" else spec.name)
+def own_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    runs = rails.ledger.stage_runs(stage, recorded_as(stage, spec.name))
     return {day for day, run in runs.items() if run["status"] == "done"}
 
 
@@ -390,7 +379,7 @@ def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any]) -> dict[str, 
     return outcome | {"changed": bool(outcome["promoted"] or outcome["rolled_back"])}
 
 
-def close(rails: "Rails", stage: Stage, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
+def close(rails: "Rails", stage: StageName, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Record nights of a stage as done, so that nobody sweeps them up again."""
     for day, summary in found.items():
         rails.ledger.record_stage(stage, spec.name, date.fromisoformat(day), "done", {"night": day, **summary})
@@ -663,9 +652,9 @@ def describe_dags(folder: Path) -> str:
     ]
     rows = [
         f"| `{dag.dag_id}` | {_starts_on(dag)} | {_tasks(dag)} | {_announces(dag)} |"
-        for dag in sorted(dags, key=lambda dag: _flow(dag.dag_id))
+        for dag in sorted(dags, key=lambda dag: place(dag.dag_id))
     ]
-    bodies = [f"\n## `{dag.dag_id}`\n\n{dag.doc_md}" for dag in sorted(dags, key=lambda dag: _flow(dag.dag_id))]
+    bodies = [f"\n## `{dag.dag_id}`\n\n{dag.doc_md}" for dag in sorted(dags, key=lambda dag: place(dag.dag_id))]
     return "\n".join([*head, *rows, *bodies]).replace(_MODEL, "<model>") + "\n"
 
 
@@ -691,11 +680,6 @@ def _example_dags(folder: Path) -> list[DAG]:
     if bag.import_errors:
         raise BadInput(f"A DAG file does not import: {next(iter(bag.import_errors.values())).strip().splitlines()[-1]}")
     return list(bag.dags.values())
-
-
-def _flow(name: str) -> int:
-    order = ("features", "shadow", "promotion", "drift", "governor", "training", "fallback_audit", "explanation")
-    return order.index(name.rpartition("__")[2])
 
 
 def _starts_on(dag: DAG) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tiltyard import clock
+from tiltyard import clock, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
@@ -22,7 +22,6 @@ from tiltyard.spec import Spec, portfolio
 
 Progress = Callable[[str, float], None]
 LIVE_NIGHTS = 3
-STAGES = ("shadow", "promotion", "drift", "training")
 PATIENCE_S = 600
 """Seconds that one night may take in Airflow before `up` gives up waiting and says where to look."""
 
@@ -117,7 +116,7 @@ def night_in_airflow(
 
 
 def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
-    return ["features", "governor", *(f"{spec.name}__{stage}" for spec in specs for stage in STAGES)]
+    return ["features", "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
 
 
 def summary(result: dict[str, Any]) -> str:

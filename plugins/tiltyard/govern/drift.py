@@ -36,6 +36,7 @@ from tiltyard.govern.governor import Broken, Finding, Signal
 from tiltyard.prepare import frame, outage, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
+from tiltyard.stages import StageName, recorded_as
 from tiltyard.train import profile, registry
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["judge", "run"]
 
-STAGE = "drift"
+STAGE: StageName = "drift"
 TABLE = "ops.drift"
 COLUMNS = {
     "model": "varchar",
@@ -205,12 +206,12 @@ def _draws(model: str, night: date, judged: Judged, render: bool | None) -> bool
 # -- what is looked at --------------------------------------------------------------------------
 
 
-def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[str]) -> tuple[Broken, ...]:
+def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageName]) -> tuple[Broken, ...]:
     """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident."""
     night = night_closing(as_of)
     found = []
     for stage in stages:
-        record = rails.ledger.stage_run(stage, "" if stage == "features" else spec.name, night)
+        record = rails.ledger.stage_run(stage, recorded_as(stage, spec.name), night)
         if record is None or record["status"] != "done":
             state = record["status"] if record else "not done"
             found.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))

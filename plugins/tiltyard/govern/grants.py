@@ -18,8 +18,9 @@ from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import outage, transform
 from tiltyard.rails import Rails
 from tiltyard.spec import Portfolio, Spec
+from tiltyard.stages import StageName
 
-STAGE = "governor"
+STAGE: StageName = "governor"
 RELEASED = "incident_release"
 """The kind of event in the ledger."""
 UNHEARD = timedelta(days=2)

@@ -35,9 +35,10 @@ from tiltyard.ledger import Change, Roles
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.stages import StageName
 from tiltyard.train import registry
 
-STAGE = "promotion"
+STAGE: StageName = "promotion"
 APPROVE = "Approve"
 HINDCAST_SOURCE = "hindcast:auto"
 HINDCAST_PERSON = "hindcast"

@@ -20,9 +20,10 @@ from tiltyard.online import check
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.stages import StageName
 from tiltyard.train import evaluation
 
-STAGE = "shadow"
+STAGE: StageName = "shadow"
 SAFE_DEFAULT = "safe_default"
 EVALUATION = {
     "model": "varchar",

@@ -18,8 +18,9 @@ from tiltyard.prepare import latency
 from tiltyard.prepare import transform as transforming
 from tiltyard.rails import Rails
 from tiltyard.spec import portfolio
+from tiltyard.stages import StageName
 
-STAGE = "features"
+STAGE: StageName = "features"
 
 
 def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:

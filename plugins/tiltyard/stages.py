@@ -1,0 +1,63 @@
+"""The stages of a night, in the order in which it goes through them. The one list of them; pure.
+
+Each stage has the same name everywhere: its DAG file, its dag_id, its tag, its records in the ledger. A stage is of the
+portfolio or of a model twice over: in Airflow (one DAG, or a DAG for every model) and in the ledger (a record of the
+night, or a record of the night and model).
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+StageName = Literal["features", "shadow", "promotion", "drift", "governor", "training", "fallback_audit", "explanation"]
+Per = Literal["portfolio", "model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What is said of a stage in one place."""
+
+    name: StageName
+    """The name."""
+    dag_per: Per
+    """What has a DAG of its own."""
+    recorded_per: Per
+    """What has a record of its own for each night."""
+    works_on: StageName | None = None
+    """The stage whose finished nights it works on, model by model; None for a stage that finds its nights otherwise:
+    features by the schedule, the governor when every model was looked at, the audit and the explanation by what was
+    answered."""
+
+
+_ALL: Final = (
+    Stage(name="features", dag_per="portfolio", recorded_per="portfolio"),
+    Stage(name="shadow", dag_per="model", recorded_per="model", works_on="features"),
+    Stage(name="promotion", dag_per="model", recorded_per="model", works_on="shadow"),
+    Stage(name="drift", dag_per="model", recorded_per="model", works_on="shadow"),
+    Stage(name="governor", dag_per="portfolio", recorded_per="portfolio"),
+    Stage(name="training", dag_per="model", recorded_per="model", works_on="governor"),
+    Stage(name="fallback_audit", dag_per="portfolio", recorded_per="model"),
+    Stage(name="explanation", dag_per="model", recorded_per="model"),
+)
+STAGES: Final[dict[StageName, Stage]] = {stage.name: stage for stage in _ALL}
+"""Name → stage, in the order of a night."""
+OF_PORTFOLIO: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "portfolio")
+"""The stages with one DAG for all models."""
+PER_MODEL: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "model")
+"""The stages of which every model has a DAG of its own."""
+NIGHTLY: Final = tuple(stage.name for stage in _ALL if stage.works_on)
+"""Those of a model that a night goes through; an explanation is a person's, and has no nights."""
+
+
+def recorded_as(stage: StageName, model: str) -> str:
+    """The model under which the ledger keeps a stage's record: empty for a stage that is recorded for all at once."""
+    return model if STAGES[stage].recorded_per == "model" else ""
+
+
+def dag_id(stage: StageName, model: str | None = None) -> str:
+    """`features` for the portfolio, `sla_breach__shadow` for a model."""
+    return f"{model}__{stage}" if model else stage
+
+
+def place(dag_id: str) -> int:
+    """Where in the order of a night a DAG stands, by its dag_id. Raises ValueError for a DAG of no stage."""
+    return [*STAGES].index(dag_id.rpartition("__")[2])  # type: ignore[arg-type]  # any text may be asked for
