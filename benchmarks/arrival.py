@@ -22,10 +22,11 @@ from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, runoff
 from tiltyard.judge.runoff import Arrivals
-from tiltyard.prepare import datasets, ingest, transform, truth
+from tiltyard.prepare import datasets, ingest, transform
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
+from tiltyard.tables import PREDICTION
 
 DAY = timedelta(days=1)
 NIGHTS = {
@@ -52,8 +53,8 @@ def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
         role="safe_default", score=spec.fallback.safe_default, tier="safe_default", tier_reason=None, slices="{}",
         snapshot=1, night=ends.dt.date, available_at=ends, scored_at=ends,
     )  # fmt: skip
-    rails.lake.ensure("ops.prediction", truth.PREDICTION)
-    rails.lake.replace("ops.prediction", {"model": spec.name}, rows[list(truth.PREDICTION)], message="the spine")
+    rails.lake.ensure(PREDICTION)
+    rails.lake.replace(PREDICTION, {"model": spec.name}, rows[list(PREDICTION.columns)], message="the spine")
     rails.ledger.record_stage("features", "", night_closing(last), "done", {"snapshot": rails.lake.snapshot()})
 
 

@@ -228,7 +228,10 @@ def delivered(mine: yard.Yard) -> dict[str, list[str]]:
     from tiltyard.answered import request_log
 
     print(f"last delivery: {request_log.deliver(mine.rails)}")
-    rows = mine.rails.lake.connection.execute("select request_id, reason from lake.ops.request").fetchall()
+    from tiltyard.lake import stored
+    from tiltyard.tables import REQUEST
+
+    rows = mine.rails.lake.connection.execute(f"select request_id, reason from {stored(REQUEST)}").fetchall()
     found: dict[str, list[str]] = {}
     for request_id, reason in rows:
         found.setdefault(request_id, []).append(reason)

@@ -15,6 +15,7 @@ import yaml
 
 from tiltyard import postgres, rails, suites
 from tiltyard.settings import Settings
+from tiltyard.tables import Table
 
 ROWS = 1_000_000
 AS_OF = datetime(2016, 6, 1, tzinfo=UTC)
@@ -61,11 +62,11 @@ def measure(settings: Settings) -> None:
     suite = suites.load(path)
     with rails.opened(settings) as opened:
         lake = opened.lake
-        lake.ensure(
+        lake.ensure(Table(
             "features.ftr_bench__x",
             {"ticket_id": "varchar", "rate": "double", "priority": "varchar", "backlog": "bigint",
              "available_at": "timestamptz"},
-        )  # fmt: skip
+        ))  # fmt: skip
         lake.connection.execute(
             f"insert into lake.features.ftr_bench__x select 'T' || i, random(), 1 + i % 4, i % 100, "
             f"timestamptz '2016-01-01' + interval (i % 100) day from range({ROWS}) r(i)"

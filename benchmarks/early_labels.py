@@ -38,6 +38,7 @@ from tiltyard.prepare import (  # noqa: E402
 from tiltyard.rails import Rails  # noqa: E402
 from tiltyard.settings import Settings  # noqa: E402
 from tiltyard.spec import Spec, find  # noqa: E402
+from tiltyard.tables import PREDICTION  # noqa: E402
 from tiltyard.train import evaluation  # noqa: E402
 from tiltyard.train.encoding import Encoding  # noqa: E402
 
@@ -94,8 +95,8 @@ def scored(rails: Rails) -> pd.DataFrame:
         role="champion", score=scores[1], tier="champion", tier_reason=None, slices="{}", snapshot=snapshot,
         available_at=ends, scored_at=ends,
     )  # fmt: skip
-    rails.lake.ensure("ops.prediction", truth.PREDICTION)
-    rails.lake.replace("ops.prediction", {"model": SPEC.name}, predictions[list(truth.PREDICTION)], message="2016")
+    rails.lake.ensure(PREDICTION)
+    rails.lake.replace(PREDICTION, {"model": SPEC.name}, predictions[list(PREDICTION.columns)], message="2016")
     return found[[*KEYS, "night", "slice"]].assign(**{str(number): score for number, score in scores.items()})
 
 

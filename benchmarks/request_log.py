@@ -29,6 +29,7 @@ from tiltyard.answered import request_log
 from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
 from tiltyard.settings import Settings
+from tiltyard.tables import REQUEST
 
 WRITER = """
 import os, sys, pathlib
@@ -116,7 +117,7 @@ def delivery(home: Path, records: int, small: int) -> bool:
             request_log.deliver(opened)
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
-        sql = f"select count(*), count(distinct request_id) from {lake.stored(request_log.REQUESTS)} where model = ?"
+        sql = f"select count(*), count(distinct request_id) from {lake.stored(REQUEST)} where model = ?"
         held = opened.lake.connection.execute(sql, ["measured"]).fetchone()
         read_s = time.perf_counter() - began
         print(

@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from tiltyard.stages import NIGHTLY, dag_id, recorded_as
-
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from tiltyard.settings import Settings
+    from tiltyard.stages import StageName
 
 TEMPLATES = Path(__file__).with_name("templates")
 PREFIX = "/tiltyard"
-SHOWN = ("features", *NIGHTLY)
-"""The stages that a model's nights are shown by."""
 NIGHTS = 7
 
 NO_SCRIPTS = "default-src 'self' data: 'unsafe-inline'; script-src 'none'; form-action 'none'; base-uri 'none'"
@@ -121,25 +118,33 @@ def _entries(folder: Path) -> list[str]:
     return sorted(names, reverse=True)  # they begin with dates: the newest first
 
 
+def _shown() -> "tuple[StageName, ...]":
+    """The stages that a model's nights are shown by."""
+    from tiltyard.stages import NIGHTLY
+
+    return ("features", *NIGHTLY)
+
+
 def _models(settings: "Settings") -> list[dict[str, Any]]:
     """One entry per model: its status document, or the sentence that says why there is none."""
     from tiltyard import rails
     from tiltyard.edge import status
     from tiltyard.errors import TiltyardError
     from tiltyard.spec import portfolio
+    from tiltyard.stages import dag_id, recorded_as
 
     models = []
     with rails.opened(settings) as opened:
         for spec in portfolio(settings):
-            runs = {stage: opened.ledger.stage_runs(stage, recorded_as(stage, spec.name)) for stage in SHOWN}
+            runs = {stage: opened.ledger.stage_runs(stage, recorded_as(stage, spec.name)) for stage in _shown()}
             nights = sorted({night for nights in runs.values() for night in nights}, reverse=True)[:NIGHTS]
             entry: dict[str, Any] = {
                 "name": spec.name,
                 "owner": spec.owner,
                 "tier": spec.tier,
-                "dags": {stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in SHOWN},
+                "dags": {stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in _shown()},
                 "nights": [
-                    (night, {stage: runs[stage][night]["status"] if night in runs[stage] else "" for stage in SHOWN})
+                    (night, {stage: runs[stage][night]["status"] if night in runs[stage] else "" for stage in _shown()})
                     for night in nights
                 ],
                 "plot": find_report(settings.reports, f"realized/{spec.name}.png"),
@@ -161,4 +166,4 @@ def _render(template: str, **values: Any) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
-    return environment.get_template(template).render(prefix=PREFIX, stages=SHOWN, **values)
+    return environment.get_template(template).render(prefix=PREFIX, stages=_shown(), **values)

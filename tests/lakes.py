@@ -9,6 +9,7 @@ import pandas as pd
 
 from tiltyard import spec as specs
 from tiltyard.rails import Rails
+from tiltyard.tables import Table
 
 INSTANT = "timestamp with time zone"
 SPINES = "spines.spn_visit"
@@ -58,7 +59,7 @@ def small_spec(folder: Path, *, max_feature_age: str = "null", horizon: str = "2
 
 def fill(rails: Rails, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows to one of the lake's tables. Times that are not given are those of the row's other time."""
-    rails.lake.ensure(table, COLUMNS[table])
+    rails.lake.ensure(Table(table, COLUMNS[table]))
     full = []
     for row in rows:
         happened = row.get("event_time", row.get("prediction_time"))

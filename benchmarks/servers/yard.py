@@ -147,6 +147,7 @@ class Yard:
         """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store: embedded, or Redis."""
         from tiltyard.online import fill
         from tiltyard.rails import Rails
+        from tiltyard.tables import Table
 
         now = datetime.now(UTC)
         fresh, old = now - timedelta(hours=2), now - timedelta(days=8)
@@ -173,7 +174,7 @@ class Yard:
         snapshot = 0
         for table, rows in views.items():
             columns = {name: _type(name, rows[name]) for name in rows}
-            self.rails.lake.ensure(table, columns)
+            self.rails.lake.ensure(Table(table, columns))
             snapshot = self.rails.lake.replace(table, {}, rows, message="bench")
         self.rails.ledger.record_stage("features", "", now.date(), "done", {"snapshot": snapshot})
         settings = self.settings.model_copy(update={"online_url": SecretStr(online_url) if online_url else None})

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
+from tiltyard.tables import Table
 
 if TYPE_CHECKING:
     from tiltyard.ledger import Fence
@@ -36,16 +37,17 @@ EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 ATTEMPTS = 8
 
 
-def qualified(table: str) -> str:
+def qualified(table: str | Table) -> str:
     """`ftr_ticket__intake` as `features.ftr_ticket__intake`: the prefix names the schema."""
-    return table if "." in table else f"{_SCHEMAS[table.split('_', 1)[0]]}.{table}"
+    name = str(table)
+    return name if "." in name else f"{_SCHEMAS[name.split('_', 1)[0]]}.{name}"
 
 
-def identifier(table: str) -> str:
+def identifier(table: str | Table) -> str:
     """The quoted name of a table in the lake. Raises ValueError for what is not a plain name."""
-    if not _TABLE.match(table):
-        raise ValueError(f"{table!r} is not a table of the lake (schema.table in lower case)")
-    schema, name = table.split(".")
+    if not _TABLE.match(str(table)):
+        raise ValueError(f"{str(table)!r} is not a table of the lake (schema.table in lower case)")
+    schema, name = str(table).split(".")
     return f'lake."{schema}"."{name}"'
 
 
@@ -78,7 +80,7 @@ class Lake:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def relation(self, table: str, as_of: datetime, snapshot: int | None = None) -> str:
+    def relation(self, table: str | Table, as_of: datetime, snapshot: int | None = None) -> str:
         """SQL of `table` as it was known at `as_of`, for a FROM clause."""
         return f"(select * from {stored(table, snapshot)} where available_at <= {literal(as_of)})"
 
@@ -98,14 +100,14 @@ class Lake:
         assert row is not None
         return int(row[0])
 
-    def has(self, table: str) -> bool:
+    def has(self, table: str | Table) -> bool:
         try:  # information_schema would list every table of the lake, which takes many times longer
             self.connection.execute(f"describe {identifier(qualified(table))}")
         except duckdb.CatalogException:
             return False
         return True
 
-    def columns(self, table: str) -> dict[str, str]:
+    def columns(self, table: str | Table) -> dict[str, str]:
         """Column name → DuckDB type, in table order. Raises BadInput when there is no such table."""
         try:
             rows = self.connection.execute(f"describe {identifier(qualified(table))}").fetchall()
@@ -117,24 +119,24 @@ class Lake:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def ensure(self, table: str, columns: Mapping[str, str]) -> None:
-        """Create `table` when it is missing, and add columns it lacks. Safe among many processes."""
-        if table in self._ensured:
+    def ensure(self, table: Table) -> None:
+        """Create a table when it is missing, and add columns it lacks. Safe among many processes."""
+        if table.name in self._ensured:
             return
-        for column in columns:
+        for column in table.columns:
             if not _COLUMN.match(column):
                 raise ValueError(f"{column!r} is not a plain column name")
         with self.exclusive("ddl"):
             if not self.has(table):
-                self.connection.execute(f'create schema if not exists lake."{table.split(".")[0]}"')
-                body = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+                self.connection.execute(f'create schema if not exists lake."{table.name.split(".")[0]}"')
+                body = ", ".join(f'"{name}" {kind}' for name, kind in table.columns.items())
                 self.connection.execute(f"create table if not exists {identifier(table)} ({body})")
             else:
                 present = self.columns(table)
-                for name, kind in columns.items():
+                for name, kind in table.columns.items():
                     if name not in present:
                         self.connection.execute(f'alter table {identifier(table)} add column "{name}" {kind}')
-        self._ensured.add(table)
+        self._ensured.add(table.name)
 
     def commit(
         self, work: Callable[[duckdb.DuckDBPyConnection], T], *, message: str, fence: "Fence | None" = None
@@ -167,7 +169,7 @@ class Lake:
 
     def replace(
         self,
-        table: str,
+        table: str | Table,
         partition: Mapping[str, Any],
         rows: pd.DataFrame,
         *,
@@ -192,12 +194,14 @@ class Lake:
             self.connection.rollback()
 
 
-def stored(table: str, snapshot: int | None = None) -> str:
+def stored(table: str | Table, snapshot: int | None = None) -> str:
     """SQL of all rows of `table` as the lake held it at `snapshot` (now, without one), for a FROM clause."""
     return identifier(qualified(table)) + (f" at (version => {int(snapshot)})" if snapshot is not None else "")
 
 
-def put(connection: duckdb.DuckDBPyConnection, table: str, partition: Mapping[str, Any], rows: pd.DataFrame) -> None:
+def put(
+    connection: duckdb.DuckDBPyConnection, table: str | Table, partition: Mapping[str, Any], rows: pd.DataFrame
+) -> None:
     """Inside a transaction: delete the partition, insert `rows` by column name."""
     where = " and ".join(f'"{column}" = ${column}' for column in partition)
     if where:

@@ -34,13 +34,8 @@ from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
+from tiltyard.tables import CHECK_RESULT
 
-TABLE = "ops.check_result"
-COLUMNS = {
-    "suite": "varchar", "table_name": "varchar", "check_name": "varchar", "column_name": "varchar",
-    "severity": "varchar", "success": "boolean", "observed": "varchar", "detail": "varchar",
-    "night": "date", "model": "varchar", "available_at": "timestamptz",
-}  # fmt: skip
 SEVERITIES = ("critical", "warning")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
@@ -456,7 +451,7 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
 
     All of them in one commit: a night has several reports, and a commit of the lake costs what a small suite does.
     """
-    rails.lake.ensure(TABLE, COLUMNS)
+    rails.lake.ensure(CHECK_RESULT)
     rows = pd.DataFrame(
         [
             {
@@ -468,14 +463,14 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
             for report in reports
             for result in report.results
         ],
-        columns=list(COLUMNS),
+        columns=list(CHECK_RESULT.columns),
     )  # fmt: skip
 
     def work(connection: Any) -> None:
         for report in reports:
             connection.execute(
-                f"delete from {lakes.identifier(TABLE)} where suite = $suite and model = $model and night = $night "
-                "and list_contains($tables, table_name)",
+                f"delete from {lakes.identifier(CHECK_RESULT)} where suite = $suite and model = $model "
+                "and night = $night and list_contains($tables, table_name)",
                 {
                     "suite": report.suite,
                     "model": report.model,
@@ -483,7 +478,7 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
                     "tables": sorted({result.table for result in report.results}),
                 },
             )
-        lakes.put(connection, TABLE, {}, rows)
+        lakes.put(connection, CHECK_RESULT, {}, rows)
 
     said = dict.fromkeys(word for report in reports for word in (report.suite, report.model) if word)
     rails.lake.commit(work, message=" ".join(("checks", *said, *{report.night.isoformat() for report in reports})))

@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake
 from tiltyard.settings import Settings
+from tiltyard.tables import Table
 
 AS_OF = datetime(2016, 4, 2, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def on_s3(endpoint: str, settings: Settings) -> Settings:
 def test_commits_and_reads_go_to_the_bucket(on_s3: Settings, endpoint: str, tmp_path: Path) -> None:
     rows = pd.DataFrame({"value": range(1000), "available_at": [AS_OF] * 1000})
     with Lake(on_s3) as lake:
-        lake.ensure("ops.x", {"value": "integer", "available_at": "timestamptz"})
+        lake.ensure(Table("ops.x", {"value": "integer", "available_at": "timestamptz"}))
         first = lake.replace("ops.x", {"available_at": AS_OF}, rows, message="test")
         lake.replace("ops.x", {"available_at": AS_OF}, rows.head(10), message="test")
     with Lake(on_s3) as lake:

@@ -16,6 +16,7 @@ from tests import served
 from tiltyard import lake, rails
 from tiltyard.answered import request_log
 from tiltyard.serve import spool
+from tiltyard.tables import REQUEST
 
 ROUNDS, CALLERS = 1, 3
 
@@ -81,8 +82,7 @@ def test_what_was_answered_is_in_the_lake_whenever_the_service_is_killed(tmp_pat
         assert (found["lost"], found["unreadable"], found["damaged"]) == (0, 0, 0)
         assert spool.segments(settings.spool) == [] and spool.boots(settings.spool) == {}
         rows = opened.lake.connection.execute(
-            f'select request_id, list(score order by "row"), count(*) from {lake.stored(request_log.REQUESTS)} '
-            "group by 1"
+            f'select request_id, list(score order by "row"), count(*) from {lake.stored(REQUEST)} group by 1'
         ).fetchall()
     kept = {name: scores for name, scores, count in rows if count == 3}
     assert len(kept) == len(rows) and len(answered) > 100

@@ -13,6 +13,7 @@ from tiltyard import rails as rails_module
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
+from tiltyard.tables import LANDED_FILE
 
 CONTRACT = """
 version: 2
@@ -47,7 +48,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Itera
 def shop(opened: Rails) -> Rails:
     """An empty shop: opening a lake takes longer than emptying one."""
     shutil.rmtree(opened.settings.landing, ignore_errors=True)
-    for table in ("raw.price", ingest.LANDED):
+    for table in ("raw.price", LANDED_FILE):
         if opened.lake.has(table):
             opened.lake.connection.execute(f"delete from lake.{table}")
     return opened

@@ -14,6 +14,7 @@ from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.tables import PREDICTION, Table
 
 SPEC = Spec(
     name="stay",
@@ -97,7 +98,7 @@ def draw(rails):
             "available_at": [at(*row[5:8]) for row in rows],
         }
     )
-    rails.lake.ensure("ops.prediction", truth.PREDICTION)
+    rails.lake.ensure(PREDICTION)
     columns = {
         "customer_id": "varchar",
         "prediction_time": "timestamptz",
@@ -105,8 +106,8 @@ def draw(rails):
         "event_time": "timestamptz",
         "available_at": "timestamptz",
     }
-    rails.lake.ensure("labels.lbl_stay", columns)
-    rails.lake.replace("ops.prediction", {}, predictions, message="drawn")
+    rails.lake.ensure(Table("labels.lbl_stay", columns))
+    rails.lake.replace(PREDICTION, {}, predictions, message="drawn")
     snapshot = rails.lake.replace("labels.lbl_stay", {}, labels, message="drawn")
     rails.ledger.record_stage("features", "", night_closing(at("14", "March", "00:00")), "done", {"snapshot": snapshot})
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.lakes import COLUMNS, FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard import clock
-from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
+from tiltyard.tables import PREDICTION, Table
 from tiltyard.train import replay
 
 NIGHT = instant("2024-02-02")
@@ -55,8 +55,8 @@ def predict(rails: Rails, visits: list[dict], night: datetime = NIGHT) -> int:
         }
         for visit in visits
     )  # fmt: skip
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    rails.lake.replace("ops.prediction", {"model": "small", "night": night.date()}, rows, message="shadow")
+    rails.lake.ensure(PREDICTION)
+    rails.lake.replace(PREDICTION, {"model": "small", "night": night.date()}, rows, message="shadow")
     return snapshot
 
 
@@ -77,7 +77,7 @@ def said(result: replay.Replay) -> dict[str, str]:
 @pytest.fixture
 def shop(rails: Rails) -> Rails:
     for table, columns in COLUMNS.items():
-        rails.lake.ensure(table, columns)
+        rails.lake.ensure(Table(table, columns))
     fill(rails, SPINES, [VISIT])
     return rails
 

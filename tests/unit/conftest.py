@@ -17,10 +17,11 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.judge import scoring
-from tiltyard.prepare import transform, truth
+from tiltyard.prepare import transform
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.tables import PREDICTION, Table
 
 LABEL = {
     "ticket_id": "varchar",
@@ -70,7 +71,7 @@ class Arena:
     def label(self, spec: Spec, rows: pd.DataFrame) -> None:
         """Add label rows: ticket_id, prediction_time, label, available_at."""
         table = f"labels.{spec.label.table}"
-        self.rails.lake.ensure(table, LABEL)
+        self.rails.lake.ensure(Table(table, LABEL))
         rows = rows.assign(event_time=rows["available_at"])[list(LABEL)]
         self.publish(self.rails.lake.replace(table, {"ticket_id": ""}, rows, message="drawn"))
 
@@ -98,8 +99,8 @@ class Arena:
             scoring.request_id(spec.name, str(row.version), row.entity_id, row.prediction_time)
             for row in rows.itertuples()
         ]
-        self.rails.lake.ensure("ops.prediction", truth.PREDICTION)
-        self.rails.lake.replace("ops.prediction", {"request_id": ""}, rows[list(truth.PREDICTION)], message="drawn")
+        self.rails.lake.ensure(PREDICTION)
+        self.rails.lake.replace(PREDICTION, {"request_id": ""}, rows[list(PREDICTION.columns)], message="drawn")
 
     def version(
         self,
@@ -151,8 +152,8 @@ class Arena:
         """Spine rows and the one feature that the model reads of them."""
         base = pd.DataFrame({"ticket_id": names, "event_time": at, "available_at": at})
         spine, view = f"spines.{spec.prediction.spine}", f"features.{spec.prediction.features[0]}"
-        self.rails.lake.ensure(spine, SPINE)
-        self.rails.lake.ensure(view, FEATURES)
+        self.rails.lake.ensure(Table(spine, SPINE))
+        self.rails.lake.ensure(Table(view, FEATURES))
         self.rails.lake.replace(spine, {}, base.assign(prediction_time=at)[list(SPINE)], message="drawn")
         weights = base.assign(weight=pd.array(weight, dtype="Float64"))[list(FEATURES)]
         self.publish(self.rails.lake.replace(view, {}, weights, message="drawn"))

@@ -15,6 +15,7 @@ from tiltyard.edge import describe, status
 from tiltyard.judge import promotion, shadow
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
+from tiltyard.tables import ONLINE_EVALUATION
 from tiltyard.train import evaluation
 
 
@@ -91,7 +92,7 @@ def by_hand(arena: Arena, spec: Spec, records: list[dict[str, Any]], as_of: date
 
 
 def drawn(arena: Arena, spec: Spec, as_of: datetime) -> pd.DataFrame:
-    sql = f"select * from {{{arm.TABLE}}} where model = $model and night = $night order by arm, version, tier"
+    sql = f"select * from {{{ONLINE_EVALUATION}}} where model = $model and night = $night order by arm, version, tier"
     return arena.rails.lake.query(sql, as_of, {"model": spec.name, "night": as_of.date()})
 
 

@@ -21,6 +21,7 @@ from tiltyard.prepare import checks, ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec
+from tiltyard.tables import Table
 
 DAY = timedelta(days=1)
 FIRST = instant("2024-02-05")  # a Monday
@@ -97,7 +98,7 @@ def rails(home: Path, postgres_url: str) -> Iterator[Rails]:
         fill(opened, FEATURES, states(29, 20, size=5000, mood="grim"))
         fill(opened, FEATURES, states(30, 10) + states(30, 10, available_at=None))
         contract = ingest.contract(opened.settings, "incident").tables[0]
-        opened.lake.ensure(contract.raw, contract.raw_columns)
+        opened.lake.ensure(Table(contract.raw, contract.raw_columns))
         nights = [update(day, 20) for day in range(28)]
         nights += [update(29, 20, ingested_at=FIRST), update(30, 20, available_at=None)]
         opened.lake.replace(contract.raw, {}, pd.concat(nights), message="updates")
@@ -240,7 +241,7 @@ def predictions(rails: Rails, spec: Spec, **values: Any) -> pd.DataFrame:
 
 
 def put(rails: Rails, rows: pd.DataFrame) -> None:
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(Table("ops.prediction", PREDICTION))
     rails.lake.replace("ops.prediction", {"night": GOOD.date()}, rows, message="predictions")
 
 

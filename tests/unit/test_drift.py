@@ -21,6 +21,7 @@ from tiltyard.prepare import outage
 from tiltyard.rails import Rails
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
+from tiltyard.tables import Table
 from tiltyard.train import profile, training
 
 KINDS = {"tenure_days": "numeric", "amount_eur": "numeric", "plan": "categorical", "is_company": "boolean"}
@@ -136,7 +137,7 @@ def fill(rails: Rails, *, moves: bool) -> None:
         "labels.lbl_customer_stays": ("label", {"prediction_time": "timestamptz", "label": "boolean"}),
     }
     for table, (part, more) in columns.items():
-        rails.lake.ensure(table, {"customer_id": "varchar", **more, **times})
+        rails.lake.ensure(Table(table, {"customer_id": "varchar", **more, **times}))
         rails.lake.replace(table, {}, pd.concat(tables[part], ignore_index=True), message="test")
 
 

@@ -11,6 +11,7 @@ from tiltyard.clock import night_closing
 from tiltyard.judge import estimate, promotion, shadow
 from tiltyard.prepare import truth
 from tiltyard.settings import ROOT
+from tiltyard.tables import ESTIMATE
 from tiltyard.train import evaluation
 
 
@@ -151,7 +152,8 @@ def test_the_graph_is_followed():
 
 def test_no_query_of_the_promotion_path_reads_the_table():
     for name in reached("promotion"):
-        assert "ops.estimate" not in MODULES[name].read_text(encoding="utf-8"), name
+        text = MODULES[name].read_text(encoding="utf-8")
+        assert "ops.estimate" not in text and "tables.ESTIMATE" not in text and "ESTIMATE," not in text, name
 
 
 def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_them(arena):
@@ -176,7 +178,7 @@ def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_the
     before = promotion.judge(arena.rails, spec, as_of)
     wrong = rows.assign(brier=0.0 if before["verdict"] != "promote" else 1.0, brier_low=0.0, brier_high=1.0, rows=10**6)
     arena.rails.lake.replace(
-        "ops.estimate", {"model": spec.name}, wrong[list(shadow.ESTIMATE)], message="estimates turned round"
+        ESTIMATE, {"model": spec.name}, wrong[list(ESTIMATE.columns)], message="estimates turned round"
     )
     events = len(arena.rails.ledger.events(spec.name, "evidence_changed"))
     assert promotion.judge(arena.rails, spec, as_of) == before
@@ -193,5 +195,5 @@ def test_a_night_without_waiting_rows_leaves_no_estimate(arena):
 def estimates(arena, spec, as_of) -> pd.DataFrame:
     wanted = {"model": spec.name, "night": night_closing(as_of)}
     return arena.rails.lake.query(
-        "select * from {ops.estimate} where model = $model and night = $night order by version", as_of, wanted
+        f"select * from {{{ESTIMATE}}} where model = $model and night = $night order by version", as_of, wanted
     )

@@ -22,6 +22,7 @@ from tiltyard.errors import BadInput, Fenced
 from tiltyard.prepare import datasets, ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
+from tiltyard.tables import LANDED_FILE
 
 CONTRACT = """
 sources:
@@ -58,7 +59,7 @@ def shop(opened: Rails) -> Rails:
     """An empty shop: opening a lake takes longer than emptying one."""
     for folder in (opened.settings.landing, opened.settings.quarantine):
         shutil.rmtree(folder, ignore_errors=True)
-    for table in ("raw.sale", "raw.visit", ingest.LANDED):
+    for table in ("raw.sale", "raw.visit", LANDED_FILE):
         if opened.lake.has(table):
             opened.lake.connection.execute(f"delete from lake.{table}")
     return opened

@@ -15,6 +15,7 @@ from tiltyard.errors import BadInput, Fenced, Unavailable
 from tiltyard.lake import Lake, put
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
+from tiltyard.tables import Table
 
 AS_OF = datetime(2016, 4, 2, tzinfo=UTC)
 COLUMNS = {"night": "date", "value": "integer", "available_at": "timestamptz"}
@@ -37,7 +38,7 @@ def values(lake: Lake, as_of: datetime = AS_OF, snapshot: int | None = None) -> 
 
 @pytest.fixture
 def lake(rails: Rails) -> Lake:
-    rails.lake.ensure("ops.x", COLUMNS)
+    rails.lake.ensure(Table("ops.x", COLUMNS))
     return rails.lake
 
 
@@ -213,7 +214,7 @@ def test_of_two_processes_at_the_same_work_only_the_newer_one_lands(rails: Rails
 def test_many_create_the_same_table_at_once(settings: Settings) -> None:
     def create(number: int) -> None:
         with Lake(settings) as lake:
-            lake.ensure("ops.raced", {**COLUMNS, f"extra_{number % 2}": "integer"})
+            lake.ensure(Table("ops.raced", {**COLUMNS, f"extra_{number % 2}": "integer"}))
             lake.commit(lambda connection: put(connection, "ops.raced", {}, rows(number)), message="test")
 
     with ThreadPoolExecutor(4) as pool:

@@ -15,9 +15,10 @@ from tiltyard.edge import describe
 from tiltyard.leak import leakage
 from tiltyard.pages import plots
 from tiltyard.prepare import latency, outage
-from tiltyard.prepare.latency import COLUMNS, DAY, Latency, Spread, backfills, learn, quantile_of_counts
+from tiltyard.prepare.latency import DAY, Latency, Spread, backfills, learn, quantile_of_counts
 from tiltyard.prepare.outage import Verdict, Watch
 from tiltyard.rails import Rails
+from tiltyard.tables import FEATURE_LATENCY, Table
 
 HOUR = 3600.0
 
@@ -44,7 +45,7 @@ def night(
 
 
 def frame(*nights: dict[str, object]) -> pd.DataFrame:
-    return pd.DataFrame(nights, columns=[name for name in COLUMNS if name != "available_at"])
+    return pd.DataFrame(nights, columns=[name for name in FEATURE_LATENCY.columns if name != "available_at"])
 
 
 def test_the_p99_of_several_nights_is_that_of_all_their_rows() -> None:
@@ -119,7 +120,7 @@ NIGHT = instant("2024-02-10")
 
 
 def state(rails: Rails, shop: str, known: str, built: str) -> None:
-    rails.lake.ensure(FEATURES, TABLES[FEATURES])
+    rails.lake.ensure(Table(FEATURES, TABLES[FEATURES]))
     rails.lake.connection.execute(
         f"insert into lake.{FEATURES} by name select ? as shop_id, 1 as size, "
         "?::timestamptz as event_time, ?::timestamptz as available_at, ?::timestamptz as built_at",
@@ -143,7 +144,7 @@ def test_a_row_of_a_view_that_claims_to_be_older_than_the_night_that_first_had_i
 
 def test_a_feature_that_would_not_have_been_there_is_named(rails: Rails, tmp_path: Path) -> None:
     """The slowest rows of the view miss two nights: of these three predictions the first two had not seen theirs."""
-    rails.lake.ensure(latency.TABLE, latency.COLUMNS)
+    rails.lake.ensure(FEATURE_LATENCY)
     spread = Spread(1, 2, 3, 4)
     slow = Latency("features.ftr_shop__state", "view", 100, 100, 0, spread, spread, {0: 97, 2: 3}, None)
     rails.lake.commit(lambda connection: latency.store(connection, [slow], NIGHT), message="measured")

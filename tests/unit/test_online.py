@@ -30,6 +30,7 @@ from tiltyard.online.lmdb_store import LmdbStore
 from tiltyard.online.store import FeatureRow, Store, TableNote, table_note
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
+from tiltyard.tables import Table
 
 VIEW = "ftr_shop__state"
 PLAN = lookup.LookupPlan(
@@ -425,7 +426,7 @@ REQUEST = {
 
 def asks(rails: Rails, at: datetime, size: float | None, used: tuple[str, str, str] | None, given: tuple = ()) -> str:
     """A request of visit v in the log: told `size` from the row `used` (shop, event, known)."""
-    rails.lake.ensure("ops.request", REQUEST)
+    rails.lake.ensure(Table("ops.request", REQUEST))
     name = uuid.uuid4().hex
     times = None if used is None else [used[0], instant(used[1]).isoformat(), instant(used[2]).isoformat()]
     told = json.dumps({"size": size, "mood": None, "is_open": None})

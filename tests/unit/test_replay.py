@@ -12,8 +12,8 @@ from tests.unit.test_cli import tiltyard
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.leak import evidence
-from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
+from tiltyard.tables import LANDED_FILE, Table
 from tiltyard.train import comparison, replay, replay_page
 
 DAY = timedelta(days=1)
@@ -84,7 +84,7 @@ def test_the_nights_replayed_before_training(tmp_path: Path) -> None:
 @pytest.fixture
 def shop(rails: Rails) -> Rails:
     for table, columns in COLUMNS.items():
-        rails.lake.ensure(table, columns)
+        rails.lake.ensure(Table(table, columns))
     fill(rails, SPINES, [VISIT])
     write(rails, "10", "31Jan10:00", "31Jan10:00")
     return rails
@@ -115,7 +115,7 @@ def test_nothing_written_since(shop: Rails, tmp_path: Path) -> None:
 
 
 def test_a_night_that_was_predicted_with_later_deliveries_in_the_lake(shop: Rails, tmp_path: Path) -> None:
-    shop.lake.ensure(ingest.LANDED, ingest.LANDED_COLUMNS)
+    shop.lake.ensure(LANDED_FILE)
     landed = "insert into lake.ops.landed_file (source, file, available_at) values ('shops', '2024-02-20.csv', ?)"
     shop.lake.connection.execute(landed, [instant("2024-02-21")])
     predict(shop, [VISIT])
@@ -177,11 +177,11 @@ def test_a_feature_that_the_view_did_not_have_yet(shop: Rails, tmp_path: Path) -
 
 
 def test_a_view_that_was_not_there_yet(rails: Rails, tmp_path: Path) -> None:
-    rails.lake.ensure(SPINES, COLUMNS[SPINES])
+    rails.lake.ensure(Table(SPINES, COLUMNS[SPINES]))
     fill(rails, SPINES, [VISIT])
     predict(rails, [VISIT])
     for table, columns in COLUMNS.items():
-        rails.lake.ensure(table, columns)
+        rails.lake.ensure(Table(table, columns))
     assert "has no table 'features.ftr_shop__state' at snapshot" in why(again(rails, tmp_path))
 
 

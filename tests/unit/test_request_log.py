@@ -21,6 +21,7 @@ from tiltyard.answered import request_log
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
+from tiltyard.tables import REQUEST, Table
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def encoded(*records: dict[str, Any]) -> list[bytes]:
     return [json.dumps(record).encode() for record in records]
 
 
-def ids(opened: Rails, model: str, table: str = request_log.REQUESTS) -> list[str]:
+def ids(opened: Rails, model: str, table: Table = REQUEST) -> list[str]:
     sql = f"select request_id from {lake.stored(table)} where model = ? order by scored_at, request_id"
     return [name for (name,) in opened.lake.connection.execute(sql, [model]).fetchall()]
 
@@ -80,7 +81,7 @@ def test_every_record_is_delivered_once_and_its_file_goes(arena: Arena, spooled:
     assert list(arena.rails.settings.spool.glob(f"*{spooled.boot}*")) == []
     assert request_log.deliver(arena.rails)["segments"] == 0
     row = arena.rails.lake.connection.execute(
-        f"select * from {lake.stored(request_log.REQUESTS)} where request_id = ?", [f"{model}-3"]
+        f"select * from {lake.stored(REQUEST)} where request_id = ?", [f"{model}-3"]
     ).df()
     wanted = records[3]
     for name in ("row", "arm", "version", "tier", "reason", "score", "entity_id", "latency_us", "snapshot"):
@@ -111,8 +112,9 @@ def test_a_late_record_lands_in_the_night_of_its_prediction_time(arena: Arena, s
 KILLED = """
 import os, pathlib, signal, sys
 from tiltyard import lake, rails
-from tiltyard.serve import request_log
+from tiltyard.answered import request_log
 from tiltyard.settings import Settings
+from tiltyard.tables import REQUEST_SEGMENT
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 step = sys.argv[1]
@@ -120,7 +122,7 @@ if step == "before the commit":  # everything is inserted, nothing committed
     put = lake.put
     def last(connection, table, *rest):
         put(connection, table, *rest)
-        if table == request_log.SEGMENTS:
+        if table == REQUEST_SEGMENT:
             die()
     lake.put = last
 elif step == "after the commit":
@@ -251,7 +253,7 @@ def test_many_small_deliveries_become_one_file_and_the_past_reads_the_same(
     files = "select count(*) from ducklake_list_files('lake', 'request', schema => 'ops')"
     assert connection.execute(files).fetchall()[0][0] <= 2
     for snapshot, rows in held.items():
-        sql = f"select count(*) from {lake.stored(request_log.REQUESTS, snapshot)} where model = ?"
+        sql = f"select count(*) from {lake.stored(REQUEST, snapshot)} where model = ?"
         assert connection.execute(sql, [model]).fetchall() == [(rows,)]
     assert len(set(ids(arena.rails, model))) == 180
 

@@ -18,6 +18,7 @@ from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
 from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
+from tiltyard.tables import Table
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
 
@@ -44,7 +45,7 @@ def draw(arena, spec):
         (f"spines.spn_{spec.name}", spine, {"prediction_time": "timestamptz"}),
         (f"features.ftr_ticket__{spec.name}", features, {"weight": "double", "priority": "varchar"}),
     ):
-        arena.rails.lake.ensure(table, kinds | more)
+        arena.rails.lake.ensure(Table(table, kinds | more))
         arena.rails.lake.replace(table, {}, rows, message="drawn")
     labels = spine.assign(label=rng.random(count) < weight, available_at=[time + 2 * DAY for time in at])
     arena.label(spec, labels)

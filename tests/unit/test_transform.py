@@ -23,6 +23,7 @@ from tiltyard.prepare import frame, ingest, transform
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
+from tiltyard.tables import Table
 
 SOURCES = ("incident", "subscription")
 START = date(2025, 1, 1)
@@ -155,7 +156,7 @@ def test_the_project_holds_its_own_tests(caught_up: Rails) -> None:
     for source in set(ingest.sources(caught_up.settings)) - set(caught_up.settings.sources):
         empty += ["--select", f"source:{source}+"]  # a unit test reads the columns of the tables that it stands for
         for table in ingest.contract(caught_up.settings, source).tables:
-            caught_up.lake.ensure(table.raw, table.raw_columns)
+            caught_up.lake.ensure(Table(table.raw, table.raw_columns))
     transform.invoke(caught_up.settings, "run", *empty)
     nodes = transform.invoke(caught_up.settings, "test", "--select", "test_type:unit", "tag:reference")
 
@@ -193,7 +194,7 @@ def small_project(settings: Settings, tmp_path: Path) -> Settings:
 
 def test_a_failed_node_is_named(small_project: Settings) -> None:
     with rails_module.opened(small_project) as rails:
-        rails.lake.ensure("raw.sale", {"n": "varchar"})
+        rails.lake.ensure(Table("raw.sale", {"n": "varchar"}))
         rails.lake.connection.execute("insert into lake.raw.sale values ('many')")
         with pytest.raises(CheckFailed, match=r"dbt failed at 1 node\(s\): stg_broken: .*Could not convert.*many"):
             transform.build(rails, ["shop"], NIGHTS[0])
@@ -209,7 +210,7 @@ def test_columns_that_differ_from_the_contract_are_named(small_project: Settings
         encoding="utf-8",
     )
     with rails_module.opened(small_project) as rails:
-        rails.lake.ensure("raw.sale", {"n": "varchar"})
+        rails.lake.ensure(Table("raw.sale", {"n": "varchar"}))
         with pytest.raises(CheckFailed) as caught:
             transform.build(rails, ["shop"], NIGHTS[0])
     for words in (

@@ -21,58 +21,28 @@ from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.tables import ONLINE_EVALUATION, REQUEST, REQUEST_SHADOW
 from tiltyard.train import evaluation
 
-TABLE = "ops.online_evaluation"
-COLUMNS = {
-    "model": "varchar",
-    "night": "date",
-    "arm": "varchar",
-    "version": "integer",
-    "tier": "varchar",
-    "requests": "bigint",
-    "matured": "bigint",
-    "missing": "bigint",
-    "immature": "bigint",
-    "early": "bigint",
-    "unmatched": "bigint",
-    "nights": "bigint",
-    "brier": "double",
-    "brier_low": "double",
-    "brier_high": "double",
-    "log_loss": "double",
-    "auc": "double",
-    "absolute_error": "double",
-    "absolute_error_low": "double",
-    "absolute_error_high": "double",
-    "positive_rate": "double",
-    "mean_score": "double",
-    "cohort_from": "timestamptz",
-    "cohort_to": "timestamptz",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.online_evaluation. One row per model, night, arm, version and tier that answered, and one with tier
-`all` and no version per arm. The arm `shadow` are the scores that challengers gave to requests that others answered.
-`matured` rows are those the figures stand on, from the last drift.window of matured cohorts, as in ops.evaluation; the
-other counts are of all requests up to the night. Intervals are clustered by night, which does not know that one entity
-may ask often."""
 ALL, SHADOW = "all", "shadow"
 
 
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Write the night's online evaluation; twice is once. What `status` shows; empty without a request."""
-    if not rails.lake.has(request_log.REQUESTS):
+    if not rails.lake.has(REQUEST):
         return {}
     rows = outcomes(rails, spec, as_of)
     if rows.empty:
         return {}
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"online_evaluation/{spec.name}/{night}")
-    rails.lake.ensure(TABLE, COLUMNS)
+    rails.lake.ensure(ONLINE_EVALUATION)
     records = evaluate(spec, as_of, rows)
-    table = request_log.typed([{name: one.get(name) for name in COLUMNS} for one in records], COLUMNS)
+    columns = ONLINE_EVALUATION.columns
+    table = request_log.typed([{name: record.get(name) for name in columns} for record in records], ONLINE_EVALUATION)
     partition = {"model": spec.name, "night": night}
-    rails.lake.replace(TABLE, partition, table, message=f"online evaluation {spec.name} {night}", fence=fence)
+    message = f"online evaluation {spec.name} {night}"
+    rails.lake.replace(ONLINE_EVALUATION, partition, table, message=message, fence=fence)
     return report(rails, spec, as_of)
 
 
@@ -81,14 +51,14 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     row that it speaks for, NaT without one), night (date, of that row), is_matured, label (NaN where it has not come).
     """
 
-    for table in (request_log.REQUESTS, request_log.SHADOWS):
-        rails.lake.ensure(table, request_log.TABLES[table])
+    for table in (REQUEST, REQUEST_SHADOW):
+        rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.published_snapshot())
     every = int(spec.prediction.every.total_seconds() * 1e6)
     sql = f"""
         with asked as (
             select request_id, "row", arm, version, tier, score, entity_id, prediction_time as asked_at
-            from {{ops.request}}
+            from {{{REQUEST}}}
             where model = $model
             qualify row_number() over (partition by request_id, "row", entity_id, asked_at order by scored_at) = 1
         ),
@@ -116,7 +86,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             left join labels using (entity_id, prediction_time)
         ),
         shadow as (
-            select request_id, "row", version, score from {lake.stored(request_log.SHADOWS)}
+            select request_id, "row", version, score from {lake.stored(REQUEST_SHADOW)}
             where model = $model and score is not null and isfinite(score)
             qualify row_number() over (partition by request_id, "row", version order by scored_at) = 1
         )
@@ -134,7 +104,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
 
 
 def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of TABLE from `outcomes`: every arm as a whole, then its versions and tiers."""
+    """Rows of ops.online_evaluation from `outcomes`: every arm as a whole, then its versions and tiers."""
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     found = []
     for arm, of_arm in rows.groupby("arm", sort=True):
@@ -152,7 +122,7 @@ def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
     inside = rows["is_matured"] & known & rows["score"].abs().lt(float("inf"))
     judged = rows[inside & (rows["night"].where(inside, date.min) >= since)]
     (measured,) = evaluation.evaluate(judged, bounds=spec.label.bounds)
-    return {name: value for name, value in asdict(measured).items() if name in COLUMNS} | {
+    return {name: value for name, value in asdict(measured).items() if name in ONLINE_EVALUATION.columns} | {
         "requests": len(rows),
         "missing": int((rows["is_matured"] & ~known).sum()),
         "immature": int((matched & ~rows["is_matured"]).sum()),
@@ -163,11 +133,11 @@ def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
 
 def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """What the newest online evaluation up to a night says: arm → its rows, the whole of it first; empty without."""
-    if not rails.lake.has(TABLE):
+    if not rails.lake.has(ONLINE_EVALUATION):
         return {}
     rows = rails.lake.query(
         f"""
-        select * from {{{TABLE}}} where model = $model and night <= $night
+        select * from {{{ONLINE_EVALUATION}}} where model = $model and night <= $night
         qualify night = max(night) over () order by arm, tier <> '{ALL}', version, tier
         """,
         as_of,

@@ -17,26 +17,12 @@ from tiltyard import clock, lake
 from tiltyard.answered.explanation import Night, Stretch, Task, checked, decide, stretch
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.prepare.truth import PREDICTION
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
+from tiltyard.tables import PREDICTION, REQUEST, TIER_SHARE
 
 STAGE: StageName = "fallback_audit"
-TABLE = "ops.tier_share"
-COLUMNS = {
-    "model": "varchar",
-    "night": "date",
-    "channel": "varchar",
-    "tier": "varchar",
-    "reason": "varchar",
-    "answers": "bigint",
-    "share": "double",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.tier_share. One row per model, night, channel (nightly, online), tier and reason; `share` is of the
-answers of that night and channel."""
-REQUEST = "ops.request"
 AGAIN = timedelta(days=7)
 """How far back of a night the nights before it are counted again."""
 REFUSED = "explanation_refused"
@@ -46,17 +32,17 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Audit one night: count its answers, open and close the model's tasks. Twice is once."""
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    rails.lake.ensure(TABLE, COLUMNS)
+    rails.lake.ensure(PREDICTION)
+    rails.lake.ensure(TIER_SHARE)
     after = _counted_until(rails, spec.name, night)
     counted = _count(rails, spec, after, night)
 
     def write(connection: Any) -> None:
         connection.execute(
-            f"delete from {lake.identifier(TABLE)} where model = $model and night > $after and night <= $night",
+            f"delete from {lake.identifier(TIER_SHARE)} where model = $model and night > $after and night <= $night",
             {"model": spec.name, "after": after, "night": night},
         )
-        lake.put(connection, TABLE, {"model": spec.name, "night": night}, counted)
+        lake.put(connection, TIER_SHARE, {"model": spec.name, "night": night}, counted)
 
     rails.lake.commit(write, message=f"fallback audit {spec.name} {night}", fence=fence)
     decision = decide(
@@ -88,10 +74,10 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
     """Who answered on every audited night until `as_of`, oldest first."""
-    if not rails.lake.has(TABLE):
+    if not rails.lake.has(TIER_SHARE):
         return []
     rows = rails.lake.query(
-        f"select night, channel, tier, sum(answers)::bigint as answers from {{{TABLE}}} "
+        f"select night, channel, tier, sum(answers)::bigint as answers from {{{TIER_SHARE}}} "
         "where model = $model and night <= $night group by all order by all",
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
@@ -104,10 +90,10 @@ def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
 
 def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
     """The rows of ops.tier_share of one night, as plain values."""
-    if not rails.lake.has(TABLE):
+    if not rails.lake.has(TIER_SHARE):
         return []
     rows = rails.lake.query(
-        f"select channel, tier, reason, answers, share from {{{TABLE}}} "
+        f"select channel, tier, reason, answers, share from {{{TIER_SHARE}}} "
         "where model = $model and night = $night order by channel, answers desc, tier, reason",
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
@@ -254,7 +240,7 @@ def _told(row: dict[str, Any], newest: date) -> dict[str, Any]:
 def _counted_until(rails: Rails, model: str, night: date) -> date:
     """The nights after this one are counted by the audit of `night`."""
     row = rails.lake.connection.execute(
-        f"select max(night) from {lake.stored(TABLE)} where model = $model and night <= $night",
+        f"select max(night) from {lake.stored(TIER_SHARE)} where model = $model and night <= $night",
         {"model": model, "night": night},
     ).fetchone()
     return min(row[0], night - AGAIN) if row and row[0] else date.min
@@ -266,7 +252,7 @@ def _count(rails: Rails, spec: Spec, after: date, night: date) -> pd.DataFrame:
     Read as the lake holds them, not as of the night: they tell what our own service did on it, and what was
     delivered after midnight belongs to it as well.
     """
-    channels = [("nightly", "ops.prediction", "tier_reason", "tier <> 'shadow'")]
+    channels = [("nightly", PREDICTION, "tier_reason", "tier <> 'shadow'")]
     if rails.lake.has(REQUEST):
         channels.append(("online", REQUEST, "reason", "true"))
     parts = " union all ".join(
@@ -281,7 +267,7 @@ def _count(rails: Rails, spec: Spec, after: date, night: date) -> pd.DataFrame:
         {"model": spec.name, "after": after, "night": night},
     ).df()
     counted["night"] = pd.to_datetime(counted["night"]).dt.date
-    return counted[list(COLUMNS)]
+    return counted[list(TIER_SHARE.columns)]
 
 
 def _said(rails: Rails, spec: Spec, found: Stretch, as_of: datetime) -> dict[str, Any]:

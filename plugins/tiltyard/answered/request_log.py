@@ -22,57 +22,10 @@ import pandas as pd
 from tiltyard import clock, lake
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
+from tiltyard.tables import REQUEST, REQUEST_SEGMENT, REQUEST_SHADOW, Table
 
-REQUEST = {
-    "request_id": "varchar",
-    "row": "integer",
-    "model": "varchar",
-    "arm": "varchar",
-    "version": "integer",
-    "tier": "varchar",
-    "reason": "varchar",
-    "score": "double",
-    "entity_id": "varchar",
-    "prediction_time": "timestamptz",
-    "scored_at": "timestamptz",
-    "latency_us": "bigint",
-    "snapshot": "bigint",
-    "features": "varchar",
-    "given": "varchar",
-    "views": "varchar",
-    "key": "varchar",
-    "night": "date",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.request. One row per row that was answered. `features` is a JSON object, feature → value as the model
-got it; `given` a JSON list of those the caller gave; `views` a JSON object, view → [key, event_time, available_at] of
-the row that was looked up, or null where there was none. `night` is the one whose day the prediction time lies in."""
-SHADOW = {
-    "request_id": "varchar",
-    "row": "integer",
-    "model": "varchar",
-    "version": "integer",
-    "score": "double",
-    "scored_at": "timestamptz",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.request_shadow: what a version that does not answer made of a request."""
-SEGMENT = {
-    "segment": "varchar",
-    "boot": "varchar",
-    "requests": "bigint",
-    "shadow": "bigint",
-    "unreadable": "bigint",
-    "lost": "bigint",
-    "is_damaged": "boolean",
-    "bytes": "bigint",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.request_segment. One row per segment that was delivered, and one named `<boot>.lock` where a process
-had numbered more records than its segments account for. `lost`: numbered and in no segment; `unreadable`: whole, and
-no record of ours."""
-REQUESTS, SHADOWS, SEGMENTS = "ops.request", "ops.request_shadow", "ops.request_segment"
-TABLES = {REQUESTS: REQUEST, SHADOWS: SHADOW, SEGMENTS: SEGMENT}
+WRITTEN = (REQUEST, REQUEST_SHADOW, REQUEST_SEGMENT)
+"""The tables that a delivery writes in one commit."""
 DAMAGED = "damaged"
 """The folder, within the spool, of segments that a person should look at."""
 MANY = 100
@@ -86,7 +39,7 @@ BATCH = 8
 
 @dataclass
 class _Batch:
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
+    rows: dict[Table, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in WRITTEN})
 
 
 def deliver(rails: Rails) -> dict[str, int]:
@@ -99,8 +52,8 @@ def deliver(rails: Rails) -> dict[str, int]:
     total = dict.fromkeys(("segments", "requests", "shadow", "lost", "unreadable", "damaged"), 0)
     if not folder.is_dir() or not any(folder.iterdir()):
         return total
-    for table, columns in TABLES.items():
-        rails.lake.ensure(table, columns)
+    for table in WRITTEN:
+        rails.lake.ensure(table)
     with rails.lake.exclusive("requests"):
         gone = spool.boots(folder)  # before the segments: of these processes no more will come
         paths = spool.segments(folder)
@@ -115,7 +68,10 @@ def deliver(rails: Rails) -> dict[str, int]:
 
 
 def _deliver(rails: Rails, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """One commit: the segments that are not in the lake, and their names. Then the files go. Rows of SEGMENT."""
+    """One commit: the segments that are not in the lake, and their names. Then the files go.
+
+    Returns the rows of ops.request_segment that were written.
+    """
     fence = rails.ledger.claim("requests")
     names = _delivered(rails, [path.stem for path in paths])
     batch = _Batch()
@@ -123,15 +79,15 @@ def _deliver(rails: Rails, paths: Sequence[Path]) -> list[dict[str, Any]]:
         if path.stem not in names:
             with suppress(FileNotFoundError):  # sealed since it was listed: the next delivery's
                 _read(path, batch)
-    if batch.rows[SEGMENTS]:
-        frames = {table: typed(rows, TABLES[table]) for table, rows in batch.rows.items()}
+    if batch.rows[REQUEST_SEGMENT]:
+        frames = {table: typed(rows, table) for table, rows in batch.rows.items()}
 
         def write(connection: Any) -> None:
             for table, frame in frames.items():
                 lake.put(connection, table, {}, frame)
 
-        rails.lake.commit(write, message=f"requests, {len(batch.rows[SEGMENTS])} segments", fence=fence)
-    delivered = {row["segment"]: row for row in batch.rows[SEGMENTS]}
+        rails.lake.commit(write, message=f"requests, {len(batch.rows[REQUEST_SEGMENT])} segments", fence=fence)
+    delivered = {row["segment"]: row for row in batch.rows[REQUEST_SEGMENT]}
     names |= {name: row["is_damaged"] or row["unreadable"] > 0 for name, row in delivered.items()}
     for path in paths:
         if path.stem in names:
@@ -156,16 +112,16 @@ def _read(path: Path, batch: _Batch) -> None:
             content = orjson.loads(record)
             kind = content["kind"]
             if kind == "request":
-                batch.rows[REQUESTS].append(_request(content))
+                batch.rows[REQUEST].append(_request(content))
                 counts["requests"] += 1
             elif kind == "shadow":
-                batch.rows[SHADOWS].append(_shadow(content))
+                batch.rows[REQUEST_SHADOW].append(_shadow(content))
                 counts["shadow"] += 1
             else:
                 counts["unreadable"] += 1
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             counts["unreadable"] += 1
-    batch.rows[SEGMENTS].append(
+    batch.rows[REQUEST_SEGMENT].append(
         {
             "segment": path.stem,
             "boot": found.boot,
@@ -185,7 +141,7 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
     fence = rails.ledger.claim("requests")
     seen = f"""
         select boot, sum(requests + shadow + unreadable + lost), bool_or(segment = boot || '.lock')
-        from {lake.stored(SEGMENTS)} where boot in (select unnest(?)) group by boot
+        from {lake.stored(REQUEST_SEGMENT)} where boot in (select unnest(?)) group by boot
     """
     known = {boot: rest for boot, *rest in rails.lake.connection.execute(seen, [list(gone)]).fetchall()}
     rows = []
@@ -196,9 +152,11 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
             missing = {"segment": f"{boot}.lock", "boot": boot, "lost": said - int(accounted)}
             rows.append(nothing | missing | {"available_at": clock.now()})
     if rows:
-        frame = typed(rows, SEGMENT)
+        frame = typed(rows, REQUEST_SEGMENT)
         message = f"requests, lost by {len(rows)} processes"
-        rails.lake.commit(lambda connection: lake.put(connection, SEGMENTS, {}, frame), message=message, fence=fence)
+        rails.lake.commit(
+            lambda connection: lake.put(connection, REQUEST_SEGMENT, {}, frame), message=message, fence=fence
+        )
     for boot in gone:
         (folder / f"{boot}{spool.LOCK}").unlink(missing_ok=True)
     return rows
@@ -207,8 +165,8 @@ def _account(rails: Rails, folder: Path, gone: dict[str, int]) -> list[dict[str,
 def _tidy(rails: Rails) -> None:
     """Every delivery adds a small file to each table: many of them become one. Older snapshots read the same."""
     connection = rails.lake.connection
-    for table in TABLES:
-        schema, name = table.split(".")
+    for table in WRITTEN:
+        schema, name = table.name.split(".")
         files = f"select count(*) from ducklake_list_files('lake', '{name}', schema => '{schema}')"
         if connection.execute(files).fetchall()[0][0] > MANY:
             with suppress(duckdb.TransactionException):  # somebody else commits: the next delivery's turn
@@ -218,7 +176,8 @@ def _tidy(rails: Rails) -> None:
 def _delivered(rails: Rails, names: Sequence[str]) -> dict[str, bool]:
     """segment → is it one to keep, of those of `names` that are in the lake."""
     sql = (
-        f"select segment, is_damaged or unreadable > 0 from {lake.stored(SEGMENTS)} where segment in (select unnest(?))"
+        f"select segment, is_damaged or unreadable > 0 from {lake.stored(REQUEST_SEGMENT)} "
+        "where segment in (select unnest(?))"
     )
     return dict(rails.lake.connection.execute(sql, [list(names)]).fetchall())
 
@@ -246,12 +205,12 @@ def _add(total: dict[str, int], rows: Sequence[dict[str, Any]]) -> None:
 
 def nights(rails: Rails, model: str, as_of: datetime, last: int = 14) -> list[dict[str, Any]]:
     """The `last` nights with requests, oldest first: night, requests, tiers (tier → answers), p50_us, p99_us."""
-    if not rails.lake.has(REQUESTS):
+    if not rails.lake.has(REQUEST):
         return []
     rows = rails.lake.query(
-        """
+        f"""
         select night, tier, count(*) as requests, list(latency_us) as took
-        from {ops.request} where model = $model group by night, tier
+        from {{{REQUEST}}} where model = $model group by night, tier
         qualify dense_rank() over (order by night desc) <= $last order by night, tier
         """,
         as_of,
@@ -269,13 +228,13 @@ def nights(rails: Rails, model: str, as_of: datetime, last: int = 14) -> list[di
 
 def delivered(rails: Rails) -> dict[str, int]:
     """What was delivered so far, of all models: segments, requests, shadow, lost, unreadable, damaged."""
-    if not rails.lake.has(SEGMENTS):
+    if not rails.lake.has(REQUEST_SEGMENT):
         return {}
     row = rails.lake.connection.execute(f"""
         select count(*) filter (where not ends_with(segment, '{spool.LOCK}')) as segments,
             coalesce(sum(requests), 0) as requests, coalesce(sum(shadow), 0) as shadow, coalesce(sum(lost), 0) as lost,
             coalesce(sum(unreadable), 0) as unreadable, count(*) filter (where is_damaged) as damaged
-        from {lake.stored(SEGMENTS)}
+        from {lake.stored(REQUEST_SEGMENT)}
     """).df()
     return {str(name): int(value) for name, value in row.iloc[0].items()}
 
@@ -284,7 +243,7 @@ def delivered(rails: Rails) -> dict[str, int]:
 
 
 def _request(content: dict[str, Any]) -> dict[str, Any]:
-    """A row of REQUEST. Raises KeyError, TypeError or ValueError for what is no such record."""
+    """A row of ops.request. Raises KeyError, TypeError or ValueError for what is no such record."""
     at = _instant(content["prediction_time"])
     features, given, views = content["features"], content["given"], content["views"]
     if not isinstance(features, dict) or not isinstance(given, list) or not isinstance(views, dict):
@@ -361,8 +320,9 @@ def _text(value: Any) -> str | None:
 _TYPES = {"integer": "Int32", "bigint": "Int64", "double": "float64", "boolean": "bool"}
 
 
-def typed(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+def typed(rows: Sequence[dict[str, Any]], table: Table) -> pd.DataFrame:
     """`rows` as a table of the lake takes them."""
+    columns = table.columns
     frame = pd.DataFrame(list(rows), columns=list(columns))
     frame = frame.astype({name: _TYPES[kind] for name, kind in columns.items() if kind in _TYPES})
     for name, kind in columns.items():

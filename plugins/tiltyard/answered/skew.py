@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import clock
-from tiltyard.answered import request_log
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.tables import REQUEST
 from tiltyard.train import profile, registry
 
 DRAWS = 400
@@ -40,7 +40,7 @@ def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profi
 
     rows, skewed (names), features: name → value, threshold, missing (online), missing_offline, against, skewed.
     """
-    if not rails.lake.has(request_log.REQUESTS):
+    if not rails.lake.has(REQUEST):
         return {}
     rows = _requests(rails, spec, as_of)
     reference = registry.load(rails, spec.name, version).profile if len(rows) else None
@@ -91,8 +91,8 @@ def _requests(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     """The features of the window's requests, one per entity and night, a column each."""
     start, _ = clock.interval(as_of, spec.drift.window)
     rows = rails.lake.query(
-        """
-        select features from {ops.request}
+        f"""
+        select features from {{{REQUEST}}}
         where model = $model and prediction_time >= $start and prediction_time < $end
         qualify row_number() over (
             partition by coalesce(entity_id, concat(request_id, '/', "row")), night

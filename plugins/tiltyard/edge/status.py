@@ -19,10 +19,8 @@ from tiltyard.pages import plots
 from tiltyard.prepare import features, frame, ingest, latency, outage, popular, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION
 from tiltyard.train import evaluation
-
-_PREDICTION = "ops.prediction"
-_EVALUATION = "ops.evaluation"
 
 
 def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """
     empty: dict[str, Any] = {"overall": None, "weekly": []}
     versions = rails.ledger.versions(spec.name)
-    if not versions or not rails.lake.has(_PREDICTION):
+    if not versions or not rails.lake.has(PREDICTION):
         return empty
     rows = truth.matured(rails, spec, as_of)
     keys = ["entity_id", "prediction_time"]
@@ -141,7 +139,7 @@ def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]
 
     Estimated, not measured (see `estimate`): shown, and nothing decides on it.
     """
-    if spec.is_regression or not rails.lake.has(_PREDICTION):
+    if spec.is_regression or not rails.lake.has(PREDICTION):
         return []
     served = truth.immature(rails, spec, as_of)
     served = served[served["tier"] != "shadow"]
@@ -174,11 +172,11 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
     newest = _newest(rails, spec)
     found = (
         rails.lake.query(
-            f"select * from {{{_PREDICTION}}} where model = $model and request_id = $request",
+            f"select * from {{{PREDICTION}}} where model = $model and request_id = $request",
             newest,
             {"model": spec.name, "request": request_id},
         )
-        if newest and rails.lake.has(_PREDICTION)
+        if newest and rails.lake.has(PREDICTION)
         else pd.DataFrame()
     )
     if found.empty:
@@ -236,10 +234,10 @@ def _newest(rails: Rails, spec: Spec) -> datetime | None:
 
 
 def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:
-    if not rails.lake.has(_PREDICTION):
+    if not rails.lake.has(PREDICTION):
         return {}
     rows = rails.lake.query(
-        f"select version, count(distinct night) as nights from {{{_PREDICTION}}} "
+        f"select version, count(distinct night) as nights from {{{PREDICTION}}} "
         "where model = $model and version is not null group by version",
         as_of,
         {"model": spec.name},
@@ -249,10 +247,10 @@ def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:
 
 def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Answers of the night per tier, and one request_id to explain."""
-    if not rails.lake.has(_PREDICTION):
+    if not rails.lake.has(PREDICTION):
         return {}
     rows = rails.lake.query(
-        f"select tier, count(*) as answers, min(request_id) as example from {{{_PREDICTION}}} "
+        f"select tier, count(*) as answers, min(request_id) as example from {{{PREDICTION}}} "
         "where model = $model and night = $night and tier <> 'shadow' group by tier order by tier",
         as_of,
         {"model": spec.name, "night": as_of.date()},
@@ -266,10 +264,10 @@ def _counts(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 
 def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    if not rails.lake.has(_EVALUATION):
+    if not rails.lake.has(EVALUATION):
         return {}
     rows = rails.lake.query(
-        f"select * from {{{_EVALUATION}}} where model = $model and night = $night and slice = 'all' order by version",
+        f"select * from {{{EVALUATION}}} where model = $model and night = $night and slice = 'all' order by version",
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
@@ -368,10 +366,10 @@ def _week(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
 
 def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Version → what its scores promise of the rows whose cohort has not matured, as the shadow stage wrote it."""
-    if not rails.lake.has("ops.estimate"):
+    if not rails.lake.has(ESTIMATE):
         return {}
     rows = rails.lake.query(
-        "select * from {ops.estimate} where model = $model and night = $night order by version",
+        f"select * from {{{ESTIMATE}}} where model = $model and night = $night order by version",
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )

@@ -37,6 +37,7 @@ from tiltyard.prepare import frame, outage, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import StageName, recorded_as
+from tiltyard.tables import DRIFT, DRIFT_DETECTOR, PREDICTION, PROFILE
 from tiltyard.train import profile, registry
 
 if TYPE_CHECKING:
@@ -45,39 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["judge", "run"]
 
 STAGE: StageName = "drift"
-TABLE = "ops.drift"
-COLUMNS = {
-    "model": "varchar",
-    "night": "date",
-    "version": "integer",
-    "column_name": "varchar",
-    "kind": "varchar",
-    "statistic": "varchar",
-    "value": "double",
-    "threshold": "double",
-    "drifted": "boolean",
-    "note": "varchar",
-    "available_at": "timestamptz",
-}
-DETECTOR = "ops.drift_detector"
-DETECTORS = {
-    "model": "varchar",
-    "night": "date",
-    "version": "integer",
-    "start": "date",
-    "since": "date",
-    "evidence": "double",
-    "threshold": "double",
-    "trusted": "boolean",
-    "harm": "varchar",
-    "harm_said": "varchar",
-    "columns": "varchar",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.drift_detector. One row per model and night: since when the version's detector counts (`start`), and
-the alarm stands (`since`), for the next night to go on from; whether the night could be trusted; evidence and weight
-of every column, as JSON."""
-
 SAMPLE = 1000
 """Rows of the window that Evidently sees; a larger window is sampled, seeded by the night."""
 EVERY = 7
@@ -334,10 +302,10 @@ def _ordinal(instant: datetime) -> int:
 
 def seen(rails: Rails, spec: Spec, as_of: datetime, version: int) -> profile.Nights:
     """The profiles that the shadow stage wrote of a version, up to `as_of`. A night without a column counts nought."""
-    if not rails.lake.has(profile.TABLE):
+    if not rails.lake.has(PROFILE):
         return profile.EMPTY
-    sql = """
-        select night, column_name, counts from {ops.profile}
+    sql = f"""
+        select night, column_name, counts from {{{PROFILE}}}
         where model = $model and version = $version order by night, column_name
     """
     rows = rails.lake.query(sql, as_of, {"model": spec.name, "version": version})
@@ -353,10 +321,10 @@ def seen(rails: Rails, spec: Spec, as_of: datetime, version: int) -> profile.Nig
 
 def scores(rails: Rails, spec: Spec, as_of: datetime, version: int, since: int) -> np.ndarray:
     """Scores that `version` itself gave from the night `since` (a date ordinal) on, whatever its role was then."""
-    if not rails.lake.has("ops.prediction"):
+    if not rails.lake.has(PREDICTION):
         return np.empty(0)
-    sql = """
-        select score from {ops.prediction}
+    sql = f"""
+        select score from {{{PREDICTION}}}
         where model = $model and version = $version and tier not in ('light', 'safe_default') and night >= $since
         order by prediction_time, entity_id
     """
@@ -366,10 +334,10 @@ def scores(rails: Rails, spec: Spec, as_of: datetime, version: int, since: int) 
 
 def before(rails: Rails, spec: Spec, as_of: datetime) -> tuple[Standing | None, frozenset[int]]:
     """What the last earlier night left standing, and the nights that could not be trusted."""
-    if not rails.lake.has(DETECTOR):
+    if not rails.lake.has(DRIFT_DETECTOR):
         return None, frozenset()
-    sql = """
-        select night, version, start, since, trusted from {ops.drift_detector}
+    sql = f"""
+        select night, version, start, since, trusted from {{{DRIFT_DETECTOR}}}
         where model = $model and night < $night order by night
     """
     rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_closing(as_of)})
@@ -521,8 +489,8 @@ def _store(
     claim: Any,
 ) -> None:
     night = night_closing(as_of)
-    rails.lake.ensure(TABLE, COLUMNS)
-    rails.lake.ensure(DETECTOR, DETECTORS)
+    rails.lake.ensure(DRIFT)
+    rails.lake.ensure(DRIFT_DETECTOR)
     shared = {"model": spec.name, "night": night, "version": version, "available_at": as_of}
     rows = pd.DataFrame(
         [
@@ -538,7 +506,7 @@ def _store(
             }
             for signal in finding.signals
         ],
-        columns=list(COLUMNS),
+        columns=list(DRIFT.columns),
     )
     standing = judged.standing if judged else None
     columns = {s.column: {"evidence": s.evidence, "weight": s.weight} for s in finding.signals if s.weight}
@@ -556,13 +524,13 @@ def _store(
                 "columns": json.dumps(columns, sort_keys=True),
             }
         ],
-        columns=list(DETECTORS),
+        columns=list(DRIFT_DETECTOR.columns),
     ).astype({"version": "Int32", "evidence": "float64", "threshold": "float64"})
     partition = {"model": spec.name, "night": night}
 
     def write(connection: Any) -> None:
-        lake.put(connection, TABLE, partition, rows)
-        lake.put(connection, DETECTOR, partition, state)
+        lake.put(connection, DRIFT, partition, rows)
+        lake.put(connection, DRIFT_DETECTOR, partition, state)
 
     rails.lake.commit(write, message=f"drift of {spec.name}, {night}", fence=claim)
 

@@ -19,6 +19,7 @@ from tiltyard.judge.runoff import Arrivals, Judged
 from tiltyard.prepare import outage, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.tables import PREDICTION
 
 DAY = timedelta(days=1)
 LATER = 7
@@ -39,7 +40,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     A cohort is a night, its rows the spine rows that somebody scored. A label arrives on the first night that could
     read it, at age 0 when the night of the predictions already could.
     """
-    if not rails.lake.has("ops.prediction"):
+    if not rails.lake.has(PREDICTION):
         return None
     night = night_closing(as_of)
     matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
@@ -47,7 +48,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     is_positive = "true" if spec.is_regression else truth.known(spec, "arg_max(label, available_at)")
     sql = f"""
         with rows as (
-            select night, entity_id, prediction_time from {{ops.prediction}}
+            select night, entity_id, prediction_time from {{{PREDICTION}}}
             where model = $model and night > $since and night <= $night group by all
         ),
         labels as (

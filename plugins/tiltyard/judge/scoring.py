@@ -20,10 +20,11 @@ from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.ledger import Roles
-from tiltyard.prepare.truth import MISSING, PREDICTION
+from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
 from tiltyard.serve import fallback
 from tiltyard.spec import Role, Spec
+from tiltyard.tables import PREDICTION, PROFILE
 from tiltyard.train import profile
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    rails.lake.ensure(profile.TABLE, profile.COLUMNS)
+    rails.lake.ensure(PREDICTION)
+    rails.lake.ensure(PROFILE)
     snapshot = rails.published_snapshot()
     start, end = clock.interval(as_of, spec.prediction.every)
     rows = frame.build(rails, spec, start, end, as_of, snapshot)
@@ -67,8 +68,8 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     def write(connection: Any) -> None:
         partition = {"model": spec.name, "night": night}
-        lake.put(connection, "ops.prediction", partition, predictions[list(PREDICTION)])
-        lake.put(connection, profile.TABLE, partition, profiles[list(profile.COLUMNS)])
+        lake.put(connection, PREDICTION, partition, predictions[list(PREDICTION.columns)])
+        lake.put(connection, PROFILE, partition, profiles[list(PROFILE.columns)])
 
     rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=fence)
     served = predictions[predictions["tier"] != SHADOW]
@@ -152,7 +153,7 @@ def _profiles(
         for name, counts in profile.night(reference, rows, score).items():
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
-    return pd.DataFrame(records, columns=[name for name in profile.COLUMNS if name not in ("night", "available_at")])
+    return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])
 
 
 def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], dict[str, str]]:

@@ -21,58 +21,11 @@ from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
+from tiltyard.tables import ESTIMATE, EVALUATION, Table
 from tiltyard.train import evaluation
 
 STAGE: StageName = "shadow"
 SAFE_DEFAULT = "safe_default"
-EVALUATION = {
-    "model": "varchar",
-    "night": "date",
-    "version": "integer",
-    "role": "varchar",
-    "slice": "varchar",
-    "matured": "bigint",
-    "missing": "bigint",
-    "immature": "bigint",
-    "early": "bigint",
-    "brier": "double",
-    "brier_low": "double",
-    "brier_high": "double",
-    "log_loss": "double",
-    "auc": "double",
-    "positive_rate": "double",
-    "mean_score": "double",
-    "cohort_from": "timestamptz",
-    "cohort_to": "timestamptz",
-    "available_at": "timestamptz",
-    "absolute_error": "double",
-    "absolute_error_low": "double",
-    "absolute_error_high": "double",
-}
-"""Columns of ops.evaluation. One row per model, night, version and slice. A label that is a number has an absolute
-error, in its own unit, and none of the figures of probabilities; any other has none. `matured` rows are those the
-figures stand on, from the last drift.window of matured cohorts; the other three count all of the version's rows."""
-
-ESTIMATE = {
-    "model": "varchar",
-    "night": "date",
-    "version": "integer",
-    "role": "varchar",
-    "rows": "bigint",
-    "is_calibrated": "boolean",
-    "calibration_rows": "bigint",
-    "brier": "double",
-    "brier_low": "double",
-    "brier_high": "double",
-    "log_loss": "double",
-    "auc": "double",
-    "positive_rate": "double",
-    "cohort_from": "timestamptz",
-    "cohort_to": "timestamptz",
-    "available_at": "timestamptz",
-}
-"""Columns of ops.estimate. One row per model, night and version with rows whose cohort has not matured: what their
-scores promise, by a map learned from `calibration_rows` matured rows of the version (see `estimate`)."""
 TEACHES = 4
 """The map is learned from so many drift.windows of matured cohorts, the newest."""
 
@@ -93,7 +46,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Write the night's evaluation of every version that has a role in it, and of the safe default."""
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"evaluation/{spec.name}/{night}")
-    rails.lake.ensure("ops.evaluation", EVALUATION)
+    rails.lake.ensure(EVALUATION)
     roles = rails.ledger.roles(spec.name, night)
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
@@ -107,7 +60,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             continue
         for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, bounds=spec.label.bounds):
             count = counted.get((version, found.slice))
-            figures = {name: value for name, value in asdict(found).items() if name in EVALUATION}
+            figures = {name: value for name, value in asdict(found).items() if name in EVALUATION.columns}
             records.append(
                 figures
                 | {
@@ -123,11 +76,11 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             )
     table = _typed(records, EVALUATION)
     estimated = estimates(spec, as_of, wanted, taught, truth.immature(rails, spec, as_of, versions=tuple(wanted)))
-    rails.lake.ensure("ops.estimate", ESTIMATE)
+    rails.lake.ensure(ESTIMATE)
 
     def write(connection: Any) -> None:
-        for name, rows in (("ops.evaluation", table), ("ops.estimate", _typed(estimated, ESTIMATE))):
-            lake.put(connection, name, {"model": spec.name, "night": night}, rows)
+        for written, rows in ((EVALUATION, table), (ESTIMATE, _typed(estimated, ESTIMATE))):
+            lake.put(connection, written, {"model": spec.name, "night": night}, rows)
 
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
     figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
@@ -191,11 +144,11 @@ def _numbers(*columns: "pd.Series[Any]") -> tuple[Any, ...]:
     return tuple(column.to_numpy(dtype="float64") for column in columns)
 
 
-def _typed(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    table = pd.DataFrame(records, columns=list(columns)).astype({"version": "Int32"})
-    for column, kind in columns.items():
+def _typed(records: list[dict[str, Any]], table: Table) -> pd.DataFrame:
+    rows = pd.DataFrame(records, columns=list(table.columns)).astype({"version": "Int32"})
+    for column, kind in table.columns.items():
         if kind == "double":
-            table[column] = table[column].astype("float64")
+            rows[column] = rows[column].astype("float64")
         elif kind == "timestamptz":
-            table[column] = pd.to_datetime(table[column], utc=True)
-    return table
+            rows[column] = pd.to_datetime(rows[column], utc=True)
+    return rows

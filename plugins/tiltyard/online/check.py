@@ -16,6 +16,7 @@ from tiltyard.online.store import FeatureRow
 from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
+from tiltyard.tables import REQUEST
 
 DIFFERS = "online_differs"
 """Kind of the ledger's event on a night on which a request was served what the lake does not say."""
@@ -75,7 +76,7 @@ def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     A row of a view that was ahead or different is an event in the ledger, told once. Gives the counts of the four
     verdicts, `requests`, `views` and a few `examples`; {} where nothing was looked up.
     """
-    if not rails.lake.has("ops.request"):
+    if not rails.lake.has(REQUEST):
         return {}
     lookups = _logged_lookups(rails, spec, as_of)
     if not lookups:
@@ -126,7 +127,7 @@ def _logged_lookups(rails: Rails, spec: Spec, as_of: datetime) -> list[LoggedLoo
     rows = rails.lake.connection.execute(
         f"""
         select request_id, entity_id, epoch_us(prediction_time), features, given, views
-        from {stored("ops.request")}
+        from {stored(REQUEST)}
         where model = $model and prediction_time >= $start and prediction_time < $end and views != '{{}}'
         order by hash(request_id, "row"), request_id, "row" limit {MOST}
         """,

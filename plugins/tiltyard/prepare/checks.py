@@ -27,6 +27,7 @@ from tiltyard.prepare import ingest, latency, outage
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
 from tiltyard.suites import Batch, CheckReport, CheckResult, Judged, Suite
+from tiltyard.tables import PREDICTION
 
 __all__ = ["SUITES", "CheckReport", "CheckResult", "run"]
 
@@ -276,7 +277,7 @@ def _predictions(
     """The night's predictions side by side with the spine they should answer, a row for each of either."""
     suite = suites.load(_file(rails, "predictions.yaml"))
     with suites.one_view(rails):
-        rails.lake.columns("ops.prediction")
+        rails.lake.columns(PREDICTION)
         rails.lake.columns(spec.prediction.spine)
     start, end = as_of - spec.prediction.every, as_of
     spine = rails.lake.relation(spec.prediction.spine, as_of, snapshot)
@@ -291,7 +292,7 @@ def _predictions(
             where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
         ) as asked
         full outer join (
-            select * from {rails.lake.relation("ops.prediction", as_of)}
+            select * from {rails.lake.relation(PREDICTION, as_of)}
             where model = {text(spec.name)} and night = date {text(night_closing(as_of).isoformat())}
         ) as made
             on asked."{spec.key}" = made.entity_id and asked.prediction_time = made.prediction_time
@@ -299,6 +300,6 @@ def _predictions(
     row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
     empty = row is not None and row[0] == 0
     bounds = dict(zip(("score_low", "score_high"), spec.bounds, strict=True))
-    batch = Batch("ops.prediction", sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
-    pages["ops.prediction"] = suites.judge(rails, suite, batch)
-    return pages["ops.prediction"].results
+    batch = Batch(PREDICTION.name, sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
+    pages[PREDICTION.name] = suites.judge(rails, suite, batch)
+    return pages[PREDICTION.name].results

@@ -35,28 +35,8 @@ from tiltyard.lake import identifier, literal, put, text
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Duration, Strict
+from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
 
-LANDED = "ops.landed_file"
-LOOKED = "ops.ingest_run"
-LOOKED_COLUMNS = {
-    "source": "VARCHAR",
-    "available_at": "TIMESTAMP WITH TIME ZONE",
-    "ingested_at": "TIMESTAMP WITH TIME ZONE",
-}
-"""When a night (`available_at`, its as_of) first looked for the deliveries of a source, found any or not: what it
-could have landed and did not was not there."""
-LANDED_COLUMNS = {
-    "source": "VARCHAR",
-    "table_name": "VARCHAR",
-    "file": "VARCHAR",
-    "sha256": "VARCHAR",
-    "rows": "BIGINT",
-    "bytes": "BIGINT",
-    "modified_ns": "BIGINT",
-    "landed_night": "DATE",
-    "available_at": "TIMESTAMP WITH TIME ZONE",
-    "ingested_at": "TIMESTAMP WITH TIME ZONE",
-}
 AUDIT_COLUMNS = {
     "event_time": "TIMESTAMP WITH TIME ZONE",
     "available_at": "TIMESTAMP WITH TIME ZONE",
@@ -232,9 +212,9 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
     lake, night = rails.lake, night_closing(as_of)
     agreed = contract(rails.settings, source)
     for table in agreed.tables:
-        lake.ensure(table.raw, table.raw_columns)
-    lake.ensure(LANDED, LANDED_COLUMNS)
-    lake.ensure(LOOKED, LOOKED_COLUMNS)
+        lake.ensure(Table(table.raw, table.raw_columns))
+    lake.ensure(LANDED_FILE)
+    lake.ensure(INGEST_RUN)
     fence = rails.ledger.claim(f"ingest/{source}")  # from here on, what an older run has landed is in sight
     due = _sift(rails, agreed, as_of)
 
@@ -259,7 +239,7 @@ def run(rails: Rails, source: str, as_of: datetime) -> dict[str, Any]:
                     _record(connection, loaded, as_of, moment)
                 if look:
                     rows = pd.DataFrame([{"source": source, "available_at": as_of, "ingested_at": moment}])
-                    put(connection, LOOKED, {}, rows)
+                    put(connection, INGEST_RUN, {}, rows)
 
             committed = lake.commit(work, message=f"ingest {source} {night}", fence=fence).snapshot
             snapshot = committed if loaded else None
@@ -338,14 +318,14 @@ class _Landed:
 
 
 def _has_looked(connection: duckdb.DuckDBPyConnection, source: str, as_of: datetime) -> bool:
-    query = f"select 1 from {identifier(LOOKED)} where source = ? and available_at = ?"
+    query = f"select 1 from {identifier(INGEST_RUN)} where source = ? and available_at = ?"
     return connection.execute(query, [source, as_of]).fetchone() is not None
 
 
 def _landed(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, _Landed]:
     landed: dict[str, _Landed] = defaultdict(_Landed)
     rows = connection.execute(
-        f"select table_name, file, sha256, rows, bytes, modified_ns from {identifier(LANDED)} where source = ?",
+        f"select table_name, file, sha256, rows, bytes, modified_ns from {identifier(LANDED_FILE)} where source = ?",
         [source],
     ).fetchall()
     for table, file, sha256, count, size, modified in rows:
@@ -645,7 +625,7 @@ def _record(
         for table, deliveries in loaded.items()
         for delivery in deliveries
     ]
-    put(connection, LANDED, {}, pd.DataFrame(rows))
+    put(connection, LANDED_FILE, {}, pd.DataFrame(rows))
 
 
 def _batch(table: str) -> str:

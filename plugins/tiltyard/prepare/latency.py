@@ -30,27 +30,13 @@ from tiltyard.leak.leakage import Finding
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
+from tiltyard.tables import FEATURE_LATENCY, INGEST_RUN, LANDED_FILE, POINTS, SPREADS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Basis = Literal["night", "delivery", "untimed"]
 
-TABLE = "ops.feature_latency"
-SPREADS = ("claimed", "observed")
-POINTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-COLUMNS = {
-    "night": "date",
-    "table_name": "varchar",
-    "kind": "varchar",
-    "rows": "bigint",
-    "observed_rows": "bigint",
-    "untimed": "bigint",
-    **{f"{spread}_{point}_s": "double" for spread in SPREADS for point in POINTS},
-    "missed": "varchar",
-    "promised_p99_s": "double",
-    "available_at": "timestamptz",
-}
 DAY = timedelta(days=1)
 GRACE = timedelta(hours=6)
 """How much older than a day a row may be on landing: a delivery brings a day when it has ended, and exports are cut
@@ -184,12 +170,12 @@ def landed(rails: Rails, source: str, as_of: datetime) -> dict[str, Landed]:
 
     A night that is run again judges what it brought by what was usual until then, not by what came later.
     """
-    rails.lake.ensure(ingest.LOOKED, ingest.LOOKED_COLUMNS)  # a lake that is older than these has no rows there
-    rails.lake.ensure(ingest.LANDED, ingest.LANDED_COLUMNS)
+    rails.lake.ensure(INGEST_RUN)  # a lake that is older than these has no rows there
+    rails.lake.ensure(LANDED_FILE)
     rows = rails.lake.connection.execute(
-        f"select '', '', available_at, ingested_at, 0 from {identifier(ingest.LOOKED)} "
+        f"select '', '', available_at, ingested_at, 0 from {identifier(INGEST_RUN)} "
         "where source = $source and available_at <= $as_of "
-        f"union all select table_name, file, available_at, ingested_at, rows from {identifier(ingest.LANDED)} "
+        f"union all select table_name, file, available_at, ingested_at, rows from {identifier(LANDED_FILE)} "
         "where source = $source and available_at <= $as_of",
         {"source": source, "as_of": as_of},
     ).fetchall()
@@ -404,10 +390,10 @@ def store(connection: Any, measured: Iterable[Latency], as_of: datetime) -> None
     rows = [_row(one, as_of) for one in measured]
     if rows:
         connection.execute(
-            f"delete from {identifier(TABLE)} where night = $night and list_contains($tables, table_name)",
+            f"delete from {identifier(FEATURE_LATENCY)} where night = $night and list_contains($tables, table_name)",
             {"night": night_closing(as_of), "tables": [row["table_name"] for row in rows]},
         )
-        put(connection, TABLE, {}, pd.DataFrame(rows, columns=list(COLUMNS)))
+        put(connection, FEATURE_LATENCY, {}, pd.DataFrame(rows, columns=list(FEATURE_LATENCY.columns)))
 
 
 def _row(one: Latency, as_of: datetime) -> dict[str, Any]:
@@ -520,10 +506,10 @@ def _pooled(nights: pd.DataFrame, spread: str) -> float | None:
 
 def history(rails: Rails, as_of: datetime, tables: Sequence[str], nights: int = NIGHTS) -> pd.DataFrame:
     """Rows of ops.feature_latency of these tables over the last nights, oldest first."""
-    if not tables or not rails.lake.has(TABLE):
-        return pd.DataFrame(columns=list(COLUMNS))
+    if not tables or not rails.lake.has(FEATURE_LATENCY):
+        return pd.DataFrame(columns=list(FEATURE_LATENCY.columns))
     return rails.lake.query(
-        f"select * from {{{TABLE}}} where list_contains($tables, table_name) and night > $since "
+        f"select * from {{{FEATURE_LATENCY}}} where list_contains($tables, table_name) and night > $since "
         "order by table_name, night",
         as_of,
         {"tables": [*tables], "since": night_closing(as_of - nights * DAY)},
@@ -622,9 +608,9 @@ def look(
     else:
         sources = (source,) if source else rails.settings.sources
         tables = tuple(table for one in sources for table in ingest.tables(rails.settings, one))
-    if as_of is None and rails.lake.has(TABLE):
+    if as_of is None and rails.lake.has(FEATURE_LATENCY):
         newest = rails.lake.connection.execute(
-            f"select max(available_at) from {identifier(TABLE)} where list_contains($tables, table_name)",
+            f"select max(available_at) from {identifier(FEATURE_LATENCY)} where list_contains($tables, table_name)",
             {"tables": [*tables]},
         ).fetchone()
         as_of = newest[0] if newest else None

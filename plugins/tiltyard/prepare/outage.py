@@ -29,22 +29,8 @@ from tiltyard.prepare import ingest, latency
 from tiltyard.prepare.latency import DAY, Arrival, Landed, Latency
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.tables import COLUMN_PROFILE, FEATURE_LATENCY
 
-TABLE = "ops.column_profile"
-COLUMNS = {
-    "night": "date",
-    "table_name": "varchar",
-    "rows": "bigint",
-    "content": "varchar",
-    "column_name": "varchar",
-    "nulls": "bigint",
-    "zeros": "bigint",
-    "kinds": "bigint",
-    "is_constant": "boolean",
-    "categories": "varchar",
-    "broken": "varchar",
-    "available_at": "timestamptz",
-}
 INCIDENT = "data_incident"
 """The kind of event in the ledger."""
 
@@ -362,7 +348,7 @@ def _kept(rails: Rails, table: str, since: date, until: date) -> list[Profile]:
     """Stored profiles of the nights in [since, until)."""
     rows = rails.lake.connection.execute(
         f"select night, rows, content, column_name, nulls, zeros, kinds, is_constant, categories, broken "
-        f"from {identifier(TABLE)} where table_name = ? and night >= ? and night < ?",
+        f"from {identifier(COLUMN_PROFILE)} where table_name = ? and night >= ? and night < ?",
         [table, since, until],
     ).fetchall()
     nights: dict[date, tuple[int, str, dict[str, Column], set[tuple[str, str]]]] = {}
@@ -439,7 +425,7 @@ def watch(rails: Rails, source: str, as_of: datetime, snapshot: int | None = Non
     Nights of the window that were never profiled (before the first one that was checked) are profiled and judged
     on the way, oldest first.
     """
-    rails.lake.ensure(TABLE, COLUMNS)
+    rails.lake.ensure(COLUMN_PROFILE)
     contract = ingest.contract(rails.settings, source)
     deliveries = latency.landed(rails, source, as_of)
     latencies = latency.of_source(rails, source, as_of, snapshot, deliveries)
@@ -475,8 +461,8 @@ def _due(deliveries: Landed, as_of: datetime, known: set[date]) -> dict[date, di
 
 def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: datetime) -> list[dict[str, Any]]:
     """Keep what a night showed: latencies and profiles in the lake, incidents in the ledger. Returns those open now."""
-    rails.lake.ensure(latency.TABLE, latency.COLUMNS)
-    rails.lake.ensure(TABLE, COLUMNS)
+    rails.lake.ensure(FEATURE_LATENCY)
+    rails.lake.ensure(COLUMN_PROFILE)
     night = night_closing(as_of)
     rows = [row for table, profile in watched.profiles for row in _rows(table, profile, as_of)]
 
@@ -484,8 +470,8 @@ def record(rails: Rails, watched: Watch, views: Mapping[str, Latency], as_of: da
         latency.store(connection, [*watched.latencies.values(), *views.values()], as_of)
         if rows:
             listed = ", ".join(f"({text(table)}, date {text(str(one.night))})" for table, one in watched.profiles)
-            connection.execute(f"delete from {identifier(TABLE)} where (table_name, night) in ({listed})")
-            put(connection, TABLE, {}, pd.DataFrame(rows, columns=list(COLUMNS)))
+            connection.execute(f"delete from {identifier(COLUMN_PROFILE)} where (table_name, night) in ({listed})")
+            put(connection, COLUMN_PROFILE, {}, pd.DataFrame(rows, columns=list(COLUMN_PROFILE.columns)))
 
     with rails.lake.exclusive(f"outage/{watched.source}"):  # two attempts at a night leave its rows and events once
         rails.lake.commit(work, message=f"latency and profiles of {watched.source}, {night}")

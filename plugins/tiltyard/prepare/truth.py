@@ -17,25 +17,7 @@ import pandas as pd
 from tiltyard import clock
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
-
-PREDICTION = {
-    "request_id": "varchar",
-    "model": "varchar",
-    "version": "integer",
-    "role": "varchar",
-    "entity_id": "varchar",
-    "prediction_time": "timestamptz",
-    "score": "double",
-    "tier": "varchar",
-    "tier_reason": "varchar",
-    "slices": "varchar",
-    "snapshot": "bigint",
-    "night": "date",
-    "available_at": "timestamptz",
-    "scored_at": "timestamptz",
-}
-"""Columns of ops.prediction. One row per version and spine row. `tier` names who answered (champion,
-previous, light, safe_default) on the one row per spine row that was served, and is `shadow` on the others."""
+from tiltyard.tables import PREDICTION
 
 MISSING = "missing"
 """The slice of a row whose slice column has no value."""
@@ -84,7 +66,7 @@ def matured(
     bounds). `versions` may hold None for the safe default; `since` is the first night. Scores of the light twin are
     not its version's own and are left out, unless they were served and `versions` is None.
     """
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)}
         select request_id, version, role, entity_id, prediction_time, score, tier, slices, night, label
@@ -103,7 +85,7 @@ def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None)
 
     Of a label that is a number also `outside`: matured ones beyond its bounds, which count as the nearer bound.
     """
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)},
         answered as (select distinct entity_id, prediction_time, label, is_matured, is_outside from joined)
@@ -143,7 +125,7 @@ def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_o
 
 def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> tuple[Count, ...]:
     """Matured, missing, immature and early rows per version and declared slice, `all` first."""
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(PREDICTION)
     columns = "".join(
         f", coalesce(json_extract_string(slices, '$.{name}'), 'missing') as {name}" for name in spec.gate.slices
     )
@@ -180,9 +162,9 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
 
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
     """version → the nights on which it has scored, in order."""
-    rails.lake.ensure("ops.prediction", PREDICTION)
-    sql = """
-        select distinct version, night from {ops.prediction}
+    rails.lake.ensure(PREDICTION)
+    sql = f"""
+        select distinct version, night from {{{PREDICTION}}}
         where model = $model and version is not null and tier != 'light' order by night
     """
     found: dict[int, list[date]] = {}
@@ -194,10 +176,10 @@ def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
 def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int | None] | None = None) -> pd.DataFrame:
     """Predictions whose cohort has not matured, without a label even where one is known: request_id, version (Int64),
     role, prediction_time, score, tier, night, in the order of prediction times. `versions` as in `matured`."""
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(PREDICTION)
     sql = f"""
         select request_id, version, role, prediction_time, score, tier, night
-        from {{ops.prediction}}
+        from {{{PREDICTION}}}
         where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_wanted(versions)}
         order by prediction_time, entity_id, version nulls first, tier
     """
@@ -226,7 +208,7 @@ def side_by_side(
     and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here), a
     column `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
     """
-    rails.lake.ensure("ops.prediction", PREDICTION)
+    rails.lake.ensure(PREDICTION)
     scores = "".join(
         f", max(score) filter (where version = {int(number)} and tier != 'light') as v{int(number)}"
         for number in versions
@@ -267,7 +249,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         outside = f"coalesce(labels.label::double < {low} or labels.label::double > {high}, false)"
     return f"""
         predictions as (
-            select * from {{ops.prediction}}
+            select * from {{{PREDICTION}}}
             where model = $model and ($since::date is null or night >= $since::date)
         ),
         labels as (

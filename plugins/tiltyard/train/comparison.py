@@ -17,6 +17,7 @@ from tiltyard.lake import identifier, literal, stored, text
 from tiltyard.prepare import frame, ingest, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
+from tiltyard.tables import PREDICTION
 from tiltyard.train.history import Commit, History, written
 
 KINDS: Mapping[str, str] = {
@@ -121,7 +122,7 @@ def reachable(
     rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: History, snapshot: int
 ) -> tuple[list[Batch], list[Untested]]:
     """The predictions in reach, by the state of the lake they were made from; and those out of reach."""
-    if not rails.lake.has("ops.prediction"):
+    if not rails.lake.has(PREDICTION):
         return [], [Untested("predictions", 0, f"{spec.name} has made none yet")]
     within = " or ".join(
         f"night between date {text(str(night_closing(first)))} and date {text(str(night_closing(last)))}"
@@ -129,7 +130,7 @@ def reachable(
     )
     rows = rails.lake.connection.execute(
         f"select snapshot, available_at, count(distinct (entity_id, prediction_time)) "
-        f"from {identifier('ops.prediction')} where model = ? and ({within}) group by all order by all",
+        f"from {identifier(PREDICTION)} where model = ? and ({within}) group by all order by all",
         [spec.name],
     ).fetchall()
     if not rows:
@@ -176,7 +177,7 @@ def reachable(
 
 def _none_there(rails: Rails, spec: Spec) -> str:
     row = rails.lake.connection.execute(
-        f"select min(night), max(night) from {identifier('ops.prediction')} where model = ?", [spec.name]
+        f"select min(night), max(night) from {identifier(PREDICTION)} where model = ?", [spec.name]
     ).fetchone()
     if row is None or row[0] is None:
         return f"{spec.name} has made none yet"
@@ -232,7 +233,7 @@ class Comparison:
             create temp table replayed as
             select distinct made.entity_id, made.prediction_time, made.available_at as as_of,
                 batch.snapshot, made.snapshot as made_from, batch.ahead
-            from {identifier("ops.prediction")} as made
+            from {identifier(PREDICTION)} as made
             inner join (values {rows}) as batch (as_of, made_from, snapshot, ahead)
                 on made.available_at = batch.as_of and made.snapshot = batch.made_from
             where made.model = {text(self.spec.name)}

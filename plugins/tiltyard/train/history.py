@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 
 from tiltyard.lake import qualified, stored, text
-from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
+from tiltyard.tables import LANDED_FILE
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def _touches(table: str, names: set[str], others: set[str]) -> bool:
 
 
 def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, datetime]:
-    if not rails.lake.has(ingest.LANDED):
+    if not rails.lake.has(LANDED_FILE):
         return {}
     connection, landed = rails.lake.connection, {}
     with suppress(duckdb.CatalogException):  # the table was not there yet
-        at = stored(ingest.LANDED, oldest)
+        at = stored(LANDED_FILE, oldest)
         row = connection.execute(f"select max(available_at) from {at} where source = ?", [source]).fetchone()
         if row and row[0]:
             landed[oldest] = row[0]
     if oldest < newest:
         rows = connection.execute(
-            f"select snapshot_id, max(available_at) from {changes(ingest.LANDED, oldest + 1, newest)} "
+            f"select snapshot_id, max(available_at) from {changes(LANDED_FILE, oldest + 1, newest)} "
             "where change_type = 'insert' and source = ? group by 1",
             [source],
         )

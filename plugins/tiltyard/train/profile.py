@@ -20,18 +20,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-TABLE = "ops.profile"
-COLUMNS = {
-    "model": "varchar",
-    "version": "integer",
-    "night": "date",
-    "column_name": "varchar",
-    "counts": "integer[]",
-    "rows": "integer",
-    "available_at": "timestamptz",
-}
-"""One row per model, version, night and column: the night's rows in the version's own cells."""
-
 PREDICTION, LABEL, LOSS = "prediction", "label", "loss"
 """Columns beside the features; no feature may be called so (frame.py)."""
 CELLS = 64
