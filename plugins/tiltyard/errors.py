@@ -24,6 +24,14 @@ class CheckFailed(TiltyardError):
     exit_code = 1
 
 
+class Stopped(CheckFailed):
+    """A critical check stopped a stage of one model; `facts` is what the stage's record says beside the reason."""
+
+    def __init__(self, reason: str, **facts: object) -> None:
+        super().__init__(reason)
+        self.facts = facts
+
+
 class Fenced(TiltyardError):
     """A newer attempt at the same work holds the fencing token; this one may not commit."""
 

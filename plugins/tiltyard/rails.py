@@ -1,15 +1,22 @@
 """What every stage stands on: settings, the lake and the ledger, opened together and closed together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from tiltyard.clock import night_closing
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
 from tiltyard.settings import Settings
+from tiltyard.spec import Spec
+from tiltyard.stages import StageName
+
+More = ParamSpec("More")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Rails:
         return int(newest["summary"]["snapshot"])
 
 
+Work = Callable[Concatenate[Rails, Spec, datetime, More], T]
+"""What a stage does for one model as of one night."""
+
+
 @contextmanager
 def opened(settings: Settings | None = None) -> Iterator[Rails]:
     """Open the rails (starting the embedded PostgreSQL when it is not running) and close them at the end."""
@@ -44,3 +55,37 @@ def opened(settings: Settings | None = None) -> Iterator[Rails]:
             yield Rails(settings, lake, ledger)
     finally:
         ledger.close()
+
+
+def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]]:
+    """Decorates what a stage does for one model on one night: an end that is no good one leaves a record, too.
+
+    A check that stops the stage (CheckFailed) is recorded as `stopped`, what a person has to mend (any other error that
+    is reported without a traceback) as `failed`, each with its reason. So nobody takes the stage for running or waits
+    for it. Unavailable and Fenced leave no record, since another attempt will be made or is at work; nor does what
+    nobody foresaw, which is tried again. A night that was done stays done, since nothing of it was undone.
+    """
+
+    def decorate(work: Work[More, T]) -> Work[More, T]:
+        @wraps(work)
+        def recorded(rails: Rails, spec: Spec, as_of: datetime, *more: More.args, **named: More.kwargs) -> T:
+            try:
+                return work(rails, spec, as_of, *more, **named)
+            except (Unavailable, Fenced):
+                raise
+            except TiltyardError as error:
+                _record_end(rails, stage, spec.name, night_closing(as_of), error)
+                raise
+
+        return recorded
+
+    return decorate
+
+
+def _record_end(rails: Rails, stage: StageName, model: str, night: date, error: TiltyardError) -> None:
+    before = rails.ledger.stage_run(stage, model, night)
+    if before is not None and before["status"] == "done":
+        return
+    facts = error.facts if isinstance(error, Stopped) else {}
+    summary = {"model": model, "night": str(night), "reason": str(error), **facts}
+    rails.ledger.record_stage(stage, model, night, "stopped" if isinstance(error, CheckFailed) else "failed", summary)

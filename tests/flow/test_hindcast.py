@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tiltyard.edge import describe, services, status
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
+from tiltyard.leak import leakage
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
@@ -179,6 +182,45 @@ def test_a_stopped_batch_leaves_yesterdays_features_in_service(
         features.run(rails, silent, render=False)
     assert rails.published_snapshot() == before
     assert rails.ledger.stage_runs("features")[silent.date()]["status"] == "stopped"
+
+
+def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_resumed(
+    tmp_path: Path, postgres_url: str, eager_models: Path, deliveries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(eager_models, models)
+    shutil.copytree(eager_models / "churn", models / "leaky")
+    tested: list[str] = []
+    genuine = leakage.check_frame
+
+    def check_frame(rails: Rails, spec: Spec, *rest: Any, **named: Any) -> Any:
+        tested.append(spec.name)
+        report = genuine(rails, spec, *rest, **named)
+        if spec.name != "leaky":
+            return report
+        failure = replace(report.results[0], success=False, severity="critical", name="tells_the_label")
+        return replace(report, results=(*report.results, failure))
+
+    monkeypatch.setattr(leakage, "check_frame", check_frame)
+    last = FIRST + NIGHT
+    with rails_module.opened(business_home(tmp_path, postgres_url, models, deliveries)) as rails:
+        specs = [find(models, "churn"), find(models, "leaky")]
+        result = hindcast.run(rails, specs, FIRST, last)
+        assert [row["version"] for row in result["models"]["churn"]["retrains"]] == [1]
+        assert result["models"]["churn"]["ended_early"] == []
+        (ended,) = result["models"]["leaky"]["ended_early"]
+        assert (ended["night"], ended["stage"], ended["status"]) == (str(FIRST.date()), "training", "stopped")
+        assert rails.ledger.stage_runs("shadow", "leaky").keys() == {FIRST.date(), last.date()}
+
+        times = tested.count("leaky")
+        again = hindcast.run(rails, specs, FIRST, last)
+        assert tested.count("leaky") == times, "the same frame would be stopped again"
+        assert again["models"]["leaky"]["resumed"] == 2
+        assert again["models"]["leaky"]["ended_early"] == [ended]
+        sentence = hindcast.complaint({name: tally["ended_early"] for name, tally in again["models"].items()})
+        assert sentence is not None
+        assert sentence.startswith("1 of 2 models did not get through. leaky: training of 2025-02-03 stopped: ")
+        assert "leakage gate" in sentence
 
 
 def rows(rails: Rails, table: str, as_of: Any) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from tests.lakes import LABELS
 from tests.market import AS_OF, FIRST, market
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced
+from tiltyard.govern import grants
+from tiltyard.govern.governor import Grant
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -120,6 +122,13 @@ def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str)
         with pytest.raises(CheckFailed, match=r"stopped by its leakage gate .*is_open"):
             training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
         assert rails.ledger.versions(spec.name) == []
+        night = night_closing(AS_OF)
+        record = rails.ledger.stage_runs("training", spec.name)[night]
+        assert (record["status"], record["summary"]["version"]) == ("stopped", None)
+        assert "stopped by its leakage gate" in record["summary"]["reason"]
+        assert record["summary"]["rows"] > 0
+        rails.ledger.request_retrain(spec.name, night, ["drift"])
+        assert grants.past(rails, spec.name, night + timedelta(days=1)).grants == (Grant(night, "none"),), "it is over"
 
 
 # -- the conversion ---------------------------------------------------------------------------

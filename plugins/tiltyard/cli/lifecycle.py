@@ -6,6 +6,7 @@ import typer
 
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import emit, out, progress, say
+from tiltyard.errors import CheckFailed
 from tiltyard.settings import Settings
 
 PANEL = "Start and stop"
@@ -22,10 +23,13 @@ def up(
 ) -> None:
     """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
     from tiltyard.edge import quickstart
+    from tiltyard.rewind import hindcast
 
     with progress(as_json) as step:
         result = quickstart.up(Settings(), name, step)
     emit(result, as_json, lambda: say(quickstart.summary(result)))
+    if sentence := hindcast.complaint(result["ended_early"]):
+        raise CheckFailed(sentence)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")

@@ -11,7 +11,7 @@ from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import emit, progress, say, table
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.settings import Settings
 
 PANEL = "Past nights"
@@ -64,6 +64,8 @@ def hindcast(
     with rails.opened(settings) as opened, progress(as_json) as step:
         result = loop.run(opened, chosen, begin, end, approve=assumed, render=render, progress=step)
     emit(result, as_json)
+    if sentence := loop.complaint({name: tally["ended_early"] for name, tally in result["models"].items()}):
+        raise CheckFailed(sentence)
 
 
 def _approval(text: str) -> Literal["auto", "never"]:

@@ -29,6 +29,7 @@ def model(document: dict[str, Any]) -> str:
         "checks": _checks(document["checks"]),
         "arrival": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
         "incidents": _list(_incident(one) for one in document["incidents"]),
+        "training": _training(document["training"]),
         "replay": _replay(document["replay"]),
     }
     if document["fallback"]["on_default"] or document["fallback"]["tasks"]:
@@ -321,6 +322,14 @@ def _checks(checks: dict[str, Any] | None) -> str:
         return NOTHING
     critical, warnings = len(checks.get("critical", [])), len(checks.get("warnings", []))
     return f"{checks['status']} on {checks['night']}: {critical} critical, {warnings} warnings"
+
+
+def _training(training: dict[str, Any] | None) -> str:
+    if not training:
+        return NOTHING
+    outcome = f"v{training['version']}" if training["version"] is not None else "no version"
+    state = "" if training["status"] == "done" else f"{training['status']}, "
+    return f"{state}{outcome} on {training['night']}" + (f": {training['reason']}" if training["reason"] else "")
 
 
 def _replay(replay: dict[str, Any] | None) -> str:

@@ -48,7 +48,8 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
     """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays
     down.
 
-    Returns {"models": a status per model, "plots": files, "airflow": {"url", "user", "password_file"}, "nights"}.
+    Returns {"models": a status per model, "plots": files, "airflow": {"url", "user", "password_file"}, "nights",
+    "ended_early": model → what hindcast.ended_early says of all these nights}.
     """
     if name not in DEMOS:
         raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
@@ -77,11 +78,14 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
         progress("reading the outcome", 0.99)
         documents = [status.status(rails, spec, live[-1]) for spec in specs]
         plots = [status.plot(rails, spec, live[-1]) for spec in specs]
+        days = [night_closing(as_of) for as_of in nights]
+        ended_early = {spec.name: hindcast.ended_early(rails, spec, days) for spec in specs}
     progress("up", 1.0)
     return {
         "models": documents,
         "plots": [str(path) for path in plots if path],
         "nights": [str(night_closing(as_of)) for as_of in live],
+        "ended_early": ended_early,
         "airflow": {key: started[key] for key in ("url", "user", "password_file")},
     }
 

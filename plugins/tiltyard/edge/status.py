@@ -71,7 +71,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
             for row in rails.ledger.retrains(spec.name, until=night)
         ],
         "online": arm.report(rails, spec, as_of),
-        "drift": _stage(rails, "drift", spec.name, night),
+        "drift": _drift(rails, spec, night),
         "governor": _governor(rails, spec, night),
         "freshness": _freshness(rails, spec, as_of),
         "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
@@ -79,6 +79,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "label_arrival": arrival.report(rails, spec, as_of),
         "estimated": _estimated(rails, spec, as_of),
         "checks": _stage(rails, features.STAGE, "", night),
+        "training": _training(rails, spec, night),
         "replay": (_stage(rails, "training", spec.name, night) or {}).get("replay"),
         "realized": realized(rails, spec, as_of)["overall"],
         "events": len(rails.ledger.events(spec.name)),
@@ -325,6 +326,20 @@ def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] 
         return None
     row = runs[max(runs)]
     return {"night": str(row["night"]), "status": row["status"], **row["summary"]}
+
+
+def _drift(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
+    """The newest night's finding; of a night that ended without one, how it ended, and why."""
+    newest = _stage(rails, "drift", spec.name, night)
+    if newest is None or newest["status"] == "done":
+        return newest
+    return newest | {"verdict": newest["status"], "reasons": [newest["reason"]]}
+
+
+def _training(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
+    """How the newest training ended: {"night", "status", "version", "reason"}; None before the first."""
+    newest = _stage(rails, "training", spec.name, night)
+    return {name: newest.get(name) for name in ("night", "status", "version", "reason")} if newest else None
 
 
 def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.govern.governor import Broken, Finding, Signal
 from tiltyard.prepare import frame, outage, truth
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, records_its_end
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import StageName, recorded_as
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR, PREDICTION, PROFILE
@@ -52,6 +52,7 @@ EVERY = 7
 """Nights between two pages of a model that nothing moved; models take turns."""
 
 
+@records_its_end(STAGE)
 def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None) -> dict[str, Any]:
     """Look at one model on one night, after its shadow stage, and tell the governor what was found.
 

@@ -33,7 +33,7 @@ from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import gate, pairs
 from tiltyard.ledger import Change, Roles
 from tiltyard.prepare import truth
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, records_its_end
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.train import registry
@@ -135,6 +135,7 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
 # -- judging ----------------------------------------------------------------------------------
 
 
+@records_its_end(STAGE)
 def judge(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Put the night's evidence on every challenger before the gate and record the verdicts.
 
@@ -503,6 +504,7 @@ def _figure(value: Any) -> str:
 # -- promoting --------------------------------------------------------------------------------
 
 
+@records_its_end(STAGE)
 def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> dict[str, Any]:
     """Promote the night's best challenger, if the ledger's verdict, and for tier 1 enough people, say so.
 

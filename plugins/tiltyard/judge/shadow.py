@@ -18,7 +18,7 @@ from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, estimate, scoring
 from tiltyard.online import check
 from tiltyard.prepare import truth
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, records_its_end
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import ESTIMATE, EVALUATION, Table
@@ -37,11 +37,13 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     return summary
 
 
+@records_its_end(STAGE)
 def score(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Score the night with every version that has a role. See scoring.score_night."""
     return scoring.score_night(rails, spec, as_of)
 
 
+@records_its_end(STAGE)
 def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """Write the night's evaluation of every version that has a role in it, and of the safe default."""
     night = night_closing(as_of)

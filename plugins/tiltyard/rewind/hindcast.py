@@ -1,12 +1,17 @@
 """The production loop over past nights, in process: the same stage functions as the DAGs, in the same order.
 
 Data lands once and dbt builds once, up to the last night; every stage reads `as_of`, so each night sees only
-what was known that night. It resumes: a night whose stages are all recorded as done is passed over. Approvals
-that tier-1 models need are a declared assumption (`approve`), recorded as such.
+what was known that night. It resumes: a night whose stages are all recorded as done is passed over, and so is a
+training that a check has stopped, since the same frame would be stopped again. Approvals that tier-1 models need are a
+declared assumption (`approve`), recorded as such.
+
+What stops one model stops no other: its night ends there, with a record, and the rest goes on.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from multiprocessing import get_context
@@ -14,7 +19,7 @@ from typing import Any, Literal
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed
+from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
 from tiltyard.online import fill
@@ -23,7 +28,10 @@ from tiltyard.rails import Rails
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.stages import NIGHTLY
 from tiltyard.train import training
+
+log = logging.getLogger(__name__)
 
 Approve = Literal["auto", "never"]
 Progress = Callable[[str, float], None]
@@ -34,6 +42,7 @@ class _Tally:
     nights: int = 0
     resumed: int = 0
     stopped: list[str] = field(default_factory=list)
+    ended_early: list[dict[str, Any]] = field(default_factory=list)
     promotions: list[dict[str, Any]] = field(default_factory=list)
     retrains: list[dict[str, Any]] = field(default_factory=list)
 
@@ -50,7 +59,9 @@ def run(
 ) -> dict[str, Any]:
     """Replay every night whose `as_of` lies in [first, last]. Returns what happened, per model.
 
-    `render` also writes the HTML pages that the DAGs write. Raises BadInput for a range without nights.
+    `render` also writes the HTML pages that the DAGs write. A model's `ended_early` are the stages of these nights that
+    a check stopped or that failed on something to mend, in this run or before it: {"night", "stage", "status",
+    "reason"}; `complaint` makes a sentence of them. Raises BadInput for a range without nights.
     """
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
@@ -81,11 +92,14 @@ def run(
                     tallies[spec.name].stopped.append(str(error))
                 continue
             for spec in waiting:
-                _night(rails, spec, as_of, approve, render, tallies[spec.name])
+                with _on_its_own():
+                    _night(rails, spec, as_of, approve, render, tallies[spec.name])
             _trainings(rails, specs, as_of, tallies)
     if published is not None:
         say("online features", 1.0)
         fill.fill_night(rails, published)
+    for spec in specs:
+        tallies[spec.name].ended_early = ended_early(rails, spec, [night_closing(as_of) for as_of in nights])
     say("done", 1.0)
     return {
         "from": str(night_closing(first)),
@@ -130,13 +144,51 @@ def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: di
     """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
     named = {spec.name: spec for spec in specs}
     for model, reasons in grants.run(rails, as_of, specs)["granted"].items():
-        trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
-        night = str(night_closing(as_of))
-        tallies[model].retrains.append({"night": night, "version": trained.get("version"), "reasons": reasons})
+        version = None
+        with _on_its_own():
+            trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
+            version = trained.get("version")
+        tallies[model].retrains.append({"night": str(night_closing(as_of)), "version": version, "reasons": reasons})
+
+
+@contextmanager
+def _on_its_own() -> Iterator[None]:
+    """What stops one model here is in its records (rails.records_its_end), and stops no other."""
+    try:
+        yield
+    except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed
+        raise
+    except TiltyardError as error:
+        log.warning("%s", error)
+
+
+def ended_early(rails: Rails, spec: Spec, nights: Sequence[date]) -> list[dict[str, Any]]:
+    """The model's stages that have a record of these nights and did not end well, by night."""
+    found = [
+        {"night": str(night), "stage": stage, "status": run["status"], "reason": run["summary"].get("reason", "")}
+        for stage in NIGHTLY
+        for night, run in rails.ledger.stage_runs(stage, spec.name).items()
+        if night in nights and run["status"] != "done"
+    ]
+    return sorted(found, key=lambda row: row["night"])
+
+
+def complaint(ended: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+    """Which models did not get through, and why, as a sentence; None when all did. `ended`: model → `ended_early`."""
+    rows = [{"model": model, **row} for model, stages in ended.items() for row in stages]
+    if not rows:
+        return None
+    shown = [f"{row['model']}: {row['stage']} of {row['night']} {row['status']}: {row['reason']}" for row in rows[:3]]
+    rest = f" And {len(rows) - 3} more." if len(rows) > 3 else ""
+    models = len({row["model"] for row in rows})
+    return f"{models} of {len(ended)} models did not get through. {'; '.join(shown)}{rest}"
 
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:
-    """True when every stage that the night asked for is recorded as done."""
+    """True when every stage that the night asked for is recorded as done, or its training as ended without a version.
+
+    A training is not tried again by itself: the same inputs end the same way, and the governor has gone on from there.
+    """
 
     def done(stage: str) -> bool:
         record = rails.ledger.stage_run(stage, spec.name, night)
@@ -147,4 +199,4 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
     decided = grants.decided(rails, spec.name, night)
     if decided is None or decided["decision"] == "waiting":
         return False
-    return decided["decision"] != "retrain" or done("training")
+    return decided["decision"] != "retrain" or rails.ledger.stage_run("training", spec.name, night) is not None

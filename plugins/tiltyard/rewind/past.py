@@ -31,7 +31,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
@@ -207,10 +207,6 @@ class Workers:
         return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
 
 
-TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
-JUDGES = ("great_expectations",)
-"""Imported while the lake is being built and there is nothing else to do: seconds."""
-
 # -- the nights ---------------------------------------------------------------------------------------------
 
 
@@ -313,7 +309,11 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, A
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
         return {"reason": "no label has matured"}
-    return _made(rails, spec, as_of, *_asked(rails, spec, as_of, snapshot), rows)
+    try:
+        training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+    except BadInput as error:
+        return {"reason": str(error)}
+    return _made(rails, spec, as_of, training_frame, inputs, rows)
 
 
 def _asked(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
@@ -351,7 +351,7 @@ def _made(
                     draw=False,
                     tuned=_tuned(rails.settings, inputs),
                 )
-            except training.Untrainable as error:
+            except (training.Untrainable, CheckFailed) as error:  # what ends a nightly training ends this one alike
                 return {"reason": str(error)}
             files, facts = made.files, made.facts
         with whole_folder(folder) as fresh:
@@ -390,7 +390,10 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
         return {"reason": "no label has matured"}
-    training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+    try:
+        training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+    except BadInput as error:
+        return {"reason": str(error)}
     if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
         spec.name, inputs
     ):
@@ -401,7 +404,7 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
             heavy, encoding, tuned = training.sketch(
                 rails.settings, spec, as_of, training_frame, spec.estimator.tune.trials
             )
-        except training.Untrainable as error:
+        except (training.Untrainable, CheckFailed) as error:
             return {"reason": str(error)}
         with whole_folder(folder) as fresh:
             (fresh / "model.onnx").write_bytes(heavy)

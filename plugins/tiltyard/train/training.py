@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed
-from tiltyard.rails import Rails
+from tiltyard.errors import CheckFailed, Stopped
+from tiltyard.rails import Rails, records_its_end
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation, profile
@@ -149,6 +149,7 @@ class Fitted:
     plots: dict[str, bytes]
 
 
+@records_its_end("training")
 def train(
     rails: Rails,
     spec: Spec,
@@ -162,7 +163,7 @@ def train(
 
     A frame that cannot carry a model (too few rows, one class only) gives {"trained": False, "reason": …} and
     no version. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
-    learn from was written over; Fenced when a newer attempt took over.
+    learn from was written over, and records it; Fenced when a newer attempt took over.
     """
     from tiltyard.leak import leakage
     from tiltyard.prepare import frame, outage
@@ -180,21 +181,28 @@ def train(
     report = leakage.check_frame(rails, spec, training_frame, as_of)
     if report.critical_failures:
         failures = "; ".join(str(failure) for failure in report.critical_failures[:3])
-        raise CheckFailed(
+        raise Stopped(
             f"{spec.name}: the training frame of {night} is stopped by its leakage gate ({failures}); "
-            "no version was trained. Mend the feature view and train again."
+            "no version was trained. Mend the feature view and train again.",
+            trained=False,
+            version=None,
+            frame=training_frame.digest,
+            rows=training_frame.rows,
         )
     replayed = replay.check(rails, spec, as_of, snapshot)
     if replayed.critical:
-        summary = {"model": spec.name, "night": str(night), "trained": False, "replay": replayed.summary()}
-        rails.ledger.record_stage("training", spec.name, night, "stopped", summary)
         worst = replayed.critical[0]
         first, last = replayed.ranges[0][0], replayed.ranges[-1][1]
-        raise CheckFailed(
+        raise Stopped(
             f"{spec.name}: no version was trained, the replay of {first} to {last} does not agree. "
             f"{worst.tally.feature}: {worst.reason} ({replayed.shown(worst)}). See the rows with tiltyard leakage "
             f"replay --model {spec.name} --from {first} --to {last} --report replay.html; then take the column out of "
-            "its feature view, or mend the source."
+            "its feature view, or mend the source.",
+            trained=False,
+            version=None,
+            frame=training_frame.digest,
+            rows=training_frame.rows,
+            replay=replayed.summary(),
         )
     reasons = (*reasons, *outage.during(rails, spec.source, night_closing(training_frame.start), night))
     return train_on(
