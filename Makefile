@@ -32,10 +32,11 @@ down: ## stop Airflow and PostgreSQL; nothing is lost
 test: lint ## lint and every test; PYTEST_ARGS="-k gate" runs some
 	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: setup ## ruff, mypy, sqlfluff
+lint: setup ## ruff, mypy, import-linter, sqlfluff
 	@$(PY) -m ruff check $(CODE)
 	@$(PY) -m ruff format --check $(CODE)
 	@$(PY) -m mypy
+	@$(PY) -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
 	@$(PY) -m sqlfluff lint --disable-progress-bar dbt
 
 format: setup ## mend what lint can mend

@@ -1,8 +1,9 @@
 """Tiltyard, in the order in which a night flows through it. Each package names its modules in reading order.
 
-Ground, here: `errors`, `clock` (the rules of time), `settings`, `spec` (a model's promise), `postgres`, `lake`,
-`ledger` (who decided what), `rails` (the three opened together), `suites` (one suite judges one batch), and `cli`,
-the command line over all of it.
+Ground, here: `errors`, `clock` (the rules of time), `files` (whole or not at all), `settings`, `spec` (a model's
+promise), `stages`, `tables` (every `ops.*` table), `records` (what the parts hand each other), `postgres`, `ledger`
+(who decided what), `lake`, `rails` (the three opened together), `suites` (one suite judges one batch), and `cli`, the
+command line over all of it.
 
 - `prepare`: what the sources deliver becomes features, and later the truth.
 - `train`: from published features to a registered challenger, past the millisecond test.
@@ -16,8 +17,7 @@ the command line over all of it.
 - `pages`: what a person opens in a browser.
 - `edge`: what a person sees, Airflow, and what `make up` starts.
 
-Pure, deciding and touching nothing: `spec clock evaluation estimate runoff sequential gate pairs fallback breaker
-profile detector change lineage governor outcome explanation`, and `evidence` with its parts.
+Which package may import which, and which modules decide and touch nothing, are contracts in pyproject.toml.
 """
 
 __version__ = "0.1.0"

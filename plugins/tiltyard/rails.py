@@ -68,7 +68,7 @@ def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]
 
     def decorate(work: Work[More, T]) -> Work[More, T]:
         @wraps(work)
-        def recorded(rails: Rails, spec: Spec, as_of: datetime, *more: More.args, **named: More.kwargs) -> T:
+        def recorded(rails: Rails, spec: Spec, as_of: datetime, /, *more: More.args, **named: More.kwargs) -> T:
             try:
                 return work(rails, spec, as_of, *more, **named)
             except (Unavailable, Fenced):

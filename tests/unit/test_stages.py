@@ -55,6 +55,6 @@ def test_there_is_no_second_list() -> None:
 
 
 def test_the_readers_of_the_design_are_shown_the_same_stages() -> None:
-    page = (ROOT / "docs" / "dags.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "dags.md").read_text(encoding="utf-8")
     shown = [name.rpartition("__")[2] for name in re.findall(r"^## `([\w<>]+)`$", page, re.MULTILINE)]
     assert shown == list(stages.STAGES)
