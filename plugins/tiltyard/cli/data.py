@@ -18,12 +18,15 @@ commands.add_typer(data, name="data", rich_help_panel=PANEL)
 @data.command("fetch", epilog="Example: tiltyard data fetch incident")
 def fetch(
     name: Annotated[
-        str, typer.Argument(help="Like incident or simulated; a wrong name is told the right ones.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="A data set, like incident or simulated. A wrong name is answered with the right ones.", metavar="NAME"
+        ),
     ],
     cancel_trigger: Annotated[
         bool,
         typer.Option(
-            "--cancel-trigger", help="simulated: the CRM blanks the last log-in of whoever cancels, in place."
+            "--cancel-trigger", help="For simulated: the CRM blanks the last log-in of whoever cancels, in place."
         ),
     ] = False,
     as_json: Json = False,

@@ -40,14 +40,17 @@ def audit(
         list[str] | None,
         typer.Option(
             help="FEATURE=COL: the column that says since when a feature's value was known; COL alone, of every "
-            "feature. Repeat it.",
+            "feature. Repeat it for several.",
             metavar="FEATURE=COL",
         ),
     ] = None,
     planned: Annotated[
-        list[str] | None, typer.Option(help="Instants known ahead, like a due date. Repeat it.", metavar="COL")
+        list[str] | None,
+        typer.Option(help="Column of instants known ahead, like a due date. Repeat it for several.", metavar="COL"),
     ] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Not to be judged. Repeat it.", metavar="COL")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Column that is not to be judged. Repeat it for several.", metavar="COL")
+    ] = None,
     history: Annotated[
         Path | None, typer.Option(help="A log of events or versions of the same entities.", metavar="FILE")
     ] = None,
@@ -134,7 +137,7 @@ def replay(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The millisecond test: what predictions were made from, against what the lake says of it today.
+    """Run the millisecond test: compare what predictions were made from with what the lake says of it today.
 
     Exit 1 when the past was written over, or when nobody could tell.
     """
@@ -158,13 +161,13 @@ def replay(
 
 @leakage.command("latency", epilog="Example: tiltyard leakage latency --model churn")
 def latency(
-    model: Annotated[str | None, typer.Option("--model", help="The tables that a model stands on.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="The tables of a source.")] = None,
-    nights: Annotated[int, typer.Option(min=1, max=366, help="Over so many nights the embargo is learned.")] = 28,
+    model: Annotated[str | None, typer.Option("--model", help="Only the tables that this model stands on.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Only the tables of this source.")] = None,
+    nights: Annotated[int, typer.Option(min=1, max=366, help="Nights that the embargo is learned from.")] = 28,
     as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
-    """How late rows really are: promised, claimed and observed, and the embargo that follows. Draws the nights."""
+    """Show how late rows really are: promised, claimed, observed, and the embargo that follows. Draws a plot."""
     from tiltyard import rails
     from tiltyard.edge import describe
     from tiltyard.prepare import latency as stage

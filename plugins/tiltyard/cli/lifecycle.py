@@ -17,11 +17,15 @@ commands = typer.Typer()
 def up(
     name: Annotated[
         str,
-        typer.Option("--data", metavar="NAME", help="Like incident or simulated; a wrong name is told the right ones."),
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            help="A data set, like incident or simulated. A wrong name is answered with the right ones.",
+        ),
     ] = "incident",
     as_json: Json = False,
 ) -> None:
-    """Fetch, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
+    """Fetch data, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
     from tiltyard.edge import quickstart
     from tiltyard.rewind import hindcast
 

@@ -57,7 +57,7 @@ def validate(
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")
 def status(model: ModelOrAll = None, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Champion, challengers, matured evidence, last decision, drift, freshness and checks of each model."""
+    """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks."""
     from tiltyard import rails
     from tiltyard.edge import describe
     from tiltyard.edge import status as looking

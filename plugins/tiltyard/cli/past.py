@@ -34,7 +34,7 @@ def hindcast(
         typer.Option(
             "--policy",
             metavar="FILE.yaml",
-            help="Try it on these nights and write nothing into lake or ledger; repeat it to compare. "
+            help="Try this policy on these nights and write nothing into lake or ledger; repeat it to compare. "
             "'current' stands for the specs as they are.",
         ),
     ] = None,
@@ -42,7 +42,7 @@ def hindcast(
     plots: Annotated[
         Path | None, typer.Option("--plots", metavar="FOLDER", help="With --policy: where pictures go.")
     ] = None,
-    approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto or never.")] = "auto",
+    approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto (yes) or never.")] = "auto",
     render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
     as_json: Json = False,
 ) -> None:

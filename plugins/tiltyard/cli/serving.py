@@ -48,7 +48,7 @@ def serve(
 
 @keys.command("new", epilog="Example: tiltyard keys new billing")
 def new_key(
-    name: Annotated[str, typer.Argument(help="Who will use it; limits and log go by this name.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Who will use it. Limits and log go by this name.", metavar="NAME")],
     as_json: Json = False,
 ) -> None:
     """Make an API key and show it once; only its SHA-256 goes into TILTYARD_SERVE_KEYS."""
@@ -71,7 +71,7 @@ def deliver_requests(as_json: Json = False) -> None:
 
 @requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
 def show_requests(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Answers per night and tier, how they turned out per arm, and what the log has lost."""
+    """Show answers per night and tier, how they turned out per arm, and what the log has lost."""
     from tiltyard import rails
     from tiltyard.answered import arm, request_log
     from tiltyard.edge import describe
