@@ -58,6 +58,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+    from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
     settings = Settings()
@@ -71,7 +72,7 @@ def _app() -> "FastAPI":
     @app.exception_handler(HTTPException)
     def refuse(request: Request, error: HTTPException) -> Response:
         """A browser that is not logged in is sent to the login and back; everything else gets the plain answer."""
-        if error.status_code == 401 and "text/html" in request.headers.get("accept", ""):
+        if error.status_code == 401 and accepts(request.headers.get("accept", ""), "text/html"):
             return RedirectResponse(f"/api/v2/auth/login?next={request.url.path}", 303)
         return Response(str(error.detail), error.status_code, media_type="text/plain")
 

@@ -45,8 +45,11 @@ def test_without_a_login_there_is_nothing_to_see(view: ModuleType) -> None:
     client = TestClient(view._app(), follow_redirects=False)
     for path in ("/", "/reports/", "/reports/drift/sla_breach/2016-04-02.html", "/reports/none"):
         assert client.get(path).status_code == 401
-    answer = client.get("/", headers={"accept": "text/html"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/api/v2/auth/login?next=/")
+    for accept in ("text/html", "Text/HTML;q=0.9, */*"):
+        answer = client.get("/", headers={"accept": accept})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/api/v2/auth/login?next=/")
+    for accept in ("text/htmlx", "application/json, text/html;q=0"):
+        assert client.get("/", headers={"accept": accept}).status_code == 401
 
 
 def test_reports_are_served_without_power(logged_in: TestClient) -> None:

@@ -543,6 +543,37 @@ def test_bad_input_is_told_in_a_sentence(base, content, status, said):
     assert said in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [
+        ("application/json", 200, ""),
+        ("Application/JSON", 200, ""),
+        ("application/json; charset=utf-8", 200, ""),
+        ('application/json ;Charset="UTF-8"', 200, ""),
+        (None, 200, ""),
+        ("application/jsonx", 415, "not as application/jsonx"),
+        ("application/json, text/plain", 415, "not as application/json, text/plain"),
+        ("application/json; charset=latin-1", 415, "not in latin-1"),
+        ("text/plain", 415, "not as text/plain"),
+    ],
+)
+def test_a_body_is_json_whatever_the_case_of_its_type(base, kind, status, said):
+    with client(base) as opened:
+        content = orjson.dumps({"rows": [{"features": served.ROW}]})
+        for verb in ("predict", "explain") if status == 415 else ("predict",):
+            headers = {} if kind is None else {"content-type": kind}
+            answer = opened.post(f"/v1/models/steady/{verb}", content=content, headers=headers)
+            assert answer.status_code == status, answer.text
+            assert said in answer.json().get("error", "")
+
+
+def test_a_length_of_thousands_of_digits_is_too_large_and_no_fault(base):
+    with client(base) as opened:
+        answer = opened.post("/v1/models/steady/predict", content=b"{}", headers={"content-length": "9" * 5000})
+    assert answer.status_code == 413
+    assert "larger than" in answer.json()["error"]
+
+
 def test_an_unknown_model_is_told_which_there_are(base):
     with client(base) as opened:
         answer = opened.post("/v1/models/nobody/predict", json={"rows": [{}]})

@@ -34,6 +34,7 @@ from tiltyard.serve import access, fallback, timeslice
 from tiltyard.serve.access import Refused, rounded
 from tiltyard.serve.contribution import Explainer
 from tiltyard.serve.deadlines import Deadlines
+from tiltyard.serve.headers import is_longer, media_type
 from tiltyard.serve.incoming import Rejected, Row, parsed, rows_of
 from tiltyard.serve.lane import Lane
 from tiltyard.serve.metrics import Metrics
@@ -50,6 +51,7 @@ FIRST_S = 30.0
 """How long the first start on a machine waits for files of models, having nothing to answer with but safe defaults."""
 DELIVER_S = 600.0
 """How long one delivery of the request log may take; what it had not brought is the next one's."""
+JSON = b"application/json"
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 
 
@@ -272,11 +274,10 @@ class Service:
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         most = self.settings.serve_max_bytes
-        kind = headers.get(b"content-type", b"application/json")
-        if not kind.startswith(b"application/json"):
-            raise Rejected(415, f"Send the request as application/json, not as {kind[:60].decode('latin-1')}.")
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > most:
+        kind = headers.get(b"content-type", JSON)
+        if kind != JSON:  # nearly every request says exactly this
+            _check_media_type(kind.decode("latin-1"))
+        if is_longer(headers.get(b"content-length", b""), most):
             raise Rejected(413, _TOO_LARGE.format(most))
         body, is_more = b"", True
         while is_more:
@@ -465,6 +466,15 @@ class _Answered(Response):
     def __init__(self, body: bytes) -> None:
         self.status_code, self.background, self.body = 200, None, body
         self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
+def _check_media_type(field: str) -> None:
+    """Raises Rejected, 415, for a body that is not JSON, or not in UTF-8."""
+    media = media_type(field)
+    if media is None or not media.is_json:
+        raise Rejected(415, f"Send the request as application/json, not as {field[:60]}.")
+    if not media.is_utf_8:
+        raise Rejected(415, f"Send the request in UTF-8, as JSON is, not in {str(media.charset)[:60]}.")
 
 
 def _json(body: Any, status: int = 200) -> Response:
