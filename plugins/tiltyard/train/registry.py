@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlparse
 
 import sqlalchemy as sa
 
-from tiltyard import postgres
+from tiltyard import child, postgres
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.ledger import Fence
@@ -420,10 +420,8 @@ def _parse_in_child(settings: Settings, row: Mapping[str, Any], tell: Tell) -> N
     mark = settings.home / "cache" / "parsed" / whole(row)
     if mark.exists():
         return
-    library = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
     command = [sys.executable, "-m", "tiltyard.train.scorer", str(_cache(settings, row))]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=child.environment(), capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         _refuse(row, ["model.onnx"], f"a trial parse of its files failed: {said}", tell)
