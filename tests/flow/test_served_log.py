@@ -79,7 +79,7 @@ def test_what_was_answered_is_in_the_lake_whenever_the_service_is_killed(tmp_pat
                 caller.join()
             service.wait()
         found = request_log.deliver(opened)
-        assert (found["lost"], found["unreadable"], found["damaged"]) == (0, 0, 0)
+        assert (found.lost, found.unreadable, found.damaged) == (0, 0, 0)
         assert spool.segments(settings.spool) == [] and spool.boots(settings.spool) == {}
         rows = opened.lake.connection.execute(
             f'select request_id, list(score order by "row"), count(*) from {lake.stored(REQUEST)} group by 1'

@@ -315,7 +315,7 @@ def test_the_service_answers_as_before_after_all_of_it(http: httpx.Client) -> No
 def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings) -> None:
     made, other = access.new("desk"), access.new("billing")
     keyed = home.model_copy(
-        update={"serve_keys": Settings(serve_keys=f"{made['entry']},{other['entry']}").serve_keys, "serve_budget": 10,
+        update={"serve_keys": Settings(serve_keys=f"{made.entry},{other.entry}").serve_keys, "serve_budget": 10,
                 "serve_decimals": 2}
     )  # fmt: skip
     for place in serve(keyed):
@@ -325,19 +325,19 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
                 assert "X-API-Key" in refused(post(http, one, path), 401)
                 strange = httpx.Headers({"content-type": "application/json", "x-api-key": "ключ"}, encoding="utf-8")
                 assert "not known here" in refused(http.post(path, content=one, headers=strange), 401)
-                for wrong in (made["key"][:-1], made["entry"], "a" * 5000):
+                for wrong in (made.key[:-1], made.entry, "a" * 5000):
                     assert "not known here" in refused(post(http, one, path, x_api_key=wrong), 401)
             for path in ("/v1/models", "/metrics"):
                 refused(http.get(path), 401)
-                assert http.get(path, headers={"x-api-key": made["key"]}).status_code == 200
+                assert http.get(path, headers={"x-api-key": made.key}).status_code == 200
             assert http.get("/healthz").status_code == 200
-            (said,) = answered(post(http, one, x_api_key=made["key"]))
+            (said,) = answered(post(http, one, x_api_key=made.key))
             assert said["score"] == round(said["score"], 2)
-            over = post(http, rows(*[{"features": ROW}] * 10), x_api_key=made["key"])
+            over = post(http, rows(*[{"features": ROW}] * 10), x_api_key=made.key)
             assert "leaves 9" in refused(over, 429)
             assert int(over.headers["retry-after"]) > 0
-            answered(post(http, rows(*[{"features": ROW}] * 10), x_api_key=other["key"]))
-            assert made["key"] not in http.get("/metrics", headers={"x-api-key": made["key"]}).text
+            answered(post(http, rows(*[{"features": ROW}] * 10), x_api_key=other.key))
+            assert made.key not in http.get("/metrics", headers={"x-api-key": made.key}).text
 
 
 # -- from the service's own description ---------------------------------------------------------

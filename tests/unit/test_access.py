@@ -18,8 +18,8 @@ MORNING = 20_000 * DAY + 3600.0
 
 
 def made(*names: str) -> tuple[str, dict[str, bytes]]:
-    found = [module.new(name) for name in names]
-    return ",".join(one["entry"] for one in found), {one["name"]: one["key"].encode() for one in found}
+    keys = [module.new(name) for name in names]
+    return ",".join(key.entry for key in keys), {key.name: key.key.encode() for key in keys}
 
 
 def test_a_key_lets_in_its_owner_and_nobody_else() -> None:
@@ -170,7 +170,7 @@ def test_the_budget_survives_a_restart_and_is_shared_by_workers(tmp_path: Path) 
     assert one.check(keys["desk"], 40, MORNING) == Admitted("desk")
     assert two.check(keys["desk"], 50, MORNING) == Admitted("desk")
     for each in (one, two, one):
-        each._ledger.carry()
+        each._budget.carry()
     for each in (one, two, worker()):  # the third is one that was started again
         refused = each.check(keys["desk"], 11, MORNING)
         assert isinstance(refused, Refused)
@@ -186,7 +186,7 @@ def test_rows_that_pass_while_the_count_is_carried_are_all_counted(tmp_path: Pat
 
     def carry() -> None:
         while not stop.is_set():
-            access._ledger.carry()
+            access._budget.carry()
 
     carrying = threading.Thread(target=carry)
     carrying.start()
@@ -194,7 +194,7 @@ def test_rows_that_pass_while_the_count_is_carried_are_all_counted(tmp_path: Pat
         access.check(None, 1, MORNING)
     stop.set()
     carrying.join()
-    access._ledger.carry()
+    access._budget.carry()
     assert json.loads((tmp_path / "budget.json").read_bytes()) == {module.EVERYBODY: [20_000, 20_000]}
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_count_does_not_keep_the_service_from_starting(tmp_path: Path,
     (tmp_path / "budget.json").write_text(content)
     access = Access(None, limits=Limits(budget=5), folder=tmp_path, now=MORNING)
     assert access.check(None, 5, MORNING) == Admitted(None)
-    access._ledger.carry()
+    access._budget.carry()
     assert isinstance(Access(None, limits=access.limits, folder=tmp_path, now=MORNING).check(None, 1, MORNING), Refused)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_request_log import encoded, ids, request
 from tiltyard.answered import arm, request_log
+from tiltyard.answered.report import Delivery
 from tiltyard.edge import describe, status
 from tiltyard.judge import promotion, shadow
 from tiltyard.serve.spool import Spool
@@ -19,7 +20,7 @@ from tiltyard.tables import ONLINE_EVALUATION
 from tiltyard.train import evaluation
 
 
-def spool(arena: Arena, records: list[dict[str, Any]]) -> dict[str, int]:
+def spool(arena: Arena, records: list[dict[str, Any]]) -> Delivery:
     log = Spool(arena.rails.settings.spool)
     for record in records:
         log.write(encoded(record))

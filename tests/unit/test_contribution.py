@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import uuid
+from collections import OrderedDict
 from datetime import timedelta
 from pathlib import Path
 
@@ -68,17 +69,17 @@ def test_contributions_add_up_to_the_score_and_are_the_same_twice(bounds: tuple[
     ):
         frame = pd.DataFrame([row], dtype=object)
         values = scorer.encoding.transform(frame)[0].tolist()
-        found = contribution.explain(scorer, values, light=light)
-        assert found["score"] == score(frame)[0]
-        assert list(found["contributions"]) == ["a", "b", "c"]
-        assert found["base"] + sum(found["contributions"].values()) == pytest.approx(found["score"], abs=1e-6)
-        assert contribution.explain(scorer, values, light=light) == found
+        explained = contribution.explain(scorer, values, light=light)
+        assert explained.score == score(frame)[0]
+        assert list(explained.contributions) == ["a", "b", "c"]
+        assert explained.base + sum(explained.contributions.values()) == pytest.approx(explained.score, abs=1e-6)
+        assert contribution.explain(scorer, values, light=light) == explained
 
 
 def test_what_pushes_the_score_up_is_told_so() -> None:
     scorer = trained(None)
-    up = contribution.explain(scorer, [2.0, 1.0, 1.0])["contributions"]
-    down = contribution.explain(scorer, [-2.0, 0.0, 0.0])["contributions"]
+    up = contribution.explain(scorer, [2.0, 1.0, 1.0]).contributions
+    down = contribution.explain(scorer, [-2.0, 0.0, 0.0]).contributions
     assert all(value > 0 for value in up.values())
     assert all(value < 0 for value in down.values())
 
@@ -151,7 +152,7 @@ def test_files_that_are_not_what_was_registered_are_not_parsed(base, tmp_path: P
         ("model.onnx", "light.onnx", "encoding.json", "reference.json", "reference.parquet"), "0" * 64
     )
     with pytest.raises(Unavailable, match="not what was registered"):
-        contribution._scorer(tmp_path, {"model": "told", "version": 1, "digests": digests}, {})
+        contribution._scorer(tmp_path, contribution.Question("told", 1, digests, [], False), OrderedDict())
 
 
 def test_no_more_than_a_few_wait(tmp_path: Path) -> None:

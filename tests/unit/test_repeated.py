@@ -88,7 +88,7 @@ def test_what_is_remembered_is_bounded_in_number_and_bytes(monkeypatch: pytest.M
         assert done == ["a", "large", "b", "large", "c", "a", "b"]
         for name in "defgh":
             await asked(name, 1)
-        assert len(kept._given) == 5
-        assert kept._bytes == sum(len(answer) for _, answer in kept._given.values()) == 5
+        assert len(kept._answers) == 5
+        assert kept._bytes == sum(len(answer) for _, answer in kept._answers.values()) == 5
 
     asyncio.run(story())

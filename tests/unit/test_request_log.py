@@ -18,6 +18,7 @@ from tests.unit.conftest import FIRST, Arena
 from tests.unit.test_cli import tiltyard
 from tiltyard import lake, rails
 from tiltyard.answered import request_log
+from tiltyard.answered.report import Delivery
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
@@ -75,11 +76,11 @@ def test_every_record_is_delivered_once_and_its_file_goes(arena: Arena, spooled:
     spooled.write(encoded(shadow | {"scored_at": FIRST.isoformat()}))
     spooled.close()
     found = request_log.deliver(arena.rails)
-    assert found["segments"] > 3
-    assert (found["requests"], found["shadow"], found["lost"], found["unreadable"]) == (40, 1, 0, 0)
+    assert found.segments > 3
+    assert (found.requests, found.shadow, found.lost, found.unreadable) == (40, 1, 0, 0)
     assert ids(arena.rails, model) == [record["request_id"] for record in records]
     assert list(arena.rails.settings.spool.glob(f"*{spooled.boot}*")) == []
-    assert request_log.deliver(arena.rails)["segments"] == 0
+    assert request_log.deliver(arena.rails).segments == 0
     row = arena.rails.lake.connection.execute(
         f"select * from {lake.stored(REQUEST)} where request_id = ?", [f"{model}-3"]
     ).df()
@@ -173,13 +174,13 @@ def test_two_at_once_deliver_once(arena: Arena, spooled: Spool) -> None:
         spooled.write(encoded(request(model, place)))
     spooled.close()
 
-    def work(_: int) -> dict[str, int]:
+    def work(_: int) -> Delivery:
         with rails.opened(arena.rails.settings) as opened:
             return request_log.deliver(opened)
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(work, range(3)))
-    assert sum(one["requests"] for one in found) == 40
+    assert sum(one.requests for one in found) == 40
     assert ids(arena.rails, model) == [f"{model}-{place}" for place in range(40)]
 
 
@@ -201,19 +202,19 @@ os.kill(os.getpid(), signal.SIGKILL)
     record = json.dumps(request(model))
     assert subprocess.run([sys.executable, "-c", script, str(folder), record]).returncode == -signal.SIGKILL
     found = request_log.deliver(arena.rails)
-    assert (found["requests"], found["lost"], found["damaged"]) == (1, 2, 0)
+    assert (found.requests, found.lost, found.damaged) == (1, 2, 0)
     assert ids(arena.rails, model) == [f"{model}-0"]
-    assert list(folder.glob("*.lock")) == [] and request_log.deliver(arena.rails)["lost"] == 0
+    assert list(folder.glob("*.lock")) == [] and request_log.deliver(arena.rails).lost == 0
     assert any(event["detail"]["lost"] == 2 for event in arena.rails.ledger.events(kind="requests_lost"))
 
 
 def test_a_living_process_keeps_its_open_segment(arena: Arena, spooled: Spool) -> None:
     model = "log_alive"
     spooled.write(encoded(request(model)))
-    assert request_log.deliver(arena.rails)["requests"] == 0
+    assert request_log.deliver(arena.rails).requests == 0
     spooled.write(encoded(request(model, 1)))
     spooled.close()
-    assert request_log.deliver(arena.rails)["requests"] == 2
+    assert request_log.deliver(arena.rails).requests == 2
     assert ids(arena.rails, model) == [f"{model}-0", f"{model}-1"]
 
 
@@ -231,10 +232,10 @@ def test_damage_is_put_aside_with_a_count_and_nothing_else_is_lost(arena: Arena)
     broken = folder / f"{uuid.uuid4().hex}-00000001.log"
     broken.write_bytes(b"nothing of a segment")
     found = request_log.deliver(arena.rails)
-    assert (found["requests"], found["lost"], found["unreadable"], found["damaged"]) == (4, 1, 2, 2)
+    assert (found.requests, found.lost, found.unreadable, found.damaged) == (4, 1, 2, 2)
     assert ids(arena.rails, model) == [f"{model}-{place}" for place in (0, 2, 3, 4)]
     assert {entry.name for entry in (folder / request_log.DAMAGED).iterdir()} >= {path.name, broken.name}
-    assert request_log.deliver(arena.rails)["segments"] == 0
+    assert request_log.deliver(arena.rails).segments == 0
 
 
 def test_many_small_deliveries_become_one_file_and_the_past_reads_the_same(
@@ -301,14 +302,14 @@ def test_no_record_stands_in_the_way_of_the_others(arena: Arena, spooled: Spool,
     spooled.write(encoded(request(model, 1), request(model, 2, **changes), request(model, 3)))
     spooled.close()
     found = request_log.deliver(arena.rails)
-    assert found["requests"] + found["unreadable"] == 3 and found["lost"] == 0
-    assert len(ids(arena.rails, model)) == found["requests"] >= 2
+    assert found.requests + found.unreadable == 3 and found.lost == 0
+    assert len(ids(arena.rails, model)) == found.requests >= 2
     assert spool.segments(arena.rails.settings.spool) == []
 
 
 def test_nothing_spooled_costs_nothing(tmp_path: Path, arena: Arena) -> None:
     empty = arena.rails.settings.model_copy(update={"home": tmp_path})
-    assert request_log.deliver(Rails(empty, arena.rails.lake, arena.rails.ledger))["segments"] == 0
+    assert request_log.deliver(Rails(empty, arena.rails.lake, arena.rails.ledger)).segments == 0
 
 
 def test_the_commands_deliver_and_show(arena: Arena) -> None:

@@ -76,12 +76,12 @@ def test_a_file_that_cannot_be_kept_fails_for_its_model_only(rails: Rails) -> No
 def test_a_version_that_the_ledger_lost_leaves_the_others(rails: Rails) -> None:
     made = fetched(rails.settings)
     path = made.folder / "far.json"
-    kept = servable.Kept.from_json(path.read_text())
-    path.write_text(servable.Kept(**{**vars(kept), "versions": {}}).to_json())
+    kept = servable.Roster.from_json(path.read_text())
+    path.write_text(servable.Roster(**{**vars(kept), "versions": {}}).to_json())
     again = Servables(rails.settings)
     again.restore()
     assert again.current["far"].champion is None
-    assert "no row" in again.current["far"].refused[1]
+    assert "no row" in again.current["far"].unloaded[1]
     assert again.current["near"].champion is not None
 
 
@@ -125,10 +125,10 @@ def test_a_refused_file_is_told_once_and_tried_less_and_less(rails: Rails, monke
         made.refresh()
         made.fetch()
     assert tries == []
-    assert "SHA-256" in made.current["far"].refused[1]
+    assert "SHA-256" in made.current["far"].unloaded[1]
     monkeypatch.setattr(servable, "PAUSE_S", 0.0)
     key = next(iter(made._failures))
-    made._failures[key] = servable.Failure(made._failures[key].said, 1, 0.0)
+    made._failures[key] = servable.Failure(made._failures[key].reason, 1, 0.0)
     for _ in range(3):
         made.fetch()
     Servables(rails.settings).refresh()  # another worker
@@ -177,6 +177,6 @@ def test_a_background_thread_survives_whatever_it_meets(rails: Rails, monkeypatc
 def test_what_is_kept_comes_back_as_it_was(rails: Rails) -> None:
     made = fetched(rails.settings)
     text = (made.folder / "near.json").read_text()
-    assert servable.Kept.from_json(text).to_json() == text
+    assert servable.Roster.from_json(text).to_json() == text
     with pytest.raises(ValueError, match="digest"):
-        servable.Kept.from_json(json.dumps({**json.loads(text), "sha256": "0"}))
+        servable.Roster.from_json(json.dumps({**json.loads(text), "sha256": "0"}))

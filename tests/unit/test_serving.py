@@ -24,6 +24,7 @@ from tiltyard import rails as rails_module
 from tiltyard.online.connection import connect
 from tiltyard.online.store import FeatureRow, TableNote, table_note
 from tiltyard.serve import access, spool
+from tiltyard.serve.contribution import Explained
 from tiltyard.serve.lane import Job
 from tiltyard.serve.web import App
 
@@ -487,23 +488,23 @@ def test_a_request_that_comes_again_while_it_is_under_way_is_answered_with_it(ba
 
 def test_a_repetition_costs_nothing_and_ids_are_each_callers_own(base):
     ann, bob = access.new("ann"), access.new("bob")
-    keys = SecretStr(f"{ann['entry']},{bob['entry']}")
+    keys = SecretStr(f"{ann.entry},{bob.entry}")
     body = {"rows": [{"features": served.ROW}] * 2, "request_id": "mine"}
     with client(base, serve_keys=keys, serve_budget=2) as opened:
 
-        def post(made, content):
-            return opened.post("/v1/models/steady/predict", json=content, headers={"x-api-key": made["key"]})
+        def post(key, content):
+            return opened.post("/v1/models/steady/predict", json=content, headers={"x-api-key": key})
 
-        assert [post(ann, body).status_code for _ in range(3)] == [200] * 3
-        assert post(ann, {**body, "request_id": "another"}).status_code == 429
-        assert post({"key": "no key of ours"}, body).status_code == 401
-        assert post(bob, {**body, "rows": [{"features": {**served.ROW, "size": 9}}]}).status_code == 200
+        assert [post(ann.key, body).status_code for _ in range(3)] == [200] * 3
+        assert post(ann.key, {**body, "request_id": "another"}).status_code == 429
+        assert post("no key of ours", body).status_code == 401
+        assert post(bob.key, {**body, "rows": [{"features": {**served.ROW, "size": 9}}]}).status_code == 200
     assert len([entry for entry in logged(base) if entry["request_id"] == "mine"]) == 3
 
 
 def test_an_explanation_is_counted_and_not_logged(base):
     async def ask_child(row, values):
-        return {"score": 0.5, "base": 0.5, "contributions": {}, "method": "none"}
+        return Explained(score=0.5, base=0.5, contributions={}, method="none", background=1)
 
     with client(base) as opened:
         opened.app.service.explainer.ask = ask_child

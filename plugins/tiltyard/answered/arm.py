@@ -38,8 +38,9 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     fence = rails.ledger.claim(f"online_evaluation/{spec.name}/{night}")
     rails.lake.ensure(ONLINE_EVALUATION)
     records = evaluate(spec, as_of, rows)
-    columns = ONLINE_EVALUATION.columns
-    table = request_log.typed([{name: record.get(name) for name in columns} for record in records], ONLINE_EVALUATION)
+    table = request_log.typed(
+        [tuple(row.get(name) for name in ONLINE_EVALUATION.columns) for row in records], ONLINE_EVALUATION
+    )
     partition = {"model": spec.name, "night": night}
     message = f"online evaluation {spec.name} {night}"
     rails.lake.replace(ONLINE_EVALUATION, partition, table, message=message, fence=fence)

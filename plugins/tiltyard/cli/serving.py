@@ -43,7 +43,7 @@ def serve(
         if value is not None:
             os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
     settings = Settings()
-    web.run(settings, web.begins(settings, as_of), err.print)
+    web.serve(settings, web.begins(settings, as_of), err.print)
 
 
 @keys.command("new", epilog="Example: tiltyard keys new billing")
@@ -55,7 +55,7 @@ def new_key(
     from tiltyard.serve import access
 
     result = access.new(name)
-    emit(result, as_json, lambda: say(access.shown(result)))
+    emit(result, as_json, lambda: say(result.text()))
 
 
 @requests.command("deliver", epilog="Example: tiltyard requests deliver")
@@ -74,19 +74,23 @@ def show_requests(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
     """Show answers per night and tier, how they turned out per arm, and what the log has lost."""
     from tiltyard import rails
     from tiltyard.answered import arm, request_log
+    from tiltyard.answered.report import RequestsReport
     from tiltyard.edge import describe
 
     spec = options.spec(model)
     at = options.instant(as_of) or clock.now()
     with rails.opened() as opened:
-        nights = request_log.nights(opened, spec.name, at)
-        arms = arm.report(opened, spec, at)
-        result = {"model": spec.name, "nights": nights, "arms": arms, "log": request_log.delivered(opened)}
+        report = RequestsReport(
+            model=spec.name,
+            nights=tuple(request_log.nights(opened, spec.name, at)),
+            arms=arm.report(opened, spec, at),
+            log=request_log.delivered(opened),
+        )
 
     def show() -> None:
-        if nights:
-            table(describe.asked(nights))
-        for line in describe.turned_out(result, spec.measure):
+        if report.nights:
+            table(describe.asked(report.nights))
+        for line in describe.turned_out(report, spec.measure):
             say(line)
 
-    emit(result, as_json, show)
+    emit(report, as_json, show)

@@ -1,8 +1,11 @@
 """The documents of `status` and `explain` as text for a terminal."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+
+from tiltyard.answered.report import RequestNight, RequestsReport
 
 NOTHING = "–"
 
@@ -262,31 +265,30 @@ def online(arms: dict[str, Any], measure: str) -> str:
     return "; ".join(said) or NOTHING
 
 
-def asked(nights: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def asked(nights: Sequence[RequestNight]) -> list[dict[str, Any]]:
     """The cells of `tiltyard requests show`, a row per night."""
     return [
         {
-            "night": row["night"],
-            "requests": row["requests"],
-            "answered by": _list(f"{tier} {count}" for tier, count in row["tiers"].items()),
-            "p50": f"{row['p50_us'] / 1000:.2f} ms",
-            "p99": f"{row['p99_us'] / 1000:.2f} ms",
+            "night": str(night.night),
+            "requests": night.requests,
+            "answered by": _list(f"{tier} {count}" for tier, count in night.tiers.items()),
+            "p50": f"{night.p50_us / 1000:.2f} ms",
+            "p99": f"{night.p99_us / 1000:.2f} ms",
         }
-        for row in nights
+        for night in nights
     ]
 
 
-def turned_out(document: dict[str, Any], measure: str) -> list[str]:
+def turned_out(report: RequestsReport, measure: str) -> list[str]:
     """How the answers turned out, and what the log of all models has lost."""
-    if not document["nights"]:
+    if not report.nights:
         return ["no request was delivered yet; run tiltyard serve, ask it, then tiltyard requests deliver"]
-    log = document["log"]
-    kept = f"; {log['damaged']} segments are kept in spool/damaged" if log["damaged"] else ""
+    log = report.log
+    aside = f"; {log.damaged} segments are kept in spool/damaged" if log.damaged else ""
     return [
-        f"outcome: {online(document['arms'], measure)}",
-        "log of all models: {requests} requests and {shadow} shadow scores in {segments} segments, {lost} lost, "
-        "{unreadable} unreadable".format(**log)
-        + kept,
+        f"outcome: {online(report.arms, measure)}",
+        f"log of all models: {log.requests} requests and {log.shadow} shadow scores in {log.segments} segments, "
+        f"{log.lost} lost, {log.unreadable} unreadable{aside}",
     ]
 
 

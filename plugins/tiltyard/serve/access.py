@@ -1,15 +1,15 @@
 """Who may ask the service, how fast, and how much a day.
 
-A key is 256 random bits, and only its SHA-256 is kept (`serve_keys`); a slow hash would protect nothing that cannot
-be guessed. What a caller presents is hashed and held against every key there is, in constant time each, so that
-the time of a refusal says nothing about how near it was.
+A key is 256 random bits, and only its SHA-256 is stored (`serve_keys`); a slow hash is for passwords that can be
+guessed, and a key cannot. What a caller presents is hashed and compared with every key there is, in constant time each,
+so that the time of a refusal says nothing about how near it was.
 
-Two limits on top, both in rows, because a row is what a model can be copied by (Tramèr et al., Stealing Machine
-Learning Models via Prediction APIs, USENIX Security 2016): a token bucket per name for the pace, and a budget per
-name and UTC day. The paper's third defence is answering with fewer digits: `rounded`.
+Two limits stand beside the keys, both in rows, because rows are what a model is copied with (Tramèr et al., Stealing
+Machine Learning Models via Prediction APIs, USENIX Security 2016): a token bucket per name for the pace, and a budget
+per name and UTC day. The paper's third defence is answering with fewer digits: `rounded`.
 
-`check` reads and writes memory only. The day's count is carried to home/serving/budget.json by a thread, once a
-second, and shared there by all workers: what a killed process had not carried yet (a second's rows) is forgotten.
+`check` reads and writes memory only. A thread carries the day's count to home/serving/budget.json once a second, where
+all workers share it: what a killed process had not carried yet, a second's rows, is forgotten.
 """
 
 import fcntl
@@ -25,72 +25,84 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
+from tiltyard.records import Record
 from tiltyard.settings import Settings
 
 log = logging.getLogger(__name__)
 
 DAY = 86_400
+"""Seconds of a day."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+"""Names that a key may have."""
 PREFIX = "ty_"
-"""Of every key, so that a scanner for leaked secrets can know one."""
+"""Beginning of every key, by which a scanner for leaked secrets knows one."""
 EVERYBODY = "everybody"
-"""Under this name all callers share the limits where no keys are asked for."""
+"""Name under which all callers share the limits where no keys are asked for."""
 BURST_S = 2.0
-"""Unless said otherwise, a caller may save up the rows of so many seconds."""
+"""Seconds whose rows a caller may save up where the settings do not say."""
+
+DayRows = tuple[int, int]
+"""(days since 1970, UTC; rows on that day)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Per name; None: no such limit."""
+    """What one name may ask for."""
 
     rate: float | None = None
-    """Rows a second in the long run."""
+    """Rows a second in the long run; None for no limit."""
     burst: float | None = None
-    """Rows that may come at once after a rest."""
+    """Rows that may come at once after a rest; None for those of BURST_S seconds."""
     budget: int | None = None
-    """Rows a UTC day."""
+    """Rows a UTC day; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
+    """A caller who may ask."""
+
     name: str | None
-    """The key's; None where no key is asked for."""
+    """Name of the key; None where no key is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """A caller who may not ask, or not now."""
+
     status: int
-    """401: no key, or none of ours. 429: too fast, or the day's budget is spent."""
+    """HTTP status. 401: no key, or none of ours. 429: too fast, or the day's budget is spent."""
     sentence: str
+    """What to do."""
     retry_after_s: int | None = None
+    """Seconds after which to ask again; None where that would not help."""
 
 
 @dataclass(slots=True)
 class Count:
-    """What one name has used. The caller's thread writes all but `others`, the carrying thread that alone."""
+    """What one name has used. The carrying thread writes `elsewhere` alone, the thread that answers all the rest."""
 
     tokens: float
+    """Rows that may come at once; below 0 after a request larger than the burst."""
     at: float
-    """Epoch seconds of `tokens`."""
-    own: tuple[int, int] = (0, 0)
-    """(days since 1970, UTC; rows let pass by this process on it)."""
-    others: tuple[int, int] = (0, 0)
-    """The same of what the other workers, and those before a restart, let pass: as of the last look."""
+    """When there were so many, epoch seconds."""
+    here: DayRows = (0, 0)
+    """Rows that this process let pass."""
+    elsewhere: DayRows = (0, 0)
+    """Rows that other workers, and those before a restart, let pass, as of the last look."""
 
 
 def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
     """Let `rows` pass and count them, or say why not and count nothing. A request is admitted whole or not at all.
 
-    A request larger than the burst passes when the bucket is full and leaves it in debt, so that none is too large
-    for ever and the pace holds in the long run. A clock that is set back adds no tokens.
+    A request larger than the burst passes when the bucket is full and leaves it in debt, so that no request is too
+    large for ever and the pace holds in the long run. A clock that is set back adds no tokens. `now`: epoch seconds.
     """
     day = int(now // DAY)
-    own = count.own[1] if count.own[0] == day else 0
-    used = own + (count.others[1] if count.others[0] == day else 0)
+    here = count.here[1] if count.here[0] == day else 0
+    used = here + (count.elsewhere[1] if count.elsewhere[0] == day else 0)
     if limits.budget is not None and used + rows > limits.budget:
         left = max(0, limits.budget - used)
         return Refused(
@@ -104,21 +116,21 @@ def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
         tokens = min(burst, count.tokens + max(0.0, now - count.at) * limits.rate)
         count.at = now
         count.tokens = tokens
-        wanted = min(float(rows), burst)
-        if tokens < wanted:
-            wait = max(1, math.ceil((wanted - tokens) / limits.rate))
+        needs = min(float(rows), burst)
+        if tokens < needs:
+            wait = max(1, math.ceil((needs - tokens) / limits.rate))
             return Refused(
                 429,
                 f"This key may ask for {limits.rate:g} rows a second; ask again in {wait} s, or for fewer rows.",
                 wait,
             )
         count.tokens = tokens - rows
-    count.own = (day, own + rows)
+    count.here = (day, here + rows)
     return None
 
 
 def rounded(score: float, decimals: int | None) -> float:
-    """The score as it is answered; the request log keeps it whole."""
+    """The score as it is answered; the request log keeps all its digits. `decimals` None: all of them."""
     return score if decimals is None else round(score, decimals)
 
 
@@ -133,33 +145,36 @@ class Access:
         folder: Path | None = None,
         now: float = 0.0,
     ) -> None:
-        """`folder` is where the day's counts are kept, None: in memory only. Raises BadInput for malformed keys."""
+        """`folder` is where the day's counts are stored (None: in memory only), `now` the time in epoch seconds.
+
+        Raises BadInput for malformed keys.
+        """
         self.limits = limits or Limits()
         self._keys = parse(keys)
         names = sorted({name for name, _ in self._keys}) or [EVERYBODY]
-        full = math.inf  # a bucket begins full: `take` cuts it to the burst
+        full = math.inf  # a bucket begins full, and `take` cuts it to the burst
         self._counts = {name: Count(tokens=full, at=now) for name in names}
-        self._ledger = _Ledger(folder, self._counts) if folder and self.limits.budget is not None else None
+        self._budget = _Budget(folder, self._counts) if folder and self.limits.budget is not None else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the keys; none where no key is asked for."""
+        """Names of the keys; empty where no key is asked for."""
         return tuple(sorted({name for name, _ in self._keys}))
 
     def who(self, presented: bytes | None) -> Admitted | Refused:
-        """Whose key this is: to be asked before the body is read. Takes the same time whichever key it is near."""
+        """Whose key this is; asked before the body is read. Takes the same time whichever key it is near."""
         if not self._keys:
             return Admitted(None)
         if not presented:
             return Refused(401, "Send your API key in the header X-API-Key.")
         digest = hashlib.sha256(presented).digest()
-        found = None
-        for name, known in self._keys:
-            if hmac.compare_digest(digest, known):
-                found = name  # and on through the rest: the time must not say which it was
-        if found is None:
+        owner = None
+        for name, digest_of_key in self._keys:
+            if hmac.compare_digest(digest, digest_of_key):
+                owner = name  # the other keys are compared all the same, so that the time does not say which it was
+        if owner is None:
             return Refused(401, "This API key is not known here; ask who runs the service for one.")
-        return Admitted(found)
+        return Admitted(owner)
 
     def take(self, name: str | None, rows: int, now: float) -> Refused | None:
         """Let `rows` of `name` pass at `now` (epoch seconds), or say why not."""
@@ -167,23 +182,24 @@ class Access:
 
     def check(self, presented: bytes | None, rows: int, now: float) -> Admitted | Refused:
         """`who`, then `take`."""
-        found = self.who(presented)
-        if isinstance(found, Refused):
-            return found
-        return self.take(found.name, rows, now) or found
+        caller = self.who(presented)
+        if isinstance(caller, Refused):
+            return caller
+        return self.take(caller.name, rows, now) or caller
 
     def start(self) -> None:
         """Carry the day's counts to disk from now on, once a second, in a thread."""
-        if self._ledger:
-            self._ledger.start()
+        if self._budget:
+            self._budget.start()
 
     def close(self) -> None:
-        if self._ledger:
-            self._ledger.close()
+        """Carry the rest, and end the thread."""
+        if self._budget:
+            self._budget.close()
 
 
 def access(settings: Settings, now: float) -> Access:
-    """What the settings ask for. Raises BadInput with a sentence for what cannot be meant."""
+    """Keys and limits by the settings. Raises BadInput with a sentence for a setting that cannot be meant."""
     for name, value in (
         ("serve_rate", settings.serve_rate),
         ("serve_burst", settings.serve_burst),
@@ -212,7 +228,7 @@ def refuse_open(host: str, keys: str | None) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """What is not known to be loopback is not: names other than localhost may resolve to anything."""
+    """Whether only this machine can reach the host. A name other than localhost may resolve to anything."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -224,7 +240,7 @@ def parse(keys: str | None) -> tuple[tuple[str, bytes], ...]:
 
     Raises BadInput; its sentence names the entry's place and name, never its digest.
     """
-    found: list[tuple[str, bytes]] = []
+    pairs: list[tuple[str, bytes]] = []
     for place, entry in enumerate((keys or "").split(","), 1):
         if not entry.strip():
             continue
@@ -239,51 +255,64 @@ def parse(keys: str | None) -> tuple[tuple[str, bytes], ...]:
                 f"The key '{name}' in TILTYARD_SERVE_KEYS is not followed by a SHA-256 (64 hexadecimal digits); make "
                 f"one with tiltyard keys new {name}."
             )
-        found.append((name, bytes.fromhex(digest)))
-    known = [digest for _, digest in found]
-    for name, own in found:
-        if known.count(own) > 1:
+        pairs.append((name, bytes.fromhex(digest)))
+    digests = [digest for _, digest in pairs]
+    for name, own_digest in pairs:
+        if digests.count(own_digest) > 1:
             raise BadInput(f"The key '{name}' is in TILTYARD_SERVE_KEYS twice; give every entry a key of its own.")
-    if keys and keys.strip() and not found:
+    if keys and keys.strip() and not pairs:
         raise BadInput("TILTYARD_SERVE_KEYS holds no key; give name:sha256 entries, or leave it out.")
-    return tuple(found)
+    return tuple(pairs)
 
 
-def new(name: str) -> dict[str, str]:
-    """A fresh key and its entry for TILTYARD_SERVE_KEYS; nobody keeps the key but who reads this."""
+@dataclass(frozen=True, kw_only=True)
+class NewKey(Record):
+    """An API key that was just made."""
+
+    name: str
+    """Name of its user, for limits and log."""
+    key: str
+    """The key, which its user sends in the header X-API-Key."""
+    entry: str
+    """What the service is given in TILTYARD_SERVE_KEYS: the name and the key's SHA-256."""
+
+    def text(self) -> str:
+        """The same for a person to read."""
+        return (
+            f"The key, shown this once; its user sends it in the header X-API-Key:\n\n    {self.key}\n\n"
+            f"What the service is told, in TILTYARD_SERVE_KEYS (entries are separated by commas):\n\n    {self.entry}"
+        )
+
+
+def new(name: str) -> NewKey:
+    """A fresh key. It is stored nowhere. Raises BadInput for a name that cannot be one."""
     if not NAME.fullmatch(name):
         raise BadInput(
             f"'{name}' cannot name a key; take lower-case letters, digits and _.-, beginning with one of the first two."
         )
     key = PREFIX + secrets.token_urlsafe(32)
-    return {"name": name, "key": key, "entry": f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"}
-
-
-def shown(made: Mapping[str, str]) -> str:
-    """The same for a person."""
-    return (
-        f"The key, shown this once; its user sends it in the header X-API-Key:\n\n    {made['key']}\n\n"
-        f"What the service is told, in TILTYARD_SERVE_KEYS (entries are separated by commas):\n\n    {made['entry']}"
-    )
+    return NewKey(name=name, key=key, entry=f"{name}:{hashlib.sha256(key.encode()).hexdigest()}")
 
 
 @dataclass
-class _Ledger:
-    """The day's counts of all workers in one small file: each adds what it has let pass, and takes back the sum."""
+class _Budget:
+    """The day's counts of all workers in one small file: each adds what it has let pass, and reads the sum."""
 
     folder: Path
+    """Where the file lies."""
     counts: Mapping[str, Count]
-    _carried: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Name → (day, rows of this process that the file knows)."""
+    """Name → what it has used."""
+    _carried: dict[str, DayRows] = field(default_factory=dict)
+    """Name → rows of this process that are in the file."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
-    _complained: bool = False
+    _has_warned: bool = False
 
     def __post_init__(self) -> None:
-        # Without the lock: the file is replaced whole, and nobody who holds the lock may keep a service from starting.
-        for name, kept in self._read().items():
+        # Without the lock, since the file is replaced whole; a worker that hangs must not keep others from starting.
+        for name, used in self._read().items():
             if name in self.counts:
-                self.counts[name].others = kept
+                self.counts[name].elsewhere = used
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="budget", daemon=True)
@@ -299,37 +328,38 @@ class _Ledger:
             last = self._stop.wait(1.0)
             try:
                 self.carry()
-                self._complained = False
-            except OSError as error:  # a full disk must not stop the service: this process's own count still holds
-                if not self._complained:
+                self._has_warned = False
+            except OSError as error:  # a full disk must not stop the service, whose own count still holds
+                if not self._has_warned:
                     log.warning("the day's budgets cannot be kept in %s: %s", self.folder, error)
-                self._complained = True
+                self._has_warned = True
             if last:
                 return
 
     def carry(self) -> None:
-        """Add to the file what this process let pass since the last time, and learn what the others did."""
+        """Add to the file what this process let pass since the last time, and read what other processes did."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "budget.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = self._read()
+            totals = self._read()
             for name, count in self.counts.items():
-                day, used = count.own  # as one: the other thread may turn the day meanwhile
-                known, there = kept.get(name, (day, 0))
-                if known == day + 1:  # another worker's clock is past midnight, this one's is not: that day is over
+                day, used = count.here  # read at once, since the thread that answers may begin a new day meanwhile
+                day_in_file, total = totals.get(name, (day, 0))
+                if day_in_file == day + 1:  # another worker's clock has passed midnight already: this day is over
                     continue
                 carried = self._carried.get(name, (day, 0))
-                new = used - carried[1] if carried[0] == day else used
-                kept[name] = (day, new + (there if known == day else 0))
+                more = used - carried[1] if carried[0] == day else used
+                totals[name] = (day, more + (total if day_in_file == day else 0))
                 self._carried[name] = (day, used)
-                count.others = (day, kept[name][1] - used)
+                count.elsewhere = (day, totals[name][1] - used)
             with whole(self.folder / "budget.json") as part:
-                part.write_text(json.dumps({name: list(pair) for name, pair in sorted(kept.items())}))
+                part.write_text(json.dumps({name: list(pair) for name, pair in sorted(totals.items())}))
 
-    def _read(self) -> dict[str, tuple[int, int]]:
+    def _read(self) -> dict[str, DayRows]:
+        """Name → rows of all processes."""
         try:
-            content: dict[str, Any] = json.loads((self.folder / "budget.json").read_bytes())
-            return {name: (int(day), int(used)) for name, (day, used) in content.items()}
+            content = json.loads((self.folder / "budget.json").read_bytes())
+            return {str(name): (int(day), int(used)) for name, (day, used) in content.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:

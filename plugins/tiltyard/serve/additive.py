@@ -1,10 +1,10 @@
 """A light twin as a sum over its columns: what a linear model is, read off its ONNX graph by asking it.
 
 A linear model's margin is an intercept and one term per column, and a term is a line for a number and a table for a
-category. Both are found by scoring rows in which one column is known and all others are missing. What was found is
-held against the graph on the version's reference sample; where it is off by more than TOLERANCE, or is no sum at all,
-there is no such twin, and ONNX Runtime goes on scoring. Worth it because a request computes this before anything else:
-a few microseconds instead of tens.
+category. Both are read off by scoring rows in which one column is known and all others are missing. The sum is then
+compared with the graph on the version's reference sample; where it is off by more than TOLERANCE, or the graph is no
+sum at all, there is no such twin, and ONNX Runtime goes on scoring. It is worth it because a request computes this
+before anything else: a few microseconds instead of tens.
 """
 
 import math
@@ -17,29 +17,33 @@ from numpy.typing import NDArray
 from tiltyard.train.encoding import Encoding
 
 TOLERANCE = 1e-6
+"""Largest difference from the graph, as a share of the range of scores."""
 
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Term = tuple[float, float, Sequence[float] | None]
-"""Of a number its value at zero and its slope; of a category its value per code. Missing is zero."""
+"""(value at zero, slope, None) of a number; (0, 0, value per code) of a category. What is missing adds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Additive:
+    """A sum over columns, and what turns it into a score."""
+
     intercept: float
-    """The margin of a row of which nothing is known."""
+    """Margin of a row of which nothing is known."""
     terms: Sequence[Term]
+    """What each column adds, in the encoding's order."""
     bounds: tuple[float, float] | None
-    """Of a number; None: the margin is a probability's logit."""
+    """Least and largest value of a number; None where the margin is a probability's logit."""
 
     def score(self, rows: Matrix) -> list[float]:
-        """Of each encoded row the probability, or the number within its bounds."""
+        """Probability of each encoded row, or the number within its bounds. `rows`: (rows, features) float32."""
         return [self._score(row) for row in rows.tolist()]
 
     def _score(self, row: Sequence[float]) -> float:
         margin = self.intercept
         for value, (zero, slope, table) in zip(row, self.terms, strict=True):
-            if value == value:  # known
+            if value == value:  # only NaN, which stands for missing, is not equal to itself
                 margin += zero + slope * value if table is None else table[int(value)]
         if self.bounds is not None:
             return min(max(margin, self.bounds[0]), self.bounds[1])
@@ -52,39 +56,39 @@ class Additive:
 def read(
     score: Callable[[Matrix], Floats], encoding: Encoding, sample: Matrix, bounds: tuple[float, float] | None
 ) -> Additive | None:
-    """The sum that `score` is, None where it is none. `sample`: encoded rows, (rows, features), to try it on."""
+    """The sum that `score` is; None where it is none. `sample`: encoded rows, (rows, features), to compare both on."""
     nothing = np.full(len(encoding.columns), np.nan, dtype=np.float32)
     points: list[Sequence[float]] = []
     for place, column in enumerate(encoding.columns):
-        known = sample[:, place][np.isfinite(sample[:, place])]
+        values = sample[:, place][np.isfinite(sample[:, place])]
         if column.kind == "categorical":
             points.append(range(column.codes))
-        elif len(known):
-            low, high = (float(value) for value in np.quantile(known, [0.1, 0.9]).astype(np.float32))
+        elif len(values):
+            low, high = (float(value) for value in np.quantile(values, [0.1, 0.9]).astype(np.float32))
             points.append((low, high if high > low else float(np.float32(low + max(1.0, abs(low) / 2)))))
         else:
             points.append((0.0, 1.0))
-    asked = [nothing]
-    for place, tried in enumerate(points):
-        for point in tried:
-            asked.append(nothing.copy())
-            asked[-1][place] = point
-    rows = np.array(asked, dtype=np.float32)
+    probes = [nothing]
+    for place, column_points in enumerate(points):
+        for point in column_points:
+            probes.append(nothing.copy())
+            probes[-1][place] = point
+    rows = np.array(probes, dtype=np.float32)
     with np.errstate(all="ignore"):
-        values = score(rows)
-        margins = values if bounds is not None else np.log(values) - np.log1p(-values)
+        scores = score(rows)
+        margins = scores if bounds is not None else np.log(scores) - np.log1p(-scores)
     if not np.isfinite(margins).all():
         return None
     intercept, rest = float(margins[0]), iter((margins[1:] - margins[0]).tolist())
     terms: list[Term] = []
-    for column, tried in zip(encoding.columns, points, strict=True):
-        found = [next(rest) for _ in tried]
+    for column, column_points in zip(encoding.columns, points, strict=True):
+        added = [next(rest) for _ in column_points]
         if column.kind == "categorical":
-            terms.append((0.0, 0.0, found))
+            terms.append((0.0, 0.0, added))
         else:
-            slope = (found[1] - found[0]) / (tried[1] - tried[0])
-            terms.append((found[0] - slope * tried[0], slope, None))
-    made = Additive(intercept, tuple(terms), bounds)
+            slope = (added[1] - added[0]) / (column_points[1] - column_points[0])
+            terms.append((added[0] - slope * column_points[0], slope, None))
+    twin = Additive(intercept, tuple(terms), bounds)
     rows = np.vstack([sample, rows])
-    apart = np.abs(np.array(made.score(rows)) - score(rows)) / (1.0 if bounds is None else bounds[1] - bounds[0])
-    return made if bool((apart <= TOLERANCE).all()) else None
+    difference = np.abs(np.array(twin.score(rows)) - score(rows)) / (1.0 if bounds is None else bounds[1] - bounds[0])
+    return twin if bool((difference <= TOLERANCE).all()) else None

@@ -1,17 +1,22 @@
 """The HTTP interface as OpenAPI has it: what a request looks like, what comes back, with examples.
 
-The service reads requests itself (serving.py), row by row, with a sentence for what is wrong; these objects describe.
+These objects only describe. The service reads requests itself (`incoming`), row by row, with a sentence for what is
+wrong.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from tiltyard.records import JsonObject
 
 MODEL = "sla_breach"
 VALUE = Annotated[float, Field(allow_inf_nan=False)] | bool | Annotated[str, Field(max_length=1000)] | None
 
 
 class Described(BaseModel):
+    """Base of what a body looks like: nothing but these fields."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -70,6 +75,19 @@ class Refusal(Described):
     error: str = Field(description="one sentence that says what to do")
 
 
+class Route(TypedDict, total=False):
+    """What FastAPI is told of a route, beside its path."""
+
+    summary: str
+    """The route in a few words."""
+    response_model: None
+    """None: answers are written as they are, not read through a model."""
+    responses: dict[int | str, dict[str, object]]
+    """Status → what such an answer looks like."""
+    openapi_extra: JsonObject
+    """What FastAPI does not find out by itself: the body, and the header with the API key."""
+
+
 REFUSED: dict[int, str] = {
     400: "not JSON",
     401: "no key, or none that is known",
@@ -84,28 +102,29 @@ REFUSED: dict[int, str] = {
 }
 
 
-def _inline(schema: Any, parts: dict[str, Any]) -> Any:
-    """A schema without references: an operation's own body cannot point into a shared list that FastAPI makes."""
+def _inline(schema: JsonValue, parts: JsonObject) -> JsonValue:
+    """A schema without references, since a body that FastAPI did not make cannot point into the list that it makes."""
     if isinstance(schema, dict):
         if "$ref" in schema:
-            return _inline(parts[schema["$ref"].rsplit("/", 1)[1]], parts)
+            return _inline(parts[str(schema["$ref"]).rsplit("/", 1)[1]], parts)
         return {name: _inline(value, parts) for name, value in schema.items() if name != "$defs"}
     if isinstance(schema, list):
         return [_inline(entry, parts) for entry in schema]
     return schema
 
 
-def _body(example: dict[str, Any]) -> dict[str, Any]:
+def _body(example: JsonValue) -> JsonObject:
+    """The body of a request with rows, and the header with the API key."""
     schema = PredictRequest.model_json_schema()
-    content = {"schema": _inline(schema, schema.get("$defs", {})), "example": example}
+    content: JsonObject = {"schema": _inline(schema, schema.get("$defs", {})), "example": example}
     return {"requestBody": {"required": True, "content": {"application/json": content}}, **_SECURED}
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _refusals(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: {"model": Refusal, "description": REFUSED[status]} for status in statuses}
 
 
-_SECURED = {
+_SECURED: JsonObject = {
     "parameters": [
         {
             "name": "X-API-Key",
@@ -116,30 +135,35 @@ _SECURED = {
         }
     ]
 }
-_EXAMPLE: dict[str, Any] = {"rows": [{"entity_id": "INC0000045"}, {"features": {"priority": "1 - Critical"}}]}
-_ROUTE: dict[str, Any] = {"response_model": None}
 
-PREDICT: dict[str, Any] = _ROUTE | {
+PREDICT: Route = {
+    "response_model": None,
     "summary": "Score rows",
     "responses": {200: {"model": PredictResponse}, **_refusals(400, 401, 403, 404, 409, 413, 415, 422, 429)},
-    "openapi_extra": _body(_EXAMPLE),
+    "openapi_extra": _body(
+        {"rows": [{"entity_id": "INC0000045"}, {"features": {"priority": "1 - Critical"}}]},
+    ),
 }
-EXPLAIN: dict[str, Any] = _ROUTE | {
+EXPLAIN: Route = {
+    "response_model": None,
     "summary": "Explain one row's score",
     "responses": {200: {"model": ExplainResponse}, **_refusals(400, 401, 403, 404, 413, 415, 422, 429, 503)},
     "openapi_extra": _body({"rows": [{"entity_id": "INC0000045"}]}),
 }
-MODELS: dict[str, Any] = _ROUTE | {
+MODELS: Route = {
+    "response_model": None,
     "summary": "Models in service",
     "responses": {200: {"model": list[dict[str, Any]]}, **_refusals(401, 429)},
     "openapi_extra": _SECURED,
 }
-HEALTH: dict[str, Any] = _ROUTE | {"summary": "Alive?", "responses": {200: {"model": dict[str, str]}}}
-READY: dict[str, Any] = _ROUTE | {
+HEALTH: Route = {"response_model": None, "summary": "Alive?", "responses": {200: {"model": dict[str, str]}}}
+READY: Route = {
+    "response_model": None,
     "summary": "Ready?",
     "responses": {200: {"model": dict[str, Any]}, 503: {"model": dict[str, Any], "description": "not yet"}},
 }
-METRICS: dict[str, Any] = _ROUTE | {
+METRICS: Route = {
+    "response_model": None,
     "summary": "Metrics",
     "responses": {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"},

@@ -2,12 +2,12 @@
 
 Shapley values by permutation sampling with antithetic pairs (Lundberg & Lee, NeurIPS 2017; Mitchell et al., Sampling
 Permutations for Shapley Value Estimation, JMLR 23, 2022), by the shap library, of the score itself against a sample of
-the version's training rows: base, the mean score of those rows, and the contributions add up to the score. What the
-sampling leaves open is how two features share what they do together, never the sum. The same row has the same answer.
+the version's training rows: the contributions and the base, which is the mean score of those rows, add up to the score.
+Sampling leaves open how two features share what they do together, never the sum. The same row has the same answer.
 
 The child is `python -m tiltyard.serve.contribution FOLDER`: JSON lines in, JSON lines out, nothing pickled. It gets no
-secrets, reads the version's files from home/cache itself and holds them against the ledger's digests before it parses
-them. One that crashes or hangs costs its request a sentence, and is replaced with the next one.
+secrets, reads the version's files from home/cache itself and compares them with the ledger's digests before it parses
+them. When it crashes or hangs, its request is answered with a sentence, and the next request starts another child.
 """
 
 import asyncio
@@ -27,42 +27,78 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from types import ModuleType
+from typing import IO, Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tiltyard import child as children
 from tiltyard.errors import CheckFailed, TiltyardError, Unavailable
-
-if TYPE_CHECKING:
-    from tiltyard.train.scorer import Scorer
+from tiltyard.train.scorer import FILES, Scorer
 
 log = logging.getLogger(__name__)
 
 METHOD = "shap_permutation"
+"""Name of the method, as answers give it."""
 BACKGROUND = 64
-"""Training rows that a feature's absence is averaged over."""
+"""Number of training rows that a feature's absence is averaged over."""
 MOST_ROWS = 120_000
-"""Rows scored for one explanation, at most: 10 pairs of permutations of up to 90 features."""
+"""Number of rows scored for one explanation, at most: 10 pairs of permutations of up to 90 features."""
 SEED = 20160229
+"""Seed of the background rows and of the permutations."""
 ADDITIVE = 1e-6
-"""How far base and contributions may be from the score."""
+"""Largest difference of base and contributions from the score, as a share of it where it is larger than 1."""
 ANSWER_S = 10.0
+"""Seconds after which an explanation is given up."""
 START_S = 60.0
-"""What importing shap may take on a busy machine; 3 to 5 s on an idle one."""
+"""Seconds that importing shap may take on a busy machine; it takes 3 to 5 on an idle one."""
 WAITING = 8
-"""Requests that may wait for the child; more are refused at once."""
-KEPT = 8
-"""Versions in the child's memory."""
+"""Number of requests that may wait for the child; more are refused at once."""
+MOST_VERSIONS = 8
+"""Number of versions in the child's memory, at most."""
 
 
-def explain(scorer: "Scorer", values: Sequence[float], *, light: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the child is asked: one encoded row of one version."""
+
+    model: str
+    """The model's name."""
+    version: int
+    """The version's number."""
+    digests: Mapping[str, str]
+    """File of the version → its SHA-256."""
+    values: Sequence[float | None]
+    """The encoded row, a value per feature; None where it is missing."""
+    light: bool
+    """Whether the light twin is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What moved a score, in probability, or in the label's unit."""
+
+    score: float
+    """The score."""
+    base: float
+    """Mean score of the background rows."""
+    contributions: Mapping[str, float]
+    """Feature → what it adds; together with `base` they are the score."""
+    method: str
+    """METHOD."""
+    background: int
+    """Number of background rows."""
+
+
+def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> Explained:
     """Contributions to the score of one encoded row (NaN: missing), by the heavy model or its light twin.
 
-    {"score", "base", "contributions": {feature: float}, "method", "background": rows}, in probability, or in the
-    label's unit. Raises CheckFailed when the sum is not the score.
+    Raises CheckFailed when they do not add up to the score, or for a row of another width.
     """
-    import numpy as np
-
     shap = _shap()
     features = scorer.features
     if len(values) != len(features):
@@ -72,46 +108,50 @@ def explain(scorer: "Scorer", values: Sequence[float], *, light: bool = False) -
     background = scorer.encoding.transform(sample.iloc[chosen])
     row = np.asarray(values, dtype=np.float32)[None, :]
 
-    def score(matrix: Any) -> Any:
+    def score(matrix: NDArray[Any]) -> NDArray[np.float64]:
         rows = np.asarray(matrix, dtype=np.float32)
         return scorer.score_light_matrix(rows) if light else scorer.score_matrix(rows)
 
     once = 2 * len(features) + 1  # one permutation there and back
     permutations = max(2, min(10, MOST_ROWS // (once * len(background))))
     masker = shap.maskers.Independent(background, max_samples=len(background))
-    found = shap.PermutationExplainer(score, masker, seed=SEED)(row, max_evals=permutations * once, silent=True)
-    contributions = found.values[0].astype(np.float64)
-    base, whole = float(np.ravel(found.base_values)[0]), float(score(row)[0])
+    shapley = shap.PermutationExplainer(score, masker, seed=SEED)(row, max_evals=permutations * once, silent=True)
+    contributions = shapley.values[0].astype(np.float64)
+    base, whole = float(np.ravel(shapley.base_values)[0]), float(score(row)[0])
     if not abs(base + float(contributions.sum()) - whole) <= ADDITIVE * max(1.0, abs(whole)):
         raise CheckFailed(
             f"What the features add to this score of {scorer.model} version {scorer.version} does not sum up to it; "
             "no explanation is better than a wrong one. Train again, and tell us if it stays so."
         )
-    return {
-        "score": whole,
-        "base": base,
-        "contributions": {name: float(value) for name, value in zip(features, contributions, strict=True)},
-        "method": METHOD,
-        "background": len(background),
-    }
+    return Explained(
+        score=whole,
+        base=base,
+        contributions={name: float(value) for name, value in zip(features, contributions, strict=True)},
+        method=METHOD,
+        background=len(background),
+    )
 
 
 @cache
-def _shap() -> Any:
-    """The shap library with its loops as plain Python: compiling them takes 10 to 20 s, running them 15 ms."""
+def _shap() -> ModuleType:
+    """The shap library with its loops as plain Python: compiling them takes 10 to 20 s, running them 15 ms.
+
+    It is imported here, since only the child needs it and it takes seconds.
+    """
     import numba
 
-    config: Any = numba.config  # asked when a function is decorated: while shap is imported
+    config: Any = numba.config  # read when a function is decorated, which is while shap is imported
     before, config.DISABLE_JIT = config.DISABLE_JIT, 1
     try:
         import shap  # type: ignore[import-untyped]
     finally:
         config.DISABLE_JIT = before
-    return shap
+    library: ModuleType = shap
+    return library
 
 
 class Explainer:
-    """The child, and whoever waits for it. Thread-safe; the child starts with the first question."""
+    """The child, and the requests that wait for it. Thread-safe; the child starts with the first question."""
 
     def __init__(self, home: Path, *, answer_s: float = ANSWER_S, start_s: float = START_S) -> None:
         self._home = home
@@ -122,41 +162,43 @@ class Explainer:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._waiting = 0
 
-    async def ask(self, row: Mapping[str, Any], values: Sequence[float], *, light: bool = False) -> dict[str, Any]:
-        """`explain` of the version of a ledger's row, off the event loop. Raises Unavailable for whatever is wrong."""
+    async def ask(self, entry: Mapping[str, Any], values: Sequence[float], *, light: bool = False) -> Explained:
+        """`explain` of the version of a ledger's entry, off the event loop. Raises Unavailable whatever is wrong."""
         if self._waiting >= WAITING:
             raise Unavailable(f"{WAITING} explanations are waiting already; ask again in a few seconds.")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self.wait, row, values, light)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.wait, entry, values, light)
         finally:
             self._waiting -= 1
 
-    def wait(self, row: Mapping[str, Any], values: Sequence[float], light: bool = False) -> dict[str, Any]:
-        """The same for who may block."""
-        question = {
-            "model": row["model"],
-            "version": row["version"],
-            "digests": dict(row["digests"]),
-            "values": [float(value) if math.isfinite(value) else None for value in values],
-            "light": light,
-        }
+    def wait(self, entry: Mapping[str, Any], values: Sequence[float], light: bool = False) -> Explained:
+        """The same for a caller that may block."""
+        question = Question(
+            model=entry["model"],
+            version=entry["version"],
+            digests=dict(entry["digests"]),
+            values=[float(value) if math.isfinite(value) else None for value in values],
+            light=light,
+        )
         with self._lock:
-            answer = self._exchange(json.dumps(question).encode() + b"\n")
+            answer = self._exchange(question)
         if "error" in answer:
             raise Unavailable(str(answer["error"]))
-        return answer
+        return Explained(**answer)
 
     def close(self) -> None:
+        """End the child; who waits for it is told that it has ended."""
         self._drop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _exchange(self, question: bytes) -> dict[str, Any]:
+    def _exchange(self, question: Question) -> dict[str, Any]:
+        """The child's answer as JSON: the fields of Explained, or `error` with a sentence."""
         try:
             child = self._child if self._child is not None and self._child.poll() is None else self._start()
             assert child.stdin is not None
             assert child.stdout is not None
-            child.stdin.write(question)
+            child.stdin.write(json.dumps(asdict(question)).encode() + b"\n")
             child.stdin.flush()
             answer: dict[str, Any] = json.loads(_line(child.stdout, self._answer_s))
         except TimeoutError:
@@ -175,16 +217,11 @@ class Explainer:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        library = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
-        passed = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "HOME") if name in os.environ}
-        # One thread for every library; of this process's environment, where the secrets are, no more than it needs.
-        passed |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
         self._child = child = subprocess.Popen(
             [sys.executable, "-m", "tiltyard.serve.contribution", str(self._home / "cache")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=passed,
+            env=children.environment(),
         )
         assert child.stdout is not None
         if _line(child.stdout, self._start_s) != b"ready\n":
@@ -192,6 +229,7 @@ class Explainer:
         return child
 
     def _drop(self) -> int | None:
+        """Kill the child, if there is one. Returns its exit code."""
         child, self._child = self._child, None
         if child is None:
             return None
@@ -204,18 +242,18 @@ class Explainer:
         return code
 
 
-def _line(pipe: Any, within_s: float) -> bytes:
-    """Up to the next line's end. Raises TimeoutError, or EOFError when the other side has gone."""
-    until, found = time.monotonic() + within_s, b""
-    while not found.endswith(b"\n"):
+def _line(pipe: IO[bytes], within_s: float) -> bytes:
+    """Up to the next line's end. Raises TimeoutError, or EOFError when the child has ended."""
+    until, line = time.monotonic() + within_s, b""
+    while not line.endswith(b"\n"):
         readable, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))
         if not readable:
             raise TimeoutError
         part = os.read(pipe.fileno(), 65_536)
         if not part:
             raise EOFError("nothing more comes")
-        found += part
-    return found
+        line += part
+    return line
 
 
 # -- the child --------------------------------------------------------------------------------
@@ -223,36 +261,33 @@ def _line(pipe: Any, within_s: float) -> bytes:
 
 def main(cache: Path) -> None:
     """Answer questions, one a line, until there are no more."""
-    with suppress(OSError, AttributeError):  # Linux only: when the service is killed, this goes, too
+    with suppress(OSError, AttributeError):  # Linux ends the child, too, when the service is killed
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
     os.nice(10)
-    # the seconds that imports take are the start's, not the first question's
-    from tiltyard.train import scorer  # noqa: F401
-
-    _shap()
+    _shap()  # here, so that the seconds that its import takes are the start's and not the first question's
     _say(answers, b"ready\n")
     scorers: OrderedDict[str, Scorer] = OrderedDict()
     for line in sys.stdin.buffer:
         try:
-            question = json.loads(line)
-            values = [math.nan if value is None else value for value in question["values"]]
-            answer = explain(_scorer(cache, question, scorers), values, light=question["light"])
+            question = Question(**json.loads(line))
+            values = [math.nan if value is None else value for value in question.values]
+            explained = explain(_scorer(cache, question, scorers), values, light=question.light)
+            answer = json.dumps(asdict(explained))
         except TiltyardError as error:
-            answer = {"error": str(error)}
+            answer = json.dumps({"error": str(error)})
         except Exception as error:  # the next question may go better
             print(f"explaining failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            answer = {"error": "This row could not be explained; the service's log says why."}
-        _say(answers, json.dumps(answer).encode() + b"\n")
+            answer = json.dumps({"error": "This row could not be explained; the service's log says why."})
+        _say(answers, answer.encode() + b"\n")
 
 
-def _scorer(cache: Path, question: Mapping[str, Any], kept: "OrderedDict[str, Scorer]") -> "Scorer":
-    from tiltyard.train.scorer import FILES, Scorer
-
-    model, version, digests = question["model"], question["version"], question["digests"]
-    key = json.dumps([model, version, digests], sort_keys=True)
-    if key not in kept:
+def _scorer(cache: Path, question: Question, scorers: "OrderedDict[str, Scorer]") -> Scorer:
+    """The version from `scorers`, else from its files. Raises Unavailable where their digests are not the ledger's."""
+    model, version, digests = question.model, question.version, question.digests
+    key = json.dumps([model, version, dict(digests)], sort_keys=True)
+    if key not in scorers:
         folder = cache / model / str(version)
         files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
         wrong = [
@@ -263,11 +298,11 @@ def _scorer(cache: Path, question: Mapping[str, Any], kept: "OrderedDict[str, Sc
                 f"{model} version {version} is not explained: {', '.join(wrong)} in the cache is not what was "
                 "registered; the service fetches it anew when it starts."
             )
-        kept[key] = Scorer.from_files(model, version, files)
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key]
+        scorers[key] = Scorer.from_files(model, version, files)
+        while len(scorers) > MOST_VERSIONS:
+            scorers.popitem(last=False)
+    scorers.move_to_end(key)
+    return scorers[key]
 
 
 def _say(answers: BinaryIO, line: bytes) -> None:

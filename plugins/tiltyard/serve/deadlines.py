@@ -1,7 +1,7 @@
 """Many deadlines on one timer of the event loop.
 
-Nearly every deadline is called off milliseconds before it comes. A timer of the loop's own for each would cost every
-request as much as writing its answer to the log; here a deadline is an entry in a heap, and the one timer waits for the
+Nearly every deadline is called off milliseconds before it comes. A timer of the loop for each would cost every request
+as much as writing its answer to the log; here a deadline is an entry in a heap, and the one timer waits for the
 earliest. Use it from one event loop.
 """
 
@@ -15,22 +15,26 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 EARLY_S = 0.001
-"""The loop's timers count whole milliseconds: rather one too few than one too many."""
+"""Seconds by which a deadline may come early: the loop's timers count whole milliseconds, which are rounded down."""
 
 
 class Deadline:
-    """What is to be called then; None once it has been called, or called off."""
+    """One deadline that was set."""
 
     __slots__ = ("call",)
 
     def __init__(self, call: Callable[[], None]) -> None:
         self.call: Callable[[], None] | None = call
+        """What is called when it comes; None once it has come, or was called off."""
 
     def cancel(self) -> None:
+        """Call it off. Does nothing when it has come already."""
         self.call = None
 
 
 class Deadlines:
+    """The deadlines of one event loop."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[tuple[float, int, Deadline]] = []
@@ -39,7 +43,7 @@ class Deadlines:
         self._rings_at = 0.0
 
     def at(self, instant: float, call: Callable[[], None]) -> Deadline:
-        """Call at `instant`, seconds of time.monotonic(), or up to EARLY_S before; never in this turn of the loop."""
+        """Call `call` at `instant` (time.monotonic()) or up to EARLY_S before, in a later turn of the loop."""
         deadline = Deadline(call)
         heapq.heappush(self._waiting, (instant, next(self._numbers), deadline))
         if self._timer is None or instant < self._rings_at:
@@ -58,12 +62,12 @@ class Deadlines:
         now, due = time.monotonic(), []
         while self._waiting and (self._waiting[0][0] <= now + EARLY_S or self._waiting[0][2].call is None):
             due.append(heapq.heappop(self._waiting)[2])
-        for deadline in due:  # what these set comes in another turn, what they call off does not come
+        for deadline in due:  # a deadline that one of these sets comes in a later turn; one that it calls off does not
             call, deadline.call = deadline.call, None
             if call is not None:
                 try:
                     call()
-                except Exception:  # of one request; the others' deadlines come all the same
+                except Exception:  # it is one request's fault; the deadlines of the others come all the same
                     log.exception("a deadline's call failed")
         if self._waiting and (self._timer is None or self._waiting[0][0] < self._rings_at):
             self._set(self._waiting[0][0])

@@ -6,10 +6,10 @@ default does: there is always a row, and always a reason why it is not the champ
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 Seat = Literal["challenger", "champion", "previous", "light"]
-"""Who may be asked for a score. A challenger is asked first by the share of online traffic that is its own."""
+"""Who may be asked for a score. A challenger is asked first, for its share of the online traffic."""
 Tier = Literal["challenger", "champion", "previous", "light", "safe_default"]
 Outcome = Literal[
     "scored",
@@ -26,18 +26,21 @@ Outcome = Literal[
     "features_stale",
     "store_unavailable",
 ]
-"""What became of a tier: it has a score; there is no such version; its files were refused or could not be
-read; it was loaded but a night's batch has no finite score in [0, 1], or within the label's bounds, for this row.
-Online the last one is told apart: it did not answer before the deadline, raised an exception, gave no finite number,
-one out of range, or another number of scores than there were rows; its breaker is open; a feature it needs is
-neither given nor held, or is older than `max_feature_age`; the store of features does not answer."""
+"""What became of a tier.
+
+`scored`: it has a score. `absent`: there is no such version. `not_loaded`: its files were refused or could not be read.
+`no_score`: a night's batch has no finite score in [0, 1], or within the label's bounds, for this row. Online the reason
+is known more closely: it did not answer before the deadline (`late`), raised an exception, gave no finite number, a
+number out of range, or another number of scores than there were rows; its breaker is open; a feature that it needs is
+neither given nor in the store, or is older than `max_feature_age`; the store of features does not answer.
+"""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 IN_SERVICE = "in_service"
 NO_CHAMPION = "no_champion"
 NO_TIERS = "no_tiers"
 SERVICE_FAILED = "service_failed"
-"""No tier's fault but the service's own: somebody has to look at its log."""
+"""The reason where no tier but the service itself is at fault: somebody has to look at its log."""
 REASONS: tuple[str, ...] = (
     IN_SERVICE,
     NO_CHAMPION,
@@ -54,25 +57,31 @@ REASONS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Served:
-    """The tier that answers, why, and what became of the tiers before it, in their order."""
+class Choice:
+    """Who answers for a row, and why."""
 
     tier: Tier
+    """The tier that answers."""
     reason: str
+    """One of REASONS."""
     skipped: tuple[tuple[Seat, Outcome], ...] = ()
+    """The tiers before it, in their order, each with what became of it."""
 
 
-def choose(tiers: Sequence[Seat], outcomes: Mapping[Any, Outcome]) -> Served:
-    """The first of `tiers` whose outcome is `scored`, else the safe default. A tier without an outcome is absent."""
+def choose(tiers: Sequence[Seat], outcomes: Mapping[Seat, Outcome]) -> Choice:
+    """The first of `tiers` whose outcome is `scored`, else the safe default. A tier without an outcome is absent.
+
+    Raises ValueError for an outcome that is none of OUTCOMES.
+    """
     skipped: list[tuple[Seat, Outcome]] = []
     for tier in tiers:
         outcome = outcomes.get(tier, "absent")
         if outcome not in OUTCOMES:
             raise ValueError(f"{outcome!r} is not one of {OUTCOMES}")
         if outcome == "scored":
-            return Served(tier, _reason(skipped), tuple(skipped))
+            return Choice(tier, _reason(skipped), tuple(skipped))
         skipped.append((tier, outcome))
-    return Served("safe_default", _reason(skipped) if skipped else NO_TIERS, tuple(skipped))
+    return Choice("safe_default", _reason(skipped) if skipped else NO_TIERS, tuple(skipped))
 
 
 def _reason(skipped: Sequence[tuple[Seat, Outcome]]) -> str:

@@ -1,7 +1,7 @@
 """A thread of its own for one version of a model: requests race it against their deadline.
 
-The event loop puts matrices in and goes on; what is waiting when the thread looks is scored in one call. A call that
-hangs keeps its lane, not the service: whoever waits falls to the next tier at the deadline, and `replace` gives the
+The event loop puts matrices in and goes on; all that wait when the thread looks are scored in one call. A call that
+hangs holds up its lane, not the service: whoever waits falls to the next tier at the deadline, and `replace` gives the
 version a new thread. Threads that never come back are counted and bounded.
 """
 
@@ -19,51 +19,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 4096
-"""Rows scored in one call, at most."""
+"""Number of rows scored in one call, at most, but for those that came together."""
 DEMOTED = 5
-"""The nice value of a thread whose call is late."""
+"""Nice value of a thread whose call is late."""
 ABANDONED = 4
-"""Threads of one lane that may be stuck at once."""
+"""Number of threads of one lane that may be stuck at once."""
 
 Matrix = NDArray[Any]
-Score = Callable[[Matrix], Any]
-Told = tuple[Callable[[Any, BaseException | None], None], Any, BaseException | None]
-"""Who wants to know, and what there is to know."""
+"""Rows, in whatever form the `score` of the lane reads them."""
+Scores = NDArray[np.float64]
+"""One score a row, where the model keeps its word: whoever reads them looks at their shape first."""
+Score = Callable[[Matrix], Scores]
+Done = Callable[[Scores | None, BaseException | None], None]
+"""Takes the scores, or what was raised in their place."""
+News = tuple[Done, Scores | None, BaseException | None]
+"""Whom to call, and with what."""
 
 
 @dataclass(slots=True)
 class Spare:
-    """Who is asked in a job's place when its own answer will not do: on the same thread, for another one costs as much
-    as an answer."""
+    """Who is asked in a job's place when its own answer will not do: on the same thread, since waking another one costs
+    as much as an answer."""
 
-    is_needed: Callable[[Any, BaseException | None], bool]
-    score: Callable[[], Any]
-    done: Callable[[Any, BaseException | None], None]
-    """Called on the event loop, after the job's own: who has failed is told at once, however slow the spare is."""
+    is_needed: Callable[[Scores | None, BaseException | None], bool]
+    """Whether the job's own answer will not do. Called on the lane's thread."""
+    score: Callable[[], Scores]
+    """Scores in the job's place. Called on the lane's thread."""
+    done: Done
+    """Called on the event loop, after the job's own: a failure is told of at once, however slow the spare is."""
 
 
 class Job:
-    """A matrix, and who wants to know: `done(values, error)` is called on the event loop.
-
-    `expires` is in seconds of time.monotonic. Whether `values` are as many as the rows is for `done` to see.
-    """
+    """A matrix to score, and who waits for it."""
 
     __slots__ = ("done", "expires", "matrix", "spare")
 
-    def __init__(
-        self,
-        matrix: Matrix,
-        expires: float,
-        done: Callable[[Any, BaseException | None], None],
-        spare: Spare | None = None,
-    ) -> None:
+    def __init__(self, matrix: Matrix, expires: float, done: Done, spare: Spare | None = None) -> None:
+        """`done(scores, error)` is called on the event loop; that there are as many scores as rows is for it to see.
+
+        `expires` is when nobody waits any more, in seconds of time.monotonic().
+        """
         self.matrix = matrix
         self.expires = expires
         self.done = done
         self.spare = spare
 
 
-Answer = tuple[Job, Any, BaseException | None]
+Answer = tuple[Job, Scores | None, BaseException | None]
 
 
 class Lane:
@@ -74,15 +76,20 @@ class Lane:
         self._loop = loop
         self._name = name
         self._jobs: Jobs | None = None
+        """Queue of the thread in charge; None while there is no thread."""
         self._waiting: list[Job] = []
+        """Jobs of this turn of the loop."""
         self._busy_since = 0.0
+        """When the call under way began, time.monotonic(); 0 while there is none."""
         self._native_id = 0
+        """The kernel's number of the thread in charge."""
         self._is_demoted = False
         self._is_closed = False
         self._abandoned: set[Jobs] = set()
+        """Queues of the threads that were replaced and have not come back."""
 
     def put(self, job: Job) -> None:
-        """Jobs that are put in one turn of the loop go to the thread together: waking it costs more than a row."""
+        """Score a job. All of one turn of the loop go to the thread together: waking it costs more than a row."""
         self._waiting.append(job)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._hand_over)
@@ -98,25 +105,27 @@ class Lane:
 
     @property
     def abandoned(self) -> int:
-        """Threads that were replaced and have not come back."""
+        """Number of threads that were replaced and have not come back."""
         return len(self._abandoned)
 
     @property
     def stuck_s(self) -> float:
-        """Seconds for which the call under way has been going on; 0 when there is none."""
+        """Seconds since the call under way began; 0 when there is none."""
         since = self._busy_since
         return time.monotonic() - since if since else 0.0
 
     def demote(self) -> None:
-        """Let the call under way, which nobody waits for any more, not keep a core from those who are waited for. Its
-        thread ends with it: an own priority is not given back."""
+        """Let the call under way, which nobody waits for any more, give way to calls that are waited for.
+
+        Its thread ends with it, since a thread may not raise its own priority again.
+        """
         if self._busy_since and not self._is_demoted and self._native_id:
             self._is_demoted = True
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, self._native_id, DEMOTED)
 
     def replace(self) -> bool:
-        """Leave the thread to what it hangs in and take a new one. False when too many hang already."""
+        """Leave the thread to the call that it hangs in and take a new one. False when too many hang already."""
         if self.abandoned >= ABANDONED:
             return False
         if self._jobs is not None:
@@ -125,9 +134,11 @@ class Lane:
         return True
 
     def close(self) -> None:
-        """For good, and from any thread: the thread ends after the jobs that are waiting. A request that is under way
-        meanwhile may put another one: it is scored, by a thread that ends after it."""
-        with suppress(RuntimeError):  # the loop is closed: the service ends
+        """End for good; may be called from any thread. The lane's thread ends after the jobs that wait.
+
+        A request that is under way may still put a job: it is scored, by a thread that ends after it.
+        """
+        with suppress(RuntimeError):  # the loop is closed, so the service has ended already
             self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
@@ -135,7 +146,7 @@ class Lane:
         self._leave()
 
     def _leave(self) -> None:
-        """The thread ends after the jobs that are waiting; another job starts another one."""
+        """Let the thread end after the jobs that wait; the next job starts another one."""
         if self._jobs is not None:
             self._jobs.put(None)
         self._jobs = None
@@ -154,12 +165,12 @@ class Lane:
                 continue
             self._busy_since = time.monotonic()
             answers = self._answer(batch)
-            if jobs in self._abandoned:  # replaced meanwhile, and back after all
+            if jobs in self._abandoned:  # the thread was replaced while it hung, and has come back after all
                 break
-            spares = [job.spare for job, *found in answers if job.spare is not None and job.spare.is_needed(*found)]
-            self._tell([(job.done, *found) for job, *found in answers])
+            spares = [job.spare for job, scores, error in answers if job.spare and job.spare.is_needed(scores, error)]
+            self._tell([(job.done, scores, error) for job, scores, error in answers])
             for spare in spares:
-                self._tell([(spare.done, *self._spared(spare))])
+                self._tell([(spare.done, *self._answer_of(spare))])
             if jobs not in self._abandoned:
                 self._busy_since = 0.0
             if self._is_demoted and jobs is self._jobs:
@@ -169,55 +180,56 @@ class Lane:
         self._abandoned.discard(jobs)
 
     @staticmethod
-    def _spared(spare: Spare) -> tuple[Any, BaseException | None]:
+    def _answer_of(spare: Spare) -> tuple[Scores | None, BaseException | None]:
         try:
             return spare.score(), None
-        except Exception as failure:  # as with the job's own
+        except Exception as failure:  # whatever a model raises is its tier's outcome
             return None, failure
 
     @staticmethod
     def _take(first: list[Job], jobs: "Jobs") -> list[Job]:
-        """The jobs that are waiting and still wanted, up to ROWS rows and those that came with them."""
+        """The jobs that wait and have not expired, up to ROWS rows and those that came with them."""
         batch: list[Job] = []
         rows, now = 0, time.monotonic()
-        some: list[Job] | None = first
-        while some is not None:
-            for job in some:
+        together: list[Job] | None = first
+        while together is not None:
+            for job in together:
                 if job.expires > now:
                     batch.append(job)
                     rows += len(job.matrix)
             if rows >= ROWS or jobs.empty():
                 return batch
-            some = jobs.get()
-        jobs.put(None)  # the end, for the next turn
+            together = jobs.get()
+        jobs.put(None)  # the end was taken out with the jobs, and is for the thread's next look
         return batch
 
     def _answer(self, batch: list[Job]) -> list[Answer]:
         matrix = batch[0].matrix if len(batch) == 1 else np.concatenate([job.matrix for job in batch])
         error: BaseException | None = None
-        values: Any = None
+        scores: Scores | None = None
         try:
-            values = self._score(matrix)
+            scores = self._score(matrix)
         except Exception as failure:  # whatever a model raises is its tier's outcome
             error = failure
         if len(batch) == 1:
-            return [(batch[0], values, error)]
-        if getattr(values, "shape", None) != (len(matrix),):  # it has failed: whose rows it was
+            return [(batch[0], scores, error)]
+        if scores is None or getattr(scores, "shape", None) != (len(matrix),):  # one by one, to see whose rows fail
             return [answer for job in batch for answer in self._answer([job])]
-        found: list[Answer] = []
+        answers: list[Answer] = []
         start = 0
         for job in batch:
-            found.append((job, values[start : start + len(job.matrix)], None))
+            answers.append((job, scores[start : start + len(job.matrix)], None))
             start += len(job.matrix)
-        return found
+        return answers
 
-    def _tell(self, news: list[Told]) -> None:
+    def _tell(self, news: list[News]) -> None:
         def tell() -> None:
-            for done, values, error in news:
-                done(values, error)
+            for done, scores, error in news:
+                done(scores, error)
 
-        with suppress(RuntimeError):  # the loop is closed: the service ends
+        with suppress(RuntimeError):  # the loop is closed, so the service has ended already
             self._loop.call_soon_threadsafe(tell)
 
 
 Jobs = SimpleQueue[list[Job] | None]
+"""Jobs on their way to one thread, those of one turn of the loop together; None tells the thread to end."""

@@ -1,9 +1,9 @@
 """The tiers of one request against its deadline: who is asked, who came in time, who answers for each row.
 
 The light twin is computed before anybody is asked. The champion (or, for its share of entities, the challenger) races
-the deadline in its `lane`; when half of it has gone, or the champion has failed, the previous champion is asked too: a
-hedged request (Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). Whoever has not come a moment before the deadline
-is late: at the deadline the answer has to be out.
+the deadline in its `lane`. When half of the time has gone, or the champion has failed, the previous champion is asked
+too: a hedged request (Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). Whoever has not answered a moment before
+the deadline is late, since at the deadline the response has to be on its way.
 """
 
 import asyncio
@@ -12,42 +12,53 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiltyard.serve import fallback
 from tiltyard.serve.deadlines import Deadline, Deadlines
 from tiltyard.serve.incoming import Row
-from tiltyard.serve.lane import Job, Lane, Spare
-from tiltyard.serve.servable import Servable, Version
+from tiltyard.serve.lane import Job, Lane, Scores, Spare
+from tiltyard.serve.servable import LoadedVersion, Servable
 
 ANSWER_S = 0.001
-"""What is kept of a deadline for the answer itself, and for a timer that is late; of a short deadline a fifth."""
+"""Seconds of a deadline that are left for the answer itself, and for a timer that is late; of a short one a fifth."""
 HEDGE = 0.5
-"""Share of the time to score after which the previous champion is asked beside the champion."""
+"""Share of the time for scoring after which the previous champion is asked beside the champion."""
 STALL_S = 0.002
-"""A deadline's timer that is later than this says that the whole process stood still."""
+"""Seconds by which a deadline's timer may be late. When it is later, the whole process stood still."""
 HANGS = 3.0
-"""A call that takes so many deadlines is taken to hang: the next probe gets another thread."""
+"""Number of deadlines after which a call is taken to hang: the next probe gets another thread."""
 
-Laner = Callable[[str, Version], Lane]
+LaneOf = Callable[[str, LoadedVersion], Lane]
+"""(model, version) → the version's lane."""
+Verdict = tuple[fallback.Outcome, bool]
+"""(what became of a tier, whether it leaves no row to another one)."""
 Fell = Callable[[str, str, str], None]
+"""Takes (model, tier, outcome)."""
 
 
 @dataclass(slots=True)
 class Answer:
+    """What a row is answered with."""
+
     score: float
+    """Probability, or the number that the label is expected to be."""
     tier: fallback.Tier
+    """Who answers."""
     reason: str
+    """One of fallback.REASONS."""
     version: int | None
+    """Number of the version that answers; None for the safe default."""
     arm: str
+    """Whose share of the traffic the row belongs to: champion or challenger."""
 
 
 class Race:
     """The tiers of one request against its deadline."""
 
-    def __init__(self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: Laner, fell: Fell) -> None:
+    def __init__(self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: LaneOf, fell: Fell) -> None:
         """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
         self._deadlines = deadlines
         self._lane = lane
@@ -64,43 +75,50 @@ class Race:
                 row.entity_id is not None and in_share(self._spec.name, row.entity_id, share) for row in rows
             ]
         tiers = self._spec.fallback.tiers
-        seats: dict[fallback.Seat, Version | None] = {
+        seats: dict[fallback.Seat, LoadedVersion | None] = {
             "challenger": challenger if any(self._is_challengers) else None,
             "champion": servable.champion if "champion" in tiers else None,
             "previous": servable.previous if "previous" in tiers else None,
         }
         self._seats = seats
-        self._scores: dict[fallback.Seat, Any] = {}
-        """What came back: an array of one score a row, or None."""
+        """Seat → the version that holds it in this race."""
+        self._scores: dict[fallback.Seat, Scores] = {}
+        """Seat → one score a row, of which at least one is usable."""
         self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
-        """Of a tier as a whole, where it has no scores."""
-        self._firsts = {"challenger" if is_one else "champion" for is_one in self._is_challengers}
-        """Whom nobody has to wait beyond."""
+        """Seat → what became of it, where it has no scores."""
+        self._firsts = {"challenger" if is_challengers else "champion" for is_challengers in self._is_challengers}
+        """The seats whose answers end the race."""
         self._whole: set[fallback.Seat] = set()
-        """Who has a usable score for every row that anybody may score."""
+        """The seats with a usable score for every row that anybody may score."""
         self._hedged: set[fallback.Seat] = set()
-        """Who was asked with a part of the deadline left: being late is not held against them."""
+        """The seats that were asked with only a part of the time left: their breakers do not count it as late."""
         self._spared: set[fallback.Seat] = set()
-        """Whose thread asks the previous champion by itself when they fail."""
-        self._verdicts: dict[fallback.Seat, tuple[fallback.Outcome, bool]] = {}
-        """What that thread has found of their answers already."""
-        self._matrices: dict[Version, Any] = {}
-        self._lacking: dict[Version, list[fallback.Outcome | None]] = {}
+        """The seats whose thread asks the previous champion by itself when they fail."""
+        self._verdicts: dict[fallback.Seat, Verdict] = {}
+        """Seat → what that thread has seen of its answer already."""
+        self._matrices: dict[LoadedVersion, NDArray[np.float32]] = {}
+        """Version → the rows as it encodes them."""
+        self._lacking: dict[LoadedVersion, list[fallback.Outcome | None]] = {}
+        """Version → per row, why it may not score it."""
         self._pending: set[fallback.Seat] = set()
+        """The seats that were asked and have not answered."""
         self._waiter: asyncio.Future[None] | None = None
+        """Who waits for the end of the race; None before and after."""
         self._expires = 0.0
+        """When nobody waits any more, time.monotonic()."""
         self._deadline: Deadline
+        """The next one: of the hedge, or of the race."""
         self._light = self._score_light() if "light" in tiers else None
         self.asks = any(version is not None and self._may_score(version) for version in seats.values())
 
-    def _score_light(self) -> Any:
-        """The light twin's scores, computed before anything else is asked; None where there is none."""
+    def _score_light(self) -> Sequence[float] | None:
+        """The light twin's scores, computed before anybody is asked; None where there are none."""
         champion = self._servable.champion
         if champion is None:
             return None
         try:
             values = champion.light(self._matrix(champion))
-        except Exception:  # another tier answers, and the reason says that this one could not
+        except Exception:  # another tier answers, and the reason says that this one raised
             self._outcomes["light"] = "raised"
             return None
         if len(values) != len(self._rows):
@@ -108,34 +126,35 @@ class Race:
             return None
         return values
 
-    def _matrix(self, version: Version) -> Any:
-        """The rows as this version reads them; its light twin reads the same."""
+    def _matrix(self, version: LoadedVersion) -> NDArray[np.float32]:
+        """The rows as this version encodes them; its light twin reads the same."""
         if version not in self._matrices:
             self._matrices[version] = version.matrix([row.values for row in self._rows])
         return self._matrices[version]
 
-    def _lacks(self, version: Version) -> list[fallback.Outcome | None]:
-        """Per row, why this version may not score it; None: it may."""
+    def _lacks(self, version: LoadedVersion) -> list[fallback.Outcome | None]:
+        """Per row, why this version may not score it; None where it may."""
         if version not in self._lacking:
             self._lacking[version] = [row.lacks(version.features) for row in self._rows]
         return self._lacking[version]
 
-    def _may_score(self, version: Version) -> bool:
+    def _may_score(self, version: LoadedVersion) -> bool:
         return None in self._lacks(version)
 
-    def _leaves(self, version: Version) -> bool:
-        """Is there a row that this one may not score, and another one may?"""
+    def _leaves(self, version: LoadedVersion) -> bool:
+        """Is there a row that this version may not score, and another one may?"""
         lacks = self._lacks(version)
         if not any(lacks):
             return False
-        others = [self._lacks(other) for other in self._seats.values() if other is not None]
-        return any(lack is not None and None in found for lack, *found in zip(lacks, *others, strict=True))
+        every = [self._lacks(rival) for rival in self._seats.values() if rival is not None]
+        return any(lack is not None and None in of_all for lack, *of_all in zip(lacks, *every, strict=True))
 
-    async def run(self) -> None:
+    async def go(self) -> None:
+        """Ask who is to be asked, and wait until every row has its answer or the time is over."""
         loop = asyncio.get_running_loop()
         deadline = self._spec.fallback.deadline_ms / 1000
-        allowed = deadline - min(ANSWER_S, deadline / 5)
-        expires = self._expires = time.monotonic() + allowed
+        time_s = deadline - min(ANSWER_S, deadline / 5)
+        expires = self._expires = time.monotonic() + time_s
         self._waiter = loop.create_future()
         first: fallback.Seat
         for first in ("challenger", "champion"):
@@ -147,7 +166,7 @@ class Race:
         if not self._pending:
             return
         if self._wants_previous():
-            self._deadline = self._deadlines.at(expires - allowed * (1 - HEDGE), self._hedge)
+            self._deadline = self._deadlines.at(expires - time_s * (1 - HEDGE), self._hedge)
         else:
             self._deadline = self._deadlines.at(expires, self._expire)
         try:
@@ -157,8 +176,8 @@ class Race:
             self._waiter = None
 
     def _wants_previous(self) -> bool:
-        asked = self._pending | self._scores.keys() | self._outcomes.keys()
-        return self._seats["previous"] is not None and "previous" not in asked
+        seats = self._pending | self._scores.keys() | self._outcomes.keys()
+        return self._seats["previous"] is not None and "previous" not in seats
 
     def _hedge(self) -> None:
         self._deadline = self._deadlines.at(self._expires, self._expire)
@@ -167,7 +186,7 @@ class Race:
             self._ask("previous", self._expires)
 
     def _expire(self) -> None:
-        """Who has not answered is late, and everybody else answers."""
+        """The time is over: who has not answered is late."""
         now = time.monotonic()
         for seat in self._pending:
             self._outcomes[seat] = "late"
@@ -177,9 +196,12 @@ class Race:
         self._pending.clear()
         self._finish()
 
-    def _blame(self, version: Version, now: float) -> None:
-        """Tell the breaker that a version was late: once per deadline, however many waited for the same call; and not
-        when this timer was late itself, for then the whole process stood still, unless the call hangs for long."""
+    def _blame(self, version: LoadedVersion, now: float) -> None:
+        """Tell the breaker that a version was late.
+
+        Once per deadline, however many requests wait for the same call; and not when this timer was late itself, for
+        then the whole process stood still, unless the call hangs for long.
+        """
         deadline = self._spec.fallback.deadline_ms / 1000
         stuck = 0.0
         if version.lane is not None:
@@ -199,7 +221,7 @@ class Race:
             return
         try:
             matrix = self._matrix(version)
-        except Exception:  # a value that is not of the kind that this version was trained with; others know it as such
+        except Exception:  # a value is of another kind than this version, unlike others, was trained with
             self._outcomes[seat] = "raised"
             return
         now = time.monotonic()
@@ -215,14 +237,14 @@ class Race:
         done = partial(self._come, seat, version)
         self._lane(self._spec.name, version).put(Job(matrix, expires, done, spare))
 
-    def _spare(self, seat: fallback.Seat, version: Version, now: float) -> Spare | None:
-        """The previous champion, in the place of one who has failed."""
+    def _spare(self, seat: fallback.Seat, version: LoadedVersion, now: float) -> Spare | None:
+        """The previous champion, for when this version fails. None where there is none to ask."""
         previous = self._seats["previous"]
         if seat == "previous" or previous is None or not previous.breaker.allows(now):
             return None
 
-        def is_needed(values: Any, error: BaseException | None) -> bool:
-            self._verdicts[seat] = self._judged(version, values, error)
+        def is_needed(scores: Scores | None, error: BaseException | None) -> bool:
+            self._verdicts[seat] = self._verdict(version, scores, error)
             return not self._verdicts[seat][1] and self._may_score(previous)
 
         return Spare(
@@ -231,19 +253,21 @@ class Race:
             done=partial(self._come_spare, previous),
         )
 
-    def _come_spare(self, version: Version, values: Any, error: BaseException | None) -> None:
+    def _come_spare(self, version: LoadedVersion, scores: Scores | None, error: BaseException | None) -> None:
         if self._waiter is None or "previous" in self._scores:
             return
-        self._pending.add("previous")  # hedged as well: whoever comes first counts
-        self._come("previous", version, values, error)
+        self._pending.add("previous")  # it may have been asked as a hedge as well: the first answer counts
+        self._come("previous", version, scores, error)
 
-    def _come(self, seat: fallback.Seat, version: Version, values: Any, error: BaseException | None) -> None:
-        if seat not in self._pending:  # late: counted at the deadline
+    def _come(
+        self, seat: fallback.Seat, version: LoadedVersion, scores: Scores | None, error: BaseException | None
+    ) -> None:
+        if seat not in self._pending:  # it is late, and was counted as such at the deadline
             return
         self._pending.discard(seat)
-        outcome, is_whole = self._verdicts.get(seat) or self._judged(version, values, error)
-        if outcome == "scored":
-            self._scores[seat] = values
+        outcome, is_whole = self._verdicts.get(seat) or self._verdict(version, scores, error)
+        if outcome == "scored" and scores is not None:
+            self._scores[seat] = scores
             version.breaker.succeeded()
         else:
             self._outcomes[seat] = outcome
@@ -256,7 +280,7 @@ class Race:
             self._finish()
 
     def _fall(self, seat: fallback.Seat) -> None:
-        """There are rows that this one leaves to the next."""
+        """Let somebody score the rows that this seat leaves to the next."""
         previous = self._seats["previous"]
         if seat == "challenger":
             self._firsts = {"champion"}
@@ -264,38 +288,40 @@ class Race:
             return
         if seat in self._spared:
             if self._may_score(previous):
-                self._pending.add("previous")  # with more than half of the deadline left: being late is its own fault
+                self._pending.add("previous")  # its breaker counts when it is late, since its thread is asked at once
         else:
             self._hedged.add("previous")
             self._ask("previous", self._expires)
 
-    def _judged(self, version: Version, values: Any, error: BaseException | None) -> tuple[fallback.Outcome, bool]:
-        """`scored` when at least one row that it may score has a usable score; and whether it leaves none to others."""
+    def _verdict(self, version: LoadedVersion, scores: Scores | None, error: BaseException | None) -> Verdict:
+        """`scored` when at least one row that the version may score has a usable score."""
         if error is not None:
             return "raised", False
-        if getattr(values, "shape", None) != (len(self._rows),):
+        if scores is None or getattr(scores, "shape", None) != (len(self._rows),):
             return "wrong_shape", False
         lacks = self._lacks(version)
-        if len(lacks) == 1:  # the way of nearly every request, and what follows says the same
-            outcome = self._of(float(values[0]))
+        if len(lacks) == 1:  # the way of nearly every request; what follows says the same, more slowly
+            outcome = self._of(float(scores[0]))
             return outcome, outcome == "scored"
-        found = {self._of(float(value)) for value, lack in zip(values, lacks, strict=True) if lack is None}
-        return ("scored" if "scored" in found else min(found)), found == {"scored"} and not self._leaves(version)
+        outcomes = {self._of(float(score)) for score, lack in zip(scores, lacks, strict=True) if lack is None}
+        is_whole = outcomes == {"scored"} and not self._leaves(version)
+        return ("scored" if "scored" in outcomes else min(outcomes)), is_whole
 
-    def _of(self, value: float) -> fallback.Outcome:
-        if self._low <= value <= self._high:
+    def _of(self, score: float) -> fallback.Outcome:
+        """Whether a score can be used."""
+        if self._low <= score <= self._high:
             return "scored"
-        return "out_of_range" if np.isfinite(value) else "not_finite"
+        return "out_of_range" if np.isfinite(score) else "not_finite"
 
-    def _probe(self, version: Version, matrix: Any, now: float) -> None:
-        """Ask a version whose breaker is open, for nobody: what it says closes the breaker, or does not."""
+    def _probe(self, version: LoadedVersion, matrix: NDArray[np.float32], now: float) -> None:
+        """Ask a version whose breaker is open, although nobody waits: a good answer closes the breaker."""
         deadline = self._spec.fallback.deadline_ms / 1000
         lane = self._lane(self._spec.name, version)
         if lane.stuck_s > HANGS * deadline and not lane.replace():
             return
 
-        def come(values: Any, error: BaseException | None) -> None:
-            if self._judged(version, values, error)[0] == "scored" and time.monotonic() - now <= deadline:
+        def come(scores: Scores | None, error: BaseException | None) -> None:
+            if self._verdict(version, scores, error)[0] == "scored" and time.monotonic() - now <= deadline:
                 version.breaker.succeeded()
             else:
                 version.breaker.failed(time.monotonic())
@@ -305,43 +331,45 @@ class Race:
     # -- the answers ----------------------------------------------------------------------------------------
 
     def answers(self) -> list[Answer]:
+        """An answer per row, of whoever has a score for it."""
         model = self._spec.name
         champion = self._servable.champion
         if len(self._rows) == 1 and not self._is_challengers[0] and champion is not None:
             scores = self._scores.get("champion")
-            if scores is not None and self._spec.fallback.tiers[0] == "champion":  # the way of nearly every request
+            # The way of nearly every request; what follows says the same, more slowly.
+            if scores is not None and self._spec.fallback.tiers[0] == "champion":
                 return [Answer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
-        found = []
+        answers = []
         for number in range(len(self._rows)):
             is_challengers = self._is_challengers[number]
             tiers: tuple[fallback.Seat, ...] = self._spec.fallback.tiers
             if is_challengers:
                 tiers = ("challenger", *tiers)
             outcomes = {seat: self._outcome(seat, number) for seat in tiers}
-            served = fallback.choose(tiers, outcomes)
-            for seat, outcome in served.skipped:
+            choice = fallback.choose(tiers, outcomes)
+            for seat, outcome in choice.skipped:
                 self._fell(model, seat, outcome)
             arm = "challenger" if is_challengers else "champion"
-            found.append(
-                Answer(self._score(served.tier, number), served.tier, served.reason, self._number(served.tier), arm)
+            answers.append(
+                Answer(self._score(choice.tier, number), choice.tier, choice.reason, self._number(choice.tier), arm)
             )
-        return found
+        return answers
 
     def _outcome(self, seat: fallback.Seat, number: int) -> fallback.Outcome:
         row, servable = self._rows[number], self._servable
         if seat == "light":
             if servable.champion is None:
-                return "absent" if servable.kept.champion is None else "not_loaded"
+                return "absent" if servable.roster.champion is None else "not_loaded"
             if self._light is None:
                 return self._outcomes.get("light", "absent")
-            if servable.champion.features.isdisjoint(row.values):  # it would score a row of nothing
+            if servable.champion.features.isdisjoint(row.values):  # it would score a row of which nothing is known
                 return self._lacks(servable.champion)[number] or "features_missing"
             return self._of(float(self._light[number]))
-        seated = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
-        declared = {"champion": servable.kept.champion, "previous": servable.kept.previous}.get(seat)
-        if seated is None:
-            return "not_loaded" if declared is not None else "absent"
-        if (lack := self._lacks(seated)[number]) is not None:
+        holder = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
+        if holder is None:
+            role = {"champion": servable.roster.champion, "previous": servable.roster.previous}.get(seat)
+            return "not_loaded" if role is not None else "absent"
+        if (lack := self._lacks(holder)[number]) is not None:
             return lack
         scores = self._scores.get(seat)
         return self._of(float(scores[number])) if scores is not None else self._outcomes.get(seat, "late")
@@ -349,8 +377,9 @@ class Race:
     def _score(self, tier: fallback.Tier, number: int) -> float:
         if tier == "safe_default":
             return self._spec.fallback.safe_default
-        scores: Any = self._light if tier == "light" else self._scores[tier]
-        return float(scores[number])
+        if tier == "light" and self._light is not None:
+            return float(self._light[number])
+        return float(self._scores[tier][number])
 
     def _number(self, tier: fallback.Tier) -> int | None:
         if tier == "safe_default":
@@ -360,6 +389,6 @@ class Race:
 
 
 def in_share(model: str, entity_id: str, share: float) -> bool:
-    """Does the entity belong to the challenger's share of a model's traffic? The same one always does, or never."""
+    """Does the entity belong to the challenger's share of a model's traffic? An entity always does, or never."""
     digest = hashlib.blake2b(f"{model}|{entity_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64 < share

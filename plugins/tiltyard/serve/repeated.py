@@ -1,7 +1,7 @@
 """Requests that come again under the id that their caller gave them: done once, answered the same each time.
 
-A caller that has heard nothing asks again, and cannot know whether it was not heard or not answered. Kept in this
-process's memory, the oldest give way: a promise for seconds and minutes, not for ever.
+A caller that gets no answer asks again, and cannot know whether its request or the answer was lost. Answers are kept in
+this process's memory, where the oldest give way: a promise for seconds and minutes, not for ever.
 """
 
 import asyncio
@@ -12,44 +12,46 @@ from typing import TypeVar
 from tiltyard.serve.incoming import Rejected
 
 MOST = 10_000
-"""Answers kept."""
+"""Number of answers that are kept."""
 MOST_BYTES = 64_000_000
-"""Bytes of all of them."""
+"""Bytes of all answers that are kept."""
 LARGEST = 1_000_000
-"""An answer of more bytes is not kept: it would take the place of thousands."""
+"""Bytes of the largest answer that is kept: a larger one would take the place of thousands."""
 
 T = TypeVar("T")
 Key = tuple[str | None, str, str]
-"""(the name of the caller's key, model, request id): callers do not know each other's ids."""
+"""(name of the caller's API key, model, request id): callers do not know each other's ids."""
 
 
 class Repeated:
-    """The answers that were given, and those under way. For one event loop."""
+    """The newest answers, and those under way. For one event loop."""
 
     def __init__(self) -> None:
-        self._given: OrderedDict[Key, tuple[bytes, bytes]] = OrderedDict()
-        """key → (digest of the request, answer)."""
+        self._answers: OrderedDict[Key, tuple[bytes, bytes]] = OrderedDict()
+        """Key → (digest of the request, answer), the oldest first."""
         self._bytes = 0
+        """Bytes of the answers in `_answers`."""
         self._under_way: dict[Key, tuple[bytes, asyncio.Future[bytes]]] = {}
+        """Key → (digest of the request, its answer to come)."""
 
     async def once(self, key: Key, digest: bytes, work: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What `work` answers to the first request under `key`, to every one that repeats it; whoever comes while it is
-        under way waits for it, and is refused as it is.
+        """What `work` answers to the first request under `key`, also to every request that repeats it. Whoever asks
+        while the first is under way waits for it, and is refused when it is.
 
-        Raises Rejected, 409, for another request (by its `digest`) under a key that is known.
+        `digest` is the request's. Raises Rejected, 409, for another request under the same key.
         """
-        if (given := self._given.get(key)) is not None:
-            return _of_same(key, digest, given)
-        if (begun := self._under_way.get(key)) is not None:
-            # shielded: who no longer waits must not take the answer from those who do
-            return await asyncio.shield(_of_same(key, digest, begun))
+        if (earlier := self._answers.get(key)) is not None:
+            return _of_same(key, digest, earlier)
+        if (waiting := self._under_way.get(key)) is not None:
+            # The shield keeps a caller who stops waiting from cancelling the answer for those who still do.
+            return await asyncio.shield(_of_same(key, digest, waiting))
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._under_way[key] = (digest, future)
         try:
             answer = await work()
         except Exception as error:
             future.set_exception(error)
-            future.exception()  # nobody need wait for it
+            future.exception()  # read here, so that asyncio does not complain when nobody waits for it
             raise
         except BaseException:
             future.cancel()
@@ -63,14 +65,15 @@ class Repeated:
     def _keep(self, key: Key, digest: bytes, answer: bytes) -> None:
         if len(answer) > LARGEST:
             return
-        self._given[key] = (digest, answer)
+        self._answers[key] = (digest, answer)
         self._bytes += len(answer)
-        while len(self._given) > MOST or self._bytes > MOST_BYTES:
-            _, (_, oldest) = self._given.popitem(last=False)
+        while len(self._answers) > MOST or self._bytes > MOST_BYTES:
+            _, (_, oldest) = self._answers.popitem(last=False)
             self._bytes -= len(oldest)
 
 
-def _of_same(key: Key, digest: bytes, known: tuple[bytes, T]) -> T:
-    if known[0] != digest:
+def _of_same(key: Key, digest: bytes, earlier: tuple[bytes, T]) -> T:
+    """The second of `earlier`, whose first is a request's digest. Raises Rejected where that is another one."""
+    if earlier[0] != digest:
         raise Rejected(409, f"The request id '{key[2]}' was used for another request; give every request its own.")
-    return known[1]
+    return earlier[1]

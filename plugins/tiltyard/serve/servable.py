@@ -1,11 +1,12 @@
-"""What is in service, ready to answer: per model its spec, its versions in memory, and what was known when they came.
+"""What is in service, ready to answer: per model its roster, and its versions in memory.
 
-The ledger decides who is in service. What it said last lies in home/serving/models/<model>.json beside the versions'
-files in home/cache, so that the service starts and goes on without ledger, registry, lake or S3: it holds what it
-had, digest by digest, until it hears otherwise. A model is exchanged whole, after its new versions have been warmed.
+The ledger decides who is in service. What it said last lies in home/serving/models/<model>.json (a `Roster`), and the
+versions' files lie in home/cache, so that the service starts and goes on without ledger, registry, lake or S3: it keeps
+what it had until it hears otherwise. A model is exchanged whole, after its new versions have been warmed.
 
-Starting and exchanging read this machine's disk alone. What is not in the cache is brought there by `fetch`, beside
-everything else, and takes its place when it has come; a version that cannot be had is tried again later and later.
+Starting and exchanging read this machine's disk alone. What is not in the cache is brought there by `fetch` beside
+everything else, and is put in service when it has come; a version that cannot be had is tried again, with longer and
+longer pauses.
 """
 
 import hashlib
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.files import whole
+from tiltyard.ledger import Ledger
 from tiltyard.online import lookup
 from tiltyard.online.store import Value
 from tiltyard.serve import additive
@@ -37,39 +38,46 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
-
-if TYPE_CHECKING:
-    from tiltyard.ledger import Ledger
-    from tiltyard.train.scorer import Scorer
+from tiltyard.train.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
 WARM = (1, 1, 1, 16)
-"""Rows of the calls that warm a version before it takes traffic."""
+"""Number of rows of each call that warms a version before it takes traffic."""
 LARGEST = 3.4e38
-"""What float32 can hold, about: beyond, a number counts as missing, as it does in a frame."""
+"""About the largest number that float32 holds: a larger one counts as missing, as it does in a frame."""
 NAN = float("nan")
-PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
-"""A version that cannot be loaded is left alone for so long; it doubles, up to the second."""
+PAUSE_S = 5.0
+"""Seconds for which a version that cannot be loaded is left alone; they double with every failure."""
+LONGEST_PAUSE_S = 300.0
+"""Seconds up to which that pause grows."""
+CHALLENGERS = 2
+"""Number of challengers that are loaded: the newest."""
 Key = tuple[str, int, str]
-"""(model, version, the digest of its files)."""
+"""(model, version, one digest of all its files)."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the ledger said of one model when it was asked last: all that is needed to serve it."""
+class Roster:
+    """Who serves one model, as the ledger said when it was asked last: all that is needed to serve it."""
 
     spec: Spec
+    """The model's spec, as it was then."""
     champion: int | None
+    """The champion's number; None without one."""
     previous: int | None
+    """The number of the champion before it; None without one."""
     challengers: tuple[int, ...]
+    """The challengers' numbers, the newest last."""
     versions: Mapping[int, Mapping[str, Any]]
-    """version → the ledger's row of it: model, version, night, digests, where its files lie."""
+    """Number → the ledger's entry of the version: its digests, and where its files lie."""
     snapshot: int | None
-    """The lake's snapshot that was published then."""
+    """The lake's snapshot in service then; None before the first."""
     popular: tuple[Mapping[str, Any], ...] = ()
+    """The most popular items, which come with a safe default; empty where the model declares none."""
 
     def to_json(self) -> str:
+        """The text of the model's file, with a digest of all of it."""
         body = {
             "spec": self.spec.model_dump(mode="json", by_alias=True),
             "champion": self.champion,
@@ -92,8 +100,8 @@ class Kept:
         return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "kept": body}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Kept":
-        """Raises ValueError for what is not whole."""
+    def from_json(cls, text: str) -> "Roster":
+        """What `to_json` has written. Raises ValueError for what is not whole."""
         try:
             content = json.loads(text)
             body = content["kept"]
@@ -116,49 +124,53 @@ class Kept:
             raise ValueError(f"it lacks {error}") from None
 
 
-class Version:
+class LoadedVersion:
     """One version in memory: encodes rows, scores them, and remembers how it has been doing."""
 
-    def __init__(self, scorer: "Scorer") -> None:
+    def __init__(self, scorer: Scorer) -> None:
         self.number = scorer.version
+        """The version's number."""
         self.scorer = scorer
         self.breaker = Breaker()
         self.lane: Lane | None = None
-        """Made by whoever serves, with the first job; closed there when `is_closed` already."""
+        """Where it races deadlines. Made by the service with the first job; closed by it when `is_closed` already."""
         self.shadow: Shadow | None = None
-        """The same for rows that it scores as a challenger."""
+        """Where it scores as a challenger. Made and closed in the same way."""
         self.is_closed = False
+        """Whether it has left service."""
         self.late_at = 0.0
-        """When its breaker was last told that it was late, time.monotonic()."""
+        """When its breaker was last told that it was late, time.monotonic(); 0 before."""
         self.kinds = {column.name: column.kind for column in scorer.encoding.columns}
+        """Feature → numeric, boolean or categorical."""
         self.features = frozenset(self.kinds)
+        """The features that it scores."""
         self._codes = _codes(scorer.encoding)
         self._light = self._read_light()
 
     def matrix(self, rows: list[Mapping[str, Value]]) -> NDArray[np.float32]:
         """(rows, features) float32, exactly as Encoding.transform has it; what a row lacks is NaN.
 
-        Raises TypeError for text where this version knows a number, or the other way round: a caller gives, and the
-        store holds, what the version in service was trained with, and that may be of another kind.
+        Raises TypeError for text where this version was trained with a number, or the other way round: callers and
+        the store give values of the kind that the version in service was trained with, and this one may differ.
         """
         return np.array([self._encoded(row) for row in rows], dtype=np.float32)
 
     def _encoded(self, row: Mapping[str, Value]) -> list[float]:
         encoded: list[float] = []
-        for name, codes, other in self._codes:
+        for name, codes, code_of_others in self._codes:
             value: Any = row.get(name)
             if value is None:
                 encoded.append(NAN)
             elif codes is None:
                 encoded.append(value if -LARGEST < value < LARGEST else NAN)
             elif isinstance(value, str):
-                encoded.append(codes.get(value, other))
+                encoded.append(codes.get(value, code_of_others))
             else:
                 raise TypeError(f"{name} is text in version {self.number}, and {value!r} is none")
         return encoded
 
     def light(self, rows: NDArray[np.float32]) -> Sequence[float]:
-        """The light twin's score of each encoded row, in microseconds where it is a sum over its columns."""
+        """The light twin's score of each encoded row. Takes microseconds where the twin is a sum over its columns."""
         if self._light is not None:
             return self._light.score(rows)
         return list(self.scorer.score_light_matrix(rows))
@@ -167,27 +179,27 @@ class Version:
         try:
             sample = self.scorer.encoding.transform(self.scorer.reference_frame())
             return additive.read(self.scorer.score_light_matrix, self.scorer.encoding, sample, self.scorer.bounds)
-        except Exception as error:  # a twin that is read off wrongly, or not at all, is scored as it is
+        except Exception as error:  # ONNX Runtime scores the twin then, more slowly
             log.warning("the light twin of %s version %s is not read off: %s", self.scorer.model, self.number, error)
             return None
 
     def close(self) -> None:
-        """Out of service, from any thread: its threads end, and with them it leaves the memory."""
-        self.is_closed = True  # first: a lane that is made meanwhile is closed by who makes it
-        for one in (self.lane, self.shadow):
-            if one is not None:
-                one.close()
+        """Leave service; may be called from any thread. Its threads end, and with them it leaves the memory."""
+        self.is_closed = True  # set first, since who makes a lane meanwhile looks at it and closes the lane
+        for worker in (self.lane, self.shadow):
+            if worker is not None:
+                worker.close()
 
     def warm(self) -> None:
-        """Score rows of nothing: allocations and lazy parts are done before anybody waits."""
+        """Score rows of which nothing is known, so that allocations and lazy parts are done before anybody waits."""
         for rows in WARM:
-            nothing = np.full((rows, len(self._codes)), np.nan, dtype=np.float32)
-            self.scorer.score_matrix(nothing)
-            self.scorer.score_light_matrix(nothing)
+            matrix = np.full((rows, len(self._codes)), np.nan, dtype=np.float32)
+            self.scorer.score_matrix(matrix)
+            self.scorer.score_light_matrix(matrix)
 
 
 def _codes(encoding: Encoding) -> list[tuple[str, dict[str, float] | None, float]]:
-    """Per column its name, the code of each category (None: a number passes through), and the code of the others."""
+    """Per column its name, the code of each category (None: a number stays as it is), and the code of all others."""
     return [
         (
             column.name,
@@ -204,33 +216,41 @@ def _codes(encoding: Encoding) -> list[tuple[str, dict[str, float] | None, float
 class Servable:
     """A model in service. Immutable: another champion is another servable."""
 
-    kept: Kept
-    champion: Version | None
-    previous: Version | None
-    challenger: Version | None
-    """The newest: the arm of an A/B split."""
-    challengers: tuple[Version, ...]
-    refused: Mapping[int, str]
-    """Versions with a role that could not be loaded, and why."""
+    roster: Roster
+    """What the ledger said."""
+    champion: LoadedVersion | None
+    """The champion; None without one, or while it is not loaded."""
+    previous: LoadedVersion | None
+    """The previous champion; None without one, or while it is not loaded."""
+    challenger: LoadedVersion | None
+    """The newest challenger, which may have a share of the traffic; None without one."""
+    challengers: tuple[LoadedVersion, ...]
+    """The challengers that are loaded, the newest last."""
+    unloaded: Mapping[int, str]
+    """Version with a role that is not loaded → why."""
     plan: lookup.LookupPlan
+    """How features are looked up."""
     keys: frozenset[str]
     """Key columns of the entity and of the feature views: what a caller may name."""
     kinds: Mapping[str, str]
-    """feature → kind: what a caller may give. Of several versions the one that answers first says which kind."""
+    """Feature → kind: what a caller may give. Of several versions the one that answers first says which kind."""
 
     @property
     def spec(self) -> Spec:
-        return self.kept.spec
+        """The model's spec."""
+        return self.roster.spec
 
 
 @dataclass(frozen=True)
 class Failure:
     """Why a version is not loaded, and when it is tried again."""
 
-    said: str
+    reason: str
+    """What was raised, as a sentence."""
     times: int
+    """How often it failed before."""
     again_at: float
-    """time.monotonic()"""
+    """When it is tried again, time.monotonic()."""
 
 
 class Servables:
@@ -239,87 +259,98 @@ class Servables:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.current: Mapping[str, Servable] = {}
+        """Model → what is in service of it."""
         self.heard_at: float | None = None
         """When the ledger was heard last, time.time(); None: not since the start."""
         self.trouble: str | None = None
-        """Why it was not, the last time; or what of it could not be kept."""
+        """Why the ledger was not heard the last time, or what could not be written down; None when all went well."""
         self.lacks = threading.Event()
-        """Set when a version is wanted that has to be fetched."""
-        self._versions: dict[Key, Version] = {}
+        """Set when there is a version to fetch."""
+        self._versions: dict[Key, LoadedVersion] = {}
+        """The versions in memory."""
         self._missing: dict[Key, Mapping[str, Any]] = {}
-        """Versions with a role that are not loaded → the ledger's row."""
+        """Version with a role that is not loaded → the ledger's entry of it."""
         self._failures: dict[Key, Failure] = {}
-        self._is_kept = True
-        """Is what is in service written down here?"""
+        """Version with a role that could not be loaded → why, and when it is tried again."""
+        self._is_stored = True
+        """Whether what is in service is written down on this machine."""
         self._tide: str | None = None
-        self._read: tuple[Any, list[Spec]] | None = None
-        """The specs, and of which files."""
+        """What the ledger and the specs were at when they were read last; None before."""
+        self._specs_read: tuple[tuple[tuple[Path, int], ...], list[Spec]] | None = None
+        """((file, when it was changed) …, the specs that these files held); None before the first look."""
         self._ledger: Ledger | None = None
+        """Open connection; None while there is none."""
         self._lock = threading.Lock()
 
     @property
     def folder(self) -> Path:
+        """Where the rosters are written down."""
         return self.settings.home / "serving" / "models"
 
     def restore(self) -> int:
-        """Put in service what was kept here, with what the cache holds. Returns the number of models; a damaged file is
-        left out, and said."""
-        kept = []
+        """Put in service what is written down here, with what the cache holds. Returns the number of models.
+
+        A damaged file is logged and left out.
+        """
+        rosters = []
         for path in sorted(self.folder.glob("*.json")):
             try:
-                kept.append(Kept.from_json(path.read_text(encoding="utf-8")))
+                rosters.append(Roster.from_json(path.read_text(encoding="utf-8")))
             except (ValueError, OSError) as error:
                 log.warning("%s is not used: %s", path, error)
         with self._lock:
-            self._serve(kept)
-        return len(kept)
+            self._serve(rosters)
+        return len(rosters)
 
     def refresh(self) -> bool:
-        """Ask the ledger who is in service. Returns whether anything changed; never raises: what was served goes on."""
+        """Ask the ledger who is in service. Returns whether anything changed.
+
+        Never raises: when the ledger is away, what is in service goes on.
+        """
         with self._lock:
             try:
-                kept = self._ask()
+                rosters = self._ask()
                 self.heard_at = time.time()
-                if kept is not None:
-                    self._serve(kept)
-                    self._is_kept = False
-                self.trouble = None if self._is_kept else self._keep_all()
+                if rosters is not None:
+                    self._serve(rosters)
+                    self._is_stored = False
+                self.trouble = None if self._is_stored else self._store_all()
             except Exception as error:  # whatever is down, the service is not
                 self.trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
                 self._drop_ledger()
                 return False
-            return kept is not None
+            return rosters is not None
 
     def fetch(self) -> None:
-        """Bring into the cache what is missing there, one version at a time, while others serve and change; each takes
-        its place when it has come."""
+        """Bring what is missing into the cache, one version at a time, while the service goes on.
+
+        Each version is put in service when it has come.
+        """
         now = time.monotonic()
         with self._lock:
-            waiting = [(key, row) for key, row in self._missing.items() if self._is_due(key, now)]
-        for key, row in waiting:
+            due = [(key, entry) for key, entry in self._missing.items() if self._is_due(key, now)]
+        for key, entry in due:
             failure: Exception | None = None
             try:
-                registry.fetch(self.settings, row, partial(self._tell, row))
-            except Exception as error:  # of this version only
+                registry.fetch(self.settings, entry, partial(self._tell, entry))
+            except Exception as error:  # whatever is wrong with one version, the next one is fetched
                 failure = error
             with self._lock:
                 if failure is not None:
                     self._failed(key, failure)
-                self._serve([one.kept for one in self.current.values()])
+                self._serve([servable.roster for servable in self.current.values()])
 
     def close(self) -> None:
-        """Does not wait for a refresh that hangs: the process ends, and its connection with it."""
+        """Close the connection, without waiting for a refresh that hangs: it ends with the process."""
         if self._lock.acquire(timeout=1.0):
             self._drop_ledger()
             self._lock.release()
 
-    def _ask(self) -> list[Kept] | None:
-        """None when nothing has changed since the last time."""
+    def _ask(self) -> list[Roster] | None:
+        """The models' rosters; None when nothing has changed since the last time."""
         if not postgres.is_running(self.settings):
             raise Unavailable("PostgreSQL does not run.")
         if self._ledger is None:
-            from tiltyard.ledger import Ledger
-
             self._ledger = Ledger(self.settings)
         specs = self._specs()
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
@@ -327,77 +358,81 @@ class Servables:
             return None
         row = self._ledger.newest_published()
         published = row["summary"] if row else {}
-        kept = [_asked(self._ledger, spec, published) for spec in specs]
+        rosters = [_roster(self._ledger, spec, published) for spec in specs]
         self._tide = tide
-        return kept
+        return rosters
 
     def _specs(self) -> list[Spec]:
-        """The specs as they are now, read again when a file has changed; what does not hold leaves those in service."""
+        """The specs as they are now, read again when a file has changed. While one is wrong, those in service stay."""
         files = sorted(self.settings.models.glob("*/spec.yaml"))
-        changed = tuple((path, path.stat().st_mtime_ns) for path in files)
-        if self._read is None or self._read[0] != changed:
+        stamps = tuple((path, path.stat().st_mtime_ns) for path in files)
+        if self._specs_read is None or self._specs_read[0] != stamps:
             try:
-                found = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
+                specs = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
             except BadInput as error:
                 if not self.current:
                     raise
                 log.warning("The specs in service stay: %s", error)
-                found = [one.spec for one in self.current.values()]
-            self._read = (changed, found)
-        return self._read[1]
+                specs = [servable.spec for servable in self.current.values()]
+            self._specs_read = (stamps, specs)
+        return self._specs_read[1]
 
     def _drop_ledger(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
         self._ledger, self._tide = None, None
 
-    def _serve(self, kept: list[Kept]) -> None:
-        held, lacked = dict(self._versions), self._missing.keys()
+    def _serve(self, rosters: list[Roster]) -> None:
+        """Put these models in service, and take every other one out of it."""
+        before, missing_before = dict(self._versions), self._missing.keys()
         self._versions, self._missing = {}, {}
-        self.current = {one.spec.name: self._servable(one, held) for one in kept}
+        self.current = {roster.spec.name: self._servable(roster, before) for roster in rosters}
         self._failures = {key: failure for key, failure in self._failures.items() if key in self._missing}
-        if self._missing.keys() - lacked:
+        if self._missing.keys() - missing_before:
             self.lacks.set()
-        for key in held.keys() - self._versions.keys():
-            held[key].close()
+        for key in before.keys() - self._versions.keys():
+            before[key].close()
 
-    def _servable(self, kept: Kept, held: Mapping[Key, Version]) -> Servable:
-        loaded: dict[int, Version] = {}
-        refused: dict[int, str] = {}
-        wanted = [number for number in (kept.champion, kept.previous, *kept.challengers[-2:]) if number is not None]
-        for number in dict.fromkeys(wanted):
-            if (row := kept.versions.get(number)) is None:
-                refused[number] = "The ledger has no row of it; train again."
+    def _servable(self, roster: Roster, before: Mapping[Key, LoadedVersion]) -> Servable:
+        """The model with its versions, from those that were in memory `before`, else from the cache."""
+        loaded: dict[int, LoadedVersion] = {}
+        unloaded: dict[int, str] = {}
+        roles = (roster.champion, roster.previous, *roster.challengers[-CHALLENGERS:])
+        for number in dict.fromkeys(number for number in roles if number is not None):
+            if (entry := roster.versions.get(number)) is None:
+                unloaded[number] = "The ledger has no row of it; train again."
                 continue
-            key = (kept.spec.name, number, registry.whole(row))
-            if (found := held.get(key) or self._loaded(key, row)) is not None:
-                loaded[number] = self._versions[key] = found
+            key = (roster.spec.name, number, registry.whole(entry))
+            if (version := before.get(key) or self._load(key, entry)) is not None:
+                loaded[number] = self._versions[key] = version
             else:
-                self._missing[key] = row
+                self._missing[key] = entry
                 failure = self._failures.get(key)
-                refused[number] = failure.said if failure else "Its files are not in the cache yet; they are fetched."
-        challengers = tuple(loaded[number] for number in kept.challengers if number in loaded)
+                unloaded[number] = (
+                    failure.reason if failure else "Its files are not in the cache yet; they are fetched."
+                )
+        challengers = tuple(loaded[number] for number in roster.challengers if number in loaded)
         return Servable(
-            kept=kept,
-            champion=loaded.get(kept.champion) if kept.champion is not None else None,
-            previous=loaded.get(kept.previous) if kept.previous is not None else None,
+            roster=roster,
+            champion=loaded.get(roster.champion) if roster.champion is not None else None,
+            previous=loaded.get(roster.previous) if roster.previous is not None else None,
             challenger=challengers[-1] if challengers else None,
             challengers=challengers,
-            refused=refused,
-            plan=(plan := lookup.plan(kept.spec)),
+            unloaded=unloaded,
+            plan=(plan := lookup.plan(roster.spec)),
             keys=frozenset((plan.entity, *plan.other_keys)),
-            kinds={name: kind for one in reversed(loaded.values()) for name, kind in one.kinds.items()},
+            kinds={name: kind for version in reversed(loaded.values()) for name, kind in version.kinds.items()},
         )
 
-    def _loaded(self, key: Key, row: Mapping[str, Any]) -> Version | None:
-        """The version from the cache; None where that does not hold it, or where it was tried a moment ago."""
+    def _load(self, key: Key, entry: Mapping[str, Any]) -> LoadedVersion | None:
+        """The version from the cache; None where its files are not there whole, or failed a moment ago."""
         if not self._is_due(key, time.monotonic()):
             return None
         try:
-            scorer = registry.local(self.settings, row, partial(self._tell, row))
+            scorer = registry.local(self.settings, entry, partial(self._tell, entry))
             if scorer is None:
                 return None
-            version = Version(scorer)
+            version = LoadedVersion(scorer)
             version.warm()
         except Exception as error:  # whatever is wrong with a version's files, another tier answers
             self._failed(key, error)
@@ -408,41 +443,48 @@ class Servables:
         return (failure := self._failures.get(key)) is None or failure.again_at <= now
 
     def _failed(self, key: Key, error: Exception) -> None:
+        """Leave a version alone for a while, and log why."""
         before = self._failures.get(key)
         times = before.times + 1 if before else 0
         pause = min(PAUSE_S * 2.0 ** min(times, 16), LONGEST_PAUSE_S)
         self._failures[key] = Failure(str(error), times, time.monotonic() + pause)
-        if before is None or before.said != str(error):
+        if before is None or before.reason != str(error):
             log.warning("%s version %s is not served: %s", *key[:2], error)
 
-    def _tell(self, row: Mapping[str, Any], detail: dict[str, Any]) -> None:
-        """Put down in the ledger that files were refused: once, by whichever process is first."""
+    def _tell(self, entry: Mapping[str, Any], detail: dict[str, Any]) -> None:
+        """Note in the ledger that files were refused: once, by whichever process is first."""
         if (ledger := self._ledger) is None:
-            return  # it is tried again, and told then
+            return  # the version is tried again, and the ledger told then
         try:
-            if all(one["detail"] != detail for one in ledger.events(row["model"], "corrupt_artifact")):
-                ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
-        except Exception as error:  # what is said of a file must not depend on whether it can be told
-            log.warning("the ledger is not told that %s version %s is refused: %s", row["model"], row["version"], error)
+            if all(event["detail"] != detail for event in ledger.events(entry["model"], "corrupt_artifact")):
+                ledger.add_event("corrupt_artifact", entry["model"], entry["night"], detail)
+        except Exception as error:  # the version is refused whether or not the ledger can be told
+            log.warning(
+                "the ledger is not told that %s version %s is refused: %s", entry["model"], entry["version"], error
+            )
 
-    def _keep_all(self) -> str | None:
-        """Write down what is in service, where that has changed. Returns what could not be written: it is served all
-        the same, and tried again with the next look."""
-        failed: dict[str, str] = {}
-        for name, one in self.current.items():
+    def _store_all(self) -> str | None:
+        """Write down what is in service, where that has changed. Returns what could not be written, as a sentence.
+
+        What could not be written is served all the same, and written at the next look.
+        """
+        failures: dict[str, str] = {}
+        for name, servable in self.current.items():
             try:
-                self._keep(one.kept)
+                self._store(servable.roster)
             except OSError as error:
-                failed[name] = error.strerror or str(error)
+                failures[name] = error.strerror or str(error)
         for path in self.folder.glob("*.json"):
             if path.stem not in self.current:  # its folder under models/ is gone, and so is the model
                 path.unlink(missing_ok=True)
-        self._is_kept = not failed
-        told = ", ".join(f"{name} ({why})" for name, why in failed.items())
-        return f"A restart would not know what is in service: {self.folder} does not take {told}." if failed else None
+        self._is_stored = not failures
+        if not failures:
+            return None
+        models = ", ".join(f"{name} ({why})" for name, why in failures.items())
+        return f"A restart would not know what is in service: {self.folder} does not take {models}."
 
-    def _keep(self, kept: Kept) -> None:
-        path, text = self.folder / f"{kept.spec.name}.json", kept.to_json()
+    def _store(self, roster: Roster) -> None:
+        path, text = self.folder / f"{roster.spec.name}.json", roster.to_json()
         with suppress(OSError, ValueError):
             if path.read_text(encoding="utf-8") == text:
                 return
@@ -451,16 +493,15 @@ class Servables:
             part.write_text(text, encoding="utf-8")
 
 
-def _asked(ledger: "Ledger", spec: Spec, published: Mapping[str, Any]) -> Kept:
+def _roster(ledger: Ledger, spec: Spec, published: Mapping[str, Any]) -> Roster:
     roles = ledger.roles(spec.name, date.max)
-    rows = {row["version"]: row for row in ledger.versions(spec.name)}
-    wanted = {roles.champion, roles.previous, *roles.challengers} - {None}
-    return Kept(
+    holders = {roles.champion, roles.previous, *roles.challengers}
+    return Roster(
         spec=spec,
         champion=roles.champion,
         previous=roles.previous,
         challengers=roles.challengers,
-        versions={number: rows[number] for number in wanted if number in rows},
+        versions={row["version"]: row for row in ledger.versions(spec.name) if row["version"] in holders},
         snapshot=published.get("snapshot"),
         popular=tuple(published.get("popular", {}).get(spec.name, ())),
     )

@@ -1,10 +1,9 @@
 """The service that answers, whatever breaks.
 
-A request is checked, its features are looked up where they are not given, the light twin's score is computed at once,
-and the heavy model races its deadline on a thread of its own (`lane`); half-way to the deadline the previous champion
-is asked as well (a hedged request: Dean & Barroso, The Tail at Scale, CACM 56(2), 2013). The first declared tier that
-has a usable score answers (`fallback`), else the safe default; the answer says who, and why it was not the champion.
-It is in the request log before it is on the wire. Challengers score afterwards, beside the path (`shadowing`).
+A request is checked, features that are not given are looked up, the light twin's score is computed at once, and the
+heavy model races its deadline on a thread of its own (`race`, `lane`). The first declared tier that has a usable score
+answers (`fallback`), else the safe default; the answer says who it was, and why it was not the champion. It is in the
+request log before it is on the wire. Challengers score afterwards, beside the path (`shadowing`).
 """
 
 import asyncio
@@ -19,7 +18,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import orjson
 from fastapi import Request, Response
@@ -40,23 +38,23 @@ from tiltyard.serve.lane import Lane
 from tiltyard.serve.metrics import Metrics
 from tiltyard.serve.race import Answer, Race
 from tiltyard.serve.repeated import Repeated
-from tiltyard.serve.servable import Servable, Servables, Version
-from tiltyard.serve.shadowing import Asked, Shadow
+from tiltyard.serve.servable import LoadedVersion, Servable, Servables
+from tiltyard.serve.shadowing import RowId, Shadow
 from tiltyard.serve.spool import Spool
 from tiltyard.settings import Settings
 
 log = logging.getLogger(__name__)
 
 FIRST_S = 30.0
-"""How long the first start on a machine waits for files of models, having nothing to answer with but safe defaults."""
+"""Seconds for which the first start on a machine waits for models' files: until they come it has safe defaults only."""
 DELIVER_S = 600.0
-"""How long one delivery of the request log may take; what it had not brought is the next one's."""
+"""Seconds that one delivery of the request log may take; the next one brings the rest."""
 JSON = b"application/json"
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 
 
 class Service:
-    """Everything that answers: the models in service, the store, the log. Made in the process that serves."""
+    """All that a serving process is made of: the models in service, the store of features, the log."""
 
     def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
         self.settings = settings
@@ -79,21 +77,22 @@ class Service:
         self._numbers = itertools.count()
         self._repeated = Repeated()
         self._nulls: Mapping[str, Mapping[str, None]] = {}
-        """See lookup.nulls; replaced whole."""
+        """Feature view → its features as nulls, where it is up to date (see lookup.nulls). Replaced whole."""
         self._stop = threading.Event()
         self._has_fetched = threading.Event()
         self._troubles: dict[str, str] = {}
-        """Thread → what went wrong in its last turn."""
+        """Background thread → what went wrong in its last turn."""
         self._loop: asyncio.AbstractEventLoop
+        """Set by `start`."""
         self._deadlines: Deadlines
-        """Both from `start` on."""
+        """Set by `start`."""
 
     # -- life -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Put in service what is kept here, and go on asking the ledger in the background.
+        """Put in service what this machine's disk holds, and go on asking the ledger in the background.
 
-        The first start on a machine asks it at once, and waits a little for the models' files.
+        The first start on a machine asks the ledger at once, and waits a little for the models' files.
         """
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
@@ -110,6 +109,7 @@ class Service:
             self._has_fetched.wait(FIRST_S)
 
     def stop(self) -> None:
+        """End every thread, file and connection, and leave the log for delivery."""
         self._stop.set()
         self.servables.close()
         self.spool.close()
@@ -118,6 +118,7 @@ class Service:
         self.explainer.close()
 
     def ledger_age(self) -> float:
+        """Seconds since the ledger was heard; -1 when it was not heard since the start."""
         heard = self.servables.heard_at
         return -1.0 if heard is None else time.time() - heard
 
@@ -141,7 +142,7 @@ class Service:
             lacks.wait(self.settings.serve_refresh_s)
 
     def _deliver(self) -> None:
-        """The log goes to the lake by a process of its own, a polite one: it needs the lake's engine, and a core."""
+        """Bring the log to the lake by another process of low priority: that takes the lake's engine and a core."""
 
         def deliver() -> None:
             if postgres.is_running(self.settings):
@@ -154,16 +155,16 @@ class Service:
             self._turn(deliver)
 
     def _turn(self, work: Callable[[], None]) -> None:
-        """One turn of a background thread. Whatever goes wrong in it is told, once, and the next turn comes."""
+        """One turn of a background thread. Whatever goes wrong in it is logged once, and the next turn comes."""
         name = threading.current_thread().name
         try:
             work()
             self._troubles.pop(name, None)
         except Exception as error:
-            said = f"{name}: {str(error) or type(error).__name__}"
-            if self._troubles.get(name) != said:
-                log.warning("%s; it goes on", said, exc_info=not isinstance(error, TiltyardError))
-            self._troubles[name] = said
+            trouble = f"{name}: {str(error) or type(error).__name__}"
+            if self._troubles.get(name) != trouble:
+                log.warning("%s; it goes on", trouble, exc_info=not isinstance(error, TiltyardError))
+            self._troubles[name] = trouble
 
     # -- a request ------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Service:
     async def _predicted(
         self, servable: Servable, rows: Sequence[Row], request_id: str, who: str | None, began: float
     ) -> bytes:
-        """The body of the answer, which is in the log; raises Rejected over the caller's limits."""
+        """The response's body, after its rows were written to the log. Raises Rejected over the caller's limits."""
         if (refused := self.access.take(who, len(rows), time.time())) is not None:
             raise _refused(refused)
         answers = await self._answers(servable, rows)
@@ -200,21 +201,23 @@ class Service:
         return answer
 
     async def explain(self, model: str, request: Request) -> Response:
-        """What moved one row's score, of the version that answers first: off the path. It costs its caller a row, and
-        is no prediction: it is not in the log."""
+        """What moved one row's score, by the version that answers first; worked out in a child process.
+
+        It costs its caller a row, and is not in the log, since it is no prediction.
+        """
         try:
-            answer = _json(await self._explained(model, request))
+            answer = await self._explained(model, request)
             self.metrics.count(self.metrics.requests, model, "200")
             return answer
         except Rejected as error:
             return self._refusal(model, error)
 
     def _refusal(self, model: str, error: Rejected) -> Response:
-        known = model if model in self.servables.current else "-"
-        self.metrics.count(self.metrics.requests, known, str(error.status))
+        label = model if model in self.servables.current else "-"  # callers must not add labels without end
+        self.metrics.count(self.metrics.requests, label, str(error.status))
         return refusal(error)
 
-    async def _explained(self, model: str, request: Request) -> dict[str, Any]:
+    async def _explained(self, model: str, request: Request) -> Response:
         headers = dict(request.scope["headers"])
         who = self._who(headers)
         servable = self._servable(model)
@@ -240,39 +243,41 @@ class Service:
                 "give it under features.",
             ) from None
         try:
-            found = await self.explainer.ask(servable.kept.versions[version.number], values)
+            explained = await self.explainer.ask(servable.roster.versions[version.number], values)
         except Unavailable as error:
             raise Rejected(503, str(error)) from None
         decimals = self.settings.serve_decimals
-        contributions = {name: rounded(value, decimals) for name, value in found["contributions"].items()}
-        return {
-            "request_id": request_id or self._new_id(),
-            "model": model,
-            "version": version.number,
-            "score": rounded(found["score"], decimals),
-            "base": rounded(found["base"], decimals),
-            "contributions": contributions,
-            "method": found["method"],
-        }
+        return _json(
+            {
+                "request_id": request_id or self._new_id(),
+                "model": model,
+                "version": version.number,
+                "score": rounded(explained.score, decimals),
+                "base": rounded(explained.base, decimals),
+                "contributions": {name: rounded(value, decimals) for name, value in explained.contributions.items()},
+                "method": explained.method,
+            }
+        )
 
     def _new_id(self) -> str:
         return f"{self._boot}-{next(self._numbers):x}"
 
     def _servable(self, model: str) -> Servable:
-        found = self.servables.current.get(model)
-        if found is None:
-            known = ", ".join(sorted(self.servables.current)) or "none yet"
-            raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {known}.")
-        return found
+        servable = self.servables.current.get(model)
+        if servable is None:
+            models = ", ".join(sorted(self.servables.current)) or "none yet"
+            raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {models}.")
+        return servable
 
     def _who(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """The name of the caller's key; None where no key is asked for."""
-        found = self.access.who(headers.get(b"x-api-key"))
-        if isinstance(found, Refused):
-            raise _refused(found)
-        return found.name
+        """Name of the caller's API key; None where no key is asked for. Raises Rejected without a good one."""
+        caller = self.access.who(headers.get(b"x-api-key"))
+        if isinstance(caller, Refused):
+            raise _refused(caller)
+        return caller.name
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The request's whole body. Raises Rejected for one that is too large, or no JSON by what it says of itself."""
         most = self.settings.serve_max_bytes
         kind = headers.get(b"content-type", JSON)
         if kind != JSON:  # nearly every request says exactly this
@@ -293,21 +298,21 @@ class Service:
     # -- features -------------------------------------------------------------------------------------------
 
     async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
-        """Fill every row's values, and say of it what could not be had."""
+        """Fill every row's values, and note on it what could not be had."""
         kinds, plan = servable.kinds, servable.plan
-        asking = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
+        incomplete = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
         try:
             if self.store.is_local:
-                looked = [lookup.find(self.store, plan, row.keys, row.at) for row in asking]
+                lookups = [lookup.find(self.store, plan, row.keys, row.at) for row in incomplete]
             else:
-                looked = await lookup.afind_many(self.store, plan, [(row.keys, row.at) for row in asking])
+                lookups = await lookup.afind_many(self.store, plan, [(row.keys, row.at) for row in incomplete])
         except Unavailable:
-            for row in asking:
+            for row in incomplete:
                 row.is_store_away = True
         else:
-            for row, found in zip(asking, looked, strict=True):
-                row.values, row.views, row.refused = found.values, found.views, found.refused
-                for view in found.absent:  # a caller's first ticket: null is what training saw as well
+            for row, answer in zip(incomplete, lookups, strict=True):
+                row.values, row.views, row.stale = answer.values, answer.views, answer.refused
+                for view in answer.absent:  # of a caller's first ticket, say: null is what training had there, too
                     row.values |= self._nulls.get(view, {})
         for row in rows:
             if row.given:
@@ -316,7 +321,7 @@ class Service:
     # -- tiers ----------------------------------------------------------------------------------------------
 
     async def _answers(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
-        """An answer for every row, also when this service itself is at fault: then it is the safe default."""
+        """An answer for every row: the safe default where the service itself is at fault."""
         try:
             await self._look_up(servable, rows)
             return await self._raced(servable, rows)
@@ -328,10 +333,11 @@ class Service:
     async def _raced(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
         race = Race(servable, rows, self._deadlines, self.lane, self.metrics.fell)
         if race.asks:
-            await race.run()
+            await race.go()
         return race.answers()
 
-    def lane(self, model: str, version: Version) -> Lane:
+    def lane(self, model: str, version: LoadedVersion) -> Lane:
+        """The lane that the version races in, made with its first job."""
         if version.lane is None:
             version.lane = Lane(version.scorer.score_matrix, self._loop, f"{model}/{version.number}")
             if version.is_closed:
@@ -349,12 +355,12 @@ class Service:
         who: str | None,
         began: float,
     ) -> bytes:
-        """Write every row to the log, count it, and give the answer's body."""
+        """Write every row to the log, count it, and give the response's body."""
         model, decimals = servable.spec.name, self.settings.serve_decimals
         scored_at = datetime.fromtimestamp(self.now(), UTC)
-        took = round((time.perf_counter() - began) * 1e6)
+        latency_us = round((time.perf_counter() - began) * 1e6)
         records, predictions = [], []
-        items = servable.kept.popular
+        items, snapshot = servable.roster.popular, servable.roster.snapshot
         for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             records.append(
                 orjson.dumps(
@@ -371,8 +377,8 @@ class Service:
                         "entity_id": row.entity_id,
                         "prediction_time": datetime.fromtimestamp(row.at, UTC),
                         "scored_at": scored_at,
-                        "latency_us": took,
-                        "snapshot": servable.kept.snapshot,
+                        "latency_us": latency_us,
+                        "snapshot": snapshot,
                         "features": row.values,
                         "given": list(row.given),
                         "views": row.views,
@@ -380,7 +386,7 @@ class Service:
                     }
                 )
             )
-            said: dict[str, Any] = {
+            prediction: dict[str, object] = {
                 "score": rounded(answer.score, decimals),
                 "served_by": answer.tier,
                 "version": answer.version,
@@ -389,31 +395,34 @@ class Service:
                 "reason": answer.reason,
             }
             if items and answer.tier == "safe_default":
-                said["items"] = items
-            predictions.append(said)
+                prediction["items"] = items
+            predictions.append(prediction)
             self.metrics.count(self.metrics.answers, model, answer.tier, answer.reason)
         self.spool.write(records)
         return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
 
-    # -- what is said of the service ----------------------------------------------------------------------------
+    # -- about the service --------------------------------------------------------------------------------------
 
     def models(self, request: Request) -> Response:
+        """Every model in service. Raises Rejected without a good key."""
         self._who(dict(request.scope["headers"]))
-        return _json([_described(one) for _, one in sorted(self.servables.current.items())])
+        return _json([_described(servable) for _, servable in sorted(self.servables.current.items())])
 
     def ready(self) -> Response:
+        """Whether it may have traffic, and what is not as it should be."""
         current = self.servables.current
         body = {
             "status": "ready" if current else "no model is in service",
             "models": len(current),
             "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
             "trouble": "; ".join(filter(None, [self.servables.trouble, *self._troubles.copy().values()])) or None,
-            "refused": {name: one.refused for name, one in sorted(current.items()) if one.refused},
+            "refused": {name: servable.unloaded for name, servable in sorted(current.items()) if servable.unloaded},
             "log_dropped": self.spool.dropped,
         }
         return _json(body, 200 if current else 503)
 
     def page(self, request: Request) -> Response:
+        """Metrics for Prometheus. Raises Rejected without a good key."""
         self._who(dict(request.scope["headers"]))
         return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
 
@@ -422,21 +431,20 @@ class Service:
     def _queue_shadow(self, servable: Servable, rows: Sequence[Row], request_id: str) -> None:
         model = servable.spec.name
         for version in servable.challengers:
-            shadow = version.shadow or self._shadowed(model, version)
+            shadow = version.shadow or self._shadow_of(model, version)
             for number, row in enumerate(rows):
                 if row.lacks(version.features) is None and not shadow.put((request_id, number), row.values):
                     self.metrics.count(self.metrics.shadow, model, "dropped")
 
-    def _shadowed(self, model: str, version: Version) -> Shadow:
+    def _shadow_of(self, model: str, version: LoadedVersion) -> Shadow:
         name, tell = f"{model}/{version.number} shadow", partial(self._log_shadow, model, version.number)
-        score: Callable[[Any], Any] = lambda rows: version.scorer.score_matrix(version.matrix(rows))  # noqa: E731
-        version.shadow = Shadow(score, self._loop, name, tell)
+        version.shadow = Shadow(lambda rows: version.scorer.score_matrix(version.matrix(rows)), self._loop, name, tell)
         if version.is_closed:
             version.shadow.close()
         return version.shadow
 
-    def _log_shadow(self, model: str, version: int, found: Sequence[tuple[Asked, float | None]]) -> None:
-        """A challenger that cannot score harms nobody; the log says that it did not."""
+    def _log_shadow(self, model: str, version: int, scores: Sequence[tuple[RowId, float | None]]) -> None:
+        """Write a challenger's scores to the log; None where it has none, which harms nobody."""
         scored_at = datetime.fromtimestamp(self.now(), UTC)
         records = [
             orjson.dumps(
@@ -450,10 +458,10 @@ class Service:
                     "scored_at": scored_at,
                 }
             )
-            for (request_id, number), score in found
+            for (request_id, number), score in scores
         ]
         self.spool.write(records)
-        for _, score in found:
+        for _, score in scores:
             self.metrics.count(self.metrics.shadow, model, "failed" if score is None else "scored")
 
 
@@ -461,7 +469,7 @@ class Service:
 
 
 class _Answered(Response):
-    """200 and JSON. Starlette's own way to the same two headers costs as much as the answer's body."""
+    """200 and JSON. Starlette's own way to the same two headers costs as much as making the body."""
 
     def __init__(self, body: bytes) -> None:
         self.status_code, self.background, self.body = 200, None, body
@@ -477,28 +485,30 @@ def _check_media_type(field: str) -> None:
         raise Rejected(415, f"Send the request in UTF-8, as JSON is, not in {str(media.charset)[:60]}.")
 
 
-def _json(body: Any, status: int = 200) -> Response:
+def _json(body: object, status: int = 200) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), status, media_type="application/json")
 
 
-def _described(one: Servable) -> dict[str, Any]:
-    def version(seated: Version | None) -> dict[str, Any] | None:
-        return None if seated is None else {"version": seated.number, "breaker": seated.breaker.state}
+def _described(servable: Servable) -> dict[str, object]:
+    """A model as GET /v1/models has it."""
 
-    spec = one.spec
+    def version(holder: LoadedVersion | None) -> dict[str, object] | None:
+        return None if holder is None else {"version": holder.number, "breaker": holder.breaker.state}
+
+    spec = servable.spec
     return {
         "model": spec.name,
-        "champion": version(one.champion),
-        "previous": version(one.previous),
-        "challengers": [version(seated) for seated in one.challengers],
-        "refused": dict(one.refused),
+        "champion": version(servable.champion),
+        "previous": version(servable.previous),
+        "challengers": [version(challenger) for challenger in servable.challengers],
+        "refused": dict(servable.unloaded),
         "tiers": list(spec.fallback.tiers),
         "safe_default": spec.fallback.safe_default,
         "deadline_ms": spec.fallback.deadline_ms,
         "traffic": {"challenger": spec.traffic.challenger},
-        "keys": sorted(one.keys),
-        "features": dict(one.kinds),
-        "snapshot": one.kept.snapshot,
+        "keys": sorted(servable.keys),
+        "features": dict(servable.kinds),
+        "snapshot": servable.roster.snapshot,
     }
 
 
@@ -508,6 +518,7 @@ def _refused(refused: Refused) -> Rejected:
 
 
 def refusal(error: Rejected) -> Response:
+    """What a caller is told whose request cannot be answered."""
     return Response(
         orjson.dumps({"error": str(error)}), error.status, headers=error.headers, media_type="application/json"
     )

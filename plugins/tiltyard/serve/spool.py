@@ -1,14 +1,14 @@
 """The request log on its way to the lake: segments of framed records in a local folder.
 
-One `Spool` per process. A record is in the kernel's hands when `write` returns, so `kill -9` loses none of them; a
-thread syncs every 100 ms, so a power cut loses at most the last 100 ms. `request_log.deliver` takes what is sealed.
+One `Spool` per process. A record is in the kernel's hands when `write` returns, so `kill -9` loses none; a thread syncs
+every 100 ms, so a power cut loses at most the last 100 ms. `request_log.deliver` takes what is sealed.
 
-A segment is `<boot>-<number>.open` while it is written to and `.log` once it is sealed and synced; `boot` is a
-process's id, unused before. It begins with MAGIC and the running number of the last record that was written before
-it. A frame is crc32, length, running number, record; the crc covers all after itself. Records that no disk took leave
-a gap in the running number: every segment says by itself how many it lacks. `<boot>.lock` is held (flock) while the
-process lives, and says how far the numbers went, for those that were lost after the last segment. The kernel lets go
-of it when the process dies, which is how the deliverer knows that an open segment is nobody's any more.
+A segment is `<boot>-<number>.open` while it is written to and `.log` once it is sealed and synced; `boot` is a random
+id of the process. It begins with MAGIC and the running number of the last record that was written before it. A frame is
+crc32, length, running number, record; the crc covers everything after itself. Records that the disk did not take leave
+a gap in the running numbers, so that a segment shows how many it lacks. The process locks `<boot>.lock` (flock) while
+it lives, and writes there how far the numbers went, for records that were lost after the last segment. The kernel
+unlocks it when the process dies, which is how the deliverer knows that nobody writes to an open segment any more.
 """
 
 import fcntl
@@ -25,8 +25,11 @@ from pathlib import Path
 from zlib import crc32
 
 MAGIC = b"tyspool1"
+"""First bytes of every segment."""
 SYNC_S = 0.1
+"""Seconds between two syncs."""
 OPEN, SEALED, LOCK = ".open", ".log", ".lock"
+"""Endings of a segment that is written to, of one that is sealed, and of a process's lock."""
 
 _START = struct.Struct("<8sQ")  # magic, the last running number written before this segment
 _HEAD = struct.Struct("<IQ")  # length of the record, its running number
@@ -38,30 +41,43 @@ class Spool:
     """Writes records. `write` never raises for a disk that is full or gone: it counts in `dropped`, and tries again."""
 
     def __init__(self, folder: Path, max_bytes: int = 8 << 20, max_age_s: float = 30.0) -> None:
+        """A segment is sealed once it has `max_bytes` or is `max_age_s` seconds old."""
         self.folder, self.max_bytes, self.max_age_s = folder, max_bytes, max_age_s
         self.boot = uuid.uuid4().hex
+        """Id of this process; another one after its folder was taken away."""
         self.written = 0
+        """Number of records that were written."""
         self.dropped = 0
-        self._number = 0  # running number of the last record, written or not
-        self._last = 0  # of the last one that was written
+        """Number of records that no disk took."""
+        self._number = 0
+        """Running number of the last record, whether or not it was written."""
+        self._last = 0
+        """Running number of the last record that was written."""
         self._segments = 0
+        """Number of segments that were begun."""
         self._path: Path | None = None
+        """The open segment; None while there is none, and then `_fd` is -1."""
         self._fd = -1
         self._size = 0
-        self._opened = 0.0
-        self._synced = 0  # written as of the last sync
-        self._full: list[tuple[int, Path]] = []  # to be synced, sealed and closed by the thread
-        self._kept = 0  # written to segments that are sealed
+        """Bytes of the open segment."""
+        self._begun = 0.0
+        """When the open segment was begun, time.monotonic()."""
+        self._synced = 0
+        """`written` at the last sync."""
+        self._full: list[tuple[int, Path]] = []
+        """Segments that the thread has to sync, seal and close."""
+        self._sealed = 0
+        """`written` when the last segment was full."""
         self._lock_fd = -1
         self._is_forked = False
         self._guard = threading.Lock()
         self._stop = threading.Event()
         os.register_at_fork(after_in_child=_forgetter(weakref.ref(self)))
-        self._thread = threading.Thread(target=self._keep, name="spool", daemon=True)
+        self._thread = threading.Thread(target=self._look_after, name="spool", daemon=True)
         self._thread.start()
 
     def write(self, records: Sequence[bytes]) -> None:
-        """All of `records` in one system call, or none of them, and then they are counted as dropped."""
+        """Write all of `records` in one system call, or none: then they are counted as dropped."""
         with self._guard:
             number = self._number
             parts: list[bytes] = []
@@ -82,14 +98,14 @@ class Spool:
                     self._last = number
                     self.written += len(records)
                     return
-                self._cut()  # the disk took a part of it
+                self._cut()  # the disk took only a part
             except OSError:
                 pass
             self.dropped += len(records)
             self._say()
 
     def close(self) -> None:
-        """Seal what is open and let the deliverer have it all."""
+        """Seal what is open, and leave everything to the deliverer."""
         self._stop.set()
         self._thread.join()
         with self._guard:
@@ -111,10 +127,10 @@ class Spool:
             path = self.folder / f".{self.boot}{LOCK}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if os.pwrite(fd, _said(0), 0) != len(_said(0)):  # its block is there when the disk is full
+                if os.pwrite(fd, _digits(0), 0) != len(_digits(0)):  # so that its block is there when the disk is full
                     raise OSError("no room for the lock")
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                path.rename(self.folder / f"{self.boot}{LOCK}")  # nobody sees it unlocked
+                path.rename(self.folder / f"{self.boot}{LOCK}")  # only now, so that nobody sees it unlocked
             except OSError:
                 os.close(fd)
                 path.unlink(missing_ok=True)
@@ -131,39 +147,40 @@ class Spool:
             path.unlink(missing_ok=True)
             raise
         self._segments += 1
-        self._fd, self._path, self._size, self._opened = fd, path, len(start), time.monotonic()
+        self._fd, self._path, self._size, self._begun = fd, path, len(start), time.monotonic()
 
     def _cut(self) -> None:
-        """Half a frame must not stand before whole ones."""
+        """Take away half a frame, which must not stand before whole ones."""
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
             self._retire()
 
     def _retire(self) -> None:
+        """Leave the open segment to the thread."""
         assert self._path is not None
         self._full.append((self._fd, self._path))
-        self._kept = self.written
+        self._sealed = self.written
         self._fd, self._path = -1, None
 
     def _say(self) -> None:
-        """How far the numbers went, where the deliverer finds it when no segment follows."""
+        """Write how far the numbers went, where the deliverer looks when no segment follows."""
         if self._lock_fd >= 0:
             with suppress(OSError):
-                os.pwrite(self._lock_fd, _said(self._number), 0)
+                os.pwrite(self._lock_fd, _digits(self._number), 0)
 
     # -- the thread ----------------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    def _look_after(self) -> None:
         while not self._stop.wait(SYNC_S):
             with self._guard:
                 self._look()
-                if self._fd >= 0 and time.monotonic() - self._opened > self.max_age_s:
+                if self._fd >= 0 and time.monotonic() - self._begun > self.max_age_s:
                     self._retire()
                 fd, written = self._fd, self.written
             self._seal()
             if fd >= 0 and written != self._synced:
-                with suppress(OSError):  # only this thread closes a segment, so the number still means this file
+                with suppress(OSError):  # only this thread closes segments, so the descriptor is still this file's
                     os.fsync(fd)
                     self._synced = written
 
@@ -172,7 +189,7 @@ class Spool:
             fd, path = self._full[0]
             with suppress(OSError):
                 os.fsync(fd)
-            with suppress(OSError):  # a segment that keeps its name is taken when the process has gone
+            with suppress(OSError):  # a segment that stays open by name is delivered when the process has ended
                 path.rename(path.with_suffix(SEALED))
             os.close(fd)
             del self._full[0]
@@ -180,12 +197,12 @@ class Spool:
                 _sync_folder(self.folder)
 
     def _look(self) -> None:
-        """A folder that was taken away takes its records along: count them, and begin anew where it should be."""
+        """When the folder was taken away, count the records that went with it, and begin anew."""
         with suppress(OSError):
             if os.fstat(self._lock_fd).st_nlink and (self._fd < 0 or os.fstat(self._fd).st_nlink):
                 return
-            self.dropped += self.written - self._kept
-            self._kept = self.written
+            self.dropped += self.written - self._sealed
+            self._sealed = self.written
             for fd in (self._lock_fd, self._fd):
                 if fd >= 0:
                     os.close(fd)
@@ -193,7 +210,7 @@ class Spool:
             self.boot, self._segments, self._number, self._last = uuid.uuid4().hex, 0, 0, 0
 
     def _forget(self) -> None:
-        """In a forked child: a child that outlives its parent must not keep the lock alive. It needs its own spool."""
+        """In a forked child, let go of the lock, which must not outlive the parent. The child needs its own spool."""
         for fd in (self._lock_fd, self._fd, *(fd for fd, _ in self._full)):
             if fd >= 0:
                 with suppress(OSError):
@@ -206,19 +223,22 @@ class Spool:
 
 @dataclass(frozen=True)
 class Segment:
-    """What a segment held. `lost`: running numbers without a record, and a torn tail counts as one."""
+    """What a segment held."""
 
     boot: str
+    """Id of the process that wrote it."""
     records: list[bytes]
+    """The whole records, in order."""
     last: int
-    """The running number up to which `records` and `lost` account for."""
+    """Running number up to which `records` and `lost` account for everything."""
     lost: int
+    """Number of running numbers without a record; a torn tail counts as one."""
     is_damaged: bool
-    """Bytes within it are not what was written: more than a tail that a death or a power cut left unfinished."""
+    """Whether bytes are not as they were written: more than a tail that a kill or a power cut left unfinished."""
 
 
 def read(path: Path) -> Segment:
-    """Every whole record of a segment, in order. Damage is stepped over: what stands after it is read."""
+    """Every whole record of a segment, in order. What stands after damage is read as well."""
     data = path.read_bytes()
     boot = path.name.split("-", 1)[0]
     if len(data) < _START.size or not data.startswith(MAGIC):
@@ -227,8 +247,8 @@ def read(path: Path) -> Segment:
     records: list[bytes] = []
     at, is_damaged, is_torn = _START.size, False, False
     while at < len(data):
-        found = _frame(data, at)
-        if found is None or found[0] <= last:
+        frame = _frame(data, at)
+        if frame is None or frame[0] <= last:
             following = _resume(data, at + 1, last)
             if following is None:
                 is_torn = True
@@ -236,32 +256,32 @@ def read(path: Path) -> Segment:
                 break
             is_damaged, at = True, following
             continue
-        last, begins, at = found
+        last, begins, at = frame
         records.append(data[begins:at])
     lost = last - start - len(records)
     return Segment(boot, records, last + is_torn, lost + is_torn, is_damaged)
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments that nobody writes to any more, in the order of their writing; live processes' open ones stay."""
+    """The segments that nobody writes to any more, each process's in the order of their writing."""
     sealed = list(folder.glob(f"*{SEALED}"))
     dead = [path for path in folder.glob(f"*-*{OPEN}") if not is_alive(folder, path.name.split("-", 1)[0])]
     return sorted({*sealed, *dead}, key=lambda path: path.stem)
 
 
 def boots(folder: Path) -> dict[str, int]:
-    """boot → how many records the process numbered, as far as it said so, of every process that has gone."""
-    gone = {}
-    for path in folder.glob(f"[!.]*{LOCK}"):  # one with a dot is being made
+    """Boot → how many records the process numbered, as far as it wrote that down, of every process that has ended."""
+    counts = {}
+    for path in folder.glob(f"[!.]*{LOCK}"):  # one whose name begins with a dot is being made
         if not is_alive(folder, path.stem):
             with suppress(FileNotFoundError):
-                said = path.read_bytes()
-                gone[path.stem] = int(said) if said.isdigit() else 0
-    return gone
+                digits = path.read_bytes()
+                counts[path.stem] = int(digits) if digits.isdigit() else 0
+    return counts
 
 
 def is_alive(folder: Path, boot: str) -> bool:
-    """Whether a process holds the boot's lock. It takes the lock before it begins a segment."""
+    """Whether a process has the boot's lock, which it takes before it begins a segment."""
     try:
         fd = os.open(folder / f"{boot}{LOCK}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -276,7 +296,7 @@ def is_alive(folder: Path, boot: str) -> bool:
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """(running number, where the record begins, where it ends) of a whole frame at `at`."""
+    """(running number, begin and end of the record) of the frame at `at`; None where there is no whole one."""
     begins = at + _FRAME
     if begins > len(data):
         return None
@@ -288,7 +308,7 @@ def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
 
 
 def _resume(data: bytes, at: int, last: int) -> int | None:
-    """The next whole frame after damage, by its running number, which cannot be far off."""
+    """Where the next whole frame after damage begins, known by its running number, which cannot be far off."""
     for start in range(at, len(data) - _FRAME + 1):
         length, number = _HEAD.unpack_from(data, start + _CRC.size)
         if last < number <= last + _FAR and start + _FRAME + length <= len(data) and _frame(data, start):
@@ -297,7 +317,7 @@ def _resume(data: bytes, at: int, last: int) -> int | None:
 
 
 def _is_more_than_torn(data: bytes, at: int) -> bool:
-    """A tail is torn where its frame would go on past the end, or is nothing but the zeros of blocks never written."""
+    """Whether a tail is damage: not a frame that would go on past the end, nor the zeros of blocks never written."""
     rest = data[at:]
     if len(rest) < _FRAME or not rest.strip(b"\0"):
         return False
@@ -305,7 +325,7 @@ def _is_more_than_torn(data: bytes, at: int) -> bool:
     return bool(_FRAME + length <= len(rest))
 
 
-def _said(number: int) -> bytes:
+def _digits(number: int) -> bytes:
     return b"%020d" % number
 
 
@@ -319,12 +339,12 @@ def _sync_folder(folder: Path) -> None:
 
 def _forgetter(spool: "weakref.ref[Spool]") -> Callable[[], None]:
     def forget() -> None:
-        held = spool()
-        if held is not None:
-            held._forget()
+        alive = spool()
+        if alive is not None:
+            alive._forget()
 
     return forget
 
 
 _FAR = 1 << 32
-"""No process numbers so many records: what is beyond is no running number."""
+"""How far a running number may be from the one before damage: no process numbers so many records."""

@@ -1,4 +1,4 @@
-"""The service over HTTP: its routes, and `tiltyard serve`. FastAPI on uvicorn; loopback unless told otherwise."""
+"""The service over HTTP: its routes, and `tiltyard serve`. FastAPI on uvicorn, on loopback by default."""
 
 import gc
 import os
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from tiltyard import clock
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.ledger import Ledger
 from tiltyard.serve import access, api
 from tiltyard.serve.incoming import Rejected
 from tiltyard.serve.metrics import FOLDER
@@ -25,19 +27,19 @@ from tiltyard.serve.serving import Service, refusal
 from tiltyard.settings import Settings
 
 SWITCH_S = 0.0002
-"""How long a background thread may keep the interpreter from a request; Python's own 5 ms are a whole deadline."""
+"""Seconds for which a background thread may keep the interpreter from a request; Python's 5 ms are a deadline."""
 YOUNG = 10_000
-"""See _settle."""
+"""Number of new objects after which the garbage collector looks at them (see _settle)."""
 CLOCK = "TILTYARD_SERVE_CLOCK"
-"""How far the service's clock is ahead of the wall's, seconds; set by `run` for its worker processes."""
+"""Variable that says by how many seconds the service's clock is ahead of the wall's; set by `serve` for its workers."""
 _PREDICT = re.compile(r"/v1/models/([^/]+)/predict")
 
 
 class App:
     """The service as an ASGI app.
 
-    A prediction goes straight to it: middleware, routing and finding out that there is nothing to read for a function
-    that reads its request itself cost as much as an answer does. The rest is FastAPI's, also the description of all.
+    A prediction goes straight to the service, since middleware, routing and the reading of parameters, of which there
+    are none, cost as much as an answer does. Everything else goes through FastAPI, which also describes all routes.
     """
 
     def __init__(
@@ -48,17 +50,18 @@ class App:
         delivers: bool = False,
         started: Callable[[], None] = lambda: None,
     ) -> None:
-        """`now` is the service's clock, epoch seconds: another one than time.time for past data.
+        """`now` is the service's clock in epoch seconds: another one than time.time for data of the past.
 
-        `delivers`: it also sees to it that the request log reaches the lake. `started` is called before it answers.
+        `delivers`: whether it also brings the request log to the lake. `started` is called before the first answer.
         """
-        self._make = lambda: Service(settings, now, delivers=delivers)
+        self._make: Callable[[], Service] = lambda: Service(settings, now, delivers=delivers)
         self._started = started
         self._service: Service | None = None
         self.routes = self._routes()
 
     @property
     def service(self) -> Service:
+        """The service, once it has started."""
         assert self._service is not None, "the service has not started"
         return self._service
 
@@ -131,7 +134,7 @@ class App:
 
 
 def from_environment() -> App:
-    """What a worker process of `tiltyard serve` runs: the settings, and TILTYARD_SERVE_CLOCK where it was shifted."""
+    """The app of a worker process of `tiltyard serve`, by its settings and TILTYARD_SERVE_CLOCK."""
     shift = float(os.environ.get(CLOCK, "0"))
     settings = Settings()
     sys.setswitchinterval(SWITCH_S)
@@ -140,31 +143,29 @@ def from_environment() -> App:
 
 
 def _settle() -> None:
-    """Let the garbage collector look no more at what is there now, and stays: going through it stops every request
-    for more than 100 ms, again and again. At what comes later it looks when YOUNG more objects live than before: a few
-    requests under way are many times Python's own 700, and none of them is garbage."""
+    """Let the garbage collector pass over what was made by now, all of which stays: going through it would stop every
+    request for more than 100 ms, again and again. At newer objects it looks when there are YOUNG more than the last
+    time: a few requests under way have many times Python's own 700, and none of these is garbage."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG)
 
 
 def begins(settings: Settings, as_of: str | None) -> datetime | None:
-    """Where the service's clock begins: `latest` is the newest published night, None the wall clock.
+    """When the service's clock begins: at `latest` with the newest published night. None: it is the wall clock.
 
-    Raises BadInput for what is no date, and when nothing is published.
+    Raises BadInput for what is no date, and for `latest` when nothing is published.
     """
     if as_of != "latest":
         return None if as_of is None else clock.parse_as_of(as_of)
-    night = published(settings)
+    night = newest_night(settings)
     if night is None:
         raise BadInput("No features are published yet; run tiltyard features, or make up, first.")
     return clock.midnight(night)
 
 
-def published(settings: Settings) -> date | None:
-    """The newest night with published features, where the ledger can say it."""
-    from tiltyard.ledger import Ledger
-
+def newest_night(settings: Settings) -> date | None:
+    """The newest night with published features; None when there is none."""
     ledger = Ledger(settings)
     try:
         nights = [night for night, row in ledger.stage_runs("features").items() if row["status"] == "done"]
@@ -173,16 +174,14 @@ def published(settings: Settings) -> date | None:
     return max(nights, default=None)
 
 
-def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) -> None:
-    """Serve until told to stop. `as_of`: the service's clock begins there, for data of the past.
+def serve(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) -> None:
+    """Serve until a signal ends it. `as_of` is when the service's clock begins, for data of the past.
 
     Raises BadInput when it would listen beyond loopback without keys, Unavailable when the port is taken.
     """
-    import uvicorn
-
     keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
     access.refuse_open(settings.serve_host, keys)
-    _free(settings)
+    _check_port(settings)
     address = f"http://{settings.serve_host}:{settings.serve_port}"
     say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
     if settings.serve_workers > 1:
@@ -202,12 +201,12 @@ def run(settings: Settings, as_of: datetime | None, say: Callable[[str], None]) 
         access_log=False,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,  # nobody asks where a request came from
+        proxy_headers=False,  # the service does not look at where a request came from
         timeout_graceful_shutdown=10,
     )
 
 
-def _free(settings: Settings) -> None:
+def _check_port(settings: Settings) -> None:
     try:
         with socket.create_server((settings.serve_host, settings.serve_port)):
             return
