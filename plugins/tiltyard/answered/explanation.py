@@ -1,12 +1,12 @@
 """When a model has answered with its safe default for so long that a person has to say why. Pure: counts in, tasks out.
 
 A night is *on the safe default* when more than half of its answers were that constant, online or in the nightly batch:
-the worse of the two counts, since whoever reads the one is not helped by the other. A night without an answer says
-nothing and breaks nothing. From the first such night on, until a night that is not, is one *stretch*. Whether there
-ever was a champion makes no difference: a model that was never promoted anything serves nobody either.
+the worse of the two counts, since good answers in one channel do not help who reads the other. A night without an
+answer says nothing and breaks nothing. A *stretch* is all nights from the first on the safe default until one that is
+not. Whether there ever was a champion makes no difference: a model without one serves nobody either.
 
-A stretch of `fallback.audit_after` opens a task. An answer (cause, owner, until when) closes it, and the first night
-after `until` on which the stretch still goes on opens the next. So does the end of the stretch, without an answer.
+A stretch as long as `fallback.audit_after` opens a task. A person's answer (cause, owner, until when) closes it, and
+the first night after `until` on which the stretch still goes on opens the next. The end of the stretch closes it, too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,23 +17,25 @@ from tiltyard.errors import BadInput
 
 SAFE_DEFAULT = "safe_default"
 MOST = 0.5
-"""A night is on the safe default when a larger share of its answers than this was."""
+"""Largest share of a night's answers that may be the safe default without the night being on it."""
 LONGEST = timedelta(days=90)
-"""How far ahead `until` may lie: a promise for longer is none."""
+"""How far ahead of the last night `until` may lie."""
 LONG = 2_000
-"""Characters of a cause; an owner's name has a tenth of them."""
+"""Number of characters that a cause may have; an owner's name may have a tenth of them."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """Who answered on one night: channel (nightly, online) → tier → answers."""
+    """Who answered on one night."""
 
     night: date
+    """The night."""
     answers: Mapping[str, Mapping[str, int]]
+    """Channel (nightly, online) → tier → number of answers."""
 
     @property
     def share(self) -> float | None:
-        """The safe default's share of the answers, in the channel where it is the largest. None without an answer."""
+        """Share of answers that were the safe default, in the channel where it is largest. None without an answer."""
         shares = [
             tiers.get(SAFE_DEFAULT, 0) / sum(tiers.values()) for tiers in self.answers.values() if sum(tiers.values())
         ]
@@ -45,10 +47,13 @@ class Stretch:
     """Nights in a row on the safe default, those without an answer aside."""
 
     since: date
+    """The first night."""
     last: date
+    """The last night so far."""
     nights: int
+    """Number of nights with answers."""
     share: float
-    """Of the last night."""
+    """Share of the last night's answers that were the safe default."""
 
     def lasts(self, every: timedelta) -> timedelta:
         """From the first prediction of its first night to the end of its last one."""
@@ -60,26 +65,34 @@ class Task:
     """A question that a person has to answer, and how it ended so far."""
 
     model: str
+    """The model's name."""
     opened: date
+    """The night whose audit asked."""
     since: date
     """The first night of the stretch."""
     repeats: date | None = None
-    """When the task was opened whose answer has run out."""
+    """When the task was opened whose answer has run out; None the first time."""
     until: date | None = None
-    """What the answer promised. None: there is no answer."""
+    """The day until which the answer allows it; None while there is no answer."""
     recovered: date | None = None
-    """The night on which the model had left its safe default."""
+    """The night on which the model had left its safe default; None while it has not."""
 
     @property
     def is_open(self) -> bool:
+        """Whether the question still waits for a person."""
         return self.until is None and self.recovered is None
 
 
 @dataclass(frozen=True)
 class Answer:
+    """What a person says about a safe default that lasts."""
+
     cause: str
+    """Why the model cannot answer."""
     owner: str
+    """Who sees to it."""
     until: date
+    """The last day on which it may stay on its safe default."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +100,18 @@ class Decision:
     """What the audit of a night does to a model's tasks."""
 
     stretch: Stretch | None
+    """The stretch that the night belongs to; None when it is not on the safe default."""
     opens: Task | None = None
+    """The task to open; None for none."""
     recovered: tuple[Task, ...] = ()
+    """The tasks whose stretch is over."""
 
 
 def stretch(nights: Iterable[Night]) -> Stretch | None:
-    """The stretch that the newest night with an answer belongs to. None when that one is not on the safe default."""
+    """The stretch that the newest night with answers belongs to. None when that night is not on the safe default."""
     days: list[date] = []
     newest: float | None = None
-    for night in sorted(nights, key=lambda one: one.night, reverse=True):
+    for night in sorted(nights, key=lambda night: night.night, reverse=True):
         if night.share is None:
             continue
         if night.share <= MOST:
@@ -110,50 +126,51 @@ def decide(
 ) -> Decision:
     """What `night` does to the tasks of `model`. `tasks` are those opened on earlier nights, as they stood before it.
 
-    Later nights are not looked at, so that a night audited again decides the same.
+    Nights after `night` are not looked at, so that a night audited again decides the same. `audit_after` is how long a
+    stretch may be, `every` the time from one night to the next.
     """
-    nights = [one for one in nights if one.night <= night and one.share is not None]
-    if not nights:
+    history = [earlier for earlier in nights if earlier.night <= night and earlier.share is not None]
+    if not history:
         return Decision(None)
-    found = stretch(nights)
-    over = tuple(task for task in tasks if task.recovered is None and (found is None or task.opened < found.since))
-    if found is None:
+    current = stretch(history)
+    over = tuple(task for task in tasks if task.recovered is None and (current is None or task.opened < current.since))
+    if current is None:
         return Decision(None, None, over)
-    current = sorted((task for task in tasks if task.opened >= found.since), key=lambda task: task.opened)
-    if not current:
-        is_due = found.lasts(every) >= audit_after
-        return Decision(found, Task(model, night, found.since) if is_due else None, over)
-    latest = current[-1]
+    of_stretch = sorted((task for task in tasks if task.opened >= current.since), key=lambda task: task.opened)
+    if not of_stretch:
+        is_due = current.lasts(every) >= audit_after
+        return Decision(current, Task(model, night, current.since) if is_due else None, over)
+    latest = of_stretch[-1]
     is_due = latest.until is not None and night > latest.until
-    return Decision(found, Task(model, night, found.since, latest.opened) if is_due else None, over)
+    return Decision(current, Task(model, night, current.since, latest.opened) if is_due else None, over)
 
 
 def checked(cause: str | None, owner: str | None, until: str | date | None, newest: date) -> Answer:
-    """A person's answer, when it is one. `newest`: the last night that was audited, which `until` has to lie after.
+    """A person's answer, checked. `newest` is the last night that was audited; `until` has to lie after it.
 
-    Raises BadInput with a sentence for each thing that is wrong with it.
+    Raises BadInput with a sentence for each thing that is wrong.
     """
     cause, owner = str(cause or "").strip(), str(owner or "").strip()
-    wrong = []
+    faults = []
     if not cause:
-        wrong.append("The cause is empty; say why the model cannot answer.")
+        faults.append("The cause is empty; say why the model cannot answer.")
     if not owner:
-        wrong.append("The owner is empty; name who sees to it.")
+        faults.append("The owner is empty; name who sees to it.")
     if len(cause) > LONG or len(owner) > LONG // 10:
-        wrong.append(f"A cause has at most {LONG:,} characters and an owner {LONG // 10}; link to the rest.")
+        faults.append(f"A cause has at most {LONG:,} characters and an owner {LONG // 10}; link to the rest.")
     day = until
     if not isinstance(day, date):
         try:
             day = date.fromisoformat(str(until or "").strip())
         except ValueError:
-            wrong.append(
+            faults.append(
                 f"'{str(until or '')[:40]}' is no date; write until when the model may stay there, like 2016-05-02."
             )
-            raise BadInput(" ".join(wrong)) from None
+            raise BadInput(" ".join(faults)) from None
     if day <= newest:
-        wrong.append(f"{day} has passed: the last night was {newest}; name a later day.")
+        faults.append(f"{day} has passed: the last night was {newest}; name a later day.")
     elif day - newest > LONGEST:
-        wrong.append(f"{day} is too far away; name a day up to {newest + LONGEST}, and you will be asked again then.")
-    if wrong:
-        raise BadInput(" ".join(wrong))
+        faults.append(f"{day} is too far away; name a day up to {newest + LONGEST}, and you will be asked again then.")
+    if faults:
+        raise BadInput(" ".join(faults))
     return Answer(cause, owner, day)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.files import whole
 from tiltyard.ledger import Ledger
 from tiltyard.online import lookup
 from tiltyard.online.store import Value
