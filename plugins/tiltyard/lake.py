@@ -33,6 +33,8 @@ _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\}")
 _COLUMN = re.compile(r"^[a-z_][a-z0-9_]*$")
 _SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels", "pop": "popular"}
+CATALOGUE_SECRET = "tiltyard_catalogue"
+"""DuckDB's name of the secret that holds the catalogue's password."""
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 ATTEMPTS = 8
 
@@ -226,9 +228,8 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
             duckdb_extensions.import_extension(extension)
             connection.load_extension(extension)
     connection.execute("set TimeZone = 'UTC'")
-    if settings.lake_path.startswith("s3://"):
-        connection.execute(s3_secret(settings))
-    else:
+    create_secrets(connection, settings)
+    if not is_on_s3(settings):
         settings.home.mkdir(parents=True, exist_ok=True)
     statement = attach_sql(settings, read_only=read_only)
     for attempt in range(ATTEMPTS):
@@ -244,9 +245,40 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
 
 
 def attach_sql(settings: Settings, *, read_only: bool = False) -> str:
-    catalogue = postgres.conninfo(postgres.url(settings, "lake"))
-    options = f"data_path {text(settings.lake_path)}" + (", read_only" if read_only else "")
-    return f"attach {text('ducklake:postgres:' + catalogue)} as lake ({options})"
+    options = f"data_path {text(settings.lake_path)}, meta_secret {text(CATALOGUE_SECRET)}"
+    return f"attach {text(address(settings))} as lake ({options}{', read_only' if read_only else ''})"
+
+
+def address(settings: Settings) -> str:
+    """The lake's catalogue as DuckLake names it, without the password: DuckDB quotes addresses in its errors."""
+    return "ducklake:postgres:" + postgres.conninfo(postgres.url(settings, "lake"), with_password=False)
+
+
+def is_on_s3(settings: Settings) -> bool:
+    return settings.lake_path.startswith("s3://")
+
+
+def create_secrets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Hand the catalogue's password and the keys of S3 to DuckDB's secret manager, which shows them to nobody.
+
+    Raises BadInput when a key of S3 is missing, Unavailable when DuckDB takes one of them not.
+    """
+    statements = [catalogue_secret(settings), *([s3_secret(settings)] if is_on_s3(settings) else [])]
+    for statement in statements:
+        try:
+            connection.execute(statement)
+        except duckdb.Error:  # its message may quote the statement, and so the secret
+            raise Unavailable(
+                "DuckDB does not take the password in TILTYARD_DATABASE_URL or the keys in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY; look for letters in them that do not belong there."
+            ) from None
+
+
+def catalogue_secret(settings: Settings) -> str:
+    """`create secret` for the catalogue's password; an empty one where the database asks for none."""
+    password = postgres.url(settings, "lake").password
+    value = f", password {text(str(password))}" if password else ""
+    return f"create or replace secret {CATALOGUE_SECRET} (type postgres{value})"
 
 
 def s3_secret(settings: Settings) -> str:

@@ -69,14 +69,14 @@ def url(settings: Settings, name: str) -> URL:
     return target
 
 
-def conninfo(target: URL) -> str:
-    """The same address as a libpq keyword string, for DuckDB's postgres scanner."""
+def conninfo(target: URL, *, with_password: bool = True) -> str:
+    """The same address as a libpq keyword string, for psycopg2 and DuckDB's postgres scanner."""
     parts: dict[str, Any] = {
         "host": target.host,
         "port": target.port,
         "dbname": target.database,
         "user": target.username,
-        "password": target.password,
+        "password": target.password if with_password else None,
         **{key: value if isinstance(value, str) else ",".join(value) for key, value in target.query.items()},
     }
     return " ".join(f"{key}='{_escape(str(value))}'" for key, value in parts.items() if value)
@@ -119,6 +119,8 @@ def _own_server(address: str) -> URL:
         raise BadInput(
             "TILTYARD_DATABASE_URL is not a PostgreSQL address; write it like postgresql://user:secret@host:5432."
         )
+    if "@" in (server.host or ""):  # the rest of a password, which libpq would print as the name of a host
+        raise BadInput("TILTYARD_DATABASE_URL has more than one @; write the one in the user or the password as %40.")
     return server.set(drivername="postgresql+psycopg2", database=None)
 
 

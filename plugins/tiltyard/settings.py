@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,12 @@ NO_TELEMETRY = {
 class Settings(BaseSettings):
     """All settings. `Settings()` reads the environment; tests pass `home=tmp_path`."""
 
-    model_config = SettingsConfigDict(env_prefix="TILTYARD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TILTYARD_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a setting that cannot be read may be a secret
+    )
 
     home: Path = ROOT / ".tiltyard"
     """State: database cluster, lake files, landing zone, frames, reports, logs."""
@@ -50,7 +55,7 @@ class Settings(BaseSettings):
     expectations: Path = ROOT / "expectations"
     """Suites of Great Expectations, as YAML."""
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)  # it may carry a password
     """Your own PostgreSQL, like postgresql://user:secret@host:5432. Unset: the embedded one."""
     database_prefix: str = "tiltyard_"
     """Prefix of the names of the four databases: airflow, mlflow, lake and ledger."""

@@ -188,8 +188,14 @@ def test_a_store_that_does_not_open_is_unavailable_and_says_what_to_do(tmp_path:
     store = connect(Settings(home=tmp_path))
     with pytest.raises(Unavailable, match=r"does not answer .* tiltyard online"):
         store.get([("t", "s")])
-    with pytest.raises(BadInput, match="redis://host"):
-        connect(Settings(home=tmp_path, online_url="postgres://here"))
+
+
+@pytest.mark.parametrize("url", ["postgres://here", "redis://:pass/word@here:6379/0", "redis://:pass?word@here:6379/0"])
+def test_what_is_no_address_of_a_redis_is_refused_and_not_quoted(tmp_path: Path, url: str) -> None:
+    with pytest.raises(BadInput, match="redis://:password@host") as caught:
+        connect(Settings(home=tmp_path, online_url=url))
+    assert "pass/" not in str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 # -- looking up ---------------------------------------------------------------------------------------------

@@ -188,6 +188,19 @@ def test_what_is_no_postgresql_address_is_refused(address: str, tmp_path: Path) 
         postgres.server_url(Settings(home=tmp_path, database_url=address))
 
 
+def test_a_password_with_an_at_sign_is_not_taken_for_a_host(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="write the one in the user or the password as %40") as caught:
+        postgres.url(Settings(home=tmp_path, database_url="postgresql://me:pass@word@127.0.0.1:1/"), "lake")
+    assert "word@" not in str(caught.value)
+
+
+def test_conninfo_without_the_password(tmp_path: Path) -> None:
+    target = URL.create("postgresql+psycopg2", "me", "pass", "db.example", 5433, "lake")
+    assert parse_dsn(postgres.conninfo(target, with_password=False)) == {
+        "host": "db.example", "port": "5433", "dbname": "lake", "user": "me",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("password", ["plain", "it's", 'say "hi"', "back\\slash", "sp ace", "a=b'c\\'", "pérç%nt@:/"])
 def test_conninfo_carries_any_password(password: str) -> None:
     target = URL.create("postgresql+psycopg2", "me", password, "db.example", 5433, "lake", query={"sslmode": "require"})

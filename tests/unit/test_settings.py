@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tiltyard.settings import Settings
 
@@ -27,6 +28,18 @@ def test_active_sources_are_the_landed_ones_unless_named(monkeypatch: pytest.Mon
 def test_the_runtime_folder_is_short_enough_for_a_unix_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     assert len(str(Settings(home=deep).runtime)) < 80
+
+
+def test_no_text_of_the_settings_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILTYARD_DATABASE_URL", "postgresql://me:hidden-1@there:5432")
+    monkeypatch.setenv("TILTYARD_SERVE_KEYS", "ann:hidden-2")
+    monkeypatch.setenv("TILTYARD_ONLINE_URL", "redis://:hidden-3@there")
+    monkeypatch.setenv("TILTYARD_KAFKA_OPTIONS", "sasl.password=hidden-4")
+    assert "hidden" not in repr(Settings()) + str(Settings())
+    monkeypatch.setenv("TILTYARD_API_PORT", "hidden-5")  # what was meant for another setting
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "hidden" not in str(caught.value)
 
 
 def test_only_the_four_databases_have_names() -> None:

@@ -17,6 +17,7 @@ import boto3
 import pytest
 from confluent_kafka import Producer
 from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
 
 from tests.servers import RedisServer
 from tiltyard.errors import BadInput, Unavailable
@@ -319,6 +320,15 @@ def produce(producer: Producer, topic: str, rows: list[tuple[str, float, float, 
 
 def drain_kafka(settings: Settings, topic: str, servers: str) -> dict[str, int]:
     return streams.kafka(settings, topic, servers, "tiltyard", sink(settings, f"kafka/{topic}")).consume(drain=True)
+
+
+@pytest.mark.parametrize("options", ["client.id=me,sasl.password=ab,cd9=x", "client.id=me,security.protocol=cd9"])
+def test_an_option_that_kafka_does_not_take_is_named_by_its_place(home: Settings, options: str) -> None:
+    """Its name or value may be a piece of a password."""
+    given = home.model_copy(update={"kafka_options": SecretStr(options)})
+    with pytest.raises(BadInput, match=r"Kafka does not take entry [23] of TILTYARD_KAFKA_OPTIONS") as caught:
+        drain_kafka(given, "shops", "127.0.0.1:1")
+    assert "cd9" not in str(caught.value)
 
 
 def test_kafka_goes_on_where_it_was_left(home: Settings, kafka: tuple[Producer, str]) -> None:

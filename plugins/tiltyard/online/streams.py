@@ -423,6 +423,7 @@ class Kafka:
     def __init__(self, options: Mapping[str, str], topic: str, sink: Sink) -> None:
         """`options` are librdkafka's."""
         self._topic, self._sink = topic, sink
+        self._given = tuple(options)
         self._options: dict[str, str | int | bool] = {
             "group.id": "tiltyard",
             "auto.offset.reset": "earliest",
@@ -443,8 +444,8 @@ class Kafka:
 
         try:
             client = Client(self._options, logger=None)
-        except KafkaException as error:
-            raise BadInput(f"Kafka takes no such option: {error.args[0].str()}.") from None
+        except KafkaException as refusal:
+            raise self._refused_option(refusal.args[0].str()) from None
         try:
             if drain:
                 self._assign_all(client)
@@ -509,6 +510,15 @@ class Kafka:
             client.commit(offsets=parts, asynchronous=False)
         except KafkaException:  # the partitions have moved on: another reads them again, which does no harm
             self._sink.counts["not_committed"] += 1
+
+    def _refused_option(self, reason: str) -> BadInput:
+        """librdkafka's reason quotes names and values, and a comma in a password makes a name of its second half."""
+        place = next((place for place, name in enumerate(self._given, 1) if f'"{name}"' in reason), None)
+        entry = f"entry {place} of " if place else ""
+        return BadInput(
+            f"Kafka does not take {entry}TILTYARD_KAFKA_OPTIONS; hold its names and values against librdkafka's "
+            "CONFIGURATION.md (a value with a comma cannot be given)."
+        )
 
     def _refused(self, message: str) -> BadInput:
         return BadInput(f"Kafka has no topic '{self._topic}' for us ({message}); mend the name.")

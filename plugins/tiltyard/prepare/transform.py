@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from tiltyard import clock, postgres
+from tiltyard import clock, lake
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole
 from tiltyard.rails import Rails
@@ -91,12 +91,14 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[dict[str, 
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
+    from tiltyard.prepare import dbt_plugin
+
     work = settings.home / "dbt"
     work.mkdir(parents=True, exist_ok=True)
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
-    flags += ["--target-path", str(work / "target"), "--log-level", "none"]
+    flags += ["--target-path", str(work / "target"), "--log-level", "none", "--log-level-file", "info"]
     flags.append("--write-json" if command in ("build", "parse") else "--no-write-json")
-    with _environment(_profile(settings)):
+    with _environment(_profile(settings)), dbt_plugin.secrets_of(settings):
         try:
             outcome = dbtRunner().invoke([command, *flags, *arguments])
         finally:
@@ -269,28 +271,10 @@ def _contract_broken(message: str) -> str:
 
 
 def _profile(settings: Settings) -> dict[str, str]:
-    """What dbt/profiles.yml reads from the environment."""
-    secrets: list[dict[str, Any]] = []
-    if settings.lake_path.startswith("s3://"):
-        secrets.append(
-            {
-                "type": "s3",
-                "name": "tiltyard_s3",
-                "key_id": os.environ.get("AWS_ACCESS_KEY_ID", ""),
-                "secret": os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
-                "region": settings.s3_region,
-            }
-        )
-        if settings.s3_endpoint:
-            secrets[0] |= {
-                "endpoint": settings.s3_endpoint,
-                "url_style": "path",
-                "use_ssl": not settings.s3_insecure,
-            }
+    """What dbt/profiles.yml reads from the environment: no secret, for dbt prints what it cannot read."""
     return {
-        "TILTYARD_DBT_LAKE": "ducklake:postgres:" + postgres.conninfo(postgres.url(settings, "lake")),
+        "TILTYARD_DBT_LAKE": lake.address(settings),
         "TILTYARD_DBT_DATA": settings.lake_path,
-        "TILTYARD_DBT_SECRETS": json.dumps(secrets),
         "TILTYARD_DBT_THREADS": str(settings.threads),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
