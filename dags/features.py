@@ -13,8 +13,8 @@ the checked snapshot in service, brings the store of online features up to it, a
 - *ingest* is red: the log names the file. A file whose schema is wrong does not fail the run; it waits in
   quarantine with its reason.
 - *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
-  without it, and requests get the features of the last night until `max_feature_age` refuses them. Mend it and run
-  `tiltyard online`; the next night catches up, too.
+  without it, and requests get the features of the last night until `max_feature_age` refuses them. Do what it says and
+  run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
 - Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
 
 **Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`. Empty: the run's own interval.

@@ -1,5 +1,10 @@
 import asyncio
+import errno
+import fcntl
+import gc
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import lmdb
 import pandas as pd
 import pytest
 import redis
@@ -24,10 +30,10 @@ from tests.servers import Drip, RedisServer
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.online import check, fill, lookup, redis_store
+from tiltyard.online import check, fill, lmdb_store, lookup, redis_store
 from tiltyard.online.connection import connect
 from tiltyard.online.lmdb_store import LmdbStore
-from tiltyard.online.store import FeatureRow, Store, TableNote, table_note
+from tiltyard.online.store import Damaged, FeatureRow, Store, TableNote, table_note
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.tables import Table
@@ -335,6 +341,168 @@ print(json.dumps(sorted(sys.modules)))
     }
 
 
+# -- a store that is damaged, full, locked or of another version -----------------------------------------------
+
+
+def broken(folder: Path, how: str) -> None:
+    """Damage the store in a folder."""
+    data = folder / "data.mdb"
+    if how == "cut off":
+        os.truncate(data, 3 * 4096)
+    elif how == "no store":
+        data.write_bytes(b"no store" * 4096)
+    elif how == "overwritten":  # all but the two pages that say where the others are
+        with data.open("rb+") as file:
+            file.seek(2 * 4096)
+            file.write(b"\xff" * (data.stat().st_size - 2 * 4096))
+
+
+@pytest.mark.parametrize("how", ["cut off", "no store", "overwritten"])
+def test_a_damaged_store_says_so_and_is_made_anew_under_those_who_use_it(tmp_path: Path, how: str) -> None:
+    many = [(f"s{number}", row(number)) for number in range(2_000)]
+    LmdbStore(tmp_path / "whole").put("t", many)
+    folder = tmp_path / "online"
+    folder.mkdir()
+    shutil.copy(tmp_path / "whole" / "data.mdb", folder)
+    broken(folder, how)
+    reader, writer = LmdbStore(folder), LmdbStore(folder)
+    for work in (lambda: reader.get([("t", "s1")]), lambda: writer.put("t", [("s1", row(9_000))])):
+        with pytest.raises(Damaged, match="tiltyard online makes it anew"):
+            work()
+        reader._retry_at = writer._retry_at = 0.0
+    writer.clear()
+    assert writer.put("t", many) == len(many)
+    reader.read_note("table/t", TableNote)  # a look at a note is where a reader sees that the file is another one
+    assert reader.get([("t", "s1")]) == [row(1)]
+
+
+def test_every_error_of_lmdb_is_a_store_that_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [kind for kind in vars(lmdb).values() if isinstance(kind, type) and issubclass(kind, lmdb.Error)]
+    assert len(kinds) > 20
+    store = LmdbStore(tmp_path / "online")
+    store.put("t", [("s", row(1))])
+
+    class Fails:
+        def __init__(self, kind: type[Exception]) -> None:
+            self.kind = kind
+
+        def begin(self, **_: bool) -> None:
+            raise self.kind("so it says")
+
+    for kind in [*kinds, SystemError]:
+        monkeypatch.setattr(store, "_open", lambda kind=kind: Fails(kind))
+        monkeypatch.setattr(store, "_environment", None)
+        for work in (
+            lambda: store.get([("t", "s")]),
+            lambda: store.put("t", [("s", row(2))]),
+            lambda: store.prune("t", 1.0),
+            lambda: store.read_note("n", TableNote),
+            lambda: store.write_note("n", TableNote(as_of=1.0, columns={})),
+        ):
+            with pytest.raises(Unavailable, match=r"^The online store in .*[;,] .*\.$"):
+                work()
+
+
+def test_what_is_in_the_way_says_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LmdbStore(tmp_path / "online")
+    for error, way_out in (
+        (lmdb.MapFullError(), "max_feature_age"),
+        (lmdb.DiskError(), "make room"),
+        (OSError(errno.ENOSPC, "full"), "make room"),
+        (lmdb.VersionMismatchError(), "install that one"),
+    ):
+        said = store._unavailable(error)
+        assert way_out in str(said)
+        assert not isinstance(said, Damaged)  # nothing that can still be read is thrown away
+    monkeypatch.setattr(lmdb_store, "WRITE_S", 0.2)
+    store.put("t", [("s", row(1))])
+    with (tmp_path / "online" / "writing.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a writer that hangs
+        with pytest.raises(Unavailable, match="end it"):
+            store.put("t", [("s", row(2))])
+        assert store.get([("t", "s")]) == [row(1)]
+    assert store.put("t", [("s", row(2))]) == 1
+
+
+def test_a_row_that_cannot_be_read_is_no_answer_and_gives_way(store: Store, table: str, redis_server) -> None:
+    store.put(table, [("s", row(5)), ("t", row(5))])
+    if isinstance(store, LmdbStore):
+        store._writing(lambda writing: writing.put(lmdb_store._address(table, "s"), b'{"half'))
+    else:
+        redis.Redis.from_url(redis_server.url).hset(f"online/{table}", "s", b'{"half')
+    with pytest.raises(Damaged, match="--afresh"):
+        store.get([(table, "s")])
+    assert store.get([(table, "t")]) == [row(5)]
+    assert store.put(table, [("s", row(1))]) == 1
+    assert store.get([(table, "s")]) == [row(1)]
+    store.clear()
+    assert store.get([(table, "s"), (table, "t")]) == [None, None]
+
+
+def test_a_child_process_opens_the_store_for_itself(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "online")
+    store.put("t", [("s", row(1))])
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if store.put("t", [("s", row(2))]) == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get([("t", "s")]) == [row(2)]
+
+
+def connections(server: RedisServer) -> int:
+    """Of clients to a server, without this one's own."""
+    with redis.Redis.from_url(server.url) as client:
+        return len(client.client_list()) - 1
+
+
+def test_a_redis_store_that_is_closed_leaves_no_connection_open(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        store = filled(connect(Settings(home=tmp_path, online_url=server.url)))
+        keys = {"visit_id": "v"}
+
+        async def story() -> None:
+            await lookup.afind(store, PLAN, keys, 1010.0)
+            assert connections(server) == 3  # one to write, one to read, one of this loop
+            await store.aclose()
+
+        lookup.find(store, PLAN, keys, 1010.0)
+        asyncio.run(story())
+        assert connections(server) == 0
+        # closed from another thread than the loop's; and a store that is used again opens again
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        found = asyncio.run_coroutine_threadsafe(lookup.afind(store, PLAN, keys, 1010.0), loop).result(10)
+        assert found.values == {"what": "shoes", "size": 3.0}
+        assert connections(server) == 1
+        store.close()
+        assert connections(server) == 0
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    finally:
+        server.kill()
+
+
+def test_loops_that_are_gone_leave_no_clients(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        store = filled(connect(Settings(home=tmp_path, online_url=server.url)))
+        for _ in range(5):
+            assert asyncio.run(lookup.afind(store, PLAN, {"visit_id": "v"}, 1010.0)).values
+        gc.collect()
+        assert len(store._clients) == 1  # type: ignore[attr-defined]
+        assert connections(server) == 2  # the writer's, and the last loop's
+    finally:
+        server.kill()
+
+
 # -- from the lake, and against it --------------------------------------------------------------------------
 
 
@@ -422,6 +590,37 @@ def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server:
         assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 1
         assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 0
         assert sizes(remote, "r") == [4]
+
+
+def test_a_damaged_store_holds_up_no_night_and_is_filled_anew(shop: Rails, tmp_path: Path) -> None:
+    states(shop, ("d", "2024-04-01", "2024-04-01", 6))
+    night = instant("2024-04-02")
+    made = shop.settings.model_copy(update={"home": tmp_path})
+    rails = Rails(made, shop.lake, shop.ledger)
+    LmdbStore(tmp_path / "online").put("t", [(f"s{number}", row(number)) for number in range(2_000)])
+    for how in ("no store", "overwritten"):
+        before = len(shop.ledger.events(kind=fill.REBUILT))
+        broken(tmp_path / "online", how)
+        summary = fill.fill_night(rails, night)
+        assert summary.unavailable is None
+        assert summary.rows[VIEW] >= 1
+        assert summary.rebuilt is not None
+        assert "is damaged" in summary.rebuilt
+        (event,) = shop.ledger.events(kind=fill.REBUILT)[before:]
+        assert event["detail"]["said"] == summary.rebuilt
+        assert sizes(rails, "d") == [6]
+        assert fill.fill_night(rails, night).rebuilt is None
+
+
+def test_a_store_that_is_full_holds_up_no_night(shop: Rails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states(shop, ("f", "2024-04-01", "2024-04-01", 6))
+    monkeypatch.setattr(lmdb_store, "MAP_BYTES", 8192)
+    made = shop.settings.model_copy(update={"home": tmp_path})
+    summary = fill.fill_night(Rails(made, shop.lake, shop.ledger), instant("2024-04-03"))
+    assert summary.unavailable is not None
+    assert "max_feature_age" in summary.unavailable
+    event = shop.ledger.events(kind=fill.UNAVAILABLE)[-1]
+    assert event["detail"]["said"] == summary.unavailable
 
 
 REQUEST = {

@@ -17,7 +17,7 @@ from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import qualified, stored
 from tiltyard.online.connection import connect
 from tiltyard.online.lookup import plan
-from tiltyard.online.store import BATCH, FeatureRow, Store, TableNote, Value, table_note
+from tiltyard.online.store import BATCH, Damaged, FeatureRow, Store, TableNote, Value, table_note
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.records import Record
@@ -27,6 +27,8 @@ AGES = 2
 """Rows stay until they are so many max_feature_ages old: they are refused as stale before they are forgotten."""
 UNAVAILABLE = "online_unavailable"
 """Kind of the ledger's event on a night whose store could not be filled."""
+REBUILT = "online_rebuilt"
+"""Kind of the ledger's event when a damaged store was made anew."""
 
 _CASTS = {"numeric": "double", "boolean": "boolean", "categorical": "varchar"}
 
@@ -58,6 +60,8 @@ class FillSummary(Record):
     """Model → why it waits: its views are not built yet. It keeps nobody else."""
     unavailable: str | None = None
     """Why the store could not be filled, and what to do; None: it was."""
+    rebuilt: str | None = None
+    """What was damaged in the store, so that it was made anew; None: nothing was."""
     seconds: float = 0.0
     """How long it took."""
 
@@ -65,7 +69,8 @@ class FillSummary(Record):
 def fill_night(rails: Rails, as_of: datetime) -> FillSummary:
     """Bring the store up to what is published, at the end of a night.
 
-    A store that does not answer holds up no night: it is an event in the ledger, and the next night catches up.
+    A store that is away, full, locked or of another version holds up no night: it is an event in the ledger, which
+    says what to do, and the next night catches up. One that is damaged is made anew, which is an event, too.
     """
     try:
         return materialise(rails, as_of)
@@ -77,17 +82,33 @@ def fill_night(rails: Rails, as_of: datetime) -> FillSummary:
 def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillSummary:
     """Bring the store up to what the published lake knows at `as_of`: the newest row per key of every table.
 
-    `afresh` empties the tables first, and so can take the store back to an earlier night. Raises Unavailable when the
-    store does not answer, BadInput when nothing is published.
+    `afresh` empties the tables first, and so can take the store back to an earlier night. A store that is damaged is
+    made anew; what a stream has brought since comes back with its next landing. Raises Unavailable when the store does
+    not answer, BadInput when nothing is published.
     """
     began, snapshot = time.monotonic(), rails.published_snapshot()
-    store = connect(rails.settings)
+    store, rebuilt = connect(rails.settings), None
     try:
         contents, waiting = tables(rails, portfolio(rails.settings), snapshot)
-        rows = {table.name: fill(rails, store, table, as_of, snapshot, afresh=afresh) for table in contents}
+        try:
+            rows = _fill_all(rails, store, contents, as_of, snapshot, afresh=afresh)
+        except Damaged as error:
+            rebuilt = str(error)
+            store.clear()
+            rows = _fill_all(rails, store, contents, as_of, snapshot)
     finally:
         store.close()
-    return FillSummary(tables=len(contents), rows=rows, waiting=waiting, seconds=round(time.monotonic() - began, 2))
+    if rebuilt is not None:
+        rails.ledger.add_event(REBUILT, "", night_closing(as_of), {"said": rebuilt})
+    seconds = round(time.monotonic() - began, 2)
+    return FillSummary(tables=len(contents), rows=rows, waiting=waiting, rebuilt=rebuilt, seconds=seconds)
+
+
+def _fill_all(
+    rails: Rails, store: Store, contents: Iterable[OnlineTable], as_of: datetime, snapshot: int, *, afresh: bool = False
+) -> dict[str, int]:
+    """Table → rows that won."""
+    return {table.name: fill(rails, store, table, as_of, snapshot, afresh=afresh) for table in contents}
 
 
 def tables(rails: Rails, specs: Sequence[Spec], snapshot: int) -> tuple[list[OnlineTable], dict[str, str]]:

@@ -1,19 +1,23 @@
 """The embedded store: LMDB in one folder, read by many processes while one writes."""
 
+import errno
+import fcntl
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import lmdb
 
 from tiltyard.errors import Unavailable
 from tiltyard.online.store import (
     PAUSE_S,
+    Damaged,
     FeatureRow,
     Place,
     R,
@@ -33,13 +37,44 @@ T = TypeVar("T")
 MAP_BYTES = 64 * 2**30
 """How far the store may grow: address space, not disk."""
 
-_environments: dict[tuple[int, Path], lmdb.Environment] = {}
-"""(process id, folder) → what LMDB opens once per process; whoever asks again shares it, a forked child does not."""
+WRITE_S = 10.0
+"""How long a write waits for another process that writes, in seconds."""
+
+_DATA, _READERS, _WRITERS = "data.mdb", "lock.mdb", "writing.lock"
+"""LMDB's two files, and the one whose lock a process has while it writes."""
+_UNREADABLE = (
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.MapResizedError,
+    lmdb.PageFullError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    SystemError,
+)
+"""What is raised for files that LMDB cannot read; MapResizedError: it speaks of more than MAP_BYTES, which nobody
+writes; SystemError: its binding does not expect the damage."""
+
+
+class _Opened(NamedTuple):
+    """What LMDB opens once per process, and of which file: another process may have made the store anew."""
+
+    environment: lmdb.Environment
+    file: tuple[int, int] | None
+
+
+_environments: dict[tuple[int, Path], _Opened] = {}
+"""(process id, folder) → what is open there; whoever asks again shares it, a forked child does not."""
 _opening = threading.Lock()
 
 
 class LmdbStore:
-    """LMDB in one folder. A read sees one moment of it, whoever writes meanwhile; a write is whole or not there."""
+    """LMDB in one folder. A read sees one moment of it, whoever writes meanwhile; a write is whole or not there.
+
+    Notes and writes look whether the file is still the one that is open; a `get` does not, since it is on the way of a
+    request: where the store was made anew, it reads the new one from the next note on.
+    """
 
     is_local = True
     read_s = math.inf
@@ -54,7 +89,7 @@ class LmdbStore:
         try:
             with environment.begin() as reading:
                 contents = [reading.get(_address(table, key)) for table, key in places]
-        except lmdb.Error as error:
+        except (lmdb.Error, SystemError) as error:
             raise self._unavailable(error) from None
         return [None if content is None else unpack(content) for content in contents]
 
@@ -72,12 +107,22 @@ class LmdbStore:
         self._writing(lambda writing: writing.put(_note_address(name), content))
 
     def read_note(self, name: str, kind: type[R]) -> R | None:
-        with (self._environment or self._open()).begin() as reading:
-            content = reading.get(_note_address(name))
+        try:
+            with self._open().begin() as reading:
+                content = reading.get(_note_address(name))
+        except (lmdb.Error, SystemError) as error:
+            raise self._unavailable(error) from None
         return unpack_note(content, kind)
 
     def clear(self) -> None:
-        raise NotImplementedError
+        with self._alone():
+            try:
+                for name in (_DATA, _READERS):
+                    (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unavailable(error) from None
+            self._environment = None
+        self._retry_at = 0.0
 
     def close(self) -> None:
         """Nothing to do: the environment belongs to the process, and every write is on the disk already."""
@@ -87,40 +132,100 @@ class LmdbStore:
 
     def _writing(self, work: "Callable[[lmdb.Transaction[bytes]], T]") -> T:
         try:
-            with (self._environment or self._open()).begin(write=True) as writing:
+            with self._alone(), self._open().begin(write=True) as writing:
                 return work(writing)
-        except lmdb.Error as error:
+        except (lmdb.Error, SystemError) as error:
             raise self._unavailable(error) from None
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes meanwhile. LMDB would wait without end for a writer that hangs."""
+        until = time.monotonic() + WRITE_S
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / _WRITERS).open("ab")
+        except OSError as error:
+            raise self._unavailable(error) from None
+        with lock:
+            while not _locked(lock):
+                if time.monotonic() > until:
+                    raise Unavailable(
+                        f"Another process has been writing to the online store in {self.folder} for more than "
+                        f"{WRITE_S:.0f} s; end it, and run tiltyard online."
+                    )
+                time.sleep(0.002)
+            yield
+
     def _open(self) -> lmdb.Environment:
+        """What is open in this process, of the file that is there now."""
         if time.monotonic() < self._retry_at:
             raise Unavailable(f"The online store in {self.folder} does not open.")
         path = self.folder.absolute()
         owner = os.getpid(), path
         with _opening:
-            if owner not in _environments:
+            opened = _environments.get(owner)
+            if opened is None or opened.file != _file(path):
+                # What a parent process opened is of no use here, and LMDB refuses to open a file twice.
+                for stale in [key for key in _environments if key == owner or key[0] != owner[0]]:
+                    del _environments[stale]
+                self._environment = None
+                del opened  # of a file that is gone it is closed when its last reader has gone: LMDB must not be sooner
                 try:
-                    path.mkdir(parents=True, exist_ok=True)
-                    environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
-                    environment.reader_check()  # frees the slots of readers that were killed
+                    opened = _environments[owner] = _open_in(path)
                 except (lmdb.Error, OSError) as error:
                     self._retry_at = time.monotonic() + PAUSE_S
                     raise self._unavailable(error) from None
-                _environments[owner] = environment
-            self._environment = _environments[owner]
-        return self._environment
+            self._environment = opened.environment
+        return opened.environment
 
     def _unavailable(self, error: Exception) -> Unavailable:
         """What to say of an error, and what to do."""
+        store = f"The online store in {self.folder}"
+        if isinstance(error, _UNREADABLE):
+            return Damaged(f"{store} is damaged ({error}); tiltyard online makes it anew from the lake.")
         if isinstance(error, lmdb.MapFullError):
             return Unavailable(
-                f"The online store in {self.folder} has grown to its limit of {MAP_BYTES >> 30} GiB; "
+                f"{store} has grown to its limit of {MAP_BYTES >> 30} GiB; "
                 "give its models a prediction.max_feature_age, or set TILTYARD_ONLINE_URL to a Redis."
             )
-        return Unavailable(
-            f"The online store in {self.folder} does not answer ({error}); mend the folder, or delete it and run "
-            "tiltyard online."
-        )
+        if isinstance(error, lmdb.DiskError) or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+            return Unavailable(f"{store} has no room left on its disk; make room, and run tiltyard online.")
+        if isinstance(error, lmdb.VersionMismatchError):
+            return Unavailable(
+                f"{store} was written by another version of LMDB ({error}); install that one, or delete the folder "
+                "and run tiltyard online."
+            )
+        return Unavailable(f"{store} does not answer ({error}); mend the folder, or delete it and run tiltyard online.")
+
+
+def _open_in(path: Path) -> _Opened:
+    path.mkdir(parents=True, exist_ok=True)
+    environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
+    environment.reader_check()  # frees the slots of readers that were killed
+    size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    with (path / _DATA).open("rb+") as file:
+        if file.seek(0, os.SEEK_END) < size:
+            # A file that was cut off: reading beyond its end would kill the process (SIGBUS), where a page of zeros is
+            # an error. This never shortens the file, and never writes over what somebody adds meanwhile.
+            os.posix_fallocate(file.fileno(), 0, size)
+    return _Opened(environment, _file(path))
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file the store is in now: device and inode; None for none."""
+    try:
+        about = (path / _DATA).stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _address(table: str, key: str) -> bytes:

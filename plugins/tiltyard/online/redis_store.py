@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tiltyard.errors import Unavailable
@@ -34,6 +35,11 @@ FIRST_PAUSE_S = 0.05
 SEEN_ROWS = 50_000
 """Rows last seen of Redis that a process remembers for when Redis is away."""
 
+CLOSE_S = 1.0
+"""How long `close` waits for another thread's loop, in seconds."""
+
+_closing: set[asyncio.Task[None]] = set()
+"""Clients that are being closed on the loop that closes them: a loop itself keeps no task alive."""
 _NOTES = "online"
 """The hash that holds the notes."""
 _SWAP = """
@@ -64,7 +70,8 @@ class RedisStore:
         self._url = url
         self._reader: Any = None
         self._writer: Any = None
-        self._loops: dict[int, Any] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        """Event loop → its client. By the loop itself: the number of one that is gone (`id`) may be another's."""
         self._seen: OrderedDict[Place, FeatureRow] = OrderedDict()
         self._away_until = 0.0
         self._failures = 0
@@ -94,12 +101,15 @@ class RedisStore:
         import redis
         import redis.asyncio
 
-        loop = id(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
         try:
-            if loop not in self._loops:
-                self._loops[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
+            client = self._clients.get(loop)
+            if client is None:
+                # a loop that was closed takes no client any more, and its own would keep its connections
+                self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
+                client = self._clients[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
             async with asyncio.timeout_at(until):  # redis-py counts every read anew
-                contents = await _questions(self._loops[loop], places).execute()
+                contents = await _questions(client, places).execute()
         except (redis.RedisError, OSError):  # OSError: also a timeout, after which redis-py drops the connection
             return self._failed(places)
         return self._answered(places, contents)
@@ -166,14 +176,29 @@ class RedisStore:
         return unpack_note(self._do("hget", _NOTES, name), kind)
 
     def clear(self) -> None:
-        raise NotImplementedError
+        cursor = 0
+        while True:
+            cursor, names = self._do("scan", cursor, match=_hash("*"), count=BATCH)
+            self._do("unlink", _NOTES, *names)
+            if cursor == 0:
+                break
+        self._seen.clear()
+
+    # -- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        for client in (self._reader, self._writer):
+        sync_clients, self._reader, self._writer = (self._reader, self._writer), None, None
+        for client in sync_clients:
             if client is not None:
                 client.close()
+        async_clients, self._clients = self._clients, {}
+        for loop, client in async_clients.items():
+            _close_on(loop, client)
 
     async def aclose(self) -> None:
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await _aclose(client)
         self.close()
 
     def _do(self, command: str, *arguments: Any, **options: Any) -> Any:
@@ -184,6 +209,11 @@ class RedisStore:
             self._writer = self._client(redis, redis.retry, WRITE_S)
         try:
             return getattr(self._writer, command)(*arguments, **options)
+        except redis.exceptions.OutOfMemoryError:
+            raise Unavailable(
+                "The Redis of the online store is full; raise its maxmemory, or give its models a "
+                "prediction.max_feature_age, and run tiltyard online."
+            ) from None
         except (redis.RedisError, OSError) as error:
             raise Unavailable(f"The online store does not answer ({error}); start Redis and run it again.") from None
 
@@ -208,3 +238,29 @@ def _questions(client: Any, places: Sequence[Place]) -> Any:
     for table, key in places:
         pipeline.hget(_hash(table), key_bytes(key))
     return pipeline
+
+
+async def _aclose(client: Any) -> None:
+    import redis
+
+    with suppress(redis.RedisError, OSError):  # a server that is gone has closed it already
+        await client.aclose()
+
+
+def _close_on(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    """Close a loop's client from outside of it: its connections can only be closed on that loop."""
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if loop.is_closed():
+        return  # its connections go with the client
+    if loop is here:
+        task = loop.create_task(_aclose(client))
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+    elif loop.is_running():
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_aclose(client), loop).result(CLOSE_S)
+    elif here is None:
+        loop.run_until_complete(_aclose(client))

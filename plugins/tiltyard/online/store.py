@@ -154,7 +154,9 @@ def unpack(content: bytes) -> FeatureRow:
     try:
         return FeatureRow._make(orjson.loads(content))
     except (ValueError, TypeError) as error:
-        raise Damaged(f"The online store holds a row that cannot be read ({error}); run tiltyard online.") from None
+        raise Damaged(
+            f"The online store holds a row that cannot be read ({error}); run tiltyard online --afresh."
+        ) from None
 
 
 def readable(content: bytes | None) -> FeatureRow | None:

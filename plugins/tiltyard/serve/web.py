@@ -78,6 +78,7 @@ class App:
         self._service.start()
         self._started()
         yield
+        await self._service.store.aclose()
         self._service.stop()
 
     def _routes(self) -> FastAPI:

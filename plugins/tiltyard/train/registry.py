@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -404,8 +404,8 @@ def _from_s3(settings: Settings, source: str) -> bytes:
     place = urlparse(source)
     config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": TRIES})
     try:
-        client = boto3.client("s3", endpoint_url=_endpoint(settings), config=config)
-        return bytes(client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
+        with closing(boto3.client("s3", endpoint_url=_endpoint(settings), config=config)) as client:
+            return bytes(client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
     except (BotoCoreError, ClientError) as error:
         raise OSError(str(error)) from None
 
