@@ -34,6 +34,7 @@ from tiltyard.files import whole
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Columns = dict[str, npt.NDArray[Any]]
 
 SECOND = 1_000_000
@@ -151,14 +152,17 @@ class Simulator:
 
     @cached_property
     def _lived(self) -> "_Life":
-        return _live(self)
+        return _Business(self).live()
 
 
 @dataclass(frozen=True)
 class _Life:
+    """What was lived through."""
+
     tables: dict[str, Columns]
-    """In order of delivery, times in microseconds, without what is written after the end."""
+    """Table → its columns, in order of delivery, times in microseconds, without what is written after the end."""
     weeks: Columns
+    """Columns of `Simulator.truth`, times in microseconds."""
 
 
 class _Log:
@@ -185,192 +189,306 @@ class _Log:
         return {**columns, "delivered_at": delivered[order]}
 
 
-def _live(sim: Simulator) -> _Life:
-    """Live through every week. Draws come in the order of the weeks, so that a drift changes nothing before it."""
-    rng = np.random.default_rng(sim.seed)
-    holes = np.random.default_rng([sim.seed, 1])  # of its own: missingness changes nothing else
-    origin = _micros(sim.start) - HISTORY_WEEKS * WEEK
-    end = _micros(sim.start) + sim.days * DAY
-    span_days = (end - origin) / DAY
-    total = sim.customers
-    drift_from = _micros(sim.drift.start)
-    strength = sim.drift.strength
+@dataclass(frozen=True)
+class _Span:
+    """When the business is lived, in microseconds."""
 
-    # Who there is, and what never changes. The first are there already, the others arrive evenly.
-    present = round(total / (1 + span_days / LIFETIME_DAYS))
-    signed_up = np.empty(total, dtype=np.int64)
-    ages = np.minimum(rng.exponential(LIFETIME_DAYS, present), 1_000.0)
-    signed_up[:present] = origin - np.sort((ages * DAY).astype(np.int64))[::-1] - 1
-    signed_up[present:] = origin + np.sort(rng.random(total - present) * span_days * DAY).astype(np.int64)
-    ids = np.arange(1, total + 1)
-    plan = np.searchsorted([0.5, 0.85], rng.random(total)).astype(np.int8)
-    country = np.searchsorted([0.1, 0.5, 0.65, 0.78, 0.9], rng.random(total)).astype(np.int8)
-    draw = rng.random(total)
-    channel = np.searchsorted([0.3, 0.7, 0.85], draw).astype(np.int8)
-    moved = (signed_up >= drift_from) & (rng.random(total) < 0.8 * strength)
-    if sim.drift.kind == "mix":
-        channel[moved] = 0
-    shown_country = np.where(rng.random(total) < 0.02, (country + 1) % len(COUNTRIES), country).astype(np.int8)
-    rate = rng.gamma(6.0, sim.logins_per_week / 6.0, total) * np.array([0.9, 1.0, 1.3])[plan]
-    fails = rng.beta(0.5, 4.5, total)  # a bad card stays a bad card
+    origin: int
+    """The first week begins."""
+    first: int
+    """The first day of deliveries begins."""
+    end: int
+    """The last day of deliveries ends."""
+    drift_from: int
+    """The drift begins."""
 
-    lost = rng.random(total) < 0.1
-    lost[present:] = False
-    unpaid = np.zeros(total)
-    last_login = np.full(total, NONE)
-    changed, written = signed_up.copy(), signed_up + (rng.exponential(20.0, total) * SECOND).astype(np.int64)
-    shown_login = last_login.copy()
-    cancelled = np.full(total, NONE)
-    logs = {name: _Log() for name in ("customer", "login", "payment", "cancellation")}
-    weeks = _Log()
-    login_ids, payment_ids = _counter(), _counter()
+    @classmethod
+    def of(cls, sim: Simulator) -> "_Span":
+        first = _micros(sim.start)
+        return cls(first - HISTORY_WEEKS * WEEK, first, first + sim.days * DAY, _micros(sim.drift.start))
 
-    def write(who: Ints, changed_at: Ints, written_at: Ints, seen: Ints, delivered_at: Ints | None = None) -> None:
+    @property
+    def days(self) -> float:
+        return (self.end - self.origin) / DAY
+
+
+class _Customers:
+    """Everybody who ever signs up, by number: what never changes, and how it stands with them now.
+
+    Those who are there at the beginning come first, in the order of their sign-ups; the others arrive evenly.
+    """
+
+    def __init__(self, sim: Simulator, span: _Span, rng: np.random.Generator) -> None:
+        total = sim.customers
+        present = round(total / (1 + span.days / LIFETIME_DAYS))
+        self.ids = np.arange(1, total + 1)
+        self.signed_up = np.empty(total, dtype=np.int64)
+        ages = np.minimum(rng.exponential(LIFETIME_DAYS, present), 1_000.0)
+        self.signed_up[:present] = span.origin - np.sort((ages * DAY).astype(np.int64))[::-1] - 1
+        arrivals = (rng.random(total - present) * span.days * DAY).astype(np.int64)
+        self.signed_up[present:] = span.origin + np.sort(arrivals)
+        self.plan = np.searchsorted([0.5, 0.85], rng.random(total)).astype(np.int8)
+        self.country = np.searchsorted([0.1, 0.5, 0.65, 0.78, 0.9], rng.random(total)).astype(np.int8)
+        self.channel = np.searchsorted([0.3, 0.7, 0.85], rng.random(total)).astype(np.int8)
+        moved = (self.signed_up >= span.drift_from) & (rng.random(total) < 0.8 * sim.drift.strength)
+        if sim.drift.kind == "mix":
+            self.channel[moved] = 0
+        is_wrong = rng.random(total) < 0.02
+        self.shown_country = np.where(is_wrong, (self.country + 1) % len(COUNTRIES), self.country).astype(np.int8)
+        self.rate = rng.gamma(6.0, sim.logins_per_week / 6.0, total) * np.array([0.9, 1.0, 1.3])[self.plan]
+        """Log-ins per week while interested."""
+        self.fails = rng.beta(0.5, 4.5, total)
+        """Chance of a payment to fail: a bad card stays a bad card."""
+        self.lost = rng.random(total) < 0.1
+        """Who has lost interest."""
+        self.lost[present:] = False
+        self.unpaid = np.zeros(total)
+        """Payments that failed and were not collected, fading."""
+        self.last_login = np.full(total, NONE)
+        self.cancelled = np.full(total, NONE)
+        self.changed = self.signed_up.copy()
+        """changed_at of the newest CRM row, then its written_at and last_login_at."""
+        self.written = self.signed_up + (rng.exponential(20.0, total) * SECOND).astype(np.int64)
+        self.shown_login = self.last_login.copy()
+
+
+@dataclass(frozen=True)
+class _Week:
+    """A week of those who are customers in it, in arrays of one entry per customer."""
+
+    start: int
+    """Its beginning, in microseconds."""
+    active: Ints
+    """Numbers of the customers."""
+    begins: Ints
+    """When each is a customer from, in microseconds: the week's beginning, or the sign-up."""
+
+    @property
+    def end(self) -> int:
+        return self.start + WEEK
+
+
+@dataclass(frozen=True)
+class _Payments:
+    """The payments that are due in a week, in arrays of one entry per payment."""
+
+    of: Ints
+    """Whose it is: the place in the week's arrays."""
+    who: Ints
+    """Whose it is: the customer's number."""
+    due: Ints
+    posted: Ints
+    """When the attempt is written down."""
+    wait: Ints
+    """How long until a failed one is collected, in microseconds."""
+    failed: Flags
+    collected: Flags
+    """Which of the failed are collected later."""
+
+
+class _Business:
+    """Lives through the weeks. Draws come in the order of the weeks, so that a drift changes nothing before it."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sim, self.span = sim, _Span.of(sim)
+        self.rng = np.random.default_rng(sim.seed)
+        self.holes = np.random.default_rng([sim.seed, 1])  # of its own: missingness changes nothing else
+        self.customers = _Customers(sim, self.span, self.rng)
+        self.logs = {name: _Log() for name in ("customer", "login", "payment", "cancellation")}
+        self.weeks = _Log()
+        self.login_ids, self.payment_ids = _counter(), _counter()
+
+    def live(self) -> _Life:
+        customers = self.customers
+        active = np.flatnonzero(customers.signed_up < self.span.origin)
+        newest = len(active)
+        self._write(active, customers.signed_up[active], customers.written[active], customers.last_login[active])
+        for start in range(self.span.origin, self.span.end, WEEK):
+            self._sync(active, start)
+            until = int(np.searchsorted(customers.signed_up, start + WEEK))
+            new = np.arange(newest, until)
+            newest = until
+            self._write(new, customers.signed_up[new], customers.written[new], customers.last_login[new])
+            active = np.concatenate([active, new])
+            active = active[~self._live_week(_Week(start, active, np.maximum(customers.signed_up[active], start)))]
+        tables = {name: log.delivered(self.span.first, self.span.end) for name, log in self.logs.items()}
+        return _Life(tables, self.weeks.columns())
+
+    def _live_week(self, week: _Week) -> Flags:
+        """One week. Gives who cancels in it."""
+        self._lose_interest(week)
+        payments = self._pay(week)
+        cancels, ends = self._cancel(week)
+        self._log_payments(payments, ends)
+        self._log_in(week, ends)
+        self._correct(week, ends)
+        self._log_cancellations(week.active[cancels])
+        return cancels
+
+    def _sync(self, active: Ints, start: int) -> None:
+        """The CRM's weekly writing of all who are there."""
+        written = start + (self.rng.random(len(active)) * 6 * 3600 * SECOND).astype(np.int64)
+        self._write(active, np.full(len(active), start), written, self.customers.last_login[active])
+
+    def _write(
+        self, who: Ints, changed_at: Ints, written_at: Ints, last_login_at: Ints, delivered_at: Ints | None = None
+    ) -> None:
         """The CRM writes customers down as it sees them now."""
-        of_country, of_login = shown_country[who].copy(), seen.copy()
-        if sim.drift.kind == "missingness":
-            late = written_at >= drift_from
-            of_country[late & (holes.random(len(who)) < 0.7 * strength)] = -1
-            of_login[late & (holes.random(len(who)) < 0.5 * strength)] = NONE
-        changed[who], written[who], shown_login[who] = changed_at, written_at, seen
-        logs["customer"].add(
-            customer_id=ids[who],
-            plan=plan[who],
-            country=of_country,
-            channel=channel[who],
-            price_eur=PRICES[plan[who]],
-            signed_up_at=signed_up[who],
-            last_login_at=of_login,
+        customers, drift = self.customers, self.sim.drift
+        country, shown_login = customers.shown_country[who].copy(), last_login_at.copy()
+        if drift.kind == "missingness":
+            is_late = written_at >= self.span.drift_from
+            country[is_late & (self.holes.random(len(who)) < 0.7 * drift.strength)] = -1
+            shown_login[is_late & (self.holes.random(len(who)) < 0.5 * drift.strength)] = NONE
+        customers.changed[who], customers.written[who] = changed_at, written_at
+        customers.shown_login[who] = last_login_at
+        self.logs["customer"].add(
+            customer_id=customers.ids[who],
+            plan=customers.plan[who],
+            country=country,
+            channel=customers.channel[who],
+            price_eur=PRICES[customers.plan[who]],
+            signed_up_at=customers.signed_up[who],
+            last_login_at=shown_login,
             changed_at=changed_at,
             written_at=written_at,
             delivered_at=written_at if delivered_at is None else delivered_at,
         )
 
-    everyone = np.flatnonzero(signed_up < origin)
-    write(everyone, signed_up[everyone], written[everyone], last_login[everyone])
-    active = everyone
-    next_new = len(everyone)
-    for week in range(origin, end, WEEK):
-        # The weekly writing of all who are there, and new ones.
-        synced = week + (rng.random(len(active)) * 6 * 3600 * SECOND).astype(np.int64)
-        write(active, np.full(len(active), week), synced, last_login[active])
-        until = int(np.searchsorted(signed_up, week + WEEK))
-        new = np.arange(next_new, until)
-        next_new = until
-        write(new, signed_up[new], written[new], last_login[new])
-        active = np.concatenate([active, new])
-        size = len(active)
-        begins = np.maximum(signed_up[active], week)
+    def _lose_interest(self, week: _Week) -> None:
+        """Interest is lost, and seldom found again."""
+        customers, active = self.customers, week.active
+        turn = self.rng.random(len(active))
+        losing = 0.035 + 0.02 * (customers.channel[active] == 0)
+        customers.lost[active] = np.where(customers.lost[active], turn >= 0.03, turn < losing)
 
-        # Interest is lost, and seldom found again.
-        tenure_days = (week + WEEK - signed_up[active]) / DAY
-        turn = rng.random(size)
-        losing = 0.035 + 0.02 * (channel[active] == 0)
-        lost[active] = np.where(lost[active], turn >= 0.03, turn < losing)
-
-        # Payments are due every 30 days from sign-up on.
-        since = np.maximum(begins - signed_up[active] - 1, -1)
-        due = signed_up[active] + (since // (30 * DAY) + 1) * 30 * DAY
-        paying = np.flatnonzero(due < week + WEEK)
-        who = active[paying]
-        failed = rng.random(len(who)) < fails[who]
+    def _pay(self, week: _Week) -> _Payments:
+        """Payments are due every 30 days from sign-up on."""
+        customers, rng = self.customers, self.rng
+        signed_up = customers.signed_up[week.active]
+        since = np.maximum(week.begins - signed_up - 1, -1)
+        due = signed_up + (since // (30 * DAY) + 1) * 30 * DAY
+        of = np.flatnonzero(due < week.end)
+        who = week.active[of]
+        failed = rng.random(len(who)) < customers.fails[who]
         collected = failed & (rng.random(len(who)) < 0.35)
         wait = (rng.uniform(1.0, 6.0, len(who)) * DAY).astype(np.int64)
-        posted = due[paying] + (rng.uniform(0.2, 2.0, len(who)) * 3600 * SECOND).astype(np.int64)
-        unpaid[active] *= 0.75
-        unpaid[who] += failed & ~collected
+        posted = due[of] + (rng.uniform(0.2, 2.0, len(who)) * 3600 * SECOND).astype(np.int64)
+        customers.unpaid[week.active] *= 0.75
+        customers.unpaid[who] += failed & ~collected
+        return _Payments(of, who, due[of], posted, wait, failed, collected)
 
-        # Who cancels, and when in the week.
-        new_way = _share(sim, week, drift_from)
-        logit = (
+    def _cancel(self, week: _Week) -> tuple[Flags, Ints]:
+        """Who cancels; and until when each is a customer in this week."""
+        active, rng, customers = week.active, self.rng, self.customers
+        hazard = 1.0 / (1.0 + np.exp(-self._logit(week)))
+        cancels = rng.random(len(active)) < hazard
+        moments = week.begins + (rng.random(len(active)) * (week.end - week.begins)).astype(np.int64)
+        ends = np.where(cancels, moments, week.end)
+        customers.cancelled[active[cancels]] = ends[cancels]
+        self.weeks.add(
+            customer_id=customers.ids[active],
+            week_start=np.full(len(active), week.start),
+            hazard=hazard,
+            is_interested=~customers.lost[active],
+            cancelled_at=customers.cancelled[active],
+        )
+        return cancels, ends
+
+    def _logit(self, week: _Week) -> Floats:
+        """The log-odds of cancelling in this week."""
+        customers, active, drift = self.customers, week.active, self.sim.drift
+        tenure_days = (week.end - customers.signed_up[active]) / DAY
+        new_way = _share(self.sim, week.start, self.span.drift_from)
+        logit: Floats = (
             -5.6
             + 1.3 * new_way
-            + (3.7 - 2.9 * new_way) * lost[active]
-            + (2.0 + 0.8 * new_way) * np.minimum(unpaid[active], 2.0)
-            + np.array([0.25, 0.0, -0.35])[plan[active]]
-            + new_way * np.array([-0.8, 0.0, 2.0])[plan[active]]
-            + 0.3 * (channel[active] == 0)
+            + (3.7 - 2.9 * new_way) * customers.lost[active]
+            + (2.0 + 0.8 * new_way) * np.minimum(customers.unpaid[active], 2.0)
+            + np.array([0.25, 0.0, -0.35])[customers.plan[active]]
+            + new_way * np.array([-0.8, 0.0, 2.0])[customers.plan[active]]
+            + 0.3 * (customers.channel[active] == 0)
             + 0.7 * np.exp(-tenure_days / 45.0)
         )
-        if sim.drift.kind == "prevalence" and week + WEEK > drift_from:
-            logit += 1.1 * strength
-        hazard = 1.0 / (1.0 + np.exp(-logit))
-        cancels = rng.random(size) < hazard
-        ends = np.where(cancels, begins + (rng.random(size) * (week + WEEK - begins)).astype(np.int64), week + WEEK)
-        gone = active[cancels]
-        cancelled[gone] = ends[cancels]
-        weeks.add(
-            customer_id=ids[active],
-            week_start=np.full(size, week),
-            hazard=hazard,
-            is_interested=~lost[active],
-            cancelled_at=cancelled[active],
-        )
+        if drift.kind == "prevalence" and week.end > self.span.drift_from:
+            logit += 1.1 * drift.strength
+        return logit
 
-        # Payments that were attempted before the end of it, and what was collected later.
-        attempted = due[paying] < ends[paying]
-        amount = PRICES[plan[who]]
-        if sim.drift.kind == "unit_change":
-            amount = np.where(due[paying] >= drift_from, amount * 100.0, amount)
-        numbers = payment_ids(len(who))
-        for some, is_failed, when in ((attempted, failed, posted), (attempted & collected, ~collected, posted + wait)):
-            logs["payment"].add(
-                payment_id=numbers[some],
-                customer_id=ids[who][some],
-                amount_eur=amount[some],
-                is_failed=is_failed[some],
-                attempted_at=due[paying][some],
-                written_at=when[some],
+    def _log_payments(self, payments: _Payments, ends: Ints) -> None:
+        """Payments that were attempted before the customer left, and what was collected later."""
+        customers, who, due = self.customers, payments.who, payments.due
+        attempted = due < ends[payments.of]
+        amount = PRICES[customers.plan[who]]
+        if self.sim.drift.kind == "unit_change":
+            amount = np.where(due >= self.span.drift_from, amount * 100.0, amount)
+        numbers = self.payment_ids(len(who))
+        first = (attempted, payments.failed, payments.posted)
+        later = (attempted & payments.collected, ~payments.collected, payments.posted + payments.wait)
+        for rows, is_failed, written_at in (first, later):
+            self.logs["payment"].add(
+                payment_id=numbers[rows],
+                customer_id=customers.ids[who][rows],
+                amount_eur=amount[rows],
+                is_failed=is_failed[rows],
+                attempted_at=due[rows],
+                written_at=written_at[rows],
             )
 
-        # Log-ins, in the time that each was a customer this week.
-        counts = rng.poisson(rate[active] * np.where(lost[active], 0.15, 1.0) * (ends - begins) / WEEK)
-        by = np.repeat(np.arange(size), counts)
-        at = begins[by] + (rng.random(len(by)) * (ends - begins)[by]).astype(np.int64)
-        phone = rng.random(len(by)) < 0.6
-        lag = rng.exponential(20.0, len(by)) * SECOND
-        late = np.flatnonzero(phone & (rng.random(len(by)) < sim.late_share / 0.6))
+    def _log_in(self, week: _Week, ends: Ints) -> None:
+        """Log-ins, in the time that each was a customer this week."""
+        customers, active, rng = self.customers, week.active, self.rng
+        interest = np.where(customers.lost[active], 0.15, 1.0)
+        counts = rng.poisson(customers.rate[active] * interest * (ends - week.begins) / WEEK)
+        of = np.repeat(np.arange(len(active)), counts)
+        at = week.begins[of] + (rng.random(len(of)) * (ends - week.begins)[of]).astype(np.int64)
+        is_phone = rng.random(len(of)) < 0.6
+        lag = rng.exponential(20.0, len(of)) * SECOND
+        late = np.flatnonzero(is_phone & (rng.random(len(of)) < self.sim.late_share / 0.6))
         lag[late] = np.minimum(rng.lognormal(0.0, 1.0, len(late)), 10.0) * DAY
-        logs["login"].add(
-            login_id=login_ids(len(by)),
-            customer_id=ids[active][by],
-            device=phone.astype(np.int8),
+        self.logs["login"].add(
+            login_id=self.login_ids(len(of)),
+            customer_id=customers.ids[active][of],
+            device=is_phone.astype(np.int8),
             logged_in_at=at,
             written_at=at + lag.astype(np.int64),
         )
-        some = np.flatnonzero(counts)
-        if len(some):
-            starts = np.concatenate([[0], np.cumsum(counts[some])[:-1]])
-            last_login[active[some]] = np.maximum.reduceat(at, starts)
+        logged_in = np.flatnonzero(counts)
+        if len(logged_in):
+            firsts = np.concatenate([[0], np.cumsum(counts[logged_in])[:-1]])
+            customers.last_login[active[logged_in]] = np.maximum.reduceat(at, firsts)
 
-        # Corrections of the country (of the row written last), and changes of plan.
-        moment = begins + (rng.uniform(0.3, 0.9, size) * (week + WEEK - begins)).astype(np.int64)
-        draw = rng.random(size)
-        wrong = (shown_country[active] != country[active]) & (draw < 0.3) & (moment < ends)
-        fixed = active[wrong]
-        shown_country[fixed] = country[fixed]
-        write(fixed, changed[fixed], moment[wrong], shown_login[fixed])
-        switches = ~wrong & (draw > 0.995) & (moment < ends)
+    def _correct(self, week: _Week, ends: Ints) -> None:
+        """Corrections of the country (of the row written last), and changes of plan."""
+        customers, active, rng = self.customers, week.active, self.rng
+        moment = week.begins + (rng.uniform(0.3, 0.9, len(active)) * (week.end - week.begins)).astype(np.int64)
+        draw = rng.random(len(active))
+        is_wrong = customers.shown_country[active] != customers.country[active]
+        corrects = is_wrong & (draw < 0.3) & (moment < ends)
+        corrected = active[corrects]
+        customers.shown_country[corrected] = customers.country[corrected]
+        self._write(corrected, customers.changed[corrected], moment[corrects], customers.shown_login[corrected])
+        switches = ~corrects & (draw > 0.995) & (moment < ends)
         switched = active[switches]
-        plan[switched] = (plan[switched] + 1) % len(PLANS)
-        write(switched, moment[switches], moment[switches] + 5 * SECOND, shown_login[switched])
+        customers.plan[switched] = (customers.plan[switched] + 1) % len(PLANS)
+        moments = moment[switches]
+        self._write(switched, moments, moments + 5 * SECOND, customers.shown_login[switched])
 
-        # Cancellations, known later; and the trigger.
-        delay = np.minimum(rng.gamma(2.0, 1.0, len(gone)) * DAY, sim.label_delay / timedelta(microseconds=1))
-        logs["cancellation"].add(
-            customer_id=ids[gone],
-            reason=np.where(
-                rng.random(len(gone)) < 0.7,
-                np.where(unpaid[gone] > 0.3, 1, np.where(lost[gone], 3, 2)),
-                0,
-            ).astype(np.int8),
-            cancelled_at=cancelled[gone],
-            written_at=cancelled[gone] + delay.astype(np.int64),
+    def _log_cancellations(self, gone: Ints) -> None:
+        """Cancellations, known later; and the trigger."""
+        customers, rng = self.customers, self.rng
+        longest = self.sim.label_delay / timedelta(microseconds=1)
+        delay = np.minimum(rng.gamma(2.0, 1.0, len(gone)) * DAY, longest)
+        likeliest = np.where(customers.unpaid[gone] > 0.3, 1, np.where(customers.lost[gone], 3, 2))
+        cancelled = customers.cancelled[gone]
+        self.logs["cancellation"].add(
+            customer_id=customers.ids[gone],
+            reason=np.where(rng.random(len(gone)) < 0.7, likeliest, 0).astype(np.int8),
+            cancelled_at=cancelled,
+            written_at=cancelled + delay.astype(np.int64),
         )
-        if sim.cancel_trigger:
-            write(gone, changed[gone], written[gone] + SECOND, np.full(len(gone), NONE), cancelled[gone])
-        active = active[~cancels]
-    return _Life({name: log.delivered(_micros(sim.start), end) for name, log in logs.items()}, weeks.columns())
+        if self.sim.cancel_trigger:
+            blank = np.full(len(gone), NONE)
+            self._write(gone, customers.changed[gone], customers.written[gone] + SECOND, blank, cancelled)
 
 
 def _share(sim: Simulator, week: int, drift_from: int) -> float:
