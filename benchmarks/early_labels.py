@@ -39,6 +39,7 @@ from tiltyard.rails import Rails  # noqa: E402
 from tiltyard.settings import Settings  # noqa: E402
 from tiltyard.spec import Spec, find  # noqa: E402
 from tiltyard.tables import PREDICTION  # noqa: E402
+from tiltyard.target import YES_OR_NO  # noqa: E402
 from tiltyard.train import evaluation  # noqa: E402
 from tiltyard.train.encoding import Encoding  # noqa: E402
 
@@ -104,7 +105,7 @@ def verdict(rows: pd.DataFrame, pair: str, as_of: datetime, expected: int) -> ga
     """`rows`: scores and label, in the order of prediction times."""
     challenger, champion, since = PAIRS[pair]
     label = rows["label"].to_numpy(dtype=float)
-    loss = {number: evaluation.brier_losses(rows[str(number)].to_numpy(), label) for number in (challenger, champion)}
+    loss = {number: YES_OR_NO.row_losses(rows[str(number)].to_numpy(), label) for number in (challenger, champion)}
     differences = loss[champion] - loss[challenger]
     nights = np.array([night.toordinal() for night in rows["night"]], dtype=np.int64)
     score = rows[str(challenger)].to_numpy()

@@ -164,7 +164,9 @@ def _models(settings: "Settings") -> list[dict[str, Any]]:
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader
 
+    from tiltyard.target import MEASURES
+
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
-    return environment.get_template(template).render(prefix=PREFIX, stages=_shown(), **values)
+    return environment.get_template(template).render(prefix=PREFIX, stages=_shown(), measures=MEASURES, **values)

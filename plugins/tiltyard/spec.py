@@ -9,8 +9,9 @@ import json
 import re
 import sys
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import (
@@ -29,10 +30,11 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from tiltyard import docstrings
+from tiltyard import docstrings, target
 from tiltyard.clock import format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+from tiltyard.target import Target
 
 Duration = Annotated[
     timedelta,
@@ -47,6 +49,16 @@ LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+if TYPE_CHECKING:
+    Kind: TypeAlias = str
+    HeavyClass: TypeAlias = str
+    LightClass: TypeAlias = str
+    Metric: TypeAlias = str
+else:  # what the kinds of label know, as closed sets
+    Kind = Literal[tuple(target.KINDS)]
+    HeavyClass = Literal[target.HEAVY_CLASSES]
+    LightClass = Literal[target.LIGHT_CLASSES]
+    Metric = Literal[tuple(target.METRICS)]
 
 
 class Strict(BaseModel):
@@ -71,6 +83,8 @@ class Label(Strict):
 
     table: LabelTable
     """The table with the truth per entity and prediction time."""
+    kind: Kind | None = None
+    """The kind of label. None: a number where `bounds` are declared, else a yes or no."""
     positive: bool = True
     """The value of a yes-or-no label that the score is the probability of."""
     bounds: tuple[Finite, Finite] | None = None
@@ -83,16 +97,17 @@ class Label(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Label":
-        if self.bounds is not None and "positive" in self.model_fields_set:
-            raise ValueError("bounds say that the label is a number, which has no positive; take one of the two out")
-        if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
-            raise ValueError(f"bounds go from low to high, like [0, 100], not {list(self.bounds)}")
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        target.of(self).check_fields(given)
         return self
 
     @model_serializer(mode="wrap")
     def _of_its_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = dump(self)
-        content.pop("bounds" if self.bounds is None else "positive")
+        for name in target.FIELDS - target.KINDS[self.kind or target.implied(self.bounds)].fields:
+            content.pop(name)
+        if self.kind in (None, target.implied(self.bounds)):  # said or not, it is the same promise
+            content.pop("kind")
         return content
 
 
@@ -106,7 +121,7 @@ class Tune(Strict):
 class Estimator(Strict):
     """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
 
-    class_: Annotated[Literal["xgboost.XGBClassifier", "xgboost.XGBRegressor"], Field(alias="class")]
+    class_: Annotated[HeavyClass, Field(alias="class")]
     """The regressor where `label.bounds` is declared, else the classifier."""
     window: Duration = timedelta(days=60)
     """Time that the training cohorts reach back from the last matured one."""
@@ -117,9 +132,7 @@ class Estimator(Strict):
 class Light(Strict):
     """The light twin: a small model on the same frame, served when the heavy one cannot be."""
 
-    class_: Annotated[
-        Literal["sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"], Field(alias="class")
-    ]
+    class_: Annotated[LightClass, Field(alias="class")]
     """Ridge where `label.bounds` is declared, else logistic regression."""
 
 
@@ -141,7 +154,7 @@ class Cost(Strict):
 class GatePolicy(Strict):
     """When a challenger has earned its place, and when it loses it again."""
 
-    metric: Literal["brier", "log_loss", "cost", "absolute_error"] = "brier"
+    metric: Metric = "brier"
     """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; the others
     are for a yes or no."""
     cost: Cost | None = None
@@ -357,30 +370,13 @@ class Spec(Strict):
     @classmethod
     def _of_the_labels_kind(cls, part: Any, info: ValidationInfo) -> Any:
         if isinstance(label := info.data.get("label"), Label):  # else the label's own error is told
-            unfit(label, part)
+            check_part(target.of(label), part)
         return part
 
-    @property
-    def is_regression(self) -> bool:
-        """Is the label a number?"""
-        return self.label.bounds is not None
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Where a score has to lie: within the label's bounds, or [0, 1] of a probability."""
-        return self.label.bounds or (0.0, 1.0)
-
-    @property
-    def measure(self) -> Literal["brier", "absolute_error"]:
-        """The figure that is shown of every version, whatever the gate decides on. The error is in the label's unit."""
-        return "absolute_error" if self.is_regression else "brier"
-
-    def scaled(self, values: Any) -> Any:
-        """Scores or labels on [0, 1]: a number's place between its bounds. A probability is one."""
-        if self.label.bounds is None:
-            return values
-        low, high = self.label.bounds
-        return (values - low) / (high - low)
+    @cached_property
+    def target(self) -> Target:
+        """The kind of label, with all that hangs on it."""
+        return target.of(self.label)
 
     @property
     def key(self) -> str:
@@ -398,27 +394,17 @@ class Spec(Strict):
         return _digest(self.model_dump(mode="json", by_alias=True, include=RECIPE))
 
 
-def unfit(label: Label, part: Any) -> None:
+def check_part(of_label: Target, part: Estimator | Light | GatePolicy | Fallback) -> None:
     """Raises ValueError where a part of a spec is not for a label of this kind."""
-    number = label.bounds is not None
-    if isinstance(part, Estimator | Light):
-        wanted = {
-            Estimator: ("xgboost.XGBClassifier", "xgboost.XGBRegressor"),
-            Light: ("sklearn.linear_model.LogisticRegression", "sklearn.linear_model.Ridge"),
-        }[type(part)][number]
-        if part.class_ != wanted:
-            said = "a number (label.bounds)" if number else "a yes or no (no label.bounds)"
-            raise ValueError(f"the label is {said}, so class is {wanted}, not {part.class_}")
-    elif isinstance(part, GatePolicy):
-        if number and (part.metric != "absolute_error" or part.cost is not None):
-            raise ValueError("the label is a number (label.bounds), so write metric: absolute_error and no cost")
-        if not number and part.metric == "absolute_error":
-            raise ValueError("the metric absolute_error needs label.bounds, like bounds: [0, 100]")
-    elif isinstance(part, Fallback):
-        low, high = label.bounds or (0.0, 1.0)
-        if not low <= part.safe_default <= high:
-            within = "label.bounds" if number else "[0, 1], it is a probability"
-            raise ValueError(f"safe_default is {part.safe_default:g}, which is not within {within}")
+    match part:
+        case Estimator():
+            of_label.check_class(part.class_, of_label.heavy_class)
+        case Light():
+            of_label.check_class(part.class_, of_label.light_class)
+        case GatePolicy():
+            of_label.check_gate(part.metric, part.cost)
+        case Fallback():
+            of_label.check_default(part.safe_default)
 
 
 RECIPE = {"name", "entity", "source", "prediction", "label", "estimator", "light"}

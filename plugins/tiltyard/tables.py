@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tiltyard.target import FIGURES
+
 
 @dataclass(frozen=True)
 class Table:
@@ -166,24 +168,16 @@ EVALUATION: Final = Table(
         "missing": "bigint",
         "immature": "bigint",
         "early": "bigint",
-        "brier": "double",
-        "brier_low": "double",
-        "brier_high": "double",
-        "log_loss": "double",
-        "auc": "double",
-        "positive_rate": "double",
+        **dict.fromkeys(FIGURES, "double"),
         "mean_score": "double",
         "cohort_from": "timestamptz",
         "cohort_to": "timestamptz",
         "available_at": "timestamptz",
-        "absolute_error": "double",
-        "absolute_error_low": "double",
-        "absolute_error_high": "double",
     },
 )
-"""One row per model, night, version and slice. A label that is a number has an absolute error, in its own unit, and
-none of the figures of probabilities; any other has none. `matured` rows are those the figures stand on, from the last
-drift.window of matured cohorts; the other three count all of the version's rows."""
+"""One row per model, night, version and slice. It has the figures of its kind of label (see `target`), the others are
+NULL. `matured` rows are those the figures stand on, from the last drift.window of matured cohorts; the other three
+count all of the version's rows."""
 
 ESTIMATE: Final = Table(
     "ops.estimate",
@@ -325,15 +319,7 @@ ONLINE_EVALUATION: Final = Table(
         "early": "bigint",
         "unmatched": "bigint",
         "nights": "bigint",
-        "brier": "double",
-        "brier_low": "double",
-        "brier_high": "double",
-        "log_loss": "double",
-        "auc": "double",
-        "absolute_error": "double",
-        "absolute_error_low": "double",
-        "absolute_error_high": "double",
-        "positive_rate": "double",
+        **dict.fromkeys(FIGURES, "double"),
         "mean_score": "double",
         "cohort_from": "timestamptz",
         "cohort_to": "timestamptz",

@@ -162,7 +162,7 @@ def test_the_version_says_what_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -
     found = metrics["absolute_error"]
     assert 0 < found["low"] < found["value"] < found["high"] < BOUNDS[1]
     scorer = registry.load(rails, spec.name, 1)
-    assert scorer.bounds == BOUNDS
+    assert scorer.target.bounds == BOUNDS
     sample = scorer.reference_frame()
     assert sample["score"].between(*BOUNDS).all()
     heavy, light = scorer.score(sample), scorer.score_light(sample)

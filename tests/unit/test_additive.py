@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests import served
 from tiltyard.serve import additive
+from tiltyard.target import YES_OR_NO, Bounded
 from tiltyard.train import scorer
 from tiltyard.train.encoding import Column, Encoding
 
@@ -47,7 +48,7 @@ def light():
     rows = frame(3_000, 5)
     label = np.nan_to_num(rows["weight"].to_numpy(dtype=float)) + (rows["priority"] == "high") * 30 > 10
     encoded = matrix(rows)
-    inputs = training._Fitter(encoding=ENCODING, seed=1, threads=1, bounds=None).light_inputs()
+    inputs = training._Fitter(encoding=ENCODING, seed=1, threads=1).light_inputs()
     return training._light_onnx(
         make_pipeline(inputs, LogisticRegression(C=0.3, max_iter=500)).fit(encoded, label), encoded
     )
@@ -55,7 +56,7 @@ def light():
 
 @pytest.fixture(scope="module")
 def twin(light):
-    found = additive.read(scored(light), ENCODING, matrix(frame(500, 1)), None)
+    found = additive.read(scored(light), ENCODING, matrix(frame(500, 1)), YES_OR_NO)
     assert found is not None
     return found, scored(light)
 
@@ -82,14 +83,14 @@ def test_trees_are_no_sum_over_columns():
     rows = matrix(frame(2_000, 2))
     label = (np.nan_to_num(rows[:, 0]) > 0) ^ (np.nan_to_num(rows[:, 1]) > 4)
     model = XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1).fit(rows, label)
-    content = training._heavy_onnx(model, rows, None)
-    assert additive.read(scored(content), ENCODING, rows, None) is None
+    content = training._heavy_onnx(model, rows)
+    assert additive.read(scored(content), ENCODING, rows, YES_OR_NO) is None
 
 
 def test_a_number_is_kept_within_its_bounds():
     encoding = Encoding((Column("x", "numeric"),))
     own = additive.read(
-        lambda rows: np.clip(1 + 2.0 * np.nan_to_num(rows[:, 0]), -9, 9), encoding, column([1, 2]), (-9, 9)
+        lambda rows: np.clip(1 + 2.0 * np.nan_to_num(rows[:, 0]), -9, 9), encoding, column([1, 2]), Bounded((-9, 9))
     )
     assert own is not None
     assert own.score(column([1.0, 100.0, -100.0, np.nan])) == pytest.approx([3.0, 9.0, -9.0, 1.0], abs=1e-6)
@@ -97,7 +98,7 @@ def test_a_number_is_kept_within_its_bounds():
 
 def test_a_twin_that_is_sure_of_itself_is_left_to_onnx():
     encoding = Encoding((Column("x", "numeric"),))
-    assert additive.read(lambda rows: np.ones(len(rows)), encoding, column([1, 2]), None) is None
+    assert additive.read(lambda rows: np.ones(len(rows)), encoding, column([1, 2]), YES_OR_NO) is None
 
 
 def column(values):

@@ -20,6 +20,7 @@ from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.serve import contribution
 from tiltyard.serve.contribution import Explainer
 from tiltyard.serve.web import App
+from tiltyard.target import YES_OR_NO, Bounded
 from tiltyard.train.encoding import Column, Encoding
 from tiltyard.train.scorer import Scorer
 from tiltyard.train.training import DEFAULTS, Rows, _Fitter, _heavy_onnx, _light_onnx, parquet
@@ -40,18 +41,18 @@ def trained(bounds: tuple[float, float] | None) -> Scorer:
     )
     push = frame["a"].fillna(0) + 2 * frame["b"] + (frame["c"] == "y")
     label = (push > 1).to_numpy() if bounds is None else np.clip(10 * push.to_numpy(), *bounds)
-    fitter = _Fitter(ENCODING, 1, 1, bounds)
+    target = YES_OR_NO if bounds is None else Bounded(bounds)
+    fitter = _Fitter(ENCODING, 1, 1, target)
     rows = Rows(ENCODING.transform(frame), label, np.arange(count) / 10)
     params = {**DEFAULTS, "n_estimators": 30, "light_C": 0.3}
-    reference = {} if bounds is None else {"bounds": list(bounds)}
     return Scorer.from_files(
         "tried",
         1,
         {
-            "model.onnx": _heavy_onnx(fitter.heavy(rows, params), rows.matrix, bounds),
-            "light.onnx": _light_onnx(fitter.light(rows, params), rows.matrix, bounds),
+            "model.onnx": _heavy_onnx(fitter.heavy(rows, params), rows.matrix, target),
+            "light.onnx": _light_onnx(fitter.light(rows, params), rows.matrix, target),
             "encoding.json": ENCODING.to_json().encode(),
-            "reference.json": json.dumps(reference).encode(),
+            "reference.json": json.dumps(target.to_json()).encode(),
             "reference.parquet": parquet(frame.assign(label=label, score=0.5)),
         },
     )

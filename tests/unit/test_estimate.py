@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiltyard import target
 from tiltyard.clock import night_closing
 from tiltyard.judge import estimate, promotion, shadow
 from tiltyard.prepare import truth
 from tiltyard.settings import ROOT
 from tiltyard.tables import ESTIMATE
-from tiltyard.train import evaluation
+from tiltyard.target import YES_OR_NO
 
 
 def drawn(rng, rows, *, bend=1.0, shift=0.0):
@@ -33,13 +34,13 @@ def test_the_interval_holds_the_realized_figure_where_scores_keep_their_meaning(
         found = estimate.performance(score, known, labels)
         assert found.calibrated
         assert found.calibration_rows == taught
-        realized = float(evaluation.brier_losses(score, label).mean())
+        realized = float(YES_OR_NO.row_losses(score, label).mean())
         hits += found.low <= realized <= found.high
         off.append(
             (
                 found.brier - realized,
-                found.log_loss - evaluation.log_loss(score, label),
-                found.auc - evaluation.auc(score, label),
+                found.log_loss - target.log_loss(score, label),
+                found.auc - target.auc(score, label),
                 found.positive_rate - label.mean(),
             )
         )
@@ -51,7 +52,7 @@ def test_uncalibrated_scores_are_corrected_only_when_there_are_rows_to_learn_fro
     rng = np.random.default_rng(8)
     score, label = drawn(rng, 4_000, shift=-1.5)
     known, labels = drawn(rng, 4_000, shift=-1.5)
-    realized = float(evaluation.brier_losses(score, label).mean())
+    realized = float(YES_OR_NO.row_losses(score, label).mean())
     corrected = estimate.performance(score, known, labels)
     raw = estimate.performance(score, known[:100], labels[:100])
     assert not raw.calibrated
@@ -66,7 +67,7 @@ def test_a_change_of_concept_is_not_seen():
     known, labels = drawn(rng, 4_000)
     score, label = drawn(rng, 4_000)
     found = estimate.performance(score, known, labels)
-    assert evaluation.brier_losses(score, 1 - label).mean() > found.high + 0.1
+    assert YES_OR_NO.row_losses(score, 1 - label).mean() > found.high + 0.1
 
 
 def test_expected_figures_by_hand():
@@ -90,7 +91,7 @@ def test_scores_that_are_sure_and_often_wrong_are_seen_through(taught):
 
     (known, labels), (score, label) = sure(taught), sure(20_000)
     found = estimate.performance(score, known, labels)
-    assert found.brier == pytest.approx(evaluation.brier_losses(score, label).mean(), abs=0.03)
+    assert found.brier == pytest.approx(YES_OR_NO.row_losses(score, label).mean(), abs=0.03)
 
 
 def test_no_rows_one_score_and_certainty():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiltyard import target
 from tiltyard.spec import Cost, GatePolicy
 from tiltyard.train import evaluation
 
@@ -30,13 +31,13 @@ def test_the_figures_are_those_of_scikit_learn(rows):
 
     score, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     found = evaluation.evaluate(frame(score, label))[0]
-    assert found.brier == pytest.approx(metrics.brier_score_loss(label, score, pos_label=1))
-    clipped = np.clip(score, evaluation.CLIP, 1 - evaluation.CLIP)
-    assert found.log_loss == pytest.approx(metrics.log_loss(label, clipped, labels=[0, 1]), abs=1e-9)
+    assert found.figures["brier"] == pytest.approx(metrics.brier_score_loss(label, score, pos_label=1))
+    clipped = np.clip(score, target.CLIP, 1 - target.CLIP)
+    assert found.figures["log_loss"] == pytest.approx(metrics.log_loss(label, clipped, labels=[0, 1]), abs=1e-9)
     if 0 < label.sum() < len(label):
-        assert found.auc == pytest.approx(metrics.roc_auc_score(label, score))
+        assert found.figures["auc"] == pytest.approx(metrics.roc_auc_score(label, score))
     else:
-        assert found.auc is None
+        assert found.figures["auc"] is None
 
 
 def test_slices_come_after_all_sorted_and_with_their_own_cohorts():
@@ -48,19 +49,19 @@ def test_slices_come_after_all_sorted_and_with_their_own_cohorts():
         ("priority=low", 50, 2),
     ]
     assert found[2].cohort_from == START + timedelta(days=1, minutes=20)
-    assert found[0].positive_rate == 0.5
+    assert found[0].figures["positive_rate"] == 0.5
     assert found[0].mean_score == pytest.approx(0.2)
 
 
 def test_without_rows_there_are_no_figures():
     (found,) = evaluation.evaluate(frame([], []))
-    assert (found.matured, found.brier, found.auc, found.cohort_from) == (0, None, None, None)
+    assert (found.matured, found.figures["brier"], found.figures["auc"], found.cohort_from) == (0, None, None, None)
 
 
 def test_one_night_has_a_brier_score_but_no_interval():
     (found,) = evaluation.evaluate(frame([0.3] * 20, [0, 1] * 10))
-    assert found.brier is not None
-    assert found.brier_low is None
+    assert found.figures["brier"] is not None
+    assert found.figures["brier_low"] is None
 
 
 @pytest.mark.parametrize(("score", "label"), [([math.nan], [0]), ([0.5], [math.nan]), ([0.5], [2])])
@@ -104,19 +105,19 @@ scored = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1, max
 @given(scored, st.sampled_from(["brier", "log_loss", "cost"]))
 def test_losses_are_in_the_unit_interval_and_order_scores_by_the_truth(rows, metric):
     score, label = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    found = evaluation.losses(metric, score, label, COST)
+    found = target.YES_OR_NO.losses(metric, score, label, COST)
     assert ((found >= 0) & (found <= 1)).all()
-    closer = evaluation.losses(metric, score + (label - score) / 2, label, COST)
+    closer = target.YES_OR_NO.losses(metric, score + (label - score) / 2, label, COST)
     assert (closer <= found + 1e-12).all()
 
 
 def test_losses_by_hand():
     score, label = np.array([0.5, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
-    assert evaluation.losses("brier", score, label, None).tolist() == [0.25, 1, 0, 0]
-    logs = evaluation.losses("log_loss", score, label, None)
+    assert target.YES_OR_NO.losses("brier", score, label, None).tolist() == [0.25, 1, 0, 0]
+    logs = target.YES_OR_NO.losses("log_loss", score, label, None)
     assert logs == pytest.approx([math.log(2) / math.log(1000), 1, *[-math.log(0.999) / math.log(1000)] * 2])
     with pytest.raises(ValueError, match="cost matrix"):
-        evaluation.losses("cost", score, label, None)
+        target.YES_OR_NO.losses("cost", score, label, None)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +131,15 @@ def test_losses_by_hand():
     ],
 )
 def test_costs_are_paid_by_the_decision_that_the_threshold_makes(cost, threshold):
-    assert evaluation.decision_threshold(cost) == pytest.approx(threshold)
+    assert target.decision_threshold(cost) == pytest.approx(threshold)
     largest = max(cost.false_positive, cost.false_negative, cost.true_positive)
     below, above = np.array([threshold - 0.01] * 2), np.array([threshold + 0.01] * 2)
     label = np.array([1.0, 0.0])
     waiting = np.array([cost.false_negative, cost.true_negative]) / largest
     acting = np.array([cost.true_positive, cost.false_positive]) / largest
-    assert evaluation.losses("cost", below, label, cost) == pytest.approx(waiting)
-    assert evaluation.losses("cost", above, label, cost) == pytest.approx(acting)
-    assert evaluation.losses("cost", np.full(2, threshold), label, cost) == pytest.approx(acting)
+    assert target.YES_OR_NO.losses("cost", below, label, cost) == pytest.approx(waiting)
+    assert target.YES_OR_NO.losses("cost", above, label, cost) == pytest.approx(acting)
+    assert target.YES_OR_NO.losses("cost", np.full(2, threshold), label, cost) == pytest.approx(acting)
     if cost.threshold is None:  # break-even: in expectation it is all one
         assert threshold * waiting[0] + (1 - threshold) * waiting[1] == pytest.approx(
             threshold * acting[0] + (1 - threshold) * acting[1]
@@ -213,28 +214,28 @@ def test_stability_depends_on_the_order_of_scores_only(values, spread):
 
 def test_the_absolute_error_of_a_number_is_scaled_by_its_bounds_and_never_beyond_them() -> None:
     score, label = np.array([10.0, 20.0, -5.0, 60.0, 0.0]), np.array([15.0, 20.0, 10.0, 55.0, 99.0])
-    errors = evaluation.absolute_errors(score, label, (0, 50))
+    errors = target.Bounded((0, 50)).row_losses(score, label)
     assert list(errors) == [5, 0, 10, 0, 50]
-    scaled = evaluation.losses("absolute_error", score, label, None, (0, 50))
+    scaled = target.Bounded((0, 50)).losses("absolute_error", score, label)
     assert list(scaled) == [0.1, 0, 0.2, 0, 1]
-    shifted = evaluation.losses("absolute_error", score - 100, label - 100, None, (-100, -50))
+    shifted = target.Bounded((-100, -50)).losses("absolute_error", score - 100, label - 100)
     assert list(shifted) == pytest.approx(list(scaled))
 
 
 def test_an_absolute_error_without_bounds_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs bounds"):
-        evaluation.losses("absolute_error", np.zeros(1), np.zeros(1), None)
+    with pytest.raises(ValueError, match=r"needs label\.bounds"):
+        target.YES_OR_NO.losses("absolute_error", np.zeros(1), np.zeros(1), None)
 
 
 def test_a_number_is_evaluated_in_its_own_unit_and_has_no_figures_of_probabilities() -> None:
     times = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True)
     rows = pd.DataFrame({"score": [10.0, 30.0, 20.0], "label": [16.0, 30.0, 17.0], "prediction_time": times})
-    [found] = evaluation.evaluate(rows, bounds=(0, 50))
-    assert (found.absolute_error, found.mean_score, found.matured, found.nights) == (3, 20, 3, 3)
-    assert found.absolute_error_low is not None and found.absolute_error_high is not None
-    assert 0 <= found.absolute_error_low < 3 < found.absolute_error_high <= 50
-    assert (found.brier, found.log_loss, found.auc, found.positive_rate) == (None, None, None, None)
+    [found] = evaluation.evaluate(rows, target=target.Bounded((0, 50)))
+    assert (found.figures["absolute_error"], found.mean_score, found.matured, found.nights) == (3, 20, 3, 3)
+    assert found.figures["absolute_error_low"] is not None and found.figures["absolute_error_high"] is not None
+    assert 0 <= found.figures["absolute_error_low"] < 3 < found.figures["absolute_error_high"] <= 50
+    assert not {"brier", "log_loss", "auc", "positive_rate"} & set(found.figures)
     with pytest.raises(ValueError, match="a label of 0 or 1"):
         evaluation.evaluate(rows)
     with pytest.raises(ValueError, match="a label that is a number"):
-        evaluation.evaluate(rows.assign(label=np.nan), bounds=(0, 50))
+        evaluation.evaluate(rows.assign(label=np.nan), target=target.Bounded((0, 50)))

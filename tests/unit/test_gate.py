@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiltyard.clock import parse_duration
 from tiltyard.judge.gate import Compared, Evidence, Missing, Replayed, SliceEvidence, decide, watch
 from tiltyard.spec import GatePolicy
-from tiltyard.train.evaluation import losses
+from tiltyard.target import YES_OR_NO
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gate"
 POLICY = GatePolicy(min_matured=500, min_shadow="7d", slices=("priority",))
@@ -88,8 +88,8 @@ def from_yaml(case):
             np.tile(np.array(content.pop(name), dtype=float), shape["repeat"])
             for name in ("label", "champion_scores", "challenger_scores")
         )
-        values = losses(policy.metric, champion, label, policy.cost)
-        values = values - losses(policy.metric, challenger, label, policy.cost)
+        values = YES_OR_NO.losses(policy.metric, champion, label, policy.cost)
+        values = values - YES_OR_NO.losses(policy.metric, challenger, label, policy.cost)
         per_night = shape["per_night"]
     else:
         drawn = content.pop("differences")

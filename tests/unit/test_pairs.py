@@ -87,10 +87,7 @@ def test_the_metric_is_the_specs() -> None:
     for metric in ("brier", "log_loss", "cost"):
         spec = spec_of(metric=metric, cost=cost)
         label = scored["label"].to_numpy()
-        losses = [
-            evaluation.losses(metric, scored[name].to_numpy(), label, spec.gate.cost)  # type: ignore[arg-type]
-            for name in ("v1", "v2")
-        ]
+        losses = [spec.target.losses(metric, scored[name].to_numpy(), label, spec.gate.cost) for name in ("v1", "v2")]
         np.testing.assert_allclose(gathered(spec, rows).differences, losses[0] - losses[1])
 
 

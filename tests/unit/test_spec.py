@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiltyard import spec
+from tiltyard import spec, target
 from tiltyard.errors import BadInput
 from tiltyard.settings import ROOT, Settings
 
@@ -153,8 +153,8 @@ fallback: {safe_default: 3}
 
 def test_a_label_with_bounds_is_a_number(tmp_path: Path) -> None:
     number = spec.load(write(tmp_path / "logins", NUMBER))
-    assert (number.is_regression, number.bounds, number.measure) == (True, (0, 6), "absolute_error")
-    assert (number.scaled(0.0), number.scaled(3.0), number.scaled(6.0)) == (0, 0.5, 1)
+    assert (number.target, number.target.measure) == (target.Bounded((0, 6)), "absolute_error")
+    assert (number.target.scaled(0.0), number.target.scaled(3.0), number.target.scaled(6.0)) == (0, 0.5, 1)
     assert "positive" not in number.model_dump(mode="json", by_alias=True)["label"]
     assert spec.Spec(**number.model_dump(mode="json", by_alias=True)) == number
     other = spec.load(write(tmp_path / "wider" / "logins", NUMBER.replace("[0, 6]", "[0, 7]")))
@@ -163,8 +163,8 @@ def test_a_label_with_bounds_is_a_number(tmp_path: Path) -> None:
 
 def test_a_label_without_bounds_is_the_promise_that_it_was(tmp_path: Path) -> None:
     classifier = spec.load(write(tmp_path / "sla_breach", GOOD))
-    assert (classifier.is_regression, classifier.bounds, classifier.measure) == (False, (0, 1), "brier")
-    assert classifier.scaled(0.3) == 0.3
+    kind = classifier.target
+    assert (kind, kind.bounds, kind.measure, kind.scaled(0.3)) == (target.Binary(), (0, 1), "brier", 0.3)
     assert set(classifier.model_dump(mode="json")["label"]) == {"table", "positive", "horizon", "delay"}
 
 

@@ -18,6 +18,7 @@ from tiltyard.govern.governor import Grant
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.target import YES_OR_NO, Bounded, Target
 from tiltyard.train import registry, training
 from tiltyard.train.encoding import Column, Encoding
 
@@ -134,7 +135,7 @@ def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str)
 # -- the conversion ---------------------------------------------------------------------------
 
 
-def fitted(bounds: tuple[float, float] | None = None) -> tuple[Any, Any, np.ndarray]:
+def fitted(target: Target = YES_OR_NO) -> tuple[Any, Any, np.ndarray]:
     """Heavy and light model of rows with a year, two categories and gaps, and their matrix."""
     columns = (Column("size", "numeric"), Column("year", "numeric"), Column("is_new", "boolean"))
     encoding = Encoding((*columns, Column("mood", "categorical", tuple("abc")), Column("none", "numeric")))
@@ -145,18 +146,18 @@ def fitted(bounds: tuple[float, float] | None = None) -> tuple[Any, Any, np.ndar
     matrix[rng.random(matrix.shape) < 0.1] = np.nan
     matrix = np.column_stack([matrix, np.full(rows, np.nan, dtype=np.float32)])
     push = np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 3])
-    label = rng.random(rows) < 1 / (1 + np.exp(-push)) if bounds is None else np.clip(10 * push, *bounds)
-    fitter = training._Fitter(encoding, 1, 1, bounds)
+    label = rng.random(rows) < 1 / (1 + np.exp(-push)) if target == YES_OR_NO else np.clip(10 * push, *target.bounds)
+    fitter = training._Fitter(encoding, 1, 1, target)
     given = training.Rows(matrix, label, np.arange(rows) / 50)
     params = {**training.DEFAULTS, "max_depth": 6, "n_estimators": 120, "light_C": 3.0}
     return fitter.heavy(given, params), fitter.light(given, params), matrix
 
 
-@pytest.mark.parametrize("bounds", [None, (0.0, 40.0)])
-def test_onnx_gives_what_the_trained_models_give(bounds: tuple[float, float] | None) -> None:
-    heavy, light, matrix = fitted(bounds)
-    assert training.parity(training._heavy_onnx(heavy, matrix, bounds), heavy, matrix, bounds) <= 3e-7
-    assert training.parity(training._light_onnx(light, matrix, bounds), light, matrix, bounds) <= 1e-12
+@pytest.mark.parametrize("target", [YES_OR_NO, Bounded((0.0, 40.0))])
+def test_onnx_gives_what_the_trained_models_give(target: Target) -> None:
+    heavy, light, matrix = fitted(target)
+    assert training.parity(training._heavy_onnx(heavy, matrix, target), heavy, matrix, target) <= 3e-7
+    assert training.parity(training._light_onnx(light, matrix, target), light, matrix, target) <= 1e-12
 
 
 def test_one_changed_leaf_in_a_hundred_trees_is_a_model_that_is_refused(
@@ -322,15 +323,16 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
 
     rng = np.random.default_rng(3)
     rows, bounds = 1_500, (0.0, 40.0)
+    target = Bounded(bounds)
     matrix = np.column_stack([rng.normal(size=rows), rng.integers(0, 3, rows)]).astype(np.float32)
     matrix[rng.random(rows) < 0.1, 0] = np.nan
     label = np.clip(rng.poisson(np.exp(1 + 0.5 * np.nan_to_num(matrix[:, 0]) + 0.4 * matrix[:, 1])), *bounds)
     days = np.arange(rows) / 50
     times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
-    parts = training.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime())
+    parts = training.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), target)
     encoding = Encoding((Column("size", "numeric"), Column("mood", "categorical", ("good", "bad"))))
     given = training.Rows(matrix, label.astype(np.float64), days)
-    fitted = training.fit(given, parts, encoding, trials=2, seed=1, threads=1, draw=False, bounds=bounds)
+    fitted = training.fit(given, parts, encoding, trials=2, seed=1, threads=1, draw=False, target=target)
     held_out = label[parts.held_out]
     constant = np.abs(held_out - np.median(held_out)).mean()
     for found in (fitted.metrics, fitted.metrics["light"]):
@@ -339,8 +341,8 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
     assert (fitted.out_of_fold >= bounds[0]).all() and (fitted.out_of_fold <= bounds[1]).all()
     assert fitted.importance["size"] > 0.2
     for content, model in (
-        (training._heavy_onnx(fitted.heavy, matrix, bounds), fitted.heavy),
-        (training._light_onnx(fitted.light, matrix, bounds), fitted.light),
+        (training._heavy_onnx(fitted.heavy, matrix, target), fitted.heavy),
+        (training._light_onnx(fitted.light, matrix, target), fitted.light),
     ):
         assert scorer.answers(scorer.session(content), matrix) == pytest.approx(model.predict(matrix), abs=4e-5)
 
@@ -348,12 +350,10 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
 def test_a_number_that_is_always_the_same_carries_no_model() -> None:
     times, _ = cohorts(*[20] * 6)
     with pytest.raises(training.Untrainable, match="holds 0 rows whose label is not its commonest one"):
-        training.split(times, np.full(len(times), 3.0), timedelta(days=1), FIRST + timedelta(days=20))
+        training.split(times, np.full(len(times), 3.0), timedelta(days=1), FIRST + timedelta(days=20), Bounded((0, 9)))
 
 
 def test_a_score_beyond_the_bounds_means_the_bound_and_none_stays_none() -> None:
-    from tiltyard.train import scorer
-
     values = np.array([-1.0, 3.0, 99.0, np.nan, np.inf])
-    np.testing.assert_array_equal(scorer.within(values, (0.0, 10.0)), [0, 3, 10, np.nan, np.nan])
-    assert scorer.within(values, None) is values
+    np.testing.assert_array_equal(Bounded((0.0, 10.0)).within(values), [0, 3, 10, np.nan, np.nan])
+    assert YES_OR_NO.within(values) is values

@@ -81,7 +81,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             group by all
         ),
         joined as (
-            select placed.*, {truth.known(spec, "labels.label")}::double as label,
+            select placed.*, {spec.target.sql("labels.label")}::double as label,
                 coalesce(placed.prediction_time < $cutoff, false) as is_matured
             from placed
             left join labels using (entity_id, prediction_time)
@@ -122,8 +122,11 @@ def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
     matched = rows["prediction_time"].notna()
     inside = rows["is_matured"] & known & rows["score"].abs().lt(float("inf"))
     judged = rows[inside & (rows["night"].where(inside, date.min) >= since)]
-    (measured,) = evaluation.evaluate(judged, bounds=spec.label.bounds)
-    return {name: value for name, value in asdict(measured).items() if name in ONLINE_EVALUATION.columns} | {
+    (measured,) = evaluation.evaluate(judged, target=spec.target)
+    whole = asdict(measured)
+    return {
+        name: value for name, value in {**whole, **measured.figures}.items() if name in ONLINE_EVALUATION.columns
+    } | {
         "requests": len(rows),
         "missing": int((rows["is_matured"] & ~known).sum()),
         "immature": int((matched & ~rows["is_matured"]).sum()),
@@ -145,7 +148,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         {"model": spec.name, "night": night_closing(as_of)},
     )
     names = ("version", "tier", "requests", "matured", "missing", "immature", "early", "unmatched")
-    names += (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", "mean_score")
+    names += (*spec.target.interval, "mean_score")
     arms: dict[str, Any] = {}
     for row in rows[["arm", *names]].to_dict("records"):
         known = {name: None if pd.isna(row[name]) else row[name] for name in names}

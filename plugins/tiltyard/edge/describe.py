@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from tiltyard.answered.report import RequestNight, RequestsReport
+from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"
 
@@ -18,7 +19,7 @@ def model(document: dict[str, Any]) -> str:
     facts = {
         "champion": _roles(document),
         "truth": _truth(document),
-        "measured": _metrics(document["metrics"].get(str(document["champion"]))),
+        "measured": _metrics(document["metrics"].get(str(document["champion"])), document["measure"]),
         "estimated": _estimated(document["estimated"].get(str(document["champion"])), document["measure"]),
         "labels": _labels(document["label_arrival"]),
         "online": online(document["online"], document["measure"]),
@@ -182,21 +183,19 @@ def _truth(document: dict[str, Any]) -> str:
     return said
 
 
-def _metrics(metrics: dict[str, Any] | None) -> str:
-    if metrics and metrics.get("absolute_error") is not None:
-        error, low, high = (_round(metrics[f"absolute_error{end}"]) for end in ("", "_low", "_high"))
-        return f"champion's absolute error {error} ({low} to {high}) on {metrics['matured']} matured"
-    if not metrics or metrics.get("brier") is None:
+def _metrics(metrics: dict[str, Any] | None, measure: str) -> str:
+    if not metrics or metrics.get(measure) is None:
         return NOTHING
-    low, high = _round(metrics["brier_low"]), _round(metrics["brier_high"])
-    matured, auc = metrics["matured"], _round(metrics["auc"])
-    return f"champion's Brier {_round(metrics['brier'])} ({low} to {high}), AUC {auc} on {matured} matured"
+    target = MEASURES[measure]
+    loss, low, high = (_round(metrics[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+    more = "".join(f", {words} {_round(metrics[name])}" for name, words in target.headline.items())
+    return f"champion's {target.figure} {loss} ({low} to {high}){more} on {metrics['matured']} matured"
 
 
 def _estimated(found: dict[str, Any] | None, measure: str) -> str:
     """Never without the word: nothing of this was measured."""
-    if measure == "absolute_error":
-        return "not estimated: a number does not say how far off it is"
+    if reason := MEASURES[measure].inestimable:
+        return f"not estimated: {reason}"
     if not found or found["brier"] is None:
         return NOTHING
     low, high = _round(found["brier_low"]), _round(found["brier_high"])
@@ -251,7 +250,7 @@ def _served_by(version: int | None) -> str:
 
 def online(arms: dict[str, Any], measure: str) -> str:
     """How the answers given online turned out, per arm; of a challenger's unseen scores per version."""
-    name = {"brier": "Brier", "absolute_error": "absolute error"}[measure]
+    name = MEASURES[measure].figure
     said = []
     for arm, rows in arms.items():
         for row in rows if arm == "shadow" else rows[:1]:
@@ -308,7 +307,7 @@ def _realized(realized: dict[str, Any] | None) -> str:
     if not realized:
         return "nothing has matured yet"
     after = realized["since_first_promotion"]
-    figure = {"brier": "Brier", "absolute_error": "Absolute error"}[realized["metric"]]
+    figure = at_start(MEASURES[realized["metric"]].figure)
     return f"{figure} over all {_lines(realized)}" + (f"; since the first promotion {_lines(after)}" if after else "")
 
 

@@ -20,7 +20,6 @@ from tiltyard.prepare import features, frame, ingest, latency, outage, popular, 
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION
-from tiltyard.train import evaluation
 
 
 def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "model": spec.name,
         "owner": spec.owner,
         "tier": spec.tier,
-        "measure": spec.measure,
+        "measure": spec.target.measure,
         "as_of": as_of.isoformat() if as_of else None,
     }
     if as_of is None:
@@ -90,8 +89,8 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     """The promoted line beside "never retrained" and the safe default, on the same rows with matured truth.
 
     The promoted line is what was served: the safe default until a challenger had earned its place. "Never retrained"
-    is the first version, as if it had been put in service at once and left there. `overall` has the Brier score (of a
-    number: the absolute error) of each line over all rows, and over those since the first promotion; `weekly` is a
+    is the first version, as if it had been put in service at once and left there. `overall` has the measure of
+    each line over all rows, and over those since the first promotion; `weekly` is a
     list of (night, line, loss, low, high, n).
     """
     empty: dict[str, Any] = {"overall": None, "weekly": []}
@@ -109,7 +108,7 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     default = np.full(len(label), spec.fallback.safe_default)
     losses = pd.DataFrame(
         {
-            name: evaluation.row_losses(np.asarray(score, dtype=np.float64), label, spec.label.bounds)
+            name: spec.target.row_losses(np.asarray(score, dtype=np.float64), label)
             for name, score in (
                 ("promoted line", both["score"]),
                 ("never retrained", both["first"]),
@@ -125,7 +124,7 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(promotions[0]["night"]))]
     return {
         "overall": {
-            "metric": spec.measure,
+            "metric": spec.target.measure,
             "from": str(losses["prediction_time"].min().date()),
             "to": str(losses["prediction_time"].max().date()),
             **_means(losses, lines),
@@ -140,7 +139,7 @@ def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]
 
     Estimated, not measured (see `estimate`): shown, and nothing decides on it.
     """
-    if spec.is_regression or not rails.lake.has(PREDICTION):
+    if spec.target.inestimable or not rails.lake.has(PREDICTION):
         return []
     served = truth.immature(rails, spec, as_of)
     served = served[served["tier"] != "shadow"]
@@ -222,7 +221,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
     marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
     latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
-    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks, measure=spec.measure)
+    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks, measure=spec.target.measure)
     return path
 
 
@@ -272,9 +271,7 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    figures = (f"{spec.measure}", f"{spec.measure}_low", f"{spec.measure}_high")
-    others = ("mean_score",) if spec.is_regression else ("log_loss", "auc", "positive_rate")
-    keep = ("role", "matured", "immature", "early", *figures, *others)
+    keep = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
     return {
         "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
             name: _number(row[name]) for name in keep

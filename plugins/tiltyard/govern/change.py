@@ -29,6 +29,7 @@ from tiltyard.govern import detector
 from tiltyard.govern.governor import Broken, Harm, Signal
 from tiltyard.judge import estimate
 from tiltyard.spec import DriftPolicy
+from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import evaluation, profile
 from tiltyard.train.profile import LABEL, LOSS, Column, Counts, Floats, Nights, Reference
 
@@ -76,21 +77,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class Promise:
-    """What training said of the version: the upper end of the interval of its held-out Brier score."""
+    """What training said of the version: the upper end of the interval of its held-out measure."""
 
     loss_high: float | None
     safe_default: float
     min_matured: int
-    bounds: tuple[float, float] | None = None
-    """Of a label that is a number: everywhere here absolute error, in its own unit, stands for the Brier score."""
-
-    @property
-    def column(self) -> str:
-        return "brier" if self.bounds is None else "absolute_error"
-
-    @property
-    def figure(self) -> str:
-        return "Brier" if self.bounds is None else "absolute error"
+    target: Target = YES_OR_NO
+    """The kind of label: it says what the measure is."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +163,7 @@ def judge(
     elif since is not None and not confirmed and not broken and trusted:
         since, began = None, night + 1
     bounds = decay(truth, promise, threshold, window)
-    felt = (*bounds, *_risen(reference, signals, known, truth.matured, window, threshold, promise.figure))
+    felt = (*bounds, *_risen(reference, signals, known, truth.matured, window, threshold, promise.target.figure))
     harm, harm_said = _harm(felt, truth, promise) if since is not None else _realized(felt)
     missing = _gaps(reference, seen, night, wrong)
     return Judged(
@@ -452,7 +445,7 @@ def _gaps(reference: Reference, seen: Nights, night: int, wrong: Mapping[str, Ma
 def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Signal, ...]:
     """Two signals from the newest matured cohorts, a window of them, each by a lower confidence bound.
 
-    `brier`: the realized score is above the upper end of its held-out interval at training. `safe_default`:
+    The measure: realized, it is above the upper end of its held-out interval at training. `safe_default`:
     the score is above that of the constant safe default on the same rows (paired). Either one is felt. A bound is
     wrong with a chance of 1 / `looks` a night, so that in T nights of looking it is wrong T / looks times at most in
     expectation (linearity: however the nights depend on each other), the same promise as the detector's. Bounds
@@ -463,23 +456,23 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
     clusters = np.unique(nights, return_inverse=True)[1].astype(np.int64)
     if len(score) < promise.min_matured or not len(clusters) or clusters.max() < 1:
         why = f"{len(score)} of {promise.min_matured} matured predictions in the window"
-        return _untested(promise.column, why), _untested("safe_default", why)
-    losses = evaluation.row_losses(score, label, promise.bounds)
-    excess = losses - evaluation.row_losses(np.full_like(score, promise.safe_default), label, promise.bounds)
+        return _untested(promise.target.measure, why), _untested("safe_default", why)
+    losses = promise.target.row_losses(score, label)
+    excess = losses - promise.target.row_losses(np.full_like(score, promise.safe_default), label)
     confidence = 1 - 2 / max(looks, 4.0)
     loss_low, excess_low = (_low(values, clusters, confidence) for values in (losses, excess))
     loss = float(losses.mean())
-    realized = f"realized {promise.figure} {loss:.3f}"
+    realized = f"realized {promise.target.figure} {loss:.3f}"
     note = f"{realized}, the safe default's on the same rows {loss - float(excess.mean()):.3f}"
     against_default = Signal(
         "performance", "safe_default", None, "lower_bound", excess_low, 0.0, excess_low > 0.0, note=note
     )
     if promise.loss_high is None:
-        return _untested(promise.column, NOT_KEPT), against_default
+        return _untested(promise.target.measure, NOT_KEPT), against_default
     said = f"{realized} (at least {loss_low:.3f}), held out at training at most {promise.loss_high:.3f}"
     against_training = Signal(
         "performance",
-        promise.column,
+        promise.target.measure,
         None,
         "lower_bound",
         loss_low,
@@ -539,7 +532,7 @@ def _harm(felt: Sequence[Signal], truth: Truth, promise: Promise) -> tuple[Harm,
     harm, said = _realized(felt)
     if harm == "felt" or promise.loss_high is None or len(truth.waiting) < MIN_VALUES:
         return harm, said
-    if promise.bounds is not None:  # a number promises nothing of its own error
+    if promise.target.inestimable:
         return harm, said
     expected = estimate.performance(truth.waiting, truth.score, truth.label)
     if expected.brier is None or expected.low is None or expected.high is None:

@@ -215,9 +215,9 @@ class _Look:
         rails, spec = self.rails, self.spec
         record = rails.ledger.version(spec.name, self.version)
         assert record is not None  # a version that is looked at has a row
-        held_out = record["facts"].get("metrics", {}).get(spec.measure, {})
+        held_out = record["facts"].get("metrics", {}).get(spec.target.measure, {})
         default, least = spec.fallback.safe_default, spec.gate.min_matured
-        promise = Promise(held_out.get("high"), default, least, spec.label.bounds)
+        promise = Promise(held_out.get("high"), default, least, spec.target)
         models = len(portfolio(rails.settings)) if rails.settings.models.is_dir() else 1
         threshold = load_portfolio(rails.settings.models).budget.nights_between(max(models, 1))
         reference = self.scorer.profile
@@ -250,8 +250,8 @@ class _Look:
         nights = np.array([night.toordinal() for night in self.matured["night"]], dtype=np.int64)
         score = self.matured["score"].to_numpy(dtype=np.float64)
         label = self.matured["label"].to_numpy(dtype=np.float64)
-        bounds = self.spec.label.bounds
-        known = profile.truth(reference, nights, score, label, bounds) if reference and len(nights) else profile.EMPTY
+        target = self.spec.target
+        known = profile.truth(reference, nights, score, label, target) if reference and len(nights) else profile.EMPTY
         start = self.as_of - self.spec.drift.window
         waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
         return Truth(cutoff, known, nights, score, label, waiting)
@@ -269,11 +269,11 @@ class _Look:
             pd.Series(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
         )
         now[profile.LABEL] = self._sampled(matured["label"].astype("float64"))
-        bounds = self.spec.label.bounds
-        now[profile.LOSS] = self._sampled(profile.losses(matured["score"], matured["label"], bounds))
+        losses = self.spec.target.row_losses
+        now[profile.LOSS] = self._sampled(losses(matured["score"], matured["label"]))
         past = {name: kept[name] for name in columns if name in kept}
         past |= {profile.PREDICTION: kept["score"], profile.LABEL: kept["label"].astype("float64")}
-        past[profile.LOSS] = profile.losses(kept["score"], kept["label"].astype("float64"), bounds)
+        past[profile.LOSS] = losses(kept["score"], kept["label"].astype("float64"))
         reference = self.scorer.profile
         found = Raw()
         for name in columns:

@@ -45,7 +45,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     night = night_closing(as_of)
     matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
     ages = matures + LATER + 1
-    is_positive = "true" if spec.is_regression else truth.known(spec, "arg_max(label, available_at)")
+    is_positive = spec.target.sql_positive("arg_max(label, available_at)")
     sql = f"""
         with rows as (
             select night, entity_id, prediction_time from {{{PREDICTION}}}
@@ -79,7 +79,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     for label, table in classes.items():
         own = (cells["is_positive"] == label).fillna(False).to_numpy(dtype=bool) & (age < ages)
         np.add.at(table, (place[own], age[own]), count[own])
-    return Arrivals(first, night, sizes, classes[True], classes[False], matures, not spec.is_regression)
+    return Arrivals(first, night, sizes, classes[True], classes[False], matures, spec.target.has_classes)
 
 
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
 
-from tiltyard.train.evaluation import CLIP
+from tiltyard.target import CLIP
 
 Floats = NDArray[np.float64]
 

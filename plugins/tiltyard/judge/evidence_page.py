@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from tiltyard import target as targets
+from tiltyard.target import Target
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -27,29 +30,23 @@ ARRIVAL_SAID = {
     "waiting": "not matured",
 }
 STATUS = {"pass": "#1A7F37", "fail": "#B00020", "not_yet": "#7A4B00"}
-METRICS = {
-    "brier": "Brier score",
-    "log_loss": "log loss, clipped and scaled to [0, 1]",
-    "cost": "cost, scaled to [0, 1]",
-    "absolute_error": "absolute error, over the width of the label's bounds",
-}
 MOST_SLICES = 40
 
 
 def draw(record: Mapping[str, Any]) -> str:
     """The page of a record with verdict `promote`: what promotion keeps in the ledger, `page` left aside."""
     promise, drawn = record["promise"], record["drawn"]
-    bounds = drawn.get("bounds")
+    target = targets.read(drawn)
     title = f"Promote {record['model']} version {record['challenger']}?"
     parts = [
         _head(title, record, promise),
         _figure(
             "Is it better, and since when could one know?",
             _running(drawn["running"], float(drawn["level"])),
-            f"Mean difference of the losses ({METRICS[record['metric']]}) of {record['against']} and of the challenger "
-            "on the same matured rows, by cohort, with the confidence sequence that holds however often one looks: the "
-            "gate asks for its lower end above zero. Below, the evidence that takes each night as one observation; the "
-            f"gate asks for {1 / float(drawn['level']):.3g}.",
+            f"Mean difference of the losses ({targets.METRICS[record['metric']]}) of {record['against']} and of the "
+            "challenger on the same matured rows, by cohort, with the confidence sequence that holds however often one "
+            "looks: the gate asks for its lower end above zero. Below, the evidence that takes each night as one "
+            f"observation; the gate asks for {1 / float(drawn['level']):.3g}.",
         ),
         _criteria(record["criteria"]),
         _figure(
@@ -60,16 +57,12 @@ def draw(record: Mapping[str, Any]) -> str:
         ),
         _figure(
             "Does a score mean what it says?",
-            _calibration(drawn["calibration"], record["against"], bounds),
-            "Share of positive labels against the mean score in ten bins, on the matured rows; the larger a point, the "
-            "more rows. On the diagonal a score of 0.3 comes true three times in ten."
-            if bounds is None
-            else "Mean label against the mean score in ten bins, on the matured rows, both as a place between the "
-            f"label's bounds ({bounds[0]:g} and {bounds[1]:g}); the larger a point, the more rows.",
+            _calibration(drawn["calibration"], record["against"], target.label_axis),
+            target.caption,
         ),
         _figure(
             "What would be served?",
-            _scores(drawn["scores"], record["against"], bounds or (0.0, 1.0)),
+            _scores(drawn["scores"], record["against"], target.bounds),
             "How often each score was given, on all rows that both scored, matured or not.",
         ),
         _figure(
@@ -78,7 +71,7 @@ def draw(record: Mapping[str, Any]) -> str:
             "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
             "known early is not a random sample and moved nothing here.",
         ),
-        *([_online(record["online"])] if record.get("online") else []),
+        *([_online(record["online"], target)] if record.get("online") else []),
         _origin(record, promise),
     ]
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(parts))
@@ -97,7 +90,7 @@ def _head(title: str, record: Mapping[str, Any], promise: Mapping[str, Any]) -> 
         f"loss of {record['against']}": _number(record["loss_champion"]),
     }
     better = (
-        f"The challenger's {METRICS[record['metric']]} is lower by {_number(record['mean'])} "
+        f"The challenger's {targets.METRICS[record['metric']]} is lower by {_number(record['mean'])} "
         f"[{_number(record['low'])}, {_number(record['high'])}] than that of {record['against']}, on the same "
         f"{record['matured']:,} matured rows."
     )
@@ -139,10 +132,9 @@ def _table_of_slices(slices: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]], target: Target) -> str:
     """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
-    measure = "absolute_error" if any("absolute_error" in row for rows in arms.values() for row in rows) else "brier"
-    names = ("requests", "matured", measure, f"{measure}_low", f"{measure}_high")
+    names = ("requests", "matured", *target.interval)
     rows = "".join(
         f"<tr><td>{_text(name)}</td><td>{_text(row['tier'])}</td>"
         f"<td>{_text('–' if row['version'] is None else row['version'])}</td>"
@@ -154,7 +146,7 @@ def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return (
         "<section><h2>How did the answers given online turn out?</h2><div class=wide><table><tr><th>arm</th>"
         "<th>answered by</th><th>version</th><th class=number>requests</th><th class=number>matured</th>"
-        f"<th class=number>{_text(METRICS[measure] if measure == 'brier' else 'absolute error')}</th>"
+        f"<th class=number>{_text(target.figure_title)}</th>"
         f"<th class=number>low</th><th class=number>high</th></tr>{rows}</table></div>"
         "<p class=quiet>For reading: the gate asks for nights on which every version scored the same rows, and the "
         "entities that ask are not all there are. Requests of the arm shadow were answered by others.</p></section>"
@@ -254,7 +246,7 @@ def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
     return _svg(figure, "slices")
 
 
-def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, bounds: Sequence[float] | None) -> str:
+def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, label: str) -> str:
     figure, axes = _axes(4.2)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
     for who, colour, name, shape in (
@@ -269,7 +261,7 @@ def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, 
         axes.scatter(score, share, s=sizes, color=colour, marker=shape, label=name, alpha=0.85, linewidths=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel("mean score", color=INK)
-    axes.set_ylabel("share of positive labels" if bounds is None else "mean label", color=INK)
+    axes.set_ylabel(label, color=INK)
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, markerscale=0.7)
     return _svg(figure, "calibration")
 

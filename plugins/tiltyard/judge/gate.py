@@ -29,6 +29,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tiltyard import target
 from tiltyard.clock import format_duration
 from tiltyard.judge import sequential
 from tiltyard.spec import GatePolicy
@@ -107,7 +108,7 @@ class Replayed:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known about one challenger at one night. Losses are `evaluation.losses` on the same rows."""
+    """What is known about one challenger at one night. Losses are `Target.losses` on the same rows."""
 
     challenger: int
     champion: int | None
@@ -440,12 +441,7 @@ def _nights(evidence: Evidence, found: _Found | None) -> Criterion:
 
 
 def _calibration(evidence: Evidence, policy: GatePolicy) -> Criterion:
-    is_number = policy.metric == "absolute_error"
-    says = (
-        "Scores are off the mean label, over the width of its bounds, by"
-        if is_number
-        else ("Scores are off the observed share by")
-    )
+    says = target.of_metric(policy.metric).miscalibrated
     return _compared("calibration", evidence.calibration, policy.max_calibration_error, says)
 
 

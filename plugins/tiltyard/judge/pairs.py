@@ -110,7 +110,7 @@ def gather(
     both, scored = pairs.both, pairs.scored
     label = pairs.label[both]
     losses = {
-        name: evaluation.losses(spec.gate.metric, scores[both], label, spec.gate.cost, spec.label.bounds)
+        name: spec.target.losses(spec.gate.metric, scores[both], label, spec.gate.cost)
         for name, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
     }
     differences = losses["champion"] - losses["challenger"]
@@ -120,7 +120,7 @@ def gather(
     evidence = gate.Evidence(
         challenger=SAFE_DEFAULT if challenger is None else challenger,
         champion=champion,
-        safe_default=spec.scaled(spec.fallback.safe_default) if champion is None else None,
+        safe_default=spec.target.scaled(spec.fallback.safe_default) if champion is None else None,
         shadow=len(shadowed) * spec.prediction.every,
         differences=differences,
         nights=nights,
@@ -130,8 +130,8 @@ def gather(
         immature=int((scored & ~pairs.is_matured).sum()),
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
         calibration=_compared(
-            evaluation.calibration_error(spec.scaled(pairs.challenger[both]), spec.scaled(label)),
-            evaluation.calibration_error(spec.scaled(pairs.champion[both]), spec.scaled(label)),
+            evaluation.calibration_error(spec.target.scaled(pairs.challenger[both]), spec.target.scaled(label)),
+            evaluation.calibration_error(spec.target.scaled(pairs.champion[both]), spec.target.scaled(label)),
         ),
         score_shift=_shift(pairs, shadowed, is_alone=champion is None),
         missing=known.missing,
@@ -197,16 +197,16 @@ def picture(
     """What the evidence page draws, JSON-ready: `level`, `running`, `slices`, `calibration`, `scores`, `arrival`."""
     pairs = Pairs.of(spec, rows, challenger, champion)
     both = pairs.both
-    label = pairs.label[both]
+    label, scaled = pairs.label[both], spec.target.scaled
     clusters = evidence.nights
     seen = pairs.scored & np.isfinite(pairs.champion)
-    edges = np.linspace(*spec.bounds, BINS + 1)
+    edges = np.linspace(*spec.target.bounds, BINS + 1)
     return {
         "level": spec.gate.alpha / evidence.challengers,
         "running": _running(spec, evidence),
         "slices": [_told(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)],
         "calibration": {
-            who: [asdict(part) for part in evaluation.calibration(spec.scaled(scores[both]), spec.scaled(label))]
+            who: [asdict(part) for part in evaluation.calibration(scaled(scores[both]), scaled(label))]
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         "scores": {
@@ -214,7 +214,7 @@ def picture(
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         "arrival": _arrival(pairs),
-        **({"bounds": list(spec.bounds)} if spec.is_regression else {}),
+        **spec.target.to_json(),
     }
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from tiltyard import clock
+from tiltyard import clock, target
 from tiltyard.answered import arm
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
@@ -479,12 +479,7 @@ def evidence_markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int
 
 
 def gate_metric(metric: str) -> str:
-    return {
-        "brier": "Brier score",
-        "log_loss": "Log loss, clipped and scaled",
-        "cost": "Cost, scaled",
-        "absolute_error": "Absolute error, over the width of the label's bounds",
-    }[metric]
+    return target.at_start(target.METRICS[metric])
 
 
 def _best(decisions: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -96,7 +96,7 @@ def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple
             f"mend models/{spec.name}/spec.yaml."
         )
     scorers, failed = _load(rails, spec, roles)
-    scores = {number: _score(scorers.get(number), rows, number, spec.bounds) for number in roles.scored}
+    scores = {number: _score(scorers.get(number), rows, number, spec.target.bounds) for number in roles.scored}
     failed |= {str(number): found.error for number, found in scores.items() if found.error}
     tier, reason, light = _serve(spec, roles, rows, scores, scorers)
     base = pd.DataFrame(
@@ -203,7 +203,7 @@ def _serve(
     light = None
     alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
-        light = _score(scorers.get(champion.version), rows, champion.version, spec.bounds, light=True)
+        light = _score(scorers.get(champion.version), rows, champion.version, spec.target.bounds, light=True)
     answers: dict[Role, Scores] = {
         name: found
         for name, found in (("champion", champion), ("previous", previous), ("light", light))

@@ -60,9 +60,10 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
         if version is None and (None, evaluation.ALL) not in counted:
             continue
-        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, bounds=spec.label.bounds):
+        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, target=spec.target):
             count = counted.get((version, found.slice))
-            figures = {name: value for name, value in asdict(found).items() if name in EVALUATION.columns}
+            measured = {**asdict(found), **found.figures}
+            figures = {name: value for name, value in measured.items() if name in EVALUATION.columns}
             records.append(
                 figures
                 | {
@@ -85,7 +86,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
             lake.put(connection, written, {"model": spec.name, "night": night}, rows)
 
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
-    figures = (spec.measure, f"{spec.measure}_low", f"{spec.measure}_high", *(() if spec.is_regression else ("auc",)))
+    shown = (*spec.target.interval, *spec.target.headline)
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
     asked = {"online": arm.record(rails, spec, as_of), "lookups": check.check_lookups(rails, spec, as_of)}
@@ -93,7 +94,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         "counts": truth.counts(rails, spec, as_of),
         "metrics": {
             SAFE_DEFAULT if version is None else str(version): {
-                name: record[name] for name in ("role", "matured", "immature", "early", *figures)
+                name: record[name] for name in ("role", "matured", "immature", "early", *shown)
             }
             for version, record in whole.items()
         },
@@ -111,10 +112,10 @@ def estimates(
 ) -> list[dict[str, Any]]:
     """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature.
 
-    None of a label that is a number: it says nothing of how far off it is, which a probability does.
+    None of a label whose performance no score can tell (target.inestimable).
     """
     records: list[dict[str, Any]] = []
-    if spec.is_regression:
+    if spec.target.inestimable:
         return records
     for version, role in wanted.items():
         rows, known = (

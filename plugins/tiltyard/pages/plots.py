@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tiltyard.files import whole
+from tiltyard.target import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ INK = "#222222"
 def realized(
     rows: pd.DataFrame, path: Path, *, promotions: Sequence[date] = (), title: str = "", measure: str = "brier"
 ) -> Path:
-    """Realized Brier score (or absolute error, as `measure` says) of each line by cohort week, with intervals.
+    """The realized `measure` (target.MEASURES) of each line by cohort week, with intervals.
 
     A mark stands at each promotion.
     `rows`: night (the week, by any of its days), line (one of LINES), loss, low, high, n (labelled predictions);
@@ -54,8 +55,7 @@ def realized(
     counts.set_ylabel("labelled\nper week", color=INK)
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     counts.set_xlabel("cohort week (when the prediction was made)", color=INK)
-    figure_name = {"brier": "Brier score", "absolute_error": "absolute error"}[measure]
-    axes.set_ylabel(f"realized {figure_name} (lower is better)", color=INK)
+    axes.set_ylabel(f"realized {MEASURES[measure].figure_title} (lower is better)", color=INK)
     heading = "the promoted line beside never retraining, on the same rows"
     axes.set_title(f"{title}: {heading}" if title else heading.capitalize(), loc="left", color=INK)
     axes.set_ylim(bottom=0)

@@ -299,7 +299,7 @@ def _predictions(
     """
     row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
     empty = row is not None and row[0] == 0
-    bounds = dict(zip(("score_low", "score_high"), spec.bounds, strict=True))
+    bounds = dict(zip(("score_low", "score_high"), spec.target.bounds, strict=True))
     batch = Batch(PREDICTION.name, sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
     pages[PREDICTION.name] = suites.judge(rails, suite, batch)
     return pages[PREDICTION.name].results

@@ -23,7 +23,7 @@ from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import Lake, literal, qualified, stored
-from tiltyard.prepare import transform, truth
+from tiltyard.prepare import transform
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
 from tiltyard.train import profile
@@ -130,7 +130,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
             ) = 1
         )
         select frame."{spec.key}", frame.prediction_time,
-            {truth.known(spec, "truth.label", clipped=False)} as label, {columns}
+            {spec.target.sql("truth.label", clipped=False)} as label, {columns}
         from frame left join truth
             on frame."{spec.key}" = truth."{spec.key}" and frame.prediction_time = truth.prediction_time
         order by frame.prediction_time, frame."{spec.key}"

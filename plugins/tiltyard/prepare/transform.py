@@ -174,8 +174,7 @@ def check_spec(settings: Settings, spec: Spec) -> None:
         _has(spine, column, where)
     for column in (spec.key, "prediction_time", "label", "event_time", "available_at"):
         _has(label, column, where)
-    if spec.is_regression == (label.types.get("label") == "boolean"):
-        wrong = "bounds, but its label is a boolean" if spec.is_regression else "no bounds, but its label is a number"
+    if wrong := spec.target.wrong_type(label.types.get("label")):
         raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
     if spec.fallback.popular is not None:
         items = known(spec.fallback.popular.table, "table of popular items", "pop_")

@@ -37,16 +37,6 @@ class Count:
     """Those of the immature whose label is known already."""
 
 
-def known(spec: Spec, column: str, *, clipped: bool = True) -> str:
-    """SQL of a label as the rails take it: is it the positive one; of a number what it is, moved to the nearer bound
-    where it lies beyond (unless not `clipped`). What is no finite number has not come."""
-    if spec.label.bounds is None:
-        return f"{column} = {str(spec.label.positive).lower()}"
-    low, high = spec.label.bounds
-    number = f"{column}::double"
-    return f"case when isfinite({number}) then {f'least(greatest({number}, {low}), {high})' if clipped else number} end"
-
-
 def cutoff(spec: Spec, as_of: datetime) -> datetime:
     """Cohorts of prediction times before this instant, a midnight, are matured at `as_of`."""
     return clock.midnight(clock.last_matured(as_of, spec.label.horizon, spec.label.delay).date())
@@ -77,7 +67,7 @@ def matured(
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     frame["version"] = frame["version"].astype("Int64")
     frame["night"] = pd.to_datetime(frame["night"]).dt.date
-    return frame.astype({"label": "float64" if spec.is_regression else "int64", "score": "float64"})
+    return frame.astype({"label": spec.target.dtype, "score": "float64"})
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
@@ -98,7 +88,7 @@ def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None)
         from answered
     """
     row = rails.lake.query(sql, as_of, _params(spec, as_of, since)).iloc[0]
-    names = ("matured", "missing", "immature", "early", *(("outside",) if spec.is_regression else ()))
+    names = ("matured", "missing", "immature", "early", *spec.target.more_counts)
     return {name: int(row[name]) for name in names}
 
 
@@ -106,7 +96,7 @@ def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_o
     """The truth of one prediction as known at `as_of`: label (of a number as it is, within its bounds or not), and when
     it became known. None before that."""
     sql = f"""
-        select {known(spec, "label", clipped=False)} as label, event_time, available_at
+        select {spec.target.sql("label", clipped=False)} as label, event_time, available_at
         from {labels(rails, spec, as_of)}
         where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
         order by available_at desc limit 1
@@ -117,7 +107,7 @@ def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_o
         return None
     row = found.iloc[0]
     return {
-        "label": float(row["label"]) if spec.is_regression else bool(row["label"]),
+        "label": spec.target.plain(row["label"]),
         "event_time": row["event_time"].isoformat(),
         "available_at": row["available_at"].isoformat(),
     }
@@ -243,10 +233,6 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
     `spec` names are checked identifiers (spec.py), the only ones that are pasted into SQL.
     """
-    outside = "false"
-    if spec.label.bounds is not None:
-        low, high = spec.label.bounds
-        outside = f"coalesce(labels.label::double < {low} or labels.label::double > {high}, false)"
     return f"""
         predictions as (
             select * from {{{PREDICTION}}}
@@ -260,8 +246,8 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         joined as (
             select
                 predictions.*,
-                {known(spec, "labels.label")} as label,
-                {outside} as is_outside,
+                {spec.target.sql("labels.label")} as label,
+                {spec.target.sql_outside("labels.label")} as is_outside,
                 predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
             from predictions
             left join labels using (entity_id, prediction_time)

@@ -43,7 +43,8 @@ from tiltyard.rewind.outcome import Lines
 from tiltyard.rewind.past import Past, Version, Workers
 from tiltyard.rewind.policy import Policy
 from tiltyard.spec import Spec
-from tiltyard.train import evaluation, profile
+from tiltyard.target import METRICS
+from tiltyard.train import profile
 
 Progress = Callable[[str, float], None]
 BASELINES = ("never retrained", "weekly, always promoted", "best there was", "safe default")
@@ -264,7 +265,7 @@ class Play:
             seen,
             self._truth(as_of, version, trained, reference),
             spec.drift,
-            Promise(version.loss_high, spec.fallback.safe_default, spec.gate.min_matured, spec.label.bounds),
+            Promise(version.loss_high, spec.fallback.safe_default, spec.gate.min_matured, spec.target),
             threshold,
             number,
             night.toordinal(),
@@ -301,8 +302,8 @@ class Play:
         first = max(cutoff + 1, night - round(self.spec.drift.window / DAY) + 1)
         waits = slice(*np.searchsorted(mine.night, [max(first, trained.toordinal() + 1), night + 1]))
         waiting = version.scores[waits]
-        bounds = self.spec.label.bounds
-        counted = profile.truth(reference, nights, score, label, bounds) if len(nights) else profile.EMPTY
+        target = self.spec.target
+        counted = profile.truth(reference, nights, score, label, target) if len(nights) else profile.EMPTY
         return Truth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
 
     def became(self, night: date) -> governor.Past:
@@ -517,7 +518,7 @@ def _lines(spec: Spec, own: Past, trainings: Trainings) -> Lines:
         scored = known & np.isfinite(score)
         found = np.full(own.rows, np.nan)
         policy = spec.gate
-        found[scored] = evaluation.losses(policy.metric, score[scored], truth[scored], policy.cost, spec.label.bounds)
+        found[scored] = spec.target.losses(policy.metric, score[scored], truth[scored], policy.cost)
         return found
 
     scores = {night: trainings.line(night) for night in list(trainings.lines)}
@@ -563,14 +564,6 @@ def _weeks(lines: Lines, loss: Any) -> list[list[Any]]:
 def _mean(loss: Any) -> float | None:
     known = loss[np.isfinite(loss)]
     return round(float(known.mean()), 6) if len(known) else None
-
-
-METRICS = {
-    "brier": "Brier score",
-    "log_loss": "log loss (of its maximum)",
-    "cost": "cost (of the largest)",
-    "absolute_error": "absolute error (of the bounds' width)",
-}
 
 
 def _draw(result: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard import target
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
@@ -131,9 +132,8 @@ class Version:
 
     @property
     def loss_high(self) -> float | None:
-        """The upper end of the interval of its held-out Brier score, of a number its absolute error."""
-        metrics = self.facts.get("metrics", {})
-        high = metrics.get("brier", metrics.get("absolute_error", {})).get("high")
+        """The upper end of the interval of its held-out measure (target.measure)."""
+        high = self.facts.get("metrics", {}).get(target.read(self.reference).measure, {}).get("high")
         return None if high is None else float(high)
 
     def seen(self, trained: date, night: date, stopped: Collection[date]) -> profile.Nights:
@@ -242,7 +242,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     rows = rows[rows["spine_known"] <= night].drop(columns="spine_known").reset_index(drop=True)
     labels = rails.lake.query(
         f'select cast("{spec.key}" as varchar) as entity_id, prediction_time, available_at, '
-        f"{truth.known(spec, 'label')} as label from {{{qualified(spec.label.table)}}} "
+        f"{spec.target.sql('label')} as label from {{{qualified(spec.label.table)}}} "
         "where label is not null and prediction_time >= $start and prediction_time < $end order by available_at",
         last + 366 * timedelta(days=1),
         {"start": start, "end": last},
@@ -384,7 +384,7 @@ def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Fl
 
 def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
     """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
-    from tiltyard.train.scorer import answers, session, within
+    from tiltyard.train.scorer import answers, session
 
     rails = worker.rails()
     spec = find(rails.settings.models, model)
@@ -419,7 +419,7 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
         if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
             raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
         matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
-        scores = _usable(within(answers(session(heavy), matrix), spec.label.bounds), spec)
+        scores = _usable(spec.target.within(answers(session(heavy), matrix)), spec)
         with whole(made) as part, part.open("wb") as file:
             np.save(file, scores)
     return {"line": folder.name}
@@ -444,7 +444,7 @@ def _features(settings: Settings, rows: str) -> pd.DataFrame:
 
 def _usable(values: Floats, spec: Spec) -> Floats:
     """NaN where a score is none: not finite, or out of bounds."""
-    low, high = spec.bounds
+    low, high = spec.target.bounds
     return np.where((values >= low) & (values <= high), values, np.nan)
 
 

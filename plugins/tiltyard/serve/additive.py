@@ -7,13 +7,13 @@ sum at all, there is no such twin, and ONNX Runtime goes on scoring. It is worth
 before anything else: a few microseconds instead of tens.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltyard.target import Target
 from tiltyard.train.encoding import Encoding
 
 TOLERANCE = 1e-6
@@ -33,29 +33,23 @@ class Additive:
     """Margin of a row of which nothing is known."""
     terms: Sequence[Term]
     """What each column adds, in the encoding's order."""
-    bounds: tuple[float, float] | None
-    """Least and largest value of a number; None where the margin is a probability's logit."""
+    target: Target
+    """The kind of label: it makes a score of a margin."""
 
     def score(self, rows: Matrix) -> list[float]:
-        """Probability of each encoded row, or the number within its bounds. `rows`: (rows, features) float32."""
-        return [self._score(row) for row in rows.tolist()]
+        """The score of each encoded row. `rows`: (rows, features) float32."""
+        score = self.target.score
+        return [score(self._margin(row)) for row in rows.tolist()]
 
-    def _score(self, row: Sequence[float]) -> float:
+    def _margin(self, row: Sequence[float]) -> float:
         margin = self.intercept
         for value, (zero, slope, table) in zip(row, self.terms, strict=True):
             if value == value:  # only NaN, which stands for missing, is not equal to itself
                 margin += zero + slope * value if table is None else table[int(value)]
-        if self.bounds is not None:
-            return min(max(margin, self.bounds[0]), self.bounds[1])
-        if margin >= 0:
-            return 1 / (1 + math.exp(-margin))
-        odds = math.exp(margin)
-        return odds / (1 + odds)
+        return margin
 
 
-def read(
-    score: Callable[[Matrix], Floats], encoding: Encoding, sample: Matrix, bounds: tuple[float, float] | None
-) -> Additive | None:
+def read(score: Callable[[Matrix], Floats], encoding: Encoding, sample: Matrix, target: Target) -> Additive | None:
     """The sum that `score` is; None where it is none. `sample`: encoded rows, (rows, features), to compare both on."""
     nothing = np.full(len(encoding.columns), np.nan, dtype=np.float32)
     points: list[Sequence[float]] = []
@@ -75,8 +69,7 @@ def read(
             probes[-1][place] = point
     rows = np.array(probes, dtype=np.float32)
     with np.errstate(all="ignore"):
-        scores = score(rows)
-        margins = scores if bounds is not None else np.log(scores) - np.log1p(-scores)
+        margins = target.margins(score(rows))
     if not np.isfinite(margins).all():
         return None
     intercept, rest = float(margins[0]), iter((margins[1:] - margins[0]).tolist())
@@ -88,7 +81,7 @@ def read(
         else:
             slope = (added[1] - added[0]) / (column_points[1] - column_points[0])
             terms.append((added[0] - slope * column_points[0], slope, None))
-    twin = Additive(intercept, tuple(terms), bounds)
+    twin = Additive(intercept, tuple(terms), target)
     rows = np.vstack([sample, rows])
-    difference = np.abs(np.array(twin.score(rows)) - score(rows)) / (1.0 if bounds is None else bounds[1] - bounds[0])
+    difference = np.abs(np.array(twin.score(rows)) - score(rows)) / target.width
     return twin if bool((difference <= TOLERANCE).all()) else None

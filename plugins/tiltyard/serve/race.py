@@ -66,7 +66,7 @@ class Race:
         self._servable = servable
         self._rows = rows
         self._spec = servable.spec
-        self._low, self._high = servable.spec.bounds
+        self._low, self._high = servable.spec.target.bounds
         share = servable.spec.traffic.challenger
         challenger = servable.challenger if share else None
         self._is_challengers = [False] * len(rows)

@@ -179,7 +179,7 @@ class LoadedVersion:
     def _read_light(self) -> additive.Additive | None:
         try:
             sample = self.scorer.encoding.transform(self.scorer.reference_frame())
-            return additive.read(self.scorer.score_light_matrix, self.scorer.encoding, sample, self.scorer.bounds)
+            return additive.read(self.scorer.score_light_matrix, self.scorer.encoding, sample, self.scorer.target)
         except Exception as error:  # ONNX Runtime scores the twin then, more slowly
             log.warning("the light twin of %s version %s is not read off: %s", self.scorer.model, self.number, error)
             return None

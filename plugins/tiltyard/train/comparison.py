@@ -331,8 +331,7 @@ class Comparison:
         cutoff = literal(truth.cutoff(spec, as_of))
         ends = sorted({night for batch in self.batches for night, *_ in batch.nights})
         nights = ", ".join(f"({literal(night)})" for night in ends)
-        # of a number: a change that tells the label tells the large ones from the small ones
-        is_positive = "label > median(label) over ()" if spec.is_regression else truth.known(spec, "label")
+        is_positive = spec.target.sql_half("label")
         every = spec.prediction.every / timedelta(microseconds=1)
         self._connection.execute(
             f"""

@@ -5,24 +5,18 @@ night: the rows of one night share a queue, a release, a holiday, so a night is 
 conditions and its rows are not independent of each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from tiltyard.spec import Cost
+from tiltyard.target import YES_OR_NO, Target
 
 ALL = "all"
-CLIP = 1e-6
-"""Scores are moved this far from 0 and 1 before their logarithm is taken: log loss stays finite."""
-LOSS_CLIP = 1e-3
-"""The same for the log loss that decides (`losses`): its largest value, 6.9 nats, is what it is divided by. A smaller
-clip would let one row in a million set the scale on which the others count."""
 GROUPS = 10
 """Groups of equal mass for `calibration_error` and `population_stability`."""
 
@@ -37,20 +31,12 @@ class Evaluation:
     """`all`, or `column=value`."""
     matured: int
     nights: int
-    brier: float | None
-    brier_low: float | None
-    brier_high: float | None
-    log_loss: float | None
-    auc: float | None
-    positive_rate: float | None
     mean_score: float | None
     cohort_from: datetime | None
     """Earliest and latest prediction time among the rows."""
     cohort_to: datetime | None
-    absolute_error: float | None = None
-    """Mean, in the label's own unit. Of a label that is a number; then the figures of probabilities are None."""
-    absolute_error_low: float | None = None
-    absolute_error_high: float | None = None
+    figures: Mapping[str, float | None]
+    """The measure of the label's kind with the ends of its interval, and the kind's other figures (target.FIGURES)."""
 
 
 @dataclass(frozen=True)
@@ -62,86 +48,6 @@ class Bin:
     rows: int
     mean_score: float
     positive_rate: float
-
-
-def brier_losses(score: Floats, label: Floats) -> Floats:
-    """Squared error per row, in [0, 1] (Brier 1950)."""
-    losses: Floats = (score - label) ** 2
-    return losses
-
-
-def absolute_errors(score: Floats, label: Floats, bounds: tuple[float, float]) -> Floats:
-    """|score - label| per row in the label's own unit, after both were moved to the nearer bound where they lie beyond:
-    none is larger than the bounds are wide."""
-    errors: Floats = np.abs(np.clip(score, *bounds) - np.clip(label, *bounds))
-    return errors
-
-
-def row_losses(score: Floats, label: Floats, bounds: tuple[float, float] | None) -> Floats:
-    """The loss that is shown (spec.measure): squared error of a probability, absolute error of a number."""
-    return brier_losses(score, label) if bounds is None else absolute_errors(score, label, bounds)
-
-
-def losses(
-    metric: Literal["brier", "log_loss", "cost", "absolute_error"],
-    score: Floats,
-    label: Floats,
-    cost: Cost | None,
-    bounds: tuple[float, float] | None = None,
-) -> Floats:
-    """What each row loses by, scaled to [0, 1] so that a bound on differences of losses is one on rows.
-
-    `brier`: squared error. `log_loss`: nats, scores clipped by LOSS_CLIP, divided by the largest possible. `cost`: the
-    entry of the matrix that decision and label meet in, divided by its largest; a row is acted on when its score
-    reaches cost.threshold, without one the break-even (Elkan 2001, The foundations of cost-sensitive
-    learning, IJCAI). `absolute_error`: of a number, over the width of its bounds, beyond which neither score nor label
-    counts. Raises ValueError for the metric `cost` without a matrix, or `absolute_error` without bounds.
-    """
-    if metric == "absolute_error":
-        if bounds is None:
-            raise ValueError("the metric absolute_error needs bounds, spec's label.bounds")
-        return absolute_errors(score, label, bounds) / (bounds[1] - bounds[0])
-    if metric == "brier":
-        return brier_losses(score, label)
-    paid: Floats
-    if metric == "log_loss":
-        clipped = np.clip(score, LOSS_CLIP, 1 - LOSS_CLIP)
-        paid = np.where(label > 0, np.log(clipped), np.log1p(-clipped)) / np.log(LOSS_CLIP)
-        return paid
-    if cost is None:
-        raise ValueError("the metric cost needs a cost matrix, spec's gate.cost")
-    acted = score >= decision_threshold(cost)
-    acting = np.where(label > 0, cost.true_positive, cost.false_positive)
-    waiting = np.where(label > 0, cost.false_negative, cost.true_negative)
-    largest = max(cost.false_positive, cost.false_negative, cost.true_positive, cost.true_negative)
-    paid = np.where(acted, acting, waiting) / largest
-    return paid
-
-
-def decision_threshold(cost: Cost) -> float:
-    """The score from which a row is acted on: where acting and not acting cost the same in expectation."""
-    if cost.threshold is not None:
-        return cost.threshold
-    alarm, miss = cost.false_positive - cost.true_negative, cost.false_negative - cost.true_positive
-    return alarm / (alarm + miss)
-
-
-def log_loss(score: Floats, label: Floats) -> float:
-    """Mean negative log likelihood in nats, scores clipped to [CLIP, 1 - CLIP]."""
-    clipped = np.clip(score, CLIP, 1 - CLIP)
-    return float(-np.mean(label * np.log(clipped) + (1 - label) * np.log1p(-clipped)))
-
-
-def auc(score: Floats, label: Floats) -> float | None:
-    """Area under the ROC curve from mid-ranks (Mann-Whitney), ties counted half. None with one class."""
-    positives = int(label.sum())
-    negatives = len(label) - positives
-    if not positives or not negatives:
-        return None
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    rank_sum = float(ranks[label == 1].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
 def clustered_interval(
@@ -234,30 +140,28 @@ def evaluate(
     frame: pd.DataFrame,
     slices: Sequence[str] = (),
     confidence: float = 0.95,
-    bounds: tuple[float, float] | None = None,
+    target: Target = YES_OR_NO,
 ) -> tuple[Evaluation, ...]:
     """`all` first, then every value of every column in `slices`, sorted.
 
-    `frame`: score in [0, 1], label (0/1 or boolean), prediction_time, the slice columns, and night where
-    a night is not the prediction's day. With `bounds` score and label are numbers in a unit of their own. Raises
-    ValueError for a score or a label that is not a number.
+    `frame`: score and label (numbers in the label's unit; of a yes or no a probability and 0 or 1), prediction_time,
+    the slice columns, and night where a night is not the prediction's day. Raises ValueError for a score or a label
+    that is none of `target`.
     """
     score = frame["score"].to_numpy(dtype=np.float64)
     label = frame["label"].to_numpy(dtype=np.float64)
-    is_known = np.isin(label, (0.0, 1.0)) if bounds is None else np.isfinite(label)
-    if len(frame) and not (np.isfinite(score).all() and is_known.all()):
-        kind = "of 0 or 1" if bounds is None else "that is a number"
-        raise ValueError(f"evaluation needs a finite score and a label {kind} in every row")
+    if len(frame) and not (np.isfinite(score).all() and target.are_labels(label).all()):
+        raise ValueError(f"evaluation needs a finite score and a label {target.wrong_label} in every row")
     nights = frame["night"] if "night" in frame else pd.to_datetime(frame["prediction_time"], utc=True).dt.date
     clusters = pd.factorize(nights)[0].astype(np.int64)
     times = pd.to_datetime(frame["prediction_time"], utc=True)
     everything = np.ones(len(frame), dtype=bool)
-    results = [_evaluation(ALL, everything, score, label, clusters, times, confidence, bounds)]
+    results = [_evaluation(ALL, everything, score, label, clusters, times, confidence, target)]
     for column in slices:
         values = frame[column].astype(str)
         for value in sorted(values.unique()):
             inside = (values == value).to_numpy()
-            results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence, bounds))
+            results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence, target))
     return tuple(results)
 
 
@@ -269,44 +173,27 @@ def _evaluation(
     clusters: NDArray[np.int64],
     times: "pd.Series[pd.Timestamp]",
     confidence: float,
-    bounds: tuple[float, float] | None,
+    target: Target,
 ) -> Evaluation:
+    measure, low, high = target.interval
     if not inside.any():
-        return Evaluation(name, 0, 0, None, None, None, None, None, None, None, None, None)
+        nothing = dict.fromkeys((*target.interval, *target.more_figures))
+        return Evaluation(name, 0, 0, None, None, None, figures=nothing)
     score, label, times = score[inside], label[inside], times[inside]
     own = np.unique(clusters[inside], return_inverse=True)[1].astype(np.int64)
-    losses = row_losses(score, label, bounds)
-    largest = 1.0 if bounds is None else bounds[1] - bounds[0]
-    interval = clustered_interval(losses, own, confidence)
-    mean = float(losses.mean())
-    low, high = (max(0.0, interval[0]), min(largest, interval[1])) if interval else (None, None)
-    shared: dict[str, Any] = {
-        "slice": name,
-        "matured": len(score),
-        "nights": int(own.max()) + 1,
-        "mean_score": float(score.mean()),
-        "cohort_from": times.min().to_pydatetime(),
-        "cohort_to": times.max().to_pydatetime(),
-    }
-    if bounds is not None:
-        return Evaluation(
-            **shared,
-            brier=None,
-            brier_low=None,
-            brier_high=None,
-            log_loss=None,
-            auc=None,
-            positive_rate=None,
-            absolute_error=mean,
-            absolute_error_low=low,
-            absolute_error_high=high,
-        )
+    losses = target.row_losses(score, label)
+    ends = clustered_interval(losses, own, confidence)
     return Evaluation(
-        **shared,
-        brier=mean,
-        brier_low=low,
-        brier_high=high,
-        log_loss=log_loss(score, label),
-        auc=auc(score, label),
-        positive_rate=float(label.mean()),
+        slice=name,
+        matured=len(score),
+        nights=int(own.max()) + 1,
+        mean_score=float(score.mean()),
+        cohort_from=times.min().to_pydatetime(),
+        cohort_to=times.max().to_pydatetime(),
+        figures={
+            measure: float(losses.mean()),
+            low: max(0.0, ends[0]) if ends else None,
+            high: min(target.largest_loss, ends[1]) if ends else None,
+            **target.figures(score, label),
+        },
     )

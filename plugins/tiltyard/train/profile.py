@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard.target import YES_OR_NO, Target
+
 PREDICTION, LABEL, LOSS = "prediction", "label", "loss"
 """Columns beside the features; no feature may be called so (frame.py)."""
 CELLS = 64
@@ -163,15 +165,6 @@ def count_nights(cells: Cells, values: "pd.Series[Any] | Floats", index: NDArray
     return np.bincount(flat, minlength=nights * cells.count).reshape(nights, cells.count).astype(np.int64)
 
 
-def losses(score: Floats, label: Floats, bounds: tuple[float, float] | None = None) -> Floats:
-    """Squared error per row (Brier 1950), of a number the absolute one in its own unit, as evaluation.row_losses has
-    it: the column `loss`, NaN where either is missing."""
-    if bounds is None:
-        return (score - label) ** 2
-    low, high = bounds
-    return abs(score.clip(low, high) - label.clip(low, high))
-
-
 def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Counts:
     """The night (date ordinal) of every prediction time: of the interval [end - every, end) that it lies in, the end.
 
@@ -201,11 +194,11 @@ def truth(
     nights: Counts,
     score: Floats,
     label: Floats,
-    bounds: tuple[float, float] | None = None,
+    target: Target = YES_OR_NO,
 ) -> Nights:
     """Counts of label and loss per night, of matured rows; `nights` is the night (date ordinal) of every row."""
     known, index = np.unique(nights, return_inverse=True)
-    values = {LABEL: label, LOSS: losses(score, label, bounds)}
+    values = {LABEL: label, LOSS: target.row_losses(score, label)}
     counts = {
         name: count_nights(column.cells, values[name], index.astype(np.intp), len(known))
         for name in (LABEL, LOSS)
@@ -225,7 +218,7 @@ def describe(
     score: Floats,
     label: Floats,
     importance: Mapping[str, float],
-    bounds: tuple[float, float] | None = None,
+    target: Target = YES_OR_NO,
 ) -> dict[str, Any]:
     """JSON of a `Reference`, for reference.json. `kinds`: feature → numeric, boolean or categorical; `importance`
     of the features sums to 1; `score` is out of fold."""
@@ -247,7 +240,7 @@ def describe(
         add(name, "feature", frame[name], kinds[name] == "numeric", weight, views.get(name))
     add(PREDICTION, "prediction", pd.Series(score), True, OTHERS[PREDICTION])
     add(LABEL, "label", pd.Series(label), True, OTHERS[LABEL])
-    add(LOSS, "performance", pd.Series(losses(score, label, bounds)), True, OTHERS[LOSS])
+    add(LOSS, "performance", pd.Series(target.row_losses(score, label)), True, OTHERS[LOSS])
     return {"nights": known.tolist(), "columns": columns}
 
 

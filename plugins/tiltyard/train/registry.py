@@ -33,6 +33,7 @@ from tiltyard.ledger import Fence
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train.scorer import FILES, Scorer
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Candidate:
     requested_by: str
     description: str
     trials: tuple[Mapping[str, Any], ...] = field(default=())
-    is_regression: bool = False
-    """The models give one number a row, not the probabilities of two classes."""
+    target: Target = YES_OR_NO
+    """The kind of label: it says what the models give."""
 
 
 # -- MLflow -----------------------------------------------------------------------------------
@@ -211,13 +212,13 @@ def _log_files(flow: "MlflowClient", run: Any, folder: Path, candidate: Candidat
     from mlflow.types import Schema, TensorSpec
 
     width = len(candidate.features)
-    output = ((-1, 1), "variable") if candidate.is_regression else ((-1, 2), "probabilities")
+    output = candidate.target.onnx
     mlflow.onnx.save_model(
         onnx.load_model_from_string(candidate.files["model.onnx"]),
         str(folder),
         signature=ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), "input")]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), *output)]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, output.columns), output.name)]),
         ),
         pip_requirements=["onnxruntime", "numpy", "pandas"],
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -230,7 +231,7 @@ def _log_files(flow: "MlflowClient", run: Any, folder: Path, candidate: Candidat
         run.info.experiment_id,
         name="model",
         source_run_id=run.info.run_id,
-        model_type="regressor" if candidate.is_regression else "classifier",
+        model_type=candidate.target.mlflow_type,
     )
     flow.log_model_artifacts(logged.model_id, str(folder))
     return flow.finalize_logged_model(logged.model_id, "READY")

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard import target
+from tiltyard.target import Target
 from tiltyard.train import profile
 from tiltyard.train.encoding import Encoding
 
@@ -57,10 +59,9 @@ class Scorer:
         return self.encoding.features
 
     @cached_property
-    def bounds(self) -> tuple[float, float] | None:
-        """Of a version whose label is a number: where a score lies. None: it scores with probabilities."""
-        kept = self.reference.get("bounds")
-        return None if kept is None else (float(kept[0]), float(kept[1]))
+    def target(self) -> Target:
+        """The kind of label that the version was trained on."""
+        return target.read(self.reference)
 
     @cached_property
     def profile(self) -> profile.Reference | None:
@@ -68,8 +69,7 @@ class Scorer:
         return profile.read(self.reference)
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """Probability of the positive label, or the number within its bounds that the label is expected to be, one
-        per row. Raises BadInput when a feature is not there."""
+        """One score per row, within the bounds of the label's kind. Raises BadInput when a feature is not there."""
         return self.score_matrix(self.encoding.transform(frame))
 
     def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -78,10 +78,10 @@ class Scorer:
 
     def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """`score` of rows that are encoded already: (rows, features)."""
-        return within(answers(self._heavy, matrix), self.bounds)
+        return self.target.within(answers(self._heavy, matrix))
 
     def score_light_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-        return within(answers(self._light, matrix), self.bounds)
+        return self.target.within(answers(self._light, matrix))
 
     def reference_frame(self) -> pd.DataFrame:
         """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""
@@ -100,20 +100,13 @@ def session(content: bytes) -> Any:
 
 
 def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The second column where both classes have probabilities, else the only one there is: (rows,) float64."""
+    """The last output, of several columns the last (the positive class): (rows,) float64."""
     if not len(matrix):
         return np.empty(0, dtype=np.float64)
     name = heavy_or_light.get_outputs()[-1].name
     output = heavy_or_light.run([name], {"input": matrix})[0]
-    return (output[:, 1] if name == "probabilities" else output.reshape(len(matrix))).astype(np.float64)
-
-
-def within(values: NDArray[np.float64], bounds: tuple[float, float] | None) -> NDArray[np.float64]:
-    """A model of a number may step over its bounds a little: then the nearer one is meant. What is not finite is no
-    score, and stays none. Probabilities, without bounds, are left alone."""
-    if bounds is None:
-        return values
-    return np.where(np.isfinite(values), np.clip(values, *bounds), np.nan)
+    scores: NDArray[np.float64] = output.reshape(len(matrix), -1)[:, -1].astype(np.float64)
+    return scores
 
 
 def main(folder: Path) -> None:

@@ -15,6 +15,7 @@ version that is already there.
 """
 
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -36,7 +37,8 @@ from tiltyard.errors import CheckFailed, Stopped
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
-from tiltyard.train import evaluation, profile
+from tiltyard.target import YES_OR_NO, Target, Values
+from tiltyard.train import profile
 from tiltyard.train.encoding import MOST, Encoding
 
 if TYPE_CHECKING:
@@ -86,9 +88,6 @@ TUNED = ("max_depth", "learning_rate", "min_child_weight", "subsample", "colsamp
 """The first trial; the others are the sampler's."""
 
 Matrix = NDArray[np.float32]
-Truth = NDArray[Any]
-"""(rows,) bool, or float64 within the bounds of a number."""
-Bounds = tuple[float, float] | None
 
 
 class Untrainable(Exception):
@@ -100,7 +99,7 @@ class Rows:
     """Encoded rows, their truth, and their prediction time in days since 1970."""
 
     matrix: Matrix
-    label: Truth
+    label: Values
     days: NDArray[np.float64]
 
     def take(self, places: NDArray[np.intp]) -> "Rows":
@@ -279,7 +278,7 @@ def inputs_digest(frame: str, spec: Spec, seed: int, trials: int) -> str:
 # -- split ------------------------------------------------------------------------------------
 
 
-def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> Split:
+def split(times: pd.Series, label: Values, every: timedelta, as_of: datetime, target: Target = YES_OR_NO) -> Split:
     """Five blocks of about as many rows by time, cut between cohorts (the predictions of one night).
 
     Raises Untrainable when there are too few rows, cohorts, or rows of a class in a block.
@@ -300,9 +299,8 @@ def split(times: pd.Series, label: Truth, every: timedelta, as_of: datetime) -> 
         counted = np.unique(label[block == number], return_counts=True)[1]
         fewest = int(counted.sum() - counted.max())
         if fewest < MIN_OF_CLASS:
-            kind = "of one class" if label.dtype == np.bool_ else "whose label is not its commonest one"
             raise Untrainable(
-                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {kind}, it takes {MIN_OF_CLASS}"
+                f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {target.too_few}, it takes {MIN_OF_CLASS}"
             )
     order = np.argsort(times.to_numpy(), kind="stable")
     return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
@@ -320,14 +318,14 @@ def fit(
     seed: int,
     threads: int,
     draw: bool = True,
-    bounds: Bounds = None,
+    target: Target = YES_OR_NO,
     tuned: "Tuned | None" = None,
 ) -> Fitted:
     """Tune both models, measure them on the held-out rows, fit them again on all rows; `draw` the plots of it.
 
-    `bounds`: the label is a number within them; `tuned`: what tuning these rows gave, where somebody has done it.
+    `tuned`: what tuning these rows gave, where somebody has done it.
     """
-    fitter = _Fitter(encoding, seed, threads, bounds)
+    fitter = _Fitter(encoding, seed, threads, target)
     params, history = tuned or _tune(fitter, rows, parts, trials)
     params = dict(params)
     params["light_C"] = _tune_light(fitter, rows, parts, params)
@@ -335,22 +333,20 @@ def fit(
     known, held_out = rows.take(parts.known), rows.take(parts.held_out)
     heavy, light = fitter.heavy(known, params), fitter.light(known, params)
     scores = {"heavy": fitter.score(heavy, held_out), "light": fitter.score(light, held_out)}
-    measured = intervals(held_out.label, scores["heavy"], seed, bounds)
+    measured = intervals(held_out.label, scores["heavy"], seed, target)
     metrics = {
         **measured,
-        "light": intervals(held_out.label, scores["light"], seed, bounds),
+        "light": intervals(held_out.label, scores["light"], seed, target),
         "rows": len(held_out.label),
-        "positive_rate" if bounds is None else "mean_label": float(held_out.label.mean()),
+        target.base: float(held_out.label.mean()),
         "mean_score": float(scores["heavy"].mean()),
     }
     log.info("held out: %s", {name: round(found["value"], 4) for name, found in measured.items()})
     explained = held_out.matrix[:: -(-len(held_out.label) // EXPLAINED)]
     moves, plots = _contributions(heavy, explained), {}
     if draw:
-        drawn = _calibration_plot(held_out.label, scores) if bounds is None else _means_plot(held_out.label, scores)
-        plots["calibration.png"] = drawn
-        unit = "log-odds" if bounds is None else "in the label's unit"
-        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding, unit)
+        plots["calibration.png"] = _calibration_plot(held_out.label, scores, target)
+        plots["shap_summary.png"] = _shap_plot(moves, explained, encoding, target.margin_unit)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -370,23 +366,15 @@ class _Fitter:
     encoding: Encoding
     seed: int
     threads: int
-    bounds: Bounds = None
+    target: Target = YES_OR_NO
 
     def heavy(self, rows: Rows, params: Mapping[str, Any], judge: Rows | None = None) -> Any:
         """XGBoost. With `judge`, the model knows its error on those rows after every round."""
-        import xgboost
-
-        # the error is that of the probability: the root of the Brier score, which the gate decides on
-        kind, objective, error = (
-            (xgboost.XGBClassifier, "binary:logistic", "rmse")
-            if self.bounds is None
-            else (xgboost.XGBRegressor, "reg:absoluteerror", "mae")
-        )
-        model = kind(
+        model = _class(self.target.heavy_class)(
             **{name: params[name] for name in TUNED},
             n_estimators=params.get("n_estimators", MOST_ROUNDS),
-            objective=objective,
-            eval_metric=error,
+            objective=self.target.learner.objective,
+            eval_metric=self.target.learner.eval_metric,
             tree_method="hist",
             max_bin=MOST + 8,  # a bin for every code of a category
             random_state=self.seed,
@@ -410,23 +398,19 @@ class _Fitter:
         return model.fit(rows.matrix, rows.label, **{f"{type(linear).__name__.lower()}__sample_weight": weights})
 
     def linear(self, penalty: float) -> Any:
-        from sklearn.linear_model import LogisticRegression, Ridge
-
-        return LogisticRegression(C=penalty, max_iter=300) if self.bounds is None else Ridge(alpha=1 / penalty)
+        return _class(self.target.light_class)(**self.target.light_arguments(penalty))
 
     def answers(self, model: Any, matrix: Any) -> NDArray[np.float64]:
-        """What a model says of rows: the probability, or the number as it is scored, within its bounds."""
-        if self.bounds is None:
-            return model.predict_proba(matrix)[:, 1].astype(np.float64)
-        return np.clip(model.predict(matrix).astype(np.float64), *self.bounds)
+        """What a model says of rows, as it is scored."""
+        return self.target.within(self.target.answers(model, matrix))
 
     def score(self, model: Any, rows: Rows) -> NDArray[np.float64]:
         return self.answers(model, rows.matrix)
 
     def errors(self, model: Any) -> NDArray[np.float64]:
-        """Of a model that was fitted with a judge, after each round: Brier score or mean absolute error."""
+        """Of a model that was fitted with a judge, after each round: the mean of the measure."""
         [found] = model.evals_result()["validation_0"].values()
-        return np.array(found) ** 2 if self.bounds is None else np.array(found)
+        return self.target.errors(np.array(found))
 
     def light_inputs(self) -> Any:
         """What the light twin sees of the matrix.
@@ -455,6 +439,12 @@ class _Fitter:
             one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=True)
             steps.append(("category", make_pipeline(missing, one_hot), categories))
         return ColumnTransformer(steps, sparse_threshold=1.0)
+
+
+def _class(path: str) -> Any:
+    """An estimator's class by its import path, one of target.HEAVY_CLASSES or target.LIGHT_CLASSES."""
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
 
 
 Tuned = tuple[dict[str, Any], tuple[dict[str, float], ...]]
@@ -488,7 +478,7 @@ def _tune(fitter: _Fitter, rows: Rows, parts: Split, trials: int) -> Tuned:
     study.enqueue_trial(DEFAULTS)
     with ThreadPoolExecutor(len(folds)) as side_by_side:  # XGBoost lets go of the interpreter while it fits
         study.optimize(objective, n_trials=trials)
-    name = "trial_brier" if fitter.bounds is None else "trial_absolute_error"
+    name = f"trial_{fitter.target.measure}"
     history = tuple({name: float(trial.value), "trial_rounds": float(rounds[trial.number])} for trial in study.trials)
     return {**study.best_params, "n_estimators": rounds[study.best_trial.number]}, history
 
@@ -502,7 +492,7 @@ def _tune_light(fitter: _Fitter, rows: Rows, parts: Split, params: Mapping[str, 
         weights = older.weights(params["half_life_days"])
         for penalty in LIGHT_C:
             score = fitter.answers(fitter.linear(penalty).fit(seen, older.label, weights), ahead)
-            errors[penalty] += float(np.mean(evaluation.row_losses(score, newer.label, fitter.bounds)))
+            errors[penalty] += float(np.mean(fitter.target.row_losses(score, newer.label)))
     return min(LIGHT_C, key=errors.__getitem__)
 
 
@@ -524,44 +514,22 @@ def _out_of_fold(fitter: _Fitter, rows: Rows, params: Mapping[str, Any]) -> NDAr
 
 
 def intervals(
-    label: Truth, score: NDArray[np.float64], seed: int, bounds: Bounds = None
+    label: Values, score: NDArray[np.float64], seed: int, target: Target = YES_OR_NO
 ) -> dict[str, dict[str, float]]:
-    """Brier score, log loss and AUC, or of a number the mean absolute error in its own unit: {"value", "low", "high"},
-    the latter two the 95 % bootstrap interval.
+    """The figures of held-out rows (target.resampled): {"value", "low", "high"}, the latter two the 95 % bootstrap
+    interval.
 
     Percentile bootstrap over rows: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    AUC as the Mann-Whitney statistic with ties counted half: Hanley and McNeil (1982), Radiology 143:29-36.
     """
     rows = len(label)
     weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
     weights = np.vstack([np.ones(rows, dtype=weights.dtype), weights])
-    if bounds is not None:
-        return {"absolute_error": _interval(weights @ evaluation.absolute_errors(score, label, bounds) / rows)}
-    clipped = np.clip(score, 1e-7, 1 - 1e-7)
-    samples = {
-        "brier": weights @ (score - label) ** 2 / rows,
-        "log_loss": weights @ -np.where(label, np.log(clipped), np.log(1 - clipped)) / rows,
-        "auc": _auc(label, score, weights),
-    }
-    return {name: _interval(values) for name, values in samples.items()}
+    return {name: _interval(values) for name, values in target.resampled(score, label, weights).items()}
 
 
 def _interval(values: NDArray[np.float64]) -> dict[str, float]:
     low, high = np.nanpercentile(values[1:], [2.5, 97.5])
     return {"value": float(values[0]), "low": float(low), "high": float(high)}
-
-
-def _auc(label: Truth, score: NDArray[np.float64], weights: NDArray[Any]) -> NDArray[np.float64]:
-    """One AUC per row of `weights`; NaN where a resample has one class only."""
-    _, group = np.unique(score, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    positive = np.add.reduceat(weights[:, order] * label[order], starts, axis=1).astype(np.float64)
-    negative = np.add.reduceat(weights[:, order] * ~label[order], starts, axis=1).astype(np.float64)
-    below = np.cumsum(negative, axis=1) - negative
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (positive * (below + negative / 2)).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)
 
 
 # -- what the version carries -----------------------------------------------------------------
@@ -587,8 +555,8 @@ def candidate(
     from tiltyard.train import registry
     from tiltyard.train.scorer import Scorer
 
-    settings, bounds = rails.settings, spec.label.bounds
-    frame, rows, outside, parts, encoding = _begin(spec, as_of, training_frame)
+    settings, target = rails.settings, spec.target
+    frame, rows, counted, parts, encoding = _begin(spec, as_of, training_frame)
     label, matrix = rows.label, rows.matrix
     fitted = fit(
         rows,
@@ -598,21 +566,21 @@ def candidate(
         seed=settings.seed,
         threads=settings.threads,
         draw=draw,
-        bounds=bounds,
+        target=target,
         tuned=tuned,
     )
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(frame))[:SAMPLE])
-    heavy = _heavy_onnx(fitted.heavy, matrix, bounds)
-    light = _light_onnx(fitted.light, matrix, bounds)
+    heavy = _heavy_onnx(fitted.heavy, matrix, target)
+    light = _light_onnx(fitted.light, matrix, target)
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
     sample = frame.loc[chosen, list(encoding.features)].assign(label=label[chosen], score=fitted.out_of_fold[chosen])
     described = {
         "night": str(night_closing(as_of)),
         "rows": len(frame),
-        "positive_rate" if bounds is None else "mean_label": float(label.mean()),
+        target.base: float(label.mean()),
         "metrics": fitted.metrics,
-        **reference(frame, encoding, fitted.out_of_fold, spec.bounds),
-        **({} if bounds is None else {"bounds": list(bounds)}),
+        **reference(frame, encoding, fitted.out_of_fold, target.bounds),
+        **target.to_json(),
         "importance": fitted.importance,
         "profile": profile.describe(
             frame,
@@ -622,7 +590,7 @@ def candidate(
             fitted.out_of_fold,
             label.astype(np.float64),
             fitted.importance,
-            bounds,
+            target,
         ),
     }
     files = {
@@ -637,8 +605,8 @@ def candidate(
         "latency_ms": latency_ms(Scorer.from_files(spec.name, 0, files), sample),
         "size_mb": registry.size_mb(files),
         "parity": {
-            "heavy": parity(heavy, fitted.heavy, matrix, bounds),
-            "light": parity(light, fitted.light, matrix, bounds),
+            "heavy": parity(heavy, fitted.heavy, matrix, target),
+            "light": parity(light, fitted.light, matrix, target),
         },
         "frame": training_frame.digest,
         "rows": training_frame.rows,
@@ -651,7 +619,7 @@ def candidate(
         "features": list(encoding.features),
         "params": fitted.params,
         "metrics": fitted.metrics,
-        **({} if bounds is None else {"labels_outside_bounds": outside}),
+        **counted,
         "reasons": list(reasons),
         "git_commit": commit,
         "git_dirty": dirty,
@@ -690,7 +658,7 @@ def candidate(
         requested_by=requested_by,
         description=description,
         trials=fitted.trials,
-        is_regression=bounds is not None,
+        target=target,
     )
 
 
@@ -702,27 +670,22 @@ def sketch(
     Raises Untrainable when the frame cannot carry a model.
     """
     _, rows, _, parts, encoding = _begin(spec, as_of, training_frame)
-    fitter = _Fitter(encoding, settings.seed, settings.threads, spec.label.bounds)
+    fitter = _Fitter(encoding, settings.seed, settings.threads, spec.target)
     tuned = _tune(fitter, rows, parts, trials)
-    heavy = _heavy_onnx(fitter.heavy(rows, tuned[0]), rows.matrix, spec.label.bounds)
+    heavy = _heavy_onnx(fitter.heavy(rows, tuned[0]), rows.matrix, spec.target)
     return heavy, encoding, tuned
 
 
 def _begin(
     spec: Spec, as_of: datetime, training_frame: "TrainingFrame"
-) -> tuple[pd.DataFrame, Rows, int, Split, Encoding]:
-    """The frame, its encoded rows, how many labels lay outside their bounds, the split by time, the encoding."""
+) -> tuple[pd.DataFrame, Rows, dict[str, int], Split, Encoding]:
+    """The frame, its encoded rows, what is counted of their labels, the split by time, the encoding."""
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
-    bounds = spec.label.bounds
-    label = frame["label"].to_numpy(dtype=bool if bounds is None else np.float64)
-    outside = 0
-    if bounds is not None:
-        outside = int(((label < bounds[0]) | (label > bounds[1])).sum())
-        label = np.clip(label, *bounds)
-    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of)
+    label, counted = spec.target.of_training(frame["label"].to_numpy())
+    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of, spec.target)
     encoding = Encoding.fit(frame, training_frame.features)
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
-    return frame, Rows(encoding.transform(frame), label, days), outside, parts, encoding
+    return frame, Rows(encoding.transform(frame), label, days), counted, parts, encoding
 
 
 def latency_ms(scorer: "Scorer", rows: pd.DataFrame) -> float:
@@ -813,7 +776,7 @@ def _git() -> tuple[str | None, bool]:
 # -- ONNX -------------------------------------------------------------------------------------
 
 
-def _heavy_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
+def _heavy_onnx(model: Any, rows: Matrix, target: Target = YES_OR_NO) -> bytes:
     """The trees as ONNX, the same as `model` on `rows`. Raises CheckFailed when they are not."""
     from onnxmltools import convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
@@ -824,7 +787,7 @@ def _heavy_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
     for node in converted.graph.node:
         if node.op_type.startswith("TreeEnsemble"):
             _begin_with_base(node)
-    return _same(converted.SerializeToString(), model, rows, bounds)
+    return _same(converted.SerializeToString(), model, rows, target)
 
 
 def _begin_with_base(node: Any) -> None:
@@ -850,7 +813,7 @@ def _begin_with_base(node: Any) -> None:
         of["base_values"].floats[:] = [0.0] * len(of["base_values"].floats)
 
 
-def _light_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
+def _light_onnx(model: Any, rows: Matrix, target: Target = YES_OR_NO) -> bytes:
     """The light twin as a graph of small steps, the same as `model` on `rows`. Raises CheckFailed when it is not.
 
     Imputed and scaled in float32 as scikit-learn does it, then summed in float64 as it does that. skl2onnx sums in
@@ -912,23 +875,23 @@ def _light_onnx(model: Any, rows: Matrix, bounds: Bounds = None) -> bytes:
             step("Gather", "weight place", "of_code", axis=0)
             step("ReduceSum", "of_code across", "by_category", keepdims=1)
             terms.append("by_category")
-    step("Sum", " ".join([*terms, "intercept"]), "variable" if bounds else "margin")
-    if not bounds:
-        step("Sigmoid", "margin", "positive")
+    step("Sum", " ".join([*terms, "intercept"]), "margin" if target.light_link else target.light_output)
+    if target.light_link:
+        step(target.light_link, "margin", target.light_output)
     graph = helper.make_graph(
         nodes,
         "light",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, rows.shape[1]])],
-        [helper.make_tensor_value_info("variable" if bounds else "positive", TensorProto.DOUBLE, [None, 1])],
+        [helper.make_tensor_value_info(target.light_output, TensorProto.DOUBLE, [None, 1])],
         [numpy_helper.from_array(np.asarray(value), known) for known, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     onnx.checker.check_model(made)
-    return _same(made.SerializeToString(), model, rows, bounds)
+    return _same(made.SerializeToString(), model, rows, target)
 
 
-def parity(content: bytes, model: Any, rows: Matrix, bounds: Bounds = None) -> float:
-    """How far ONNX is from `model` at most, in probability or of the bounds' width: on `rows`, and with gaps in them.
+def parity(content: bytes, model: Any, rows: Matrix, target: Target = YES_OR_NO) -> float:
+    """How far ONNX is from `model` at most, as a share of the bounds' width: on `rows`, and with gaps in them.
 
     The gaps, in every column in turn and in all, are there because a frame without any would not show them.
     """
@@ -938,19 +901,16 @@ def parity(content: bytes, model: Any, rows: Matrix, bounds: Bounds = None) -> f
     np.fill_diagonal(gaps, np.nan)
     gaps[-1] = np.nan
     rows = np.concatenate([rows, gaps])
-    said = model.predict_proba(rows)[:, 1] if bounds is None else model.predict(rows)
-    width = 1.0 if bounds is None else bounds[1] - bounds[0]
-    apart = np.abs(answers(session(content), rows) - said.astype(np.float64)) / width
+    apart = np.abs(answers(session(content), rows) - target.answers(model, rows)) / target.width
     return float(np.where(np.isfinite(apart), apart, np.inf).max())
 
 
-def _same(content: bytes, model: Any, rows: Matrix, bounds: Bounds) -> bytes:
+def _same(content: bytes, model: Any, rows: Matrix, target: Target) -> bytes:
     """`content` when it scores `rows` as `model` does. Raises CheckFailed when the conversion changed the model."""
-    apart = parity(content, model, rows, bounds)
+    apart = parity(content, model, rows, target)
     if not apart <= PARITY:
-        unit = "in probability" if bounds is None else "of the width of label.bounds"
         raise CheckFailed(
-            f"The ONNX conversion of {type(model).__name__} is off by {apart:.2g} {unit}, more than "
+            f"The ONNX conversion of {type(model).__name__} is off by {apart:.2g} {target.distance}, more than "
             f"{PARITY:g}; nothing was registered. Check the versions of xgboost, scikit-learn and the converters."
         )
     return content
@@ -959,47 +919,29 @@ def _same(content: bytes, model: Any, rows: Matrix, bounds: Bounds) -> bytes:
 # -- plots ------------------------------------------------------------------------------------
 
 
-def _calibration_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Observed share against mean score in ten bins of equal size, with Wilson (1927) 95 % intervals."""
+def _calibration_plot(label: Values, scores: Mapping[str, NDArray[np.float64]], target: Target) -> bytes:
+    """Mean label against mean score in ten bins of equal size, with a bar that says how the labels of a bin lie."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    above.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for (name, score), colour in zip(scores.items(), ("#1f5fa8", "#d9822b"), strict=True):
-        bins = np.array_split(np.argsort(score, kind="stable"), BINS)
-        rows = np.array([len(part) for part in bins])
-        mean = np.array([score[part].mean() for part in bins])
-        observed = np.array([label[part].mean() for part in bins])
-        centre = (observed + 1.92 / rows) / (1 + 3.84 / rows)
-        half = 1.96 / (1 + 3.84 / rows) * np.sqrt(observed * (1 - observed) / rows + 0.96 / rows**2)
-        spread = np.clip([observed - (centre - half), centre + half - observed], 0, None)
-        above.errorbar(mean, observed, yerr=spread, marker="o", markersize=4, capsize=2, color=colour, label=name)
-        below.hist(score, bins=np.linspace(0, 1, 41), histtype="step", color=colour)
-    above.set(ylabel="observed share", ylim=(-0.02, 1.02), title=f"Calibration on {len(label):,} held-out rows")
-    above.legend(frameon=False)
-    below.set(xlabel="score", ylabel="rows", xlim=(0, 1))
-    return _png(figure)
-
-
-def _means_plot(label: Truth, scores: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Mean label against mean score in ten bins of equal size, with the middle 80 % of the labels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    ends = [min(float(score.min()) for score in scores.values()), max(float(score.max()) for score in scores.values())]
+    drawn = [min(float(score.min()) for score in scores.values()), max(float(score.max()) for score in scores.values())]
+    ends = target.axis or drawn
     above.plot(ends, ends, color="0.7", linewidth=1)
     for (name, score), colour in zip(scores.items(), ("#1f5fa8", "#d9822b"), strict=True):
         bins = np.array_split(np.argsort(score, kind="stable"), BINS)
         mean, observed = (np.array([values[part].mean() for part in bins]) for values in (score, label))
-        low, high = (np.array([np.quantile(label[part], at) for part in bins]) for at in (0.1, 0.9))
+        low, high = np.array([target.spread(label[part]) for part in bins]).T
         spread = np.clip([observed - low, high - observed], 0, None)
         above.errorbar(mean, observed, yerr=spread, marker="o", markersize=4, capsize=2, color=colour, label=name)
-        below.hist(score, bins=40, histtype="step", color=colour)
-    above.set(ylabel="label: mean and middle 80 %", title=f"Label against score on {len(label):,} held-out rows")
+        below.hist(score, bins=np.linspace(*target.axis, 41) if target.axis else 40, histtype="step", color=colour)
+    above.set(ylabel=target.plot.label, title=f"{target.plot.title} on {len(label):,} held-out rows")
     above.legend(frameon=False)
     below.set(xlabel="score", ylabel="rows")
+    if target.axis:
+        low, high = target.axis
+        above.set(ylim=(low - 0.02 * (high - low), high + 0.02 * (high - low)))
+        below.set(xlim=target.axis)
     return _png(figure)
 
 

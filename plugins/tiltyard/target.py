@@ -1,0 +1,727 @@
+"""The kinds of label, and all that differs between them. Pure: numbers and words, no file and no clock.
+
+A label is a yes or no (`Binary`) or a number within bounds (`Bounded`). A kind says how its label is read in SQL and
+in a frame, where a score lies and what it loses by, which figures are measured and what they are called, what learns
+it, how a model's margin becomes a score, and which words stand in plots and texts. Everything else in the library asks
+`spec.target` and does not care which kind it has. A third kind is one more class here and its place in `KINDS`.
+
+XGBoost, scikit-learn and ONNX are named here, never imported: a DAG file is parsed with this module.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Values = NDArray[Any]
+"""Labels as a trainer takes them: booleans, or float64."""
+Interval = tuple[float, float]
+
+CLIP = 1e-6
+"""Scores are moved this far from 0 and 1 before their logarithm is taken: log loss stays finite."""
+LOSS_CLIP = 1e-3
+"""The same for the log loss that decides (`losses`): its largest value, 6.9 nats, is what it is divided by. A smaller
+clip would let one row in a million set the scale on which the others count."""
+
+
+class LabelFields(Protocol):
+    """What a spec says of its label, as far as it tells the kind (spec.Label)."""
+
+    @property
+    def kind(self) -> str | None: ...
+    @property
+    def positive(self) -> bool: ...
+    @property
+    def bounds(self) -> Interval | None: ...
+
+
+class CostMatrix(Protocol):
+    """What a decision costs (spec.Cost)."""
+
+    @property
+    def false_positive(self) -> float: ...
+    @property
+    def false_negative(self) -> float: ...
+    @property
+    def true_positive(self) -> float: ...
+    @property
+    def true_negative(self) -> float: ...
+    @property
+    def threshold(self) -> float | None: ...
+
+
+class Drawn(NamedTuple):
+    """The words of the plot of labels against scores on held-out rows."""
+
+    title: str
+    """Before "on 1,234 held-out rows"."""
+    label: str
+    """What the vertical axis shows, with what its bars span."""
+
+
+class Learner(NamedTuple):
+    """How XGBoost learns the label."""
+
+    objective: str
+    eval_metric: str
+
+
+class OnnxOutput(NamedTuple):
+    """The last output of the heavy model's ONNX graph, as the converter makes it."""
+
+    name: str
+    columns: int
+    """Of which the last is the score."""
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """A kind of label, with what one model's spec says of it."""
+
+    bounds: Interval
+    """The least and the largest score, in the label's unit; [0, 1] of a probability."""
+
+    # -- what a spec may say ------------------------------------------------------------------
+
+    kind: ClassVar[str]
+    """The word that spec.yaml may write as label.kind."""
+    fields: ClassVar[frozenset[str]]
+    """Fields of a spec's label that this kind has and another may lack."""
+    described: ClassVar[str]
+    """What the label is, for a sentence that begins "the label is"."""
+    heavy_class: ClassVar[str]
+    """Import path of the estimator that is trained."""
+    light_class: ClassVar[str]
+    """Import path of the light twin's linear model."""
+    metrics: ClassVar[Mapping[str, str]]
+    """Metrics that the gate may decide on, each with its words."""
+    needs: ClassVar[str]
+    """What a spec has to write so that its label is of this kind, for a sentence that ends "needs …"."""
+    default_within: ClassVar[str]
+    """Where a safe default has to lie, for a sentence that ends "is not within …"."""
+
+    # -- what is measured ---------------------------------------------------------------------
+
+    measure: ClassVar[str]
+    """The figure that is shown of every version, whatever the gate decides on: the name of its column."""
+    figure: ClassVar[str]
+    """The same in words, as short as a line of text wants it."""
+    figure_title: ClassVar[str]
+    """The same in words, for an axis or a table's head."""
+    more_figures: ClassVar[tuple[str, ...]]
+    """Names of the figures that an evaluation has beside the measure."""
+    base: ClassVar[str]
+    """Name of the labels' mean, for a version's facts."""
+    headline: ClassVar[Mapping[str, str]]
+    """Those of `more_figures` that stand in one line with the measure, each with its words."""
+    columns: ClassVar[Mapping[str, str]]
+    """Those of `more_figures` that have a column of a page's table beside the measure, each with its head."""
+    status_figures: ClassVar[tuple[str, ...]]
+    """Columns of ops.evaluation that `status` shows beside the measure."""
+    inestimable: ClassVar[str | None]
+    """Why performance cannot be estimated from scores alone. None: it can, a score promises its own loss."""
+    has_classes: ClassVar[bool]
+    """Are there two kinds of rows, positive and negative, whose labels arrive each in their own time?"""
+    more_counts: ClassVar[tuple[str, ...]]
+    """Counts of labels beside matured, missing, immature and early: `outside` are those beyond the bounds."""
+    miscalibrated: ClassVar[str]
+    """What the gate says of a distance between scores and labels, before the number."""
+
+    # -- what learns it -----------------------------------------------------------------------
+
+    learner: ClassVar[Learner]
+    dtype: ClassVar[str]
+    """Of labels in a frame that a person or an evaluation reads."""
+    too_few: ClassVar[str]
+    """Which rows a block of the split has too few of, after their number and "rows"."""
+    onnx: ClassVar[OnnxOutput]
+    mlflow_type: ClassVar[str]
+    """MLflow's word for the model."""
+    light_output: ClassVar[str]
+    """Name of the output of the light twin's ONNX graph."""
+    light_link: ClassVar[str | None]
+    """The ONNX operator that turns the light twin's sum into a score. None: the sum is the score."""
+    margin_unit: ClassVar[str]
+    """What a model sums in, for the axis of SHAP values."""
+    distance: ClassVar[str]
+    """What a distance between two scores is a share of, after the number."""
+
+    # -- words of pages -----------------------------------------------------------------------
+
+    plot: ClassVar[Drawn]
+    axis: ClassVar[Interval | None]
+    """Ends of the score's axis. None: those of the scores that are drawn."""
+    label_axis: ClassVar[str]
+    """What a calibration curve shows beside the mean score."""
+    wrong_label: ClassVar[str]
+    """What a label that cannot be evaluated is not, after "a label"."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, label: LabelFields) -> "Target":
+        """From a spec's label. Raises ValueError when its fields do not make one of this kind."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Target":
+        """From what `to_json` gave."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """What a version and an evidence page keep of its kind; `read` makes a target of it again."""
+
+    @property
+    def width(self) -> float:
+        """How far two scores can lie from each other, in the label's unit."""
+        return self.bounds[1] - self.bounds[0]
+
+    @property
+    def interval(self) -> tuple[str, str, str]:
+        """Columns of the measure and of the ends of its interval."""
+        return self.measure, f"{self.measure}_low", f"{self.measure}_high"
+
+    # -- a spec's parts -----------------------------------------------------------------------
+
+    def check_fields(self, given: Set[str]) -> None:
+        """`given`: names of the label's fields that say something. Raises ValueError for one of another kind."""
+        if strange := sorted(given & (FIELDS - self.fields)):
+            raise ValueError(f"label.{strange[0]} is not for a label that is {self.described}; take one of the two out")
+
+    def check_class(self, name: str, fitting: str) -> None:
+        """Raises ValueError when a spec names another class than the one that fits."""
+        if name != fitting:
+            raise ValueError(f"the label is {self.described}, so class is {fitting}, not {name}")
+
+    @abstractmethod
+    def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
+        """Raises ValueError when the gate cannot decide by this metric."""
+
+    def check_default(self, value: float) -> None:
+        """Raises ValueError when a safe default is no score."""
+        if not self.bounds[0] <= value <= self.bounds[1]:
+            raise ValueError(f"safe_default is {value:g}, which is not within {self.default_within}")
+
+    @abstractmethod
+    def wrong_type(self, data_type: str | None) -> str | None:
+        """What is wrong with the declared type of a label table's column, after "is given"; None when it fits."""
+
+    # -- labels -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sql(self, column: str, *, clipped: bool = True) -> str:
+        """SQL of a label as the rails take it. What is beyond the bounds counts as the nearer one, unless not
+        `clipped`. NULL where no label that counts has come."""
+
+    def sql_outside(self, column: str) -> str:
+        """SQL: is the label beyond the bounds?"""
+        return "false"
+
+    @abstractmethod
+    def sql_positive(self, column: str) -> str:
+        """SQL of the class whose arrival is watched; true where there are no classes."""
+
+    @abstractmethod
+    def sql_half(self, column: str) -> str:
+        """SQL of two halves that a change which tells the label would tell apart."""
+
+    @abstractmethod
+    def plain(self, label: Any) -> bool | float:
+        """A label of the lake as JSON has it."""
+
+    @abstractmethod
+    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
+        """(rows,) labels of a training frame as trainers take them, and what a version's facts say of them."""
+
+    @abstractmethod
+    def are_labels(self, values: Floats) -> NDArray[np.bool_]:
+        """Which of (rows,) values can be a label."""
+
+    # -- scores -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def within(self, values: Floats) -> Floats:
+        """(rows,) what a model says, as scores. A model may step over the bounds a little, where its kind allows: the
+        nearer one is meant then. What is not finite is no score, and stays none."""
+
+    @abstractmethod
+    def scaled(self, values: Any) -> Any:
+        """Scores or labels on [0, 1]: their place between the bounds."""
+
+    @abstractmethod
+    def answers(self, model: Any, matrix: Any) -> Floats:
+        """What a fitted model says of encoded rows, before `within`: (rows,)."""
+
+    @abstractmethod
+    def margins(self, scores: Floats) -> Floats:
+        """Scores on the scale on which a linear model adds its terms up."""
+
+    @abstractmethod
+    def score(self, margin: float) -> float:
+        """The score of a sum of a linear model's terms: the inverse of `margins`, within the bounds."""
+
+    # -- losses and figures -------------------------------------------------------------------
+
+    @abstractmethod
+    def row_losses(self, score: Any, label: Any) -> Any:
+        """What each row loses by as it is shown (`measure`): (rows,), arrays or columns of a frame."""
+
+    @abstractmethod
+    def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
+        """What each row loses by as the gate counts it, scaled to [0, 1] so that a bound on differences of losses is
+        one on rows. Raises ValueError for a metric of another kind, or for a cost without its matrix."""
+
+    @property
+    @abstractmethod
+    def largest_loss(self) -> float:
+        """The largest of `row_losses`."""
+
+    @abstractmethod
+    def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
+        """`more_figures` of (rows,) scores and labels. None where the rows do not carry one."""
+
+    @abstractmethod
+    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+        """The measure, and the figures that a held-out part is measured by, once per row of `weights`.
+
+        `weights`: (resamples, rows), how often a row was drawn."""
+
+    # -- training -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def light_arguments(self, penalty: float) -> dict[str, Any]:
+        """Arguments of the light twin's class; `penalty` is the inverse one, larger is weaker."""
+
+    @abstractmethod
+    def errors(self, by_round: Floats) -> Floats:
+        """The measure after each boosting round, from XGBoost's own figure."""
+
+    @abstractmethod
+    def spread(self, labels: Floats) -> Interval:
+        """What the bar of a group of rows spans in the plot of labels against scores: its ends."""
+
+    @property
+    @abstractmethod
+    def caption(self) -> str:
+        """What the evidence page says under its calibration curve."""
+
+
+@dataclass(frozen=True)
+class Binary(Target):
+    """A yes or no. It is scored by the probability of the positive label."""
+
+    bounds: Interval = field(default=(0.0, 1.0), init=False)
+    positive: bool = True
+
+    kind = "yes_or_no"
+    fields = frozenset({"positive"})
+    described = "a yes or no (no label.bounds)"
+    heavy_class = "xgboost.XGBClassifier"
+    light_class = "sklearn.linear_model.LogisticRegression"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "brier": "Brier score",
+        "log_loss": "log loss, clipped and scaled to [0, 1]",
+        "cost": "cost, scaled to [0, 1]",
+    }
+    needs = "a label without bounds"
+    default_within = "[0, 1], it is a probability"
+    measure = "brier"
+    figure = "Brier"
+    figure_title = "Brier score"
+    more_figures = ("log_loss", "auc", "positive_rate")
+    base = "positive_rate"
+    headline: ClassVar[Mapping[str, str]] = {"auc": "AUC"}
+    columns: ClassVar[Mapping[str, str]] = {"log_loss": "log loss", "auc": "AUC"}
+    status_figures = ("log_loss", "auc", "positive_rate")
+    inestimable = None
+    has_classes = True
+    more_counts = ()
+    miscalibrated = "Scores are off the observed share by"
+    # the error is that of the probability: the root of the Brier score, which the gate decides on
+    learner = Learner("binary:logistic", "rmse")
+    dtype = "int64"
+    too_few = "of one class"
+    onnx = OnnxOutput("probabilities", 2)
+    mlflow_type = "classifier"
+    light_output = "positive"
+    light_link = "Sigmoid"
+    margin_unit = "log-odds"
+    distance = "in probability"
+    plot = Drawn("Calibration", "observed share")
+    axis = (0.0, 1.0)
+    label_axis = "share of positive labels"
+    wrong_label = "of 0 or 1"
+
+    @classmethod
+    def of(cls, label: LabelFields) -> "Binary":
+        return cls(positive=label.positive)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Binary":
+        return cls()
+
+    def to_json(self) -> dict[str, Any]:
+        return {}
+
+    def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
+        if metric not in self.metrics:
+            raise ValueError(f"the metric {metric} needs {of_metric(metric).needs}")
+
+    def wrong_type(self, data_type: str | None) -> str | None:
+        return None if data_type == "boolean" else "no bounds, but its label is a number"
+
+    def sql(self, column: str, *, clipped: bool = True) -> str:
+        return f"{column} = {str(self.positive).lower()}"
+
+    def sql_positive(self, column: str) -> str:
+        return self.sql(column)
+
+    def sql_half(self, column: str) -> str:
+        return self.sql(column)
+
+    def plain(self, label: Any) -> bool:
+        return bool(label)
+
+    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
+        return values.astype(bool), {}
+
+    def are_labels(self, values: Floats) -> NDArray[np.bool_]:
+        return np.isin(values, (0.0, 1.0))
+
+    def within(self, values: Floats) -> Floats:
+        return values
+
+    def scaled(self, values: Any) -> Any:
+        return values
+
+    def answers(self, model: Any, matrix: Any) -> Floats:
+        scores: Floats = model.predict_proba(matrix)[:, 1].astype(np.float64)
+        return scores
+
+    def margins(self, scores: Floats) -> Floats:
+        logits: Floats = np.log(scores) - np.log1p(-scores)
+        return logits
+
+    def score(self, margin: float) -> float:
+        if margin >= 0:
+            return 1 / (1 + math.exp(-margin))
+        odds = math.exp(margin)
+        return odds / (1 + odds)
+
+    def row_losses(self, score: Any, label: Any) -> Any:
+        """Squared error, in [0, 1] (Brier 1950)."""
+        return (score - label) ** 2
+
+    def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
+        """`brier`: squared error. `log_loss`: nats, scores clipped by LOSS_CLIP, divided by the largest possible.
+        `cost`: the entry of the matrix that decision and label meet in, divided by its largest; a row is acted on when
+        its score reaches `decision_threshold`."""
+        paid: Floats
+        if metric == "brier":
+            paid = self.row_losses(score, label)
+        elif metric == "log_loss":
+            clipped = np.clip(score, LOSS_CLIP, 1 - LOSS_CLIP)
+            paid = np.where(label > 0, np.log(clipped), np.log1p(-clipped)) / np.log(LOSS_CLIP)
+        elif metric != "cost":
+            raise ValueError(f"the metric {metric} needs {of_metric(metric).needs}")
+        elif cost is None:
+            raise ValueError("the metric cost needs a cost matrix, spec's gate.cost")
+        else:
+            acted = score >= decision_threshold(cost)
+            acting = np.where(label > 0, cost.true_positive, cost.false_positive)
+            waiting = np.where(label > 0, cost.false_negative, cost.true_negative)
+            largest = max(cost.false_positive, cost.false_negative, cost.true_positive, cost.true_negative)
+            paid = np.where(acted, acting, waiting) / largest
+        return paid
+
+    @property
+    def largest_loss(self) -> float:
+        return 1.0
+
+    def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
+        return {"log_loss": log_loss(score, label), "auc": auc(score, label), "positive_rate": float(label.mean())}
+
+    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+        """Brier score, log loss and AUC. AUC as the Mann-Whitney statistic with ties counted half: Hanley and McNeil
+        (1982), Radiology 143:29-36."""
+        rows = len(label)
+        clipped = np.clip(score, 1e-7, 1 - 1e-7)
+        return {
+            "brier": weights @ (score - label) ** 2 / rows,
+            "log_loss": weights @ -np.where(label, np.log(clipped), np.log(1 - clipped)) / rows,
+            "auc": _weighted_auc(label, score, weights),
+        }
+
+    def light_arguments(self, penalty: float) -> dict[str, Any]:
+        return {"C": penalty, "max_iter": 300}
+
+    def errors(self, by_round: Floats) -> Floats:
+        squares: Floats = by_round**2
+        return squares
+
+    def spread(self, labels: Floats) -> Interval:
+        """The 95 % interval of the share of positives (Wilson 1927)."""
+        rows, observed = len(labels), labels.mean()
+        centre = (observed + 1.92 / rows) / (1 + 3.84 / rows)
+        half = 1.96 / (1 + 3.84 / rows) * np.sqrt(observed * (1 - observed) / rows + 0.96 / rows**2)
+        return centre - half, centre + half
+
+    @property
+    def caption(self) -> str:
+        return (
+            "Share of positive labels against the mean score in ten bins, on the matured rows; the larger a point, the "
+            "more rows. On the diagonal a score of 0.3 comes true three times in ten."
+        )
+
+
+@dataclass(frozen=True)
+class Bounded(Target):
+    """A number in its own unit, of which the least and the largest that count are known. A label beyond them counts as
+    the nearer one. It is scored by what it is expected to be, and loses by its absolute error."""
+
+    kind = "number"
+    fields = frozenset({"bounds"})
+    described = "a number (label.bounds)"
+    heavy_class = "xgboost.XGBRegressor"
+    light_class = "sklearn.linear_model.Ridge"
+    metrics: ClassVar[Mapping[str, str]] = {"absolute_error": "absolute error, over the width of the label's bounds"}
+    needs = "label.bounds, like bounds: [0, 100]"
+    default_within = "label.bounds"
+    measure = "absolute_error"
+    figure = "absolute error"
+    figure_title = "absolute error"
+    more_figures = ()
+    base = "mean_label"
+    headline: ClassVar[Mapping[str, str]] = {}
+    columns: ClassVar[Mapping[str, str]] = {}
+    status_figures = ("mean_score",)
+    inestimable = "a number does not say how far off it is"
+    has_classes = False
+    more_counts = ("outside",)
+    miscalibrated = "Scores are off the mean label, over the width of its bounds, by"
+    learner = Learner("reg:absoluteerror", "mae")
+    dtype = "float64"
+    too_few = "whose label is not its commonest one"
+    onnx = OnnxOutput("variable", 1)
+    mlflow_type = "regressor"
+    light_output = "variable"
+    light_link = None
+    margin_unit = "in the label's unit"
+    distance = "of the width of label.bounds"
+    plot = Drawn("Label against score", "label: mean and middle 80 %")
+    axis = None
+    label_axis = "mean label"
+    wrong_label = "that is a number"
+
+    def __post_init__(self) -> None:
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds go from low to high, like [0, 100], not {list(self.bounds)}")
+
+    @classmethod
+    def of(cls, label: LabelFields) -> "Bounded":
+        if label.bounds is None:
+            raise ValueError(f"a label of the kind {cls.kind} needs {cls.needs}")
+        return cls(label.bounds)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Bounded":
+        low, high = kept["bounds"]
+        return cls((float(low), float(high)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bounds": list(self.bounds)}
+
+    def check_fields(self, given: Set[str]) -> None:
+        if "positive" in given:
+            raise ValueError("bounds say that the label is a number, which has no positive; take one of the two out")
+        super().check_fields(given)
+
+    def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
+        if metric not in self.metrics or cost is not None:
+            raise ValueError(f"the label is {self.described}, so write metric: {' or '.join(self.metrics)} and no cost")
+
+    def wrong_type(self, data_type: str | None) -> str | None:
+        return "bounds, but its label is a boolean" if data_type == "boolean" else None
+
+    def sql(self, column: str, *, clipped: bool = True) -> str:
+        """What is no finite number has not come."""
+        low, high = self.bounds
+        number = f"{column}::double"
+        value = f"least(greatest({number}, {low}), {high})" if clipped else number
+        return f"case when isfinite({number}) then {value} end"
+
+    def sql_outside(self, column: str) -> str:
+        low, high = self.bounds
+        return f"coalesce({column}::double < {low} or {column}::double > {high}, false)"
+
+    def sql_positive(self, column: str) -> str:
+        return "true"
+
+    def sql_half(self, column: str) -> str:
+        """A change that tells the label tells the large ones from the small ones."""
+        return f"{column} > median({column}) over ()"
+
+    def plain(self, label: Any) -> float:
+        return float(label)
+
+    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
+        low, high = self.bounds
+        numbers = values.astype(np.float64)
+        outside = int(((numbers < low) | (numbers > high)).sum())
+        return np.clip(numbers, low, high), {"labels_outside_bounds": outside}
+
+    def are_labels(self, values: Floats) -> NDArray[np.bool_]:
+        return np.isfinite(values)
+
+    def within(self, values: Floats) -> Floats:
+        return np.where(np.isfinite(values), np.clip(values, *self.bounds), np.nan)
+
+    def scaled(self, values: Any) -> Any:
+        low, high = self.bounds
+        return (values - low) / (high - low)
+
+    def answers(self, model: Any, matrix: Any) -> Floats:
+        scores: Floats = model.predict(matrix).astype(np.float64)
+        return scores
+
+    def margins(self, scores: Floats) -> Floats:
+        return scores
+
+    def score(self, margin: float) -> float:
+        return min(max(margin, self.bounds[0]), self.bounds[1])
+
+    def row_losses(self, score: Any, label: Any) -> Any:
+        """|score - label| in the label's own unit, after both were moved to the nearer bound where they lie beyond:
+        none is larger than the bounds are wide."""
+        return abs(np.clip(score, *self.bounds) - np.clip(label, *self.bounds))
+
+    def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
+        """`absolute_error`: over the width of the bounds, beyond which neither score nor label counts."""
+        if metric not in self.metrics:
+            raise ValueError(f"the metric {metric} needs {of_metric(metric).needs}")
+        shares: Floats = self.row_losses(score, label) / self.largest_loss
+        return shares
+
+    @property
+    def largest_loss(self) -> float:
+        return self.width
+
+    def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
+        return {}
+
+    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+        return {self.measure: weights @ self.row_losses(score, label) / len(label)}
+
+    def light_arguments(self, penalty: float) -> dict[str, Any]:
+        return {"alpha": 1 / penalty}
+
+    def errors(self, by_round: Floats) -> Floats:
+        return by_round
+
+    def spread(self, labels: Floats) -> Interval:
+        """The middle 80 % of the labels."""
+        return float(np.quantile(labels, 0.1)), float(np.quantile(labels, 0.9))
+
+    @property
+    def caption(self) -> str:
+        low, high = self.bounds
+        return (
+            "Mean label against the mean score in ten bins, on the matured rows, both as a place between the label's "
+            f"bounds ({low:g} and {high:g}); the larger a point, the more rows."
+        )
+
+
+# -- all kinds --------------------------------------------------------------------------------
+
+KINDS: dict[str, type[Target]] = {target.kind: target for target in (Binary, Bounded)}
+FIELDS = frozenset[str]().union(*(target.fields for target in KINDS.values()))
+"""Fields of a spec's label that not every kind has."""
+HEAVY_CLASSES = tuple(dict.fromkeys(target.heavy_class for target in KINDS.values()))
+LIGHT_CLASSES = tuple(dict.fromkeys(target.light_class for target in KINDS.values()))
+METRICS: dict[str, str] = {metric: said for target in KINDS.values() for metric, said in target.metrics.items()}
+"""Metrics that a gate may decide on, each with its words."""
+MEASURES: dict[str, type[Target]] = {target.measure: target for target in KINDS.values()}
+FIGURES = tuple(
+    dict.fromkeys(
+        f"{figure}{end}"
+        for target in KINDS.values()
+        for figure, ends in ((target.measure, ("", "_low", "_high")), *((name, ("",)) for name in target.more_figures))
+        for end in ends
+    )
+)
+"""Names of all figures of all kinds, which are columns where evaluations are kept; those of another kind are null."""
+YES_OR_NO = Binary()
+"""The kind of a label of which nothing is said."""
+
+
+def of(label: LabelFields) -> Target:
+    """The kind of a spec's label. Raises ValueError when its fields do not make one."""
+    return KINDS[label.kind or implied(label.bounds)].of(label)
+
+
+def implied(bounds: object) -> str:
+    """The kind of a label that names none: a number where there are bounds, else a yes or no."""
+    return Binary.kind if bounds is None else Bounded.kind
+
+
+def read(kept: Mapping[str, Any]) -> Target:
+    """From a mapping that holds what `Target.to_json` gave, among other things: reference.json, a page's record."""
+    return KINDS[kept.get("kind") or implied(kept.get("bounds"))].from_json(kept)
+
+
+def of_metric(metric: str) -> type[Target]:
+    """The kind of label that a gate decides on by `metric`."""
+    return next(target for target in KINDS.values() if metric in target.metrics)
+
+
+def at_start(words: str) -> str:
+    """Words as they begin a sentence."""
+    return words[0].upper() + words[1:]
+
+
+# -- figures of probabilities -----------------------------------------------------------------
+
+
+def decision_threshold(cost: CostMatrix) -> float:
+    """The score from which a row is acted on: the declared one, else where acting and not acting cost the same in
+    expectation (Elkan 2001, The foundations of cost-sensitive learning, IJCAI)."""
+    if cost.threshold is not None:
+        return cost.threshold
+    alarm, miss = cost.false_positive - cost.true_negative, cost.false_negative - cost.true_positive
+    return alarm / (alarm + miss)
+
+
+def log_loss(score: Floats, label: Floats) -> float:
+    """Mean negative log likelihood in nats, scores clipped to [CLIP, 1 - CLIP]."""
+    clipped = np.clip(score, CLIP, 1 - CLIP)
+    return float(-np.mean(label * np.log(clipped) + (1 - label) * np.log1p(-clipped)))
+
+
+def auc(score: Floats, label: Floats) -> float | None:
+    """Area under the ROC curve from mid-ranks (Mann-Whitney), ties counted half. None with one class."""
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    rank_sum = float(ranks[label == 1].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _weighted_auc(label: Values, score: Floats, weights: NDArray[Any]) -> Floats:
+    """One AUC per row of `weights`; NaN where a resample has one class only."""
+    _, group = np.unique(score, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    positive = np.add.reduceat(weights[:, order] * label[order], starts, axis=1).astype(np.float64)
+    negative = np.add.reduceat(weights[:, order] * ~label[order], starts, axis=1).astype(np.float64)
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        areas: Floats = (positive * (below + negative / 2)).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)
+    return areas
