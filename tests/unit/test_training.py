@@ -214,7 +214,7 @@ def test_a_conversion_without_a_score_for_gaps_is_refused() -> None:
             if attribute.name == "nodes_missing_value_tracks_true":
                 attribute.ints[:] = [1 - way for way in attribute.ints]
     with pytest.raises(CheckFailed, match="is off by"):
-        training._same(model.SerializeToString(), heavy, whole, None)
+        training._same(model.SerializeToString(), heavy, whole, YES_OR_NO)
 
 
 # -- the split --------------------------------------------------------------------------------
