@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Generic, TypeVar
 
 import duckdb
 import pandas as pd
@@ -21,11 +21,9 @@ import sqlalchemy as sa
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.ledger import Fence
 from tiltyard.settings import Settings
 from tiltyard.tables import Table
-
-if TYPE_CHECKING:
-    from tiltyard.ledger import Fence
 
 T = TypeVar("T")
 
@@ -54,11 +52,13 @@ def identifier(table: str | Table) -> str:
 
 
 @dataclass(frozen=True)
-class Commit:
-    """What a commit left behind: the lake snapshot it made, and what `work` returned."""
+class Commit(Generic[T]):
+    """What a commit left behind."""
 
     snapshot: int
-    result: Any
+    """The number of the lake's snapshot that it made."""
+    result: T
+    """What its work returned."""
 
 
 class Lake:
@@ -91,7 +91,7 @@ class Lake:
         return _PLACEHOLDER.sub(lambda match: self.relation(match[1], as_of, snapshot), sql)
 
     def query(
-        self, sql: str, as_of: datetime, params: Mapping[str, Any] | None = None, snapshot: int | None = None
+        self, sql: str, as_of: datetime, params: Mapping[str, object] | None = None, snapshot: int | None = None
     ) -> pd.DataFrame:
         """Rows of a query over `{schema.table}` placeholders, read at `as_of`; `$name` takes `params`."""
         return self.connection.execute(self.sql(sql, as_of, snapshot), dict(params or {})).df()
@@ -141,8 +141,8 @@ class Lake:
         self._ensured.add(table.name)
 
     def commit(
-        self, work: Callable[[duckdb.DuckDBPyConnection], T], *, message: str, fence: "Fence | None" = None
-    ) -> Commit:
+        self, work: Callable[[duckdb.DuckDBPyConnection], T], *, message: str, fence: Fence | None = None
+    ) -> Commit[T]:
         """Run `work(connection)` in one transaction, again on conflict. Raises Fenced when outdated.
 
         `work` must be safe to repeat: it only touches the lake. The fence is held from before the
@@ -172,11 +172,11 @@ class Lake:
     def replace(
         self,
         table: str | Table,
-        partition: Mapping[str, Any],
+        partition: Mapping[str, object],
         rows: pd.DataFrame,
         *,
         message: str,
-        fence: "Fence | None" = None,
+        fence: Fence | None = None,
     ) -> int:
         """Replace the rows of `partition` (column → value) by `rows`; twice is once. Returns the snapshot."""
         return self.commit(
@@ -202,7 +202,7 @@ def stored(table: str | Table, snapshot: int | None = None) -> str:
 
 
 def put(
-    connection: duckdb.DuckDBPyConnection, table: str | Table, partition: Mapping[str, Any], rows: pd.DataFrame
+    connection: duckdb.DuckDBPyConnection, table: str | Table, partition: Mapping[str, object], rows: pd.DataFrame
 ) -> None:
     """Inside a transaction: delete the partition, insert `rows` by column name."""
     where = " and ".join(f'"{column}" = ${column}' for column in partition)

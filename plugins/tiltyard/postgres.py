@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import sqlalchemy as sa
@@ -71,7 +70,7 @@ def url(settings: Settings, name: str) -> URL:
 
 def conninfo(target: URL, *, with_password: bool = True) -> str:
     """The same address as a libpq keyword string, for psycopg2 and DuckDB's postgres scanner."""
-    parts: dict[str, Any] = {
+    parts: dict[str, str | int | None] = {
         "host": target.host,
         "port": target.port,
         "dbname": target.database,
@@ -155,7 +154,7 @@ def _ensure_database(settings: Settings, target: URL) -> None:
             ) from None
 
 
-def _connect(target: URL) -> Any:
+def _connect(target: URL) -> "psycopg2.extensions.connection":
     """A psycopg2 connection; waits while the server is coming up, as after a crash of one of its parts."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
@@ -215,17 +214,17 @@ def _postmaster(settings: Settings) -> _Postmaster | None:
 
 def _answering(settings: Settings) -> _Postmaster | None:
     """The running server of this very cluster, when it takes connections. Costs well under a millisecond."""
-    found = _postmaster(settings)
+    postmaster = _postmaster(settings)
     # A copied or moved home brings along a file that names another cluster.
-    if found is None or not found.ready or found.cluster != _cluster(settings):
+    if postmaster is None or not postmaster.ready or postmaster.cluster != _cluster(settings):
         return None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:
-            probe.connect(str(found.socket_folder / f".s.PGSQL.{found.port}"))
+            probe.connect(str(postmaster.socket_folder / f".s.PGSQL.{postmaster.port}"))
         except OSError:
             return None
-    return found
+    return postmaster
 
 
 def _start(settings: Settings) -> Path:
@@ -267,8 +266,8 @@ def _stop(settings: Settings) -> None:
     cluster = _cluster(settings)
     if (cluster / "PG_VERSION").exists() and not (cluster / "postmaster.pid").exists():
         return  # stopped in good order
-    found = _postmaster(settings)
-    if found is not None and found.pid in _processes(cluster):
+    postmaster = _postmaster(settings)
+    if postmaster is not None and postmaster.pid in _processes(cluster):
         stop = ("-w", "-t", "60", "-D", ".", "stop", "-m")
         if _pg(settings, _owner(settings), "pg_ctl", *stop, "fast").returncode:
             _pg(settings, _owner(settings), "pg_ctl", *stop, "immediate")
@@ -281,7 +280,9 @@ def _stop(settings: Settings) -> None:
         time.sleep(0.1)
     # No process of this cluster is left: these files name a process that is gone, or one that got its number.
     (cluster / "postmaster.pid").unlink(missing_ok=True)
-    folders = {settings.runtime} | ({found.socket_folder} if found and found.cluster == cluster else set())
+    folders = {settings.runtime}
+    if postmaster and postmaster.cluster == cluster:
+        folders.add(postmaster.socket_folder)
     for folder in folders:
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             with suppress(NotADirectoryError, PermissionError):
@@ -293,14 +294,14 @@ def _processes(cluster: Path) -> list[int]:
     """Every process of this cluster, known by its working directory. Slow: for starts and stops only."""
     import psutil
 
-    found = []
+    pids = []
     for process in psutil.process_iter(["name"]):
         try:
             if process.info["name"] == "postgres" and Path(process.cwd()) == cluster:
-                found.append(process.pid)
+                pids.append(process.pid)
         except psutil.Error:
             continue
-    return found
+    return pids
 
 
 def _create(settings: Settings, owner: pwd.struct_passwd) -> None:
@@ -336,9 +337,7 @@ def _pg(
 
     The programs pass paths on through a shell, which stumbles over some; `.` is safe.
     """
-    identity: dict[str, Any] = {}
-    if owner.pw_uid != os.geteuid():
-        identity = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+    is_another = owner.pw_uid != os.geteuid()
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG", "TILTYARD_"))
     }
@@ -351,7 +350,9 @@ def _pg(
         env={**environment, "LC_ALL": "C"},
         start_new_session=True,  # Ctrl-C in the terminal that started it is not meant for the database
         check=False,
-        **identity,
+        user=owner.pw_uid if is_another else None,
+        group=owner.pw_gid if is_another else None,
+        extra_groups=[] if is_another else None,
     )
 
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -124,16 +124,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _landed_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _landed_sources(cls, values: dict[str, object]) -> dict[str, object]:
         if values.get("sources"):
             return values
-        landing = Path(values.get("home", cls.model_fields["home"].default)) / "landing"
+        landing = Path(str(values.get("home", cls.model_fields["home"].default))) / "landing"
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
         return values | {"sources": tuple(landed or ("incident",))}
 
     @field_validator("sources", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @cached_property
