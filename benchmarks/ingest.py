@@ -26,7 +26,7 @@ def main(name: str) -> None:
         settings = Settings(home=Path(folder), database_url=None)
         began = time.perf_counter()
         fetched = datasets.fetch(settings, name)
-        report("fetch and cut into days", fetched["rows"], time.perf_counter() - began)
+        report("fetch and cut into days", fetched.rows, time.perf_counter() - began)
 
         paths = sorted((settings.landing / source).glob("*/*.*"))
         began = time.perf_counter()

@@ -50,8 +50,8 @@ def test_a_booking_arrives_on_its_day_and_its_outcome_on_the_day_it_was_settled(
 def test_the_real_bookings(tmp_path: Path, data_mirror: Path):
     settings = Settings(home=tmp_path, data_mirror=data_mirror)
     result = datasets.fetch(settings, "hotels")
-    assert (result["files"], result["rows"]) == (984 + 926, 2 * 119_390)
-    assert datasets.fetch(settings, "hotels")["unchanged"]
+    assert (result.files, result.rows) == (984 + 926, 2 * 119_390)
+    assert datasets.fetch(settings, "hotels").unchanged
 
 
 COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
@@ -153,8 +153,8 @@ def test_the_real_invoices(tmp_path: Path, data_mirror: Path):
     digest = "399de155a1c07e4bc89d8ef4f75d619c70a6b4ed39cc76ea54d56c2c939fb72b"
     assert hashlib.sha256(mirrored.read_bytes()).hexdigest() == digest
     result = datasets.fetch(settings, "retail")
-    assert (result["files"], result["rows"]) == (374, 541_909)
-    assert datasets.fetch(settings, "retail")["unchanged"]
+    assert (result.files, result.rows) == (374, 541_909)
+    assert datasets.fetch(settings, "retail").unchanged
 
 
 FLIGHTS = b"""\
@@ -231,5 +231,5 @@ def test_copies_that_spell_their_fields_differently_are_one():
 def test_the_real_flights(tmp_path: Path, data_mirror: Path):
     settings = Settings(home=tmp_path, data_mirror=data_mirror)
     result = datasets.fetch(settings, "flights")
-    assert (result["files"], result["rows"]) == (732, 2 * 162_049 + 17_426)
-    assert datasets.fetch(settings, "flights")["unchanged"]
+    assert (result.files, result.rows) == (732, 2 * 162_049 + 17_426)
+    assert datasets.fetch(settings, "flights").unchanged

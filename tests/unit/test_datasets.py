@@ -114,7 +114,7 @@ def leftovers(settings: Settings) -> list[str]:
 def test_one_file_per_day_of_writing_and_together_they_are_the_log(settings):
     told: list[tuple[str, float | None]] = []
     result = datasets.fetch(settings, "incident", lambda label, fraction: told.append((label, fraction)))
-    assert (result["files"], result["rows"], result["unchanged"]) == (3, 3_000, False)
+    assert (result.files, result.rows, result.unchanged) == (3, 3_000, False)
     files = landed(settings)
     assert sorted(files) == [f"incident_update/2016-03-0{day}.csv" for day in (1, 2, 3)]
     header, *lines = CSV.splitlines()
@@ -136,24 +136,24 @@ def test_lines_keep_their_order_within_a_day():
 def test_the_second_fetch_asks_nobody_and_a_damaged_landing_is_mended(settings, home):
     datasets.fetch(settings, "incident")
     before = landed(settings)
-    assert datasets.fetch(settings, "incident")["unchanged"]
+    assert datasets.fetch(settings, "incident").unchanged
     assert len(home.asked) == 1
     (settings.landing / "incident" / "incident_update" / "2016-03-02.csv").write_text("half a fi")
     (settings.landing / "incident" / "incident_update" / "2016-03-03.csv").unlink()
-    assert not datasets.fetch(settings, "incident")["unchanged"]
+    assert not datasets.fetch(settings, "incident").unchanged
     assert landed(settings) == before
 
 
 def test_a_connection_that_breaks_off_is_taken_up_where_it_stopped(settings, home):
     home.breaks_after = [1_000, 2_000]
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
     assert home.asked == [None, "bytes=1000-", "bytes=3000-"]
 
 
 def test_a_server_that_ignores_range_sends_it_all_again(settings, home):
     home.ranges = False
     home.breaks_after = [1_000]
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
     assert home.asked == [None, "bytes=1000-"]
 
 
@@ -165,7 +165,7 @@ def test_a_download_that_cannot_go_on_keeps_what_has_come_for_the_next_try(setti
     assert part.read_bytes() == home.body[:1_000]
     assert landed(settings) == {}
     home.breaks_after = []
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
     assert home.asked[-1] == "bytes=1000-"
     assert leftovers(settings) == []
 
@@ -175,7 +175,7 @@ def test_a_part_that_belongs_to_another_file_is_given_up(settings, home, beginni
     part = settings.home / "downloads" / "incident_event_log.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(beginning)
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
     assert leftovers(settings) == []
 
 
@@ -200,13 +200,13 @@ def test_what_is_not_the_data_set_is_one_sentence_and_leaves_nothing(settings, h
 
 def test_a_zip_within_a_zip_is_opened(settings, home):
     home.body = zipped(zipped(CSV), "incident.zip")
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
 
 
 def test_a_public_home_may_serve_plain_what_the_mirror_keeps_zipped(settings, home, monkeypatch):
     home.body = CSV
     elsewhere(monkeypatch, url=home.url.removesuffix("zip") + "csv")
-    assert datasets.fetch(settings, "incident")["rows"] == 3_000
+    assert datasets.fetch(settings, "incident").rows == 3_000
 
 
 def test_the_mirror_is_taken_before_the_public_home_and_checked_alike(settings, home, tmp_path):
@@ -217,7 +217,7 @@ def test_the_mirror_is_taken_before_the_public_home_and_checked_alike(settings, 
     with pytest.raises(BadInput, match=r"a mirror.*no readable zip"):
         datasets.fetch(mirrored, "incident")
     file.write_bytes(zipped(CSV))
-    assert datasets.fetch(mirrored, "incident")["from"] == str(file)
+    assert datasets.fetch(mirrored, "incident").origin == str(file)
     assert home.asked == []
     assert file.exists()
 
@@ -253,7 +253,7 @@ def test_a_server_that_says_no_or_says_nothing(settings, home, monkeypatch):
 def test_two_fetches_at_once_are_one(settings, home):
     results: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: results.append(datasets.fetch(settings, "incident")["unchanged"]))
+        threading.Thread(target=lambda: results.append(datasets.fetch(settings, "incident").unchanged))
         for _ in range(3)
     ]
     for thread in threads:
@@ -279,8 +279,8 @@ def test_the_simulated_business_comes_with_or_without_its_trigger(settings, monk
     from tiltyard.prepare import simulator
 
     monkeypatch.setattr(simulator.Simulator, "__init__", _small_init(simulator.Simulator.__init__))
-    assert not datasets.fetch(settings, "simulated", cancel_trigger=True)["unchanged"]
-    assert datasets.fetch(settings, "simulated", cancel_trigger=True)["unchanged"]
+    assert not datasets.fetch(settings, "simulated", cancel_trigger=True).unchanged
+    assert datasets.fetch(settings, "simulated", cancel_trigger=True).unchanged
     with pytest.raises(BadInput, match=r"with the Cancel trigger, .* those without it into another home"):
         datasets.fetch(settings, "simulated")
     with pytest.raises(BadInput, match="Only the simulated data has a Cancel trigger"):
@@ -293,8 +293,8 @@ def test_the_simulated_business_lands_once(settings, monkeypatch):
     monkeypatch.setattr(simulator.Simulator, "__init__", _small_init(simulator.Simulator.__init__))
     result = datasets.fetch(settings, "simulated")
     folder = settings.landing / "subscription"
-    assert result["files"] == len(list(folder.glob("*/*.parquet"))) == 4 * 14
-    assert datasets.fetch(settings, "simulated")["unchanged"]
+    assert result.files == len(list(folder.glob("*/*.parquet"))) == 4 * 14
+    assert datasets.fetch(settings, "simulated").unchanged
 
 
 def _small_init(init):
@@ -308,5 +308,5 @@ def test_the_real_incident_log(tmp_path, data_mirror, monkeypatch):
     monkeypatch.undo()
     settings = Settings(home=tmp_path, data_mirror=data_mirror)
     result = datasets.fetch(settings, "incident")
-    assert (result["files"], result["rows"]) == (350, 141_712)
-    assert datasets.fetch(settings, "incident")["unchanged"]
+    assert (result.files, result.rows) == (350, 141_712)
+    assert datasets.fetch(settings, "incident").unchanged

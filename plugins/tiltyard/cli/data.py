@@ -35,8 +35,8 @@ def fetch(
     from tiltyard.prepare import datasets
 
     with progress(as_json) as step:
-        result = datasets.fetch(Settings(), name, progress=step, cancel_trigger=cancel_trigger)
-    emit(result, as_json)
+        summary = datasets.fetch(Settings(), name, progress=step, cancel_trigger=cancel_trigger)
+    emit(summary.to_json(), as_json)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")

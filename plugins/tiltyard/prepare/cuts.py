@@ -2,7 +2,7 @@
 
 A cut takes the contents of a data set's files (their digests are checked by datasets.py, so that their form is
 known) and gives its deliveries: path below landing/<source>/ → bytes, and the number of rows. A delivery holds
-what its day brought, with the columns as they lie in the public file: staging has to blank what was filled in
+what its day brought, with the columns of the public file as they are: staging has to blank what was filled in
 afterwards.
 """
 
@@ -17,22 +17,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cache
 from itertools import groupby
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-Cut = Callable[[Sequence[bytes]], tuple[Mapping[str, bytes], int]]
+
+class Deliveries(NamedTuple):
+    """What a source system would have delivered."""
+
+    files: Mapping[str, bytes]
+    """Path below landing/<source>/ → content."""
+    rows: int
+    """Rows in all files."""
 
 
-def incident(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+Cut = Callable[[Sequence[bytes]], Deliveries]
+"""The contents of a data set's files → its deliveries."""
+
+
+def incident(contents: Sequence[bytes]) -> Deliveries:
     """The event log by the day on which its rows were written."""
     [content] = contents
     files, rows = by_day(content, column="sys_updated_at")
-    return {f"incident_update/{day}.csv": data for day, data in files.items()}, rows
+    return Deliveries({f"incident_update/{day}.csv": data for day, data in files.items()}, rows)
 
 
-def hotels(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+def hotels(contents: Sequence[bytes]) -> Deliveries:
     """Bookings on the day they were made, and what became of them on the day it was settled.
 
     The export has no booking number: a booking is called by its line. It knows days only, so that a day stands for
@@ -64,7 +75,7 @@ def hotels(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
         for table, (first, days) in tables.items()
         for day, rows in sorted(days.items())
     }
-    return files, 2 * len(lines)
+    return Deliveries(files, 2 * len(lines))
 
 
 def by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
@@ -123,11 +134,11 @@ INVOICE_LINE: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "CustomerID": ("customer_id", _whole),
     "Country": ("country", str.strip),
 }
-"""The public name of each column of an invoice line → its name in a delivery, the date first, and its one spelling."""
+"""Public name of each column of an invoice line → its name in a delivery, the date first, and its one spelling."""
 _CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
-def online_retail(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+def online_retail(contents: Sequence[bytes]) -> Deliveries:
     """The invoice lines, as `invoice_lines` gives them, by the day of their invoice.
 
     The till reports every evening: a day on which the shop was closed brings the header alone.
@@ -139,7 +150,8 @@ def online_retail(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
     }
     first, last = min(days), max(days)
     every = (first + timedelta(days=number) for number in range((last - first).days + 1))
-    return {f"invoice_line/{day}.csv": header + days.get(day, b"") for day in every}, len(lines)
+    files = {f"invoice_line/{day}.csv": header + days.get(day, b"") for day in every}
+    return Deliveries(files, len(lines))
 
 
 def invoice_lines(content: bytes) -> bytes:
@@ -156,11 +168,11 @@ def invoice_lines(content: bytes) -> bytes:
         raise ValueError(f"no column {', '.join(missing)}")
     columns = [(header.index(name), form) for name, (_, form) in INVOICE_LINE.items()]
     lines = sorted(tuple([form(row[place]) for place, form in columns]) for row in table)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(name for name, _ in INVOICE_LINE.values())
     writer.writerows(lines)
-    return out.getvalue().encode()
+    return text.getvalue().encode()
 
 
 def _parquet(content: bytes) -> Iterator[list[str]]:
@@ -249,11 +261,11 @@ _ZONES = {
 """Hours from UTC in winter and whether it keeps daylight saving time ("A"), as airports.csv says it → its zone."""
 
 
-def flights(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
+def flights(contents: Sequence[bytes]) -> Deliveries:
     """Every flight twice, as published on the day before and as it ended; and the weather by the hour.
 
-    The public file has one row per flight, with its end in it, and no write time. Both deliveries of a flight hold
-    that row as it lies, with one more column: `written_at`, when the delivery was written. See `flight_writings`
+    The public file has one row per flight, with its end in it, and no write time. Both deliveries of a flight have
+    that row as it is, with one more column: `written_at`, when the delivery was written. See `flight_writings`
     and `weather_writings`.
     """
     flown, weather, airports = contents
@@ -266,7 +278,7 @@ def flights(contents: Sequence[bytes]) -> tuple[Mapping[str, bytes], int]:
         for day, data in _stamped(content, times).items():
             files[f"{table}/{day}.csv"] = data
         rows += sum(len(written) for written in times)
-    return files, rows
+    return Deliveries(files, rows)
 
 
 def one_spelling(content: bytes) -> bytes:
@@ -327,7 +339,9 @@ def _instant(local: pd.Series, zone: str) -> pd.Series:
     """Wall-clock times of a zone as instants in UTC; an hour that came twice is its first, one that never came is
     the next."""
     ambiguous = local.notna().to_numpy()
-    return local.dt.tz_localize(zone, ambiguous=ambiguous, nonexistent="shift_forward").dt.tz_convert("UTC")
+    here: pd.Series = local.dt.tz_localize(zone, ambiguous=ambiguous, nonexistent="shift_forward")
+    instants: pd.Series = here.dt.tz_convert("UTC")
+    return instants
 
 
 def _stamped(content: bytes, times: Sequence[pd.Series]) -> dict[date, bytes]:

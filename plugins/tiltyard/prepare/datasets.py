@@ -22,13 +22,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from tiltyard.errors import BadInput, Unavailable
+from tiltyard.files import whole
 from tiltyard.prepare import cuts
+from tiltyard.prepare.simulator import Simulator
+from tiltyard.records import Record
 from tiltyard.settings import Settings
 
 Progress = Callable[[str, float | None], None]
+"""Is told what is done, and which share of all of it; None: nobody knows."""
 
 ATTEMPTS = 5
 """How often a download that breaks off is taken up again in one run."""
@@ -146,10 +152,50 @@ PUBLIC = {
 NAMES = (*PUBLIC, "simulated")
 
 
+@dataclass(frozen=True)
+class LandingFacts(Record):
+    """How much was landed."""
+
+    files: int
+    """Number of files."""
+    rows: int
+    """Number of rows in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Record):
+    """What a data set's landing folder holds. It is written last."""
+
+    content: str
+    """Digest of the data set."""
+    facts: LandingFacts
+    """How much was landed."""
+    sha256: dict[str, str]
+    """Path below the folder → SHA-256 of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSummary(Record):
+    """What a fetch brought."""
+
+    name: str
+    """Name of the data set."""
+    origin: Annotated[str | None, Field(alias="from")] = None
+    """Where the content came from; None: nobody was asked."""
+    landing: str
+    """The landing folder."""
+    files: int
+    """Number of files there."""
+    rows: int
+    """Number of rows in them."""
+    unchanged: bool
+    """Whether everything was there already."""
+
+
 def fetch(
     settings: Settings, name: str, progress: Progress | None = None, *, cancel_trigger: bool = False
-) -> dict[str, Any]:
-    """Bring a data set to the landing zone. `progress(label, fraction)` is told how far it is.
+) -> FetchSummary:
+    """Bring a data set to the landing zone. `progress` is told how far it is.
 
     `cancel_trigger` is for the simulated one: its CRM blanks the last log-in of whoever cancels.
     Raises BadInput for an unknown name or content that is not the data set, Unavailable when it is out of reach.
@@ -174,12 +220,12 @@ def fetch(
 # -- public -----------------------------------------------------------------------------------
 
 
-def _fetch_public(settings: Settings, dataset: Dataset, report: Progress) -> dict[str, Any]:
+def _fetch_public(settings: Settings, dataset: Dataset, report: Progress) -> FetchSummary:
     folder = settings.landing / dataset.source
     present = _intact(folder, dataset.digest)
     if present is not None:
         report(f"{dataset.name} data: already there", 1.0)
-        return {"name": dataset.name, "from": None, "landing": str(folder), **present, "unchanged": True}
+        return _summary(dataset.name, None, folder, present, unchanged=True)
     contents, origins = [], []
     for done, download in enumerate(dataset.downloads):
 
@@ -190,56 +236,62 @@ def _fetch_public(settings: Settings, dataset: Dataset, report: Progress) -> dic
         contents.append(content)
         origins.append(origin)
     report(f"{dataset.name} data: cutting into days", 0.9)
-    files, rows = dataset.cut(contents)
-    facts = {"files": len(files), "rows": rows}
-    _place(folder, files, dataset.digest, facts)
+    deliveries = dataset.cut(contents)
+    facts = LandingFacts(len(deliveries.files), deliveries.rows)
+    _place(folder, deliveries.files, dataset.digest, facts)
     report(f"{dataset.name} data: landed", 1.0)
-    return {"name": dataset.name, "from": ", ".join(origins), "landing": str(folder), **facts, "unchanged": False}
+    return _summary(dataset.name, ", ".join(origins), folder, facts, unchanged=False)
 
 
-def _content(settings: Settings, name: str, wanted: Download, report: Progress) -> tuple[bytes, str]:
+def _summary(name: str, origin: str | None, folder: Path, facts: LandingFacts, *, unchanged: bool) -> FetchSummary:
+    return FetchSummary(
+        name=name, origin=origin, landing=str(folder), files=facts.files, rows=facts.rows, unchanged=unchanged
+    )
+
+
+def _content(settings: Settings, name: str, source: Download, report: Progress) -> tuple[bytes, str]:
     """The checked content, and where it came from. Nothing unchecked leaves this function."""
-    mirrored = settings.data_mirror / wanted.mirror if settings.data_mirror else None
+    mirrored = settings.data_mirror / source.mirror if settings.data_mirror else None
     if mirrored is not None and mirrored.is_file():
         report(f"{name} data: reading the mirror", 0.1)
-        return _unpacked(mirrored, wanted, wanted.mirror), str(mirrored)
-    part = settings.home / "downloads" / f"{Path(wanted.mirror).name}.part"
+        return _unpacked(mirrored, source, source.mirror), str(mirrored)
+    part = settings.home / "downloads" / f"{Path(source.mirror).name}.part"
     resumed = part.exists()
     try:
-        _download_patiently(name, wanted, part, settings, report)
+        _download_patiently(name, source, part, settings, report)
         try:
-            content = _unpacked(part, wanted, wanted.url)
+            content = _unpacked(part, source, source.url)
         except BadInput:
             if not resumed:
                 raise
             part.unlink(missing_ok=True)  # its beginning came from another day's attempt: once more, whole
-            _download_patiently(name, wanted, part, settings, report)
-            content = _unpacked(part, wanted, wanted.url)
+            _download_patiently(name, source, part, settings, report)
+            content = _unpacked(part, source, source.url)
     except BadInput:
         part.unlink(missing_ok=True)
         raise
     part.unlink()
-    return content, wanted.url
+    return content, source.url
 
 
-def _download_patiently(name: str, wanted: Download, part: Path, settings: Settings, report: Progress) -> None:
-    def told(done: int, total: int | None) -> None:
+def _download_patiently(name: str, source: Download, part: Path, settings: Settings, report: Progress) -> None:
+    def report_bytes(done: int, total: int | None) -> None:
         label = f"{name} data: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
         report(label, 0.8 * done / total if total else None)
 
     try:
-        download(wanted.url, part, timeout_s=settings.data_timeout_s, told=told)
+        download(source.url, part, timeout_s=settings.data_timeout_s, progress=report_bytes)
     except Unavailable as error:
-        mirror = f"TILTYARD_DATA_MIRROR ({settings.data_mirror} has no {wanted.mirror})"
+        mirror = f"TILTYARD_DATA_MIRROR ({settings.data_mirror} has no {source.mirror})"
         raise Unavailable(
-            f"The {name} data cannot be had from {wanted.url} ({error}); try again later, or point "
+            f"The {name} data cannot be had from {source.url} ({error}); try again later, or point "
             + (mirror if settings.data_mirror else "TILTYARD_DATA_MIRROR")
-            + f" at a folder that holds {wanted.mirror}."
+            + f" at a folder that holds {source.mirror}."
         ) from None
 
 
 def download(
-    url: str, part: Path, *, timeout_s: float, told: Callable[[int, int | None], None] = lambda done, total: None
+    url: str, part: Path, *, timeout_s: float, progress: Callable[[int, int | None], None] = lambda done, total: None
 ) -> None:
     """Download `url` into `part`, from where an earlier attempt stopped. Raises Unavailable with a short reason.
 
@@ -250,7 +302,7 @@ def download(
     for attempt in range(ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
-            total = _take(url, part, before, timeout_s, told)
+            total = _take(url, part, before, timeout_s, progress)
         except urllib.error.HTTPError as error:
             if error.code == 416 and before:  # longer than the file that is there now
                 part.unlink()
@@ -269,15 +321,17 @@ def download(
             raise Unavailable(f"{reason} after {done:,} bytes; they are kept, and the next try goes on from there")
 
 
-def _take(url: str, part: Path, offset: int, timeout_s: float, told: Callable[[int, int | None], None]) -> int | None:
+def _take(
+    url: str, part: Path, offset: int, timeout_s: float, progress: Callable[[int, int | None], None]
+) -> int | None:
     """One request; appends to `part`. Returns the full size where the server tells it."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     response: HTTPResponse
     with urllib.request.urlopen(request, timeout=timeout_s) as response:
         start = 0
         if response.status == 206:
-            given = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
-            start = int(given) if given.isdigit() else -1
+            first = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
+            start = int(first) if first.isdigit() else -1
         if start not in (0, offset):
             raise HTTPException("the server sent another part than was asked for")
         length = response.headers.get("Content-Length")
@@ -287,7 +341,7 @@ def _take(url: str, part: Path, offset: int, timeout_s: float, told: Callable[[i
             while block := response.read(_BLOCK):
                 file.write(block)
                 done += len(block)
-                told(done, total)
+                progress(done, total)
     return total
 
 
@@ -301,32 +355,32 @@ def _reason(error: object) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _unpacked(path: Path, wanted: Download, name: str) -> bytes:
+def _unpacked(path: Path, source: Download, name: str) -> bytes:
     """The member's content, its digest checked; `name` tells the wrapping. Raises BadInput when this is not the data
     set."""
     kind = next((kind for ending, kind in _WRAPPINGS.items() if name.endswith(ending)), None)
     data = path.read_bytes()
     try:
-        content = data if kind is None else gzip.decompress(data) if kind == "gzip" else _member(data, wanted.member)
+        content = data if kind is None else gzip.decompress(data) if kind == "gzip" else _member(data, source.member)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         raise BadInput(
-            f"{path} is no readable {kind} ({str(error).rstrip('.')}); delete it or get it again from {wanted.url}."
+            f"{path} is no readable {kind} ({str(error).rstrip('.')}); delete it or get it again from {source.url}."
         ) from None
     if content is None:
-        raise BadInput(f"{path} holds no {wanted.member}; get it again from {wanted.url}.")
-    if wanted.form is not None:
+        raise BadInput(f"{path} holds no {source.member}; get it again from {source.url}.")
+    if source.form is not None:
         try:
-            content = wanted.form(content)
+            content = source.form(content)
         except ValueError as error:
             raise BadInput(
-                f"{wanted.member} in {path} is not the data set that is expected ({str(error).rstrip('.')}); get it "
-                f"again from {wanted.url}."
+                f"{source.member} in {path} is not the data set that is expected ({str(error).rstrip('.')}); get it "
+                f"again from {source.url}."
             ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != wanted.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != source.sha256:
         raise BadInput(
-            f"{wanted.member} in {path} is not the data set that is expected (sha256 {found[:12]}…, "
-            f"not {wanted.sha256[:12]}…); get it again from {wanted.url}."
+            f"{source.member} in {path} is not the data set that is expected (sha256 {digest[:12]}…, "
+            f"not {source.sha256[:12]}…); get it again from {source.url}."
         )
     return content
 
@@ -338,11 +392,11 @@ def _member(data: bytes, name: str) -> bytes | None:
     """The file `name` in a zip, or in a zip within it (public homes like to wrap)."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        for found in names:
-            if found.rsplit("/", 1)[-1] == name:
-                return archive.read(found)
-        for found in names:
-            if found.endswith(".zip") and (content := _member(archive.read(found), name)) is not None:
+        for entry in names:
+            if entry.rsplit("/", 1)[-1] == name:
+                return archive.read(entry)
+        for entry in names:
+            if entry.endswith(".zip") and (content := _member(archive.read(entry), name)) is not None:
                 return content
     return None
 
@@ -350,38 +404,37 @@ def _member(data: bytes, name: str) -> bytes | None:
 # -- simulated --------------------------------------------------------------------------------
 
 
-def _fetch_simulated(settings: Settings, report: Progress, *, cancel_trigger: bool) -> dict[str, Any]:
-    from tiltyard.prepare.simulator import Simulator
-
-    simulator, other = (Simulator(cancel_trigger=switched) for switched in (cancel_trigger, not cancel_trigger))
+def _fetch_simulated(settings: Settings, report: Progress, *, cancel_trigger: bool) -> FetchSummary:
+    simulator, opposite = (Simulator(cancel_trigger=switched) for switched in (cancel_trigger, not cancel_trigger))
     folder = settings.landing / "subscription"
-    if _landed(folder) == other.digest:
-        there, wanted = ("without", "with") if cancel_trigger else ("with", "without")
+    manifest = _manifest(folder)
+    if manifest is not None and manifest.content == opposite.digest:
+        there, here = ("without", "with") if cancel_trigger else ("with", "without")
         raise BadInput(
             f"{folder} holds the simulated data {there} the Cancel trigger, and a home takes one of the two; fetch "
-            f"those {wanted} it into another home (TILTYARD_HOME)."
+            f"those {here} it into another home (TILTYARD_HOME)."
         )
     present = _intact(folder, simulator.digest)
     if present is not None:
         report("simulated data: already there", 1.0)
-        return {"name": "simulated", "from": "simulator", "landing": str(folder), **present, "unchanged": True}
+        return _summary("simulated", "simulator", folder, present, unchanged=True)
     folder.mkdir(parents=True, exist_ok=True)
     scratch = _scratch(folder)
     try:
         report("simulated data: living through the days", 0.1)
-        landed = simulator.land(scratch, lambda label, fraction: report(label, 0.1 + 0.8 * (fraction or 0)))
-        facts = {"files": landed["files"], "rows": landed["rows"]}
+        landing = simulator.land(scratch, lambda label, fraction: report(label, 0.1 + 0.8 * (fraction or 0)))
+        facts = LandingFacts(landing.files, landing.rows)
         _publish(folder, scratch, simulator.digest, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report("simulated data: landed", 1.0)
-    return {"name": "simulated", "from": "simulator", "landing": str(folder), **facts, "unchanged": False}
+    return _summary("simulated", "simulator", folder, facts, unchanged=False)
 
 
 # -- the landing zone -------------------------------------------------------------------------
 
 
-def _place(folder: Path, files: Mapping[str, bytes], content: str, facts: Mapping[str, Any]) -> None:
+def _place(folder: Path, files: Mapping[str, bytes], content: str, facts: LandingFacts) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scratch = _scratch(folder)
     try:
@@ -394,7 +447,7 @@ def _place(folder: Path, files: Mapping[str, bytes], content: str, facts: Mappin
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _publish(folder: Path, scratch: Path, content: str, facts: Mapping[str, Any]) -> None:
+def _publish(folder: Path, scratch: Path, content: str, facts: LandingFacts) -> None:
     """Move every file of `scratch` to its place, whole, and then say in the manifest that all are there."""
     digests = {}
     for path in sorted(path for path in scratch.rglob("*") if path.is_file()):
@@ -402,31 +455,31 @@ def _publish(folder: Path, scratch: Path, content: str, facts: Mapping[str, Any]
         digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(folder / name)
-    manifest = scratch / _MANIFEST
-    manifest.write_text(json.dumps({"content": content, "facts": dict(facts), "sha256": digests}, indent=1))
-    manifest.replace(folder / _MANIFEST)
+    manifest = Manifest(content=content, facts=facts, sha256=digests)
+    with whole(folder / _MANIFEST) as path:
+        path.write_text(json.dumps(manifest.to_json(), indent=1))
 
 
-def _landed(folder: Path) -> str | None:
-    """Which content the manifest says was landed."""
+def _manifest(folder: Path) -> Manifest | None:
+    """What was landed last; None where nothing was, or half of it."""
     try:
-        return str(json.loads((folder / _MANIFEST).read_text())["content"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Manifest.from_json(json.loads((folder / _MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError):
         return None
 
 
-def _intact(folder: Path, content: str) -> dict[str, Any] | None:
-    """What the manifest says was landed, if it is of this content and every file still is what it was."""
+def _intact(folder: Path, content: str) -> LandingFacts | None:
+    """What was landed, if it is of this content and every file still is what it was."""
+    manifest = _manifest(folder)
+    if manifest is None or manifest.content != content:
+        return None
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        if manifest["content"] != content:
-            return None
-        for name, digest in manifest["sha256"].items():
+        for name, digest in manifest.sha256.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 return None
-        return dict(manifest["facts"])
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or half of one: cut again
+    except OSError:  # a file is gone: cut again
         return None
+    return manifest.facts
 
 
 def _scratch(folder: Path) -> Path:

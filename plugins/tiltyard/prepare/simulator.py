@@ -5,7 +5,7 @@ How it lives, week by week, all customers at once:
 - Customers sign up (plan, country, channel) and log in at a rate of their own. Some lose interest: their
   log-ins fall to a sixth, and few come back. Payments are attempted every 30 days and sometimes fail.
 - The weekly hazard of cancelling is logistic in lost interest, unpaid failures (fading), plan, channel and
-  tenure. Lost interest itself is never delivered; a model has to see it in the log-ins. `truth()` tells it.
+  tenure. Lost interest itself is never delivered; a model has to see it in the log-ins. `truth()` says who has.
   Gradient boosting on counts of log-ins and failures ranks the next 14 days' cancellations with an AUC of about .75.
 - Every row carries when it happened and when it was written. Phones that were offline deliver log-ins days
   late and out of order; some failed payments are collected later and countries corrected, each by a row more.
@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,16 @@ REASONS = np.array(["other", "payment", "price", "usage"])
 DEVICES = np.array(["web", "phone"])
 LEVELS = {"plan": PLANS, "country": COUNTRIES, "channel": CHANNELS, "reason": REASONS, "device": DEVICES}
 """What the codes in these columns stand for; -1 is missing."""
+
+
+class Landing(NamedTuple):
+    """What was written to the landing zone."""
+
+    files: int
+    """Number of files."""
+    rows: int
+    """Number of rows in them."""
+
 
 DriftKind = Literal["none", "sudden", "gradual", "prevalence", "mix", "unit_change", "missingness"]
 
@@ -124,10 +134,9 @@ class Simulator:
         frame.insert(1, "week_start", _utc(weeks["week_start"]))
         return frame.assign(cancelled_at=_utc(weeks["cancelled_at"]))
 
-    def land(self, folder: Path, progress: Callable[[str, float | None], None] | None = None) -> dict[str, int]:
+    def land(self, folder: Path, progress: Callable[[str, float | None], None] | None = None) -> Landing:
         """Write `folder`/<table>/YYYY-MM-DD.parquet, one file per table and day of delivery.
-
-        A file appears whole, by rename. Returns {"files", "rows"}.
+        A file appears whole, by rename.
         """
         import pyarrow.parquet as pq
 
@@ -148,7 +157,7 @@ class Simulator:
             rows += int(edges[-1])
         if progress:
             progress("simulated data: written", 1.0)
-        return {"files": files, "rows": rows}
+        return Landing(files, rows)
 
     @cached_property
     def _lived(self) -> "_Life":
@@ -516,7 +525,8 @@ def _frame(columns: Columns) -> pd.DataFrame:
     series: dict[str, Any] = {}
     for name, values in columns.items():
         if name in LEVELS:
-            series[name] = pd.Categorical.from_codes(values, list(LEVELS[name])).astype(object)
+            codes: npt.NDArray[np.int8] = values
+            series[name] = pd.Categorical.from_codes(codes, pd.Index(LEVELS[name].tolist())).astype(object)
         elif name.endswith("_at"):
             series[name] = _utc(values)
         else:
