@@ -7,17 +7,40 @@ exception (it says how the last attempt went).
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
-from tiltyard.govern.governor import Finding, Incident
+from tiltyard.records import (
+    Decision,
+    DefaultTask,
+    Event,
+    Explanation,
+    FeaturesSummary,
+    Finding,
+    Incident,
+    JsonObject,
+    Promotion,
+    Record,
+    Recovery,
+    Retrain,
+    StageName,
+    StageRun,
+    Status,
+    Summary,
+    Version,
+    Watch,
+)
 from tiltyard.settings import Settings
+
+RecordT = TypeVar("RecordT", bound=Record)
+SummaryT = TypeVar("SummaryT", bound=Summary)
 
 metadata = sa.MetaData()
 _json = pg.JSONB
@@ -198,21 +221,21 @@ class Change:
     previous: int | None
 
 
-def succession(promotions: Sequence[dict[str, Any]], rollbacks: Sequence[dict[str, Any]]) -> list[Change]:
+def succession(promotions: Sequence[Promotion], rollbacks: Sequence[Watch]) -> list[Change]:
     """Promotions and rollbacks of one model as changes, in the order of nights.
 
     A rollback puts things back to what they were before the promotion that it undoes.
     """
     earlier: dict[int, int | None] = {}
     changes: list[Change] = []
-    rows = [(row["night"], False, row) for row in promotions] + [(row["night"], True, row) for row in rollbacks]
-    for night, is_rollback, row in sorted(rows, key=lambda entry: entry[:2]):
-        if is_rollback:
-            demoted = row["champion"]
-            changes.append(Change(night, "rollback", demoted, row["previous"], earlier.get(demoted)))
+    steps = [(entry.night, False, entry) for entry in promotions] + [(entry.night, True, entry) for entry in rollbacks]
+    for night, _, entry in sorted(steps, key=lambda step: step[:2]):
+        if isinstance(entry, Watch):
+            demoted = entry.champion
+            changes.append(Change(night, "rollback", demoted, entry.previous, earlier.get(demoted)))
         else:
-            earlier[row["version"]] = changes[-1].previous if changes else None
-            changes.append(Change(night, "promotion", row["version"], row["version"], row["replaced"]))
+            earlier[entry.version] = changes[-1].previous if changes else None
+            changes.append(Change(night, "promotion", entry.version, entry.version, entry.replaced))
     return changes
 
 
@@ -288,52 +311,86 @@ class Ledger:
         assert token is not None
         return Fence(self, key, token)
 
-    def record_stage(self, stage: str, model: str, night: date, status: str, summary: dict[str, Any]) -> None:
-        self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=summary)
+    def record_stage(
+        self, stage: StageName, model: str, night: date, status: Status, summary: Summary | Mapping[str, Any]
+    ) -> None:
+        """Say how an attempt of a stage went, in place of what the attempt before it said."""
+        body = summary.to_json() if isinstance(summary, Record) else dict(summary)
+        self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=body)
 
-    def stage_runs(self, stage: str, model: str = "") -> dict[date, dict[str, Any]]:
-        """night → run record of a stage, in night order."""
-        query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
-        return {row["night"]: row for row in self._rows(query.order_by(stage_run.c.night))}
+    def stage_runs(
+        self, kind: type[SummaryT], model: str = "", *, until: date | None = None
+    ) -> dict[date, StageRun[SummaryT]]:
+        """night → how a stage went, in the order of nights. `kind` is the class of the stage's summary."""
+        kind = _summary_class(kind)
+        query = sa.select(stage_run).where(stage_run.c.stage == kind.stage, stage_run.c.model == model)
+        if until is not None:
+            query = query.where(stage_run.c.night <= until)
+        return {row["night"]: _stage_run(kind, row) for row in self._rows(query.order_by(stage_run.c.night))}
 
-    def stage_run(self, stage: str, model: str, night: date) -> dict[str, Any] | None:
-        where = (stage_run.c.stage == stage, stage_run.c.model == model, stage_run.c.night == night)
-        return next(iter(self._rows(sa.select(stage_run).where(*where))), None)
+    def stage_run(self, kind: type[SummaryT], model: str, night: date) -> StageRun[SummaryT] | None:
+        """How a stage went on a night; None when it did not run."""
+        kind = _summary_class(kind)
+        where = (stage_run.c.stage == kind.stage, stage_run.c.model == model, stage_run.c.night == night)
+        return self._newest_run(kind, sa.select(stage_run).where(*where))
 
-    def last_stage_run(self, stage: str, model: str = "", before: date | None = None) -> dict[str, Any] | None:
-        """The run record of the newest night, or of the newest one before a night."""
-        query = sa.select(stage_run).where(stage_run.c.stage == stage, stage_run.c.model == model)
+    def last_stage_run(
+        self, kind: type[SummaryT], model: str = "", before: date | None = None
+    ) -> StageRun[SummaryT] | None:
+        """How a stage went on its newest night, or on the newest one before a night."""
+        kind = _summary_class(kind)
+        query = sa.select(stage_run).where(stage_run.c.stage == kind.stage, stage_run.c.model == model)
         if before is not None:
             query = query.where(stage_run.c.night < before)
-        return next(iter(self._rows(query.order_by(stage_run.c.night.desc()).limit(1))), None)
+        return self._newest_run(kind, query.order_by(stage_run.c.night.desc()))
 
-    def newest_published(self) -> dict[str, Any] | None:
-        """The run record of the features that were published last, whatever their night."""
+    def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
+        """night → how a stage went in a word, in the order of nights."""
+        query = sa.select(stage_run.c.night, stage_run.c.status)
+        query = query.where(stage_run.c.stage == stage, stage_run.c.model == model)
+        return {row["night"]: row["status"] for row in self._rows(query.order_by(stage_run.c.night))}
+
+    def finished(self, stage: StageName, model: str = "") -> set[date]:
+        """The nights that a stage has done."""
+        return {night for night, status in self.stage_statuses(stage, model).items() if status == "done"}
+
+    def stage_status(self, stage: StageName, model: str, night: date) -> Status | None:
+        """How a stage went on a night in a word; None when it did not run."""
+        where = (stage_run.c.stage == stage, stage_run.c.model == model, stage_run.c.night == night)
+        rows = self._rows(sa.select(stage_run.c.status).where(*where))
+        return rows[0]["status"] if rows else None
+
+    def newest_published(self) -> StageRun[FeaturesSummary] | None:
+        """The features that were published last, whatever their night."""
         query = sa.select(stage_run).where(stage_run.c.stage == "features", stage_run.c.status == "done")
-        return next(iter(self._rows(query.order_by(stage_run.c.recorded_at.desc()).limit(1))), None)
+        return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
 
     # -- versions and roles -------------------------------------------------------------------
 
-    def add_version(self, **values: Any) -> None:
-        self._insert(version, **values)
+    def add_version(self, trained: Version) -> None:
+        """Record a version that was registered. Raises sqlalchemy.exc.IntegrityError for a number that is taken."""
+        self._insert(version, **_columns(trained))
 
-    def versions(self, model: str) -> list[dict[str, Any]]:
-        return self._rows(sa.select(version).where(version.c.model == model).order_by(version.c.version))
+    def versions(self, model: str) -> list[Version]:
+        """Every version of the model, by number."""
+        return self._records(Version, sa.select(version).where(version.c.model == model).order_by(version.c.version))
 
-    def version(self, model: str, number: int) -> dict[str, Any] | None:
-        rows = self._rows(sa.select(version).where(version.c.model == model, version.c.version == number))
-        return rows[0] if rows else None
+    def version(self, model: str, number: int) -> Version | None:
+        """A version; None when there is none of this number."""
+        query = sa.select(version).where(version.c.model == model, version.c.version == number)
+        return self._first(Version, query)
 
-    def version_of_inputs(self, model: str, inputs: str) -> dict[str, Any] | None:
-        rows = self._rows(sa.select(version).where(version.c.model == model, version.c.inputs == inputs))
-        return rows[0] if rows else None
+    def version_of_inputs(self, model: str, inputs: str) -> Version | None:
+        """The version that was made of these inputs; None when there is none."""
+        return self._first(Version, sa.select(version).where(version.c.model == model, version.c.inputs == inputs))
 
     def roles(self, model: str, night: date) -> Roles:
         """Roles in force while `night` is scored and judged: decided on strictly earlier nights. See `cast`."""
-        rejections = sa.select(decision).where(
+        rejections = sa.select(decision.c.challenger).where(
             decision.c.model == model, decision.c.night < night, decision.c.verdict == "reject"
         )
-        trained = {row["version"]: row["night"] for row in self.versions(model)}
+        nights = sa.select(version.c.version, version.c.night).where(version.c.model == model)
+        trained = {row["version"]: row["night"] for row in self._rows(nights.order_by(version.c.version))}
         return cast(trained, self.changes(model), {row["challenger"] for row in self._rows(rejections)}, night)
 
     def changes(self, model: str) -> list[Change]:
@@ -352,67 +409,70 @@ class Ledger:
 
     # -- decisions ----------------------------------------------------------------------------
 
-    def add_decision(self, **values: Any) -> dict[str, Any]:
+    def add_decision(self, verdict: Decision) -> Decision:
         """Record a verdict once per (model, night, challenger); a rerun gets the first one back."""
         with self.engine.begin() as connection:
-            values["recorded_at"] = clock.now()
+            values = _columns(verdict) | {"recorded_at": clock.now()}
             connection.execute(pg.insert(decision).values(**values).on_conflict_do_nothing())
-        return self.decision(values["model"], values["night"], values["challenger"])
+        return self.decision(verdict.model, verdict.night, verdict.challenger)
 
-    def decision(self, model: str, night: date, challenger: int) -> dict[str, Any]:
+    def decision(self, model: str, night: date, challenger: int) -> Decision:
+        """The verdict on a challenger on a night. Raises LookupError when there is none."""
         where = (decision.c.model == model, decision.c.night == night, decision.c.challenger == challenger)
-        return self._rows(sa.select(decision).where(*where))[0]
+        return self._records(Decision, sa.select(decision).where(*where))[0]
 
-    def decisions(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
+    def decisions(self, model: str, until: date | None = None) -> list[Decision]:
+        """The verdicts on a model's challengers, by night and challenger."""
         query = sa.select(decision).where(decision.c.model == model)
         if until is not None:
             query = query.where(decision.c.night <= until)
-        return self._rows(query.order_by(decision.c.night, decision.c.challenger))
+        return self._records(Decision, query.order_by(decision.c.night, decision.c.challenger))
 
-    def claim_promotion(self, **values: Any) -> bool:
+    def claim_promotion(self, claimed: Promotion) -> bool:
         """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
         a later one, has rolled back."""
-        values["recorded_at"] = clock.now()
+        values = _columns(claimed) | {"recorded_at": clock.now()}
         statement = pg.insert(promotion).values(**values).on_conflict_do_nothing().returning(promotion.c.version)
         undone = sa.select(watch.c.night).where(
-            watch.c.model == values["model"], watch.c.night >= values["night"], watch.c.verdict == "rollback"
+            watch.c.model == claimed.model, watch.c.night >= claimed.night, watch.c.verdict == "rollback"
         )
-        with self._changing(values["model"]) as connection:
+        with self._changing(claimed.model) as connection:
             if connection.scalar(undone) is not None:
                 return False
             return connection.scalar(statement) is not None
 
-    def promotions(self, model: str, until: date | None = None) -> list[dict[str, Any]]:
+    def promotions(self, model: str, until: date | None = None) -> list[Promotion]:
+        """The model's promotions, in the order of nights."""
         query = sa.select(promotion).where(promotion.c.model == model)
         if until is not None:
             query = query.where(promotion.c.night <= until)
-        return self._rows(query.order_by(promotion.c.night))
+        return self._records(Promotion, query.order_by(promotion.c.night))
 
-    def add_watch(self, **values: Any) -> dict[str, Any] | None:
+    def add_watch(self, watched: Watch) -> Watch | None:
         """Record what the rollback watch of a night says, once; a rerun gets the first record back.
 
         None, with nothing recorded, for a rollback that may not be: the night or a later one has promoted, or the
         version was sent back on another night.
         """
-        values["recorded_at"] = clock.now()
+        values = _columns(watched) | {"recorded_at": clock.now()}
         promoted = sa.select(promotion.c.night).where(
-            promotion.c.model == values["model"], promotion.c.night >= values["night"]
+            promotion.c.model == watched.model, promotion.c.night >= watched.night
         )
-        with self._changing(values["model"]) as connection:
-            if values["verdict"] == "rollback" and connection.scalar(promoted) is not None:
+        with self._changing(watched.model) as connection:
+            if watched.verdict == "rollback" and connection.scalar(promoted) is not None:
                 return None
             statement = pg.insert(watch).values(**values).on_conflict_do_nothing().returning(watch.c.night)
             is_new = connection.scalar(statement) is not None
-            if is_new and values["verdict"] == "rollback":  # in the same transaction: once, whoever dies after it
-                detail = {"version": values["champion"], "back": values["previous"]}
+            if is_new and watched.verdict == "rollback":  # in the same transaction: once, whoever dies after it
+                detail = {"version": watched.champion, "back": watched.previous}
                 entry = {name: values[name] for name in ("model", "night", "recorded_at")}
                 connection.execute(event.insert().values(kind="rolled_back", detail=detail, **entry))
-        rows = self.watches(values["model"], night=values["night"])
-        return rows[0] if rows else None
+        records = self.watches(watched.model, night=watched.night)
+        return records[0] if records else None
 
     def watches(
         self, model: str, until: date | None = None, *, night: date | None = None, verdict: str | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Watch]:
         """What the rollback watch has said of the model, in the order of nights."""
         query = sa.select(watch).where(watch.c.model == model)
         if until is not None:
@@ -421,25 +481,27 @@ class Ledger:
             query = query.where(watch.c.night == night)
         if verdict is not None:
             query = query.where(watch.c.verdict == verdict)
-        return self._rows(query.order_by(watch.c.night))
+        return self._records(Watch, query.order_by(watch.c.night))
 
-    # -- retrains and events ------------------------------------------------------------------
+    # -- retrains, findings and incidents -----------------------------------------------------
 
-    def request_retrain(self, model: str, night: date, reasons: list[str]) -> None:
-        self._upsert(retrain, model=model, night=night, reasons=reasons)
+    def request_retrain(self, model: str, night: date, reasons: Sequence[str]) -> None:
+        """Ask for a retrain. Asked again on the same night, the newer reasons count."""
+        self._upsert(retrain, model=model, night=night, reasons=list(reasons))
 
-    def retrains(self, model: str | None = None, until: date | None = None) -> list[dict[str, Any]]:
-        """The retrains that were granted, of one model or of all."""
+    def retrains(self, model: str | None = None, until: date | None = None) -> list[Retrain]:
+        """The retrains that were granted, of one model or of all, in the order of nights."""
         query = sa.select(retrain)
         if model is not None:
             query = query.where(retrain.c.model == model)
         if until is not None:
             query = query.where(retrain.c.night <= until)
-        return self._rows(query.order_by(retrain.c.night))
+        return self._records(Retrain, query.order_by(retrain.c.night))
 
-    def add_finding(self, found: Finding) -> None:
-        """What drift found of a model on a night; found again, it replaces what was there."""
-        self._upsert(finding, model=found.model, night=found.night, body=found.to_json())
+    def add_finding(self, drift_finding: Finding) -> None:
+        """Record what drift knows of a model on a night, in place of what it knew before."""
+        values = {"model": drift_finding.model, "night": drift_finding.night, "body": drift_finding.to_json()}
+        self._upsert(finding, **values)
 
     def findings(self, first: date, last: date | None = None) -> list[Finding]:
         """The findings of a night, or of the nights from `first` to `last`, by night and model.
@@ -447,25 +509,21 @@ class Ledger:
         One that cannot be read any more, as an older version wrote it, is none: its model waits to be looked at.
         """
         query = sa.select(finding.c.body).where(finding.c.night.between(first, last or first))
-        found = []
+        findings = []
         for row in self._rows(query.order_by(finding.c.night, finding.c.model)):
-            with suppress(TypeError, KeyError):
-                found.append(Finding.from_json(row["body"]))
-        return found
+            with suppress(ValidationError, TypeError):
+                findings.append(Finding.from_json(row["body"]))
+        return findings
 
     def looked_at(self, night: date) -> set[str]:
         """The models that have a finding of a night."""
         return {row["model"] for row in self._rows(sa.select(finding.c.model).where(finding.c.night == night))}
 
-    def set_incidents(self, night: date, found: Sequence[Incident]) -> None:
+    def set_incidents(self, night: date, incidents: Sequence[Incident]) -> None:
         """The portfolio's incidents of a night, in place of those that it had."""
         values = [
-            {
-                "night": night, "node": one.node, "kind": one.kind, "since": one.since, "models": list(one.models),
-                "columns": list(one.columns), "said": one.said, "recorded_at": clock.now(),
-            }
-            for one in found
-        ]  # fmt: skip
+            {**_columns(open_incident), "night": night, "recorded_at": clock.now()} for open_incident in incidents
+        ]
         with self.engine.begin() as connection:
             connection.execute(incident.delete().where(incident.c.night == night))
             if values:
@@ -474,49 +532,48 @@ class Ledger:
     def incidents(self, night: date) -> tuple[Incident, ...]:
         """The portfolio's incidents that were open on a night, by node."""
         query = sa.select(incident).where(incident.c.night == night).order_by(incident.c.node, incident.c.kind)
-        return tuple(
-            Incident(
-                node=row["node"],
-                kind=row["kind"],
-                models=tuple(row["models"]),
-                columns=tuple(row["columns"]),
-                said=row["said"],
-                since=row["since"],
-            )
-            for row in self._rows(query)
-        )
+        return tuple(self._records(Incident, query))
 
-    def open_default_task(self, **values: Any) -> bool:
+    # -- questions and events -----------------------------------------------------------------
+
+    def open_default_task(self, task: DefaultTask) -> bool:
         """Ask a person why a model is on its safe default. True for exactly one caller per (model, night)."""
-        return self._once(default_task, **values)
+        values = {"opened": task.opened, "since": task.since, "repeats": task.repeats, "said": dict(task.said)}
+        return self._once(default_task, model=task.model, **values)
 
-    def end_default_task(self, **values: Any) -> bool:
-        """A task was `answered`, or its model has `recovered`. True for the first of each per task."""
-        return self._once(default_task_end, **values)
+    def answer_default_task(self, model: str, opened: date, explanation: Explanation) -> bool:
+        """A person has answered a question. True for the first answer."""
+        return self._once(default_task_end, model=model, opened=opened, how="answered", **_columns(explanation))
 
-    def default_tasks(self, model: str | None = None) -> list[dict[str, Any]]:
-        """Every task in the order in which they were opened, with `ends`: how → its row."""
+    def recover_default_task(self, model: str, opened: date, night: date) -> bool:
+        """The model has left its safe default. True for the first night that saw it."""
+        return self._once(default_task_end, model=model, opened=opened, how="recovered", night=night)
+
+    def default_tasks(self, model: str | None = None) -> list[DefaultTask]:
+        """Every question, in the order in which they were asked, with what became of it."""
         tasks, ends = sa.select(default_task), sa.select(default_task_end)
         if model is not None:
             tasks = tasks.where(default_task.c.model == model)
             ends = ends.where(default_task_end.c.model == model)
-        ended: dict[tuple[str, date], dict[str, Any]] = {}
+        ended: dict[tuple[str, date], dict[str, Record]] = {}
         for row in self._rows(ends):
-            ended.setdefault((row["model"], row["opened"]), {})[row["how"]] = row
+            kind = Explanation if row["how"] == "answered" else Recovery
+            ended.setdefault((row["model"], row["opened"]), {})[row["how"]] = kind.from_json(row)
         rows = self._rows(tasks.order_by(default_task.c.opened, default_task.c.model))
-        return [{**row, "ends": ended.get((row["model"], row["opened"]), {})} for row in rows]
+        return [DefaultTask.from_json(row | ended.get((row["model"], row["opened"]), {})) for row in rows]
 
-    def add_event(self, kind: str, model: str, night: date | None, detail: dict[str, Any]) -> None:
+    def add_event(self, kind: str, model: str, night: date | None, detail: JsonObject) -> None:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
         self._insert(event, kind=kind, model=model, night=night, detail=detail)
 
-    def events(self, model: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+    def events(self, model: str | None = None, kind: str | None = None) -> list[Event]:
+        """Everything that was put down for a person to find, in the order in which it happened."""
         query = sa.select(event).order_by(event.c.id)
         if model is not None:
             query = query.where(event.c.model == model)
         if kind is not None:
             query = query.where(event.c.kind == kind)
-        return self._rows(query)
+        return self._records(Event, query)
 
     # -- plumbing -----------------------------------------------------------------------------
 
@@ -531,6 +588,16 @@ class Ledger:
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _records(self, kind: type[RecordT], query: sa.Select[Any]) -> list[RecordT]:
+        return [kind.from_json(row) for row in self._rows(query)]
+
+    def _first(self, kind: type[RecordT], query: sa.Select[Any]) -> RecordT | None:
+        return next(iter(self._records(kind, query.limit(1))), None)
+
+    def _newest_run(self, kind: type[SummaryT], query: sa.Select[Any]) -> StageRun[SummaryT] | None:
+        rows = self._rows(query.limit(1))
+        return _stage_run(kind, rows[0]) if rows else None
 
     def _once(self, table: sa.Table, **values: Any) -> bool:
         insert = pg.insert(table).values(recorded_at=clock.now(), **values).on_conflict_do_nothing()
@@ -548,3 +615,25 @@ class Ledger:
         update = {name: insert.excluded[name] for name in values if name not in keys}
         with self.engine.begin() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
+
+
+def _columns(record: Record) -> dict[str, Any]:
+    """The record's fields as PostgreSQL takes them: dates and instants as they are, what is nested as JSON."""
+    body = record.to_json()
+    columns: dict[str, Any] = {}
+    for field in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        columns[field.name] = value if isinstance(value, date) else body.get(field.name)
+    columns.pop("recorded_at", None)
+    return columns
+
+
+def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[SummaryT]:
+    return StageRun(**{**row, "summary": kind.from_json(row["summary"])})
+
+
+def _summary_class(kind: type[SummaryT]) -> type[SummaryT]:
+    """While callers are being moved from names of stages to classes of summaries, a name is understood."""
+    if isinstance(kind, str):
+        return next(cls for cls in Summary.__subclasses__() if cls.stage == kind)
+    return kind

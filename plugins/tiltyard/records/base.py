@@ -1,0 +1,92 @@
+"""What every record can do. A record is a frozen dataclass, cheap to make; only `from_json` checks.
+
+The text under a field is its description in the record's JSON schema, so it is a noun, its unit, and what None means.
+
+A record reads what older versions of this project wrote: what it does not know is passed over, what was not written
+yet has a default, and what was called otherwise is put right in `upgraded`.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, ClassVar, Self
+
+from pydantic import ConfigDict, JsonValue, TypeAdapter
+
+JsonObject = dict[str, JsonValue]
+"""What JSON calls an object."""
+
+
+class Record:
+    """Base of every record. Subclasses are `@dataclass(frozen=True)`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        use_attribute_docstrings=True, ser_json_inf_nan="constants", extra="ignore"
+    )
+
+    def to_json(self) -> JsonObject:
+        """The record as JSON holds it: instants and dates as ISO texts, tuples as lists.
+
+        JSON has no infinity and nothing that is no number: they become the largest float there is, and null.
+        """
+        body: JsonObject = json.loads(_adapter(type(self)).dump_json(self), parse_constant=_finite)
+        return body
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """The record that `to_json`, of this version or an older one, has written.
+
+        Raises pydantic.ValidationError, which is a ValueError, for what is none.
+        """
+        record: Self = _adapter(cls).validate_python(cls.upgraded(dict(body)))
+        return record
+
+    @classmethod
+    def upgraded(cls, body: JsonObject) -> JsonObject:
+        """`body`, written by any version, under the names of this one. Overridden where a name has changed."""
+        return body
+
+    @classmethod
+    def json_schema(cls) -> JsonObject:
+        """JSON schema of what `to_json` writes, with the fields' descriptions."""
+        schema: JsonObject = _adapter(cls).json_schema(mode="serialization")
+        return schema
+
+    # While the parts are being moved from dictionaries to records, a record still answers like one.
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+    def __contains__(self, name: str) -> bool:
+        return any(field.name == name for field in fields(self))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[str]:
+        return (field.name for field in fields(self))  # type: ignore[arg-type]
+
+    def keys(self) -> list[str]:
+        return list(self)
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self, name, default)
+
+
+_adapters: dict[type[Record], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Record]) -> TypeAdapter[Any]:
+    """Built once per record, since building takes milliseconds."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def _finite(constant: str) -> float | None:
+    return None if constant == "NaN" else math.copysign(sys.float_info.max, -1 if constant[0] == "-" else 1)

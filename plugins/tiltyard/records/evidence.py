@@ -1,0 +1,199 @@
+"""What a gate's or a watch's decision stood on, as the ledger keeps it and the evidence page draws it.
+
+The SHA-256 of an evidence record is what a rerun is held against and what a person approves, so `to_json` writes what
+it always wrote: a field that a record of its time did not have is left out, not null.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import ClassVar, Literal, Self
+
+from tiltyard.records.base import JsonObject, Record
+
+CriterionStatus = Literal["pass", "fail", "not_yet"]
+
+
+class _Sparse(Record):
+    """A record that leaves out the fields of `_later` where they are None."""
+
+    _later: ClassVar[tuple[str, ...]] = ()
+
+    def to_json(self) -> JsonObject:
+        return {
+            name: value for name, value in super().to_json().items() if value is not None or name not in self._later
+        }
+
+
+@dataclass(frozen=True)
+class Compared(Record):
+    """A figure of the challenger beside the champion's on the same rows."""
+
+    challenger: float | None
+    """The challenger's; None where it cannot be computed."""
+    champion: float | None
+    """The champion's; None without a champion, or where it is not known."""
+
+
+@dataclass(frozen=True)
+class Missing(Record):
+    """The feature whose share of missing values rose most since training."""
+
+    feature: str
+    """Its name."""
+    training: float
+    """Share of missing values in the training frame, between 0 and 1."""
+    shadow: float
+    """The same in the rows since the challenger's first night in shadow."""
+
+
+@dataclass(frozen=True)
+class Replayed(Record):
+    """The millisecond test of what the challenger was trained on and scored with."""
+
+    verdict: Literal["pass", "warn", "fail", "untestable"]
+    """What it says."""
+    note: str
+    """When it was made, and what it found, as half a sentence."""
+
+
+@dataclass(frozen=True)
+class Criterion(Record):
+    """One of the gate's criteria: its number, its limit, and what follows."""
+
+    name: str
+    """The criterion's name, like `better`, or `slice priority=1`."""
+    value: int | float | str | None
+    """What was found; None where nothing could be."""
+    limit: int | float | str | None
+    """What is asked for; None where nothing is compared."""
+    status: CriterionStatus
+    """Whether it is met."""
+    reason: str
+    """The same as a sentence."""
+
+    @property
+    def line(self) -> str:
+        """`better 0.0012, limit 0: pass`."""
+        return f"{self.name} {figure(self.value)}, limit {figure(self.limit)}: {self.status.replace('_', ' ')}"
+
+
+@dataclass(frozen=True)
+class SliceMean(Record):
+    """One slice of the rows that a decision stands on."""
+
+    name: str
+    """`column=value`."""
+    rows: int
+    """Number of rows with both scores and a label."""
+    expected: int
+    """Number of rows of matured cohorts in the slice."""
+    mean: float | None
+    """Mean of the champion's loss minus the challenger's; None without a row."""
+
+
+@dataclass(frozen=True)
+class PageFile(Record):
+    """The evidence page of a decision."""
+
+    path: str
+    """Path below settings.reports."""
+    sha256: str
+    """Digest of the file, in hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceRecord(_Sparse):
+    """What a decision on one challenger, or on the champion under watch, stood on."""
+
+    _later: ClassVar[tuple[str, ...]] = ("promoted_on", "drawn", "promise", "online", "page", "digest")
+
+    model: str
+    """The model's name."""
+    night: date
+    """The night of the decision."""
+    challenger: int | None
+    """The version that is judged; None for the safe default, which a watch holds against the champion."""
+    champion: int | None
+    """The version that it is held against; None for the safe default."""
+    against: str
+    """`version 3`, or `the safe default`."""
+    nights: int
+    """Number of nights in shadow."""
+    matured: int
+    """Number of matured rows that both scored."""
+    expected: int
+    """Number of rows of matured cohorts."""
+    immature: int
+    """Number of rows whose cohort has not matured."""
+    early: int
+    """Number of those whose label is known early."""
+    challengers: int
+    """The largest number of challengers judged at once."""
+    metric: str
+    """The loss that the differences are of."""
+    loss_challenger: float | None
+    """Mean loss; None without a row."""
+    loss_champion: float | None
+    """Mean loss; None without a row."""
+    cohort_from: str | None
+    """First prediction time, ISO to the second; None without a row."""
+    cohort_to: str | None
+    """Last prediction time, ISO to the second; None without a row."""
+    slices: tuple[SliceMean, ...]
+    """Every declared slice."""
+    calibration: Compared | None
+    """Root mean square distance of score and observed share; None where it cannot be computed."""
+    score_shift: Compared | None
+    """Population stability index between the halves of the time in shadow; None with less than two nights."""
+    missing: Missing | None
+    """The feature whose share of missing values rose most; None where nothing is known."""
+    latency_ms: float | None
+    """99th percentile for one row, in milliseconds; None where it was not measured."""
+    size_mb: float | None
+    """Size of the version's files, in megabytes; None where it is not known."""
+    replay: Replayed | None
+    """The millisecond test; None where there was none."""
+    rows: str
+    """SHA-256 of the differences and their nights: the same rows give the same digest."""
+    criteria: tuple[Criterion, ...] = ()
+    """Every criterion, in the gate's order."""
+    mean: float | None = None
+    """Mean difference of losses, champion's minus challenger's; None without a row."""
+    low: float | None = None
+    """Lower one-sided bound of the mean."""
+    high: float | None = None
+    """Upper one-sided bound of the mean."""
+    reasons: tuple[str, ...] = ()
+    """What stands in the way, or, when nothing does, what was met."""
+    promoted_on: date | None = None
+    """Of a watch: the night of the promotion that is watched."""
+    drawn: JsonObject | None = None
+    """Of a promotion: what the page draws, as pairs.picture makes it."""
+    promise: JsonObject | None = None
+    """Of a promotion: whose model it is, under which policy it was judged, and where the challenger comes from."""
+    digest: str | None = None
+    """SHA-256 of all of it but the page and the online outcomes."""
+    online: JsonObject | None = None
+    """Of a promotion: how answers given online turned out; shown, and no part of what decided."""
+    page: PageFile | None = None
+    """Of a promotion: the page that a person approves."""
+
+    def signed(self, verdict: str) -> Self:
+        """The record with its digest, which covers the verdict too."""
+        content = {
+            name: value for name, value in self.to_json().items() if name not in ("digest", "online", "page")
+        } | {"verdict": verdict}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return type(self).from_json(self.to_json() | {"digest": digest})
+
+    @property
+    def bound(self) -> str:
+        """What an approval is bound to: the page that was seen, which names the record's digest."""
+        return self.page.sha256 if self.page else str(self.digest)
+
+
+def figure(value: float | str | None) -> str:
+    """A number to four digits, a text as it is, a dash for nothing."""
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,482 @@
+"""What a stage says of a night: the summary in its record, which the next stage, `status` and the pages read.
+
+Every field has a default, since older nights were recorded by older versions, and a stage that was stopped or failed
+says what it can.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import ClassVar, Literal
+
+from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.finding import Broken, Harm
+
+StageName = Literal["features", "training", "shadow", "promotion", "drift", "governor", "fallback_audit", "explanation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(Record):
+    """Base of the summaries."""
+
+    stage: ClassVar[StageName]
+
+    night: date | None = None
+    """The night; None in records that hold it only beside the summary."""
+
+
+@dataclass(frozen=True)
+class PopularItem(Record):
+    """One of the most popular items."""
+
+    item_id: str
+    """The item's key."""
+    item_name: str
+    """Its name, or its key where it has none."""
+    score: float
+    """Its popularity: share of the buyers, between 0 and 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesSummary(Summary):
+    """The features stage: what was built, checked and published."""
+
+    stage: ClassVar[StageName] = "features"
+
+    snapshot: int = 0
+    """The lake's snapshot that was checked, and is in service once the stage is done."""
+    checks: int = 0
+    """Number of expectations that were looked at."""
+    critical: tuple[str, ...] = ()
+    """The critical checks that failed, a sentence each."""
+    warnings: tuple[str, ...] = ()
+    """The warnings, a sentence each."""
+    reports: tuple[str, ...] = ()
+    """Paths of the pages that were drawn."""
+    popular: dict[str, tuple[PopularItem, ...]] = field(default_factory=dict)
+    """Model → its most popular items, of those that declare a table of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts(Record):
+    """How far the truth of a model's predictions is known."""
+
+    matured: int = 0
+    """Number of rows of matured cohorts that have a label."""
+    immature: int = 0
+    """Number of rows whose cohort has not matured."""
+    early: int = 0
+    """Number of those whose label is known early; counted, never decided on."""
+    missing: int = 0
+    """Number of rows of matured cohorts without a label."""
+    outside: int | None = None
+    """Number of labels beyond the bounds, counted as the nearer one; None of a yes or no."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionFigures(Record):
+    """How good one version was on the last drift.window of matured cohorts."""
+
+    role: str = ""
+    """The version's role on the night."""
+    matured: int = 0
+    """Number of rows that the figures stand on."""
+    immature: int = 0
+    """Number of the version's rows whose cohort has not matured."""
+    early: int = 0
+    """Number of those whose label is known early."""
+    brier: float | None = None
+    """Brier score of a probability; None where nothing has matured, and of a number."""
+    brier_low: float | None = None
+    """Lower end of its 95 % interval."""
+    brier_high: float | None = None
+    """Upper end of its 95 % interval."""
+    absolute_error: float | None = None
+    """Mean absolute error of a number, in the label's unit; None where nothing has matured, and of a probability."""
+    absolute_error_low: float | None = None
+    """Lower end of its 95 % interval."""
+    absolute_error_high: float | None = None
+    """Upper end of its 95 % interval."""
+    auc: float | None = None
+    """Area under the ROC curve; None with one class only, and of a number."""
+
+
+@dataclass(frozen=True)
+class LabelArrival(Record):
+    """How many labels of a kind came on a night, beside how many were to be expected."""
+
+    came: float
+    """Number of labels that came."""
+    predicted: float
+    """Number that the arrival curve predicts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFigures(Record):
+    """How the answers of one arm, version and tier turned out online."""
+
+    version: int | None = None
+    """The version that answered; None for all of the arm, and for the safe default."""
+    tier: str = "all"
+    """The tier that answered; `all` for the whole arm."""
+    requests: int = 0
+    """Number of requests."""
+    matured: int = 0
+    """Number of rows that the figures stand on."""
+    missing: int = 0
+    """Number of matured rows without a label."""
+    immature: int = 0
+    """Number of rows whose cohort has not matured."""
+    early: int = 0
+    """Number of those whose label is known early."""
+    unmatched: int = 0
+    """Number of requests that speak for no row of the spine."""
+    brier: float | None = None
+    """Brier score; None where nothing has matured, and of a number."""
+    brier_low: float | None = None
+    """Lower end of its 95 % interval."""
+    brier_high: float | None = None
+    """Upper end of its 95 % interval."""
+    absolute_error: float | None = None
+    """Mean absolute error, in the label's unit; None where nothing has matured, and of a probability."""
+    absolute_error_low: float | None = None
+    """Lower end of its 95 % interval."""
+    absolute_error_high: float | None = None
+    """Upper end of its 95 % interval."""
+    mean_score: float | None = None
+    """Mean score; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupCheck(Record):
+    """Looked-up online features held against the lake."""
+
+    requests: int = 0
+    """Number of requests that were looked at."""
+    equal: int = 0
+    """Number of rows that were the lake's."""
+    stale: int = 0
+    """Number of rows of which the lake knew a newer one."""
+    ahead: int = 0
+    """Number of rows that were not known yet, or that the lake does not know."""
+    different: int = 0
+    """Number of rows of which the lake says something else."""
+    views: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Feature view → the same four counts."""
+    examples: tuple[JsonObject, ...] = ()
+    """A few rows that were ahead or different."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowSummary(Summary):
+    """The shadow stage: who scored, who answered, and how good it was."""
+
+    stage: ClassVar[StageName] = "shadow"
+
+    rows: int = 0
+    """Number of rows of the spine in the night."""
+    snapshot: int | None = None
+    """The lake's snapshot that the features were read from; None in records of a stage that did not end."""
+    roles: dict[int, str] = field(default_factory=dict)
+    """Version → its role, of those that score."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Tier → number of answers that it gave."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Reason → number of answers that were given for it."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Version → why it did not score."""
+    note: str | None = None
+    """What a person should know of the night; None where there is nothing."""
+    counts: LabelCounts = LabelCounts()
+    """How far the truth is known."""
+    metrics: dict[str, VersionFigures] = field(default_factory=dict)
+    """Version, or `safe_default` → how good it was."""
+    arrival: dict[str, LabelArrival] = field(default_factory=dict)
+    """Kind of label → how many came and were to be expected."""
+    online: dict[str, tuple[ArmFigures, ...]] = field(default_factory=dict)
+    """Arm → how its answers turned out, the whole of it first."""
+    lookups: LookupCheck | None = None
+    """Online features held against the lake; None where nothing was looked up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChallengerDecision(Record):
+    """The gate's decision on one challenger, in short."""
+
+    challenger: int
+    """The version that was judged."""
+    champion: int | None
+    """The version that it was held against; None for the safe default."""
+    verdict: str
+    """promote, hold or reject."""
+    reasons: tuple[str, ...]
+    """What stands in the way, or what was met."""
+    digest: str | None = None
+    """SHA-256 of the evidence."""
+    mean: float | None = None
+    """Mean difference of losses; None without a row."""
+    low: float | None = None
+    """Its lower bound."""
+    high: float | None = None
+    """Its upper bound."""
+    matured: int = 0
+    """Number of matured rows."""
+    nights: int = 0
+    """Number of nights in shadow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchVerdict(Record):
+    """What the rollback watch says on a night, in short."""
+
+    champion: int
+    """The version that was promoted, and is watched."""
+    previous: int | None
+    """The version that it replaced; None for the safe default."""
+    verdict: str
+    """keep or rollback."""
+    reasons: tuple[str, ...]
+    """Why."""
+    matured: int = 0
+    """Number of matured rows since the promotion."""
+    mean: float | None = None
+    """Mean difference of losses; None without a row."""
+    low: float | None = None
+    """Its lower bound."""
+    high: float | None = None
+    """Its upper bound."""
+    promoted_on: date | None = None
+    """The night of the promotion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionSummary(Summary):
+    """The promotion stage: what the watch and the gate said, and whether the champion changed."""
+
+    stage: ClassVar[StageName] = "promotion"
+
+    model: str = ""
+    """The model's name."""
+    verdict: str = "hold"
+    """The verdict to act on: promote, hold or reject."""
+    challenger: int | None = None
+    """The version that it is about; None without a challenger."""
+    champion: int | None = None
+    """The version in service when it was judged; None for the safe default."""
+    reasons: tuple[str, ...] = ()
+    """Why."""
+    evidence: str | None = None
+    """What an approval is bound to: SHA-256 of the page, or of the record without one; None without a challenger."""
+    page: str | None = None
+    """The page's path below settings.reports; None without one."""
+    needs_approval: bool = False
+    """Whether a person has to approve."""
+    watch: WatchVerdict | None = None
+    """The rollback watch; None when nobody is under watch."""
+    decisions: tuple[ChallengerDecision, ...] = ()
+    """Every challenger's decision."""
+    promoted: int | None = None
+    """The version that was promoted; None for none."""
+    replaced: int | None = None
+    """The version that it replaced; None for the safe default, or without a promotion."""
+    rolled_back: int | None = None
+    """The version that was sent back; None for none."""
+    reason: str = ""
+    """What came of it, as a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkewedFeature(Record):
+    """A feature as requests bring it, beside the same nights' rows."""
+
+    value: float | None
+    """Distance of the two distributions; None where it cannot be computed."""
+    threshold: float
+    """The distance from which on it counts."""
+    missing: float
+    """Share of missing values in the requests."""
+    missing_offline: float
+    """The same in what it is held against."""
+    skewed: bool
+    """Whether either is over its limit."""
+    against: str = "offline"
+    """`offline` for the same nights' rows, `training` where they were too few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skew(Record):
+    """Whether requests bring features as the night's rows have them."""
+
+    rows: int = 0
+    """Number of requests that were looked at."""
+    skewed: tuple[str, ...] = ()
+    """The features that are not as at night."""
+    features: dict[str, SkewedFeature] = field(default_factory=dict)
+    """Feature → what was found."""
+    note: str | None = None
+    """Why nothing could be said; None where something was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftSummary(Summary):
+    """The drift stage: the finding in short."""
+
+    stage: ClassVar[StageName] = "drift"
+
+    model: str = ""
+    """The model's name."""
+    version: int | None = None
+    """The version that was looked at; None without one."""
+    verdict: str = ""
+    """The finding in a word: steady, alarm, broken, no_reference, …"""
+    reasons: tuple[str, ...] = ()
+    """Why, a sentence each."""
+    report: str | None = None
+    """Path of the page that was drawn; None where none was."""
+    alarm: bool = False
+    """Whether it is an alarm."""
+    raised: bool = False
+    """Whether the alarm was raised on this night."""
+    evidence: float | None = None
+    """The model's e-detector; None where nothing was tested."""
+    threshold: float | None = None
+    """The evidence from which on it is an alarm; None where nothing was tested."""
+    harm: Harm = "unknown"
+    """Whether performance feels it."""
+    harm_said: str = ""
+    """The figures behind it, as a sentence."""
+    broken: tuple[Broken, ...] = ()
+    """The data that cannot be trusted, or is missing."""
+    drifted: tuple[str, ...] = ()
+    """The columns that drifted, what moved most first."""
+    untested: dict[str, str] = field(default_factory=dict)
+    """Column → why it could not be tested."""
+    skew: Skew | None = None
+    """Online features against the night's; None without requests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GovernorAction(Record):
+    """What the governor decided for one model."""
+
+    decision: str
+    """retrain, queued, cooldown, report, steady, incident or waiting."""
+    reasons: tuple[str, ...] = ()
+    """Why, a sentence each."""
+    incident: str | None = None
+    """The node of the incident that holds it; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GovernorSummary(Summary):
+    """The governor: what it decided for every model of a night."""
+
+    stage: ClassVar[StageName] = "governor"
+
+    granted: tuple[str, ...] = ()
+    """The models that may retrain, in the order of their precedence."""
+    actions: dict[str, GovernorAction] = field(default_factory=dict)
+    """Model → what was decided."""
+    since: tuple[tuple[str, str, str, date], ...] = ()
+    """(model, kind, column, night): what drifts, and since when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySummary(Record):
+    """The millisecond test before a training."""
+
+    verdict: Literal["pass", "warn", "fail", "untestable"] = "untestable"
+    """What it says."""
+    rows: int = 0
+    """Number of predictions that were replayed."""
+    tested: int = 0
+    """Number of values that were compared."""
+    critical: tuple[str, ...] = ()
+    """What stops the training, a sentence each."""
+    untested: tuple[str, ...] = ()
+    """What could not be tested, and why, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Interval(Record):
+    """A figure with its 95 % interval by resampling."""
+
+    value: float | None
+    """The figure; None where it cannot be computed."""
+    low: float | None
+    """Lower end; None where it cannot be computed."""
+    high: float | None
+    """Upper end; None where it cannot be computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Record):
+    """How good a model was on the held-out rows of its training frame."""
+
+    rows: int = 0
+    """Number of held-out rows."""
+    brier: Interval | None = None
+    """Brier score; None of a number."""
+    log_loss: Interval | None = None
+    """Log loss, in nats; None of a number."""
+    auc: Interval | None = None
+    """Area under the ROC curve; None of a number."""
+    absolute_error: Interval | None = None
+    """Mean absolute error, in the label's unit; None of a probability."""
+    positive_rate: float | None = None
+    """Share of positive labels; None of a number."""
+    mean_label: float | None = None
+    """Mean label, in its unit; None of a probability."""
+    mean_score: float | None = None
+    """Mean score of the heavy model; None where it was not kept."""
+    light: "Measured | None" = None
+    """The same of the light twin, on the same rows; None within it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary(Summary):
+    """The training stage: which version was made, from which frame, or why none was."""
+
+    stage: ClassVar[StageName] = "training"
+
+    model: str = ""
+    """The model's name."""
+    trained: bool = False
+    """Whether there is a version for these inputs."""
+    reused: bool = False
+    """Whether the version was there already."""
+    version: int | None = None
+    """The version's number; None where none was made."""
+    reason: str | None = None
+    """Why no version was made; None where one was."""
+    frame: str | None = None
+    """SHA-256 of the training frame; None before there was one."""
+    rows: int = 0
+    """Number of rows of the frame."""
+    metrics: Measured | None = None
+    """How good it was on held-out rows; None without a version."""
+    run_id: str | None = None
+    """MLflow's run; None without a version."""
+    reasons: tuple[str, ...] = ()
+    """Why it was trained, a sentence each."""
+    requested_by: str | None = None
+    """Who asked for it; None in records of trainings that made no version."""
+    replay: ReplaySummary | None = None
+    """The millisecond test; None where the training ended before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackAuditSummary(Summary):
+    """The audit of who answered."""
+
+    stage: ClassVar[StageName] = "fallback_audit"
+
+    answers: int = 0
+    """Number of answers of the night."""
+    on_default_since: date | None = None
+    """The first night of the stretch on the safe default; None when it is not on it."""
+    share: float = 0.0
+    """Share of the answers that were the safe default, in the stretch."""
+    opened: bool = False
+    """Whether a person is asked from this night on."""
+    recovered: tuple[date, ...] = ()
+    """The nights whose questions the model's recovery has closed."""
