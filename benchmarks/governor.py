@@ -14,9 +14,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
-from tiltyard.govern.governor import Broken, Finding, Grant, History, Outcome, Past, Signal, govern
+from tiltyard.govern.governor import Grant, History, Outcome, Past, govern
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import transform
+from tiltyard.records import Broken, Finding, Signal
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Portfolio, Spec, load_all
 

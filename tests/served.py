@@ -14,6 +14,7 @@ import yaml
 from tiltyard import spec as specs
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
+from tiltyard.records import Promotion
 from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -127,7 +128,7 @@ def cached(settings: Settings) -> None:
 
 
 def promote(rails: Rails, spec: Spec, version: int, as_of: datetime, replaced: int | None = None) -> None:
-    assert rails.ledger.claim_promotion(
+    assert rails.ledger.claim_promotion(Promotion(
         model=spec.name, version=version, night=night_closing(as_of), replaced=replaced, requested_by="gate",
         approved_by=None, approval={},
-    )  # fmt: skip
+    ))  # fmt: skip

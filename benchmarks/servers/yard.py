@@ -118,25 +118,31 @@ class Yard:
         number = self.champions.get(model, 0) + 1
         night = self.nights.get(model, FIRST) + timedelta(days=1)
         digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+        from tiltyard.records import Promotion, Version, VersionFacts
+
         ledger = self.rails.ledger
         ledger.add_version(
-            model=model,
-            version=number,
-            night=night - timedelta(days=1),
-            inputs=f"{model}/{number}",
-            run_id="",
-            digests=digests,
-            facts={"artifacts": folder.as_uri(), "reasons": [], "latency_ms": 0.1, "size_mb": 0.3},
-            requested_by="bench",
+            Version(
+                model=model,
+                version=number,
+                night=night - timedelta(days=1),
+                inputs=f"{model}/{number}",
+                run_id="",
+                digests=digests,
+                facts=VersionFacts(artifacts=folder.as_uri(), latency_ms=0.1, size_mb=0.3),
+                requested_by="bench",
+            )
         )
         assert ledger.claim_promotion(
-            model=model,
-            version=number,
-            night=night,
-            replaced=self.champions.get(model),
-            requested_by="bench",
-            approved_by=None,
-            approval={},
+            Promotion(
+                model=model,
+                version=number,
+                night=night,
+                replaced=self.champions.get(model),
+                requested_by="bench",
+                approved_by=None,
+                approval={},
+            )
         )
         self.champions[model], self.nights[model] = number, night
         return number

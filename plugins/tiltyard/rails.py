@@ -35,10 +35,9 @@ class Rails:
             raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
         if as_of is not None:
             night = night_closing(as_of)
-            own = self.ledger.stage_run("features", "", night)
-            if own is None or own["status"] != "done":
+            if self.ledger.stage_status("features", "", night) != "done":
                 raise BadInput(f"The features of {night} are not published; run tiltyard features --as-of {night}.")
-        return int(newest["summary"]["snapshot"])
+        return newest.summary.snapshot
 
 
 Work = Callable[Concatenate[Rails, Spec, datetime, More], T]

@@ -20,6 +20,7 @@ from tiltyard import rails as rails_module
 from tiltyard.answered import fallback_audit
 from tiltyard.edge import orchestration as on
 from tiltyard.rails import Rails
+from tiltyard.records import DefaultTask
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, load
 
@@ -58,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
 def waiting(opened: Rails, spec: Spec) -> Rails:
     """A task that was opened on one night and is asked on the next."""
     said = {"nights": 3, "share": 0.9, "reasons": {"champion_not_loaded": 1.0}, "never_promoted": False}
-    opened.ledger.open_default_task(model=spec.name, opened=OPENED, since=SINCE, repeats=None, said=said)
+    opened.ledger.open_default_task(DefaultTask(model=spec.name, opened=OPENED, since=SINCE, repeats=None, said=said))
     opened.ledger.record_stage("fallback_audit", spec.name, NEWEST, "done", {})
     return opened
 
@@ -137,7 +138,7 @@ def test_silence_waits_on_while_it_is_asked(waiting: Rails, spec: Spec, run: dic
     with pytest.raises(TaskAwaitingInput):
         complete(spec, run, error="The response timeout has passed.", error_type="timeout")
     assert fallback_audit.open_task(waiting, spec.name)
-    waiting.ledger.end_default_task(model=spec.name, opened=OPENED, how="recovered", night=NEWEST)
+    waiting.ledger.recover_default_task(spec.name, OPENED, NEWEST)
     with pytest.raises(AirflowSkipException):
         complete(spec, run, error="The response timeout has passed.", error_type="timeout")
 
@@ -178,7 +179,7 @@ def test_a_bad_answer_is_asked_again_with_what_was_wrong(
 
 
 def test_an_answer_that_comes_too_late_is_dropped(waiting: Rails, spec: Spec, run: dict[str, Any], record: Any) -> None:
-    waiting.ledger.end_default_task(model=spec.name, opened=OPENED, how="recovered", night=NEWEST)
+    waiting.ledger.recover_default_task(spec.name, OPENED, NEWEST)
     record(GOOD)
     with pytest.raises(AirflowSkipException, match="not asked about the night of 2016-04-03 any more"):
         complete(spec, run)

@@ -11,8 +11,9 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from tiltyard import clock
 from tiltyard.edge import orchestration as on
 from tiltyard.errors import BadInput
-from tiltyard.govern import governor, grants
+from tiltyard.govern import grants
 from tiltyard.rails import Rails
+from tiltyard.records import Finding
 from tiltyard.settings import ROOT
 from tiltyard.spec import load
 from tiltyard.stages import StageName
@@ -140,7 +141,7 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
 
 
 def found(rails: Rails, model: str, night: date) -> None:
-    rails.ledger.add_finding(governor.Finding(model, night, 2, "tests", champion=1, challengers=()))
+    rails.ledger.add_finding(Finding(model, night, 2, "tests", champion=1, challengers=()))
 
 
 def test_only_granted_models_are_announced(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.govern import drift, governor, grants
+from tiltyard.govern import drift, grants
 from tiltyard.prepare import checks, features, latency, outage
 from tiltyard.rails import Rails
+from tiltyard.records import Finding
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
 
@@ -193,7 +194,7 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
     for number in range(80):
         model = spec.model_copy(update={"name": f"{spec.name}_{number}"})
         rails.ledger.add_finding(
-            governor.Finding(
+            Finding(
                 model=model.name, night=night, tier=model.tier, owner=model.owner, champion=1, challengers=(),
                 alarm=True, harm="felt", broken=drift._broken(rails, model, as_of(30), stages=()),
             )

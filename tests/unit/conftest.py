@@ -19,6 +19,7 @@ from tiltyard.clock import night_closing
 from tiltyard.judge import scoring
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails
+from tiltyard.records import Version, VersionFacts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION, Table
@@ -135,14 +136,16 @@ class Arena:
         created = client.create_model_version(spec.name, source=folder.as_uri())
         assert int(created.version) == number
         self.rails.ledger.add_version(
-            model=spec.name,
-            version=number,
-            night=night_closing(trained),
-            inputs=f"{spec.name}/{number}",
-            run_id="",
-            digests={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in scorer.FILES},
-            facts={**FACTS, **(facts or {}), "artifacts": folder.as_uri()},
-            requested_by=requested_by,
+            Version(
+                model=spec.name,
+                version=number,
+                night=night_closing(trained),
+                inputs=f"{spec.name}/{number}",
+                run_id="",
+                digests={name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in scorer.FILES},
+                facts=VersionFacts.from_json({**FACTS, **(facts or {}), "artifacts": folder.as_uri()}),
+                requested_by=requested_by,
+            )
         )
         said = {"replay": {"verdict": replay, "rows": 900, "tested": 900, "critical": [], "untested": []}}
         summary = {"version": number, **(said if replay else {})}

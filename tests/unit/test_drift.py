@@ -19,6 +19,7 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import frame as frames
 from tiltyard.prepare import outage
 from tiltyard.rails import Rails
+from tiltyard.records import Promotion
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
@@ -155,7 +156,9 @@ def champion(rails: Rails, as_of: datetime) -> int:
     made = frames.training(rails, SPEC, as_of)
     trained = training.train_on(rails, SPEC, as_of, made, fence=claim, requested_by="test")
     rails.ledger.claim_promotion(
-        model=SPEC.name, version=trained["version"], night=night_closing(as_of), requested_by="test", approval={}
+        Promotion(
+            model=SPEC.name, version=trained["version"], night=night_closing(as_of), requested_by="test", approval={}
+        )
     )
     return trained["version"]
 

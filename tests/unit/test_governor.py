@@ -13,22 +13,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard.govern.governor import (
-    Action,
-    Broken,
-    Finding,
-    Grant,
-    History,
-    Incident,
-    Mended,
-    Outcome,
-    Past,
-    Release,
-    Signal,
-    cooling,
-    govern,
-)
+from tiltyard.govern.governor import Action, Grant, History, Mended, Outcome, Past, Release, cooling, govern
 from tiltyard.govern.lineage import Lineage
+from tiltyard.records import Broken, Finding, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
 
 CASES = Path(__file__).resolve().parents[1] / "golden" / "governor"
@@ -415,5 +402,14 @@ def test_evidence_without_bounds_is_kept_as_a_number() -> None:
 
 
 def test_what_cannot_be_read_is_refused() -> None:
-    with pytest.raises(TypeError):
-        Finding.from_json({**finding_of("m", START, {}).to_json(), "mood": "good"})
+    written = finding_of("m", START, {}).to_json()
+    for name, value in (("night", "yesterday"), ("harm", "a little"), ("challengers", "many")):
+        with pytest.raises(ValueError, match=name):
+            Finding.from_json(written | {name: value})
+    with pytest.raises(ValueError, match="owner"):
+        Finding.from_json({name: value for name, value in written.items() if name != "owner"})
+
+
+def test_what_a_newer_version_adds_is_passed_over() -> None:
+    finding = finding_of("m", START, {})
+    assert Finding.from_json(finding.to_json() | {"mood": "good"}) == finding

@@ -9,9 +9,9 @@ import pytest
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
-from tiltyard.govern.governor import Broken, Finding, Signal
 from tiltyard.prepare import outage
 from tiltyard.rails import Rails
+from tiltyard.records import Broken, Decision, EvidenceRecord, Finding, Promotion, Signal, Version, VersionFacts
 from tiltyard.settings import ROOT
 from tiltyard.spec import Portfolio, Spec, find
 
@@ -88,16 +88,31 @@ def test_what_became_of_a_retrain_is_read_from_the_ledger(rails: Rails) -> None:
         rails.ledger.request_retrain(spec.name, night, ["drift"])
         rails.ledger.record_stage("training", spec.name, night, "done", {"version": number})
         rails.ledger.add_version(
-            model=spec.name, version=number, night=night, inputs=f"{number}", run_id="", digests={}, facts={},
-            requested_by="test",
-        )  # fmt: skip
+            Version(
+                model=spec.name,
+                version=number,
+                night=night,
+                inputs=f"{number}",
+                run_id="",
+                digests={},
+                facts=VersionFacts(),
+                requested_by="test",
+            )
+        )
     rails.ledger.claim_promotion(
-        model=spec.name, version=1, night=NIGHT + timedelta(days=8), requested_by="test", approval={}
+        Promotion(model=spec.name, version=1, night=NIGHT + timedelta(days=8), requested_by="test", approval={})
     )
     rails.ledger.add_decision(
-        model=spec.name, night=NIGHT + timedelta(days=25), challenger=2, champion=1, verdict="reject", reasons=[],
-        evidence={},
-    )  # fmt: skip
+        Decision(
+            model=spec.name,
+            night=NIGHT + timedelta(days=25),
+            challenger=2,
+            champion=1,
+            verdict="reject",
+            reasons=(),
+            evidence=EvidenceRecord(model=spec.name, night=NIGHT),
+        )
+    )
     past = grants._pasts(rails, NIGHT + timedelta(days=20))[spec.name]
     assert [grant.became for grant in past.grants] == ["promoted", "pending"]
     past = grants._pasts(rails, NIGHT + timedelta(days=31))[spec.name]

@@ -2,12 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from typing import Any
 
 import pytest
 
 from tiltyard.ledger import Ledger, Roles
 from tiltyard.rails import Rails
+from tiltyard.records import Decision, EvidenceRecord, Promotion, ShadowSummary, Version, VersionFacts, Watch
 
 FIRST = date(2016, 4, 1)
 
@@ -22,40 +22,41 @@ def ledger(rails: Rails) -> Ledger:
 
 
 def train(ledger: Ledger, version: int, on: int) -> None:
-    ledger.add_version(
+    trained = Version(
         model="m",
         version=version,
         night=night(on),
         inputs=f"inputs-{version}",
         run_id=f"run-{version}",
         digests={},
-        facts={},
+        facts=VersionFacts(),
         requested_by="test",
+    )
+    ledger.add_version(trained)
+
+
+def promotion(version: int, on: int, replaced: int | None = None) -> Promotion:
+    return Promotion(
+        model="m",
+        version=version,
+        night=night(on),
+        replaced=replaced,
+        requested_by="test",
+        approved_by=None,
+        approval={},
     )
 
 
-def promotion(version: int, on: int, replaced: int | None = None) -> dict[str, Any]:
-    return {
-        "model": "m",
-        "version": version,
-        "night": night(on),
-        "replaced": replaced,
-        "requested_by": "test",
-        "approved_by": None,
-        "approval": {},
-    }
-
-
-def decision(challenger: int, on: int, verdict: str) -> dict[str, Any]:
-    return {
-        "model": "m",
-        "night": night(on),
-        "challenger": challenger,
-        "champion": None,
-        "verdict": verdict,
-        "reasons": [verdict],
-        "evidence": {},
-    }
+def decision(challenger: int, on: int, verdict: str) -> Decision:
+    return Decision(
+        model="m",
+        night=night(on),
+        challenger=challenger,
+        champion=None,
+        verdict=verdict,
+        reasons=(verdict,),
+        evidence=EvidenceRecord(model="m", night=night(on)),
+    )
 
 
 def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
@@ -64,10 +65,10 @@ def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
     # decided                      v1 ↑       v2 ↑                  v3 ✗
     train(ledger, 1, on=1)
     train(ledger, 2, on=2)
-    assert ledger.claim_promotion(**promotion(1, on=3))
-    assert ledger.claim_promotion(**promotion(2, on=4, replaced=1))
+    assert ledger.claim_promotion(promotion(1, on=3))
+    assert ledger.claim_promotion(promotion(2, on=4, replaced=1))
     train(ledger, 3, on=5)
-    ledger.add_decision(**decision(3, on=6, verdict="reject"))
+    ledger.add_decision(decision(3, on=6, verdict="reject"))
 
     roles = {number: ledger.roles("m", night(number)) for number in range(1, 8)}
     assert roles[1] == Roles(champion=None, previous=None, challengers=(), first=None)
@@ -90,14 +91,14 @@ def test_of_two_trained_on_one_night_the_later_one_counts(ledger: Ledger) -> Non
 def test_a_promoted_challenger_ends_the_older_ones(ledger: Ledger) -> None:
     for version in (1, 2, 3):
         train(ledger, version, on=version)
-    assert ledger.claim_promotion(**promotion(2, on=4))
+    assert ledger.claim_promotion(promotion(2, on=4))
 
     assert ledger.roles("m", night(5)) == Roles(champion=2, previous=None, challengers=(3,), first=1)
 
 
 def test_models_do_not_see_each_other(ledger: Ledger) -> None:
     train(ledger, 1, on=1)
-    assert ledger.claim_promotion(**promotion(1, on=2))
+    assert ledger.claim_promotion(promotion(1, on=2))
 
     assert ledger.roles("another", night(9)) == Roles(champion=None, previous=None, challengers=(), first=None)
 
@@ -107,45 +108,45 @@ def test_exactly_one_of_many_claims_the_promotion(ledger: Ledger, same: str) -> 
     train(ledger, 1, on=1)
     claims = [promotion(1, on=number) if same == "version" else promotion(number, on=2) for number in range(2, 10)]
     with ThreadPoolExecutor(6) as pool:
-        won = list(pool.map(lambda claim: ledger.claim_promotion(**claim), claims))
+        won = list(pool.map(lambda claim: ledger.claim_promotion(claim), claims))
 
     assert won.count(True) == 1
     assert len(ledger.promotions("m")) == 1
 
 
 def test_a_verdict_stands_once_given(ledger: Ledger) -> None:
-    first = ledger.add_decision(**decision(1, on=2, verdict="hold"))
-    second = ledger.add_decision(**decision(1, on=2, verdict="promote"))
+    first = ledger.add_decision(decision(1, on=2, verdict="hold"))
+    second = ledger.add_decision(decision(1, on=2, verdict="promote"))
 
     assert second == first
-    assert [row["verdict"] for row in ledger.decisions("m")] == ["hold"]
+    assert [row.verdict for row in ledger.decisions("m")] == ["hold"]
 
 
 def test_reads_stop_at_the_night_that_asks(ledger: Ledger) -> None:
     for number in (1, 2, 3):
-        ledger.add_decision(**decision(number, on=number, verdict="hold"))
+        ledger.add_decision(decision(number, on=number, verdict="hold"))
         ledger.request_retrain("m", night(number), ["drift"])
-    assert ledger.claim_promotion(**promotion(3, on=3))
+    assert ledger.claim_promotion(promotion(3, on=3))
 
-    assert [row["night"] for row in ledger.decisions("m", until=night(2))] == [night(1), night(2)]
-    assert [row["night"] for row in ledger.retrains("m", until=night(2))] == [night(1), night(2)]
+    assert [row.night for row in ledger.decisions("m", until=night(2))] == [night(1), night(2)]
+    assert [row.night for row in ledger.retrains("m", until=night(2))] == [night(1), night(2)]
     assert ledger.promotions("m", until=night(2)) == []
 
 
 def test_a_stage_record_says_how_the_last_attempt_went(ledger: Ledger) -> None:
-    ledger.record_stage("shadow", "m", night(1), "failed", {"why": "killed"})
-    ledger.record_stage("shadow", "m", night(1), "done", {"rows": 3})
-    runs = ledger.stage_runs("shadow", "m")
+    ledger.record_stage("shadow", "m", night(1), "failed", ShadowSummary(note="killed"))
+    ledger.record_stage("shadow", "m", night(1), "done", ShadowSummary(rows=3))
+    runs = ledger.stage_runs(ShadowSummary, "m")
 
     assert list(runs) == [night(1)]
-    assert (runs[night(1)]["status"], runs[night(1)]["summary"]) == ("done", {"rows": 3})
+    assert (runs[night(1)].status, runs[night(1)].summary) == ("done", ShadowSummary(rows=3))
 
 
 def test_a_retrain_is_asked_for_once_a_night(ledger: Ledger) -> None:
     ledger.request_retrain("m", night(1), ["drift"])
     ledger.request_retrain("m", night(1), ["drift", "decay"])
 
-    assert [row["reasons"] for row in ledger.retrains("m")] == [["drift", "decay"]]
+    assert [row.reasons for row in ledger.retrains("m")] == [("drift", "decay")]
 
 
 def test_every_claim_outdates_the_one_before(ledger: Ledger) -> None:
@@ -159,75 +160,75 @@ def test_events_are_kept_in_order_and_found_by_kind(ledger: Ledger) -> None:
     ledger.add_event("forged_approval", "m", night(1), {"by": "somebody"})
     ledger.add_event("alias_moved", "m", night(2), {})
 
-    assert [event["kind"] for event in ledger.events("m")] == ["forged_approval", "alias_moved"]
-    assert [event["detail"] for event in ledger.events(kind="forged_approval")] == [{"by": "somebody"}]
+    assert [event.kind for event in ledger.events("m")] == ["forged_approval", "alias_moved"]
+    assert [event.detail for event in ledger.events(kind="forged_approval")] == [{"by": "somebody"}]
 
 
-def watched(champion: int, on: int, verdict: str, previous: int | None = None) -> dict[str, Any]:
-    return {
-        "model": "m",
-        "night": night(on),
-        "champion": champion,
-        "previous": previous,
-        "verdict": verdict,
-        "reasons": [verdict],
-        "evidence": {},
-    }
+def watched(champion: int, on: int, verdict: str, previous: int | None = None) -> Watch:
+    return Watch(
+        model="m",
+        night=night(on),
+        champion=champion,
+        previous=previous,
+        verdict=verdict,
+        reasons=(verdict,),
+        evidence=EvidenceRecord(model="m", night=night(on)),
+    )
 
 
 def test_a_rollback_puts_back_what_the_promotion_replaced(ledger: Ledger) -> None:
     for version, on in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9)):
         train(ledger, version, on)
-    ledger.claim_promotion(**promotion(1, on=3))
-    ledger.claim_promotion(**promotion(2, on=5, replaced=1))
-    ledger.claim_promotion(**promotion(4, on=6, replaced=2))
-    assert ledger.add_watch(**watched(4, on=8, verdict="rollback", previous=2))
+    ledger.claim_promotion(promotion(1, on=3))
+    ledger.claim_promotion(promotion(2, on=5, replaced=1))
+    ledger.claim_promotion(promotion(4, on=6, replaced=2))
+    assert ledger.add_watch(watched(4, on=8, verdict="rollback", previous=2))
     assert ledger.roles("m", night(8)) == Roles(champion=4, previous=2, challengers=(), first=1)
     assert ledger.roles("m", night(9)) == Roles(champion=2, previous=1, challengers=(), first=1)
     after = ledger.roles("m", night(10))
     assert after.challengers == (5,), "neither what was sent back nor what it had passed over challenges again"
-    assert ledger.claim_promotion(**promotion(5, on=12, replaced=2))
+    assert ledger.claim_promotion(promotion(5, on=12, replaced=2))
     assert ledger.roles("m", night(13)) == Roles(champion=5, previous=2, challengers=(), first=1)
     assert [(change.kind, change.version) for change in ledger.changes("m")][-2:] == [("rollback", 4), ("promotion", 5)]
 
 
 def test_a_champion_that_replaced_nobody_goes_back_to_nobody(ledger: Ledger) -> None:
     train(ledger, 1, on=1)
-    ledger.claim_promotion(**promotion(1, on=3))
-    assert ledger.add_watch(**watched(1, on=8, verdict="rollback"))
+    ledger.claim_promotion(promotion(1, on=3))
+    assert ledger.add_watch(watched(1, on=8, verdict="rollback"))
     assert ledger.roles("m", night(9)) == Roles(champion=None, previous=None, challengers=(), first=1)
 
 
 def test_a_watch_is_recorded_once_a_night_and_a_rollback_once(ledger: Ledger) -> None:
     train(ledger, 1, on=1)
-    ledger.claim_promotion(**promotion(1, on=3))
-    assert ledger.add_watch(**watched(1, on=5, verdict="keep"))["verdict"] == "keep"
-    assert ledger.add_watch(**watched(1, on=5, verdict="rollback"))["verdict"] == "keep", "the first record stands"
-    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))["verdict"] == "rollback"
-    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))["night"] == night(6)
-    assert ledger.add_watch(**watched(1, on=7, verdict="rollback")) is None
-    assert [event["night"] for event in ledger.events("m", "rolled_back")] == [night(6)]
+    ledger.claim_promotion(promotion(1, on=3))
+    assert ledger.add_watch(watched(1, on=5, verdict="keep")).verdict == "keep"
+    assert ledger.add_watch(watched(1, on=5, verdict="rollback")).verdict == "keep", "the first record stands"
+    assert ledger.add_watch(watched(1, on=6, verdict="rollback")).verdict == "rollback"
+    assert ledger.add_watch(watched(1, on=6, verdict="rollback")).night == night(6)
+    assert ledger.add_watch(watched(1, on=7, verdict="rollback")) is None
+    assert [event.night for event in ledger.events("m", "rolled_back")] == [night(6)]
 
 
 def test_a_night_does_not_promote_and_roll_back(ledger: Ledger) -> None:
     for version in (1, 2, 3):
         train(ledger, version, on=version)
-    ledger.claim_promotion(**promotion(1, on=4))
-    assert ledger.add_watch(**watched(1, on=6, verdict="rollback"))
-    assert not ledger.claim_promotion(**promotion(2, on=6)), "the night has rolled back"
-    assert not ledger.claim_promotion(**promotion(2, on=5)), "and a later night than this one has"
-    assert ledger.claim_promotion(**promotion(2, on=7))
-    assert ledger.add_watch(**watched(2, on=7, verdict="rollback")) is None, "the night has promoted"
-    assert ledger.add_watch(**watched(2, on=7, verdict="keep")) is not None
+    ledger.claim_promotion(promotion(1, on=4))
+    assert ledger.add_watch(watched(1, on=6, verdict="rollback"))
+    assert not ledger.claim_promotion(promotion(2, on=6)), "the night has rolled back"
+    assert not ledger.claim_promotion(promotion(2, on=5)), "and a later night than this one has"
+    assert ledger.claim_promotion(promotion(2, on=7))
+    assert ledger.add_watch(watched(2, on=7, verdict="rollback")) is None, "the night has promoted"
+    assert ledger.add_watch(watched(2, on=7, verdict="keep")) is not None
     assert len(ledger.events("m", "rolled_back")) == 1
 
 
 def test_of_promotion_and_rollback_at_once_one_wins(ledger: Ledger) -> None:
     for version in range(1, 9):
         train(ledger, version, on=version)
-    ledger.claim_promotion(**promotion(1, on=10))
-    claims = [lambda: bool(ledger.claim_promotion(**promotion(2, on=12, replaced=1)))] * 4
-    claims += [lambda: bool(ledger.add_watch(**watched(1, on=12, verdict="rollback")))] * 4
+    ledger.claim_promotion(promotion(1, on=10))
+    claims = [lambda: bool(ledger.claim_promotion(promotion(2, on=12, replaced=1)))] * 4
+    claims += [lambda: bool(ledger.add_watch(watched(1, on=12, verdict="rollback")))] * 4
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda claim: claim(), claims))
     assert [change.night for change in ledger.changes("m")] == [night(10), night(12)]

@@ -12,6 +12,7 @@ from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.judge import gate, promotion
 from tiltyard.judge.promotion import Approval
+from tiltyard.records import Decision, EvidenceRecord, Promotion
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -80,9 +81,16 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
     spec = arena.spec("successor")
     as_of = arena.duel(spec, {1: 0.25, 2: GOOD}, nights=10, per_night=150)
     arena.rails.ledger.claim_promotion(
-        model=spec.name, version=1, night=night_closing(as_of - 3 * DAY), replaced=None, requested_by="drift",
-        approved_by=None, approval={},
-    )  # fmt: skip
+        Promotion(
+            model=spec.name,
+            version=1,
+            night=night_closing(as_of - 3 * DAY),
+            replaced=None,
+            requested_by="drift",
+            approved_by=None,
+            approval={},
+        )
+    )
     registry.set_alias(arena.rails, spec.name, "champion", 1)
     outcome = promotion.run(arena.rails, spec, as_of)
     assert (outcome["promoted"], outcome["replaced"]) == (2, 1)
@@ -205,13 +213,15 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
     promotion.judge(arena.rails, spec, as_of)
     other = as_of - 3 * DAY
     arena.rails.ledger.claim_promotion(
-        model=spec.name,
-        version=2,
-        night=night_closing(other),
-        replaced=None,
-        requested_by="x",
-        approved_by=None,
-        approval={},
+        Promotion(
+            model=spec.name,
+            version=2,
+            night=night_closing(other),
+            replaced=None,
+            requested_by="x",
+            approved_by=None,
+            approval={},
+        )
     )
     outcome = promotion.promote(arena.rails, spec, as_of)
     assert outcome["promoted"] is None
@@ -245,9 +255,16 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
     as_of = arena.duel(spec, {1: 0.3, 2: GOOD}, nights=12, per_night=150)
     for number, night in ((1, as_of - 2 * DAY), (2, as_of)):
         arena.rails.ledger.claim_promotion(
-            model=spec.name, version=number, night=night_closing(night), replaced=None if number == 1 else 1,
-            requested_by="drift", approved_by=None, approval={},
-        )  # fmt: skip
+            Promotion(
+                model=spec.name,
+                version=number,
+                night=night_closing(night),
+                replaced=None if number == 1 else 1,
+                requested_by="drift",
+                approved_by=None,
+                approval={},
+            )
+        )
         registry.set_alias(arena.rails, spec.name, "champion", number)
     old = promotion.run(arena.rails, spec, as_of - 3 * DAY)
     assert old["promoted"] is None
@@ -261,9 +278,16 @@ def test_a_claim_whose_alias_was_never_moved_is_finished_by_the_rerun(arena):
     spec = arena.spec("crashed")
     as_of = arena.duel(spec, {1: GOOD})
     arena.rails.ledger.claim_promotion(
-        model=spec.name, version=1, night=night_closing(as_of), replaced=None, requested_by="drift", approved_by=None,
-        approval={},
-    )  # fmt: skip
+        Promotion(
+            model=spec.name,
+            version=1,
+            night=night_closing(as_of),
+            replaced=None,
+            requested_by="drift",
+            approved_by=None,
+            approval={},
+        )
+    )
     promotion.run(arena.rails, spec, as_of)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
 
@@ -355,13 +379,27 @@ def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
     as_of = arena.duel(spec, {1: 0.5, 2: 0.5, 3: 0.4}, nights=9)
     for number in (1, 2):
         arena.rails.ledger.add_decision(
-            model=spec.name, night=night_closing(as_of - 2 * DAY), challenger=number, champion=None, verdict="reject",
-            reasons=[], evidence={},
-        )  # fmt: skip
+            Decision(
+                model=spec.name,
+                night=night_closing(as_of - 2 * DAY),
+                challenger=number,
+                champion=None,
+                verdict="reject",
+                reasons=(),
+                evidence=EvidenceRecord(model=spec.name, night=night_closing(as_of)),
+            )
+        )
     arena.rails.ledger.add_decision(
-        model=spec.name, night=night_closing(as_of - 2 * DAY), challenger=3, champion=None, verdict="hold", reasons=[],
-        evidence={},
-    )  # fmt: skip
+        Decision(
+            model=spec.name,
+            night=night_closing(as_of - 2 * DAY),
+            challenger=3,
+            champion=None,
+            verdict="hold",
+            reasons=(),
+            evidence=EvidenceRecord(model=spec.name, night=night_closing(as_of)),
+        )
+    )
     judged = promotion.judge(arena.rails, spec, as_of)
     assert [row["challenger"] for row in judged["decisions"]] == [3], "the others were rejected"
     recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), 3)["evidence"]

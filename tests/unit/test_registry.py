@@ -19,6 +19,7 @@ from tests.market import AS_OF, market
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
+from tiltyard.records import Version, VersionFacts
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 from tiltyard.train import registry, scorer, training
@@ -154,7 +155,9 @@ def test_what_was_registered_but_cannot_be_parsed_is_refused_without_harm(fresh:
     digests = {**row["digests"], "model.onnx": registry._sha256(path.read_bytes())}
     facts = {**row["facts"], "artifacts": registry._relative(rails.settings, store(rails, spec).as_uri())}
     values = {"night": row["night"], "inputs": "unparsable", "run_id": "", "requested_by": "ada"}
-    rails.ledger.add_version(model=spec.name, version=77, digests=digests, facts=facts, **values)
+    rails.ledger.add_version(
+        Version(model=spec.name, version=77, digests=digests, facts=VersionFacts.from_json(facts), **values)
+    )
     with pytest.raises(CheckFailed, match="a trial parse of its files failed"):
         registry.load(rails, spec.name, 77)
 

@@ -8,6 +8,7 @@ from tests.unit.conftest import FIRST
 from tiltyard.clock import night_closing
 from tiltyard.edge import status
 from tiltyard.judge import promotion
+from tiltyard.records import Promotion
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -17,9 +18,16 @@ GOOD, POOR = 0.02, 0.9
 def promoted(arena, spec, version, as_of, replaced=None):
     """As a gate would have done it on that night."""
     assert arena.rails.ledger.claim_promotion(
-        model=spec.name, version=version, night=night_closing(as_of), replaced=replaced, requested_by="drift",
-        approved_by=None, approval={},
-    )  # fmt: skip
+        Promotion(
+            model=spec.name,
+            version=version,
+            night=night_closing(as_of),
+            replaced=replaced,
+            requested_by="drift",
+            approved_by=None,
+            approval={},
+        )
+    )
     registry.set_alias(arena.rails, spec.name, "previous", replaced)
     registry.set_alias(arena.rails, spec.name, "champion", version)
 

@@ -18,6 +18,7 @@ from tiltyard.answered.explanation import Night, Stretch, Task, checked, decide,
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
+from tiltyard.records import DefaultTask, Explanation, FallbackAuditSummary
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import PREDICTION, REQUEST, TIER_SHARE
@@ -54,11 +55,13 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         spec.prediction.every,
     )
     for task in decision.recovered:
-        rails.ledger.end_default_task(model=spec.name, opened=task.opened, how="recovered", night=night)
+        rails.ledger.recover_default_task(spec.name, task.opened, night)
     if decision.opens and decision.stretch:
         said = _said(rails, spec, decision.stretch, as_of)
-        opens = {"opened": night, "since": decision.opens.since, "repeats": decision.opens.repeats}
-        rails.ledger.open_default_task(model=spec.name, said=said, **opens)
+        opens = decision.opens
+        rails.ledger.open_default_task(
+            DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, said=said)
+        )
     tonight = counted[counted["night"] == night]
     summary = {
         "night": str(night),
@@ -104,9 +107,9 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
 # -- the question and its answer ----------------------------------------------------------------------
 
 
-def open_task(rails: Rails, model: str) -> dict[str, Any] | None:
+def open_task(rails: Rails, model: str) -> DefaultTask | None:
     """The question that waits for a person, as the ledger has it."""
-    rows = [row for row in rails.ledger.default_tasks(model) if not row["ends"]]
+    rows = [row for row in rails.ledger.default_tasks(model) if not (row.answered or row.recovered)]
     return rows[-1] if rows else None
 
 
@@ -135,14 +138,8 @@ def explain(
     newest = _newest(rails, spec.name) or task["opened"]
     answer = checked(cause, owner, until, newest)
     values = {"cause": answer.cause, "owner": answer.owner, "until": answer.until, "answered_by": by}
-    is_first = rails.ledger.end_default_task(
-        model=spec.name,
-        opened=task["opened"],
-        how="answered",
-        night=newest,
-        source=source,
-        answered_at=at,
-        **values,
+    is_first = rails.ledger.answer_default_task(
+        spec.name, task.opened, Explanation(night=newest, source=source, answered_at=at, **values)
     )
     if not is_first:
         raise BadInput(f"{spec.name} was explained a moment ago by somebody else; see tiltyard fallback {spec.name}.")
@@ -219,9 +216,9 @@ def _document(rails: Rails, spec: Spec, as_of: datetime | None) -> dict[str, Any
     }
 
 
-def _told(row: dict[str, Any], newest: date) -> dict[str, Any]:
-    ends = {how: end for how, end in row["ends"].items() if end["night"] <= newest}
-    answered, recovered = ends.get("answered"), ends.get("recovered")
+def _told(row: DefaultTask, newest: date) -> dict[str, Any]:
+    answered = row.answered if row.answered and row.answered.night <= newest else None
+    recovered = row.recovered if row.recovered and row.recovered.night <= newest else None
     told = {"opened": str(row["opened"]), "since": str(row["since"])}
     told |= {"state": "answered" if answered else "recovered" if recovered else "open"}
     if row["repeats"]:
@@ -288,10 +285,10 @@ def _said(rails: Rails, spec: Spec, found: Stretch, as_of: datetime) -> dict[str
     }
 
 
-def _task(row: dict[str, Any], night: date) -> Task:
+def _task(row: DefaultTask, night: date) -> Task:
     """A row of the ledger as it stood before `night`."""
-    ends = {how: end for how, end in row["ends"].items() if end["night"] < night}
-    answered, recovered = ends.get("answered"), ends.get("recovered")
+    answered = row.answered if row.answered and row.answered.night < night else None
+    recovered = row.recovered if row.recovered and row.recovered.night < night else None
     return Task(
         row["model"],
         row["opened"],
@@ -304,12 +301,12 @@ def _task(row: dict[str, Any], night: date) -> Task:
 
 def _newest(rails: Rails, model: str, until: date | None = None) -> date | None:
     before = until + timedelta(days=1) if until else None
-    record = rails.ledger.last_stage_run(STAGE, model, before)
+    record = rails.ledger.last_stage_run(FallbackAuditSummary, model, before)
     return record["night"] if record else None
 
 
 def _ran_out(rails: Rails, model: str, opened: date) -> str:
-    answered = next(row["ends"]["answered"] for row in rails.ledger.default_tasks(model) if row["opened"] == opened)
+    answered = next(row.answered for row in rails.ledger.default_tasks(model) if row.opened == opened and row.answered)
     return (
         f"The last answer has run out: {answered['answered_by']} said until {answered['until']}, "
         f"owner {answered['owner']}: {answered['cause']}"

@@ -239,8 +239,7 @@ def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
 
 
 def own_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
-    runs = rails.ledger.stage_runs(stage, recorded_as(stage, spec.name))
-    return {day for day, run in runs.items() if run["status"] == "done"}
+    return rails.ledger.finished(stage, recorded_as(stage, spec.name))
 
 
 def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
@@ -258,7 +257,7 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
     again: set[date] = set()
     if context["ti"].try_number > 1:
         again = announced_nights(context.get("triggering_asset_events") or {})
-    finished = {day for day, run in rails.ledger.stage_runs("features").items() if run["status"] == "done"}
+    finished = rails.ledger.finished("features")
     ready, late = [], ""
     for day in sorted(missed_nights(finished, set()) | (again & finished)):
         there = rails.ledger.looked_at(day) & {spec.name for spec in specs}

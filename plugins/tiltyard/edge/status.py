@@ -18,6 +18,7 @@ from tiltyard.judge import arrival, estimate, promotion, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import features, frame, ingest, latency, outage, popular, truth
 from tiltyard.rails import Rails
+from tiltyard.records import GovernorSummary
 from tiltyard.spec import Spec
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION
 
@@ -229,7 +230,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 
 
 def _newest(rails: Rails, spec: Spec) -> datetime | None:
-    nights = rails.ledger.stage_runs("shadow", spec.name)
+    nights = rails.ledger.stage_statuses("shadow", spec.name)
     return clock.midnight(max(nights)) if nights else None
 
 
@@ -312,17 +313,16 @@ def _watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
 
 def _governor(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
     """What the governor said of the model on the newest night that it decided on, until `night`."""
-    newest = rails.ledger.last_stage_run(grants.STAGE, before=night + timedelta(days=1))
+    newest = rails.ledger.last_stage_run(GovernorSummary, before=night + timedelta(days=1))
     said = grants.decided(rails, spec.name, newest["night"]) if newest else None
     return {"night": str(newest["night"]), **said} if newest and said else None
 
 
 def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] | None:
-    runs = {at: row for at, row in rails.ledger.stage_runs(stage, model).items() if at <= night}
-    if not runs:
+    row = rails.ledger.last_stage_run(stage, model, before=night + timedelta(days=1))
+    if row is None:
         return None
-    row = runs[max(runs)]
-    return {"night": str(row["night"]), "status": row["status"], **row["summary"]}
+    return {**row.summary.to_json(), "night": str(row.night), "status": row.status}
 
 
 def _drift(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltyard.govern import detector
-from tiltyard.govern.governor import Broken, Harm, Signal
 from tiltyard.judge import estimate
+from tiltyard.records import Broken, Harm, Signal
 from tiltyard.spec import DriftPolicy
 from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import evaluation, profile

@@ -32,9 +32,9 @@ from tiltyard.clock import night_closing
 from tiltyard.files import whole
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
-from tiltyard.govern.governor import Broken, Finding, Signal
 from tiltyard.prepare import frame, outage, truth
 from tiltyard.rails import Rails, records_its_end
+from tiltyard.records import Broken, Finding, Signal
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import StageName, recorded_as
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR, PREDICTION, PROFILE
@@ -180,9 +180,9 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageNam
     night = night_closing(as_of)
     found = []
     for stage in stages:
-        record = rails.ledger.stage_run(stage, recorded_as(stage, spec.name), night)
-        if record is None or record["status"] != "done":
-            state = record["status"] if record else "not done"
+        status = rails.ledger.stage_status(stage, recorded_as(stage, spec.name), night)
+        if status != "done":
+            state = status or "not done"
             found.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))
     found += [
         Broken(one["table"], one["column"] or None, outage.in_words(one)) for one in outage.holding(rails, spec, night)

@@ -7,112 +7,16 @@ It fails closed: a model of which nothing is known waits.
 """
 
 import dataclasses
-import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from tiltyard.govern.lineage import Lineage
+from tiltyard.records import Cause, Finding, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, SharedBreak, Trainings
 
-Kind = Literal["feature", "prediction", "label", "performance", "missing"]
-Harm = Literal["felt", "not_felt", "unknown"]
-
-
-@dataclass(frozen=True)
-class Signal:
-    """One thing that was looked at. `value` None: it could not be tested, `note` says why."""
-
-    kind: Kind
-    column: str
-    view: str | None
-    """The feature view that the column comes from; None for prediction, label and performance."""
-    statistic: str
-    value: float | None
-    """Effect size in the window."""
-    threshold: float | None
-    drifted: bool
-    """The effect was over its threshold in k of n windows; of `missing`, at once."""
-    evidence: float | None = None
-    """The e-detector of this column."""
-    weight: float = 0.0
-    """Importance weight in the model's detector."""
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.drifted and self.value is None:
-            raise ValueError(f"{self.column}: what was not tested cannot have drifted")
-
-
-@dataclass(frozen=True)
-class Broken:
-    """Data that cannot be trusted, or is not there."""
-
-    node: str
-    """A raw table like `raw.booking`, a feature view, or `features` or `shadow` for a stage that did not end."""
-    column: str | None
-    said: str
-    """A sentence."""
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no dates, no infinity and nothing that is no number."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
-    return value.isoformat() if isinstance(value, date) else value
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What drift knows about one model on one night."""
-
-    model: str
-    night: date
-    tier: int
-    owner: str
-    champion: int | None
-    challengers: tuple[int, ...]
-    alarm: bool = False
-    """The model's detector passed the threshold that the budget sets, an effect shows, and Evidently agreed."""
-    evidence: float | None = None
-    threshold: float | None = None
-    """Of the model's detector, as `evidence`."""
-    harm: Harm = "unknown"
-    """Does realized or estimated performance feel it?"""
-    harm_said: str = ""
-    signals: tuple[Signal, ...] = ()
-    broken: tuple[Broken, ...] = ()
-    matured: int = 0
-    """Matured labels that a training frame of this night would hold."""
-    min_matured: int = 0
-    report: str | None = None
-    """Path of the page that was drawn, if one was."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as the ledger keeps them; `from_json` reads them back."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Finding":
-        """Raises TypeError when a field is missing or unknown: what cannot be read is no finding."""
-        parts = {
-            "night": date.fromisoformat(content["night"]),
-            "challengers": tuple(content["challengers"]),
-            "signals": tuple(Signal(**signal) for signal in content.get("signals", ())),
-            "broken": tuple(Broken(**broken) for broken in content.get("broken", ())),
-        }
-        return cls(**{**content, **parts})
-
-
 Decision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
-Cause = Literal["broken", "missing", "shared_shift"]
 Became = Literal["running", "none", "pending", "rejected", "promoted"]
 
 TOGETHER = timedelta(days=3)
@@ -122,21 +26,6 @@ NEARLY = 0.9
 """A node explains a shift when it explains this share of what the best node does; of those the most downstream."""
 NAMED = 5
 """So many models, columns or sentences are spelled out in a reason."""
-
-
-@dataclass(frozen=True)
-class Incident:
-    """One fault of what feeds several models, or one model: named, and no reason to retrain."""
-
-    node: str
-    """The most downstream table that explains it; for a stage that did not end `features`, `shadow`, or
-    `<model>/shadow` where it is that model's alone."""
-    kind: Cause
-    models: tuple[str, ...]
-    columns: tuple[str, ...]
-    said: str
-    since: date
-    """The night on which it opened."""
 
 
 @dataclass(frozen=True)

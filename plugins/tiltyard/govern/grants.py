@@ -17,10 +17,13 @@ from tiltyard.govern.governor import Became, Grant, History, Outcome, Past, Rele
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import outage, transform
 from tiltyard.rails import Rails
+from tiltyard.records import GovernorSummary, TrainingSummary
 from tiltyard.spec import Portfolio, Spec
 from tiltyard.stages import StageName
 
 STAGE: StageName = "governor"
+STOPPABLE: tuple[StageName, ...] = ("shadow", "drift")
+"""The stages that a model passes before the governor."""
 RELEASED = "incident_release"
 """The kind of event in the ledger."""
 UNHEARD = timedelta(days=2)
@@ -78,29 +81,28 @@ def waiting(rails: Rails, specs: Sequence[Spec], night: date) -> list[str]:
 
     None is waited for once a later night is published: what has not come by then is late, and the others go on.
     """
-    published = [day for day, row in rails.ledger.stage_runs("features").items() if row["status"] == "done"]
-    if any(day > night for day in published):
+    if any(day > night for day in rails.ledger.finished("features")):
         return []
     missing = {one.name for one in specs} - rails.ledger.looked_at(night)
     ended = {
         name
         for name in missing
-        for stage in ("shadow", "drift")
-        if (row := rails.ledger.stage_run(stage, name, night)) and row["status"] in ("stopped", "failed")
+        for stage in STOPPABLE
+        if rails.ledger.stage_status(stage, name, night) in ("stopped", "failed")
     }
     return sorted(missing - ended)
 
 
 def undecided(rails: Rails, models: Iterable[str], night: date) -> list[str]:
     """Those of the models on which nothing was decided yet for a night, or only that they wait."""
-    record = rails.ledger.stage_run(STAGE, "", night)
+    record = rails.ledger.stage_run(GovernorSummary, "", night)
     actions = record["summary"]["actions"] if record else {}
     return sorted(model for model in models if actions.get(model, {}).get("decision", "waiting") == "waiting")
 
 
 def decided(rails: Rails, model: str, night: date) -> dict[str, Any] | None:
     """What the governor said of a model on a night: {"decision", "reasons", "incident"}; None before it did."""
-    record = rails.ledger.stage_run(STAGE, "", night)
+    record = rails.ledger.stage_run(GovernorSummary, "", night)
     return record["summary"]["actions"].get(model) if record else None
 
 
@@ -110,7 +112,7 @@ def decided(rails: Rails, model: str, night: date) -> dict[str, Any] | None:
 def incidents(rails: Rails, as_of: datetime | None = None) -> list[dict[str, Any]]:
     """The portfolio's incidents that were open on a night, by default the newest that was governed."""
     if as_of is None:
-        newest = rails.ledger.last_stage_run(STAGE)
+        newest = rails.ledger.last_stage_run(GovernorSummary)
         if newest is None:
             return []
         night = newest["night"]
@@ -155,7 +157,7 @@ def plain(incident: governor.Incident) -> dict[str, Any]:
 
 
 def _history(rails: Rails, night: date) -> History:
-    before = rails.ledger.last_stage_run(STAGE, before=night)
+    before = rails.ledger.last_stage_run(GovernorSummary, before=night)
     since: dict[tuple[str, str, str], date] = {}
     if before is not None and before["night"] >= night - GAP:
         for model, kind, column, day in before["summary"]["since"]:
@@ -189,7 +191,7 @@ def past(rails: Rails, model: str, night: date) -> Past:
 
 
 def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past:
-    runs = rails.ledger.stage_runs("training", model)
+    runs = rails.ledger.stage_runs(TrainingSummary, model)
     rejected = {
         row["challenger"]
         for row in rails.ledger.decisions(model)
@@ -217,7 +219,7 @@ def _summary(rails: Rails, outcome: Outcome) -> dict[str, Any]:
         one.model: {"decision": one.decision, "reasons": list(one.reasons), "incident": one.incident}
         for one in outcome.actions
     }
-    record = rails.ledger.stage_run(STAGE, "", outcome.night)
+    record = rails.ledger.stage_run(GovernorSummary, "", outcome.night)
     before = record["summary"] if record else {"granted": [], "actions": {}, "since": []}
     since = [entry for entry in before["since"] if entry[0] not in actions]
     since += [[*key, str(day)] for key, day in sorted(outcome.since.items())]

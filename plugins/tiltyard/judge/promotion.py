@@ -34,6 +34,7 @@ from tiltyard.judge import gate, pairs
 from tiltyard.ledger import Change, Roles
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails, records_its_end
+from tiltyard.records import Decision, EvidenceRecord, Promotion, TrainingSummary, Watch
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.train import registry
@@ -115,13 +116,15 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     record |= _judged(verdict) | {"promoted_on": str(change.night)}
     record["digest"] = digest(record | {"verdict": verdict.verdict})
     kept = rails.ledger.add_watch(
-        model=spec.name,
-        night=night,
-        champion=change.version,
-        previous=change.previous,
-        verdict=verdict.verdict,
-        reasons=verdict.reasons,
-        evidence=record,
+        Watch(
+            model=spec.name,
+            night=night,
+            champion=change.version,
+            previous=change.previous,
+            verdict=verdict.verdict,
+            reasons=tuple(verdict.reasons),
+            evidence=EvidenceRecord.from_json(record),
+        )
     )
     if kept is None:
         rails.ledger.add_event("rollback_out_of_order", spec.name, night, {"version": change.version})
@@ -247,13 +250,15 @@ def _decide(
             record["online"] = online
         record["page"] = _put_page(rails, record)
     kept = rails.ledger.add_decision(
-        model=spec.name,
-        night=night,
-        challenger=challenger,
-        champion=champion,
-        verdict=verdict.verdict,
-        reasons=verdict.reasons,
-        evidence=record,
+        Decision(
+            model=spec.name,
+            night=night,
+            challenger=challenger,
+            champion=champion,
+            verdict=verdict.verdict,
+            reasons=tuple(verdict.reasons),
+            evidence=EvidenceRecord.from_json(record),
+        )
     )
     _note_change(rails, spec, night, kept, record, {"challenger": challenger})
     if kept["evidence"].get("page"):
@@ -328,7 +333,7 @@ def _files(rails: Rails, spec: Spec, version: int) -> tuple[Mapping[str, Any] | 
 
 
 def _replayed_before_training(rails: Rails, spec: Spec, row: Mapping[str, Any]) -> gate.Replayed | None:
-    run = rails.ledger.stage_run("training", spec.name, row["night"])
+    run = rails.ledger.stage_run(TrainingSummary, spec.name, row["night"])
     summary = run["summary"] if run else {}
     if summary.get("version") != row["version"] or "replay" not in summary:
         return None
@@ -543,13 +548,15 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
             _refuse(rails, spec, night, approvals, faults)
             return _outcome(f"The approval does not hold: {'; '.join(faults)}.")
     won = rails.ledger.claim_promotion(
-        model=spec.name,
-        version=version,
-        night=night,
-        replaced=best["champion"],
-        requested_by=row["requested_by"],
-        approved_by=", ".join(str(one.approved_by) for one in approvals) or None,
-        approval=_given(approvals, best["evidence"]) if approvals else {"needed": False},
+        Promotion(
+            model=spec.name,
+            version=version,
+            night=night,
+            replaced=best["champion"],
+            requested_by=row["requested_by"],
+            approved_by=", ".join(str(one.approved_by) for one in approvals) or None,
+            approval=_given(approvals, best["evidence"]) if approvals else {"needed": False},
+        )
     )
     if not won:
         rails.ledger.add_event("promotion_lost", spec.name, night, {"version": version})

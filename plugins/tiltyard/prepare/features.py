@@ -17,6 +17,7 @@ from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import latency
 from tiltyard.prepare import transform as transforming
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.spec import portfolio
 from tiltyard.stages import StageName
 
@@ -78,7 +79,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
             f"{'; '.join(summary['critical'][:5])}. "
             "Yesterday's features and the champions stay in service; mend the source and run the night again."
         )
-    before = rails.ledger.stage_run(STAGE, "", night)
+    before = rails.ledger.stage_run(FeaturesSummary, "", night)
     if before is None or before["status"] != "done" or before["summary"]["snapshot"] < snapshot:
         # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
         rails.ledger.record_stage(STAGE, "", night, "checked", summary)
@@ -88,7 +89,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
 def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
     """Put the checked snapshot in service. Raises BadInput when the night's batch has not passed its checks."""
     night = night_closing(as_of)
-    record = rails.ledger.stage_run(STAGE, "", night)
+    record = rails.ledger.stage_run(FeaturesSummary, "", night)
     if record is None or record["status"] not in ("checked", "done"):
         state = record["status"] if record else "not checked yet"
         raise BadInput(

@@ -29,6 +29,7 @@ from tiltyard.lake import identifier, literal, put, qualified, stored, text
 from tiltyard.leak.leakage import Finding
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import FEATURE_LATENCY, INGEST_RUN, LANDED_FILE, POINTS, SPREADS
 
@@ -302,11 +303,11 @@ def of_views(rails: Rails, views: Iterable[str], as_of: datetime, snapshot: int 
 
 def _night_before(rails: Rails, as_of: datetime) -> tuple[datetime, int] | None:
     """as_of and snapshot of the newest earlier night whose features were checked."""
-    runs = rails.ledger.stage_runs("features")
-    nights = [night for night, run in runs.items() if night < night_closing(as_of) and "snapshot" in run["summary"]]
-    if not nights:
-        return None
-    return as_of - (night_closing(as_of) - max(nights)), int(runs[max(nights)]["summary"]["snapshot"])
+    night = night_closing(as_of)
+    before = rails.ledger.last_stage_run(FeaturesSummary, before=night)
+    while before is not None and not before.summary.snapshot:
+        before = rails.ledger.last_stage_run(FeaturesSummary, before=before.night)
+    return (as_of - (night - before.night), before.summary.snapshot) if before else None
 
 
 def _of_view(

@@ -113,49 +113,49 @@ class EvidenceRecord(_Sparse):
     """The model's name."""
     night: date
     """The night of the decision."""
-    challenger: int | None
+    challenger: int | None = None
     """The version that is judged; None for the safe default, which a watch holds against the champion."""
-    champion: int | None
+    champion: int | None = None
     """The version that it is held against; None for the safe default."""
-    against: str
+    against: str = "the safe default"
     """`version 3`, or `the safe default`."""
-    nights: int
+    nights: int = 0
     """Number of nights in shadow."""
-    matured: int
+    matured: int = 0
     """Number of matured rows that both scored."""
-    expected: int
+    expected: int = 0
     """Number of rows of matured cohorts."""
-    immature: int
+    immature: int = 0
     """Number of rows whose cohort has not matured."""
-    early: int
+    early: int = 0
     """Number of those whose label is known early."""
-    challengers: int
+    challengers: int = 1
     """The largest number of challengers judged at once."""
-    metric: str
+    metric: str = "brier"
     """The loss that the differences are of."""
-    loss_challenger: float | None
+    loss_challenger: float | None = None
     """Mean loss; None without a row."""
-    loss_champion: float | None
+    loss_champion: float | None = None
     """Mean loss; None without a row."""
-    cohort_from: str | None
+    cohort_from: str | None = None
     """First prediction time, ISO to the second; None without a row."""
-    cohort_to: str | None
+    cohort_to: str | None = None
     """Last prediction time, ISO to the second; None without a row."""
-    slices: tuple[SliceMean, ...]
+    slices: tuple[SliceMean, ...] = ()
     """Every declared slice."""
-    calibration: Compared | None
+    calibration: Compared | None = None
     """Root mean square distance of score and observed share; None where it cannot be computed."""
-    score_shift: Compared | None
+    score_shift: Compared | None = None
     """Population stability index between the halves of the time in shadow; None with less than two nights."""
-    missing: Missing | None
+    missing: Missing | None = None
     """The feature whose share of missing values rose most; None where nothing is known."""
-    latency_ms: float | None
+    latency_ms: float | None = None
     """99th percentile for one row, in milliseconds; None where it was not measured."""
-    size_mb: float | None
+    size_mb: float | None = None
     """Size of the version's files, in megabytes; None where it is not known."""
-    replay: Replayed | None
+    replay: Replayed | None = None
     """The millisecond test; None where there was none."""
-    rows: str
+    rows: str = ""
     """SHA-256 of the differences and their nights: the same rows give the same digest."""
     criteria: tuple[Criterion, ...] = ()
     """Every criterion, in the gate's order."""

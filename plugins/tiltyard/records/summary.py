@@ -6,7 +6,9 @@ says what it can.
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from tiltyard.records.base import JsonObject, Record
 from tiltyard.records.finding import Broken, Harm
@@ -20,8 +22,8 @@ class Summary(Record):
 
     stage: ClassVar[StageName]
 
-    night: date | None = None
-    """The night; None in records that hold it only beside the summary."""
+    # Docstrings of fields are not inherited by the schemas of subclasses, descriptions are.
+    night: Annotated[date | None, Field(description="The night; None where only the entry around it says so.")] = None
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,14 @@ from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.govern import change, governor
 from tiltyard.govern.change import Promise, Standing, Truth
-from tiltyard.govern.governor import Broken, Finding, Grant, History, Mended
+from tiltyard.govern.governor import Grant, History, Mended
 from tiltyard.govern.lineage import Lineage
 from tiltyard.judge import gate, pairs, promotion
 from tiltyard.ledger import Change, Roles, cast, succession
 from tiltyard.prepare import features, outage, transform
 from tiltyard.prepare import truth as truths
 from tiltyard.rails import Rails
+from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
 from tiltyard.rewind import outcome, past
 from tiltyard.rewind.outcome import Lines
 from tiltyard.rewind.past import Past, Version, Workers
@@ -117,8 +118,8 @@ class Play:
     past: Past
     trainings: Trainings
     trained: dict[int, date] = field(default_factory=dict)
-    promotions: list[dict[str, Any]] = field(default_factory=list)
-    watches: list[dict[str, Any]] = field(default_factory=list)
+    promotions: list[Promotion] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
     rejected: dict[int, date] = field(default_factory=dict)
     judged: dict[date, int] = field(default_factory=dict)
     retrains: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +134,7 @@ class Play:
 
     @property
     def changes(self) -> list[Change]:
-        return succession(self.promotions, [row for row in self.watches if row["verdict"] == "rollback"])
+        return succession(self.promotions, self.watches)
 
     def roles(self, night: date) -> Roles:
         rejected = {number for number, when in self.rejected.items() if when < night}
@@ -205,7 +206,17 @@ class Play:
             elif verdict.verdict == "promote" and verdict.low is not None:
                 best = max(best or (verdict.low, number), (verdict.low, number))
         if best is not None:
-            self.promotions.append({"night": night, "version": best[1], "replaced": roles.champion})
+            self.promotions.append(
+                Promotion(
+                    model=self.spec.name,
+                    version=best[1],
+                    night=night,
+                    replaced=roles.champion,
+                    requested_by="backtest",
+                    approved_by=None,
+                    approval={},
+                )
+            )
 
     def _has_matured(self, as_of: datetime, trained: date) -> bool:
         """Has any row that the version scored matured? Before that no evidence can promote or reject it."""
@@ -222,8 +233,18 @@ class Play:
         evidence, _ = pairs.gather(self.spec, night_closing(as_of), rows, change.previous, change.champion, fills=True)
         if gate.watch(evidence, self.spec.gate).verdict != "rollback":
             return False
-        row = {"night": night_closing(as_of), "champion": change.version, "previous": change.previous}
-        self.watches.append(row | {"verdict": "rollback"})
+        night = night_closing(as_of)
+        self.watches.append(
+            Watch(
+                model=self.spec.name,
+                night=night,
+                champion=change.version,
+                previous=change.previous,
+                verdict="rollback",
+                reasons=(),
+                evidence=EvidenceRecord(model=self.spec.name, night=night),
+            )
+        )
         return True
 
     def _what_is_known(self, number: int, at_once: int, night: date) -> pairs.Known:
@@ -308,7 +329,7 @@ class Play:
 
     def became(self, night: date) -> governor.Past:
         """The model's retrains before `night`, and what had become of each by then."""
-        promoted = {row["version"] for row in self.promotions if row["night"] < night}
+        promoted = {entry.version for entry in self.promotions if entry.night < night}
         rejected = {number for number, when in self.rejected.items() if when < night}
 
         def outcome_of(number: int | None) -> governor.Became:
@@ -541,10 +562,10 @@ def _worth(play: Play, lines: Lines, best: Any) -> dict[str, Any]:
         retrains.append({**row, "night": str(row["night"]), "false": false})
     return {
         "promotions": [
-            {"night": str(row["night"]), "version": row["version"], "trained": str(play.trained[row["version"]])}
-            for row in play.promotions
+            {"night": str(entry.night), "version": entry.version, "trained": str(play.trained[entry.version])}
+            for entry in play.promotions
         ],
-        "rollbacks": [{"night": str(row["night"]), "version": row["champion"]} for row in play.watches],
+        "rollbacks": [{"night": str(entry.night), "version": entry.champion} for entry in play.watches],
         "rejected": [{"night": str(night), "version": number} for number, night in play.rejected.items()],
         "retrains": retrains,
         "false_retrains": sum(row["false"] is True for row in retrains[1:]),

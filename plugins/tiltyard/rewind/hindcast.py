@@ -191,8 +191,7 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
     """
 
     def done(stage: str) -> bool:
-        record = rails.ledger.stage_run(stage, spec.name, night)
-        return record is not None and record["status"] == "done"
+        return rails.ledger.stage_status(stage, spec.name, night) == "done"
 
     if not all(done(stage) for stage in ("shadow", "promotion", "drift")):
         return False

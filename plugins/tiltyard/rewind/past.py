@@ -38,6 +38,7 @@ from tiltyard.judge import scoring
 from tiltyard.lake import qualified
 from tiltyard.prepare import features, frame, outage, truth
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
@@ -212,7 +213,7 @@ class Workers:
 
 def judged(rails: Rails, as_of: datetime) -> bool | None:
     """Was the night's batch stopped? None when nobody has judged it."""
-    record = rails.ledger.stage_run(features.STAGE, "", night_closing(as_of))
+    record = rails.ledger.stage_run(FeaturesSummary, "", night_closing(as_of))
     if record is None or record["status"] not in ("checked", "done", "stopped"):
         return None
     return record["status"] == "stopped"

@@ -169,7 +169,7 @@ def newest_night(settings: Settings) -> date | None:
     """The newest night with published features; None when there is none."""
     ledger = Ledger(settings)
     try:
-        nights = [night for night, row in ledger.stage_runs("features").items() if row["status"] == "done"]
+        nights = sorted(ledger.finished("features"))
     finally:
         ledger.close()
     return max(nights, default=None)

@@ -31,6 +31,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.ledger import Fence
 from tiltyard.rails import Rails
+from tiltyard.records import Version, VersionFacts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Target
@@ -165,14 +166,18 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
         if earlier is not None:
             return earlier, True
         rails.ledger.add_version(
-            model=spec.name,
-            version=number,
-            night=night_closing(candidate.as_of),
-            inputs=candidate.inputs,
-            run_id=run.info.run_id,
-            digests=digests,
-            facts={**candidate.facts, "artifacts": _relative(settings, logged.artifact_location)},
-            requested_by=candidate.requested_by,
+            Version(
+                model=spec.name,
+                version=number,
+                night=night_closing(candidate.as_of),
+                inputs=candidate.inputs,
+                run_id=run.info.run_id,
+                digests=digests,
+                facts=VersionFacts.from_json(
+                    {**candidate.facts, "artifacts": _relative(settings, logged.artifact_location)}
+                ),
+                requested_by=candidate.requested_by,
+            )
         )
     row = rails.ledger.version(spec.name, number)
     assert row is not None

@@ -346,7 +346,6 @@ def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: b
 
 
 def _newest(rails: Rails) -> datetime:
-    from tiltyard.prepare import features
 
-    done = [night for night, row in rails.ledger.stage_runs(features.STAGE).items() if row["status"] == "done"]
+    done = sorted(rails.ledger.finished("features"))
     return clock.midnight(max(done))
