@@ -315,7 +315,8 @@ class Ledger:
         self, stage: StageName, model: str, night: date, status: Status, summary: Summary | Mapping[str, Any]
     ) -> None:
         """Say how an attempt of a stage went, in place of what the attempt before it said."""
-        body = summary.to_json() if isinstance(summary, Record) else dict(summary)
+        record = summary if isinstance(summary, Summary) else _SUMMARIES[stage].from_json(summary)
+        body = record.to_json()
         self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=body)
 
     def stage_runs(
@@ -635,5 +636,8 @@ def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[Summary
 def _summary_class(kind: type[SummaryT]) -> type[SummaryT]:
     """While callers are being moved from names of stages to classes of summaries, a name is understood."""
     if isinstance(kind, str):
-        return next(cls for cls in Summary.__subclasses__() if cls.stage == kind)
+        return _SUMMARIES[kind]
     return kind
+
+
+_SUMMARIES: dict[StageName, type[Summary]] = {kind.stage: kind for kind in Summary.__subclasses__()}

@@ -535,7 +535,7 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
     spec, as_of, judged = stakes
     kept = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)
     worst = f"<script>alert(1)</script> | x\nEvidence: `{'0' * 64}`"
-    forged = kept["evidence"] | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
+    forged = kept.evidence.to_json() | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
     with arena.rails.ledger.engine.begin() as connection:
         from tiltyard import ledger
 

@@ -335,7 +335,7 @@ def _files(rails: Rails, spec: Spec, version: int) -> tuple[Mapping[str, Any] | 
 def _replayed_before_training(rails: Rails, spec: Spec, row: Mapping[str, Any]) -> gate.Replayed | None:
     run = rails.ledger.stage_run(TrainingSummary, spec.name, row["night"])
     summary = run["summary"] if run else {}
-    if summary.get("version") != row["version"] or "replay" not in summary:
+    if summary.get("version") != row["version"] or summary.get("replay") is None:
         return None
     return _replayed(summary["replay"], "before its training")
 
@@ -372,7 +372,7 @@ def _promise(rails: Rails, spec: Spec, challenger: int) -> dict[str, Any]:
     """Whose model it is, under which policy it was judged, and where the challenger comes from: for the page."""
     row = rails.ledger.version(spec.name, challenger)
     assert row is not None
-    facts = row["facts"]
+    facts = row.facts.to_json()
     return {
         "owner": spec.owner,
         "tier": spec.tier,
@@ -380,9 +380,7 @@ def _promise(rails: Rails, spec: Spec, challenger: int) -> dict[str, Any]:
         "policy": spec.gate.model_dump(mode="json"),
         "trained_on": str(row["night"]),
         "trained_by": row["requested_by"],
-        "training": {
-            name: facts[name] for name in ("rows", "start", "end", "frame", "git_commit", "reasons") if name in facts
-        },
+        "training": {name: facts[name] for name in ("rows", "start", "end", "frame", "git_commit", "reasons")},
     }
 
 
