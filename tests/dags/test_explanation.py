@@ -149,7 +149,7 @@ def test_an_answer_is_kept_with_the_name_that_airflow_recorded(
     record(GOOD)
     complete(spec, run)
     [row] = waiting.ledger.default_tasks(spec.name)
-    answered = row["ends"]["answered"]
+    answered = row.answered
     assert {key: str(answered[key]) for key in GOOD} == GOOD
     assert (answered["answered_by"], answered["source"], answered["answered_at"]) == ("bob", "airflow", ANSWERED)
     assert announced(run) == []

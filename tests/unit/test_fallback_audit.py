@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.unit.conftest import Arena
-from tiltyard.answered import fallback_audit
+from tiltyard.answered import fallback_audit, request_log
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
 from tiltyard.spec import Spec
@@ -15,14 +15,7 @@ from tiltyard.tables import Table
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 NOON = datetime(2016, 3, 20, 12, tzinfo=UTC)
-REQUEST = {
-    "request_id": "varchar",
-    "model": "varchar",
-    "tier": "varchar",
-    "reason": "varchar",
-    "night": "date",
-    "available_at": "timestamptz",
-}
+REQUEST = request_log.TABLES[request_log.REQUESTS]
 
 
 def served(arena: Arena, spec: Spec, day: int, tier: str, reason: str, rows: int = 4) -> None:
@@ -161,4 +154,4 @@ def test_of_two_answers_the_first_counts(arena: Arena, monkeypatch: pytest.Monke
     with pytest.raises(BadInput, match="somebody else"):
         explained(arena, spec, night(3), cause="the second")
     [row] = arena.rails.ledger.default_tasks(spec.name)
-    assert row["ends"]["answered"]["cause"] == "the first"
+    assert row.answered.cause == "the first"

@@ -78,7 +78,7 @@ def test_only_rows_since_the_promotion_count(arena, sent_back):
     spec, _, _ = sent_back
     watches = arena.rails.ledger.watches(spec.name)
     assert [row["evidence"]["matured"] for row in watches[:4]] == [0, 0, 60, 120]
-    assert all(row["evidence"]["promoted_on"] == str(night_closing(FIRST + 2 * DAY)) for row in watches)
+    assert all(row.evidence.promoted_on == night_closing(FIRST + 2 * DAY) for row in watches)
     assert (watches[-1]["champion"], watches[-1]["previous"]) == (2, 1)
     assert {row["name"] for row in watches[-1]["evidence"]["criteria"]} >= {"coverage", "better", "nights"}
 

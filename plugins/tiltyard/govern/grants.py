@@ -161,7 +161,7 @@ def _history(rails: Rails, night: date) -> History:
     since: dict[tuple[str, str, str], date] = {}
     if before is not None and before["night"] >= night - GAP:
         for model, kind, column, day in before["summary"]["since"]:
-            since[model, kind, column] = date.fromisoformat(day)
+            since[model, kind, column] = day
     return History(
         night=night,
         models=_pasts(rails, night),

@@ -140,11 +140,11 @@ class Promotion(Record):
     """The version."""
     night: date
     """The night; it is in service from the next one on."""
-    replaced: int | None
+    replaced: int | None = None
     """The champion before it; None for the safe default."""
     requested_by: str
     """Who asked for its training."""
-    approved_by: str | None
+    approved_by: str | None = None
     """Who approved it, separated by commas; None where the tier needs no person."""
     approval: JsonObject
     """The answers as they were given, with what was seen; `needed: false` where no person is needed."""
