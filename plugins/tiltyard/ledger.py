@@ -30,7 +30,6 @@ from tiltyard.records import (
     Record,
     Recovery,
     Retrain,
-    StageName,
     StageRun,
     Status,
     Summary,
@@ -38,6 +37,7 @@ from tiltyard.records import (
     Watch,
 )
 from tiltyard.settings import Settings
+from tiltyard.stages import StageName
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)

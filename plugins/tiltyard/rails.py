@@ -82,8 +82,7 @@ def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]
 
 
 def _record_end(rails: Rails, stage: StageName, model: str, night: date, error: TiltyardError) -> None:
-    before = rails.ledger.stage_run(stage, model, night)
-    if before is not None and before["status"] == "done":
+    if rails.ledger.stage_status(stage, model, night) == "done":
         return
     facts = error.facts if isinstance(error, Stopped) else {}
     summary = {"model": model, "night": str(night), "reason": str(error), **facts}

@@ -7,15 +7,14 @@ import pandas as pd
 import pytest
 
 from tests.unit.conftest import Arena
-from tiltyard.answered import fallback_audit, request_log
+from tiltyard.answered import fallback_audit
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
 from tiltyard.spec import Spec
-from tiltyard.tables import Table
+from tiltyard.tables import REQUEST
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 NOON = datetime(2016, 3, 20, 12, tzinfo=UTC)
-REQUEST = request_log.TABLES[request_log.REQUESTS]
 
 
 def served(arena: Arena, spec: Spec, day: int, tier: str, reason: str, rows: int = 4) -> None:
@@ -105,7 +104,7 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
     assert [one.night for one in known] == [night(day) for day in range(10)]
     assert all(one.answers == {"nightly": {"champion": 2}} for one in known)
 
-    arena.rails.lake.ensure(Table("ops.request", REQUEST))
+    arena.rails.lake.ensure(REQUEST)
     requests = pd.DataFrame(
         [
             {

@@ -6,7 +6,8 @@ from typing import Generic, Literal, TypeVar
 
 from tiltyard.records.base import JsonObject, Record
 from tiltyard.records.evidence import EvidenceRecord
-from tiltyard.records.summary import Measured, StageName, Summary
+from tiltyard.records.summary import Measured, Summary
+from tiltyard.stages import StageName
 
 Status = Literal["done", "checked", "stopped", "failed"]
 SummaryT = TypeVar("SummaryT", bound=Summary)

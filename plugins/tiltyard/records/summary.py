@@ -12,8 +12,7 @@ from pydantic import Field
 
 from tiltyard.records.base import JsonObject, Record
 from tiltyard.records.finding import Broken, Harm
-
-StageName = Literal["features", "training", "shadow", "promotion", "drift", "governor", "fallback_audit", "explanation"]
+from tiltyard.stages import StageName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +23,9 @@ class Summary(Record):
 
     # Docstrings of fields are not inherited by the schemas of subclasses, descriptions are.
     night: Annotated[date | None, Field(description="The night; None where only the entry around it says so.")] = None
+    reason: Annotated[
+        str | None, Field(description="What came of it, as a sentence, where the stage has not done its work.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -282,8 +284,8 @@ class PromotionSummary(Summary):
     """The version that it replaced; None for the safe default, or without a promotion."""
     rolled_back: int | None = None
     """The version that was sent back; None for none."""
-    reason: str = ""
-    """What came of it, as a sentence."""
+    reason: str | None = None
+    """What came of it, as a sentence; None in records of before there was one."""
 
 
 @dataclass(frozen=True, kw_only=True)
