@@ -49,6 +49,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(target), f"{target.name} has no heading #{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    for name in re.findall(r"(?:`|python )([\w.-]+(?:/[\w.-]+)+\.(?:py|sql|yml))\b", page.read_text(encoding="utf-8")):
+        if "reassigned" not in name:  # the tutorial writes those
+            places = [folder / name for folder in (ROOT, ROOT / "plugins" / "tiltyard", ROOT / "tests")]
+            assert any(place.exists() for place in places), f"{page.name} names {name}, which does not exist"
+
+
 def test_the_index_names_every_page() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {target for target, _ in _links(index)}
