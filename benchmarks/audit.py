@@ -21,7 +21,8 @@ from pathlib import Path
 import duckdb
 
 from tiltyard.lake import quoted, text
-from tiltyard.leak import audit, leakage, tabular
+from tiltyard.leak import audit, engine, rules, tabular, write_times
+from tiltyard.leak.roles import Roles
 
 NUMBERS, TEXTS, INSTANTS, DATED_BY = 38, 8, 4, 5
 LIMITS = {1_000_000: 20.0, 10_000_000: 240.0}
@@ -65,10 +66,10 @@ def generate(rows: int, path: Path) -> None:
 
 def rules_alone(path: Path) -> tuple[float, ...]:
     """Seconds of the write-time rules, and of one scan that does the same comparisons."""
-    with tempfile.TemporaryDirectory() as folder, closing(tabular.connect(Path(folder), threads=2)) as connection:
-        roles = audit.Roles(**ROLES, available_at=AVAILABLE)
-        table = tabular.table(connection, path, Path(folder), times=roles.times, known=roles.known)
-        made = audit.rules(roles, table, roles.features(table.columns))
+    with tempfile.TemporaryDirectory() as folder, closing(engine.connect(Path(folder), threads=2)) as connection:
+        roles = Roles(**ROLES, available_at=AVAILABLE)
+        table = tabular.table(connection, path, Path(folder), times=roles.times, columns=roles.columns)
+        chosen = write_times.applicable(roles, table, roles.features(table.columns))
         at = quoted("predicted_at")
         parts = []
         for name, known in AVAILABLE.items():
@@ -78,9 +79,9 @@ def rules_alone(path: Path) -> tuple[float, ...]:
         for name in FEATURES[NUMBERS + TEXTS :]:
             parts += [f"count(*) filter ({quoted(name)} > {quoted(AVAILABLE.get(name, 'predicted_at'))})"]
         raw = f"select {', '.join(parts)} from read_parquet({text(str(path))})"
-        probes = [rule.probe for rule in made]
+        probes = [rule.probe for rule in chosen]
         return quickest(
-            lambda: leakage.tally(connection, "", table.relation, probes, judged=False),
+            lambda: rules.tally(connection, "", table.relation, probes, judged=False),
             lambda: connection.execute(raw).fetchall(),
         )
 

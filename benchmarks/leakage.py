@@ -66,10 +66,10 @@ def main() -> None:
         sample, weighed, seconds = weigh(source, naive=True)
         known = staging.lies(source)
         lying = known["lies"]
-        named = {finding.feature for finding in weighed.findings}
+        named = {finding.feature for finding in weighed.suspicions}
         right, wrong = named & lying, named - lying - known["doubtful"]
         _, honest, honest_seconds = weigh(source, naive=False)
-        loud = [finding.severity for finding in honest.findings]
+        loud = [finding.severity for finding in honest.suspicions]
         print(
             f"| {source} | {len(sample.frame):,} | {len(sample.features)} | {len(lying)} | {len(right)} | "
             f"{', '.join(sorted(lying - named)) or '–'} | {', '.join(sorted(named - lying)) or '–'} | "
@@ -79,8 +79,8 @@ def main() -> None:
         named_in_all, lying_in_all, others_in_all = (
             named_in_all + len(right), lying_in_all + len(lying), others_in_all + len(wrong),
         )  # fmt: skip
-        told += [(source, finding) for finding in weighed.findings]
-        told += [(f"{source}, honest", finding) for finding in honest.findings]
+        told += [(source, finding) for finding in weighed.suspicions]
+        told += [(f"{source}, honest", finding) for finding in honest.suspicions]
         print(f"  weighed in {seconds:.1f} s and {honest_seconds:.1f} s of CPU", file=sys.stderr)
     precision = named_in_all / max(named_in_all + others_in_all, 1)
     print(f"\nprecision {precision:.2f}, recall {named_in_all / lying_in_all:.2f} ({named_in_all} of {lying_in_all})\n")
@@ -91,7 +91,7 @@ def main() -> None:
         start = time.process_time()
         weighed = evidence.weigh(Sample(made, "label", "asked_at"))
         print(f"{rows} rows × {columns} columns: {time.process_time() - start:.1f} s of CPU, "
-              f"{len(weighed.findings)} findings")  # fmt: skip
+              f"{len(weighed.suspicions)} findings")  # fmt: skip
 
 
 if __name__ == "__main__":

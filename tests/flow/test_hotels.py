@@ -11,13 +11,12 @@ import yaml
 
 from tests.conftest import make_settings
 from tiltyard import rails as rails_module
-from tiltyard.leak import leakage
 from tiltyard.prepare import datasets, frame, ingest, transform
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
-from tiltyard.train import training
+from tiltyard.train import leakage_gate, training
 
 NAIVE = ROOT / "tests" / "naive" / "hotels"
 LIES = yaml.safe_load((NAIVE / "lies.yaml").read_text(encoding="utf-8"))
@@ -76,7 +75,7 @@ def test_only_whole_cohorts_teach_and_nothing_in_them_was_known_too_late(honest:
     assert len(rows) > 3_000
     assert rows["prediction_time"].max() <= pd.Timestamp(NIGHTS[-1] - SPEC.label.horizon)
     assert 0.05 < rows["label"].mean() < 0.2
-    assert not leakage.check_frame(rails, SPEC, learned, NIGHTS[-1], render=False).critical_failures
+    assert not leakage_gate.check_frame(rails, SPEC, learned, NIGHTS[-1], render=False).critical_failures
 
 
 def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:

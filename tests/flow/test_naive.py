@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.naive import staging
-from tiltyard.leak import evidence, leakage
+from tiltyard.leak import evidence, suite
 from tiltyard.leak.evidence import Sample, Weighed
 from tiltyard.suites import CheckReport
 
@@ -22,7 +22,7 @@ PARTS = {
 }
 """Less than the data sets hold, so that it is built in seconds; but of hotels all cohorts: what grows until the outcome
 is told by the few bookings that hold something and were cancelled at once."""
-IN_TIME, STATISTICAL = (leakage.RULES[rule].removeprefix("expect_") for rule in leakage.EVIDENCE.values())
+IN_TIME, STATISTICAL = (suite.RULES[rule].removeprefix("expect_") for rule in suite.EVIDENCE.values())
 MISSED = {"hotels": {"country"}}
 """docs/explanation/leakage.md says why."""
 
@@ -60,13 +60,13 @@ def weighed(stagings: Stagings) -> Weighed:
 def test_every_lie_is_named(stagings: Stagings, weighed: Weighed) -> None:
     source = stagings[0]
     known = staging.lies(source)
-    named = {finding.feature for finding in weighed.findings}
+    named = {finding.feature for finding in weighed.suspicions}
     assert known["lies"] - named <= MISSED.get(source, set())
     assert named <= known["lies"] | known["doubtful"]
 
 
 def test_the_honest_staging_raises_next_to_nothing(stagings: Stagings) -> None:
-    findings = evidence.weigh(stagings[1]).findings
+    findings = evidence.weigh(stagings[1]).suspicions
     assert [finding for finding in findings if finding.severity == "critical"] == []
     assert len(findings) <= 1, findings
 
@@ -101,5 +101,5 @@ def test_names_do_not_matter(stagings: Stagings, weighed: Weighed) -> None:
         history=None if naive.history is None else naive.history.rename(columns=names),
         history_as_of=as_of,
     )
-    found = {(one.feature, one.severity, one.kind) for one in evidence.weigh(disguised).findings}
-    assert found == {(names[one.feature], one.severity, one.kind) for one in weighed.findings}
+    found = {(one.feature, one.severity, one.kind) for one in evidence.weigh(disguised).suspicions}
+    assert found == {(names[one.feature], one.severity, one.kind) for one in weighed.suspicions}

@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 
 from tiltyard import rails as rails_module
-from tiltyard.leak import leakage
 from tiltyard.leak.evidence import Sample
 from tiltyard.prepare import datasets, frame, ingest, transform
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 from tiltyard.suites import CheckReport
+from tiltyard.train import leakage_gate
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def sample(
             night,
         )
         history = rails.lake.query(f"select * from {{staging.{chosen.history}}}", night) if chosen.history else None
-        report = leakage.check_frame(rails, promise, learned, night, render=False)
+        report = leakage_gate.check_frame(rails, promise, learned, night, render=False)
     weighed = Sample(
         frame=rows.merge(labels, on=[promise.key, "prediction_time"], how="left"),
         label="label",

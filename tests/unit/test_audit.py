@@ -16,8 +16,10 @@ import pytest
 
 from tests.unit.test_cli import tiltyard
 from tiltyard.errors import BadInput
-from tiltyard.leak import audit, page, reading, tabular
+from tiltyard.leak import audit, drawing, engine, page, reading, tabular
 from tiltyard.leak.audit import Audit
+from tiltyard.leak.roles import parse_available_at
+from tiltyard.leak.suspicion import KINDS
 
 DAY = pd.Timedelta(days=1)
 HOUR = pd.Timedelta(hours=1)
@@ -53,7 +55,7 @@ def judged(frame: pd.DataFrame | Path, folder: Path, name: str = "frame.parquet"
 
 
 def kinds(found: Audit) -> dict[str, str]:
-    return {finding.feature: finding.kind for finding in found.findings}
+    return {finding.feature: finding.kind for finding in found.suspicions}
 
 
 # -- the rules on write times -----------------------------------------------------------------
@@ -76,7 +78,7 @@ def test_each_value_is_held_against_the_time_at_which_it_was_known(tmp_path: Pat
     frame.loc[9, "score"] = None
     found = judged(frame, tmp_path, available_at={"score": "score_known_at"})
     assert found.verdict == "fail"
-    late, undated = (next(one for one in found.findings if one.kind == kind) for kind in list(audit.KINDS)[:2])
+    late, undated = (next(one for one in found.suspicions if one.kind == kind) for kind in list(KINDS)[:2])
     assert (late.severity, late.interval) == ("critical", None)
     assert late.evidence.startswith("2 of 598 values (0.33%) were known only after at, up to 1:30:00 late")
     assert late.examples[0]["customer"] == "c005"
@@ -88,12 +90,12 @@ def test_each_value_is_held_against_the_time_at_which_it_was_known(tmp_path: Pat
 
 def test_one_column_may_date_every_feature_and_is_none_itself(tmp_path: Path) -> None:
     frame = honest().assign(known=lambda rows: rows["at"] - HOUR)
-    found = judged(frame, tmp_path, available_at=audit.declared(["known"]))
+    found = judged(frame, tmp_path, available_at=parse_available_at(["known"]))
     assert found.verdict == "pass"
     assert "known" not in found.features
     frame.loc[0, "known"] = frame.loc[0, "at"] + HOUR
-    found = judged(frame, tmp_path, available_at=audit.declared(["known"]))
-    assert {one.feature for one in found.findings if one.kind == "point_in_time"} == set(found.features)
+    found = judged(frame, tmp_path, available_at=parse_available_at(["known"]))
+    assert {one.feature for one in found.suspicions if one.kind == "point_in_time"} == set(found.features)
 
 
 def test_a_time_may_not_lie_after_its_rows_own_time_unless_it_is_planned(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_a_time_may_not_lie_after_its_rows_own_time_unless_it_is_planned(tmp_pat
     assert judged(frame, tmp_path, ignore=["since"]).verdict == "pass"
     frame = honest().assign(known=lambda rows: rows["at"] - 500 * DAY)
     found = judged(frame, tmp_path, available_at={"since": "known"})
-    [since] = [one for one in found.findings if one.feature == "since"]
+    [since] = [one for one in found.suspicions if one.feature == "since"]
     assert (since.kind, since.effect) == ("later_than_available_at", 1.0)
 
 
@@ -123,7 +125,7 @@ def test_duplicated_entities_are_counted_and_shown(tmp_path: Path) -> None:
     frame = pd.concat([frame, frame.head(2), frame.head(1)])
     found = judged(frame, tmp_path)
     assert found.verdict == "warn"
-    [twice] = found.findings
+    [twice] = found.suspicions
     assert twice.kind == "repeated_prediction"
     assert twice.evidence.startswith("2 pairs of customer and at are there more than once: 5 of 603 rows")
     assert [row["customer"] for row in twice.examples] == ["c000", "c001"]
@@ -140,7 +142,7 @@ def test_a_column_that_is_the_label_is_found_whatever_it_is_called(tmp_path: Pat
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     frame = honest().sort_values("at").assign(whatever=lambda rows: rows["churned"] * 3.0)
     forward, backward = judged(frame, tmp_path), judged(frame.iloc[::-1], tmp_path)
-    assert forward.as_dict() == backward.as_dict()
+    assert forward.document() == backward.document()
 
 
 @pytest.mark.parametrize("entity", ["customer", None])
@@ -150,18 +152,18 @@ def test_a_sample_is_the_same_for_the_same_file_and_of_whole_entities(
     seen: list[pd.DataFrame] = []
     weigh = audit.evidence.weigh
     monkeypatch.setattr(audit.evidence, "weigh", lambda sample, say: seen.append(sample.frame) or weigh(sample, say))
-    monkeypatch.setattr(audit, "SAMPLE_ROWS", 4_000)
+    monkeypatch.setattr(drawing, "SAMPLE_ROWS", 4_000)
     frame = honest(9_000).assign(customer=[f"c{number % 3_000}" for number in range(9_000)])
     first, second = (judged(frame, tmp_path, entity=entity) for _ in range(2))
     assert 3_000 < first.sampled <= 4_000
     pd.testing.assert_frame_equal(*seen)
-    assert first.as_dict() == second.as_dict()
+    assert first.document() == second.document()
     if entity:
         assert set(seen[0].groupby("customer").size()) == {3}
 
 
 def test_entities_too_large_to_be_sampled_whole_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "SAMPLE_ROWS", 1_000)
+    monkeypatch.setattr(drawing, "SAMPLE_ROWS", 1_000)
     frame = honest(6_000).assign(customer=[f"c{number % 3}" for number in range(6_000)])
     found = judged(frame, tmp_path)
     assert 800 < found.sampled <= 1_000
@@ -314,7 +316,7 @@ def test_times_as_text(tmp_path: Path, form: str, name: str) -> None:
     frame["since"] = frame["at"] + pd.to_timedelta((np.arange(600) == 17).astype(int), unit="s")
     text = frame.assign(at=frame["at"].dt.strftime(form), since=frame["since"].dt.strftime(form))
     found = judged(text, tmp_path, name)
-    [late] = found.findings
+    [late] = found.suspicions
     assert late.evidence.startswith("1 of 600 values (0.17%) lie after at, by up to 0:00:01")
     assert not any("cannot be read" in note for note in found.notes)
 
@@ -382,12 +384,12 @@ def test_an_instant_that_is_a_number_is_read_the_same_by_file_and_by_sample(
     numbers = pd.Series([0, -1, 0, 0, 0, 0, -1, 0, 0, WRITTEN[unit]])
     column = numbers.astype("str" if kind == "text" else "int64" if "(" in kind else kind)
     path = tmp_path / "times.parquet"
-    with closing(tabular.connect(tmp_path, threads=1)) as connection:
+    with closing(engine.connect(tmp_path, threads=1)) as connection:
         connection.register("rows", pd.DataFrame({"moment": column, "place": range(10)}))
         cast = f"::{kind}" if "(" in kind else ""
         connection.execute(f"copy (select moment{cast} as moment, place from rows) to '{path}' (format parquet)")
         roles = {"moment": "--label-time"}
-        table = tabular.table(connection, path, tmp_path, times=roles, known=roles)
+        table = tabular.table(connection, path, tmp_path, times=roles, columns=roles)
         instants = connection.execute(f"select moment::timestamptz from {table.relation} order by place").fetchall()
     assert instants == [(None,)] * 9 + [(MIDNIGHT.to_pydatetime(),)]
     assert "moment: 9 of 10 values are no such time; they are missing." in table.notes
@@ -426,7 +428,7 @@ def test_every_column_that_is_given_as_a_time_may_be_a_bigint_of_days_or_seconds
         history_as_of="at",
     )
     assert kinds(audited) == {"score": "point_in_time"}
-    [late] = audited.findings
+    [late] = audited.suspicions
     assert late.effect == 1.0
     assert "up to 30 days" in late.evidence
     assert any(note.endswith(f"{column}: read as {unit} since 1970.") for note in audited.notes)
@@ -513,7 +515,7 @@ def test_names_of_columns_are_only_names(tmp_path: Path, name: str) -> None:
         available_at={'say "x"': "known at"},
     )
     assert kinds(found) == {'say "x"': "point_in_time"}
-    assert found.findings[0].examples[0]["known at"] > found.findings[0].examples[0]["from"]
+    assert found.suspicions[0].examples[0]["known at"] > found.suspicions[0].examples[0]["from"]
 
 
 @pytest.mark.parametrize(
@@ -624,7 +626,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_the_file_says(tmp_path: Pa
     frame[evil] = frame["at"] + DAY
     frame["plan"] = np.where(frame["churned"], "<img src=x onerror=y>", frame["plan"])
     found = judged(frame, tmp_path, entity="<b>")
-    assert {finding.feature for finding in found.findings} == {evil, "plan"}
+    assert {finding.feature for finding in found.suspicions} == {evil, "plan"}
     text = page.write(found, tmp_path / "page.html").read_text()
     for raw in ("<script", "<img", "<b>at", "http://", "https://", "url(", "@import"):
         assert raw not in text
@@ -718,7 +720,7 @@ def test_an_entity_is_something_that_can_be_counted(tmp_path: Path, value: str, 
 def test_what_is_said_of_no_feature_is_refused(tmp_path: Path) -> None:
     for word in ("=since", "score="):
         with pytest.raises(BadInput, match="FEATURE=COL"):
-            audit.declared([word])
+            parse_available_at([word])
     with pytest.raises(BadInput, match="is the column of --label"):
         judged(honest(), tmp_path, available_at={"churned": "since"})
 
@@ -747,6 +749,6 @@ def test_two_columns_of_one_name_are_told_apart_and_it_is_said(tmp_path: Path, n
 def test_a_decimal_comma_makes_numbers(tmp_path: Path) -> None:
     frame = honest().assign(other=lambda rows: rows["churned"] * 10 + np.sin(rows["noise"]))
     found = judged(saved(frame, tmp_path, "frame.csv", sep=";", decimal=","), tmp_path)
-    assert ("other", "too_good") in {(one.feature, one.kind) for one in found.findings}
+    assert ("other", "too_good") in {(one.feature, one.kind) for one in found.suspicions}
     assert "frame.csv: its numbers are written with a decimal comma." in found.notes
     assert judged(saved(frame, tmp_path, "other.csv", sep=";"), tmp_path).notes == ()

@@ -7,6 +7,7 @@ import pytest
 from tiltyard.errors import BadInput
 from tiltyard.leak import evidence
 from tiltyard.leak.evidence import Sample
+from tiltyard.leak.suspicion import Offsets, Rates
 
 
 def plain(rows=2_000, seed=1):
@@ -30,22 +31,22 @@ def weigh(frame, **more):
 
 
 def found(weighed):
-    return {(finding.feature, finding.kind) for finding in weighed.findings}
+    return {(finding.feature, finding.kind) for finding in weighed.suspicions}
 
 
 def test_honest_columns_raise_nothing():
-    assert weigh(plain()).findings == ()
+    assert weigh(plain()).suspicions == ()
 
 
 def test_an_instant_after_the_prediction_is_critical_and_shows_the_rows():
     frame = plain()
     frame["closed_at"] = frame["asked_at"] + pd.Timedelta(hours=3)
-    (finding,) = weigh(frame).findings
+    (finding,) = weigh(frame).suspicions
     assert (finding.feature, finding.severity, finding.kind) == ("closed_at", "critical", "instant_after_prediction")
     assert finding.effect == 1.0
     assert len(finding.examples) == 5
     assert finding.examples[0]["entity"] == "c0"
-    assert weigh(frame, planned=frozenset({"closed_at"})).findings == ()
+    assert weigh(frame, planned=frozenset({"closed_at"})).suspicions == ()
 
 
 @pytest.mark.parametrize("written", ["%Y-%m-%dT%H:%M:%S%z", "%d/%m/%Y %H:%M", "%Y%m%d", "epoch", "three"])
@@ -77,7 +78,7 @@ def test_a_value_that_excludes_the_label_is_named():
 def test_what_cannot_be_judged_is_said():
     frame = plain(12).assign(empty=None, same=1)
     weighed = weigh(frame)
-    assert weighed.findings == ()
+    assert weighed.suspicions == ()
     why = {(untested.feature, untested.kind): untested.why for untested in weighed.untested}
     assert "too few" in why["*", "too_good"]
     assert why["empty", "*"] == "It has no value in any row."
@@ -96,10 +97,10 @@ def test_a_blank_that_only_the_outcome_explains_is_named():
     frame["tenure"] = rng.integers(0, 100, len(frame))
     left = frame["bad"].to_numpy() & (rng.random(len(frame)) < 0.3)
     frame["age"] = np.where((frame["tenure"] < 10) | left, np.nan, rng.integers(0, 30, len(frame)))
-    (finding,) = weigh(frame).findings
+    (finding,) = weigh(frame).suspicions
     assert (finding.feature, finding.kind) == ("age", "default_tracks_label")
     frame["age"] = np.where(frame["tenure"] < 10, np.nan, rng.integers(0, 30, len(frame)))
-    assert weigh(frame).findings == ()
+    assert weigh(frame).suspicions == ()
 
 
 def test_a_version_that_was_changed_afterwards_is_named():
@@ -108,7 +109,7 @@ def test_a_version_that_was_changed_afterwards_is_named():
     frame["asked"] = rng.choice(list("ABCDE"), len(frame), p=[0.5, 0.2, 0.1, 0.1, 0.1])
     moved = ~frame["bad"] & (rng.random(len(frame)) < 0.3)
     frame["given"] = np.where(moved, rng.choice(list("ABCDE"), len(frame)), frame["asked"])
-    (finding,) = weigh(frame).findings
+    (finding,) = weigh(frame).suspicions
     assert finding.kind == "revised_copy"
     assert finding.feature in ("asked", "given")
     assert finding.effect < 0.2
@@ -141,14 +142,14 @@ def journeys(rows=8_000, seed=6):
 def test_parts_of_the_wait_and_clocks_of_the_outcome_are_critical():
     frame, lies = journeys()
     roles = {"label": "late", "prediction_time": "asked_at", "entity": "flight", "label_time": "landed_at"}
-    assert evidence.weigh(Sample(frame, **roles)).findings == ()
+    assert evidence.weigh(Sample(frame, **roles)).suspicions == ()
     parts = evidence.weigh(Sample(frame.assign(delay=lies["delay"], minutes=lies["minutes"]), **roles))
-    assert {(one.feature, one.kind) for one in parts.findings if one.severity == "critical"} == {
+    assert {(one.feature, one.kind) for one in parts.suspicions if one.severity == "critical"} == {
         ("delay", "part_of_outcome_time"),
         ("minutes", "part_of_outcome_time"),
     }
     clocks = evidence.weigh(Sample(frame.assign(clock=lies["clock"], minute=lies["minute"]), **roles))
-    assert {(one.feature, one.kind) for one in clocks.findings} == {
+    assert {(one.feature, one.kind) for one in clocks.suspicions} == {
         ("clock", "clock_of_outcome"),
         ("minute", "clock_of_outcome"),
     }
@@ -160,10 +161,10 @@ def test_what_is_counted_until_the_outcome_is_critical_and_what_was_there_before
     wait = rng.exponential(10, len(frame))
     frame["known_at"] = frame["asked_at"] + pd.to_timedelta(np.where(frame["bad"], wait, 60.0), unit="D")
     frame["before"] = rng.poisson(0.7, len(frame))
-    found_before = weigh(frame, label_time="known_at").findings
+    found_before = weigh(frame, label_time="known_at").suspicions
     assert found_before == ()
     frame["changes"] = rng.poisson(0.05 * np.where(frame["bad"], wait, 15.0))
-    (finding,) = weigh(frame, label_time="known_at").findings
+    (finding,) = weigh(frame, label_time="known_at").suspicions
     assert (finding.feature, finding.severity, finding.kind) == ("changes", "critical", "grows_until_outcome")
     assert finding.interval is not None and finding.interval[1] < 0.5
 
@@ -192,7 +193,7 @@ def test_a_column_that_is_nearly_always_nought_is_no_aggregate_that_ends_at_noug
     rng = np.random.default_rng(3)
     frame["delay"] = np.where(rng.random(len(frame)) < 0.03, rng.integers(1, 90, len(frame)), 0)
     roles = {"label": "again", "prediction_time": "asked_at", "entity": "customer"}
-    assert evidence.weigh(Sample(frame, **roles, history=log, history_as_of="at")).findings == ()
+    assert evidence.weigh(Sample(frame, **roles, history=log, history_as_of="at")).suspicions == ()
 
 
 def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
@@ -200,12 +201,12 @@ def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     whole = log.groupby("customer")["pounds"].sum()
     roles = {"label": "again", "prediction_time": "asked_at", "entity": "customer"}
     logged = {"history": log, "history_as_of": "at"}
-    assert evidence.weigh(Sample(frame, **roles, **logged)).findings == ()
+    assert evidence.weigh(Sample(frame, **roles, **logged)).suspicions == ()
     lying = frame.assign(total=frame["customer"].map(whole))
-    findings = evidence.weigh(Sample(lying, **roles, **logged)).findings
+    findings = evidence.weigh(Sample(lying, **roles, **logged)).suspicions
     assert ("total", "future_in_aggregate") in {(one.feature, one.kind) for one in findings}
     in_seconds = log.assign(at=(log["at"] - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1))
-    counted = evidence.weigh(Sample(lying, **roles, history=in_seconds, history_as_of="at")).findings
+    counted = evidence.weigh(Sample(lying, **roles, history=in_seconds, history_as_of="at")).suspicions
     assert [(one.feature, one.kind) for one in counted] == [(one.feature, one.kind) for one in findings]
     (first, *_) = [one for one in findings if one.kind == "future_in_aggregate"]
     assert first.severity == "critical"
@@ -214,7 +215,7 @@ def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     assert example["value"] == pytest.approx(example["over all rows"])
     assert example["up to the prediction"] < example["over all rows"]
     ended = frame.groupby("customer")["spent"].transform("last")
-    without = evidence.weigh(Sample(frame.assign(total=ended), **roles)).findings
+    without = evidence.weigh(Sample(frame.assign(total=ended), **roles)).suspicions
     assert {(one.feature, one.kind) for one in without} == {("total", "constant_over_life")}
 
 
@@ -241,7 +242,7 @@ def moved(seed, late, customers=200):
 
 
 def overwritten(weighed):
-    return [finding for finding in weighed.findings if finding.kind == "changes_only_after_outcome"]
+    return [finding for finding in weighed.suspicions if finding.kind == "changes_only_after_outcome"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -303,7 +304,7 @@ def test_awkward_columns_break_nothing(case):
     weighed = weigh(awkward()[case])
     assert all(untested.why.endswith(".") for untested in weighed.untested)
     assert weighed.untested
-    assert all(finding.severity == "warning" for finding in weighed.findings)
+    assert all(finding.severity == "warning" for finding in weighed.suspicions)
 
 
 def test_text_labels_of_many_values_and_columns_that_are_no_times_are_refused():
@@ -350,7 +351,7 @@ def test_honest_columns_raise_no_false_alarm():
     findings = [
         finding
         for seed in range(20)
-        for finding in evidence.weigh(Sample(honest(seed), "label", "asked_at", "entity", "known_at")).findings
+        for finding in evidence.weigh(Sample(honest(seed), "label", "asked_at", "entity", "known_at")).suspicions
     ]
     assert [finding for finding in findings if finding.severity == "critical"] == []
     assert len(findings) <= 1, findings
@@ -359,8 +360,8 @@ def test_honest_columns_raise_no_false_alarm():
 def test_plots_stay_small():
     frame, lies = journeys(3_000)
     roles = {"label": "late", "prediction_time": "asked_at", "entity": "flight", "label_time": "landed_at"}
-    for finding in evidence.weigh(Sample(frame.assign(**lies), **roles)).findings:
-        numbers = [value for value in finding.plot.values() if isinstance(value, list)]
+    for finding in evidence.weigh(Sample(frame.assign(**lies), **roles)).suspicions:
+        numbers = [value for value in vars(finding.plot).values() if isinstance(value, tuple)]
         assert sum(map(len, numbers)) <= 80
-        assert finding.plot["shape"] in ("rates", "offsets")
+        assert isinstance(finding.plot, Rates | Offsets)
         assert len(finding.examples) <= 5

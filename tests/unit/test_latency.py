@@ -12,7 +12,7 @@ from tests.lakes import COLUMNS as TABLES
 from tests.lakes import FEATURES, instant, small_spec
 from tiltyard import suites
 from tiltyard.edge import describe
-from tiltyard.leak import leakage
+from tiltyard.leak import suite
 from tiltyard.pages import plots
 from tiltyard.prepare import latency, outage
 from tiltyard.prepare.latency import DAY, Latency, Spread, backfills, learn, quantile_of_counts
@@ -157,7 +157,7 @@ def test_a_feature_that_would_not_have_been_there_is_named(rails: Rails, tmp_pat
     spec, views = small_spec(tmp_path), ["ftr_shop__state"]
     found = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT)
     assert [(one.rule, one.rows, one.violations) for one in found] == [("arrives_in_time", 3, 2)]
-    report = leakage.report(rails, found, NIGHT, subject="small", suite_name="training_frame", render=False)
+    report = suite.report(rails, found, NIGHT, subject="small", suite_name="training_frame", render=False)
     assert report.success
     assert [one.name for one in report.warnings] == ["features_to_arrive_in_time"]
     [kept] = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT - DAY)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
-from tiltyard.leak import leakage
+from tiltyard.leak import rules
+from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
+from tiltyard.train import leakage_gate
 
 NOON = instant("2024-02-01 12:00")
 LATER = NOON + timedelta(days=35)
@@ -23,14 +25,14 @@ def connection() -> duckdb.DuckDBPyConnection:
     return opened
 
 
-def found(findings: list[leakage.Finding]) -> dict[tuple[str, str], int]:
+def found(findings: list[RuleResult]) -> dict[tuple[str, str], int]:
     return {(finding.rule, finding.column): finding.violations for finding in findings if finding.violations}
 
 
-def dated(connection: duckdb.DuckDBPyConnection, rows: str, planned: tuple[str, ...] = ()) -> list[leakage.Finding]:
+def dated(connection: duckdb.DuckDBPyConnection, rows: str, planned: tuple[str, ...] = ()) -> list[RuleResult]:
     connection.execute(f"create or replace table t as {rows}")
     columns = {name: kind for name, kind, *_ in connection.execute("describe t").fetchall()}
-    return leakage.dated(connection, "staging.t", "t", columns, planned)
+    return rules.dated(connection, "staging.t", "t", columns, planned)
 
 
 # |  row       | available_at | resolved_at |                                  |
@@ -93,7 +95,7 @@ def gate(rails: Rails, tmp_path: Path, change: str = "select * from frame") -> d
     duckdb.sql("set TimeZone = 'UTC'")
     duckdb.sql(f"copy (with frame as (from read_parquet('{made.path}')) {change}) to '{path}' (format parquet)")
     changed = frame.TrainingFrame(**{**vars(made), "path": path})
-    report = leakage.check_frame(rails, spec, changed, render=False)
+    report = leakage_gate.check_frame(rails, spec, changed, render=False)
     return {result.name: (result.column or "").split(", ") for result in report.critical_failures}
 
 
@@ -122,7 +124,7 @@ def test_the_gate_before_training(rails: Rails, tmp_path: Path) -> None:
 def test_repeated_keys_are_found_by_hash_and_told_by_key(connection: duckdb.DuckDBPyConnection) -> None:
     """Names that a query might use itself (n, h) are only names; a NULL equals a NULL."""
     connection.execute("create table t as select * from (values (1, 2), (1, 2), (1, 3), (null, 3), (null, 3)) t (n, h)")
-    rows = connection.execute(f"from ({leakage.repeats('t', ('n', 'h'))}) order by n").fetchall()
+    rows = connection.execute(f"from ({rules.repeats('t', ('n', 'h'))}) order by n").fetchall()
     assert rows == [(1, 2), (None, 3)]
 
 
@@ -137,13 +139,13 @@ def test_the_gate_weighs_what_the_data_itself_tells(rails: Rails, tmp_path: Path
     labels = [{"visit_id": f"v{n}", "prediction_time": d, "label": told[n]} for n, d in enumerate(days)]
     fill(rails, LABELS, [{**row, "event_time": d + timedelta(days=1)} for row, d in zip(labels, days, strict=True)])
     made = frame.training(rails, spec, instant("2024-03-01"))
-    report = leakage.check_frame(rails, spec, made)
+    report = leakage_gate.check_frame(rails, spec, made)
     assert report.success
     assert {(one.name, one.column) for one in report.warnings} == {("no_statistical_evidence_of_leakage", "size")}
     [warning] = report.warnings
     assert "size: too_good: " in warning.detail
     assert "no_statistical_evidence_of_leakage" in (rails.settings.reports / str(report.report_path)).read_text()
-    few = leakage.check_frame(rails, spec, frame.training(rails, spec, instant("2024-01-05")), render=False)
+    few = leakage_gate.check_frame(rails, spec, frame.training(rails, spec, instant("2024-01-05")), render=False)
     assert {one.observed.split(":")[0] for one in few.results if "evidence" in one.name} == {"not judged"}
 
 
@@ -151,7 +153,7 @@ def test_the_gate_stops_cohorts_that_have_not_matured(rails: Rails, tmp_path: Pa
     gate(rails, tmp_path)
     spec = small_spec(tmp_path)
     made = frame.training(rails, spec, instant("2024-03-01"))
-    report = leakage.check_frame(rails, spec, made, instant("2024-02-15"))
+    report = leakage_gate.check_frame(rails, spec, made, instant("2024-02-15"))
     [failure] = report.critical_failures
     assert (failure.name, failure.column) == ("labels_to_have_matured", "prediction_time")
     assert (rails.settings.reports / str(report.report_path)).exists()

@@ -11,7 +11,7 @@ from tests.spec.test_millisecond import NIGHT, VISIT, again, at, predict, publis
 from tests.unit.test_cli import tiltyard
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.leak import evidence
+from tiltyard.leak.suspicion import Suspicion
 from tiltyard.rails import Rails
 from tiltyard.tables import LANDED_FILE, Table
 from tiltyard.train import comparison, replay, replay_page
@@ -256,7 +256,7 @@ def test_its_findings_have_the_shape_of_all_findings(shop: Rails, tmp_path: Path
     write(shop, "12", "31Jan11:00", "31Jan11:00")
     result = again(shop, tmp_path)
     [finding] = result.findings
-    assert isinstance(finding, evidence.Finding)
+    assert isinstance(finding, Suspicion)
     assert (finding.feature, finding.severity, finding.kind) == ("size", "critical", "stale_then")
     assert finding.kind in comparison.KINDS
     document = json.loads(json.dumps(result.as_dict(), default=str, allow_nan=False))

@@ -65,6 +65,7 @@ def audit(
     """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell."""
     from tiltyard.leak import audit as auditor
     from tiltyard.leak import page
+    from tiltyard.leak.roles import parse_available_at
 
     target = report or Path(f"{frame.stem}.leakage.html")
     page.check(target, [frame, *([history] if history else [])])
@@ -75,7 +76,7 @@ def audit(
             prediction_time=prediction_time,
             entity=entity,
             label_time=label_time,
-            available_at=auditor.declared(available_at or ()),
+            available_at=parse_available_at(available_at or ()),
             planned=planned or (),
             ignore=ignore or (),
             history=history,
@@ -84,17 +85,17 @@ def audit(
             threads=Settings().threads,
         )
     page.write(result, target)
-    emit(result.as_dict() | {"report": str(target)}, as_json, lambda: _print_audit(result, target))
+    emit(result.document(target).to_json(), as_json, lambda: _print_audit(result, target))
     if result.verdict in ("fail", "untestable"):
         raise typer.Exit(1)
 
 
 def _print_audit(result: "Audit", target: Path) -> None:
-    """The verdict, a line per finding, and where the rest is."""
+    """The verdict, a line per suspicion, and where the rest is."""
     colour = {"pass": "green", "warn": "yellow"}.get(result.verdict, "bold red")
     out.print(f"[{colour}]{result.verdict}[/] {plain(result.headline)}", soft_wrap=True)
-    if result.findings:
-        _print_findings(result)
+    if result.suspicions:
+        _print_suspicions(result)
     for note in result.notes:
         out.print(f"[dim]note[/] {plain(note)}", soft_wrap=True)
     for gap in result.untested[:UNTESTED_LINES]:
@@ -105,19 +106,19 @@ def _print_audit(result: "Audit", target: Path) -> None:
     out.print(f"{result.rows:,} rows, {len(result.features):,} features. The page to look at: {plain(str(target))}")
 
 
-def _print_findings(result: "Audit") -> None:
-    """A table of the findings, and under it a sentence of evidence for each."""
+def _print_suspicions(result: "Audit") -> None:
+    """A table of what is held against the columns, and under it a sentence of evidence for each."""
     from rich.table import Table
 
     grid = Table(box=None, header_style="bold", show_edge=False)
     for title in ("", "feature", "kind", "effect", "interval"):
         grid.add_column(title, no_wrap=title != "feature", overflow="fold")
-    for finding in result.findings:
-        between = f"{finding.interval[0]:.3g} – {finding.interval[1]:.3g}" if finding.interval else "exact"
-        grid.add_row(finding.severity, plain(finding.feature), finding.kind, f"{finding.effect:.3g}", between)
+    for suspicion in result.suspicions:
+        between = f"{suspicion.interval[0]:.3g} – {suspicion.interval[1]:.3g}" if suspicion.interval else "exact"
+        grid.add_row(suspicion.severity, plain(suspicion.feature), suspicion.kind, f"{suspicion.effect:.3g}", between)
     out.print(grid)
-    for finding in result.findings:
-        out.print(f"[bold]{plain(finding.feature)}[/]: {plain(finding.evidence)}", soft_wrap=True)
+    for suspicion in result.suspicions:
+        out.print(f"[bold]{plain(suspicion.feature)}[/]: {plain(suspicion.evidence)}", soft_wrap=True)
 
 
 @leakage.command("replay", epilog="Example: tiltyard leakage replay --model churn --from 2025-05-01 --to 2025-05-28")

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from tiltyard.leak.case import ALPHA, FEWEST, Case, Finding, Untested
+from tiltyard.leak.arrays import Bools
+from tiltyard.leak.case import ALPHA, FEWEST, Case
 from tiltyard.leak.intervals import expected, odds_interval, proportion_interval
-from tiltyard.leak.reading import Bools, Reading
+from tiltyard.leak.reading import Reading
+from tiltyard.leak.suspicion import Example, Rates, Suspicion, Untested
 
 TOO_GOOD = 0.95
 """AUC from which on one column by itself is too good: it puts 19 of 20 pairs of rows in the right order. The best
@@ -41,7 +43,7 @@ SKETCHED, DRAWN, PAIRS = 400, 6, 200
 """Rows and random signs with which pairs are looked for, and how many pairs are judged at most."""
 
 
-def too_good(case: Case) -> Iterator[Finding | Untested]:
+def too_good(case: Case) -> Iterator[Suspicion | Untested]:
     """A column that tells the label by itself.
 
     The AUC is that of the rate per value or bin, learnt at other times on other entities, so that neither an id nor
@@ -56,9 +58,9 @@ def too_good(case: Case) -> Iterator[Finding | Untested]:
             if case.ranks is not None:
                 yield from _amount(case, case.readings[name])
             continue
-        others = [other for other in best if other < level]
-        beside = f"; the best of the {len(others)} other columns reaches {others[0]:.3f}" if others else ""
-        yield Finding(
+        honest = [auc_of_column for auc_of_column in best if auc_of_column < level]
+        beside = f"; the best of the {len(honest)} other columns reaches {honest[0]:.3f}" if honest else ""
+        yield Suspicion(
             name,
             "warning",
             "too_good",
@@ -71,11 +73,11 @@ def too_good(case: Case) -> Iterator[Finding | Untested]:
         )
 
 
-def _amount(case: Case, reading: Reading) -> Iterator[Finding]:
+def _amount(case: Case, reading: Reading) -> Iterator[Suspicion]:
     correlation, low, high = case.rank_correlation_of(reading)
     if low < TOO_GOOD_AMOUNT:
         return
-    yield Finding(
+    yield Suspicion(
         reading.name,
         "warning",
         "too_good",
@@ -88,7 +90,7 @@ def _amount(case: Case, reading: Reading) -> Iterator[Finding]:
     )
 
 
-def defaults(case: Case) -> Iterator[Finding | Untested]:
+def defaults(case: Case) -> Iterator[Suspicion | Untested]:
     """Filled in or not, default or not: a subset of rows that is all but of one class.
 
     Values are missing for honest reasons, too (a new customer has no history), and those may go with the label. So
@@ -98,9 +100,9 @@ def defaults(case: Case) -> Iterator[Finding | Untested]:
     doubtful: list[tuple[float, Reading, str, Bools]] = []
     for reading in case.readings.values():
         subsets = _subsets(reading)
-        found = [pure for title, rows in subsets if (pure := _pure(case, reading, title, rows))]
-        if found:
-            yield min(found, key=lambda pure: pure[0])[1]
+        pure_subsets = [pure for title, rows in subsets if (pure := _pure(case, reading, title, rows))]
+        if pure_subsets:
+            yield min(pure_subsets, key=lambda pure: pure[0])[1]
         elif reading.missing.any() or len(reading.labels) <= FEW_LEVELS:
             rare = [(title, rows) for title, rows in subsets if FEWEST <= rows.sum() < case.rows / 2]
             for title, rows in rare:
@@ -110,15 +112,15 @@ def defaults(case: Case) -> Iterator[Finding | Untested]:
                 if not low <= 1 <= high:
                     doubtful.append((abs(np.log(odds)), reading, title, rows))
     doubtful.sort(key=lambda doubt: -doubt[0])
-    named = set()
+    suspects = set()
     for _, reading, title, rows in doubtful[:EXPLAINED]:
-        left = _unexpected(case, reading, rows)
-        pure = _pure(case, reading, f"{title} and the other columns don't make one expect that", left)
-        if pure and reading.name not in named:
-            named.add(reading.name)
+        unexpected = _unexpected(case, reading, rows)
+        pure = _pure(case, reading, f"{title} and the other columns don't make one expect that", unexpected)
+        if pure and reading.name not in suspects:
+            suspects.add(reading.name)
             yield pure[1]
     for name in dict.fromkeys(reading.name for _, reading, _, _ in doubtful[EXPLAINED:]):
-        if name not in named:
+        if name not in suspects:
             why = f"It was not tried to explain it by the other columns: only the {EXPLAINED} strongest were."
             yield Untested(name, "default_tracks_label", why)
 
@@ -143,23 +145,23 @@ def _subsets(reading: Reading) -> list[tuple[str, Bools]]:
 def _unexpected(case: Case, reading: Reading, rows: Bools) -> Bools:
     """Those of `rows` of which the other columns say that they are not among `rows`. Columns that say the same thing
     in other words are not asked."""
-    others = [other for other in case.readings.values() if other.name != reading.name]
+    twins = [twin for twin in case.readings.values() if twin.name != reading.name]
     more_positive = rows[case.label].mean() > rows[~case.label].mean()
     learn = ~case.label if more_positive else case.label
-    chance = expected(rows.astype(np.float64), others, learn, lambda other: _says(other, rows))
-    left: Bools = rows & (chance <= UNEXPECTED)
-    return left
+    chance = expected(rows.astype(np.float64), twins, learn, lambda twin: _says(twin, rows))
+    unexpected: Bools = rows & (chance <= UNEXPECTED)
+    return unexpected
 
 
-def _says(other: Reading, rows: Bools) -> bool:
-    """A level of the other column is there in the same rows."""
-    inside = np.bincount(other.codes[rows], minlength=len(other.labels))
-    size = np.bincount(other.codes, minlength=len(other.labels))
+def _says(twin: Reading, rows: Bools) -> bool:
+    """A level of another column is there in the same rows."""
+    inside = np.bincount(twin.codes[rows], minlength=len(twin.labels))
+    size = np.bincount(twin.codes, minlength=len(twin.labels))
     return bool((inside >= 0.9 * (rows.sum() + size - inside)).any())
 
 
-def _pure(case: Case, reading: Reading, title: str, rows: Bools) -> tuple[float, Finding] | None:
-    """(how much rarer the excluded class is, the finding) when a subset is all but pure."""
+def _pure(case: Case, reading: Reading, title: str, rows: Bools) -> tuple[float, Suspicion] | None:
+    """(how much rarer the excluded class is, the suspicion) when a subset is all but pure."""
     size, inside, base = int(rows.sum()), int(case.label[rows].sum()), case.base
     if size < FEWEST or PURE < inside / size < 1 - PURE:
         return None
@@ -174,7 +176,7 @@ def _pure(case: Case, reading: Reading, title: str, rows: Bools) -> tuple[float,
         excluded, ratio, wrong, usual = "negative", (1 - low) / low * odds, size - inside, 1 - base
     else:
         return None
-    finding = Finding(
+    suspicion = Suspicion(
         reading.name,
         "warning",
         "default_tracks_label",
@@ -185,10 +187,10 @@ def _pure(case: Case, reading: Reading, title: str, rows: Bools) -> tuple[float,
         case.examples(reading.name, rows),
         case.rates(reading),
     )
-    return ratio, finding
+    return ratio, suspicion
 
 
-def copies(case: Case) -> Iterator[Finding | Untested]:
+def copies(case: Case) -> Iterator[Suspicion | Untested]:
     """Two columns that hold the same in most rows, more than by chance (Cohen's kappa; Cohen 1960), where the rows in
     which they differ tell the label: one of them was changed afterwards. Named is the one that tells the label
     better by itself."""
@@ -196,46 +198,49 @@ def copies(case: Case) -> Iterator[Finding | Untested]:
     if skipped:
         yield Untested("*", "revised_copy", skipped)
     alpha = ALPHA / max(len(case.readings), 1)
-    for one, other in pairs:
-        a, b = (case.readings[name] for name in (one, other))
-        both = ~a.missing & ~b.missing
-        differ = both & ~_same(a, b)
+    for pair in pairs:
+        earlier, later = sorted(
+            (case.readings[name] for name in reversed(pair)),
+            key=lambda reading: case.aucs.get(reading.name, (0.0,))[0],
+        )
+        both = ~earlier.missing & ~later.missing
+        differ = both & ~_same(earlier, later)
         same = both & ~differ
-        chance = _chance(a, b, both)
-        kappa = 1 - (differ.sum() / max(both.sum(), 1)) / max(1 - chance, 1e-9)
+        kappa = 1 - (differ.sum() / max(both.sum(), 1)) / max(1 - _chance(earlier, later, both), 1e-9)
         if kappa < ALIKE or min(differ.sum(), same.sum()) / case.spread < FEWEST:
             continue
         low, high, odds = odds_interval(case.label[differ], case.label[same], alpha, case.spread)
         if not (low >= TOLD_ODDS or high <= 1 / TOLD_ODDS):
             continue
-        later = max((one, other), key=lambda name: case.aucs.get(name, (0.0,))[0])
-        earlier = other if later == one else one
-        first, second = case.readings[later], case.readings[earlier]
-        shown = second.values if second.kind == "number" else None
-        yield Finding(
-            later,
+        yield Suspicion(
+            later.name,
             "warning",
             "revised_copy",
             round(odds, 4),
             (round(low, 4), round(high, 4)),
-            f"It equals {earlier} in {same.sum()} of {both.sum()} rows (kappa {kappa:.2f}); of the {differ.sum()} "
+            f"It equals {earlier.name} in {same.sum()} of {both.sum()} rows (kappa {kappa:.2f}); of the {differ.sum()} "
             f"where it differs {case.label[differ].mean():.1%} are positive, of the others "
             f"{case.label[same].mean():.1%}: odds ratio {odds:.3g} ({low:.3g} to {high:.3g}).",
-            tuple(
-                {**example, earlier: second.show(int(row))}
-                for example, row in zip(case.examples(later, differ), np.flatnonzero(differ), strict=False)
-            )
-            if shown is None
-            else case.examples(later, differ, **{earlier: shown}),
-            {
-                "shape": "rates",
-                "x": ["equal", "different"],
-                "rate": [round(float(case.label[part].mean()), 5) for part in (same, differ)],
-                "rows": [int(part.sum()) for part in (same, differ)],
-                "base": round(case.base, 5),
-                "xlabel": f"{first.name} and {earlier}",
-            },
+            _beside(case, later, earlier, differ),
+            Rates(
+                x=("equal", "different"),
+                rate=tuple(round(float(case.label[part].mean()), 5) for part in (same, differ)),
+                rows=tuple(int(part.sum()) for part in (same, differ)),
+                base=round(case.base, 5),
+                xlabel=f"{later.name} and {earlier.name}",
+            ),
         )
+
+
+def _beside(case: Case, later: Reading, earlier: Reading, differ: Bools) -> tuple[Example, ...]:
+    """The first rows in which two columns differ, with the values of both."""
+    if earlier.kind == "number":
+        return case.examples(later.name, differ, **{earlier.name: earlier.values})
+    examples = case.examples(later.name, differ)
+    return tuple(
+        {**example, earlier.name: earlier.show(int(row))}
+        for example, row in zip(examples, np.flatnonzero(differ), strict=False)
+    )
 
 
 def _likely_pairs(case: Case) -> tuple[list[tuple[str, str]], str]:
@@ -274,18 +279,19 @@ def _likely_pairs(case: Case) -> tuple[list[tuple[str, str]], str]:
     return pairs, skipped
 
 
-def _same(a: Reading, b: Reading) -> Bools:
-    if a.values is not None and b.values is not None:
-        equal: Bools = a.values == b.values
+def _same(first: Reading, second: Reading) -> Bools:
+    """n rows in which both hold the same, as numbers where both are such, else as text."""
+    if first.values is not None and second.values is not None:
+        equal: Bools = first.values == second.values
         return equal
-    texts = [reading.raw.astype(str).to_numpy(dtype=object) for reading in (a, b)]
+    texts = [reading.raw.astype(str).to_numpy(dtype=object) for reading in (first, second)]
     return np.asarray(texts[0] == texts[1], dtype=bool)
 
 
-def _chance(a: Reading, b: Reading, both: Bools) -> float:
+def _chance(first: Reading, second: Reading, both: Bools) -> float:
     """Share of rows in which two columns of these distributions agree by chance."""
     shares = []
-    for reading in (a, b):
+    for reading in (first, second):
         values = reading.values if reading.values is not None else reading.raw.astype(str)
         shares.append(pd.Series(values)[both].value_counts(normalize=True))
     return float((shares[0] * shares[1]).sum())

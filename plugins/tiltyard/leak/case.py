@@ -1,9 +1,8 @@
-"""What is weighed (`Sample`), what is found (`Finding`), and the sample with its columns read (`Case`). Pure."""
+"""What is weighed (`Sample`), and the same with its columns read (`Case`). Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,40 +10,26 @@ from scipy.special import ndtri  # type: ignore[import-untyped]
 
 from tiltyard.errors import BadInput
 from tiltyard.leak import intervals
+from tiltyard.leak.arrays import Bools, Floats, Ints
 from tiltyard.leak.intervals import FOLDS
-from tiltyard.leak.reading import Bools, Floats, Ints, Reading, as_instants, clock_of, epoch_of, hangs_on, read
-
-Severity = Literal["critical", "warning"]
-Want = Literal[
-    "prediction_time", "label_time", "entity", "history", "available_at", "rows_per_entity", "outcomes", "rows"
-]
-"""What a kind of leakage cannot be looked for without: a column or a log that somebody may name, or other rows."""
-
-KINDS: Mapping[str, str] = {
-    "instant_after_prediction": "It holds instants that lie after the prediction: they were not known yet.",
-    "clock_of_outcome": "It is a clock reading, and how far it lies from the prediction's own clock tells the label.",
-    "part_of_outcome_time": "It is a part of the time from the prediction to the outcome, and tells the label by it.",
-    "grows_until_outcome": "It counts what happened until the outcome, not until the prediction.",
-    "future_in_aggregate": "It is an aggregate over rows of its entity that lie after the prediction.",
-    "changes_only_after_outcome": "It never changes in an entity's life, but for after the outcome.",
-    "constant_over_life": "It is the same all through an entity's life, and tells how that life ends: back-filled.",
-    "too_good": "By itself it tells the label better than honest features do.",
-    "default_tracks_label": "Whether it is filled in, or holds one certain value, all but decides the label.",
-    "revised_copy": "It is a later version of another column: where the two differ, the label is told.",
-}
-"""Kind → what it means, in a sentence."""
+from tiltyard.leak.reading import Reading, as_instants, clock_of, epoch_of, hangs_on, read
+from tiltyard.leak.suspicion import Cell, Example, Offsets, Rates, Untested
 
 OF_TIME = frozenset({"instant_after_prediction", "clock_of_outcome", "part_of_outcome_time", "grows_until_outcome",
                       "future_in_aggregate", "changes_only_after_outcome", "constant_over_life"})  # fmt: skip
+"""Kinds that need the time of the prediction."""
 OF_OUTCOME = frozenset({"part_of_outcome_time", "grows_until_outcome", "changes_only_after_outcome"})
+"""Kinds that need the time of the outcome, too."""
 EXACT = frozenset({"instant_after_prediction", "future_in_aggregate"})
+"""Kinds that count rows, and need no number of either class."""
 ALPHA = 0.05
 """Chance that any interval of one weighing misses its true value."""
 FEWEST = 30
 """Rows of each class below which statistics are not tried: an interval at 30 rows spans a third of the scale."""
 PLOTTED = 20
-"""Values shown in a finding's plot."""
+"""Values shown in a suspicion's plot."""
 EXAMPLES = 5
+"""Rows shown with a suspicion."""
 
 
 @dataclass(frozen=True)
@@ -52,90 +37,41 @@ class Sample:
     """What is weighed, in memory: at most some 200,000 rows, of whole entities. Who reads files makes it."""
 
     frame: pd.DataFrame
-    """Every column."""
+    """n rows, with every column that is named below."""
     label: str
     """Column of 0/1, bool or two different values (the second in their order is positive); or amounts."""
     prediction_time: str | None
-    """Column of instants with a zone (without one they count as UTC)."""
+    """Column of instants with a zone (without one they count as UTC); None: nothing about time is judged."""
     entity: str | None = None
+    """Column: whom a row is about. None: every row is an entity of its own."""
     label_time: str | None = None
-    """Column: when the outcome happened, or was known."""
+    """Column: when the outcome happened, or was known. None: it is not known."""
     features: tuple[str, ...] = ()
     """The columns to judge; none given: all others but those named above."""
     history: pd.DataFrame | None = None
-    """A log of events or versions of the same entities, with the entity's column under the same name."""
+    """A log of events or versions of the same entities, with the entity's column under the same name; None: no log."""
     history_as_of: str | None = None
-    """The log's column that says when a row was known."""
+    """The log's column that says when a row was known; None without a log."""
     planned: frozenset[str] = frozenset()
     """Columns of instants that are known ahead: a due date."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of evidence on one feature."""
-
-    feature: str
-    severity: Severity
-    """critical: the evidence is about time; warning: it is statistical."""
-    kind: str
-    """A key of `KINDS`."""
-    effect: float
-    """The effect's size, in the unit that `evidence` names."""
-    interval: tuple[float, float] | None
-    """Holds for all features at once; None for exact counts."""
-    evidence: str
-    """One sentence with the numbers."""
-    examples: tuple[Mapping[str, Any], ...] = ()
-    """At most five rows: the entity, the prediction time, the value, what it should be compared with."""
-    plot: Mapping[str, Any] = field(default_factory=dict)
-    """At most 60 numbers. {"shape": "rates", "x": [values or bins], "rate": [share of positives], "rows": [counts],
-    "base": share of positives in all}, or {"shape": "offsets", "unit", "edges": [k + 1], "positive": [k shares],
-    "negative": [k shares]}. Further keys: "title", "xlabel"."""
-
-
-@dataclass(frozen=True)
-class Untested:
-    """What could not be judged, and why."""
-
-    feature: str
-    """A column, or '*' for all."""
-    kind: str
-    """A key of `KINDS`, or '*' for all."""
-    why: str
-    want: Want | None = None
-    """What the kind could not be looked for without; None where some rows, columns or pairs were left out of it."""
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """All that was found: critical before warning, and the largest effects first."""
-
-    findings: tuple[Finding, ...]
-    untested: tuple[Untested, ...]
-    looked_for: tuple[str, ...]
-    """The keys of `KINDS` that were looked for, in their order."""
 
 
 class Case:
     """The sample with its roles read; everything that several rules need is computed once."""
 
     def __init__(self, sample: Sample) -> None:
+        """Reads every column. Raises BadInput when one that is named is not there, or cannot play its part."""
         self.sample = sample
-        roles = [sample.label, sample.prediction_time, sample.entity, sample.label_time]
-        for name in [*roles, *sample.features, *sample.planned]:
-            if name is not None and name not in sample.frame.columns:
-                raise BadInput(f"There is no column '{name}'; the columns are {', '.join(map(str, sample.frame))}.")
-        twice = sample.frame.columns[sample.frame.columns.duplicated()]
-        if len(twice):
-            raise BadInput(f"Two columns are called '{twice[0]}'; rename one of them.")
+        _check_names(sample)
         self.untested: list[Untested] = []
         self.parts: frozenset[str] = frozenset()
+        """Columns that add up to the time to the outcome; known once those have been looked for."""
         self.looked_for: set[str] = set()
-        """Kinds that were looked for where another one is: the log is read once."""
-        told = sample.frame[sample.label].notna().to_numpy(dtype=bool)
-        if not told.all():
-            self._skip("*", "*", f"{(~told).sum()} rows without a label were left out.")
-        frame = sample.frame[told] if not told.all() else sample.frame
+        """Kinds that were looked for so far; one may be looked for where another one is, since the log is read once."""
+        labelled = sample.frame[sample.label].notna().to_numpy(dtype=bool)
+        if not labelled.all():
+            self._skip("*", "*", f"{(~labelled).sum()} rows without a label were left out.")
+        frame = sample.frame[labelled] if not labelled.all() else sample.frame
         self.frame = frame.reset_index(drop=True)
         self.rows = len(self.frame)
         self.ranks: Floats | None = None
@@ -143,8 +79,9 @@ class Case:
         self.label = self._read_label()
         self.prediction = self._instants(sample.prediction_time)
         self.outcome = self._instants(sample.label_time)
-        chosen = sample.features or tuple(name for name in frame.columns if name not in roles)
-        self.features = tuple(name for name in chosen if name not in roles)
+        roles = (sample.label, sample.prediction_time, sample.entity, sample.label_time)
+        features = sample.features or tuple(frame.columns)
+        self.features = tuple(name for name in features if name not in roles)
         self.readings: dict[str, Reading] = {}
         for name in self.features:
             self._add(name)
@@ -308,21 +245,24 @@ class Case:
     @cached_property
     def clocks(self) -> Mapping[str, tuple[float, Floats]]:
         """Columns that read as a clock and hang on the prediction's: (minutes of a turn, minutes per row)."""
-        found = {}
+        clocks = {}
         if self.prediction is None:
             return {}
         for name, reading in self.readings.items():
             clock = clock_of(reading)
             if clock is not None and hangs_on(*clock, self.prediction):
-                found[name] = clock
-        return found
+                clocks[name] = clock
+        return clocks
 
-    def examples(self, name: str, where: Bools, **compared: Floats | None) -> tuple[Mapping[str, Any], ...]:
-        """The first rows of `where`, with the value and what it is compared with."""
-        found = []
+    def examples(self, name: str, where: Bools, **compared: Floats | None) -> tuple[Example, ...]:
+        """The first rows of `where`, with the value of the column and what it is compared with.
+
+        `compared`: title → n numbers, or seconds since 1970 where the title ends in `_time`.
+        """
+        examples = []
         reading = self.readings[name]
         for row in np.flatnonzero(where)[:EXAMPLES].tolist():
-            example: dict[str, Any] = {}
+            example: dict[str, Cell] = {}
             if self.sample.entity is not None:
                 example["entity"] = read("", self.frame[self.sample.entity].iloc[row : row + 1]).show(0)
             if self.prediction is not None:
@@ -332,24 +272,34 @@ class Case:
                 if values is not None:
                     example[title] = when(values[row]) if title.endswith("_time") else round(float(values[row]), 4)
             example["label"] = bool(self.label[row])
-            found.append(example)
-        return tuple(found)
+            examples.append(example)
+        return tuple(examples)
 
-    def rates(self, reading: Reading, xlabel: str = "") -> Mapping[str, Any]:
+    def rates(self, reading: Reading, xlabel: str = "") -> Rates:
         """The plot of the label's rate by value: the values with the most rows."""
         counts = np.bincount(reading.codes, minlength=len(reading.labels))
         positive = np.bincount(reading.codes, weights=self.label, minlength=len(reading.labels))
         shown = [code for code in np.argsort(-counts, kind="stable")[:PLOTTED].tolist() if counts[code]]
         if reading.values is not None:
             shown.sort()
-        return {
-            "shape": "rates",
-            "x": [reading.labels[code] for code in shown],
-            "rate": [round(float(positive[code] / counts[code]), 5) for code in shown],
-            "rows": [int(counts[code]) for code in shown],
-            "base": round(self.base, 5),
-            "xlabel": xlabel or reading.name,
-        }
+        return Rates(
+            x=tuple(reading.labels[code] for code in shown),
+            rate=tuple(round(float(positive[code] / counts[code]), 5) for code in shown),
+            rows=tuple(int(counts[code]) for code in shown),
+            base=round(self.base, 5),
+            xlabel=xlabel or reading.name,
+        )
+
+
+def _check_names(sample: Sample) -> None:
+    """Raises BadInput when a column that is named is not there, or is there twice."""
+    names = (sample.label, sample.prediction_time, sample.entity, sample.label_time, *sample.features, *sample.planned)
+    for name in names:
+        if name is not None and name not in sample.frame.columns:
+            raise BadInput(f"There is no column '{name}'; the columns are {', '.join(map(str, sample.frame))}.")
+    twice = sample.frame.columns[sample.frame.columns.duplicated()]
+    if len(twice):
+        raise BadInput(f"Two columns are called '{twice[0]}'; rename one of them.")
 
 
 def when(seconds: float) -> str | None:
@@ -367,8 +317,8 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
-def offsets(case: Case, seconds: Floats, label: Bools) -> Mapping[str, Any]:
-    """Histogram of lengths of time, by label."""
+def offsets(seconds: Floats, label: Bools) -> Offsets:
+    """The plot of n lengths of time, by label."""
     low, high = np.quantile(seconds, [0.01, 0.99])
     size, unit = next(
         ((size, unit) for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"))
@@ -376,11 +326,12 @@ def offsets(case: Case, seconds: Floats, label: Bools) -> Mapping[str, Any]:
     )  # fmt: skip
     edges = np.linspace(low / size, max(high / size, low / size + 1e-6), 19)
     clipped = np.clip(seconds / size, edges[0], edges[-1])
-    shares = [np.histogram(clipped[label == side], edges)[0] / max((label == side).sum(), 1) for side in (True, False)]
-    return {
-        "shape": "offsets",
-        "unit": unit,
-        "edges": np.round(edges, 4).tolist(),
-        "positive": np.round(shares[0], 5).tolist(),
-        "negative": np.round(shares[1], 5).tolist(),
-    }
+    positive, negative = (
+        np.histogram(clipped[label == side], edges)[0] / max((label == side).sum(), 1) for side in (True, False)
+    )
+    return Offsets(
+        unit=unit,
+        edges=tuple(np.round(edges, 4).tolist()),
+        positive=tuple(np.round(positive, 5).tolist()),
+        negative=tuple(np.round(negative, 5).tolist()),
+    )

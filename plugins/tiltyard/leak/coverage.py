@@ -7,7 +7,8 @@ would read as a pass, so the headline of an audit counts them.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tiltyard.leak.case import Untested, Want
+from tiltyard.leak.suspicion import Untested, Want
+from tiltyard.records import Record
 
 GIVE: Mapping[Want, str] = {
     "prediction_time": "a prediction time that is filled in (--prediction-time)",
@@ -22,11 +23,12 @@ GIVE: Mapping[Want, str] = {
 """What is lacking → what to give, in the order in which it is easiest to come by."""
 
 
-@dataclass(frozen=True)
-class NotLookedFor:
+@dataclass(frozen=True, kw_only=True)
+class NotLookedFor(Record):
     """A kind of leakage that could not be looked for."""
 
     kind: str
+    """Name of the kind."""
     why: str
     """A sentence."""
     give: str
@@ -38,7 +40,9 @@ class Coverage:
     """The kinds of leakage that were looked for in a table, and the others."""
 
     looked_for: tuple[str, ...]
+    """Keys of `suspicion.KINDS`."""
     not_looked_for: tuple[NotLookedFor, ...]
+    """The others."""
 
     @property
     def sentence(self) -> str:
@@ -60,7 +64,9 @@ def covered(kinds: Sequence[str], looked_for: Iterable[str], untested: Sequence[
     missing = [(kind, gaps[kind]) for kind in kinds if kind in gaps]
     return Coverage(
         looked_for=tuple(kind for kind in kinds if kind not in gaps),
-        not_looked_for=tuple(NotLookedFor(kind, gap.why, GIVE[gap.want]) for kind, gap in missing if gap.want),
+        not_looked_for=tuple(
+            NotLookedFor(kind=kind, why=gap.why, give=GIVE[gap.want]) for kind, gap in missing if gap.want
+        ),
     )
 
 

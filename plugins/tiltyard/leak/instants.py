@@ -8,10 +8,9 @@ might hold some (`GUESSED`), reads from here.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from tiltyard.leak.arrays import Floats
 
 PLACEHOLDERS = (0.0, -1.0)
 """Numbers that stand for "no time": a table in which most outcomes have not come holds more of them than of times."""

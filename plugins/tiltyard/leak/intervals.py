@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, ndtri  # type: ignore[import-untyped]
 
-from tiltyard.leak.reading import Bools, Floats, Ints, Reading
+from tiltyard.leak.arrays import Bools, Floats, Ints
+from tiltyard.leak.reading import Reading
 
 FOLDS = 5
 ASKED = 30

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tiltyard.leak.case import ALPHA, FEWEST, Case, Finding, Untested, lasting, offsets
+from tiltyard.leak.arrays import Bools, Floats, Ints
+from tiltyard.leak.case import ALPHA, FEWEST, Case, lasting, offsets
 from tiltyard.leak.intervals import FITTED, expected, number_codes, proportion_interval
-from tiltyard.leak.reading import Bools, Floats, Reading
+from tiltyard.leak.reading import Reading
+from tiltyard.leak.suspicion import Rates, Suspicion, Untested
 
 NEVER = 50 * 366 * 86_400.0
 """An instant so many seconds after the prediction (9999-12-31) stands for "not yet"; it is a default, not an event."""
@@ -35,7 +36,7 @@ CLOCK_GAIN = 0.05
 """By how much the distance has to tell the label better, in AUC, at the interval's lower end."""
 
 
-def instants(case: Case) -> Iterator[Finding | Untested]:
+def instants(case: Case) -> Iterator[Suspicion | Untested]:
     """A value that is an instant after the prediction. Exact: it counts rows, and one is enough."""
     assert case.prediction is not None
     for name, reading in case.readings.items():
@@ -47,24 +48,24 @@ def instants(case: Case) -> Iterator[Finding | Untested]:
         else:
             late = offset > 0
         late &= offset < NEVER
-        judged = ~np.isnan(offset)
+        there = ~np.isnan(offset)
         if not late.any():
             continue
-        share = late.sum() / judged.sum()
-        told = ""
-        if 0 < late.sum() < judged.sum() and 0 < case.label.sum() < case.rows:
-            rates = case.label[late].mean(), case.label[judged & ~late].mean()
-            told = f"; of those {rates[0]:.1%} are positive, of the others {rates[1]:.1%}"
-        yield Finding(
+        share = late.sum() / there.sum()
+        beside = ""
+        if 0 < late.sum() < there.sum() and 0 < case.label.sum() < case.rows:
+            rates = case.label[late].mean(), case.label[there & ~late].mean()
+            beside = f"; of those {rates[0]:.1%} are positive, of the others {rates[1]:.1%}"
+        yield Suspicion(
             name,
             "critical",
             "instant_after_prediction",
             float(share),
             None,
-            f"{late.sum()} of {judged.sum()} rows ({share:.1%} of rows) hold an instant later than the prediction, "
-            f"by {lasting(float(np.median(offset[late])))} in the median ({reading.written}){told}.",
+            f"{late.sum()} of {there.sum()} rows ({share:.1%} of rows) hold an instant later than the prediction, "
+            f"by {lasting(float(np.median(offset[late])))} in the median ({reading.written}){beside}.",
             case.examples(name, late),
-            offsets(case, offset[judged], case.label[judged]),
+            offsets(offset[there], case.label[there]),
         )
 
 
@@ -73,8 +74,9 @@ class _Event:
     """The rows whose outcome came at a time of its own, not at the end of a horizon."""
 
     rows: Bools
+    """n rows of the case."""
     wait: Floats
-    """n seconds from the prediction to the outcome."""
+    """n seconds from the prediction to the outcome; NaN where it is not known."""
 
 
 def _event(case: Case, side: bool | None) -> _Event:
@@ -92,7 +94,7 @@ def _event(case: Case, side: bool | None) -> _Event:
     return _Event(rows, wait)
 
 
-def parts(case: Case) -> Iterator[Finding | Untested]:
+def parts(case: Case) -> Iterator[Suspicion | Untested]:
     """Columns that, added up, are the time to the outcome: a delay, a duration that was measured afterwards.
 
     The time is regressed on the numeric columns, one after the other (orthogonal matching pursuit; Pati, Rezaiifar,
@@ -100,27 +102,30 @@ def parts(case: Case) -> Iterator[Finding | Untested]:
     among positives and among negatives alike, and the regression reproduces the time in both. A planned duration is
     such a part, too; so a part is named only if what the other columns don't tell of it tells the label.
     """
-    numbers = {n: r for n, r in case.readings.items() if r.kind == "number" and r.values is not None}
-    both = _event(case, None)
-    sides = [both.rows & case.label, both.rows & ~case.label]
+    numbers = {
+        name: reading
+        for name, reading in case.readings.items()
+        if reading.kind == "number" and reading.values is not None
+    }
+    event = _event(case, None)
+    sides = [event.rows & case.label, event.rows & ~case.label]
     if min(int(side.sum()) for side in sides) < 10 * FEWEST:
         why = "Too few outcomes have a time of their own, in one of the classes."
         yield Untested("*", "part_of_outcome_time", why, "outcomes")
         return
-    named = _unit_parts(case, numbers, both, sides)
-    case.parts = frozenset(named)
-    known = case.unsuspected
-    for name, (unit, size, shares) in named.items():
-        reading = numbers[name]
+    parts_of_wait = _unit_parts(case, numbers, event, sides)
+    case.parts = frozenset(parts_of_wait)
+    honest = case.unsuspected
+    for name, part in parts_of_wait.items():
+        reading, unit, shares = numbers[name], part.unit, part.shares
         assert reading.values is not None
         here = ~reading.missing
-        surprise = np.where(here, reading.values - expected(np.nan_to_num(reading.values), known, here), np.nan)
+        surprise = np.where(here, reading.values - expected(np.nan_to_num(reading.values), honest, here), np.nan)
         auc, low, high = case.auc_of(*number_codes(surprise))
         if not low >= TELLS:
             continue
-        wait = both.wait / size
-        beside = ", ".join(other for other in named if other != name) or "what else is there"
-        yield Finding(
+        beside = ", ".join(twin for twin in parts_of_wait if twin != name) or "what else is there"
+        yield Suspicion(
             name,
             "critical",
             "part_of_outcome_time",
@@ -130,85 +135,105 @@ def parts(case: Case) -> Iterator[Finding | Untested]:
             f"it reproduces {shares[0]:.1%} of that time's variance among positives and {shares[1]:.1%} among "
             f"negatives, one {unit[:-1]} for one; what the other columns don't tell of it tells the label with an AUC "
             f"of {auc:.3f} ({low:.3f} to {high:.3f}).",
-            case.examples(name, both.rows & here, **{f"{unit} to the outcome": wait}),
-            offsets(case, reading.values[here] * size, case.label[here]),
+            case.examples(name, event.rows & here, **{f"{unit} to the outcome": event.wait / UNITS[unit]}),
+            offsets(reading.values[here] * UNITS[unit], case.label[here]),
         )
 
 
-def _unit_parts(
-    case: Case, numbers: Mapping[str, Reading], both: _Event, sides: Sequence[Bools]
-) -> dict[str, tuple[str, float, tuple[float, float]]]:
-    """Column → (unit, its seconds, variance reproduced among positives and negatives)."""
+@dataclass(frozen=True)
+class _Part:
+    """A column that is, one for one, a part of the time to the outcome."""
+
+    unit: str
+    """A key of `UNITS`: what the column is in."""
+    shares: tuple[float, float]
+    """Share of the wait's variance that all parts reproduce together, among positives and among negatives."""
+
+
+def _unit_parts(case: Case, numbers: Mapping[str, Reading], event: _Event, sides: Sequence[Bools]) -> dict[str, _Part]:
+    """Column → how it is a part of the wait; empty where the parts do not reproduce it.
+
+    `sides`: the n rows of the positives and of the negatives whose outcome has a time of its own.
+    """
     rng = np.random.default_rng(0)
-    chosen = [rng.permutation(np.flatnonzero(side))[: FITTED // 2] for side in sides]
-    rows = np.concatenate(chosen)
-    side = np.repeat([0, 1], [len(part) for part in chosen])
-    wait = both.wait[rows]
+    drawn = [rng.permutation(np.flatnonzero(side))[: FITTED // 2] for side in sides]
+    rows = np.concatenate(drawn)
+    side = np.repeat([0, 1], [len(part) for part in drawn])
+    wait = event.wait[rows]
+    names, table = _candidates(case, numbers, rows, wait)
+    if not names:
+        return {}
+    fitting = np.ones(len(rows), dtype=bool)
+    places: list[int] = []
+    for _ in range(3):  # each time without the rows that fit worst: a diversion, a typing error
+        places = _pursuit(table[fitting], wait[fitting])
+        if not places:
+            return {}
+        design = np.column_stack([np.ones(len(rows)), table[:, places]])
+        weights = np.linalg.lstsq(design[fitting], wait[fitting], rcond=None)[0]
+        residual = np.abs(wait - design @ weights)
+        fitting = residual <= np.quantile(residual, 0.95)
+    fits, shares = [], []
+    for place in (0, 1):
+        of_side = fitting & (side == place)
+        if of_side.sum() < FEWEST or wait[of_side].std() == 0:
+            return {}
+        weights = np.linalg.lstsq(design[of_side], wait[of_side], rcond=None)[0]
+        fits.append(weights[1:])
+        shares.append(float(1 - (wait[of_side] - design[of_side] @ weights).var() / wait[of_side].var()))
+    if min(shares) < REPRODUCED:
+        return {}
+    parts_of_wait = {}
+    for place, column in enumerate(places):
+        for unit, size in UNITS.items():
+            if all(abs(fit[place] / size - 1) <= UNIT_SLACK for fit in fits):
+                parts_of_wait[names[column]] = _Part(unit, (shares[0], shares[1]))
+    return parts_of_wait
+
+
+def _candidates(case: Case, numbers: Mapping[str, Reading], rows: Ints, wait: Floats) -> tuple[list[str], Floats]:
+    """(names, table of rows × names) of the numeric columns that go along with the wait the most, the best first.
+
+    A missing value counts as its column's mean.
+    """
     columns: list[tuple[float, str, Floats]] = []
     for name, reading in numbers.items():
         if name in case.clocks:
             continue
         assert reading.values is not None
-        picked = reading.values[rows]
-        here = ~np.isnan(picked)
-        filled: Floats = np.where(here, picked, picked[here].mean() if here.any() else 0.0)
+        values = reading.values[rows]
+        here = ~np.isnan(values)
+        filled: Floats = np.where(here, values, values[here].mean() if here.any() else 0.0)
         if filled.std() > 0 and wait.std() > 0:
             columns.append((abs(float(np.corrcoef(filled, wait)[0, 1])), name, filled))
     columns = sorted(columns, key=lambda column: -column[0])[:CANDIDATES]
     if not columns:
-        return {}
-    names = [name for _, name, _ in columns]
-    table = np.stack([filled for _, _, filled in columns], axis=1)
-    kept = np.ones(len(rows), dtype=bool)
-    selected: list[int] = []
-    for _ in range(3):  # each time without the rows that fit worst: a diversion, a typing error
-        selected = _pursuit(table[kept], wait[kept])
-        if not selected:
-            return {}
-        design = np.column_stack([np.ones(len(rows)), table[:, selected]])
-        weights = np.linalg.lstsq(design[kept], wait[kept], rcond=None)[0]
-        off = np.abs(wait - design @ weights)
-        kept = off <= np.quantile(off, 0.95)
-    fits, shares = [], []
-    for place in (0, 1):
-        mine = kept & (side == place)
-        if mine.sum() < FEWEST or wait[mine].std() == 0:
-            return {}
-        weights = np.linalg.lstsq(design[mine], wait[mine], rcond=None)[0]
-        fits.append(weights[1:])
-        shares.append(float(1 - (wait[mine] - design[mine] @ weights).var() / wait[mine].var()))
-    if min(shares) < REPRODUCED:
-        return {}
-    found = {}
-    for place, column in enumerate(selected):
-        for unit, size in UNITS.items():
-            if all(abs(fit[place] / size - 1) <= UNIT_SLACK for fit in fits):
-                found[names[column]] = (unit, size, (shares[0], shares[1]))
-    return found
+        return [], np.empty((len(rows), 0))
+    return [name for _, name, _ in columns], np.stack([filled for _, _, filled in columns], axis=1)
 
 
 def _pursuit(table: Floats, wait: Floats) -> list[int]:
-    """Columns in the order in which they explain the most of what is left, while each explains a thousandth."""
+    """Places of columns: the one that explains the most, then the most of what is left, down to a thousandth."""
     centred = table - table.mean(axis=0)
     scale = centred.std(axis=0)
     usable = scale > 0
     centred = centred / np.where(usable, scale, 1.0)
-    left = wait - wait.mean()
-    total = float(left @ left)
-    selected: list[int] = []
+    residual = wait - wait.mean()
+    total = float(residual @ residual)
+    places: list[int] = []
     for _ in range(10):
-        strength = np.where(usable, np.abs(centred.T @ left), 0.0)
-        strength[selected] = 0.0
+        strength = np.where(usable, np.abs(centred.T @ residual), 0.0)
+        strength[places] = 0.0
         best = int(np.argmax(strength))
         if strength[best] ** 2 / len(wait) < 1e-3 * total:
             break
-        selected.append(best)
-        design = centred[:, selected]
-        left = (wait - wait.mean()) - design @ np.linalg.lstsq(design, wait - wait.mean(), rcond=None)[0]
-    return selected
+        places.append(best)
+        design = centred[:, places]
+        residual = (wait - wait.mean()) - design @ np.linalg.lstsq(design, wait - wait.mean(), rcond=None)[0]
+    return places
 
 
-def clocks(case: Case) -> Iterator[Finding | Untested]:
+def clocks(case: Case) -> Iterator[Suspicion | Untested]:
     """A clock reading (HHMM, hour, minute ...) of something that came after the prediction.
 
     Modulo its turn, its distance from the prediction's own clock is taken. A reading of the prediction's clock, or of
@@ -219,25 +244,25 @@ def clocks(case: Case) -> Iterator[Finding | Untested]:
     time is not known, it is a warning.
     """
     assert case.prediction is not None
-    known = case.unsuspected
+    honest = case.unsuspected
     for name, (turn, minutes) in case.clocks.items():
         clock = case.prediction / 60 % turn
         distance, middle = _distance(minutes, clock, turn, case.prediction)
         here = ~np.isnan(distance)
-        surprise = np.where(here, distance - expected(np.nan_to_num(distance), known, here), np.nan)
+        surprise = np.where(here, distance - expected(np.nan_to_num(distance), honest, here), np.nan)
         auc, low, high = max(case.auc_of(*number_codes(np.round(values, 3))) for values in (distance, surprise))
         beside = max(case.aucs.get(name, (0.5,))[0], case.auc_of(*number_codes(clock))[0], 0.5)
         if not low >= beside + CLOCK_GAIN:
             continue
-        moved = _moves_outcome(case, surprise, known)
-        if moved is not None and moved < MOVES:
+        shift = _moves_outcome(case, surprise, honest)
+        if shift is not None and shift < MOVES:
             continue
         along = "; when the outcome came is not known, so that it may be a reading of a recent past"
-        if moved is not None:
-            along = f"; the later it reads, the later the outcome comes (correlation {moved:.2f} within the classes)"
-        yield Finding(
+        if shift is not None:
+            along = f"; the later it reads, the later the outcome comes (correlation {shift:.2f} within the classes)"
+        yield Suspicion(
             name,
-            "warning" if moved is None else "critical",
+            "warning" if shift is None else "critical",
             "clock_of_outcome",
             round(auc, 4),
             (round(low, 4), round(high, 4)),
@@ -245,7 +270,7 @@ def clocks(case: Case) -> Iterator[Finding | Untested]:
             f"({middle:+.0f} minutes in the mean) tells the label with an AUC of {auc:.3f} ({low:.3f} to {high:.3f}), "
             f"where the reading and the prediction's clock by themselves reach {beside:.3f}{along}.",
             case.examples(name, here, **{"minutes from the prediction's clock": distance + middle}),
-            offsets(case, distance[here] * 60, case.label[here]),
+            offsets(distance[here] * 60, case.label[here]),
         )
 
 
@@ -265,7 +290,7 @@ def _distance(minutes: Floats, clock: Floats, turn: float, prediction: Floats) -
     return distance, middle / (2 * np.pi) * turn
 
 
-def _moves_outcome(case: Case, surprise: Floats, known: Sequence[Reading]) -> float | None:
+def _moves_outcome(case: Case, surprise: Floats, honest: Sequence[Reading]) -> float | None:
     """Rank correlation of what is not expected of a column with what is not expected of the wait, within the classes;
     None when too few outcomes have a time of their own."""
     if case.outcome is None:
@@ -275,7 +300,7 @@ def _moves_outcome(case: Case, surprise: Floats, known: Sequence[Reading]) -> fl
     if here.sum() < 10 * FEWEST:
         return None
     late = np.clip(event.wait, None, np.quantile(event.wait[here], 0.99))
-    late = late - expected(np.nan_to_num(late), known, here)
+    late = late - expected(np.nan_to_num(late), honest, here)
     ranks = []
     for values in (surprise, late):
         rank = pd.Series(values[here]).groupby(case.label[here]).rank(pct=True)
@@ -284,7 +309,7 @@ def _moves_outcome(case: Case, surprise: Floats, known: Sequence[Reading]) -> fl
     return float((ranks[0] * ranks[1]).mean() / spread) if spread else 0.0
 
 
-def growing(case: Case) -> Iterator[Finding | Untested]:
+def growing(case: Case) -> Iterator[Suspicion | Untested]:
     """What was counted or written until the outcome, not until the prediction, is rare where the outcome came soon.
 
     Immortal time (Suissa 2008, "Immortal time bias in pharmacoepidemiology", Am. J. Epidemiol. 167): a request that is
@@ -307,61 +332,59 @@ def growing(case: Case) -> Iterator[Finding | Untested]:
         return
     late_from = float(np.quantile(wait[~soon], 0.5))
     late = wait > late_from
-    judged = {name: reading.only(rows) for name, reading in case.readings.items()}
+    readings = {name: reading.only(rows) for name, reading in case.readings.items()}
     alpha = ALPHA / max(len(case.readings), 1)
-    for name, reading in judged.items():
+    for name, reading in readings.items():
         if reading.kind == "instant":
             continue
         counts = np.bincount(reading.codes, minlength=len(reading.labels))
         default = int(np.argmax(counts))
-        filled = (reading.codes != default).astype(np.float64)
+        holds = (reading.codes != default).astype(np.float64)
         entities = soon.sum() / case.spread
-        if min(filled.sum(), len(filled) - filled.sum()) < FEWEST or entities < FEWEST:
+        if min(holds.sum(), len(holds) - holds.sum()) < FEWEST or entities < FEWEST:
             continue
-        if filled[soon].mean() > SOON_LIMIT * filled[~soon].mean():
+        if holds[soon].mean() > SOON_LIMIT * holds[~soon].mean():
             continue
-        usual = np.clip(expected(filled, [r for n, r in judged.items() if n != name], ~soon), 0.0, 1.0)
-        awaited = float(usual[soon].mean())
-        if awaited * entities < 10:
+        usual = np.clip(expected(holds, [twin for twin in readings.values() if twin.name != name], ~soon), 0.0, 1.0)
+        usual_share = float(usual[soon].mean())
+        if usual_share * entities < 10:
             continue
-        low, high = proportion_interval(filled[soon].sum() / case.spread, entities, alpha)
-        ratio = filled[soon].mean() / awaited
+        low, high = proportion_interval(holds[soon].sum() / case.spread, entities, alpha)
+        ratio = holds[soon].mean() / usual_share
         between = ~soon & ~late
         steps = [
             ratio,
-            *(filled[part].mean() / max(usual[part].mean(), 1e-9) for part in (between, late) if part.any()),
+            *(holds[part].mean() / max(usual[part].mean(), 1e-9) for part in (between, late) if part.any()),
         ]
-        if high / awaited > SOON_LIMIT or steps != sorted(steps):
+        if high / usual_share > SOON_LIMIT or steps != sorted(steps):
             continue
         where = np.zeros(case.rows, dtype=bool)
-        where[np.flatnonzero(rows)[soon & (filled > 0)]] = True
-        yield Finding(
+        where[np.flatnonzero(rows)[soon & (holds > 0)]] = True
+        yield Suspicion(
             name,
             "critical",
             "grows_until_outcome",
             round(float(ratio), 4),
-            (round(low / awaited, 4), round(high / awaited, 4)),
-            f"Where the outcome came within {lasting(max(soon_until, 1.0))}, {filled[soon].mean():.1%} of {soon.sum()} "
-            f"rows hold something but {reading.labels[default]}; {awaited:.1%} would by their other columns, as learnt "
-            f"where it took longer: {ratio:.2f} times as many ({low / awaited:.2f} to {high / awaited:.2f}), and "
-            f"{steps[-1]:.2f} where it took more than {lasting(late_from)}.",
+            (round(low / usual_share, 4), round(high / usual_share, 4)),
+            f"Where the outcome came within {lasting(max(soon_until, 1.0))}, {holds[soon].mean():.1%} of {soon.sum()} "
+            f"rows hold something but {reading.labels[default]}; {usual_share:.1%} would by their other columns, as "
+            f"learnt where it took longer: {ratio:.2f} times as many ({low / usual_share:.2f} to "
+            f"{high / usual_share:.2f}), and {steps[-1]:.2f} where it took more than {lasting(late_from)}.",
             case.examples(name, where, **{"days to the outcome": event.wait / 86_400}),
-            _by_wait(wait, filled, usual),
+            _by_wait(wait, holds),
         )
 
 
-def _by_wait(wait: Floats, filled: Floats, usual: Floats) -> Mapping[str, Any]:
-    """Plot: how many are filled in by how long the outcome took, and how many would be by their other columns."""
+def _by_wait(wait: Floats, holds: Floats) -> Rates:
+    """The plot of how many rows hold something, by how long the outcome took."""
     edges = np.unique(np.quantile(wait, np.linspace(0, 1, 11)))
     place = np.clip(np.searchsorted(edges, wait, side="left") - 1, 0, max(len(edges) - 2, 0))
-    shown = [number for number in range(max(len(edges) - 1, 1)) if (place == number).any()]
-    return {
-        "shape": "rates",
-        "title": "share of rows that hold something, by how long the outcome took",
-        "x": [lasting(float(wait[place == number].max())) for number in shown],
-        "rate": [round(float(filled[place == number].mean()), 5) for number in shown],
-        "expected": [round(float(usual[place == number].mean()), 5) for number in shown],
-        "rows": [int((place == number).sum()) for number in shown],
-        "base": round(float(filled.mean()), 5),
-        "xlabel": "time from the prediction to the outcome, up to",
-    }
+    bars = [place == number for number in range(max(len(edges) - 1, 1)) if (place == number).any()]
+    return Rates(
+        x=tuple(lasting(float(wait[bar].max())) for bar in bars),
+        rate=tuple(round(float(holds[bar].mean()), 5) for bar in bars),
+        rows=tuple(int(bar.sum()) for bar in bars),
+        base=round(float(holds.mean()), 5),
+        xlabel="time from the prediction to the outcome, up to",
+        title="share of rows that hold something, by how long the outcome took",
+    )

@@ -8,18 +8,16 @@ import html
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
-from tiltyard.leak import audit, evidence
 from tiltyard.leak.audit import Audit
-from tiltyard.leak.evidence import Finding
+from tiltyard.leak.suspicion import KINDS, Cell, Example, Lateness, Offsets, Rates, Suspicion
 
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
-"""Of Okabe and Ito's palette (2008), told apart by the colour-blind."""
+"""Of Okabe and Ito's palette (2008), which the colour-blind tell apart."""
 COLOURS = {"fail": "#B00020", "untestable": "#7A4B00", "warn": "#9A6700", "pass": "#1A7F37"}
 MEANT = {
     "fail": "Something critical: evidence about time.",
@@ -57,8 +55,8 @@ def check(target: Path, read: Sequence[Path] = ()) -> None:
         raise BadInput(f"--report: {folder.resolve()} cannot be written to; name a file elsewhere with --report.")
 
 
-def write(found: Audit, target: Path) -> Path:
-    return save(render(found), target)
+def write(audit: Audit, target: Path) -> Path:
+    return save(render(audit), target)
 
 
 def save(content: str, target: Path) -> Path:
@@ -71,48 +69,48 @@ def save(content: str, target: Path) -> Path:
     return target
 
 
-def render(found: Audit) -> str:
+def render(audit: Audit) -> str:
     """The page as HTML."""
-    looked_for = found.coverage.looked_for
-    critical = sum(finding.severity == "critical" for finding in found.findings)
+    looked_for = audit.coverage.looked_for
+    critical = sum(suspicion.severity == "critical" for suspicion in audit.suspicions)
     facts = {
-        "rows": f"{found.rows:,}",
-        "kinds looked for": f"{len(looked_for)} of {len(looked_for) + len(found.coverage.not_looked_for)}",
-        "columns judged": f"{len(found.features):,}",
+        "rows": f"{audit.rows:,}",
+        "kinds looked for": f"{len(looked_for)} of {len(looked_for) + len(audit.coverage.not_looked_for)}",
+        "columns judged": f"{len(audit.features):,}",
         "critical": f"{critical:,}",
-        "warnings": f"{len(found.findings) - critical:,}",
-        "rows weighed": f"{found.sampled:,}",
+        "warnings": f"{len(audit.suspicions) - critical:,}",
+        "rows weighed": f"{audit.sampled:,}",
     }
-    label = found.label.column + (f" (1 is {found.label.positive})" if found.label.kind == "binary" else " (a number)")
+    label = audit.label.column + (f" (1 is {audit.label.positive})" if audit.label.kind == "binary" else " (a number)")
     parts = [
-        f'<header style="border-color:{COLOURS[found.verdict]}">',
-        f'<p class="verdict" style="color:{COLOURS[found.verdict]}">{_text(found.verdict)}</p>',
-        f"<h1>{_text(found.path.name)}</h1><p class=reason>{_text(found.reason)}</p>",
-        f"<p class=reason>{_text(found.coverage.sentence)}</p>",
-        f"<p class=quiet>{_text(MEANT[found.verdict])} The outcome is {_text(label)}.</p>",
+        f'<header style="border-color:{COLOURS[audit.verdict]}">',
+        f'<p class="verdict" style="color:{COLOURS[audit.verdict]}">{_text(audit.verdict)}</p>',
+        f"<h1>{_text(audit.path.name)}</h1><p class=reason>{_text(audit.reason)}</p>",
+        f"<p class=reason>{_text(audit.coverage.sentence)}</p>",
+        f"<p class=quiet>{_text(MEANT[audit.verdict])} The outcome is {_text(label)}.</p>",
         "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>",
         "</header>",
     ]
-    if found.findings:
-        parts.append(_overview(found.findings))
-        parts += [_section(place, finding) for place, finding in enumerate(found.findings)]
-    parts.append(_tested(found))
-    if found.notes:
+    if audit.suspicions:
+        parts.append(_overview(audit.suspicions))
+        parts += [_section(place, suspicion) for place, suspicion in enumerate(audit.suspicions)]
+    parts.append(_tested(audit))
+    if audit.notes:
         parts.append("<section><h2>How the file was read</h2><ul>")
-        parts += [f"<li>{_text(note)}</li>" for note in found.notes]
+        parts += [f"<li>{_text(note)}</li>" for note in audit.notes]
         parts.append("</ul></section>")
-    return _PAGE.format(title=_text(f"{found.verdict}: {found.path.name}"), style=_STYLE, body="\n".join(parts))
+    return _PAGE.format(title=_text(f"{audit.verdict}: {audit.path.name}"), style=_STYLE, body="\n".join(parts))
 
 
 # -- parts of the page ------------------------------------------------------------------------
 
 
-def _overview(findings: Sequence[Finding]) -> str:
+def _overview(suspicions: Sequence[Suspicion]) -> str:
     rows = "".join(
-        f'<tr><td><span class="tag {one.severity}">{one.severity}</span></td>'
-        f'<td><a href="#f{place}">{_text(one.feature)}</a></td><td>{_text(_named(one.kind))}</td>'
-        f"<td class=number>{_short(one.effect)}</td><td class=number>{_between(one)}</td></tr>"
-        for place, one in enumerate(findings)
+        f'<tr><td><span class="tag {suspicion.severity}">{suspicion.severity}</span></td>'
+        f'<td><a href="#f{place}">{_text(suspicion.feature)}</a></td><td>{_text(_named(suspicion.kind))}</td>'
+        f"<td class=number>{_short(suspicion.effect)}</td><td class=number>{_between(suspicion)}</td></tr>"
+        for place, suspicion in enumerate(suspicions)
     )
     head = "<th></th><th>column</th><th>what</th><th class=number>effect</th><th class=number>interval</th>"
     return (
@@ -120,17 +118,17 @@ def _overview(findings: Sequence[Finding]) -> str:
     )
 
 
-def _section(place: int, one: Finding) -> str:
-    picture = _picture(one)
+def _section(place: int, suspicion: Suspicion) -> str:
+    picture = _picture(suspicion)
     return (
-        f'<section id="f{place}" class="finding {one.severity}">'
-        f'<h3>{_text(one.feature)} <span class="tag {one.severity}">{one.severity}</span></h3>'
-        f"<p class=meaning>{_text(meaning(one.kind))}</p><p>{_text(one.evidence)}</p>"
-        f"{_effect(one)}{picture}{_examples(one.examples)}</section>"
+        f'<section id="f{place}" class="finding {suspicion.severity}">'
+        f'<h3>{_text(suspicion.feature)} <span class="tag {suspicion.severity}">{suspicion.severity}</span></h3>'
+        f"<p class=meaning>{_text(KINDS[suspicion.kind])}</p><p>{_text(suspicion.evidence)}</p>"
+        f"{_effect(suspicion)}{picture}{_examples(suspicion.examples)}</section>"
     )
 
 
-def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
+def _examples(examples: Sequence[Example]) -> str:
     if not examples:
         return ""
     names = list(dict.fromkeys(name for row in examples for name in row))
@@ -145,21 +143,21 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _tested(found: Audit) -> str:
+def _tested(audit: Audit) -> str:
     """What was looked for, and what could not be."""
     parts = ["<section><h2>What was tested</h2><ul class=tested>"]
-    parts.append(f"<li>{_text(found.exact)}</li>")
-    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(meaning(kind))}</li>" for kind in found.coverage.looked_for]
+    parts.append(f"<li>{_text(audit.exact)}</li>")
+    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(KINDS[kind])}</li>" for kind in audit.coverage.looked_for]
     parts.append("</ul></section>")
-    if found.untested:
-        grouped: dict[tuple[str, str], list[str]] = {}
-        for one in found.untested:
-            grouped.setdefault((one.feature, one.why), []).append(one.kind)
+    if audit.untested:
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for gap in audit.untested:
+            kinds.setdefault((gap.feature, gap.why), []).append(gap.kind)
         rows = [
             f"<tr><td>{_text('every column' if feature == '*' else feature)}</td>"
-            f"<td>{_text(', '.join('everything' if kind == '*' else _named(kind) for kind in kinds))}</td>"
+            f"<td>{_text(', '.join('everything' if kind == '*' else _named(kind) for kind in names))}</td>"
             f"<td>{_text(why)}</td></tr>"
-            for (feature, why), kinds in grouped.items()
+            for (feature, why), names in kinds.items()
         ]
         more = len(rows) - UNTESTED_SHOWN
         parts.append("<section><h2>What could not be tested</h2><table><thead><tr><th>column</th><th>for</th>")
@@ -171,10 +169,10 @@ def _tested(found: Audit) -> str:
 # -- pictures ---------------------------------------------------------------------------------
 
 
-def _effect(one: Finding) -> str:
+def _effect(suspicion: Suspicion) -> str:
     """The effect on its scale, with its interval; a share or an AUC on 0 to 1."""
-    low, high = one.interval or (one.effect, one.effect)
-    ends = [value for value in (low, high, one.effect) if math.isfinite(value)]
+    low, high = suspicion.interval or (suspicion.effect, suspicion.effect)
+    ends = [value for value in (low, high, suspicion.effect) if math.isfinite(value)]
     if not ends:
         return ""
     least, most = (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(0.0, *ends), max(0.0, *ends) * 1.08)
@@ -184,7 +182,7 @@ def _effect(one: Finding) -> str:
         value = min(max(value, least), most) if not math.isnan(value) else least
         return left + (value - least) / ((most - least) or 1) * (width - left - right)
 
-    colour = RED if one.severity == "critical" else BLUE
+    colour = RED if suspicion.severity == "critical" else BLUE
     ticks = [least + (most - least) * step / 4 for step in range(5)]
     marks = "".join(
         f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="20" y2="26" stroke="#999"/>'
@@ -192,19 +190,19 @@ def _effect(one: Finding) -> str:
         for step, tick in enumerate(ticks)
     )
     span = ""
-    if one.interval:
+    if suspicion.interval:
         span = (
             f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="12" y2="12" stroke="{colour}" stroke-width="5" '
             'stroke-linecap="round" opacity=".35"/>'
         )
-    told = f"effect {_short(one.effect)}" + (
-        f", interval {_between(one)}, holding for all columns at once" if one.interval else ", counted, not estimated"
-    )
+    counted = ", counted, not estimated"
+    holding = f", interval {_between(suspicion)}, holding for all columns at once"
+    caption = f"effect {_short(suspicion.effect)}{holding if suspicion.interval else counted}"
     return (
-        f'<figure><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(told)}">'
+        f'<figure><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(caption)}">'
         f'<line x1="{left}" x2="{width - right}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
-        f'<circle cx="{at(one.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
-        f"<figcaption>{_text(told)}</figcaption></figure>"
+        f'<circle cx="{at(suspicion.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
 
 
@@ -212,15 +210,21 @@ def _anchor(step: int) -> str:
     return "start" if step == 0 else "end" if step == 4 else "middle"
 
 
-def _picture(one: Finding) -> str:
-    shape = one.plot.get("shape")
-    drawn = {"lateness": _lateness, "rates": _rates, "offsets": _offsets}.get(str(shape))
-    return drawn(one) if drawn else ""
+def _picture(suspicion: Suspicion) -> str:
+    match suspicion.plot:
+        case Lateness() as plot:
+            return _lateness(plot)
+        case Rates() as plot:
+            return _rates(plot)
+        case Offsets() as plot:
+            return _offsets(plot)
+        case None:
+            return ""
 
 
-def _lateness(one: Finding) -> str:
+def _lateness(plot: Lateness) -> str:
     """Rows by how far before or after; what breaks the rule in the warning colour."""
-    rows, late, names = one.plot["rows"], one.plot["late"], one.plot["names"]
+    rows, late, names = plot.rows, plot.late, plot.names
     bars = [math.log10(1 + count) for count in rows]
     colours = [RED if place >= late else GREY for place in range(len(rows))]
     body = _bars(bars, colours, [f"{count:,}" if count else "" for count in rows], names)
@@ -230,17 +234,17 @@ def _lateness(one: Finding) -> str:
         'stroke-dasharray="4 3"/>'
     )
     caption = (
-        f"Rows by how far they lie before or after {one.plot['than']} (bars grow with the logarithm). "
+        f"Rows by how far they lie before or after {plot.than} (bars grow with the logarithm). "
         "Everything right of the dashed line was not known yet."
     )
     return _figure(body, caption, slanted=_slanted(names))
 
 
-def _rates(one: Finding) -> str:
+def _rates(plot: Rates) -> str:
     """Share of positives per value, with the number of rows; the dashed line is the share in all rows."""
-    rates, rows, base = one.plot["rate"], one.plot["rows"], one.plot["base"]
+    rates, rows, base = plot.rate, plot.rows, plot.base
     colours = [BLUE if rate <= base else RED for rate in rates]
-    names = [str(value) for value in one.plot["x"]]
+    names = plot.x
     body = _bars(rates, colours, [f"{count:,}" for count in rows], names, top=1.0)
     height = _y(base, 1.0)
     body += (
@@ -249,17 +253,15 @@ def _rates(one: Finding) -> str:
     )
     for share in (0, 0.5, 1):
         body += f'<text x="{_LEFT - 6}" y="{_y(share, 1.0) + 4:.1f}" text-anchor="end">{share:.0%}</text>'
-    said = one.plot.get("title") or "Share of positives by value"
-    axis = one.plot.get("xlabel")
-    caption = (
-        f"{said}{f' of {axis}' if axis else ''}; above each bar its rows; dashed: the share in all rows, {base:.1%}."
-    )
+    title = plot.title or "Share of positives by value"
+    axis = f" of {plot.xlabel}" if plot.xlabel else ""
+    caption = f"{title}{axis}; above each bar its rows; dashed: the share in all rows, {base:.1%}."
     return _figure(body, caption, slanted=_slanted(names))
 
 
-def _offsets(one: Finding) -> str:
+def _offsets(plot: Offsets) -> str:
     """Where the values lie, of the positive and of the negative rows apart."""
-    edges, positive, negative = one.plot["edges"], one.plot["positive"], one.plot["negative"]
+    edges, positive, negative = plot.edges, plot.positive, plot.negative
     most = max([*positive, *negative, 1e-9])
     step = (WIDTH - _LEFT - _RIGHT) / len(positive)
     body = ""
@@ -275,11 +277,10 @@ def _offsets(one: Finding) -> str:
         body += f'<text x="{_LEFT + step * place:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
         body += f"{_short(edges[place])}</text>"
     body += _floor() + f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{most:.0%}</text>'
-    said = one.plot.get("title") or "How far the values lie from the prediction"
     legend = (
         f'<b style="color:{RED}">■</b> rows where the label is 1 &nbsp; <b style="color:{BLUE}">■</b> where it is 0. '
     )
-    return _figure(body, f"{said}, in {one.plot.get('unit', '')}.", legend)
+    return _figure(body, f"How far the values lie from the prediction, in {plot.unit}.", legend)
 
 
 def _bars(
@@ -332,11 +333,6 @@ def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False)
     return f"<figure>{drawing}<figcaption>{legend}{_text(caption)}</figcaption></figure>"
 
 
-def meaning(kind: str) -> str:
-    """What a kind of leakage means, in one sentence."""
-    return audit.KINDS.get(kind) or evidence.KINDS[kind]
-
-
 # -- words ------------------------------------------------------------------------------------
 
 
@@ -344,7 +340,7 @@ def _text(value: str) -> str:
     return html.escape(value)
 
 
-def _value(value: Any) -> str:
+def _value(value: Cell) -> str:
     return "–" if value is None else str(value)[:120]
 
 
@@ -356,8 +352,8 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _between(one: Finding) -> str:
-    return f"{_short(one.interval[0])} – {_short(one.interval[1])}" if one.interval else "exact"
+def _between(suspicion: Suspicion) -> str:
+    return f"{_short(suspicion.interval[0])} – {_short(suspicion.interval[1])}" if suspicion.interval else "exact"
 
 
 _STYLE = """

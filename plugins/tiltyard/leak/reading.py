@@ -11,13 +11,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from tiltyard.leak.instants import GUESSABLE, GUESSED, PLACEHOLDERS, Floats, declared
+from tiltyard.leak.arrays import Bools, Floats, Ints
+from tiltyard.leak.instants import GUESSABLE, GUESSED, PLACEHOLDERS, declared
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 Kind = Literal["number", "instant", "category", "empty"]
 
 MOSTLY = 0.95

@@ -22,7 +22,7 @@ from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import literal, stored, text
-from tiltyard.leak import leakage
+from tiltyard.leak import suite as leakage
 from tiltyard.prepare import ingest, latency, outage
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
@@ -257,7 +257,7 @@ def _leakage(
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
         known = _of_night(rails, as_of, snapshot)
         for table in sorted(tables - known.keys()):
-            known[table] = leakage.table_findings(rails, [table], as_of, snapshot, suite.meta.get("planned") or {})
+            known[table] = leakage.table_results(rails, [table], as_of, snapshot, suite.meta.get("planned") or {})
         findings = [finding for table in sorted(tables) for finding in known[table]]
         for source in sorted({spec.source for spec in specs}):
             findings += latency.backfill_findings(rails, source, as_of, snapshot)

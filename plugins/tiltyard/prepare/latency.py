@@ -26,7 +26,7 @@ from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal, put, qualified, stored, text
-from tiltyard.leak.leakage import Finding
+from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
@@ -535,14 +535,16 @@ def _delivered(rails: Rails, source: str) -> tuple[str, ...]:
 # -- rules ----------------------------------------------------------------------------------------
 
 
-def backfills(measured: Mapping[str, Latency], usual: Mapping[str, float]) -> list[Finding]:
+def backfills(measured: Mapping[str, Latency], usual: Mapping[str, float]) -> list[RuleResult]:
     """Two rules on the rows that arrived in a night, per raw table: none claims to be old, nor do many at once."""
     found = []
     for table, one in measured.items():
         worst = "; ".join(_said(row) for row in one.worst)
         bulk = one.late > BULK_NIGHTS * usual[table] > 0
-        found.append(Finding("backfill", table, "available_at", one.rows, one.late, worst))
-        found.append(Finding("bulk_backfill", table, "available_at", one.rows, one.late * bulk, worst if bulk else ""))
+        found.append(RuleResult("backfill", table, "available_at", one.rows, one.late, worst))
+        found.append(
+            RuleResult("bulk_backfill", table, "available_at", one.rows, one.late * bulk, worst if bulk else "")
+        )
     return found
 
 
@@ -550,7 +552,7 @@ def _said(row: Mapping[str, Any]) -> str:
     return f"{row['file']} row {row['row']} says {row['known']:%Y-%m-%d %H:%M}, landed {row['arrived']:%Y-%m-%d %H:%M}"
 
 
-def backfill_findings(rails: Rails, source: str, as_of: datetime, snapshot: int | None) -> list[Finding]:
+def backfill_findings(rails: Rails, source: str, as_of: datetime, snapshot: int | None) -> list[RuleResult]:
     """Those two rules on what a source delivered for the night that closes at `as_of`."""
     if not _delivered(rails, source):
         return []
@@ -561,7 +563,7 @@ def backfill_findings(rails: Rails, source: str, as_of: datetime, snapshot: int 
 
 def frame_findings(
     rails: Rails, spec: Spec, table: str, relation: str, views: Iterable[str], as_of: datetime
-) -> list[Finding]:
+) -> list[RuleResult]:
     """Would the features of a frame have been there when the prediction was made?
 
     A prediction is made by the night that closes its interval of `prediction.every`. A feature row that was first
@@ -585,7 +587,7 @@ def frame_findings(
         ).fetchone()
         assert row is not None
         said = f"the slowest hundredth of its rows misses {missed} night(s)" if row[1] else ""
-        found.append(Finding("arrives_in_time", table, f"{view}__available_at", row[0], row[1], said))
+        found.append(RuleResult("arrives_in_time", table, f"{view}__available_at", row[0], row[1], said))
     return found
 
 

@@ -326,8 +326,7 @@ def _asked(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["f
 def _made(
     rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
 ) -> dict[str, Any]:
-    from tiltyard.leak import leakage
-    from tiltyard.train import registry
+    from tiltyard.train import leakage_gate, registry
 
     trials = spec.estimator.tune.trials
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
@@ -336,7 +335,7 @@ def _made(
         if row is not None:
             files, facts = registry.checked_files(rails, row), row["facts"]
         else:
-            report = leakage.check_frame(rails, spec, training_frame, as_of, render=False, record=False)
+            report = leakage_gate.check_frame(rails, spec, training_frame, as_of, render=False, record=False)
             if report.critical_failures:
                 return {"reason": f"the leakage gate stopped it: {report.critical_failures[0]}"}
             try:

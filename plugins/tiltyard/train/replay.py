@@ -31,7 +31,7 @@ from tiltyard.train.comparison import Comparison, Example, Tally, Untested, reac
 from tiltyard.train.history import History
 
 if TYPE_CHECKING:
-    from tiltyard.leak.evidence import Finding
+    from tiltyard.leak.suspicion import Suspicion
 
 ALPHA = 0.01
 """Chance that any feature of a model is called tied to the label when none is."""
@@ -163,12 +163,12 @@ class Replay:
         return tuple(change for change in self.changes if change.severity == "critical")
 
     @property
-    def findings(self) -> "tuple[Finding, ...]":
+    def findings(self) -> "tuple[Suspicion, ...]":
         """What changed, in the shape that everything about leakage has; the effect is the share of rows."""
-        from tiltyard.leak.evidence import Finding
+        from tiltyard.leak.suspicion import Suspicion
 
         return tuple(
-            Finding(
+            Suspicion(
                 feature=change.tally.feature,
                 severity=change.severity,
                 kind=change.kind,
@@ -325,11 +325,11 @@ def run(
 
 def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: bool = True) -> Replay:
     """The replay before training, kept as check results when there was anything to compare."""
-    from tiltyard.leak import leakage
+    from tiltyard.leak import rules, suite
 
     replay = run(rails, spec, windows(spec, as_of), as_of, snapshot)
     findings = [
-        leakage.Finding(
+        rules.RuleResult(
             rule,
             qualified(change.tally.view),
             change.tally.feature,
@@ -341,7 +341,7 @@ def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: b
         for change in replay.changes
     ]
     if findings:
-        leakage.report(rails, findings, as_of, subject=spec.name, suite_name="replay", render=render)
+        suite.report(rails, findings, as_of, subject=spec.name, suite_name="replay", render=render)
     return replay
 
 

@@ -164,9 +164,8 @@ def train(
     no version. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
     learn from was written over, and records it; Fenced when a newer attempt took over.
     """
-    from tiltyard.leak import leakage
     from tiltyard.prepare import frame, outage
-    from tiltyard.train import replay
+    from tiltyard.train import leakage_gate, replay
 
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
@@ -177,7 +176,7 @@ def train(
         return _untrained(rails, spec, night, reason, frame=None, rows=0)
     training_frame = frame.training(rails, spec, as_of, snapshot)
     log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)
-    report = leakage.check_frame(rails, spec, training_frame, as_of)
+    report = leakage_gate.check_frame(rails, spec, training_frame, as_of)
     if report.critical_failures:
         failures = "; ".join(str(failure) for failure in report.critical_failures[:3])
         raise Stopped(
