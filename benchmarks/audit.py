@@ -81,7 +81,7 @@ def rules_alone(path: Path) -> tuple[float, ...]:
         raw = f"select {', '.join(parts)} from read_parquet({text(str(path))})"
         probes = [rule.probe for rule in chosen]
         return quickest(
-            lambda: rules.tally(connection, "", table.relation, probes, judged=False),
+            lambda: rules.tally(connection, "", table.relation, probes, count_applicable=False),
             lambda: connection.execute(raw).fetchall(),
         )
 

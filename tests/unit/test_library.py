@@ -194,4 +194,6 @@ def test_a_frame_is_audited_with_its_log() -> None:
         frame, label="label", prediction_time="at", entity="id", history=log, history_as_of="written_at"
     )
     assert audit.path.name == "frame.parquet"
-    assert [(suspicion.feature, suspicion.kind) for suspicion in audit.suspicions] == [("events", "future_in_aggregate")]
+    assert [(suspicion.feature, suspicion.kind) for suspicion in audit.suspicions] == [
+        ("events", "future_in_aggregate")
+    ]

@@ -270,9 +270,9 @@ def _likely_pairs(case: Case) -> tuple[list[tuple[str, str]], str]:
         spread = signs.std(axis=1, keepdims=True)
         signs /= np.where(spread > 0, spread, 1)
         alike += signs @ signs.T / (table.shape[1] * DRAWN)
-    left, right = np.nonzero(np.triu(alike > 0.6 * ALIKE, 1))
-    order = np.argsort(-alike[left, right], kind="stable")
-    pairs = [(names[left[place]], names[right[place]]) for place in order[:PAIRS].tolist()]
+    first, second = np.nonzero(np.triu(alike > 0.6 * ALIKE, 1))
+    order = np.argsort(-alike[first, second], kind="stable")
+    pairs = [(names[first[place]], names[second[place]]) for place in order[:PAIRS].tolist()]
     skipped = (
         f"{len(order) - PAIRS} of {len(order)} pairs of alike columns were left out." if len(order) > PAIRS else ""
     )

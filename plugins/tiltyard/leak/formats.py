@@ -134,14 +134,14 @@ def _decimal_comma(
     """The same source with 0,5 for a half, where that makes numbers of more columns; None where it does not."""
     if len(described) < 2 or all(kind != "VARCHAR" for _, kind, *_ in described):
         return None
-    other = source.removesuffix(")") + ", decimal_separator = ',')"
+    with_comma = source.removesuffix(")") + ", decimal_separator = ',')"
     try:
-        turned = connection.execute(f"describe select * from {other}").fetchall()
+        turned = connection.execute(f"describe select * from {with_comma}").fetchall()
     except duckdb.Error:  # the comma separates columns
         return None
     numbers = [sum(kind == "DOUBLE" for _, kind, *_ in columns) for columns in (described, turned)]
     same = [name for name, *_ in described] == [name for name, *_ in turned]
-    return other if same and numbers[1] > numbers[0] else None
+    return with_comma if same and numbers[1] > numbers[0] else None
 
 
 def _uneven(path: Path, delimiter: str, encoding: str) -> str:

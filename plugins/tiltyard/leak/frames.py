@@ -29,8 +29,8 @@ def audit_frame(
 
     The result's `path` is a name and no file. Raises BadInput for whatever cannot be judged at all.
     """
-    with tempfile.TemporaryDirectory(prefix="tiltyard-audit-") as made:
-        path, log = Path(made, "frame.parquet"), Path(made, "history.parquet")
+    with tempfile.TemporaryDirectory(prefix="tiltyard-audit-") as folder:
+        path, log = Path(folder, "frame.parquet"), Path(folder, "history.parquet")
         frame.to_parquet(path, index=False)
         if history is not None:
             history.to_parquet(log, index=False)

@@ -131,15 +131,14 @@ def expected(
     learnt = np.flatnonzero(learn)
     if len(learnt) > FITTED:
         learnt = np.sort(np.random.default_rng(0).permutation(learnt)[:FITTED])
-    told = target[learnt]
-    mean = float(told.mean()) if len(told) else 0.0
+    mean = float(target[learnt].mean()) if len(learnt) else 0.0
     result: Floats = np.full(len(target), mean)
-    left = told - mean
+    residual = target[learnt] - mean
     gains = []
     some = slice(None, None, max(1, len(learnt) // SCREENED))
     for reading in others:
         codes = reading.codes[learnt[some]]
-        sums = np.bincount(codes, weights=left[some], minlength=len(reading.labels))
+        sums = np.bincount(codes, weights=residual[some], minlength=len(reading.labels))
         gains.append(float(sums @ (sums / (np.bincount(codes, minlength=len(reading.labels)) + 20.0))))
     ranked = (others[place] for place in np.argsort(gains, kind="stable")[::-1])
     others = list(islice((reading for reading in ranked if not skip(reading)), ASKED))
@@ -147,23 +146,23 @@ def expected(
     counts = [
         np.bincount(codes, minlength=len(reading.labels)) + 20.0 for codes, reading in zip(inside, others, strict=True)
     ]
-    enough = 1e-4 * float(left @ left)
+    enough = 1e-4 * float(residual @ residual)
     for _ in range(rounds):
         best, gain = None, enough
         for place, codes in enumerate(inside):
-            sums = np.bincount(codes, weights=left, minlength=len(counts[place]))
+            sums = np.bincount(codes, weights=residual, minlength=len(counts[place]))
             step = sums / counts[place]
             if sums @ step > gain:
                 best, gain = (place, step), float(sums @ step)
         if best is None:
             break
         place, step = best
-        left = left - step[inside[place]] / 3
+        residual = residual - step[inside[place]] / 3
         result += step[others[place].codes] / 3
     return result
 
 
 def number_codes(values: Floats) -> tuple[Ints, int]:
-    """(code per row, how many codes) of numbers made on the way."""
-    made = Reading("", "number", pd.Series(dtype=float), values)
-    return made.codes, len(made.labels)
+    """(code per row, how many codes) of n numbers that are in no column of the table."""
+    reading = Reading("", "number", pd.Series(dtype=float), values)
+    return reading.codes, len(reading.labels)

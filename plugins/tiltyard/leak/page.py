@@ -176,11 +176,11 @@ def _effect(suspicion: Suspicion) -> str:
     if not ends:
         return ""
     least, most = (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(0.0, *ends), max(0.0, *ends) * 1.08)
-    width, left, right = WIDTH, 10, 10
+    width, margin = WIDTH, 10
 
     def at(value: float) -> float:
         value = min(max(value, least), most) if not math.isnan(value) else least
-        return left + (value - least) / ((most - least) or 1) * (width - left - right)
+        return margin + (value - least) / ((most - least) or 1) * (width - 2 * margin)
 
     colour = RED if suspicion.severity == "critical" else BLUE
     ticks = [least + (most - least) * step / 4 for step in range(5)]
@@ -200,7 +200,7 @@ def _effect(suspicion: Suspicion) -> str:
     caption = f"effect {_short(suspicion.effect)}{holding if suspicion.interval else counted}"
     return (
         f'<figure><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(caption)}">'
-        f'<line x1="{left}" x2="{width - right}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
+        f'<line x1="{margin}" x2="{width - margin}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
         f'<circle cx="{at(suspicion.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
@@ -267,9 +267,9 @@ def _offsets(plot: Offsets) -> str:
     body = ""
     for place, pair in enumerate(zip(positive, negative, strict=True)):
         for side, (share, colour) in enumerate(zip(pair, (RED, BLUE), strict=True)):
-            left, high = _LEFT + step * (place + 0.06 + 0.44 * side), _y(share, most)
+            start, high = _LEFT + step * (place + 0.06 + 0.44 * side), _y(share, most)
             body += (
-                f'<rect x="{left:.1f}" y="{high:.1f}" width="{step * 0.42:.1f}" '
+                f'<rect x="{start:.1f}" y="{high:.1f}" width="{step * 0.42:.1f}" '
                 f'height="{HEIGHT - _BOTTOM - high:.1f}" fill="{colour}"/>'
             )
     every = max(1, len(edges) // 8)
@@ -295,10 +295,10 @@ def _bars(
     slanted = _slanted(names)
     body = ""
     for place, (value, colour) in enumerate(zip(values, colours, strict=True)):
-        left, high = _LEFT + step * (place + 0.12), _y(value, most)
-        middle, floor = left + step * 0.38, HEIGHT - _BOTTOM
+        start, high = _LEFT + step * (place + 0.12), _y(value, most)
+        middle, floor = start + step * 0.38, HEIGHT - _BOTTOM
         body += (
-            f'<rect x="{left:.1f}" y="{high:.1f}" width="{step * 0.76:.1f}" height="{max(floor - high, 0.6):.1f}" '
+            f'<rect x="{start:.1f}" y="{high:.1f}" width="{step * 0.76:.1f}" height="{max(floor - high, 0.6):.1f}" '
             f'fill="{colour}"/>'
         )
         if above[place] and step > 22:

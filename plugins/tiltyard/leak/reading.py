@@ -15,13 +15,14 @@ import pandas as pd
 
 from tiltyard.leak.arrays import Bools, Floats, Ints
 from tiltyard.leak.instants import GUESSABLE, GUESSED, PLACEHOLDERS, declared
+from tiltyard.leak.suspicion import Cell
 
 Kind = Literal["number", "instant", "category", "empty"]
 
 MOSTLY = 0.95
 """So much of a text column has to parse for it to count as instants or numbers: the rest is dirt or a placeholder."""
 NOTHING = frozenset({"", "?", "-", "na", "n/a", "nan", "nat", "none", "null", "undefined"})
-"""Text that stands for no value; left out where text is parsed, kept as a level of its own otherwise."""
+"""Text that stands for no value; left out where text is parsed, common as a level of its own otherwise."""
 FORMATS = (
     "%d/%m/%Y %H:%M",
     "%d/%m/%Y %H:%M:%S",
@@ -61,18 +62,16 @@ RARE = 5
 
 @dataclass(frozen=True)
 class Reading:
-    """One column, read.
-
-    `values`: n floats, NaN where missing; for instants seconds since 1970 UTC; None for categories.
-    `day_only`: the instants are dates, to be compared by day.
-    `raw`: the column as it came.
-    """
+    """One column of n rows, read."""
 
     name: str
     kind: Kind
     raw: "pd.Series[Any]"
+    """The column as it came."""
     values: Floats | None = None
+    """n numbers, NaN where missing; for instants seconds since 1970 UTC; None for categories."""
     day_only: bool = False
+    """The instants are dates, to be compared by day."""
     written: str = ""
     """How the instants were written: 'timestamps', 'text', 'epoch ms', 'yyyymmdd'; '' for others."""
     ambiguous: int = 0
@@ -80,6 +79,7 @@ class Reading:
 
     @cached_property
     def missing(self) -> Bools:
+        """n rows that hold no value."""
         if self.values is not None:
             return np.isnan(self.values)
         gone: Bools = self.raw.isna().to_numpy(dtype=bool)
@@ -108,7 +108,7 @@ class Reading:
         """What each code stands for, for a person."""
         return self._levels[1]
 
-    def show(self, row: int) -> Any:
+    def show(self, row: int) -> Cell:
         """The value of a row as it came, fit for JSON."""
         value = self.raw.iloc[row]
         if isinstance(value, np.generic):
@@ -160,7 +160,8 @@ def to_seconds(column: "pd.Series[Any]") -> Floats:
     return seconds
 
 
-def _numpy(kind: Any) -> Any:
+def _numpy(kind: object) -> "np.dtype[Any]":
+    """The dtype that numpy knows; object for those of pandas' own."""
     return kind if isinstance(kind, np.dtype) else np.dtype(object)
 
 
@@ -254,13 +255,14 @@ def clock_of(reading: Reading) -> tuple[float, Floats] | None:
 def hangs_on(turn: float, minutes: Floats, prediction: Floats) -> bool:
     """Reading and prediction move together: the distance between them has a direction, and not only because each has
     its own favourite times (the product of their lengths; Mardia, Jupp 2000, Directional Statistics, 2.3)."""
-    mine = np.exp(2j * np.pi * minutes / turn)
-    its = np.exp(2j * np.pi * (prediction / 60 % turn) / turn)
-    here = ~np.isnan(mine) & ~np.isnan(its)
+    hand = np.exp(2j * np.pi * minutes / turn)
+    prediction_hand = np.exp(2j * np.pi * (prediction / 60 % turn) / turn)
+    here = ~np.isnan(hand) & ~np.isnan(prediction_hand)
     if here.sum() < 30 or np.ptp((prediction[here] / 60) % turn) == 0:
         return False
-    together = np.abs(np.mean(mine[here] * np.conj(its[here])))
-    return bool(together - np.abs(np.mean(mine[here])) * np.abs(np.mean(its[here])) >= HANGS)
+    together = np.abs(np.mean(hand[here] * np.conj(prediction_hand[here])))
+    apart = np.abs(np.mean(hand[here])) * np.abs(np.mean(prediction_hand[here]))
+    return bool(together - apart >= HANGS)
 
 
 def _objects(name: str, column: "pd.Series[Any]") -> Reading:
@@ -276,21 +278,21 @@ def _objects(name: str, column: "pd.Series[Any]") -> Reading:
         if not np.isnan(numbers).any():
             return _numbers(name, column, _spread(codes, numbers))
     texts = pd.Series([str(level).strip() for level in levels], dtype=object)
-    told = ~texts.str.lower().isin(NOTHING).to_numpy(dtype=bool)
-    if not told.any():
+    filled = ~texts.str.lower().isin(NOTHING).to_numpy(dtype=bool)
+    if not filled.any():
         return Reading(name, "category", column.map(str, na_action="ignore"))
-    parsed_clock = _clock_texts(texts[told])
+    parsed_clock = _clock_texts(texts[filled])
     if parsed_clock is not None:
-        return Reading(name, "number", column, _spread(codes, _placed(told, parsed_clock)), written="HH:MM")
-    numbers = pd.to_numeric(texts[told], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        return Reading(name, "number", column, _spread(codes, _placed(filled, parsed_clock)), written="HH:MM")
+    numbers = pd.to_numeric(texts[filled], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     if np.isfinite(numbers).mean() >= MOSTLY:
-        return _numbers(name, column, _spread(codes, _placed(told, numbers)))
-    instants = parse_texts(texts[told])
+        return _numbers(name, column, _spread(codes, _placed(filled, numbers)))
+    instants = parse_texts(texts[filled])
     if instants is not None:
-        seconds = _spread(codes, _placed(told, instants[0]))
+        seconds = _spread(codes, _placed(filled, instants[0]))
         there = seconds[~np.isnan(seconds)]
         whole = bool((there % 86_400 == 0).all()) if len(there) else False
-        unsure = int(np.isin(codes, np.flatnonzero(_placed(told, instants[1].astype(np.float64)) == 1)).sum())
+        unsure = int(np.isin(codes, np.flatnonzero(_placed(filled, instants[1].astype(np.float64)) == 1)).sum())
         return Reading(name, "instant", column, seconds, whole, "text", unsure)
     return Reading(name, "category", column.map(str, na_action="ignore"))
 
@@ -353,14 +355,14 @@ def _parse(texts: "pd.Series[Any]") -> tuple[Floats, Bools]:
     if day_first and month_first:
         ambiguous = ((slashed[0] <= 12) & (slashed[1] <= 12) & (slashed[0] != slashed[1])).to_numpy(dtype=bool)
     for form in FORMATS:
-        left = np.isnan(seconds) & ~ambiguous
-        if not left.any():
+        unread = np.isnan(seconds) & ~ambiguous
+        if not unread.any():
             break
         if form.startswith("%m/%d") and day_first and not month_first:
             continue
         if form.startswith("%d/%m") and month_first and not day_first:
             continue
-        seconds[left] = _to_seconds(texts[left], form)
+        seconds[unread] = _to_seconds(texts[unread], form)
     return seconds, ambiguous
 
 
@@ -404,18 +406,18 @@ def _number_levels(values: Floats, missing: Bools, instants: bool, day_only: boo
     binned, places = distinct[~is_spike], bins[~is_spike]
     low = binned[np.searchsorted(places, used)]
     high = binned[np.searchsorted(places, used, side="right") - 1]
-    named = [f"{shown(a)} to {shown(b)}" if a != b else shown(a) for a, b in zip(low, high, strict=True)]
-    return codes, ["missing", *named, *(shown(value) for value in distinct[spikes])]
+    names_of_bins = [f"{shown(a)} to {shown(b)}" if a != b else shown(a) for a, b in zip(low, high, strict=True)]
+    return codes, ["missing", *names_of_bins, *(shown(value) for value in distinct[spikes])]
 
 
 def _category_levels(column: "pd.Series[Any]") -> tuple[Ints, list[str]]:
     codes, levels = _factorized(column)
     counts = np.bincount(codes[codes >= 0], minlength=len(levels))
-    kept = np.flatnonzero(counts >= RARE)
-    place = np.full(len(levels), len(kept) + 1, dtype=np.int64)
-    place[kept] = np.arange(len(kept)) + 1
-    shown = ["missing", *(str(levels[number])[:60] for number in kept)]
-    if len(kept) < len(levels):
-        shown.append(f"{len(levels) - len(kept)} rare ones")
+    common = np.flatnonzero(counts >= RARE)
+    place = np.full(len(levels), len(common) + 1, dtype=np.int64)
+    place[common] = np.arange(len(common)) + 1
+    shown = ["missing", *(str(levels[number])[:60] for number in common)]
+    if len(common) < len(levels):
+        shown.append(f"{len(levels) - len(common)} rare ones")
     result: Ints = np.where(codes < 0, 0, place[codes])
     return result, shown

@@ -44,9 +44,9 @@ class Probe:
 
     rule: str
     column: str
-    judged: str
-    """Condition: the row is judged."""
-    broken: str
+    applies: str
+    """Condition: the rule applies to the row."""
+    breaks: str
     """Condition: the row breaks the rule."""
     worst: str
     """Of the rows that break it the greatest of these is shown; microseconds when an integer."""
@@ -91,17 +91,17 @@ def later(rule: str, column: str, time: Times, than: Times, value: str | None = 
     Where one of them is a DATE they are compared by day: no more is known.
     """
     used = f" and {quoted(value)} is not null" if value is not None and value != time.column else ""
-    judged = f"{quoted(time.column)} is not null{used}"
+    applies = f"{quoted(time.column)} is not null{used}"
     if "DATE" in (time.kind, than.kind):
-        broken = f"{time.day} > {than.day}"
+        breaks = f"{time.day} > {than.day}"
         worst = f"({time.day} - {than.day}) * {timedelta(days=1) // timedelta(microseconds=1)}"
     else:
         # two times without a zone need none to be compared; a cast to one costs more than the comparison
         first, second = (time.instant, than.instant) if time.kind != than.kind else (time.plain, than.plain)
-        broken = f"{first} > {second}"
+        breaks = f"{first} > {second}"
         # epoch_us: subtracting instants with a zone goes through a calendar, ten times slower
         worst = f"epoch_us({first}) - epoch_us({second})"
-    return Probe(rule, column, judged, broken + used, worst)
+    return Probe(rule, column, applies, breaks + used, worst)
 
 
 def undated(column: str, values: Iterable[str], available_at: str) -> Probe:
@@ -128,26 +128,26 @@ def tally(
     relation: str,
     probes: Sequence[Probe],
     *,
-    judged: bool = True,
+    count_applicable: bool = True,
 ) -> list[RuleResult]:
     """Results of the probes, in their order: counted in one pass over the rows, the worst cases in another one where
     there are any.
 
-    Without `judged`, the rows that a rule applies to are only counted for rules that are broken: half the work,
-    where a file is large and clean.
+    Without `count_applicable`, the rows that a rule applies to are only counted for rules that are broken: half the
+    work, where a file is large and clean.
     """
     if not probes:
         return []
-    counts = [f"count(*) filter ({probe.broken})" for probe in probes]
-    counts += [f"count(*) filter ({probe.judged})" for probe in probes] if judged else []
+    counts = [f"count(*) filter ({probe.breaks})" for probe in probes]
+    counts += [f"count(*) filter ({probe.applies})" for probe in probes] if count_applicable else []
     row = connection.execute(f"select {', '.join(counts)} from {relation}").fetchone()
     assert row is not None
     broken = [place for place in range(len(probes)) if row[place]]
     rows = dict(enumerate(row[len(probes) :]))
     worst: dict[int, object] = {}
     if broken:
-        parts = [f"max({probes[place].worst}) filter ({probes[place].broken})" for place in broken]
-        parts += [f"count(*) filter ({probes[place].judged})" for place in broken]
+        parts = [f"max({probes[place].worst}) filter ({probes[place].breaks})" for place in broken]
+        parts += [f"count(*) filter ({probes[place].applies})" for place in broken]
         details = connection.execute(f"select {', '.join(parts)} from {relation}").fetchone()
         assert details is not None
         worst = dict(zip(broken, details[: len(broken)], strict=True))

@@ -99,15 +99,15 @@ def grade(
         if rule_of[expectation["type"]] in rules:
             applicable.append(index)
     batch = suites.Batch(subject, _as_values(results), _BATCH_COLUMNS, empty=not results)
-    judged = suites.judge(rails, suite, batch, complete=True, only=applicable)
+    suite_result = suites.judge(rails, suite, batch, complete=True, only=applicable)
     checks: list[CheckResult] = []
-    for (index, outcome), check in zip(judged.outcomes, judged.results, strict=True):
+    for (index, outcome), check in zip(suite_result.outcomes, suite_result.results, strict=True):
         of_rule = [result for result in results if result.rule == rule_of[suite.expectations[index]["type"]]]
         is_broken = any(result.violations for result in of_rule)
         assert bool(outcome.success) == (not is_broken), "the expectation and the rule must agree"
         for table in dict.fromkeys(result.table for result in of_rule):
             checks.append(_of_table(check, table, [result for result in of_rule if result.table == table]))
-    return judged, tuple(checks)
+    return suite_result, tuple(checks)
 
 
 def _of_table(check: CheckResult, table: str, results: Sequence[RuleResult]) -> CheckResult:
@@ -170,8 +170,8 @@ def report(
     `subject`: the model, source or portfolio that the results are about.
     """
     suite = suites.load(rails.settings.expectations / "leakage.yaml")
-    judged, checks = grade(rails, suite, results, subject)
-    path = suites.render(rails, suite_name, subject, as_of, {subject: judged}, checks) if render else None
+    suite_result, checks = grade(rails, suite, results, subject)
+    path = suites.render(rails, suite_name, subject, as_of, {subject: suite_result}, checks) if render else None
     check_report = CheckReport(suite_name, night_closing(as_of), subject, checks, path)
     if record:
         suites.record(rails, [check_report], as_of)

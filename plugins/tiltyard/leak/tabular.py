@@ -97,8 +97,8 @@ def _view(
     number = "row"
     while number.casefold() in {column.casefold() for column in whole.columns}:
         number += "_"
-    taken = any(column.casefold() == "file_row_number" for column in whole.columns)
-    place = "row_number() over () - 1" if taken else "file_row_number"
+    has_number = any(column.casefold() == "file_row_number" for column in whole.columns)
+    place = "row_number() over () - 1" if has_number else "file_row_number"
     shown = ", ".join(
         f"{expressions[column]} as {quoted(column)}" if column in expressions else quoted(column)
         for column in whole.columns

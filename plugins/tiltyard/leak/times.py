@@ -161,11 +161,11 @@ def _instant(name: str, day_first: bool | None) -> str:
         plain = f"regexp_replace({plain}, '{short}', '20{order}\\4')"
     hours = f"regexp_replace({plain}, '(:\\d\\d(?:\\.\\d+)?) ?([+-]\\d\\d)$', '\\1\\2:00')"
     clocks = "['%Y-%m-%d %I:%M %p', '%Y-%m-%d %I:%M:%S %p']"
-    named = f"[{', '.join(text(form) for form in _NAMED)}]"
+    with_names = f"[{', '.join(text(form) for form in _NAMED)}]"
     return (  # without a digit it is no time: DuckDB would read "infinity" as 1900
         f"coalesce(case when regexp_matches({plain}, '^\\d{{4}}[-/]') then try_cast({hours} as timestamptz) end, "
         f"case when regexp_matches({plain}, '\\d') then coalesce(try_strptime({plain}, {clocks})::timestamptz, "
-        f"try_strptime({plain}, {named})::timestamptz) end)"
+        f"try_strptime({plain}, {with_names})::timestamptz) end)"
     )
 
 

@@ -67,7 +67,7 @@ def _but_endless(probe: Probe, kind: str) -> Probe:
     """9999-12-31 and infinity stand for "not yet": a default, which tells nothing about the future."""
     name = quoted(probe.column)
     ends = f"isfinite({name})" if kind == "TIMESTAMP_NS" else f"{name} < {text(ENDLESS)}"  # nanoseconds end in 2262
-    return replace(probe, judged=f"{probe.judged} and {ends}", broken=f"{probe.broken} and {ends}")
+    return replace(probe, applies=f"{probe.applies} and {ends}", breaks=f"{probe.breaks} and {ends}")
 
 
 def hold(
@@ -79,7 +79,7 @@ def hold(
     for start in range(0, len(chosen), PER_SCAN):
         part = chosen[start : start + PER_SCAN]
         probes = [rule.probe for rule in part]
-        results = rules.tally(connection, table.path.name, table.relation, probes, judged=False)
+        results = rules.tally(connection, table.path.name, table.relation, probes, count_applicable=False)
         for rule, result in zip(part, results, strict=True):
             if result.violations:
                 is_detailed = len(suspicions) < DETAILED
@@ -112,14 +112,14 @@ def in_words(roles: Roles, features: Sequence[str], table: Table) -> str:
     """What was counted over all rows, in sentences."""
     dated = len(roles.availability(features))
     undated = len(features) - dated
-    known = f"Of {dated:,} columns it is said since when each value was known; that was held against every row."
+    sentence = f"Of {dated:,} columns it is said since when each value was known; that was held against every row."
     if not dated:
-        known = "For no column is it said since when its values were known (--available-at)."
+        sentence = "For no column is it said since when its values were known (--available-at)."
     elif undated:
-        known += f" Of {undated:,} it is not said."
+        sentence += f" Of {undated:,} it is not said."
     instants = sum(rules.is_instant(table.columns[name]) and name not in roles.planned for name in features)
     times = f" {instants:,} columns hold times; each was held against its row." if instants else ""
-    return f"{known}{times}" + (f" Repeated pairs of {roles.entity} and time were counted." if roles.entity else "")
+    return f"{sentence}{times}" + (f" Repeated pairs of {roles.entity} and time were counted." if roles.entity else "")
 
 
 def _suspicion(
@@ -165,7 +165,7 @@ def _examples(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles,
     )
     order = "" if probe.rule == "used_without_available_at" else f"({probe.worst}) desc, "
     rows = connection.execute(
-        f"select {', '.join(quoted(name) for name in names)} from {table.relation} where {probe.broken} "
+        f"select {', '.join(quoted(name) for name in names)} from {table.relation} where {probe.breaks} "
         f"order by {order}{quoted(table.row_number)} limit 5"
     ).fetchall()
     return tuple(dict(zip(names, map(plain, row), strict=True)) for row in rows)
@@ -181,7 +181,7 @@ def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule) -
     counts = dict(
         connection.execute(
             f"select case {cases} else {len(bounds)} end, count(*) from (select {probe.worst} as late "
-            f"from {table.relation} where {probe.judged}) where late is not null group by 1"
+            f"from {table.relation} where {probe.applies}) where late is not null group by 1"
         ).fetchall()
     )
     rows = tuple(counts.get(place, 0) for place in range(len(names)))

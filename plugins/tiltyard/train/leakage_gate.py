@@ -96,11 +96,11 @@ def evidence_results(
             suspicions.setdefault((suspicion.feature, suspicion.kind), suspicion)
     results: list[RuleResult] = []
     for severity, rule in suite.EVIDENCE.items():
-        held = [suspicion for suspicion in suspicions.values() if suspicion.severity == severity]
-        if weighed.idle and not held:
+        of_severity = [suspicion for suspicion in suspicions.values() if suspicion.severity == severity]
+        if weighed.idle and not of_severity:
             results.append(RuleResult(rule, table, "*", 0, 0, weighed.idle))
         else:
-            results += _of_features(rule, table, sample, held)
+            results += _of_features(rule, table, sample, of_severity)
     return tuple(results)
 
 
