@@ -26,7 +26,7 @@ MEANT = {
     "untestable": "Not a pass: too little could be tested.",
 }
 WIDTH, HEIGHT = 660, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 64
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 14, 72
 UNTESTED_SHOWN = 60
 
 
@@ -108,14 +108,14 @@ def render(audit: Audit) -> str:
 def _overview(suspicions: Sequence[Suspicion]) -> str:
     rows = "".join(
         f'<tr><td><span class="tag {suspicion.severity}">{suspicion.severity}</span></td>'
-        f'<td><a href="#f{place}">{_text(suspicion.feature)}</a></td><td>{_text(_named(suspicion.kind))}</td>'
+        f'<td class=column><a href="#f{place}">{_text(suspicion.feature)}</a></td>'
+        f"<td class=kind>{_text(_named(suspicion.kind))}</td>"
         f"<td class=number>{_short(suspicion.effect)}</td><td class=number>{_between(suspicion)}</td></tr>"
         for place, suspicion in enumerate(suspicions)
     )
     head = "<th></th><th>column</th><th>what</th><th class=number>effect</th><th class=number>interval</th>"
-    return (
-        f"<section><h2>What was found</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
-    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<section><h2>What was found</h2><div class=wide>{table}</div></section>"
 
 
 def _section(place: int, suspicion: Suspicion) -> str:
@@ -199,7 +199,7 @@ def _effect(suspicion: Suspicion) -> str:
     holding = f", interval {_between(suspicion)}, holding for all columns at once"
     caption = f"effect {_short(suspicion.effect)}{holding if suspicion.interval else counted}"
     return (
-        f'<figure><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(caption)}">'
+        f'<figure class=scale><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(caption)}">'
         f'<line x1="{margin}" x2="{width - margin}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
         f'<circle cx="{at(suspicion.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
@@ -373,15 +373,17 @@ dl { display: flex; flex-wrap: wrap; gap: 28px; margin: 14px 0 0 } dt { color: #
 dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums }
 table { border-collapse: collapse; width: 100%; font-size: 14px }
 th, td { text-align: left; vertical-align: top; padding: 5px 10px 5px 0; border-bottom: 1px solid #eee }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: anywhere } td.kind { overflow-wrap: normal } td.column { min-width: 110px }
 th { color: #666; font-weight: 600; font-size: 12px }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .wide { overflow-x: auto } .rows td { font: 12.5px/1.5 ui-monospace, monospace; white-space: nowrap }
 .tag { font-size: 12px; font-weight: 600; padding: 1px 8px; border-radius: 9px; color: #fff; white-space: nowrap }
 .tag.critical { background: #B00020 } .tag.warning { background: #9A6700 }
 .finding.critical { border-left: 4px solid #B00020 } .finding.warning { border-left: 4px solid #C79200 }
-figure { margin: 12px 0 } svg { width: 100%; max-width: 660px; height: auto; display: block }
+figure { margin: 12px 0; overflow-x: auto } svg { width: 100%; min-width: 520px; max-width: 660px; height: auto }
+svg { display: block } .scale svg { min-width: 0 }
 svg text { font: 11px system-ui, sans-serif; fill: #444 } svg text.small { font-size: 9.5px; fill: #666 }
+@media (max-width: 520px) { main { padding: 12px 8px 40px } header, section { padding: 14px } dl { gap: 12px 22px } }
 a { color: #0072B2 } ul { margin: 0; padding-left: 20px } .tested li { margin: 2px 0 }
 """
 

@@ -112,14 +112,19 @@ def in_words(roles: Roles, features: Sequence[str], table: Table) -> str:
     """What was counted over all rows, in sentences."""
     dated = len(roles.availability(features))
     undated = len(features) - dated
-    sentence = f"Of {dated:,} columns it is said since when each value was known; that was held against every row."
+    sentence = f"Of {_columns(dated)} it is said since when each value was known; that was held against every row."
     if not dated:
         sentence = "For no column is it said since when its values were known (--available-at)."
     elif undated:
         sentence += f" Of {undated:,} it is not said."
     instants = sum(rules.is_instant(table.columns[name]) and name not in roles.planned for name in features)
-    times = f" {instants:,} columns hold times; each was held against its row." if instants else ""
+    verb = "holds times; it" if instants == 1 else "hold times; each"
+    times = f" {_columns(instants)} {verb} was held against its row." if instants else ""
     return f"{sentence}{times}" + (f" Repeated pairs of {roles.entity} and time were counted." if roles.entity else "")
+
+
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count:,} columns"
 
 
 def _suspicion(
