@@ -67,7 +67,7 @@ def real(name: str) -> Iterator[tuple[date, Arrivals, list[dict[str, object]]]]:
         try:
             datasets.fetch(settings, spec.source)
             with rails_module.opened(settings) as rails:
-                ingest.run(rails, spec.source, clock.midnight(last))
+                ingest.land_night(rails, spec.source, clock.midnight(last))
                 transform.build(rails, (spec.source,), clock.midnight(last))
                 predicted(rails, spec, clock.midnight(last))
                 for as_of in clock.nights(clock.midnight(first), clock.midnight(last)):

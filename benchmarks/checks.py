@@ -76,8 +76,8 @@ def measure(settings: Settings) -> None:
         sql = f"""select count(*), count(*) filter (ticket_id is null), count(*) filter (rate not between 0 and 1),
             count(*) filter (priority not in ('1', '2', '3', '4')), avg(backlog), max(backlog), min(backlog),
             count(*) filter (priority is null) from {relation}"""
-        assert all(result.success for result in suites.judge(opened, suite, batch).results)
-        ours = timed(lambda: suites.judge(opened, suite, batch))
+        assert all(result.success for result in suites.run_suite(opened, suite, batch).results)
+        ours = timed(lambda: suites.run_suite(opened, suite, batch))
         raw = timed(lambda: lake.connection.execute(sql).fetchall())
         load = timed(lambda: lake.connection.execute(batch.sql).df())
         frame = lake.connection.execute(batch.sql).df()

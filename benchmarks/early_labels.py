@@ -202,7 +202,7 @@ def main() -> int:
         try:
             datasets.fetch(settings, "hotels")
             with rails_module.opened(settings) as rails:
-                ingest.run(rails, "hotels", END)
+                ingest.land_night(rails, "hotels", END)
                 transform.build(rails, ("hotels",), END)
                 found = weekly(rails, scored(rails))
         finally:

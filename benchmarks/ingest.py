@@ -39,14 +39,14 @@ def main(name: str) -> None:
         try:
             with opened(settings) as rails:
                 began = time.perf_counter()
-                night = ingest.run(rails, source, clock.parse_as_of(days[0]) + timedelta(days=1))
+                night = ingest.land_night(rails, source, clock.parse_as_of(days[0]) + timedelta(days=1))
                 report("ingest: the first night", night["rows"], time.perf_counter() - began)
                 began = time.perf_counter()
-                rest = ingest.run(rails, source, last)
+                rest = ingest.land_night(rails, source, last)
                 taken = time.perf_counter() - began
                 report(f"ingest: the other {rest['files']} files at once", rest["rows"], taken, floor)
                 began = time.perf_counter()
-                ingest.run(rails, source, last)
+                ingest.land_night(rails, source, last)
                 report("ingest: again, nothing to do", 0, time.perf_counter() - began)
         finally:
             postgres.stop(settings)

@@ -37,14 +37,14 @@ def features() -> None:
         with on.working() as rails:
             from tiltyard.prepare import features
 
-            return features.ingest(rails, on.night())
+            return {source: landed.to_json() for source, landed in features.ingest(rails, on.night()).items()}
 
     @task
     def transform() -> dict:
         with on.working() as rails:
             from tiltyard.prepare import features
 
-            return features.transform(rails, on.night())
+            return features.transform(rails, on.night()).to_json()
 
     @task
     def checks() -> dict:

@@ -414,6 +414,10 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+REPORT_COLUMNS = ("prediction", "label", "loss")
+"""Columns that reports hold beside the features; no feature may be called so."""
+
+
 def feature_key(view: str) -> str:
     """The key column of a feature view: `ftr_caller__history` is keyed by `caller_id`."""
     return f"{view.removeprefix('ftr_').split('__', 1)[0]}_id"

@@ -22,11 +22,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
+import duckdb
 import pandas as pd
 import sqlalchemy as sa
 import yaml
+from pydantic import JsonValue
 
 from tiltyard import lake as lakes
 from tiltyard.clock import night_closing
@@ -36,12 +39,19 @@ from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.tables import CHECK_RESULT
 
-SEVERITIES = ("critical", "warning")
+if TYPE_CHECKING:  # Great Expectations takes 3 s to import, and only a suite that is run needs it
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation as GxExpectation
+
+Severity = Literal["critical", "warning"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
+"""critical stops the batch, warning alerts."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
 _ROW_COUNTS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 """Expectations that look at no column; those that name columns look at these only."""
 _COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
+"""Arguments of an expectation that name columns."""
 _numbers = itertools.count()
 _turn = threading.RLock()
 
@@ -51,11 +61,17 @@ class CheckResult:
     """One expectation on one batch."""
 
     table: str
+    """Name of the table."""
     name: str
+    """Name of the expectation, without `expect_`."""
     column: str | None
-    severity: str
+    """Column that it is about; None where it is about the table."""
+    severity: Severity
+    """critical stops the batch, warning alerts."""
     success: bool
+    """Whether the batch meets it."""
     observed: str
+    """What was seen, in words."""
     detail: str
     """Why the check is there, and the first offending values."""
 
@@ -66,22 +82,27 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a suite said of one night."""
+    """What a suite found on one night."""
 
     suite: str
+    """Name of the suite."""
     night: date
+    """Date that names the night."""
     model: str
     """The model judged; '' where the batch belongs to the portfolio."""
     results: tuple[CheckResult, ...]
+    """One per expectation and table."""
     report_path: str | None = None
     """Its page, relative to settings.reports; None when nothing was rendered."""
 
     @property
     def critical_failures(self) -> tuple[CheckResult, ...]:
+        """Those that stop the batch."""
         return tuple(result for result in self.results if not result.success and result.severity == "critical")
 
     @property
     def warnings(self) -> tuple[CheckResult, ...]:
+        """Those that alert."""
         return tuple(result for result in self.results if not result.success and result.severity == "warning")
 
     @property
@@ -91,45 +112,86 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """One expectation of a suite."""
+
+    type: str
+    """Great Expectations' name of it, like expect_column_values_to_not_be_null."""
+    kwargs: Mapping[str, JsonValue]
+    """Its arguments, in which {"$PARAMETER": name} stands for a value of the batch."""
+    severity: Severity
+    """critical stops the batch, warning alerts."""
+    meta: Mapping[str, JsonValue]
+    """What goes wrong without it, under `why`, and what else the suite says of it."""
+    line: int
+    """Line of the YAML file on which it begins."""
+
+    @property
+    def why(self) -> str:
+        """What goes wrong without it, on one line."""
+        return " ".join(str(self.meta["why"]).split())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its arguments name."""
+        columns: list[str] = []
+        for argument in _COLUMN_ARGUMENTS:
+            value = self.kwargs.get(argument, [])
+            columns += map(str, value if isinstance(value, list) else [value])
+        return tuple(columns)
+
+
+@dataclass(frozen=True)
 class Suite:
     """The expectations of one YAML file, checked as far as they can be without a batch."""
 
     path: Path
+    """The file."""
     meta: Mapping[str, Any]
-    expectations: tuple[Mapping[str, Any], ...]
-    lines: tuple[int, ...]
+    """What the file says of the suite as a whole."""
+    expectations: tuple[Expectation, ...]
+    """In the order of the file."""
 
     def where(self, index: int) -> str:
-        return f"{self.path}:{self.lines[index]}"
+        """File and line of an expectation."""
+        return f"{self.path}:{self.expectations[index].line}"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is judged: a table's name, the SQL of its rows, and the values of a suite's $PARAMETERs."""
+    """What is judged."""
 
     table: str
+    """Name of the table, for people."""
     sql: str
+    """SQL of its rows."""
     columns: Sequence[str]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Names of its columns."""
+    parameters: Mapping[str, str | float | None] = field(default_factory=dict)
+    """Values of the suite's $PARAMETERs, by name."""
     empty: bool = False
-    """No rows: only expectations about the table as a whole are judged, the others would be vacuous."""
+    """Whether it has no rows: then only expectations about the table as a whole are judged; the others would be
+    vacuous."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """GX's own results, and ours, in the order of the suite."""
+class SuiteResult:
+    """What a suite found on one batch."""
 
-    validation: Any
-    outcomes: tuple[tuple[int, Any], ...]
-    """(index of the expectation in the suite, GX's result)"""
+    validation: "ExpectationSuiteValidationResult | None"
+    """Great Expectations' own result; None when there was nothing to judge."""
+    outcomes: "tuple[tuple[int, ExpectationValidationResult], ...]"
+    """(index of the expectation in the suite, Great Expectations' result of it), in the order of the suite."""
     results: tuple[CheckResult, ...]
+    """The same in our words."""
 
 
 # -- suites -----------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=256)
-def _read(path: Path, modified: int) -> Suite:
+def _read(path: Path, modified_ns: int) -> Suite:
+    """The suite in `path`, read again when the file has changed."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -142,15 +204,16 @@ def _read(path: Path, modified: int) -> Suite:
         raise BadInput(
             f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."
         )
+    assert node is not None  # content is a mapping
     nodes = {key.value: value for key, value in node.value}
     for key, _ in node.value:
         if key.value not in ("name", "meta", "notes", "expectations"):
             raise BadInput(f"{path}:{key.start_mark.line + 1}: {key.value}: unknown field; is it a typo?")
-    lines = tuple(item.start_mark.line + 1 for item in nodes["expectations"].value)
-    suite = Suite(path, content.get("meta") or {}, tuple(content["expectations"]), lines)
-    for index, expectation in enumerate(suite.expectations):
-        _check_shape(suite, index, expectation)
-    return suite
+    lines = [item.start_mark.line + 1 for item in nodes["expectations"].value]
+    expectations = tuple(
+        _expectation(path, line, entry) for line, entry in zip(lines, content["expectations"], strict=True)
+    )
+    return Suite(path, content.get("meta") or {}, expectations)
 
 
 def load(path: Path) -> Suite:
@@ -161,23 +224,25 @@ def load(path: Path) -> Suite:
         raise BadInput(f"There is no suite at {path}; write one, see expectations/freshness.yaml.") from None
 
 
-def _check_shape(suite: Suite, index: int, expectation: Any) -> None:
-    where = suite.where(index)
-    if not isinstance(expectation, dict) or not isinstance(expectation.get("type"), str):
+def _expectation(path: Path, line: int, entry: Any) -> Expectation:
+    """One entry of the YAML. Raises BadInput, with file and line, for what is no expectation."""
+    where = f"{path}:{line}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
         raise BadInput(f"{where}: an expectation is a mapping with type, kwargs, severity and meta.")
-    kind = expectation["type"]
-    for key in expectation:
+    kind = entry["type"]
+    for key in entry:
         if key not in ("type", "kwargs", "severity", "meta"):
             raise BadInput(f"{where}: {kind}: {key}: unknown field; the fields are type, kwargs, severity and meta.")
-    if expectation.get("severity") not in SEVERITIES:
+    if entry.get("severity") not in SEVERITIES:
         raise BadInput(f"{where}: {kind}: severity must be critical (stops the batch) or warning (alerts).")
-    if not isinstance(expectation.get("meta"), dict) or not str(expectation["meta"].get("why") or "").strip():
+    if not isinstance(entry.get("meta"), dict) or not str(entry["meta"].get("why") or "").strip():
         raise BadInput(f"{where}: {kind}: say in meta.why what goes wrong without this check.")
-    if not isinstance(expectation.get("kwargs", {}), dict):
+    if not isinstance(entry.get("kwargs", {}), dict):
         raise BadInput(f"{where}: {kind}: kwargs must be a mapping.")
+    return Expectation(kind, entry.get("kwargs", {}), entry["severity"], entry["meta"], line)
 
 
-def _parameters(value: Any) -> Iterator[str]:
+def _parameters(value: JsonValue) -> Iterator[str]:
     """Names used by $PARAMETER anywhere in an expectation's kwargs; `usual_rows * 0.3` uses usual_rows."""
     if isinstance(value, dict):
         if "$PARAMETER" in value:
@@ -191,50 +256,49 @@ def _parameters(value: Any) -> Iterator[str]:
 
 
 def _check_against(suite: Suite, index: int, batch: Batch) -> None:
-    """Columns and parameters that the batch does not have."""
+    """Raises BadInput for columns and parameters that the batch does not have."""
     expectation = suite.expectations[index]
-    kwargs = expectation.get("kwargs", {})
-    where = f"{suite.where(index)}: {expectation['type']}"
-    for argument in _COLUMN_ARGUMENTS:
-        named = kwargs.get(argument, [])
-        for column in named if isinstance(named, list) else [named]:
-            if column not in batch.columns:
-                raise BadInput(f"{where}: {batch.table} has no column '{column}'{_like(column, batch.columns)}.")
-    for name in _parameters(kwargs):
+    where = f"{suite.where(index)}: {expectation.type}"
+    for column in expectation.columns:
+        if column not in batch.columns:
+            raise BadInput(f"{where}: {batch.table} has no column '{column}'{_like(column, batch.columns)}.")
+    for name in _parameters(dict(expectation.kwargs)):
         if name not in batch.parameters:
             raise BadInput(
                 f"{where}: $PARAMETER: {name} is not known here; there are {', '.join(sorted(batch.parameters))}."
             )
 
 
-def _like(name: Any, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+def _like(name: str, names: Sequence[str]) -> str:
+    """The end of a sentence that names the closest of `names`; empty when none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean '{close[0]}'" if close else ""
 
 
-def _build(suite: Suite, index: int) -> Any:
+def _build(suite: Suite, index: int) -> "GxExpectation":
     """The GX expectation. Raises BadInput for an unknown type or an argument that it does not take."""
-    from great_expectations.exceptions import ExpectationNotFoundError
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.metadata_types import FailureSeverity
     from great_expectations.expectations.registry import (
         get_expectation_impl,
         list_registered_expectation_implementations,
     )
 
     expectation = suite.expectations[index]
-    kind = expectation["type"]
+    where = f"{suite.where(index)}: "
     try:
-        implementation = get_expectation_impl(kind)
+        implementation = get_expectation_impl(expectation.type)
     except ExpectationNotFoundError:
-        known = list_registered_expectation_implementations()
-        raise BadInput(f"{suite.where(index)}: there is no expectation '{kind}'{_like(kind, known)}.") from None
+        names = list_registered_expectation_implementations()
+        like = _like(expectation.type, names)
+        raise BadInput(f"{where}there is no expectation '{expectation.type}'{like}.") from None
     try:
-        return implementation(
-            **expectation.get("kwargs", {}), severity=expectation["severity"], meta=dict(expectation["meta"])
-        )
+        kwargs: dict[str, Any] = dict(expectation.kwargs)
+        return implementation(**kwargs, severity=FailureSeverity(expectation.severity), meta=dict(expectation.meta))
     except ValueError as error:  # pydantic's ValidationError is one
-        problems = getattr(error, "errors", list)()
-        text = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems) or str(error).splitlines()[0]
-        raise BadInput(f"{suite.where(index)}: {kind}: {text}.") from None
+        problems: list[dict[str, Any]] = getattr(error, "errors", list)()
+        reasons = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
+        raise BadInput(f"{where}{expectation.type}: {reasons or str(error).splitlines()[0]}.") from None
 
 
 # -- the engine -------------------------------------------------------------------------------
@@ -242,7 +306,7 @@ def _build(suite: Suite, index: int) -> Any:
 
 def patch_gx() -> None:
     """Let GX 1.24 read its results from DuckDB: fetch them while the connection is still its own."""
-    from great_expectations.execution_engine import SqlAlchemyExecutionEngine as Engine
+    from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine as Engine
 
     original = Engine._execute_query_with_recovery
     if getattr(original, "_tiltyard", False):
@@ -253,11 +317,11 @@ def patch_gx() -> None:
         return result.freeze()() if result.returns_rows else result
 
     fetched._tiltyard = True  # type: ignore[attr-defined]
-    Engine._execute_query_with_recovery = staticmethod(fetched)
+    Engine._execute_query_with_recovery = staticmethod(fetched)  # type: ignore[method-assign]
 
 
-def load_gx() -> Any:
-    """Import Great Expectations with its telemetry off; about 3 s the first time."""
+def load_gx() -> ModuleType:
+    """Great Expectations, imported with its telemetry off; about 3 s the first time."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
 
@@ -270,7 +334,7 @@ def load_gx() -> Any:
 def no_rows(kind: str, query: str, meaning: str) -> type:
     """A Great Expectations type, called `kind` in a suite: the SQL `query` over `{batch}` finds no row."""
     load_gx()
-    from great_expectations.expectations import UnexpectedRowsExpectation
+    from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 
     body = {
         "__annotations__": {"unexpected_rows_query": str},
@@ -298,7 +362,9 @@ class _Session:
         self.engine.dispose()  # GX has connected once already, before the lake could be attached
         sa.event.listen(self.engine, "connect", lambda raw, _: lakes.configure(raw, settings))
 
-    def judge(self, suite: Suite, batch: Batch, indices: Sequence[int], *, complete: bool) -> Any:
+    def validate(
+        self, suite: Suite, batch: Batch, indices: Sequence[int], *, complete: bool
+    ) -> "ExpectationSuiteValidationResult":
         """Read the batch once, as a table in memory, and let GX put its questions to that."""
         import great_expectations as gx
 
@@ -316,9 +382,10 @@ class _Session:
         try:
             definition = asset.add_batch_definition_whole_table("batch")
             shown = {"result_format": "COMPLETE" if complete else "SUMMARY", "partial_unexpected_count": 5}
-            return definition.get_batch().validate(
+            validation: ExpectationSuiteValidationResult = definition.get_batch().validate(
                 expectations, result_format=shown, expectation_parameters=dict(batch.parameters)
             )
+            return validation
         finally:
             self.source.delete_asset(asset.name)
             with self.engine.connect() as connection:
@@ -328,69 +395,74 @@ class _Session:
 
 def _projection(suite: Suite, indices: Sequence[int]) -> str:
     """The columns that the expectations look at; all of them where one brings SQL of its own."""
-    used: set[str] = set()
+    columns: set[str] = set()
     for index in indices:
-        kwargs = suite.expectations[index].get("kwargs", {})
-        if "row_condition" in kwargs or (
-            suite.expectations[index]["type"] not in _ROW_COUNTS and not kwargs.keys() & set(_COLUMN_ARGUMENTS)
-        ):
+        expectation = suite.expectations[index]
+        names_none = expectation.type not in _ROW_COUNTS and not expectation.kwargs.keys() & set(_COLUMN_ARGUMENTS)
+        if "row_condition" in expectation.kwargs or names_none:
             return "*"
-        for argument in _COLUMN_ARGUMENTS:
-            named = kwargs.get(argument, [])
-            used |= set(named if isinstance(named, list) else [named])
-    return ", ".join(f'"{column}"' for column in sorted(used)) or "1 as one"
+        columns.update(expectation.columns)
+    return ", ".join(f'"{column}"' for column in sorted(columns)) or "1 as one"
 
 
-_sessions: dict[tuple[Any, ...], _Session] = {}
+_sessions: dict[tuple[object, ...], _Session] = {}
 
 
 def _session(settings: Settings) -> _Session:
     """The process's session for this lake; a fork and another thread get their own."""
     key = (os.getpid(), threading.get_ident(), settings.home, settings.database_url, settings.database_prefix)
     if key not in _sessions:
-        for other in [other for other in _sessions if other[:2] == key[:2]]:
-            _sessions.pop(other).engine.dispose()  # another lake; a parent process's sessions stay untouched
+        # of another lake; a parent process's sessions stay untouched
+        for outdated in [session_key for session_key in _sessions if session_key[:2] == key[:2]]:
+            _sessions.pop(outdated).engine.dispose()
         _sessions[key] = _Session(settings)
     return _sessions[key]
 
 
-def judge(rails: Rails, suite: Suite, batch: Batch, *, complete: bool = False, only: Sequence[int] = ()) -> Judged:
-    """Hold `batch` to the expectations of `suite` (to those in `only`, when given).
+def run_suite(
+    rails: Rails, suite: Suite, batch: Batch, *, complete: bool = False, only: Sequence[int] = ()
+) -> SuiteResult:
+    """Hold `batch` to the expectations of `suite` (to those with these indices, when `only` is given).
 
-    Raises BadInput, naming file and line, for an expectation that cannot be judged on this batch.
-    `complete` keeps every offending row in GX's result: for small batches.
+    `complete` keeps every offending row in GX's result: for small batches. Raises BadInput, naming file and line, for
+    an expectation that cannot be judged on this batch.
     """
     indices = list(only) or list(range(len(suite.expectations)))
     if batch.empty:
-        indices = [index for index in indices if suite.expectations[index]["type"].startswith("expect_table_")]
+        indices = [index for index in indices if suite.expectations[index].type.startswith("expect_table_")]
     for index in indices:
         _check_against(suite, index, batch)
     if not indices:
-        return Judged(None, (), ())
+        return SuiteResult(None, (), ())
     with _turn, _quiet():
-        validation = _session(rails.settings).judge(suite, batch, indices, complete=complete)
+        validation = _session(rails.settings).validate(suite, batch, indices, complete=complete)
     outcomes = tuple(zip(indices, _in_order(validation, suite, indices), strict=True))
     results = tuple(_result(suite, index, batch, outcome) for index, outcome in outcomes)
-    return Judged(validation, outcomes, results)
+    return SuiteResult(validation, outcomes, results)
 
 
-def _in_order(validation: Any, suite: Suite, indices: Sequence[int]) -> list[Any]:
+def _in_order(
+    validation: "ExpectationSuiteValidationResult", suite: Suite, indices: Sequence[int]
+) -> "list[ExpectationValidationResult]":
     """GX sorts its results by kind; put them back into the order of the YAML."""
     left = list(validation.results)
     ordered = []
     for index in indices:
         expectation = suite.expectations[index]
-        why, column = expectation["meta"]["why"], expectation.get("kwargs", {}).get("column")
-        match = next(
-            item
-            for item in left
-            if item.expectation_config.type == expectation["type"]
-            and item.expectation_config.meta.get("why") == why
-            and item.expectation_config.kwargs.get("column") == column
-        )
+        match = next(outcome for outcome in left if _is_of(outcome, expectation))
         left.remove(match)
         ordered.append(match)
     return ordered
+
+
+def _is_of(outcome: "ExpectationValidationResult", expectation: Expectation) -> bool:
+    configured = outcome.expectation_config
+    return (
+        configured is not None
+        and configured.type == expectation.type
+        and configured.meta.get("why") == expectation.meta["why"]
+        and configured.kwargs.get("column") == expectation.kwargs.get("column")
+    )
 
 
 @contextmanager
@@ -403,18 +475,19 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _result(suite: Suite, index: int, batch: Batch, outcome: Any) -> CheckResult:
+def _result(suite: Suite, index: int, batch: Batch, outcome: "ExpectationValidationResult") -> CheckResult:
     expectation = suite.expectations[index]
     trouble = _trouble(outcome.exception_info or {})
     if trouble:
-        raise BadInput(f"{suite.where(index)}: {expectation['type']} cannot be judged on {batch.table}: {trouble}.")
+        raise BadInput(f"{suite.where(index)}: {expectation.type} cannot be judged on {batch.table}: {trouble}.")
     observed, examples = _observed(outcome.result or {})
-    why = " ".join(str(expectation["meta"]["why"]).split())
+    column = expectation.kwargs.get("column")
+    why = expectation.why
     return CheckResult(
         table=batch.table,
-        name=expectation["type"].removeprefix("expect_"),
-        column=expectation.get("kwargs", {}).get("column"),
-        severity=expectation["severity"],
+        name=expectation.type.removeprefix("expect_"),
+        column=None if column is None else str(column),
+        severity=expectation.severity,
         success=bool(outcome.success),
         observed=observed,
         detail=why if outcome.success or not examples else f"{why} Seen: {examples}",
@@ -466,7 +539,7 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
         columns=list(CHECK_RESULT.columns),
     )  # fmt: skip
 
-    def work(connection: Any) -> None:
+    def work(connection: duckdb.DuckDBPyConnection) -> None:
         for report in reports:
             connection.execute(
                 f"delete from {lakes.identifier(CHECK_RESULT)} where suite = $suite and model = $model "
@@ -480,8 +553,8 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
             )
         lakes.put(connection, CHECK_RESULT, {}, rows)
 
-    said = dict.fromkeys(word for report in reports for word in (report.suite, report.model) if word)
-    rails.lake.commit(work, message=" ".join(("checks", *said, *{report.night.isoformat() for report in reports})))
+    names = dict.fromkeys(name for report in reports for name in (report.suite, report.model) if name)
+    rails.lake.commit(work, message=" ".join(("checks", *names, *{report.night.isoformat() for report in reports})))
 
 
 @contextmanager
@@ -495,30 +568,38 @@ def one_view(rails: Rails) -> Iterator[None]:
 
 
 def render(
-    rails: Rails, suite: str, subject: str, as_of: datetime, pages: Mapping[str, Judged], results: Sequence[CheckResult]
+    rails: Rails,
+    suite: str,
+    subject: str,
+    as_of: datetime,
+    pages: Mapping[str, SuiteResult],
+    results: Sequence[CheckResult],
 ) -> str:
-    """Data Docs of a suite: a page per validated batch, and an index. Returns its path under settings.reports."""
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
+    """Data Docs of a suite: a page per validated batch, and an index. Returns its path under settings.reports.
+
+    `pages` maps each table to what was found on it, `results` is what the index lists.
+    """
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
 
     folder = Path("data_docs") / night_closing(as_of).isoformat() / suite / (subject or "portfolio")
     target = rails.settings.reports / folder
     target.mkdir(parents=True, exist_ok=True)
-    written = []
-    for table, judged in sorted(pages.items()):
-        if judged.validation is None:
+    links = []
+    for table, result in sorted(pages.items()):
+        if result.validation is None:
             continue
         with _quiet():
-            document = ValidationResultsPageRenderer(run_info_at_end=True).render(judged.validation)
-            _write(target / f"{table}.html", DefaultJinjaPageView().render(document))
-        written.append(f'<a href="{html.escape(table)}.html">{html.escape(table)}</a>')
+            document = ValidationResultsPageRenderer(run_info_at_end=True).render(result.validation)
+            _write(target / f"{table}.html", DefaultJinjaPageView().render(document))  # type: ignore[no-untyped-call]
+        links.append(f'<a href="{html.escape(table)}.html">{html.escape(table)}</a>')
     rows = []
-    for result in sorted(results, key=lambda one: (one.success, SEVERITIES.index(one.severity), one.table)):
-        mark = "ok" if result.success else result.severity
-        cells = (mark, result.table, result.column or "", result.name, result.observed, result.detail)
+    for check in sorted(results, key=lambda check: (check.success, SEVERITIES.index(check.severity), check.table)):
+        mark = "ok" if check.success else check.severity
+        cells = (mark, check.table, check.column or "", check.name, check.observed, check.detail)
         rows.append(f'<tr class="{mark}">{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>')
     title = f"{suite} {subject} {night_closing(as_of)}".replace("  ", " ")
-    page = _INDEX.format(title=html.escape(title), pages=" · ".join(written), rows="\n".join(rows))
+    page = _INDEX.format(title=html.escape(title), pages=" · ".join(links), rows="\n".join(rows))
     _write(target / "index.html", page)
     return str(folder / "index.html")
 

@@ -71,7 +71,7 @@ def test_the_label_it_prints_knows_nothing_too_early(documented: Settings, data_
     documented = documented.model_copy(update={"data_mirror": data_mirror})
     datasets.fetch(documented, "incident")
     with rails_module.opened(documented) as rails:
-        ingest.run(rails, "incident", FOUR_DAYS_IN)
+        ingest.land_night(rails, "incident", FOUR_DAYS_IN)
         rest = ("--exclude", "tag:reference", "--exclude-resource-type", "unit_test")
         transform.invoke(documented, "build", "--select", "+lbl_reassigned", *rest)
         seen = rails.lake.connection.execute(

@@ -47,9 +47,9 @@ def caught_up(landed: Settings) -> Iterator[Rails]:
     """The honest project, built in three steps."""
     with rails_module.opened(landed) as rails:
         for night in NIGHTS[:-1]:
-            assert not ingest.run(rails, "flights", night)["quarantined"]
+            assert not ingest.land_night(rails, "flights", night).quarantined
             transform.build(rails, ["flights"], night)
-        features.run(rails, NIGHTS[-1], render=False)
+        features.build_night(rails, NIGHTS[-1], render=False)
         yield rails
 
 
@@ -109,7 +109,7 @@ def test_the_naive_staging_takes_the_columns_as_they_lie(
     settings = make_settings(tmp_path, postgres_url, sources=("flights",), dbt=tmp_path / "dbt")
     shutil.copytree(landed.landing / "flights", settings.landing / "flights")
     with rails_module.opened(settings) as rails:
-        ingest.run(rails, "flights", NIGHTS[-1])
+        ingest.land_night(rails, "flights", NIGHTS[-1])
         transform.build(rails, ["flights"], NIGHTS[-1])
         made = frame.training(rails, spec, NIGHTS[-1])
         rows = made.read()

@@ -19,7 +19,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
-from tiltyard.prepare import features, outage
+from tiltyard.prepare import data_incidents, features, observation
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, load_portfolio, portfolio
 
@@ -45,7 +45,7 @@ def rails(
     with rails_module.opened(settings) as opened:
         for as_of in (GOOD, BROKEN):
             features.ingest(opened, as_of)
-            outage.record(opened, outage.watch(opened, "subscription", as_of), {}, as_of)
+            observation.store(opened, observation.observe(opened, "subscription", as_of), {}, as_of)
             features.transform(opened, as_of)
             summary = {"snapshot": opened.lake.snapshot()}
             opened.ledger.record_stage("features", "", night_closing(as_of), "done", summary)
@@ -53,11 +53,11 @@ def rails(
 
 
 def test_the_source_has_one_open_incident_after_the_broken_night(rails: Rails) -> None:
-    open_now = {as_of: outage.incidents(rails, "subscription", night_closing(as_of)) for as_of in (GOOD, BROKEN)}
-    assert open_now[GOOD] == []
-    assert [(one["table"], one["column"], one["what"]) for one in open_now[BROKEN]] == [
-        ("raw.login", "device", "went_null")
-    ]
+    open_now = {
+        as_of: data_incidents.of_source(rails, "subscription", night_closing(as_of)) for as_of in (GOOD, BROKEN)
+    }
+    assert open_now[GOOD] == ()
+    assert [(one.table, one.column, one.what) for one in open_now[BROKEN]] == [("raw.login", "device", "went_null")]
 
 
 def test_on_a_good_night_as_many_train_as_the_portfolio_affords(rails: Rails) -> None:
@@ -89,12 +89,12 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
     detail = {"source": "subscription", "table": "raw.cancellation", "column": "reason", "what": "went_null"}
     detail |= {"said": "all missing", "since": str(night.date())}
     closed = {
-        **outage.incidents(rails, "subscription", night_closing(BROKEN))[0],
+        **data_incidents.of_source(rails, "subscription", night_closing(BROKEN))[0].to_json(),
         "source": "subscription",
         "state": "closed",
     }
-    rails.ledger.add_event(outage.INCIDENT, "", night_closing(night), closed)
-    rails.ledger.add_event(outage.INCIDENT, "", night_closing(night), {**detail, "state": "open"})
+    rails.ledger.add_event(data_incidents.EVENT, "", night_closing(night), closed)
+    rails.ledger.add_event(data_incidents.EVENT, "", night_closing(night), {**detail, "state": "open"})
     rails.ledger.record_stage("features", "", night_closing(night), "done", {"snapshot": rails.lake.snapshot()})
     chosen = portfolio(rails.settings)[-2:]
     said = looked_at(rails, chosen, night)

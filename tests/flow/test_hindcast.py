@@ -79,7 +79,7 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
     with rails_module.opened(business_home(tmp_path, postgres_url, eager_models, deliveries)) as rails:
         for position in range(NIGHTS):
             as_of = FIRST + position * NIGHT
-            features.run(rails, as_of, render=False)
+            features.build_night(rails, as_of, render=False)
             shadow.run(rails, spec, as_of)
             promotion.run(rails, spec, as_of)
             drift.run(rails, spec, as_of, render=False)
@@ -163,7 +163,7 @@ def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails
     before = {table: rows(rails, table, end) for table in tables}
     for position in (2, 1):
         as_of = FIRST + position * NIGHT
-        features.run(rails, as_of, render=False)
+        features.build_night(rails, as_of, render=False)
         shadow.run(rails, spec, as_of)
         promotion.run(rails, spec, as_of)
         drift.run(rails, spec, as_of, render=False)
@@ -179,7 +179,7 @@ def test_a_stopped_batch_leaves_yesterdays_features_in_service(
     before = rails.published_snapshot()
     silent = clock.midnight(date(2025, 1, 1) + timedelta(days=60))
     with pytest.raises(CheckFailed, match="Yesterday's features and the champions stay in service"):
-        features.run(rails, silent, render=False)
+        features.build_night(rails, silent, render=False)
     assert rails.published_snapshot() == before
     assert rails.ledger.stage_runs("features")[silent.date()]["status"] == "stopped"
 

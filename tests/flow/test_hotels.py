@@ -50,7 +50,7 @@ def honest(
     settings = home(tmp_path_factory.mktemp("honest"), postgres_url, delivered)
     with rails_module.opened(settings) as rails:
         for night in NIGHTS:
-            assert not ingest.run(rails, "hotels", night)["quarantined"]
+            assert not ingest.land_night(rails, "hotels", night).quarantined
             transform.build(rails, ("hotels",), night)
         yield rails, frame.training(rails, SPEC, NIGHTS[-1])
 
@@ -63,7 +63,7 @@ def naive(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, delivered
     shutil.copytree(NAIVE, folder / "dbt", dirs_exist_ok=True)
     settings = home(folder, postgres_url, delivered).model_copy(update={"dbt": folder / "dbt"})
     with rails_module.opened(settings) as rails:
-        ingest.run(rails, "hotels", NIGHTS[-1])
+        ingest.land_night(rails, "hotels", NIGHTS[-1])
         transform.build(rails, ("hotels",), NIGHTS[-1])
         return frame.training(rails, SPEC, NIGHTS[-1]).read()
 
@@ -88,8 +88,8 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
 
 def test_the_rules_of_the_project_hold(honest: tuple[Rails, TrainingFrame]) -> None:
     nodes = transform.invoke(honest[0].settings, "test", "--select", "source:hotels+,test_type:unit")
-    assert {node["status"] for node in nodes} == {"pass"}
-    assert {node["name"] for node in nodes} >= {"a_booking_says_what_it_said_when_it_was_made"}
+    assert {node.status for node in nodes} == {"pass"}
+    assert {node.name for node in nodes} >= {"a_booking_says_what_it_said_when_it_was_made"}
 
 
 def test_the_naive_frame_is_the_honest_one_with_the_lies_in_it(

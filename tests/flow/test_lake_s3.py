@@ -64,7 +64,7 @@ def business(on_s3: Settings) -> Iterator[Rails]:
     settings = Settings(**{**on_s3.model_dump(), "sources": ("subscription",)})
     Simulator(customers=40, start=date(2025, 1, 1), days=8).land(settings.landing / "subscription")
     with rails_module.opened(settings) as rails:
-        assert not ingest.run(rails, "subscription", NIGHT)["quarantined"]
+        assert not ingest.land_night(rails, "subscription", NIGHT).quarantined
         yield rails
 
 

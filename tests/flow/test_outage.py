@@ -20,7 +20,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
-from tiltyard.prepare import checks, features, latency, outage
+from tiltyard.prepare import checks, data_incidents, embargo, features, latency, observation
 from tiltyard.rails import Rails
 from tiltyard.records import Finding
 from tiltyard.settings import ROOT
@@ -77,13 +77,13 @@ def told(rails: Rails) -> dict[int, dict[str, Any]]:
         features.ingest(rails, as_of(number))
         warnings: set[tuple[str, str]] = set()
         if number in SUITED:
-            report = checks.run(rails, "freshness", as_of(number), source="subscription", render=False)
+            report = checks.check_batch(rails, "freshness", as_of(number), source="subscription", render=False)
             warnings = {(one.table, one.name) for one in report.warnings}
         else:  # what the suite does as well, without the suite
-            outage.record(rails, outage.watch(rails, "subscription", as_of(number)), {}, as_of(number))
-        findings = latency.backfill_findings(rails, "subscription", as_of(number), None)
+            observation.store(rails, observation.observe(rails, "subscription", as_of(number)), {}, as_of(number))
+        findings = latency.backfill_results(rails, "subscription", as_of(number), None)
         found[number] = {
-            "open": outage.incidents(rails, "subscription", night_closing(as_of(number))),
+            "open": data_incidents.of_source(rails, "subscription", night_closing(as_of(number))),
             "warnings": warnings,
             "backfills": {one.table: one.violations for one in findings if one.rule == "backfill" and one.violations},
         }
@@ -133,7 +133,7 @@ LANDING: dict[int, dict[str, dict[int, Break | None]]] = {
 
 
 def what(told: dict[int, dict[str, Any]], number: int) -> list[tuple[str, str, str]]:
-    return [(one["table"], one["column"], one["what"]) for one in told[number]["open"]]
+    return [(one.table, one.column, one.what) for one in told[number]["open"]]
 
 
 def test_clean_nights_open_nothing(told: dict[int, dict[str, Any]]) -> None:
@@ -156,12 +156,12 @@ def test_each_kind_of_silence_is_an_incident_for_its_night(
 ) -> None:
     assert what(told, number) == [incident]
     assert ("raw.login", warning) in told[number]["warnings"]
-    assert told[number]["open"][0]["since"] == str(night_closing(as_of(number)))
+    assert told[number]["open"][0].since == night_closing(as_of(number))
 
 
 def test_a_day_that_comes_late_is_an_incident_and_a_backfill(told: dict[int, dict[str, Any]]) -> None:
     assert what(told, 38) == [("raw.login", "", "arrived_late")]
-    assert "2025-02-05.parquet" in told[38]["open"][0]["said"]
+    assert "2025-02-05.parquet" in told[38]["open"][0].reason
     assert set(told[38]["backfills"]) == {"raw.login"}
 
 
@@ -169,7 +169,7 @@ def test_the_ledger_tells_when_each_opened_and_closed(rails: Rails, told: dict[i
     assert told
     events = [
         ((event["night"] - START).days, event["detail"]["what"], event["detail"]["state"])
-        for event in rails.ledger.events(kind=outage.INCIDENT)
+        for event in rails.ledger.events(kind=data_incidents.EVENT)
     ]
     assert events == [
         (30, "went_null", "open"),
@@ -181,8 +181,8 @@ def test_the_ledger_tells_when_each_opened_and_closed(rails: Rails, told: dict[i
         (38, "arrived_late", "open"),
         (39, "arrived_late", "closed"),
     ]
-    outage.record(rails, outage.watch(rails, "subscription", as_of(30)), {}, as_of(30))
-    assert len(rails.ledger.events(kind=outage.INCIDENT)) == len(events), "a night done again says nothing new"
+    observation.store(rails, observation.observe(rails, "subscription", as_of(30)), {}, as_of(30))
+    assert len(rails.ledger.events(kind=data_incidents.EVENT)) == len(events), "a night done again says nothing new"
 
 
 def test_drift_reports_an_open_incident_and_nobody_retrains(
@@ -210,24 +210,24 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
 def test_a_training_says_which_incidents_its_window_holds(rails: Rails, told: dict[int, dict[str, Any]]) -> None:
     assert told
     first, last = night_closing(as_of(29)), night_closing(as_of(33))
-    said = outage.during(rails, "subscription", first, last)
+    said = data_incidents.during(rails, "subscription", first, last)
     assert len(said) == 2
     assert "since 2025-01-31, raw.login.device went null: " in said[0]
-    assert outage.during(rails, "subscription", night_closing(as_of(39)), night_closing(as_of(40))) == ()
+    assert data_incidents.during(rails, "subscription", night_closing(as_of(39)), night_closing(as_of(40))) == ()
 
 
 def test_the_late_day_is_an_embargo_that_a_person_sees(
     rails: Rails, told: dict[int, dict[str, Any]], spec: Spec
 ) -> None:
     assert told
-    learned = latency.embargoes(rails, as_of(40), ["raw.login", "raw.payment"], nights=14)
+    learned = embargo.embargoes(rails, as_of(40), ["raw.login", "raw.payment"], nights=14)
     assert (learned["raw.login"].verdict, learned["raw.login"].missed_nights) == ("late", 2)
     assert learned["raw.payment"].verdict == "kept"
     assert learned["raw.login"].observed_rows == learned["raw.login"].rows > 0
-    seen = latency.look(rails, model=spec, source=None, as_of=None, nights=14)
-    assert seen["as_of"] == as_of(GOOD + NIGHTS).isoformat()
-    assert {row["table"]: row["verdict"] for row in seen["tables"]}["raw.login"] == "late"
-    assert Path(seen["plot"]).is_file()
+    seen = embargo.look(rails, model=spec, source=None, as_of=None, nights=14)
+    assert seen.as_of == as_of(GOOD + NIGHTS)
+    assert {table.table: table.verdict for table in seen.tables}["raw.login"] == "late"
+    assert seen.plot is not None and seen.plot.is_file()
 
 
 @pytest.fixture(scope="module")

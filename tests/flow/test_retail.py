@@ -55,9 +55,9 @@ def honest(
     settings = home(tmp_path_factory.mktemp("honest"), postgres_url, delivered)
     with rails_module.opened(settings) as rails:
         for night in NIGHTS[:-1]:
-            assert not ingest.run(rails, "retail", night)["quarantined"]
+            assert not ingest.land_night(rails, "retail", night).quarantined
             transform.build(rails, ("retail",), night)
-        features.run(rails, SUNDAY, render=False)
+        features.build_night(rails, SUNDAY, render=False)
         yield rails, frame.training(rails, SPEC, SUNDAY)
 
 
@@ -69,7 +69,7 @@ def naive(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, delivered
     shutil.copytree(NAIVE / "models", folder / "dbt" / "models", dirs_exist_ok=True)
     settings = home(folder, postgres_url, delivered).model_copy(update={"dbt": folder / "dbt"})
     with rails_module.opened(settings) as rails:
-        ingest.run(rails, "retail", SUNDAY)
+        ingest.land_night(rails, "retail", SUNDAY)
         transform.build(rails, ("retail",), SUNDAY)
         return frame.training(rails, SPEC, SUNDAY).read()
 
@@ -166,13 +166,13 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
 
 def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, _ = honest
-    assert shadow.run(rails, SPEC, SUNDAY)["rows"] == 0
+    assert shadow.run(rails, SPEC, SUNDAY).rows == 0
     assert status.status(rails, SPEC, SUNDAY)["popular"] == popular.items(rails, SPEC, SUNDAY)
 
 
 def test_the_popular_items_of_hand_picked_lines(honest: tuple[Rails, TrainingFrame]) -> None:
     nodes = transform.invoke(honest[0].settings, "test", "--select", "pop_retail__items,test_type:unit")
-    assert [node["status"] for node in nodes] == ["pass"]
+    assert [node.status for node in nodes] == ["pass"]
 
 
 def test_the_naive_frame_is_the_honest_one_with_the_lies_in_it(

@@ -77,7 +77,7 @@ def sample(
     longer = promise.estimator.model_copy(update={"window": window or chosen.window})
     promise = promise.model_copy(update={"estimator": longer})
     with rails_module.opened(settings) as rails:
-        ingest.run(rails, source, night)
+        ingest.land_night(rails, source, night)
         transform.build(rails, (source,), night)
         learned = frame.training(rails, promise, night)
         rows = learned.read()

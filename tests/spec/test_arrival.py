@@ -98,7 +98,7 @@ def test_a_late_row_is_known_from_when_it_was_written_and_not_before(shop, deliv
         tea  | 4   | 1 Jan 09:00 | 3 Jan 10:00
     """,
     )
-    ingest.run(shop, "shop", night("4 Jan"))
+    ingest.land_night(shop, "shop", night("4 Jan"))
     assert seen(shop, "1 Jan 08:00") == []
     assert seen(shop, "1 Jan 08:01") == ["tea 3"]
     assert seen(shop, "3 Jan 09:59") == ["tea 3"]
@@ -114,7 +114,7 @@ def test_a_row_that_comes_in_a_later_file_keeps_its_own_write_time(shop, deliver
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
     """,
     )
-    ingest.run(shop, "shop", night("6 Jan"))
+    ingest.land_night(shop, "shop", night("6 Jan"))
     assert seen(shop, "2 Jan 00:00") == ["tea 3"]
     assert seen(shop, "6 Jan 00:00") == ["tea 3", "tea 5"]
 
@@ -134,7 +134,7 @@ def test_a_correction_is_a_row_more_and_what_was_believed_before_can_still_be_re
         tea  | 2   | 1 Jan 08:00 | 2 Jan 12:00
     """,
     )
-    ingest.run(shop, "shop", night("3 Jan"))
+    ingest.land_night(shop, "shop", night("3 Jan"))
     assert seen(shop, "2 Jan 11:59") == ["tea 3"]
     assert seen(shop, "2 Jan 12:00") == ["tea 3", "tea 2"]
 
@@ -148,7 +148,7 @@ def test_nights_out_of_order_or_twice_leave_the_same_rows(shop, deliver):
             tea  | {day} | {int(day)} Jan 08:00 | {int(day)} Jan 08:01
         """,
         )
-    files = [ingest.run(shop, "shop", night(f"{day} Jan"))["files"] for day in (3, 2, 4, 4, 3)]
+    files = [ingest.land_night(shop, "shop", night(f"{day} Jan")).files for day in (3, 2, 4, 4, 3)]
     assert files == [2, 0, 1, 0, 0]
     assert [row[:2] for row in everything(shop)] == [("tea", "01"), ("tea", "02"), ("tea", "03")]
 
@@ -161,9 +161,9 @@ def test_a_file_is_due_when_its_day_has_ended(shop, deliver):
         tea  | 3   | 1 Jan 08:00 | 1 Jan 08:01
     """,
     )
-    assert ingest.run(shop, "shop", night("1 Jan"))["files"] == 0
-    assert ingest.run(shop, "shop", clock.parse_as_of("2025-01-01T23:59:59Z"))["files"] == 0
-    assert ingest.run(shop, "shop", night("2 Jan"))["files"] == 1
+    assert ingest.land_night(shop, "shop", night("1 Jan")).files == 0
+    assert ingest.land_night(shop, "shop", clock.parse_as_of("2025-01-01T23:59:59Z")).files == 0
+    assert ingest.land_night(shop, "shop", night("2 Jan")).files == 1
 
 
 def test_a_row_that_cannot_say_when_it_was_written_lands_is_counted_and_is_never_seen(shop, deliver):
@@ -176,8 +176,8 @@ def test_a_row_that_cannot_say_when_it_was_written_lands_is_counted_and_is_never
         milk  | 1   | 1 Jan 08:00 |
     """,
     )
-    result = ingest.run(shop, "shop", night("2 Jan"))
-    assert (result["rows"], result["null_available_at"]) == (3, 2)
+    result = ingest.land_night(shop, "shop", night("2 Jan"))
+    assert (result.rows, result.null_available_at) == (3, 2)
     assert seen(shop, "31 Dec 23:59") == ["tea 3"]
     assert len(everything(shop)) == 3
 
@@ -189,9 +189,9 @@ def test_the_same_delivery_under_another_name_lands_once(shop, deliver):
     """
     deliver("2025-01-01.csv", drawing)
     deliver("2025-01-01-again.csv", drawing)
-    assert ingest.run(shop, "shop", night("2 Jan"))["repeated"] == 1
+    assert ingest.land_night(shop, "shop", night("2 Jan")).repeated == 1
     deliver("2025-01-02.csv", drawing)
-    assert ingest.run(shop, "shop", night("3 Jan"))["files"] == 0
+    assert ingest.land_night(shop, "shop", night("3 Jan")).files == 0
     assert len(everything(shop)) == 1
 
 
@@ -205,11 +205,11 @@ def test_another_content_under_a_landed_name_is_refused_and_lands_under_a_new_na
         tea  | 9   | 1 Jan 08:00 | 2 Jan 08:01
     """
     deliver("2025-01-01.csv", first)
-    ingest.run(shop, "shop", night("2 Jan"))
+    ingest.land_night(shop, "shop", night("2 Jan"))
     deliver("2025-01-01.csv", changed)
-    [refused] = ingest.run(shop, "shop", night("2 Jan"))["quarantined"]
-    assert "under a new name" in refused["reason"]
+    [refused] = ingest.land_night(shop, "shop", night("2 Jan")).quarantined
+    assert "under a new name" in refused.reason
     assert [row[:2] for row in everything(shop)] == [("tea", "3")]
     deliver("2025-01-01-corrected.csv", changed)
-    assert ingest.run(shop, "shop", night("2 Jan"))["files"] == 1
+    assert ingest.land_night(shop, "shop", night("2 Jan")).files == 1
     assert [row[:2] for row in everything(shop)] == [("tea", "3"), ("tea", "9")]

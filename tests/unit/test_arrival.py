@@ -10,7 +10,7 @@ from tiltyard.clock import night_closing
 from tiltyard.edge import describe, status
 from tiltyard.govern import drift
 from tiltyard.judge import arrival, runoff
-from tiltyard.prepare import outage
+from tiltyard.prepare import data_incidents
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 """The first day of predictions; its night closes a day later."""
@@ -41,7 +41,7 @@ def cut(arena):
     for day in range(LAST):
         as_of = FIRST + (day + 1) * DAY
         arrival.record(arena.rails, spec, as_of)
-        opened[day] = {one["what"] for one in arrival.incidents(arena.rails, spec, night_closing(as_of))}
+        opened[day] = {one.what for one in arrival.incidents(arena.rails, spec, night_closing(as_of))}
     return spec, opened
 
 
@@ -93,7 +93,7 @@ def test_the_ledger_keeps_it_once_and_a_night_done_again_says_nothing_new(arena,
     def told():
         return [
             (event["night"], event["detail"]["what"], event["detail"]["state"])
-            for event in arena.rails.ledger.events(kind=outage.INCIDENT)
+            for event in arena.rails.ledger.events(kind=data_incidents.EVENT)
             if event["detail"]["table"] == spec.label.table
         ]
 
@@ -111,15 +111,15 @@ def test_while_it_is_open_the_model_counts_as_broken(arena, cut):
     during = drift._broken(arena.rails, spec, FIRST + (CUT + 5) * DAY, stages=())
     assert any("lbl_cut_off labels stopped" in one.said for one in during)
     assert not drift._broken(arena.rails, spec, FIRST + (BACK + 3) * DAY, stages=())
-    since = [one["since"] for one in arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))]
-    assert str(night_closing(FIRST + (CUT + 1) * DAY)) in since
+    since = [one.since for one in arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))]
+    assert night_closing(FIRST + (CUT + 1) * DAY) in since
 
 
 def test_a_truth_that_stopped_holds_up_only_the_models_that_learn_from_it(arena, cut):
     spec, _ = cut
     (one, *_) = arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))
-    assert outage.touches(arena.rails, spec.source, one, label=spec.label.table)
-    assert not outage.touches(arena.rails, spec.source, one, label="lbl_another")
+    assert data_incidents.touches(arena.rails, spec.source, one, label=spec.label.table)
+    assert not data_incidents.touches(arena.rails, spec.source, one, label="lbl_another")
 
 
 def test_what_a_person_sees(arena, cut):

@@ -17,7 +17,7 @@ from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard import rails as rails_module
 from tiltyard import suites
 from tiltyard.errors import BadInput
-from tiltyard.prepare import checks, ingest
+from tiltyard.prepare import checks, contracts
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec
@@ -97,7 +97,7 @@ def rails(home: Path, postgres_url: str) -> Iterator[Rails]:
         fill(opened, FEATURES, states(28, 1))
         fill(opened, FEATURES, states(29, 20, size=5000, mood="grim"))
         fill(opened, FEATURES, states(30, 10) + states(30, 10, available_at=None))
-        contract = ingest.contract(opened.settings, "incident").tables[0]
+        contract = contracts.read(opened.settings, "incident").tables[0]
         opened.lake.ensure(Table(contract.raw, contract.raw_columns))
         nights = [update(day, 20) for day in range(28)]
         nights += [update(29, 20, ingested_at=FIRST), update(30, 20, available_at=None)]
@@ -113,7 +113,7 @@ def failures(report: checks.CheckReport) -> set[tuple[str, str | None]]:
 
 
 def test_a_good_batch_passes(rails: Rails, spec: Spec) -> None:
-    report = checks.run(rails, "features", GOOD, spec=spec)
+    report = checks.check_batch(rails, "features", GOOD, spec=spec)
     assert report.success
     assert not report.warnings
     assert {result.table for result in report.results} == {"ftr_shop__state"}
@@ -121,7 +121,7 @@ def test_a_good_batch_passes(rails: Rails, spec: Spec) -> None:
 
 
 def test_values_out_of_range_stop_and_unknown_words_warn(rails: Rails, spec: Spec) -> None:
-    report = checks.run(rails, "features", WILD, spec=spec, render=False)
+    report = checks.check_batch(rails, "features", WILD, spec=spec, render=False)
     assert failures(report) == {("column_values_to_be_between", "size")}
     [warning] = report.warnings
     assert (warning.column, warning.observed) == ("mood", "20 of 20 rows (100.0 %)")
@@ -129,18 +129,18 @@ def test_values_out_of_range_stop_and_unknown_words_warn(rails: Rails, spec: Spe
 
 
 def test_collapsed_volume_stops(rails: Rails, spec: Spec) -> None:
-    report = checks.run(rails, "features", COLLAPSED, spec=spec, render=False)
+    report = checks.check_batch(rails, "features", COLLAPSED, spec=spec, render=False)
     assert failures(report) == {("table_row_count_to_be_between", None)}
 
 
 def test_an_empty_batch_stops_unless_the_suite_says_it_may_be_empty(rails: Rails, spec: Spec, home: Path) -> None:
     path = home / "expectations" / "features" / "ftr_shop__state.yaml"
-    assert failures(checks.run(rails, "features", EMPTY, spec=spec, render=False))
+    assert failures(checks.check_batch(rails, "features", EMPTY, spec=spec, render=False))
     try:
         path.write_text(
             "meta: {may_be_empty: true}\n" + SUITE.split("\n", 2)[2].replace("usual_rows", "0 * usual_rows")
         )
-        assert checks.run(rails, "features", EMPTY, spec=spec, render=False).success
+        assert checks.check_batch(rails, "features", EMPTY, spec=spec, render=False).success
     finally:
         path.write_text(SUITE)
 
@@ -149,30 +149,30 @@ def test_a_weekday_on_which_nothing_ever_comes_may_be_empty_but_not_its_whole_we
     """From April on, one row a week: every other weekday is one on which nothing comes."""
     fill(rails, FEATURES, [row for week in range(8, 13) for row in states(7 * week, 1)])
     end = FIRST + 12 * 7 * DAY
-    assert checks.run(rails, "features", end + 3 * DAY, spec=spec, render=False).success
-    assert failures(checks.run(rails, "features", end + 9 * DAY, spec=spec, render=False))
+    assert checks.check_batch(rails, "features", end + 3 * DAY, spec=spec, render=False).success
+    assert failures(checks.check_batch(rails, "features", end + 9 * DAY, spec=spec, render=False))
 
 
 def test_a_view_without_a_suite_is_held_to_the_default(rails: Rails, spec: Spec, home: Path) -> None:
     path = home / "expectations" / "features" / "ftr_shop__state.yaml"
     try:
         path.unlink()
-        assert checks.run(rails, "features", GOOD, spec=spec, render=False).success
-        assert not checks.run(rails, "features", EMPTY, spec=spec, render=False).success
+        assert checks.check_batch(rails, "features", GOOD, spec=spec, render=False).success
+        assert not checks.check_batch(rails, "features", EMPTY, spec=spec, render=False).success
     finally:
         path.write_text(SUITE)
 
 
 def test_nothing_is_usual_yet_in_the_first_weeks(rails: Rails, spec: Spec) -> None:
-    assert checks.run(rails, "features", FIRST + DAY, spec=spec, render=False).success
+    assert checks.check_batch(rails, "features", FIRST + DAY, spec=spec, render=False).success
 
 
 def test_a_snapshot_reads_what_the_lake_held(rails: Rails, spec: Spec) -> None:
     before = rails.lake.snapshot()
     fill(rails, FEATURES, states(27, 5, size=9999))
     try:
-        assert not checks.run(rails, "features", GOOD, spec=spec, render=False).success
-        assert checks.run(rails, "features", GOOD, spec=spec, snapshot=before, render=False).success
+        assert not checks.check_batch(rails, "features", GOOD, spec=spec, render=False).success
+        assert checks.check_batch(rails, "features", GOOD, spec=spec, snapshot=before, render=False).success
     finally:
         rails.lake.connection.execute(f"delete from lake.{FEATURES} where size = 9999")
 
@@ -181,23 +181,23 @@ def test_a_snapshot_reads_what_the_lake_held(rails: Rails, spec: Spec) -> None:
 
 
 def test_a_fresh_source_passes(rails: Rails) -> None:
-    report = checks.run(rails, "freshness", GOOD, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", GOOD, source="incident", render=False)
     assert report.success and not report.warnings
     assert report.model == ""
 
 
 def test_a_night_without_deliveries_stops(rails: Rails) -> None:
-    report = checks.run(rails, "freshness", COLLAPSED, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", COLLAPSED, source="incident", render=False)
     assert failures(report) == {("column_values_to_be_between", "volume_ratio")}
 
 
 def test_rows_written_after_they_were_read_stop(rails: Rails) -> None:
-    report = checks.run(rails, "freshness", WILD, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", WILD, source="incident", render=False)
     assert failures(report) == {("column_values_to_be_between", "dated_after_ingest")}
 
 
 def test_rows_that_cannot_be_dated_are_never_read_and_stop(rails: Rails) -> None:
-    report = checks.run(rails, "freshness", UNDATED, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", UNDATED, source="incident", render=False)
     assert ("column_values_to_be_between", "undated_share") in failures(report)
 
 
@@ -207,9 +207,9 @@ def test_rows_that_cannot_be_dated_are_never_read_and_stop(rails: Rails) -> None
 def test_undated_feature_rows_are_counted_and_warn(rails: Rails, spec: Spec) -> None:
     fill(rails, SPINES, [{"visit_id": "v", "shop_id": "s1", "prediction_time": GOOD - DAY}])
     fill(rails, LABELS, [{"visit_id": "v", "prediction_time": GOOD - DAY, "label": True, "event_time": GOOD}])
-    good = checks.run(rails, "leakage", GOOD, spec=spec, render=False)
+    good = checks.check_batch(rails, "leakage", GOOD, spec=spec, render=False)
     assert good.success and not good.warnings
-    report = checks.run(rails, "leakage", UNDATED, spec=spec)
+    report = checks.check_batch(rails, "leakage", UNDATED, spec=spec)
     assert report.success
     [warning] = report.warnings
     assert (warning.table, warning.column) == (FEATURES, "available_at")
@@ -247,7 +247,7 @@ def put(rails: Rails, rows: pd.DataFrame) -> None:
 
 def test_a_whole_night_of_predictions_passes(rails: Rails, spec: Spec) -> None:
     put(rails, predictions(rails, spec))
-    report = checks.run(rails, "predictions", GOOD, spec=spec)
+    report = checks.check_batch(rails, "predictions", GOOD, spec=spec)
     assert report.success and not report.warnings
     assert report.model == spec.name
 
@@ -273,7 +273,7 @@ def test_bad_predictions_stop(rails: Rails, spec: Spec, fault: str, count: int) 
     else:
         rows.loc[rows["role"] == "challenger", "score"] = 0.5
     put(rails, rows)
-    report = checks.run(rails, "predictions", GOOD, spec=spec, render=False)
+    report = checks.check_batch(rails, "predictions", GOOD, spec=spec, render=False)
     assert len(report.critical_failures) == count, [str(failure) for failure in report.critical_failures]
 
 
@@ -282,7 +282,7 @@ def test_bad_predictions_stop(rails: Rails, spec: Spec, fault: str, count: int) 
 
 def test_results_are_kept_once_however_often_the_night_is_judged(rails: Rails, spec: Spec) -> None:
     for _ in range(2):
-        report = checks.run(rails, "features", WILD, spec=spec, render=False)
+        report = checks.check_batch(rails, "features", WILD, spec=spec, render=False)
     kept = rails.lake.query("select * from {ops.check_result} where suite = 'features'", WILD)
     kept = kept[pd.to_datetime(kept["night"]).dt.date == report.night]
     assert len(kept) == len(report.results)
@@ -291,7 +291,7 @@ def test_results_are_kept_once_however_often_the_night_is_judged(rails: Rails, s
 
 
 def test_data_docs_have_a_page_per_batch_and_an_index(rails: Rails, spec: Spec) -> None:
-    report = checks.run(rails, "features", WILD, spec=spec)
+    report = checks.check_batch(rails, "features", WILD, spec=spec)
     assert report.report_path == f"data_docs/{report.night}/features/{spec.name}/index.html"
     index = rails.settings.reports / report.report_path
     assert 'href="ftr_shop__state.html"' in index.read_text()
@@ -300,7 +300,7 @@ def test_data_docs_have_a_page_per_batch_and_an_index(rails: Rails, spec: Spec) 
 
 
 def test_no_copy_of_a_batch_stays_behind(rails: Rails, spec: Spec) -> None:
-    checks.run(rails, "features", GOOD, spec=spec, render=False)
+    checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
     with suites._session(rails.settings).engine.connect() as connection:
         left = connection.exec_driver_sql(
             "select count(*) from duckdb_tables() where database_name = 'memory'"
@@ -313,7 +313,7 @@ def test_no_copy_of_a_batch_stays_behind(rails: Rails, spec: Spec) -> None:
 
 def test_an_unknown_suite_is_named(rails: Rails) -> None:
     with pytest.raises(BadInput, match=r"no suite 'freshnes'; the suites are freshness, features"):
-        checks.run(rails, "freshnes", GOOD)
+        checks.check_batch(rails, "freshnes", GOOD)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_typo_in_a_suite_is_one_sentence_with_its_line(
     try:
         path.write_text(SUITE.replace(right, wrong))
         with pytest.raises(BadInput, match=message):
-            checks.run(rails, "features", GOOD, spec=spec, render=False)
+            checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
     finally:
         path.write_text(SUITE)
 
@@ -349,7 +349,7 @@ def test_an_expectation_that_cannot_be_judged_is_named(rails: Rails, spec: Spec,
         with pytest.raises(
             BadInput, match=r"yaml:8: expect_column_values_to_be_between cannot be judged on ftr_shop__state"
         ):
-            checks.run(rails, "features", GOOD, spec=spec, render=False)
+            checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
     finally:
         path.write_text(SUITE)
 

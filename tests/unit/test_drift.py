@@ -16,8 +16,8 @@ from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
 from tiltyard.judge import shadow
+from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
-from tiltyard.prepare import outage
 from tiltyard.rails import Rails
 from tiltyard.records import Promotion
 from tiltyard.serve.spool import Spool
@@ -252,12 +252,12 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # the same rows, while the source has stopped saying anything: no drift, and nothing to learn from
     incident = {"source": "test", "table": "raw.account", "column": "", "what": "repeated_partition"}
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
-    rails.ledger.add_event(outage.INCIDENT, "", night(36).date(), {**incident, "state": "open"})
+    rails.ledger.add_event(data_incidents.EVENT, "", night(36).date(), {**incident, "state": "open"})
     held = drift.run(rails, SPEC, night(37), render=False)
     assert (held["verdict"], governed(rails, night(37))["decision"]) == ("broken", "incident")
     assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
     assert held["broken"][0]["node"] == "raw.account"
-    rails.ledger.add_event(outage.INCIDENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
+    rails.ledger.add_event(data_incidents.EVENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
 
     moved = drift.run(rails, SPEC, night(37), render=True)
     assert moved["alarm"] and {"tenure_days", "amount_eur", "prediction"} <= {

@@ -11,6 +11,7 @@ import pytest
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.errors import BadInput
 from tiltyard.prepare import frame, transform
+from tiltyard.prepare.frame import FeatureValue
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 
@@ -196,14 +197,14 @@ def test_no_matured_cohort_is_said_in_a_sentence(filled: Rails, spec: Spec) -> N
 def test_explain_tells_where_every_value_came_from(filled: Rails, spec: Spec) -> None:
     rows = frame.explain(filled, spec, "v3", instant("2024-02-04"))
 
-    assert rows[0] == {
-        "feature": "size",
-        "value": 2.0,
-        "view": "ftr_shop__state",
-        "event_time": instant("2024-02-03"),
-        "available_at": instant("2024-02-03"),
-    }
-    assert rows[2]["value"] is None
+    assert rows[0] == FeatureValue(
+        feature="size",
+        value=2.0,
+        view="ftr_shop__state",
+        event_time=instant("2024-02-03"),
+        available_at=instant("2024-02-03"),
+    )
+    assert rows[2].value is None
     with pytest.raises(BadInput, match="has no row for v4"):
         frame.explain(filled, spec, "v4", instant("2024-02-04"))
 

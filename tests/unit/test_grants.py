@@ -9,7 +9,7 @@ import pytest
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
-from tiltyard.prepare import outage
+from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
 from tiltyard.records import Broken, Decision, EvidenceRecord, Finding, Promotion, Signal, Version, VersionFacts
 from tiltyard.settings import ROOT
@@ -176,9 +176,9 @@ def test_after_a_mended_incident_the_window_still_echoes(rails: Rails) -> None:
     spec = specs(1)[0]
     detail = {"source": "subscription", "table": "raw.payment", "column": "amount_eur", "what": "went_null"}
     detail |= {"said": "all missing", "since": "2025-01-30"}
-    rails.ledger.add_event(outage.INCIDENT, "", date(2025, 1, 30), {**detail, "state": "open"})
-    rails.ledger.add_event(outage.INCIDENT, "", date(2025, 2, 1), {**detail, "state": "closed"})
-    assert outage.mended(rails, NIGHT) == [("raw.payment", "amount_eur", date(2025, 1, 31))]
+    rails.ledger.add_event(data_incidents.EVENT, "", date(2025, 1, 30), {**detail, "state": "open"})
+    rails.ledger.add_event(data_incidents.EVENT, "", date(2025, 2, 1), {**detail, "state": "closed"})
+    assert data_incidents.mended(rails, NIGHT) == [("raw.payment", "amount_eur", date(2025, 1, 31))]
     for night, decision in ((NIGHT, "report"), (date(2025, 2, 8), "retrain")):
         found(rails, spec, night, signals=moved())
         assert govern(rails, [spec], night)["actions"][spec.name]["decision"] == decision

@@ -19,7 +19,7 @@ import pytest
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
-from tiltyard.prepare import datasets, ingest
+from tiltyard.prepare import contracts, datasets, ingest
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.tables import LANDED_FILE
@@ -88,8 +88,8 @@ def test_csv_gzip_and_parquet_of_one_table_land_alike(shop):
     deliver(shop, "2025-01-01-b.csv.gz", gzip.compress(other_order.encode()))
     select = "select 'salt' as item, 7::integer as pieces, timestamptz '2025-01-01 11:00:00+00' as sold_at"
     parquet(shop, "2025-01-01-c.parquet", select)
-    result = ingest.run(shop, "shop", NIGHT)
-    assert (result["files"], result["rows"], result["quarantined"]) == (3, 4, [])
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.files, result.rows, result.quarantined) == (3, 4, ())
     assert rows(shop) == [("milk, fresh", None), ("salt", 7), ("tea", 3), (None, 1)]
     times = rows(shop, "hour(event_time), hour(available_at), source_file, row_number, landed_night")
     assert times == [
@@ -103,7 +103,7 @@ def test_csv_gzip_and_parquet_of_one_table_land_alike(shop):
 def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(shop):
     deliver(shop, "2025-01-01.csv", "day\n2025-01-01 12:00\n2025-01-01T12:00:00Z\n", table="visit")
     before = clock.now()
-    ingest.run(shop, "shop", NIGHT)
+    ingest.land_night(shop, "shop", NIGHT)
     found = rows(shop, "hour(event_time), available_at = ingested_at, available_at", "visit")
     assert [row[:2] for row in found] == [(11, True), (12, True)]  # noon in Vienna is eleven
     assert all(before <= row[2] <= clock.now() for row in found)
@@ -129,17 +129,17 @@ def test_a_broken_file_goes_to_quarantine_whole_and_the_others_land(shop, case):
     content, reason = BROKEN[case]
     deliver(shop, "2025-01-01-a.csv", content)
     deliver(shop, "2025-01-01-b.csv", GOOD)
-    result = ingest.run(shop, "shop", NIGHT)
-    [refused] = result["quarantined"]
-    assert refused["file"] == "sale/2025-01-01-a.csv"
-    assert reason in refused["reason"]
-    assert "\n" not in refused["reason"]
+    result = ingest.land_night(shop, "shop", NIGHT)
+    [refused] = result.quarantined
+    assert refused.file == "sale/2025-01-01-a.csv"
+    assert reason in refused.reason
+    assert "\n" not in refused.reason
     assert rows(shop) == [("tea", 3), (None, 1)]
     assert not (shop.settings.landing / "shop" / "sale" / "2025-01-01-a.csv").exists()
     kept = shop.settings.quarantine / "shop" / "sale" / "2025-01-01-a.csv"
     assert kept.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert json.loads(kept.with_name(kept.name + ".reason.json").read_text())["reason"] == refused["reason"]
-    assert ingest.run(shop, "shop", NIGHT)["quarantined"] == []
+    assert json.loads(kept.with_name(kept.name + ".reason.json").read_text())["reason"] == refused.reason
+    assert ingest.land_night(shop, "shop", NIGHT).quarantined == ()
 
 
 def test_packed_files_that_are_cut_off_or_wrong_go_to_quarantine(shop):
@@ -152,8 +152,8 @@ def test_packed_files_that_are_cut_off_or_wrong_go_to_quarantine(shop):
     deliver(shop, "monday.csv", GOOD)
     deliver(shop, "2025-13-01.csv", GOOD)
     deliver(shop, "2025-01-01.csv", GOOD, table="refund")
-    result = ingest.run(shop, "shop", NIGHT)
-    reasons = {refused["file"]: refused["reason"] for refused in result["quarantined"]}
+    result = ingest.land_night(shop, "shop", NIGHT)
+    reasons = {refused.file: refused.reason for refused in result.quarantined}
     assert "cut off" in reasons["sale/2025-01-01-a.csv.gz"]
     assert "cannot be unpacked" in reasons["sale/2025-01-01-b.csv.gz"]
     assert "cut off" in reasons["sale/2025-01-01-c.parquet"]
@@ -168,42 +168,42 @@ def test_packed_files_that_are_cut_off_or_wrong_go_to_quarantine(shop):
 def test_what_is_still_being_written_is_left_alone(shop):
     names = (".2025-01-01.csv", "2025-01-01.csv.part", "2025-01-01.csv.tmp")
     paths = [deliver(shop, name, GOOD[:-4]) for name in names]
-    result = ingest.run(shop, "shop", NIGHT)
-    assert (result["files"], result["quarantined"]) == (0, [])
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.files, result.quarantined) == (0, ())
     assert all(path.exists() for path in paths)
 
 
 def test_a_second_bad_file_of_the_same_name_does_not_hide_the_first(shop):
     for content in ("a\n1\n", "b\n1\n"):
         deliver(shop, "2025-01-01.csv", content)
-        ingest.run(shop, "shop", NIGHT)
+        ingest.land_night(shop, "shop", NIGHT)
     kept = sorted((shop.settings.quarantine / "shop" / "sale").glob("*.csv"))
     assert sorted(path.read_text() for path in kept) == ["a\n1\n", "b\n1\n"]
 
 
 def test_a_mended_file_lands_under_the_name_that_was_refused(shop):
     deliver(shop, "2025-01-01.csv", GOOD[:-9])
-    ingest.run(shop, "shop", NIGHT)
+    ingest.land_night(shop, "shop", NIGHT)
     deliver(shop, "2025-01-01.csv", GOOD)
-    assert ingest.run(shop, "shop", NIGHT)["files"] == 1
+    assert ingest.land_night(shop, "shop", NIGHT).files == 1
 
 
 def test_a_file_that_was_only_touched_is_not_new(shop):
     path = deliver(shop, "2025-01-01.csv", GOOD)
-    ingest.run(shop, "shop", NIGHT)
+    ingest.land_night(shop, "shop", NIGHT)
     os.utime(path, (0, 0))
-    result = ingest.run(shop, "shop", NIGHT)
-    assert (result["files"], result["repeated"], result["quarantined"]) == (0, 0, [])
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.files, result.repeated, result.quarantined) == (0, 0, ())
 
 
 def test_two_quiet_days_are_two_deliveries(shop):
     header = GOOD.splitlines(keepends=True)[0]
     paths = [deliver(shop, f"2025-01-0{day}.csv", header) for day in (1, 2, 3)]
     parquet(shop, "2025-01-01.parquet", "select 'a' as item, 1 as pieces, now() as sold_at limit 0")
-    assert ingest.run(shop, "shop", clock.parse_as_of("2025-01-03"))["files"] == 3
+    assert ingest.land_night(shop, "shop", clock.parse_as_of("2025-01-03")).files == 3
     os.utime(paths[0], (0, 0))
-    result = ingest.run(shop, "shop", clock.parse_as_of("2025-01-04"))
-    assert (result["files"], result["repeated"], result["quarantined"]) == (1, 0, [])
+    result = ingest.land_night(shop, "shop", clock.parse_as_of("2025-01-04"))
+    assert (result.files, result.repeated, result.quarantined) == (1, 0, ())
 
 
 KILLED = """
@@ -216,7 +216,7 @@ ingest._record = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 home, url, prefix = sys.argv[1:]
 settings = Settings(home=Path(home), dbt=Path(home) / "dbt", database_url=url, database_prefix=prefix)
 with rails.opened(settings) as opened:
-    ingest.run(opened, "shop", clock.parse_as_of("2025-01-02"))
+    ingest.land_night(opened, "shop", clock.parse_as_of("2025-01-02"))
 """
 
 
@@ -229,7 +229,7 @@ def test_killed_between_rows_and_record_then_run_again(shop):
     killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (rows(shop), rows(shop, "day", "visit")) == ([], [])
-    assert ingest.run(shop, "shop", NIGHT)["rows"] == 5_001
+    assert ingest.land_night(shop, "shop", NIGHT).rows == 5_001
     assert rows(shop, "count(*), sum(pieces)") == [(5_000, 5_000)]
 
 
@@ -241,12 +241,12 @@ def test_of_two_runs_at_once_one_lands_and_the_other_is_fenced(shop, monkeypatch
         monkeypatch.setattr(ingest, "_stage", stage)
         staged = stage(*args)
         with rails_module.opened(shop.settings) as other:
-            assert ingest.run(other, "shop", NIGHT)["rows"] == 2
+            assert ingest.land_night(other, "shop", NIGHT).rows == 2
         return staged
 
     monkeypatch.setattr(ingest, "_stage", overtaken)
     with pytest.raises(Fenced):
-        ingest.run(shop, "shop", NIGHT)
+        ingest.land_night(shop, "shop", NIGHT)
     assert len(rows(shop)) == 2
 
 
@@ -268,26 +268,27 @@ def test_a_contract_that_does_not_hold_is_one_sentence_that_names_the_file(tmp_p
     folder.mkdir(parents=True)
     (folder / "_shop__sources.yml").write_text(CONTRACT.replace(wrong, message, 1))
     with pytest.raises(BadInput, match=r"_shop__sources\.yml: .*\.$"):
-        ingest.contract(settings.model_copy(update={"dbt": tmp_path}), "shop")
+        contracts.read(settings.model_copy(update={"dbt": tmp_path}), "shop")
 
 
 def test_the_sources_of_this_checkout_have_contracts(settings):
-    assert ingest.sources(settings) == ("flights", "hotels", "incident", "retail", "subscription")
-    incident = ingest.contract(settings, "incident").table("incident_update")
+    assert contracts.sources(settings) == ("flights", "hotels", "incident", "retail", "subscription")
+    incident = contracts.read(settings, "incident").table("incident_update")
     assert incident is not None
     assert len(incident.columns) == 36
-    assert ingest.tables(settings, "subscription") == ("raw.customer", "raw.login", "raw.payment", "raw.cancellation")
+    tables = ("raw.customer", "raw.login", "raw.payment", "raw.cancellation")
+    assert contracts.raw_tables(settings, "subscription") == tables
     with pytest.raises(BadInput, match="incident, retail, subscription"):
-        ingest.contract(settings, "../incident")
+        contracts.read(settings, "../incident")
 
 
 def test_the_whole_incident_log_lands_once(rails, data_mirror):
     settings = rails.settings.model_copy(update={"data_mirror": data_mirror})
     datasets.fetch(settings, "incident")
-    first = ingest.run(rails, "incident", clock.parse_as_of("2016-05-01"))
-    rest = ingest.run(rails, "incident", clock.parse_as_of("2017-03-01"))
-    assert (first["files"] + rest["files"], first["rows"] + rest["rows"]) == (350, 141_712)
-    assert first["null_available_at"] + rest["null_available_at"] == 0
-    assert ingest.run(rails, "incident", clock.parse_as_of("2017-03-01"))["files"] == 0
+    first = ingest.land_night(rails, "incident", clock.parse_as_of("2016-05-01"))
+    rest = ingest.land_night(rails, "incident", clock.parse_as_of("2017-03-01"))
+    assert (first.files + rest.files, first.rows + rest.rows) == (350, 141_712)
+    assert first.null_available_at + rest.null_available_at == 0
+    assert ingest.land_night(rails, "incident", clock.parse_as_of("2017-03-01")).files == 0
     total = rails.lake.query("select count(*), count(distinct number) from {raw.incident_update}", clock.now())
     assert total.iloc[0].tolist() == [141_712, 24_918]

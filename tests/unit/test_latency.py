@@ -14,9 +14,12 @@ from tiltyard import suites
 from tiltyard.edge import describe
 from tiltyard.leak import suite
 from tiltyard.pages import plots
-from tiltyard.prepare import latency, outage
-from tiltyard.prepare.latency import DAY, Latency, Spread, backfills, learn, quantile_of_counts
-from tiltyard.prepare.outage import Verdict, Watch
+from tiltyard.prepare import embargo, latency, observation
+from tiltyard.prepare.deliveries import DAY
+from tiltyard.prepare.embargo import learn, quantile_of_counts
+from tiltyard.prepare.latency import Latency, Spread, backfills
+from tiltyard.prepare.observation import Observation
+from tiltyard.prepare.outage import Verdict
 from tiltyard.rails import Rails
 from tiltyard.tables import FEATURE_LATENCY, Table
 
@@ -108,9 +111,7 @@ def test_the_plot_is_drawn_with_gaps_and_without_a_promise(tmp_path: Path) -> No
 
 def test_latencies_are_told_in_words() -> None:
     learned = learn(frame(night(0, np.full(50, 40 * HOUR))))["raw.login"]
-    from dataclasses import asdict
-
-    [row] = describe.latencies([{**asdict(learned), "verdict": learned.verdict}])
+    [row] = describe.latencies([learned])
     assert (row["promised p99"], row["observed p99"], row["verdict"]) == ("1 d 6 h", "1 d 16 h", "over")
 
 
@@ -155,12 +156,12 @@ def test_a_feature_that_would_not_have_been_there_is_named(rails: Rails, tmp_pat
         [NIGHT - timedelta(hours=12)],
     )
     spec, views = small_spec(tmp_path), ["ftr_shop__state"]
-    found = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT)
+    found = embargo.frame_results(rails, spec, "frame", "made", views, NIGHT)
     assert [(one.rule, one.rows, one.violations) for one in found] == [("arrives_in_time", 3, 2)]
     report = suite.report(rails, found, NIGHT, subject="small", suite_name="training_frame", render=False)
     assert report.success
     assert [one.name for one in report.warnings] == ["features_to_arrive_in_time"]
-    [kept] = latency.frame_findings(rails, spec, "frame", "made", views, NIGHT - DAY)
+    [kept] = embargo.frame_results(rails, spec, "frame", "made", views, NIGHT - DAY)
     assert kept.violations == 0, "the night before, nothing had been measured yet"
 
 
@@ -179,15 +180,15 @@ VERY_LATE = [  # rows of 100 that come nights late, observed p99 in units of the
 
 
 def test_a_night_of_mostly_very_late_rows_is_not_served(rails: Rails) -> None:
-    outage.expectations()
+    observation.expectations()
     suite = suites.load(rails.settings.expectations / "freshness.yaml")
     listed = ", ".join(f"{value} as {name}" for name, value in GOOD_NIGHT.items())
     for late, promises, expected in VERY_LATE:
         observed = Spread(*[promises * 30 * HOUR] * 4)
         missed = {0: 100 - late, 9: late}
         one = Latency("raw.login", "source", 100, 100, 0, observed, observed, missed, timedelta(hours=30))
-        watched = Watch("shop", {"raw.login": one}, {"raw.login": Verdict((), frozenset())}, ())
-        sql = f"select {listed}, {watched.columns('raw.login')}"
-        batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *outage.WATCHED), {})
-        results = suites.judge(rails, suite, batch, complete=True).results
+        night_of_shop = Observation("shop", {"raw.login": one}, {"raw.login": Verdict((), frozenset())}, ())
+        sql = f"select {listed}, {night_of_shop.columns('raw.login')}"
+        batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *observation.OBSERVED), {})
+        results = suites.run_suite(rails, suite, batch, complete=True).results
         assert {one.column: one.severity for one in results if not one.success} == expected, (late, promises)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from tiltyard import clock
-from tiltyard.prepare import outage
-from tiltyard.prepare.outage import Column, Profile, Verdict, Watch, judge, tail
+from tiltyard.prepare import observation
+from tiltyard.prepare.observation import Observation
+from tiltyard.prepare.outage import ColumnProfile as Column
+from tiltyard.prepare.outage import TableProfile as Profile
+from tiltyard.prepare.outage import Verdict, tail, verdict_on
 from tiltyard.rails import Rails
 
 TONIGHT = date(2025, 6, 2)
@@ -44,19 +47,23 @@ def tonight(device: Column = devices(DEVICES, 20), amount: Column = Column(0, 10
 
 
 def rules(verdict: Verdict) -> set[tuple[str, str]]:
-    return {(outage.rule, outage.column) for outage in verdict.found}
+    return {(outage.rule, outage.column) for outage in verdict.outages}
 
 
 def test_a_night_like_the_others_is_clean() -> None:
-    verdict = judge(usual(), tonight())
-    assert verdict.found == ()
+    verdict = verdict_on(tonight(), usual())
+    assert verdict.outages == ()
     assert ("went_null", "device") in verdict.clean
 
 
 @pytest.mark.parametrize(
     ("changed", "rule", "said"),
     [
-        ({"device": Column(1020, 0, 0, False)}, ("went_null", "device"), "1020 of 1020 values are missing, at most"),
+        (
+            {"device": Column(1020, 0, 0, False)},
+            ("went_null", "device"),
+            "1020 of 1020 values are missing, at most",
+        ),
         ({"amount": Column(0, 1020, 1, True)}, ("went_zero", "amount"), "1020 of 1020 values are zero"),
         ({"amount": Column(0, 0, 1, True)}, ("went_constant", "amount"), "all 1020 values are the same one, of"),
         ({"device": devices({"web": 1000}, 20)}, ("went_constant", "device"), "the same one (web), of usually 3"),
@@ -64,28 +71,28 @@ def test_a_night_like_the_others_is_clean() -> None:
     ],
 )
 def test_each_kind_of_silence_is_found_once_and_said(changed: dict[str, Column], rule: Any, said: str) -> None:
-    verdict = judge(usual(), tonight(**changed))
+    verdict = verdict_on(tonight(**changed), usual())
     assert rules(verdict) == {rule}
-    assert said in verdict.found[0].said
-    assert "(against " in verdict.found[0].said
+    assert said in verdict.outages[0].reason
+    assert "(against " in verdict.outages[0].reason
 
 
 def test_a_rare_category_may_be_absent_and_a_small_night_says_nothing() -> None:
-    assert not judge(usual(), tonight(devices({"web": 400, "phone": 600}, 20))).found
+    assert not verdict_on(tonight(devices({"web": 400, "phone": 600}, 20)), usual()).outages
     few = profile(0, 15, device=Column(15, 0, 0, False), amount=Column(0, 15, 1, True))
-    assert judge(usual(), few) == Verdict((), frozenset())
+    assert verdict_on(few, usual()) == Verdict((), frozenset())
 
 
 def test_a_party_that_books_half_the_house_is_no_outage_and_a_month_may_end() -> None:
-    assert not judge(usual(), tonight(device=devices({"web": 210, "phone": 330}, 480))).found
+    assert not verdict_on(tonight(device=devices({"web": 210, "phone": 330}, 480)), usual()).outages
     past = [profile(back, 700, month=devices({"5": 700})) for back in range(1, 29)]
-    assert not judge(past, profile(0, 700, month=devices({"6": 700}))).found
+    assert not verdict_on(profile(0, 700, month=devices({"6": 700})), past).outages
 
 
 def test_what_is_possible_by_chance_is_neither_found_nor_cleared() -> None:
     small = profile(0, 25, device=devices({"phone": 25}), amount=Column(0, 2, 20, False))
-    verdict = judge(usual(), small)
-    assert not verdict.found
+    verdict = verdict_on(small, usual())
+    assert not verdict.outages
     assert ("category_vanished", "device") not in verdict.clean
     assert ("went_constant", "device") not in verdict.clean
     assert ("went_null", "device") in verdict.clean
@@ -94,24 +101,26 @@ def test_what_is_possible_by_chance_is_neither_found_nor_cleared() -> None:
 def test_the_same_weekday_counts_where_there_are_enough_of_them() -> None:
     """A table that the source rewrites on Mondays: full then, and nearly all NULL on other days."""
     past = [profile(back, 500, last_login=Column(10 if back % 7 == 0 else 500, 0, 50, False)) for back in range(1, 36)]
-    assert rules(judge(past, profile(0, 500, last_login=Column(500, 0, 50, False)))) == {("went_null", "last_login")}
-    assert not judge(past[1:], profile(1, 500, last_login=Column(500, 0, 50, False))).found
+    assert rules(verdict_on(profile(0, 500, last_login=Column(500, 0, 50, False)), past)) == {
+        ("went_null", "last_login")
+    }
+    assert not verdict_on(profile(1, 500, last_login=Column(500, 0, 50, False)), past[1:]).outages
 
 
 def test_the_rows_of_another_night_are_found_whatever_their_dates() -> None:
     past = usual()
     again = replace(tonight(), rows=past[2].rows, content=past[2].content)
-    verdict = judge(past, again)
+    verdict = verdict_on(again, past)
     assert rules(verdict) == {("repeated_partition", "")}
-    assert str(past[2].night) in verdict.found[0].said
+    assert str(past[2].night) in verdict.outages[0].reason
 
 
 def test_two_weeks_make_a_past_and_broken_nights_are_none() -> None:
     gone = tonight(device=Column(1020, 0, 0, False))
-    assert not judge(usual(13), gone).found
-    assert judge(usual(14), gone).found
+    assert not verdict_on(gone, usual(13)).outages
+    assert verdict_on(gone, usual(14)).outages
     broken = [replace(night, broken=frozenset({("went_null", "device")})) for night in usual(28)]
-    verdict = judge(broken, gone)
+    verdict = verdict_on(gone, broken)
     assert ("went_null", "device") not in rules(verdict)
     assert ("went_null", "device") in verdict.unusual
 
@@ -129,17 +138,17 @@ def test_a_night_that_is_profiled_later_does_not_see_what_came_after_it() -> Non
     """Yesterday's partition came again today: today repeats yesterday, and not the other way round."""
     yesterday, today = profile(1, 1020, amount=Column(0, 0, 9, False)), tonight()
     today = replace(today, content=yesterday.content, rows=yesterday.rows)
-    assert ("repeated_partition", "") in judge([*usual(), yesterday], today).broken
-    assert judge([*usual(), today], yesterday).found == ()
+    assert ("repeated_partition", "") in verdict_on(today, [*usual(), yesterday]).broken
+    assert verdict_on(yesterday, [*usual(), today]).outages == ()
 
 
 def test_a_profile_is_kept_once_and_leaves_those_of_other_tables_alone(rails: Rails) -> None:
     first, second = profile(1, device=devices(DEVICES)), profile(0, device=devices(DEVICES))
     broken = replace(first, broken=frozenset({("went_null", "device")}))
     as_of = clock.midnight(TONIGHT)
-    outage.record(rails, Watch("shop", {}, {}, (("raw.visit", broken), ("raw.visit", second))), {}, as_of)
+    observation.store(rails, Observation("shop", {}, {}, (("raw.visit", broken), ("raw.visit", second))), {}, as_of)
     for _ in range(2):
-        outage.record(rails, Watch("shop", {}, {}, (("raw.visit", second), ("raw.sale", first))), {}, as_of)
+        observation.store(rails, Observation("shop", {}, {}, (("raw.visit", second), ("raw.sale", first))), {}, as_of)
     rows = rails.lake.query(
         "select table_name, night, column_name, broken from {ops.column_profile} order by all",
         as_of + timedelta(days=1),

@@ -213,8 +213,8 @@ def test_the_trigger_blanks_the_newest_row_in_place_and_only_the_delivery_tells(
 
 def test_it_fits_its_contract(rails, tmp_path):
     Simulator(customers=100, days=5).land(rails.settings.landing / "subscription")
-    result = ingest.run(rails, "subscription", clock.parse_as_of("2025-01-06"))
-    assert (result["files"], result["quarantined"], result["null_available_at"]) == (20, [], 0)
+    result = ingest.land_night(rails, "subscription", clock.parse_as_of("2025-01-06"))
+    assert (result.files, result.quarantined, result.null_available_at) == (20, (), 0)
     for name, time in TIMES.items():
         wrong = f"select count(*) from lake.raw.{name} where event_time <> {time} or available_at <> written_at"
         assert rails.lake.connection.execute(wrong).fetchone() == (0,)

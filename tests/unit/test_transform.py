@@ -19,7 +19,7 @@ from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.edge import services
 from tiltyard.errors import BadInput, CheckFailed
-from tiltyard.prepare import frame, ingest, transform
+from tiltyard.prepare import contracts, frame, ingest, transform
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
@@ -44,7 +44,7 @@ ANSWERS = tuple(f"{table}__answers" for table in TABLES if table.startswith("fea
 def land_tickets(settings: Settings, tickets: int = 150, seed: int = 7) -> None:
     """Tickets that change hands, are closed, reopened or forgotten; one update in seven is delivered days late."""
     draw = random.Random(seed)
-    header = list(ingest.contract(settings, "incident").tables[0].columns)
+    header = list(contracts.read(settings, "incident").tables[0].columns)
     files: dict[date, list[dict[str, str]]] = {}
     for number in range(tickets):
         moment = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=draw.randrange(20 * 1440))
@@ -119,7 +119,7 @@ def caught_up(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> It
     with rails_module.opened(settings) as rails:
         for night in NIGHTS:
             for source in SOURCES:
-                assert not ingest.run(rails, source, night)["quarantined"]
+                assert not ingest.land_night(rails, source, night).quarantined
             if night == NIGHTS[-1]:
                 with building(settings) as one, building(settings) as other:
                     assert (one.wait(), other.wait()) == (0, 0)
@@ -144,7 +144,7 @@ def test_catching_up_equals_building_from_scratch(caught_up: Rails) -> None:
     transform.build(caught_up, SOURCES, NIGHTS[-1], full_refresh=True)
     scratch = caught_up.lake.snapshot()
     assert {table: differences(caught_up, table, again, scratch) for table in tables} == dict.fromkeys(tables, 0)
-    assert summary["models"] == len(TABLES)
+    assert summary.models == len(TABLES)
     views = {table.split(".")[1] for table in TABLES if table.startswith("features.")}
     for snapshot in (before, again, scratch):
         assert frame.answers_kept(caught_up, snapshot) >= views
@@ -153,15 +153,15 @@ def test_catching_up_equals_building_from_scratch(caught_up: Rails) -> None:
 def test_the_project_holds_its_own_tests(caught_up: Rails) -> None:
     """Unit tests (the label, the blanking) and the point-in-time join of both dispatches on real tables."""
     empty = []
-    for source in set(ingest.sources(caught_up.settings)) - set(caught_up.settings.sources):
+    for source in set(contracts.sources(caught_up.settings)) - set(caught_up.settings.sources):
         empty += ["--select", f"source:{source}+"]  # a unit test reads the columns of the tables that it stands for
-        for table in ingest.contract(caught_up.settings, source).tables:
+        for table in contracts.read(caught_up.settings, source).tables:
             caught_up.lake.ensure(Table(table.raw, table.raw_columns))
     transform.invoke(caught_up.settings, "run", *empty)
     nodes = transform.invoke(caught_up.settings, "test", "--select", "test_type:unit", "tag:reference")
 
-    assert {node["name"] for node in nodes} >= {"what_was_not_known_yet_is_blank", "point_in_time_agrees"}
-    assert {node["status"] for node in nodes} == {"pass"}
+    assert {node.name for node in nodes} >= {"what_was_not_known_yet_is_blank", "point_in_time_agrees"}
+    assert {node.status for node in nodes} == {"pass"}
 
 
 def test_nothing_is_written_into_the_checkout(caught_up: Rails) -> None:
@@ -200,7 +200,7 @@ def test_a_failed_node_is_named(small_project: Settings) -> None:
             transform.build(rails, ["shop"], NIGHTS[0])
 
         rails.lake.connection.execute("delete from lake.raw.sale")
-        assert transform.build(rails, ["shop"], NIGHTS[0])["models"] == 2
+        assert transform.build(rails, ["shop"], NIGHTS[0]).models == 2
 
 
 def test_columns_that_differ_from_the_contract_are_named(small_project: Settings) -> None:

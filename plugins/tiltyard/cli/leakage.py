@@ -171,17 +171,17 @@ def latency(
     """Show how late rows really are: promised, claimed, observed, and the embargo that follows. Draws a plot."""
     from tiltyard import rails
     from tiltyard.edge import describe
-    from tiltyard.prepare import latency as stage
+    from tiltyard.prepare import embargo
 
     if model and source:
         raise BadInput("Give --model or --source, not both; a model's tables include its source's.")
     settings = Settings()
     spec = specs.find(settings.models, model) if model else None
     with rails.opened(settings) as opened:
-        result = stage.look(opened, model=spec, source=source, as_of=options.instant(as_of), nights=nights)
+        result = embargo.look(opened, model=spec, source=source, as_of=options.instant(as_of), nights=nights)
 
     def show() -> None:
-        table(describe.latencies(result["tables"]))
-        out.print(f"plot: {result['plot']}")
+        table(describe.latencies(result.tables))
+        out.print(f"plot: {result.plot}")
 
     emit(result, as_json, show)

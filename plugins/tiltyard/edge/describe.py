@@ -1,11 +1,12 @@
 """The documents of `status` and `explain` as text for a terminal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from tiltyard.answered.report import RequestNight, RequestsReport
+from tiltyard.prepare.embargo import Embargo
 from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"
@@ -31,7 +32,7 @@ def model(document: dict[str, Any]) -> str:
         "retrains": _list(row["night"] for row in document["retrains"]),
         "realized": _realized(document["realized"]),
         "checks": _checks(document["checks"]),
-        "arrival": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
+        "latency": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
         "incidents": _list(_incident(one) for one in document["incidents"]),
         "training": _training(document["training"]),
         "replay": _replay(document["replay"]),
@@ -63,23 +64,23 @@ def prediction(document: dict[str, Any]) -> str:
     )
 
 
-def latencies(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, Any]]:
     """The cells of `tiltyard leakage latency`, a row per table."""
     return [
         {
-            "table": row["table"],
-            "nights": row["nights"],
-            "rows": row["rows"],
-            "observed": row["observed_rows"],
-            "promised p99": _took(row["promised_p99_s"]),
-            "claimed p99": _took(row["claimed_p99_s"]),
-            "observed p99": _took(row["observed_p99_s"]),
-            "max": _took(row["observed_max_s"]),
-            "late rows": row["late_rows"],
-            "embargo": f"{row['missed_nights']} nights",
-            "verdict": row["verdict"],
+            "table": embargo.table,
+            "nights": embargo.nights,
+            "rows": embargo.rows,
+            "observed": embargo.observed_rows,
+            "promised p99": _took(embargo.promised_p99_s),
+            "claimed p99": _took(embargo.claimed_p99_s),
+            "observed p99": _took(embargo.observed_p99_s),
+            "max": _took(embargo.observed_max_s),
+            "late rows": embargo.late_rows,
+            "embargo": f"{embargo.missed_nights} nights",
+            "verdict": embargo.verdict,
         }
-        for row in rows
+        for embargo in embargoes
     ]
 
 

@@ -16,7 +16,7 @@ from tiltyard.errors import BadInput
 from tiltyard.govern import grants
 from tiltyard.judge import arrival, estimate, promotion, shadow
 from tiltyard.pages import plots
-from tiltyard.prepare import features, frame, ingest, latency, outage, popular, truth
+from tiltyard.prepare import contracts, data_incidents, embargo, features, frame, popular, truth
 from tiltyard.rails import Rails
 from tiltyard.records import GovernorSummary
 from tiltyard.spec import Spec
@@ -74,8 +74,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "drift": _drift(rails, spec, night),
         "governor": _governor(rails, spec, night),
         "freshness": _freshness(rails, spec, as_of),
-        "latency": latency.report(rails, latency.tables_of(rails, spec), as_of),
-        "incidents": outage.incidents(rails, spec.source, night),
+        "latency": [table.to_json() for table in embargo.report(rails, embargo.tables_of(rails, spec), as_of)],
+        "incidents": [one.to_json() for one in data_incidents.of_source(rails, spec.source, night)],
         "label_arrival": arrival.report(rails, spec, as_of),
         "estimated": _estimated(rails, spec, as_of),
         "checks": _stage(rails, features.STAGE, "", night),
@@ -202,8 +202,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
         "tier_reason": row["tier_reason"] or None,
         "snapshot": snapshot,
         "features": [
-            {key: value.isoformat() if isinstance(value, datetime) else value for key, value in feature.items()}
-            for feature in frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot)
+            feature.to_json() for feature in frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot)
         ],
         "truth": label,
     }
@@ -221,7 +220,7 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     weekly = [*weekly, *estimated(rails, spec, as_of)]
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
     marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
-    latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
+    embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
     plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks, measure=spec.target.measure)
     return path
 
@@ -341,7 +340,7 @@ def _training(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
 
 def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for table in sorted(ingest.tables(rails.settings, spec.source)):
+    for table in sorted(contracts.raw_tables(rails.settings, spec.source)):
         if not rails.lake.has(table):
             continue
         newest = rails.lake.query(f"select max(available_at) as newest from {{{table}}}", as_of)["newest"][0]

@@ -32,7 +32,7 @@ from tiltyard.clock import night_closing
 from tiltyard.files import whole
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
-from tiltyard.prepare import frame, outage, truth
+from tiltyard.prepare import data_incidents, frame, truth
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import Broken, Finding, Signal
 from tiltyard.spec import Spec, load_portfolio, portfolio
@@ -185,7 +185,8 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageNam
             state = status or "not done"
             found.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))
     found += [
-        Broken(one["table"], one["column"] or None, outage.in_words(one)) for one in outage.holding(rails, spec, night)
+        Broken(incident.table, incident.column or None, str(incident))
+        for incident in data_incidents.of_model(rails, spec, night)
     ]
     return tuple(found)
 

@@ -15,7 +15,7 @@ from tiltyard.errors import BadInput
 from tiltyard.govern import governor
 from tiltyard.govern.governor import Became, Grant, History, Outcome, Past, Release
 from tiltyard.govern.lineage import Lineage
-from tiltyard.prepare import outage, transform
+from tiltyard.prepare import data_incidents, transform
 from tiltyard.rails import Rails
 from tiltyard.records import GovernorSummary, TrainingSummary
 from tiltyard.spec import Portfolio, Spec
@@ -172,7 +172,7 @@ def _history(rails: Rails, night: date) -> History:
             for row in rails.ledger.events(kind=RELEASED)
             if row["night"] <= night
         ),
-        mended=tuple(governor.Mended(*one) for one in outage.mended(rails, night)),
+        mended=tuple(governor.Mended(*one) for one in data_incidents.mended(rails, night)),
     )
 
 

@@ -1,9 +1,9 @@
 """Whether the truth still comes: the arrival of labels read from the lake, judged every night, shown to people.
 
 `runoff` says how: the arrival curve, and when a truth that stops arriving is an incident. That is a *data incident* of
-the label table, opened and closed in the ledger beside those of `outage`: predictions are made and served on, no model
-is retrained while it is open. It closes on the first night on which labels come again as they used to. The nights of
-an incident are no past to compare with; after `runoff.WINDOW` nights what comes is the new usual, if anything comes.
+the label table, opened and closed in the ledger beside those of its source: predictions are made and served on, and no
+model is retrained while it is open. It closes on the first night on which labels come again as they used to. The nights
+of an incident are no past to compare with; after `runoff.WINDOW` nights what comes is the new usual, if anything comes.
 """
 
 from datetime import date, datetime, timedelta
@@ -16,7 +16,8 @@ import pandas as pd
 from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Judged
-from tiltyard.prepare import outage, truth
+from tiltyard.prepare import data_incidents, truth
+from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
@@ -93,9 +94,10 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     return {one.stream: {"came": one.came, "predicted": round(one.predicted, 1)} for one in judged}
 
 
-def incidents(rails: Rails, spec: Spec, night: date) -> list[dict[str, Any]]:
-    """The truth incidents of a model that are open after `night`, as outage.incidents gives them."""
-    return [one for one in outage.incidents(rails, spec.source, night) if one["table"] == spec.label.table]
+def incidents(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
+    """The truth incidents of a model that are open after `night`, oldest first."""
+    open_now = data_incidents.of_source(rails, spec.source, night)
+    return tuple(incident for incident in open_now if incident.table == spec.label.table)
 
 
 def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
@@ -121,7 +123,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
         "curve": {
             name: [round(share, 4) for share in getattr(curve, name)] for name in ("labels", "positives", "negatives")
         },
-        "incidents": incidents(rails, spec, night),
+        "incidents": [incident.to_json() for incident in incidents(rails, spec, night)],
     }
 
 
@@ -141,19 +143,20 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 
 def _settle(rails: Rails, spec: Spec, night: date, judged: tuple[Judged, ...]) -> None:
     table = spec.label.table
-    before, after = outage.opened(rails, spec.source, night - DAY), outage.opened(rails, spec.source, night)
+    before = data_incidents.open_after(rails, spec.source, night - DAY)
+    after = data_incidents.open_after(rails, spec.source, night)
     for one in judged:
-        key = (table, "", WHAT[one.stream])
+        key = data_incidents.Key(table, "", WHAT[one.stream])
         was = before.get(key)
         if one.stopped and key not in after:
-            since = was["since"] if was else str(one.since)
-            outage.tell(rails, spec.source, night, *key, "open", _said(one), since)
+            since = was.since if was else one.since
+            data_incidents.record_change(rails, spec.source, night, key, "open", _said(one), since)
         elif key in after and not one.stopped:
-            long = was is not None and (night - date.fromisoformat(was["since"])).days > runoff.WINDOW
+            long = was is not None and (night - was.since).days > runoff.WINDOW
             usual = long and one.came > 0 and one.stream != "missing"
             if one.well or usual:
                 said = "" if one.well else "no other night is left: it is the new usual"
-                outage.tell(rails, spec.source, night, *key, "closed", said, after[key]["since"])
+                data_incidents.record_change(rails, spec.source, night, key, "closed", said, after[key].since)
 
 
 def _said(one: Judged) -> str:
@@ -167,17 +170,13 @@ def _of_incidents(rails: Rails, spec: Spec, night: date) -> frozenset[date]:
     """The nights before this one that belonged to an incident of the model's truth."""
     since: dict[str, date] = {}
     nights: set[date] = set()
-    events = [
-        event
-        for event in rails.ledger.events(kind=outage.INCIDENT)
-        if event["night"] < night and event["detail"]["table"] == spec.label.table
-    ]
-    for event in sorted(events, key=lambda event: (event["night"], event["id"])):
-        detail = event["detail"]
-        if detail["state"] == "open":
-            since[detail["what"]] = date.fromisoformat(detail["since"])
-        elif detail["what"] in since:
-            nights.update(_days(since.pop(detail["what"]), event["night"]))
+    for changed_on, change in data_incidents.changes(rails, night - DAY):
+        if change.table != spec.label.table:
+            continue
+        if change.state == "open":
+            since[change.what] = change.since
+        elif change.what in since:
+            nights.update(_days(since.pop(change.what), changed_on))
     for first in since.values():
         nights.update(_days(first, night))
     return frozenset(nights)

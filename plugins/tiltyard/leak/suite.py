@@ -82,7 +82,7 @@ def table_results(
 
 def grade(
     rails: Rails, suite: suites.Suite, results: Sequence[RuleResult], subject: str
-) -> tuple[suites.Judged, tuple[CheckResult, ...]]:
+) -> tuple[suites.SuiteResult, tuple[CheckResult, ...]]:
     """Hold the rules' results to the leakage suite: one check result per rule and table, however many columns it has.
 
     Raises BadInput, naming file and line, for an expectation that is no leakage rule.
@@ -92,17 +92,17 @@ def grade(
     rule_of = {expectation: rule for rule, expectation in RULES.items()}
     applicable = []
     for index, expectation in enumerate(suite.expectations):
-        if expectation["type"] not in rule_of:
+        if expectation.type not in rule_of:
             raise BadInput(
-                f"{suite.where(index)}: '{expectation['type']}' is not a leakage rule; they are {', '.join(rule_of)}."
+                f"{suite.where(index)}: '{expectation.type}' is not a leakage rule; they are {', '.join(rule_of)}."
             )
-        if rule_of[expectation["type"]] in rules:
+        if rule_of[expectation.type] in rules:
             applicable.append(index)
     batch = suites.Batch(subject, _as_values(results), _BATCH_COLUMNS, empty=not results)
-    suite_result = suites.judge(rails, suite, batch, complete=True, only=applicable)
+    suite_result = suites.run_suite(rails, suite, batch, complete=True, only=applicable)
     checks: list[CheckResult] = []
     for (index, outcome), check in zip(suite_result.outcomes, suite_result.results, strict=True):
-        of_rule = [result for result in results if result.rule == rule_of[suite.expectations[index]["type"]]]
+        of_rule = [result for result in results if result.rule == rule_of[suite.expectations[index].type]]
         is_broken = any(result.violations for result in of_rule)
         assert bool(outcome.success) == (not is_broken), "the expectation and the rule must agree"
         for table in dict.fromkeys(result.table for result in of_rule):

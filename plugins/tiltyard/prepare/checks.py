@@ -12,38 +12,40 @@ must always satisfy; these say whether *this batch* may be used, and so compare 
 of the same weekday in the last weeks.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import literal, stored, text
 from tiltyard.leak import suite as leakage
-from tiltyard.prepare import ingest, latency, outage
+from tiltyard.leak.rules import RuleResult
+from tiltyard.prepare import contracts, latency, observation
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
-from tiltyard.suites import Batch, CheckReport, CheckResult, Judged, Suite
+from tiltyard.suites import Batch, CheckReport, CheckResult, Expectation, Suite, SuiteResult
 from tiltyard.tables import PREDICTION
 
-__all__ = ["SUITES", "CheckReport", "CheckResult", "run"]
+__all__ = ["SUITES", "CheckReport", "CheckResult", "check_batch"]
 
 SUITES = ("freshness", "features", "leakage", "predictions")
+"""The suites there are."""
 WEEKS = 4
-"""How far back "the same weekday" reaches."""
+"""Number of weeks that "the same weekday" reaches back."""
 FEW_ROWS = 20
-"""Below so many rows on a usual night, volumes are not compared: of five expected, none is one night in 150."""
+"""Number of rows on a usual night below which volumes are not compared: of five expected, none is one night in 150."""
 ENOUGH_WEEKS = 2
-"""Fewer weeks of history than this, and nothing is usual yet."""
+"""Number of weeks of history below which nothing is usual yet."""
 ANY = 10**12
 """A bound that no batch reaches: stands for "nothing is usual yet"."""
 SERVING = ("champion", "safe_default")
+"""Roles of the predictions that are used."""
 
 
-def run(
+def check_batch(
     rails: Rails,
     suite: str,
     as_of: datetime,
@@ -54,30 +56,31 @@ def run(
     render: bool = True,
     record: bool = True,
 ) -> CheckReport:
-    """Judge the night that closes at `as_of`; results go to ops.check_result, pages to the reports folder.
+    """Hold the night that closes at `as_of` to a suite.
 
-    Without `record` whoever asks keeps the results (suites.record), several reports at once.
+    Without `spec` and `source` the whole portfolio is judged. Results go to ops.check_result and pages to the reports
+    folder; without `record` the caller keeps the results (suites.record), of several reports at once.
 
-    Without `spec` and `source` the whole portfolio is judged. Failed expectations raise nothing; BadInput names
-    file and line of an expectation that cannot be judged, the suite there is not, or the table that is missing.
+    Failed expectations raise nothing; BadInput names file and line of an expectation that cannot be judged, the suite
+    that does not exist, or the table that is missing.
     """
     if suite not in SUITES:
         raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
-    specs = (spec,) if spec else tuple(one for one in portfolio(rails.settings) if source in (None, one.source))
+    specs = (spec,) if spec else tuple(each for each in portfolio(rails.settings) if source in (None, each.source))
     subject = spec.name if spec else ""
-    pages: dict[str, Judged] = {}
+    place = subject or source or "portfolio"
     if suite == "leakage":
-        return _leakage(rails, as_of, specs, subject or source or "portfolio", snapshot, render, record)
+        return _leakage(rails, as_of, specs, place, snapshot, render, record)
     if suite == "freshness":
         sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
-        results = _freshness(rails, as_of, sources, snapshot, pages)
+        pages = _freshness(rails, as_of, sources, snapshot)
     elif suite == "features":
-        results = _features(rails, as_of, specs, snapshot, pages)
+        pages = _features(rails, as_of, specs, snapshot)
     else:
         if spec is None:
             raise BadInput("The suite predictions judges one model; name it.")
-        results = _predictions(rails, as_of, spec, snapshot, pages)
-    place = subject or source or "portfolio"
+        pages = _predictions(rails, as_of, spec, snapshot)
+    results = tuple(result for page in pages.values() for result in page.results)
     path = suites.render(rails, suite, place, as_of, pages, results) if render else None
     report = CheckReport(suite, night_closing(as_of), subject, results, path)
     if record:
@@ -85,7 +88,12 @@ def run(
     return report
 
 
+Pages = dict[str, SuiteResult]
+"""Table → what the suite found on it, in the order in which the tables were judged."""
+
+
 def _file(rails: Rails, *parts: str) -> Path:
+    """A suite's file below settings.expectations."""
     return rails.settings.expectations.joinpath(*parts)
 
 
@@ -93,35 +101,33 @@ def _file(rails: Rails, *parts: str) -> Path:
 
 _FRESHNESS = (
     "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
-    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", *outage.WATCHED,
+    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", *observation.OBSERVED,
 )  # fmt: skip
 
 
-def _freshness(
-    rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, pages: dict[str, Judged]
-) -> tuple[CheckResult, ...]:
+def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None) -> Pages:
     """One row per raw table tells how fresh it is; each table is judged by itself.
 
-    What arrived is measured and profiled on the way, and a data incident is opened or closed by what it shows.
+    What came is measured and profiled on the way, and a data incident is opened or closed by what it shows.
     """
     suite = suites.load(_file(rails, "freshness.yaml"))
-    outage.expectations()
-    results: list[CheckResult] = []
+    observation.expectations()
+    pages: Pages = {}
     for source in sources:
-        tables = ingest.tables(rails.settings, source)
+        tables = contracts.raw_tables(rails.settings, source)
         for table in tables:
             rails.lake.columns(table)  # says so when it is missing
-        watched = outage.watch(rails, source, as_of, snapshot)
+        night = observation.observe(rails, source, as_of, snapshot)
         for table in tables:
             with suites.one_view(rails):
-                sql = f"select *, {watched.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
+                sql = f"select *, {night.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
             batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
-            pages[table] = suites.judge(rails, suite, batch, complete=True)
-            results += pages[table].results
-        views = {view for one in portfolio(rails.settings) if one.source == source for view in one.prediction.features}
-        there = [view for view in sorted(views) if rails.lake.has(view)]
-        outage.record(rails, watched, latency.of_views(rails, there, as_of, snapshot), as_of)
-    return tuple(results)
+            pages[table] = suites.run_suite(rails, suite, batch, complete=True)
+        specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
+        views = sorted({view for spec in specs for view in spec.prediction.features})
+        existing = [view for view in views if rails.lake.has(view)]
+        observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot), as_of)
+    return pages
 
 
 def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
@@ -168,53 +174,64 @@ def _usual(
 # -- features ---------------------------------------------------------------------------------
 
 
-def _features(
-    rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None, pages: dict[str, Judged]
-) -> tuple[CheckResult, ...]:
+def _features(rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None) -> Pages:
     """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
     every: dict[str, timedelta] = {}
     for spec in specs:
         for view in spec.prediction.features:
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
-    known = _of_night(rails, as_of, snapshot)
-    new = [view for view in sorted(every) if (view, every[view]) not in known]
+    results = _shared(rails, as_of, snapshot).views
+    new = [view for view in sorted(every) if (view, every[view]) not in results]
     with suites.one_view(rails):
         batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in new}
     for view, batch in batches.items():
         own = _file(rails, "features", f"{view}.yaml")
         suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
-        known[view, every[view]] = suites.judge(rails, suite, batch)
-    pages |= {view: known[view, every[view]] for view in sorted(every)}
-    return tuple(result for view in sorted(every) for result in pages[view].results)
+        results[view, every[view]] = suites.run_suite(rails, suite, batch)
+    return {view: results[view, every[view]] for view in sorted(every)}
 
 
-_night: tuple[Any, dict[Any, Any]] = (None, {})
+@dataclass(frozen=True)
+class _Shared:
+    """What this process has found of one night at one snapshot of the lake, which never changes.
+
+    Models that share a view share its verdict.
+    """
+
+    key: tuple[object, ...] = ()
+    """Lake, suites, night and snapshot."""
+    views: dict[tuple[str, timedelta], SuiteResult] = field(default_factory=dict)
+    """(feature view, interval of its predictions) → what its suite found."""
+    rules: dict[str, list[RuleResult]] = field(default_factory=dict)
+    """Table → what the leakage rules found."""
 
 
-def _of_night(rails: Rails, as_of: datetime, snapshot: int | None) -> dict[Any, Any]:
-    """What this process has found of a night at a snapshot of the lake, which never changes: models that share a view
-    share its verdict. Without a snapshot nothing is kept."""
-    global _night
+_newest = _Shared()
+
+
+def _shared(rails: Rails, as_of: datetime, snapshot: int | None) -> _Shared:
+    """What is known of a night at a snapshot already; without a snapshot nothing is kept."""
+    global _newest
     if snapshot is None:
-        return {}
+        return _Shared()
     key = (rails.settings.home, rails.settings.database_prefix, rails.settings.expectations, as_of, snapshot)
-    if _night[0] != key:
-        _night = (key, {})
-    return _night[1]
+    if _newest.key != key:
+        _newest = _Shared(key)
+    return _newest
 
 
 def _with_volume(suite: Suite) -> Suite:
     """The suite, and that the batch has rows at all, unless its meta says `may_be_empty: true`."""
     if suite.meta.get("may_be_empty") is True:
         return suite
-    why = "Nothing arrived: a silent source must not look like a quiet night."
-    implied = {
-        "type": "expect_table_row_count_to_be_between",
-        "kwargs": {"min_value": {"$PARAMETER": "least_rows"}},
-        "severity": "critical",
-        "meta": {"why": why},
-    }
-    return replace(suite, expectations=(*suite.expectations, implied), lines=(*suite.lines, 1))
+    volume = Expectation(
+        type="expect_table_row_count_to_be_between",
+        kwargs={"min_value": {"$PARAMETER": "least_rows"}},
+        severity="critical",
+        meta={"why": "Nothing arrived: a silent source must not look like a quiet night."},
+        line=1,
+    )
+    return replace(suite, expectations=(*suite.expectations, volume))
 
 
 def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None) -> Batch:
@@ -251,17 +268,18 @@ def _leakage(
 ) -> CheckReport:
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
     suite = suites.load(_file(rails, "leakage.yaml"))
+    planned = suite.meta.get("planned") or {}
     with suites.one_view(rails):
         tables = {name for spec in specs for name in leakage.staging_tables(rails, spec.source)}
         for spec in specs:
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
-        known = _of_night(rails, as_of, snapshot)
-        for table in sorted(tables - known.keys()):
-            known[table] = leakage.table_results(rails, [table], as_of, snapshot, suite.meta.get("planned") or {})
-        findings = [finding for table in sorted(tables) for finding in known[table]]
+        of_table = _shared(rails, as_of, snapshot).rules
+        for table in sorted(tables - of_table.keys()):
+            of_table[table] = leakage.table_results(rails, [table], as_of, snapshot, planned)
+        results = [result for table in sorted(tables) for result in of_table[table]]
         for source in sorted({spec.source for spec in specs}):
-            findings += latency.backfill_findings(rails, source, as_of, snapshot)
-    return leakage.report(rails, findings, as_of, subject=subject, render=render, record=record)
+            results += latency.backfill_results(rails, source, as_of, snapshot)
+    return leakage.report(rails, results, as_of, subject=subject, render=render, record=record)
 
 
 # -- predictions ------------------------------------------------------------------------------
@@ -271,9 +289,7 @@ _PREDICTIONS = (
 )  # fmt: skip
 
 
-def _predictions(
-    rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None, pages: dict[str, Judged]
-) -> tuple[CheckResult, ...]:
+def _predictions(rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None) -> Pages:
     """The night's predictions side by side with the spine they should answer, a row for each of either."""
     suite = suites.load(_file(rails, "predictions.yaml"))
     with suites.one_view(rails):
@@ -301,5 +317,4 @@ def _predictions(
     empty = row is not None and row[0] == 0
     bounds = dict(zip(("score_low", "score_high"), spec.target.bounds, strict=True))
     batch = Batch(PREDICTION.name, sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
-    pages[PREDICTION.name] = suites.judge(rails, suite, batch)
-    return pages[PREDICTION.name].results
+    return {PREDICTION.name: suites.run_suite(rails, suite, batch)}

@@ -12,10 +12,11 @@ from typing import Any
 from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed
-from tiltyard.prepare import checks as checking
+from tiltyard.prepare import checks, embargo, popular
 from tiltyard.prepare import ingest as ingesting
-from tiltyard.prepare import latency
 from tiltyard.prepare import transform as transforming
+from tiltyard.prepare.ingest import IngestSummary
+from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.spec import portfolio
@@ -24,22 +25,22 @@ from tiltyard.stages import StageName
 STAGE: StageName = "features"
 
 
-def run(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
-    """The whole stage for one night. Raises CheckFailed when a critical check stops the batch."""
+def build_night(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+    """The whole stage for one night, JSON-ready. Raises CheckFailed when a critical check stops the batch."""
     return {
-        "ingest": ingest(rails, as_of),
-        "transform": transform(rails, as_of),
+        "ingest": {source: summary.to_json() for source, summary in ingest(rails, as_of).items()},
+        "transform": transform(rails, as_of).to_json(),
         "checks": check(rails, as_of, render=render),
         **publish(rails, as_of),
     }
 
 
-def ingest(rails: Rails, as_of: datetime) -> dict[str, Any]:
-    """Land what became available until `as_of`, for every active source."""
-    return {source: ingesting.run(rails, source, as_of) for source in rails.settings.sources}
+def ingest(rails: Rails, as_of: datetime) -> dict[str, IngestSummary]:
+    """Land what became available until `as_of`, for every active source: name of the source → what landed."""
+    return {source: ingesting.land_night(rails, source, as_of) for source in rails.settings.sources}
 
 
-def transform(rails: Rails, as_of: datetime) -> dict[str, Any]:
+def transform(rails: Rails, as_of: datetime) -> BuildSummary:
     """Bring staging, spines, features and labels up to what has landed."""
     return transforming.build(rails, rails.settings.sources, as_of)
 
@@ -53,30 +54,32 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     with transforming.alone(rails):
         snapshot = rails.lake.snapshot()
     reports = [
-        checking.run(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False)
+        checks.check_batch(rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False)
         for source in rails.settings.sources
     ]
     for spec in portfolio(rails.settings):
         for suite in ("features", "leakage"):
-            reports.append(checking.run(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render, record=False))
+            reports.append(
+                checks.check_batch(rails, suite, as_of, spec=spec, snapshot=snapshot, render=render, record=False)
+            )
     suites.record(rails, reports, as_of)
     if render:
         for spec in portfolio(rails.settings):
-            latency.plot(rails, spec.name, latency.tables_of(rails, spec), as_of)
-    critical = [failure for report in reports for failure in report.critical_failures]
-    warnings = [failure for report in reports for failure in report.warnings]
+            embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
+    critical = [str(failure) for report in reports for failure in report.critical_failures]
+    warnings = [str(failure) for report in reports for failure in report.warnings]
     summary = {
         "snapshot": snapshot,
         "checks": sum(len(report.results) for report in reports),
-        "critical": [str(failure) for failure in critical],
-        "warnings": [str(failure) for failure in warnings],
+        "critical": critical,
+        "warnings": warnings,
         "reports": sorted({str(report.report_path) for report in reports if report.report_path}),
     }
     if critical:
         rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
         raise CheckFailed(
             f"The batch of {night} is stopped by {len(critical)} critical check(s): "
-            f"{'; '.join(summary['critical'][:5])}. "
+            f"{'; '.join(critical[:5])}. "
             "Yesterday's features and the champions stay in service; mend the source and run the night again."
         )
     before = rails.ledger.stage_run(FeaturesSummary, "", night)
@@ -95,10 +98,8 @@ def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
         raise BadInput(
             f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
         )
-    from tiltyard.prepare import popular  # which reads what is published here
-
     snapshot = int(record["summary"]["snapshot"])
     items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
-    summary = {**record["summary"], "popular": {name: found for name, found in items.items() if found}}
+    summary = {**record["summary"], "popular": {name: best for name, best in items.items() if best}}
     rails.ledger.record_stage(STAGE, "", night, "done", summary)
     return {"night": str(night), "snapshot": summary["snapshot"]}

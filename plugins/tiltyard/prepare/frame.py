@@ -6,7 +6,7 @@ there is one definition of it. Reads are by `as_of` (what was known) and by `sna
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -25,40 +25,50 @@ from tiltyard.files import whole
 from tiltyard.lake import Lake, literal, qualified, stored
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails
-from tiltyard.spec import Spec, feature_key
-from tiltyard.train import profile
+from tiltyard.records import Record
+from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
 
 Kind = Literal["numeric", "boolean", "categorical"]
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
 _INSTANT = timedelta(microseconds=1)
+"""The smallest step of time: turns an end that is included into one that is not."""
 _EVER = datetime(9999, 1, 1, tzinfo=UTC)
+_FILES = ("point_in_time.sql", "answers.sql")
+"""Macro files of the dbt project that are rendered here."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of a model: its column, the view it comes from, and how it is read."""
+    """One input of a model."""
 
     name: str
+    """Its column."""
     view: str
+    """Feature view that it comes from."""
     kind: Kind
+    """How a model reads it."""
 
 
 @dataclass(frozen=True)
 class TrainingFrame:
-    """An immutable Parquet file, named by the SHA-256 of its bytes, and where it came from.
-
-    It holds the cohorts with `start` <= prediction_time < `end`. `unlabelled` counts spine rows of those cohorts
-    that had no label by then; they are left out.
-    """
+    """An immutable Parquet file, named by the SHA-256 of its bytes, and where it came from."""
 
     path: Path
+    """The file."""
     digest: str
+    """SHA-256 of its bytes, as hexadecimal digits."""
     rows: int
+    """Number of its rows."""
     unlabelled: int
+    """Number of spine rows of its cohorts that had no label by then; they are left out."""
     snapshot: int
+    """Snapshot of the lake that it was read from."""
     start: datetime
+    """First prediction_time of its cohorts."""
     end: datetime
+    """End of their prediction_times, not included."""
     features: tuple[Feature, ...]
+    """The model's inputs, in the order of the columns."""
 
     def read(self) -> pd.DataFrame:
         """The frame: key, prediction_time, label, features, `<view>__event_time`, `<view>__available_at`.
@@ -71,28 +81,42 @@ class TrainingFrame:
             raise BadInput(f"The training frame {self.path} is gone; run tiltyard train again to rebuild it.") from None
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise BadInput(f"The training frame {self.path} is damaged; delete it and run tiltyard train again.")
-        return pq.read_table(pa.BufferReader(content)).to_pandas()
+        frame: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
+        return frame
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"path": str(self.path), "start": self.start.isoformat(), "end": self.end.isoformat()}
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureValue(Record):
+    """What one input of a prediction was, and since when."""
+
+    feature: str
+    """Name of the feature."""
+    value: bool | int | float | str | None
+    """Its value; None where there was none."""
+    view: str
+    """Feature view that it comes from."""
+    event_time: datetime | None
+    """When the row happened that it was read from; None where there was no row."""
+    available_at: datetime | None
+    """When that row could first be known; None where there was no row."""
 
 
 def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:
     """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
-    found: list[Feature] = []
+    inputs: list[Feature] = []
     for view in spec.prediction.features:
         for name, kind in _columns(rails, view, snapshot).items():
             if name not in (feature_key(view), *transform.RESERVED):
-                found.append(Feature(name, view, _kind(view, name, kind)))
-    names = [feature.name for feature in found]
-    for name in profile.OTHERS:
+                inputs.append(Feature(name, view, _kind(view, name, kind)))
+    names = [feature.name for feature in inputs]
+    for name in REPORT_COLUMNS:
         if name in names:
             raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")
-    return tuple(found)
+    return tuple(inputs)
 
 
 def build(
@@ -158,7 +182,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
 def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
     """How many matured labels a training frame of `as_of` would hold."""
     end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
-    counted = rails.lake.query(
+    counts = rails.lake.query(
         f"""
         select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
         from {{{qualified(spec.prediction.spine)}}} as spine
@@ -170,16 +194,15 @@ def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
         {"start": end - spec.estimator.window, "end": end},
         snapshot,
     )
-    return int(counted["matured"].iloc[0])
+    return int(counts["matured"].iloc[0])
 
 
 def explain(
     rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, snapshot: int | None = None
-) -> list[dict[str, Any]]:
-    """One prediction's inputs: a {feature, value, view, event_time, available_at} per feature, in order.
+) -> tuple[FeatureValue, ...]:
+    """One prediction's inputs, in the order of the model's features.
 
-    The times are those of the row the value came from, None where there was none. Raises BadInput when the spine
-    has no such row.
+    Raises BadInput when the spine has no such row.
     """
     snapshot = rails.lake.snapshot() if snapshot is None else snapshot
     # the spine row itself may have been written later; what the join may use is bound by the prediction time
@@ -191,26 +214,26 @@ def explain(
             "check the request id."
         )
     row = rows.iloc[0]
-    return [
-        {
-            "feature": feature.name,
-            "value": _plain(row[feature.name]),
-            "view": feature.view,
-            "event_time": _plain(row[f"{feature.view}__event_time"]),
-            "available_at": _plain(row[f"{feature.view}__available_at"]),
-        }
+    return tuple(
+        FeatureValue(
+            feature=feature.name,
+            value=_plain(row[feature.name]),
+            view=feature.view,
+            event_time=_plain(row[f"{feature.view}__event_time"]),
+            available_at=_plain(row[f"{feature.view}__available_at"]),
+        )
         for feature in features(rails, spec, snapshot)
-    ]
+    )
 
 
 def answers_kept(rails: Rails, snapshot: int) -> frozenset[str]:
     """The feature views whose kept answers hold at `snapshot` (dbt/macros/answers.sql): they need no pruning."""
-    known = _held.setdefault(rails.lake, {})
-    if snapshot not in known:
+    views = _views_with_answers.setdefault(rails.lake, {})
+    if snapshot not in views:
         sql = macro(transform.macro_path(rails.settings), "answers_hold", "lake", "features", snapshot)
         rows = rails.lake.connection.execute(sql).fetchall()
-        known[snapshot] = frozenset(name for (name,) in rows)
-    return known[snapshot]
+        views[snapshot] = frozenset(name for (name,) in rows)
+    return views[snapshot]
 
 
 def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -> str:
@@ -274,8 +297,8 @@ def _chosen(spec: Spec, inputs: Sequence[Feature]) -> list[str]:
 
 def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
     """Column name → DuckDB type of a table as the lake held it at `snapshot`, which never changes."""
-    known = _described.setdefault(rails.lake, {})
-    if (table, snapshot) not in known:
+    tables = _table_columns.setdefault(rails.lake, {})
+    if (table, snapshot) not in tables:
         try:
             rows = rails.lake.connection.execute(f"describe select * from {stored(table, snapshot)}").fetchall()
         except duckdb.CatalogException:
@@ -283,15 +306,18 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
                 f"The lake has no table '{qualified(table)}' at snapshot {snapshot}; run tiltyard features first, "
                 "or mend the name."
             ) from None
-        known[table, snapshot] = {name: kind for name, kind, *_ in rows}
-    return known[table, snapshot]
+        tables[table, snapshot] = {name: kind for name, kind, *_ in rows}
+    return tables[table, snapshot]
 
 
-_held: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
-_described: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
+_views_with_answers: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
+"""Lake → snapshot → the feature views whose kept answers hold there, which never changes."""
+_table_columns: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
+"""Lake → (table, snapshot) → column name → DuckDB type, which never changes."""
 
 
 def _kind(view: str, name: str, kind: str) -> Kind:
+    """How a model reads a column of this DuckDB type. Raises BadInput when no model can."""
     if kind == "BOOLEAN":
         return "boolean"
     if kind == "VARCHAR":
@@ -325,6 +351,7 @@ def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
 
 
 def _plain(value: Any) -> Any:
+    """A cell of a DataFrame as Python has it; None where it is missing."""
     if value is None or pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):
@@ -333,7 +360,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Adapter:
-    """Stands in for dbt's adapter while the macro file is read: its own dispatch is not called from here."""
+    """Stands in for dbt's adapter while the macro files are read: its dispatch is not called from here."""
 
     @staticmethod
     def dispatch(name: str, package: str) -> Any:
@@ -346,6 +373,3 @@ def _macros(folder: Path, changed_ns: tuple[int, ...]) -> Any:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, extensions=["jinja2.ext.do"])
     template = environment.from_string("\n".join((folder / name).read_text(encoding="utf-8") for name in _FILES))
     return template.make_module({"adapter": _Adapter(), "return": str})
-
-
-_FILES = ("point_in_time.sql", "answers.sql")

@@ -35,7 +35,7 @@ from tiltyard.govern.governor import Grant, History, Mended
 from tiltyard.govern.lineage import Lineage
 from tiltyard.judge import gate, pairs, promotion
 from tiltyard.ledger import Change, Roles, cast, succession
-from tiltyard.prepare import features, outage, transform
+from tiltyard.prepare import data_incidents, features, transform
 from tiltyard.prepare import truth as truths
 from tiltyard.rails import Rails
 from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
@@ -263,7 +263,7 @@ class Play:
         night = night_closing(as_of)
         spec, roles = self.spec, self.roles(night)
         broken = tuple(
-            Broken(one["table"], one["column"] or None, outage.in_words(one)) for one in self.past.broken[night]
+            Broken(incident.table, incident.column or None, str(incident)) for incident in self.past.broken[night]
         )
         number = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
         plain = {"model": spec.name, "night": night, "tier": spec.tier, "owner": spec.owner, "champion": roles.champion}
@@ -384,7 +384,7 @@ def run(
 
         @cache
         def mended(night: date) -> tuple[Mended, ...]:
-            return tuple(Mended(*one) for one in outage.mended(rails, night))
+            return tuple(Mended(*one) for one in data_incidents.mended(rails, night))
 
         lineage = Lineage.of(transform.manifest(rails.settings), specs)
         plays = {}

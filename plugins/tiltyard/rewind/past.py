@@ -36,7 +36,8 @@ from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
-from tiltyard.prepare import features, frame, outage, truth
+from tiltyard.prepare import data_incidents, features, frame, truth
+from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.rewind import worker
@@ -71,8 +72,8 @@ class Past:
     stopped: set[date] = field(default_factory=set)
     """Nights whose batch a critical check stopped: nothing was scored and decided on them. Filled as nights are judged,
     as is `broken`."""
-    broken: dict[date, tuple[dict[str, Any], ...]] = field(default_factory=dict)
-    """The data incidents that were open after a night (outage.holding)."""
+    broken: dict[date, tuple[DataIncident, ...]] = field(default_factory=dict)
+    """The data incidents that were open after a night (data_incidents.of_model)."""
 
     @property
     def rows(self) -> int:
@@ -288,7 +289,7 @@ def learn(rails: Rails, past: Past, as_of: datetime) -> None:
     """What the judged batch of a night says: whether it was stopped, and which incidents are open after it."""
     night = night_closing(as_of)
     if night not in past.broken:
-        past.broken[night] = outage.holding(rails, past.spec, night)
+        past.broken[night] = data_incidents.of_model(rails, past.spec, night)
         if judged(rails, as_of):
             past.stopped.add(night)
 

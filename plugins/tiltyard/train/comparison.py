@@ -14,7 +14,7 @@ from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal, stored, text
-from tiltyard.prepare import frame, ingest, truth
+from tiltyard.prepare import contracts, frame, truth
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import PREDICTION
@@ -524,8 +524,8 @@ class Comparison:
             names = [feature.name for feature in features.values() if feature.view == view]
             writings = written(self.rails, view, key, sorted(set(keys.values())), names, first, last)
         landed: dict[str, list[dict[str, Any]]] = {}
-        contracted = self.spec.source in ingest.sources(self.rails.settings)
-        for table in ingest.tables(self.rails.settings, self.spec.source) if contracted else ():
+        contracted = self.spec.source in contracts.sources(self.rails.settings)
+        for table in contracts.raw_tables(self.rails.settings, self.spec.source) if contracted else ():
             if self.rails.lake.has(table) and key in self.rails.lake.columns(table):
                 wanted, columns = sorted(set(keys.values())), ("source_file", "row_number")
                 landed[table] = written(self.rails, table, key, wanted, columns, first, last)

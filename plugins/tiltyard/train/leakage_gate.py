@@ -17,7 +17,7 @@ from tiltyard.leak import evidence, rules, suite
 from tiltyard.leak.case import Sample
 from tiltyard.leak.rules import LOADER_TIMES, RuleResult
 from tiltyard.leak.suspicion import Suspicion
-from tiltyard.prepare import latency
+from tiltyard.prepare import embargo
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
@@ -71,7 +71,7 @@ def check_frame(
         *rules.repeated_prediction(connection, table, relation, spec.key),
         *rules.label_among_features(connection, table, relation, columns, names, label, hidden),
         *rules.immature_label(connection, table, relation, spec, label, as_of),
-        *latency.frame_findings(rails, spec, table, relation, features, as_of),
+        *embargo.frame_results(rails, spec, table, relation, features, as_of),
         *evidence_results(rails, spec, training_frame, table, relation, label, as_of),
     ]
     return suite.report(rails, results, as_of, subject=spec.name, suite_name=SUITE, render=render, record=record)

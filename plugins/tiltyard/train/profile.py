@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard.spec import REPORT_COLUMNS
 from tiltyard.target import YES_OR_NO, Target
 
-PREDICTION, LABEL, LOSS = "prediction", "label", "loss"
-"""Columns beside the features; no feature may be called so (frame.py)."""
+PREDICTION, LABEL, LOSS = REPORT_COLUMNS
 CELLS = 64
 KEPT = 30
 """Categories with a cell of their own."""

@@ -164,7 +164,7 @@ def train(
     no version. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
     learn from was written over, and records it; Fenced when a newer attempt took over.
     """
-    from tiltyard.prepare import frame, outage
+    from tiltyard.prepare import data_incidents, frame
     from tiltyard.train import leakage_gate, replay
 
     night = night_closing(as_of)
@@ -202,7 +202,7 @@ def train(
             rows=training_frame.rows,
             replay=replayed.summary(),
         )
-    reasons = (*reasons, *outage.during(rails, spec.source, night_closing(training_frame.start), night))
+    reasons = (*reasons, *data_incidents.during(rails, spec.source, night_closing(training_frame.start), night))
     return train_on(
         rails,
         spec,

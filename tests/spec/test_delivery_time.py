@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.prepare.latency import Delivery, Look, arrivals
+from tiltyard.prepare.deliveries import Delivery, Look, delivery_times
 
 YEARS = timedelta(days=3650)
 
@@ -32,7 +32,7 @@ def arrived(drawing: str, looks: str) -> dict[str, tuple[str | None, str]]:
     for line in looks.strip().splitlines()[1:]:
         as_of, when = (cell.strip() for cell in line.split("|"))
         looked.append(Look(at(as_of), clock_of(when)))
-    found = arrivals(deliveries, looked)
+    found = delivery_times(deliveries, looked)
     return {
         file.removesuffix(".csv"): (f"{one.landed_at.day} {one.landed_at:%b}" if one.landed_at else None, one.basis)
         for file, one in found.items()
@@ -133,13 +133,13 @@ def test_a_correction_under_a_new_name_arrived_when_it_landed() -> None:
     assert found["2025-03-02-b"] == ("8 Mar", "night")
 
 
-@pytest.mark.parametrize(("loaded", "arrived_at"), [("3 Mar 02:10", "3 Mar 02:10"), ("3 Mar + years", "3 Mar")])
-def test_the_loaders_clock_counts_only_in_production_time(loaded: str, arrived_at: str) -> None:
+@pytest.mark.parametrize(("loaded", "delivered_at"), [("3 Mar 02:10", "3 Mar 02:10"), ("3 Mar + years", "3 Mar")])
+def test_the_loaders_clock_counts_only_in_production_time(loaded: str, delivered_at: str) -> None:
     deliveries = [
         Delivery("2025-03-01.csv", at("2 Mar"), clock_of(loaded)),
         Delivery("2025-03-02.csv", at("3 Mar"), clock_of(loaded)),
     ]
-    assert arrivals(deliveries, [])["2025-03-02.csv"].arrived_at == at(arrived_at)
+    assert delivery_times(deliveries, [])["2025-03-02.csv"].delivered_at == at(delivered_at)
 
 
 DAYS = st.integers(1, 20)
@@ -154,7 +154,7 @@ def test_a_delivery_was_missed_when_any_night_looked_for_it_in_vain(
     after = [first + timedelta(days=number) for number in range(50)]
     named = {day: f"{after[day]:%Y-%m-%d}.csv" for day in deliveries}
     made = [Delivery(named[day], after[day + wait], after[loaded]) for day, (wait, loaded) in deliveries.items()]
-    found = arrivals(made, [Look(after[night], after[when]) for night, when in looks])
+    found = delivery_times(made, [Look(after[night], after[when]) for night, when in looks])
     for day, (wait, loaded) in deliveries.items():
         missed = any(night > day and when < loaded for night, when in looks)
         observed = day != min(deliveries) and (missed or wait == 1)

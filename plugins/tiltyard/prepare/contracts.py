@@ -1,0 +1,217 @@
+"""The contract with a source: what a delivery of each of its tables must look like.
+
+It is the dbt source YAML (dbt/models/staging/<source>/_<source>__sources.yml): the columns with their types, and under
+`config.meta.tiltyard` which of them tell when a row happened and when it was written. A delivery is a file that is
+named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import ValidationError, field_validator
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+from tiltyard.spec import Duration, Strict
+
+AUDIT_COLUMNS = {
+    "event_time": "TIMESTAMP WITH TIME ZONE",
+    "available_at": "TIMESTAMP WITH TIME ZONE",
+    "ingested_at": "TIMESTAMP WITH TIME ZONE",
+    "landed_night": "DATE",
+    "source_file": "VARCHAR",
+    "row_number": "BIGINT",
+}
+"""What ingest adds to the columns of a delivery: name → DuckDB type."""
+TYPES = {
+    "varchar": "VARCHAR",
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "integer": "INTEGER",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+}
+"""A column's `data_type` in the YAML → its DuckDB type."""
+_TELLS_TIME = ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+_NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+_FILE = re.compile(r"^(\d{4}-\d{2}-\d{2})[A-Za-z0-9_.-]*?(\.csv|\.csv\.gz|\.parquet)$")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class TimeColumn(Strict):
+    """Which column tells a time, and how it is written there."""
+
+    column: str
+    """Its name in a delivery."""
+    format: str | None = None
+    """strptime format of a text column. None: ISO 8601, or a column that has a type of time already."""
+    zone: str = "UTC"
+    """Zone of times that carry none."""
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_that_exists(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"'{value}' is no time zone; write it like Europe/Vienna") from None
+
+
+class Promise(Strict):
+    """How long after the fact the source promises its rows to be here."""
+
+    p99: Duration
+    """Time from its event_time within which a row is here, for 99 of a hundred rows."""
+
+
+class Timing(Strict):
+    """`config.meta.tiltyard` of a dbt source table."""
+
+    event_time: TimeColumn
+    """Column that tells when the row happened."""
+    available_at: TimeColumn | Literal["ingested_at"]
+    """Column that tells when the row was written; `ingested_at` where the source cannot prove it."""
+    null_values: tuple[str, ...] = ()
+    """Spellings of "missing" in a text file, beside the empty field."""
+    latency: Promise | None = None
+    """Promise of the source; None where it makes none."""
+
+
+@dataclass(frozen=True)
+class TableContract:
+    """What a delivery of one table must look like."""
+
+    source: str
+    """Name of the source."""
+    name: str
+    """Name of the table, and of its folder in the landing zone."""
+    columns: Mapping[str, str]
+    """Column → DuckDB type, in the contract's order."""
+    timing: Timing
+    """Which columns tell its times."""
+
+    @property
+    def raw(self) -> str:
+        """The table of the lake that its rows are appended to, like `raw.login`."""
+        return f"raw.{self.name}"
+
+    @property
+    def raw_columns(self) -> dict[str, str]:
+        """Column → DuckDB type of that table."""
+        return {**self.columns, **AUDIT_COLUMNS}
+
+
+@dataclass(frozen=True)
+class SourceContract:
+    """What the deliveries of one source must look like."""
+
+    name: str
+    """Name of the source, and of its folder in the landing zone."""
+    tables: tuple[TableContract, ...]
+    """Its tables, in the order of the YAML."""
+
+    def table(self, name: str) -> TableContract | None:
+        """The table of that name; None when the contract has no such table."""
+        return next((table for table in self.tables if table.name == name), None)
+
+
+def sources(settings: Settings) -> tuple[str, ...]:
+    """The sources there is a contract with, sorted."""
+    staging = settings.dbt / "models" / "staging"
+    return tuple(sorted(path.parent.name for path in staging.glob("*/_*__sources.yml")))
+
+
+def raw_tables(settings: Settings, source: str) -> tuple[str, ...]:
+    """The raw tables of a source, like `raw.login`, in the contract's order. Raises BadInput as `read` does."""
+    return tuple(table.raw for table in read(settings, source).tables)
+
+
+def read(settings: Settings, source: str) -> SourceContract:
+    """The contract with `source`. Raises BadInput, with the file, when it does not hold together."""
+    path = settings.dbt / "models" / "staging" / source / f"_{source}__sources.yml"
+    if not _NAME.match(source) or not path.is_file():
+        names = ", ".join(sources(settings)) or "none"
+        raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
+        tables = tuple(_table(path, source, entry) for entry in declaration["tables"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{path}: not a dbt source file that declares the source '{source}' and its tables "
+            f"({type(error).__name__}: {error})."
+        ) from None
+    return SourceContract(source, tables)
+
+
+def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
+    """The contract of one entry under `tables` of the YAML."""
+    name = str(entry["name"])
+    where = f"{path}: table '{name}'"
+    columns = _columns(where, entry)
+    if not _NAME.match(name) or not columns:
+        raise BadInput(f"{where}: a table needs a plain name and its columns.")
+    meta = ((entry.get("config") or {}).get("meta") or {}).get("tiltyard")
+    if meta is None:
+        raise BadInput(f"{where}: config.meta.tiltyard must say which column is event_time and which available_at.")
+    try:
+        timing = Timing(**meta)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"])
+        raise BadInput(f"{where}: config.meta.tiltyard.{place}: {detail['msg']}.") from None
+    for time in (timing.event_time, timing.available_at):
+        if isinstance(time, TimeColumn):
+            if time.column not in columns:
+                raise BadInput(f"{where}: the time column '{time.column}' is not among its columns.")
+            if columns[time.column] not in _TELLS_TIME:
+                kind = columns[time.column]
+                raise BadInput(f"{where}: the time column '{time.column}' is {kind}, which tells no time.")
+    return TableContract(source, name, columns, timing)
+
+
+def _columns(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for column in entry.get("columns") or ():
+        if not _NAME.match(str(column["name"])):
+            raise BadInput(f"{where}: '{column['name']}' is no plain column name (lower case, digits, underscores).")
+        if column["name"] in AUDIT_COLUMNS or column["name"] in columns:
+            raise BadInput(f"{where}: column '{column['name']}' is declared twice, or is one that ingest adds.")
+        kind = TYPES.get(str(column.get("data_type", "")).lower())
+        if kind is None:
+            raise BadInput(f"{where}: column '{column['name']}' needs a data_type, one of {', '.join(TYPES)}.")
+        columns[column["name"]] = kind
+    return columns
+
+
+# -- the name of a delivery -------------------------------------------------------------------
+
+
+def day_of(name: str) -> date | None:
+    """The day that a file is named by; None for a name that no delivery has."""
+    match = _FILE.match(name)
+    try:
+        return date.fromisoformat(match[1]) if match else None
+    except ValueError:
+        return None
+
+
+def due(name: str) -> datetime:
+    """When the delivery of this name is due: at the end of the day that it is named by.
+
+    Raises ValueError for a name that no delivery has.
+    """
+    day = day_of(name)
+    if day is None:
+        raise ValueError(f"{name!r} is not named like a delivery")
+    return clock.midnight(day) + timedelta(days=1)

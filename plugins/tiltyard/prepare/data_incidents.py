@@ -1,0 +1,225 @@
+"""Data incidents in the ledger: what of a source, or of a truth, stopped saying anything, since when and until when.
+
+The batch is served, and no model is retrained on it. An incident opens on the night it is first seen and closes on the
+first night that is clean. Events are added, never rewritten: of one night the last word counts, and nights in their
+order.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, NamedTuple
+
+from tiltyard.prepare.deliveries import DAY
+from tiltyard.prepare.latency import FEW_ROWS, Latency
+from tiltyard.prepare.outage import Verdict
+from tiltyard.rails import Rails
+from tiltyard.records import JsonObject, Record
+from tiltyard.spec import Spec
+
+EVENT = "data_incident"
+"""The kind of event in the ledger."""
+LATE = "arrived_late"
+"""What an incident is called of a delivery that earlier nights had looked for, with rows that claim to have been known
+then: no rule on columns, but an incident as well."""
+LATE_SHARE = 0.2
+"""Share of a night's rows from which on those of a late delivery are an incident, and not only a warning."""
+
+
+class Key(NamedTuple):
+    """What tells one data incident of a source from another."""
+
+    table: str
+    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
+    column: str
+    """Name of the column; '' where it is the whole table."""
+    what: str
+    """What happened to it, in one word: a rule of `outage`, LATE, or what happened to a truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataIncident(Record):
+    """A data incident that is open."""
+
+    table: str
+    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
+    column: str
+    """Name of the column; '' where it is the whole table."""
+    what: str
+    """What happened to it, in one word, like went_null."""
+    reason: str
+    """What was seen, in words; may be empty."""
+    since: date
+    """Night on which it was first seen."""
+
+    @property
+    def key(self) -> Key:
+        return Key(self.table, self.column, self.what)
+
+    @property
+    def place(self) -> str:
+        """Table and column, like `raw.login.device`."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"data incident since {self.since}, {self.place} {self.what.replace('_', ' ')}{reason}"
+
+    @classmethod
+    def upgraded(cls, body: JsonObject) -> JsonObject:
+        """`reason` was called `said`."""
+        return {"reason": body.pop("said"), **body} if "said" in body else body
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataIncidentChange(DataIncident):
+    """What the ledger keeps of a data incident: on one night it opened or closed."""
+
+    source: str
+    """Name of the source that it belongs to."""
+    state: Literal["open", "closed"]
+    """What it is from this night on."""
+
+
+class DatedChange(NamedTuple):
+    """A change with its night."""
+
+    night: date
+    """Night of the change."""
+    change: DataIncidentChange
+    """What changed."""
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def changes(rails: Rails, until: date) -> Iterator[DatedChange]:
+    """What opened and closed up to and including this night, in order."""
+    dated = [(event.night, event) for event in rails.ledger.events(kind=EVENT) if event.night is not None]
+    for night, event in sorted(dated, key=lambda pair: (pair[0], pair[1].id)):
+        if night <= until:
+            yield DatedChange(night, DataIncidentChange.from_json(event.detail))
+
+
+def open_after(rails: Rails, source: str, night: date) -> dict[Key, DataIncident]:
+    """The data incidents of a source that are open after `night`, by what tells them apart."""
+    incidents: dict[Key, DataIncident] = {}
+    for _, change in changes(rails, night):
+        if change.source != source:
+            continue
+        if change.state == "open":
+            incidents[change.key] = _incident(change)
+        else:
+            incidents.pop(change.key, None)
+    return incidents
+
+
+def of_source(rails: Rails, source: str, night: date) -> tuple[DataIncident, ...]:
+    """The data incidents of a source that are open after `night`, oldest first."""
+    incidents = open_after(rails, source, night).values()
+    return tuple(sorted(incidents, key=lambda incident: (incident.since, incident.table, incident.column)))
+
+
+def of_model(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
+    """Those open after `night` that a model stands on: of its source's columns, and of its own truth."""
+    return tuple(
+        incident
+        for incident in of_source(rails, spec.source, night)
+        if touches(rails, spec.source, incident, spec.label.table)
+    )
+
+
+def touches(rails: Rails, source: str, incident: DataIncident, label: str | None = None) -> bool:
+    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up.
+
+    `label`: the label table of the model that asks; a truth that stopped is that of another where it is not this one.
+    """
+    if incident.table.startswith("lbl_") and label is not None:
+        return incident.table == label
+    if not incident.column:
+        return True
+    folder = rails.settings.dbt / "models" / "staging" / source
+    code = " ".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+    return (
+        re.search(rf"\b{re.escape(incident.column)}\b", code) is not None
+        or re.search(r"select\s+\*\s+from\s+\{\{\s*source", code) is not None
+    )
+
+
+class ClosedIncident(NamedTuple):
+    """A data incident that is over."""
+
+    table: str
+    """Table that was broken."""
+    column: str | None
+    """Name of the column; None where it was the whole table."""
+    last: date
+    """Last night on which it was open."""
+
+
+def mended(rails: Rails, night: date) -> list[ClosedIncident]:
+    """Every data incident that is closed on `night`, by table."""
+    last: dict[Key, date | None] = {}
+    for closed_on, change in changes(rails, night):
+        last[change.key] = closed_on - DAY if change.state == "closed" else None
+    return sorted({ClosedIncident(key.table, key.column or None, day) for key, day in last.items() if day}, key=str)
+
+
+def during(rails: Rails, source: str, first: date, last: date) -> tuple[str, ...]:
+    """The incidents that were open on any night in [first, last], in words, for the record of a training."""
+    spells = {(incident.key, incident.since): incident for incident in of_source(rails, source, first)}
+    for night, change in changes(rails, last):
+        if change.source == source and change.state == "open" and first <= night:
+            spells[change.key, change.since] = _incident(change)
+    return tuple(map(str, spells.values()))
+
+
+def _incident(change: DataIncidentChange) -> DataIncident:
+    return DataIncident(
+        table=change.table, column=change.column, what=change.what, reason=change.reason, since=change.since
+    )
+
+
+# -- opening and closing --------------------------------------------------------------------------
+
+
+def settle(
+    rails: Rails, source: str, night: date, verdicts: Mapping[str, Verdict], latencies: Mapping[str, Latency]
+) -> tuple[DataIncident, ...]:
+    """Open what a night shows and is not open, close what is open and was seen to be well.
+
+    `verdicts` and `latencies` are by raw table. Returns the incidents that are open then.
+    """
+    before, after = open_after(rails, source, night - DAY), open_after(rails, source, night)
+    for table, verdict in verdicts.items():
+        broken = {Key(table, outage.column, outage.rule): outage.reason for outage in verdict.outages}
+        well = {Key(table, column, rule): "" for rule, column in verdict.clean}
+        well |= {
+            Key(table, column, rule): "no clean night is left: it is the new usual" for rule, column in verdict.unusual
+        }
+        own = latencies[table]
+        if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
+            files = ", ".join(own.late_files[:3])
+            reason = f"{files}: {own.late} of {own.rows} rows missed up to {max(own.missed)} night(s)"
+            broken[Key(table, "", LATE)] = reason
+        elif own.rows:
+            well[Key(table, "", LATE)] = ""
+        for key, reason in broken.items():
+            if key not in after:
+                since = before[key].since if key in before else night
+                record_change(rails, source, night, key, "open", reason, since)
+        for key, incident in after.items():
+            if key in well and key not in broken:
+                record_change(rails, source, night, key, "closed", well[key], incident.since)
+    return of_source(rails, source, night)
+
+
+def record_change(
+    rails: Rails, source: str, night: date, key: Key, state: Literal["open", "closed"], reason: str, since: date
+) -> None:
+    """Write into the ledger that an incident, first seen on the night `since`, is open or closed from `night` on."""
+    entry = DataIncidentChange(
+        table=key.table, column=key.column, what=key.what, reason=reason, since=since, source=source, state=state
+    )
+    rails.ledger.add_event(EVENT, "", night, entry.to_json())
