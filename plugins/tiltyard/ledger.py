@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
 from tiltyard.records import (
+    SUMMARIES,
     Decision,
     DefaultTask,
     Event,
@@ -315,7 +316,7 @@ class Ledger:
         self, stage: StageName, model: str, night: date, status: Status, summary: Summary | Mapping[str, Any]
     ) -> None:
         """Say how an attempt of a stage went, in place of what the attempt before it said."""
-        record = summary if isinstance(summary, Summary) else _SUMMARIES[stage].from_json(summary)
+        record = summary if isinstance(summary, Summary) else SUMMARIES[stage].from_json(summary)
         body = record.to_json()
         self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=body)
 
@@ -636,8 +637,5 @@ def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[Summary
 def _summary_class(kind: type[SummaryT]) -> type[SummaryT]:
     """While callers are being moved from names of stages to classes of summaries, a name is understood."""
     if isinstance(kind, str):
-        return _SUMMARIES[kind]
+        return SUMMARIES[kind]
     return kind
-
-
-_SUMMARIES: dict[StageName, type[Summary]] = {kind.stage: kind for kind in Summary.__subclasses__()}

@@ -26,6 +26,9 @@ class Stage:
     """The stage whose finished nights it works on, model by model; None for a stage that finds its nights otherwise:
     features by the schedule, the governor when every model was looked at, the audit and the explanation by what was
     answered."""
+    is_taken_up_again: bool = True
+    """Whether a night on which it was stopped or failed is worked on again without being asked for. A training is not:
+    the same frame would be stopped again, and the governor has gone on from there and decides anew."""
 
 
 _ALL: Final = (
@@ -34,7 +37,7 @@ _ALL: Final = (
     Stage(name="promotion", dag_per="model", recorded_per="model", works_on="shadow"),
     Stage(name="drift", dag_per="model", recorded_per="model", works_on="shadow"),
     Stage(name="governor", dag_per="portfolio", recorded_per="portfolio"),
-    Stage(name="training", dag_per="model", recorded_per="model", works_on="governor"),
+    Stage(name="training", dag_per="model", recorded_per="model", works_on="governor", is_taken_up_again=False),
     Stage(name="fallback_audit", dag_per="portfolio", recorded_per="model"),
     Stage(name="explanation", dag_per="model", recorded_per="model"),
 )

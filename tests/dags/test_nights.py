@@ -104,6 +104,11 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     run()
     assert nights(rails, "training") == [date(2016, 4, 3)]
 
+    rails.ledger.record_stage("training", SPEC.name, date(2016, 4, 3), "stopped", {"reason": "it leaks"})
+    rails.ledger.request_retrain(SPEC.name, date(2016, 4, 4), ["it moved again"])
+    run(events={"a": [event("2016-04-04")]})
+    assert nights(rails, "training") == [date(2016, 4, 4)], "what was stopped stands in nobody's way"
+
 
 def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [SPEC, SPEC.model_copy(update={"name": "other"})]

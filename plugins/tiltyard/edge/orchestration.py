@@ -223,7 +223,7 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     assert before, f"{stage} works on no other stage's nights"
     finished = finished_nights(rails, before, spec)
     announced = announced_nights(context.get("triggering_asset_events") or {})
-    chosen_nights = (announced & finished) | missed_nights(finished, own_nights(rails, stage, spec))
+    chosen_nights = (announced & finished) | missed_nights(finished, closed_nights(rails, stage, spec))
     if not chosen_nights and finished and not announced:
         chosen_nights = {max(finished)}
     if not chosen_nights:
@@ -239,7 +239,15 @@ def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
 
 
 def own_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    """The nights that a stage has finished for a model."""
     return rails.ledger.finished(stage, recorded_as(stage, spec.name))
+
+
+def closed_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    """The nights that a stage has done with: finished, or ended otherwise and not taken up again by itself."""
+    if STAGES[stage].is_taken_up_again:
+        return own_nights(rails, stage, spec)
+    return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)))
 
 
 def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:

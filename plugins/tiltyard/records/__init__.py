@@ -31,6 +31,7 @@ from tiltyard.records.evidence import (
 )
 from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, Signal, SignalKind
 from tiltyard.records.summary import (
+    SUMMARIES,
     ArmFigures,
     ChallengerDecision,
     DriftSummary,
@@ -56,6 +57,7 @@ from tiltyard.records.summary import (
 )
 
 __all__ = [
+    "SUMMARIES",
     "ArmFigures",
     "Broken",
     "Cause",

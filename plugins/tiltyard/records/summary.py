@@ -484,3 +484,7 @@ class FallbackAuditSummary(Summary):
     """Whether a person is asked from this night on."""
     recovered: tuple[date, ...] = ()
     """The nights whose questions the model's recovery has closed."""
+
+
+SUMMARIES: dict[StageName, type[Summary]] = {kind.stage: kind for kind in Summary.__subclasses__()}
+"""Stage → the class of its summary."""

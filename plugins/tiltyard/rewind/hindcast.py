@@ -25,10 +25,11 @@ from tiltyard.judge import promotion, shadow
 from tiltyard.online import fill
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
+from tiltyard.records import SUMMARIES
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
-from tiltyard.stages import NIGHTLY
+from tiltyard.stages import NIGHTLY, STAGES, StageName
 from tiltyard.train import training
 
 log = logging.getLogger(__name__)
@@ -164,13 +165,13 @@ def _on_its_own() -> Iterator[None]:
 
 def ended_early(rails: Rails, spec: Spec, nights: Sequence[date]) -> list[dict[str, Any]]:
     """The model's stages that have a record of these nights and did not end well, by night."""
-    found = [
-        {"night": str(night), "stage": stage, "status": run["status"], "reason": run["summary"].get("reason", "")}
+    rows = [
+        {"night": str(night), "stage": stage, "status": run.status, "reason": run.summary.reason}
         for stage in NIGHTLY
-        for night, run in rails.ledger.stage_runs(stage, spec.name).items()
-        if night in nights and run["status"] != "done"
+        for night, run in rails.ledger.stage_runs(SUMMARIES[stage], spec.name).items()
+        if night in nights and run.status != "done"
     ]
-    return sorted(found, key=lambda row: row["night"])
+    return sorted(rows, key=lambda row: row["night"])
 
 
 def complaint(ended: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
@@ -185,17 +186,15 @@ def complaint(ended: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
 
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:
-    """True when every stage that the night asked for is recorded as done, or its training as ended without a version.
+    """True when every stage that the night asked for is recorded as done, or as ended where none is taken up again."""
 
-    A training is not tried again by itself: the same inputs end the same way, and the governor has gone on from there.
-    """
+    def over(stage: StageName) -> bool:
+        status = rails.ledger.stage_status(stage, spec.name, night)
+        return status == "done" or (status is not None and not STAGES[stage].is_taken_up_again)
 
-    def done(stage: str) -> bool:
-        return rails.ledger.stage_status(stage, spec.name, night) == "done"
-
-    if not all(done(stage) for stage in ("shadow", "promotion", "drift")):
+    if not all(over(stage) for stage in NIGHTLY if stage != "training"):
         return False
     decided = grants.decided(rails, spec.name, night)
     if decided is None or decided["decision"] == "waiting":
         return False
-    return decided["decision"] != "retrain" or rails.ledger.stage_run("training", spec.name, night) is not None
+    return decided["decision"] != "retrain" or over("training")
