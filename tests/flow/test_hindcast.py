@@ -23,13 +23,12 @@ from tiltyard.edge import describe, services, status
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
-from tiltyard.leak import leakage
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
-from tiltyard.train import training
+from tiltyard.train import leakage_gate, training
 
 FIRST = clock.parse_as_of("2025-02-03")
 NIGHT = timedelta(days=1)
@@ -191,7 +190,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
     shutil.copytree(eager_models, models)
     shutil.copytree(eager_models / "churn", models / "leaky")
     tested: list[str] = []
-    genuine = leakage.check_frame
+    genuine = leakage_gate.check_frame
 
     def check_frame(rails: Rails, spec: Spec, *rest: Any, **named: Any) -> Any:
         tested.append(spec.name)
@@ -201,7 +200,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         failure = replace(report.results[0], success=False, severity="critical", name="tells_the_label")
         return replace(report, results=(*report.results, failure))
 
-    monkeypatch.setattr(leakage, "check_frame", check_frame)
+    monkeypatch.setattr(leakage_gate, "check_frame", check_frame)
     last = FIRST + NIGHT
     with rails_module.opened(business_home(tmp_path, postgres_url, models, deliveries)) as rails:
         specs = [find(models, "churn"), find(models, "leaky")]

@@ -252,7 +252,7 @@ def _audit(
     ]
     readable = tuple(feature for feature in features if is_readable(table.columns[feature]))
     progress("rules on write times", 0.2)
-    exact, gaps = write_times.hold(connection, table, roles, readable, progress)
+    exact, gaps = write_times.check(connection, table, roles, readable, progress)
     progress("drawing the sample", 0.55)
     sample, sample_notes = drawing.draw(connection, table, roles, readable, label)
     log_notes: list[str] = []

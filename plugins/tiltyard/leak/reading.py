@@ -22,7 +22,7 @@ Kind = Literal["number", "instant", "category", "empty"]
 MOSTLY = 0.95
 """So much of a text column has to parse for it to count as instants or numbers: the rest is dirt or a placeholder."""
 NOTHING = frozenset({"", "?", "-", "na", "n/a", "nan", "nat", "none", "null", "undefined"})
-"""Text that stands for no value; left out where text is parsed, common as a level of its own otherwise."""
+"""Text that stands for no value; left out where text is parsed, a level of its own otherwise."""
 FORMATS = (
     "%d/%m/%Y %H:%M",
     "%d/%m/%Y %H:%M:%S",
@@ -51,6 +51,7 @@ FEWEST_DIGITS = 5
 SPIKE = 0.01
 """A value that so many rows share is a level of its own beside the bins: zeros, caps, defaults."""
 BINS = 32
+"""Of numbers with more different values: of equal numbers of rows, cut between distinct values."""
 DISTINCT = 64
 """Numbers with at most so many different values are not binned."""
 HANGS = 0.3

@@ -70,7 +70,7 @@ def _but_endless(probe: Probe, kind: str) -> Probe:
     return replace(probe, applies=f"{probe.applies} and {ends}", breaks=f"{probe.breaks} and {ends}")
 
 
-def hold(
+def check(
     connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, features: Sequence[str], progress: Progress
 ) -> tuple[list[Suspicion], list[Untested]]:
     """What the rules raise, exact over all rows; and what no rule could judge."""

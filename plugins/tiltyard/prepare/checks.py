@@ -21,7 +21,7 @@ from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import literal, stored, text
-from tiltyard.leak import suite as leakage
+from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import contracts, latency, observation
 from tiltyard.rails import Rails
@@ -270,16 +270,16 @@ def _leakage(
     suite = suites.load(_file(rails, "leakage.yaml"))
     planned = suite.meta.get("planned") or {}
     with suites.one_view(rails):
-        tables = {name for spec in specs for name in leakage.staging_tables(rails, spec.source)}
+        tables = {name for spec in specs for name in leakage_suite.staging_tables(rails, spec.source)}
         for spec in specs:
             tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
         of_table = _shared(rails, as_of, snapshot).rules
         for table in sorted(tables - of_table.keys()):
-            of_table[table] = leakage.table_results(rails, [table], as_of, snapshot, planned)
+            of_table[table] = leakage_suite.table_results(rails, [table], as_of, snapshot, planned)
         results = [result for table in sorted(tables) for result in of_table[table]]
         for source in sorted({spec.source for spec in specs}):
             results += latency.backfill_results(rails, source, as_of, snapshot)
-    return leakage.report(rails, results, as_of, subject=subject, render=render, record=record)
+    return leakage_suite.report(rails, results, as_of, subject=subject, render=render, record=record)
 
 
 # -- predictions ------------------------------------------------------------------------------
