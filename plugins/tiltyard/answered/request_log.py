@@ -282,9 +282,9 @@ def nights(rails: Rails, model: str, as_of: datetime, last: int = 14) -> list[Re
     if not rails.lake.has(REQUEST):
         return []
     rows = rails.lake.query(
-        """
+        f"""
         select night, tier, count(*) as requests, list(latency_us) as latencies
-        from {ops.request} where model = $model group by night, tier
+        from {{{REQUEST}}} where model = $model group by night, tier
         qualify dense_rank() over (order by night desc) <= $last order by night, tier
         """,
         as_of,
