@@ -130,10 +130,10 @@ def test_early_labels_would_have_told_another_story(drawn):
     cohort = rows[rows["prediction_time"] < at("2", "March", "00:00")]
     assert cohort["label"].mean() == 0.5
     known = [
-        truth.of(drawn, SPEC, name, at(day, "March", time), at("5", "March", "00:00"))
+        truth.truth_of(drawn, SPEC, name, at(day, "March", time), at("5", "March", "00:00"))
         for name, day, time in (("anna", "1", "00:00"), ("bert", "1", "23:59"), ("cleo", "2", "00:00"))
     ]
-    assert [label and label["label"] for label in known] == [True, None, True]
+    assert [label and label.label for label in known] == [True, None, True]
 
 
 def test_a_label_that_never_comes_is_missing_and_not_negative(drawn):

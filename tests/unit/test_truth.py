@@ -62,8 +62,10 @@ def test_a_correction_is_seen_from_when_it_was_known(arena):
     assert list(truth.matured(arena.rails, spec, FIRST + 5 * DAY)["label"]) == [1]
     assert list(truth.matured(arena.rails, spec, FIRST + 9 * DAY)["label"]) == [0]
     at = FIRST + timedelta(hours=9)
-    assert truth.of(arena.rails, spec, "a", at, FIRST + 8 * DAY)["label"] is True
-    assert truth.of(arena.rails, spec, "a", at, FIRST + DAY) is None
+    label = truth.truth_of(arena.rails, spec, "a", at, FIRST + 8 * DAY)
+    assert label is not None
+    assert label.label is True
+    assert truth.truth_of(arena.rails, spec, "a", at, FIRST + DAY) is None
 
 
 def test_positive_false_turns_the_label_round(arena):

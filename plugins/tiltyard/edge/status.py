@@ -188,7 +188,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
     row = found.iloc[0]
     prediction_time = row["prediction_time"].to_pydatetime()
     snapshot = int(row["snapshot"])
-    label = truth.of(rails, spec, row["entity_id"], prediction_time, newest)
+    label = truth.truth_of(rails, spec, row["entity_id"], prediction_time, newest)
     return {
         "model": spec.name,
         "request_id": request_id,
@@ -204,7 +204,12 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
         "features": [
             feature.to_json() for feature in frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot)
         ],
-        "truth": label,
+        "truth": label
+        and {
+            "label": label.label,
+            "event_time": label.event_time.isoformat(),
+            "available_at": label.available_at.isoformat(),
+        },
     }
 
 

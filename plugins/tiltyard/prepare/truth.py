@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
 import pandas as pd
 
@@ -24,17 +23,33 @@ MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class Count:
-    """How the rows of one version stand, by slice (`all` first)."""
+class SliceCount:
+    """How far the truth of one version's predictions is known, in one slice."""
 
     version: int | None
+    """The version; None for the safe default."""
     slice: str
+    """`all`, or `column=value`."""
     matured: int
+    """Number of rows of matured cohorts that have a label."""
     missing: int
-    """Cohort matured, label never came."""
+    """Number of rows of matured cohorts whose label never came."""
     immature: int
+    """Number of rows whose cohort has not matured."""
     early: int
-    """Those of the immature whose label is known already."""
+    """Number of the immature rows whose label is known already."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What became of one prediction."""
+
+    label: float | bool
+    """The label: a yes or no, or a number as it is, within its bounds or not."""
+    event_time: datetime
+    """When it happened."""
+    available_at: datetime
+    """When it became known."""
 
 
 def cutoff(spec: Spec, as_of: datetime) -> datetime:
@@ -61,7 +76,7 @@ def matured(
         with {_joined(rails, spec, as_of)}
         select request_id, version, role, entity_id, prediction_time, score, tier, slices, night, label
         from joined
-        where is_matured and label is not null and {_wanted(versions)}
+        where is_matured and label is not null and {_is_of(versions)}
         order by prediction_time, entity_id, version nulls first, tier
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
@@ -71,7 +86,7 @@ def matured(
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
-    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `Count`.
+    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `SliceCount`.
 
     Of a label that is a number also `outside`: matured ones beyond its bounds, which count as the nearer bound.
     """
@@ -92,28 +107,24 @@ def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None)
     return {name: int(row[name]) for name in names}
 
 
-def of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> dict[str, Any] | None:
-    """The truth of one prediction as known at `as_of`: label (of a number as it is, within its bounds or not), and when
-    it became known. None before that."""
+def truth_of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> Truth | None:
+    """The truth of one prediction as known at `as_of`; None before there is any."""
     sql = f"""
         select {spec.target.sql("label", clipped=False)} as label, event_time, available_at
         from {labels(rails, spec, as_of)}
         where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
         order by available_at desc limit 1
     """
-    params = {"entity": str(entity_id), "at": prediction_time}
-    found = rails.lake.query(sql, as_of, params)
-    if found.empty:
+    rows = rails.lake.query(sql, as_of, {"entity": str(entity_id), "at": prediction_time})
+    if rows.empty:
         return None
-    row = found.iloc[0]
-    return {
-        "label": spec.target.plain(row["label"]),
-        "event_time": row["event_time"].isoformat(),
-        "available_at": row["available_at"].isoformat(),
-    }
+    row = rows.iloc[0]
+    return Truth(
+        spec.target.plain(row["label"]), row["event_time"].to_pydatetime(), row["available_at"].to_pydatetime()
+    )
 
 
-def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> tuple[Count, ...]:
+def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> tuple[SliceCount, ...]:
     """Matured, missing, immature and early rows per version and declared slice, `all` first."""
     rails.lake.ensure(PREDICTION)
     columns = "".join(
@@ -138,29 +149,29 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     return tuple(
-        Count(
-            version=None if pd.isna(row.version) else int(row.version),
-            slice=row.slice,
-            matured=int(row.matured),
-            missing=int(row.missing),
-            immature=int(row.immature),
-            early=int(row.early),
+        SliceCount(
+            version=None if pd.isna(row["version"]) else int(row["version"]),
+            slice=row["slice"],
+            matured=int(row["matured"]),
+            missing=int(row["missing"]),
+            immature=int(row["immature"]),
+            early=int(row["early"]),
         )
-        for row in frame.itertuples()
+        for row in frame.to_dict("records")
     )
 
 
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
-    """version → the nights on which it has scored, in order."""
+    """Version → the nights on which it has scored, in order."""
     rails.lake.ensure(PREDICTION)
     sql = f"""
         select distinct version, night from {{{PREDICTION}}}
         where model = $model and version is not null and tier != 'light' order by night
     """
-    found: dict[int, list[date]] = {}
-    for row in rails.lake.query(sql, as_of, {"model": spec.name}).itertuples():
-        found.setdefault(int(row.version), []).append(row.night.date())
-    return found
+    nights_of: dict[int, list[date]] = {}
+    for row in rails.lake.query(sql, as_of, {"model": spec.name}).to_dict("records"):
+        nights_of.setdefault(int(row["version"]), []).append(row["night"].date())
+    return nights_of
 
 
 def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int | None] | None = None) -> pd.DataFrame:
@@ -170,7 +181,7 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
     sql = f"""
         select request_id, version, role, prediction_time, score, tier, night
         from {{{PREDICTION}}}
-        where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_wanted(versions)}
+        where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_is_of(versions)}
         order by prediction_time, entity_id, version nulls first, tier
     """
     frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": cutoff(spec, as_of)})
@@ -224,7 +235,6 @@ def side_by_side(
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
     """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
-
     return rails.lake.relation(spec.label.table, as_of, rails.published_snapshot())
 
 
@@ -258,7 +268,8 @@ def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object
     return {"model": spec.name, "since": since, "cutoff": cutoff(spec, as_of)}
 
 
-def _wanted(versions: Collection[int | None] | None) -> str:
+def _is_of(versions: Collection[int | None] | None) -> str:
+    """SQL of the condition that a prediction is one of these versions' own; without any, every row meets it."""
     if versions is None:
         return "true"
     numbers = ", ".join(str(int(number)) for number in versions if number is not None)
