@@ -147,7 +147,9 @@ def test_scores_are_numbers_within_the_bounds_and_labels_beyond_them_are_counted
     assert raw.max() > BOUNDS[1]
     rows = truth.matured(rails, spec, LAST)
     assert rows["label"].between(*BOUNDS).all()
-    assert 0 < truth.counts(rails, spec, LAST)["outside"] < truth.counts(rails, spec, LAST)["matured"]
+    counts = truth.counts(rails, spec, LAST)
+    assert counts.outside is not None
+    assert 0 < counts.outside < counts.matured
     version = rails.ledger.version(spec.name, 1)
     assert version is not None
     assert version["facts"]["labels_outside_bounds"] > 0

@@ -146,14 +146,14 @@ def test_whoever_no_model_knows_is_shown_the_ten_most_popular(
     rails, _ = honest
     shown = popular.items(rails, SPEC, SUNDAY)
     assert len(shown) == 10
-    assert shown == sorted(shown, key=lambda one: (-one["score"], one["item_id"]))
+    assert list(shown) == sorted(shown, key=lambda item: (-item.score, item.item_id))
     names = sold.groupby("stock_code")["description"].unique()
-    assert all(one["item_name"] in {name.strip() for name in names[one["item_id"]]} for one in shown)
+    assert all(item.item_name in {name.strip() for name in names[item.item_id]} for item in shown)
     noon = popular.items(rails, SPEC, SUNDAY - timedelta(hours=12))
     assert noon == popular.items(rails, SPEC, SUNDAY - timedelta(days=1)), "the day that is not over yet says nothing"
     assert noon != popular.items(rails, SPEC, SUNDAY - timedelta(days=14))
-    assert popular.items(rails, SPEC, datetime(2010, 12, 1, tzinfo=UTC)) == []
-    assert popular.items(rails, SPEC, SUNDAY, snapshot=0) == [], "published before there was such a table"
+    assert popular.items(rails, SPEC, datetime(2010, 12, 1, tzinfo=UTC)) == ()
+    assert popular.items(rails, SPEC, SUNDAY, snapshot=0) == (), "published before there was such a table"
 
 
 def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
@@ -167,7 +167,8 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
 def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, _ = honest
     assert shadow.run(rails, SPEC, SUNDAY).rows == 0
-    assert status.status(rails, SPEC, SUNDAY)["popular"] == popular.items(rails, SPEC, SUNDAY)
+    items = popular.items(rails, SPEC, SUNDAY)
+    assert status.status(rails, SPEC, SUNDAY)["popular"] == [item.to_json() for item in items]
 
 
 def test_the_popular_items_of_hand_picked_lines(honest: tuple[Rails, TrainingFrame]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
+from tiltyard.records import LabelCounts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION, Table
@@ -118,9 +119,9 @@ def test_labels_that_come_early_are_counted_and_not_looked_at(drawn):
         counts = truth.counts(drawn, SPEC, at(day, month, time))
         looked_at = list(truth.matured(drawn, SPEC, at(day, month, time))["entity_id"])
         assert looked_at == [name for name in names if name != "-"], line
-        assert counts["matured"] == int(labelled), line
-        assert counts["matured"] + counts["missing"] == int(cohort), line
-        assert counts["early"] == int(early), line
+        assert counts.matured == int(labelled), line
+        assert counts.matured + counts.missing == int(cohort), line
+        assert counts.early == int(early), line
 
 
 def test_early_labels_would_have_told_another_story(drawn):
@@ -138,7 +139,7 @@ def test_early_labels_would_have_told_another_story(drawn):
 
 def test_a_label_that_never_comes_is_missing_and_not_negative(drawn):
     when = at("14", "March", "00:00")
-    assert truth.counts(drawn, SPEC, when) == {"matured": 3, "missing": 1, "immature": 0, "early": 0}
+    assert truth.counts(drawn, SPEC, when) == LabelCounts(matured=3, missing=1)
     assert "dora" not in set(truth.matured(drawn, SPEC, when)["entity_id"])
 
 

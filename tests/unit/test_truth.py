@@ -83,7 +83,7 @@ def test_the_light_twins_scores_are_not_its_versions(arena):
     as_of = FIRST + 5 * DAY
     assert list(truth.matured(arena.rails, spec, as_of, versions=(1,))["entity_id"]) == ["a"]
     assert list(truth.matured(arena.rails, spec, as_of)["entity_id"]) == ["a", "b"]
-    assert truth.counts(arena.rails, spec, as_of)["matured"] == 2
+    assert truth.counts(arena.rails, spec, as_of).matured == 2
     assert truth.by_version(arena.rails, spec, as_of)[0].matured == 1
     beside = truth.side_by_side(arena.rails, spec, as_of, [1])
     assert list(beside["v1"].fillna(-1)) == [0.1, -1], "a row of the cohort all the same"

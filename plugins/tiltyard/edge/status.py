@@ -48,7 +48,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str,
         "shadow_nights": {str(number): nights.get(number, 0) for number in roles.challengers},
         "served_by": _served(rails, spec, as_of),
         "fallback": fallback_audit.document(rails, [spec], as_of)[0],
-        "popular": popular.items(rails, spec, as_of),
+        "popular": [item.to_json() for item in popular.items(rails, spec, as_of)],
         **_counts(rails, spec, as_of),
         "metrics": _metrics(rails, spec, as_of),
         "gate": _decision(_telling(decisions)) if decisions else None,
@@ -264,8 +264,8 @@ def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 
 def _counts(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    counts = truth.counts(rails, spec, as_of)
-    return {name: number for name, number in counts.items() if name != "missing"}
+    counts = truth.counts(rails, spec, as_of).to_json()
+    return {name: number for name, number in counts.items() if name != "missing" and number is not None}
 
 
 def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:

@@ -89,9 +89,10 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     shown = (*spec.target.interval, *spec.target.headline)
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
-    asked = {"online": arm.record(rails, spec, as_of), "lookups": check.check_lookups(rails, spec, as_of)}
+    lookups = check.check_lookups(rails, spec, as_of)
+    asked = {"online": arm.record(rails, spec, as_of), "lookups": lookups and lookups.to_json()}
     return {
-        "counts": truth.counts(rails, spec, as_of),
+        "counts": truth.counts(rails, spec, as_of).to_json(),
         "metrics": {
             SAFE_DEFAULT if version is None else str(version): {
                 name: record[name] for name in ("role", "matured", "immature", "early", *shown)

@@ -15,6 +15,7 @@ from tiltyard.online.lookup import iso, plan
 from tiltyard.online.store import FeatureRow
 from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
+from tiltyard.records import JsonObject, LookupCheck
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import REQUEST
 
@@ -69,22 +70,21 @@ class Comparison(NamedTuple):
     """The first feature that differs; None where it is the times that differ, or nothing."""
 
 
-def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> LookupCheck | None:
     """Hold what requests of the night were served from the store against the lake's point-in-time join at the same key
     and instant.
 
-    A row of a view that was ahead or different is an event in the ledger, told once. Gives the counts of the four
-    verdicts, `requests`, `views` and a few `examples`; {} where nothing was looked up.
+    A row of a view that was ahead or different is an event in the ledger, told once. None where nothing was looked up.
     """
     if not rails.lake.has(REQUEST):
-        return {}
+        return None
     lookups = _logged_lookups(rails, spec, as_of)
     if not lookups:
-        return {}
+        return None
     night, snapshot = night_closing(as_of), rails.published_snapshot()
     features = frame.features(rails, spec, snapshot)
     views: dict[str, dict[str, int]] = {}
-    examples: list[dict[str, Any]] = []
+    examples: list[JsonObject] = []
     for view, key in plan(spec).views:
         kinds: dict[str, str] = {feature.name: feature.kind for feature in features if feature.view == view}
         served_rows = list(_served_rows(lookups, view, list(kinds), is_entitys=key == spec.key))
@@ -96,11 +96,12 @@ def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
                 examples.append(_example(served, offline, view, comparison))
         views[view] = counts
     total: dict[str, int] = {verdict: sum(counts[verdict] for counts in views.values()) for verdict in VERDICTS}
-    result: dict[str, Any] = {"requests": len(lookups), **total, "views": views, "examples": examples}
-    if total["ahead"] or total["different"]:
+    result = LookupCheck(requests=len(lookups), **total, views=views, examples=tuple(examples))
+    if result.ahead or result.different:
+        detail = result.to_json()
         events = rails.ledger.events(model=spec.name, kind=DIFFERS)
-        if not any(event["night"] == night and event["detail"] == result for event in events):
-            rails.ledger.add_event(DIFFERS, spec.name, night, result)
+        if not any(event.night == night and event.detail == detail for event in events):
+            rails.ledger.add_event(DIFFERS, spec.name, night, detail)
     return result
 
 
@@ -211,12 +212,12 @@ def _offline(
     ]
 
 
-def _example(served: ServedRow, offline: FeatureRow | None, view: str, comparison: Comparison) -> dict[str, Any]:
-    def side(row: FeatureRow | None) -> dict[str, Any] | None:
+def _example(served: ServedRow, offline: FeatureRow | None, view: str, comparison: Comparison) -> JsonObject:
+    def side(row: FeatureRow | None) -> JsonObject | None:
         if row is None:
             return None
-        value = {} if comparison.feature is None else {"value": row.values.get(comparison.feature)}
-        return {"event_time": iso(row.event_time), "available_at": iso(row.available_at), **value}
+        times: JsonObject = {"event_time": iso(row.event_time), "available_at": iso(row.available_at)}
+        return times if comparison.feature is None else times | {"value": row.values.get(comparison.feature)}
 
     return {
         "verdict": comparison.verdict,

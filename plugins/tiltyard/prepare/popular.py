@@ -5,25 +5,24 @@ the features of every night, and published with them. Read at an instant it says
 """
 
 from datetime import datetime
-from typing import Any
+
+import duckdb
 
 from tiltyard.lake import qualified
 from tiltyard.rails import Rails
+from tiltyard.records import PopularItem
 from tiltyard.spec import Spec
 
 
-def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> list[dict[str, Any]]:
-    """The most popular items of the newest day that had ended at `as_of`: {"item_id", "item_name", "score"}, the best
-    first, `fallback.popular.size` of them.
+def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> tuple[PopularItem, ...]:
+    """The most popular items of the newest day that had ended at `as_of`, the best first.
 
-    Read at the lake `snapshot` in service, by default the one published last. Empty for a model that declares none,
-    where no day has ended yet, and at a snapshot from before there was the table. Raises BadInput when no features
-    are published.
+    There are `fallback.popular.size` of them. Read at the lake `snapshot` in service, by default the one published
+    last. Empty for a model that declares none, where no day has ended yet, and at a snapshot from before there was the
+    table. Raises BadInput when no features are published.
     """
-    import duckdb
-
     if spec.fallback.popular is None:
-        return []
+        return ()
     snapshot = rails.published_snapshot() if snapshot is None else snapshot
     table = f"{{{qualified(spec.fallback.popular.table)}}}"
     try:
@@ -36,8 +35,8 @@ def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None
             snapshot,
         )
     except duckdb.CatalogException:  # what is published is from before there was the table
-        return []
-    return [
-        {"item_id": row["item_id"], "item_name": row["item_name"] or row["item_id"], "score": float(row["score"])}
+        return ()
+    return tuple(
+        PopularItem(row["item_id"], row["item_name"] or row["item_id"], float(row["score"]))
         for row in rows.astype(object).where(rows.notna(), None).to_dict("records")
-    ]
+    )

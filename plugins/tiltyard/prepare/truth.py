@@ -15,6 +15,7 @@ import pandas as pd
 
 from tiltyard import clock
 from tiltyard.rails import Rails
+from tiltyard.records import LabelCounts
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 
@@ -85,11 +86,8 @@ def matured(
     return frame.astype({"label": spec.target.dtype, "score": "float64"})
 
 
-def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[str, int]:
-    """Spine rows that were scored: matured, missing, immature and, of these, early. Terms as in `SliceCount`.
-
-    Of a label that is a number also `outside`: matured ones beyond its bounds, which count as the nearer bound.
-    """
+def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> LabelCounts:
+    """How far the truth of the spine rows that were scored is known, whoever scored them."""
     rails.lake.ensure(PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)},
@@ -104,7 +102,7 @@ def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None)
     """
     row = rails.lake.query(sql, as_of, _params(spec, as_of, since)).iloc[0]
     names = ("matured", "missing", "immature", "early", *spec.target.more_counts)
-    return {name: int(row[name]) for name in names}
+    return LabelCounts(**{name: int(row[name]) for name in names})
 
 
 def truth_of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> Truth | None:
