@@ -8,14 +8,14 @@ the trained model at most; and what smaller heavy models would cost and lose.
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tiltyard.train import scorer, training
+from tiltyard.train import blocks, export, fit, scorer
 from tiltyard.train.encoding import Encoding
 
 ROWS, NIGHT = 8000, 300
@@ -33,16 +33,16 @@ def main() -> None:
     encoding = Encoding.fit(frame, features)
     matrix = encoding.transform(frame)
     days = np.linspace(0, 40, ROWS)
-    parts = training.split(pd.Series([END - timedelta(days=40 - day) for day in days]), label, timedelta(days=1), END)
+    parts = blocks.split(pd.Series([END - timedelta(days=40 - day) for day in days]), label, timedelta(days=1), END)
     begun = time.perf_counter()
-    fitted = training.fit(training.Rows(matrix, label, days), parts, encoding, trials=5, seed=1, threads=1)
-    trees = fitted.params["n_estimators"]
+    fitted = fit.fit(blocks.Rows(matrix, label, days), parts, encoding, trials=5, seed=1, threads=1)
+    trees = fitted.params.n_estimators
     taken = time.perf_counter() - begun
     print(f"training: {ROWS:,} rows, 5 trials, {taken:.1f} s; {trees} trees")
 
     files = {
-        "model.onnx": training._heavy_onnx(fitted.heavy, matrix),
-        "light.onnx": training._light_onnx(fitted.light, matrix),
+        "model.onnx": export.heavy_onnx(fitted.heavy, matrix),
+        "light.onnx": export.light_onnx(fitted.light, matrix),
         "encoding.json": encoding.to_json().encode(),
         "reference.json": b"{}",
         "reference.parquet": b"",
@@ -63,23 +63,23 @@ def main() -> None:
     apart = {"ONNX, heavy": (files["model.onnx"], fitted.heavy), "ONNX, light": (files["light.onnx"], fitted.light)}
     for name, way in ways.items():
         one, night = (median(lambda rows=rows, way=way: way(rows)) for rows in (matrix[:1], matrix[:NIGHT]))
-        off = f"{training.parity(*apart[name], matrix):>12.1e}" if name in apart else ""
+        off = f"{export.parity(*apart[name], matrix):>12.1e}" if name in apart else ""
         print(f"{name:36}{one:>9.1f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs{off}")
     one, night = (median(lambda rows=rows: loaded.score(rows)) for rows in (frame.head(1), frame.head(NIGHT)))
     print(f"{'ONNX, heavy, from a DataFrame':36}{one:>9.0f} µs{night:>9.0f} µs{night / NIGHT:>9.2f} µs")
     smaller(fitted, matrix, label, days)
 
 
-def smaller(fitted: training.Fitted, matrix: np.ndarray, label: np.ndarray, days: np.ndarray) -> None:
+def smaller(fitted: fit.Fitted, matrix: np.ndarray, label: np.ndarray, days: np.ndarray) -> None:
     """Would fewer or shallower trees buy latency? Fitted on the older four fifths of the rows, judged on the rest."""
     cut = 4 * ROWS // 5
-    older = training.Rows(matrix[:cut], label[:cut], days[:cut])
+    older = blocks.Rows(matrix[:cut], label[:cut], days[:cut])
     print(f"{'trees × depth':20}{'one row':>12}{'kB':>8}{'Brier':>10}{'apart from the largest':>26}")
     largest = None
     for trees, depth in ((100, 6), (100, 4), (50, 4), (50, 3), (25, 3)):
-        params = {**fitted.params, "n_estimators": trees, "max_depth": depth}
-        model = training._Fitter(Encoding(()), 1, 1).heavy(older, params)
-        content = training._heavy_onnx(model, matrix[cut:])
+        params = replace(fitted.params, n_estimators=trees, max_depth=depth)
+        model = fit.Fitter(Encoding(()), 1, 1).heavy(older, params)
+        content = export.heavy_onnx(model, matrix[cut:])
         graph = scorer.session(content)
         score = scorer.answers(graph, matrix[cut:])
         largest = score if largest is None else largest

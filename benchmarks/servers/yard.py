@@ -63,24 +63,26 @@ def train() -> Trained:
     import xgboost
     from scoring import made_up
 
-    from tiltyard.train import training
+    from tiltyard.train import candidate, export
+    from tiltyard.train.blocks import Rows
     from tiltyard.train.encoding import Encoding
+    from tiltyard.train.fit import Fitter, Params
 
     frame, label, features = made_up()
     encoding = Encoding.fit(frame, features)
     matrix = encoding.transform(frame)
-    rows = training.Rows(matrix, label, np.linspace(0, 40, len(label)))
+    rows = Rows(matrix, label, np.linspace(0, 40, len(label)))
     booster = xgboost.XGBClassifier(n_estimators=TREES, max_depth=6, learning_rate=0.05, n_jobs=1, random_state=1)
     booster.fit(matrix, label)
-    light = training._Fitter(encoding, 1, 1).light(rows, {"light_C": 0.1, "half_life_days": 0.0})
+    light = Fitter(encoding, 1, 1).light(rows, Params(light_C=0.1, half_life_days=0))
     score = booster.predict_proba(matrix)[:, 1].astype(np.float64)
-    described = {"rows": len(frame), **training.reference(frame, encoding, score)}
+    described = {"rows": len(frame), **candidate.reference(frame, encoding, score)}
     files = {
-        "model.onnx": training._heavy_onnx(booster, matrix[:100]),
-        "light.onnx": training._light_onnx(light, matrix[:100]),
+        "model.onnx": export.heavy_onnx(booster, matrix[:100]),
+        "light.onnx": export.light_onnx(light, matrix[:100]),
         "encoding.json": encoding.to_json().encode(),
         "reference.json": json.dumps(described).encode(),
-        "reference.parquet": training.parquet(frame.head(200).assign(label=label[:200], score=score[:200])),
+        "reference.parquet": candidate.parquet(frame.head(200).assign(label=label[:200], score=score[:200])),
     }
     kinds = {feature.name: feature.kind for feature in features}
     return Trained(tuple(kinds), kinds, frame, matrix, booster, files)

@@ -66,7 +66,7 @@ def publish(rails: Rails) -> None:
 
 def again(rails: Rails, folder: Path, **values: object) -> replay.Replay:
     publish(rails)
-    return replay.run(rails, small_spec(folder), [(NIGHT, NIGHT)], **values)
+    return replay.replay_nights(rails, small_spec(folder), [(NIGHT, NIGHT)], **values)
 
 
 def said(result: replay.Replay) -> dict[str, str]:

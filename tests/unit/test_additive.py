@@ -43,13 +43,13 @@ def light():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from tiltyard.train import training
+    from tiltyard.train import export, fit
 
     rows = frame(3_000, 5)
     label = np.nan_to_num(rows["weight"].to_numpy(dtype=float)) + (rows["priority"] == "high") * 30 > 10
     encoded = matrix(rows)
-    inputs = training._Fitter(encoding=ENCODING, seed=1, threads=1).light_inputs()
-    return training._light_onnx(
+    inputs = fit.Fitter(encoding=ENCODING, seed=1, threads=1).light_inputs()
+    return export.light_onnx(
         make_pipeline(inputs, LogisticRegression(C=0.3, max_iter=500)).fit(encoded, label), encoded
     )
 
@@ -78,12 +78,12 @@ def test_it_scores_as_the_graph_does_whatever_a_row_says(twin, rows):
 def test_trees_are_no_sum_over_columns():
     from xgboost import XGBClassifier
 
-    from tiltyard.train import training
+    from tiltyard.train import export
 
     rows = matrix(frame(2_000, 2))
     label = (np.nan_to_num(rows[:, 0]) > 0) ^ (np.nan_to_num(rows[:, 1]) > 4)
     model = XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1).fit(rows, label)
-    content = training._heavy_onnx(model, rows)
+    content = export.heavy_onnx(model, rows)
     assert additive.read(scored(content), ENCODING, rows, YES_OR_NO) is None
 
 

@@ -21,9 +21,12 @@ from tiltyard.serve import contribution
 from tiltyard.serve.contribution import Explainer
 from tiltyard.serve.web import App
 from tiltyard.target import YES_OR_NO, Bounded
+from tiltyard.train.blocks import Rows
+from tiltyard.train.candidate import parquet
 from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.export import heavy_onnx, light_onnx
+from tiltyard.train.fit import Fitter, Params
 from tiltyard.train.scorer import Scorer
-from tiltyard.train.training import DEFAULTS, Rows, _Fitter, _heavy_onnx, _light_onnx, parquet
 
 ENCODING = Encoding((Column("a", "numeric"), Column("b", "boolean"), Column("c", "categorical", ("x", "y"))))
 
@@ -42,15 +45,15 @@ def trained(bounds: tuple[float, float] | None) -> Scorer:
     push = frame["a"].fillna(0) + 2 * frame["b"] + (frame["c"] == "y")
     label = (push > 1).to_numpy() if bounds is None else np.clip(10 * push.to_numpy(), *bounds)
     target = YES_OR_NO if bounds is None else Bounded(bounds)
-    fitter = _Fitter(ENCODING, 1, 1, target)
+    fitter = Fitter(ENCODING, 1, 1, target)
     rows = Rows(ENCODING.transform(frame), label, np.arange(count) / 10)
-    params = {**DEFAULTS, "n_estimators": 30, "light_C": 0.3}
+    params = Params(n_estimators=30, light_C=0.3)
     return Scorer.from_files(
         "tried",
         1,
         {
-            "model.onnx": _heavy_onnx(fitter.heavy(rows, params), rows.matrix, target),
-            "light.onnx": _light_onnx(fitter.light(rows, params), rows.matrix, target),
+            "model.onnx": heavy_onnx(fitter.heavy(rows, params), rows.matrix, target),
+            "light.onnx": light_onnx(fitter.light(rows, params), rows.matrix, target),
             "encoding.json": ENCODING.to_json().encode(),
             "reference.json": json.dumps(target.to_json()).encode(),
             "reference.parquet": parquet(frame.assign(label=label, score=0.5)),

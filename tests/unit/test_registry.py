@@ -22,7 +22,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import Version, VersionFacts
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
-from tiltyard.train import registry, scorer, training
+from tiltyard.train import candidate, registry, scorer, training
 
 Market = tuple[Rails, Spec, pd.DataFrame]
 
@@ -193,12 +193,12 @@ def test_a_model_without_versions_has_no_aliases(fresh: Market) -> None:
 def test_the_same_candidate_from_two_attempts_is_one_version(fresh: Market) -> None:
     rails, spec, _ = fresh
     as_of = AS_OF - timedelta(days=4)
-    made = frame.training(rails, spec, as_of)
-    asked = training.inputs_digest(made.digest, spec, rails.settings.seed, 1)
+    training_frame = frame.training(rails, spec, as_of)
+    asked = training.inputs_digest(training_frame.digest, spec, rails.settings.seed, 1)
     fence = rails.ledger.claim("training/twice")
-    candidate = training.candidate(rails, spec, as_of, made, asked, 1, "ada", ())
-    first, was_there = registry.register(rails, spec, candidate, fence)
-    second, is_there = registry.register(rails, spec, candidate, fence)
+    made = candidate.make(rails.settings, spec, training_frame, candidate.Order(as_of, asked, 1, "ada"))
+    first, was_there = registry.register(rails, spec, made, fence)
+    second, is_there = registry.register(rails, spec, made, fence)
     assert (was_there, is_there, first) == (False, True, second)
     assert len([row for row in rails.ledger.versions(spec.name) if row["inputs"] == asked]) == 1
 

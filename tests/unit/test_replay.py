@@ -105,7 +105,7 @@ def test_a_model_without_predictions(shop: Rails, tmp_path: Path) -> None:
 def test_a_window_without_predictions_names_those_there_are(shop: Rails, tmp_path: Path) -> None:
     predict(shop, [VISIT])
     publish(shop)
-    empty = replay.run(shop, small_spec(tmp_path), [(NIGHT + 5 * DAY, NIGHT + 6 * DAY)])
+    empty = replay.replay_nights(shop, small_spec(tmp_path), [(NIGHT + 5 * DAY, NIGHT + 6 * DAY)])
     assert "has none of these nights; it has some from 2024-02-02 to 2024-02-02" in why(empty)
 
 
@@ -146,7 +146,7 @@ def test_expired_nights_are_told_beside_those_that_could_be_tested(shop: Rails, 
     connection.execute("call ducklake_merge_adjacent_files('lake')")
     connection.execute("call ducklake_cleanup_old_files('lake', cleanup_all => true)")
     publish(shop)
-    result = replay.run(shop, small_spec(tmp_path), [(NIGHT, NIGHT + DAY)])
+    result = replay.replay_nights(shop, small_spec(tmp_path), [(NIGHT, NIGHT + DAY)])
     assert (result.rows, result.verdict) == (1, "fail")
     assert [(one.rows, one.why) for one in result.untested] == [
         (1, "the lake's snapshots they were made from have been expired")
@@ -202,14 +202,14 @@ def test_a_sum_in_another_order_is_the_same_number(shop: Rails, tmp_path: Path) 
 def test_bad_input_is_one_sentence(shop: Rails, tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
     with pytest.raises(BadInput, match="No features are published yet"):
-        replay.run(shop, spec, [(NIGHT, NIGHT)])
+        replay.replay_nights(shop, spec, [(NIGHT, NIGHT)])
     publish(shop)
     with pytest.raises(BadInput, match=r"ends \(2024-02-01\) before it begins \(2024-02-02\); swap --from and --to"):
-        replay.run(shop, spec, [(NIGHT, NIGHT - DAY)])
+        replay.replay_nights(shop, spec, [(NIGHT, NIGHT - DAY)])
     with pytest.raises(BadInput, match=r"no snapshot 4711 \(any more\); the newest is"):
-        replay.run(shop, spec, [(NIGHT, NIGHT)], snapshot=4711)
+        replay.replay_nights(shop, spec, [(NIGHT, NIGHT)], snapshot=4711)
     with pytest.raises(BadInput, match="no share of rows"):
-        replay.run(shop, spec, [(NIGHT, NIGHT)], limit=5.0)
+        replay.replay_nights(shop, spec, [(NIGHT, NIGHT)], limit=5.0)
 
 
 def test_the_command_line_names_the_models_there_are() -> None:

@@ -19,7 +19,7 @@ from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Bounded, Target
-from tiltyard.train import registry, training
+from tiltyard.train import blocks, export, fit, registry, training
 from tiltyard.train.encoding import Column, Encoding
 
 Market = tuple[Rails, Spec, dict]
@@ -33,46 +33,46 @@ def trained(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iter
 
 def test_a_challenger_is_registered(trained: Market) -> None:
     rails, spec, summary = trained
-    assert (summary["trained"], summary["reused"], summary["version"]) == (True, False, 1)
+    assert (summary.trained, summary.reused, summary.version) == (True, False, 1)
     assert registry.aliases(rails, spec.name) == {"challenger": 1}
     row = rails.ledger.version(spec.name, 1)
     assert row is not None
-    assert (row["night"], row["requested_by"], row["facts"]["reasons"]) == (night_closing(AS_OF), "ada", ["drift"])
-    assert row["facts"]["frame"] == summary["frame"]
+    assert (row.night, row.requested_by, row.facts.reasons) == (night_closing(AS_OF), "ada", ("drift",))
+    assert row.facts.frame == summary.frame
     assert rails.ledger.stage_runs("training", spec.name)[night_closing(AS_OF)]["summary"] == summary
     assert rails.ledger.roles(spec.name, night_closing(AS_OF + timedelta(days=1))).challengers == (1,)
 
 
 def test_both_models_learned_and_say_how_sure_they_are(trained: Market) -> None:
-    metrics = trained[2]["metrics"]
-    for found in (metrics, metrics["light"]):
-        assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
-        assert found["auc"]["value"] > 0.6
-        assert found["brier"]["value"] < 0.25
+    metrics = trained[2].metrics
+    for figures in (metrics, metrics.light):
+        assert figures.auc.low < figures.auc.value < figures.auc.high
+        assert figures.auc.value > 0.6
+        assert figures.brier.value < 0.25
 
 
 def test_mlflow_holds_everything_about_the_run(trained: Market) -> None:
     rails, spec, summary = trained
     flow = registry.client(rails.settings)
-    run = flow.get_run(summary["run_id"])
+    run = flow.get_run(summary.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["frame"] == summary["frame"]
+    assert run.data.tags["frame"] == summary.frame
     assert run.data.tags["spec"] == spec.digest
     assert {"lake_snapshot", "git_commit", "git_dirty", "night", "reasons", "requested_by"} <= set(run.data.tags)
     assert {"max_depth", "n_estimators", "half_life_days", "light_C", "seed"} <= set(run.data.params)
-    assert run.data.metrics["held_out.brier"] == pytest.approx(summary["metrics"]["brier"]["value"])
-    assert run.data.metrics["held_out.light.auc.low"] == pytest.approx(summary["metrics"]["light"]["auc"]["low"])
-    assert len(flow.get_metric_history(summary["run_id"], "trial_brier")) == 2
-    plots = {entry.path for entry in flow.list_artifacts(summary["run_id"], "plots")}
+    assert run.data.metrics["held_out.brier"] == pytest.approx(summary.metrics.brier.value)
+    assert run.data.metrics["held_out.light.auc.low"] == pytest.approx(summary.metrics.light.auc.low)
+    assert len(flow.get_metric_history(summary.run_id, "trial_brier")) == 2
+    plots = {entry.path for entry in flow.list_artifacts(summary.run_id, "plots")}
     assert plots == {"plots/calibration.png", "plots/shap_summary.png"}
     version = flow.get_model_version(spec.name, "1")
-    assert summary["frame"][:12] in version.description
+    assert summary.frame[:12] in version.description
 
 
 def test_the_same_night_twice_is_one_version(trained: Market) -> None:
     rails, spec, summary = trained
     again = training.train(rails, spec, AS_OF, requested_by="bob", trials=2)
-    assert (again["version"], again["reused"], again["metrics"]) == (1, True, summary["metrics"])
+    assert (again.version, again.reused, again.metrics) == (1, True, summary.metrics)
     assert len(rails.ledger.versions(spec.name)) == 1
 
 
@@ -82,14 +82,14 @@ def test_the_same_inputs_give_the_same_scores(trained: Market) -> None:
     made = frame.training(rails, spec, AS_OF)
     rows = pd.read_parquet(made.path)
     label = rows["label"].to_numpy(dtype=bool)
-    parts = training.split(rows["prediction_time"], label, spec.prediction.every, AS_OF)
+    parts = blocks.split(rows["prediction_time"], label, spec.prediction.every, AS_OF)
     days = (rows["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
-    data = training.Rows(scorer.encoding.transform(rows), label, days)
+    data = blocks.Rows(scorer.encoding.transform(rows), label, days)
     seed, threads = rails.settings.seed, rails.settings.threads
-    fitted = training.fit(data, parts, scorer.encoding, trials=2, seed=seed, threads=threads)
-    np.testing.assert_allclose(fitted.heavy.predict_proba(data.matrix)[:, 1], scorer.score(rows), atol=training.PARITY)
+    fitted = fit.fit(data, parts, scorer.encoding, trials=2, seed=seed, threads=threads)
+    np.testing.assert_allclose(fitted.heavy.predict_proba(data.matrix)[:, 1], scorer.score(rows), atol=export.PARITY)
     np.testing.assert_allclose(
-        fitted.light.predict_proba(data.matrix)[:, 1], scorer.score_light(rows), atol=training.PARITY
+        fitted.light.predict_proba(data.matrix)[:, 1], scorer.score_light(rows), atol=export.PARITY
     )
 
 
@@ -147,17 +147,17 @@ def fitted(target: Target = YES_OR_NO) -> tuple[Any, Any, np.ndarray]:
     matrix = np.column_stack([matrix, np.full(rows, np.nan, dtype=np.float32)])
     push = np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 3])
     label = rng.random(rows) < 1 / (1 + np.exp(-push)) if target == YES_OR_NO else np.clip(10 * push, *target.bounds)
-    fitter = training._Fitter(encoding, 1, 1, target)
-    given = training.Rows(matrix, label, np.arange(rows) / 50)
-    params = {**training.DEFAULTS, "max_depth": 6, "n_estimators": 120, "light_C": 3.0}
+    fitter = fit.Fitter(encoding, 1, 1, target)
+    given = blocks.Rows(matrix, label, np.arange(rows) / 50)
+    params = fit.Params(max_depth=6, n_estimators=120, light_C=3.0)
     return fitter.heavy(given, params), fitter.light(given, params), matrix
 
 
 @pytest.mark.parametrize("target", [YES_OR_NO, Bounded((0.0, 40.0))])
 def test_onnx_gives_what_the_trained_models_give(target: Target) -> None:
     heavy, light, matrix = fitted(target)
-    assert training.parity(training._heavy_onnx(heavy, matrix, target), heavy, matrix, target) <= 3e-7
-    assert training.parity(training._light_onnx(light, matrix, target), light, matrix, target) <= 1e-12
+    assert export.parity(export.heavy_onnx(heavy, matrix, target), heavy, matrix, target) <= 3e-7
+    assert export.parity(export.light_onnx(light, matrix, target), light, matrix, target) <= 1e-12
 
 
 def test_one_changed_leaf_in_a_hundred_trees_is_a_model_that_is_refused(
@@ -200,21 +200,21 @@ def test_a_light_twin_with_one_changed_constant_is_refused(place: str, monkeypat
 
     monkeypatch.setattr(numpy_helper, "from_array", tampered)
     with pytest.raises(CheckFailed, match=r"The ONNX conversion of Pipeline is off by"):
-        training._light_onnx(light, matrix)
+        export.light_onnx(light, matrix)
 
 
 def test_a_conversion_without_a_score_for_gaps_is_refused() -> None:
     """A frame without a gap in it would not show it; the check makes gaps of its own."""
     heavy, _, matrix = fitted()
     whole = matrix[~np.isnan(matrix[:, :4]).any(axis=1)]
-    content = training._heavy_onnx(heavy, whole)
+    content = export.heavy_onnx(heavy, whole)
     model = onnx.load_model_from_string(content)
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "nodes_missing_value_tracks_true":
                 attribute.ints[:] = [1 - way for way in attribute.ints]
     with pytest.raises(CheckFailed, match="is off by"):
-        training._same(model.SerializeToString(), heavy, whole, YES_OR_NO)
+        export.checked(model.SerializeToString(), heavy, whole, YES_OR_NO)
 
 
 # -- the split --------------------------------------------------------------------------------
@@ -229,18 +229,18 @@ def cohorts(*positives_of: int, rows: int = 60) -> tuple[pd.Series, np.ndarray]:
 
 def test_the_split_is_by_time_and_keeps_cohorts_whole() -> None:
     times, label = cohorts(*[20] * 10)
-    parts = training.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
+    parts = blocks.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
     days = [sorted({time.day for time in times.iloc[block]}) for block in parts.blocks]
     assert days == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
     assert [len(older) for older, _ in parts.folds] == [240, 360]
-    for older, newer in (*parts.folds, (parts.known, parts.held_out)):
+    for older, newer in (*parts.folds, (parts.older, parts.held_out)):
         assert times.iloc[older].max() < times.iloc[newer].min()
 
 
 def test_one_large_cohort_does_not_swallow_its_neighbours() -> None:
     times, label = cohorts(*[20] * 6)
     heavy = pd.concat([times, pd.Series([times.iloc[-1]] * 2000).astype(times.dtype)], ignore_index=True)
-    parts = training.split(heavy, np.r_[label, np.arange(2000) % 2 == 0], timedelta(days=1), FIRST + timedelta(days=9))
+    parts = blocks.split(heavy, np.r_[label, np.arange(2000) % 2 == 0], timedelta(days=1), FIRST + timedelta(days=9))
     assert [len(block) for block in parts.blocks] == [120, 60, 60, 60, 2060]
 
 
@@ -255,8 +255,8 @@ def test_one_large_cohort_does_not_swallow_its_neighbours() -> None:
 )
 def test_what_cannot_carry_a_model_is_said(positives: list[int], rows: int, reason: str) -> None:
     times, label = cohorts(*positives, rows=rows)
-    with pytest.raises(training.Untrainable, match=reason):
-        training.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
+    with pytest.raises(blocks.Untrainable, match=reason):
+        blocks.split(times, label, timedelta(days=1), FIRST + timedelta(days=20))
 
 
 # -- metrics and reference --------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_metrics_agree_with_their_definitions() -> None:
     rng = np.random.default_rng(0)
     score = np.round(rng.random(300), 2)  # with ties
     label = rng.random(300) < score
-    found = training.intervals(label, score, seed=1)
+    found = fit.intervals(label, score, seed=1)
     expected = {"brier": brier_score_loss, "log_loss": log_loss, "auc": roc_auc_score}
     for name, metric in expected.items():
         assert found[name]["value"] == pytest.approx(metric(label, np.clip(score, 1e-7, 1 - 1e-7)), abs=1e-6)
@@ -279,13 +279,13 @@ def test_the_bootstrap_interval_is_as_wide_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     score = rng.random(2000)
     label = rng.random(2000) < score
-    found = training.intervals(label, score, seed=1)["brier"]
+    found = fit.intervals(label, score, seed=1)["brier"]
     half = 1.96 * np.std((score - label) ** 2) / np.sqrt(2000)
     assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.15)
 
 
 def test_an_older_row_weighs_half_after_its_half_life() -> None:
-    rows = training.Rows(np.zeros((3, 1), np.float32), np.array([True, False, True]), np.array([10.0, 3.0, 10.0]))
+    rows = blocks.Rows(np.zeros((3, 1), np.float32), np.array([True, False, True]), np.array([10.0, 3.0, 10.0]))
     weights = rows.weights(7)
     assert weights[1] / weights[0] == pytest.approx(0.5)
     assert weights.mean() == pytest.approx(1)
@@ -329,10 +329,10 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
     label = np.clip(rng.poisson(np.exp(1 + 0.5 * np.nan_to_num(matrix[:, 0]) + 0.4 * matrix[:, 1])), *bounds)
     days = np.arange(rows) / 50
     times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
-    parts = training.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), target)
+    parts = blocks.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), target)
     encoding = Encoding((Column("size", "numeric"), Column("mood", "categorical", ("good", "bad"))))
-    given = training.Rows(matrix, label.astype(np.float64), days)
-    fitted = training.fit(given, parts, encoding, trials=2, seed=1, threads=1, draw=False, target=target)
+    given = blocks.Rows(matrix, label.astype(np.float64), days)
+    fitted = fit.fit(given, parts, encoding, trials=2, seed=1, threads=1, target=target)
     held_out = label[parts.held_out]
     constant = np.abs(held_out - np.median(held_out)).mean()
     for found in (fitted.metrics, fitted.metrics["light"]):
@@ -341,16 +341,16 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
     assert (fitted.out_of_fold >= bounds[0]).all() and (fitted.out_of_fold <= bounds[1]).all()
     assert fitted.importance["size"] > 0.2
     for content, model in (
-        (training._heavy_onnx(fitted.heavy, matrix, target), fitted.heavy),
-        (training._light_onnx(fitted.light, matrix, target), fitted.light),
+        (export.heavy_onnx(fitted.heavy, matrix, target), fitted.heavy),
+        (export.light_onnx(fitted.light, matrix, target), fitted.light),
     ):
         assert scorer.answers(scorer.session(content), matrix) == pytest.approx(model.predict(matrix), abs=4e-5)
 
 
 def test_a_number_that_is_always_the_same_carries_no_model() -> None:
     times, _ = cohorts(*[20] * 6)
-    with pytest.raises(training.Untrainable, match="holds 0 rows whose label is not its commonest one"):
-        training.split(times, np.full(len(times), 3.0), timedelta(days=1), FIRST + timedelta(days=20), Bounded((0, 9)))
+    with pytest.raises(blocks.Untrainable, match="holds 0 rows whose label is not its commonest one"):
+        blocks.split(times, np.full(len(times), 3.0), timedelta(days=1), FIRST + timedelta(days=20), Bounded((0, 9)))
 
 
 def test_a_score_beyond_the_bounds_means_the_bound_and_none_stays_none() -> None:

@@ -216,9 +216,10 @@ class _Look:
         rails, spec = self.rails, self.spec
         record = rails.ledger.version(spec.name, self.version)
         assert record is not None  # a version that is looked at has a row
-        held_out = record["facts"].get("metrics", {}).get(spec.target.measure, {})
+        metrics = record.facts.metrics
+        held_out = metrics.figure(spec.target.measure) if metrics else None
         default, least = spec.fallback.safe_default, spec.gate.min_matured
-        promise = Promise(held_out.get("high"), default, least, spec.target)
+        promise = Promise(held_out.high if held_out else None, default, least, spec.target)
         models = len(portfolio(rails.settings)) if rails.settings.models.is_dir() else 1
         threshold = load_portfolio(rails.settings.models).budget.nights_between(max(models, 1))
         reference = self.scorer.profile

@@ -435,6 +435,11 @@ class Measured(Record):
     light: "Measured | None" = None
     """The same of the light twin, on the same rows; None within it."""
 
+    def figure(self, name: str) -> Interval | None:
+        """A figure by its name (target.Target.measure); None where there is none."""
+        figure: Interval | None = getattr(self, name, None)
+        return figure
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary(Summary):

@@ -253,8 +253,8 @@ class Play:
         return pairs.Known(
             challengers=at_once,
             missing=pairs.missing(shares, version.reference.get("features") or {}),
-            latency_ms=version.facts.get("latency_ms"),
-            size_mb=version.facts.get("size_mb"),
+            latency_ms=version.facts.latency_ms,
+            size_mb=version.facts.size_mb,
             replay=ASSUMED,
         )
 

@@ -39,18 +39,20 @@ from tiltyard.lake import qualified
 from tiltyard.prepare import data_incidents, features, frame, truth
 from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary
+from tiltyard.records import FeaturesSummary, VersionFacts
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
-from tiltyard.train import profile, training
+from tiltyard.train import candidate, profile, training
+from tiltyard.train.blocks import Untrainable
 from tiltyard.train.encoding import Encoding
+from tiltyard.train.fit import Tuned
 from tiltyard.train.scorer import FILES, Scorer
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of every kept file's name: raise it when the same inputs would be kept otherwise."""
 
 
@@ -124,7 +126,7 @@ class Version:
     scores: Floats
     """NaN where it gave no score."""
     reference: dict[str, Any]
-    facts: dict[str, Any]
+    facts: VersionFacts
     counted: profile.Nights
     """Every night's rows in the version's own cells, as the shadow stage counts them."""
 
@@ -135,7 +137,8 @@ class Version:
     @property
     def loss_high(self) -> float | None:
         """The upper end of the interval of its held-out measure (target.measure)."""
-        high = self.facts.get("metrics", {}).get(target.read(self.reference).measure, {}).get("high")
+        measured = self.facts.metrics.figure(target.read(self.reference).measure) if self.facts.metrics else None
+        high = measured.high if measured else None
         return None if high is None else float(high)
 
     def seen(self, trained: date, night: date, stopped: Collection[date]) -> profile.Nights:
@@ -250,7 +253,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
         {"start": start, "end": last},
         snapshot,
     )
-    files = {"rows.parquet": training.parquet(rows), "labels.parquet": training.parquet(labels)}
+    files = {"rows.parquet": candidate.parquet(rows), "labels.parquet": candidate.parquet(labels)}
     name = hashlib.sha256(b"".join(files.values()) + f"{LAYOUT}".encode()).hexdigest()[:32]
     folder = home(rails.settings) / "rows" / name
     if not folder.exists():
@@ -329,37 +332,27 @@ def _made(
 ) -> dict[str, Any]:
     from tiltyard.train import leakage_gate, registry
 
-    trials = spec.estimator.tune.trials
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
     if not folder.exists():
         row = rails.ledger.version_of_inputs(spec.name, inputs)
         if row is not None:
-            files, facts = registry.checked_files(rails, row), row["facts"]
+            files, facts = registry.checked_files(rails, row), row.facts
         else:
             report = leakage_gate.check_frame(rails, spec, training_frame, as_of, render=False, record=False)
             if report.critical_failures:
                 return {"reason": f"the leakage gate stopped it: {report.critical_failures[0]}"}
             try:
-                made = training.candidate(
-                    rails,
-                    spec,
-                    as_of,
-                    training_frame,
-                    inputs,
-                    trials,
-                    "hindcast",
-                    (),
-                    draw=False,
-                    tuned=_tuned(rails.settings, inputs),
-                )
-            except (training.Untrainable, CheckFailed) as error:  # what ends a nightly training ends this one alike
+                order = candidate.Order(as_of, inputs, spec.estimator.tune.trials, "hindcast")
+                tuned = _tuned(rails.settings, inputs)
+                made = candidate.make(rails.settings, spec, training_frame, order, draw=False, tuned=tuned)
+            except (Untrainable, CheckFailed) as error:  # what ends a nightly training ends this one alike
                 return {"reason": str(error)}
             files, facts = made.files, made.facts
         with whole_folder(folder) as fresh:
             for name in FILES:
                 (fresh / name).write_bytes(files[name])
             digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
-            (fresh / "facts.json").write_text(json.dumps({"facts": facts, "digests": digests}, default=str))
+            (fresh / "facts.json").write_text(json.dumps({"facts": facts.to_json(), "digests": digests}))
     made = folder / f"past-{rows}.npz"
     if not made.exists():
         files = _files(folder)
@@ -402,16 +395,20 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
     folder = _lines(rails.settings, inputs)
     if not folder.exists():
         try:
-            heavy, encoding, tuned = training.sketch(
+            heavy, encoding, tuned = candidate.sketch(
                 rails.settings, spec, as_of, training_frame, spec.estimator.tune.trials
             )
-        except (training.Untrainable, CheckFailed) as error:
+        except (Untrainable, CheckFailed) as error:
             return {"reason": str(error)}
         with whole_folder(folder) as fresh:
             (fresh / "model.onnx").write_bytes(heavy)
             (fresh / "kept.json").write_text(
                 json.dumps(
-                    {"encoding": encoding.to_json(), "tuned": tuned, "digest": hashlib.sha256(heavy).hexdigest()}
+                    {
+                        "encoding": encoding.to_json(),
+                        "tuned": tuned.to_json(),
+                        "digest": hashlib.sha256(heavy).hexdigest(),
+                    }
                 )
             )
     made = folder / f"scores-{rows}.npy"
@@ -430,13 +427,12 @@ def _lines(settings: Settings, inputs: str) -> Path:
     return home(settings) / "lines" / f"{LAYOUT}-{inputs[:32]}"
 
 
-def _tuned(settings: Settings, inputs: str) -> "training.Tuned | None":
+def _tuned(settings: Settings, inputs: str) -> Tuned | None:
     """What tuning the same frame has given before."""
     try:
-        params, history = json.loads((_lines(settings, inputs) / "kept.json").read_text())["tuned"]
+        return Tuned.from_json(json.loads((_lines(settings, inputs) / "kept.json").read_text())["tuned"])
     except FileNotFoundError:
         return None
-    return params, tuple(history)
 
 
 def _features(settings: Settings, rows: str) -> pd.DataFrame:
@@ -482,7 +478,7 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
             inputs=inputs,
             scores=made["scores"],
             reference=reference,
-            facts=json.loads((folder / "facts.json").read_text())["facts"],
+            facts=VersionFacts.from_json(json.loads((folder / "facts.json").read_text())["facts"]),
             counted=profile.Nights(made["nights"], counts),
         )
 

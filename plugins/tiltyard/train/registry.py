@@ -19,7 +19,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -65,15 +65,15 @@ class Candidate:
     files: Mapping[str, bytes]
     """Content of each of scorer.FILES."""
     features: tuple[str, ...]
-    params: Mapping[str, Any]
+    params: Mapping[str, float | str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     plots: Mapping[str, bytes]
     """File name → PNG."""
-    facts: Mapping[str, Any]
+    facts: VersionFacts
     requested_by: str
     description: str
-    trials: tuple[Mapping[str, Any], ...] = field(default=())
+    trials: tuple[Mapping[str, float], ...] = field(default=())
     target: Target = YES_OR_NO
     """The kind of label: it says what the models give."""
 
@@ -173,9 +173,7 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
                 inputs=candidate.inputs,
                 run_id=run.info.run_id,
                 digests=digests,
-                facts=VersionFacts.from_json(
-                    {**candidate.facts, "artifacts": _relative(settings, logged.artifact_location)}
-                ),
+                facts=replace(candidate.facts, artifacts=_relative(settings, logged.artifact_location)),
                 requested_by=candidate.requested_by,
             )
         )

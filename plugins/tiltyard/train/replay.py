@@ -11,7 +11,7 @@ Of every feature: `absent_then` (no value then, one now), `blanked_since` (a val
 spine: rows that were not there then, and rows that are gone since.
 
 A change is critical when it tracks the label, however rare it is, or when more than `leakage.max_changed` of
-the rows changed; a rarer one that does not is a warning. `decide` is pure, `run` touches the lake (`comparison`).
+the rows changed; a rarer one that does not is a warning. `decide` is pure, `replay_nights` touches the lake (`comparison`).
 """
 
 import math
@@ -26,6 +26,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import qualified
 from tiltyard.rails import Rails
+from tiltyard.records import ReplaySummary
 from tiltyard.spec import Spec
 from tiltyard.train.comparison import Comparison, Example, Tally, Untested, reachable
 from tiltyard.train.history import History
@@ -234,15 +235,15 @@ class Replay:
             "untested": [asdict(one) for one in self.untested],
         }
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ReplaySummary:
         """What a stage keeps of it."""
-        return {
-            "verdict": self.verdict,
-            "rows": self.rows,
-            "tested": self.tested,
-            "critical": [f"{change.tally.feature}: {change.reason}" for change in self.critical],
-            "untested": [f"{one.what}: {one.why}" for one in self.untested],
-        }
+        return ReplaySummary(
+            verdict=self.verdict,
+            rows=self.rows,
+            tested=self.tested,
+            critical=tuple(f"{change.tally.feature}: {change.reason}" for change in self.critical),
+            untested=tuple(f"{gap.what}: {gap.why}" for gap in self.untested),
+        )
 
 
 def _said(value: Any) -> str:
@@ -265,7 +266,7 @@ def windows(spec: Spec, as_of: datetime) -> tuple[tuple[datetime, datetime], ...
     return ((matured - window + every, matured), (as_of - window + every, as_of))
 
 
-def run(
+def replay_nights(
     rails: Rails,
     spec: Spec,
     ranges: Sequence[tuple[datetime, datetime]],
@@ -279,7 +280,6 @@ def run(
     verdict is then "untestable", and says why. Raises BadInput for a range that ends before it begins, a limit that
     is no share, and a snapshot that the lake does not have.
     """
-
     limit = spec.leakage.max_changed if limit is None else limit
     if not 0 <= limit <= 1:
         raise BadInput(f"A limit of {limit} is no share of rows; give one between 0 and 1, like 0.05.")
@@ -327,7 +327,7 @@ def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: b
     """The replay before training, kept as check results when there was anything to compare."""
     from tiltyard.leak import rules, suite
 
-    replay = run(rails, spec, windows(spec, as_of), as_of, snapshot)
+    replay = replay_nights(rails, spec, windows(spec, as_of), as_of, snapshot)
     findings = [
         rules.RuleResult(
             rule,
@@ -346,6 +346,5 @@ def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: b
 
 
 def _newest(rails: Rails) -> datetime:
-
     done = sorted(rails.ledger.finished("features"))
     return clock.midnight(max(done))

@@ -1,0 +1,354 @@
+"""What a training registers: the files of a version, and all that is to be known about it."""
+
+import io
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from tiltyard.clock import night_closing
+from tiltyard.prepare.frame import TrainingFrame
+from tiltyard.records import Parity, VersionFacts
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import Spec
+from tiltyard.target import Target
+from tiltyard.train import export, fit, look, profile, registry
+from tiltyard.train.blocks import Rows, Split, split
+from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.fit import Fitted, Fitter, Tuned
+from tiltyard.train.scorer import Scorer
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 2000
+"""Training rows kept with the version, for drift."""
+CELLS = 10
+"""Cells of a histogram in a version's reference."""
+CALLS = 100
+"""One-row predictions per round in which a version's latency is measured."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which training a candidate is made for."""
+
+    as_of: datetime
+    """The end of the night."""
+    inputs: str
+    """SHA-256 of frame, recipe, seed and trials."""
+    trials: int
+    """Number of trials of tuning."""
+    requested_by: str
+    """Who asks for it."""
+    reasons: tuple[str, ...] = ()
+    """Why, a sentence each."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A training frame, ready to fit on."""
+
+    frame: pd.DataFrame
+    """One row per prediction: its time, features and label."""
+    rows: Rows
+    """The same rows, encoded."""
+    counted: Mapping[str, int]
+    """What a version's facts say of the labels."""
+    parts: Split
+    """Their blocks by time."""
+    encoding: Encoding
+    """How they are encoded."""
+
+
+def make(
+    settings: Settings,
+    spec: Spec,
+    training_frame: TrainingFrame,
+    order: Order,
+    *,
+    draw: bool = True,
+    tuned: Tuned | None = None,
+) -> registry.Candidate:
+    """Fit both models on the frame and make a version's files of them, with plots where they are to be drawn.
+
+    `tuned`: what tuning this frame gave, where somebody has done it. Raises Untrainable when the frame cannot carry a
+    model, and CheckFailed when ONNX does not score as the models do.
+    """
+    target, prepared = spec.target, _prepare(spec, order.as_of, training_frame)
+    fitted = fit.fit(
+        prepared.rows,
+        prepared.parts,
+        prepared.encoding,
+        trials=order.trials,
+        seed=settings.seed,
+        threads=settings.threads,
+        target=target,
+        tuned=tuned,
+    )
+    sample = _sample(prepared, fitted, settings.seed)
+    files = {
+        **_models(fitted, prepared, target),
+        "encoding.json": prepared.encoding.to_json().encode(),
+        "reference.json": json.dumps(_reference(spec, order.as_of, training_frame, prepared, fitted)).encode(),
+        "reference.parquet": parquet(sample),
+    }
+    facts = replace(
+        _facts(spec, settings, training_frame, order, prepared, fitted),
+        latency_ms=latency_ms(Scorer.from_files(spec.name, 0, files), sample),
+        size_mb=registry.size_mb(files),
+        parity=Parity(
+            heavy=export.parity(files["model.onnx"], fitted.heavy, prepared.rows.matrix, target),
+            light=export.parity(files["light.onnx"], fitted.light, prepared.rows.matrix, target),
+        ),
+    )
+    return registry.Candidate(
+        as_of=order.as_of,
+        inputs=order.inputs,
+        files=files,
+        features=prepared.encoding.features,
+        params={**asdict(fitted.params), "trials": order.trials, "seed": settings.seed, "light": spec.light.class_},
+        metrics=_flat(fitted.metrics.to_json()),
+        tags=_tags(spec, training_frame, order, facts),
+        plots=_plots(fitted, prepared.encoding, target) if draw else {},
+        facts=facts,
+        requested_by=order.requested_by,
+        description=_description(spec, training_frame, order),
+        trials=tuple(
+            {f"trial_{target.measure}": trial.error, "trial_rounds": float(trial.rounds)} for trial in fitted.trials
+        ),
+        target=target,
+    )
+
+
+def sketch(
+    settings: Settings, spec: Spec, as_of: datetime, training_frame: TrainingFrame, trials: int
+) -> tuple[bytes, Encoding, Tuned]:
+    """Only the heavy model that `make` would fit (ONNX), its encoding, and what tuning gave: enough to score with.
+
+    Raises as `make` does.
+    """
+    prepared = _prepare(spec, as_of, training_frame)
+    fitter = Fitter(prepared.encoding, settings.seed, settings.threads, spec.target)
+    tuned = fit.tune(fitter, prepared.rows, prepared.parts, trials)
+    heavy = export.heavy_onnx(fitter.heavy(prepared.rows, tuned.params), prepared.rows.matrix, spec.target)
+    return heavy, prepared.encoding, tuned
+
+
+def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
+    frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
+    label, counted = spec.target.of_training(frame["label"].to_numpy())
+    parts = split(frame["prediction_time"], label, spec.prediction.every, as_of, spec.target)
+    encoding = Encoding.fit(frame, training_frame.features)
+    days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
+    return _Prepared(frame, Rows(encoding.transform(frame), label, days), counted, parts, encoding)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def _models(fitted: Fitted, prepared: _Prepared, target: Target) -> dict[str, bytes]:
+    matrix = prepared.rows.matrix
+    heavy = export.heavy_onnx(fitted.heavy, matrix, target)
+    light = export.light_onnx(fitted.light, matrix, target)
+    log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
+    return {"model.onnx": heavy, "light.onnx": light}
+
+
+def _sample(prepared: _Prepared, fitted: Fitted, seed: int) -> pd.DataFrame:
+    """Up to SAMPLE training rows: the features, `label` and `score`, which is out of fold."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(prepared.frame))[:SAMPLE])
+    rows = prepared.frame.loc[chosen, list(prepared.encoding.features)]
+    return rows.assign(label=prepared.rows.label[chosen], score=fitted.out_of_fold[chosen])
+
+
+def _reference(
+    spec: Spec, as_of: datetime, training_frame: TrainingFrame, prepared: _Prepared, fitted: Fitted
+) -> dict[str, Any]:
+    """The body of reference.json."""
+    frame, label = prepared.frame, prepared.rows.label
+    return {
+        "night": str(night_closing(as_of)),
+        "rows": len(frame),
+        spec.target.base: float(label.mean()),
+        "metrics": fitted.metrics.to_json(),
+        **reference(frame, prepared.encoding, fitted.out_of_fold, spec.target.bounds),
+        **spec.target.to_json(),
+        "importance": fitted.importance,
+        "profile": profile.describe(
+            frame,
+            {feature.name: feature.kind for feature in training_frame.features},
+            {feature.name: feature.view for feature in training_frame.features},
+            profile.nights_of(frame["prediction_time"], spec.prediction.every, as_of),
+            fitted.out_of_fold,
+            label.astype(np.float64),
+            fitted.importance,
+            spec.target,
+        ),
+    }
+
+
+def reference(
+    frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Any]:
+    """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
+
+    {"features": {name: one of
+        {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
+            first and the last reach to infinity; edges are the distinct deciles
+        {"kind": "categorical" | "boolean", "shares": {category: share}, "other", "missing"}},
+     "score": {"edges", "shares"} on ten equal bins between `bounds`, of out-of-fold scores}
+    """
+    counts, edges = np.histogram(score, bins=np.linspace(*bounds, CELLS + 1))
+    return {
+        "features": {
+            column.name: {"kind": column.kind, **_shares(column, frame[column.name])} for column in encoding.columns
+        },
+        "score": {"edges": edges.tolist(), "shares": (counts / len(score)).tolist()},
+    }
+
+
+def _shares(column: Column, values: "pd.Series[Any]") -> dict[str, Any]:
+    """A feature's histogram in the training frame, as `reference` has it."""
+    missing = float(values.isna().mean())
+    if column.kind == "numeric":
+        numbers = values.dropna().to_numpy(dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        edges = np.unique(np.quantile(numbers, np.arange(1, CELLS) / CELLS)) if len(numbers) else np.empty(0)
+        counts = np.bincount(np.digitize(numbers, edges), minlength=len(edges) + 1)
+        return {"edges": edges.tolist(), "shares": (counts / max(len(values), 1)).tolist(), "missing": missing}
+    is_boolean = column.kind == "boolean"
+    present = values.dropna().map(lambda value: str(bool(value) if is_boolean else value)).value_counts()
+    names = ("False", "True") if is_boolean else column.categories
+    shares = {name: float(present.get(name, 0) / len(values)) for name in names}
+    return {"shares": shares, "other": max(0.0, 1 - missing - sum(shares.values())), "missing": missing}
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _plots(fitted: Fitted, encoding: Encoding, target: Target) -> dict[str, bytes]:
+    """File name → PNG."""
+    drawn = fitted.held_out
+    return {
+        "calibration.png": look.calibration(drawn.label, drawn.scores, target),
+        "shap_summary.png": look.contributions(drawn.contributions, drawn.explained, encoding, target.margin_unit),
+    }
+
+
+# -- facts ------------------------------------------------------------------------------------
+
+
+def latency_ms(scorer: Scorer, rows: pd.DataFrame) -> float:
+    """Milliseconds of computing that one row takes, from the frame to the score: the 99th percentile of 100 calls.
+
+    The smallest of three rounds, after a warm-up, in the thread's own time: who else wants the core is no property of
+    the model, and must not decide on it.
+    """
+    singles = [rows.iloc[[place % len(rows)]] for place in range(CALLS)]
+    for row in singles[:20]:
+        scorer.score(row)
+    rounds = []
+    for _ in range(3):
+        took = []
+        for row in singles:
+            began = time.thread_time()
+            scorer.score(row)
+            took.append(time.thread_time() - began)
+        rounds.append(float(np.quantile(took, 0.99)))
+    return 1000 * min(rounds)
+
+
+def _facts(
+    spec: Spec,
+    settings: Settings,
+    training_frame: TrainingFrame,
+    order: Order,
+    prepared: _Prepared,
+    fitted: Fitted,
+) -> VersionFacts:
+    """What the ledger keeps of how the version was made, without what is measured on its files."""
+    commit, dirty = _git()
+    return VersionFacts(
+        frame=training_frame.digest,
+        rows=training_frame.rows,
+        snapshot=training_frame.snapshot,
+        start=training_frame.start.isoformat(),
+        end=training_frame.end.isoformat(),
+        spec=spec.digest,
+        seed=settings.seed,
+        trials=order.trials,
+        features=prepared.encoding.features,
+        params=asdict(fitted.params),
+        metrics=fitted.metrics,
+        **prepared.counted,
+        reasons=order.reasons,
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def _git() -> tuple[str | None, bool]:
+    """The commit this code is at and whether files differ from it; (None, False) outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            ended = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return ended.stdout.strip() if ended.returncode == 0 else None
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
+# -- what MLflow shows ------------------------------------------------------------------------
+
+
+def _description(spec: Spec, training_frame: TrainingFrame, order: Order) -> str:
+    reasons: Sequence[str] = order.reasons
+    return (
+        f"Trained for the night of {night_closing(order.as_of)} on {training_frame.rows:,} rows with prediction times "
+        f"from {training_frame.start:%Y-%m-%d} to {training_frame.end:%Y-%m-%d} (frame {training_frame.digest[:12]}, "
+        f"lake snapshot {training_frame.snapshot}, spec {spec.digest[:12]}). "
+        f"Requested by {order.requested_by}{': ' + '; '.join(reasons) if reasons else ''}."
+    )
+
+
+def _tags(spec: Spec, training_frame: TrainingFrame, order: Order, facts: VersionFacts) -> dict[str, str]:
+    return {
+        "model": spec.name,
+        "night": str(night_closing(order.as_of)),
+        "frame": training_frame.digest,
+        "lake_snapshot": str(training_frame.snapshot),
+        "spec": spec.digest,
+        "inputs": order.inputs,
+        "git_commit": facts.git_commit or "unknown",
+        "git_dirty": str(facts.git_dirty).lower(),
+        "reasons": json.dumps(list(order.reasons)),
+        "requested_by": order.requested_by,
+        "mlflow.user": order.requested_by,
+        "mlflow.source.name": "tiltyard train",
+    }
+
+
+def _flat(metrics: Mapping[str, JsonValue], prefix: str = "") -> dict[str, float]:
+    """Nested metrics under MLflow's names: held_out.light.brier.low and the like. What there is none of is left out."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            flat[f"held_out.{prefix}{name}".removesuffix(".value")] = float(value)
+    return flat
