@@ -347,7 +347,7 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     asked = {row["night"]: row["reasons"] for row in rails.ledger.retrains(spec.name)}
     reasons = asked.get(as_of.date()) or ["started by hand"]
-    return training.train(rails, spec, as_of, requested_by=requester(), reasons=reasons)
+    return training.train(rails, spec, as_of, requested_by=requester(), reasons=reasons).to_json()
 
 
 def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:

@@ -41,8 +41,9 @@ def train(
 ) -> TrainingSummary:
     """Train a challenger on what had matured at `as_of`, and register it.
 
-    A frame that cannot carry a model (too few rows, one class only) gives no version and the reason. Raises CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would
-    learn from was written over, and records it; Fenced when a newer attempt took over.
+    A frame that cannot carry a model (too few rows, one class only) gives no version, and the reason. Raises
+    CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would learn from was written
+    over, and records it; Fenced when a newer attempt took over.
     """
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
