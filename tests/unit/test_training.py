@@ -271,17 +271,17 @@ def test_metrics_agree_with_their_definitions() -> None:
     found = fit.intervals(label, score, seed=1)
     expected = {"brier": brier_score_loss, "log_loss": log_loss, "auc": roc_auc_score}
     for name, metric in expected.items():
-        assert found[name]["value"] == pytest.approx(metric(label, np.clip(score, 1e-7, 1 - 1e-7)), abs=1e-6)
-        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+        assert found[name].value == pytest.approx(metric(label, np.clip(score, 1e-7, 1 - 1e-7)), abs=1e-6)
+        assert found[name].low < found[name].value < found[name].high
 
 
 def test_the_bootstrap_interval_is_as_wide_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     score = rng.random(2000)
     label = rng.random(2000) < score
-    found = fit.intervals(label, score, seed=1)["brier"]
+    brier = fit.intervals(label, score, seed=1)["brier"]
     half = 1.96 * np.std((score - label) ** 2) / np.sqrt(2000)
-    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.15)
+    assert (brier.high - brier.low) / 2 == pytest.approx(half, rel=0.15)
 
 
 def test_an_older_row_weighs_half_after_its_half_life() -> None:
@@ -335,8 +335,8 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
     fitted = fit.fit(given, parts, encoding, trials=2, seed=1, threads=1, target=target)
     held_out = label[parts.held_out]
     constant = np.abs(held_out - np.median(held_out)).mean()
-    for found in (fitted.metrics, fitted.metrics["light"]):
-        assert found["absolute_error"]["high"] < constant
+    for figures in (fitted.metrics, fitted.metrics.light):
+        assert figures.absolute_error.high < constant
     assert np.abs(fitted.out_of_fold - label).mean() < constant
     assert (fitted.out_of_fold >= bounds[0]).all() and (fitted.out_of_fold <= bounds[1]).all()
     assert fitted.importance["size"] > 0.2

@@ -144,7 +144,7 @@ def replay(
     """
     from tiltyard import rails
     from tiltyard.leak import page
-    from tiltyard.train import replay as test
+    from tiltyard.train import replay as replaying
     from tiltyard.train import replay_page
 
     spec = options.spec(model)
@@ -152,7 +152,7 @@ def replay(
         page.check(report)
     ranges = [(clock.parse_as_of(first), clock.parse_as_of(last))]
     with rails.opened() as opened:
-        result = test.run(opened, spec, ranges, snapshot=snapshot, limit=limit)
+        result = replaying.replay_nights(opened, spec, ranges, snapshot=snapshot, limit=limit)
     if report:
         replay_page.write(result, report)
     emit(result.as_dict(), as_json, lambda: say(replay_page.lines(result)))
