@@ -11,7 +11,8 @@ Of every feature: `absent_then` (no value then, one now), `blanked_since` (a val
 spine: rows that were not there then, and rows that are gone since.
 
 A change is critical when it tracks the label, however rare it is, or when more than `leakage.max_changed` of
-the rows changed; a rarer one that does not is a warning. `decide` is pure, `replay_nights` touches the lake (`comparison`).
+the rows changed; a rarer one that does not is a warning. `decide` is pure, `replay_nights` touches the lake
+(`comparison`).
 """
 
 import math
