@@ -14,6 +14,7 @@ from tiltyard.govern.detector import monitor
 from tiltyard.judge import gate
 from tiltyard.leak.frames import audit_frame
 from tiltyard.prepare.point_in_time import point_in_time_join
+from tiltyard.records import Decision, EvidenceRecord
 from tiltyard.settings import ROOT, Settings
 
 PAGE = ROOT / "docs" / "how-to" / "use-the-library.md"
@@ -25,15 +26,16 @@ def decided(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of a home in which the gate has decided twice."""
     with rails_module.opened(settings) as rails:
         for night, verdict in ((date(2016, 5, 12), "hold"), (date(2016, 5, 13), "promote")):
-            rails.ledger.add_decision(
+            decision = Decision(
                 model="sla_breach",
                 night=night,
                 challenger=3,
                 champion=None,
                 verdict=verdict,
-                reasons=["Better than the safe default."],
-                evidence={},
+                reasons=("Better than the safe default.",),
+                evidence=EvidenceRecord(model="sla_breach", night=night),
             )
+            rails.ledger.add_decision(decision)
     monkeypatch.setenv("TILTYARD_HOME", str(settings.home))
     monkeypatch.setenv("TILTYARD_DATABASE_URL", str(settings.database_url))
     monkeypatch.setenv("TILTYARD_DATABASE_PREFIX", settings.database_prefix)
