@@ -125,8 +125,8 @@ class Stage:
         """The postmaster and its children at once, as the kernel's out-of-memory killer would."""
         pid = int((self.mine.settings.home / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for one in family:
-            os.kill(one.pid, signal.SIGKILL)
+        for member in family:
+            os.kill(member.pid, signal.SIGKILL)
         psutil.wait_procs(family, timeout=10)
 
     def bring_postgres(self) -> None:
@@ -150,7 +150,7 @@ class Stage:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name, ExitStack() as stack:
         mine = stack.enter_context(yard.opened(Path(name), yard.train(), []))
         mine.model(MODEL, deadline_ms=DEADLINE_MS)
@@ -166,13 +166,13 @@ def main() -> None:
         stage = Stage(mine, store, process.free_port(), environment)
         stage.start()
         stack.callback(lambda: stage.server and stage.server.stop())
-        found = faults(stage)
-        records = under_load(stage, found, asked.minutes * 60 / len(found), stack)
+        in_order = faults(stage)
+        records = under_load(stage, in_order, options.minutes * 60 / len(in_order), stack)
         assert stage.server is not None
         stage.server.stop()
         logged = delivered(mine)
         print(process.machine())
-        sys.exit(0 if tell(stage, found, records, logged) else 1)
+        sys.exit(0 if tell(stage, in_order, records, logged) else 1)
 
 
 def faults(stage: Stage) -> list[Fault]:
@@ -192,13 +192,13 @@ def faults(stage: Stage) -> list[Fault]:
     ]
 
 
-def under_load(stage: Stage, found: list[Fault], seconds: float, stack: ExitStack) -> list[Record]:
+def under_load(stage: Stage, in_order: list[Fault], seconds: float, stack: ExitStack) -> list[Record]:
     kinds = {"healthy": [yard.looked_up(number) for number in range(200)]}
     kinds["unseen"] = [yard.looked_up(number) for number in range(300, 900)]
     kinds |= {name: [yard.looked_up(number, code) for number in range(200)] for name, code in faulty.CODES.items()}
     steady = Steady(stage.port, f"/v1/models/{MODEL}/predict", yard.KEY, PER_S, kinds)
     stack.callback(steady.kill)
-    for fault in found:
+    for fault in in_order:
         before = stage.metrics()
         steady.send(fault.name, fault.kinds)
         fault.begin(max(seconds - HEALTH_S, 1.0))
@@ -232,23 +232,23 @@ def delivered(mine: yard.Yard) -> dict[str, list[str]]:
     from tiltyard.tables import REQUEST
 
     rows = mine.rails.lake.connection.execute(f"select request_id, reason from {stored(REQUEST)}").fetchall()
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for request_id, reason in rows:
-        found.setdefault(request_id, []).append(reason)
-    return found
+        reasons.setdefault(request_id, []).append(reason)
+    return reasons
 
 
 # -- what is printed ------------------------------------------------------------------------------
 
 
-def tell(stage: Stage, found: list[Fault], records: list[Record], logged: dict[str, list[str]]) -> bool:
+def tell(stage: Stage, in_order: list[Fault], records: list[Record], logged: dict[str, list[str]]) -> bool:
     print(f"\n{'':32}{'requests':>9}{'p50 ms':>8}{'p99':>8}{'no 2xx':>8}{'outside':>8}{'not logged':>11}  reasons")
     bad = lost = miscounted = twice = 0
-    for fault in found:
-        own = [record for record in records if record.phase == fault.name]
-        failed = [record for record in own if record.status != 200]
+    for fault in in_order:
+        of_fault = [record for record in records if record.phase == fault.name]
+        failed = [record for record in of_fault if record.status != 200]
         outside = [record for record in failed if not within(record, stage.away)]
-        answered = [record for record in own if record.status == 200]
+        answered = [record for record in of_fault if record.status == 200]
         unlogged = [record for record in answered if record.reason not in logged.get(record.request_id, [])]
         beyond = [record for record in unlogged if not before_a_kill(record, stage.away)]
         twice += sum(len(logged.get(record.request_id, [])) > 1 for record in answered)
@@ -256,10 +256,10 @@ def tell(stage: Stage, found: list[Fault], records: list[Record], logged: dict[s
         reasons = Counter((record.tier, record.reason) for record in answered)
         same = not fault.counted or fault.metrics == reasons
         bad, lost, miscounted = bad + len(outside), lost + len(beyond), miscounted + (not same)
-        said = ", ".join(f"{reason} {count}" for (_, reason), count in reasons.most_common())
+        listed = ", ".join(f"{reason} {count}" for (_, reason), count in reasons.most_common())
         print(
-            f"{fault.name:32}{len(own):9,}{p50:8.2f}{p99:8.2f}{len(failed):8,}"
-            f"{len(outside):8,}{len(unlogged):11,}  {said}{'' if same else f'; /metrics: {dict(fault.metrics)}'}"
+            f"{fault.name:32}{len(of_fault):9,}{p50:8.2f}{p99:8.2f}{len(failed):8,}"
+            f"{len(outside):8,}{len(unlogged):11,}  {listed}{'' if same else f'; /metrics: {dict(fault.metrics)}'}"
         )
         for record in outside[:3]:
             print(f"    {record.request_id}: {record.status} {record.reason}")

@@ -43,19 +43,19 @@ class Case:
 
     def measure(self, falls: int) -> None:
         order = ["healthy"] * self.falls_follow + ["falls"]
-        found = load.run(
+        result = load.run(
             self.port, {"healthy": self.healthy, "falls": self.falls}, order=order, count=falls * len(order),
             ports={"falls": self.falls_port or self.port},
         )  # fmt: skip
-        if found.failed:
-            raise RuntimeError(f"{self.reason}: {found.failed} answers were no 2xx: {found.example}")
+        if result.failed:
+            raise RuntimeError(f"{self.reason}: {result.failed} answers were no 2xx: {result.example}")
         self.rounds.append(
             {
-                "healthy p50": found.percentile("healthy", 50, "in_service"),
-                "healthy p99": found.percentile("healthy", 99, "in_service"),
-                "p50": found.percentile("falls", 50, self.reason),
-                "p99": found.percentile("falls", 99, self.reason),
-                "share": found.said("falls").get(self.reason, 0) / falls,
+                "healthy p50": result.percentile("healthy", 50, "in_service"),
+                "healthy p99": result.percentile("healthy", 99, "in_service"),
+                "p50": result.percentile("falls", 50, self.reason),
+                "p99": result.percentile("falls", 99, self.reason),
+                "share": result.reasons_of("falls").get(self.reason, 0) / falls,
             }
         )
 
@@ -69,7 +69,7 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print(process.machine())
     trained = yard.train()
     in_process(trained)
@@ -83,19 +83,19 @@ def main() -> None:
             mine.promote(model, "sound" if model == "sound" else "faulty")
         mine.fill()
         server = stack.enter_context(mine.serving(TILTYARD_SERVE_DELIVER_S="0"))
-        cases = own(mine, server.port, names) + stores_fail(stack, mine)
+        cases = embedded(mine, server.port, names) + stores_fail(stack, mine)
         for case in cases:
             case.measure(100)  # to warm, and to open the breaker that is to be open
             case.rounds.clear()
-        for _ in range(asked.rounds):
+        for _ in range(options.rounds):
             for case in cases:
                 case.measure(FALLS)
-        kept = [tell(cases), *hanging(mine, server.port, asked.rounds)]
+        reached = [tell(cases), *hanging(mine, server.port, options.rounds)]
         print(process.machine())
-    sys.exit(not all(kept))
+    sys.exit(not all(reached))
 
 
-def own(mine: yard.Yard, port: int, faults: list[str]) -> list[Case]:
+def embedded(mine: yard.Yard, port: int, faults: list[str]) -> list[Case]:
     """The reasons that one service can have with its embedded store."""
     cases = []
     for model in faults:
@@ -141,26 +141,27 @@ def rows(mine: yard.Yard, model: str) -> list[str]:
 def hanging(mine: yard.Yard, port: int, rounds: int) -> list[bool]:
     """A champion that takes 50 ms: now and then, so that the breaker stays closed, and always, so that it opens.
 
-    Returns whether each of the two limits is kept."""
+    Returns whether each of the two limits is reached.
+    """
     healthy = rows(mine, "hangs_now_and_then")
     falls = [mine.ask("hangs_now_and_then", yard.looked_up(number, faulty.HANGS)) for number in range(200)]
     always = [mine.ask("hangs", yard.looked_up(number, faulty.HANGS)) for number in range(200)]
     before: list[float] = []
     for _ in range(rounds):
-        found = load.run(
+        result = load.run(
             port, {"healthy": healthy, "falls": falls}, order=["healthy", "healthy", "falls"], count=3 * HANGS,
             pause_ms={"falls": 2 * HANG_MS},
         )  # fmt: skip
-        before.append(found.percentile("falls", 99, "champion_late"))
+        before.append(result.percentile("falls", 99, "champion_late"))
     print(f"\nA champion hanging {HANG_MS} ms against a deadline of {DEADLINE_MS} ms")
-    print(f"  breaker closed: {found.said('falls')}")
-    kept = [verdict("  p99 before the breaker opens, ms", before, DEADLINE_MS + OVER_MS)]
+    print(f"  breaker closed: {result.reasons_of('falls')}")
+    reached = [verdict("  p99 before the breaker opens, ms", before, DEADLINE_MS + OVER_MS)]
     after = []
     for _ in range(rounds):
-        found = load.run(port, {"falls": always}, count=2_000)
-        after.append(found.percentile("falls", 99, "champion_breaker_open"))
-    print(f"  breaker open: {found.said('falls')}")
-    return [*kept, verdict("  p99 after it has opened, ms", after, AFTER_MS)]
+        result = load.run(port, {"falls": always}, count=2_000)
+        after.append(result.percentile("falls", 99, "champion_breaker_open"))
+    print(f"  breaker open: {result.reasons_of('falls')}")
+    return [*reached, verdict("  p99 after it has opened, ms", after, AFTER_MS)]
 
 
 def in_process(trained: yard.Trained) -> None:
@@ -184,12 +185,12 @@ def in_process(trained: yard.Trained) -> None:
     }
     print("In process, µs, median of 2,000")
     for name, part in parts.items():
-        taken = []
+        times_ns = []
         for _ in range(2_000):
             begun = time.perf_counter_ns()
             part()
-            taken.append(time.perf_counter_ns() - begun)
-        print(f"  {name:36}{statistics.median(taken) / 1e3:8.1f}")
+            times_ns.append(time.perf_counter_ns() - begun)
+        print(f"  {name:36}{statistics.median(times_ns) / 1e3:8.1f}")
 
 
 def tell(cases: list[Case]) -> bool:
@@ -210,9 +211,9 @@ def tell(cases: list[Case]) -> bool:
     return not missed
 
 
-def verdict(what: str, found: list[float], limit: float) -> bool:
-    value = statistics.median(found)
-    spread = f"({min(found):.2f} to {max(found):.2f})"
+def verdict(what: str, values: list[float], limit: float) -> bool:
+    value = statistics.median(values)
+    spread = f"({min(values):.2f} to {max(values):.2f})"
     print(f"{what}: {value:.2f} {spread}, wanted at most {limit:g}: {'reached' if value <= limit else 'missed'}")
     return value <= limit
 

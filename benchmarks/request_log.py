@@ -59,17 +59,17 @@ def record(place: int) -> bytes:
 
 def cost(folder: Path, writes: int) -> None:
     log = Spool(folder)
-    one = [record(1)]
+    records = [record(1)]
     took = np.empty(writes)
     for place in range(writes):
         began = time.perf_counter()
-        log.write(one)
+        log.write(records)
         took[place] = time.perf_counter() - began
         if place % 50 == 0:
             time.sleep(0.001)
     log.close()
     p50, p99, most = np.quantile(took, (0.5, 0.99, 1.0)) * 1e6
-    print(f"write of {len(one[0])} bytes: p50 {p50:.1f} µs, p99 {p99:.1f}, slowest of {writes:,} {most:,.0f}")
+    print(f"write of {len(records[0])} bytes: p50 {p50:.1f} µs, p99 {p99:.1f}, slowest of {writes:,} {most:,.0f}")
 
 
 def kills(folder: Path, rounds: int) -> bool:
@@ -87,9 +87,9 @@ def kills(folder: Path, rounds: int) -> bool:
             writer.send_signal(signal.SIGKILL)
             reader.join()
         acknowledged = int([line for line in answers if line.endswith(b"\n")][-1])
-        found = [spool.read(path) for path in spool.segments(here)]
-        numbers = [int(one.split(b":")[0]) for segment in found for one in segment.records]
-        torn += sum(segment.lost for segment in found)
+        segments = [spool.read(path) for path in spool.segments(here)]
+        numbers = [int(content.split(b":")[0]) for segment in segments for content in segment.records]
+        torn += sum(segment.lost for segment in segments)
         answered, read = answered + acknowledged, read + len(numbers)
         sound = sound and numbers == list(range(len(numbers))) and len(numbers) >= acknowledged
     print(f"{rounds} kills: {answered:,} records answered, {read:,} read back, {torn} torn (never answered); {sound=}")
@@ -118,13 +118,13 @@ def delivery(home: Path, records: int, small: int) -> bool:
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
         sql = f"select count(*), count(distinct request_id) from {lake.stored(REQUEST)} where model = ?"
-        held = opened.lake.connection.execute(sql, ["measured"]).fetchone()
+        counts = opened.lake.connection.execute(sql, ["measured"]).fetchone()
         read_s = time.perf_counter() - began
         print(
             f"{small} deliveries of one record: first {times[0]:.2f} s, last {times[-1]:.2f} s each; "
             f"reading all afterwards {read_s:.2f} s"
         )
-    return held == (records + small, records + small)
+    return counts == (records + small, records + small)
 
 
 def main() -> int:

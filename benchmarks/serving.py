@@ -68,24 +68,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--without-mlflow", action="store_true", help="its processes take seconds to start")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         print(process.machine())
         trained = yard.train()
         bare, *others = plain(stack, folder, trained)
-        peers = [] if asked.without_mlflow else mlflow(stack, folder, trained)
+        peers = [] if options.without_mlflow else mlflow(stack, folder, trained)
         mine = tiltyard(stack, folder, trained)
         ways = [bare, *others, *peers, *mine]
         turns = [bare, *peers, *mine, *others]
         for way in ways:
             load.run(way.server.port, {"all": way.requests}, count=WARM)
-        for number in range(asked.rounds):
+        for number in range(options.rounds):
             for way in turns if number % 2 == 0 else reversed(turns):  # nobody always follows the same one
                 way.measure()
-        kept = tell(ways)
+        is_reached = tell(ways)
         print(process.machine())
-    sys.exit(not kept)
+    sys.exit(not is_reached)
 
 
 # -- the servers ----------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def encoded(trained: yard.Trained) -> list[list[float]]:
 
 
 def tell(ways: list[Way]) -> bool:
-    """Print it all. Returns whether every limit is kept, MLflow's models as it logs them."""
+    """Print it all. Returns whether every limit is reached; of MLflow's models, by those that it logs itself."""
     columns = (("p50", "p50 ms", 3), ("p99", "p99 ms", 3), ("per_s", "requests/s", 0), ("cpu", "CPU µs", 0))
     print(f"{'':26}" + "".join(f"{title:>26}" for _, title, _ in columns))
     for way in ways:
@@ -195,21 +195,21 @@ def tell(ways: list[Way]) -> bool:
             print(f"{way.name}: at sixteen connections {share} of the answers were not the champion's")
     by_name = {way.name: way for way in ways}
     whole, nothing, lean = by_name[WHOLE], by_name[NOTHING], by_name.get(LEAN)
-    kept = [judge("CPU per request over FastAPI doing nothing", ratios(whole, nothing, "cpu"), CPU_LIMIT, most=True)]
+    reached = [check("CPU per request over FastAPI doing nothing", ratios(whole, nothing, "cpu"), CPU_LIMIT, most=True)]
     for way in ways:
         if way.name.startswith("mlflow"):
-            found = ratios(whole, way, "per_s")
-            reached = judge(f"requests/s over {way.name}", found, THROUGHPUT_LIMIT, most=False)
-            kept.append(reached or way is lean)  # no model comes out of MLflow like this: it shows what is MLflow's own
+            per_s = ratios(whole, way, "per_s")
+            is_reached = check(f"requests/s over {way.name}", per_s, THROUGHPUT_LIMIT, most=False)
+            reached.append(is_reached or way is lean)  # MLflow logs no model in this form: it shows MLflow's own cost
     if lean is not None:
         saved = ratios(lean, whole, "cpu")
         print(f"CPU per request of {lean.name} over ours: {statistics.median(saved):.2f}")
-    return all(kept)
+    return all(reached)
 
 
-def ratios(one: Way, other: Way, name: str) -> list[float]:
+def ratios(way: Way, reference: Way, name: str) -> list[float]:
     """Round by round: the two were measured within seconds of each other."""
-    return [mine[name] / its[name] for mine, its in zip(one.rounds, other.rounds, strict=True)]
+    return [mine[name] / its[name] for mine, its in zip(way.rounds, reference.rounds, strict=True)]
 
 
 def middle_half(values: list[float]) -> tuple[float, float]:
@@ -217,14 +217,14 @@ def middle_half(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def judge(what: str, found: list[float], limit: float, *, most: bool) -> bool:
-    ratio = statistics.median(found)
-    kept = ratio <= limit if most else ratio >= limit
+def check(what: str, values: list[float], limit: float, *, most: bool) -> bool:
+    ratio = statistics.median(values)
+    is_reached = ratio <= limit if most else ratio >= limit
     wanted = f"wanted at {'most' if most else 'least'} {limit:g}"
-    low, high = middle_half(found)
+    low, high = middle_half(values)
     spread = f"({low:.2f} to {high:.2f})"
-    print(f"{what}: {ratio:.2f} {spread}, {wanted}: {'reached' if kept else 'missed'}")
-    return kept
+    print(f"{what}: {ratio:.2f} {spread}, {wanted}: {'reached' if is_reached else 'missed'}")
+    return is_reached
 
 
 if __name__ == "__main__":

@@ -76,6 +76,6 @@ class Drip:
                 if is_slow:
                     time.sleep(self.pause_s)
                 target.sendall(piece)
-        for one in (source, target):
+        for end in (source, target):
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)

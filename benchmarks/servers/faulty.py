@@ -56,9 +56,9 @@ def _built(content: bytes, column: int, rounds: int) -> bytes:
     graph = model.graph
     if not any(entry.domain == "" for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid("", 15))
-    for made in graph.node:
-        made.output[:] = ["_trained" if name == "probabilities" else name for name in made.output]
-        made.input[:] = ["_trained" if name == "probabilities" else name for name in made.input]
+    for layer in graph.node:
+        layer.output[:] = ["_trained" if name == "probabilities" else name for name in layer.output]
+        layer.input[:] = ["_trained" if name == "probabilities" else name for name in layer.input]
 
     def constant(name: str, value: Any) -> str:
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
@@ -70,15 +70,15 @@ def _built(content: bytes, column: int, rounds: int) -> bytes:
 
     def where(code: float, name: str) -> str:
         """1 where a row of the batch has the code, else 0: an int64 scalar."""
-        found = node("Equal", ["_worst", constant(f"{name}_code", np.float32(code))], f"{name}_is")
-        return node("Cast", [found], f"{name}_flag", to=TensorProto.INT64)
+        is_code = node("Equal", ["_worst", constant(f"{name}_code", np.float32(code))], f"{name}_is")
+        return node("Cast", [is_code], f"{name}_flag", to=TensorProto.INT64)
 
     node("Gather", ["input", constant("_column", np.array([column], dtype=np.int64))], "_code", axis=1)
     node("ReduceMax", ["_code"], "_worst", keepdims=0)
     score = "_trained"
     for name, code, value in (("_nan", NAN, np.nan), ("_range", OUT_OF_RANGE, 2.0)):
-        found = node("Equal", ["_code", constant(f"{name}_code", np.float32(code))], f"{name}_is")
-        score = node("Where", [found, constant(f"{name}_value", np.float32(value)), score], f"{name}_score")
+        is_code = node("Equal", ["_code", constant(f"{name}_code", np.float32(code))], f"{name}_is")
+        score = node("Where", [is_code, constant(f"{name}_value", np.float32(value)), score], f"{name}_score")
     # An index that is out of the table's bounds: Gather raises.
     place = node("Mul", [where(RAISES, "_raises"), constant("_far", np.int64(99))], "_place")
     nothing = node("Gather", [constant("_table", np.zeros(1, dtype=np.float32)), place], "_nothing", axis=0)

@@ -44,14 +44,15 @@ class Load:
     def per_s(self) -> float:
         return self.answered / self.seconds
 
-    def said(self, kind: str) -> dict[str, int]:
+    def reasons_of(self, kind: str) -> dict[str, int]:
         """Reason → answers."""
-        return {reason: len(found) for reason, found in sorted(self.latency[kind].items())}
+        return {reason: len(latencies) for reason, latencies in sorted(self.latency[kind].items())}
 
     def percentile(self, kind: str, percent: float, reason: str | None = None) -> float:
         """Milliseconds, of all answers of a kind or of those with one reason; NaN when there are none."""
-        found = [taken for why, some in self.latency[kind].items() if reason in (None, why) for taken in some]
-        return float(np.percentile(found, percent)) / 1e3 if found else float("nan")
+        by_reason = self.latency[kind].items()
+        latencies = [latency_us for why, some in by_reason if reason in (None, why) for latency_us in some]
+        return float(np.percentile(latencies, percent)) / 1e3 if latencies else float("nan")
 
 
 def post(path: str, body: Any, key: str | None = None) -> str:
@@ -86,11 +87,11 @@ def main() -> None:
     job = json.load(sys.stdin)
     timeslice.shorten()  # what is measured is the server, not how long an answer lies here
     requests = {kind: [text.encode() for text in texts] for kind, texts in job["requests"].items()}
-    result = one(job, requests) if job["connections"] == 1 else many(job, requests)
+    result = in_turn(job, requests) if job["connections"] == 1 else at_once(job, requests)
     json.dump(result, sys.stdout)
 
 
-def one(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+def in_turn(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
     order, pause, ports = job["order"], job.get("pause_ms", {}), job.get("ports", {})
     kinds = dict.fromkeys(order)
     by_port = {port: dial(port) for port in {ports.get(kind, job["port"]) for kind in kinds}}
@@ -120,8 +121,8 @@ def one(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict
     return {"answered": number, "seconds": seconds, "failed": failed, "latency": latency, "example": example}
 
 
-def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    every = [request for texts in requests.values() for request in texts]
+def at_once(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+    in_all = [request for texts in requests.values() for request in texts]
     connections = [dial(job["port"]) for _ in range(job["connections"])]
     waiting = select.epoll()
     by_number = {}
@@ -130,14 +131,14 @@ def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dic
         waiting.register(connection, select.EPOLLIN)
         by_number[connection.fileno()] = connection
     buffers = dict.fromkeys(by_number, b"")
-    answered = failed = asked = 0
-    said: dict[str, int] = {}
+    answered = failed = sent = 0
+    reasons: dict[str, int] = {}
     example = ""
     begun = time.perf_counter()
     until = begun + job["seconds"]
     for connection in connections:
-        connection.sendall(every[asked % len(every)])
-        asked += 1
+        connection.sendall(in_all[sent % len(in_all)])
+        sent += 1
     while True:
         now = time.perf_counter()
         if now >= until:
@@ -152,15 +153,15 @@ def many(job: Mapping[str, Any], requests: Mapping[str, Sequence[bytes]]) -> dic
                 continue
             answered += 1
             why = reason(int(data[9:12]), data)
-            said[why] = said.get(why, 0) + 1
+            reasons[why] = reasons.get(why, 0) + 1
             if data[9:10] != b"2":
                 failed += 1
                 example = example or data.decode(errors="replace")[-500:]
             buffers[number] = b""
-            by_number[number].sendall(every[asked % len(every)])
-            asked += 1
+            by_number[number].sendall(in_all[sent % len(in_all)])
+            sent += 1
     seconds = time.perf_counter() - begun
-    return {"answered": answered, "seconds": seconds, "failed": failed, "reasons": said, "example": example}
+    return {"answered": answered, "seconds": seconds, "failed": failed, "reasons": reasons, "example": example}
 
 
 def dial(port: int) -> socket.socket:

@@ -34,7 +34,7 @@ class Server:
         family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
         return sum(times.user + times.system for times in (process.cpu_times() for process in family))
 
-    def said(self) -> str:
+    def last_words(self) -> str:
         return Path(self.log.name).read_text(errors="replace")[-3000:]
 
     def kill(self) -> None:
@@ -68,7 +68,7 @@ def start(
     while not answers(port, ready):
         if process.poll() is not None or time.monotonic() > until:
             server.stop()
-            raise RuntimeError(f"{name} does not come up: {server.said()}")
+            raise RuntimeError(f"{name} does not come up: {server.last_words()}")
         time.sleep(0.05)
     return server
 
@@ -79,7 +79,7 @@ def stopping(server: Server) -> Iterator[Server]:
     try:
         yield server
     except BaseException:
-        print(f"{server.name} said: {server.said()}", file=sys.stderr)
+        print(f"{server.name} said: {server.last_words()}", file=sys.stderr)
         raise
     finally:
         server.stop()

@@ -119,8 +119,8 @@ class Sender:
     def run(self) -> None:
         connection: socket.socket | None = None
         used = 0.0
-        while (found := self.next()) is not None:
-            phase, request_id, row, due = found
+        while (order := self.next()) is not None:
+            phase, request_id, row, due = order
             time.sleep(max(0.0, due - time.perf_counter()))
             at = time.time()
             if connection is not None and at - used > IDLE_S:
@@ -133,9 +133,9 @@ class Sender:
                 body = {"rows": [row], "request_id": request_id}
                 connection.sendall(post(self.job["path"], body, self.job["key"]).encode())
                 status, content = receive(connection)
-                said = json.loads(content)["predictions"][0] if status == 200 else {}
-                reason = said.get("reason", content.decode(errors="replace")[:200])
-                answer = [status, reason, said.get("served_by", ""), said.get("version")]
+                prediction = json.loads(content)["predictions"][0] if status == 200 else {}
+                reason = prediction.get("reason", content.decode(errors="replace")[:200])
+                answer = [status, reason, prediction.get("served_by", ""), prediction.get("version")]
             except OSError as error:
                 if connection is not None:
                     connection.close()
