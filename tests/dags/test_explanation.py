@@ -129,7 +129,7 @@ def test_a_person_is_asked_without_a_default(
         on.explanation(spec).execute(run)
     assert parked.value.timeout == on.LOOK_AGAIN
     assert asked["subject"] == fallback_audit.subject(spec.name, SINCE, OPENED)
-    assert "champion_not_loaded: 100%" in asked["body"]
+    assert "champion_not_loaded: 100%" in asked.body
     assert (asked["options"], asked["defaults"]) == (["Explain"], None)
     assert {"cause", "owner", "until"} <= set(asked["params"])
 
@@ -174,8 +174,8 @@ def test_a_bad_answer_is_asked_again_with_what_was_wrong(
     assert announced(run) == [f"{spec.name}/unexplained"], "which starts the next question"
     asked = fallback_audit.question(waiting, spec)
     assert asked is not None
-    assert asked["body"].startswith("**Your last answer does not count.**")
-    assert sentence in asked["body"]
+    assert asked.body.startswith("**Your last answer does not count.**")
+    assert sentence in asked.body
 
 
 def test_an_answer_that_comes_too_late_is_dropped(waiting: Rails, spec: Spec, run: dict[str, Any], record: Any) -> None:

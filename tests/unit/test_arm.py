@@ -134,10 +134,10 @@ def test_a_late_delivery_is_picked_up_and_a_rerun_writes_the_same(arena: Arena) 
     assert first == arm.record(arena.rails, spec, end)
     spool(arena, records[1::2])  # the service was cut off, and delivers nights that were evaluated already
     second = arm.record(arena.rails, spec, end)
-    assert second["champion"][0]["requests"] > first["champion"][0]["requests"]
+    assert second["champion"][0].requests > first["champion"][0].requests
     wanted = by_hand(arena, spec, records, end)
     assert len(drawn(arena, spec, end)) == len(wanted)
-    assert second["champion"][0]["brier"] == pytest.approx(np.mean(wanted["champion", None, "all"]["losses"]))
+    assert second["champion"][0].brier == pytest.approx(np.mean(wanted["champion", None, "all"]["losses"]))
 
 
 def test_what_was_not_known_yet_is_not_evaluated(arena: Arena) -> None:
@@ -177,11 +177,11 @@ def test_shadow_scores_share_the_truth_of_the_request(arena: Arena) -> None:
     spool(arena, [*records, *seen[:5]])
     found = arm.record(arena.rails, spec, end)
     (one,) = found["shadow"]
-    assert (one["version"], one["tier"], one["requests"]) == (2, "shadow", 90)
+    assert (one.version, one.tier, one.requests) == (2, "shadow", 90)
     rows = arm.outcomes(arena.rails, spec, end)
     other = rows[(rows["arm"] == "shadow") & rows["is_matured"] & rows["label"].notna()]
-    assert one["brier"] == pytest.approx(np.mean((other["score"] - other["label"]) ** 2))
-    assert one["matured"] == len(other) > 50
+    assert one.brier == pytest.approx(np.mean((other["score"] - other["label"]) ** 2))
+    assert one.matured == len(other) > 50
 
 
 def test_a_number_is_measured_by_its_absolute_error(arena: Arena) -> None:
@@ -199,9 +199,9 @@ def test_a_number_is_measured_by_its_absolute_error(arena: Arena) -> None:
     rows = rows.assign(prediction_time=at, night=[(time + timedelta(days=1)).date() for time in at])
     rows = rows.assign(is_matured=[True, True, True, True], label=[12.0, 20, 27, 90])
     whole, own = arm.evaluate(spec, end, rows)
-    assert (whole["tier"], own["tier"], own["version"]) == ("all", "champion", 1)
-    assert own["absolute_error"] == pytest.approx((2 + 0 + 3 + 10) / 4)
-    assert "brier" not in own
+    assert (whole.tier, own.tier, own.version) == ("all", "champion", 1)
+    assert own.evaluation.figures["absolute_error"] == pytest.approx((2 + 0 + 3 + 10) / 4)
+    assert "brier" not in own.evaluation.figures
 
 
 def test_the_night_delivers_evaluates_and_says_so(arena: Arena) -> None:

@@ -224,7 +224,8 @@ def asked_online(rails: Rails, version: int) -> None:
     assert found["rows"] == 340 and set(found["features"]) == set(KINDS) and found["skewed"] == []
     assert {one["against"] for one in found["features"].values()} == {"offline"}
     nothing = skew.look(rails, SPEC, night(30), version, profile.EMPTY)
-    assert {one["against"] for one in nothing["features"].values()} == {"training"} and nothing["skewed"] == []
+    assert nothing is not None
+    assert {one.against for one in nothing.features.values()} == {"training"} and nothing.skewed == ()
     ask(rails, "cents", customers(150, 7), night(30), factor=100)
     answer = drift.run(rails, SPEC, night(30), render=False)
     assert answer["skew"]["skewed"] == ["amount_eur"] and not answer["alarm"]
@@ -311,4 +312,4 @@ def test_requests_of_the_same_customers_are_not_skewed(rows: int, seed: int) -> 
     for column, kind in KINDS.items():
         cells = profile.cut(before[column], numeric=kind == "numeric")
         counts = (profile.count(cells, before[column]), profile.count(cells, now[column]))
-        assert not skew.compare(cells, *counts, 0.1, np.random.default_rng(seed))["skewed"]
+        assert not skew.compare(cells, *counts, 0.1, np.random.default_rng(seed)).skewed

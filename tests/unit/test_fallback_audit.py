@@ -8,8 +8,10 @@ import pytest
 
 from tests.unit.conftest import Arena
 from tiltyard.answered import fallback_audit
+from tiltyard.answered.report import AcceptedAnswer, FallbackReport
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
+from tiltyard.records import FallbackAuditSummary
 from tiltyard.spec import Spec
 from tiltyard.tables import REQUEST
 
@@ -25,9 +27,9 @@ def served(arena: Arena, spec: Spec, day: int, tier: str, reason: str, rows: int
     arena.predict(spec, pd.DataFrame(base | {"version": 9, "role": "challenger"}))
 
 
-def audited(arena: Arena, spec: Spec, day: int) -> dict:
+def audited(arena: Arena, spec: Spec, day: int) -> FallbackAuditSummary:
     """The audit of the night that closes the day."""
-    return fallback_audit.run(arena.rails, spec, FIRST + timedelta(days=day + 1))
+    return fallback_audit.audit_night(arena.rails, spec, FIRST + timedelta(days=day + 1))
 
 
 def night(day: int) -> date:
@@ -35,11 +37,10 @@ def night(day: int) -> date:
 
 
 def states(arena: Arena, spec: Spec) -> list[str]:
-    [found] = fallback_audit.document(arena.rails, [spec])
-    return [task["state"] for task in found["tasks"]]
+    return [task.state for task in fallback_audit.report(arena.rails, spec).tasks]
 
 
-def explained(arena: Arena, spec: Spec, until: date, **values: object) -> dict:
+def explained(arena: Arena, spec: Spec, until: date, **values: object) -> AcceptedAnswer:
     given = {"cause": "no labels since the move", "owner": "ann", "by": "bob", "source": "command line", "at": NOON}
     return fallback_audit.explain(arena.rails, spec, **(given | {"until": str(until)} | values))
 
@@ -48,18 +49,18 @@ def test_a_task_from_its_night_to_its_answer_and_its_repetition(arena: Arena) ->
     spec = arena.spec("unexplained")
     for day in range(3):
         served(arena, spec, day, "safe_default", "no_champion")
-    assert not audited(arena, spec, 1)["opened"]
+    assert not audited(arena, spec, 1).opened
     assert fallback_audit.question(arena.rails, spec) is None
     with pytest.raises(BadInput, match="no task is open"):
         explained(arena, spec, night(9))
 
     first = audited(arena, spec, 2)
-    assert (first["opened"], first["on_default_since"], first["answers"]) == (True, str(night(0)), 4)
+    assert (first.opened, first.on_default_since, first.answers) == (True, night(0), 4)
     asked = fallback_audit.question(arena.rails, spec)
     assert asked is not None
-    assert asked["subject"] == fallback_audit.subject("unexplained", night(0), night(2))
+    assert asked.subject == fallback_audit.subject("unexplained", night(0), night(2))
     for words in ("**100%** were its safe default, 0.5", "never had a champion", "- no_champion: 100%"):
-        assert words in asked["body"]
+        assert words in asked.body
     assert audited(arena, spec, 2) == first, "audited again, it says the same"
     assert states(arena, spec) == ["open"]
 
@@ -77,17 +78,18 @@ def test_a_task_from_its_night_to_its_answer_and_its_repetition(arena: Arena) ->
         assert audited(arena, spec, day)["opened"] == (day == 5), "asked again when the day has passed"
     again = fallback_audit.question(arena.rails, spec)
     assert again is not None
-    assert "bob said until" in again["body"]
+    assert "bob said until" in again.body
     assert audited(arena, spec, 2) == first, "an old night audited again opens and closes nothing"
     assert states(arena, spec) == ["answered", "open"]
 
     served(arena, spec, 6, "champion", "in_service")
-    assert audited(arena, spec, 6)["recovered"] == [str(night(2)), str(night(5))]
-    [told] = fallback_audit.document(arena.rails, [spec])
-    assert [task["state"] for task in told["tasks"]] == ["answered", "recovered"]
-    assert told["tasks"][0]["recovered"] == str(night(6))
-    assert told["on_default"] is None
-    text = describe.answered([told])
+    assert audited(arena, spec, 6).recovered == (night(2), night(5))
+    report = fallback_audit.report(arena.rails, spec)
+    assert [task.state for task in report.tasks] == ["answered", "recovered"]
+    assert report.tasks[0].recovered == night(6)
+    assert report.on_default is None
+    assert FallbackReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+    text = describe.answered([report])
     assert "bob says: no labels since the move (owner ann, until" in text
     assert "recovered without an answer" in text
     with pytest.raises(BadInput, match="no task is open"):
@@ -122,7 +124,7 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
     served(arena, spec, 10, "champion", "in_service", rows=2)
     audited(arena, spec, 10)
     shares = fallback_audit.shares(arena.rails, spec, FIRST + timedelta(days=9))
-    assert [(row["channel"], row["tier"], row["reason"], row["answers"], row["share"]) for row in shares] == [
+    assert [(row.channel, row.tier, row.reason, row.answers, row.share) for row in shares] == [
         ("nightly", "champion", "in_service", 2, 1.0),
         ("online", "safe_default", "champion_late", 6, 0.6),
         ("online", "champion", "in_service", 4, 0.4),
@@ -135,12 +137,12 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
 def test_a_refused_answer_is_what_the_next_question_begins_with(arena: Arena) -> None:
     spec = arena.spec("refused", fallback={"safe_default": 0.5, "audit_after": "1d"})
     served(arena, spec, 0, "safe_default", "champion_not_loaded")
-    assert audited(arena, spec, 0)["opened"]
+    assert audited(arena, spec, 0).opened
     fallback_audit.refuse(arena.rails, spec.name, night(0), "bob", "The cause is empty; say why.")
     asked = fallback_audit.question(arena.rails, spec)
     assert asked is not None
-    assert asked["body"].startswith("**Your last answer does not count.** The cause is empty; say why.")
-    json.dumps(fallback_audit.document(arena.rails, [spec]))
+    assert asked.body.startswith("**Your last answer does not count.** The cause is empty; say why.")
+    json.dumps(fallback_audit.report(arena.rails, spec).to_json())
 
 
 def test_of_two_answers_the_first_counts(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,7 @@ def test_a_refused_file_is_told_once_and_tried_less_and_less(rails: Rails, monke
     tries, fill = [], registry._fill
     monkeypatch.setattr(registry, "_fill", lambda *some: (tries.append(some[2]), fill(*some)))
     caplog.set_level(logging.WARNING, logger="tiltyard.serve.servable")
+    monkeypatch.setattr(servable, "PAUSE_S", 60.0)  # also on a machine where a look takes seconds
     made = fetched(rails.settings)
     tries.clear()
     kept = (made.folder / "far.json").stat().st_mtime_ns

@@ -2,16 +2,16 @@
 
 A request speaks for the spine row of its entity with the latest prediction time that is not after the request's own,
 if that is less than `prediction.every` ago: it shares that row's truth, under the same rule, whole matured cohorts
-only. A request that speaks for no spine row (an entity that is unknown, or none given) is counted as unmatched, and
-has no outcome. A request that was sent again under its id, for the same entity and instant, counts once.
+only. A request that speaks for no spine row (of an unknown entity, or of none) is counted as unmatched, and has no
+outcome. A request that was sent again under its id, for the same entity and instant, counts once.
 
-Shown, never decided on: the gate stays with the scores of whole nights, where every version scored the same rows. The
-entities that ask are not all there are; between the arms, which a stable hash of the entity splits, they compare.
+These figures are shown, never decided on: the gate decides by the scores of whole nights, where every version scored
+the same rows. The entities that ask are not all there are; but the arms, which a stable hash of the entity splits, can
+be compared with each other.
 """
 
-from dataclasses import asdict
+from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
 
 import pandas as pd
 
@@ -20,15 +20,73 @@ from tiltyard.answered import request_log
 from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
+from tiltyard.records import ArmFigures, JsonObject
 from tiltyard.spec import Spec
 from tiltyard.tables import ONLINE_EVALUATION, REQUEST, REQUEST_SHADOW
 from tiltyard.train import evaluation
 
-ALL, SHADOW = "all", "shadow"
+ALL = "all"
+"""Tier of the figures of a whole arm."""
+SHADOW = "shadow"
+"""Arm and tier of the scores that challengers gave to requests that other versions answered."""
+
+_SHOWN = tuple(field.name for field in fields(ArmFigures))
+"""The columns that are shown."""
+
+Arms = dict[str, tuple[ArmFigures, ...]]
+"""Arm → its figures, those of the whole arm first."""
 
 
-def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    """Write the night's online evaluation; twice is once. What `status` shows; empty without a request."""
+@dataclass(frozen=True)
+class Outcome:
+    """How the answers of one arm, version and tier turned out up to a night."""
+
+    arm: str
+    """The arm of the traffic, or SHADOW."""
+    version: int | None
+    """The version that answered; None for the whole arm, and for the safe default."""
+    tier: str
+    """The tier that answered, or ALL."""
+    requests: int
+    """Number of requests."""
+    missing: int
+    """Number of matured rows without a label."""
+    immature: int
+    """Number of rows whose cohort has not matured."""
+    early: int
+    """Number of those whose label is known early."""
+    unmatched: int
+    """Number of requests that speak for no row of the spine."""
+    evaluation: evaluation.Evaluation
+    """Figures of the matured rows of the window."""
+
+    def row(self, model: str, as_of: datetime) -> tuple[object, ...]:
+        """The row of ops.online_evaluation, in the order of its columns."""
+        figures = self.evaluation
+        values: dict[str, object] = {
+            **figures.figures,
+            "model": model,
+            "night": night_closing(as_of),
+            "arm": self.arm,
+            "version": self.version,
+            "tier": self.tier,
+            "requests": self.requests,
+            "matured": figures.matured,
+            "missing": self.missing,
+            "immature": self.immature,
+            "early": self.early,
+            "unmatched": self.unmatched,
+            "nights": figures.nights,
+            "mean_score": figures.mean_score,
+            "cohort_from": figures.cohort_from,
+            "cohort_to": figures.cohort_to,
+            "available_at": as_of,
+        }
+        return tuple(values.get(name) for name in ONLINE_EVALUATION.columns)
+
+
+def record(rails: Rails, spec: Spec, as_of: datetime) -> Arms:
+    """Write the night's online evaluation; twice is once. Returns what `report` gives; empty without a request."""
     if not rails.lake.has(REQUEST):
         return {}
     rows = outcomes(rails, spec, as_of)
@@ -37,9 +95,8 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"online_evaluation/{spec.name}/{night}")
     rails.lake.ensure(ONLINE_EVALUATION)
-    records = evaluate(spec, as_of, rows)
     table = request_log.typed(
-        [tuple(row.get(name) for name in ONLINE_EVALUATION.columns) for row in records], ONLINE_EVALUATION
+        [outcome.row(spec.name, as_of) for outcome in evaluate(spec, as_of, rows)], ONLINE_EVALUATION
     )
     partition = {"model": spec.name, "night": night}
     message = f"online evaluation {spec.name} {night}"
@@ -48,10 +105,11 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
 
 def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
-    """Every answer known at `as_of` with its truth: arm, version (Int64), tier, score, prediction_time (of the spine
-    row that it speaks for, NaT without one), night (date, of that row), is_matured, label (NaN where it has not come).
-    """
+    """Every answer known at `as_of` with its truth, one row each.
 
+    Columns: arm, version (Int64), tier, score, prediction_time and night (of the spine row that it speaks for, NaT and
+    NaN without one), is_matured, label (NaN where it has not come).
+    """
     for table in (REQUEST, REQUEST_SHADOW):
         rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.published_snapshot())
@@ -104,39 +162,42 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     return frame.astype({"label": "float64", "score": "float64", "is_matured": "bool"})
 
 
-def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of ops.online_evaluation from `outcomes`: every arm as a whole, then its versions and tiers."""
+def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[Outcome]:
+    """The night's figures from `outcomes`: every arm as a whole, then its versions and tiers."""
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
-    found = []
+    result = []
     for arm, of_arm in rows.groupby("arm", sort=True):
         if arm != SHADOW:
-            found.append(_figures(spec, of_arm, since) | {"arm": arm, "version": None, "tier": ALL})
-        for (version, tier), part in of_arm.groupby(["version", "tier"], sort=True, dropna=False):
+            result.append(_outcome(spec, of_arm, since, str(arm), None, ALL))
+        for _, part in of_arm.groupby(["version", "tier"], sort=True, dropna=False):
+            version, tier = part["version"].iloc[0], str(part["tier"].iloc[0])
             number = None if pd.isna(version) else int(version)
-            found.append(_figures(spec, part, since) | {"arm": arm, "version": number, "tier": tier})
-    return [{"model": spec.name, "night": night_closing(as_of), "available_at": as_of, **one} for one in found]
+            result.append(_outcome(spec, part, since, str(arm), number, tier))
+    return result
 
 
-def _figures(spec: Spec, rows: pd.DataFrame, since: date) -> dict[str, Any]:
-    known = rows["label"].notna()
-    matched = rows["prediction_time"].notna()
-    inside = rows["is_matured"] & known & rows["score"].abs().lt(float("inf"))
-    judged = rows[inside & (rows["night"].where(inside, date.min) >= since)]
-    (measured,) = evaluation.evaluate(judged, target=spec.target)
-    whole = asdict(measured)
-    return {
-        name: value for name, value in {**whole, **measured.figures}.items() if name in ONLINE_EVALUATION.columns
-    } | {
-        "requests": len(rows),
-        "missing": int((rows["is_matured"] & ~known).sum()),
-        "immature": int((matched & ~rows["is_matured"]).sum()),
-        "early": int((matched & ~rows["is_matured"] & known).sum()),
-        "unmatched": int((~matched).sum()),
-    }
+def _outcome(spec: Spec, rows: pd.DataFrame, since: date, arm: str, version: int | None, tier: str) -> Outcome:
+    """Figures of `rows`; those that compare scores with labels are of nights from `since` on."""
+    has_label = rows["label"].notna()
+    is_matched = rows["prediction_time"].notna()
+    counts = rows["is_matured"] & has_label & rows["score"].abs().lt(float("inf"))
+    window = rows[counts & (rows["night"].where(counts, date.min) >= since)]
+    (figures,) = evaluation.evaluate(window, target=spec.target)
+    return Outcome(
+        arm=arm,
+        version=version,
+        tier=tier,
+        requests=len(rows),
+        missing=int((rows["is_matured"] & ~has_label).sum()),
+        immature=int((is_matched & ~rows["is_matured"]).sum()),
+        early=int((is_matched & ~rows["is_matured"] & has_label).sum()),
+        unmatched=int((~is_matched).sum()),
+        evaluation=figures,
+    )
 
 
-def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    """What the newest online evaluation up to a night says: arm → its rows, the whole of it first; empty without."""
+def report(rails: Rails, spec: Spec, as_of: datetime) -> Arms:
+    """What the newest online evaluation up to a night says; empty without one."""
     if not rails.lake.has(ONLINE_EVALUATION):
         return {}
     rows = rails.lake.query(
@@ -147,11 +208,14 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
     )
-    names = ("version", "tier", "requests", "matured", "missing", "immature", "early", "unmatched")
-    names += (*spec.target.interval, "mean_score")
-    arms: dict[str, Any] = {}
-    for row in rows[["arm", *names]].to_dict("records"):
-        known = {name: None if pd.isna(row[name]) else row[name] for name in names}
-        version = None if known["version"] is None else int(known["version"])
-        arms.setdefault(row["arm"], []).append(known | {"version": version})
+    arms: Arms = {}
+    for row in rows.to_dict("records"):
+        values = {name: None if pd.isna(row[name]) else row[name] for name in _SHOWN}
+        figures = ArmFigures.from_json(values)
+        arms[str(row["arm"])] = (*arms.get(str(row["arm"]), ()), figures)
     return arms
+
+
+def as_json(arms: Arms) -> JsonObject:
+    """The same as JSON has it."""
+    return {arm: [figures.to_json() for figures in of_arm] for arm, of_arm in arms.items()}

@@ -1,20 +1,28 @@
 """Who answered, per model and night; and a person's word when it was the safe default for too long.
 
-Each audited night counts the answers per channel, tier and reason: the nightly batch (ops.prediction) and, where
-something is served online, the request log (ops.request). A week is counted again with every night, since the log of
-a process that was down is delivered late; the first audit of a model counts all there is. What follows from the
-counts is decided in `explanation` and kept in the ledger: a task per stretch, answered once, in Airflow or from a
-terminal, by whoever comes first.
+Each audited night counts the answers per channel, tier and reason: the nightly batch (ops.prediction) and, where the
+model is served online, the request log (ops.request). A week is counted again with every night, since the log of a
+process that was down is delivered late; the first audit of a model counts all there is. `explanation` decides what
+follows from the counts, and the ledger stores it: a task per stretch, answered once, in Airflow or from a terminal, by
+whoever comes first.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
+import duckdb
 import pandas as pd
 
 from tiltyard import clock, lake
-from tiltyard.answered.explanation import Night, Stretch, Task, checked, decide, stretch
+from tiltyard.answered.explanation import SAFE_DEFAULT, Night, Stretch, Task, checked, decide, stretch
+from tiltyard.answered.report import (
+    AcceptedAnswer,
+    DefaultFacts,
+    FallbackReport,
+    OnDefault,
+    TaskReport,
+    TierShare,
+)
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
@@ -25,11 +33,24 @@ from tiltyard.tables import PREDICTION, REQUEST, TIER_SHARE
 
 STAGE: StageName = "fallback_audit"
 AGAIN = timedelta(days=7)
-"""How far back of a night the nights before it are counted again."""
+"""How far before a night its audit counts again."""
 REFUSED = "explanation_refused"
+"""Kind of the ledger's event for an answer that could not be accepted."""
 
 
-def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TaskForm:
+    """What a person is asked about a model."""
+
+    opened: date
+    """The night whose audit asked."""
+    subject: str
+    """The question in a line."""
+    body: str
+    """What there is to know, in Markdown."""
+
+
+def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSummary:
     """Audit one night: count its answers, open and close the model's tasks. Twice is once."""
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
@@ -38,7 +59,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     after = _counted_until(rails, spec.name, night)
     counted = _count(rails, spec, after, night)
 
-    def write(connection: Any) -> None:
+    def write(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(
             f"delete from {lake.identifier(TIER_SHARE)} where model = $model and night > $after and night <= $night",
             {"model": spec.name, "after": after, "night": night},
@@ -50,33 +71,31 @@ def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         spec.name,
         night,
         nights(rails, spec, as_of),
-        [_task(row, night) for row in rails.ledger.default_tasks(spec.name) if row["opened"] < night],
+        [_task(entry, night) for entry in rails.ledger.default_tasks(spec.name) if entry.opened < night],
         spec.fallback.audit_after,
         spec.prediction.every,
     )
     for task in decision.recovered:
         rails.ledger.recover_default_task(spec.name, task.opened, night)
     if decision.opens and decision.stretch:
-        said = _said(rails, spec, decision.stretch, as_of)
-        opens = decision.opens
+        facts, opens = _facts(rails, spec, decision.stretch, as_of).to_json(), decision.opens
         rails.ledger.open_default_task(
-            DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, said=said)
+            DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, said=facts)
         )
-    tonight = counted[counted["night"] == night]
-    summary = {
-        "night": str(night),
-        "answers": int(tonight["answers"].sum()),
-        "on_default_since": str(decision.stretch.since) if decision.stretch else None,
-        "share": decision.stretch.share if decision.stretch else 0.0,
-        "opened": bool(decision.opens),
-        "recovered": [str(task.opened) for task in decision.recovered],
-    }
+    summary = FallbackAuditSummary(
+        night=night,
+        answers=int(counted.loc[counted["night"] == night, "answers"].sum()),
+        on_default_since=decision.stretch.since if decision.stretch else None,
+        share=decision.stretch.share if decision.stretch else 0.0,
+        opened=decision.opens is not None,
+        recovered=tuple(task.opened for task in decision.recovered),
+    )
     rails.ledger.record_stage(STAGE, spec.name, night, "done", summary)
     return summary
 
 
 def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
-    """Who answered on every audited night until `as_of`, oldest first."""
+    """Who answered on every audited night until `as_of`, the oldest first."""
     if not rails.lake.has(TIER_SHARE):
         return []
     rows = rails.lake.query(
@@ -85,14 +104,15 @@ def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
     )
-    found: dict[date, dict[str, dict[str, int]]] = {}
-    for row in rows.itertuples():
-        found.setdefault(row.night.date(), {}).setdefault(row.channel, {})[row.tier] = int(row.answers)
-    return [Night(day, answers) for day, answers in found.items()]
+    by_night: dict[date, dict[str, dict[str, int]]] = {}
+    days = pd.to_datetime(rows["night"]).dt.date
+    for day, channel, tier, answers in zip(days, rows["channel"], rows["tier"], rows["answers"], strict=True):
+        by_night.setdefault(day, {}).setdefault(str(channel), {})[str(tier)] = int(answers)
+    return [Night(day, answers) for day, answers in by_night.items()]
 
 
-def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
-    """The rows of ops.tier_share of one night, as plain values."""
+def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[TierShare]:
+    """Who answered on one night, by channel, the most answers first."""
     if not rails.lake.has(TIER_SHARE):
         return []
     rows = rails.lake.query(
@@ -101,16 +121,19 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
     )
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    return [
+        TierShare(channel=channel, tier=tier, reason=reason, answers=int(answers), share=float(share))
+        for channel, tier, reason, answers, share in rows.itertuples(index=False, name=None)
+    ]
 
 
 # -- the question and its answer ----------------------------------------------------------------------
 
 
 def open_task(rails: Rails, model: str) -> DefaultTask | None:
-    """The question that waits for a person, as the ledger has it."""
-    rows = [row for row in rails.ledger.default_tasks(model) if not (row.answered or row.recovered)]
-    return rows[-1] if rows else None
+    """The task that waits for a person; None when there is none."""
+    waiting = [task for task in rails.ledger.default_tasks(model) if not (task.answered or task.recovered)]
+    return waiting[-1] if waiting else None
 
 
 def explain(
@@ -124,50 +147,63 @@ def explain(
     source: str,
     at: datetime,
     opened: date | None = None,
-) -> dict[str, Any]:
+) -> AcceptedAnswer:
     """A person's answer to the model's open task. The first one counts.
 
-    `opened` names the task that was asked about; without it, it is the one that is open. Raises BadInput, with a
-    sentence, for an answer that is none, when nothing is asked (any more), and when somebody was faster.
+    `opened` names the task that was asked about; None means the one that is open. Raises BadInput, with a sentence,
+    for an answer that lacks something, when nothing is asked (any more), and when somebody else was faster.
     """
     task = open_task(rails, spec.name)
-    if opened is not None and (task is None or task["opened"] != opened):
+    if opened is not None and (task is None or task.opened != opened):
         raise BadInput(f"{spec.name} is not asked about the night of {opened} any more; see tiltyard fallback.")
     if task is None:
         raise BadInput(f"Nobody has to explain {spec.name}: no task is open; see tiltyard fallback {spec.name}.")
-    newest = _newest(rails, spec.name) or task["opened"]
+    newest = _newest(rails, spec.name) or task.opened
     answer = checked(cause, owner, until, newest)
-    values = {"cause": answer.cause, "owner": answer.owner, "until": answer.until, "answered_by": by}
-    is_first = rails.ledger.answer_default_task(
-        spec.name, task.opened, Explanation(night=newest, source=source, answered_at=at, **values)
+    explanation = Explanation(
+        night=newest,
+        cause=answer.cause,
+        owner=answer.owner,
+        until=answer.until,
+        answered_by=by,
+        source=source,
+        answered_at=at,
     )
+    is_first = rails.ledger.answer_default_task(spec.name, task.opened, explanation)
     if not is_first:
         raise BadInput(f"{spec.name} was explained a moment ago by somebody else; see tiltyard fallback {spec.name}.")
-    return {"model": spec.name, "since": str(task["since"]), **values, "until": str(answer.until)}
+    return AcceptedAnswer(
+        model=spec.name,
+        since=task.since,
+        cause=answer.cause,
+        owner=answer.owner,
+        until=answer.until,
+        answered_by=by,
+    )
 
 
 def refuse(rails: Rails, model: str, opened: date, by: str | None, sentence: str) -> None:
-    """Keep an answer that was none, so that the next question begins with what was wrong with it."""
+    """Note an answer that could not be accepted, so that the next question begins with what was wrong with it."""
     rails.ledger.add_event(REFUSED, model, opened, {"by": by, "sentence": sentence})
 
 
-def question(rails: Rails, spec: Spec) -> dict[str, Any] | None:
-    """What a person is asked about the model: {"opened", "subject", "body"} in Markdown. None: nothing is open."""
+def question(rails: Rails, spec: Spec) -> TaskForm | None:
+    """What a person is asked about the model. None: no task is open."""
     task = open_task(rails, spec.name)
     if task is None:
         return None
-    said, newest = task["said"], _newest(rails, spec.name) or task["opened"]
-    refused = [row for row in rails.ledger.events(spec.name, REFUSED) if row["night"] == task["opened"]]
-    reasons = "\n".join(f"- {reason}: {share:.0%}" for reason, share in said["reasons"].items())
+    facts, newest = DefaultFacts.from_json(task.said), _newest(rails, spec.name) or task.opened
+    refusals = [event for event in rails.ledger.events(spec.name, REFUSED) if event.night == task.opened]
+    reasons = "\n".join(f"- {reason}: {share:.0%}" for reason, share in facts.reasons.items())
     lines = [
-        *([f"**Your last answer does not count.** {refused[-1]['detail']['sentence']}", ""] if refused else []),
-        f"Of the answers of **{spec.name}** (owner {spec.owner}, tier {spec.tier}) on the night of {task['opened']}, "
-        f"**{said['share']:.0%}** were its safe default, {spec.fallback.safe_default:g}, and so on every night with "
-        f"answers since that of {task['since']}. It may be there for "
+        *([f"**Your last answer does not count.** {refusals[-1].detail['sentence']}", ""] if refusals else []),
+        f"Of the answers of **{spec.name}** (owner {spec.owner}, tier {spec.tier}) on the night of {task.opened}, "
+        f"**{facts.share:.0%}** were its safe default, {spec.fallback.safe_default:g}, and so on every night with "
+        f"answers since that of {task.since}. It may be there for "
         f"{clock.format_duration(spec.fallback.audit_after)} before somebody says why.",
         "",
-        *(["It has **never had a champion**: no version was ever promoted.", ""] if said["never_promoted"] else []),
-        *([_ran_out(rails, spec.name, task["repeats"]), ""] if task["repeats"] else []),
+        *(["It has **never had a champion**: no version was ever promoted.", ""] if facts.never_promoted else []),
+        *([_ran_out(rails, spec.name, task.repeats), ""] if task.repeats else []),
         "Why its champion does not answer:",
         "",
         reasons,
@@ -177,65 +213,61 @@ def question(rails: Rails, spec: Spec) -> dict[str, Any] | None:
         "left its safe default. From a terminal: "
         f"`tiltyard fallback explain {spec.name} --cause … --owner … --until …`",
     ]
-    return {
-        "opened": task["opened"],
-        "subject": subject(spec.name, task["since"], task["opened"]),
-        "body": "\n".join(lines),
-    }
+    return TaskForm(opened=task.opened, subject=subject(spec.name, task.since, task.opened), body="\n".join(lines))
 
 
 def subject(model: str, since: date, opened: date) -> str:
-    """The question in a line; Airflow's record of an answer carries it."""
+    """The question in a line, which Airflow stores with the answer."""
     return f"Why is {model} on its safe default since {since}? (asked on the night of {opened})"
 
 
 # -- what a person sees -------------------------------------------------------------------------------
 
 
-def document(rails: Rails, specs: Sequence[Spec], as_of: datetime | None = None) -> list[dict[str, Any]]:
-    """Per model, JSON-ready: the shares of its newest audited night, its stretch on the default, and its tasks."""
-    return [_document(rails, spec, as_of) for spec in specs]
-
-
-def _document(rails: Rails, spec: Spec, as_of: datetime | None) -> dict[str, Any]:
+def report(rails: Rails, spec: Spec, as_of: datetime | None = None) -> FallbackReport:
+    """Who answered on the newest night audited until `as_of`, and the model's tasks. None: the newest night of all."""
     newest = _newest(rails, spec.name, night_closing(as_of) if as_of else None)
-    at = clock.midnight(newest) if newest else None
-    known = nights(rails, spec, at) if at else []
-    found = stretch(known)
-    return {
-        "model": spec.name,
-        "night": str(newest) if newest else None,
-        "shares": shares(rails, spec, at) if at else [],
-        "on_default": {"since": str(found.since), "nights": found.nights, "share": found.share} if found else None,
-        "audit_after": clock.format_duration(spec.fallback.audit_after),
-        "tasks": [
-            _told(row, newest)
-            for row in rails.ledger.default_tasks(spec.name)
-            if newest is not None and row["opened"] <= newest
-        ],
-    }
+    audit_after = clock.format_duration(spec.fallback.audit_after)
+    if newest is None:
+        return FallbackReport(model=spec.name, night=None, audit_after=audit_after)
+    at = clock.midnight(newest)
+    current = stretch(nights(rails, spec, at))
+    return FallbackReport(
+        model=spec.name,
+        night=newest,
+        shares=tuple(shares(rails, spec, at)),
+        on_default=OnDefault(since=current.since, nights=current.nights, share=current.share) if current else None,
+        audit_after=audit_after,
+        tasks=tuple(
+            _task_report(entry, newest) for entry in rails.ledger.default_tasks(spec.name) if entry.opened <= newest
+        ),
+    )
 
 
-def _told(row: DefaultTask, newest: date) -> dict[str, Any]:
-    answered = row.answered if row.answered and row.answered.night <= newest else None
-    recovered = row.recovered if row.recovered and row.recovered.night <= newest else None
-    told = {"opened": str(row["opened"]), "since": str(row["since"])}
-    told |= {"state": "answered" if answered else "recovered" if recovered else "open"}
-    if row["repeats"]:
-        told["repeats"] = str(row["repeats"])
-    if answered:
-        told |= {name: str(answered[name]) for name in ("cause", "owner", "until", "answered_by", "source")}
-        told["answered_at"] = answered["answered_at"].isoformat()
-    if recovered:
-        told["recovered"] = str(recovered["night"])
-    return told
+def _task_report(entry: DefaultTask, newest: date) -> TaskReport:
+    """A task as it stood after the night `newest`."""
+    answer = entry.answered if entry.answered and entry.answered.night <= newest else None
+    recovery = entry.recovered if entry.recovered and entry.recovered.night <= newest else None
+    return TaskReport(
+        opened=entry.opened,
+        since=entry.since,
+        state="answered" if answer else "recovered" if recovery else "open",
+        repeats=entry.repeats,
+        cause=answer.cause if answer else None,
+        owner=answer.owner if answer else None,
+        until=answer.until if answer else None,
+        answered_by=answer.answered_by if answer else None,
+        source=answer.source if answer else None,
+        answered_at=answer.answered_at if answer else None,
+        recovered=recovery.night if recovery else None,
+    )
 
 
 # -- plumbing -----------------------------------------------------------------------------------------
 
 
 def _counted_until(rails: Rails, model: str, night: date) -> date:
-    """The nights after this one are counted by the audit of `night`."""
+    """The last night before those that the audit of `night` counts."""
     row = rails.lake.connection.execute(
         f"select max(night) from {lake.stored(TIER_SHARE)} where model = $model and night <= $night",
         {"model": model, "night": night},
@@ -246,8 +278,8 @@ def _counted_until(rails: Rails, model: str, night: date) -> date:
 def _count(rails: Rails, spec: Spec, after: date, night: date) -> pd.DataFrame:
     """Rows of ops.tier_share of the nights after `after`, until `night`.
 
-    Read as the lake holds them, not as of the night: they tell what our own service did on it, and what was
-    delivered after midnight belongs to it as well.
+    They are read as the lake stores them, not as of the night: they say what the service did on it, and what was
+    delivered after midnight belongs to the night as well.
     """
     channels = [("nightly", PREDICTION, "tier_reason", "tier <> 'shadow'")]
     if rails.lake.has(REQUEST):
@@ -267,47 +299,47 @@ def _count(rails: Rails, spec: Spec, after: date, night: date) -> pd.DataFrame:
     return counted[list(TIER_SHARE.columns)]
 
 
-def _said(rails: Rails, spec: Spec, found: Stretch, as_of: datetime) -> dict[str, Any]:
-    """What a task says of the night it is opened on. Reasons are those of the safe default's answers."""
-    last = clock.midnight(found.last)
-    given = [row for row in shares(rails, spec, last) if row["tier"] == "safe_default"]
+def _facts(rails: Rails, spec: Spec, current: Stretch, as_of: datetime) -> DefaultFacts:
+    """What a task says of the night it is opened on. The reasons are those of the safe default's answers."""
     reasons: dict[str, int] = {}
-    for row in given:
-        reasons[row["reason"]] = reasons.get(row["reason"], 0) + row["answers"]
+    for row in shares(rails, spec, clock.midnight(current.last)):
+        if row.tier == SAFE_DEFAULT:
+            reasons[row.reason] = reasons.get(row.reason, 0) + row.answers
     total = sum(reasons.values())
-    return {
-        "nights": found.nights,
-        "share": round(found.share, 4),
-        "reasons": {reason: round(count / total, 4) for reason, count in sorted(reasons.items())},
-        "never_promoted": not [
-            one for one in rails.ledger.promotions(spec.name) if one["night"] < night_closing(as_of)
-        ],
-    }
+    promotions = rails.ledger.promotions(spec.name)
+    return DefaultFacts(
+        nights=current.nights,
+        share=round(current.share, 4),
+        reasons={reason: round(count / total, 4) for reason, count in sorted(reasons.items())},
+        never_promoted=not any(promotion.night < night_closing(as_of) for promotion in promotions),
+    )
 
 
-def _task(row: DefaultTask, night: date) -> Task:
-    """A row of the ledger as it stood before `night`."""
-    answered = row.answered if row.answered and row.answered.night < night else None
-    recovered = row.recovered if row.recovered and row.recovered.night < night else None
+def _task(entry: DefaultTask, night: date) -> Task:
+    """A task of the ledger as it stood before `night`."""
+    answer = entry.answered if entry.answered and entry.answered.night < night else None
+    recovery = entry.recovered if entry.recovered and entry.recovered.night < night else None
     return Task(
-        row["model"],
-        row["opened"],
-        row["since"],
-        row["repeats"],
-        until=answered["until"] if answered else None,
-        recovered=recovered["night"] if recovered else None,
+        entry.model,
+        entry.opened,
+        entry.since,
+        entry.repeats,
+        until=answer.until if answer else None,
+        recovered=recovery.night if recovery else None,
     )
 
 
 def _newest(rails: Rails, model: str, until: date | None = None) -> date | None:
+    """The newest audited night, up to `until`; None when there is none."""
     before = until + timedelta(days=1) if until else None
-    record = rails.ledger.last_stage_run(FallbackAuditSummary, model, before)
-    return record["night"] if record else None
+    newest = rails.ledger.last_stage_run(FallbackAuditSummary, model, before)
+    return newest.night if newest else None
 
 
 def _ran_out(rails: Rails, model: str, opened: date) -> str:
-    answered = next(row.answered for row in rails.ledger.default_tasks(model) if row.opened == opened and row.answered)
+    tasks = rails.ledger.default_tasks(model)
+    answer = next(task.answered for task in tasks if task.opened == opened and task.answered)
     return (
-        f"The last answer has run out: {answered['answered_by']} said until {answered['until']}, "
-        f"owner {answered['owner']}: {answered['cause']}"
+        f"The last answer has run out: {answer.answered_by} said until {answer.until}, owner {answer.owner}: "
+        f"{answer.cause}"
     )

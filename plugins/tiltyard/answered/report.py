@@ -1,9 +1,10 @@
 """What a person, or `--json`, is told of answers that were given."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from typing import Literal
 
-from tiltyard.records import JsonObject, Record
+from tiltyard.records import ArmFigures, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,113 @@ class RequestsReport(Record):
     """The model's name."""
     nights: tuple[RequestNight, ...]
     """The newest nights with requests, the oldest first."""
-    arms: JsonObject
+    arms: dict[str, tuple[ArmFigures, ...]]
     """Arm → how its answers turned out, the whole of it first."""
     log: Delivery
     """What was delivered so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierShare(Record):
+    """How many of a night's answers one tier gave for one reason."""
+
+    channel: str
+    """`nightly` for the batch, `online` for requests."""
+    tier: str
+    """The tier that answered."""
+    reason: str
+    """Why it was this tier; empty where it was not noted."""
+    answers: int
+    """Number of answers."""
+    share: float
+    """Their share of the channel's answers on the night."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDefault(Record):
+    """A stretch of nights on the safe default."""
+
+    since: date
+    """The first night."""
+    nights: int
+    """Number of nights with answers."""
+    share: float
+    """Share of the last night's answers that were the safe default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultFacts(Record):
+    """What a task says of the night it was opened on."""
+
+    nights: int
+    """Number of nights with answers on the safe default."""
+    share: float
+    """Share of the night's answers that were the safe default."""
+    reasons: dict[str, float]
+    """Reason → its share of the safe default's answers."""
+    never_promoted: bool
+    """Whether no version was ever promoted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport(Record):
+    """A question that a person was asked about a safe default, and how it ended so far."""
+
+    opened: date
+    """The night whose audit asked."""
+    since: date
+    """The first night of the stretch."""
+    state: Literal["open", "answered", "recovered"]
+    """Whether it waits for a person, was answered, or the model left its safe default before anybody answered."""
+    repeats: date | None = None
+    """When the task was opened whose answer has run out; None the first time."""
+    cause: str | None = None
+    """Why the model could not answer; None without an answer, as are the next five."""
+    owner: str | None = None
+    """Who sees to it."""
+    until: date | None = None
+    """The last day on which it may stay on its safe default."""
+    answered_by: str | None = None
+    """Who answered."""
+    source: str | None = None
+    """`airflow`, or `command line`."""
+    answered_at: datetime | None = None
+    """When it was answered, wall clock."""
+    recovered: date | None = None
+    """The night on which the model had left its safe default; None while it has not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FallbackReport(Record):
+    """Who answered for one model, and what a person was asked about it."""
+
+    model: str
+    """The model's name."""
+    night: date | None
+    """The newest audited night; None before the first."""
+    shares: tuple[TierShare, ...] = ()
+    """Who answered on that night."""
+    on_default: OnDefault | None = None
+    """The stretch on the safe default; None when it is not on it."""
+    audit_after: str
+    """How long a stretch may be before a person is asked, like `3d`."""
+    tasks: tuple[TaskReport, ...] = ()
+    """The tasks so far, in the order in which they were opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptedAnswer(Record):
+    """A person's answer as it was accepted."""
+
+    model: str
+    """The model's name."""
+    since: date
+    """The first night of the stretch that it is about."""
+    cause: str
+    """Why the model cannot answer."""
+    owner: str
+    """Who sees to it."""
+    until: date
+    """The last day on which it may stay on its safe default."""
+    answered_by: str
+    """Who answered."""

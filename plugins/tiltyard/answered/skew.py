@@ -4,16 +4,16 @@ The features of the window's requests are counted into the champion's own cells 
 of the rows that the shadow stage scored in the same nights, or against training where there are none. Two samples of
 one distribution differ, too: a feature is skewed when its distance is over the spec's `drift.min_effect` and over what
 DRAWS pairs of samples of the same sizes, drawn from both sides pooled, reached by chance (a parametric bootstrap, Efron
-and Tibshirani 1993, An introduction to the bootstrap, section 16.2). The same holds for the share that is missing.
+and Tibshirani 1993, An introduction to the bootstrap, section 16.2). The same is asked of the share that is missing.
 
-The entities that ask online need not be those of the night's spine: where they are others, their features differ
-without anything being wrong. `online.check` compares value by value, at the same key and instant; this sees what the
+The entities that ask online need not be those of the night's spine: where they differ, so may their features, without
+anything being wrong. `online.check` compares value by value, at the same key and instant; this sees what the
 caller gave as well.
 """
 
 import json
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,33 +22,35 @@ from numpy.typing import NDArray
 from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
+from tiltyard.records import Skew, SkewedFeature
 from tiltyard.spec import Spec
 from tiltyard.tables import REQUEST
 from tiltyard.train import profile, registry
 
 DRAWS = 400
+"""Number of pairs of samples that say what chance does."""
 LEAST = 50
-"""Requests, below which nothing is said."""
+"""Number of requests below which nothing is said."""
 MOST = 20_000
-"""Requests that are looked at, one per entity and night; more are sampled by their id."""
+"""Number of requests that are looked at, one per entity and night; of more, a hash of their ids picks."""
 
 Counts = NDArray[np.int64]
 
 
-def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profile.Nights) -> dict[str, Any]:
-    """Skew of the window that ends at `as_of`. `offline`: the version's profiles (drift.seen). Empty without requests.
+def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profile.Nights) -> Skew | None:
+    """Skew of the window that ends at `as_of`. `offline` are the version's profiles of its nights.
 
-    rows, skewed (names), features: name → value, threshold, missing (online), missing_offline, against, skewed.
+    None without a request, or for a version from before there were profiles.
     """
     if not rails.lake.has(REQUEST):
-        return {}
+        return None
     rows = _requests(rails, spec, as_of)
     reference = registry.load(rails, spec.name, version).profile if len(rows) else None
     if reference is None:
-        return {}
+        return None
     first = night_closing(as_of - spec.drift.window + spec.prediction.every).toordinal()
     window = (offline.nights >= first) & (offline.nights <= night_closing(as_of).toordinal())
-    found: dict[str, Any] = {}
+    features: dict[str, SkewedFeature] = {}
     for column in reference.columns:
         if column.kind == "feature" and column.name in rows and len(rows) >= LEAST:
             nights = offline.counts.get(column.name)
@@ -57,34 +59,35 @@ def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profi
             before = counted if against == "offline" else column.counts.sum(axis=0)
             now = profile.count(column.cells, rows[column.name])
             rng = np.random.default_rng(night_closing(as_of).toordinal())
-            found[column.name] = compare(column.cells, before, now, spec.drift.min_effect, rng) | {"against": against}
-    return {
-        "rows": len(rows),
-        "skewed": [name for name, one in found.items() if one["skewed"]],
-        "features": found,
-        **({} if len(rows) >= LEAST else {"note": f"fewer than {LEAST} requests"}),
-    }
+            comparison = compare(column.cells, before, now, spec.drift.min_effect, rng)
+            features[column.name] = replace(comparison, against=against)
+    return Skew(
+        rows=len(rows),
+        skewed=tuple(name for name, feature in features.items() if feature.skewed),
+        features=features,
+        note=None if len(rows) >= LEAST else f"fewer than {LEAST} requests",
+    )
 
 
 def compare(
     cells: profile.Cells, before: Counts, now: Counts, min_effect: float, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Distance and shares of missing values of two histograms, their limits, and whether one is over its own."""
+) -> SkewedFeature:
+    """Distance and shares of missing values of two histograms, (cells,) each, and whether one is over its limit."""
     pooled = (before + now) / (before.sum() + now.sum())
-    drawn = [rng.multinomial(int(side.sum()), pooled, size=DRAWS) for side in (before, now)]
-    by_chance = profile.distance(cells, *drawn)
+    samples = [rng.multinomial(int(side.sum()), pooled, size=DRAWS) for side in (before, now)]
+    by_chance = profile.distance(cells, *samples)
     chance = float(np.nanmax(by_chance)) if np.isfinite(by_chance).any() else 0.0
-    blank = float(np.abs(profile.missing(drawn[0]) - profile.missing(drawn[1])).max())
+    missing_by_chance = float(np.abs(profile.missing(samples[0]) - profile.missing(samples[1])).max())
     value = float(profile.distance(cells, before, now))
     shares = [float(profile.missing(side)) for side in (before, now)]
-    limit, blank_limit = max(min_effect, chance), max(min_effect, blank)
-    return {
-        "value": value if np.isfinite(value) else None,
-        "threshold": limit,
-        "missing": shares[1],
-        "missing_offline": shares[0],
-        "skewed": bool((np.isfinite(value) and value > limit) or abs(shares[1] - shares[0]) > blank_limit),
-    }
+    limit, missing_limit = max(min_effect, chance), max(min_effect, missing_by_chance)
+    return SkewedFeature(
+        value=value if np.isfinite(value) else None,
+        threshold=limit,
+        missing=shares[1],
+        missing_offline=shares[0],
+        skewed=bool((np.isfinite(value) and value > limit) or abs(shares[1] - shares[0]) > missing_limit),
+    )
 
 
 def _requests(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:

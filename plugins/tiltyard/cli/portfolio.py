@@ -83,8 +83,8 @@ def show_answers(model: ModelOrAll = None, as_of: AuditedAsOf = None, as_json: J
     settings = Settings()
     chosen = options.chosen(model, settings)
     with rails.opened(settings) as opened:
-        documents = fallback_audit.document(opened, chosen, options.instant(as_of))
-    emit(documents, as_json, lambda: say(describe.answered(documents)))
+        reports = [fallback_audit.report(opened, spec, options.instant(as_of)) for spec in chosen]
+    emit(reports, as_json, lambda: say(describe.answered(reports)))
 
 
 @fallback.command("audit", epilog="Example: tiltyard fallback audit sla_breach --as-of 2016-05-02")
@@ -95,7 +95,7 @@ def audit_answers(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
 
     spec = options.spec(model)
     with rails.opened() as opened:
-        result = fallback_audit.run(opened, spec, options.night(as_of))
+        result = fallback_audit.audit_night(opened, spec, options.night(as_of))
     emit(result, as_json)
 
 

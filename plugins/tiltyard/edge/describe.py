@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from tiltyard.answered.report import RequestNight, RequestsReport
+from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
 from tiltyard.prepare.embargo import Embargo
 from tiltyard.target import MEASURES, at_start
 
@@ -37,8 +37,9 @@ def model(document: dict[str, Any]) -> str:
         "training": _training(document["training"]),
         "replay": _replay(document["replay"]),
     }
-    if document["fallback"]["on_default"] or document["fallback"]["tasks"]:
-        facts["fallback"] = "; ".join(line.strip() for line in _lasting(document["fallback"]))
+    fallback = FallbackReport.from_json(document["fallback"])
+    if fallback.on_default or fallback.tasks:
+        facts["fallback"] = "; ".join(line.strip() for line in _lasting(fallback))
     if document["popular"]:
         facts["popular"] = _list(f"{one['item_name']} ({one['score']:.0%})" for one in document["popular"])
     head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
@@ -97,42 +98,43 @@ def governed(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def answered(rows: list[dict[str, Any]]) -> str:
-    """The document of `tiltyard fallback`: per model who answered, and what a person is asked or has said."""
-    return "\n".join(line for row in rows for line in _answered(row)) or "there is no model"
+def answered(reports: Sequence[FallbackReport]) -> str:
+    """What `tiltyard fallback` shows: per model who answered, and what a person is asked or has said."""
+    return "\n".join(line for report in reports for line in _answered(report)) or "there is no model"
 
 
-def _answered(row: dict[str, Any]) -> list[str]:
-    if row["night"] is None:
-        return [f"{row['model']}: no night is audited yet; run tiltyard fallback audit {row['model']} --as-of DATE"]
-    lasting, *tasks = _lasting(row)
+def _answered(report: FallbackReport) -> list[str]:
+    model = report.model
+    if report.night is None:
+        return [f"{model}: no night is audited yet; run tiltyard fallback audit {model} --as-of DATE"]
+    state, *tasks = _lasting(report)
     return [
-        f"{row['model']} on the night of {row['night']}: {lasting}",
+        f"{model} on the night of {report.night}: {state}",
         *(
-            f"  {one['channel']:<8} {one['share']:>6.1%}  {one['answers']:>9,}  {one['tier']}, {one['reason']}"
-            for one in row["shares"]
+            f"  {row.channel:<8} {row.share:>6.1%}  {row.answers:>9,}  {row.tier}, {row.reason}"
+            for row in report.shares
         ),
         *tasks,
     ]
 
 
-def _lasting(row: dict[str, Any]) -> list[str]:
-    """Is it on its safe default, and every task that there was."""
-    since = row["on_default"]
+def _lasting(report: FallbackReport) -> list[str]:
+    """Whether the model is on its safe default, and every task that there was."""
+    current = report.on_default
     return [
-        f"on its safe default since {since['since']}, {since['nights']} nights" if since else "in service",
-        *(f"  task of {task['opened']}: {_task(row['model'], task)}" for task in row["tasks"]),
+        f"on its safe default since {current.since}, {current.nights} nights" if current else "in service",
+        *(f"  task of {task.opened}: {_task(report.model, task)}" for task in report.tasks),
     ]
 
 
-def _task(model: str, task: dict[str, Any]) -> str:
-    if task["state"] == "open":
+def _task(model: str, task: TaskReport) -> str:
+    if task.state == "open":
         return f"open; tiltyard fallback explain {model} --cause … --owner … --until …"
-    gone = f"left its safe default on {task['recovered']}" if "recovered" in task else ""
-    if task["state"] == "recovered":
-        return f"recovered without an answer, it {gone}"
-    said = f"{task['answered_by']} says: {task['cause']} (owner {task['owner']}, until {task['until']})"
-    return f"{said}; it {gone}" if gone else said
+    recovery = f"left its safe default on {task.recovered}" if task.recovered else ""
+    if task.state == "recovered":
+        return f"recovered without an answer, it {recovery}"
+    answer = f"{task.answered_by} says: {task.cause} (owner {task.owner}, until {task.until})"
+    return f"{answer}; it {recovery}" if recovery else answer
 
 
 def incidents(rows: list[dict[str, Any]]) -> str:

@@ -37,6 +37,7 @@ from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, StageName, dag_id, place, recorded_as
 
 if TYPE_CHECKING:
+    from tiltyard.answered.fallback_audit import TaskForm
     from tiltyard.judge.promotion import Approval
     from tiltyard.rails import Rails
 
@@ -530,7 +531,9 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[str,
         waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
         when = [clock.parse_as_of(chosen)] if chosen else [clock.midnight(day) for day in sorted(waiting)]
         if when:
-            found[spec.name] = each_night(rails, spec, when, fallback_audit.run)
+            found[spec.name] = each_night(
+                rails, spec, when, lambda rails, spec, night: fallback_audit.audit_night(rails, spec, night).to_json()
+            )
         if when or context["ti"].try_number > 1:
             task = fallback_audit.open_task(rails, spec.name)
             if task:
@@ -566,7 +569,7 @@ class Explanation(HITLEntryOperator):
 
     def execute(self, context: Any) -> Any:
         asked = self._question()
-        self.subject, self.body = asked["subject"], asked["body"]
+        self.subject, self.body = asked.subject, asked.body
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -595,7 +598,7 @@ class Explanation(HITLEntryOperator):
                     by=by,
                     source="airflow",
                     at=record["responded_at"],
-                )
+                ).to_json()
             except BadInput as error:
                 task = fallback_audit.open_task(rails, self.spec.name)
                 if task is None:
@@ -605,7 +608,7 @@ class Explanation(HITLEntryOperator):
                 events.add(model_asset(self.spec, "unexplained"), extra=_about(task["opened"]))
                 return {"refused": str(error), "by": by}
 
-    def _question(self) -> dict[str, Any]:
+    def _question(self) -> "TaskForm":
         """What the ledger has to ask about the model. Skips the task when it has nothing."""
         from tiltyard.answered import fallback_audit
 

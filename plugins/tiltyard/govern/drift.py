@@ -34,7 +34,7 @@ from tiltyard.govern import change, grants
 from tiltyard.govern.change import Judged, Promise, Standing, Truth, judge
 from tiltyard.prepare import data_incidents, frame, truth
 from tiltyard.rails import Rails, records_its_end
-from tiltyard.records import Broken, Finding, Signal
+from tiltyard.records import Broken, Finding, Signal, Skew
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import StageName, recorded_as
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR, PREDICTION, PROFILE
@@ -65,14 +65,14 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
     broken = _broken(rails, spec, as_of, ("features",) if version is None else ("features", "shadow"))
     judged, page, matured = None, None, 0
-    skewed: dict[str, Any] = {}
+    skewness: Skew | None = None
     signals: tuple[Signal, ...] = ()
     if version is None:
         matured = frame.matured(rails, spec, as_of, rails.published_snapshot())
     else:
         looked = _Look(rails, spec, as_of, version)
         judged, signals = looked.judged(trusted=not broken)
-        skewed = skew.look(rails, spec, as_of, version, looked.seen)
+        skewness = skew.look(rails, spec, as_of, version, looked.seen)
         broken += looked.empty
         if judged is not None:
             broken += judged.broken
@@ -112,7 +112,7 @@ def run(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None
         "harm_said": finding.harm_said,
         "broken": [asdict(one) for one in finding.broken],
         "columns": {f"missing/{s.column}" if s.kind == "missing" else s.column: _plain(s) for s in finding.signals},
-        **({"skew": skewed} if skewed else {}),
+        **({"skew": skewness.to_json()} if skewness else {}),
     }
     _write(rails.settings.reports / STAGE / spec.name / f"{night}.json", json.dumps(outcome, indent=1))
     _store(rails, spec, as_of, version, finding, judged, claim)

@@ -247,7 +247,7 @@ def _decide(
     record["digest"] = digest(record | {"verdict": verdict.verdict})
     if verdict.verdict == "promote":
         if online := arm.report(rails, spec, as_of):  # shown beside the digest of what decided, which it is no part of
-            record["online"] = online
+            record["online"] = arm.as_json(online)
         record["page"] = _put_page(rails, record)
     kept = rails.ledger.add_decision(
         Decision(

@@ -90,7 +90,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
     lookups = check.check_lookups(rails, spec, as_of)
-    asked = {"online": arm.record(rails, spec, as_of), "lookups": lookups and lookups.to_json()}
+    asked = {"online": arm.as_json(arm.record(rails, spec, as_of)), "lookups": lookups and lookups.to_json()}
     return {
         "counts": truth.counts(rails, spec, as_of).to_json(),
         "metrics": {

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from tiltyard import child as children
 from tiltyard.errors import CheckFailed, TiltyardError, Unavailable
+from tiltyard.records import Version
 from tiltyard.train.scorer import FILES, Scorer
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ class Explainer:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._waiting = 0
 
-    async def ask(self, entry: Mapping[str, Any], values: Sequence[float], *, light: bool = False) -> Explained:
+    async def ask(self, entry: Version, values: Sequence[float], *, light: bool = False) -> Explained:
         """`explain` of the version of a ledger's entry, off the event loop. Raises Unavailable whatever is wrong."""
         if self._waiting >= WAITING:
             raise Unavailable(f"{WAITING} explanations are waiting already; ask again in a few seconds.")
@@ -172,12 +173,12 @@ class Explainer:
         finally:
             self._waiting -= 1
 
-    def wait(self, entry: Mapping[str, Any], values: Sequence[float], light: bool = False) -> Explained:
+    def wait(self, entry: Version, values: Sequence[float], light: bool = False) -> Explained:
         """The same for a caller that may block."""
         question = Question(
-            model=entry["model"],
-            version=entry["version"],
-            digests=dict(entry["digests"]),
+            model=entry.model,
+            version=entry.version,
+            digests=entry.digests,
             values=[float(value) if math.isfinite(value) else None for value in values],
             light=light,
         )

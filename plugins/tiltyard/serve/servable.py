@@ -31,6 +31,7 @@ from tiltyard.files import whole
 from tiltyard.ledger import Ledger
 from tiltyard.online import lookup
 from tiltyard.online.store import Value
+from tiltyard.records import FeaturesSummary, JsonObject, Version, VersionFacts
 from tiltyard.serve import additive
 from tiltyard.serve.breaker import Breaker
 from tiltyard.serve.lane import Lane
@@ -70,11 +71,11 @@ class Roster:
     """The number of the champion before it; None without one."""
     challengers: tuple[int, ...]
     """The challengers' numbers, the newest last."""
-    versions: Mapping[int, Mapping[str, Any]]
-    """Number → the ledger's entry of the version: its digests, and where its files lie."""
+    versions: Mapping[int, Version]
+    """Number → the ledger's entry of the version, of which its digests and where its files lie are stored here."""
     snapshot: int | None
     """The lake's snapshot in service then; None before the first."""
-    popular: tuple[Mapping[str, Any], ...] = ()
+    popular: tuple[JsonObject, ...] = ()
     """The most popular items, which come with a safe default; empty where the model declares none."""
 
     def to_json(self) -> str:
@@ -86,13 +87,13 @@ class Roster:
             "challengers": list(self.challengers),
             "versions": {
                 str(number): {
-                    "model": row["model"],
-                    "version": row["version"],
-                    "night": str(row["night"]),
-                    "digests": row["digests"],
-                    "facts": {"artifacts": row["facts"]["artifacts"]},
+                    "model": entry.model,
+                    "version": entry.version,
+                    "night": str(entry.night),
+                    "digests": entry.digests,
+                    "facts": {"artifacts": entry.facts.artifacts},
                 }
-                for number, row in sorted(self.versions.items())
+                for number, entry in sorted(self.versions.items())
             },
             "snapshot": self.snapshot,
             "popular": [dict(item) for item in self.popular],
@@ -108,16 +109,25 @@ class Roster:
             body = content["kept"]
             if hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() != content["sha256"]:
                 raise ValueError("its digest is another one")
-            rows = {
-                int(number): {**row, "night": date.fromisoformat(row["night"])}
-                for number, row in body["versions"].items()
+            versions = {
+                int(number): Version(
+                    model=entry["model"],
+                    version=entry["version"],
+                    night=date.fromisoformat(entry["night"]),
+                    inputs="",
+                    run_id="",
+                    digests=entry["digests"],
+                    facts=VersionFacts(artifacts=entry["facts"]["artifacts"]),
+                    requested_by="",
+                )
+                for number, entry in body["versions"].items()
             }
             return cls(
                 Spec(**body["spec"]),
                 body["champion"],
                 body["previous"],
                 tuple(body["challengers"]),
-                rows,
+                versions,
                 body["snapshot"],
                 tuple(body["popular"]),
             )
@@ -269,7 +279,7 @@ class Servables:
         """Set when there is a version to fetch."""
         self._versions: dict[Key, LoadedVersion] = {}
         """The versions in memory."""
-        self._missing: dict[Key, Mapping[str, Any]] = {}
+        self._missing: dict[Key, Version] = {}
         """Version with a role that is not loaded → the ledger's entry of it."""
         self._failures: dict[Key, Failure] = {}
         """Version with a role that could not be loaded → why, and when it is tried again."""
@@ -357,9 +367,8 @@ class Servables:
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        row = self._ledger.newest_published()
-        published = row["summary"] if row else {}
-        rosters = [_roster(self._ledger, spec, published) for spec in specs]
+        published = self._ledger.newest_published()
+        rosters = [_roster(self._ledger, spec, published.summary if published else None) for spec in specs]
         self._tide = tide
         return rosters
 
@@ -425,7 +434,7 @@ class Servables:
             kinds={name: kind for version in reversed(loaded.values()) for name, kind in version.kinds.items()},
         )
 
-    def _load(self, key: Key, entry: Mapping[str, Any]) -> LoadedVersion | None:
+    def _load(self, key: Key, entry: Version) -> LoadedVersion | None:
         """The version from the cache; None where its files are not there whole, or failed a moment ago."""
         if not self._is_due(key, time.monotonic()):
             return None
@@ -452,17 +461,15 @@ class Servables:
         if before is None or before.reason != str(error):
             log.warning("%s version %s is not served: %s", *key[:2], error)
 
-    def _tell(self, entry: Mapping[str, Any], detail: dict[str, Any]) -> None:
+    def _tell(self, entry: Version, detail: JsonObject) -> None:
         """Note in the ledger that files were refused: once, by whichever process is first."""
         if (ledger := self._ledger) is None:
             return  # the version is tried again, and the ledger told then
         try:
-            if all(event["detail"] != detail for event in ledger.events(entry["model"], "corrupt_artifact")):
-                ledger.add_event("corrupt_artifact", entry["model"], entry["night"], detail)
+            if all(event.detail != detail for event in ledger.events(entry.model, "corrupt_artifact")):
+                ledger.add_event("corrupt_artifact", entry.model, entry.night, detail)
         except Exception as error:  # the version is refused whether or not the ledger can be told
-            log.warning(
-                "the ledger is not told that %s version %s is refused: %s", entry["model"], entry["version"], error
-            )
+            log.warning("the ledger is not told that %s version %s is refused: %s", entry.model, entry.version, error)
 
     def _store_all(self) -> str | None:
         """Write down what is in service, where that has changed. Returns what could not be written, as a sentence.
@@ -494,7 +501,7 @@ class Servables:
             part.write_text(text, encoding="utf-8")
 
 
-def _roster(ledger: Ledger, spec: Spec, published: Mapping[str, Any]) -> Roster:
+def _roster(ledger: Ledger, spec: Spec, published: FeaturesSummary | None) -> Roster:
     roles = ledger.roles(spec.name, date.max)
     holders = {roles.champion, roles.previous, *roles.challengers}
     return Roster(
@@ -502,7 +509,7 @@ def _roster(ledger: Ledger, spec: Spec, published: Mapping[str, Any]) -> Roster:
         champion=roles.champion,
         previous=roles.previous,
         challengers=roles.challengers,
-        versions={row["version"]: row for row in ledger.versions(spec.name) if row["version"] in holders},
-        snapshot=published.get("snapshot"),
-        popular=tuple(published.get("popular", {}).get(spec.name, ())),
+        versions={entry.version: entry for entry in ledger.versions(spec.name) if entry.version in holders},
+        snapshot=published.snapshot if published else None,
+        popular=tuple(item.to_json() for item in published.popular.get(spec.name, ())) if published else (),
     )
