@@ -31,7 +31,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.ledger import Fence
 from tiltyard.rails import Rails
-from tiltyard.records import Version, VersionFacts
+from tiltyard.records import JsonObject, Version, VersionFacts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Target
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIASES = ("champion", "challenger", "previous")
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[JsonObject], None]
 KEPT = 32
 """Scorers kept in memory by one process."""
 CONNECT_S, READ_S, TRIES = 3.0, 10.0, 3
@@ -281,24 +281,24 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     return scorer
 
 
-def local(settings: Settings, row: Mapping[str, Any], tell: Tell) -> Scorer | None:
+def local(settings: Settings, row: Version, tell: Tell) -> Scorer | None:
     """The version of a ledger's row that is known already, ready to score, from the cache alone; None where that does
     not hold its files whole, and `fetch` has to bring them.
 
     `tell` hears what is refused. Raises as `load` does.
     """
     files = _read(_cache(settings, row))
-    return None if _wrong(files, row["digests"]) else _parsed(settings, row, files, tell)
+    return None if _wrong(files, row.digests) else _parsed(settings, row, files, tell)
 
 
-def fetch(settings: Settings, row: Mapping[str, Any], tell: Tell) -> None:
+def fetch(settings: Settings, row: Version, tell: Tell) -> None:
     """Bring the version's files from MLflow's store into the cache, where that lacks them. Raises as `load` does."""
     _checked(settings, row, tell)
 
 
-def whole(row: Mapping[str, Any]) -> str:
+def whole(row: Version) -> str:
     """One digest of all files of a version."""
-    return _sha256(json.dumps(row["digests"], sort_keys=True).encode())
+    return _sha256(json.dumps(row.digests, sort_keys=True).encode())
 
 
 def described(rails: Rails, model: str, version: int) -> tuple[dict[str, Any], float]:
@@ -318,29 +318,29 @@ def size_mb(files: Mapping[str, bytes]) -> float:
     return sum(map(len, files.values())) / 1e6
 
 
-def _cache(settings: Settings, row: Mapping[str, Any]) -> Path:
-    return settings.home / "cache" / row["model"] / str(row["version"])
+def _cache(settings: Settings, row: Version) -> Path:
+    return settings.home / "cache" / row.model / str(row.version)
 
 
-def checked_files(rails: Rails, row: Mapping[str, Any]) -> dict[str, bytes]:
+def checked_files(rails: Rails, row: Version) -> dict[str, bytes]:
     """The version's files, from the cache, else from MLflow's store, each with the digest of the ledger."""
     return _checked(rails.settings, row, _teller(rails, row))
 
 
-def _checked(settings: Settings, row: Mapping[str, Any], tell: Tell) -> dict[str, bytes]:
+def _checked(settings: Settings, row: Version, tell: Tell) -> dict[str, bytes]:
     folder = _cache(settings, row)
-    if _wrong(_read(folder), row["digests"]):
+    if _wrong(_read(folder), row.digests):
         _fetch(settings, row, folder)
     files = _read(folder)
-    wrong = _wrong(files, row["digests"])
+    wrong = _wrong(files, row.digests)
     if wrong:
         shutil.rmtree(folder, ignore_errors=True)
         _refuse(row, wrong, "its SHA-256 is not the one the ledger holds", tell)
     return files
 
 
-def _teller(rails: Rails, row: Mapping[str, Any]) -> Tell:
-    return lambda detail: rails.ledger.add_event("corrupt_artifact", row["model"], row["night"], detail)
+def _teller(rails: Rails, row: Version) -> Tell:
+    return lambda detail: rails.ledger.add_event("corrupt_artifact", row.model, row.night, detail)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -351,18 +351,18 @@ def _wrong(files: Mapping[str, bytes], digests: Mapping[str, str]) -> list[str]:
     return [name for name in FILES if name not in files or _sha256(files[name]) != digests.get(name)]
 
 
-def _refuse(row: Mapping[str, Any], files: list[str], why: str, tell: Tell) -> None:
-    tell({"version": row["version"], "files": files, "reason": why})
+def _refuse(row: Version, files: list[str], why: str, tell: Tell) -> None:
+    tell({"version": row.version, "files": files, "reason": why})
     raise CheckFailed(
-        f"{row['model']} version {row['version']} is refused: {', '.join(files)} cannot be trusted ({why}); "
+        f"{row.model} version {row.version} is refused: {', '.join(files)} cannot be trusted ({why}); "
         "restore the file in MLflow's store from a backup, or train again."
     )
 
 
-def _fetch(settings: Settings, row: Mapping[str, Any], folder: Path) -> None:
+def _fetch(settings: Settings, row: Version, folder: Path) -> None:
     """Copy the files from MLflow's store into the cache; they appear there all at once."""
     try:
-        _fill(settings, _absolute(settings, row["facts"]["artifacts"]), folder)
+        _fill(settings, _absolute(settings, row.facts.artifacts), folder)
     except OSError as error:
         raise Unavailable(
             f"{folder} cannot be written ({error.strerror or error}); make room, or mend the folder."
@@ -414,12 +414,12 @@ def _from_s3(settings: Settings, source: str) -> bytes:
         raise OSError(str(error)) from None
 
 
-def _parsed(settings: Settings, row: Mapping[str, Any], files: Mapping[str, bytes], tell: Tell) -> Scorer:
+def _parsed(settings: Settings, row: Version, files: Mapping[str, bytes], tell: Tell) -> Scorer:
     _parse_in_child(settings, row, tell)
-    return Scorer.from_files(row["model"], row["version"], files)
+    return Scorer.from_files(row.model, row.version, files)
 
 
-def _parse_in_child(settings: Settings, row: Mapping[str, Any], tell: Tell) -> None:
+def _parse_in_child(settings: Settings, row: Version, tell: Tell) -> None:
     """Parse these files once in another process; a mark remembers the digest that went well."""
     mark = settings.home / "cache" / "parsed" / whole(row)
     if mark.exists():
