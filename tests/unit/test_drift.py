@@ -19,7 +19,7 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import Promotion
+from tiltyard.records import DriftSummary, Promotion, Skew
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
@@ -229,7 +229,8 @@ def asked_online(rails: Rails, version: int) -> None:
     ask(rails, "cents", customers(150, 7), night(30), factor=100)
     answer = drift.run(rails, SPEC, night(30), render=False)
     assert answer["skew"]["skewed"] == ["amount_eur"] and not answer["alarm"]
-    assert rails.ledger.stage_run("drift", SPEC.name, night(30).date())["summary"]["skew"] == answer["skew"]
+    run = rails.ledger.stage_run(DriftSummary, SPEC.name, night(30).date())
+    assert run is not None and run.summary.skew == Skew.from_json(answer["skew"])
     ask(rails, "blank", customers(150, 8).assign(plan=None), night(30))
     blank = drift.run(rails, SPEC, night(30), render=False)["skew"]["features"]["plan"]
     assert blank["skewed"] and blank["missing"] == pytest.approx(150 / 640)

@@ -147,9 +147,9 @@ class Service:
         def deliver() -> None:
             if postgres.is_running(self.settings):
                 command = ["nice", "-n", "10", sys.executable, "-m", "tiltyard.cli", "requests", "deliver", "--json"]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=DELIVER_S)
-                if done.returncode:
-                    raise Unavailable(f"The request log is not delivered: {done.stderr.strip()[-500:]}")
+                process = subprocess.run(command, capture_output=True, text=True, timeout=DELIVER_S)
+                if process.returncode:
+                    raise Unavailable(f"The request log is not delivered: {process.stderr.strip()[-500:]}")
 
         while not self._stop.wait(self.settings.serve_deliver_s):
             self._turn(deliver)

@@ -92,9 +92,9 @@ class Spool:
             try:
                 if self._fd < 0:
                     self._open()
-                done = os.write(self._fd, frames)
-                if done == len(frames):
-                    self._size += done
+                length = os.write(self._fd, frames)
+                if length == len(frames):
+                    self._size += length
                     self._last = number
                     self.written += len(records)
                     return
