@@ -1,13 +1,17 @@
 """The page that is approved: the same bytes for the same record, nothing that runs, nothing that is not escaped."""
 
+import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.test_pairs import TONIGHT, drawn, spec_of
 from tiltyard.judge import evidence_page, gate, pairs, promotion
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "ledger"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,15 @@ def shuffled(value: Any) -> Any:
 def test_the_same_record_gives_the_same_bytes(record: dict[str, Any]) -> None:
     page = evidence_page.draw(record)
     assert evidence_page.draw(json.loads(json.dumps(shuffled(record)))) == page
+
+
+def test_a_page_that_was_approved_can_be_drawn_again() -> None:
+    """Records in ledgers name the SHA-256 of their page: what draws them may change only in what they do not hold."""
+    rows = [row for path in GOLDEN.glob("*/decision.json") for row in json.loads(path.read_text(encoding="utf-8"))]
+    records = [row["evidence"] for row in rows if "page" in row["evidence"]]
+    assert records
+    for record in records:
+        assert hashlib.sha256(evidence_page.draw(record).encode()).hexdigest() == record["page"]["sha256"]
 
 
 def test_another_record_gives_other_bytes(record: dict[str, Any]) -> None:
