@@ -43,8 +43,8 @@ def rows(view: str) -> list[tuple[str, FeatureRow]]:
 
 
 def plan(views: int) -> lookup.LookupPlan:
-    wanted = tuple((view, f"{view[4:].split('__')[0]}_id") for view in VIEWS[:views])
-    return lookup.LookupPlan("ticket_id", "spn_ticket", ("caller_id", "group_id"), wanted, 10**6)
+    views_and_keys = tuple((view, f"{view[4:].split('__')[0]}_id") for view in VIEWS[:views])
+    return lookup.LookupPlan("ticket_id", "spn_ticket", ("caller_id", "group_id"), views_and_keys, 10**6)
 
 
 def best(work: Callable[[], object], count: int, rounds: int) -> float:
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    held = {view: rows(view) for view in VIEWS}
+    rows_of = {view: rows(view) for view in VIEWS}
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -66,14 +66,14 @@ def main() -> None:
                 "embedded": LmdbStore(Path(folder) / "online"),
                 "redis": redis_store.RedisStore(server.url),
             }
-            brought = {}
+            paces = {}
             for name, store in stores.items():
                 began = timeit.default_timer()
                 for view in VIEWS:
-                    store.put(view, held[view], settled=True)
-                brought[name] = len(VIEWS) * KEYS / (timeit.default_timer() - began)
-            report(stores, held, rounds)
-            for name, pace in brought.items():
+                    store.put(view, rows_of[view], settled=True)
+                paces[name] = len(VIEWS) * KEYS / (timeit.default_timer() - began)
+            report(stores, rows_of, rounds)
+            for name, pace in paces.items():
                 print(f"rows brought in, {name:<33} {pace:12,.0f} a second")
             for name, store in stores.items():
                 print(f"events of a stream, {name:<30} {consumed(store, Path(folder)):12,.0f} a second")
@@ -81,7 +81,7 @@ def main() -> None:
             server.kill()
 
 
-def report(stores: dict[str, Store], held: dict[str, list[tuple[str, FeatureRow]]], rounds: int) -> None:
+def report(stores: dict[str, Store], rows_of: dict[str, list[tuple[str, FeatureRow]]], rounds: int) -> None:
     place = itertools.count()
 
     def keys() -> dict[str, str]:
@@ -90,50 +90,53 @@ def report(stores: dict[str, Store], held: dict[str, list[tuple[str, FeatureRow]
 
     slowest = 0.0
     for views in (2, 4):
-        asked = plan(views)
+        lookup_plan = plan(views)
         for name, store in stores.items():
             count = 2_000 if store.is_local else 200
-            took = best(lambda store=store, asked=asked: lookup.find(store, asked, keys(), AT), count, rounds)
-            slowest = max(slowest, took) if store.is_local else slowest
-            print(f"lookup of {views} views, {name:<30} {took:12,.1f} µs")
-        lake = newest(held, asked)
+            took_us = best(
+                lambda store=store, lookup_plan=lookup_plan: lookup.find(store, lookup_plan, keys(), AT), count, rounds
+            )
+            slowest = max(slowest, took_us) if store.is_local else slowest
+            print(f"lookup of {views} views, {name:<30} {took_us:12,.1f} µs")
+        lake = newest(rows_of, lookup_plan)
         same = [keys() for _ in range(50)]
-        for one in same:
-            found = {lookup.find(store, asked, one, AT).values == lake(one) for store in stores.values()}
-            assert found == {True}, one
+        for ids in same:
+            assert all(lookup.find(store, lookup_plan, ids, AT).values == lake(ids) for store in stores.values()), ids
         print(
             f"lookup of {views} views, {'DuckDB in memory':<30} {best(lambda lake=lake: lake(keys()), 20, 3):12,.1f} µs"
         )
     many = [(keys(), AT) for _ in range(100)]
     for name, store in stores.items():
-        took = best(lambda store=store: asyncio.run(lookup.afind_many(store, plan(4), many)), 3, rounds) / len(many)
-        print(f"a row of 100 looked up at once, {name:<18} {took:12,.1f} µs")
+        took_us = best(lambda store=store: asyncio.run(lookup.afind_many(store, plan(4), many)), 3, rounds) / len(many)
+        print(f"a row of 100 looked up at once, {name:<18} {took_us:12,.1f} µs")
     if slowest > BUDGET_US:
         sys.exit(f"A local lookup takes {slowest:.0f} µs, over its {BUDGET_US:.0f}.")
 
 
-def newest(held: dict[str, list[tuple[str, FeatureRow]]], asked: lookup.LookupPlan) -> Callable[[dict[str, str]], dict]:
+def newest(
+    rows_of: dict[str, list[tuple[str, FeatureRow]]], lookup_plan: lookup.LookupPlan
+) -> Callable[[dict[str, str]], dict]:
     """The newest row known, by SQL over a table per view."""
     database = duckdb.connect(config={"threads": 1})
-    for view, _ in asked.views:
-        names = list(held[view][0][1].values)
+    for view, _ in lookup_plan.views:
+        names = list(rows_of[view][0][1].values)
         columns = ", ".join(f'"{name}" {"double" if place < 5 else "varchar"}' for place, name in enumerate(names))
         database.execute(f'create table "{view}" (key varchar, {columns}, event_time double, available_at double)')
-        content = [[key, *row.values.values(), row.event_time, row.available_at] for key, row in held[view]]
+        content = [[key, *row.values.values(), row.event_time, row.available_at] for key, row in rows_of[view]]
         database.register("content", pd.DataFrame(content))
         database.execute(f'insert into "{view}" from content')
         database.unregister("content")
 
     def answer(keys: dict[str, str]) -> dict:
-        found: dict = {}
-        for view, key in asked.views:
+        values: dict = {}
+        for view, key in lookup_plan.views:
             row = database.execute(
                 f'select * exclude (key, event_time, available_at) from "{view}" where key = $key '
                 "and event_time <= $at and available_at <= $at order by event_time desc, available_at desc limit 1",
                 {"key": keys[key], "at": AT},
             ).fetchone()
-            found |= dict(zip(held[view][0][1].values, row or (), strict=False))
-        return found
+            values |= dict(zip(rows_of[view][0][1].values, row or (), strict=False))
+        return values
 
     return answer
 

@@ -54,27 +54,27 @@ def told(rails: Rails, tmp_path: Path):
             rails.lake.connection.execute(f"delete from lake.{name}")
         fill(rails, SPINES, [{"visit_id": "v", "shop_id": "s", "prediction_time": day(at)}])
         states = [
-            {"shop_id": "s", "event_time": day(event), "available_at": day(known), "size": size, "is_open": True}
-            for event, known, size in rows
-            if event is not None and known is not None
+            {"shop_id": "s", "event_time": day(event), "available_at": day(available), "size": size, "is_open": True}
+            for event, available, size in rows
+            if event is not None and available is not None
         ]
         fill(rails, FEATURES, states)
         offline = frame.build(rails, spec, day(at), day(at) + timedelta(seconds=1), day(29))["size"].iloc[0]
-        wanted = None if pd.isna(offline) else float(offline)
-        found = materialised(rails, tmp_path, spec, at)
-        assert found == wanted, "brought in by the features stage"
+        expected = None if pd.isna(offline) else float(offline)
+        online = materialised(rails, tmp_path, spec, at)
+        assert online == expected, "brought in by the features stage"
         for number, order in enumerate(itertools.islice(itertools.permutations(states), 6)):
             store = LmdbStore(tmp_path / f"stream{at}{max_age}{len(rows)}{number}")
             for state in (*order, *order):
                 if state["available_at"] <= day(at):  # the consumer has not seen the others yet
-                    store.put(VIEW, [("s", held(state))])
-            assert size(store, spec, at, {"shop_id": "s"}) == wanted, "told by a stream"
-        return wanted
+                    store.put(VIEW, [("s", as_row(state))])
+            assert size(store, spec, at, {"shop_id": "s"}) == expected, "told by a stream"
+        return expected
 
     return read
 
 
-def held(state: dict) -> FeatureRow:
+def as_row(state: dict) -> FeatureRow:
     values = {"size": state["size"], "mood": None, "is_open": state["is_open"]}
     return FeatureRow(values, state["event_time"].timestamp(), state["available_at"].timestamp())
 
@@ -90,8 +90,8 @@ def materialised(rails: Rails, folder: Path, spec: Spec, at: float) -> float | N
 
 
 def size(store: Store, spec: Spec, at: float, keys: dict[str, str]) -> float | None:
-    looked = lookup.find(store, lookup.plan(spec), keys, day(at).timestamp())
-    return looked.values.get("size")  # type: ignore[return-value]
+    result = lookup.find(store, lookup.plan(spec), keys, day(at).timestamp())
+    return result.values.get("size")  # type: ignore[return-value]
 
 
 def test_the_newest_event_that_was_known(told) -> None:

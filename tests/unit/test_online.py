@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -73,8 +74,8 @@ def table() -> str:
     return f"ftr_shop__{uuid.uuid4().hex[:8]}"
 
 
-def row(event: float, known: float | None = None, size: float | None = 1.0) -> FeatureRow:
-    return FeatureRow({"size": size, "mood": "calm", "is_open": True}, event, event if known is None else known)
+def row(event: float, available: float | None = None, size: float | None = 1.0) -> FeatureRow:
+    return FeatureRow({"size": size, "mood": "calm", "is_open": True}, event, event if available is None else available)
 
 
 def test_a_row_gives_way_only_to_one_that_wins(store: Store, table: str) -> None:
@@ -98,9 +99,9 @@ def test_values_come_back_as_the_encoding_reads_them(store: Store, table: str) -
         "no": None,
     }
     store.put(table, [("s", FeatureRow(values, 1456.123456, 1456.654321))])
-    (found,) = store.get([(table, "s")])
-    assert found == FeatureRow(values, 1456.123456, 1456.654321)
-    assert [type(value) for value in found.values.values()] == [float, float, float, str, bool, type(None)]
+    (stored,) = store.get([(table, "s")])
+    assert stored == FeatureRow(values, 1456.123456, 1456.654321)
+    assert [type(value) for value in stored.values.values()] == [float, float, float, str, bool, type(None)]
 
 
 def test_any_text_is_a_key(store: Store, table: str) -> None:
@@ -111,11 +112,11 @@ def test_any_text_is_a_key(store: Store, table: str) -> None:
 
 
 def test_notes_and_forgetting(store: Store, table: str) -> None:
-    other = f"{table}_b"
+    second = f"{table}_b"
     store.put(table, [(f"s{number}", row(number)) for number in range(50)])
-    store.put(other, [("s1", row(1))])
+    store.put(second, [("s1", row(1))])
     assert store.prune(table, 30) == 30
-    assert store.get([(table, "s29"), (table, "s30"), (other, "s1")]) == [None, row(30), row(1)]
+    assert store.get([(table, "s29"), (table, "s30"), (second, "s1")]) == [None, row(30), row(1)]
     assert store.prune(table, float("inf")) == 20
     assert store.read_note(table, TableNote) is None
     note = TableNote(as_of=1.5, columns={"size": "numeric"}, pruned=0.5)
@@ -137,13 +138,17 @@ rows = st.tuples(st.sampled_from("ab"), few, few, st.one_of(st.none(), st.sample
 def test_whatever_the_order_the_newest_row_is_held(shelf: LmdbStore, batches: list[list[tuple]]) -> None:
     table = uuid.uuid4().hex
     for batch in batches:
-        shelf.put(table, [(key, row(event, known, size)) for key, event, known, size in batch])
-    seen = [one for batch in batches for one in batch]
+        shelf.put(table, [(key, row(event, available, size)) for key, event, available, size in batch])
+    all_rows = [drawn for batch in batches for drawn in batch]
     for key in "ab":
         best = max(
-            ((event, known, size is not None, size or 0.0, size) for name, event, known, size in seen if name == key),
+            (
+                (event, available, size is not None, size or 0.0, size)
+                for name, event, available, size in all_rows
+                if name == key
+            ),
             default=None,
-            key=lambda one: one[:4],
+            key=lambda rank: rank[:4],
         )
         assert shelf.get([(table, key)]) == [best and row(best[0], best[1], best[4])]
 
@@ -184,9 +189,9 @@ def test_a_writer_that_is_killed_leaves_whole_batches(tmp_path: Path) -> None:
             assert writer.stdout
             done = [int(writer.stdout.readline()) for _ in range(5)][-1]
             writer.kill()
-        found = {held.event_time for held in reader.get([("t", f"s{key}") for key in range(300)]) if held}
-        assert len(found) == 1  # one batch, all of it
-        assert found.pop() >= done
+        times = {stored.event_time for stored in reader.get([("t", f"s{key}") for key in range(300)]) if stored}
+        assert len(times) == 1  # one batch, all of it
+        assert times.pop() >= done
 
 
 def test_a_store_that_does_not_open_is_unavailable_and_says_what_to_do(tmp_path: Path) -> None:
@@ -262,14 +267,14 @@ def test_a_view_is_up_to_date_for_its_max_feature_age(store: Store) -> None:
 
 def test_many_at_once_are_each_as_alone(store: Store) -> None:
     filled(store)
-    asked = [
+    questions = [
         ({"visit_id": visit, **shop}, at)
         for visit in ("v", "w", "x")
         for shop in ({}, {"shop_id": "s"}, {"shop_id": "t"})
         for at in (900.0, 1010.0, 5000.0)
     ]
-    together = asyncio.run(lookup.afind_many(store, PLAN, asked))
-    assert together == [lookup.find(store, PLAN, keys, at) for keys, at in asked]
+    together = asyncio.run(lookup.afind_many(store, PLAN, questions))
+    assert together == [lookup.find(store, PLAN, keys, at) for keys, at in questions]
 
 
 def test_without_redis_a_process_serves_what_it_saw_until_it_is_too_old(tmp_path: Path, monkeypatch) -> None:
@@ -410,9 +415,9 @@ def test_what_is_in_the_way_says_the_way_out(tmp_path: Path, monkeypatch: pytest
         (OSError(errno.ENOSPC, "full"), "make room"),
         (lmdb.VersionMismatchError(), "install that one"),
     ):
-        said = store._unavailable(error)
-        assert way_out in str(said)
-        assert not isinstance(said, Damaged)  # nothing that can still be read is thrown away
+        unavailable = store._unavailable(error)
+        assert way_out in str(unavailable)
+        assert not isinstance(unavailable, Damaged)  # nothing that can still be read is thrown away
     monkeypatch.setattr(lmdb_store, "WRITE_S", 0.2)
     store.put("t", [("s", row(1))])
     with (tmp_path / "online" / "writing.lock").open("ab") as lock:
@@ -476,8 +481,8 @@ def test_a_redis_store_that_is_closed_leaves_no_connection_open(tmp_path: Path) 
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
-        found = asyncio.run_coroutine_threadsafe(lookup.afind(store, PLAN, keys, 1010.0), loop).result(10)
-        assert found.values == {"what": "shoes", "size": 3.0}
+        late = asyncio.run_coroutine_threadsafe(lookup.afind(store, PLAN, keys, 1010.0), loop).result(10)
+        assert late.values == {"what": "shoes", "size": 3.0}
         assert connections(server) == 1
         store.close()
         assert connections(server) == 0
@@ -523,8 +528,8 @@ def states(rails: Rails, *rows: tuple[str, str, str, int]) -> None:
         rails,
         FEATURES,
         [
-            dict(zip(columns, (shop, instant(event), instant(known), size), strict=True))
-            for shop, event, known, size in rows
+            dict(zip(columns, (shop, instant(event), instant(available), size), strict=True))
+            for shop, event, available, size in rows
         ],
     )
     publish(rails)
@@ -535,8 +540,8 @@ def publish(rails: Rails) -> None:
 
 
 def sizes(rails: Rails, *shops: str) -> list[float | None]:
-    held = connect(rails.settings).get([(VIEW, shop) for shop in shops])
-    return [None if one is None else one.values["size"] for one in held]  # type: ignore[misc]
+    rows = connect(rails.settings).get([(VIEW, shop) for shop in shops])
+    return [None if row is None else row.values["size"] for row in rows]  # type: ignore[misc]
 
 
 def test_the_store_follows_the_lake_night_by_night(shop: Rails) -> None:
@@ -611,6 +616,32 @@ def test_a_damaged_store_holds_up_no_night_and_is_filled_anew(shop: Rails, tmp_p
         assert fill.fill_night(rails, night).rebuilt is None
 
 
+def test_after_a_filling_that_was_killed_the_store_is_looked_over(shop: Rails, tmp_path: Path) -> None:
+    """A flipped bit may kill whoever reads it: the next filling must not read on."""
+    states(shop, ("k", "2024-04-01", "2024-04-01", 6))
+    rails = Rails(shop.settings.model_copy(update={"home": tmp_path}), shop.lake, shop.ledger)
+    folder, night = tmp_path / "online", instant("2024-04-02")
+    store = LmdbStore(folder)
+    store.put("t", [(f"s{number}", row(number)) for number in range(2_000)])
+    child = os.fork()
+    if child == 0:
+        with store.filling():
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (folder / "filling").exists()
+    assert fill.fill_night(rails, night).rebuilt is None  # nothing was damaged
+    assert not (folder / "filling").exists()
+    assert store.get([("t", "s1")]) == [row(1)]
+    (folder / "filling").touch()
+    with (folder / "data.mdb").open("rb+") as file:  # a page that no filling of this test reads
+        file.seek(20 * 4096 + 10)
+        file.write(b"\xff\xff")
+    summary = fill.fill_night(rails, night)
+    assert summary.rebuilt is not None
+    assert "is damaged" in summary.rebuilt
+    assert sizes(rails, "k") == [6]
+
+
 def test_a_store_that_is_full_holds_up_no_night(shop: Rails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states(shop, ("f", "2024-04-01", "2024-04-01", 6))
     monkeypatch.setattr(lmdb_store, "MAP_BYTES", 8192)
@@ -633,11 +664,11 @@ def asks(rails: Rails, at: datetime, size: float | None, used: tuple[str, str, s
     rails.lake.ensure(Table("ops.request", REQUEST))
     name = uuid.uuid4().hex
     times = None if used is None else [used[0], instant(used[1]).isoformat(), instant(used[2]).isoformat()]
-    told = json.dumps({"size": size, "mood": None, "is_open": None})
+    values = json.dumps({"size": size, "mood": None, "is_open": None})
     logged = pd.DataFrame(
         {
             "request_id": [name], "row": [0], "model": ["small"], "entity_id": ["v"],
-            "prediction_time": [pd.Timestamp(at)], "features": [told],
+            "prediction_time": [pd.Timestamp(at)], "features": [values],
             "given": [json.dumps(given)], "views": [json.dumps({VIEW: times})],
         }
     )  # fmt: skip
@@ -664,7 +695,7 @@ def test_what_was_served_is_held_against_the_lake(shop: Rails) -> None:
     assert shop.ledger.events(model="small", kind=check.DIFFERS) == []
     early = asks(shop, instant("2024-06-01 07:30"), 2.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
     made_up = asks(shop, instant("2024-06-01 12:00"), 8.0, ("s", "2024-06-01 11:00", "2024-06-01 11:00"))
-    other = asks(shop, instant("2024-06-01 13:00"), 3.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
+    altered = asks(shop, instant("2024-06-01 13:00"), 3.0, ("s", "2024-06-01 06:00", "2024-06-01 08:00"))
     for _ in range(2):  # done again, it is told once
         loud = check.check_lookups(shop, spec, night)
         assert {name: getattr(loud, name) for name in check.VERDICTS} == {
@@ -675,18 +706,22 @@ def test_what_was_served_is_held_against_the_lake(shop: Rails) -> None:
         }
         (event,) = shop.ledger.events(model="small", kind=check.DIFFERS)
     assert event.night == night_closing(night)
-    told = {example["request_id"]: example for example in event.detail["examples"]}
-    assert {name: one["verdict"] for name, one in told.items()} == {
+    examples = {example["request_id"]: example for example in event.detail["examples"]}
+    assert {name: example["verdict"] for name, example in examples.items()} == {
         early: "ahead",
         made_up: "ahead",
-        other: "different",
+        altered: "different",
     }
-    assert (told[other]["feature"], told[other]["online"]["value"], told[other]["offline"]["value"]) == (
+    assert (
+        examples[altered]["feature"],
+        examples[altered]["online"]["value"],
+        examples[altered]["offline"]["value"],
+    ) == (
         "size",
         3.0,
         2.0,
     )
-    assert told[early]["offline"]["event_time"] == "2024-05-31T00:00:00+00:00"
+    assert examples[early]["offline"]["event_time"] == "2024-05-31T00:00:00+00:00"
 
 
 def test_a_model_whose_views_are_not_built_keeps_nobody_else(shop: Rails) -> None:
@@ -696,9 +731,9 @@ def test_a_model_whose_views_are_not_built_keeps_nobody_else(shop: Rails) -> Non
     (folder / "spec.yaml").write_text(text.replace(VIEW, "ftr_shop__unbuilt"))
     try:
         publish(shop)
-        found = fill.materialise(shop, instant("2024-06-02"))
+        summary = fill.materialise(shop, instant("2024-06-02"))
     finally:
         (folder / "spec.yaml").unlink()
         folder.rmdir()
-    assert "ftr_shop__unbuilt" in found.waiting["later"]
-    assert set(found.rows) == {VIEW, "spn_visit"}
+    assert "ftr_shop__unbuilt" in summary.waiting["later"]
+    assert set(summary.rows) == {VIEW, "spn_visit"}

@@ -38,13 +38,13 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def event(shop: str, happened: float, known: float, size: float | None = 1.0, **changes: Any) -> bytes:
+def event(shop: str, happened: float, available: float, size: float | None = 1.0, **changes: Any) -> bytes:
     content = {
         "view": VIEW,
         "key": shop,
         "values": {"is_open": True, "size": size, "mood": None},
         "event_time": iso(happened),
-        "available_at": iso(known),
+        "available_at": iso(available),
     }
     return json.dumps(content | changes).encode()
 
@@ -62,23 +62,23 @@ def drawn(seed: int, count: int) -> list[tuple[str, float, float, float | None]]
 def newest(rows: list[tuple[str, float, float, float | None]]) -> dict[str, FeatureRow]:
     """Slow and obvious: the later event, then the later knowledge, then the greater value."""
     best: dict[str, tuple[float, float, float]] = {}
-    for key, happened, known, size in rows:
-        rank = (happened, known, float("-inf") if size is None else size)
+    for key, happened, available, size in rows:
+        rank = (happened, available, float("-inf") if size is None else size)
         best[key] = max(best.get(key, rank), rank)
     return {
         key: FeatureRow(
-            {"size": None if size == float("-inf") else size, "mood": None, "is_open": True}, happened, known
+            {"size": None if size == float("-inf") else size, "mood": None, "is_open": True}, happened, available
         )
-        for key, (happened, known, size) in best.items()
+        for key, (happened, available, size) in best.items()
     }
 
 
-def held(store: Store) -> dict[str, FeatureRow]:
-    found = store.get([(VIEW, key) for key in SHOPS])
-    return {key: row for key, row in zip(SHOPS, found, strict=True) if row is not None}
+def stored(store: Store) -> dict[str, FeatureRow]:
+    rows = store.get([(VIEW, key) for key in SHOPS])
+    return {key: row for key, row in zip(SHOPS, rows, strict=True) if row is not None}
 
 
-def known(store: Store) -> Store:
+def filled(store: Store) -> Store:
     """A store that the features stage has told of the view."""
     store.write_note(table_note(VIEW), TableNote(as_of=NOW, columns=COLUMNS))
     return store
@@ -87,7 +87,7 @@ def known(store: Store) -> Store:
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
     made = Settings(home=tmp_path)
-    known(connect(made))
+    filled(connect(made))
     return made
 
 
@@ -108,11 +108,11 @@ def consumer(settings: Settings, environment: dict[str, str], *arguments: str) -
 def kill_in_mid_stream(process: subprocess.Popen[str], store: Store) -> None:
     """SIGKILL as soon as something has been written."""
     deadline = time.monotonic() + 60
-    while not held(store) and time.monotonic() < deadline and process.poll() is None:
+    while not stored(store) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.wait()
-    assert held(store), "it was killed before it began"
+    assert stored(store), "it was killed before it began"
 
 
 # -- events -------------------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ def test_an_event_that_cannot_be_used_is_put_aside_and_holds_up_nobody(
     into.now = lambda: NOW
     assert into.take([("shard/1", content), ("shard/2", event("s1", NOW, NOW))])
     assert dict(into.counts) == {"events": 2, "written": 1, "repeated": 0, f"aside_{reason}": 1}
-    assert set(held(into.store)) == {"s1"}
+    assert set(stored(into.store)) == {"s1"}
     (line,) = (home.home / "streams" / "kinesis.shops.jsonl").read_text().splitlines()
-    kept = json.loads(line)
-    assert (kept["place"], kept["reason"], kept["content"]) == ("shard/1", reason, content.decode(errors="replace"))
+    aside = json.loads(line)
+    assert (aside["place"], aside["reason"], aside["content"]) == ("shard/1", reason, content.decode(errors="replace"))
 
 
 def test_what_was_put_aside_does_not_fill_the_disk_and_a_full_one_holds_up_nobody(home: Settings, monkeypatch) -> None:
@@ -169,27 +169,27 @@ def test_what_was_put_aside_does_not_fill_the_disk_and_a_full_one_holds_up_nobod
     path.unlink()
     path.mkdir()  # nothing can be written there
     assert into.take([("0/20", b"no event"), ("0/21", event("s1", NOW, NOW))])
-    assert set(held(into.store)) == {"s1"}
+    assert set(stored(into.store)) == {"s1"}
 
 
 def test_a_store_that_is_away_is_waited_for_and_nothing_is_skipped(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     settings = Settings(home=tmp_path, online_url=server.url)
-    known(connect(settings))
+    filled(connect(settings))
     into = sink(settings, "kafka/shops")
     assert into.take([("0/1", event("s1", NOW, NOW))])
     server.kill()
     rows = drawn(5, 50)
-    taken: list[bool] = []
-    taking = threading.Thread(target=lambda: taken.append(into.take([("0/2", event(*row)) for row in rows])))
+    results: list[bool] = []
+    taking = threading.Thread(target=lambda: results.append(into.take([("0/2", event(*row)) for row in rows])))
     taking.start()
     while not into.counts["retries"]:
         time.sleep(0.01)
     server.start()
     taking.join()
-    assert taken == [True]
-    assert held(into.store) == newest(rows)  # the first one went with the Redis, which had no disk
+    assert results == [True]
+    assert stored(into.store) == newest(rows)  # the first one went with the Redis, which had no disk
     server.kill()
     into.stop.set()
     assert not into.take([("0/3", event("s1", NOW, NOW))])  # stopped: its place must not be kept
@@ -253,7 +253,7 @@ def test_kinesis_goes_on_where_it_was_left_through_splits_and_merges(home: Setti
     send(client, "shops", rows[350:])
     assert drain(home, "shops")["events"] == len(rows) - 350
     assert drain(home, "shops").get("events", 0) == 0
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
 
 
 def test_a_stream_that_is_made_again_is_read_from_its_beginning(home: Settings, aws: Any, fast: None) -> None:
@@ -276,7 +276,7 @@ def test_a_kinesis_consumer_that_is_killed_loses_nothing(home: Settings, aws: di
     kill_in_mid_stream(consumer(home, aws, "kinesis", "killed"), connect(home))
     send(client, "killed", rows[2_000:])
     drain(home, "killed")
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
 
 
 def test_a_note_is_written_after_the_rows_it_speaks_of(home: Settings, aws: Any, fast: None) -> None:
@@ -295,10 +295,10 @@ def test_a_note_is_written_after_the_rows_it_speaks_of(home: Settings, aws: Any,
     dying = streams.Sink(Dies(home.home / "online"), "kinesis/order", home.home / "streams")
     with pytest.raises(KeyboardInterrupt):
         streams.kinesis("order", dying).consume(drain=True)
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
     again = drain(home, "order")
     assert (again["events"], again["written"], again["repeated"]) == (len(rows), 0, len(rows))
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
 
 
 # -- Kafka --------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_kafka_goes_on_where_it_was_left(home: Settings, kafka: tuple[Producer, 
     assert drain_kafka(home, "shops", servers)["events"] == 200
     produce(producer, "shops", rows[200:])
     assert drain_kafka(home, "shops", servers)["events"] == len(rows) - 200
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
 
 
 def test_a_kafka_consumer_that_dies_before_its_commit_reads_again_and_changes_nothing(
@@ -358,7 +358,7 @@ def test_a_kafka_consumer_that_dies_before_its_commit_reads_again_and_changes_no
     again = drain_kafka(home, "dies", servers)
     assert again["events"] == len(rows)
     assert again["repeated"] > 0
-    assert held(connect(home)) == newest(rows)
+    assert stored(connect(home)) == newest(rows)
 
 
 def test_a_kafka_consumer_that_is_killed_loses_nothing(home: Settings, kafka: tuple[Producer, str]) -> None:
@@ -369,7 +369,7 @@ def test_a_kafka_consumer_that_is_killed_loses_nothing(home: Settings, kafka: tu
     kill_in_mid_stream(consumer(home, {}, "kafka", "killed", "--servers", servers), store)
     produce(producer, "killed", rows[2_000:])
     drain_kafka(home, "killed", servers)
-    assert held(store) == newest(rows)
+    assert stored(store) == newest(rows)
 
 
 def test_a_consumer_that_is_told_to_stop_says_what_it_did(
@@ -380,11 +380,11 @@ def test_a_consumer_that_is_told_to_stop_says_what_it_did(
     store = connect(home)
     process = consumer(home, {}, "kafka", "stops", "--servers", servers, "--group", "others")
     deadline = time.monotonic() + 60
-    while held(store) != newest(rows) and time.monotonic() < deadline:
+    while stored(store) != newest(rows) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     counts = json.loads(process.communicate(timeout=30)[0])
-    assert held(store) == newest(rows)
+    assert stored(store) == newest(rows)
     assert counts["events"] == len(rows)
     note = store.read_note("stream/kafka/stops", streams.StreamNote)
     assert note is not None

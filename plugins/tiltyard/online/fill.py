@@ -91,11 +91,13 @@ def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillS
     try:
         contents, waiting = tables(rails, portfolio(rails.settings), snapshot)
         try:
-            rows = _fill_all(rails, store, contents, as_of, snapshot, afresh=afresh)
+            with store.filling():
+                rows = _fill_all(rails, store, contents, as_of, snapshot, afresh=afresh)
         except Damaged as error:
             rebuilt = str(error)
             store.clear()
-            rows = _fill_all(rails, store, contents, as_of, snapshot)
+            with store.filling():
+                rows = _fill_all(rails, store, contents, as_of, snapshot)
     finally:
         store.close()
     if rebuilt is not None:

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
 import lmdb
+from lmdb import verify
 
 from tiltyard.errors import Unavailable
 from tiltyard.online.store import (
@@ -40,8 +41,8 @@ MAP_BYTES = 64 * 2**30
 WRITE_S = 10.0
 """How long a write waits for another process that writes, in seconds."""
 
-_DATA, _READERS, _WRITERS = "data.mdb", "lock.mdb", "writing.lock"
-"""LMDB's two files, and the one whose lock a process has while it writes."""
+_DATA, _READERS, _WRITERS, _FILLING = "data.mdb", "lock.mdb", "writing.lock", "filling"
+"""LMDB's two files, the one whose lock a process has while it writes, and the one that is there during a filling."""
 _UNREADABLE = (
     lmdb.CorruptedError,
     lmdb.CursorFullError,
@@ -113,6 +114,38 @@ class LmdbStore:
         except (lmdb.Error, SystemError) as error:
             raise self._unavailable(error) from None
         return unpack_note(content, kind)
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """A file says that a filling goes on. One that is there already was left by a filling that was killed, perhaps
+        by a damage that LMDB does not expect (SIGSEGV, SIGBUS): then every page is looked at, by a reader that takes
+        nothing for granted (18 s for a million rows)."""
+        mark = self.folder / _FILLING
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            was_killed = mark.exists()
+            mark.touch()
+        except OSError as error:
+            raise self._unavailable(error) from None
+        try:
+            if was_killed:
+                self._examine()
+            yield
+        finally:
+            with suppress(OSError):  # then the next filling looks the store over, which does no harm
+                mark.unlink()
+
+    def _examine(self) -> None:
+        """Raises Damaged for a file that LMDB might not read to its end."""
+        with self._alone():
+            if not (self.folder / _DATA).exists():
+                return
+            try:
+                faults: list[str] = verify.verify(str(self.folder / _DATA))  # type: ignore[no-untyped-call]  # has none
+            except verify.VerifyError as error:
+                faults = [str(error)]
+        if faults:
+            raise self._unavailable(lmdb.CorruptedError(faults[0]))
 
     def clear(self) -> None:
         with self._alone():

@@ -128,14 +128,17 @@ def _turns(
     oldest = -math.inf if plan.max_age_s is None else at - plan.max_age_s
     values: dict[str, Value] = {}
     views: dict[str, list[str] | None] = {}
-    missing, stale, refused, absent = list[str](), list[str](), list[str](), list[str]()
+    missing: list[str] = []
+    stale: list[str] = []
+    refused: list[str] = []
+    absent: list[str] = []
     for view, column in plan.views:
         row = row_of.get(view)
         views[view] = None
         if row is None:
             missing.append(view)
-            is_null_in_spine = spine_keys is not None and column in spine_keys and column not in keys
-            if view in key_of or is_null_in_spine:
+            # its key is known, or it is a null in the spine
+            if view in key_of or (spine_keys is not None and column in spine_keys and column not in keys):
                 absent.append(view)
             continue
         content, event_time, available_at = row

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from tiltyard.errors import Unavailable
@@ -174,6 +174,10 @@ class RedisStore:
 
     def read_note(self, name: str, kind: type[R]) -> R | None:
         return unpack_note(self._do("hget", _NOTES, name), kind)
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Nothing to look over: what Redis has cannot kill who reads it."""
+        return nullcontext()
 
     def clear(self) -> None:
         cursor = 0

@@ -9,6 +9,7 @@ Imported by the service: no pandas, no DuckDB, no SQLAlchemy, and no Redis befor
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
@@ -78,6 +79,9 @@ class Store(Protocol):
 
     def read_note(self, name: str, kind: type[R]) -> R | None:
         """The note under a name; None where there is none. Raises Unavailable, and Damaged for what is no `kind`."""
+
+    def filling(self) -> AbstractContextManager[None]:
+        """Around a filling: if the one before was killed, the store is looked over first. Raises Damaged."""
 
     def clear(self) -> None:
         """Forget everything, rows and notes, also what cannot be read. Raises Unavailable."""
