@@ -52,7 +52,7 @@ def features() -> None:
         with on.working() as rails:
             from tiltyard.prepare import features
 
-            return features.check(rails, on.night())
+            return features.check(rails, on.night()).to_json()
 
     @task(outlets=views)
     def publish() -> dict:
@@ -61,7 +61,8 @@ def features() -> None:
             from tiltyard.prepare import features
 
             on.announce(views, [on.night()])
-            return features.publish(rails, on.night()) | {"online": fill.fill_night(rails, on.night()).to_json()}
+            published = features.publish(rails, on.night())
+            return {**published.to_json(), "online": fill.fill_night(rails, on.night()).to_json()}
 
     ingest() >> transform() >> on.linked(checks()) >> publish()
 

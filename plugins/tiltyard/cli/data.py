@@ -59,5 +59,5 @@ def features(as_of: AsOf = None, as_json: Json = False) -> None:
 
     night = options.night(as_of)
     with rails.opened() as opened:
-        result = stage.build_night(opened, night) | {"online": fill.fill_night(opened, night).to_json()}
+        result = stage.build_night(opened, night).to_json() | {"online": fill.fill_night(opened, night).to_json()}
     emit(result, as_json)

@@ -6,8 +6,9 @@ that a critical check stopped leaves yesterday's features, and the champion, in 
 is brought up to it afterwards (`online.fill`).
 """
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
@@ -18,21 +19,44 @@ from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary
+from tiltyard.records import FeaturesSummary, PopularItem, Record
 from tiltyard.spec import portfolio
 from tiltyard.stages import StageName
 
 STAGE: StageName = "features"
 
 
-def build_night(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
-    """The whole stage for one night, JSON-ready. Raises CheckFailed when a critical check stops the batch."""
-    return {
-        "ingest": {source: summary.to_json() for source, summary in ingest(rails, as_of).items()},
-        "transform": transform(rails, as_of).to_json(),
-        "checks": check(rails, as_of, render=render),
-        **publish(rails, as_of),
-    }
+@dataclass(frozen=True, kw_only=True)
+class Publication(Record):
+    """What was put in service."""
+
+    night: date
+    """Date that names the night."""
+    snapshot: int
+    """Snapshot of the lake that is in service now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesNight(Publication):
+    """What the whole stage did in one night."""
+
+    ingest: Mapping[str, IngestSummary]
+    """Name of the source → what landed of it."""
+    transform: BuildSummary
+    """What dbt brought up to date."""
+    checks: FeaturesSummary
+    """How the batch was judged."""
+
+
+def build_night(rails: Rails, as_of: datetime, *, render: bool = True) -> FeaturesNight:
+    """The whole stage for one night. Raises CheckFailed when a critical check stops the batch."""
+    landed = ingest(rails, as_of)
+    build = transform(rails, as_of)
+    summary = check(rails, as_of, render=render)
+    publication = publish(rails, as_of)
+    return FeaturesNight(
+        night=publication.night, snapshot=publication.snapshot, ingest=landed, transform=build, checks=summary
+    )
 
 
 def ingest(rails: Rails, as_of: datetime) -> dict[str, IngestSummary]:
@@ -45,7 +69,7 @@ def transform(rails: Rails, as_of: datetime) -> BuildSummary:
     return transforming.build(rails, rails.settings.sources, as_of)
 
 
-def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, Any]:
+def check(rails: Rails, as_of: datetime, *, render: bool = True) -> FeaturesSummary:
     """Judge the night's batch at the lake's current snapshot; record what was judged and how it went.
 
     Raises CheckFailed, naming the checks, when a critical one fails.
@@ -66,40 +90,38 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> dict[str, An
     if render:
         for spec in portfolio(rails.settings):
             embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
-    critical = [str(failure) for report in reports for failure in report.critical_failures]
-    warnings = [str(failure) for report in reports for failure in report.warnings]
-    summary = {
-        "snapshot": snapshot,
-        "checks": sum(len(report.results) for report in reports),
-        "critical": critical,
-        "warnings": warnings,
-        "reports": sorted({str(report.report_path) for report in reports if report.report_path}),
-    }
-    if critical:
+    summary = FeaturesSummary(
+        snapshot=snapshot,
+        checks=sum(len(report.results) for report in reports),
+        critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
+        warnings=tuple(str(failure) for report in reports for failure in report.warnings),
+        reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
+    )
+    if summary.critical:
         rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
         raise CheckFailed(
-            f"The batch of {night} is stopped by {len(critical)} critical check(s): "
-            f"{'; '.join(critical[:5])}. "
+            f"The batch of {night} is stopped by {len(summary.critical)} critical check(s): "
+            f"{'; '.join(summary.critical[:5])}. "
             "Yesterday's features and the champions stay in service; mend the source and run the night again."
         )
     before = rails.ledger.stage_run(FeaturesSummary, "", night)
-    if before is None or before["status"] != "done" or before["summary"]["snapshot"] < snapshot:
+    if before is None or before.status != "done" or before.summary.snapshot < snapshot:
         # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
         rails.ledger.record_stage(STAGE, "", night, "checked", summary)
     return summary
 
 
-def publish(rails: Rails, as_of: datetime) -> dict[str, Any]:
+def publish(rails: Rails, as_of: datetime) -> Publication:
     """Put the checked snapshot in service. Raises BadInput when the night's batch has not passed its checks."""
     night = night_closing(as_of)
-    record = rails.ledger.stage_run(FeaturesSummary, "", night)
-    if record is None or record["status"] not in ("checked", "done"):
-        state = record["status"] if record else "not checked yet"
+    run = rails.ledger.stage_run(FeaturesSummary, "", night)
+    if run is None or run.status not in ("checked", "done"):
+        state = run.status if run else "not checked yet"
         raise BadInput(
             f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
         )
-    snapshot = int(record["summary"]["snapshot"])
+    snapshot = run.summary.snapshot
     items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
-    summary = {**record["summary"], "popular": {name: best for name, best in items.items() if best}}
-    rails.ledger.record_stage(STAGE, "", night, "done", summary)
-    return {"night": str(night), "snapshot": summary["snapshot"]}
+    best = {name: tuple(PopularItem(**item) for item in own) for name, own in items.items() if own}
+    rails.ledger.record_stage(STAGE, "", night, "done", replace(run.summary, popular=best))
+    return Publication(night=night, snapshot=snapshot)
