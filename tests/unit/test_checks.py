@@ -21,6 +21,7 @@ from tiltyard.prepare import checks, contracts
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec
+from tiltyard.suites import gx
 from tiltyard.tables import Table
 
 DAY = timedelta(days=1)
@@ -301,7 +302,7 @@ def test_data_docs_have_a_page_per_batch_and_an_index(rails: Rails, spec: Spec) 
 
 def test_no_copy_of_a_batch_stays_behind(rails: Rails, spec: Spec) -> None:
     checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
-    with suites._session(rails.settings).engine.connect() as connection:
+    with gx.session(rails.settings).engine.connect() as connection:
         left = connection.exec_driver_sql(
             "select count(*) from duckdb_tables() where database_name = 'memory'"
         ).scalar()

@@ -11,8 +11,8 @@ import pytest
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.errors import BadInput
 from tiltyard.prepare import frame, transform
-from tiltyard.prepare.frame import FeatureValue
 from tiltyard.rails import Rails
+from tiltyard.records import FeatureValue
 from tiltyard.spec import Spec
 
 AS_OF = instant("2024-03-01")

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
-from tiltyard.prepare.embargo import Embargo
+from tiltyard.records import Embargo
 from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"

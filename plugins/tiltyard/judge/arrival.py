@@ -17,8 +17,8 @@ from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Judged
 from tiltyard.prepare import data_incidents, truth
-from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.rails import Rails
+from tiltyard.records import DataIncident, DataIncidentKey
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 
@@ -146,7 +146,7 @@ def _settle(rails: Rails, spec: Spec, night: date, judged: tuple[Judged, ...]) -
     before = data_incidents.open_after(rails, spec.source, night - DAY)
     after = data_incidents.open_after(rails, spec.source, night)
     for one in judged:
-        key = data_incidents.Key(table, "", WHAT[one.stream])
+        key = DataIncidentKey(table, "", WHAT[one.stream])
         was = before.get(key)
         if one.stopped and key not in after:
             since = was.since if was else one.since

@@ -7,7 +7,6 @@ order.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Literal, NamedTuple
 
@@ -15,7 +14,7 @@ from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.latency import FEW_ROWS, Latency
 from tiltyard.prepare.outage import Verdict
 from tiltyard.rails import Rails
-from tiltyard.records import JsonObject, Record
+from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
 from tiltyard.spec import Spec
 
 EVENT = "data_incident"
@@ -25,61 +24,6 @@ LATE = "arrived_late"
 then: no rule on columns, but an incident as well."""
 LATE_SHARE = 0.2
 """Share of a night's rows from which on those of a late delivery are an incident, and not only a warning."""
-
-
-class Key(NamedTuple):
-    """What tells one data incident of a source from another."""
-
-    table: str
-    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
-    column: str
-    """Name of the column; '' where it is the whole table."""
-    what: str
-    """What happened to it, in one word: a rule of `outage`, LATE, or what happened to a truth."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataIncident(Record):
-    """A data incident that is open."""
-
-    table: str
-    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
-    column: str
-    """Name of the column; '' where it is the whole table."""
-    what: str
-    """What happened to it, in one word, like went_null."""
-    reason: str
-    """What was seen, in words; may be empty."""
-    since: date
-    """Night on which it was first seen."""
-
-    @property
-    def key(self) -> Key:
-        return Key(self.table, self.column, self.what)
-
-    @property
-    def place(self) -> str:
-        """Table and column, like `raw.login.device`."""
-        return f"{self.table}.{self.column}" if self.column else self.table
-
-    def __str__(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
-        return f"data incident since {self.since}, {self.place} {self.what.replace('_', ' ')}{reason}"
-
-    @classmethod
-    def upgraded(cls, body: JsonObject) -> JsonObject:
-        """`reason` was called `said`."""
-        return {"reason": body.pop("said"), **body} if "said" in body else body
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataIncidentChange(DataIncident):
-    """What the ledger keeps of a data incident: on one night it opened or closed."""
-
-    source: str
-    """Name of the source that it belongs to."""
-    state: Literal["open", "closed"]
-    """What it is from this night on."""
 
 
 class DatedChange(NamedTuple):
@@ -102,9 +46,9 @@ def changes(rails: Rails, until: date) -> Iterator[DatedChange]:
             yield DatedChange(night, DataIncidentChange.from_json(event.detail))
 
 
-def open_after(rails: Rails, source: str, night: date) -> dict[Key, DataIncident]:
+def open_after(rails: Rails, source: str, night: date) -> dict[DataIncidentKey, DataIncident]:
     """The data incidents of a source that are open after `night`, by what tells them apart."""
-    incidents: dict[Key, DataIncident] = {}
+    incidents: dict[DataIncidentKey, DataIncident] = {}
     for _, change in changes(rails, night):
         if change.source != source:
             continue
@@ -160,7 +104,7 @@ class ClosedIncident(NamedTuple):
 
 def mended(rails: Rails, night: date) -> list[ClosedIncident]:
     """Every data incident that is closed on `night`, by table."""
-    last: dict[Key, date | None] = {}
+    last: dict[DataIncidentKey, date | None] = {}
     for closed_on, change in changes(rails, night):
         last[change.key] = closed_on - DAY if change.state == "closed" else None
     return sorted({ClosedIncident(key.table, key.column or None, day) for key, day in last.items() if day}, key=str)
@@ -193,18 +137,17 @@ def settle(
     """
     before, after = open_after(rails, source, night - DAY), open_after(rails, source, night)
     for table, verdict in verdicts.items():
-        broken = {Key(table, outage.column, outage.rule): outage.reason for outage in verdict.outages}
-        well = {Key(table, column, rule): "" for rule, column in verdict.clean}
-        well |= {
-            Key(table, column, rule): "no clean night is left: it is the new usual" for rule, column in verdict.unusual
-        }
+        broken = {DataIncidentKey(table, outage.column, outage.rule): outage.reason for outage in verdict.outages}
+        well = {DataIncidentKey(table, column, rule): "" for rule, column in verdict.clean}
+        for rule, column in verdict.unusual:
+            well[DataIncidentKey(table, column, rule)] = "no clean night is left: it is the new usual"
         own = latencies[table]
         if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
             files = ", ".join(own.late_files[:3])
             reason = f"{files}: {own.late} of {own.rows} rows missed up to {max(own.missed)} night(s)"
-            broken[Key(table, "", LATE)] = reason
+            broken[DataIncidentKey(table, "", LATE)] = reason
         elif own.rows:
-            well[Key(table, "", LATE)] = ""
+            well[DataIncidentKey(table, "", LATE)] = ""
         for key, reason in broken.items():
             if key not in after:
                 since = before[key].since if key in before else night
@@ -216,7 +159,13 @@ def settle(
 
 
 def record_change(
-    rails: Rails, source: str, night: date, key: Key, state: Literal["open", "closed"], reason: str, since: date
+    rails: Rails,
+    source: str,
+    night: date,
+    key: DataIncidentKey,
+    state: Literal["open", "closed"],
+    reason: str,
+    since: date,
 ) -> None:
     """Write into the ledger that an incident, first seen on the night `since`, is open or closed from `night` on."""
     entry = DataIncidentChange(

@@ -8,10 +8,8 @@ been there when the prediction was made, and is named before a model learns from
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ from tiltyard.pages import plots
 from tiltyard.prepare import contracts
 from tiltyard.prepare.deliveries import DAY, microseconds
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import Embargo, LatencyReport, LatencyVerdict
 from tiltyard.spec import Spec
 from tiltyard.tables import FEATURE_LATENCY, POINTS
 
@@ -32,41 +30,6 @@ NIGHTS = 28
 """Number of nights over which the embargo is learned."""
 QUANTILE = 0.99
 """Share of the rows that are there when the embargo ends."""
-
-Keeping = Literal["kept", "over", "late", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embargo(Record):
-    """What the latencies of the last nights say of one table, over all its rows."""
-
-    table: str
-    """The table with its schema, like `raw.login`."""
-    kind: str
-    """source, for a table of a source, or view."""
-    nights: int
-    """Number of nights that were measured."""
-    rows: int
-    """Number of rows that came in them."""
-    observed_rows: int
-    """Number of those whose delivery the nights themselves observed."""
-    untimed: int
-    """Number of rows of the table's first delivery, which say nothing."""
-    promised_p99_s: float | None
-    """The source's promise, in seconds; None without one."""
-    claimed_p99_s: float | None
-    """99th percentile of available_at - event_time, in seconds; None without rows."""
-    observed_p99_s: float | None
-    """99th percentile of the time of delivery - event_time, in seconds; None without rows."""
-    observed_max_s: float | None
-    """Its maximum, in seconds; None without rows."""
-    missed_nights: int
-    """The embargo: number of nights after the first that could have read it until 99 of 100 rows are there."""
-    late_rows: int
-    """Number of rows that missed a night or more."""
-    verdict: Keeping
-    """late: more than a hundredth of the rows miss nights. over: slower than promised. kept: neither. unknown: no
-    rows."""
 
 
 # -- learning -------------------------------------------------------------------------------------
@@ -107,7 +70,7 @@ def learn(nights: pd.DataFrame) -> dict[str, Embargo]:
     return embargoes
 
 
-def _verdict(rows: int, missed_nights: int, observed_s: float | None, promised_s: float | None) -> Keeping:
+def _verdict(rows: int, missed_nights: int, observed_s: float | None, promised_s: float | None) -> LatencyVerdict:
     if not rows:
         return "unknown"
     if missed_nights:
@@ -208,20 +171,6 @@ def frame_results(
 
 
 # -- for people -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyReport(Record):
-    """What a person sees of how late rows are."""
-
-    as_of: datetime
-    """Instant at which the last night that was looked at closes."""
-    nights: int
-    """Number of nights that were looked at."""
-    tables: tuple[Embargo, ...]
-    """Embargo of every table that was measured."""
-    plot: Path | None
-    """The picture of these nights; None when there was nothing to draw."""
 
 
 def report(rails: Rails, tables: Sequence[str], as_of: datetime, nights: int = NIGHTS) -> tuple[Embargo, ...]:

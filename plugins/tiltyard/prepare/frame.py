@@ -25,7 +25,7 @@ from tiltyard.files import whole
 from tiltyard.lake import Lake, literal, qualified, stored
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import FeatureValue
 from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
 
 Kind = Literal["numeric", "boolean", "categorical"]
@@ -83,22 +83,6 @@ class TrainingFrame:
             raise BadInput(f"The training frame {self.path} is damaged; delete it and run tiltyard train again.")
         frame: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
         return frame
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureValue(Record):
-    """What one input of a prediction was, and since when."""
-
-    feature: str
-    """Name of the feature."""
-    value: bool | int | float | str | None
-    """Its value; None where there was none."""
-    view: str
-    """Feature view that it comes from."""
-    event_time: datetime | None
-    """When the row happened that it was read from; None where there was no row."""
-    available_at: datetime | None
-    """When that row could first be known; None where there was no row."""
 
 
 def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:

@@ -15,11 +15,11 @@ from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.lake import text
 from tiltyard.prepare import column_profile, contracts, data_incidents, deliveries, latency
-from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.prepare.deliveries import DAY, Deliveries, DeliveryTime
 from tiltyard.prepare.latency import Latency
 from tiltyard.prepare.outage import WINDOW, TableProfile, Verdict, verdict_on
 from tiltyard.rails import Rails
+from tiltyard.records import DataIncident
 from tiltyard.tables import COLUMN_PROFILE, FEATURE_LATENCY
 
 RULES = {

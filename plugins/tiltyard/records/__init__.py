@@ -1,9 +1,18 @@
-"""What the parts hand each other, as frozen records: `base` (what every record can do) → `finding` (what drift tells
-the governor) → `evidence` (what a decision stands on) → `summary` (what a stage says of a night) → `entry` (what the
-ledger keeps).
+"""What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
+the data that came) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary`
+(what a stage says of a night) → `entry` (what the ledger keeps).
 """
 
 from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.delivered import (
+    DataIncident,
+    DataIncidentChange,
+    DataIncidentKey,
+    Embargo,
+    FeatureValue,
+    LatencyReport,
+    LatencyVerdict,
+)
 from tiltyard.records.entry import (
     Decision,
     DefaultTask,
@@ -65,13 +74,18 @@ __all__ = [
     "Compared",
     "Criterion",
     "CriterionStatus",
+    "DataIncident",
+    "DataIncidentChange",
+    "DataIncidentKey",
     "Decision",
     "DefaultTask",
     "DriftSummary",
+    "Embargo",
     "Event",
     "EvidenceRecord",
     "Explanation",
     "FallbackAuditSummary",
+    "FeatureValue",
     "FeaturesSummary",
     "Finding",
     "GovernorAction",
@@ -82,6 +96,8 @@ __all__ = [
     "JsonObject",
     "LabelArrival",
     "LabelCounts",
+    "LatencyReport",
+    "LatencyVerdict",
     "LookupCheck",
     "Measured",
     "Missing",

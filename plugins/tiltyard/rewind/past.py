@@ -37,9 +37,8 @@ from tiltyard.files import whole, whole_folder
 from tiltyard.judge import scoring
 from tiltyard.lake import qualified
 from tiltyard.prepare import data_incidents, features, frame, truth
-from tiltyard.prepare.data_incidents import DataIncident
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, VersionFacts
+from tiltyard.records import DataIncident, FeaturesSummary, VersionFacts
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find

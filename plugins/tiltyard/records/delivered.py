@@ -1,0 +1,128 @@
+"""What is known of the data that came: how late it was, what of it fell silent, and what one prediction was made of."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tiltyard.records.base import JsonObject, Record
+
+LatencyVerdict = Literal["kept", "over", "late", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embargo(Record):
+    """What the latencies of the last nights say of one table, over all its rows."""
+
+    table: str
+    """The table with its schema, like `raw.login`."""
+    kind: str
+    """source, for a table of a source, or view."""
+    nights: int
+    """Number of nights that were measured."""
+    rows: int
+    """Number of rows that came in them."""
+    observed_rows: int
+    """Number of those whose delivery the nights themselves observed."""
+    untimed: int
+    """Number of rows of the table's first delivery, which say nothing."""
+    promised_p99_s: float | None
+    """The source's promise, in seconds; None without one."""
+    claimed_p99_s: float | None
+    """99th percentile of available_at - event_time, in seconds; None without rows."""
+    observed_p99_s: float | None
+    """99th percentile of the time of delivery - event_time, in seconds; None without rows."""
+    observed_max_s: float | None
+    """Its maximum, in seconds; None without rows."""
+    missed_nights: int
+    """The embargo: number of nights after the first that could have read it until 99 of 100 rows are there."""
+    late_rows: int
+    """Number of rows that missed a night or more."""
+    verdict: LatencyVerdict
+    """late: more than a hundredth of the rows miss nights. over: slower than promised. kept: neither. unknown: no
+    rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyReport(Record):
+    """What a person sees of how late rows are."""
+
+    as_of: datetime
+    """Instant at which the last night that was looked at closes."""
+    nights: int
+    """Number of nights that were looked at."""
+    tables: tuple[Embargo, ...]
+    """Embargo of every table that was measured."""
+    plot: Path | None
+    """The picture of these nights; None when there was nothing to draw."""
+
+
+class DataIncidentKey(NamedTuple):
+    """What tells one data incident of a source from another."""
+
+    table: str
+    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
+    column: str
+    """Name of the column; '' where it is the whole table."""
+    what: str
+    """What happened to it, in one word: a rule of `prepare.outage`, arrived_late, or what happened to a truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataIncident(Record):
+    """A data incident that is open."""
+
+    table: str
+    """A raw table like `raw.login`, or a label table like `lbl_churn`."""
+    column: str
+    """Name of the column; '' where it is the whole table."""
+    what: str
+    """What happened to it, in one word, like went_null."""
+    reason: str
+    """What was seen, in words; may be empty."""
+    since: date
+    """Night on which it was first seen."""
+
+    @property
+    def key(self) -> DataIncidentKey:
+        return DataIncidentKey(self.table, self.column, self.what)
+
+    @property
+    def place(self) -> str:
+        """Table and column, like `raw.login.device`."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"data incident since {self.since}, {self.place} {self.what.replace('_', ' ')}{reason}"
+
+    @classmethod
+    def upgraded(cls, body: JsonObject) -> JsonObject:
+        """`reason` was called `said`."""
+        return {"reason": body.pop("said"), **body} if "said" in body else body
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataIncidentChange(DataIncident):
+    """What the ledger keeps of a data incident: on one night it opened or closed."""
+
+    source: str
+    """Name of the source that it belongs to."""
+    state: Literal["open", "closed"]
+    """What it is from this night on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureValue(Record):
+    """What one input of a prediction was, and since when."""
+
+    feature: str
+    """Name of the feature."""
+    value: bool | int | float | str | None
+    """Its value; None where there was none."""
+    view: str
+    """Feature view that it comes from."""
+    event_time: datetime | None
+    """When the row happened that it was read from; None where there was no row."""
+    available_at: datetime | None
+    """When that row could first be known; None where there was no row."""

@@ -1,0 +1,145 @@
+"""Suites as they stand in YAML: the expectations of a file, checked as far as they can be without a batch.
+
+Each expectation has a `severity` (critical stops, warning alerts) and says in `meta.why` what goes wrong without it.
+"""
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import JsonValue
+
+from tiltyard.errors import BadInput
+
+Severity = Literal["critical", "warning"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
+"""critical stops the batch, warning alerts."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
+ROW_COUNTS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
+"""Expectations that look at no column; those that name columns look at these only."""
+COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
+"""Arguments of an expectation that name columns."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation of a suite."""
+
+    type: str
+    """Great Expectations' name of it, like expect_column_values_to_not_be_null."""
+    kwargs: Mapping[str, JsonValue]
+    """Its arguments, in which {"$PARAMETER": name} stands for a value of the batch."""
+    severity: Severity
+    """critical stops the batch, warning alerts."""
+    meta: Mapping[str, JsonValue]
+    """What goes wrong without it, under `why`, and what else the suite says of it."""
+    line: int
+    """Line of the YAML file on which it begins."""
+
+    @property
+    def why(self) -> str:
+        """What goes wrong without it, on one line."""
+        return " ".join(str(self.meta["why"]).split())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its arguments name."""
+        columns: list[str] = []
+        for argument in COLUMN_ARGUMENTS:
+            value = self.kwargs.get(argument, [])
+            columns += map(str, value if isinstance(value, list) else [value])
+        return tuple(columns)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The expectations of one YAML file, checked as far as they can be without a batch."""
+
+    path: Path
+    """The file."""
+    meta: Mapping[str, Any]
+    """What the file says of the suite as a whole."""
+    expectations: tuple[Expectation, ...]
+    """In the order of the file."""
+
+    def where(self, index: int) -> str:
+        """File and line of an expectation."""
+        return f"{self.path}:{self.expectations[index].line}"
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, modified_ns: int) -> Suite:
+    """The suite in `path`, read again when the file has changed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+    if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
+        raise BadInput(
+            f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."
+        )
+    assert node is not None  # content is a mapping
+    nodes = {key.value: value for key, value in node.value}
+    for key, _ in node.value:
+        if key.value not in ("name", "meta", "notes", "expectations"):
+            raise BadInput(f"{path}:{key.start_mark.line + 1}: {key.value}: unknown field; is it a typo?")
+    lines = [item.start_mark.line + 1 for item in nodes["expectations"].value]
+    expectations = tuple(
+        _expectation(path, line, entry) for line, entry in zip(lines, content["expectations"], strict=True)
+    )
+    return Suite(path, content.get("meta") or {}, expectations)
+
+
+def load(path: Path) -> Suite:
+    """The suite in `path`. Raises BadInput with file and line for what GX would answer with a traceback."""
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        raise BadInput(f"There is no suite at {path}; write one, see expectations/freshness.yaml.") from None
+
+
+def _expectation(path: Path, line: int, entry: Any) -> Expectation:
+    """One entry of the YAML. Raises BadInput, with file and line, for what is no expectation."""
+    where = f"{path}:{line}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+        raise BadInput(f"{where}: an expectation is a mapping with type, kwargs, severity and meta.")
+    kind = entry["type"]
+    for key in entry:
+        if key not in ("type", "kwargs", "severity", "meta"):
+            raise BadInput(f"{where}: {kind}: {key}: unknown field; the fields are type, kwargs, severity and meta.")
+    if entry.get("severity") not in SEVERITIES:
+        raise BadInput(f"{where}: {kind}: severity must be critical (stops the batch) or warning (alerts).")
+    if not isinstance(entry.get("meta"), dict) or not str(entry["meta"].get("why") or "").strip():
+        raise BadInput(f"{where}: {kind}: say in meta.why what goes wrong without this check.")
+    if not isinstance(entry.get("kwargs", {}), dict):
+        raise BadInput(f"{where}: {kind}: kwargs must be a mapping.")
+    return Expectation(kind, entry.get("kwargs", {}), entry["severity"], entry["meta"], line)
+
+
+def parameters(value: JsonValue) -> Iterator[str]:
+    """Names used by $PARAMETER anywhere in an expectation's kwargs; `usual_rows * 0.3` uses usual_rows."""
+    if isinstance(value, dict):
+        if "$PARAMETER" in value:
+            yield from (name for name in _NAME.findall(str(value["$PARAMETER"])) if name not in _FUNCTIONS)
+        else:
+            for part in value.values():
+                yield from parameters(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from parameters(part)
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """The end of a sentence that names the closest of `names`; empty when none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean '{close[0]}'" if close else ""

@@ -1,0 +1,143 @@
+"""One suite judges one batch, and what came of it in our words."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tiltyard.errors import BadInput
+from tiltyard.rails import Rails
+from tiltyard.suites import gx
+from tiltyard.suites.expectations import Expectation, Suite, closest, parameters
+from tiltyard.suites.gx import Batch
+from tiltyard.suites.results import CheckResult
+
+if TYPE_CHECKING:
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+
+_turn = threading.RLock()
+"""Great Expectations is not made for threads: one suite at a time."""
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What a suite found on one batch."""
+
+    validation: "ExpectationSuiteValidationResult | None"
+    """Great Expectations' own result; None when there was nothing to judge."""
+    outcomes: "tuple[tuple[int, ExpectationValidationResult], ...]"
+    """(index of the expectation in the suite, Great Expectations' result of it), in the order of the suite."""
+    results: tuple[CheckResult, ...]
+    """The same in our words."""
+
+
+def run_suite(
+    rails: Rails, suite: Suite, batch: Batch, *, complete: bool = False, only: Sequence[int] = ()
+) -> SuiteResult:
+    """Hold `batch` to the expectations of `suite` (to those with these indices, when `only` is given).
+
+    `complete` keeps every offending row in GX's result: for small batches. Raises BadInput, naming file and line, for
+    an expectation that cannot be judged on this batch.
+    """
+    indices = list(only) or list(range(len(suite.expectations)))
+    if batch.empty:
+        indices = [index for index in indices if suite.expectations[index].type.startswith("expect_table_")]
+    for index in indices:
+        _check_against(suite, index, batch)
+    if not indices:
+        return SuiteResult(None, (), ())
+    with _turn, gx.quiet():
+        validation = gx.session(rails.settings).validate(suite, batch, indices, complete=complete)
+    outcomes = tuple(zip(indices, _in_order(validation, suite, indices), strict=True))
+    results = tuple(_result(suite, index, batch, outcome) for index, outcome in outcomes)
+    return SuiteResult(validation, outcomes, results)
+
+
+def _in_order(
+    validation: "ExpectationSuiteValidationResult", suite: Suite, indices: Sequence[int]
+) -> "list[ExpectationValidationResult]":
+    """GX sorts its results by kind; put them back into the order of the YAML."""
+    left = list(validation.results)
+    ordered = []
+    for index in indices:
+        expectation = suite.expectations[index]
+        match = next(outcome for outcome in left if _is_of(outcome, expectation))
+        left.remove(match)
+        ordered.append(match)
+    return ordered
+
+
+def _is_of(outcome: "ExpectationValidationResult", expectation: Expectation) -> bool:
+    configured = outcome.expectation_config
+    return (
+        configured is not None
+        and configured.type == expectation.type
+        and configured.meta.get("why") == expectation.meta["why"]
+        and configured.kwargs.get("column") == expectation.kwargs.get("column")
+    )
+
+
+def _check_against(suite: Suite, index: int, batch: Batch) -> None:
+    """Raises BadInput for columns and parameters that the batch does not have."""
+    expectation = suite.expectations[index]
+    where = f"{suite.where(index)}: {expectation.type}"
+    for column in expectation.columns:
+        if column not in batch.columns:
+            raise BadInput(f"{where}: {batch.table} has no column '{column}'{closest(column, batch.columns)}.")
+    for name in parameters(dict(expectation.kwargs)):
+        if name not in batch.parameters:
+            raise BadInput(
+                f"{where}: $PARAMETER: {name} is not known here; there are {', '.join(sorted(batch.parameters))}."
+            )
+
+
+def _result(suite: Suite, index: int, batch: Batch, outcome: "ExpectationValidationResult") -> CheckResult:
+    expectation = suite.expectations[index]
+    trouble = _trouble(outcome.exception_info or {})
+    if trouble:
+        raise BadInput(f"{suite.where(index)}: {expectation.type} cannot be judged on {batch.table}: {trouble}.")
+    observed, examples = _observed(outcome.result or {})
+    column = expectation.kwargs.get("column")
+    why = expectation.why
+    return CheckResult(
+        table=batch.table,
+        name=expectation.type.removeprefix("expect_"),
+        column=None if column is None else str(column),
+        severity=expectation.severity,
+        success=bool(outcome.success),
+        observed=observed,
+        detail=why if outcome.success or not examples else f"{why} Seen: {examples}",
+    )
+
+
+def _trouble(info: Mapping[str, Any]) -> str | None:
+    """The first line of the exception behind a result, if there was one."""
+    if info.get("raised_exception"):
+        return str(info.get("exception_message") or "it failed").strip().splitlines()[0]
+    nested = (value for value in info.values() if isinstance(value, dict))
+    return next((text for text in map(_trouble, nested) if text), None)
+
+
+def _observed(result: Mapping[str, Any]) -> tuple[str, str]:
+    """What was seen, in words, and a few offending values."""
+    rows = (result.get("details") or {}).get("unexpected_rows") if isinstance(result.get("details"), dict) else None
+    examples = rows[:5] if isinstance(rows, list) else result.get("partial_unexpected_list") or []
+    unique = list(dict.fromkeys(str(example) for example in examples))
+    if "unexpected_count" in result:
+        share = result.get("unexpected_percent") or 0.0
+        text = f"{result['unexpected_count']} of {result.get('element_count', 0)} rows ({share:.1f} %)"
+    else:
+        value = result.get("observed_value")
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text, ", ".join(unique[:5])
+
+
+@contextmanager
+def one_view(rails: Rails) -> Iterator[None]:
+    """Several reads of the lake in one transaction: they see one state of it, and its catalogue is read once."""
+    rails.lake.connection.begin()
+    try:
+        yield
+    finally:
+        rails.lake.connection.rollback()
