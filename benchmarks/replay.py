@@ -29,8 +29,9 @@ from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.train import replay
-from tiltyard.train.comparison import Comparison, reachable
+from tiltyard.train.comparison import Comparison
 from tiltyard.train.history import History
+from tiltyard.train.reach import reachable
 
 START = clock.parse_as_of("2025-01-01")
 NIGHTS = [9, 10, 16, 17]
@@ -109,8 +110,8 @@ def one_lake(
                 mine = f"entity_id::bigint // {APART} = {seed}"
                 counts = compared.counts(mine)
                 changes = replay.decide(compared.tallies(mine), spec.leakage.max_changed)
-                verdicts[seed] = replay.verdict(changes, counts["tested"])
-                rows += counts["rows"]
+                verdicts[seed] = replay.verdict(changes, counts.tested)
+                rows += counts.rows
         return verdicts, rows, time.monotonic() - began
 
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
@@ -21,12 +20,34 @@ class Commit:
     """One version of the lake: when it was written, by whom, what for."""
 
     snapshot: int
+    """The version's number."""
     at: datetime
+    """When it was written, by the catalogue's clock."""
     author: str | None
+    """Who wrote it; None where nobody signed."""
     message: str | None
+    """What for; None where nothing was said."""
 
     def __str__(self) -> str:
         return f"snapshot {self.snapshot} of {self.at:%Y-%m-%d %H:%M:%S} ({self.message or 'without a message'})"
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A row that a version of the lake inserted into a table or deleted from it."""
+
+    snapshot: int
+    """The version."""
+    is_insert: bool
+    """False: it was deleted."""
+    key: str
+    """The entity's key."""
+    event_time: datetime | None
+    """When it happened; None where it does not say so."""
+    available_at: datetime | None
+    """When it claims to have been known; None where it does not say so."""
+    values: Mapping[str, object]
+    """Column → value, of the columns that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class History:
     """The versions that the lake still has, seen from some tables and one source."""
 
     commits: Mapping[int, Commit]
+    """Snapshot → the commit that wrote it."""
     states: Mapping[int, int]
     """Snapshot → the newest one up to it that changed one of the tables: two with the same read the same."""
     landed: Mapping[int, datetime]
@@ -48,8 +70,8 @@ class History:
         ).fetchall()
         commits = {row[0]: Commit(*row[:4]) for row in rows}
         names = {qualified(table).split(".")[1] for table in tables}
-        known = connection.execute("select table_id, table_name from ducklake_table_info('lake')").fetchall()
-        others = {str(number) for number, name in known if name not in names}
+        tables_now = connection.execute("select table_id, table_name from ducklake_table_info('lake')").fetchall()
+        others = {str(number) for number, name in tables_now if name not in names}
         states, state = {}, min(commits)
         for number, _, _, _, changes in rows:
             if any(_touches(table, names, others) for listed in changes.values() for table in listed):
@@ -95,11 +117,10 @@ def changes(table: str, first: int, last: int) -> str:
 
 def written(
     rails: Rails, table: str, key: str, keys: Sequence[str], columns: Sequence[str], first: int, last: int
-) -> list[dict[str, Any]]:
-    """The rows of some entities that the versions `first` to `last` inserted or deleted, oldest first.
+) -> list[Writing]:
+    """The rows of some entities that the versions `first` to `last` inserted or deleted, oldest first, with `columns`.
 
-    Each has snapshot, is_insert, key, event_time, available_at and `columns`. One read of the table's changes: ask
-    for all entities at once.
+    One read of the table's changes: ask for all entities at once.
     """
     listed = "".join(f', "{column}"' for column in columns)
     cursor = rails.lake.connection.execute(
@@ -112,5 +133,4 @@ def written(
         """,
         {"keys": list(keys)},
     )
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [Writing(*row[:5], values=dict(zip(columns, row[5:], strict=True))) for row in cursor.fetchall()]

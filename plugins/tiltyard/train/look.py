@@ -57,23 +57,22 @@ def contributions(values: NDArray[np.float64], matrix: Matrix, encoding: Encodin
     figure = Figure(figsize=(8, 0.36 * len(strongest) + 1.4), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.8", linewidth=1)
-    dots = None
     for height, place in enumerate(strongest):
         ranks = pd.Series(matrix[:, place]).rank(pct=True).to_numpy()
         shade = np.where(np.isnan(ranks), 0.5, ranks)
         offset = _swarm(values[:, place])
-        dots = axes.scatter(
+        axes.scatter(
             values[:, place], height + offset, c=shade, cmap="coolwarm", s=6, vmin=0, vmax=1, linewidths=0
         )
     axes.set_yticks(range(len(strongest)), [encoding.features[place] for place in strongest])
     axes.set(xlabel=f"SHAP value ({unit})", title=f"What moves the score, on {len(matrix):,} held-out rows")
-    bar = figure.colorbar(dots, ax=axes, ticks=[0, 1], fraction=0.03)
+    bar = figure.colorbar(axes.collections[-1], ax=axes, ticks=[0, 1], fraction=0.03)
     bar.set_ticklabels(["low", "high"])
     bar.set_label("feature value (categories: frequent to rare)")
     return _png(figure)
 
 
-def _swarm(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _swarm(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Vertical offsets in (-0.4, 0.4) that spread dots apart where they are dense."""
     _, bins = np.unique(np.round(values / (np.ptp(values) / 80 or 1)), return_inverse=True)
     order = np.argsort(bins, kind="stable")
@@ -81,7 +80,7 @@ def _swarm(values: NDArray[np.float32]) -> NDArray[np.float64]:
     rank = np.empty(len(values))
     rank[order] = np.arange(len(values)) - np.repeat(starts, np.diff([*starts, len(values)]))
     offset = np.ceil(rank / 2) * np.where(rank % 2, 1, -1)
-    return 0.4 * offset / max(1.0, np.abs(offset).max())
+    return np.asarray(0.4 * offset / max(1.0, np.abs(offset).max()), dtype=np.float64)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -29,8 +29,10 @@ from tiltyard.lake import qualified
 from tiltyard.rails import Rails
 from tiltyard.records import ReplaySummary
 from tiltyard.spec import Spec
-from tiltyard.train.comparison import Comparison, Example, Tally, Untested, reachable
+from tiltyard.train.comparison import Comparison, Tally
 from tiltyard.train.history import History
+from tiltyard.train.proof import Example, examples
+from tiltyard.train.reach import Untested, reachable
 
 if TYPE_CHECKING:
     from tiltyard.leak.suspicion import Suspicion
@@ -305,21 +307,21 @@ def replay_nights(
         comparison = Comparison(rails, spec, as_of, snapshot, batches, record)
         untested += comparison.untested
         changes = decide(comparison.tallies(), limit)
-        found = comparison.counts()
-        examples = comparison.examples([change.tally for change in changes])
+        counts = comparison.counts()
+        shown = examples(comparison, [change.tally for change in changes])
     return Replay(
         model=spec.name,
         ranges=tuple((night_closing(first), night_closing(last)) for first, last in ranges),
         snapshot=snapshot,
         limit=limit,
-        verdict=verdict(changes, found["tested"]),
-        rows=found["rows"],
-        tested=found["tested"],
-        nights=found["nights"],
-        matured=found["matured"],
-        late_rows=found["late_rows"],
+        verdict=verdict(changes, counts.tested),
+        rows=counts.rows,
+        tested=counts.tested,
+        nights=counts.nights,
+        matured=counts.matured,
+        late_rows=counts.late_rows,
         changes=changes,
-        examples=examples,
+        examples=shown,
         untested=tuple(untested),
     )
 

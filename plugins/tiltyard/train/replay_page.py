@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tiltyard.leak.page import save
-from tiltyard.train.comparison import KINDS, Example, Side
+from tiltyard.train.comparison import KINDS
+from tiltyard.train.proof import Example, Side
 from tiltyard.train.replay import Change, Replay
 
 COLOURS = {
