@@ -161,7 +161,7 @@ class _Sum:
         begin, self._start = self._start, self._start + count
         return self._weights[begin : self._start]
 
-    def _step(self, kind: str, inputs: str, output: str, **attributes: int) -> None:
+    def _step(self, kind: str, inputs: str, output: str, **attributes: Any) -> None:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs.split(), [output], **attributes))

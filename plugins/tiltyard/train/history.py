@@ -12,7 +12,7 @@ import duckdb
 
 from tiltyard.lake import qualified, stored, text
 from tiltyard.rails import Rails
-from tiltyard.tables import LANDED_FILE
+from tiltyard.tables import LANDED_FILE, Table
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, 
     return landed
 
 
-def changes(table: str, first: int, last: int) -> str:
+def changes(table: str | Table, first: int, last: int) -> str:
     """SQL, for a FROM clause: what the versions `first` to `last` inserted into a table and deleted from it."""
     schema, name = qualified(table).split(".")
     return f"ducklake_table_changes('lake', {text(schema)}, {text(name)}, {int(first)}, {int(last)})"
@@ -133,4 +133,7 @@ def written(
         """,
         {"keys": list(keys)},
     )
-    return [Writing(*row[:5], values=dict(zip(columns, row[5:], strict=True))) for row in cursor.fetchall()]
+    return [
+        Writing(snapshot, is_insert, key, event_time, available_at, dict(zip(columns, values, strict=True)))
+        for snapshot, is_insert, key, event_time, available_at, *values in cursor.fetchall()
+    ]

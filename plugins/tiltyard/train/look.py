@@ -61,9 +61,7 @@ def contributions(values: NDArray[np.float64], matrix: Matrix, encoding: Encodin
         ranks = pd.Series(matrix[:, place]).rank(pct=True).to_numpy()
         shade = np.where(np.isnan(ranks), 0.5, ranks)
         offset = _swarm(values[:, place])
-        axes.scatter(
-            values[:, place], height + offset, c=shade, cmap="coolwarm", s=6, vmin=0, vmax=1, linewidths=0
-        )
+        axes.scatter(values[:, place], height + offset, c=shade, cmap="coolwarm", s=6, vmin=0, vmax=1, linewidths=0)
     axes.set_yticks(range(len(strongest)), [encoding.features[place] for place in strongest])
     axes.set(xlabel=f"SHAP value ({unit})", title=f"What moves the score, on {len(matrix):,} held-out rows")
     bar = figure.colorbar(axes.collections[-1], ax=axes, ticks=[0, 1], fraction=0.03)

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -38,12 +39,11 @@ from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train.scorer import FILES, Scorer
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from mlflow import MlflowClient
 
 ALIASES = ("champion", "challenger", "previous")
 Tell = Callable[[JsonObject], None]
+"""Hears which files were refused, and why."""
 KEPT = 32
 """Scorers kept in memory by one process."""
 CONNECT_S, READ_S, TRIES = 3.0, 10.0, 3
@@ -59,21 +59,30 @@ _lock = threading.RLock()
 class Candidate:
     """What training hands over: the files of a version, and all that is to be known about it."""
 
-    as_of: "datetime"
+    as_of: datetime
+    """The end of the night as of which it was trained."""
     inputs: str
     """Digest of frame, spec, seed and trials: the same inputs are the same version."""
     files: Mapping[str, bytes]
     """Content of each of scorer.FILES."""
     features: tuple[str, ...]
+    """The features' names, in the order of the matrix."""
     params: Mapping[str, float | str]
+    """Parameter → value, as MLflow shows it."""
     metrics: Mapping[str, float]
+    """Figure → value, as MLflow shows it."""
     tags: Mapping[str, str]
+    """MLflow's tags of the run."""
     plots: Mapping[str, bytes]
     """File name → PNG."""
     facts: VersionFacts
+    """What the ledger keeps of how it was made, but for the place of its files."""
     requested_by: str
+    """Who asked for it."""
     description: str
+    """What MLflow shows of the version, in words."""
     trials: tuple[Mapping[str, float], ...] = field(default=())
+    """Figure → value of every trial of tuning, in order."""
     target: Target = YES_OR_NO
     """The kind of label: it says what the models give."""
 
@@ -109,15 +118,15 @@ def experiment(settings: Settings, model: str) -> str:
     from mlflow.exceptions import MlflowException
 
     flow = client(settings)
-    found = flow.get_experiment_by_name(model)
-    if found is None:
+    there = flow.get_experiment_by_name(model)
+    if there is None:
         try:
             return flow.create_experiment(model, artifact_location=f"{_store(settings)}/{model}")
         except MlflowException:  # another process was first
-            found = flow.get_experiment_by_name(model)
-            if found is None:
+            there = flow.get_experiment_by_name(model)
+            if there is None:
                 raise
-    return found.experiment_id
+    return str(there.experiment_id)
 
 
 def aliases(rails: Rails, model: str) -> dict[str, int]:
@@ -125,12 +134,12 @@ def aliases(rails: Rails, model: str) -> dict[str, int]:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client(rails.settings).get_registered_model(model).aliases
+        moved = client(rails.settings).get_registered_model(model).aliases
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
         raise
-    return {alias: int(version) for alias, version in sorted(found.items())}
+    return {alias: int(version) for alias, version in sorted(moved.items())}
 
 
 def set_alias(rails: Rails, model: str, alias: str, version: int | None) -> None:
@@ -146,10 +155,10 @@ def set_alias(rails: Rails, model: str, alias: str, version: int | None) -> None
 # -- registering ------------------------------------------------------------------------------
 
 
-def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tuple[dict[str, Any], bool]:
+def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tuple[Version, bool]:
     """Make `candidate` a version: MLflow first, then, under the fence, the ledger's row that makes it count.
 
-    Returns the ledger's row and whether it is another attempt's with the same inputs.
+    Returns the ledger's entry and whether it is another attempt's with the same inputs.
     Raises Fenced when a newer attempt at the same training has begun.
     """
     settings = rails.settings
@@ -177,10 +186,10 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
                 requested_by=candidate.requested_by,
             )
         )
-    row = rails.ledger.version(spec.name, number)
-    assert row is not None
+    version = rails.ledger.version(spec.name, number)
+    assert version is not None
     set_alias(rails, spec.name, "challenger", number)
-    return row, False
+    return version, False
 
 
 def _run(flow: "MlflowClient", experiment_id: str, candidate: Candidate) -> Any:
@@ -265,8 +274,8 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     """
     row = rails.ledger.version(model, version)
     if row is None:
-        known = ", ".join(str(entry["version"]) for entry in rails.ledger.versions(model)) or "none"
-        raise BadInput(f"{model} has no version {version}; the ledger knows: {known}.")
+        numbers = ", ".join(str(entry.version) for entry in rails.ledger.versions(model)) or "none"
+        raise BadInput(f"{model} has no version {version}; the ledger knows: {numbers}.")
     key = (str(rails.settings.home), model, version, whole(row))
     with _lock:
         if key in _scorers:
@@ -301,8 +310,8 @@ def whole(row: Version) -> str:
     return _sha256(json.dumps(row.digests, sort_keys=True).encode())
 
 
-def described(rails: Rails, model: str, version: int) -> tuple[dict[str, Any], float]:
-    """What the version's training frame looked like (training.reference), and how many megabytes its files have.
+def described(rails: Rails, model: str, version: int) -> tuple[JsonObject, float]:
+    """What the version's training frame looked like (candidate.reference), and how many megabytes its files have.
 
     Its models are not parsed. Raises as `load` does.
     """
@@ -310,7 +319,8 @@ def described(rails: Rails, model: str, version: int) -> tuple[dict[str, Any], f
     if row is None:
         raise BadInput(f"{model} has no version {version}.")
     files = checked_files(rails, row)
-    return json.loads(files["reference.json"]), size_mb(files)
+    body: JsonObject = json.loads(files["reference.json"])
+    return body, size_mb(files)
 
 
 def size_mb(files: Mapping[str, bytes]) -> float:
@@ -340,7 +350,10 @@ def _checked(settings: Settings, row: Version, tell: Tell) -> dict[str, bytes]:
 
 
 def _teller(rails: Rails, row: Version) -> Tell:
-    return lambda detail: rails.ledger.add_event("corrupt_artifact", row.model, row.night, detail)
+    def tell(detail: JsonObject) -> None:
+        rails.ledger.add_event("corrupt_artifact", row.model, row.night, detail)
+
+    return tell
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -351,8 +364,8 @@ def _wrong(files: Mapping[str, bytes], digests: Mapping[str, str]) -> list[str]:
     return [name for name in FILES if name not in files or _sha256(files[name]) != digests.get(name)]
 
 
-def _refuse(row: Version, files: list[str], why: str, tell: Tell) -> None:
-    tell({"version": row.version, "files": files, "reason": why})
+def _refuse(row: Version, files: Sequence[str], why: str, tell: Tell) -> None:
+    tell({"version": row.version, "files": list(files), "reason": why})
     raise CheckFailed(
         f"{row.model} version {row.version} is refused: {', '.join(files)} cannot be trusted ({why}); "
         "restore the file in MLflow's store from a backup, or train again."
@@ -425,10 +438,10 @@ def _parse_in_child(settings: Settings, row: Version, tell: Tell) -> None:
     if mark.exists():
         return
     command = [sys.executable, "-m", "tiltyard.train.scorer", str(_cache(settings, row))]
-    done = subprocess.run(command, env=child.environment(), capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        _refuse(row, ["model.onnx"], f"a trial parse of its files failed: {said}", tell)
+    ended = subprocess.run(command, env=child.environment(), capture_output=True, text=True, timeout=120)
+    if ended.returncode != 0:
+        reason = (ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1]
+        _refuse(row, ["model.onnx"], f"a trial parse of its files failed: {reason}", tell)
     with suppress(OSError):  # a disk that takes no mark: the next start parses them once more
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
