@@ -14,7 +14,7 @@ import yaml
 from tiltyard import spec as specs
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
-from tiltyard.records import Promotion
+from tiltyard.records import Promotion, VersionFacts
 from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -113,7 +113,7 @@ def register(
     }
     candidate = registry.Candidate(
         as_of=as_of, inputs=f"{spec.name}/{as_of}", files=files, features=encoding.features, params={}, metrics={},
-        tags={}, plots={}, facts={}, requested_by="drift", description="",
+        tags={}, plots={}, facts=VersionFacts(), requested_by="drift", description="",
     )  # fmt: skip
     row, _ = registry.register(rails, spec, candidate, rails.ledger.claim(f"training/{spec.name}/{as_of}"))
     return int(row["version"])

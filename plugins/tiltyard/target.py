@@ -234,8 +234,9 @@ class Target(ABC):
         """A label of the lake as JSON has it."""
 
     @abstractmethod
-    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
-        """(rows,) labels of a training frame as trainers take them, and what a version's facts say of them."""
+    def of_training(self, values: Values) -> tuple[Values, int | None]:
+        """(rows,) labels of a training frame as trainers take them, and how many of them lay beyond the bounds; None
+        where labels have none."""
 
     @abstractmethod
     def are_labels(self, values: Floats) -> NDArray[np.bool_]:
@@ -386,8 +387,8 @@ class Binary(Target):
     def plain(self, label: Any) -> bool:
         return bool(label)
 
-    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
-        return values.astype(bool), {}
+    def of_training(self, values: Values) -> tuple[Values, int | None]:
+        return values.astype(bool), None
 
     def are_labels(self, values: Floats) -> NDArray[np.bool_]:
         return np.isin(values, (0.0, 1.0))
@@ -568,11 +569,11 @@ class Bounded(Target):
     def plain(self, label: Any) -> float:
         return float(label)
 
-    def of_training(self, values: Values) -> tuple[Values, dict[str, int]]:
+    def of_training(self, values: Values) -> tuple[Values, int | None]:
         low, high = self.bounds
         numbers = values.astype(np.float64)
         outside = int(((numbers < low) | (numbers > high)).sum())
-        return np.clip(numbers, low, high), {"labels_outside_bounds": outside}
+        return np.clip(numbers, low, high), outside
 
     def are_labels(self, values: Floats) -> NDArray[np.bool_]:
         return np.isfinite(values)

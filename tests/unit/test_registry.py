@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -130,11 +131,20 @@ def test_files_come_from_s3_or_not_at_all_and_soon(tmp_path: Path, monkeypatch: 
             there.put_object(Bucket="store", Key=f"a model/{name}", Body=name.encode())
         made = Settings(home=tmp_path, mlflow_artifacts="s3://store", s3_endpoint=f"{host}:{port}", s3_insecure=True)
         digests = {name: registry._sha256(name.encode()) for name in scorer.FILES}
-        row = {"model": "far", "version": 1, "digests": digests, "facts": {"artifacts": "a model"}}
-        registry.fetch(made, row, print)
+        far = Version(
+            model="far",
+            version=1,
+            night=AS_OF.date(),
+            inputs="",
+            run_id="",
+            digests=digests,
+            facts=VersionFacts(artifacts="a model"),
+            requested_by="ada",
+        )
+        registry.fetch(made, far, print)
         assert {path.name for path in (tmp_path / "cache" / "far" / "1").iterdir()} == set(scorer.FILES)
         with pytest.raises(Unavailable, match="does not give s3://store/nothing"):
-            registry.fetch(made, {**row, "version": 2, "facts": {"artifacts": "nothing"}}, print)
+            registry.fetch(made, replace(far, version=2, facts=VersionFacts(artifacts="nothing")), print)
     finally:
         server.stop()
     monkeypatch.setattr(registry, "READ_S", 0.2)
@@ -142,7 +152,7 @@ def test_files_come_from_s3_or_not_at_all_and_soon(tmp_path: Path, monkeypatch: 
         made = made.model_copy(update={"s3_endpoint": f"127.0.0.1:{silent.getsockname()[1]}"})
         began = time.monotonic()
         with pytest.raises(Unavailable, match="does not give"):
-            registry.fetch(made, {**row, "version": 3}, print)
+            registry.fetch(made, replace(far, version=3), print)
         assert time.monotonic() - began < 10
 
 

@@ -18,6 +18,7 @@ from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
 from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
+from tiltyard.records import VersionFacts
 from tiltyard.tables import Table
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
@@ -89,7 +90,7 @@ def register(arena, spec, as_of, strength):
         metrics={},
         tags={},
         plots={},
-        facts={},
+        facts=VersionFacts(),
         requested_by="drift",
         description="",
     )

@@ -33,7 +33,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp, stdtr  # type: ignore[import-untyped]
+from scipy.special import logsumexp, stdtr
 
 Floats = NDArray[np.float64]
 

@@ -136,7 +136,7 @@ def _by_chance(case: Case, values: Floats, whole: Floats, comparable: Bools, dif
     equals one of the aggregate's. A column that is nearly always 0 agrees with whatever ends at 0. Rows of one entity
     are alike, so that entities are counted, with the share of the rows.
     """
-    from scipy.stats import binom  # type: ignore[import-untyped]  # 0.3 s, and few samples come here
+    from scipy.stats import binom  # 0.3 s, and few samples come here
 
     of_column, column_counts = np.unique(values[comparable & ~np.isnan(values)], return_counts=True)
     of_aggregate, aggregate_counts = np.unique(whole[differ], return_counts=True)

@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
-from scipy.special import betaincinv, ndtri  # type: ignore[import-untyped]
+from scipy.special import betaincinv, ndtri
 
 from tiltyard.leak.arrays import Bools, Floats, Ints
 from tiltyard.leak.reading import Reading

@@ -61,8 +61,8 @@ class _Prepared:
     """One row per prediction: its time, features and label."""
     rows: Rows
     """The same rows, encoded."""
-    counted: Mapping[str, int]
-    """What a version's facts say of the labels."""
+    outside: int | None
+    """Number of labels beyond the bounds; None of a label without any."""
     parts: Split
     """Their blocks by time."""
     encoding: Encoding
@@ -145,11 +145,11 @@ def sketch(
 
 def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
-    label, counted = spec.target.of_training(frame["label"].to_numpy())
+    label, outside = spec.target.of_training(frame["label"].to_numpy())
     parts = split(frame["prediction_time"], label, spec.prediction.every, as_of, spec.target)
     encoding = Encoding.fit(frame, training_frame.features)
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
-    return _Prepared(frame, Rows(encoding.transform(frame), label, days), counted, parts, encoding)
+    return _Prepared(frame, Rows(encoding.transform(frame), label, days), outside, parts, encoding)
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def _facts(
         features=prepared.encoding.features,
         params=asdict(fitted.params),
         metrics=fitted.metrics,
-        **prepared.counted,
+        labels_outside_bounds=prepared.outside,
         reasons=order.reasons,
         git_commit=commit,
         git_dirty=dirty,

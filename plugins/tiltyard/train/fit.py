@@ -158,8 +158,6 @@ def fit(
     older, newest = rows.take(parts.older), rows.take(parts.held_out)
     heavy, light = fitter.heavy(older, params), fitter.light(older, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}
-    measured = intervals(newest.label, scores["heavy"], seed, target)
-    log.info("held out: %s", {name: round(figure.value or 0.0, 4) for name, figure in measured.items()})
     explained = newest.matrix[:: -(-len(newest.label) // EXPLAINED)]
     moves = contributions(heavy, explained)
     return Fitted(
@@ -167,13 +165,7 @@ def fit(
         light=fitter.light(rows, params),
         params=params,
         trials=tuned.trials,
-        metrics=Measured(
-            **measured,
-            **{target.base: float(newest.label.mean())},
-            rows=len(newest.label),
-            mean_score=float(scores["heavy"].mean()),
-            light=Measured(**intervals(newest.label, scores["light"], seed, target), rows=len(newest.label)),
-        ),
+        metrics=_measured(newest.label, scores, seed, target),
         out_of_fold=_out_of_fold(fitter, rows, params),
         importance=profile.importance(moves, encoding.features),
         held_out=HeldOut(newest.label, scores, explained, moves),
@@ -352,6 +344,20 @@ def intervals(label: Values, score: Floats, seed: int, target: Target = YES_OR_N
     weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
     weights = np.vstack([np.ones(rows, dtype=weights.dtype), weights])
     return {name: _interval(values) for name, values in target.resampled(score, label, weights).items()}
+
+
+def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Target) -> Measured:
+    """How good both models are on held-out rows. Which figures there are, the label's kind says."""
+    heavy: dict[str, Any] = {**intervals(label, scores["heavy"], seed, target)}
+    light: dict[str, Any] = {**intervals(label, scores["light"], seed, target)}
+    log.info("held out: %s", {name: round(figure.value, 4) for name, figure in heavy.items()})
+    heavy[target.base] = float(label.mean())
+    return Measured(
+        **heavy,
+        rows=len(label),
+        mean_score=float(scores["heavy"].mean()),
+        light=Measured(**light, rows=len(label)),
+    )
 
 
 def _interval(values: Floats) -> Interval:
