@@ -14,7 +14,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
-from tiltyard.govern.governor import Grant, History, Outcome, Past, govern
+from tiltyard.govern.governor import Outcome, govern
+from tiltyard.govern.history import Grant, History, Past
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import transform
 from tiltyard.records import Broken, Finding, Signal

@@ -38,8 +38,8 @@ from tiltyard.train import training
 FIRST, NIGHTS = "2016-04-01", 60
 ONE_S, FURTHER_S, YEAR_S = 60.0, 15.0, 900.0
 STAGES = (
-    (features, "ingest"), (features, "transform"), (shadow, "run"), (promotion, "run"), (drift, "run"), (grants, "run"),
-    (training, "train"),
+    (features, "ingest"), (features, "transform"), (shadow, "run"), (promotion, "run"), (drift, "run"),
+    (grants, "govern_night"), (training, "train"),
 )  # fmt: skip
 TRIED = {
     "cautious": {"gate": {"alpha": 0.01, "min_shadow": "14d"}, "drift": {"cooldown": "14d"}},

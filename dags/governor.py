@@ -38,11 +38,9 @@ def governor() -> None:
     @task(outlets=[on.granted_assets()])
     def decide() -> dict:
         with on.working() as rails:
-            found = on.grant(rails, specs, on.governed_nights(rails, specs))
-            return {
-                night: {key: said[key] for key in ("decisions", "granted", "incidents")}
-                for night, said in found.items()
-            }
+            decided = on.grant(rails, specs, on.governed_nights(rails, specs))
+            shown = ("decisions", "granted", "incidents")
+            return {day: {name: night[name] for name in shown} for day, night in decided.items()}
 
     decide()
 

@@ -133,7 +133,7 @@ finding = sa.Table(
     metadata,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("body", _json, nullable=False),  # governor.Finding
+    sa.Column("body", _json, nullable=False),  # records.Finding
     sa.Column("recorded_at", _instant, nullable=False),
 )
 incident = sa.Table(

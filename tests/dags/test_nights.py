@@ -13,7 +13,7 @@ from tiltyard.edge import orchestration as on
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
 from tiltyard.rails import Rails
-from tiltyard.records import Finding
+from tiltyard.records import Finding, PortfolioNight
 from tiltyard.settings import ROOT
 from tiltyard.spec import load
 from tiltyard.stages import StageName
@@ -151,11 +151,15 @@ def found(rails: Rails, model: str, night: date) -> None:
 
 def test_only_granted_models_are_announced(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [SPEC, SPEC.model_copy(update={"name": "other"})]
-    said = {"2016-04-01": {SPEC.name: ["drift"]}, "2016-04-02": {}}
-    monkeypatch.setattr(grants, "run", lambda rails, as_of, specs: {"granted": said[f"{as_of:%Y-%m-%d}"]})
+    granted = {date(2016, 4, 1): {SPEC.name: ("drift",)}, date(2016, 4, 2): {}}
+
+    def decided(_: Rails, as_of: datetime, __: Any) -> PortfolioNight:
+        return PortfolioNight(night=as_of.date(), granted=granted[as_of.date()])
+
+    monkeypatch.setattr(grants, "govern_night", decided)
     accessor = OutletEventAccessors()
     run(outlet_events=accessor)
-    on.grant(rails, specs, [clock.parse_as_of(day) for day in said])
+    on.grant(rails, specs, [clock.midnight(day) for day in granted])
     [announced] = accessor[on.granted_assets()].asset_alias_events
     assert announced.dest_asset_key.name == f"{SPEC.name}/drift"
     assert announced.extra == {"as_of": ["2016-04-01T00:00:00+00:00"]}

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
 from tiltyard.prepare import data_incidents, features, observation
 from tiltyard.rails import Rails
+from tiltyard.records import PortfolioNight
 from tiltyard.spec import Spec, load_portfolio, portfolio
 
 GOOD = clock.parse_as_of("2025-02-03")
@@ -62,25 +62,25 @@ def test_the_source_has_one_open_incident_after_the_broken_night(rails: Rails) -
 
 def test_on_a_good_night_as_many_train_as_the_portfolio_affords(rails: Rails) -> None:
     chosen = portfolio(rails.settings)[:12]
-    said = looked_at(rails, chosen, GOOD)
+    outcome = looked_at(rails, chosen, GOOD)
     allowed = load_portfolio(rails.settings.models).trainings.per_night
-    assert said["decisions"] == {"retrain": allowed, "queued": 12 - allowed}
-    assert list(said["granted"]) == [spec.name for spec in chosen[:allowed]]
-    assert said["incidents"] == []
+    assert outcome.decisions == {"retrain": allowed, "queued": 12 - allowed}
+    assert list(outcome.granted) == [spec.name for spec in chosen[:allowed]]
+    assert outcome.incidents == ()
 
 
 def test_one_break_over_eighty_models_is_one_incident_and_no_retrain(rails: Rails) -> None:
     before = rails.ledger.retrains()
-    said = looked_at(rails, portfolio(rails.settings), BROKEN)
-    assert said["decisions"] == {"incident": MODELS}
-    assert said["granted"] == {}
+    outcome = looked_at(rails, portfolio(rails.settings), BROKEN)
+    assert outcome.decisions == {"incident": MODELS}
+    assert outcome.granted == {}
     assert rails.ledger.retrains() == before
-    [incident] = said["incidents"]
-    assert (incident["node"], incident["kind"], incident["columns"]) == ("raw.login", "broken", ["device"])
-    assert incident["models"] == [spec.name for spec in portfolio(rails.settings)]
-    assert "device went null" in incident["said"]
-    assert said["actions"]["churn_79"]["reasons"][-1] == "broken data is no reason to retrain"
-    assert [one["node"] for one in grants.incidents(rails)] == ["raw.login"]
+    [incident] = outcome.incidents
+    assert (incident.node, incident.kind, incident.columns) == ("raw.login", "broken", ("device",))
+    assert incident.models == tuple(spec.name for spec in portfolio(rails.settings))
+    assert "device went null" in incident.said
+    assert outcome.actions["churn_79"].reasons[-1] == "broken data is no reason to retrain"
+    assert [incident.node for incident in grants.incidents(rails)] == ["raw.login"]
 
 
 def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None:
@@ -97,12 +97,12 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
     rails.ledger.add_event(data_incidents.EVENT, "", night_closing(night), {**detail, "state": "open"})
     rails.ledger.record_stage("features", "", night_closing(night), "done", {"snapshot": rails.lake.snapshot()})
     chosen = portfolio(rails.settings)[-2:]
-    said = looked_at(rails, chosen, night)
-    assert [len(found.broken) for found in rails.ledger.findings(night_closing(night))] == [1, 1]
-    assert (said["decisions"], said["incidents"]) == ({"retrain": 2}, [])
+    outcome = looked_at(rails, chosen, night)
+    assert [len(finding.broken) for finding in rails.ledger.findings(night_closing(night))] == [1, 1]
+    assert (outcome.decisions, outcome.incidents) == ({"retrain": 2}, ())
 
 
-def looked_at(rails: Rails, specs: tuple[Spec, ...], as_of: datetime) -> dict[str, Any]:
+def looked_at(rails: Rails, specs: tuple[Spec, ...], as_of: datetime) -> PortfolioNight:
     for spec in specs:
         drift.run(rails, spec, as_of, render=False)
-    return grants.run(rails, as_of, specs)
+    return grants.govern_night(rails, as_of, specs)

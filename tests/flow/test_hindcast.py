@@ -82,7 +82,7 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
             shadow.run(rails, spec, as_of)
             promotion.run(rails, spec, as_of)
             drift.run(rails, spec, as_of, render=False)
-            for reasons in grants.run(rails, as_of, [spec])["granted"].values():
+            for reasons in grants.govern_night(rails, as_of, [spec]).granted.values():
                 training.train(rails, spec, as_of, requested_by="airflow", reasons=reasons)
         end = FIRST + NIGHTS * NIGHT
         for table in ("ops.prediction", "ops.evaluation", "ops.drift"):

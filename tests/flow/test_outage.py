@@ -199,12 +199,12 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
                 alarm=True, harm="felt", broken=drift._broken(rails, model, as_of(30), stages=()),
             )
         )  # fmt: skip
-    said = grants.run(rails, as_of(30), [spec.model_copy(update={"name": f"{spec.name}_{n}"}) for n in range(80)])
-    assert (said["decisions"], said["granted"]) == ({"incident": 80}, {})
-    assert [(one["node"], one["kind"], len(one["models"])) for one in said["incidents"]] == [
-        ("raw.login", "broken", 80)
-    ]
-    assert "device went null" in said["incidents"][0]["said"]
+    copies = [spec.model_copy(update={"name": f"{spec.name}_{n}"}) for n in range(80)]
+    outcome = grants.govern_night(rails, as_of(30), copies)
+    assert (outcome.decisions, outcome.granted) == ({"incident": 80}, {})
+    [incident] = outcome.incidents
+    assert (incident.node, incident.kind, len(incident.models)) == ("raw.login", "broken", 80)
+    assert "device went null" in incident.said
 
 
 def test_a_training_says_which_incidents_its_window_holds(rails: Rails, told: dict[int, dict[str, Any]]) -> None:

@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, Promotion, Skew
+from tiltyard.records import DriftSummary, GovernorAction, Promotion, Skew
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
@@ -169,8 +168,8 @@ def live(rails: Rails, first: int, last: int) -> None:
         shadow.run(rails, SPEC, night(day))
 
 
-def governed(rails: Rails, as_of: datetime) -> dict[str, Any]:
-    return grants.run(rails, as_of, [SPEC])["actions"][SPEC.name]
+def governed(rails: Rails, as_of: datetime) -> GovernorAction:
+    return grants.govern_night(rails, as_of, [SPEC]).actions[SPEC.name]
 
 
 def stored(rails: Rails, as_of: datetime) -> pd.DataFrame:
@@ -185,9 +184,9 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
         publish(rails, night(day))
         assert drift.run(rails, SPEC, night(day), render=False)["verdict"] == "no_reference"
         answers.append(governed(rails, night(day)))
-    assert [answer["decision"] for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
+    assert [answer.decision for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
     assert [row["night"] for row in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
-    assert answers[0]["reasons"] == ["no champion yet; 0 of 300 matured labels to train on"]
+    assert answers[0].reasons == ("no champion yet; 0 of 300 matured labels to train on",)
 
 
 def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
@@ -196,7 +195,7 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     rails.ledger.record_stage("features", "", night(13).date(), "stopped", {})
     answer = drift.run(rails, SPEC, night(13), render=False)
     assert answer["reasons"][0] == "the features stage of 2024-03-14 is stopped"
-    assert governed(rails, night(13))["decision"] == "incident"
+    assert governed(rails, night(13)).decision == "incident"
 
 
 def ask(rails: Rails, name: str, rows: pd.DataFrame, as_of: datetime, *, factor: float = 1.0) -> None:
@@ -256,7 +255,7 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
     rails.ledger.add_event(data_incidents.EVENT, "", night(36).date(), {**incident, "state": "open"})
     held = drift.run(rails, SPEC, night(37), render=False)
-    assert (held["verdict"], governed(rails, night(37))["decision"]) == ("broken", "incident")
+    assert (held["verdict"], governed(rails, night(37)).decision) == ("broken", "incident")
     assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
     assert held["broken"][0]["node"] == "raw.account"
     rails.ledger.add_event(data_incidents.EVENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
@@ -280,7 +279,7 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # by now the labels have come, and the loss says that the model feels it: a retrain, which answers the alarm
     asked = {}
     for day in range(38, 41):
-        asked[day] = drift.run(rails, SPEC, night(day), render=False) | governed(rails, night(day))
+        asked[day] = drift.run(rails, SPEC, night(day), render=False) | governed(rails, night(day)).to_json()
     granted = [row["night"] for row in rails.ledger.retrains(SPEC.name)]
     assert len(granted) == 1 and granted[0] > night(37).date()
     felt = asked[(granted[0] - START.date()).days]
@@ -294,14 +293,14 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # a night on which nothing was scored is a broken night, not drift
     publish(rails, night(41))
     unscored = drift.run(rails, SPEC, night(41), render=False)
-    assert governed(rails, night(41))["decision"] == "incident"
+    assert governed(rails, night(41)).decision == "incident"
     assert "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
 
     # the lake stops: nothing to look at is no reason either
     beyond = night(DAYS + 10)
     live(rails, DAYS + 10, DAYS + 10)
     empty = drift.run(rails, SPEC, beyond, render=False)
-    assert governed(rails, beyond)["decision"] == "incident" and "nothing to predict on" in empty["reasons"][0]
+    assert governed(rails, beyond).decision == "incident" and "nothing to predict on" in empty["reasons"][0]
     assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_pairs import TONIGHT, drawn, spec_of
+from tiltyard import target as targets
 from tiltyard.judge import evidence_page, gate, pairs, promotion
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ledger"
@@ -114,4 +115,6 @@ def test_the_outcome_of_each_arm_online_is_shown_where_there_is_one(record: dict
     for text in ("answers given online", "412", "310", "0.1832", "&lt;b&gt;challenger"):
         assert text in shown
     assert "<b>challenger" not in shown
-    assert shown.replace(evidence_page._online({"<b>challenger": [row]}) + "\n", "") == page
+    assert (
+        shown.replace(evidence_page._online({"<b>challenger": [row]}, targets.read(record["drawn"])) + "\n", "") == page
+    )

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard.govern.governor import Action, Grant, History, Mended, Outcome, Past, Release, cooling, govern
+from tiltyard.govern.governor import Action, Outcome, cooling, govern
+from tiltyard.govern.history import Grant, History, Mended, Past
 from tiltyard.govern.lineage import Lineage
-from tiltyard.records import Broken, Finding, Incident, Signal
+from tiltyard.records import Broken, Finding, Incident, Release, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
 
 CASES = Path(__file__).resolve().parents[1] / "golden" / "governor"

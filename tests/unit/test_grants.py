@@ -11,7 +11,18 @@ from tiltyard.errors import BadInput
 from tiltyard.govern import grants
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
-from tiltyard.records import Broken, Decision, EvidenceRecord, Finding, Promotion, Signal, Version, VersionFacts
+from tiltyard.records import (
+    Broken,
+    Decision,
+    EvidenceRecord,
+    Finding,
+    GovernorSummary,
+    PortfolioNight,
+    Promotion,
+    Signal,
+    Version,
+    VersionFacts,
+)
 from tiltyard.settings import ROOT
 from tiltyard.spec import Portfolio, Spec, find
 
@@ -24,7 +35,7 @@ def specs(number: int, **changes: Any) -> list[Spec]:
     return [CHURN.model_copy(update={"name": f"churn_{place:02}", **changes}) for place in range(number)]
 
 
-def found(rails: Rails, spec: Spec, night: date = NIGHT, **values: Any) -> None:
+def add_finding(rails: Rails, spec: Spec, night: date = NIGHT, **values: Any) -> None:
     defaults: dict[str, Any] = {"champion": 1, "challengers": (), "alarm": True, "harm": "felt"}
     rails.ledger.add_finding(
         Finding(model=spec.name, night=night, tier=spec.tier, owner=spec.owner, **{**defaults, **values})
@@ -35,8 +46,8 @@ def moved(column: str = "last_amount_eur", view: str = "ftr_customer__payments")
     return (Signal("feature", column, view, "wasserstein", 2.0, 0.1, True),)
 
 
-def govern(rails: Rails, chosen: list[Spec], night: date = NIGHT, **portfolio: Any) -> dict[str, Any]:
-    return grants.run(rails, clock.midnight(night), chosen, Portfolio.model_validate(portfolio))
+def govern(rails: Rails, chosen: list[Spec], night: date = NIGHT, **portfolio: Any) -> PortfolioNight:
+    return grants.govern_night(rails, clock.midnight(night), chosen, Portfolio.model_validate(portfolio))
 
 
 @pytest.fixture
@@ -51,34 +62,34 @@ def rails(rails: Rails, manifest: Path) -> Rails:
 def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails: Rails) -> None:
     chosen = specs(2)
     for spec in chosen:
-        found(rails, spec)
-    said = govern(rails, chosen, trainings={"per_night": 1})
-    assert list(said["granted"]) == ["churn_00"]
-    assert said["actions"]["churn_01"]["decision"] == "queued"
-    assert [(row["model"], row["night"]) for row in rails.ledger.retrains()] == [("churn_00", NIGHT)]
-    assert govern(rails, chosen, trainings={"per_night": 1}) == said
+        add_finding(rails, spec)
+    outcome = govern(rails, chosen, trainings={"per_night": 1})
+    assert list(outcome.granted) == ["churn_00"]
+    assert outcome.actions["churn_01"].decision == "queued"
+    assert [(row.model, row.night) for row in rails.ledger.retrains()] == [("churn_00", NIGHT)]
+    assert govern(rails, chosen, trainings={"per_night": 1}) == outcome
     assert len(rails.ledger.retrains()) == 1
-    assert grants.decided(rails, "churn_01", NIGHT)["decision"] == "queued"
+    assert grants.decided(rails, "churn_01", NIGHT).decision == "queued"
 
     # the next night the other one goes; the first trains and cools down
     for spec in chosen:
-        found(rails, spec, NIGHT + timedelta(days=1))
+        add_finding(rails, spec, NIGHT + timedelta(days=1))
     rails.ledger.record_stage("training", "churn_00", NIGHT, "done", {"version": 1})
     later = govern(rails, chosen, NIGHT + timedelta(days=1), trainings={"per_night": 1})
-    assert list(later["granted"]) == ["churn_01"]
-    assert later["actions"]["churn_00"]["decision"] == "cooldown"
+    assert list(later.granted) == ["churn_01"]
+    assert later.actions["churn_00"].decision == "cooldown"
 
 
 def test_a_training_that_is_not_done_takes_up_its_place_for_a_night(rails: Rails) -> None:
     chosen = specs(2)
-    found(rails, chosen[0])
-    assert list(govern(rails, chosen[:1], trainings={"per_night": 1})["granted"]) == ["churn_00"]
+    add_finding(rails, chosen[0])
+    assert list(govern(rails, chosen[:1], trainings={"per_night": 1}).granted) == ["churn_00"]
     for days, decision in ((1, "queued"), (2, "retrain")):  # after two nights without a word it has failed
         night = NIGHT + timedelta(days=days)
-        found(rails, chosen[1], night)
-        said = govern(rails, chosen, night, trainings={"per_night": 1})
-        assert said["actions"]["churn_01"]["decision"] == decision
-        assert said["actions"]["churn_00"]["decision"] == "waiting"
+        add_finding(rails, chosen[1], night)
+        outcome = govern(rails, chosen, night, trainings={"per_night": 1})
+        assert outcome.actions["churn_01"].decision == decision
+        assert outcome.actions["churn_00"].decision == "waiting"
 
 
 def test_what_became_of_a_retrain_is_read_from_the_ledger(rails: Rails) -> None:
@@ -120,29 +131,29 @@ def test_what_became_of_a_retrain_is_read_from_the_ledger(rails: Rails) -> None:
     assert past.best == NIGHT
     # one rejected since the champion's training: the wait is fourteen nights
     night = NIGHT + timedelta(days=38)
-    found(rails, spec, night)
-    assert "2025-03-19; 1 retrain" in govern(rails, [spec], night)["actions"][spec.name]["reasons"][-1]
+    add_finding(rails, spec, night)
+    assert "2025-03-19; 1 retrain" in govern(rails, [spec], night).actions[spec.name].reasons[-1]
 
 
 def test_one_break_over_eighty_models_is_one_incident_in_the_ledger(rails: Rails) -> None:
     chosen = specs(80)
     for spec in chosen:
-        found(rails, spec, broken=(Broken("raw.login", "device", "raw.login.device went null"),), signals=moved())
-    said = govern(rails, chosen)
-    assert said["granted"] == {} and rails.ledger.retrains() == []
-    assert said["decisions"] == {"incident": 80}
+        add_finding(rails, spec, broken=(Broken("raw.login", "device", "raw.login.device went null"),), signals=moved())
+    outcome = govern(rails, chosen)
+    assert outcome.granted == {} and rails.ledger.retrains() == []
+    assert outcome.decisions == {"incident": 80}
     [incident] = rails.ledger.incidents(NIGHT)
     assert (incident.node, incident.kind, len(incident.models)) == ("raw.login", "broken", 80)
-    assert [one["node"] for one in grants.incidents(rails)] == ["raw.login"]
+    assert [incident.node for incident in grants.incidents(rails)] == ["raw.login"]
     with pytest.raises(BadInput, match="nobody can release"):
         grants.release(rails, "raw.login", by="alice", reason="never mind")
 
     # the next night is clean, and the incident is over
     for spec in chosen:
-        found(rails, spec, NIGHT + timedelta(days=1), alarm=False)
+        add_finding(rails, spec, NIGHT + timedelta(days=1), alarm=False)
     govern(rails, chosen, NIGHT + timedelta(days=1))
     assert grants.incidents(rails) == []
-    assert [one["node"] for one in grants.incidents(rails, clock.midnight(NIGHT))] == ["raw.login"]
+    assert [incident.node for incident in grants.incidents(rails, clock.midnight(NIGHT))] == ["raw.login"]
 
 
 def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None:
@@ -150,26 +161,26 @@ def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None
     nights = [NIGHT + timedelta(days=number) for number in range(3)]
     for night in nights[:2]:
         for spec in chosen:
-            found(rails, spec, night, signals=moved())
-        assert govern(rails, chosen, night)["decisions"] == {"incident": 5}
+            add_finding(rails, spec, night, signals=moved())
+        assert govern(rails, chosen, night).decisions == {"incident": 5}
     [open_now] = grants.incidents(rails)
-    assert (open_now["node"], open_now["kind"]) == ("ftr_customer__payments", "shared_shift")
-    assert (open_now["since"], open_now["night"]) == (str(nights[0]), str(nights[1]))
+    assert (open_now.node, open_now.kind) == ("ftr_customer__payments", "shared_shift")
+    assert (open_now.since, open_now.night) == (nights[0], nights[1])
 
     with pytest.raises(BadInput, match="needs a reason"):
         grants.release(rails, "ftr_customer__payments", by="alice", reason=" ")
     with pytest.raises(BadInput, match="may release are: ftr_customer__payments"):
         grants.release(rails, "raw.payment", by="alice", reason="prices rose")
     released = grants.release(rails, "ftr_customer__payments", by="alice", reason="prices rose")
-    assert (released["by"], released["night"], len(released["models"])) == ("alice", str(nights[1]), 5)
+    assert (released.by, released.night, len(released.models)) == ("alice", nights[1], 5)
 
     for spec in chosen:
-        found(rails, spec, nights[2], signals=moved())
-    assert govern(rails, chosen, nights[2])["decisions"] == {"retrain": 5}
+        add_finding(rails, spec, nights[2], signals=moved())
+    assert govern(rails, chosen, nights[2]).decisions == {"retrain": 5}
     assert grants.incidents(rails) == []
-    assert rails.ledger.events(kind=grants.RELEASED)[0]["detail"]["reason"] == "prices rose"
+    assert rails.ledger.events(kind=grants.RELEASED)[0].detail["reason"] == "prices rose"
     # and the night before the person's word stays what it was
-    assert govern(rails, chosen, nights[0])["decisions"] == {"incident": 5}
+    assert govern(rails, chosen, nights[0]).decisions == {"incident": 5}
 
 
 def test_after_a_mended_incident_the_window_still_echoes(rails: Rails) -> None:
@@ -180,33 +191,35 @@ def test_after_a_mended_incident_the_window_still_echoes(rails: Rails) -> None:
     rails.ledger.add_event(data_incidents.EVENT, "", date(2025, 2, 1), {**detail, "state": "closed"})
     assert data_incidents.mended(rails, NIGHT) == [("raw.payment", "amount_eur", date(2025, 1, 31))]
     for night, decision in ((NIGHT, "report"), (date(2025, 2, 8), "retrain")):
-        found(rails, spec, night, signals=moved())
-        assert govern(rails, [spec], night)["actions"][spec.name]["decision"] == decision
+        add_finding(rails, spec, night, signals=moved())
+        assert govern(rails, [spec], night).actions[spec.name].decision == decision
 
 
 def test_a_night_waits_for_its_models_until_the_next_one_is_published(rails: Rails) -> None:
     chosen = specs(3)
     rails.ledger.record_stage("features", "", NIGHT, "done", {"snapshot": 1})
-    found(rails, chosen[0])
+    add_finding(rails, chosen[0])
     assert grants.waiting(rails, chosen, NIGHT) == ["churn_01", "churn_02"]
     rails.ledger.record_stage("shadow", "churn_01", NIGHT, "failed", {})
     assert grants.waiting(rails, chosen, NIGHT) == ["churn_02"]
     rails.ledger.record_stage("features", "", NIGHT + timedelta(days=1), "done", {"snapshot": 2})
     assert grants.waiting(rails, chosen, NIGHT) == []
-    assert govern(rails, chosen)["decisions"] == {"retrain": 1, "waiting": 2}
+    assert govern(rails, chosen).decisions == {"retrain": 1, "waiting": 2}
     assert grants.undecided(rails, ["churn_00", "churn_01"], NIGHT) == ["churn_01"]
 
 
 def test_a_run_for_some_models_leaves_what_was_said_of_the_others(rails: Rails) -> None:
     chosen = specs(8)
     for place, spec in enumerate(chosen):
-        found(rails, spec, signals=moved() if place < 4 else ())
+        add_finding(rails, spec, signals=moved() if place < 4 else ())
     govern(rails, chosen[:4])
-    said = govern(rails, chosen[4:], trainings={"per_night": 2})
-    assert said["decisions"] == {"queued": 2, "retrain": 2}
-    assert grants.decided(rails, "churn_00", NIGHT)["decision"] == "incident"
-    assert [(one.node, len(one.models)) for one in rails.ledger.incidents(NIGHT)] == [("ftr_customer__payments", 4)]
-    assert {entry[0] for entry in rails.ledger.stage_run("governor", "", NIGHT)["summary"]["since"]} == {
+    outcome = govern(rails, chosen[4:], trainings={"per_night": 2})
+    assert outcome.decisions == {"queued": 2, "retrain": 2}
+    assert grants.decided(rails, "churn_00", NIGHT).decision == "incident"
+    assert [(incident.node, len(incident.models)) for incident in rails.ledger.incidents(NIGHT)] == [
+        ("ftr_customer__payments", 4)
+    ]
+    assert {entry[0] for entry in rails.ledger.stage_run(GovernorSummary, "", NIGHT).summary.since} == {
         spec.name for spec in chosen[:4]
     }
 
@@ -214,13 +227,13 @@ def test_a_run_for_some_models_leaves_what_was_said_of_the_others(rails: Rails) 
 def test_findings_of_a_night_come_back_and_a_strange_one_is_none(rails: Rails) -> None:
     chosen = specs(2)
     for spec in chosen:
-        found(rails, spec, signals=moved())
-    kept = rails.ledger.findings(NIGHT)
-    assert [one.model for one in kept] == ["churn_00", "churn_01"]
-    assert kept[0].signals == moved()
+        add_finding(rails, spec, signals=moved())
+    findings = rails.ledger.findings(NIGHT)
+    assert [finding.model for finding in findings] == ["churn_00", "churn_01"]
+    assert findings[0].signals == moved()
     rails.ledger._upsert(_finding_table(), model="churn_00", night=NIGHT, body={"model": "churn_00"})
-    assert [one.model for one in rails.ledger.findings(NIGHT)] == ["churn_01"]
-    assert govern(rails, chosen)["actions"]["churn_00"]["decision"] == "waiting"
+    assert [finding.model for finding in rails.ledger.findings(NIGHT)] == ["churn_01"]
+    assert govern(rails, chosen).actions["churn_00"].decision == "waiting"
 
 
 def _finding_table() -> Any:

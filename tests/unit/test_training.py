@@ -14,7 +14,7 @@ from tests.market import AS_OF, FIRST, market
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced
 from tiltyard.govern import grants
-from tiltyard.govern.governor import Grant
+from tiltyard.govern.history import Grant
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec

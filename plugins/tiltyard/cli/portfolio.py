@@ -39,7 +39,7 @@ def govern(as_of: AsOf = None, as_json: Json = False) -> None:
     from tiltyard.govern import grants
 
     with rails.opened() as opened:
-        result = grants.run(opened, options.night(as_of))
+        result = grants.govern_night(opened, options.night(as_of))
     emit(result, as_json, lambda: say(describe.governed(result)))
 
 

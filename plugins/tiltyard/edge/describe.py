@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
-from tiltyard.records import Embargo
+from tiltyard.records import Embargo, Incident, PortfolioNight
 from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"
@@ -85,15 +85,15 @@ def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, Any]]:
     ]
 
 
-def governed(result: dict[str, Any]) -> str:
+def governed(night: PortfolioNight) -> str:
     """The governor's word on a night: how many of each, the incidents, and every model that is not steady."""
-    counts = ", ".join(f"{number} {decision}" for decision, number in result["decisions"].items())
-    lines = [f"night of {result['night']}: {counts or 'no model'}"]
-    lines += [f"  {line}" for line in incidents(result["incidents"]).splitlines() if result["incidents"]]
+    counts = ", ".join(f"{number} {decision}" for decision, number in night.decisions.items())
+    lines = [f"night of {night.night}: {counts or 'no model'}"]
+    lines += [f"  {_shared(incident)}" for incident in night.incidents]
     lines += [
-        f"  {action['decision']:<9} {name}: {'; '.join(action['reasons'])}"
-        for name, action in result["actions"].items()
-        if action["decision"] not in ("steady", "incident")
+        f"  {action.decision:<9} {name}: {'; '.join(action.reasons)}"
+        for name, action in night.actions.items()
+        if action.decision not in ("steady", "incident")
     ]
     return "\n".join(lines)
 
@@ -137,22 +137,22 @@ def _task(model: str, task: TaskReport) -> str:
     return f"{answer}; it {recovery}" if recovery else answer
 
 
-def incidents(rows: list[dict[str, Any]]) -> str:
+def incidents(open_now: Sequence[Incident]) -> str:
     """The portfolio's incidents, a line for each."""
-    return "\n".join(_shared(row) for row in rows) or "no incident is open"
+    return "\n".join(map(_shared, open_now)) or "no incident is open"
 
 
-def _shared(row: dict[str, Any]) -> str:
-    models = row["models"]
+def _shared(incident: Incident) -> str:
+    node, models = incident.node, incident.models
     named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
-    columns = f", columns {', '.join(row['columns'])}" if row["columns"] else ""
+    columns = f", columns {', '.join(incident.columns)}" if incident.columns else ""
     end = {
         "broken": "closes when it is mended",
-        "missing": f"closes when it is back, or: tiltyard incidents release {row['node']} --reason …",
-        "shared_shift": f"held until it is over, or: tiltyard incidents release {row['node']} --reason …",
-    }[row["kind"]]
-    kind = row["kind"].replace("_", " ")
-    return f"{row['node']} {kind} since {row['since']}, {len(models)} models ({named}){columns}: {row['said']}; {end}"
+        "missing": f"closes when it is back, or: tiltyard incidents release {node} --reason …",
+        "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
+    }[incident.kind]
+    kind = incident.kind.replace("_", " ")
+    return f"{node} {kind} since {incident.since}, {len(models)} models ({named}){columns}: {incident.said}; {end}"
 
 
 def _late(row: dict[str, Any]) -> str:

@@ -285,15 +285,17 @@ def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> di
     """Let the governor decide on these nights, and announce to each model that may retrain which nights it is about."""
     from tiltyard.govern import grants
 
-    found = {f"{as_of:%Y-%m-%d}": grants.run(rails, as_of, specs) for as_of in when}
+    decided = {f"{as_of:%Y-%m-%d}": grants.govern_night(rails, as_of, specs) for as_of in when}
     events = get_current_context()["outlet_events"][granted_assets()]
     for spec in specs:
         nights = [
-            clock.parse_as_of(day).isoformat() for day, said in sorted(found.items()) if spec.name in said["granted"]
+            clock.parse_as_of(day).isoformat()
+            for day, decision in sorted(decided.items())
+            if spec.name in decision.granted
         ]
         if nights:
             events.add(model_asset(spec, "drift"), extra={"as_of": nights})
-    return found
+    return {day: decision.to_json() for day, decision in decided.items()}
 
 
 def missed_nights(finished: set[date], own: set[date]) -> set[date]:

@@ -131,7 +131,7 @@ def judge(
 
     `seen` has the profiles of features and prediction; later nights and truth that had not matured must not be in
     it. `window` is the policy's, in nights. `standing` is what the last judged night of the model left, `answered` the
-    last earlier night whose retrain answers an alarm (governor.Past.answered). `left_out` are nights of open data
+    last earlier night whose retrain answers an alarm (history.Past.answered). `left_out` are nights of open data
     incidents; `trusted` says whether tonight is none. Without `agrees` the effect alone confirms the evidence.
     """
     seen = seen.until(night)

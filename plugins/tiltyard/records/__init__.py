@@ -38,7 +38,7 @@ from tiltyard.records.evidence import (
     Replayed,
     SliceMean,
 )
-from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, Signal, SignalKind
+from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
 from tiltyard.records.summary import (
     SUMMARIES,
     ArmFigures,
@@ -54,6 +54,7 @@ from tiltyard.records.summary import (
     LookupCheck,
     Measured,
     PopularItem,
+    PortfolioNight,
     PromotionSummary,
     ReplaySummary,
     ShadowSummary,
@@ -101,13 +102,16 @@ __all__ = [
     "LookupCheck",
     "Measured",
     "Missing",
+    "OpenIncident",
     "PageFile",
     "Parity",
     "PopularItem",
+    "PortfolioNight",
     "Promotion",
     "PromotionSummary",
     "Record",
     "Recovery",
+    "Release",
     "ReplaySummary",
     "Replayed",
     "Retrain",

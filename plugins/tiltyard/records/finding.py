@@ -108,3 +108,27 @@ class Incident(Record):
     """What is wrong, as a sentence."""
     since: date
     """The night on which it opened."""
+
+
+@dataclass(frozen=True)
+class OpenIncident(Incident):
+    """An incident that is open after a night."""
+
+    night: date
+    """The night."""
+
+
+@dataclass(frozen=True)
+class Release(Record):
+    """A person's word that what moved at a node until a night is the world, and no fault."""
+
+    node: str
+    """The table."""
+    night: date
+    """The night up to which it holds."""
+    by: str
+    """Who said so."""
+    reason: str
+    """Why, in the person's words."""
+    models: tuple[str, ...] = ()
+    """The models that were held back, by name; empty in what the ledger keeps."""

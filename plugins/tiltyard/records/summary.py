@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tiltyard.records.base import JsonObject, Record
-from tiltyard.records.finding import Broken, Harm
+from tiltyard.records.finding import Broken, Harm, Incident
 from tiltyard.stages import StageName
 
 
@@ -382,6 +382,22 @@ class GovernorSummary(Summary):
     """Model → what was decided."""
     since: tuple[tuple[str, str, str, date], ...] = ()
     """(model, kind, column, night): what drifts, and since when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortfolioNight(Record):
+    """What the governor decided on a night for the models that it was asked about."""
+
+    night: date
+    """The night."""
+    granted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Model that may retrain → why, a sentence each; in the order of their precedence."""
+    actions: dict[str, GovernorAction] = field(default_factory=dict)
+    """Model → what was decided."""
+    incidents: tuple[Incident, ...] = ()
+    """The portfolio's incidents, by node."""
+    decisions: dict[str, int] = field(default_factory=dict)
+    """Decision → number of models, without those that no model got."""
 
 
 @dataclass(frozen=True, kw_only=True)

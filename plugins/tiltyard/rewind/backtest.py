@@ -29,16 +29,16 @@ from numpy.typing import NDArray
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.govern import change, governor
+from tiltyard.govern import change, governor, history
 from tiltyard.govern.change import Promise, Standing, Truth
-from tiltyard.govern.governor import Grant, History, Mended
+from tiltyard.govern.history import Became, Drifting, Grant, History, Mended
 from tiltyard.govern.lineage import Lineage
 from tiltyard.judge import gate, pairs, promotion
 from tiltyard.ledger import Change, Roles, cast, succession
 from tiltyard.prepare import data_incidents, features, transform
 from tiltyard.prepare import truth as truths
 from tiltyard.rails import Rails
-from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
+from tiltyard.records import Broken, EvidenceRecord, Finding, Incident, Promotion, Watch
 from tiltyard.rewind import outcome, past
 from tiltyard.rewind.outcome import Lines
 from tiltyard.rewind.past import Past, Version, Workers
@@ -327,18 +327,18 @@ class Play:
         counted = profile.truth(reference, nights, score, label, target) if len(nights) else profile.EMPTY
         return Truth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
 
-    def became(self, night: date) -> governor.Past:
+    def became(self, night: date) -> history.Past:
         """The model's retrains before `night`, and what had become of each by then."""
         promoted = {entry.version for entry in self.promotions if entry.night < night}
         rejected = {number for number, when in self.rejected.items() if when < night}
 
-        def outcome_of(number: int | None) -> governor.Became:
+        def outcome_of(number: int | None) -> Became:
             if number is None:
                 return "none"
             return "promoted" if number in promoted else "rejected" if number in rejected else "pending"
 
         champion = self.roles(night).champion
-        return governor.Past(
+        return history.Past(
             grants=tuple(Grant(row["night"], outcome_of(row["version"])) for row in self.retrains),
             best=self.trained[champion] if champion is not None else None,
         )
@@ -444,8 +444,8 @@ def _play(
     plays = {spec.name: Play(spec, *models[spec.name]) for spec in policy.specs}
     threshold = policy.portfolio.budget.nights_between(len(plays))
     drift = {spec.name: spec.drift for spec in policy.specs}
-    since: Mapping[tuple[str, str, str], date] = {}
-    incidents: tuple[governor.Incident, ...] = ()
+    since: Mapping[Drifting, date] = {}
+    incidents: tuple[Incident, ...] = ()
     for place, as_of in enumerate(nights):
         night = night_closing(as_of)
         told(night, place / len(nights))

@@ -144,7 +144,7 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:
     """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
     named = {spec.name: spec for spec in specs}
-    for model, reasons in grants.run(rails, as_of, specs)["granted"].items():
+    for model, reasons in grants.govern_night(rails, as_of, specs).granted.items():
         version = None
         with _on_its_own():
             trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
@@ -194,7 +194,7 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
 
     if not all(over(stage) for stage in NIGHTLY if stage != "training"):
         return False
-    decided = grants.decided(rails, spec.name, night)
-    if decided is None or decided["decision"] == "waiting":
+    action = grants.decided(rails, spec.name, night)
+    if action is None or action.decision == "waiting":
         return False
-    return decided["decision"] != "retrain" or over("training")
+    return action.decision != "retrain" or over("training")
