@@ -26,7 +26,6 @@ from tiltyard.records import (
     FeaturesSummary,
     Finding,
     Incident,
-    JsonObject,
     Promotion,
     Record,
     Recovery,
@@ -564,9 +563,9 @@ class Ledger:
         rows = self._rows(tasks.order_by(default_task.c.opened, default_task.c.model))
         return [DefaultTask.from_json(row | ended.get((row["model"], row["opened"]), {})) for row in rows]
 
-    def add_event(self, kind: str, model: str, night: date | None, detail: JsonObject) -> None:
+    def add_event(self, kind: str, model: str, night: date | None, detail: Mapping[str, object]) -> None:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
-        self._insert(event, kind=kind, model=model, night=night, detail=detail)
+        self._insert(event, kind=kind, model=model, night=night, detail=dict(detail))
 
     def events(self, model: str | None = None, kind: str | None = None) -> list[Event]:
         """Everything that was put down for a person to find, in the order in which it happened."""

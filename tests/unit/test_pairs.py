@@ -245,7 +245,7 @@ def test_the_record_changes_with_any_row(spec: Spec) -> None:
 def test_the_feature_that_went_missing_most(
     shares: dict[str, float], trained: dict[str, float], worst: gate.Missing | None
 ) -> None:
-    assert pairs.missing(shares, {name: {"missing": share} for name, share in trained.items()}) == worst
+    assert pairs.missing(shares, trained) == worst
 
 
 def test_the_picture_adds_up(spec: Spec) -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.conftest import FIRST
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.judge import gate, promotion
-from tiltyard.judge.promotion import Approval
+from tiltyard.judge import evidence_file, gate, promotion
+from tiltyard.judge.approval import Approval, Subject, faults_of
 from tiltyard.records import Decision, EvidenceRecord, Promotion
 from tiltyard.train import registry
 
@@ -25,7 +25,7 @@ def approval(judged, as_of, **changes):
         requested_by="airflow",
         chosen=("Approve",),
         responded_at=datetime(2016, 3, 9, 8, tzinfo=UTC),
-        subject=(judged["model"], judged["challenger"], night_closing(as_of), judged["evidence"]),
+        subject=Subject(judged["model"], judged["challenger"], night_closing(as_of), judged["evidence"]),
         source="airflow",
     )
     return replace(base, **changes)
@@ -37,7 +37,7 @@ def kinds(rails, spec):
 
 def test_without_a_challenger_nothing_happens(arena):
     spec = arena.spec("nobody")
-    outcome = promotion.run(arena.rails, spec, datetime(2016, 3, 9, tzinfo=UTC))
+    outcome = promotion.judge_night(arena.rails, spec, datetime(2016, 3, 9, tzinfo=UTC))
     assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
     assert arena.rails.ledger.stage_runs("promotion", "nobody")
 
@@ -45,7 +45,7 @@ def test_without_a_challenger_nothing_happens(arena):
 def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(arena):
     spec = arena.spec("first_one")
     as_of = arena.duel(spec, {1: GOOD})
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert (outcome["verdict"], outcome["promoted"], outcome["champion"]) == ("promote", 1, None)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
     assert arena.rails.ledger.roles(spec.name, night_closing(as_of)).champion is None
@@ -54,7 +54,7 @@ def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(a
     assert decision["matured"] == 6 * 60
     assert decision["nights"] == 8
 
-    again = promotion.run(arena.rails, spec, as_of)
+    again = promotion.judge_night(arena.rails, spec, as_of)
     assert again["promoted"] == 1
     assert len(arena.rails.ledger.promotions(spec.name)) == 1
     assert kinds(arena.rails, spec) == []
@@ -63,7 +63,7 @@ def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(a
 def test_a_challenger_no_better_than_the_safe_default_is_not_promoted(arena):
     spec = arena.spec("no_better", fallback={"safe_default": 0.5}, gate={"min_matured": 200, "min_shadow": "3d"})
     as_of = arena.duel(spec, {1: POOR})
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
     assert registry.aliases(arena.rails, spec.name) == {}
 
@@ -71,7 +71,7 @@ def test_a_challenger_no_better_than_the_safe_default_is_not_promoted(arena):
 def test_the_best_of_several_is_promoted_and_the_worst_rejected(arena):
     spec = arena.spec("several")
     as_of = arena.duel(spec, {1: 0.5, 2: 0.15, 3: GOOD}, nights=12, per_night=150)
-    first = promotion.run(arena.rails, spec, as_of - 2 * DAY)
+    first = promotion.judge_night(arena.rails, spec, as_of - 2 * DAY)
     assert first["promoted"] == 3
     assert {row["challenger"]: row["verdict"] for row in first["decisions"]}[3] == "promote"
     assert all(row["evidence"]["challengers"] == 3 for row in arena.rails.ledger.decisions(spec.name))
@@ -92,7 +92,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
         )
     )
     registry.set_alias(arena.rails, spec.name, "champion", 1)
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert (outcome["promoted"], outcome["replaced"]) == (2, 1)
     aliases = registry.aliases(arena.rails, spec.name)
     assert (aliases["champion"], aliases["previous"]) == (2, 1)
@@ -101,7 +101,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
 def test_tier_one_waits_for_a_person(arena):
     spec = arena.spec("waits", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert outcome["needs_approval"] is True
     assert outcome["promoted"] is None
     assert registry.aliases(arena.rails, spec.name) == {}
@@ -123,8 +123,8 @@ def high_stakes(arena):
 def test_whose_author_is_not_known_cannot_be_approved(author):
     judged, as_of = {"model": "m", "challenger": 1, "evidence": "e"}, datetime(2016, 3, 9, tzinfo=UTC)
     given = approval(judged, as_of)
-    assert promotion._faults(given, given.subject, author) == ["it is not known who trained it"]
-    assert promotion._faults(given, given.subject, "drift") == []
+    assert faults_of(given, given.subject, author) == ["it is not known who trained it"]
+    assert faults_of(given, given.subject, "drift") == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,9 @@ def test_whose_author_is_not_known_cannot_be_approved(author):
 def test_an_approval_that_does_not_hold_is_recorded_and_promotes_nobody(arena, high_stakes, forged, says):
     spec, as_of, judged = high_stakes
     forged = dict(forged)
-    subject = (spec.name, 1, forged.pop("night", night_closing(as_of)), forged.pop("evidence", judged["evidence"]))
+    subject = Subject(
+        spec.name, 1, forged.pop("night", night_closing(as_of)), forged.pop("evidence", judged["evidence"])
+    )
     before = len(arena.rails.ledger.events(spec.name, "approval_refused"))
     outcome = promotion.promote(arena.rails, spec, as_of, approval(judged, as_of, **({"subject": subject} | forged)))
     assert outcome["promoted"] is None
@@ -177,8 +179,8 @@ def test_an_approval_where_the_gate_holds_promotes_nobody_and_is_recorded(arena)
 def test_a_hindcast_assumes_approvals_only_when_told_and_records_it(arena):
     spec = arena.spec("assumed", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
-    assert promotion.run(arena.rails, spec, as_of, assume="never")["promoted"] is None
-    assert promotion.run(arena.rails, spec, as_of, assume="auto")["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of, assume="never")["promoted"] is None
+    assert promotion.judge_night(arena.rails, spec, as_of, assume="auto")["promoted"] == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
     assert (row["approved_by"], row["approval"]["source"]) == ("hindcast", "hindcast:auto")
 
@@ -232,9 +234,9 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
 def test_an_alias_moved_by_hand_is_recorded_and_put_back(arena):
     spec = arena.spec("by_hand")
     as_of = arena.duel(spec, {1: GOOD, 2: 0.3}, nights=9)
-    assert promotion.run(arena.rails, spec, as_of)["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of)["promoted"] == 1
     registry.set_alias(arena.rails, spec.name, "champion", 2)
-    promotion.run(arena.rails, spec, as_of + DAY)
+    promotion.judge_night(arena.rails, spec, as_of + DAY)
     (event,) = arena.rails.ledger.events(spec.name, "alias_moved_by_hand")
     assert event["detail"] == {"alias": "champion", "found": 2, "put_back": 1}
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
@@ -245,7 +247,7 @@ def test_an_alias_set_by_hand_where_nobody_was_promoted_is_taken_away(arena):
     spec = arena.spec("usurper")
     as_of = arena.duel(spec, {1: POOR})
     registry.set_alias(arena.rails, spec.name, "champion", 1)
-    promotion.run(arena.rails, spec, as_of)
+    promotion.judge_night(arena.rails, spec, as_of)
     assert "champion" not in registry.aliases(arena.rails, spec.name)
     assert kinds(arena.rails, spec) == ["alias_moved_by_hand"]
 
@@ -266,11 +268,11 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
             )
         )
         registry.set_alias(arena.rails, spec.name, "champion", number)
-    old = promotion.run(arena.rails, spec, as_of - 3 * DAY)
+    old = promotion.judge_night(arena.rails, spec, as_of - 3 * DAY)
     assert old["promoted"] is None
     assert registry.aliases(arena.rails, spec.name)["champion"] == 2
     assert set(kinds(arena.rails, spec)) <= {"promotion_out_of_order"}
-    assert promotion.run(arena.rails, spec, as_of - 2 * DAY)["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of - 2 * DAY)["promoted"] == 1
     assert registry.aliases(arena.rails, spec.name)["champion"] == 2
 
 
@@ -288,7 +290,7 @@ def test_a_claim_whose_alias_was_never_moved_is_finished_by_the_rerun(arena):
             approval={},
         )
     )
-    promotion.run(arena.rails, spec, as_of)
+    promotion.judge_night(arena.rails, spec, as_of)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
 
 
@@ -309,7 +311,7 @@ def test_a_verdict_is_recorded_once_and_evidence_that_changed_is_noted(arena):
 
 def test_the_evidence_reads_as_a_table(arena, high_stakes):
     spec, as_of, judged = high_stakes
-    text = promotion.evidence_markdown(arena.rails, spec, as_of, 1)
+    text = evidence_file.markdown(arena.rails, spec, as_of, 1)
     assert f"Evidence: `{judged['evidence']}`" in text.splitlines()
     assert "| criterion | value | limit | status | why |" in text
     assert "| slice priority=high |" in text
@@ -337,7 +339,7 @@ def test_what_is_not_known_or_over_its_budget_holds(arena, name, version, criter
     """All the rest is in order: it is this criterion alone that holds. The fresh millisecond test has the last word."""
     spec = arena.spec(name)
     as_of = arena.duel(spec, {1: GOOD}, **version)
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     found = criteria(arena, spec, as_of, 1)
     if criterion == "replay":
         assert (outcome["promoted"], found["replay"]["value"]) == (1, "warn")
@@ -351,7 +353,7 @@ def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
     as_of = arena.duel(spec, {1: GOOD})
     folder = arena.rails.settings.home / "arena" / spec.name / "1"
     (folder / "reference.json").write_text("{}")
-    assert promotion.run(arena.rails, spec, as_of)["verdict"] == "hold"
+    assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
     found = criteria(arena, spec, as_of, 1)
     assert {name for name, row in found.items() if row["status"] != "pass"} == {"availability"}
     assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["corrupt_artifact"]
@@ -360,7 +362,7 @@ def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
 def test_a_feature_that_went_missing_since_training_holds(arena):
     spec = arena.spec("gone_missing")
     as_of = arena.duel(spec, {1: GOOD}, missing=0.1, blank=0.5)
-    assert promotion.run(arena.rails, spec, as_of)["verdict"] == "hold"
+    assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
     found = criteria(arena, spec, as_of, 1)["availability"]
     assert (found["status"], found["value"]) == ("fail", pytest.approx(0.4))
 
@@ -431,7 +433,7 @@ def test_a_past_that_was_written_over_stops_the_promotion(arena):
             lambda connection: connection.execute(f"update lake.{view} set weight = weight + 1"), message="mended"
         ).snapshot
     )
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
     found = criteria(arena, spec, as_of, 1)
     assert {name for name, row in found.items() if row["status"] != "pass"} == {"replay"}
@@ -518,14 +520,14 @@ def test_a_page_that_is_gone_is_refused_and_comes_back_as_it_was(arena, stakes):
 def test_an_approval_of_the_record_is_none_of_the_page(arena, stakes):
     spec, as_of, judged = stakes
     digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
-    given = [replace(one, subject=(*one.subject[:3], digest)) for one in both(judged, as_of)]
+    given = [replace(one, subject=one.subject._replace(evidence=digest)) for one in both(judged, as_of)]
     assert "something else" in promotion.promote(arena.rails, spec, as_of, *given)["reason"]
 
 
 def test_other_tiers_have_the_page_too_and_need_nobody(arena):
     spec = arena.spec("page_for_all", tier=3)
     as_of = arena.duel(spec, {1: GOOD})
-    outcome = promotion.run(arena.rails, spec, as_of)
+    outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert outcome["promoted"] == 1
     assert (arena.rails.settings.reports / outcome["page"]).exists()
     assert arena.rails.ledger.promotions(spec.name)[0]["approval"] == {"needed": False}
@@ -540,6 +542,6 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
         from tiltyard import ledger
 
         connection.execute(ledger.decision.update().where(ledger.decision.c.model == spec.name).values(evidence=forged))
-    text = promotion.evidence_markdown(arena.rails, spec, as_of, 1, "/there")
+    text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text
     assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged['evidence']}`"]

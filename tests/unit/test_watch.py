@@ -7,7 +7,7 @@ import pytest
 from tests.unit.conftest import FIRST
 from tiltyard.clock import night_closing
 from tiltyard.edge import status
-from tiltyard.judge import promotion
+from tiltyard.judge import aliases, promotion
 from tiltyard.records import Promotion
 from tiltyard.train import registry
 
@@ -39,7 +39,7 @@ def gate_of(**changes):
 def nightly(arena, spec, first, last):
     """Every night's outcome, in order."""
     nights = [first + days * DAY for days in range((last - first).days + 1)]
-    return {night_closing(as_of): promotion.run(arena.rails, spec, as_of) for as_of in nights}
+    return {night_closing(as_of): promotion.judge_night(arena.rails, spec, as_of) for as_of in nights}
 
 
 def verdicts(outcomes):
@@ -96,7 +96,8 @@ def test_running_the_nights_again_gives_the_same(arena, sent_back):
 def test_an_alias_moved_back_by_hand_after_a_rollback_is_put_back(arena, sent_back):
     spec, last, _ = sent_back
     registry.set_alias(arena.rails, spec.name, "champion", 2)
-    assert promotion.reconcile(arena.rails, spec, last)["moved"]["champion"] == {"found": 2, "put_back": 1}
+    assert aliases.reconcile(arena.rails, spec, last) == ("champion",)
+    assert registry.aliases(arena.rails, spec.name)["champion"] == 1
 
 
 def test_the_status_tells_of_it(arena, sent_back):
@@ -136,7 +137,7 @@ def test_no_window_no_watch(arena):
     last = arena.duel(spec, {1: GOOD, 2: POOR}, nights=12)
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
-    assert promotion.run(arena.rails, spec, last)["watch"] is None
+    assert promotion.judge_night(arena.rails, spec, last)["watch"] is None
 
 
 def test_a_previous_champion_that_stopped_scoring_keeps_the_new_one(arena):
@@ -151,7 +152,7 @@ def test_a_previous_champion_that_stopped_scoring_keeps_the_new_one(arena):
         ),
         message="lost",
     )
-    outcome = promotion.run(arena.rails, spec, last)
+    outcome = promotion.judge_night(arena.rails, spec, last)
     assert outcome["watch"]["verdict"] == "keep"
     assert any("95% are asked for" in reason for reason in outcome["watch"]["reasons"])
 
@@ -175,9 +176,9 @@ def test_a_night_that_rolls_back_judges_nobody_and_the_next_one_judges_against_w
     last = arena.duel(spec, {1: 0.25, 2: POOR, 3: GOOD}, nights=13)
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
-    outcome = promotion.run(arena.rails, spec, last)
+    outcome = promotion.judge_night(arena.rails, spec, last)
     assert (outcome["rolled_back"], outcome["promoted"], outcome["decisions"]) == (2, None, [])
-    later = promotion.run(arena.rails, spec, last + DAY)
+    later = promotion.judge_night(arena.rails, spec, last + DAY)
     assert (later["champion"], later["promoted"], later["watch"]) == (1, 3, None)
     roles = arena.rails.ledger.roles(spec.name, night_closing(last + 2 * DAY))
     assert (roles.champion, roles.previous) == (3, 1)
@@ -190,7 +191,7 @@ def test_a_night_that_has_promoted_does_not_roll_back(arena):
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
     promoted(arena, spec, 3, last, replaced=2)
-    outcome = promotion.run(arena.rails, spec, last)
+    outcome = promotion.judge_night(arena.rails, spec, last)
     assert (outcome["promoted"], outcome["rolled_back"], outcome["watch"]) == (3, None, None)
     assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["rollback_out_of_order"]
     assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 3

@@ -38,7 +38,7 @@ from tiltyard.stages import STAGES, StageName, dag_id, place, recorded_as
 
 if TYPE_CHECKING:
     from tiltyard.answered.fallback_audit import TaskForm
-    from tiltyard.judge.promotion import Approval
+    from tiltyard.judge.approval import Approval
     from tiltyard.rails import Rails
 
 SWEEP = timedelta(days=7)
@@ -313,10 +313,11 @@ def announced_nights(events: Mapping[Any, Sequence[Any]]) -> set[date]:
 
 
 def each_night(
-    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], dict[str, Any]]
+    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], Any]
 ) -> dict[str, dict[str, Any]]:
-    """night → what `work` returned, oldest night first."""
-    return {f"{as_of:%Y-%m-%d}": work(rails, spec, as_of) for as_of in when}
+    """night → what `work` returned, as Airflow keeps it, oldest night first."""
+    done = {f"{as_of:%Y-%m-%d}": work(rails, spec, as_of) for as_of in when}
+    return {day: summary if isinstance(summary, dict) else summary.to_json() for day, summary in done.items()}
 
 
 def same_nights(done: Mapping[str, Any]) -> list[datetime]:
@@ -359,19 +360,18 @@ def judge(rails: "Rails", spec: Spec) -> dict[str, Any]:
     Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged. No
     tier-1 challenger is promoted for a missed night: it cannot be put before a person any more.
     """
-    from tiltyard.judge import promotion
+    from tiltyard.judge import evidence_file, promotion
 
     *missed, newest = nights(rails, "promotion", spec)
-    closed = each_night(rails, spec, missed, promotion.run)
+    closed = each_night(rails, spec, missed, promotion.judge_night)
     judged = promotion.judge(rails, spec, newest)
-    if judged["page"]:
-        show(judged["page"], rails.settings)
     proposal = None
-    if judged["needs_approval"]:
-        link = report_url(judged["page"])
-        body = promotion.evidence_markdown(rails, spec, newest, judged["challenger"], link)
-        proposal = {"subject": question(spec.name, judged["challenger"], judged["night"]), "body": body}
-    return judged | {"proposal": proposal, "missed": sorted(closed)}
+    if judged.page:
+        show(judged.page, rails.settings)
+    if judged.needs_approval and judged.page and judged.challenger is not None:
+        body = evidence_file.markdown(rails, spec, newest, judged.challenger, report_url(judged.page))
+        proposal = {"subject": question(spec.name, judged.challenger, str(judged.night)), "body": body}
+    return judged.to_json() | {"proposal": proposal, "missed": sorted(closed)}
 
 
 def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any]) -> dict[str, Any]:
@@ -380,13 +380,13 @@ def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any]) -> dict[str, 
     Of `judged` only the night counts; verdict and evidence are read again from the ledger.
     """
     from tiltyard.judge import promotion
+    from tiltyard.records import PromotionSummary
 
     as_of = clock.parse_as_of(judged["night"])
-    asked = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
-    outcome = promotion.promote(rails, spec, as_of, *(one for one in asked if one is not None))
-    summary = {name: value for name, value in judged.items() if name not in ("proposal", "missed")}
-    close(rails, "promotion", spec, {judged["night"]: summary | outcome})
-    return outcome | {"changed": bool(outcome["promoted"] or outcome["rolled_back"])}
+    answers = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
+    outcome = promotion.promote(rails, spec, as_of, *(answer for answer in answers if answer is not None))
+    summary = promotion.close(rails, spec, PromotionSummary.from_json(judged), outcome)
+    return summary.to_json() | {"changed": outcome.has_changed}
 
 
 def close(rails: "Rails", stage: StageName, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -461,15 +461,13 @@ def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str
     or answered by the timeout, names no approver, and so does one that was never asked for although it had to be:
     promotion refuses it and keeps the event.
     """
-    from tiltyard.judge.promotion import Approval
-
     ti = get_current_context()["ti"]
     row = _hitl_detail(rails, {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": asked_by})
     due = any(
-        decision["verdict"] == "promote" and decision["night"] == as_of.date()
+        decision.verdict == "promote" and decision.night == as_of.date()
         for decision in rails.ledger.decisions(spec.name, until=as_of.date())
     )
-    return Approval(**answer(row or {}, requested_by=requester())) if row or due else None
+    return answer(row or {}, requested_by=requester()) if row or due else None
 
 
 def _hitl_detail(rails: "Rails", keys: Mapping[str, str]) -> dict[str, Any] | None:
@@ -489,21 +487,24 @@ def _hitl_detail(rails: "Rails", keys: Mapping[str, str]) -> dict[str, Any] | No
     return dict(row) if row else None
 
 
-def answer(row: Mapping[str, Any], requested_by: str) -> dict[str, Any]:
+def answer(row: Mapping[str, Any], requested_by: str) -> "Approval":
     """A row of `hitl_detail` in the promotion's terms. A question that we did not write is about nothing."""
-    asked = _SUBJECT.fullmatch(row.get("subject") or "")
+    from tiltyard.judge.approval import Approval, Subject
+
+    question = _SUBJECT.fullmatch(row.get("subject") or "")
     evidence = _EVIDENCE.findall(row.get("body") or "")
     subject = None
-    if asked and evidence:
-        subject = (asked["model"], int(asked["version"]), date.fromisoformat(asked["night"]), evidence[-1])
-    return {
-        "approved_by": (row.get("responded_by") or {}).get("name"),
-        "requested_by": requested_by,
-        "chosen": tuple(row.get("chosen_options") or ()),
-        "responded_at": row.get("responded_at"),
-        "subject": subject,
-        "source": "airflow",
-    }
+    if question and evidence:
+        night = date.fromisoformat(question["night"])
+        subject = Subject(question["model"], int(question["version"]), night, evidence[-1])
+    return Approval(
+        approved_by=(row.get("responded_by") or {}).get("name"),
+        requested_by=requested_by,
+        chosen=tuple(row.get("chosen_options") or ()),
+        responded_at=row.get("responded_at"),
+        subject=subject,
+        source="airflow",
+    )
 
 
 # -- a person's explanation -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tiltyard import clock
 from tiltyard.answered import arm, fallback_audit
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
-from tiltyard.judge import arrival, estimate, promotion, shadow
+from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, features, frame, popular, truth
 from tiltyard.rails import Rails
@@ -303,7 +303,7 @@ def _decision(row: dict[str, Any]) -> dict[str, Any]:
 
 def _watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     """What the rollback watch says of the champion that is under it: its newest verdict, None before the first."""
-    watched = promotion.watched(spec, rails.ledger.changes(spec.name), as_of)
+    watched = rollback.watched(spec, rails.ledger.changes(spec.name), as_of)
     if watched is None:
         return None
     until = watched.night + spec.gate.rollback_window

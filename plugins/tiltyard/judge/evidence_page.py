@@ -13,6 +13,16 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from tiltyard import target as targets
+from tiltyard.records import (
+    ArmFigures,
+    CalibrationBin,
+    CohortArrival,
+    Criterion,
+    EvidenceRecord,
+    PromiseRecord,
+    RunningPoint,
+    SliceInterval,
+)
 from tiltyard.target import Target
 
 if TYPE_CHECKING:
@@ -33,45 +43,50 @@ STATUS = {"pass": "#1A7F37", "fail": "#B00020", "not_yet": "#7A4B00"}
 MOST_SLICES = 40
 
 
-def draw(record: Mapping[str, Any]) -> str:
-    """The page of a record with verdict `promote`: what promotion keeps in the ledger, `page` left aside."""
-    promise, drawn = record["promise"], record["drawn"]
-    target = targets.read(drawn)
-    title = f"Promote {record['model']} version {record['challenger']}?"
+def draw(record: EvidenceRecord) -> str:
+    """The page of a record with verdict `promote`: what promotion keeps in the ledger, `page` left aside.
+
+    Raises ValueError for the record of another verdict, which has nothing to draw.
+    """
+    promise, drawn = record.promise, record.drawn
+    if promise is None or drawn is None:
+        raise ValueError(f"{record.model} version {record.challenger}: nothing was kept to draw a page of")
+    target = targets.read(drawn.to_json())
+    title = f"Promote {record.model} version {record.challenger}?"
     parts = [
         _head(title, record, promise),
         _figure(
             "Is it better, and since when could one know?",
-            _running(drawn["running"], float(drawn["level"])),
-            f"Mean difference of the losses ({targets.METRICS[record['metric']]}) of {record['against']} and of the "
+            _running(drawn.running, drawn.level),
+            f"Mean difference of the losses ({targets.METRICS[record.metric]}) of {record.against} and of the "
             "challenger on the same matured rows, by cohort, with the confidence sequence that holds however often one "
             "looks: the gate asks for its lower end above zero. Below, the evidence that takes each night as one "
             f"observation; the gate asks for {1 / float(drawn['level']):.3g}.",
         ),
-        _criteria(record["criteria"]),
+        _criteria(record.criteria),
         _figure(
             "For whom?",
-            _slices(drawn["slices"], -float(promise["policy"]["max_slice_loss"])) + _table_of_slices(drawn["slices"]),
+            _slices(drawn.slices, -float(str(promise.policy["max_slice_loss"]))) + _table_of_slices(drawn.slices),
             "Mean difference per declared slice with its 95 % interval, clustered by night (for reading: it is not the "
             "one that decides). Left of the red line a slice loses more than the spec allows.",
         ),
         _figure(
             "Does a score mean what it says?",
-            _calibration(drawn["calibration"], record["against"], target.label_axis),
+            _calibration(drawn.calibration, record.against, target.label_axis),
             target.caption,
         ),
         _figure(
             "What would be served?",
-            _scores(drawn["scores"], record["against"], target.bounds),
+            _scores(drawn.scores, record.against, target.bounds),
             "How often each score was given, on all rows that both scored, matured or not.",
         ),
         _figure(
             "Which labels have come?",
-            _arrival(drawn["arrival"]),
+            _arrival(drawn.arrival),
             "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
             "known early is not a random sample and moved nothing here.",
         ),
-        *([_online(record["online"], target)] if record.get("online") else []),
+        *([_online(record.online, target)] if record.online else []),
         _origin(record, promise),
     ]
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(parts))
@@ -80,36 +95,36 @@ def draw(record: Mapping[str, Any]) -> str:
 # -- words ------------------------------------------------------------------------------------
 
 
-def _head(title: str, record: Mapping[str, Any], promise: Mapping[str, Any]) -> str:
+def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> str:
     facts = {
-        "matured rows": f"{record['matured']:,}",
-        "nights in shadow": f"{record['nights']:,}",
-        "rows that wait for truth": f"{record['immature']:,}",
-        "judged at once": f"{record['challengers']:,}",
-        "loss of the challenger": _number(record["loss_challenger"]),
-        f"loss of {record['against']}": _number(record["loss_champion"]),
+        "matured rows": f"{record.matured:,}",
+        "nights in shadow": f"{record.nights:,}",
+        "rows that wait for truth": f"{record.immature:,}",
+        "judged at once": f"{record.challengers:,}",
+        "loss of the challenger": _number(record.loss_challenger),
+        f"loss of {record.against}": _number(record.loss_champion),
     }
     better = (
-        f"The challenger's {targets.METRICS[record['metric']]} is lower by {_number(record['mean'])} "
-        f"[{_number(record['low'])}, {_number(record['high'])}] than that of {record['against']}, on the same "
-        f"{record['matured']:,} matured rows."
+        f"The challenger's {targets.METRICS[record.metric]} is lower by {_number(record.mean)} "
+        f"[{_number(record.low)}, {_number(record.high)}] than that of {record.against}, on the same "
+        f"{record.matured:,} matured rows."
     )
-    asked = {0: "", 1: " One person has to approve.", 2: " Two people have to approve."}[int(promise["approvals"])]
+    asked = {0: "", 1: " One person has to approve.", 2: " Two people have to approve."}[int(promise.approvals)]
     listed = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
     return (
         f"<header><h1>{_text(title)}</h1>"
-        f"<p>Night of {_text(record['night'])} &middot; owner {_text(promise['owner'])} &middot; tier "
-        f"{_text(promise['tier'])} &middot; against {_text(record['against'])}.{asked}</p>"
+        f"<p>Night of {_text(record.night)} &middot; owner {_text(promise.owner)} &middot; tier "
+        f"{_text(promise.tier)} &middot; against {_text(record.against)}.{asked}</p>"
         f'<p class="better">{_text(better)}</p><dl>{listed}</dl></header>'
     )
 
 
-def _criteria(criteria: Sequence[Mapping[str, Any]]) -> str:
+def _criteria(criteria: Sequence[Criterion]) -> str:
     rows = "".join(
-        f"<tr><td>{_text(row['name'])}</td><td class=number>{_text(_number(row['value']))}</td>"
-        f"<td class=number>{_text(_number(row['limit']))}</td>"
-        f'<td><span class=tag style="background:{STATUS.get(row["status"], INK)}">'
-        f"{_text(row['status'].replace('_', ' '))}</span></td><td>{_text(row['reason'])}</td></tr>"
+        f"<tr><td>{_text(row.name)}</td><td class=number>{_text(_number(row.value))}</td>"
+        f"<td class=number>{_text(_number(row.limit))}</td>"
+        f'<td><span class=tag style="background:{STATUS.get(row.status, INK)}">'
+        f"{_text(row.status.replace('_', ' '))}</span></td><td>{_text(row.reason)}</td></tr>"
         for row in criteria
     )
     return (
@@ -118,11 +133,11 @@ def _criteria(criteria: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _table_of_slices(slices: Sequence[Mapping[str, Any]]) -> str:
+def _table_of_slices(slices: Sequence[SliceInterval]) -> str:
     rows = "".join(
-        f"<tr><td>{_text(row['name'])}</td><td class=number>{row['rows']:,}</td>"
-        f"<td class=number>{_text(_signed(row['mean']))}</td><td class=number>{_text(_signed(row['low']))}</td>"
-        f"<td class=number>{_text(_signed(row['high']))}</td></tr>"
+        f"<tr><td>{_text(row.name)}</td><td class=number>{row.rows:,}</td>"
+        f"<td class=number>{_text(_signed(row.mean))}</td><td class=number>{_text(_signed(row.low))}</td>"
+        f"<td class=number>{_text(_signed(row.high))}</td></tr>"
         for row in slices
     )
     return (
@@ -132,16 +147,16 @@ def _table_of_slices(slices: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]], target: Target) -> str:
+def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> str:
     """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
     names = ("requests", "matured", *target.interval)
     rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{_text(row['tier'])}</td>"
-        f"<td>{_text('–' if row['version'] is None else row['version'])}</td>"
-        + "".join(f"<td class=number>{_text(_number(row[column]))}</td>" for column in names)
+        f"<tr><td>{_text(name)}</td><td>{_text(row.tier)}</td>"
+        f"<td>{_text('–' if row.version is None else row.version)}</td>"
+        + "".join(f"<td class=number>{_text(_number(getattr(row, column)))}</td>" for column in names)
         + "</tr>"
-        for name, those in arms.items()
-        for row in those
+        for name, figures in arms.items()
+        for row in figures
     )
     return (
         "<section><h2>How did the answers given online turn out?</h2><div class=wide><table><tr><th>arm</th>"
@@ -153,20 +168,20 @@ def _online(arms: Mapping[str, Sequence[Mapping[str, Any]]], target: Target) -> 
     )
 
 
-def _origin(record: Mapping[str, Any], promise: Mapping[str, Any]) -> str:
-    training = promise["training"]
+def _origin(record: EvidenceRecord, promise: PromiseRecord) -> str:
+    training = promise.training
     facts = {
-        "trained as of the night of": promise["trained_on"],
-        "trained by (who may not approve)": promise["trained_by"],
-        "why it was trained": "; ".join(training.get("reasons") or []) or "–",
-        "training rows": f"{training['rows']:,}" if "rows" in training else "–",
-        "prediction times": f"{training.get('start', '–')} to {training.get('end', '–')}",
-        "training frame": training.get("frame", "–"),
-        "code": training.get("git_commit") or "–",
-        "cohorts compared": f"{record['cohort_from']} to {record['cohort_to']}",
-        "policy": ", ".join(f"{name} {_said(value)}" for name, value in sorted(promise["policy"].items())),
-        "differences, SHA-256": record["rows"],
-        "record, SHA-256": record["digest"],
+        "trained as of the night of": promise.trained_on,
+        "trained by (who may not approve)": promise.trained_by,
+        "why it was trained": "; ".join(training.reasons) or "–",
+        "training rows": "–" if training.rows is None else f"{training.rows:,}",
+        "prediction times": f"{training.start or '–'} to {training.end or '–'}",
+        "training frame": training.frame or "–",
+        "code": training.git_commit or "–",
+        "cohorts compared": f"{record.cohort_from} to {record.cohort_to}",
+        "policy": ", ".join(f"{name} {_said(value)}" for name, value in sorted(promise.policy.items())),
+        "differences, SHA-256": record.rows,
+        "record, SHA-256": record.digest,
     }
     rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
     return (
@@ -206,10 +221,10 @@ def _signed(value: float | None) -> str:
 # -- pictures ---------------------------------------------------------------------------------
 
 
-def _running(points: Sequence[Mapping[str, Any]], level: float) -> str:
+def _running(points: Sequence[RunningPoint], level: float) -> str:
     figure, (above, below) = _axes(5.2, panels=2)
-    nights = [date.fromisoformat(point["night"]) for point in points]
-    mean, low, high = ([point[name] for point in points] for name in ("mean", "low", "high"))
+    nights = [point.night for point in points]
+    mean, low, high = ([getattr(point, name) for point in points] for name in ("mean", "low", "high"))
     above.axhline(0, color=LIMIT, linewidth=1.4, linestyle=DASHES, label="no difference")
     above.fill_between(nights, low, high, color=CHALLENGER, alpha=0.14, linewidth=0, label="confidence sequence")
     above.plot(nights, low, color=CHALLENGER, linewidth=1.2)
@@ -219,7 +234,7 @@ def _running(points: Sequence[Mapping[str, Any]], level: float) -> str:
         above.set_ylim(min(-0.2 * reach, 1.2 * low[-1]), reach)
     above.set_ylabel("loss avoided per row", color=INK)
     above.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, labelcolor=INK)
-    told = [point["log_e_nights"] / math.log(10) for point in points]
+    told = [point.log_e_nights / math.log(10) for point in points]
     below.axhline(-math.log10(level), color=LIMIT, linewidth=1.4, linestyle=DASHES)
     below.plot(nights, told, color=CHALLENGER, marker="o", markersize=4)
     below.yaxis.set_major_formatter(lambda value, _: f"{10**value:.3g}")
@@ -228,16 +243,16 @@ def _running(points: Sequence[Mapping[str, Any]], level: float) -> str:
     return _svg(figure, "running")
 
 
-def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
-    shown = [row for row in slices[:MOST_SLICES] if row["mean"] is not None]
+def _slices(slices: Sequence[SliceInterval], limit: float) -> str:
+    shown = [row for row in slices[:MOST_SLICES] if row.mean is not None]
     figure, axes = _axes(1.1 + 0.32 * max(len(shown), 1))
     axes.axvline(0, color="#999999", linewidth=1.0)
     axes.axvline(limit, color=LIMIT, linewidth=1.4, linestyle=DASHES, label="least allowed")
     for place, row in enumerate(shown):
-        if row["low"] is not None:
-            axes.hlines(place, row["low"], row["high"], color=CHALLENGER, linewidth=2.2)
-        axes.plot([row["mean"]], [place], "o", color=CHALLENGER, markersize=6 if place else 8)
-    axes.set_yticks(range(len(shown)), [f"{_plain(row['name'])}  ({row['rows']:,})" for row in shown])
+        if row.low is not None:
+            axes.hlines(place, row.low, row.high, color=CHALLENGER, linewidth=2.2)
+        axes.plot([row.mean], [place], "o", color=CHALLENGER, markersize=6 if place else 8)
+    axes.set_yticks(range(len(shown)), [f"{_plain(row.name)}  ({row.rows:,})" for row in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
@@ -246,7 +261,7 @@ def _slices(slices: Sequence[Mapping[str, Any]], limit: float) -> str:
     return _svg(figure, "slices")
 
 
-def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, label: str) -> str:
+def _calibration(bins: Mapping[str, Sequence[CalibrationBin]], against: str, label: str) -> str:
     figure, axes = _axes(4.2)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
     for who, colour, name, shape in (
@@ -254,10 +269,10 @@ def _calibration(bins: Mapping[str, Sequence[Mapping[str, Any]]], against: str, 
         ("challenger", CHALLENGER, "challenger", "o"),
     ):
         parts = bins[who]
-        most = max((part["rows"] for part in parts), default=1)
-        score, share = [part["mean_score"] for part in parts], [part["positive_rate"] for part in parts]
+        most = max((part.rows for part in parts), default=1)
+        score, share = [part.mean_score for part in parts], [part.positive_rate for part in parts]
         axes.plot(score, share, color=colour, linewidth=1.2, alpha=0.6)
-        sizes = [18 + 130 * part["rows"] / most for part in parts]
+        sizes = [18 + 130 * part.rows / most for part in parts]
         axes.scatter(score, share, s=sizes, color=colour, marker=shape, label=name, alpha=0.85, linewidths=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel("mean score", color=INK)
@@ -282,12 +297,12 @@ def _scores(counts: Mapping[str, Sequence[int]], against: str, bounds: Sequence[
     return _svg(figure, "scores")
 
 
-def _arrival(cohorts: Sequence[Mapping[str, Any]]) -> str:
+def _arrival(cohorts: Sequence[CohortArrival]) -> str:
     figure, axes = _axes(2.8)
-    nights = [date.fromisoformat(cohort["night"]) for cohort in cohorts]
+    nights = [cohort.night for cohort in cohorts]
     below = [0] * len(cohorts)
     for name, colour in ARRIVAL.items():
-        counts = [int(cohort[name]) for cohort in cohorts]
+        counts = [getattr(cohort, name) for cohort in cohorts]
         axes.bar(nights, counts, bottom=below, width=0.85, color=colour, linewidth=0, label=ARRIVAL_SAID[name])
         below = [lower + count for lower, count in zip(below, counts, strict=True)]
     axes.set_ylabel("rows", color=INK)

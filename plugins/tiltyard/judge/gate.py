@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from tiltyard import target
 from tiltyard.clock import format_duration
 from tiltyard.judge import sequential
+from tiltyard.records import Compared, Criterion, CriterionStatus, Missing, Replayed
 from tiltyard.spec import GatePolicy
 
 __all__ = [
@@ -48,7 +49,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-Status = Literal["pass", "fail", "not_yet"]
 
 MIN_SLICE_ROWS = 50
 """Below this many rows the mean of a slice says little; only what is beyond doubt counts against it."""
@@ -78,32 +78,6 @@ class SliceEvidence:
     @property
     def mean(self) -> float | None:
         return float(np.mean(self.differences)) if self.rows else None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A figure of the challenger beside the champion's on the same rows."""
-
-    challenger: float | None
-    champion: float | None
-    """None: no champion, or not known."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """The feature whose share of missing values rose most since training."""
-
-    feature: str
-    training: float
-    shadow: float
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """The millisecond test of what the challenger was trained on and scored with."""
-
-    verdict: Literal["pass", "warn", "fail", "untestable"]
-    note: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,20 +111,6 @@ class Evidence:
     """99th percentile for one row as measured at registration."""
     size_mb: float | None = None
     replay: Replayed | None = None
-
-
-@dataclass(frozen=True)
-class Criterion:
-    name: str
-    value: float | str | None
-    limit: float | str | None
-    status: Status
-    reason: str
-
-    @property
-    def line(self) -> str:
-        """`better 0.0012, limit 0: pass`."""
-        return f"{self.name} {_figure(self.value)}, limit {_figure(self.limit)}: {self.status.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -368,10 +328,6 @@ def _is_share(value: float | None) -> bool:
     return value is not None and 0 <= value <= 1
 
 
-def _figure(value: float | str | None) -> str:
-    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"
-
-
 def _evidence(problems: Sequence[str]) -> Criterion:
     if problems:
         return Criterion("evidence", "; ".join(problems), None, "fail", f"The evidence is unsound: {problems[0]}.")
@@ -491,7 +447,7 @@ def _replay(evidence: Evidence) -> Criterion:
     replay = evidence.replay
     if replay is None:
         return Criterion("replay", None, "pass", "not_yet", "The millisecond test has not been run.")
-    status: dict[str, Status] = {"pass": "pass", "warn": "pass", "fail": "fail"}
+    status: dict[str, CriterionStatus] = {"pass": "pass", "warn": "pass", "fail": "fail"}
     text = f"The millisecond test says {replay.verdict}" + (f": {replay.note}" if replay.note else "")
     return Criterion("replay", replay.verdict, "pass", status.get(replay.verdict, "not_yet"), text.rstrip(".") + ".")
 

@@ -7,7 +7,7 @@ which scores every row alike.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -16,6 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard.judge import gate, sequential
+from tiltyard.records import (
+    CalibrationBin,
+    CohortArrival,
+    Drawing,
+    EvidenceRecord,
+    RunningPoint,
+    SliceInterval,
+    SliceMean,
+)
 from tiltyard.spec import Spec
 from tiltyard.train import evaluation
 
@@ -98,8 +107,8 @@ def gather(
     known: Known = NOTHING,
     *,
     fills: bool = False,
-) -> tuple[gate.Evidence, dict[str, Any]]:
-    """The evidence on one challenger at `night`, and what the ledger keeps of it (JSON-ready, without the rows).
+) -> tuple[gate.Evidence, EvidenceRecord]:
+    """The evidence on one challenger at `night`, and what the ledger keeps of it, without the rows.
 
     Differences are of matured rows, since the challenger's first night in shadow, that both versions scored,
     whatever role the champion had then. The shift of scores needs no truth, so it is taken on all rows. `fills`, for
@@ -139,105 +148,118 @@ def gather(
         size_mb=known.size_mb,
         replay=known.replay,
     )
-    record = {
-        "model": spec.name,
-        "night": str(night),
-        "challenger": challenger,
-        "champion": champion,
-        "against": "the safe default" if champion is None else f"version {champion}",
-        "nights": len(shadowed),
-        "matured": len(differences),
-        "expected": evidence.expected,
-        "immature": evidence.immature,
-        "early": evidence.early,
-        "challengers": evidence.challengers,
-        "metric": spec.gate.metric,
-        "loss_challenger": _mean(losses["challenger"]),
-        "loss_champion": _mean(losses["champion"]),
-        "cohort_from": str(times[0])[:19] if len(times) else None,
-        "cohort_to": str(times[-1])[:19] if len(times) else None,
-        "slices": [
-            {"name": part.name, "rows": part.rows, "expected": part.expected, "mean": part.mean}
-            for part in evidence.slices
-        ],
-        "calibration": _plain(evidence.calibration),
-        "score_shift": _plain(evidence.score_shift),
-        **plain_known(known),
-        "rows": hashlib.sha256(differences.astype("<f8").tobytes() + nights.astype("<i8").tobytes()).hexdigest(),
-    }
+    record = EvidenceRecord(
+        model=spec.name,
+        night=night,
+        challenger=challenger,
+        champion=champion,
+        against="the safe default" if champion is None else f"version {champion}",
+        nights=len(shadowed),
+        matured=len(differences),
+        expected=evidence.expected,
+        immature=evidence.immature,
+        early=evidence.early,
+        challengers=evidence.challengers,
+        metric=spec.gate.metric,
+        loss_challenger=_mean(losses["challenger"]),
+        loss_champion=_mean(losses["champion"]),
+        cohort_from=str(times[0])[:19] if len(times) else None,
+        cohort_to=str(times[-1])[:19] if len(times) else None,
+        slices=tuple(SliceMean(part.name, part.rows, part.expected, part.mean) for part in evidence.slices),
+        calibration=evidence.calibration,
+        score_shift=evidence.score_shift,
+        missing=known.missing,
+        latency_ms=known.latency_ms,
+        size_mb=known.size_mb,
+        replay=known.replay,
+        rows=hashlib.sha256(differences.astype("<f8").tobytes() + nights.astype("<i8").tobytes()).hexdigest(),
+    )
     return evidence, record
 
 
-def plain_known(known: Known) -> dict[str, Any]:
-    """What of `Known` stands in the ledger's record."""
-    return {
-        "missing": _plain(known.missing),
-        "latency_ms": known.latency_ms,
-        "size_mb": known.size_mb,
-        "replay": _plain(known.replay),
-    }
+def judged(record: EvidenceRecord, verdict: gate.Verdict) -> EvidenceRecord:
+    """The record with what the gate, or the watch, made of the evidence."""
+    return replace(
+        record,
+        criteria=verdict.criteria,
+        mean=verdict.mean,
+        low=verdict.low,
+        high=verdict.high,
+        reasons=tuple(verdict.reasons),
+    )
 
 
-def missing(shares: Mapping[str, float], trained: Mapping[str, Mapping[str, Any]]) -> gate.Missing | None:
+def missing(shares: Mapping[str, float], at_training: Mapping[str, float]) -> gate.Missing | None:
     """The feature whose share of missing values rose most over the training frame's.
 
-    `shares`: feature → share in shadow, empty when no row was seen; `trained`: training.reference's features. One
+    `shares`: feature → share in shadow, empty when no row was seen; `at_training`: the same of the training frame. One
     that the views do not have any more is missing in every row. None when there is nothing to hold against each other.
     """
-    if not shares or not trained:
+    if not shares or not at_training:
         return None
-    rises = {name: shares.get(name, 1.0) - float(entry["missing"]) for name, entry in trained.items()}
+    rises = {name: shares.get(name, 1.0) - share for name, share in at_training.items()}
     worst = max(sorted(rises), key=lambda name: rises[name])
-    return gate.Missing(worst, float(trained[worst]["missing"]), float(shares.get(worst, 1.0)))
+    return gate.Missing(worst, at_training[worst], shares.get(worst, 1.0))
 
 
-def picture(
-    spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None
-) -> dict[str, Any]:
-    """What the evidence page draws, JSON-ready: `level`, `running`, `slices`, `calibration`, `scores`, `arrival`."""
+def missing_at_training(reference: Mapping[str, Any]) -> dict[str, float]:
+    """Feature → share of missing values in the training frame, from a version's reference.json."""
+    features = reference.get("features") or {}
+    return {str(name): float(entry["missing"]) for name, entry in features.items()}
+
+
+def picture(spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None) -> Drawing:
+    """What the evidence page draws."""
     pairs = Pairs.of(spec, rows, challenger, champion)
     both = pairs.both
     label, scaled = pairs.label[both], spec.target.scaled
     clusters = evidence.nights
     seen = pairs.scored & np.isfinite(pairs.champion)
     edges = np.linspace(*spec.target.bounds, BINS + 1)
-    return {
-        "level": spec.gate.alpha / evidence.challengers,
-        "running": _running(spec, evidence),
-        "slices": [_told(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)],
-        "calibration": {
-            who: [asdict(part) for part in evaluation.calibration(scaled(scores[both]), scaled(label))]
+    kind = spec.target.to_json()
+    return Drawing(
+        level=spec.gate.alpha / evidence.challengers,
+        running=_running(spec, evidence),
+        slices=tuple(
+            _slice_interval(name, values, own) for name, values, own in _per_slice(spec, pairs, evidence, clusters)
+        ),
+        calibration={
+            who: tuple(
+                CalibrationBin(part.low, part.high, part.rows, part.mean_score, part.positive_rate)
+                for part in evaluation.calibration(scaled(scores[both]), scaled(label))
+            )
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
-        "scores": {
-            who: np.histogram(scores[seen], bins=edges)[0].tolist()
+        scores={
+            who: tuple(int(count) for count in np.histogram(scores[seen], bins=edges)[0])
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
-        "arrival": _arrival(pairs),
-        **spec.target.to_json(),
-    }
+        arrival=_arrival(pairs),
+        kind=kind.get("kind"),
+        bounds=tuple(kind["bounds"]) if "bounds" in kind else None,
+    )
 
 
-def _running(spec: Spec, evidence: gate.Evidence) -> list[dict[str, Any]]:
+def _running(spec: Spec, evidence: gate.Evidence) -> tuple[RunningPoint, ...]:
     """Both statistics as they stood at the end of every cohort: what could have been believed when it matured."""
     if not len(evidence.differences):
-        return []
+        return ()
     level = spec.gate.alpha / evidence.challengers
     sums = sequential.nightly(evidence.differences, evidence.nights)
     nights = np.arange(1, len(sums) + 1)
     e_nights = sequential.log_e_nights(np.cumsum(sums), np.cumsum(sums**2), nights)
     ends = np.flatnonzero(np.diff(evidence.nights, append=evidence.nights[-1] + 1)) + 1
-    return [
-        {
-            "night": str(date.fromordinal(int(evidence.nights[end - 1]))),
-            "rows": int(end),
-            "mean": float(evidence.differences[:end].mean()),
-            "low": sequential.lower(evidence.differences[:end], level),
-            "high": sequential.upper(evidence.differences[:end], level),
-            "log_e_nights": float(e_nights[place]),
-        }
+    return tuple(
+        RunningPoint(
+            night=date.fromordinal(int(evidence.nights[end - 1])),
+            rows=int(end),
+            mean=float(evidence.differences[:end].mean()),
+            low=sequential.lower(evidence.differences[:end], level),
+            high=sequential.upper(evidence.differences[:end], level),
+            log_e_nights=float(e_nights[place]),
+        )
         for place, end in enumerate(ends)
-    ]
+    )
 
 
 def _per_slice(
@@ -250,28 +272,27 @@ def _per_slice(
     return found
 
 
-def _told(name: str, values: Floats, nights: NDArray[np.int64]) -> dict[str, Any]:
+def _slice_interval(name: str, values: Floats, nights: NDArray[np.int64]) -> SliceInterval:
     own = np.unique(nights, return_inverse=True)[1].astype(np.int64)
     interval = evaluation.clustered_interval(values, own) if len(values) else None
     low, high = interval or (None, None)
-    return {"name": name, "rows": len(values), "mean": _mean(values), "low": low, "high": high}
+    return SliceInterval(name, len(values), _mean(values), low, high)
 
 
-def _arrival(pairs: Pairs) -> list[dict[str, Any]]:
+def _arrival(pairs: Pairs) -> tuple[CohortArrival, ...]:
     """Per cohort: rows with a label that counts, without one although matured, known early, and waiting."""
     nights, places = np.unique(pairs.night, return_inverse=True)
     labelled = pairs.is_matured & np.isfinite(pairs.label)
-    parts = {
-        "labelled": labelled,
-        "missing": pairs.is_matured & ~labelled,
-        "early": ~pairs.is_matured & pairs.is_early,
-        "waiting": ~pairs.is_matured & ~pairs.is_early,
-    }
-    counted = {name: np.bincount(places[inside], minlength=len(nights)) for name, inside in parts.items()}
-    return [
-        {"night": str(date.fromordinal(int(night))), **{name: int(counts[place]) for name, counts in counted.items()}}
-        for place, night in enumerate(nights)
-    ]
+    parts = (
+        labelled,
+        pairs.is_matured & ~labelled,
+        ~pairs.is_matured & pairs.is_early,
+        ~pairs.is_matured & ~pairs.is_early,
+    )
+    counts = np.stack([np.bincount(places[inside], minlength=len(nights)) for inside in parts], axis=1)
+    return tuple(
+        CohortArrival(date.fromordinal(int(night)), *map(int, row)) for night, row in zip(nights, counts, strict=True)
+    )
 
 
 def _scores(spec: Spec, rows: pd.DataFrame, version: int | None) -> Floats:
@@ -318,10 +339,6 @@ def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate
 
 def _compared(challenger: float | None, champion: float | None) -> gate.Compared | None:
     return None if challenger is None else gate.Compared(challenger, champion)
-
-
-def _plain(found: gate.Compared | gate.Missing | gate.Replayed | None) -> dict[str, Any] | None:
-    return asdict(found) if found is not None else None
 
 
 def _mean(values: Floats) -> float | None:

@@ -6,11 +6,12 @@ it always wrote: a field that a record of its time did not have is left out, not
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.summary import ArmFigures
 
 CriterionStatus = Literal["pass", "fail", "not_yet"]
 
@@ -103,6 +104,134 @@ class PageFile(Record):
     """Digest of the file, in hexadecimal."""
 
 
+@dataclass(frozen=True)
+class RunningPoint(Record):
+    """Both statistics as they stood when a cohort had matured."""
+
+    night: date
+    """The cohort's night."""
+    rows: int
+    """Number of matured rows so far."""
+    mean: float
+    """Mean difference of losses so far."""
+    low: float
+    """Its lower bound."""
+    high: float
+    """Its upper bound."""
+    log_e_nights: float
+    """Natural logarithm of the nights' evidence."""
+
+
+@dataclass(frozen=True)
+class SliceInterval(Record):
+    """Mean difference of losses of a slice, for reading."""
+
+    name: str
+    """`column=value`, or `all`."""
+    rows: int
+    """Number of rows."""
+    mean: float | None
+    """Mean difference of losses; None without a row."""
+    low: float | None
+    """Lower end of its 95 % interval, clustered by night; None where there is none."""
+    high: float | None
+    """Upper end; None where there is none."""
+
+
+@dataclass(frozen=True)
+class CalibrationBin(Record):
+    """Rows whose scores lie in one bin of [0, 1]."""
+
+    low: float
+    """Lower edge of the bin."""
+    high: float
+    """Upper edge of the bin."""
+    rows: int
+    """Number of rows."""
+    mean_score: float
+    """Mean score, scaled to [0, 1]."""
+    positive_rate: float
+    """Share of positive labels; of a number, its mean, scaled to [0, 1]."""
+
+
+@dataclass(frozen=True)
+class CohortArrival(Record):
+    """How far the truth of one cohort is known, in rows."""
+
+    night: date
+    """The cohort's night."""
+    labelled: int
+    """Number of matured rows with a label."""
+    missing: int
+    """Number of matured rows whose label never came."""
+    early: int
+    """Number of rows that have not matured and whose label is known."""
+    waiting: int
+    """Number of rows that have not matured and whose label is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(_Sparse):
+    """What the evidence page draws."""
+
+    _later: ClassVar[tuple[str, ...]] = ("kind", "bounds")
+
+    level: float
+    """Level of each statistic: alpha over the number of challengers."""
+    running: tuple[RunningPoint, ...]
+    """Both statistics, cohort by cohort."""
+    slices: tuple[SliceInterval, ...]
+    """All rows, then every declared slice."""
+    calibration: dict[str, tuple[CalibrationBin, ...]]
+    """`challenger` and `champion` → the bins that hold a row."""
+    scores: dict[str, tuple[int, ...]]
+    """`challenger` and `champion` → number of rows per equal bin of the scores' range."""
+    arrival: tuple[CohortArrival, ...]
+    """Every cohort since the challenger entered shadow."""
+    kind: str | None = None
+    """The kind of label, of those whose name is written down; None of the others."""
+    bounds: tuple[float, float] | None = None
+    """The label's bounds, in its unit; None of a kind without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedFrom(Record):
+    """What a challenger was trained on."""
+
+    rows: int | None = None
+    """Number of rows of its training frame."""
+    start: str | None = None
+    """First prediction time of the frame, ISO."""
+    end: str | None = None
+    """End of its prediction times, ISO, not included."""
+    frame: str | None = None
+    """SHA-256 of the frame."""
+    git_commit: str | None = None
+    """The commit of the checkout; None outside one."""
+    reasons: tuple[str, ...] = ()
+    """Why it was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromiseRecord(Record):
+    """Whose model it is, under which policy it was judged, and where the challenger comes from."""
+
+    owner: str
+    """Who owns the model."""
+    tier: int
+    """The stakes: 1 for the highest."""
+    approvals: int
+    """Number of people who have to approve."""
+    policy: JsonObject
+    """The gate's policy as the spec had it on that night."""
+    trained_on: date
+    """The night as of which the challenger was trained."""
+    trained_by: str
+    """Who asked for the training, and may not approve."""
+    training: TrainedFrom
+    """What it was trained on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvidenceRecord(_Sparse):
     """What a decision on one challenger, or on the champion under watch, stood on."""
@@ -169,24 +298,29 @@ class EvidenceRecord(_Sparse):
     """What stands in the way, or, when nothing does, what was met."""
     promoted_on: date | None = None
     """Of a watch: the night of the promotion that is watched."""
-    drawn: JsonObject | None = None
-    """Of a promotion: what the page draws, as pairs.picture makes it."""
-    promise: JsonObject | None = None
+    drawn: Drawing | None = None
+    """Of a promotion: what the page draws."""
+    promise: PromiseRecord | None = None
     """Of a promotion: whose model it is, under which policy it was judged, and where the challenger comes from."""
     digest: str | None = None
     """SHA-256 of all of it but the page and the online outcomes."""
-    online: JsonObject | None = None
-    """Of a promotion: how answers given online turned out; shown, and no part of what decided."""
+    online: dict[str, tuple[ArmFigures, ...]] | None = None
+    """Of a promotion: arm → how its answers given online turned out; shown, and no part of what decided."""
     page: PageFile | None = None
     """Of a promotion: the page that a person approves."""
 
-    def signed(self, verdict: str) -> Self:
+    def to_json(self) -> JsonObject:
+        body = super().to_json()
+        if self.drawn is not None:
+            body["drawn"] = self.drawn.to_json()
+        return body
+
+    def signed(self, verdict: str) -> "EvidenceRecord":
         """The record with its digest, which covers the verdict too."""
-        content = {
-            name: value for name, value in self.to_json().items() if name not in ("digest", "online", "page")
-        } | {"verdict": verdict}
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return type(self).from_json(self.to_json() | {"digest": digest})
+        content = self.to_json() | {"verdict": verdict}
+        for name in ("digest", "online", "page"):
+            content.pop(name, None)
+        return replace(self, digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest())
 
     @property
     def bound(self) -> str:

@@ -33,7 +33,7 @@ from tiltyard.govern import change, governor, history
 from tiltyard.govern.change import Promise, Standing, Truth
 from tiltyard.govern.history import Became, Drifting, Grant, History, Mended
 from tiltyard.govern.lineage import Lineage
-from tiltyard.judge import gate, pairs, promotion
+from tiltyard.judge import gate, pairs, rollback
 from tiltyard.ledger import Change, Roles, cast, succession
 from tiltyard.prepare import data_incidents, features, transform
 from tiltyard.prepare import truth as truths
@@ -224,7 +224,7 @@ class Play:
         return first < self.past.rows and bool(self.past.matured_at(as_of)[first])
 
     def _rolled_back(self, as_of: datetime) -> bool:
-        change = promotion.watched(self.spec, self.changes, as_of)
+        change = rollback.watched(self.spec, self.changes, as_of)
         if change is None:
             return False
         versions = [number for number in (change.champion, change.previous) if number is not None]
@@ -252,7 +252,7 @@ class Play:
         shares = version.missing(version.seen(self.trained[number], night, self.past.stopped))
         return pairs.Known(
             challengers=at_once,
-            missing=pairs.missing(shares, version.reference.get("features") or {}),
+            missing=pairs.missing(shares, pairs.missing_at_training(version.reference)),
             latency_ms=version.facts.latency_ms,
             size_mb=version.facts.size_mb,
             replay=ASSUMED,

@@ -1,0 +1,114 @@
+"""A person's approval, and everything that keeps one from counting. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from tiltyard.records import JsonObject
+from tiltyard.spec import Spec
+
+APPROVE = "Approve"
+HINDCAST_SOURCE = "hindcast:auto"
+HINDCAST_PERSON = "hindcast"
+
+
+class Subject(NamedTuple):
+    """What an approval is about."""
+
+    model: str
+    version: int
+    night: date
+    evidence: str
+    """SHA-256 of the evidence page."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person's answer as it stands in the record of whoever asked, never a task's return value."""
+
+    approved_by: str | None
+    """Who answered; None when nobody did, or the timeout did."""
+    requested_by: str | None
+    """Who started the run that asked; None when it is not known."""
+    chosen: str | tuple[str, ...]
+    """The answer that was chosen."""
+    responded_at: datetime | None
+    """When it was answered; None when it was not."""
+    subject: Subject | None
+    """What was asked; None when the question is none that this project writes."""
+    source: str
+    """`airflow`, or `hindcast:auto`: assumed, not given, and recorded as such."""
+
+    def to_json(self) -> JsonObject:
+        """The approval as the ledger keeps it."""
+        subject = self.subject
+        chosen: JsonValue = self.chosen if isinstance(self.chosen, str) else [*self.chosen]
+        return {
+            "approved_by": self.approved_by,
+            "requested_by": self.requested_by,
+            "chosen": chosen,
+            "responded_at": None if self.responded_at is None else str(self.responded_at),
+            "subject": None if subject is None else [*subject[:2], str(subject.night), subject.evidence],
+            "source": self.source,
+        }
+
+
+def assumed(subject: Subject, as_of: datetime) -> Approval:
+    """The hindcast's declared assumption that everybody who is asked would have approved, under its own source."""
+    return Approval(
+        approved_by=HINDCAST_PERSON,
+        requested_by="assumption",
+        chosen=APPROVE,
+        responded_at=as_of,
+        subject=subject,
+        source=HINDCAST_SOURCE,
+    )
+
+
+def faults_of_all(spec: Spec, approvals: Sequence[Approval], subject: Subject, trained_by: str) -> list[str]:
+    """What keeps these approvals, together, from counting, as half sentences; empty when they count."""
+    faults = list(dict.fromkeys(fault for approval in approvals for fault in faults_of(approval, subject, trained_by)))
+    if all(approval.source == HINDCAST_SOURCE for approval in approvals):
+        return faults
+    people = Counter(name for approval in approvals if (name := _person(approval.approved_by)))
+    faults += [f"'{name}' has approved twice, which is once" for name in sorted(people) if people[name] > 1]
+    needed = spec.gate.approvals if spec.tier == 1 else 1
+    if not faults and len(people) < needed:
+        faults.append(f"{needed} people have to approve, {len(people)} did")
+    return faults
+
+
+def faults_of(approval: Approval, subject: Subject, trained_by: str) -> list[str]:
+    """Everything that keeps one approval from counting, as half sentences.
+
+    `trained_by`: who asked for the challenger's training, and may not approve it.
+    """
+    faults = []
+    approver, is_assumed = _person(approval.approved_by), approval.source == HINDCAST_SOURCE
+    if approval.subject is None or tuple(map(str, approval.subject)) != tuple(map(str, subject)):
+        faults.append("it is about something else than this model, version, night and evidence")
+    chosen = (approval.chosen,) if isinstance(approval.chosen, str) else tuple(approval.chosen)
+    if chosen != (APPROVE,):
+        faults.append(f"the answer was {', '.join(chosen) or 'nothing'}")
+    if not approver:
+        faults.append("no person answered")
+    if approval.responded_at is None or approval.responded_at.tzinfo is None:
+        faults.append("there is no record of when it was answered")
+    if is_assumed != (approver == HINDCAST_PERSON):
+        faults.append(f"'{approval.approved_by}' and the source '{approval.source}' do not belong together")
+    if not is_assumed and approver:
+        if not _person(approval.requested_by):
+            faults.append("it is not known who asked for it")
+        if not _person(trained_by):
+            faults.append("it is not known who trained it")
+        if approver in (_person(approval.requested_by), _person(trained_by)):
+            faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
+    return faults
+
+
+def _person(name: str | None) -> str:
+    return (name or "").strip().casefold()
