@@ -38,12 +38,9 @@ def shadow(spec: Spec) -> None:
     @task(outlets=[evaluation])
     def evaluate(scored: dict) -> dict:
         with on.working() as rails:
-            from tiltyard.judge import shadow
-
-            found = on.each_night(rails, spec, on.same_nights(scored), shadow.evaluate)
-            on.close(rails, "shadow", spec, {night: scored[night] | found[night] for night in found})
-            on.announce([evaluation], on.same_nights(found))
-            return found
+            evaluated = on.evaluate(rails, spec, scored)
+            on.announce([evaluation], on.same_nights(evaluated))
+            return evaluated
 
     evaluate(score())
 

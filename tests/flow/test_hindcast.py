@@ -79,7 +79,7 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
         for position in range(NIGHTS):
             as_of = FIRST + position * NIGHT
             features.build_night(rails, as_of, render=False)
-            shadow.run(rails, spec, as_of)
+            shadow.shadow_night(rails, spec, as_of)
             promotion.judge_night(rails, spec, as_of)
             drift.run(rails, spec, as_of, render=False)
             for reasons in grants.govern_night(rails, as_of, [spec]).granted.values():
@@ -163,7 +163,7 @@ def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails
     for position in (2, 1):
         as_of = FIRST + position * NIGHT
         features.build_night(rails, as_of, render=False)
-        shadow.run(rails, spec, as_of)
+        shadow.shadow_night(rails, spec, as_of)
         promotion.judge_night(rails, spec, as_of)
         drift.run(rails, spec, as_of, render=False)
     for table in tables:

@@ -166,7 +166,7 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
 
 def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, _ = honest
-    assert shadow.run(rails, SPEC, SUNDAY).rows == 0
+    assert shadow.shadow_night(rails, SPEC, SUNDAY).rows == 0
     items = popular.items(rails, SPEC, SUNDAY)
     assert status.status(rails, SPEC, SUNDAY)["popular"] == [item.to_json() for item in items]
 

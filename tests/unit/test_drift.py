@@ -165,7 +165,7 @@ def champion(rails: Rails, as_of: datetime) -> int:
 def live(rails: Rails, first: int, last: int) -> None:
     for day in range(first, last + 1):
         publish(rails, night(day))
-        shadow.run(rails, SPEC, night(day))
+        shadow.shadow_night(rails, SPEC, night(day))
 
 
 def governed(rails: Rails, as_of: datetime) -> GovernorAction:

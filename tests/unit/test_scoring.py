@@ -157,9 +157,9 @@ def test_without_a_champion_the_safe_default_is_served_and_challengers_score_uns
 
 def test_twice_is_once(arena, trained):
     as_of = FIRST + 20 * DAY
-    shadow.run(arena.rails, trained, as_of)
+    shadow.shadow_night(arena.rails, trained, as_of)
     first = stored(arena, trained, as_of)
-    shadow.run(arena.rails, trained, as_of)
+    shadow.shadow_night(arena.rails, trained, as_of)
     pd.testing.assert_frame_equal(
         first.drop(columns="scored_at"), stored(arena, trained, as_of).drop(columns="scored_at")
     )
@@ -167,7 +167,7 @@ def test_twice_is_once(arena, trained):
 
 def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, trained):
     as_of = FIRST + (NIGHTS + 3) * DAY
-    summary = shadow.run(arena.rails, trained, as_of)
+    summary = shadow.shadow_night(arena.rails, trained, as_of)
     assert summary["rows"] == 0
     assert "nothing to score" in summary["note"]
     assert stored(arena, trained, as_of).empty
@@ -269,7 +269,7 @@ def test_evaluation_counts_and_compares_on_matured_cohorts(arena, trained):
     for place in range(18, 24):
         shadow.score(arena.rails, trained, FIRST + place * DAY)
     as_of = FIRST + 24 * DAY
-    summary = shadow.run(arena.rails, trained, as_of)
+    summary = shadow.shadow_night(arena.rails, trained, as_of)
     rows = arena.rails.lake.query(
         "select * from {ops.evaluation} where model = 'tickets' and night = $night",
         as_of,

@@ -389,10 +389,16 @@ def promote(rails: "Rails", spec: Spec, judged: Mapping[str, Any]) -> dict[str, 
     return summary.to_json() | {"changed": outcome.has_changed}
 
 
-def close(rails: "Rails", stage: StageName, spec: Spec, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Record nights of a stage as done, so that nobody sweeps them up again."""
-    for day, summary in found.items():
-        rails.ledger.record_stage(stage, spec.name, date.fromisoformat(day), "done", {"night": day, **summary})
+def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Evaluate the nights that were scored, and close them, oldest first. night → its summary."""
+    from tiltyard.judge import shadow
+    from tiltyard.records import ShadowSummary
+
+    def close(rails: "Rails", spec: Spec, as_of: datetime) -> ShadowSummary:
+        before = ShadowSummary.from_json(scored[f"{as_of:%Y-%m-%d}"])
+        return shadow.close(rails, spec, before, shadow.evaluate(rails, spec, as_of))
+
+    return each_night(rails, spec, same_nights(scored), close)
 
 
 def requester() -> str:

@@ -46,11 +46,11 @@ class Approval:
     def to_json(self) -> JsonObject:
         """The approval as the ledger keeps it."""
         subject = self.subject
-        chosen: JsonValue = self.chosen if isinstance(self.chosen, str) else [*self.chosen]
+        chosen: list[JsonValue] = [*self.chosen]
         return {
             "approved_by": self.approved_by,
             "requested_by": self.requested_by,
-            "chosen": chosen,
+            "chosen": self.chosen if isinstance(self.chosen, str) else chosen,
             "responded_at": None if self.responded_at is None else str(self.responded_at),
             "subject": None if subject is None else [*subject[:2], str(subject.night), subject.evidence],
             "source": self.source,

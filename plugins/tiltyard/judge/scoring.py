@@ -20,8 +20,10 @@ from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.ledger import Roles
+from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
+from tiltyard.records import ShadowSummary
 from tiltyard.serve import fallback
 from tiltyard.spec import Role, Spec
 from tiltyard.tables import PREDICTION, PROFILE
@@ -45,13 +47,11 @@ class Scores:
     error: str | None = None
 
 
-def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score the spine rows of the night that closes at `as_of` and replace the night's predictions.
 
     Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published.
     """
-    from tiltyard.prepare import frame
-
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
     rails.lake.ensure(PREDICTION)
@@ -73,15 +73,16 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
 
     rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=fence)
     served = predictions[predictions["tier"] != SHADOW]
-    return {
-        "rows": len(rows),
-        "snapshot": snapshot,
-        "roles": {str(number): role for number, role in roles.scored.items()},
-        "tiers": {str(tier): int(count) for tier, count in served["tier"].value_counts().sort_index().items()},
-        "reasons": {str(why): int(count) for why, count in served["tier_reason"].value_counts().sort_index().items()},
-        "failed": failed,
-        **({} if len(rows) else {"note": "The spine has no rows in this night; there was nothing to score."}),
-    }
+    return ShadowSummary(
+        night=night,
+        rows=len(rows),
+        snapshot=snapshot,
+        roles=roles.scored,
+        tiers=_counted(served["tier"]),
+        reasons=_counted(served["tier_reason"]),
+        failed=failed,
+        note=None if len(rows) else "The spine has no rows in this night; there was nothing to score.",
+    )
 
 
 def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -97,7 +98,7 @@ def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple
         )
     scorers, failed = _load(rails, spec, roles)
     scores = {number: _score(scorers.get(number), rows, number, spec.target.bounds) for number in roles.scored}
-    failed |= {str(number): found.error for number, found in scores.items() if found.error}
+    failed |= {str(number): score.error for number, score in scores.items() if score.error}
     tier, reason, light = _serve(spec, roles, rows, scores, scorers)
     base = pd.DataFrame(
         {
@@ -186,10 +187,10 @@ def _score(
     if values.shape != (len(rows),):
         return Scores(version, nothing, "no_score", f"gave {values.size} scores for {len(rows)} rows")
     low, high = bounds
-    usable = (values >= low) & (values <= high)
-    unusable = int((~usable).sum())
-    error = f"{unusable} of {len(rows)} rows have no score between {low:g} and {high:g}" if unusable else None
-    return Scores(version, np.where(usable, values, np.nan), "no_score", error)
+    is_usable = (values >= low) & (values <= high)
+    unusable = int((~is_usable).sum())
+    problem = f"{unusable} of {len(rows)} rows have no score between {low:g} and {high:g}" if unusable else None
+    return Scores(version, np.where(is_usable, values, np.nan), "no_score", problem)
 
 
 def _serve(
@@ -204,21 +205,23 @@ def _serve(
     alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
         light = _score(scorers.get(champion.version), rows, champion.version, spec.target.bounds, light=True)
-    answers: dict[Role, Scores] = {
-        name: found
-        for name, found in (("champion", champion), ("previous", previous), ("light", light))
-        if found is not None
-    }
-    has = np.column_stack([np.ones(len(rows), dtype=bool), *(~np.isnan(found.values) for found in answers.values())])
+    answers: dict[Role, Scores] = {}
+    if champion is not None:
+        answers["champion"] = champion
+    if previous is not None:
+        answers["previous"] = previous
+    if light is not None:
+        answers["light"] = light
+    has = np.column_stack([np.ones(len(rows), dtype=bool), *(~np.isnan(score.values) for score in answers.values())])
     for pattern in np.unique(has, axis=0):
         inside = (has == pattern).all(axis=1)
-        outcomes: dict[Role, fallback.Outcome] = {
-            name: "scored" if scored else found.outcome
-            for scored, (name, found) in zip(pattern[1:], answers.items(), strict=True)
+        outcomes: dict[fallback.Seat, fallback.Outcome] = {
+            name: "scored" if scored else score.outcome
+            for scored, (name, score) in zip(pattern[1:], answers.items(), strict=True)
         }
-        served = fallback.choose(spec.fallback.tiers, outcomes)
-        tiers[inside] = served.tier
-        reasons[inside] = served.reason
+        choice = fallback.choose(spec.fallback.tiers, outcomes)
+        tiers[inside] = choice.tier
+        reasons[inside] = choice.reason
     return tiers, reasons, light.values if light else np.full(len(rows), np.nan)
 
 
@@ -235,7 +238,7 @@ def _part(
         role=role,
         score=values,
         tier=tier,
-        tier_reason=np.where(tier == SHADOW, None, reason),
+        tier_reason=pd.Series(reason, dtype=object).mask(tier == SHADOW, None).to_numpy(),
     )
     return part[part["score"].notna()]
 
@@ -251,16 +254,20 @@ def _slices(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
 
 def _request_ids(predictions: pd.DataFrame) -> list[str]:
     times = pd.to_datetime(predictions["prediction_time"], utc=True).dt.to_pydatetime()
+    columns = (predictions[name] for name in ("model", "version", "tier", "entity_id"))
     return [
-        request_id(
-            row.model,
-            "safe_default"
-            if pd.isna(row.version)
-            else f"{row.version}/light"
-            if row.tier == "light"
-            else f"{row.version}",
-            row.entity_id,
-            time,
-        )
-        for row, time in zip(predictions.itertuples(), times, strict=True)
+        request_id(model, _who(version, tier), entity_id, time)
+        for model, version, tier, entity_id, time in zip(*columns, times, strict=True)
     ]
+
+
+def _who(version: int | None, tier: str) -> str:
+    """Who gave a prediction, for its id."""
+    if pd.isna(version):
+        return "safe_default"
+    return f"{version}/light" if tier == "light" else f"{version}"
+
+
+def _counted(column: "pd.Series[str]") -> dict[str, int]:
+    """Value → number of rows, by value."""
+    return {str(value): int(count) for value, count in column.value_counts().sort_index().items()}

@@ -6,11 +6,13 @@ are *estimated* to be, which nothing decides on. Whether the truth still comes i
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
 
+import duckdb
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tiltyard import lake
 from tiltyard.answered import arm, request_log
@@ -19,6 +21,7 @@ from tiltyard.judge import arrival, estimate, scoring
 from tiltyard.online import check
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails, records_its_end
+from tiltyard.records import ShadowSummary, VersionFigures
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import ESTIMATE, EVALUATION, Table
@@ -29,130 +32,158 @@ SAFE_DEFAULT = "safe_default"
 TEACHES = 4
 """The map is learned from so many drift.windows of matured cohorts, the newest."""
 
+Row = dict[str, object]
+"""A row of a table of the lake: column → value."""
 
-def run(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+
+def shadow_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score and evaluate one night; twice is once."""
-    summary = {"night": str(night_closing(as_of)), **score(rails, spec, as_of), **evaluate(rails, spec, as_of)}
-    rails.ledger.record_stage(STAGE, spec.name, night_closing(as_of), "done", summary)
+    return close(rails, spec, score(rails, spec, as_of), evaluate(rails, spec, as_of))
+
+
+def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSummary) -> ShadowSummary:
+    """Record the night as done, with what `score` and `evaluate` say of it."""
+    summary = replace(
+        scored,
+        counts=evaluated.counts,
+        metrics=evaluated.metrics,
+        arrival=evaluated.arrival,
+        online=evaluated.online,
+        lookups=evaluated.lookups,
+    )
+    assert summary.night is not None  # `score` names it
+    rails.ledger.record_stage(STAGE, spec.name, summary.night, "done", summary)
     return summary
 
 
 @records_its_end(STAGE)
-def score(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def score(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score the night with every version that has a role. See scoring.score_night."""
     return scoring.score_night(rails, spec, as_of)
 
 
 @records_its_end(STAGE)
-def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    """Write the night's evaluation of every version that has a role in it, and of the safe default."""
+def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
+    """Write the night's evaluation of every version that has a role in it, and of the safe default.
+
+    The summary says nothing of who scored.
+    """
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"evaluation/{spec.name}/{night}")
     rails.lake.ensure(EVALUATION)
-    roles = rails.ledger.roles(spec.name, night)
+    scored = rails.ledger.roles(spec.name, night).scored
+    roles: dict[int | None, str] = {None: SAFE_DEFAULT} | {number: scored[number] for number in scored}
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
-    counted = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
-    wanted: dict[int | None, str] = {None: SAFE_DEFAULT, **roles.scored}
-    taught = truth.matured(rails, spec, as_of, versions=tuple(wanted), since=since - (TEACHES - 1) * spec.drift.window)
-    matured = taught[taught["night"] >= since]
-    records = []
-    for version, role in wanted.items():
-        rows = matured[matured["version"].isna() if version is None else matured["version"] == version]
-        if version is None and (None, evaluation.ALL) not in counted:
-            continue
-        for found in evaluation.evaluate(truth.with_slices(rows, spec), spec.gate.slices, target=spec.target):
-            count = counted.get((version, found.slice))
-            measured = {**asdict(found), **found.figures}
-            figures = {name: value for name, value in measured.items() if name in EVALUATION.columns}
-            records.append(
-                figures
-                | {
-                    "model": spec.name,
-                    "night": night,
-                    "version": version,
-                    "role": role,
-                    "missing": count.missing if count else 0,
-                    "immature": count.immature if count else 0,
-                    "early": count.early if count else 0,
-                    "available_at": as_of,
-                }
-            )
-    table = _typed(records, EVALUATION)
-    estimated = estimates(spec, as_of, wanted, taught, truth.immature(rails, spec, as_of, versions=tuple(wanted)))
+    versions = tuple(roles)
+    taught = truth.matured(rails, spec, as_of, versions=versions, since=since - (TEACHES - 1) * spec.drift.window)
+    rows = evaluations(rails, spec, as_of, roles, taught[taught["night"] >= since])
+    estimated = estimates(spec, as_of, roles, taught, truth.immature(rails, spec, as_of, versions=versions))
     rails.lake.ensure(ESTIMATE)
 
-    def write(connection: Any) -> None:
-        for written, rows in ((EVALUATION, table), (ESTIMATE, _typed(estimated, ESTIMATE))):
-            lake.put(connection, written, {"model": spec.name, "night": night}, rows)
+    def write(connection: duckdb.DuckDBPyConnection) -> None:
+        for table, written in ((EVALUATION, rows), (ESTIMATE, estimated)):
+            lake.put(connection, table, {"model": spec.name, "night": night}, _typed(written, table))
 
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
-    shown = (*spec.target.interval, *spec.target.headline)
-    whole = {record["version"]: record for record in records if record["slice"] == evaluation.ALL}
     request_log.deliver(rails)
-    lookups = check.check_lookups(rails, spec, as_of)
-    asked = {"online": arm.as_json(arm.record(rails, spec, as_of)), "lookups": lookups and lookups.to_json()}
-    return {
-        "counts": truth.counts(rails, spec, as_of).to_json(),
-        "metrics": {
-            SAFE_DEFAULT if version is None else str(version): {
-                name: record[name] for name in ("role", "matured", "immature", "early", *shown)
+    online, lookups = arm.record(rails, spec, as_of), check.check_lookups(rails, spec, as_of)
+    return ShadowSummary(
+        night=night,
+        counts=truth.counts(rails, spec, as_of),
+        metrics={_name(row["version"]): _figures(spec, row) for row in rows if row["slice"] == evaluation.ALL},
+        arrival=arrival.record(rails, spec, as_of),
+        online=online,
+        lookups=lookups,
+    )
+
+
+def evaluations(
+    rails: Rails, spec: Spec, as_of: datetime, roles: Mapping[int | None, str], matured: pd.DataFrame
+) -> list[Row]:
+    """Rows of ops.evaluation: version → role, `matured` from truth.matured, of the last drift.window of cohorts."""
+    counts = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
+    written: list[Row] = []
+    for version, role in roles.items():
+        if version is None and (None, evaluation.ALL) not in counts:
+            continue
+        own = matured[matured["version"].isna() if version is None else matured["version"] == version]
+        for measured in evaluation.evaluate(truth.with_slices(own, spec), spec.gate.slices, target=spec.target):
+            count = counts.get((version, measured.slice))
+            figures = {**asdict(measured), **measured.figures}
+            row: Row = {name: value for name, value in figures.items() if name in EVALUATION.columns}
+            row |= {"model": spec.name, "night": night_closing(as_of), "version": version, "role": role}
+            row |= {
+                "missing": count.missing if count else 0,
+                "immature": count.immature if count else 0,
+                "early": count.early if count else 0,
+                "available_at": as_of,
             }
-            for version, record in whole.items()
-        },
-        "arrival": arrival.record(rails, spec, as_of),
-        **{name: found for name, found in asked.items() if found},
-    }
+            written.append(row)
+    return written
 
 
 def estimates(
     spec: Spec,
     as_of: datetime,
-    wanted: Mapping[int | None, str],
+    roles: Mapping[int | None, str],
     taught: pd.DataFrame,
     immature: pd.DataFrame,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows of ops.estimate: version → role, `taught` from truth.matured, `immature` from truth.immature.
 
     None of a label whose performance no score can tell (target.inestimable).
     """
-    records: list[dict[str, Any]] = []
+    written: list[Row] = []
     if spec.target.inestimable:
-        return records
-    for version, role in wanted.items():
-        rows, known = (
+        return written
+    for version, role in roles.items():
+        rows, teaching = (
             frame[frame["version"].isna() if version is None else frame["version"] == version]
             for frame in (immature, taught)
         )
         if rows.empty:
             continue
-        found = asdict(estimate.performance(*_numbers(rows["score"], known["score"], known["label"])))
-        records.append(
+        performance = estimate.performance(
+            _numbers(rows["score"]), _numbers(teaching["score"]), _numbers(teaching["label"])
+        )
+        figures = asdict(performance)
+        written.append(
             {
                 "model": spec.name,
                 "night": night_closing(as_of),
                 "version": version,
                 "role": role,
-                "is_calibrated": found.pop("calibrated"),
-                "brier_low": found.pop("low"),
-                "brier_high": found.pop("high"),
-                **found,
+                "is_calibrated": figures.pop("calibrated"),
+                "brier_low": figures.pop("low"),
+                "brier_high": figures.pop("high"),
+                **figures,
                 "cohort_from": rows["prediction_time"].min(),
                 "cohort_to": rows["prediction_time"].max(),
                 "available_at": as_of,
             }
         )
-    return records
+    return written
 
 
-def _numbers(*columns: "pd.Series[Any]") -> tuple[Any, ...]:
-    return tuple(column.to_numpy(dtype="float64") for column in columns)
+def _figures(spec: Spec, row: Row) -> VersionFigures:
+    """What the summary keeps of a version's row."""
+    shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.headline)
+    return VersionFigures.from_json({name: row[name] for name in shown})
 
 
-def _typed(records: list[dict[str, Any]], table: Table) -> pd.DataFrame:
-    rows = pd.DataFrame(records, columns=list(table.columns)).astype({"version": "Int32"})
+def _name(version: object) -> str:
+    return SAFE_DEFAULT if version is None else str(version)
+
+
+def _numbers(column: "pd.Series[float]") -> NDArray[np.float64]:
+    return np.asarray(column, dtype=np.float64)
+
+
+def _typed(rows: list[Row], table: Table) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(table.columns)).astype({"version": "Int32"})
     for column, kind in table.columns.items():
         if kind == "double":
-            rows[column] = rows[column].astype("float64")
+            frame[column] = frame[column].astype("float64")
         elif kind == "timestamptz":
-            rows[column] = pd.to_datetime(rows[column], utc=True)
-    return rows
+            frame[column] = pd.to_datetime(frame[column], utc=True)
+    return frame

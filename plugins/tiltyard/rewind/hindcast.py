@@ -134,7 +134,7 @@ def _judge(as_of: datetime, render: bool) -> None:
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
     night = str(night_closing(as_of))
-    shadow.run(rails, spec, as_of)
+    shadow.shadow_night(rails, spec, as_of)
     outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
     if outcome.promoted is not None:
         tally.promotions.append({"night": night, "version": outcome.promoted})
