@@ -92,9 +92,9 @@ def test_the_ledger_keeps_it_once_and_a_night_done_again_says_nothing_new(arena,
 
     def told():
         return [
-            (event["night"], event["detail"]["what"], event["detail"]["state"])
+            (event.night, event.detail["what"], event.detail["state"])
             for event in arena.rails.ledger.events(kind=data_incidents.EVENT)
-            if event["detail"]["table"] == spec.label.table
+            if event.detail["table"] == spec.label.table
         ]
 
     before = told()

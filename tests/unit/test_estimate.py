@@ -128,8 +128,8 @@ def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_the
     shadow.evaluate(arena.rails, spec, as_of)
     shadow.evaluate(arena.rails, spec, as_of)
     rows = estimates(arena, spec, as_of)
-    assert list(rows["version"]) == [1, 2]
-    assert set(rows["rows"]) == {2 * 60}  # the two nights that have not matured
+    assert list(rows.version) == [1, 2]
+    assert set(rows.rows) == {2 * 60}  # the two nights that have not matured
     assert set(rows["calibration_rows"]) == {10 * 60}
     assert rows["is_calibrated"].all()
     waiting = truth.immature(arena.rails, spec, as_of, versions=(1,))
@@ -137,12 +137,12 @@ def test_estimates_stand_beside_the_evaluation_and_the_verdict_does_not_read_the
     assert len(waiting) == 120
     known = truth.matured(arena.rails, spec, as_of + timedelta(days=4), versions=(1, 2))
     for row in rows.itertuples():
-        own = known[(known["version"] == row.version) & (known["night"] > night_closing(as_of) - timedelta(days=2))]
-        realized = ((own["score"] - own["label"]) ** 2).mean()
+        own = known[(known.version == row.version) & (known.night > night_closing(as_of) - timedelta(days=2))]
+        realized = ((own.score - own["label"]) ** 2).mean()
         assert row.brier_low <= realized <= row.brier_high
         assert row.brier_low < row.brier < row.brier_high
     before = promotion.judge(arena.rails, spec, as_of)
-    wrong = rows.assign(brier=0.0 if before["verdict"] != "promote" else 1.0, brier_low=0.0, brier_high=1.0, rows=10**6)
+    wrong = rows.assign(brier=0.0 if before.verdict != "promote" else 1.0, brier_low=0.0, brier_high=1.0, rows=10**6)
     arena.rails.lake.replace(
         ESTIMATE, {"model": spec.name}, wrong[list(ESTIMATE.columns)], message="estimates turned round"
     )

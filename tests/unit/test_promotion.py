@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -12,7 +12,7 @@ from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.judge import evidence_file, gate, promotion
 from tiltyard.judge.approval import Approval, Subject, faults_of
-from tiltyard.records import Decision, EvidenceRecord, Promotion
+from tiltyard.records import Decision, EvidenceRecord, Promotion, PromotionSummary
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -25,20 +25,20 @@ def approval(judged, as_of, **changes):
         requested_by="airflow",
         chosen=("Approve",),
         responded_at=datetime(2016, 3, 9, 8, tzinfo=UTC),
-        subject=Subject(judged["model"], judged["challenger"], night_closing(as_of), judged["evidence"]),
+        subject=Subject(judged.model, judged.challenger, night_closing(as_of), judged.evidence),
         source="airflow",
     )
     return replace(base, **changes)
 
 
 def kinds(rails, spec):
-    return [event["kind"] for event in rails.ledger.events(spec.name)]
+    return [event.kind for event in rails.ledger.events(spec.name)]
 
 
 def test_without_a_challenger_nothing_happens(arena):
     spec = arena.spec("nobody")
     outcome = promotion.judge_night(arena.rails, spec, datetime(2016, 3, 9, tzinfo=UTC))
-    assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
+    assert (outcome.verdict, outcome.promoted) == ("hold", None)
     assert arena.rails.ledger.stage_runs("promotion", "nobody")
 
 
@@ -46,16 +46,16 @@ def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(a
     spec = arena.spec("first_one")
     as_of = arena.duel(spec, {1: GOOD})
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert (outcome["verdict"], outcome["promoted"], outcome["champion"]) == ("promote", 1, None)
+    assert (outcome.verdict, outcome.promoted, outcome.champion) == ("promote", 1, None)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
     assert arena.rails.ledger.roles(spec.name, night_closing(as_of)).champion is None
     assert arena.rails.ledger.roles(spec.name, night_closing(as_of + DAY)).champion == 1
-    decision = outcome["decisions"][0]
-    assert decision["matured"] == 6 * 60
-    assert decision["nights"] == 8
+    decision = outcome.decisions[0]
+    assert decision.matured == 6 * 60
+    assert decision.nights == 8
 
     again = promotion.judge_night(arena.rails, spec, as_of)
-    assert again["promoted"] == 1
+    assert again.promoted == 1
     assert len(arena.rails.ledger.promotions(spec.name)) == 1
     assert kinds(arena.rails, spec) == []
 
@@ -64,7 +64,7 @@ def test_a_challenger_no_better_than_the_safe_default_is_not_promoted(arena):
     spec = arena.spec("no_better", fallback={"safe_default": 0.5}, gate={"min_matured": 200, "min_shadow": "3d"})
     as_of = arena.duel(spec, {1: POOR})
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
+    assert (outcome.verdict, outcome.promoted) == ("hold", None)
     assert registry.aliases(arena.rails, spec.name) == {}
 
 
@@ -72,9 +72,9 @@ def test_the_best_of_several_is_promoted_and_the_worst_rejected(arena):
     spec = arena.spec("several")
     as_of = arena.duel(spec, {1: 0.5, 2: 0.15, 3: GOOD}, nights=12, per_night=150)
     first = promotion.judge_night(arena.rails, spec, as_of - 2 * DAY)
-    assert first["promoted"] == 3
-    assert {row["challenger"]: row["verdict"] for row in first["decisions"]}[3] == "promote"
-    assert all(row["evidence"]["challengers"] == 3 for row in arena.rails.ledger.decisions(spec.name))
+    assert first.promoted == 3
+    assert {row.challenger: row.verdict for row in first.decisions}[3] == "promote"
+    assert all(row.evidence.challengers == 3 for row in arena.rails.ledger.decisions(spec.name))
 
 
 def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(arena):
@@ -93,7 +93,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
     )
     registry.set_alias(arena.rails, spec.name, "champion", 1)
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert (outcome["promoted"], outcome["replaced"]) == (2, 1)
+    assert (outcome.promoted, outcome.replaced) == (2, 1)
     aliases = registry.aliases(arena.rails, spec.name)
     assert (aliases["champion"], aliases["previous"]) == (2, 1)
 
@@ -102,14 +102,14 @@ def test_tier_one_waits_for_a_person(arena):
     spec = arena.spec("waits", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert outcome["needs_approval"] is True
-    assert outcome["promoted"] is None
+    assert outcome.needs_approval is True
+    assert outcome.promoted is None
     assert registry.aliases(arena.rails, spec.name) == {}
     given = promotion.promote(arena.rails, spec, as_of, approval(outcome, as_of))
-    assert given["promoted"] == 1
+    assert given.promoted == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
-    assert (row["approved_by"], row["requested_by"]) == ("maria", "drift")
-    assert row["approval"]["source"] == "airflow"
+    assert (row.approved_by, row.requested_by) == ("maria", "drift")
+    assert row.approval["source"] == "airflow"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def high_stakes(arena):
 
 @pytest.mark.parametrize("author", ["", "  ", None])
 def test_whose_author_is_not_known_cannot_be_approved(author):
-    judged, as_of = {"model": "m", "challenger": 1, "evidence": "e"}, datetime(2016, 3, 9, tzinfo=UTC)
+    judged, as_of = PromotionSummary(model="m", challenger=1, evidence="e"), datetime(2016, 3, 9, tzinfo=UTC)
     given = approval(judged, as_of)
     assert faults_of(given, given.subject, author) == ["it is not known who trained it"]
     assert faults_of(given, given.subject, "drift") == []
@@ -131,10 +131,10 @@ def test_whose_author_is_not_known_cannot_be_approved(author):
     ("forged", "says"),
     [
         ({"subject": None}, "about something else"),
-        ({"subject": ("high_stakes", 2, "2016-03-09", "x")}, "about something else"),
-        ({"subject": ("other", 1, "2016-03-09", "x")}, "about something else"),
+        ({"subject": Subject("high_stakes", 2, date(2016, 3, 9), "x")}, "about something else"),
+        ({"subject": Subject("other", 1, date(2016, 3, 9), "x")}, "about something else"),
         ({"evidence": "0" * 64}, "about something else"),
-        ({"night": "2016-03-08"}, "about something else"),
+        ({"night": date(2016, 3, 8)}, "about something else"),
         ({"approved_by": None}, "no person answered"),
         ({"approved_by": "  "}, "no person answered"),
         ({"approved_by": "drift"}, "asked for it"),
@@ -154,12 +154,10 @@ def test_whose_author_is_not_known_cannot_be_approved(author):
 def test_an_approval_that_does_not_hold_is_recorded_and_promotes_nobody(arena, high_stakes, forged, says):
     spec, as_of, judged = high_stakes
     forged = dict(forged)
-    subject = Subject(
-        spec.name, 1, forged.pop("night", night_closing(as_of)), forged.pop("evidence", judged["evidence"])
-    )
+    subject = Subject(spec.name, 1, forged.pop("night", night_closing(as_of)), forged.pop("evidence", judged.evidence))
     before = len(arena.rails.ledger.events(spec.name, "approval_refused"))
     outcome = promotion.promote(arena.rails, spec, as_of, approval(judged, as_of, **({"subject": subject} | forged)))
-    assert outcome["promoted"] is None
+    assert outcome.promoted is None
     events = arena.rails.ledger.events(spec.name, "approval_refused")
     assert len(events) == before + 1
     assert any(says in fault for fault in events[-1]["detail"]["faults"])
@@ -171,8 +169,8 @@ def test_an_approval_where_the_gate_holds_promotes_nobody_and_is_recorded(arena)
     spec = arena.spec("held", tier=1)
     as_of = arena.duel(spec, {1: GOOD}, nights=4)
     judged = promotion.judge(arena.rails, spec, as_of)
-    assert judged["verdict"] == "hold"
-    assert promotion.promote(arena.rails, spec, as_of, approval(judged, as_of))["promoted"] is None
+    assert judged.verdict == "hold"
+    assert promotion.promote(arena.rails, spec, as_of, approval(judged, as_of)).promoted is None
     assert kinds(arena.rails, spec) == ["approval_refused"]
 
 
@@ -182,7 +180,7 @@ def test_a_hindcast_assumes_approvals_only_when_told_and_records_it(arena):
     assert promotion.judge_night(arena.rails, spec, as_of, assume="never")["promoted"] is None
     assert promotion.judge_night(arena.rails, spec, as_of, assume="auto")["promoted"] == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
-    assert (row["approved_by"], row["approval"]["source"]) == ("hindcast", "hindcast:auto")
+    assert (row.approved_by, row.approval["source"]) == ("hindcast", "hindcast:auto")
 
 
 def test_two_gates_at_once_promote_once(arena):
@@ -203,9 +201,9 @@ def test_two_gates_at_once_promote_once(arena):
         thread.join()
     assert len(outcomes) == 3
     assert len(arena.rails.ledger.promotions(spec.name)) == 1
-    assert [outcome["promoted"] for outcome in outcomes].count(1) >= 1
+    assert [outcome.promoted for outcome in outcomes].count(1) >= 1
     lost = arena.rails.ledger.events(spec.name, "promotion_lost")
-    assert len(lost) == [outcome["promoted"] for outcome in outcomes].count(None)
+    assert len(lost) == [outcome.promoted for outcome in outcomes].count(None)
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
 
 
@@ -226,7 +224,7 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
         )
     )
     outcome = promotion.promote(arena.rails, spec, as_of)
-    assert outcome["promoted"] is None
+    assert outcome.promoted is None
     assert kinds(arena.rails, spec)[-1] in ("promotion_lost", "evidence_outdated")
     assert "champion" not in registry.aliases(arena.rails, spec.name)
 
@@ -238,7 +236,7 @@ def test_an_alias_moved_by_hand_is_recorded_and_put_back(arena):
     registry.set_alias(arena.rails, spec.name, "champion", 2)
     promotion.judge_night(arena.rails, spec, as_of + DAY)
     (event,) = arena.rails.ledger.events(spec.name, "alias_moved_by_hand")
-    assert event["detail"] == {"alias": "champion", "found": 2, "put_back": 1}
+    assert event.detail == {"alias": "champion", "found": 2, "put_back": 1}
     assert registry.aliases(arena.rails, spec.name)["champion"] == 1
     assert arena.rails.ledger.roles(spec.name, night_closing(as_of + 2 * DAY)).champion == 1
 
@@ -269,7 +267,7 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
         )
         registry.set_alias(arena.rails, spec.name, "champion", number)
     old = promotion.judge_night(arena.rails, spec, as_of - 3 * DAY)
-    assert old["promoted"] is None
+    assert old.promoted is None
     assert registry.aliases(arena.rails, spec.name)["champion"] == 2
     assert set(kinds(arena.rails, spec)) <= {"promotion_out_of_order"}
     assert promotion.judge_night(arena.rails, spec, as_of - 2 * DAY)["promoted"] == 1
@@ -305,7 +303,7 @@ def test_a_verdict_is_recorded_once_and_evidence_that_changed_is_noted(arena):
         message="tampered",
     )
     again = promotion.judge(arena.rails, spec, as_of)
-    assert again["evidence"] == first["evidence"]
+    assert again.evidence == first.evidence
     assert kinds(arena.rails, spec) == ["evidence_changed"]
 
 
@@ -323,7 +321,7 @@ def test_the_evidence_reads_as_a_table(arena, high_stakes):
 def criteria(arena, spec, as_of, challenger):
     """name → the recorded criterion."""
     recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), challenger)["evidence"]
-    return {row["name"]: row for row in recorded["criteria"]}
+    return {row.name: row for row in recorded.criteria}
 
 
 @pytest.mark.parametrize(
@@ -342,10 +340,10 @@ def test_what_is_not_known_or_over_its_budget_holds(arena, name, version, criter
     outcome = promotion.judge_night(arena.rails, spec, as_of)
     found = criteria(arena, spec, as_of, 1)
     if criterion == "replay":
-        assert (outcome["promoted"], found["replay"]["value"]) == (1, "warn")
+        assert (outcome.promoted, found["replay"].value) == (1, "warn")
         return
-    assert (outcome["verdict"], outcome["promoted"], outcome["page"]) == ("hold", None, None)
-    assert {name for name, row in found.items() if row["status"] != "pass"} == {criterion}
+    assert (outcome.verdict, outcome.promoted, outcome.page) == ("hold", None, None)
+    assert {name for name, row in found.items() if row.status != "pass"} == {criterion}
 
 
 def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
@@ -355,8 +353,8 @@ def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
     (folder / "reference.json").write_text("{}")
     assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
     found = criteria(arena, spec, as_of, 1)
-    assert {name for name, row in found.items() if row["status"] != "pass"} == {"availability"}
-    assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["corrupt_artifact"]
+    assert {name for name, row in found.items() if row.status != "pass"} == {"availability"}
+    assert [event.kind for event in arena.rails.ledger.events(spec.name)] == ["corrupt_artifact"]
 
 
 def test_a_feature_that_went_missing_since_training_holds(arena):
@@ -364,7 +362,7 @@ def test_a_feature_that_went_missing_since_training_holds(arena):
     as_of = arena.duel(spec, {1: GOOD}, missing=0.1, blank=0.5)
     assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
     found = criteria(arena, spec, as_of, 1)["availability"]
-    assert (found["status"], found["value"]) == ("fail", pytest.approx(0.4))
+    assert (found.status, found.value) == ("fail", pytest.approx(0.4))
 
 
 def test_an_old_version_whose_size_was_not_kept_is_measured_by_its_files(arena):
@@ -403,10 +401,10 @@ def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
         )
     )
     judged = promotion.judge(arena.rails, spec, as_of)
-    assert [row["challenger"] for row in judged["decisions"]] == [3], "the others were rejected"
+    assert [row.challenger for row in judged.decisions] == [3], "the others were rejected"
     recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), 3)["evidence"]
-    assert recorded["challengers"] == 3
-    assert promotion.judge(arena.rails, spec, as_of)["evidence"] == judged["evidence"]
+    assert recorded.challengers == 3
+    assert promotion.judge(arena.rails, spec, as_of)["evidence"] == judged.evidence
 
 
 def test_the_millisecond_test_is_run_anew_only_when_nothing_else_stands_in_the_way(arena, monkeypatch):
@@ -434,10 +432,10 @@ def test_a_past_that_was_written_over_stops_the_promotion(arena):
         ).snapshot
     )
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert (outcome["verdict"], outcome["promoted"]) == ("hold", None)
+    assert (outcome.verdict, outcome.promoted) == ("hold", None)
     found = criteria(arena, spec, as_of, 1)
-    assert {name for name, row in found.items() if row["status"] != "pass"} == {"replay"}
-    assert "weight" in found["replay"]["reason"]
+    assert {name for name, row in found.items() if row.status != "pass"} == {"replay"}
+    assert "weight" in found["replay"].reason
 
 
 # -- the page and its approvals ----------------------------------------------------------------
@@ -458,16 +456,16 @@ def both(judged, as_of):
 
 def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
     spec, as_of, judged = stakes
-    page = arena.rails.settings.reports / judged["page"]
-    assert hashlib.sha256(page.read_bytes()).hexdigest() == judged["evidence"]
+    page = arena.rails.settings.reports / judged.page
+    assert hashlib.sha256(page.read_bytes()).hexdigest() == judged.evidence
     assert page.name == f"{judged['night']}-v1-{judged['evidence'][:12]}.html"
-    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["promoted"] == 1
+    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of)).promoted == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
-    assert row["approved_by"] == "maria, jonas"
-    assert [one["approved_by"] for one in row["approval"]["given"]] == ["maria", "jonas"]
-    assert all(one["responded_at"] for one in row["approval"]["given"])
+    assert row.approved_by == "maria, jonas"
+    assert [one["approved_by"] for one in row.approval["given"]] == ["maria", "jonas"]
+    assert all(one["responded_at"] for one in row.approval["given"])
     digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
-    assert row["approval"]["seen"] == {"page": judged["page"], "sha256": judged["evidence"], "record": digest}
+    assert row.approval["seen"] == {"page": judged.page, "sha256": judged.evidence, "record": digest}
     assert digest in page.read_text()
 
 
@@ -489,18 +487,18 @@ def test_two_means_two(arena, answers, says, request):
     judged = promotion.judge(arena.rails, spec, as_of)
     given = [approval(judged, as_of, **changes) for changes in answers]
     outcome = promotion.promote(arena.rails, spec, as_of, *given)
-    assert (outcome["promoted"], arena.rails.ledger.promotions(spec.name)) == (None, [])
+    assert (outcome.promoted, arena.rails.ledger.promotions(spec.name)) == (None, [])
     assert any(says in fault for fault in arena.rails.ledger.events(spec.name)[-1]["detail"]["faults"])
 
 
 def test_a_page_that_was_changed_is_refused(arena, stakes):
     spec, as_of, judged = stakes
-    page = arena.rails.settings.reports / judged["page"]
+    page = arena.rails.settings.reports / judged.page
     content = page.read_text()
     page.write_text(content.replace("2 people", "no people") + " ")
     outcome = promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))
-    assert outcome["promoted"] is None
-    assert "was changed" in outcome["reason"]
+    assert outcome.promoted is None
+    assert "was changed" in outcome.reason
     assert kinds(arena.rails, spec) == ["approval_refused"]
     promotion.judge(arena.rails, spec, as_of)
     assert page.read_text() != content, "judging again does not cover it up"
@@ -508,28 +506,28 @@ def test_a_page_that_was_changed_is_refused(arena, stakes):
 
 def test_a_page_that_is_gone_is_refused_and_comes_back_as_it_was(arena, stakes):
     spec, as_of, judged = stakes
-    page = arena.rails.settings.reports / judged["page"]
+    page = arena.rails.settings.reports / judged.page
     content = page.read_bytes()
     page.unlink()
-    assert "is gone" in promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["reason"]
+    assert "is gone" in promotion.promote(arena.rails, spec, as_of, *both(judged, as_of)).reason
     again = promotion.judge(arena.rails, spec, as_of)
-    assert (page.read_bytes(), again["evidence"]) == (content, judged["evidence"])
-    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of))["promoted"] == 1
+    assert (page.read_bytes(), again.evidence) == (content, judged.evidence)
+    assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of)).promoted == 1
 
 
 def test_an_approval_of_the_record_is_none_of_the_page(arena, stakes):
     spec, as_of, judged = stakes
     digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
     given = [replace(one, subject=one.subject._replace(evidence=digest)) for one in both(judged, as_of)]
-    assert "something else" in promotion.promote(arena.rails, spec, as_of, *given)["reason"]
+    assert "something else" in promotion.promote(arena.rails, spec, as_of, *given).reason
 
 
 def test_other_tiers_have_the_page_too_and_need_nobody(arena):
     spec = arena.spec("page_for_all", tier=3)
     as_of = arena.duel(spec, {1: GOOD})
     outcome = promotion.judge_night(arena.rails, spec, as_of)
-    assert outcome["promoted"] == 1
-    assert (arena.rails.settings.reports / outcome["page"]).exists()
+    assert outcome.promoted == 1
+    assert (arena.rails.settings.reports / outcome.page).exists()
     assert arena.rails.ledger.promotions(spec.name)[0]["approval"] == {"needed": False}
 
 

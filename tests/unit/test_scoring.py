@@ -127,7 +127,7 @@ def broken(arena, trained):
     def destroy(version):
         registry._scorers.clear()
         places = [arena.rails.settings.home / "cache" / trained.name / str(version)]
-        run = arena.rails.ledger.version(trained.name, version)["facts"]["artifacts"]
+        run = arena.rails.ledger.version(trained.name, version).facts.artifacts
         places.append(arena.rails.settings.home / "mlflow" / run)
         for place in places:
             if place.exists():
@@ -145,14 +145,14 @@ def test_without_a_champion_the_safe_default_is_served_and_challengers_score_uns
     as_of = FIRST + 20 * DAY
     summary = shadow.score(arena.rails, trained, as_of)
     rows = stored(arena, trained, as_of)
-    assert summary["tiers"] == {"safe_default": PER_NIGHT}
-    assert summary["reasons"] == {"no_champion": PER_NIGHT}
+    assert summary.tiers == {"safe_default": PER_NIGHT}
+    assert summary.reasons == {"no_champion": PER_NIGHT}
     assert rows.groupby("role").size().to_dict() == {"challenger": 2 * PER_NIGHT, "safe_default": PER_NIGHT}
     served = rows[rows["tier"] != "shadow"]
     assert served["version"].isna().all()
     assert (served["score"] == 0.5).all()
     assert rows["request_id"].is_unique
-    assert set(rows["snapshot"]) == {summary["snapshot"]}
+    assert set(rows["snapshot"]) == {summary.snapshot}
 
 
 def test_twice_is_once(arena, trained):
@@ -168,8 +168,8 @@ def test_twice_is_once(arena, trained):
 def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, trained):
     as_of = FIRST + (NIGHTS + 3) * DAY
     summary = shadow.shadow_night(arena.rails, trained, as_of)
-    assert summary["rows"] == 0
-    assert "nothing to score" in summary["note"]
+    assert summary.rows == 0
+    assert "nothing to score" in summary.note
     assert stored(arena, trained, as_of).empty
     assert arena.rails.ledger.stage_runs("shadow", trained.name)[night_closing(as_of)]["status"] == "done"
 
@@ -210,8 +210,8 @@ def test_a_broken_challenger_is_recorded_and_does_not_touch_what_is_served(arena
     as_of = FIRST + 21 * DAY
     broken(2)
     summary = shadow.score(arena.rails, trained, as_of)
-    assert list(summary["failed"]) == ["2"]
-    assert summary["tiers"] == {"safe_default": PER_NIGHT}
+    assert list(summary.failed) == ["2"]
+    assert summary.tiers == {"safe_default": PER_NIGHT}
     assert set(stored(arena, trained, as_of)["version"].dropna()) == {1}
     (event,) = arena.rails.ledger.events(trained.name, "version_did_not_score")
     assert event["detail"]["version"] == "2"
@@ -286,4 +286,4 @@ def test_evaluation_counts_and_compares_on_matured_cohorts(arena, trained):
     assert sizes.loc[1, "brier_low"] < sizes.loc[1, "brier"] < sizes.loc[1, "brier_high"]
     parts = rows[(rows["version"] == 1) & (rows["slice"] != "all")]
     assert parts["matured"].sum() == sizes.loc[1, "matured"]
-    assert summary["metrics"]["1"]["matured"] == 5 * PER_NIGHT
+    assert summary.metrics["1"]["matured"] == 5 * PER_NIGHT

@@ -43,7 +43,7 @@ def nightly(arena, spec, first, last):
 
 
 def verdicts(outcomes):
-    return [outcome["watch"] and outcome["watch"]["verdict"] for outcome in outcomes.values()]
+    return [outcome.watch and outcome.watch.verdict for outcome in outcomes.values()]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_better_one_comes_back_by_itself_once_also_in_tier_1(arena, sent_bac
     spec, _, outcomes = sent_back
     found = verdicts(outcomes)
     assert found.count("rollback") == 1
-    (night,) = [night for night, outcome in outcomes.items() if outcome["rolled_back"]]
+    (night,) = [night for night, outcome in outcomes.items() if outcome.rolled_back]
     place = list(outcomes).index(night)
     assert set(found[:place]) == {"keep"}
     assert set(found[place + 1 :]) == {None}, "the watch ends with it"
@@ -71,16 +71,16 @@ def test_the_better_one_comes_back_by_itself_once_also_in_tier_1(arena, sent_bac
     assert (after.champion, after.previous, after.challengers) == (1, None, ())
     assert registry.aliases(arena.rails, spec.name) == {"champion": 1}
     (event,) = arena.rails.ledger.events(spec.name)
-    assert (event["kind"], event["night"], event["detail"]) == ("rolled_back", night, {"version": 2, "back": 1})
+    assert (event.kind, event.night, event.detail) == ("rolled_back", night, {"version": 2, "back": 1})
 
 
 def test_only_rows_since_the_promotion_count(arena, sent_back):
     spec, _, _ = sent_back
     watches = arena.rails.ledger.watches(spec.name)
-    assert [row["evidence"]["matured"] for row in watches[:4]] == [0, 0, 60, 120]
+    assert [row.evidence.matured for row in watches[:4]] == [0, 0, 60, 120]
     assert all(row.evidence.promoted_on == night_closing(FIRST + 2 * DAY) for row in watches)
     assert (watches[-1]["champion"], watches[-1]["previous"]) == (2, 1)
-    assert {row["name"] for row in watches[-1]["evidence"]["criteria"]} >= {"coverage", "better", "nights"}
+    assert {row.name for row in watches[-1]["evidence"]["criteria"]} >= {"coverage", "better", "nights"}
 
 
 def test_running_the_nights_again_gives_the_same(arena, sent_back):
@@ -90,7 +90,7 @@ def test_running_the_nights_again_gives_the_same(arena, sent_back):
         names = ("watch", "rolled_back", "promoted", "verdict")
         assert {name: again[night][name] for name in names} == {name: outcome[name] for name in names}
     assert registry.aliases(arena.rails, spec.name) == {"champion": 1}
-    assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["rolled_back"]
+    assert [event.kind for event in arena.rails.ledger.events(spec.name)] == ["rolled_back"]
 
 
 def test_an_alias_moved_back_by_hand_after_a_rollback_is_put_back(arena, sent_back):
@@ -128,7 +128,7 @@ def test_the_window_ends_when_its_last_predictions_have_matured(arena):
     outcomes = nightly(arena, spec, FIRST + 3 * DAY, last)
     assert verdicts(outcomes) == ["keep"] * 5 + [None] * 6, "three nights of predictions, two days until their truth"
     watches = arena.rails.ledger.watches(spec.name)
-    assert [row["evidence"]["matured"] for row in watches] == [0, 0, 20, 40, 60]
+    assert [row.evidence.matured for row in watches] == [0, 0, 20, 40, 60]
     assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 2, "three nights are not enough"
 
 
@@ -153,8 +153,8 @@ def test_a_previous_champion_that_stopped_scoring_keeps_the_new_one(arena):
         message="lost",
     )
     outcome = promotion.judge_night(arena.rails, spec, last)
-    assert outcome["watch"]["verdict"] == "keep"
-    assert any("95% are asked for" in reason for reason in outcome["watch"]["reasons"])
+    assert outcome.watch.verdict == "keep"
+    assert any("95% are asked for" in reason for reason in outcome.watch.reasons)
 
 
 def test_a_first_champion_worse_than_the_safe_default_sends_the_model_back_to_it(arena):
@@ -167,8 +167,8 @@ def test_a_first_champion_worse_than_the_safe_default_sends_the_model_back_to_it
     assert (after.champion, after.challengers) == (None, ())
     assert registry.aliases(arena.rails, spec.name) == {}
     (row,) = arena.rails.ledger.watches(spec.name, verdict="rollback")
-    assert row["previous"] is None
-    assert any("the safe default, which is back" in outcome["reason"] for outcome in outcomes.values())
+    assert row.previous is None
+    assert any("the safe default, which is back" in outcome.reason for outcome in outcomes.values())
 
 
 def test_a_night_that_rolls_back_judges_nobody_and_the_next_one_judges_against_whom_is_back(arena):
@@ -177,9 +177,9 @@ def test_a_night_that_rolls_back_judges_nobody_and_the_next_one_judges_against_w
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
     outcome = promotion.judge_night(arena.rails, spec, last)
-    assert (outcome["rolled_back"], outcome["promoted"], outcome["decisions"]) == (2, None, [])
+    assert (outcome.rolled_back, outcome.promoted, outcome.decisions) == (2, None, ())
     later = promotion.judge_night(arena.rails, spec, last + DAY)
-    assert (later["champion"], later["promoted"], later["watch"]) == (1, 3, None)
+    assert (later.champion, later.promoted, later.watch) == (1, 3, None)
     roles = arena.rails.ledger.roles(spec.name, night_closing(last + 2 * DAY))
     assert (roles.champion, roles.previous) == (3, 1)
 
@@ -192,6 +192,6 @@ def test_a_night_that_has_promoted_does_not_roll_back(arena):
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
     promoted(arena, spec, 3, last, replaced=2)
     outcome = promotion.judge_night(arena.rails, spec, last)
-    assert (outcome["promoted"], outcome["rolled_back"], outcome["watch"]) == (3, None, None)
-    assert [event["kind"] for event in arena.rails.ledger.events(spec.name)] == ["rollback_out_of_order"]
+    assert (outcome.promoted, outcome.rolled_back, outcome.watch) == (3, None, None)
+    assert [event.kind for event in arena.rails.ledger.events(spec.name)] == ["rollback_out_of_order"]
     assert arena.rails.ledger.roles(spec.name, night_closing(last + DAY)).champion == 3

@@ -18,7 +18,7 @@ from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Judged
 from tiltyard.prepare import data_incidents, truth
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident, DataIncidentKey
+from tiltyard.records import DataIncident, DataIncidentKey, LabelArrival
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 
@@ -83,7 +83,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     return Arrivals(first, night, sizes, classes[True], classes[False], matures, spec.target.has_classes)
 
 
-def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, LabelArrival]:
     """Judge the night that closes at `as_of`, open and close the model's truth incidents; twice is once."""
     night = night_closing(as_of)
     found = arrivals(rails, spec, as_of)
@@ -91,7 +91,7 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
     if any(one.stopped for one in judged) or incidents(rails, spec, night):
         with rails.lake.exclusive(f"arrival/{spec.name}"):  # two attempts at a night leave its events once
             _settle(rails, spec, night, judged)
-    return {one.stream: {"came": one.came, "predicted": round(one.predicted, 1)} for one in judged}
+    return {one.stream: LabelArrival(float(one.came), round(one.predicted, 1)) for one in judged}
 
 
 def incidents(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
