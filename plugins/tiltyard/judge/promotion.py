@@ -323,7 +323,7 @@ def _replayed_now(rails: Rails, spec: Spec, as_of: datetime) -> Replayed:
         # A hindcast reads the state that it scored from: what cannot have been written over is no gap in the evidence.
         return Replayed("warn", "all of it was scored in hindsight, where nothing shows what was known then")
     gaps = [f"{gap.what}: {gap.why}" for gap in replayed.untested if not gap.in_hindsight]
-    return _replayed(ReplaySummary.from_json(replayed.summary()), "on this night", gaps)
+    return _replayed(replayed.summary(), "on this night", gaps)
 
 
 def _replayed(summary: ReplaySummary, when: str, gaps: Sequence[str] = ()) -> Replayed:
