@@ -6,9 +6,7 @@ says what it can.
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar, Literal
 
 from tiltyard.records.base import JsonObject, Record
 from tiltyard.records.finding import Broken, Harm, Incident
@@ -21,11 +19,10 @@ class Summary(Record):
 
     stage: ClassVar[StageName]
 
-    # Docstrings of fields are not inherited by the schemas of subclasses, descriptions are.
-    night: Annotated[date | None, Field(description="The night; None where only the entry around it says so.")] = None
-    reason: Annotated[
-        str | None, Field(description="What came of it, as a sentence, where the stage has not done its work.")
-    ] = None
+    night: date | None = None
+    """The night; None where only the entry around the summary says so."""
+    reason: str | None = None
+    """What came of it, as a sentence, where the stage has not done its work; None otherwise."""
 
 
 @dataclass(frozen=True)
