@@ -7,7 +7,7 @@ Reports are HTML made from data, on the same address as Airflow. So that nothing
 looking, no script runs in them, save in drift reports, which need theirs and are shut into an origin of their own.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +17,18 @@ from airflow.plugins_manager import AirflowPlugin
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from tiltyard.settings import Settings
-    from tiltyard.stages import StageName
 
 TEMPLATES = Path(__file__).with_name("templates")
 PREFIX = "/tiltyard"
-NIGHTS = 7
 
 NO_SCRIPTS = "default-src 'self' data: 'unsafe-inline'; script-src 'none'; form-action 'none'; base-uri 'none'"
 OWN_ORIGIN = "sandbox allow-scripts; default-src data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'none'"
 
 
 async def portfolio_page(
-    scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
     """The ASGI app that Airflow mounts; what stands behind it is made when somebody asks."""
     await _app()(scope, receive, send)
@@ -58,6 +55,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+    from tiltyard.edge import overview
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -78,36 +76,23 @@ def _app() -> "FastAPI":
 
     @app.get("/")
     def index() -> HTMLResponse:
-        return HTMLResponse(_render("portfolio.html", models=_models(settings)))
+        return HTMLResponse(_render("portfolio.html", models=overview.entries(settings)))
 
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:
-        found = find_report(settings.reports, path)
-        if found is None:
+        file = overview.find_report(settings.reports, path)
+        if file is None:
             raise HTTPException(404, "There is no such report (any more).")
-        if found.is_dir():
-            return HTMLResponse(_render("folder.html", path=path, entries=_entries(found)))
+        if file.is_dir():
+            return HTMLResponse(_render("folder.html", path=path, entries=_entries(file)))
         headers = {
-            "Content-Security-Policy": content_security(found.relative_to(settings.reports.resolve())),
+            "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-cache",
         }
-        return FileResponse(found, headers=headers)
+        return FileResponse(file, headers=headers)
 
     return app
-
-
-def find_report(reports: Path, path: str) -> Path | None:
-    """The file (or folder without an index.html) at `path` under `reports`; None for all that lies elsewhere."""
-    root = reports.resolve()
-    try:
-        found = (root / path).resolve()
-        if not found.is_relative_to(root) or any(part.startswith(".") for part in found.relative_to(root).parts):
-            return None
-        index = found / "index.html"
-        return index if index.is_file() else found if found.exists() else None
-    except (OSError, ValueError):  # a name too long, or with a NUL in it
-        return None
 
 
 def content_security(report: Path) -> str:
@@ -119,54 +104,13 @@ def _entries(folder: Path) -> list[str]:
     return sorted(names, reverse=True)  # they begin with dates: the newest first
 
 
-def _shown() -> "tuple[StageName, ...]":
-    """The stages that a model's nights are shown by."""
-    from tiltyard.stages import NIGHTLY
-
-    return ("features", *NIGHTLY)
-
-
-def _models(settings: "Settings") -> list[dict[str, Any]]:
-    """One entry per model: its status document, or the sentence that says why there is none."""
-    from tiltyard import rails
-    from tiltyard.edge import status
-    from tiltyard.errors import TiltyardError
-    from tiltyard.spec import portfolio
-    from tiltyard.stages import dag_id, recorded_as
-
-    models = []
-    with rails.opened(settings) as opened:
-        for spec in portfolio(settings):
-            runs = {stage: opened.ledger.stage_runs(stage, recorded_as(stage, spec.name)) for stage in _shown()}
-            nights = sorted({night for nights in runs.values() for night in nights}, reverse=True)[:NIGHTS]
-            entry: dict[str, Any] = {
-                "name": spec.name,
-                "owner": spec.owner,
-                "tier": spec.tier,
-                "dags": {stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in _shown()},
-                "nights": [
-                    (night, {stage: runs[stage][night]["status"] if night in runs[stage] else "" for stage in _shown()})
-                    for night in nights
-                ],
-                "plot": find_report(settings.reports, f"realized/{spec.name}.png"),
-                "latency": find_report(settings.reports, f"latency/{spec.name}.png"),
-                "arrival": find_report(settings.reports, f"arrival/{spec.name}.png"),
-                "events": opened.ledger.events(spec.name)[-5:],
-            }
-            try:
-                entry["status"] = status.status(opened, spec)
-            except TiltyardError as error:
-                entry["problem"] = str(error)
-            models.append(entry)
-    return models
-
-
-def _render(template: str, **values: Any) -> str:
+def _render(template: str, **values: object) -> str:
     from jinja2 import Environment, FileSystemLoader
 
+    from tiltyard.edge.overview import SHOWN
     from tiltyard.target import MEASURES
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
-    return environment.get_template(template).render(prefix=PREFIX, stages=_shown(), measures=MEASURES, **values)
+    return environment.get_template(template).render(prefix=PREFIX, stages=SHOWN, measures=MEASURES, **values)

@@ -2,13 +2,21 @@
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from types import ModuleType
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
 from tiltyard.edge import services
+from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
+from tiltyard.edge.overview import Entry, find_report
+from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
+from tiltyard.records import DataIncident
 from tiltyard.settings import ROOT
 
 
@@ -68,7 +76,7 @@ def test_reports_are_served_without_power(logged_in: TestClient) -> None:
 )  # fmt: skip
 def test_nothing_outside_the_reports(logged_in: TestClient, view: ModuleType, rails: Rails, path: str) -> None:
     assert logged_in.get(f"/reports/{path}").status_code == 404
-    assert view.find_report(rails.settings.reports, path) is None
+    assert find_report(rails.settings.reports, path) is None
 
 
 def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:
@@ -77,23 +85,37 @@ def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:
     assert "no night yet; run tiltyard hindcast" in page
 
 
+def shown(view: ModuleType, model: str, **changes: Any) -> str:
+    """The page of one model whose document is plain but for `changes`."""
+    plain = ModelStatus(
+        model=model, owner="service-desk", tier=2, measure="brier", as_of=datetime(2016, 5, 1, tzinfo=UTC),
+        champion=1, previous=None, challengers=(), first=1, shadow_nights={}, served_by={},
+        fallback=FallbackReport(model=model, night=None, audit_after="3d"), popular=(),
+        matured=0, immature=812, early=3, outside=None, metrics={}, gate=None, promotions=(), watch=None, rollbacks=(),
+        retrains=(), online={}, drift=None, governor=None, freshness={}, latency=(), incidents=(), label_arrival=None,
+        estimated={}, checks=None, training=None, replay=None, realized=None, events=0,
+    )  # fmt: skip
+    entry = Entry(name=model, owner="service-desk", tier=2, dags={}, status=replace(plain, **changes))
+    page: str = view._render("portfolio.html", models=[entry])
+    return page
+
+
 def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType) -> None:
-    stopped = {"what": "labels_stopped", "since": "2016-04-30"}
-    labels = {
-        "half_after": 6,
-        "most_after": None,
-        "waiting_rows": 812,
-        "waiting_cohorts": 9,
-        "last_arrived": "2016-04-29",
-    }
-    estimate = {
-        "role": "champion", "rows": 812, "is_calibrated": False, "calibration_rows": 0, "brier": 0.1234,
-        "brier_low": 0.11, "brier_high": 0.13, "auc": None,
-    }  # fmt: skip
-    status = {"champion": 1, "previous": None, "challengers": [], "matured": 0, "immature": 812, "early": 3}
-    status |= {"label_arrival": labels | {"incidents": [stopped]}, "estimated": {"1": estimate}}
-    model = {"name": "sla_breach", "owner": "service-desk", "tier": 2, "dags": {}, "status": status}
-    page = view._render("portfolio.html", models=[model])
+    stopped = DataIncident(table="lbl_sla_breach", column="", what="labels_stopped", reason="", since=date(2016, 4, 30))
+    labels = ArrivalReport(
+        half_after=6,
+        most_after=None,
+        waiting_rows=812,
+        waiting_cohorts=9,
+        last_arrived=date(2016, 4, 29),
+        curve=ArrivalShares(labels=(), positives=(), negatives=()),
+        incidents=(stopped,),
+    )
+    estimate = EstimatedVersion(
+        role="champion", rows=812, is_calibrated=False, calibration_rows=0, brier=0.1234, brier_low=0.11,
+        brier_high=0.13, log_loss=None, auc=None, positive_rate=None,
+    )  # fmt: skip
+    page = shown(view, "sla_breach", label_arrival=labels, estimated={"1": estimate})
     assert "half after 6 nights, 95 % after – " in page
     assert "labels stopped since 2016-04-30" in page
     assert "Estimated, where truth has not come" in page
@@ -102,16 +124,16 @@ def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType
 
 
 def test_a_number_is_shown_by_its_absolute_error_and_a_yes_or_no_by_its_brier_score(view: ModuleType) -> None:
-    status = {"champion": 1, "previous": None, "challengers": [], "matured": 90, "immature": 0, "early": 0}
-    realized = {"rows": 90, "promoted_line": 1.5, "never_retrained": 1.6, "safe_default": 2.0}
-    counted = {"role": "champion", "matured": 90}
     error = {"absolute_error": 1.2345, "absolute_error_low": 1.1, "absolute_error_high": None}
     brier = {"brier": 0.1234, "brier_low": 0.11, "brier_high": 0.13, "log_loss": 0.4567, "auc": 0.8}
     pages = []
     for measure, figures in (("absolute_error", error), ("brier", brier)):
-        known = status | {"measure": measure, "metrics": {"1": counted | figures}, "realized": realized}
-        model = {"name": "logins", "owner": "subscriptions", "tier": 3, "dags": {}, "status": known}
-        pages.append(view._render("portfolio.html", models=[model]))
+        realized = Realized(
+            rows=90, promoted_line=1.5, never_retrained=1.6, safe_default=2.0, metric=measure,
+            first=date(2016, 4, 1), last=date(2016, 4, 30), since_first_promotion=None,
+        )  # fmt: skip
+        metrics = {"1": MeasuredVersion(role="champion", matured=90, **figures)}
+        pages.append(shown(view, "logins", measure=measure, metrics=metrics, realized=realized, matured=90))
     number, yes_or_no = pages
     assert '1.2345 <span class="soft">(1.1000 to –)</span>' in number
     assert "Realized absolute error on the same 90 rows" in number
@@ -122,19 +144,20 @@ def test_a_number_is_shown_by_its_absolute_error_and_a_yes_or_no_by_its_brier_sc
 
 
 def test_a_safe_default_that_lasts_is_shown_with_what_was_said_of_it(view: ModuleType) -> None:
-    status = {"champion": None, "previous": None, "challengers": [], "matured": 0, "immature": 9, "early": 0}
-    answered = {
-        "state": "answered",
-        "answered_by": "bob",
-        "cause": "<no labels>",
-        "owner": "ann",
-        "until": "2016-05-02",
-    }
+    opened = TaskReport(opened=date(2016, 4, 3), since=date(2016, 4, 1), state="open")
+    answered = replace(
+        opened, state="answered", answered_by="bob", cause="<no labels>", owner="ann", until=date(2016, 5, 2)
+    )
     pages = []
-    for tasks in ([{"state": "open"}], [answered]):
-        lasting = {"on_default": {"since": "2016-04-01", "nights": 3, "share": 1.0}, "tasks": tasks}
-        model = {"name": "sla_breach", "owner": "service-desk", "tier": 2, "dags": {}}
-        pages.append(view._render("portfolio.html", models=[model | {"status": status | {"fallback": lasting}}]))
+    for task in (opened, answered):
+        report = FallbackReport(
+            model="sla_breach",
+            night=date(2016, 4, 3),
+            on_default=OnDefault(since=date(2016, 4, 1), nights=3, share=1.0),
+            audit_after="3d",
+            tasks=(task,),
+        )
+        pages.append(shown(view, "sla_breach", champion=None, fallback=report))
     asked, said = pages
     assert '<a href="/dags/sla_breach__explanation" target="_top">a person is asked why</a>' in asked
     assert "bob: &lt;no labels&gt; (owner ann, until 2016-05-02)" in said

@@ -20,6 +20,7 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, services, status
+from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
@@ -96,25 +97,31 @@ def test_the_status_says_what_was_found_and_names_a_prediction_to_explain(
 ) -> None:
     rails, spec, _ = replayed
     document = status.status(rails, spec)
-    assert json.loads(json.dumps(document)) == document
-    assert document["as_of"].startswith(str((FIRST + (NIGHTS - 1) * NIGHT).date()))
-    assert (document["champion"], document["challengers"], document["shadow_nights"]) == (None, [1], {"1": NIGHTS - 1})
-    assert document["gate"]["verdict"] == "hold"
-    assert document["gate"]["reasons"]
-    assert document["matured"] == 0 < document["immature"]
-    assert document["drift"]["verdict"] in ("steady", "alarm")
-    assert document["freshness"]["login"]["age_hours"] < 24
-    assert document["checks"]["status"] == "done"
+    assert isinstance(document, ModelStatus)
+    assert ModelStatus.from_json(json.loads(json.dumps(document.to_json()))) == document
+    assert document.as_of.date() == (FIRST + (NIGHTS - 1) * NIGHT).date()
+    assert (document.champion, document.challengers, document.shadow_nights) == (None, (1,), {1: NIGHTS - 1})
+    assert document.gate and document.gate.verdict == "hold"
+    assert document.gate.reasons
+    assert document.matured == 0 < document.immature
+    assert document.drift and document.drift.verdict in ("steady", "alarm")
+    age_hours = document.freshness["login"].age_hours
+    assert age_hours is not None and age_hours < 24
+    assert document.checks and document.checks.status == "done"
     assert "hold v1 against the safe default" in describe.model(document)
 
-    explained = status.explain(rails, spec, document["served_by"]["safe_default"]["example"])
-    assert (explained["tier"], explained["score"]) == ("safe_default", spec.fallback.safe_default)
-    assert explained["truth"] is None
-    known = [feature for feature in explained["features"] if feature["available_at"]]
-    assert known
-    for feature in known:
-        assert max(feature["event_time"], feature["available_at"]) <= explained["prediction_time"]
-    assert explained["entity_id"] in describe.prediction(explained)
+    explained = status.explain(rails, spec, document.served_by["safe_default"].example)
+    assert (explained.tier, explained.score) == ("safe_default", spec.fallback.safe_default)
+    assert explained.truth is None
+    times = [
+        (value.event_time, value.available_at)
+        for value in explained.features
+        if value.event_time and value.available_at
+    ]
+    assert times
+    for event_time, available_at in times:
+        assert max(event_time, available_at) <= explained.prediction_time
+    assert explained.entity_id in describe.prediction(explained)
 
 
 def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, status
+from tiltyard.edge.document import ModelStatus
 from tiltyard.prepare import frame, transform, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, policy
@@ -183,9 +184,12 @@ def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, 
     assert {"absolute_error", "safe_default"} <= set(drifts["column_name"])
     assert "brier" not in set(drifts["column_name"])
     document = status.status(rails, spec, LAST)
-    assert json.loads(json.dumps(document)) == document
-    assert document["realized"]["metric"] == "absolute_error"
-    assert document["realized"]["since_first_promotion"]["promoted_line"] < document["realized"]["safe_default"]
+    assert isinstance(document, ModelStatus)
+    assert ModelStatus.from_json(json.loads(json.dumps(document.to_json()))) == document
+    realized = document.realized
+    assert realized and realized.since_first_promotion
+    assert realized.metric == "absolute_error"
+    assert realized.since_first_promotion.promoted_line < realized.safe_default
     said = describe.model(document)
     assert "champion's absolute error" in said
     assert "not estimated: a number does not say how far off it is" in said
@@ -193,8 +197,8 @@ def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, 
     assert "Brier" not in said
     drawn = status.plot(rails, spec, LAST)
     assert drawn is not None and drawn.stat().st_size > 0
-    example = document["served_by"]["champion"]["example"]
-    assert status.explain(rails, spec, example)["score"] <= BOUNDS[1]
+    example = document.served_by["champion"].example
+    assert status.explain(rails, spec, example).score <= BOUNDS[1]
 
 
 def test_policies_can_be_compared_on_a_number(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:

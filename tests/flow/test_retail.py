@@ -13,6 +13,7 @@ import yaml
 from tests.conftest import make_settings
 from tiltyard import rails as rails_module
 from tiltyard.edge import status
+from tiltyard.edge.document import ModelStatus
 from tiltyard.judge import shadow
 from tiltyard.prepare import datasets, features, frame, ingest, popular, transform
 from tiltyard.prepare.frame import TrainingFrame
@@ -168,7 +169,8 @@ def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFra
     rails, _ = honest
     assert shadow.shadow_night(rails, SPEC, SUNDAY).rows == 0
     items = popular.items(rails, SPEC, SUNDAY)
-    assert status.status(rails, SPEC, SUNDAY)["popular"] == [item.to_json() for item in items]
+    document = status.status(rails, SPEC, SUNDAY)
+    assert isinstance(document, ModelStatus) and document.popular == items
 
 
 def test_the_popular_items_of_hand_picked_lines(honest: tuple[Rails, TrainingFrame]) -> None:

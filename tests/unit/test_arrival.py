@@ -126,16 +126,16 @@ def test_what_a_person_sees(arena, cut):
     spec, _ = cut
     as_of = FIRST + (CUT + 5) * DAY
     found = arrival.report(arena.rails, spec, as_of)
-    assert (found["half_after"], found["most_after"]) == (2, 3)
-    assert found["last_arrived"] == str(night_closing(FIRST + CUT * DAY))
-    assert found["waiting_cohorts"] == 3
-    assert found["incidents"]
+    assert (found.half_after, found.most_after) == (2, 3)
+    assert found.last_arrived == night_closing(FIRST + CUT * DAY)
+    assert found.waiting_cohorts == 3
+    assert found.incidents
     said = describe._labels(found)
     assert "half are known after 2 nights, 95 % after 3" in said
     assert "labels stopped since" in said
     assert arrival.plot(arena.rails, spec, as_of).is_file()
     arena.rails.ledger.record_stage("shadow", spec.name, night_closing(as_of), "done", {})
-    assert status.status(arena.rails, spec, as_of)["label_arrival"] == found
+    assert status.status(arena.rails, spec, as_of).label_arrival == found
 
 
 def test_what_is_half_as_much_for_long_is_the_new_usual(arena):

@@ -104,11 +104,11 @@ def test_the_status_tells_of_it(arena, sent_back):
     spec, last, _ = sent_back
     arena.rails.ledger.record_stage("shadow", spec.name, night_closing(last), "done", {})
     document = status.status(arena.rails, spec, last)
-    assert (document["watch"], document["champion"]) == (None, 1)
-    ((sent,),) = [document["rollbacks"]]
-    assert (sent["version"], sent["back"]) == (2, 1)
+    assert (document.watch, document.champion) == (None, 1)
+    (sent,) = document.rollbacks
+    assert (sent.version, sent.back) == (2, 1)
     before = status.status(arena.rails, spec, FIRST + 5 * DAY)
-    assert (before["watch"]["champion"], before["watch"]["verdict"], before["rollbacks"]) == (2, "keep", [])
+    assert (before.watch.champion, before.watch.verdict, before.rollbacks) == (2, "keep", ())
 
 
 def test_a_better_champion_stays(arena):

@@ -1,10 +1,10 @@
 """What a person, or `--json`, is told of answers that were given."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Literal
 
-from tiltyard.records import ArmFigures, Record
+from tiltyard.records import ArmFigures, Instant, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class TaskReport(Record):
     """Who answered."""
     source: str | None = None
     """`airflow`, or `command line`."""
-    answered_at: datetime | None = None
+    answered_at: Instant | None = None
     """When it was answered, wall clock."""
     recovered: date | None = None
     """The night on which the model had left its safe default; None while it has not."""

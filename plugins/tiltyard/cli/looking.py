@@ -56,12 +56,21 @@ def validate(
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")
-def status(model: ModelOrAll = None, as_of: AsOf = None, as_json: Json = False) -> None:
+def status(
+    model: ModelOrAll = None,
+    as_of: AsOf = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of what --json prints.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks."""
     from tiltyard import rails
     from tiltyard.edge import describe
+    from tiltyard.edge import document as documented
     from tiltyard.edge import status as looking
 
+    if schema:
+        print(json.dumps(documented.schema(), indent=2))
+        return
     settings = Settings()
     chosen, at = options.chosen(model, settings), options.instant(as_of)
     with rails.opened(settings) as opened:

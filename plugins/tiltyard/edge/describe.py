@@ -2,64 +2,92 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
-from tiltyard.records import Embargo, Incident, PortfolioNight
+from tiltyard.edge.document import (
+    SAFE_DEFAULT,
+    ChecksNight,
+    Document,
+    DriftNight,
+    EstimatedVersion,
+    ExplainedPrediction,
+    GateDecision,
+    GovernedNight,
+    MeasuredVersion,
+    ModelStatus,
+    NoNight,
+    Realized,
+    RealizedMeans,
+    Rollback,
+    TrainingNight,
+    WatchedChampion,
+)
+from tiltyard.judge.arrival import ArrivalReport
+from tiltyard.records import (
+    ArmFigures,
+    DataIncident,
+    Embargo,
+    Incident,
+    PortfolioNight,
+    ReplaySummary,
+    VersionFigures,
+)
 from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"
 
 
-def model(document: dict[str, Any]) -> str:
+def model(document: Document) -> str:
     """A model's status, a line for each fact."""
-    name = document["model"]
-    if "state" in document:
-        return f"{name}: {document['state']}"
+    if isinstance(document, NoNight):
+        return f"{document.model}: {document.state}"
+    measure, champion = document.measure, str(document.champion)
     facts = {
         "champion": _roles(document),
         "truth": _truth(document),
-        "measured": _metrics(document["metrics"].get(str(document["champion"])), document["measure"]),
-        "estimated": _estimated(document["estimated"].get(str(document["champion"])), document["measure"]),
-        "labels": _labels(document["label_arrival"]),
-        "online": online(document["online"], document["measure"]),
-        "gate": _gate(document["gate"]),
-        "promotions": _list(f"v{row['version']} on {row['night']}" for row in document["promotions"]),
-        "watch": _watch(document["watch"], document["rollbacks"]),
-        "drift": _drift(document["drift"]),
-        "governor": _governor(document["governor"]),
-        "retrains": _list(row["night"] for row in document["retrains"]),
-        "realized": _realized(document["realized"]),
-        "checks": _checks(document["checks"]),
-        "latency": _list(_late(row) for row in document["latency"] if row["verdict"] in ("late", "over")),
-        "incidents": _list(_incident(one) for one in document["incidents"]),
-        "training": _training(document["training"]),
-        "replay": _replay(document["replay"]),
+        "measured": _metrics(document.metrics.get(champion), measure),
+        "estimated": _estimated(document.estimated.get(champion), measure),
+        "labels": _labels(document.label_arrival),
+        "online": online(document.online, measure),
+        "gate": _gate(document.gate),
+        "promotions": _list(f"v{promotion.version} on {promotion.night}" for promotion in document.promotions),
+        "watch": _watch(document.watch, document.rollbacks),
+        "drift": _drift(document.drift),
+        "governor": _governor(document.governor),
+        "retrains": _list(str(retrain.night) for retrain in document.retrains),
+        "realized": _realized(document.realized),
+        "checks": _checks(document.checks),
+        "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
+        "incidents": _list(_incident(incident) for incident in document.incidents),
+        "training": _training(document.training),
+        "replay": _replay(document.replay),
     }
-    fallback = FallbackReport.from_json(document["fallback"])
-    if fallback.on_default or fallback.tasks:
-        facts["fallback"] = "; ".join(line.strip() for line in _lasting(fallback))
-    if document["popular"]:
-        facts["popular"] = _list(f"{one['item_name']} ({one['score']:.0%})" for one in document["popular"])
-    head = f"{name} as of {document['as_of'][:10]} (owner {document['owner']}, tier {document['tier']})"
+    if document.fallback.on_default or document.fallback.tasks:
+        facts["fallback"] = "; ".join(line.strip() for line in _lasting(document.fallback))
+    if document.popular:
+        facts["popular"] = _list(f"{item.item_name} ({item.score:.0%})" for item in document.popular)
+    head = f"{document.model} as of {document.as_of:%Y-%m-%d} (owner {document.owner}, tier {document.tier})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
 
 
-def prediction(document: dict[str, Any]) -> str:
+def prediction(document: ExplainedPrediction) -> str:
     """One explained prediction as a small table."""
-    width = max((len(row["feature"]) for row in document["features"]), default=0)
-    truth = json.dumps(document["truth"]) if document["truth"] else "not matured yet"
+    width = max((len(value.feature) for value in document.features), default=0)
+    truth = json.dumps(document.truth.to_json()) if document.truth else "not matured yet"
+    at = document.prediction_time.isoformat()
     return "\n".join(
         [
-            f"{document['model']} on {document['entity_id']} at {document['prediction_time']}: {document['score']:.4f}",
-            f"  served by {document['tier']}, {_version(document['version'])} as {document['role']}, "
-            f"from lake snapshot {document['snapshot']}",
+            f"{document.model} on {document.entity_id} at {at}: {document.score:.4f}",
+            f"  served by {document.tier}, {_version(document.version)} as {document.role}, "
+            f"from lake snapshot {document.snapshot}",
             f"  truth: {truth}",
             *(
-                f"  {row['feature']:<{width}}  {row['value']!s:<24} happened {row['event_time']}, "
-                f"known {row['available_at']} ({row['view']})"
-                for row in document["features"]
+                f"  {value.feature:<{width}}  {value.value!s:<24} happened {_instant(value.event_time)}, "
+                f"known {_instant(value.available_at)} ({value.view})"
+                for value in document.features
             ),
         ]
     )
@@ -155,15 +183,14 @@ def _shared(incident: Incident) -> str:
     return f"{node} {kind} since {incident.since}, {len(models)} models ({named}){columns}: {incident.said}; {end}"
 
 
-def _late(row: dict[str, Any]) -> str:
-    if row["verdict"] == "over":
-        return f"{row['table']} p99 {_took(row['observed_p99_s'])}, promised {_took(row['promised_p99_s'])}"
-    return f"{row['table']} misses {row['missed_nights']} night(s), {row['late_rows']} of {row['rows']} rows late"
+def _late(embargo: Embargo) -> str:
+    if embargo.verdict == "over":
+        return f"{embargo.table} p99 {_took(embargo.observed_p99_s)}, promised {_took(embargo.promised_p99_s)}"
+    return f"{embargo.table} misses {embargo.missed_nights} night(s), {embargo.late_rows} of {embargo.rows} rows late"
 
 
-def _incident(one: dict[str, Any]) -> str:
-    where = ".".join(filter(None, (one["table"], one["column"])))
-    return f"{where} {one['what'].replace('_', ' ')} since {one['since']}"
+def _incident(incident: DataIncident) -> str:
+    return f"{incident.place} {incident.what.replace('_', ' ')} since {incident.since}"
 
 
 def _took(seconds: float | None) -> str:
@@ -173,98 +200,96 @@ def _took(seconds: float | None) -> str:
     return f"{took.days} d {took.seconds // 3600} h" if took.days else str(took)
 
 
-def _roles(document: dict[str, Any]) -> str:
-    nights = document["shadow_nights"]
-    waiting = _list(f"v{number} ({nights[str(number)]} nights)" for number in document["challengers"])
-    return f"{_version(document['champion'])}; previous {_version(document['previous'])}; challengers: {waiting}"
+def _roles(document: ModelStatus) -> str:
+    nights = document.shadow_nights
+    waiting = _list(f"v{number} ({nights[number]} nights)" for number in document.challengers)
+    return f"{_version(document.champion)}; previous {_version(document.previous)}; challengers: {waiting}"
 
 
-def _truth(document: dict[str, Any]) -> str:
-    said = "{matured} matured, {immature} immature, {early} known early and not counted".format(**document)
-    if document.get("outside"):
-        said += f"; {document['outside']} beyond the label's bounds, counted as the nearer one"
-    return said
+def _truth(document: ModelStatus) -> str:
+    counts = f"{document.matured} matured, {document.immature} immature, {document.early} known early and not counted"
+    if document.outside:
+        counts += f"; {document.outside} beyond the label's bounds, counted as the nearer one"
+    return counts
 
 
-def _metrics(metrics: dict[str, Any] | None, measure: str) -> str:
-    if not metrics or metrics.get(measure) is None:
+def _metrics(metrics: MeasuredVersion | None, measure: str) -> str:
+    if metrics is None or _figure(metrics, measure) is None:
         return NOTHING
     target = MEASURES[measure]
-    loss, low, high = (_round(metrics[f"{measure}{end}"]) for end in ("", "_low", "_high"))
-    more = "".join(f", {words} {_round(metrics[name])}" for name, words in target.headline.items())
-    return f"champion's {target.figure} {loss} ({low} to {high}){more} on {metrics['matured']} matured"
+    loss, low, high = _interval(metrics, measure)
+    more = "".join(f", {words} {_round(_figure(metrics, name))}" for name, words in target.headline.items())
+    return f"champion's {target.figure} {loss} ({low} to {high}){more} on {metrics.matured} matured"
 
 
-def _estimated(found: dict[str, Any] | None, measure: str) -> str:
+def _estimated(estimate: EstimatedVersion | None, measure: str) -> str:
     """Never without the word: nothing of this was measured."""
     if reason := MEASURES[measure].inestimable:
         return f"not estimated: {reason}"
-    if not found or found["brier"] is None:
+    if estimate is None or estimate.brier is None:
         return NOTHING
-    low, high = _round(found["brier_low"]), _round(found["brier_high"])
     by = (
-        f"by {found['calibration_rows']} matured rows"
-        if found["is_calibrated"]
+        f"by {estimate.calibration_rows} matured rows"
+        if estimate.is_calibrated
         else "raw scores, too few matured rows to calibrate them"
     )
     return (
-        f"champion's Brier {_round(found['brier'])} ({low} to {high}) on {found['rows']} rows without truth, "
-        f"estimated {by}; decides nothing"
+        f"champion's Brier {_round(estimate.brier)} ({_round(estimate.brier_low)} to {_round(estimate.brier_high)}) "
+        f"on {estimate.rows} rows without truth, estimated {by}; decides nothing"
     )
 
 
-def _labels(found: dict[str, Any] | None) -> str:
-    if not found:
+def _labels(report: ArrivalReport | None) -> str:
+    if report is None:
         return NOTHING
     half, most = (
-        f"after {found[name]} nights" if found[name] is not None else "never yet"
-        for name in ("half_after", "most_after")
+        f"after {nights} nights" if nights is not None else "never yet"
+        for nights in (report.half_after, report.most_after)
     )
-    last = f"the last came in the night of {found['last_arrived']}" if found["last_arrived"] else "none has come yet"
-    broken = "; ".join(f"{one['what'].replace('_', ' ')} since {one['since']}" for one in found["incidents"])
+    last = f"the last came in the night of {report.last_arrived}" if report.last_arrived else "none has come yet"
+    broken = "; ".join(f"{incident.what.replace('_', ' ')} since {incident.since}" for incident in report.incidents)
     return (
-        f"half are known {half}, 95 % {most}; {found['waiting_rows']} rows of {found['waiting_cohorts']} cohorts wait, "
+        f"half are known {half}, 95 % {most}; {report.waiting_rows} rows of {report.waiting_cohorts} cohorts wait, "
         f"{last}" + (f"; {broken}" if broken else "")
     )
 
 
-def _gate(gate: dict[str, Any] | None) -> str:
-    if not gate:
+def _gate(gate: GateDecision | None) -> str:
+    if gate is None:
         return NOTHING
-    against = f"champion v{gate['champion']}" if gate["champion"] is not None else "the safe default"
-    reasons = "; ".join(gate["reasons"][:2])
-    return f"{gate['verdict']} v{gate['challenger']} against {against} on {gate['night']}: {reasons}"
+    against = f"champion v{gate.champion}" if gate.champion is not None else "the safe default"
+    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {'; '.join(gate.reasons[:2])}"
 
 
-def _watch(watch: dict[str, Any] | None, rollbacks: list[dict[str, Any]]) -> str:
+def _watch(watch: WatchedChampion | None, rollbacks: Sequence[Rollback]) -> str:
     """The rollback watch, and what it has sent back."""
-    sent = "".join(f"v{row['version']} went back to {_served_by(row['back'])} on {row['night']}; " for row in rollbacks)
+    sent = "".join(
+        f"v{rollback.version} went back to {_served_by(rollback.back)} on {rollback.night}; " for rollback in rollbacks
+    )
     if watch is None:
         return sent.rstrip("; ") or "nobody is under watch"
-    verdict = (
-        f"{watch['verdict']} on {watch['night']}: {watch['reasons'][0]}" if watch["verdict"] else watch["reasons"][0]
-    )
-    return f"{sent}v{watch['champion']} against {_served_by(watch['previous'])}, {verdict}"
+    verdict = f"{watch.verdict} on {watch.night}: {watch.reasons[0]}" if watch.verdict else watch.reasons[0]
+    return f"{sent}v{watch.champion} against {_served_by(watch.previous)}, {verdict}"
 
 
 def _served_by(version: int | None) -> str:
     return "the safe default" if version is None else f"v{version}"
 
 
-def online(arms: dict[str, Any], measure: str) -> str:
+def online(arms: Arms, measure: str) -> str:
     """How the answers given online turned out, per arm; of a challenger's unseen scores per version."""
     name = MEASURES[measure].figure
-    said = []
+    lines = []
     for arm, rows in arms.items():
-        for row in rows if arm == "shadow" else rows[:1]:
-            who = f"shadow v{row['version']}" if arm == "shadow" else arm
-            defaults = sum(one["requests"] for one in rows if one["tier"] == "safe_default")
+        for row in rows if arm == SHADOW else rows[:1]:
+            who = f"shadow v{row.version}" if arm == SHADOW else arm
+            defaults = sum(part.requests for part in rows if part.tier == SAFE_DEFAULT)
             fell = f", {defaults} of them by the safe default" if defaults else ""
-            low, high = _round(row[f"{measure}_low"]), _round(row[f"{measure}_high"])
-            figure = f"{name} {_round(row[measure])} ({low} to {high}) on {row['matured']} matured"
-            unmatched = f", {row['unmatched']} of no spine row" if row["unmatched"] else ""
-            said.append(f"{who} {row['requests']} requests{fell}, {figure}{unmatched}")
-    return "; ".join(said) or NOTHING
+            loss, low, high = _interval(row, measure)
+            figure = f"{name} {loss} ({low} to {high}) on {row.matured} matured"
+            unmatched = f", {row.unmatched} of no spine row" if row.unmatched else ""
+            lines.append(f"{who} {row.requests} requests{fell}, {figure}{unmatched}")
+    return "; ".join(lines) or NOTHING
 
 
 def asked(nights: Sequence[RequestNight]) -> list[dict[str, Any]]:
@@ -294,59 +319,74 @@ def turned_out(report: RequestsReport, measure: str) -> list[str]:
     ]
 
 
-def _drift(drift: dict[str, Any] | None) -> str:
-    if not drift:
+def _drift(drift: DriftNight | None) -> str:
+    if drift is None:
         return NOTHING
-    skewed = drift.get("skew", {}).get("skewed", [])
-    said = f"; online not as at night: {_list(skewed[:3])}" if skewed else ""
-    return f"{drift['verdict']} on {drift['night']}: {_list(drift['reasons'][:2])}{said}"
+    skewed = drift.skew.skewed if drift.skew else ()
+    aside = f"; online not as at night: {_list(skewed[:3])}" if skewed else ""
+    return f"{drift.verdict} on {drift.night}: {_list(drift.reasons[:2])}{aside}"
 
 
-def _governor(said: dict[str, Any] | None) -> str:
-    return f"{said['decision']} on {said['night']}: {_list(said['reasons'][:2])}" if said else NOTHING
+def _governor(governed: GovernedNight | None) -> str:
+    return f"{governed.decision} on {governed.night}: {_list(governed.reasons[:2])}" if governed else NOTHING
 
 
-def _realized(realized: dict[str, Any] | None) -> str:
-    if not realized:
+def _realized(realized: Realized | None) -> str:
+    if realized is None:
         return "nothing has matured yet"
-    after = realized["since_first_promotion"]
-    figure = at_start(MEASURES[realized["metric"]].figure)
+    after = realized.since_first_promotion
+    figure = at_start(MEASURES[realized.metric].figure)
     return f"{figure} over all {_lines(realized)}" + (f"; since the first promotion {_lines(after)}" if after else "")
 
 
-def _lines(lines: dict[str, Any]) -> str:
+def _lines(means: RealizedMeans) -> str:
     return (
-        f"{lines['rows']} rows: promoted line {lines['promoted_line']:.4f}, "
-        f"never retrained {lines['never_retrained']:.4f}, safe default {lines['safe_default']:.4f}"
+        f"{means.rows} rows: promoted line {means.promoted_line:.4f}, "
+        f"never retrained {means.never_retrained:.4f}, safe default {means.safe_default:.4f}"
     )
 
 
-def _checks(checks: dict[str, Any] | None) -> str:
-    if not checks:
+def _checks(checks: ChecksNight | None) -> str:
+    if checks is None:
         return NOTHING
-    critical, warnings = len(checks.get("critical", [])), len(checks.get("warnings", []))
-    return f"{checks['status']} on {checks['night']}: {critical} critical, {warnings} warnings"
+    return f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
 
 
-def _training(training: dict[str, Any] | None) -> str:
-    if not training:
+def _training(training: TrainingNight | None) -> str:
+    if training is None:
         return NOTHING
-    outcome = f"v{training['version']}" if training["version"] is not None else "no version"
-    state = "" if training["status"] == "done" else f"{training['status']}, "
-    return f"{state}{outcome} on {training['night']}" + (f": {training['reason']}" if training["reason"] else "")
+    outcome = f"v{training.version}" if training.version is not None else "no version"
+    state = "" if training.status == "done" else f"{training.status}, "
+    return f"{state}{outcome} on {training.night}" + (f": {training.reason}" if training.reason else "")
 
 
-def _replay(replay: dict[str, Any] | None) -> str:
+def _replay(replay: ReplaySummary | None) -> str:
     """The millisecond test of the last training."""
-    if not replay:
+    if replay is None:
         return NOTHING
-    said = replay["critical"] or replay["untested"]
-    return f"{replay['verdict']} on {replay['rows']} predictions before the last training" + (
-        f": {_list(said[:2])}" if said else ""
+    sentences = replay.critical or replay.untested
+    return f"{replay.verdict} on {replay.rows} predictions before the last training" + (
+        f": {_list(sentences[:2])}" if sentences else ""
     )
 
 
-def _list(parts: Any) -> str:
+def _figure(figures: VersionFigures | ArmFigures, name: str) -> float | None:
+    """A figure by its name (target.Target.measure)."""
+    value: float | None = getattr(figures, name)
+    return value
+
+
+def _interval(figures: VersionFigures | ArmFigures, measure: str) -> tuple[str, str, str]:
+    """The measure and the ends of its interval, as texts."""
+    loss, low, high = (_round(_figure(figures, name)) for name in (measure, f"{measure}_low", f"{measure}_high"))
+    return loss, low, high
+
+
+def _instant(instant: datetime | None) -> str:
+    return "None" if instant is None else instant.isoformat()
+
+
+def _list(parts: Iterable[str]) -> str:
     return ", ".join(parts) or "none"
 
 

@@ -3,175 +3,235 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from tiltyard import clock
 from tiltyard.answered import arm, fallback_audit
+from tiltyard.edge.document import (
+    SAFE_DEFAULT,
+    ChecksNight,
+    Document,
+    DriftNight,
+    EstimatedVersion,
+    ExplainedPrediction,
+    Freshness,
+    GateDecision,
+    GovernedNight,
+    GrantedRetrain,
+    MeasuredVersion,
+    ModelStatus,
+    NoNight,
+    PredictionTruth,
+    PromotedVersion,
+    Realized,
+    RealizedMeans,
+    Rollback,
+    ServedBy,
+    TrainingNight,
+    WatchedChampion,
+)
 from tiltyard.errors import BadInput
-from tiltyard.govern import grants
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
-from tiltyard.prepare import contracts, data_incidents, embargo, features, frame, popular, truth
+from tiltyard.prepare import contracts, data_incidents, embargo, frame, popular, truth
 from tiltyard.rails import Rails
-from tiltyard.records import GovernorSummary
+from tiltyard.records import (
+    Decision,
+    DriftSummary,
+    FeaturesSummary,
+    GovernorSummary,
+    JsonObject,
+    StageRun,
+    TrainingSummary,
+)
 from tiltyard.spec import Spec
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION
 
+DAY = timedelta(days=1)
+LINES = ("promoted line", "never retrained", "safe default")
+"""The lines of losses that are held against each other, as a picture names them."""
 
-def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> dict[str, Any]:
-    """One JSON-ready document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines."""
+
+class WeeklyLoss(NamedTuple):
+    """Mean loss of one line over the rows of a week; a row of the picture."""
+
+    night: date
+    """The Monday."""
+    line: str
+    """The line's name."""
+    loss: float
+    """Mean loss, in the unit of the model's measure."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end of its 95 % interval."""
+    n: int
+    """Number of rows."""
+
+
+@dataclass(frozen=True)
+class RealizedLosses:
+    """What retraining was worth."""
+
+    overall: Realized | None = None
+    """Means over all rows; None before anything has matured."""
+    weekly: tuple[WeeklyLoss, ...] = ()
+    """Means per week and line."""
+
+
+def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
+    """The model's document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines."""
     as_of = as_of or _newest(rails, spec)
-    document: dict[str, Any] = {
-        "model": spec.name,
-        "owner": spec.owner,
-        "tier": spec.tier,
-        "measure": spec.target.measure,
-        "as_of": as_of.isoformat() if as_of else None,
-    }
     if as_of is None:
-        return document | {"state": f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE"}
+        return NoNight(
+            model=spec.name,
+            owner=spec.owner,
+            tier=spec.tier,
+            measure=spec.target.measure,
+            state=f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE",
+        )
     night = as_of.date()
     roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
-    decisions = rails.ledger.decisions(spec.name, until=night)
-    promotions = rails.ledger.promotions(spec.name, until=night)
-    return document | {
-        "champion": roles.champion,
-        "previous": roles.previous,
-        "challengers": list(roles.challengers),
-        "first": roles.first,
-        "shadow_nights": {str(number): nights.get(number, 0) for number in roles.challengers},
-        "served_by": _served(rails, spec, as_of),
-        "fallback": fallback_audit.report(rails, spec, as_of).to_json(),
-        "popular": [item.to_json() for item in popular.items(rails, spec, as_of)],
-        **_counts(rails, spec, as_of),
-        "metrics": _metrics(rails, spec, as_of),
-        "gate": _decision(_telling(decisions)) if decisions else None,
-        "promotions": [
-            {
-                "night": str(row["night"]),
-                "version": row["version"],
-                "replaced": row["replaced"],
-                "by": row["approved_by"],
-            }
-            for row in promotions
-        ],
-        "watch": _watch(rails, spec, as_of),
-        "rollbacks": [
-            {"night": str(row["night"]), "version": row["champion"], "back": row["previous"], "reasons": row["reasons"]}
-            for row in rails.ledger.watches(spec.name, until=night, verdict="rollback")
-        ],
-        "retrains": [
-            {"night": str(row["night"]), "reasons": row["reasons"]}
-            for row in rails.ledger.retrains(spec.name, until=night)
-        ],
-        "online": arm.as_json(arm.report(rails, spec, as_of)),
-        "drift": _drift(rails, spec, night),
-        "governor": _governor(rails, spec, night),
-        "freshness": _freshness(rails, spec, as_of),
-        "latency": [table.to_json() for table in embargo.report(rails, embargo.tables_of(rails, spec), as_of)],
-        "incidents": [one.to_json() for one in data_incidents.of_source(rails, spec.source, night)],
-        "label_arrival": arrival.report(rails, spec, as_of),
-        "estimated": _estimated(rails, spec, as_of),
-        "checks": _stage(rails, features.STAGE, "", night),
-        "training": _training(rails, spec, night),
-        "replay": (_stage(rails, "training", spec.name, night) or {}).get("replay"),
-        "realized": realized(rails, spec, as_of)["overall"],
-        "events": len(rails.ledger.events(spec.name)),
-    }
+    counts = truth.counts(rails, spec, as_of)
+    training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)
+    return ModelStatus(
+        model=spec.name,
+        owner=spec.owner,
+        tier=spec.tier,
+        measure=spec.target.measure,
+        as_of=as_of,
+        champion=roles.champion,
+        previous=roles.previous,
+        challengers=tuple(roles.challengers),
+        first=roles.first,
+        shadow_nights={number: nights.get(number, 0) for number in roles.challengers},
+        served_by=_served(rails, spec, as_of),
+        fallback=fallback_audit.report(rails, spec, as_of),
+        popular=popular.items(rails, spec, as_of),
+        matured=counts.matured,
+        immature=counts.immature,
+        early=counts.early,
+        outside=counts.outside,
+        metrics=_metrics(rails, spec, as_of),
+        gate=_gate(rails.ledger.decisions(spec.name, until=night)),
+        promotions=tuple(
+            PromotedVersion(night=entry.night, version=entry.version, replaced=entry.replaced, by=entry.approved_by)
+            for entry in rails.ledger.promotions(spec.name, until=night)
+        ),
+        watch=_watch(rails, spec, as_of),
+        rollbacks=tuple(
+            Rollback(night=entry.night, version=entry.champion, back=entry.previous, reasons=entry.reasons)
+            for entry in rails.ledger.watches(spec.name, until=night, verdict="rollback")
+        ),
+        retrains=tuple(
+            GrantedRetrain(night=entry.night, reasons=entry.reasons)
+            for entry in rails.ledger.retrains(spec.name, until=night)
+        ),
+        online=arm.report(rails, spec, as_of),
+        drift=_drift(rails, spec, night),
+        governor=_governor(rails, spec, night),
+        freshness=_freshness(rails, spec, as_of),
+        latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
+        incidents=data_incidents.of_source(rails, spec.source, night),
+        label_arrival=arrival.report(rails, spec, as_of),
+        estimated=_estimated(rails, spec, as_of),
+        checks=_checks(rails, night),
+        training=_training(training),
+        replay=training.summary.replay if training else None,
+        realized=realized(rails, spec, as_of).overall,
+        events=len(rails.ledger.events(spec.name)),
+    )
 
 
-def realized(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def realized(rails: Rails, spec: Spec, as_of: datetime) -> RealizedLosses:
     """The promoted line beside "never retrained" and the safe default, on the same rows with matured truth.
 
     The promoted line is what was served: the safe default until a challenger had earned its place. "Never retrained"
-    is the first version, as if it had been put in service at once and left there. `overall` has the measure of
-    each line over all rows, and over those since the first promotion; `weekly` is a
-    list of (night, line, loss, low, high, n).
+    is the first version, as if it had been put in service at once and left there.
     """
-    empty: dict[str, Any] = {"overall": None, "weekly": []}
     versions = rails.ledger.versions(spec.name)
     if not versions or not rails.lake.has(PREDICTION):
-        return empty
+        return RealizedLosses()
     rows = truth.matured(rails, spec, as_of)
     keys = ["entity_id", "prediction_time"]
-    first = rows[(rows["version"] == versions[0]["version"]) & (rows["tier"] != "light")].set_index(keys)
+    first = rows[(rows["version"] == versions[0].version) & (rows["tier"] != "light")].set_index(keys)
     served = rows[rows["tier"] != "shadow"].set_index(keys)
     both = served[["score", "label"]].join(first[["score"]].rename(columns={"score": "first"}), how="inner")
     if both.empty:
-        return empty
+        return RealizedLosses()
     label = both["label"].to_numpy(dtype="float64")
     default = np.full(len(label), spec.fallback.safe_default)
     losses = pd.DataFrame(
         {
-            name: spec.target.row_losses(np.asarray(score, dtype=np.float64), label)
-            for name, score in (
-                ("promoted line", both["score"]),
-                ("never retrained", both["first"]),
-                ("safe default", default),
-            )
+            line: spec.target.row_losses(np.asarray(score, dtype=np.float64), label)
+            for line, score in zip(LINES, (both["score"], both["first"], default), strict=True)
         },
         index=both.index,
     ).reset_index()
-    lines = ["promoted line", "never retrained", "safe default"]
     promotions = rails.ledger.promotions(spec.name, until=as_of.date())
-    since = losses
+    since = None
     if promotions:
-        since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(promotions[0]["night"]))]
-    return {
-        "overall": {
-            "metric": spec.target.measure,
-            "from": str(losses["prediction_time"].min().date()),
-            "to": str(losses["prediction_time"].max().date()),
-            **_means(losses, lines),
-            "since_first_promotion": _means(since, lines) if promotions and len(since) else None,
-        },
-        "weekly": _weekly(losses, lines),
-    }
+        since = losses[losses["prediction_time"] >= pd.Timestamp(clock.midnight(promotions[0].night))]
+    means = _means(losses)
+    overall = Realized(
+        rows=means.rows,
+        promoted_line=means.promoted_line,
+        never_retrained=means.never_retrained,
+        safe_default=means.safe_default,
+        metric=spec.target.measure,
+        first=losses["prediction_time"].min().date(),
+        last=losses["prediction_time"].max().date(),
+        since_first_promotion=_means(since) if since is not None and len(since) else None,
+    )
+    return RealizedLosses(overall, _weekly(losses))
 
 
-def estimated(rails: Rails, spec: Spec, as_of: datetime) -> list[dict[str, Any]]:
+def estimated(rails: Rails, spec: Spec, as_of: datetime) -> tuple[WeeklyLoss, ...]:
     """The promoted line in the weeks whose truth has not come, as its scores promise: rows like those of `weekly`.
 
     Estimated, not measured (see `estimate`): shown, and nothing decides on it.
     """
     if spec.target.inestimable or not rails.lake.has(PREDICTION):
-        return []
+        return ()
     served = truth.immature(rails, spec, as_of)
     served = served[served["tier"] != "shadow"]
     if served.empty:
-        return []
+        return ()
     since = truth.cutoff(spec, as_of) - shadow.TEACHES * spec.drift.window
-    known = truth.matured(rails, spec, as_of, since=since.date())
-    result = []
+    matured = truth.matured(rails, spec, as_of, since=since.date())
+    weeks = []
     for start, week in served.groupby(_week(served["prediction_time"])):
         parts = []
         for version, rows in week.groupby("version", dropna=False):
-            own = known[known["version"].isna() if pd.isna(version) else (known["version"] == version).fillna(False)]
+            is_own = matured["version"].isna() if pd.isna(version) else (matured["version"] == version).fillna(False)
+            own = matured[is_own]
             scores = (part.to_numpy(dtype="float64") for part in (rows["score"], own["score"], own["label"]))
             parts.append(estimate.performance(*scores))
-        rows_in_all = sum(part.rows for part in parts)
+        number = sum(part.rows for part in parts)
         mean, low, high = (
-            sum(getattr(part, name) * part.rows for part in parts) / rows_in_all for name in ("brier", "low", "high")
+            sum(getattr(part, name) * part.rows for part in parts) / number for name in ("brier", "low", "high")
         )
-        result.append(
-            {"night": start.date(), "line": plots.ESTIMATED, "loss": mean, "low": low, "high": high, "n": rows_in_all}
-        )
-    return result
+        weeks.append(WeeklyLoss(start.date(), plots.ESTIMATED, mean, low, high, number))
+    return tuple(weeks)
 
 
-def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
+def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
     """One prediction: what each feature said and since when, who answered from which snapshot, the truth if it came.
 
     Raises BadInput when no prediction of the model has this request_id.
     """
     newest = _newest(rails, spec)
-    found = (
+    predictions = (
         rails.lake.query(
             f"select * from {{{PREDICTION}}} where model = $model and request_id = $request",
             newest,
@@ -180,37 +240,32 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> dict[str, Any]:
         if newest and rails.lake.has(PREDICTION)
         else pd.DataFrame()
     )
-    if found.empty:
+    if newest is None or predictions.empty:
         raise BadInput(
             f"{spec.name} has no prediction '{request_id}'; request_ids are in ops.prediction, "
             f"and tiltyard status {spec.name} --json names one."
         )
-    row = found.iloc[0]
+    row = predictions.iloc[0]
     prediction_time = row["prediction_time"].to_pydatetime()
     snapshot = int(row["snapshot"])
     label = truth.truth_of(rails, spec, row["entity_id"], prediction_time, newest)
-    return {
-        "model": spec.name,
-        "request_id": request_id,
-        "entity_id": row["entity_id"],
-        "prediction_time": prediction_time.isoformat(),
-        "night": str(row["night"])[:10],
-        "score": float(row["score"]),
-        "role": row["role"],
-        "version": None if pd.isna(row["version"]) else int(row["version"]),
-        "tier": row["tier"],
-        "tier_reason": row["tier_reason"] or None,
-        "snapshot": snapshot,
-        "features": [
-            feature.to_json() for feature in frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot)
-        ],
-        "truth": label
-        and {
-            "label": label.label,
-            "event_time": label.event_time.isoformat(),
-            "available_at": label.available_at.isoformat(),
-        },
-    }
+    return ExplainedPrediction(
+        model=spec.name,
+        request_id=request_id,
+        entity_id=row["entity_id"],
+        prediction_time=prediction_time,
+        night=date.fromisoformat(str(row["night"])[:10]),
+        score=float(row["score"]),
+        role=row["role"],
+        version=None if pd.isna(row["version"]) else int(row["version"]),
+        tier=row["tier"],
+        tier_reason=row["tier_reason"] or None,
+        snapshot=snapshot,
+        features=frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot),
+        truth=PredictionTruth(label=label.label, event_time=label.event_time, available_at=label.available_at)
+        if label
+        else None,
+    )
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
@@ -218,15 +273,21 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 
     None when there is nothing to draw yet.
     """
-    weekly = realized(rails, spec, as_of)["weekly"]
+    weekly = realized(rails, spec, as_of).weekly
     arrival.plot(rails, spec, as_of)
     if not weekly:
         return None
-    weekly = [*weekly, *estimated(rails, spec, as_of)]
+    weekly += estimated(rails, spec, as_of)
     path = rails.settings.reports / "realized" / f"{spec.name}.png"
-    marks = [row["night"] for row in rails.ledger.promotions(spec.name, until=as_of.date())]
+    marks = [entry.night for entry in rails.ledger.promotions(spec.name, until=as_of.date())]
     embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
-    plots.realized(pd.DataFrame(weekly), path, title=spec.name, promotions=marks, measure=spec.target.measure)
+    plots.realized(
+        pd.DataFrame(weekly, columns=list(WeeklyLoss._fields)),
+        path,
+        title=spec.name,
+        promotions=marks,
+        measure=spec.target.measure,
+    )
     return path
 
 
@@ -247,10 +308,10 @@ def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:
         as_of,
         {"model": spec.name},
     )
-    return {int(row.version): int(row.nights) for row in rows.itertuples()}
+    return {int(version): int(nights) for version, nights in zip(rows["version"], rows["nights"], strict=True)}
 
 
-def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, ServedBy]:
     """Answers of the night per tier, and one request_id to explain."""
     if not rails.lake.has(PREDICTION):
         return {}
@@ -260,15 +321,13 @@ def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    return {row.tier: {"answers": int(row.answers), "example": row.example} for row in rows.itertuples()}
+    return {
+        str(tier): ServedBy(answers=int(answers), example=str(example))
+        for tier, answers, example in zip(rows["tier"], rows["answers"], rows["example"], strict=True)
+    }
 
 
-def _counts(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    counts = truth.counts(rails, spec, as_of).to_json()
-    return {name: number for name, number in counts.items() if name != "missing" and number is not None}
-
-
-def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVersion]:
     if not rails.lake.has(EVALUATION):
         return {}
     rows = rails.lake.query(
@@ -276,103 +335,107 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    keep = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
-    return {
-        "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
-            name: _number(row[name]) for name in keep
-        }
-        for _, row in rows.iterrows()
-    }
+    shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
+    return {_name(row): MeasuredVersion.from_json(_cells(row, shown)) for _, row in rows.iterrows()}
 
 
-def _telling(decisions: list[dict[str, Any]]) -> dict[str, Any]:
+def _gate(decisions: Sequence[Decision]) -> GateDecision | None:
     """Of the newest night's decisions: a promotion, else the one with the most matured evidence."""
-    newest = [row for row in decisions if row["night"] == decisions[-1]["night"]]
-    return max(newest, key=lambda row: (row["verdict"] == "promote", row["evidence"].get("matured") or 0))
-
-
-def _decision(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "night": str(row["night"]),
-        "challenger": row["challenger"],
-        "champion": row["champion"],
-        "verdict": row["verdict"],
-        "reasons": row["reasons"],
-    }
-
-
-def _watch(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
-    """What the rollback watch says of the champion that is under it: its newest verdict, None before the first."""
-    watched = rollback.watched(spec, rails.ledger.changes(spec.name), as_of)
-    if watched is None:
+    if not decisions:
         return None
-    until = watched.night + spec.gate.rollback_window
-    found = {"champion": watched.champion, "previous": watched.previous, "predictions_until": str(until)}
-    said = [row for row in rails.ledger.watches(spec.name, until=as_of.date()) if row["night"] > watched.night]
-    if not said:
-        return found | {"night": None, "verdict": None, "reasons": ["Nothing has matured since the promotion."]}
-    newest = said[-1]
-    return found | {"night": str(newest["night"]), "verdict": newest["verdict"], "reasons": newest["reasons"]}
+    newest = [entry for entry in decisions if entry.night == decisions[-1].night]
+    decision = max(newest, key=lambda entry: (entry.verdict == "promote", entry.evidence.matured))
+    return GateDecision(
+        night=decision.night,
+        challenger=decision.challenger,
+        champion=decision.champion,
+        verdict=decision.verdict,
+        reasons=decision.reasons,
+    )
 
 
-def _governor(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
-    """What the governor said of the model on the newest night that it decided on, until `night`."""
-    newest = rails.ledger.last_stage_run(GovernorSummary, before=night + timedelta(days=1))
-    said = grants.decided(rails, spec.name, newest["night"]) if newest else None
-    return {"night": str(newest["night"]), **said} if newest and said else None
-
-
-def _stage(rails: Rails, stage: str, model: str, night: date) -> dict[str, Any] | None:
-    row = rails.ledger.last_stage_run(stage, model, before=night + timedelta(days=1))
-    if row is None:
+def _watch(rails: Rails, spec: Spec, as_of: datetime) -> WatchedChampion | None:
+    """What the rollback watch says of the champion that is under it."""
+    change = rollback.watched(spec, rails.ledger.changes(spec.name), as_of)
+    if change is None or change.champion is None:
         return None
-    return {**row.summary.to_json(), "night": str(row.night), "status": row.status}
+    verdicts = [entry for entry in rails.ledger.watches(spec.name, until=as_of.date()) if entry.night > change.night]
+    newest = verdicts[-1] if verdicts else None
+    return WatchedChampion(
+        champion=change.champion,
+        previous=change.previous,
+        predictions_until=change.night + spec.gate.rollback_window,
+        night=newest.night if newest else None,
+        verdict=newest.verdict if newest else None,
+        reasons=newest.reasons if newest else ("Nothing has matured since the promotion.",),
+    )
 
 
-def _drift(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
+def _governor(rails: Rails, spec: Spec, night: date) -> GovernedNight | None:
+    """What the governor decided on the model, on the newest night that it decided on, until `night`."""
+    newest = rails.ledger.last_stage_run(GovernorSummary, before=night + DAY)
+    action = newest.summary.actions.get(spec.name) if newest else None
+    if newest is None or action is None:
+        return None
+    return GovernedNight(night=newest.night, decision=action.decision, reasons=action.reasons, incident=action.incident)
+
+
+def _drift(rails: Rails, spec: Spec, night: date) -> DriftNight | None:
     """The newest night's finding; of a night that ended without one, how it ended, and why."""
-    newest = _stage(rails, "drift", spec.name, night)
-    if newest is None or newest["status"] == "done":
-        return newest
-    return newest | {"verdict": newest["status"], "reasons": [newest["reason"]]}
+    newest = rails.ledger.last_stage_run(DriftSummary, spec.name, before=night + DAY)
+    if newest is None:
+        return None
+    values = vars(newest.summary) | {"night": newest.night, "status": newest.status}
+    if newest.status != "done":
+        values |= {"verdict": newest.status, "reasons": (newest.summary.reason,) if newest.summary.reason else ()}
+    return DriftNight(**values)
 
 
-def _training(rails: Rails, spec: Spec, night: date) -> dict[str, Any] | None:
-    """How the newest training ended: {"night", "status", "version", "reason"}; None before the first."""
-    newest = _stage(rails, "training", spec.name, night)
-    return {name: newest.get(name) for name in ("night", "status", "version", "reason")} if newest else None
+def _checks(rails: Rails, night: date) -> ChecksNight | None:
+    newest = rails.ledger.last_stage_run(FeaturesSummary, before=night + DAY)
+    if newest is None:
+        return None
+    return ChecksNight(**vars(newest.summary) | {"night": newest.night, "status": newest.status})
 
 
-def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _training(newest: StageRun[TrainingSummary] | None) -> TrainingNight | None:
+    if newest is None:
+        return None
+    return TrainingNight(
+        night=newest.night, status=newest.status, version=newest.summary.version, reason=newest.summary.reason
+    )
+
+
+def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Freshness]:
+    tables: dict[str, Freshness] = {}
     for table in sorted(contracts.raw_tables(rails.settings, spec.source)):
         if not rails.lake.has(table):
             continue
         newest = rails.lake.query(f"select max(available_at) as newest from {{{table}}}", as_of)["newest"][0]
         name = table.removeprefix("raw.")
         if pd.isna(newest):
-            found[name] = {"newest": None, "age_hours": None}
+            tables[name] = Freshness(newest=None, age_hours=None)
         else:
             age = (pd.Timestamp(as_of) - newest).total_seconds() / 3600
-            found[name] = {"newest": newest.isoformat(), "age_hours": round(age, 1)}
-    return found
+            tables[name] = Freshness(newest=newest.to_pydatetime(), age_hours=round(age, 1))
+    return tables
 
 
-def _means(losses: pd.DataFrame, lines: list[str]) -> dict[str, Any]:
-    return {"rows": len(losses), **{_key(line): round(float(losses[line].mean()), 5) for line in lines}}
+def _means(losses: pd.DataFrame) -> RealizedMeans:
+    promoted, never, default = (round(float(losses[line].mean()), 5) for line in LINES)
+    return RealizedMeans(rows=len(losses), promoted_line=promoted, never_retrained=never, safe_default=default)
 
 
-def _weekly(losses: pd.DataFrame, lines: list[str]) -> list[dict[str, Any]]:
+def _weekly(losses: pd.DataFrame) -> tuple[WeeklyLoss, ...]:
     """Mean per cohort week with a normal interval (1.96 standard errors)."""
-    result = []
+    weeks = []
     for start, group in losses.groupby(_week(losses["prediction_time"])):
-        for line in lines:
-            mean, error = group[line].mean(), group[line].sem() if len(group) > 1 else float("nan")
-            low, high = (mean - 1.96 * error, mean + 1.96 * error) if error == error else (mean, mean)
-            result.append(
-                {"night": start.date(), "line": line, "loss": mean, "low": low, "high": high, "n": len(group)}
-            )
-    return result
+        for line in LINES:
+            loss = group[line].to_numpy(dtype=np.float64)
+            mean = float(loss.mean())
+            error = 1.96 * float(loss.std(ddof=1)) / math.sqrt(len(loss)) if len(loss) > 1 else 0.0
+            weeks.append(WeeklyLoss(start.date(), line, mean, mean - error, mean + error, len(loss)))
+    return tuple(weeks)
 
 
 def _week(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
@@ -380,7 +443,7 @@ def _week(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
     return times.dt.tz_convert("UTC").dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
 
 
-def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
+def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, EstimatedVersion]:
     """Version → what its scores promise of the rows whose cohort has not matured, as the shadow stage wrote it."""
     if not rails.lake.has(ESTIMATE):
         return {}
@@ -389,21 +452,20 @@ def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any]:
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
-    keep = ("role", "rows", "is_calibrated", "calibration_rows", "brier", "brier_low", "brier_high", "log_loss", "auc",
-            "positive_rate")  # fmt: skip
-    return {
-        "safe_default" if pd.isna(row["version"]) else str(int(row["version"])): {
-            name: _number(row[name]) for name in keep
-        }
-        for _, row in rows.iterrows()
-    }
+    shown = [field.name for field in fields(EstimatedVersion)]
+    return {_name(row): EstimatedVersion.from_json(_cells(row, shown)) for _, row in rows.iterrows()}
 
 
-def _key(line: str) -> str:
-    return line.replace(" ", "_")
+def _name(row: "pd.Series[Any]") -> str:
+    """The version of a row of figures, as the document names it."""
+    return SAFE_DEFAULT if pd.isna(row["version"]) else str(int(row["version"]))
 
 
-def _number(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and value != value) or value is pd.NA:
-        return None
-    return value.item() if hasattr(value, "item") else value
+def _cells(row: "pd.Series[Any]", names: Sequence[str]) -> JsonObject:
+    """The cells of a row under these names, as JSON has them; what is missing is None."""
+    return {name: None if pd.isna(row[name]) else _plain(row[name]) for name in names}
+
+
+def _plain(cell: Any) -> JsonValue:
+    value: JsonValue = cell.item() if hasattr(cell, "item") else cell
+    return value

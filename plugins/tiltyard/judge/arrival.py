@@ -6,9 +6,9 @@ model is retrained while it is open. It closes on the first night on which label
 of an incident are no past to compare with; after `runoff.WINDOW` nights what comes is the new usual, if anything comes.
 """
 
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Judged
 from tiltyard.prepare import data_incidents, truth
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident, DataIncidentKey, LabelArrival
+from tiltyard.records import DataIncident, DataIncidentKey, LabelArrival, Record
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 
@@ -33,6 +33,38 @@ WHAT = {
     "missing": "labels_missing",
 }
 """Stream → what its incident is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrivalShares(Record):
+    """The arrival curve: per age in nights, from 0 on, the share of what will come that has come."""
+
+    labels: tuple[float, ...]
+    """Shares of all labels."""
+    positives: tuple[float, ...]
+    """Shares of those positive labels that come by the last age; empty where none has come, and of a number."""
+    negatives: tuple[float, ...]
+    """The same of the negative labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrivalReport(Record):
+    """How the truth of a model comes in."""
+
+    half_after: int | None
+    """Nights after which half of a cohort's labels are known; None where that was never seen."""
+    most_after: int | None
+    """The same of 95 %."""
+    waiting_rows: int
+    """Number of rows that still have time to get their label."""
+    waiting_cohorts: int
+    """Number of nights that these rows are of."""
+    last_arrived: date | None
+    """The night in which the last label came; None before the first."""
+    curve: ArrivalShares
+    """The arrival curve of the nights without an incident."""
+    incidents: tuple[DataIncident, ...]
+    """The open incidents of the truth, the oldest first."""
 
 
 def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
@@ -100,8 +132,8 @@ def incidents(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]
     return tuple(incident for incident in open_now if incident.table == spec.label.table)
 
 
-def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
-    """What a person sees, JSON-ready: the curve, when half and 95 % are known, what waits, when truth last came.
+def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
+    """What a person sees: the curve, when half and 95 % are known, what waits, when truth last came.
 
     None before the first prediction. The curve is that of the nights without an incident.
     """
@@ -114,17 +146,20 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Any] | None:
     nights = found.nights[found.labels > 0]
     waits = found.sizes > came
     young = np.arange(len(came)) > len(came) - 1 - found.matures
-    return {
-        "half_after": curve.age(0.5),
-        "most_after": curve.age(0.95),
-        "waiting_rows": int((found.sizes - came)[waits & young].sum()),
-        "waiting_cohorts": int((waits & young).sum()),
-        "last_arrived": str(date.fromordinal(int(nights.max()))) if len(nights) else None,
-        "curve": {
-            name: [round(share, 4) for share in getattr(curve, name)] for name in ("labels", "positives", "negatives")
-        },
-        "incidents": [incident.to_json() for incident in incidents(rails, spec, night)],
-    }
+    return ArrivalReport(
+        half_after=curve.age(0.5),
+        most_after=curve.age(0.95),
+        waiting_rows=int((found.sizes - came)[waits & young].sum()),
+        waiting_cohorts=int((waits & young).sum()),
+        last_arrived=date.fromordinal(int(nights.max())) if len(nights) else None,
+        curve=ArrivalShares(
+            **{
+                name: tuple(round(float(share), 4) for share in getattr(curve, name))
+                for name in ("labels", "positives", "negatives")
+            }
+        ),
+        incidents=incidents(rails, spec, night),
+    )
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:

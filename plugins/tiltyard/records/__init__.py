@@ -3,7 +3,7 @@ the data that came) → `finding` (what drift tells the governor) → `evidence`
 (what a stage says of a night) → `entry` (what the ledger keeps).
 """
 
-from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.base import Instant, JsonObject, Record
 from tiltyard.records.delivered import (
     DataIncident,
     DataIncidentChange,
@@ -103,6 +103,7 @@ __all__ = [
     "GovernorSummary",
     "Harm",
     "Incident",
+    "Instant",
     "Interval",
     "JsonObject",
     "LabelArrival",

@@ -1,11 +1,11 @@
 """What is known of the data that came: how late it was, what of it fell silent, and what one prediction was made of."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.base import Instant, JsonObject, Record
 
 LatencyVerdict = Literal["kept", "over", "late", "unknown"]
 
@@ -47,7 +47,7 @@ class Embargo(Record):
 class LatencyReport(Record):
     """What a person sees of how late rows are."""
 
-    as_of: datetime
+    as_of: Instant
     """Instant at which the last night that was looked at closes."""
     nights: int
     """Number of nights that were looked at."""
@@ -122,7 +122,7 @@ class FeatureValue(Record):
     """Its value; None where there was none."""
     view: str
     """Feature view that it comes from."""
-    event_time: datetime | None
+    event_time: Instant | None
     """When the row happened that it was read from; None where there was no row."""
-    available_at: datetime | None
+    available_at: Instant | None
     """When that row could first be known; None where there was no row."""

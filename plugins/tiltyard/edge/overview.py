@@ -1,0 +1,93 @@
+"""What the portfolio page shows of every model: its document, its newest nights, its pictures and its events."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from tiltyard import rails as rails_module
+from tiltyard.edge import status
+from tiltyard.edge.document import Document
+from tiltyard.errors import TiltyardError
+from tiltyard.rails import Rails
+from tiltyard.records import Event
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, portfolio
+from tiltyard.stages import NIGHTLY, StageName, dag_id, recorded_as
+
+SHOWN: tuple[StageName, ...] = ("features", *NIGHTLY)
+"""The stages that a model's nights are shown by."""
+NIGHTS = 7
+"""Number of nights that are shown."""
+EVENTS = 5
+"""Number of events that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the page shows of one model."""
+
+    name: str
+    """The model's name."""
+    owner: str
+    """Who owns the model."""
+    tier: int
+    """The model's tier: 1 for the highest stakes."""
+    dags: dict[StageName, str]
+    """Stage → its DAG."""
+    nights: tuple[tuple[date, dict[StageName, str]], ...] = ()
+    """The newest nights with how each stage ended, empty where it has no record; the newest first."""
+    plot: Path | None = None
+    """Picture of the realized losses; None where none was drawn, as for the next two."""
+    latency: Path | None = None
+    """Picture of how late rows came."""
+    arrival: Path | None = None
+    """Picture of how labels came."""
+    events: tuple[Event, ...] = ()
+    """The newest events, the newest last."""
+    status: Document | None = None
+    """The model's document; None where there is a problem instead."""
+    problem: str | None = None
+    """Why there is no document, as a sentence; None where there is one."""
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """An entry per model of the portfolio, in its order."""
+    with rails_module.opened(settings) as rails:
+        return [_entry(rails, spec) for spec in portfolio(settings)]
+
+
+def _entry(rails: Rails, spec: Spec) -> Entry:
+    reports = rails.settings.reports
+    statuses = {stage: rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)) for stage in SHOWN}
+    nights = sorted({night for of_stage in statuses.values() for night in of_stage}, reverse=True)[:NIGHTS]
+    document, problem = None, None
+    try:
+        document = status.status(rails, spec)
+    except TiltyardError as error:
+        problem = str(error)
+    return Entry(
+        name=spec.name,
+        owner=spec.owner,
+        tier=spec.tier,
+        dags={stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in SHOWN},
+        nights=tuple((night, {stage: statuses[stage].get(night, "") for stage in SHOWN}) for night in nights),
+        plot=find_report(reports, f"realized/{spec.name}.png"),
+        latency=find_report(reports, f"latency/{spec.name}.png"),
+        arrival=find_report(reports, f"arrival/{spec.name}.png"),
+        events=tuple(rails.ledger.events(spec.name)[-EVENTS:]),
+        status=document,
+        problem=problem,
+    )
+
+
+def find_report(reports: Path, path: str) -> Path | None:
+    """The file (or folder without an index.html) at `path` under `reports`; None for all that lies elsewhere."""
+    root = reports.resolve()
+    try:
+        file = (root / path).resolve()
+        if not file.is_relative_to(root) or any(part.startswith(".") for part in file.relative_to(root).parts):
+            return None
+        index = file / "index.html"
+        return index if index.is_file() else file if file.exists() else None
+    except (OSError, ValueError):  # a name too long, or with a NUL in it
+        return None
