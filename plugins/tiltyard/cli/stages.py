@@ -44,7 +44,7 @@ def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Score the night with champion and challengers; evaluate both on matured cohorts."""
     from tiltyard.judge import shadow as stage
 
-    _stage(model, as_of, as_json, stage.run)
+    _stage(model, as_of, as_json, stage.shadow_night)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
@@ -52,7 +52,7 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
     from tiltyard.judge import promotion as stage
 
-    _stage(model, as_of, as_json, stage.run)
+    _stage(model, as_of, as_json, stage.judge_night)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")

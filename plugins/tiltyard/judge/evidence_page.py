@@ -61,7 +61,7 @@ def draw(record: EvidenceRecord) -> str:
             f"Mean difference of the losses ({targets.METRICS[record.metric]}) of {record.against} and of the "
             "challenger on the same matured rows, by cohort, with the confidence sequence that holds however often one "
             "looks: the gate asks for its lower end above zero. Below, the evidence that takes each night as one "
-            f"observation; the gate asks for {1 / float(drawn['level']):.3g}.",
+            f"observation; the gate asks for {1 / drawn.level:.3g}.",
         ),
         _criteria(record.criteria),
         _figure(

@@ -19,7 +19,7 @@ from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, PopularItem, Record
+from tiltyard.records import FeaturesSummary, Record
 from tiltyard.spec import portfolio
 from tiltyard.stages import StageName
 
@@ -122,6 +122,6 @@ def publish(rails: Rails, as_of: datetime) -> Publication:
         )
     snapshot = run.summary.snapshot
     items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
-    best = {name: tuple(PopularItem(**item) for item in own) for name, own in items.items() if own}
+    best = {name: most_popular for name, most_popular in items.items() if most_popular}
     rails.ledger.record_stage(STAGE, "", night, "done", replace(run.summary, popular=best))
     return Publication(night=night, snapshot=snapshot)
