@@ -100,12 +100,15 @@ def session(content: bytes) -> Any:
 
 
 def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The last output, of several columns the last (the positive class): (rows,) float64."""
+    """The last output, of several columns the last (the positive class): (rows,) float64.
+
+    As many scores as the model gives: that it has one a row is for the caller to see.
+    """
     if not len(matrix):
         return np.empty(0, dtype=np.float64)
     name = heavy_or_light.get_outputs()[-1].name
     output = heavy_or_light.run([name], {"input": matrix})[0]
-    scores: NDArray[np.float64] = output.reshape(len(matrix), -1)[:, -1].astype(np.float64)
+    scores: NDArray[np.float64] = output.reshape(len(output), -1)[:, -1].astype(np.float64)
     return scores
 
 
