@@ -47,8 +47,8 @@ def trajectory(stream: Stream, start: int) -> np.ndarray:
     return found
 
 
-def judged(stream: Stream, night: int, standing: change.Standing | None, threshold: float) -> change.Judged:
-    return change.judge(
+def judged(stream: Stream, night: int, standing: change.Standing | None, threshold: float) -> change.Comparison:
+    return change.compare(
         stream.reference,
         stream.seen,
         stream.truth(night),

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 from streams import simulate
 
-from tiltyard.govern import change, drift
+from tiltyard.govern import change
+from tiltyard.govern.raw import Raw
 from tiltyard.spec import Budget, DriftPolicy
 from tiltyard.train import profile
 
@@ -52,7 +53,7 @@ def portfolio() -> float:
             change.floors.cache_clear()  # a model knows nothing of another's reference
             stream, truth = streams[number % 10], truths[number % 10]
             standing = change.Standing(1, int(stream.seen.nights[0]))
-            change.judge(
+            change.compare(
                 stream.reference, stream.seen, truth, policy, stream.promise, threshold, 1, night, standing=standing
             )
 
@@ -86,7 +87,7 @@ def main() -> int:
             for name in names
         ]
 
-    raw = drift.Raw()
+    raw = Raw()
     for name in names:
         raw.add(name, "numeric" if cells[name].is_numeric else "categorical", reference[name], current[name], 0.1)
     ours, values = timed(screen)

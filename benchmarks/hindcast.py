@@ -38,7 +38,7 @@ from tiltyard.train import training
 FIRST, NIGHTS = "2016-04-01", 60
 ONE_S, FURTHER_S, YEAR_S = 60.0, 15.0, 900.0
 STAGES = (
-    (features, "ingest"), (features, "transform"), (shadow, "run"), (promotion, "run"), (drift, "run"),
+    (features, "ingest"), (features, "transform"), (shadow, "run"), (promotion, "run"), (drift, "measure_night"),
     (grants, "govern_night"), (training, "train"),
 )  # fmt: skip
 TRIED = {

@@ -31,10 +31,10 @@ def drift(spec: Spec) -> None:
         with on.working() as rails:
             from tiltyard.govern import drift
 
-            found = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.run)
-            on.show(found[max(found)]["report"] or f"drift/{spec.name}/", rails.settings)
-            on.announce([finding], on.same_nights(found))
-            return found
+            nights = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.measure_night)
+            on.show(nights[max(nights)]["report"] or f"drift/{spec.name}/", rails.settings)
+            on.announce([finding], on.same_nights(nights))
+            return nights
 
     on.linked(compare())
 

@@ -19,7 +19,7 @@ from tiltyard import clock, spec
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import services
-from tiltyard.govern import drift
+from tiltyard.govern import look
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, past, policy
@@ -100,7 +100,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         mine[list(kept.columns)], kept, check_dtype=False, check_exact=False, check_datetimelike_compat=True
     )
     version = play.version(1)
-    seen = drift.seen(lived, one, LAST, 1)
+    seen = look.profiles(lived, one, LAST, 1)
     counted = version.seen(play.trained[1], night_closing(LAST), frozenset())
     assert counted.nights.tolist() == seen.nights.tolist()
     assert counted.counts.keys() == seen.counts.keys()

@@ -70,7 +70,9 @@ class World:
 
     def judge(self, age, standing=None, **more):
         more = {"policy": POLICY, "promise": PROMISE, "threshold": THRESHOLD, "version": 1} | more
-        return change.judge(self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more)
+        return change.compare(
+            self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more
+        )
 
     def live(self, ages, standing=None, **more):
         found = {}
@@ -270,12 +272,12 @@ def test_the_same_night_twice_is_the_same(moved):
 
 def test_later_nights_do_not_matter(moved):
     cut = profile.Nights(moved.seen.nights[:16], {name: counts[:16] for name, counts in moved.seen.counts.items()})
-    less = change.judge(moved.reference, cut, moved.truth(15), POLICY, PROMISE, THRESHOLD, 1, moved.day(15))
+    less = change.compare(moved.reference, cut, moved.truth(15), POLICY, PROMISE, THRESHOLD, 1, moved.day(15))
     assert less == moved.judge(15)
 
 
 def test_a_column_that_is_gone_is_not_tested(still):
     counts = {name: value for name, value in still.seen.counts.items() if name != "plan"}
     seen = profile.Nights(still.seen.nights, counts)
-    judged = change.judge(still.reference, seen, still.truth(20), POLICY, PROMISE, THRESHOLD, 1, still.day(20))
+    judged = change.compare(still.reference, seen, still.truth(20), POLICY, PROMISE, THRESHOLD, 1, still.day(20))
     assert (signal(judged, "plan").value, signal(judged, "plan").note) == (None, "not in the feature views any more")

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
+from tiltyard.govern.raw import Raw
 from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, GovernorAction, Promotion, Skew
+from tiltyard.records import DriftSummary, GovernorAction, Promotion
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
@@ -42,8 +43,8 @@ def customers(rows: int, seed: int, *, shift: float = 0.0, plans: str = "abcd") 
 # -- Evidently --------------------------------------------------------------------------------
 
 
-def side_by_side(reference: pd.DataFrame, current: pd.DataFrame) -> drift.Raw:
-    raw = drift.Raw()
+def side_by_side(reference: pd.DataFrame, current: pd.DataFrame) -> Raw:
+    raw = Raw()
     for column, kind in KINDS.items():
         raw.add(column, "numeric" if kind == "numeric" else "categorical", reference[column], current[column], 0.1)
     return raw
@@ -182,10 +183,10 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
     answers = []
     for day in (3, 7, 12, 13, 19):
         publish(rails, night(day))
-        assert drift.run(rails, SPEC, night(day), render=False)["verdict"] == "no_reference"
+        assert drift.measure_night(rails, SPEC, night(day), render=False).verdict == "no_reference"
         answers.append(governed(rails, night(day)))
     assert [answer.decision for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
-    assert [row["night"] for row in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
+    assert [retrain.night for retrain in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
     assert answers[0].reasons == ("no champion yet; 0 of 300 matured labels to train on",)
 
 
@@ -193,8 +194,8 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     fill(rails, moves=False)
     publish(rails, night(12))
     rails.ledger.record_stage("features", "", night(13).date(), "stopped", {})
-    answer = drift.run(rails, SPEC, night(13), render=False)
-    assert answer["reasons"][0] == "the features stage of 2024-03-14 is stopped"
+    answer = drift.measure_night(rails, SPEC, night(13), render=False)
+    assert answer.reasons[0] == "the features stage of 2024-03-14 is stopped"
     assert governed(rails, night(13)).decision == "incident"
 
 
@@ -216,23 +217,23 @@ def ask(rails: Rails, name: str, rows: pd.DataFrame, as_of: datetime, *, factor:
 def asked_online(rails: Rails, version: int) -> None:
     """Values as at night are no skew; another unit is, and what is missing."""
     ask(rails, "few", customers(40, 5), night(30))
-    few = drift.run(rails, SPEC, night(30), render=False)["skew"]
-    assert (few["rows"], few["skewed"], few["features"]) == (40, [], {})
+    few = drift.measure_night(rails, SPEC, night(30), render=False).skew
+    assert (few.rows, few.skewed, few.features) == (40, (), {})
     ask(rails, "late", customers(300, 6), night(29))
-    found = drift.run(rails, SPEC, night(30), render=False)["skew"]
-    assert found["rows"] == 340 and set(found["features"]) == set(KINDS) and found["skewed"] == []
-    assert {one["against"] for one in found["features"].values()} == {"offline"}
+    late = drift.measure_night(rails, SPEC, night(30), render=False).skew
+    assert late.rows == 340 and set(late.features) == set(KINDS) and late.skewed == ()
+    assert {feature.against for feature in late.features.values()} == {"offline"}
     nothing = skew.look(rails, SPEC, night(30), version, profile.EMPTY)
     assert nothing is not None
     assert {one.against for one in nothing.features.values()} == {"training"} and nothing.skewed == ()
     ask(rails, "cents", customers(150, 7), night(30), factor=100)
-    answer = drift.run(rails, SPEC, night(30), render=False)
-    assert answer["skew"]["skewed"] == ["amount_eur"] and not answer["alarm"]
+    answer = drift.measure_night(rails, SPEC, night(30), render=False)
+    assert answer.skew.skewed == ("amount_eur",) and not answer.alarm
     run = rails.ledger.stage_run(DriftSummary, SPEC.name, night(30).date())
-    assert run is not None and run.summary.skew == Skew.from_json(answer["skew"])
+    assert run is not None and run.summary == answer
     ask(rails, "blank", customers(150, 8).assign(plan=None), night(30))
-    blank = drift.run(rails, SPEC, night(30), render=False)["skew"]["features"]["plan"]
-    assert blank["skewed"] and blank["missing"] == pytest.approx(150 / 640)
+    blank = drift.measure_night(rails, SPEC, night(30), render=False).skew.features["plan"]
+    assert blank.skewed and blank.missing == pytest.approx(150 / 640)
 
 
 def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails) -> None:
@@ -241,50 +242,51 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     version = champion(rails, night(20))
     live(rails, 22, 40)
 
-    verdicts = {day: drift.run(rails, SPEC, night(day), render=False) for day in range(22, 37)}
+    verdicts = {day: drift.measure_night(rails, SPEC, night(day), render=False) for day in range(22, 37)}
     quiet = verdicts[30]
-    assert (quiet["verdict"], quiet["version"], quiet["report"]) == ("steady", version, None)
-    assert quiet["columns"]["amount_eur"]["drifted"] is False and "skew" not in quiet  # nobody asked online
+    assert (quiet.verdict, quiet.version, quiet.report) == ("steady", version, None)
+    kept = json.loads((rails.settings.reports / "drift" / "stays" / f"{night(30).date()}.json").read_text())
+    assert kept["columns"]["amount_eur"]["drifted"] is False and "skew" not in kept  # nobody asked online
     asked_online(rails, version)
-    assert [day for day, one in verdicts.items() if one["alarm"] and day <= 32] == []
-    raised = [day for day, one in verdicts.items() if one["raised"]]
+    assert [day for day, summary in verdicts.items() if summary.alarm and day <= 32] == []
+    raised = [day for day, summary in verdicts.items() if summary.raised]
     assert len(raised) == 1 and raised[0] in range(34, 37)  # some nights of the new world, and not many
 
     # the same rows, while the source has stopped saying anything: no drift, and nothing to learn from
     incident = {"source": "test", "table": "raw.account", "column": "", "what": "repeated_partition"}
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
     rails.ledger.add_event(data_incidents.EVENT, "", night(36).date(), {**incident, "state": "open"})
-    held = drift.run(rails, SPEC, night(37), render=False)
-    assert (held["verdict"], governed(rails, night(37)).decision) == ("broken", "incident")
-    assert held["reasons"][0].startswith("data incident since 2024-04-06, raw.account repeated partition")
-    assert held["broken"][0]["node"] == "raw.account"
+    held = drift.measure_night(rails, SPEC, night(37), render=False)
+    assert (held.verdict, governed(rails, night(37)).decision) == ("broken", "incident")
+    assert held.reasons[0].startswith("data incident since 2024-04-06, raw.account repeated partition")
+    assert held.broken[0].node == "raw.account"
     rails.ledger.add_event(data_incidents.EVENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
 
-    moved = drift.run(rails, SPEC, night(37), render=True)
-    assert moved["alarm"] and {"tenure_days", "amount_eur", "prediction"} <= {
-        name for name, signal in moved["columns"].items() if signal["drifted"]
-    }
-    page = Path(moved["report"])
+    moved = drift.measure_night(rails, SPEC, night(37), render=True)
+    assert moved.alarm and {"tenure_days", "amount_eur", "prediction"} <= set(moved.drifted)
+    page = Path(moved.report)
     assert page == rails.settings.reports / "drift" / "stays" / "2024-04-07.html"
     assert "An alarm stands" in page.read_text() and "Dataset Drift" in page.read_text()
-    assert json.loads(page.with_suffix(".json").read_text()) == moved
+    kept = json.loads(page.with_suffix(".json").read_text())
+    assert {name for name, signal in kept["columns"].items() if signal["drifted"]} == set(moved.drifted)
+    assert DriftSummary.from_json(kept | {"drifted": moved.drifted, "untested": moved.untested}) == moved
     assert not list(page.parent.glob(".*"))
 
     # twice is once
     before = stored(rails, night(37))
-    again = drift.run(rails, SPEC, night(37), render=True)
+    again = drift.measure_night(rails, SPEC, night(37), render=True)
     assert again == moved
     pd.testing.assert_frame_equal(stored(rails, night(37)), before)
 
     # by now the labels have come, and the loss says that the model feels it: a retrain, which answers the alarm
     asked = {}
     for day in range(38, 41):
-        asked[day] = drift.run(rails, SPEC, night(day), render=False) | governed(rails, night(day)).to_json()
-    granted = [row["night"] for row in rails.ledger.retrains(SPEC.name)]
+        asked[day] = drift.measure_night(rails, SPEC, night(day), render=False), governed(rails, night(day))
+    granted = [retrain.night for retrain in rails.ledger.retrains(SPEC.name)]
     assert len(granted) == 1 and granted[0] > night(37).date()
-    felt = asked[(granted[0] - START.date()).days]
-    assert (felt["decision"], felt["harm"], felt["alarm"]) == ("retrain", "felt", True)
-    assert felt["columns"]["loss"]["drifted"]
+    felt, action = asked[(granted[0] - START.date()).days]
+    assert (action.decision, felt.harm, felt.alarm) == ("retrain", "felt", True)
+    assert "loss" in felt.drifted
     kinds = stored(rails, night(40)).set_index("column_name")["kind"].to_dict()
     assert {kinds["plan"], kinds["prediction"], kinds["brier"], kinds["label"], kinds["loss"]} == {
         "feature", "prediction", "performance", "label",
@@ -292,16 +294,17 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
 
     # a night on which nothing was scored is a broken night, not drift
     publish(rails, night(41))
-    unscored = drift.run(rails, SPEC, night(41), render=False)
+    unscored = drift.measure_night(rails, SPEC, night(41), render=False)
     assert governed(rails, night(41)).decision == "incident"
-    assert "the shadow stage of 2024-04-11 is not done" in unscored["reasons"][0]
+    assert "the shadow stage of 2024-04-11 is not done" in unscored.reasons[0]
 
     # the lake stops: nothing to look at is no reason either
     beyond = night(DAYS + 10)
     live(rails, DAYS + 10, DAYS + 10)
-    empty = drift.run(rails, SPEC, beyond, render=False)
-    assert governed(rails, beyond).decision == "incident" and "nothing to predict on" in empty["reasons"][0]
-    assert all(not signal["drifted"] for signal in empty["columns"].values() if signal["kind"] != "performance")
+    empty = drift.measure_night(rails, SPEC, beyond, render=False)
+    assert governed(rails, beyond).decision == "incident" and "nothing to predict on" in empty.reasons[0]
+    [last] = rails.ledger.findings(beyond.date())
+    assert all(not signal.drifted for signal in last.signals if signal.kind != "performance")
 
 
 @hypothesis_settings(max_examples=25)

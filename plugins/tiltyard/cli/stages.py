@@ -60,7 +60,7 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Compare the night's window with the training reference, and keep the finding for the governor."""
     from tiltyard.govern import drift as stage
 
-    _stage(model, as_of, as_json, stage.run)
+    _stage(model, as_of, as_json, stage.measure_night)
 
 
 def _stage(model: str, as_of: str | None, as_json: bool, stage: Callable[["Rails", Spec, datetime], object]) -> None:

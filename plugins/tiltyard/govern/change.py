@@ -54,54 +54,69 @@ class Standing:
     """What a night leaves to the next: since when a version's detector counts, and whether an alarm stands."""
 
     version: int
+    """The version's number."""
     start: int
     """Date ordinal of the first night that counts."""
     since: int | None = None
-    """The night on which the standing alarm was raised; None: none stands."""
+    """Date ordinal of the night on which the standing alarm was raised; None where none stands."""
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known of the outcomes of one version. Cohorts up to `matured` (a night) have matured, whole."""
+    """What is known of the outcomes of one version."""
 
     matured: int
+    """Date ordinal of the newest night up to which cohorts have matured, whole."""
     profile: Nights = profile.EMPTY
-    """label and loss per night (profile.truth)."""
+    """Counts of label and loss per night (profile.truth)."""
     nights: Counts = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    """Night of every matured row, non-decreasing; beside it its score and its label, 0 or 1."""
+    """(rows,): date ordinal of the night of every matured row, non-decreasing."""
     score: Floats = field(default_factory=lambda: np.empty(0))
+    """(rows,): its score."""
     label: Floats = field(default_factory=lambda: np.empty(0))
+    """(rows,): its label, 0 or 1, or an amount in the label's unit."""
     waiting: Floats = field(default_factory=lambda: np.empty(0))
     """Scores of the window whose truth is not in."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What training said of the version: the upper end of the interval of its held-out measure."""
+    """What was said of the version before it served."""
 
     loss_high: float | None
+    """Upper end of the interval of its held-out measure; None where it was not kept."""
     safe_default: float
+    """The constant of the spec, in the unit of a score."""
     min_matured: int
+    """Number of matured rows below which performance is not tested."""
     target: Target = YES_OR_NO
     """The kind of label: it says what the measure is."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was found of one version on one night."""
+class Comparison:
+    """One version on one night, held against its training."""
 
     signals: tuple[Signal, ...]
+    """Everything that was looked at, column by column."""
     broken: tuple[Broken, ...]
+    """Columns that look broken tonight."""
     alarm: bool
+    """Whether an alarm stands."""
     raised: bool
-    """The alarm was raised tonight."""
+    """Whether it was raised tonight."""
     moved: tuple[str, ...]
     """Columns whose effect is confirmed tonight and was not the night before."""
     evidence: float
+    """The model's e-detector."""
     threshold: float
+    """The evidence from which on it is an alarm, in nights between two false alarms."""
     harm: Harm
+    """Whether performance feels it."""
     harm_said: str
+    """The figures behind `harm`, as a sentence."""
     standing: Standing
+    """What the night leaves to the next."""
     disagreed: tuple[str, ...] = ()
     """Columns of an alarm that Evidently did not confirm."""
 
@@ -110,9 +125,9 @@ Agrees = Callable[[Sequence[str], Mapping[str, float]], frozenset[str]]
 """Asks Evidently about the raw window: columns, their thresholds → those that it calls drifted."""
 
 
-def judge(
+def compare(
     reference: Reference,
-    seen: Nights,
+    production: Nights,
     truth: Truth,
     policy: DriftPolicy,
     promise: Promise,
@@ -126,30 +141,25 @@ def judge(
     trusted: bool = True,
     left_out: frozenset[int] = frozenset(),
     agrees: Agrees | None = None,
-) -> Judged:
-    """Judge one version on one night (a date ordinal), from its nights in production up to it.
+) -> Comparison:
+    """Hold one version on one night (a date ordinal) against its training, by its nights in production up to it.
 
-    `seen` has the profiles of features and prediction; later nights and truth that had not matured must not be in
-    it. `window` is the policy's, in nights. `standing` is what the last judged night of the model left, `answered` the
+    `production` has the profiles of features and prediction; later nights and truth that had not matured must not be
+    in it. `window` is the policy's, in nights. `standing` is what the last night left that was compared, `answered` the
     last earlier night whose retrain answers an alarm (history.Past.answered). `left_out` are nights of open data
     incidents; `trusted` says whether tonight is none. Without `agrees` the effect alone confirms the evidence.
     """
-    seen = seen.until(night)
-    wrong = {name: _wrong(column, seen.counts[name]) for name, column in _known(reference, seen).items()}
-    broken = tuple(
-        Broken(reference.column(name).view or "shadow", name, said)  # type: ignore[union-attr]
-        for name, found in wrong.items()
-        if len(seen.nights) and seen.nights[-1] == night and (said := found.get(len(seen.nights) - 1))
-    )
-    unusable = {int(seen.nights[place]) for found in wrong.values() for place in found} | left_out
-    kept = _without(seen, unusable)
-    known = _without(truth.profile, unusable)
+    production = production.until(night)
+    faults = {name: _faults(column, production.counts[name]) for name, column in _shared(reference, production).items()}
+    broken = _broken_tonight(reference, production, night, faults)
+    unusable = {int(production.nights[place]) for nightly in faults.values() for place in nightly} | left_out
+    usable, outcomes = _without(production, unusable), _without(truth.profile, unusable)
     start = _start(standing, version, night, answered)
     began = start.start
-    found = evidence(reference, kept, known, began, began - (night - truth.matured))
-    total = sum(column.weight * found.get(column.name, 0.0) for column in reference.columns)
+    detectors = evidence(reference, usable, outcomes, began, began - (night - truth.matured))
+    total = sum(column.weight * detectors.get(column.name, 0.0) for column in reference.columns)
 
-    signals, before = _effects(reference, kept, known, policy, window, night, truth.matured, found)
+    signals, before = _effects(reference, usable, outcomes, policy, window, night, truth.matured, detectors)
     confirmed = [signal for signal in signals if signal.drifted]
     since, raised = start.since, False
     disagreed: tuple[str, ...] = ()
@@ -163,11 +173,10 @@ def judge(
     elif since is not None and not confirmed and not broken and trusted:
         since, began = None, night + 1
     bounds = decay(truth, promise, threshold, window)
-    felt = (*bounds, *_risen(reference, signals, known, truth.matured, window, threshold, promise.target.figure))
+    felt = (*bounds, *_risen(reference, signals, outcomes, truth.matured, window, threshold, promise.target.figure))
     harm, harm_said = _harm(felt, truth, promise) if since is not None else _realized(felt)
-    missing = _gaps(reference, seen, night, wrong)
-    return Judged(
-        signals=(*signals, *missing, *bounds),
+    return Comparison(
+        signals=(*signals, *_gaps(reference, production, night, faults), *bounds),
         broken=broken,
         alarm=since is not None,
         raised=raised,
@@ -178,6 +187,21 @@ def judge(
         harm_said=harm_said,
         standing=Standing(version, began, since),
         disagreed=disagreed,
+    )
+
+
+def _broken_tonight(
+    reference: Reference, production: Nights, night: int, faults: Mapping[str, Mapping[int, str]]
+) -> tuple[Broken, ...]:
+    """The columns that look broken on `night`; none where it has no rows."""
+    if not len(production.nights) or production.nights[-1] != night:
+        return ()
+    tonight = len(production.nights) - 1
+    views = {column.name: column.view for column in reference.columns}
+    return tuple(
+        Broken(views[name] or "shadow", name, nightly[tonight])
+        for name, nightly in faults.items()
+        if tonight in nightly
     )
 
 
@@ -193,26 +217,30 @@ def _start(standing: Standing | None, version: int, night: int, answered: int | 
 # -- evidence ---------------------------------------------------------------------------------
 
 
-def evidence(reference: Reference, seen: Nights, known: Nights, start: int, matured_from: int) -> dict[str, float]:
-    """column → its e-detector after the last night. Label and loss count from cohort `matured_from` on: those whose
+def evidence(
+    reference: Reference, production: Nights, outcomes: Nights, start: int, matured_from: int
+) -> dict[str, float]:
+    """Column → its e-detector after the last night. Label and loss count from cohort `matured_from` on: those whose
     truth was not in when the detector started."""
-    found: dict[str, float] = {}
-    for nights, begin in ((seen, start), (known, matured_from)):
+    detectors: dict[str, float] = {}
+    for nights, begin in ((production, start), (outcomes, matured_from)):
         groups: dict[bytes, list[Column]] = {}
-        for name, column in _known(reference, nights).items():
+        for name, column in _shared(reference, nights).items():
             groups.setdefault((nights.counts[name].sum(axis=1) > 0).tobytes(), []).append(column)
         for pattern, columns in groups.items():
             inside = np.frombuffer(pattern, dtype=bool)
             if not inside.any():
                 continue
             counts = [nights.counts[column.name][inside] for column in columns]
-            detected = detector.detect(columns, reference.nights, nights.nights[inside], counts, begin)
-            if len(detected.nights):
-                found |= {column.name: float(value) for column, value in zip(columns, detected.value[-1], strict=True)}
-    return found
+            after = detector.detect(columns, reference.nights, nights.nights[inside], counts, begin)
+            if len(after.nights):
+                last = zip(columns, after.value[-1], strict=True)
+                detectors |= {column.name: float(value) for column, value in last}
+    return detectors
 
 
-def _known(reference: Reference, nights: Nights) -> dict[str, Column]:
+def _shared(reference: Reference, nights: Nights) -> dict[str, Column]:
+    """The columns of the reference that the nights have, too."""
     return {column.name: column for column in reference.columns if column.name in nights.counts}
 
 
@@ -247,16 +275,16 @@ def _by_weekday(nights: Counts) -> Floats:
 
 @lru_cache(maxsize=512)
 def floors(reference: Reference, window: int) -> dict[str, tuple[float, float]]:
-    """column → the largest distance that a window of training shows to the rest of training, and the mean rows of
+    """Column → the largest distance that a window of training shows to the rest of training, and the mean rows of
     such a window: what the version has seen by itself is no news. (0, 0) where training is too short for two."""
     nights = reference.nights
     ends = np.arange(nights[0] + window - 1, nights[-1] + 1) if len(nights) else np.empty(0)
     inside = ((nights[None, :] > ends[:, None] - window) & (nights[None, :] <= ends[:, None])).astype(np.float64)
     weekday = _by_weekday(nights)
-    found = {}
+    largest: dict[str, tuple[float, float]] = {}
     for column in reference.columns:
         if len(nights) < 2 * window or not len(ends):
-            found[column.name] = (0.0, 0.0)
+            largest[column.name] = (0.0, 0.0)
             continue
         counts = column.counts.astype(np.float64)
         size = counts.sum(axis=1)
@@ -265,19 +293,19 @@ def floors(reference: Reference, window: int) -> dict[str, tuple[float, float]]:
         rest = (weekday.T @ counts)[None] - within
         apart = profile.distance(column.cells, _composed(rest, rows), within.sum(axis=1))
         apart = apart[np.isfinite(apart)]
-        found[column.name] = (float(apart.max()) if len(apart) else 0.0, float(rows.sum(axis=1).mean()))
-    return found
+        largest[column.name] = (float(apart.max()) if len(apart) else 0.0, float(rows.sum(axis=1).mean()))
+    return largest
 
 
 def _effects(
     reference: Reference,
-    seen: Nights,
-    known: Nights,
+    production: Nights,
+    outcomes: Nights,
     policy: DriftPolicy,
     window: int,
     night: int,
     matured: int,
-    found: Mapping[str, float],
+    detectors: Mapping[str, float],
 ) -> tuple[tuple[Signal, ...], frozenset[str]]:
     """A signal per column of the reference; and the columns that had drifted by the night before."""
     signals: list[Signal] = []
@@ -285,9 +313,11 @@ def _effects(
     of, least = policy.hysteresis.of, policy.hysteresis.least
     limits = floors(reference, window)
     for column in reference.columns:
-        nights, last = (known, matured) if column.name in (LABEL, LOSS) else (seen, night)
+        nights, last = (outcomes, matured) if column.name in (LABEL, LOSS) else (production, night)
         if column.name not in nights.counts:
-            signals.append(_unknown(column, "no truth yet" if nights is known else "not in the feature views any more"))
+            signals.append(
+                _unknown(column, "no truth yet" if nights is outcomes else "not in the feature views any more")
+            )
             continue
         ends = last - np.arange(of + 1)
         inside = (nights.nights[None, :] > ends[:, None] - window) & (nights.nights[None, :] <= ends[:, None])
@@ -314,7 +344,7 @@ def _effects(
                 value=float(apart[0]),
                 threshold=float(limit[0]),
                 drifted=bool(over[:of].sum() >= least),
-                evidence=found.get(column.name),
+                evidence=detectors.get(column.name),
                 weight=column.weight,
                 note=_note(column, now[0]),
             )
@@ -346,26 +376,26 @@ def _note(column: Column, now: Floats) -> str:
 # -- broken -----------------------------------------------------------------------------------
 
 
-def _wrong(column: Column, counts: Counts) -> dict[int, str]:
-    """Place of a night → what makes its column look broken. Nights with few rows are not judged."""
+def _faults(column: Column, counts: Counts) -> dict[int, str]:
+    """Place of a night → what makes its column look broken. Nights with few rows are not tested."""
     if column.kind != "feature" or not len(counts):
         return {}
     cells, rows = column.cells, counts.sum(axis=1)
-    judged = rows >= MIN_VALUES
-    found: dict[int, str] = {}
+    is_tested = rows >= MIN_VALUES
+    faults: dict[int, str] = {}
     usual = profile.missing(column.counts.sum(axis=0))
     training = profile.missing(column.counts)[column.counts.sum(axis=1) >= MIN_VALUES]
     worst = max(float(usual), float(training.max()) if len(training) else 0.0)
     share = np.nan_to_num(profile.missing(counts))
-    for place in np.flatnonzero(judged & (share >= worst + MISSING_RISE)):
-        found[int(place)] = f"{share[place]:.0%} of {column.name} is missing, {float(usual):.0%} at training"
+    for place in np.flatnonzero(is_tested & (share >= worst + MISSING_RISE)):
+        faults[int(place)] = f"{share[place]:.0%} of {column.name} is missing, {float(usual):.0%} at training"
     present = counts[:, :-1]
     values = present.sum(axis=1)
     tops = column.counts[:, :-1].max(axis=1) / np.maximum(column.counts[:, :-1].sum(axis=1), 1)
     top = min(max(float(tops.max()) if len(tops) else 1.0, 1e-6), 1.0)
     constant = (present.max(axis=1) == values) & (values >= MIN_VALUES) & (values * np.log(top) < np.log(CHANCE))
     elsewhere = (present @ cells.outside[:-1]) / np.maximum(values, 1)
-    moved = elsewhere >= ELSEWHERE
+    is_elsewhere = elsewhere >= ELSEWHERE
     scale = np.ones(len(counts))
     usable = column.counts[column.counts[:, :-1].sum(axis=1) >= MIN_VALUES]
     if cells.is_numeric and len(usable):
@@ -377,33 +407,35 @@ def _wrong(column: Column, counts: Counts) -> dict[int, str]:
             above, below = (size / sizes.max(axis=0)).min(axis=1), (size / sizes.min(axis=0)).max(axis=1)
             same = (np.sign(now) == np.sign(past[0])).all(axis=1)
             scale = np.where(same & (above >= SCALE), above, np.where(same & (below <= 1 / SCALE), below, 1.0))
-    for odd in _at_once((moved | (scale != 1.0)) & (values >= MIN_VALUES), elsewhere, column, counts):
+    for odd in _at_once((is_elsewhere | (scale != 1.0)) & (values >= MIN_VALUES), elsewhere, column, counts):
         where = f"{elsewhere[odd]:.0%} of {column.name} lies where training never was"
         factor = f"the quartiles of {column.name} are {scale[odd]:.3g} times those of any training night"
-        found.setdefault(odd, f"{where if moved[odd] else factor}, from one night to the next: another unit?")
+        faults.setdefault(odd, f"{where if is_elsewhere[odd] else factor}, from one night to the next: another unit?")
     for place in np.flatnonzero(constant):
-        found.setdefault(int(place), f"{column.name} has one value only, at most {top:.0%} of a training night had one")
-    return found
+        faults.setdefault(
+            int(place), f"{column.name} has one value only, at most {top:.0%} of a training night had one"
+        )
+    return faults
 
 
 def _quartiles(column: Column, counts: Counts) -> Floats:
     """(nights, 3): the places of the cells in which the quartiles lie."""
     rows = np.cumsum(counts[:, :-1], axis=1)
-    wanted = rows[:, -1:] * np.array([0.25, 0.5, 0.75])
-    place = (rows[:, None, :] < wanted[:, :, None]).sum(axis=2)
-    found: Floats = column.cells.places[np.minimum(place, len(column.cells.places) - 1)]
-    return found
+    target = rows[:, -1:] * np.array([0.25, 0.5, 0.75])
+    place = (rows[:, None, :] < target[:, :, None]).sum(axis=2)
+    quartiles: Floats = column.cells.places[np.minimum(place, len(column.cells.places) - 1)]
+    return quartiles
 
 
 def _at_once(suspect: Mask, elsewhere: Floats, column: Column, counts: Counts) -> list[int]:
     """Of the suspect nights those whose run began abruptly: the night before it was one like training's."""
-    found: list[int] = []
+    abrupt: list[int] = []
     for place in map(int, np.flatnonzero(suspect)):
         first = place
         while first > 0 and suspect[first - 1]:
             first -= 1
         if first == 0:
-            found.append(place)  # the first night in production: it follows those of training
+            abrupt.append(place)  # the first night in production: it follows those of training
             continue
         if elsewhere[first - 1] >= ELSEWHERE / 3:
             continue
@@ -411,8 +443,8 @@ def _at_once(suspect: Mask, elsewhere: Floats, column: Column, counts: Counts) -
             now, past = _quartiles(column, counts[[first, first - 1]])
             if abs(now[1] - past[1]) <= column.cells.deviation and _apart(now[1], past[1]) < SCALE / 2:
                 continue
-        found.append(place)
-    return found
+        abrupt.append(place)
+    return abrupt
 
 
 def _apart(first: float, second: float) -> float:
@@ -420,23 +452,25 @@ def _apart(first: float, second: float) -> float:
     return large / small if small > 0 else float("inf")
 
 
-def _gaps(reference: Reference, seen: Nights, night: int, wrong: Mapping[str, Mapping[int, str]]) -> tuple[Signal, ...]:
+def _gaps(
+    reference: Reference, production: Nights, night: int, faults: Mapping[str, Mapping[int, str]]
+) -> tuple[Signal, ...]:
     """A signal of the kind `missing` for every feature whose share of missing values has jumped tonight."""
-    if not len(seen.nights) or seen.nights[-1] != night:
+    if not len(production.nights) or production.nights[-1] != night:
         return ()
-    found = []
-    for name in wrong:
+    gaps = []
+    for name in faults:
         column = reference.column(name)
         assert column is not None
-        rise = float(profile.missing(seen.counts[name][-1]) - profile.missing(column.counts.sum(axis=0)))
-        said = wrong[name].get(len(seen.nights) - 1, "")
-        if said and rise >= MISSING_RISE:
-            found.append(
+        rise = float(profile.missing(production.counts[name][-1]) - profile.missing(column.counts.sum(axis=0)))
+        note = faults[name].get(len(production.nights) - 1, "")
+        if note and rise >= MISSING_RISE:
+            gaps.append(
                 Signal(
-                    "missing", name, column.view, "missing_rise", rise, MISSING_RISE, True, None, column.weight, said
+                    "missing", name, column.view, "missing_rise", rise, MISSING_RISE, True, None, column.weight, note
                 )
             )
-    return tuple(found)
+    return tuple(gaps)
 
 
 # -- harm -------------------------------------------------------------------------------------
@@ -469,7 +503,7 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
     )
     if promise.loss_high is None:
         return _untested(promise.target.measure, NOT_KEPT), against_default
-    said = f"{realized} (at least {loss_low:.3f}), held out at training at most {promise.loss_high:.3f}"
+    against = f"{realized} (at least {loss_low:.3f}), held out at training at most {promise.loss_high:.3f}"
     against_training = Signal(
         "performance",
         promise.target.measure,
@@ -478,7 +512,7 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
         loss_low,
         promise.loss_high,
         loss_low > promise.loss_high,
-        note=said,
+        note=against,
     )
     return against_training, against_default
 
@@ -486,7 +520,7 @@ def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Si
 def _risen(
     reference: Reference,
     signals: Sequence[Signal],
-    known: Nights,
+    outcomes: Nights,
     matured: int,
     window: int,
     threshold: float,
@@ -498,8 +532,8 @@ def _risen(
     signal = next((signal for signal in signals if signal.column == LOSS and signal.drifted), None)
     if column is None or signal is None or (signal.evidence or 0.0) < threshold:
         return ()
-    inside = known.nights > matured - window
-    now, past = (_mean(column, counts.sum(axis=0)) for counts in (known.counts[LOSS][inside], column.counts))
+    inside = outcomes.nights > matured - window
+    now, past = (_mean(column, counts.sum(axis=0)) for counts in (outcomes.counts[LOSS][inside], column.counts))
     if now <= past:
         return ()
     note = f"{figure} {now:.3f} on the newest matured cohorts, {past:.3f} at training (evidence {signal.evidence:,.0f})"
@@ -529,16 +563,16 @@ def _realized(felt: Sequence[Signal]) -> tuple[Harm, str]:
 
 def _harm(felt: Sequence[Signal], truth: Truth, promise: Promise) -> tuple[Harm, str]:
     """Realized performance first; where that feels nothing yet, what the scores of the window promise."""
-    harm, said = _realized(felt)
+    harm, reason = _realized(felt)
     if harm == "felt" or promise.loss_high is None or len(truth.waiting) < MIN_VALUES:
-        return harm, said
+        return harm, reason
     if promise.target.inestimable:
-        return harm, said
+        return harm, reason
     expected = estimate.performance(truth.waiting, truth.score, truth.label)
     if expected.brier is None or expected.low is None or expected.high is None:
-        return harm, said
+        return harm, reason
     between = f"estimated Brier {expected.brier:.3f} ({expected.low:.3f} to {expected.high:.3f})"
     note = f"{between}, held out at training at most {promise.loss_high:.3f}; estimated, the truth is not in"
     if expected.low > promise.loss_high:
         return "felt", note
-    return "not_felt", f"{said}; {note}" if harm == "not_felt" else note
+    return "not_felt", f"{reason}; {note}" if harm == "not_felt" else note

@@ -64,10 +64,12 @@ SCORES = ("distance", "up", "down")
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The e-detectors of some columns, by night. `value` (nights, columns); nights are those from `first` on."""
+    """The e-detectors of some columns, by night."""
 
     nights: Counts
+    """(nights,): date ordinals, increasing, from the night on which the detectors started."""
     value: Floats
+    """(nights, columns): the detectors after each night."""
 
     def at(self, night: int) -> Floats:
         """(columns,): after the last night up to `night`; nought before the first."""
@@ -138,7 +140,7 @@ def ranks(histograms: Floats, places: Floats, first: int) -> Counts:
     own = apart[:, np.arange(len(count)), np.arange(first, len(histograms))]
     place = places.T[:, None, :]
     own_place = places.T[:, first:, None]
-    found = np.stack(
+    rank = np.stack(
         [
             ((apart >= own[:, :, None] * (1 - 1e-9) - 1e-12) & within).sum(axis=2),
             ((place >= own_place - 1e-12) & within).sum(axis=2),
@@ -146,7 +148,7 @@ def ranks(histograms: Floats, places: Floats, first: int) -> Counts:
         ],
         axis=2,
     )
-    return found.transpose(1, 0, 2).astype(np.int64)
+    return rank.transpose(1, 0, 2).astype(np.int64)
 
 
 def bets(rank: Counts, size: Counts) -> Floats:
@@ -221,9 +223,9 @@ def _ordinals(index: "pd.Index[Any]") -> Counts:
 
 def _detector(e: Floats) -> Floats:
     """Shiryaev-Roberts over nights, then the average over scores and bets: (nights, columns)."""
-    found = np.empty(e.shape[:2])
+    evidence = np.empty(e.shape[:2])
     running = np.zeros(e.shape[1:])
     for place in range(len(e)):
         running = np.minimum((1.0 + running) * e[place], MOST)
-        found[place] = running.mean(axis=(1, 2))
-    return found
+        evidence[place] = running.mean(axis=(1, 2))
+    return evidence

@@ -77,8 +77,8 @@ def govern(
        keeps nothing: on the next night its finding of that night counts.
     """
     night = history.night
-    seen = _by_model(findings, night, drift)
-    open_now = incidents(seen, lineage, history, portfolio.shared_break)
+    tonight = _by_model(findings, night, drift)
+    open_now = incidents(tonight, lineage, history, portfolio.shared_break)
     holding: dict[str, list[Incident]] = {}
     for incident in open_now:
         for model in incident.models:
@@ -87,10 +87,10 @@ def govern(
     actions: dict[str, Action] = {}
     asking: dict[str, tuple[str, ...]] = {}
     for model in sorted(drift):
-        if model not in seen:
+        if model not in tonight:
             actions[model] = Action(model, "waiting", (f"nothing is known of it on {night}",))
             continue
-        action = _alone(seen[model], lineage, history, drift[model], holding.get(model, []))
+        action = _alone(tonight[model], lineage, history, drift[model], holding.get(model, []))
         if action.decision == "retrain":
             cooldown = cooling(history.past(model), night, drift[model], portfolio.trainings)
             if cooldown is None:
@@ -100,15 +100,15 @@ def govern(
             action = Action(model, "cooldown", (*action.reasons, wait))
         actions[model] = action
 
-    granted = _granted(asking, seen, history, portfolio.trainings)
-    for place, model in enumerate(_in_order(asking, seen)):
+    granted = _granted(asking, tonight, history, portfolio.trainings)
+    for place, model in enumerate(_in_order(asking, tonight)):
         if model in granted:
             actions[model] = Action(model, "retrain", asking[model])
         else:
             full = f"{len(granted)} of at most {portfolio.trainings.per_night} retrains go before it, place {place + 1}"
             actions[model] = Action(model, "queued", (*asking[model], full))
     in_order = tuple(actions[model] for model in sorted(actions))
-    return Outcome(night, in_order, open_now, granted, _onsets(drift, seen, history))
+    return Outcome(night, in_order, open_now, granted, _onsets(drift, tonight, history))
 
 
 def _by_model(findings: Iterable[Finding], night: date, models: Container[str]) -> dict[str, Finding]:

@@ -73,8 +73,8 @@ class Lineage:
     def common(self, tables: Iterable[str]) -> tuple[str, ...]:
         """What all of these stand on, or are: the most downstream first. Raises BadInput as `upstream` does."""
         shared = [self.upstream(table) for table in tables]
-        found = frozenset.intersection(*shared) if shared else frozenset()
-        return tuple(sorted(found, key=lambda table: (-self.depth(table), table)))
+        common = frozenset.intersection(*shared) if shared else frozenset()
+        return tuple(sorted(common, key=lambda table: (-self.depth(table), table)))
 
     def stands_on(self, table: str, node: str) -> bool:
         """Is `node` the table, or above it? False for a table that nobody knows."""
@@ -107,33 +107,33 @@ class Lineage:
     def _carrying(self, node: str, column: str) -> frozenset[str]:
         """The tables below `node` in which the column, or what was made of it, may be."""
         children = self._children
-        seen: set[tuple[str, bool]] = set()
-        found: set[str] = set()
+        visited: set[tuple[str, bool]] = set()
+        carrying: set[str] = set()
         waiting: list[tuple[str, bool]] = [(child, True) for child in children.get(node, ())]
         while waiting:
             table, by_name = step = waiting.pop()
             comes_out = column in self.columns.get(table, frozenset())  # by a `select *`, perhaps: no word of it
-            if step in seen or (by_name and not comes_out and column not in self.words.get(table, {column})):
+            if step in visited or (by_name and not comes_out and column not in self.words.get(table, {column})):
                 continue
-            seen.add(step)
-            found.add(table)
-            kept = by_name and comes_out
-            waiting += [(child, kept) for child in children.get(table, ())]
-        return frozenset(found)
+            visited.add(step)
+            carrying.add(table)
+            goes_on = by_name and comes_out
+            waiting += [(child, goes_on) for child in children.get(table, ())]
+        return frozenset(carrying)
 
     @cached_property
     def _up(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
+        up: dict[str, frozenset[str]] = {}
 
         def climb(table: str) -> frozenset[str]:
-            if table not in found:
+            if table not in up:
                 above = (climb(parent) for parent in self.parents.get(table, ()))
-                found[table] = frozenset((table,)).union(*above)
-            return found[table]
+                up[table] = frozenset((table,)).union(*above)
+            return up[table]
 
         for table in self.parents:
             climb(table)
-        return found
+        return up
 
     @cached_property
     def _children(self) -> dict[str, tuple[str, ...]]:
@@ -145,12 +145,12 @@ class Lineage:
 
     @cached_property
     def _readers(self) -> dict[str, frozenset[str]]:
-        found: dict[str, set[str]] = {}
+        readers: dict[str, set[str]] = {}
         for model, tables in self.models.items():
             for table in tables:
                 for node in self._up.get(table, frozenset((table,))):
-                    found.setdefault(node, set()).add(model)
-        return {node: frozenset(models) for node, models in found.items()}
+                    readers.setdefault(node, set()).add(model)
+        return {node: frozenset(models) for node, models in readers.items()}
 
 
 def _words(code: str) -> Words:

@@ -281,7 +281,7 @@ class Play:
         if reference is None:
             return Finding(**plain, broken=broken)
         answered = self.became(night).answered
-        found = change.judge(
+        comparison = change.compare(
             reference,
             seen,
             self._truth(as_of, version, trained, reference),
@@ -296,16 +296,16 @@ class Play:
             trusted=not broken,
             left_out=frozenset(self.doubtful),
         )
-        self.standing = found.standing
+        self.standing = comparison.standing
         return Finding(
             **plain,
-            alarm=found.alarm,
-            evidence=found.evidence,
-            threshold=found.threshold,
-            harm=found.harm,
-            harm_said=found.harm_said,
-            signals=found.signals,
-            broken=(*broken, *found.broken),
+            alarm=comparison.alarm,
+            evidence=comparison.evidence,
+            threshold=comparison.threshold,
+            harm=comparison.harm,
+            harm_said=comparison.harm_said,
+            signals=comparison.signals,
+            broken=(*broken, *comparison.broken),
         )
 
     def _truth(self, as_of: datetime, version: Version, trained: date, reference: profile.Reference) -> Truth:

@@ -138,7 +138,7 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
     outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
     if outcome.promoted is not None:
         tally.promotions.append({"night": night, "version": outcome.promoted})
-    drift.run(rails, spec, as_of, render=None if render else False)
+    drift.measure_night(rails, spec, as_of, render=None if render else False)
 
 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:

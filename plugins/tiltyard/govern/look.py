@@ -1,0 +1,217 @@
+"""One version on one night, for drift: what the lake and the ledger hold of it, and how it compares with training."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tiltyard.clock import night_closing
+from tiltyard.govern import change, grants
+from tiltyard.govern.change import Comparison, Promise, Standing, Truth
+from tiltyard.govern.raw import Raw, ordered, table
+from tiltyard.prepare import frame, truth
+from tiltyard.rails import Rails
+from tiltyard.records import Broken, Signal, SignalKind
+from tiltyard.spec import Spec, load_portfolio, portfolio
+from tiltyard.tables import DRIFT_DETECTOR, PREDICTION, PROFILE
+from tiltyard.train import profile, registry
+from tiltyard.train.profile import Floats
+
+if TYPE_CHECKING:
+    from typing import Any
+
+SAMPLE = 1000
+"""Number of rows of the window that Evidently sees; a larger window is sampled, seeded by the night."""
+
+
+class Look:
+    """One version on one night."""
+
+    def __init__(self, rails: Rails, spec: Spec, as_of: datetime, version: int) -> None:
+        self.rails, self.spec, self.as_of, self.version = rails, spec, as_of, version
+        self.night = night_closing(as_of)
+        self.window = max(round(spec.drift.window / spec.prediction.every), 1)
+        """Length of the window, in nights."""
+        self.scorer = registry.load(rails, spec.name, version)
+        self.production = profiles(rails, spec, as_of, version)
+        """The version's nights in production."""
+        rows = truth.matured(rails, spec, as_of, versions=[version]).dropna(subset=["score"])
+        self.matured = rows.sort_values("night", kind="stable")
+        """Rows whose truth has matured, with score and label."""
+
+    @property
+    def empty(self) -> tuple[Broken, ...]:
+        """What is broken where the window has no rows at all; nothing where it has some."""
+        nights = self.production.nights
+        last = nights[-1] if len(nights) else 0
+        if last > self.night.toordinal() - self.window or self.scorer.profile is None:
+            return ()
+        start = self.as_of - self.spec.drift.window
+        reason = f"there is nothing to predict on between {start:%Y-%m-%d} and {self.as_of:%Y-%m-%d}"
+        return (Broken(self.spec.prediction.spine, None, reason),)
+
+    def compared(self, *, trusted: bool) -> tuple[Comparison | None, tuple[Signal, ...]]:
+        """How the night compares with training, and its signals. A version that kept no profile has no comparison.
+
+        `trusted`: whether the night's rows are what they should be.
+        """
+        rails, spec = self.rails, self.spec
+        promise = self._promise()
+        models = len(portfolio(rails.settings)) if rails.settings.models.is_dir() else 1
+        threshold = load_portfolio(rails.settings.models).budget.nights_between(max(models, 1))
+        reference = self.scorer.profile
+        if reference is None:
+            columns: list[tuple[SignalKind, str]] = [("feature", name) for name in self.scorer.features]
+            columns.append(("prediction", profile.PREDICTION))
+            unknown = [Signal(kind, name, None, "", None, None, False, note=change.NOT_KEPT) for kind, name in columns]
+            return None, (*unknown, *change.decay(self._truth(None), promise, threshold, self.window))
+        standing, left_out = standing_before(rails, spec, self.as_of)
+        answered = grants.past(rails, spec.name, self.night).answered
+        comparison = change.compare(
+            reference,
+            self.production,
+            self._truth(reference),
+            spec.drift,
+            promise,
+            threshold,
+            self.version,
+            self.night.toordinal(),
+            window=self.window,
+            standing=standing,
+            answered=answered.toordinal() if answered else None,
+            trusted=trusted and not self.empty,
+            left_out=left_out,
+            agrees=lambda columns, limits: self._raw(columns, limits).evidently_drifted(columns),
+        )
+        return comparison, comparison.signals
+
+    def page(self, comparison: Comparison) -> str:
+        """The drift page as HTML: the comparison as a table, and Evidently's pictures."""
+        tested = [
+            signal
+            for signal in ordered(comparison.signals)
+            if signal.value is not None and signal.kind != "missing" and signal.weight
+        ]
+        limits = {signal.column: signal.threshold or 0.0 for signal in tested}
+        title = f"Drift of {self.spec.name} {self.version}, night of {self.night}"
+        return self._raw([signal.column for signal in tested], limits).draw(title, table(title, comparison))
+
+    def _promise(self) -> Promise:
+        record = self.rails.ledger.version(self.spec.name, self.version)
+        assert record is not None  # a version that is looked at is in the ledger
+        metrics = record.facts.metrics
+        held_out = metrics.figure(self.spec.target.measure) if metrics else None
+        default, least = self.spec.fallback.safe_default, self.spec.gate.min_matured
+        return Promise(held_out.high if held_out else None, default, least, self.spec.target)
+
+    def _truth(self, reference: profile.Reference | None) -> Truth:
+        cutoff = night_closing(truth.cutoff(self.spec, self.as_of)).toordinal()
+        nights = np.array([night.toordinal() for night in self.matured["night"]], dtype=np.int64)
+        score = self.matured["score"].to_numpy(dtype=np.float64)
+        label = self.matured["label"].to_numpy(dtype=np.float64)
+        target = self.spec.target
+        is_counted = reference is not None and len(nights) > 0
+        outcomes = profile.truth(reference, nights, score, label, target) if is_counted else profile.EMPTY
+        start = self.as_of - self.spec.drift.window
+        waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
+        return Truth(cutoff, outcomes, nights, score, label, waiting)
+
+    def _raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
+        """The values of the window beside those kept from training."""
+        snapshot = self.rails.published_snapshot()
+        start = self.as_of - self.spec.drift.window
+        rows = frame.build(self.rails, self.spec, start, self.as_of, self.as_of, snapshot)
+        training = self.scorer.reference_frame()
+        newest = truth.cutoff(self.spec, self.as_of).date() - timedelta(days=self.window - 1)
+        matured = self.matured[self.matured["night"] >= newest]
+        now = {name: self._sampled(rows[name]) for name in columns if name in rows}
+        now[profile.PREDICTION] = self._sampled(
+            pd.Series(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
+        )
+        now[profile.LABEL] = self._sampled(matured["label"].astype("float64"))
+        losses = self.spec.target.row_losses
+        now[profile.LOSS] = self._sampled(losses(matured["score"], matured["label"]))
+        past = {name: training[name] for name in columns if name in training}
+        past |= {profile.PREDICTION: training["score"], profile.LABEL: training["label"].astype("float64")}
+        past[profile.LOSS] = losses(training["score"], training["label"].astype("float64"))
+        reference = self.scorer.profile
+        raw = Raw()
+        for name in columns:
+            column = reference.column(name) if reference else None
+            if column is not None and name in past and name in now:
+                kind = "numeric" if column.cells.is_numeric else "categorical"
+                raw.add(name, kind, past[name], now[name], limits[name])
+        return raw
+
+    def _sampled(self, values: "pd.Series[Any]") -> "pd.Series[Any]":
+        """At most SAMPLE rows, the same for the same night."""
+        if len(values) <= SAMPLE:
+            return values
+        chosen = np.random.default_rng(self.night.toordinal()).choice(len(values), SAMPLE, replace=False)
+        return values.iloc[np.sort(chosen)]
+
+
+def _ordinal(instant: datetime) -> int:
+    return night_closing(instant).toordinal()
+
+
+def profiles(rails: Rails, spec: Spec, as_of: datetime, version: int) -> profile.Nights:
+    """The profiles that the shadow stage wrote of a version, up to `as_of`. A night without a column counts nought."""
+    if not rails.lake.has(PROFILE):
+        return profile.EMPTY
+    sql = f"""
+        select night, column_name, counts from {{{PROFILE}}}
+        where model = $model and version = $version order by night, column_name
+    """
+    rows = rails.lake.query(sql, as_of, {"model": spec.name, "version": version})
+    ordinals = np.array([night.toordinal() for night in pd.to_datetime(rows["night"]).dt.date], dtype=np.int64)
+    nights, place = np.unique(ordinals, return_inverse=True)
+    counts = {}
+    for name, own in rows.assign(place=place).groupby("column_name"):
+        nightly = np.zeros((len(nights), len(own["counts"].iloc[0])), dtype=np.int64)
+        nightly[own["place"].to_numpy()] = np.stack(list(own["counts"]))
+        counts[str(name)] = nightly
+    return profile.Nights(nights, counts)
+
+
+def scores(rails: Rails, spec: Spec, as_of: datetime, version: int, since: int) -> Floats:
+    """Scores that `version` itself gave from the night `since` (a date ordinal) on, whatever its role was then."""
+    if not rails.lake.has(PREDICTION):
+        return np.empty(0)
+    sql = f"""
+        select score from {{{PREDICTION}}}
+        where model = $model and version = $version and tier not in ('light', 'safe_default') and night >= $since
+        order by prediction_time, entity_id
+    """
+    params = {"model": spec.name, "version": version, "since": date.fromordinal(since)}
+    return rails.lake.query(sql, as_of, params)["score"].to_numpy(dtype=np.float64)
+
+
+class Before(NamedTuple):
+    """What the nights before have left."""
+
+    standing: Standing | None
+    """What the last one left that was compared; None where none was."""
+    left_out: frozenset[int]
+    """Date ordinals of the nights whose rows could not be trusted."""
+
+
+def standing_before(rails: Rails, spec: Spec, as_of: datetime) -> Before:
+    """What the nights before `as_of` have left."""
+    if not rails.lake.has(DRIFT_DETECTOR):
+        return Before(None, frozenset())
+    sql = f"""
+        select night, version, start, since, trusted from {{{DRIFT_DETECTOR}}}
+        where model = $model and night < $night order by night
+    """
+    rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_closing(as_of)})
+    nights = pd.to_datetime(rows["night"])
+    left_out = frozenset(night.toordinal() for night in nights[~rows["trusted"].astype(bool)].dt.date)
+    compared = rows[rows["start"].notna()]
+    if compared.empty:
+        return Before(None, left_out)
+    last = compared.iloc[-1]
+    since = None if pd.isna(last["since"]) else pd.Timestamp(last["since"]).date().toordinal()
+    return Before(Standing(int(last["version"]), pd.Timestamp(last["start"]).date().toordinal(), since), left_out)
