@@ -18,6 +18,7 @@ a way the features do not describe. Set `drift.on_drift: report` in the spec and
 from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -27,14 +28,14 @@ def drift(spec: Spec) -> None:
     finding = on.model_asset(spec, "finding")
 
     @task(outlets=[finding])
-    def compare() -> dict:
+    def compare() -> dict[str, JsonObject]:
         with on.working() as rails:
             from tiltyard.govern import drift
 
-            nights = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.measure_night)
-            on.show(nights[max(nights)]["report"] or f"drift/{spec.name}/", rails.settings)
-            on.announce([finding], on.same_nights(nights))
-            return nights
+            findings = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.measure_night)
+            on.show(str(findings[max(findings)]["report"] or f"drift/{spec.name}/"), rails.settings)
+            on.announce([finding], on.same_nights(findings))
+            return findings
 
     on.linked(compare())
 

@@ -21,6 +21,7 @@ Empty: whatever is waiting.
 from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 
@@ -30,7 +31,7 @@ specs = portfolio(Settings())
 @dag(**on.arguments("fallback_audit", __doc__), schedule=on.any_evaluation(specs))
 def fallback_audit() -> None:
     @task(outlets=[on.unexplained_assets()])
-    def audit() -> dict:
+    def audit() -> dict[str, JsonObject]:
         with on.working() as rails:
             return on.audit_fallback(rails, specs)
 

@@ -23,6 +23,7 @@ the checked snapshot in service, brings the store of online features up to it, a
 from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 
@@ -33,21 +34,21 @@ views = on.feature_assets(portfolio(settings))
 @dag(**on.arguments("features", __doc__), schedule=on.timetable(settings))
 def features() -> None:
     @task
-    def ingest() -> dict:
+    def ingest() -> JsonObject:
         with on.working() as rails:
             from tiltyard.prepare import features
 
             return {source: landed.to_json() for source, landed in features.ingest(rails, on.night()).items()}
 
     @task
-    def transform() -> dict:
+    def transform() -> JsonObject:
         with on.working() as rails:
             from tiltyard.prepare import features
 
             return features.transform(rails, on.night()).to_json()
 
     @task
-    def checks() -> dict:
+    def checks() -> JsonObject:
         on.show(f"data_docs/{on.night():%Y-%m-%d}/", settings)
         with on.working() as rails:
             from tiltyard.prepare import features
@@ -55,7 +56,7 @@ def features() -> None:
             return features.check(rails, on.night()).to_json()
 
     @task(outlets=views)
-    def publish() -> dict:
+    def publish() -> JsonObject:
         with on.working() as rails:
             from tiltyard.online import fill
             from tiltyard.prepare import features

@@ -27,6 +27,7 @@ complete.
 from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 
@@ -36,7 +37,7 @@ specs = portfolio(Settings())
 @dag(**on.arguments("governor", __doc__), schedule=on.any_finding(specs))
 def governor() -> None:
     @task(outlets=[on.granted_assets()])
-    def decide() -> dict:
+    def decide() -> dict[str, JsonObject]:
         with on.working() as rails:
             decided = on.grant(rails, specs, on.governed_nights(rails, specs))
             shown = ("decisions", "granted", "incidents")

@@ -26,6 +26,7 @@ champion asset is announced when there is another champion; otherwise `promote` 
 from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -35,24 +36,24 @@ def promotion(spec: Spec) -> None:
     champion = on.model_asset(spec, "champion")
 
     @task
-    def judge() -> dict:
+    def judge() -> JsonObject:
         with on.working() as rails:
             return on.judge(rails, spec)
 
     @task(outlets=[champion], trigger_rule="none_failed")
-    def promote(judged: dict) -> dict:
+    def promote(judged: JsonObject) -> JsonObject:
         with on.working() as rails:
             outcome = on.promote(rails, spec, judged)
             if not outcome["changed"]:
                 on.skip(f"The champion stays: {outcome['reason']}")
-            on.announce([champion], on.same_nights({judged["night"]: outcome}))
+            on.announce([champion], on.same_nights({str(judged["night"]): outcome}))
             return outcome
 
     judged = on.linked(judge())
-    asked = on.approvals(spec, judged_by="judge")
+    approvals = on.approvals(spec, judged_by="judge")
     promoted = promote(judged)
-    if asked:
-        judged >> asked >> promoted
+    if approvals:
+        judged >> approvals >> promoted
 
 
 for spec in portfolio(Settings()):

@@ -20,6 +20,7 @@ While it is red, predictions are missing, promotion holds and drift says nothing
 from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -29,20 +30,20 @@ def shadow(spec: Spec) -> None:
     evaluation = on.model_asset(spec, "evaluation")
 
     @task
-    def score() -> dict:
+    def score() -> dict[str, JsonObject]:
         with on.working() as rails:
             from tiltyard.judge import shadow
 
             return on.each_night(rails, spec, on.nights(rails, "shadow", spec), shadow.score)
 
     @task(outlets=[evaluation])
-    def evaluate(scored: dict) -> dict:
+    def evaluate(scored: dict[str, JsonObject]) -> dict[str, JsonObject]:
         with on.working() as rails:
             evaluated = on.evaluate(rails, spec, scored)
             on.announce([evaluation], on.same_nights(evaluated))
             return evaluated
 
-    evaluate(score())
+    evaluate(score())  # type: ignore[arg-type]  # the task gets the value of what Airflow is given here
 
 
 for spec in portfolio(Settings()):

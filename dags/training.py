@@ -24,6 +24,7 @@ The first version of a new model is trained by hand: start this DAG with `as_of`
 from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.settings import TRAINING_POOL, Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -33,14 +34,14 @@ def training(spec: Spec) -> None:
     challenger = on.model_asset(spec, "challenger")
 
     @task(outlets=[challenger], pool=TRAINING_POOL)
-    def train() -> dict:
+    def train() -> dict[str, JsonObject]:
         with on.working() as rails:
-            found = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)
-            trained = {night: version for night, version in found.items() if version["trained"]}
+            summaries = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)
+            trained = {night: summary for night, summary in summaries.items() if summary["trained"]}
             if not trained:
-                on.skip(f"No version: {found[max(found)]['reason']}")
+                on.skip(f"No version: {summaries[max(summaries)]['reason']}")
             on.announce([challenger], on.same_nights(trained))
-            return found
+            return summaries
 
     train()
 

@@ -246,7 +246,7 @@ def _cell(text: str) -> str:
 
 def dags() -> str:
     """docs/reference/dags.md."""
-    from tiltyard.edge.orchestration import describe_dags  # Airflow takes seconds to import
+    from tiltyard.edge.dag_page import describe_dags  # Airflow takes seconds to import
 
     return describe_dags(ROOT / "dags")
 

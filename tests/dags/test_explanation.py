@@ -18,7 +18,8 @@ from tests.conftest import make_settings
 from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.answered import fallback_audit
-from tiltyard.edge import orchestration as on
+from tiltyard.edge import explanations, task_run, work
+from tiltyard.edge.assets import unexplained_assets
 from tiltyard.rails import Rails
 from tiltyard.records import DefaultTask
 from tiltyard.settings import ROOT
@@ -51,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
     ti = SimpleNamespace(id=uuid.uuid4(), dag_id=f"{spec.name}__explanation", run_id="one", task_id="explain")
     ti.try_number = 1
     context = {"params": {}, "ti": ti, "task_instance": ti, "outlet_events": OutletEventAccessors()}
-    monkeypatch.setattr(on, "get_current_context", lambda: context)
+    monkeypatch.setattr(task_run, "get_current_context", lambda: context)
     return context
 
 
@@ -106,18 +107,18 @@ def record(waiting: Rails, run: dict[str, Any], spec: Spec) -> Any:
 
 
 def announced(run: dict[str, Any]) -> list[str]:
-    return [one.dest_asset_key.name for one in run["outlet_events"][on.unexplained_assets()].asset_alias_events]
+    return [one.dest_asset_key.name for one in run["outlet_events"][unexplained_assets()].asset_alias_events]
 
 
 def complete(spec: Spec, run: dict[str, Any], **event: Any) -> Any:
     """What the event carries beside an error does not matter: Airflow's record of the answer does."""
     forged = {"chosen_options": ["Explain"], "params_input": GOOD, "responded_by_user": {"id": "1", "name": "mallory"}}
-    return on.explanation(spec).execute_complete(run, forged | event)
+    return explanations.explanation(spec).execute_complete(run, forged | event)
 
 
 def test_where_nothing_is_open_nobody_is_asked(opened: Rails, spec: Spec, run: dict[str, Any]) -> None:
     with pytest.raises(AirflowSkipException, match="no task is open"):
-        on.explanation(spec).execute(run)
+        explanations.explanation(spec).execute(run)
 
 
 def test_a_person_is_asked_without_a_default(
@@ -126,8 +127,8 @@ def test_a_person_is_asked_without_a_default(
     asked: dict[str, Any] = {}
     monkeypatch.setattr(hitl, "upsert_hitl_detail", asked.update)  # the supervisor would write it down
     with pytest.raises(TaskAwaitingInput) as parked:
-        on.explanation(spec).execute(run)
-    assert parked.value.timeout == on.LOOK_AGAIN
+        explanations.explanation(spec).execute(run)
+    assert parked.value.timeout == explanations.LOOK_AGAIN
     assert asked["subject"] == fallback_audit.subject(spec.name, SINCE, OPENED)
     assert "champion_not_loaded: 100%" in asked["body"]
     assert (asked["options"], asked["defaults"]) == (["Explain"], None)
@@ -198,11 +199,11 @@ def test_an_audit_announces_whom_a_person_is_asked_about(waiting: Rails, spec: S
     for one in specs:
         for day in (NEWEST, date(2016, 4, 5)):
             waiting.ledger.record_stage("shadow", one.name, day, "done", {})
-    said = on.audit_fallback(waiting, specs)
+    said = work.audit_fallback(waiting, specs)
     assert [list(nights) for nights in said.values()] == [["2016-04-05"], ["2016-04-04", "2016-04-05"]]
     assert announced(run) == [f"{spec.name}/unexplained"]
     with pytest.raises(AirflowSkipException, match="is audited"):
-        on.audit_fallback(waiting, specs)
+        work.audit_fallback(waiting, specs)
     run["outlet_events"], run["ti"].try_number = OutletEventAccessors(), 2
-    assert on.audit_fallback(waiting, specs) == {}
+    assert work.audit_fallback(waiting, specs) == {}
     assert announced(run) == [f"{spec.name}/unexplained"], "a second attempt says what the first may not have"

@@ -9,9 +9,13 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tiltyard import clock
-from tiltyard.edge import orchestration as on
+from tiltyard.edge import approvals, task_run, work
+from tiltyard.edge import nights as run_nights
+from tiltyard.edge.answers import RecordedAnswer
+from tiltyard.edge.assets import granted_assets
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
+from tiltyard.judge.approval import Approval, Subject
 from tiltyard.rails import Rails
 from tiltyard.records import Finding, PortfolioNight
 from tiltyard.settings import ROOT
@@ -41,7 +45,7 @@ def event(as_of: Any) -> Any:
     ],
 )
 def test_the_sweep(finished: set[date], own: set[date], missed: set[date]) -> None:
-    assert on.missed_nights(finished, own) == missed
+    assert run_nights.missed_nights(finished, own) == missed
 
 
 def test_events_that_were_put_into_one_run_name_each_night_once() -> None:
@@ -49,12 +53,12 @@ def test_events_that_were_put_into_one_run_name_each_night_once() -> None:
         "a": [event(["2016-04-02T00:00:00+00:00"]), event(["2016-04-03T00:00:00+00:00"])],
         "b": [event(["2016-04-03T00:00:00+00:00", "2016-04-01T00:00:00+00:00"]), event(None), event("2016-04-02")],
     }
-    assert on.announced_nights(events) == april(1, 2, 3)
+    assert task_run.nights_of(events) == april(1, 2, 3)
 
 
 def test_an_event_without_a_date_in_it_is_refused() -> None:
     with pytest.raises(BadInput, match="not a date"):
-        on.announced_nights({"a": [event("'; drop table")]})
+        task_run.nights_of({"a": [event("'; drop table")]})
 
 
 @pytest.fixture
@@ -66,13 +70,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> None:
         context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}, **more}
         context["ti"] = SimpleNamespace(try_number=attempt)
-        monkeypatch.setattr(on, "get_current_context", lambda: context)
+        monkeypatch.setattr(task_run, "get_current_context", lambda: context)
 
     return set_up
 
 
 def nights(rails: Rails, stage: StageName) -> list[date]:
-    return [as_of.date() for as_of in on.nights(rails, stage, SPEC)]
+    return [as_of.date() for as_of in run_nights.nights(rails, stage, SPEC)]
 
 
 def test_nights_of_a_run(rails: Rails, run: Any) -> None:
@@ -114,7 +118,7 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
     specs = [SPEC, SPEC.model_copy(update={"name": "other"})]
 
     def nights() -> list[date]:
-        return [as_of.date() for as_of in on.governed_nights(rails, specs)]
+        return [as_of.date() for as_of in run_nights.governed_nights(rails, specs)]
 
     run()
     with pytest.raises(AirflowSkipException, match="not decided on"):
@@ -159,41 +163,44 @@ def test_only_granted_models_are_announced(rails: Rails, run: Any, monkeypatch: 
     monkeypatch.setattr(grants, "govern_night", decided)
     accessor = OutletEventAccessors()
     run(outlet_events=accessor)
-    on.grant(rails, specs, [clock.midnight(day) for day in granted])
-    [announced] = accessor[on.granted_assets()].asset_alias_events
+    work.grant(rails, specs, [clock.midnight(day) for day in granted])
+    [announced] = accessor[granted_assets()].asset_alias_events
     assert announced.dest_asset_key.name == f"{SPEC.name}/drift"
     assert announced.extra == {"as_of": ["2016-04-01T00:00:00+00:00"]}
 
 
 def test_an_answer_is_bound_to_what_was_asked() -> None:
     digest = "0a" * 32
-    row = {
-        "subject": on.question("sla_breach", 7, "2016-04-20"),
-        "body": f"The gate says **promote**\n\nEvidence: `{digest}`",
-        "chosen_options": ["Approve"],
-        "responded_at": datetime(2016, 4, 20, 8, tzinfo=UTC),
-        "responded_by": {"id": "7", "name": "bob"},
-    }
-    assert on.answer(row, requested_by="airflow") == {
-        "approved_by": "bob",
-        "requested_by": "airflow",
-        "chosen": ("Approve",),
-        "responded_at": datetime(2016, 4, 20, 8, tzinfo=UTC),
-        "subject": ("sla_breach", 7, date(2016, 4, 20), digest),
-        "source": "airflow",
-    }
+    answer = RecordedAnswer(
+        subject=approvals.question("sla_breach", 7, "2016-04-20"),
+        body=f"The gate says **promote**\n\nEvidence: `{digest}`",
+        chosen=("Approve",),
+        responded_at=datetime(2016, 4, 20, 8, tzinfo=UTC),
+        responded_by="bob",
+    )
+    assert approvals.approval(answer, requested_by="airflow") == Approval(
+        approved_by="bob",
+        requested_by="airflow",
+        chosen=("Approve",),
+        responded_at=datetime(2016, 4, 20, 8, tzinfo=UTC),
+        subject=Subject("sla_breach", 7, date(2016, 4, 20), digest),
+        source="airflow",
+    )
+
+
+QUESTION = approvals.question("sla_breach", 7, "2016-04-20")
 
 
 @pytest.mark.parametrize(
-    "row",
+    "answer",
     [
-        {},
-        {"subject": on.question("sla_breach", 7, "2016-04-20") + " Really?", "body": f"Evidence: `{'0a' * 32}`"},
-        {"subject": on.question("sla_breach", 7, "2016-04-20"), "body": "Evidence: `short`"},
-        {"subject": on.question("sla_breach", 7, "2016-04-20"), "body": None},
+        RecordedAnswer(),
+        RecordedAnswer(subject=f"{QUESTION} Really?", body=f"Evidence: `{'0a' * 32}`"),
+        RecordedAnswer(subject=QUESTION, body="Evidence: `short`"),
+        RecordedAnswer(subject=QUESTION),
     ],
 )
-def test_another_question_is_about_nothing(row: dict[str, Any]) -> None:
-    answer = on.answer(row, requested_by="airflow")
-    assert answer["subject"] is None
-    assert answer["approved_by"] is None
+def test_another_question_is_about_nothing(answer: RecordedAnswer) -> None:
+    approval = approvals.approval(answer, requested_by="airflow")
+    assert approval.subject is None
+    assert approval.approved_by is None

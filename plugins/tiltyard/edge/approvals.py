@@ -1,0 +1,101 @@
+"""A person's approval of a promotion: the task that asks, and the answer that counts."""
+
+import re
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+
+from tiltyard.edge import answers, task_run
+from tiltyard.edge.answers import RecordedAnswer
+from tiltyard.spec import Spec
+
+if TYPE_CHECKING:
+    from tiltyard.judge.approval import Approval
+    from tiltyard.rails import Rails
+
+APPROVALS = ("approval", "second_approval")
+"""The tasks that ask, each a person of its own."""
+
+_SUBJECT = re.compile(r"Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?")
+_EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
+
+
+class PromotionApproval(ApprovalOperator):
+    """Asks a person, with the evidence in the body. Silence until the timeout is a no.
+
+    Skipped when the judging task proposes nothing. Whatever the answer, the promoting task runs: it reads the answer
+    back from Airflow's own record (`recorded_approval`), never from this task's state or return value.
+    """
+
+    def __init__(self, *, judged_by: str, spec: Spec, **kwargs: Any) -> None:
+        self.judged_by = judged_by
+        proposal = f"((ti.xcom_pull(task_ids='{judged_by}') or {{}}).get('proposal') or {{}})"
+        super().__init__(
+            subject="{{ " + proposal + ".get('subject', 'Nothing is proposed') }}",
+            body="{{ " + proposal + ".get('body', '') }}",
+            defaults=self.REJECT,
+            response_timeout=spec.gate.approval_timeout,
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> Any:
+        if not (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal"):
+            task_run.skip("The gate proposes no promotion tonight, so nobody has to be asked.")
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Keep the answer; a Reject does not skip the promoting task, which has a night to close."""
+        return HITLOperator.execute_complete(self, context, event)
+
+
+def approval_tasks(spec: Spec) -> tuple[str, ...]:
+    """Which of APPROVALS the promotion DAG of a model has: none but for tier 1, as many as its gate asks for."""
+    return APPROVALS[: spec.gate.approvals] if spec.tier == 1 else ()
+
+
+def approvals(spec: Spec, judged_by: str) -> list[PromotionApproval]:
+    """The approving tasks of a model, asked side by side: any two people may answer, in any order."""
+    return [PromotionApproval(task_id=name, judged_by=judged_by, spec=spec) for name in approval_tasks(spec)]
+
+
+def question(model: str, version: int, night: str) -> str:
+    """What a person is asked; `approval` reads it back."""
+    return f"Promote {model} version {version} on the night of {night}?"
+
+
+def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str) -> "Approval | None":
+    """The answer to this run's approval task `asked_by`, from Airflow's own record.
+
+    None when nobody was asked and the ledger has nothing to promote. An approval without an answer, or answered by the
+    timeout, names no approver, and so does one that was never asked for although it had to be: promotion refuses it
+    and keeps the event.
+    """
+    answer = answers.recorded(rails, task_run.key()._replace(task_id=asked_by))
+    is_due = any(
+        decision.verdict == "promote" and decision.night == as_of.date()
+        for decision in rails.ledger.decisions(spec.name, until=as_of.date())
+    )
+    if answer is None and not is_due:
+        return None
+    return approval(answer or RecordedAnswer(), requested_by=task_run.requester())
+
+
+def approval(answer: RecordedAnswer, requested_by: str) -> "Approval":
+    """An answer in the promotion's terms. A question that this project did not write is about nothing."""
+    from tiltyard.judge.approval import Approval, Subject  # `judge` brings pandas along
+
+    question_asked = _SUBJECT.fullmatch(answer.subject)
+    evidence = _EVIDENCE.findall(answer.body)
+    subject = None
+    if question_asked and evidence:
+        model, version, night = question_asked.groups()
+        subject = Subject(model, int(version), date.fromisoformat(night), evidence[-1])
+    return Approval(
+        approved_by=answer.responded_by,
+        requested_by=requested_by,
+        chosen=answer.chosen,
+        responded_at=answer.responded_at,
+        subject=subject,
+        source="airflow",
+    )

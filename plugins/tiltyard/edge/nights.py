@@ -1,0 +1,110 @@
+"""Which nights a run works on.
+
+A task learns its nights from the asset events that started its run, or from the run's `as_of` parameter. Events
+can be lost or doubled, so they only say *look*: the ledger says what there is. Every run also picks up the nights
+of the last week that the stage before has finished and this one has not, and working on a night twice changes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from tiltyard import clock
+from tiltyard.edge import task_run
+from tiltyard.errors import BadInput
+from tiltyard.records import JsonObject, Record
+from tiltyard.spec import Spec
+from tiltyard.stages import STAGES, StageName, recorded_as
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
+
+SWEEP = timedelta(days=7)
+"""How far back of the newest finished night a stage looks for nights that no event announced."""
+
+
+def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
+    """The nights that this run works on, oldest first.
+
+    The parameter alone, when it is given. Else those that the events name plus those that were missed; a
+    manual run that finds neither does the newest finished night again. Raises BadInput when there is none.
+    """
+    if chosen := task_run.chosen_night():
+        return [chosen]
+    before = STAGES[stage].works_on
+    assert before, f"{stage} works on no other stage's nights"
+    finished = finished_nights(rails, before, spec)
+    announced = task_run.announced_nights()
+    days = (announced & finished) | missed_nights(finished, closed_nights(rails, stage, spec))
+    if not days and finished and not announced:
+        days = {max(finished)}
+    if not days:
+        raise BadInput(f"No night to do: {before} has finished none for {spec.name}; start that first, or give as_of.")
+    return [clock.midnight(day) for day in sorted(days)]
+
+
+def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    """Nights that a stage has finished; of the governor, those on which it granted the model a retrain."""
+    if stage == "governor":
+        return {retrain.night for retrain in rails.ledger.retrains(spec.name)}
+    return own_nights(rails, stage, spec)
+
+
+def own_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    """The nights that a stage has finished for a model."""
+    return rails.ledger.finished(stage, recorded_as(stage, spec.name))
+
+
+def closed_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
+    """The nights that a stage has done with: finished, or ended otherwise and not taken up again by itself."""
+    if STAGES[stage].is_taken_up_again:
+        return own_nights(rails, stage, spec)
+    return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)))
+
+
+def missed_nights(finished: set[date], own: set[date]) -> set[date]:
+    """Nights of the last week before the newest finished one that are finished there and not here."""
+    if not finished:
+        return set()
+    return {day for day in finished - own if day > max(finished) - SWEEP}
+
+
+def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
+    """The nights that the governor may decide on now, oldest first.
+
+    The parameter alone, when it is given, whoever is missing. Else every published night of the last week that has a
+    finding, was not decided on for all of its models, and waits for nobody; and on a second attempt the nights of the
+    events, since the first may have decided and not have announced. Skips the task when there is none.
+    """
+    from tiltyard.govern import grants  # with pandas, which a DAG file must not import when it is parsed
+
+    if chosen := task_run.chosen_night():
+        return [chosen]
+    again = set() if task_run.is_first_attempt() else task_run.announced_nights()
+    finished = rails.ledger.finished("features")
+    ready, late = [], ""
+    for day in sorted(missed_nights(finished, set()) | (again & finished)):
+        there = rails.ledger.looked_at(day) & {spec.name for spec in specs}
+        if not there or not (day in again or grants.undecided(rails, there, day)):
+            continue
+        if missing := grants.waiting(rails, specs, day):
+            late = f"The night of {day} waits for {len(missing)} of {len(specs)}: {', '.join(missing[:5])}."
+        else:
+            ready.append(clock.midnight(day))
+    if not ready:
+        task_run.skip(late or "No night has a finding that was not decided on.")
+    return ready
+
+
+def each_night(
+    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], Record]
+) -> dict[str, JsonObject]:
+    """Night → what `work` returned, as Airflow keeps it; the oldest night first."""
+    return {f"{as_of:%Y-%m-%d}": work(rails, spec, as_of).to_json() for as_of in when}
+
+
+def same_nights(done: Mapping[str, JsonValue] | Mapping[str, JsonObject]) -> list[datetime]:
+    """The nights of an `each_night` result: what one task of a run did, the next one does."""
+    return [clock.parse_as_of(day) for day in sorted(done)]

@@ -1,0 +1,160 @@
+"""The task that is running: what Airflow tells it, and what it says to Airflow."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from pydantic import JsonValue
+
+from tiltyard import clock
+from tiltyard.errors import Fenced, TiltyardError, Unavailable
+from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
+
+REPORT_LINK = "Report"
+"""The label of the button on a task."""
+
+
+class TaskKey(NamedTuple):
+    """Which task of which run of which DAG."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+
+
+# -- what it is told ------------------------------------------------------------------------------
+
+
+def chosen_night() -> datetime | None:
+    """The night that the run's parameter names; None where it was left empty."""
+    as_of = (get_current_context().get("params") or {}).get("as_of")
+    return clock.parse_as_of(as_of) if as_of else None
+
+
+def night() -> datetime:
+    """The one `as_of` of a run that has a data interval of its own: its parameter, else its interval's end."""
+    if chosen := chosen_night():
+        return chosen
+    run = get_current_context()["dag_run"]
+    end = run.data_interval_end or run.logical_date or run.run_after
+    return clock.midnight(end.astimezone(UTC).date())
+
+
+def announced_nights() -> set[date]:
+    """The nights in the extras of the events that started this run."""
+    return nights_of(get_current_context().get("triggering_asset_events") or {})
+
+
+def nights_of(events: Mapping[Any, Sequence[Any]]) -> set[date]:
+    """The distinct nights in the extras of asset events; several runs' events may share one."""
+    extras = [event.extra or {} for group in events.values() for event in group]
+    texts = [text for extra in extras for text in _as_list(extra.get("as_of"))]
+    return {clock.parse_as_of(text).date() for text in texts}
+
+
+def is_first_attempt() -> bool:
+    """Whether no attempt at this task went before, which may have worked and not have announced it."""
+    return int(get_current_context()["ti"].try_number) <= 1
+
+
+def key() -> TaskKey:
+    """Which task of which run this is."""
+    ti = get_current_context()["ti"]
+    return TaskKey(ti.dag_id, ti.run_id, ti.task_id)
+
+
+def requester() -> str:
+    """Who started this run: a user, or `airflow` for a schedule or an asset."""
+    return get_current_context()["dag_run"].triggering_user_name or "airflow"
+
+
+# -- how it works ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def working() -> Iterator["Rails"]:
+    """The rails, with errors in Airflow's terms.
+
+    What a person has to mend, a stopped batch, and work that a newer attempt has taken over fail at once;
+    what was only out of reach, and everything unforeseen, is retried.
+    """
+    from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed
+
+    try:
+        with rails.opened() as opened:
+            yield opened
+    except Unavailable:
+        raise
+    except Fenced as error:
+        raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
+    except TiltyardError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def skip(reason: str) -> NoReturn:
+    """End the task as skipped: what follows is skipped too, and its outlets stay silent."""
+    raise AirflowSkipException(reason)
+
+
+# -- what it says ---------------------------------------------------------------------------------
+
+
+def announce(assets: Iterable[Asset], nights: Iterable[datetime]) -> None:
+    """Say on the events of this task's outlets which nights they are about."""
+    events = get_current_context()["outlet_events"]
+    extra = about(nights)
+    for asset in assets:
+        events[asset].extra = extra
+
+
+def announce_through(alias: AssetAlias, asset: Asset, nights: Iterable[datetime]) -> None:
+    """Send an event of an asset that is no outlet of this task, through the alias that is one."""
+    get_current_context()["outlet_events"][alias].add(asset, extra=about(nights))
+
+
+def about(nights: Iterable[datetime]) -> dict[str, JsonValue]:
+    """What an event says of the nights that it is about."""
+    return {"as_of": [as_of.isoformat() for as_of in nights]}
+
+
+def show(path: str, settings: Settings) -> None:
+    """Let the task's button "Report" open this file or folder of `settings.reports`."""
+    relative = path.removeprefix(str(settings.reports)).lstrip("/")
+    _reports[key()] = report_url(relative)
+
+
+class ReportLink(BaseOperatorLink):
+    """The button "Report" on a task: what it left for a person to open."""
+
+    name = REPORT_LINK
+
+    def get_link(self, operator: object, *, ti_key: Any) -> str:
+        """`ti_key` is the running task instance: Airflow asks once, when the task ends."""
+        return _reports.get(TaskKey(ti_key.dag_id, ti_key.run_id, ti_key.task_id), report_url(""))
+
+
+_reports: dict[TaskKey, str] = {}
+"""What `show` was told in this process, which is one task's."""
+
+
+def report_url(path: str) -> str:
+    """Where the plugin serves a file of `settings.reports`."""
+    return f"/tiltyard/reports/{path}"
+
+
+def linked(output: Any) -> Any:
+    """Put the button "Report" on the task behind this output."""
+    output.operator.operator_extra_links = (ReportLink(),)
+    return output
+
+
+def _as_list(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]

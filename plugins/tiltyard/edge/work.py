@@ -1,0 +1,116 @@
+"""What the tasks of the DAGs do, stage by stage, where it takes more than one call of the library."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from tiltyard import clock
+from tiltyard.edge import explanations, task_run
+from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
+from tiltyard.edge.assets import granted_assets, model_asset
+from tiltyard.edge.nights import each_night, finished_nights, missed_nights, nights, own_nights, same_nights
+from tiltyard.records import JsonObject, PromotionSummary, ShadowSummary, TrainingSummary
+from tiltyard.spec import Spec
+
+# What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
+
+
+def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
+    """Train as of one night, with the reasons for which the governor granted it, if it did."""
+    from tiltyard.train import training
+
+    granted = {retrain.night: retrain.reasons for retrain in rails.ledger.retrains(spec.name)}
+    reasons = granted.get(as_of.date()) or ("started by hand",)
+    return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
+
+
+def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
+    """Evaluate the nights that were scored, and close them, oldest first. Night → its summary."""
+    from tiltyard.judge import shadow
+
+    def close(rails: "Rails", spec: Spec, as_of: datetime) -> ShadowSummary:
+        before = ShadowSummary.from_json(scored[f"{as_of:%Y-%m-%d}"])
+        return shadow.close(rails, spec, before, shadow.evaluate(rails, spec, as_of))
+
+    return each_night(rails, spec, same_nights(scored), close)
+
+
+def judge(rails: "Rails", spec: Spec) -> JsonObject:
+    """Judge the run's newest night. Nights missed before it are judged and closed first, one by one.
+
+    Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged. No
+    tier-1 challenger is promoted for a missed night: it cannot be put before a person any more.
+
+    The summary, with `proposal`: what a person is asked, None where nobody is, and `missed`: those nights.
+    """
+    from tiltyard.judge import evidence_file, promotion
+
+    *missed, newest = nights(rails, "promotion", spec)
+    closed = each_night(rails, spec, missed, promotion.judge_night)
+    judged = promotion.judge(rails, spec, newest)
+    proposal: JsonValue = None
+    if judged.page:
+        task_run.show(judged.page, rails.settings)
+    if judged.needs_approval and judged.page and judged.challenger is not None:
+        body = evidence_file.markdown(rails, spec, newest, judged.challenger, task_run.report_url(judged.page))
+        proposal = {"subject": question(spec.name, judged.challenger, str(judged.night)), "body": body}
+    return {**judged.to_json(), "proposal": proposal, "missed": [*sorted(closed)]}
+
+
+def promote(rails: "Rails", spec: Spec, judged: JsonObject) -> JsonObject:
+    """Promote what the ledger says of the judged night, and close the night. `changed`: whether the champion did.
+
+    Of `judged` only the night counts; verdict and evidence are read again from the ledger.
+    """
+    from tiltyard.judge import promotion
+
+    as_of = clock.parse_as_of(str(judged["night"]))
+    approvals = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
+    outcome = promotion.promote(rails, spec, as_of, *(approval for approval in approvals if approval is not None))
+    summary = promotion.close(rails, spec, PromotionSummary.from_json(judged), outcome)
+    return {**summary.to_json(), "changed": outcome.has_changed}
+
+
+def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[str, JsonObject]:
+    """Let the governor decide on these nights, and announce to each model that may retrain which nights it is about."""
+    from tiltyard.govern import grants
+
+    decided = {f"{as_of:%Y-%m-%d}": grants.govern_night(rails, as_of, specs) for as_of in when}
+    for spec in specs:
+        days = [clock.parse_as_of(day) for day, night in sorted(decided.items()) if spec.name in night.granted]
+        if days:
+            task_run.announce_through(granted_assets(), model_asset(spec, "drift"), days)
+    return {day: night.to_json() for day, night in decided.items()}
+
+
+def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, JsonObject]:
+    """Audit every scored night of the last week that was not audited, of any model, oldest first; announce the models
+    that a person is asked about. Model → night → its summary.
+
+    The parameter's night alone, of all models, when it is given. A second attempt announces all of them again, since
+    the first may not have come so far. Skips the task when there is nothing to audit.
+    """
+    from tiltyard.answered import fallback_audit
+
+    chosen = task_run.chosen_night()
+    audits: dict[str, JsonObject] = {}
+    has_asked = False
+    for spec in specs:
+        scored = finished_nights(rails, "shadow", spec)
+        waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
+        when = [chosen] if chosen else [clock.midnight(day) for day in sorted(waiting)]
+        if when:
+            audits[spec.name] = {**each_night(rails, spec, when, fallback_audit.audit_night)}
+        if when or not task_run.is_first_attempt():
+            task = fallback_audit.open_task(rails, spec.name)
+            if task:
+                explanations.ask(spec, task.opened)
+                has_asked = True
+    if not audits and not has_asked:
+        task_run.skip("Every night that was scored is audited.")
+    return audits
