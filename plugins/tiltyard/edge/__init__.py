@@ -1,3 +1,5 @@
-"""Where the house ends: `status` and `describe` (what a person sees), `orchestration` (Airflow), `services` (what
-`make up` starts), `quickstart` (what `make up` does).
+"""Where the house ends. What a person sees: `document` (what is said of a model) → `status` (where it comes from) →
+`describe` (as text) and `overview` (for the portfolio page). Airflow: `assets` → `task_run` → `nights`, `answers` →
+`approvals`, `explanations` → `work` → `orchestration` (what DAG files use), `dag_page`. What `make up` does:
+`services` → `quickstart`.
 """
