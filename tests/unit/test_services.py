@@ -66,13 +66,23 @@ def test_a_spoiled_password_file_is_told_in_one_sentence(settings: Settings) -> 
 def test_tasks_see_the_settings_and_start_no_database_of_their_own(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    landing = Settings(**{**settings.model_dump(), "data_mirror": tmp_path, "threads": 3})
+    given = {
+        "data_mirror": tmp_path,
+        "threads": 3,
+        "s3_insecure": True,
+        "serve_rate": 2.5,
+        "serve_keys": f"ann:{'0' * 64}",
+        "online_url": "redis://:password@there:6379/0",
+        "kafka_options": "sasl.username=me,sasl.password=password",
+    }
+    landing = Settings(**{**settings.model_dump(), **given})
     for name, value in services.tiltyard_env(landing).items():
         monkeypatch.setenv(name, value)
     theirs = Settings()
 
     assert theirs.database_url == settings.database_url
-    assert (theirs.home, theirs.threads, theirs.data_mirror) == (settings.home, 3, tmp_path)
+    assert theirs.home == settings.home
+    assert {name: getattr(theirs, name) for name in given} == {name: getattr(landing, name) for name in given}
 
 
 def test_nothing_of_this_shell_leaks_into_airflow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

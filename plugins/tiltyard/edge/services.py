@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 import psutil
 import psycopg2
+from pydantic import SecretStr
 from sqlalchemy.engine import URL
 
 from tiltyard import postgres
@@ -111,6 +112,8 @@ def tiltyard_env(settings: Settings) -> dict[str, str]:
 def _spelled(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, SecretStr):  # as text it would be a row of stars
+        return value.get_secret_value()
     return str(value.absolute() if isinstance(value, Path) else value)
 
 
