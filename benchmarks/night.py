@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
+from tiltyard.edge.airflow_api import Airflow
+from tiltyard.edge.airflow_settings import airflow_env, tiltyard_env
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
@@ -46,12 +48,12 @@ def main() -> None:
                 services.start(settings)
                 print(f"Airflow healthy after {time.perf_counter() - begun:.1f} s, its first migration included")
                 parse(settings)
-                with services.Airflow(settings) as airflow:
+                with Airflow(settings) as airflow:
                     airflow.wait_for_dags(quickstart.dag_ids((spec,)))
                     for number in (1, 2):
                         as_of = FIRST + number * timedelta(days=1)
                         begun = time.perf_counter()
-                        quickstart.night_in_airflow(rails, airflow, (spec,), as_of, services.address(settings))
+                        quickstart.night_in_airflow(rails, airflow, (spec,), as_of)
                         wall = time.perf_counter() - begun
                         print(f"night {number}: {wall:.1f} s, {wall / LIMIT_S:.2f} of the {LIMIT_S:.0f} s allowed")
                         tell(airflow, spec.name)
@@ -59,23 +61,19 @@ def main() -> None:
             services.stop(settings)
 
 
-def tell(airflow: services.Airflow, model: str) -> None:
+def tell(airflow: Airflow, model: str) -> None:
     """Wall of the newest run of each DAG, and of its tasks."""
     for dag_id in ("features", f"{model}__shadow", f"{model}__promotion", f"{model}__drift"):
-        run = airflow.wait(dag_id, airflow.runs(dag_id)[0]["dag_run_id"])
-        began, ended = (datetime.fromisoformat(run[edge]) for edge in ("start_date", "end_date"))
+        run = airflow.wait(dag_id, airflow.runs(dag_id)[0].dag_run_id)
         tasks = ", ".join(
-            f"{task['task_id']} {task['duration']:.1f}"
-            for task in airflow.tasks(dag_id, run["dag_run_id"])
-            if task["duration"]
+            f"{task.task_id} {task.duration:.1f}" for task in airflow.tasks(dag_id, run.dag_run_id) if task.duration
         )
-        print(f"  {dag_id:18} {(ended - began).total_seconds():5.1f} s ({tasks})")
+        assert run.start_date and run.end_date
+        print(f"  {dag_id:18} {(run.end_date - run.start_date).total_seconds():5.1f} s ({tasks})")
 
 
 def parse(settings: Settings) -> None:
-    environment = (
-        services.airflow_env(settings) | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
-    )
+    environment = airflow_env(settings) | tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
     command = [sys.executable, "-c", PARSE.format(folder=str(ROOT / "dags"))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     seconds, dags = done.stdout.split()[-2:]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from tiltyard.edge import services
+from tiltyard.edge.airflow_api import Airflow, Pool, Run, Task
 from tiltyard.settings import TRAINING_POOL, Settings
 
 
@@ -66,20 +67,30 @@ def api() -> Api:
 
 
 @pytest.fixture
-def client(settings: Settings, api: Api) -> Iterator[services.Airflow]:
-    with services.Airflow(settings, transport=httpx.MockTransport(api)) as client:
+def client(settings: Settings, api: Api) -> Iterator[Airflow]:
+    with Airflow(settings, transport=httpx.MockTransport(api)) as client:
         yield client
 
 
-def test_a_pool_is_set_as_often_as_one_likes(client: services.Airflow, api: Api) -> None:
+def test_a_pool_is_set_as_often_as_one_likes(client: Airflow, api: Api) -> None:
     for slots in (2, 2, 3):
-        client.pool(TRAINING_POOL, slots)
+        client.set_pool(Pool(name=TRAINING_POOL, slots=slots, description="trainings"))
         pool = api.pools[TRAINING_POOL]
         assert (pool.pool, pool.slots, pool.include_deferred) == (TRAINING_POOL, slots, False)
-        assert pool.description == services.POOL_DESCRIPTION
+        assert pool.description == "trainings"
     assert [answer for answer in api.statuses if answer[0] == "PATCH"] == [("PATCH", 200), ("PATCH", 200)]
 
 
 @pytest.mark.parametrize("night", [None, datetime(2016, 4, 2, tzinfo=UTC)])
-def test_a_run_is_triggered_with_and_without_a_logical_date(client: services.Airflow, night: datetime | None) -> None:
+def test_a_run_is_triggered_with_and_without_a_logical_date(client: Airflow, night: datetime | None) -> None:
     assert client.trigger("features", {"as_of": "2016-04-02"}, night) == f"run of {night}"
+
+
+def test_records_have_the_names_that_airflow_answers_with() -> None:
+    from airflow.api_fastapi.core_api.datamodels.dag_run import DAGRunResponse
+    from airflow.api_fastapi.core_api.datamodels.pools import PoolResponse
+    from airflow.api_fastapi.core_api.datamodels.task_instances import TaskInstanceResponse
+
+    for record, answer in ((Run, DAGRunResponse), (Task, TaskInstanceResponse), (Pool, PoolResponse)):
+        names = {field.serialization_alias or name for name, field in answer.model_fields.items()}
+        assert {field.name for field in fields(record)} <= names

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from tiltyard.edge import services
+from tiltyard.edge import airflow_settings
 from tiltyard.settings import ROOT, Settings
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def test_a_class_that_is_named_alone_can_be_imported(name: str) -> None:
 
 
 def test_the_executor_and_the_login_of_both_ways_can_be_imported(settings: Settings) -> None:
-    for environment in (ENVIRONMENT, services.airflow_env(settings)):
+    for environment in (ENVIRONMENT, airflow_settings.airflow_env(settings)):
         for executor in environment["AIRFLOW__CORE__EXECUTOR"].split(","):
             [module] = homes(executor)
             assert getattr(import_module(module), executor)
@@ -111,7 +111,7 @@ def test_every_address_has_its_driver(settings: Settings) -> None:
     backend, address = by_url(ENVIRONMENT["AIRFLOW__CELERY__RESULT_BACKEND"])
     assert isinstance(backend, type)
     addresses = {address}
-    for environment in (ENVIRONMENT, services.airflow_env(settings)):
+    for environment in (ENVIRONMENT, airflow_settings.airflow_env(settings)):
         addresses |= {value for name, value in environment.items() if "SQL_ALCHEMY_CONN" in name}
     for each in addresses:
         sa.make_url(each).get_dialect().import_dbapi()

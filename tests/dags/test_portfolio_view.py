@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
-from tiltyard.edge import services
+from tiltyard.edge import airflow_settings
 from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
 from tiltyard.edge.overview import Entry, find_report
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
@@ -23,7 +23,7 @@ from tiltyard.settings import ROOT
 @pytest.fixture
 def view(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The plugin as Airflow executes it, on this test's settings."""
-    for name, value in services.tiltyard_env(rails.settings).items():
+    for name, value in airflow_settings.tiltyard_env(rails.settings).items():
         monkeypatch.setenv(name, value)
     source = importlib.util.spec_from_file_location("portfolio_view", ROOT / "plugins" / "portfolio_view.py")
     assert source

@@ -1,10 +1,11 @@
-"""Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login."""
+"""Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login; and
+whatever is started can be started again: up, up, down, up."""
 
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import quickstart, services
+from tiltyard.edge import processes, quickstart, services
+from tiltyard.edge.airflow_api import Airflow
+from tiltyard.edge.airflow_settings import address
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
-from tiltyard.settings import Settings
+from tiltyard.settings import TRAINING_POOL, Settings
 from tiltyard.spec import Spec, find, load_portfolio
 
 FIRST = clock.parse_as_of("2025-02-03")
@@ -33,7 +36,9 @@ class Night:
     spec: Spec
     rails: Rails
     twin: Rails
-    airflow: services.Airflow
+    airflow: Airflow
+    ups: tuple[services.Started, services.Started]
+    """What the first `up` started, and the second one right after it."""
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +55,9 @@ def night(
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
         hindcast.run(twin, [spec], FIRST, NIGHT)
         try:
-            services.start(settings)
-            with services.Airflow(settings) as airflow:
-                airflow.wait_for_dags(quickstart.dag_ids((spec,)))
-                for as_of in (FIRST, NIGHT):
-                    quickstart.night_in_airflow(rails, airflow, (spec,), as_of, services.address(settings))
-                yield Night(settings, spec, rails, twin, airflow)
+            first, second = (quickstart.nights_in_airflow(rails, (spec,), (FIRST, NIGHT)) for _ in range(2))
+            with Airflow(settings) as airflow:
+                yield Night(settings, spec, rails, twin, airflow, (first, second))
         finally:
             services.stop(settings)
 
@@ -65,28 +67,27 @@ def test_every_run_of_the_chain_is_green(night: Night) -> None:
         runs = night.airflow.runs(dag_id)
         assert len(runs) == 2, dag_id
         for run in runs:
-            night.airflow.wait(dag_id, run["dag_run_id"], timeout_s=120)
+            night.airflow.wait(dag_id, run.dag_run_id, timeout_s=120)
 
 
 def test_the_governor_starts_the_training_that_it_granted_and_no_other(night: Night) -> None:
     """Through its alias: the training DAG is scheduled on the model's own asset, which another DAG announces."""
     [run] = night.airflow.runs("churn__training")
-    assert run["run_type"] == "asset_triggered"
-    night.airflow.wait("churn__training", run["dag_run_id"], timeout_s=120)
-    assert [row["night"] for row in night.rails.ledger.retrains("churn")] == [FIRST.date()]
+    assert run.run_type == "asset_triggered"
+    night.airflow.wait("churn__training", run.dag_run_id, timeout_s=120)
+    assert [retrain.night for retrain in night.rails.ledger.retrains("churn")] == [FIRST.date()]
     [version] = night.rails.ledger.versions("churn")
-    assert version["night"] == FIRST.date()
-    assert version["inputs"] == night.twin.ledger.versions("churn")[0]["inputs"]
+    assert version.night == FIRST.date()
+    assert version.inputs == night.twin.ledger.versions("churn")[0].inputs
 
 
 def test_so_many_train_at_once_as_the_portfolio_says(night: Night) -> None:
-    pool = night.airflow.get("/api/v2/pools/trainings")
-    assert pool["slots"] == load_portfolio(night.settings.models).trainings.at_once
+    assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once
 
 
 def test_the_stages_were_started_by_assets(night: Night) -> None:
     for dag_id in ("churn__shadow", "churn__promotion", "churn__drift", "governor"):
-        assert {run["run_type"] for run in night.airflow.runs(dag_id)} == {"asset_triggered"}
+        assert {run.run_type for run in night.airflow.runs(dag_id)} == {"asset_triggered"}
     names = {asset["name"] for asset in night.airflow.get("/api/v2/assets", limit=100)["assets"]}
     assert {
         "features/ftr_customer__profile",
@@ -103,47 +104,50 @@ def test_airflow_writes_the_rows_that_a_hindcast_writes(night: Night, table: str
 
 
 def test_the_gate_said_the_same(night: Night) -> None:
-    keys = ("night", "challenger", "champion", "verdict", "reasons")
-    said = [
-        [{key: row[key] for key in keys} for row in one.ledger.decisions("churn")] for one in (night.rails, night.twin)
-    ]
-    assert said[0] == said[1] != []
+    here, there = (
+        [
+            (decision.night, decision.challenger, decision.champion, decision.verdict, decision.reasons)
+            for decision in rails.ledger.decisions("churn")
+        ]
+        for rails in (night.rails, night.twin)
+    )
+    assert here == there != []
 
 
 def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: Night) -> None:
     """Nothing was promoted yet. The first answer is none and is told so in the next question, the second one counts."""
-    open_ones = "/api/v2/dags/churn__explanation/dagRuns/~/hitlDetails"
+    questions = "/api/v2/dags/churn__explanation/dagRuns/~/hitlDetails"
 
-    def asked(before: str = "") -> dict[str, Any]:
+    def next_question(before: str = "") -> dict[str, Any]:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            for one in night.airflow.get(open_ones)["hitl_details"]:
-                ti = one["task_instance"]
-                if ti["state"] == "awaiting_input" and ti["id"] != before:
-                    return one
+            for question in night.airflow.get(questions)["hitl_details"]:
+                task = question["task_instance"]
+                if task["state"] == "awaiting_input" and task["id"] != before:
+                    return question
             time.sleep(0.5)
         raise AssertionError("nobody was asked")
 
     def answer(question: dict[str, Any], **given: str) -> None:
         run = f"/api/v2/dags/churn__explanation/dagRuns/{question['task_instance']['dag_run_id']}"
         body = {"chosen_options": question["options"], "params_input": given}
-        night.airflow._call("PATCH", f"{run}/taskInstances/explain/-1/hitlDetails", json=body)
+        night.airflow.call("PATCH", f"{run}/taskInstances/explain/-1/hitlDetails", json=body)
 
-    first = asked()
+    first = next_question()
     assert first["defaults"] is None
     assert "never had a champion" in first["body"]
     answer(first, cause=" ", owner="ann", until="2025-02-20")
-    second = asked(before=first["task_instance"]["id"])
+    second = next_question(before=first["task_instance"]["id"])
     assert second["body"].startswith("**Your last answer does not count.** The cause is empty")
     answer(second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
     night.airflow.wait("churn__explanation", second["task_instance"]["dag_run_id"], timeout_s=120)
     [task] = night.rails.ledger.default_tasks("churn")
-    answered = task["ends"]["answered"]
-    assert (task["opened"], answered["answered_by"], answered["source"]) == (FIRST.date(), "admin", "airflow")
+    assert task.answered
+    assert (task.opened, task.answered.answered_by, task.answered.source) == (FIRST.date(), "admin", "airflow")
 
 
 def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
-    url = services.address(night.settings) + "/tiltyard/"
+    url = address(night.settings) + "/tiltyard/"
     assert httpx.get(url, trust_env=False).status_code in (302, 303, 307, 401)
     page = night.airflow.page("/tiltyard/")
     assert "churn" in page
@@ -152,7 +156,7 @@ def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
 def test_nothing_listens_beyond_loopback(night: Night) -> None:
     import psutil
 
-    marked = {process.pid for process in services.processes(night.settings)}
+    marked = {process.pid for process in processes.marked(night.settings)}
     listening = [
         connection.laddr.ip
         for connection in psutil.net_connections("inet")
@@ -160,6 +164,26 @@ def test_nothing_listens_beyond_loopback(night: Night) -> None:
     ]
     assert listening
     assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_a_second_up_starts_nothing_and_runs_no_night_again(night: Night) -> None:
+    first, second = night.ups
+    assert first.started == tuple(processes.COMPONENTS)
+    assert second == replace(first, started=())
+
+
+def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> None:
+    """Last in this file: whoever comes after it meets an Airflow that was down."""
+    before = {dag_id: night.airflow.runs(dag_id) for dag_id in quickstart.dag_ids((night.spec,))}
+    assert set(services.stop(night.settings).stopped) == set(processes.COMPONENTS)
+    assert set(services.status(night.settings).pids.values()) == {None}
+    assert services.stop(night.settings).stopped == ()
+
+    again = quickstart.nights_in_airflow(night.rails, (night.spec,), (FIRST, NIGHT))
+    assert again == night.ups[0]
+    assert services.status(night.settings).healthy
+    assert {dag_id: night.airflow.runs(dag_id) for dag_id in before} == before
+    assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once
 
 
 def rows(rails: Rails, table: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from tests.conftest import business_home
 from tiltyard import clock, spec
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import services
+from tiltyard.edge import airflow_settings
 from tiltyard.govern import look
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
@@ -121,7 +121,7 @@ def test_on_an_empty_home_killed_in_the_middle_it_goes_on_and_ends_the_same(
     settings = business_home(tmp_path, postgres_url, eager_models, deliveries)
     command = [sys.executable, "-m", "tiltyard.cli", "hindcast", "--model", "churn", "--policy", "current", "--json"]
     command += ["--from", str(FIRST.date()), "--to", str(LAST.date()), "--plots", str(tmp_path / "plots")]
-    environment = os.environ | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    environment = os.environ | airflow_settings.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
         kept = past.home(settings) / "versions"
         while not (kept.is_dir() and any(not entry.name.startswith(".") for entry in kept.iterdir())):

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import describe, services, status
+from tiltyard.edge import airflow_settings, describe, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
@@ -144,7 +144,7 @@ def test_a_hindcast_killed_in_the_middle_goes_on_and_ends_the_same(
     last = FIRST + (NIGHTS - 1) * NIGHT
     command = [sys.executable, "-m", "tiltyard.cli", "hindcast", "--model", "churn"]
     command += ["--from", str(FIRST.date()), "--to", str(last.date())]
-    environment = os.environ | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    environment = os.environ | airflow_settings.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
     with rails_module.opened(settings) as rails:
         with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as killed:
             while not rails.ledger.versions("churn"):  # the first night has trained, its record may not be written

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tiltyard.edge import services
-from tiltyard.settings import ROOT, Settings
+from tiltyard.edge import processes
+from tiltyard.edge.airflow_settings import airflow_env
+from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
 
 ONE_MACHINE = {
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS",
@@ -72,7 +73,7 @@ def test_the_values_are_ones_that_settings_take(environment: dict[str, str], mon
 
 
 def test_airflow_is_set_up_as_by_make_up(environment: dict[str, str], settings: Settings) -> None:
-    here = {name: value for name, value in services.airflow_env(settings).items() if name.startswith("AIRFLOW__")}
+    here = {name: value for name, value in airflow_env(settings).items() if name.startswith("AIRFLOW__")}
     there = {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
 
     assert set(there) - MANY_MACHINES == set(here) - ONE_MACHINE
@@ -81,11 +82,11 @@ def test_airflow_is_set_up_as_by_make_up(environment: dict[str, str], settings: 
 
 
 def test_nothing_reports_home(environment: dict[str, str]) -> None:
-    assert {name: environment.get(name) for name in services.NO_TELEMETRY} == services.NO_TELEMETRY
+    assert {name: environment.get(name) for name in NO_TELEMETRY} == NO_TELEMETRY
 
 
 def test_every_part_of_airflow_runs_with_the_same_environment(compose: dict[str, Any]) -> None:
-    for name, command in services.COMPONENTS.items():
+    for name, command in processes.COMPONENTS.items():
         service = compose["services"][name]
         assert service["command"] == ["airflow", command[0]]
         assert service["environment"] == compose["x-environment"]

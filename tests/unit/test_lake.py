@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from tiltyard.edge import services
+from tiltyard.edge import processes
 from tiltyard.errors import BadInput, Fenced, Unavailable
 from tiltyard.lake import Lake, put
 from tiltyard.rails import Rails
@@ -193,7 +193,7 @@ with rails.opened(Settings()) as opened:
 def test_of_two_processes_at_the_same_work_only_the_newer_one_lands(rails: Rails, lake: Lake) -> None:
     attempt = subprocess.Popen(
         [sys.executable, "-c", ATTEMPT, str(Path(__file__).parent)],
-        env=services._process_env(rails.settings),
+        env=processes.process_env(rails.settings),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

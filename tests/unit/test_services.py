@@ -15,7 +15,8 @@ from threading import Thread
 import psutil
 import pytest
 
-from tiltyard.edge import services
+from tiltyard.edge import airflow_settings, processes, services
+from tiltyard.edge.airflow_api import Airflow, Health
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.settings import Settings
 
@@ -37,7 +38,7 @@ def at(settings: Settings, **values: object) -> Settings:
 def test_a_full_port_is_told_by_its_number_and_starts_nothing(settings: Settings, taken_port: int) -> None:
     with pytest.raises(Unavailable, match=rf"Port {taken_port} is taken .*TILTYARD_API_PORT"):
         services.start(at(settings, api_port=taken_port))
-    assert not any(part["running"] for part in services.status(settings)["airflow"].values())
+    assert not any(services.status(settings).pids.values())
 
 
 def test_a_host_that_opens_the_login_to_the_network_is_refused(settings: Settings) -> None:
@@ -46,21 +47,21 @@ def test_a_host_that_opens_the_login_to_the_network_is_refused(settings: Setting
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(settings: Settings) -> None:
-    first, second = services.airflow_env(settings), services.airflow_env(settings)
+    first, second = airflow_settings.airflow_env(settings), airflow_settings.airflow_env(settings)
     files = list((settings.home / "airflow").iterdir())
 
     assert first == second
     assert {file.name for file in files} == {"passwords.json", "secrets.json"}
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
-    assert services.password(settings) not in str(first)
+    assert airflow_settings.password(settings) not in str(first)
 
 
 def test_a_spoiled_password_file_is_told_in_one_sentence(settings: Settings) -> None:
-    services.password(settings)
+    airflow_settings.password(settings)
     (settings.home / "airflow" / "passwords.json").write_text("{")
 
     with pytest.raises(BadInput, match=r"passwords\.json is not JSON any more; remove it"):
-        services.password(settings)
+        airflow_settings.password(settings)
 
 
 def test_tasks_see_the_settings_and_start_no_database_of_their_own(
@@ -76,7 +77,7 @@ def test_tasks_see_the_settings_and_start_no_database_of_their_own(
         "kafka_options": "sasl.username=me,sasl.password=password",
     }
     landing = Settings(**{**settings.model_dump(), **given})
-    for name, value in services.tiltyard_env(landing).items():
+    for name, value in airflow_settings.tiltyard_env(landing).items():
         monkeypatch.setenv(name, value)
     theirs = Settings()
 
@@ -89,7 +90,7 @@ def test_nothing_of_this_shell_leaks_into_airflow(settings: Settings, monkeypatc
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("TILTYARD_API_PORT", "1")
     monkeypatch.setenv("no_proxy", "intranet")
-    environment = services._process_env(settings)
+    environment = processes.process_env(settings)
 
     assert "PYTHONDONTWRITEBYTECODE" not in environment
     assert environment["TILTYARD_API_PORT"] == str(settings.api_port)
@@ -101,7 +102,7 @@ def test_a_pid_that_another_process_got_is_not_ours(settings: Settings) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"pid": os.getpid(), "created": 1.0}))
 
-    assert services._recorded(settings, "scheduler") is None
+    assert processes.recorded(settings, "scheduler") is None
 
 
 def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
@@ -112,14 +113,14 @@ def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
         "child = subprocess.Popen([sys.executable, '-c', sleep], start_new_session=True, stdout=null, stderr=null)\n"
         "print(child.pid)"
     )
-    environment = services._process_env(settings)
+    environment = processes.process_env(settings)
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     orphan = psutil.Process(int(printed.stdout))
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     try:
-        assert services._lives(orphan)
+        assert processes.is_alive(orphan)
         services.stop(settings)
-        assert not services._lives(orphan)
+        assert not processes.is_alive(orphan)
         assert stranger.poll() is None
     finally:
         stranger.send_signal(signal.SIGKILL)
@@ -127,10 +128,10 @@ def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
 
 
 def test_stop_where_nothing_was_started(tmp_path: Path) -> None:
-    assert services.stop(Settings(home=tmp_path / "none", database_url=None)) == {"stopped": []}
+    assert services.stop(Settings(home=tmp_path / "none", database_url=None)) == services.Stopped(stopped=())
 
 
-def health(heard: datetime, **states: str) -> dict[str, object]:
+def health(heard: datetime, **states: str) -> dict[str, dict[str, str]]:
     parts = {
         name: {"status": states.get(name, "healthy"), f"latest_{name}_heartbeat": heard.isoformat()}
         for name in ("scheduler", "triggerer", "dag_processor")
@@ -139,10 +140,14 @@ def health(heard: datetime, **states: str) -> dict[str, object]:
 
 
 def test_health_counts_heartbeats_since_the_start_only() -> None:
-    assert services._unwell(health(SINCE + timedelta(seconds=1)), SINCE) == []
-    assert services._unwell(health(SINCE - timedelta(seconds=1)), SINCE) == ["scheduler", "triggerer", "dag-processor"]
-    assert services._unwell(health(SINCE, dag_processor="unhealthy"), SINCE) == ["dag-processor"]
-    assert services._unwell({}, SINCE) == ["metadatabase", "scheduler", "triggerer", "dag-processor"]
+    assert Health.read(health(SINCE + timedelta(seconds=1))).unwell(SINCE) == []
+    assert Health.read(health(SINCE - timedelta(seconds=1))).unwell(SINCE) == [
+        "scheduler",
+        "triggerer",
+        "dag-processor",
+    ]
+    assert Health.read(health(SINCE, dag_processor="unhealthy")).unwell(SINCE) == ["dag-processor"]
+    assert Health.read({}).unwell(SINCE) == ["metadatabase", "scheduler", "triggerer", "dag-processor"]
 
 
 # -- the client, against a small server that answers as Airflow's REST API does --------------------------
@@ -173,12 +178,12 @@ class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         if path == "/api/v2/dags/features/dagRuns":
-            runs = [{"dag_run_id": "earlier", "logical_date": "2016-04-02T00:00:00Z"}]
+            runs = [{"dag_run_id": "earlier", "state": "success", "logical_date": "2016-04-02T00:00:00Z"}]
             return self.answer(200, {"dag_runs": runs, "total_entries": 1})
         if path.endswith("taskInstances"):
-            return self.answer(200, {"task_instances": [{"task_id": "ingest", "state": "failed"}]})
+            return self.answer(200, {"task_instances": [{"task_id": "ingest", "state": "failed"}], "total_entries": 1})
         if path.startswith("/api/v2/dags/features/dagRuns/"):
-            return self.answer(200, {"state": Api.states.pop(0)})
+            return self.answer(200, {"dag_run_id": "fresh", "state": Api.states.pop(0)})
         return self.answer(404, {})
 
     def log_message(self, *_: object) -> None:
@@ -186,39 +191,37 @@ class Api(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[services.Airflow]:
+def client(settings: Settings) -> Iterator[Airflow]:
     Api.tokens, Api.states = 0, ["queued", "running", "success"]
     server = HTTPServer(("127.0.0.1", 0), Api)
     Thread(target=server.serve_forever, daemon=True).start()
-    with services.Airflow(at(settings, api_port=server.server_port)) as client:
+    with Airflow(at(settings, api_port=server.server_port)) as client:
         yield client
     server.shutdown()
     server.server_close()
 
 
-def test_the_client_logs_in_again_when_its_token_has_run_out(client: services.Airflow) -> None:
+def test_the_client_logs_in_again_when_its_token_has_run_out(client: Airflow) -> None:
     assert client.trigger("features", {"night": "2016-04-02"}) == "fresh"
     assert Api.tokens == 2
 
 
-def test_a_night_that_was_triggered_already_gives_its_run(client: services.Airflow) -> None:
+def test_a_night_that_was_triggered_already_gives_its_run(client: Airflow) -> None:
     assert client.trigger("features", logical_date=SINCE) == "earlier"
 
 
-def test_waiting_ends_with_the_run(client: services.Airflow) -> None:
-    assert client.wait("features", "fresh", timeout_s=20)["state"] == "success"
+def test_waiting_ends_with_the_run(client: Airflow) -> None:
+    assert client.wait("features", "fresh", timeout_s=20).state == "success"
 
 
-def test_a_failed_run_names_its_task(client: services.Airflow) -> None:
+def test_a_failed_run_names_its_task(client: Airflow) -> None:
     Api.states = ["failed"]
     with pytest.raises(CheckFailed, match=r"features failed \(ingest\)"):
         client.wait("features", "fresh")
 
 
-def test_an_unknown_dag_and_an_absent_airflow_are_told_in_one_sentence(
-    client: services.Airflow, settings: Settings
-) -> None:
+def test_an_unknown_dag_and_an_absent_airflow_are_told_in_one_sentence(client: Airflow, settings: Settings) -> None:
     with pytest.raises(BadInput, match="knows no dags/nothing"):
         client.runs("nothing")
-    with services.Airflow(at(settings, api_port=1)) as absent, pytest.raises(Unavailable, match="run make up"):
-        absent.dags()
+    with Airflow(at(settings, api_port=1)) as absent, pytest.raises(Unavailable, match="run make up"):
+        absent.dag_ids()

@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 from tests.lakes import small_spec
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
-from tiltyard.edge import services
+from tiltyard.edge import airflow_settings
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.prepare import contracts, frame, ingest, transform
 from tiltyard.prepare.simulator import Simulator
@@ -104,7 +104,7 @@ with rails.opened() as opened:
 
 
 def building(settings: Settings) -> subprocess.Popen[bytes]:
-    environment = os.environ | services.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    environment = os.environ | airflow_settings.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
     environment["TILTYARD_SOURCES"] = ",".join(settings.sources)
     return subprocess.Popen([sys.executable, "-c", BUILD, NIGHTS[-1].isoformat()], env=environment)
 

@@ -43,4 +43,4 @@ def down(as_json: Json = False) -> None:
 
     with progress(as_json) as step:
         result = services.stop(Settings(), progress=step)
-    emit(result, as_json, lambda: out.print(f"stopped: {', '.join(result['stopped']) or 'nothing was running'}"))
+    emit(result, as_json, lambda: out.print(f"stopped: {', '.join(result.stopped) or 'nothing was running'}"))

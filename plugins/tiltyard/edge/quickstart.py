@@ -4,7 +4,7 @@ Every step is safe to repeat: what is there already is passed over.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,8 @@ from tiltyard import clock, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
+from tiltyard.edge.airflow_api import Airflow, Progress
+from tiltyard.edge.airflow_settings import address
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets
 from tiltyard.rails import Rails
@@ -20,7 +22,6 @@ from tiltyard.rewind import hindcast
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
-Progress = Callable[[str, float], None]
 LIVE_NIGHTS = 3
 PATIENCE_S = 600
 """Seconds that one night may take in Airflow before `up` gives up waiting and says where to look."""
@@ -55,7 +56,7 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
         raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
     demo = DEMOS[name]
     settings = settings.model_copy(update={"sources": (demo.source,), "schedule": "none"})
-    if not services.status(settings)["airflow"]["api-server"]["running"]:
+    if services.status(settings).pids["api-server"] is None:
         services.check_port(settings)  # better now than after the hindcast
     datasets.fetch(settings, name, progress=lambda label, fraction: progress(label, 0.05 * (fraction or 0.0)))
     specs = portfolio(settings)
@@ -69,12 +70,9 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
             past[-1],
             progress=lambda label, fraction: progress(f"hindcast: {label}", 0.05 + 0.65 * fraction),
         )
-        started = services.start(settings, progress=lambda label, share: progress(label, 0.7 + 0.1 * (share or 0.0)))
-        with services.Airflow(settings) as airflow:
-            airflow.wait_for_dags(dag_ids(specs))
-            for position, as_of in enumerate(live):
-                progress(f"night of {night_closing(as_of)} in Airflow", 0.8 + 0.2 * position / len(live))
-                night_in_airflow(rails, airflow, specs, as_of, started["url"])
+        started = nights_in_airflow(
+            rails, specs, live, progress=lambda label, share: progress(label, 0.7 + 0.3 * (share or 0.0))
+        )
         progress("reading the outcome", 0.99)
         documents = [status.status(rails, spec, live[-1]) for spec in specs]
         plots = [status.plot(rails, spec, live[-1]) for spec in specs]
@@ -86,13 +84,25 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
         "plots": [str(path) for path in plots if path],
         "nights": [str(night_closing(as_of)) for as_of in live],
         "ended_early": ended_early,
-        "airflow": {key: started[key] for key in ("url", "user", "password_file")},
+        "airflow": {"url": started.url, "user": started.user, "password_file": str(started.password_file)},
     }
 
 
-def night_in_airflow(
-    rails: Rails, airflow: services.Airflow, specs: tuple[Spec, ...], as_of: datetime, url: str
-) -> None:
+def nights_in_airflow(
+    rails: Rails, specs: tuple[Spec, ...], nights: Sequence[datetime], progress: Progress | None = None
+) -> services.Started:
+    """Start what does not run yet, and let these nights run as real DAG runs; those that have run are passed over."""
+    say = progress or services.silent
+    started = services.start(rails.settings, progress=lambda label, share: say(label, 0.3 * (share or 0.0)))
+    with Airflow(rails.settings) as airflow:
+        airflow.wait_for_dags(dag_ids(specs))
+        for position, as_of in enumerate(nights):
+            say(f"night of {night_closing(as_of)} in Airflow", 0.3 + 0.7 * position / len(nights))
+            night_in_airflow(rails, airflow, specs, as_of)
+    return started
+
+
+def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as_of: datetime) -> None:
     """Trigger the features DAG of one night and wait until its assets have carried it through every stage."""
 
     def complete() -> bool:
@@ -100,16 +110,17 @@ def night_in_airflow(
 
     if complete():
         return
-    before = {dag_id: {run["dag_run_id"] for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
+    url = address(rails.settings)
+    before = {dag_id: {run.dag_run_id for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
     airflow.trigger("features", {"as_of": str(night_closing(as_of))})
     deadline = time.monotonic() + PATIENCE_S
     while not complete():
-        for dag_id, known in before.items():
+        for dag_id, earlier in before.items():
             for run in airflow.runs(dag_id):
-                if run["state"] == "failed" and run["dag_run_id"] not in known:
+                if run.state == "failed" and run.dag_run_id not in earlier:
                     raise CheckFailed(
                         f"The night of {night_closing(as_of)} failed in {dag_id}; its log: "
-                        f"{url}/dags/{dag_id}/runs/{run['dag_run_id']}"
+                        f"{url}/dags/{dag_id}/runs/{run.dag_run_id}"
                     )
         if time.monotonic() > deadline:
             raise Unavailable(
