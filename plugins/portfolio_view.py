@@ -108,9 +108,11 @@ def _render(template: str, **values: object) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     from tiltyard.edge.overview import SHOWN
+    from tiltyard.pages.kit import COLOURS
     from tiltyard.target import MEASURES
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
-    return environment.get_template(template).render(prefix=PREFIX, stages=SHOWN, measures=MEASURES, **values)
+    common = {"prefix": PREFIX, "stages": SHOWN, "measures": MEASURES, "colours": COLOURS}
+    return environment.get_template(template).render(common | values)

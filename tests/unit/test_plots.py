@@ -10,7 +10,7 @@ import pytest
 
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals
-from tiltyard.pages import plots
+from tiltyard.pages import picture, plots
 
 WEEKS = [date(2016, 3, 14) + timedelta(days=7 * week) for week in range(6)]
 ROWS = pd.DataFrame(
@@ -70,7 +70,11 @@ def test_label_arrival_is_drawn_by_class_with_every_cohort(tmp_path: Path, posit
     """Four cohorts of ten rows; a class that has not come yet has no line."""
     came = np.tril(np.ones((4, 4), dtype=np.int64))[::-1]
     arrivals = Arrivals(WEEKS[0], WEEKS[0] + timedelta(days=3), np.full(4, 10), came * positives, came, 2)
-    text = plots.arrival(arrivals, runoff.curve(arrivals), tmp_path / "arrival.svg", title="sla_breach").read_text()
+    curve = runoff.curve(arrivals)
+    shares = plots.ArrivalCurve(curve.labels, curve.positives, curve.negatives)
+    path = tmp_path / "arrival.svg"
+    plots.arrival(arrivals.shares, shares, path, matures=2, night=arrivals.night, title="sla_breach")
+    text = path.read_text()
     for label in ("sla_breach: how the truth arrives", "all rows", "negatives, of those", "cohort matures"):
         assert label in text
     assert ("positives, of those" in text) == bool(positives)
@@ -86,10 +90,10 @@ def test_two_processes_that_draw_the_same_picture_do_not_share_a_temporary_file(
             parts.append(part)
             if len(parts) == 1:
                 monkeypatch.setattr(os, "getpid", lambda: 1)  # the other process draws meanwhile
-                plots._save(Figure(), path)
+                picture.save(Figure(), path)
             part.write_bytes(b"picture")
 
     path = tmp_path / "picture.svg"
-    plots._save(Figure(), path)
+    picture.save(Figure(), path)
     assert len(set(parts)) == 2
     assert list(tmp_path.iterdir()) == [path]

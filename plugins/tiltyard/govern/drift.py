@@ -26,11 +26,11 @@ import pandas as pd
 from tiltyard import lake
 from tiltyard.answered import skew
 from tiltyard.clock import night_closing
-from tiltyard.files import whole
 from tiltyard.govern.change import Comparison
 from tiltyard.govern.look import Look
 from tiltyard.govern.raw import ordered
 from tiltyard.ledger import Fence, Roles
+from tiltyard.pages import kit
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import Broken, DriftSummary, Finding, JsonObject, Signal, Skew
@@ -70,11 +70,11 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | N
             broken += comparison.broken
             if _draws(spec.name, night, comparison, render):
                 page = rails.settings.reports / STAGE / spec.name / f"{night}.html"
-                _write(page, look.page(comparison))
+                kit.save(look.page(comparison), page)
     finding = _finding(spec, night, roles, comparison, signals, broken, matured, page)
     summary = _summary(version, finding, comparison, online)
     document = rails.settings.reports / STAGE / spec.name / f"{night}.json"
-    _write(document, json.dumps(_document(summary, finding), indent=1))
+    kit.save(json.dumps(_document(summary, finding), indent=1), document)
     _store(rails, spec, as_of, version, finding, comparison, claim)
     with claim.held():
         rails.ledger.add_finding(finding)
@@ -267,10 +267,3 @@ def _store(
         lake.put(connection, DRIFT_DETECTOR, partition, state)
 
     rails.lake.commit(write, message=f"drift of {spec.name}, {night}", fence=claim)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a reader never sees half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import pandas as pd
 from tiltyard.clock import night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Comparison, Promise, Standing, Truth
-from tiltyard.govern.raw import Raw, ordered, table
+from tiltyard.govern.raw import ColumnKind, Raw, ordered, table
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
 from tiltyard.records import Broken, Signal, SignalKind
@@ -112,8 +112,9 @@ class Look:
         score = self.matured["score"].to_numpy(dtype=np.float64)
         label = self.matured["label"].to_numpy(dtype=np.float64)
         target = self.spec.target
-        is_counted = reference is not None and len(nights) > 0
-        outcomes = profile.truth(reference, nights, score, label, target) if is_counted else profile.EMPTY
+        outcomes = profile.EMPTY
+        if reference is not None and len(nights):
+            outcomes = profile.truth(reference, nights, score, label, target)
         start = self.as_of - self.spec.drift.window
         waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
         return Truth(cutoff, outcomes, nights, score, label, waiting)
@@ -141,7 +142,7 @@ class Look:
         for name in columns:
             column = reference.column(name) if reference else None
             if column is not None and name in past and name in now:
-                kind = "numeric" if column.cells.is_numeric else "categorical"
+                kind: ColumnKind = "numeric" if column.cells.is_numeric else "categorical"
                 raw.add(name, kind, past[name], now[name], limits[name])
         return raw
 

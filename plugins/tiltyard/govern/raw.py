@@ -1,6 +1,5 @@
 """Values of the window and of training side by side, as Evidently takes them, and the page that it draws."""
 
-import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -9,6 +8,7 @@ import pandas as pd
 
 from tiltyard.govern import change
 from tiltyard.govern.change import Comparison
+from tiltyard.pages import kit
 from tiltyard.records import Signal
 from tiltyard.train import profile
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 # Evidently takes seconds to import: only the functions that ask it do.
 
+COLUMNS = tuple(map(kit.Column, ("kind", "column", "weight", "effect", "limit", "moved", "evidence", "")))
+STYLE = """<style>
+.tiltyard { font: 14px/1.8 sans-serif; margin: 1em; overflow-x: auto }
+.tiltyard th, .tiltyard td { text-align: left; padding-right: 1em }
+</style>"""
+"""The table stands on Evidently's own page, whose style it must not change."""
 ColumnKind = Literal["numeric", "categorical"]
 
 
@@ -71,7 +77,7 @@ class Raw:
             column for column, result in zip(comparable, results, strict=True) if result["value"]["count"] > 0
         )
 
-    def draw(self, title: str, above: str) -> str:
+    def draw(self, title: str, above: kit.Html) -> str:
         """Evidently's data drift page over every column, `above` (HTML) before it, as one self-contained HTML text.
 
         The preset draws every column twice, for its table and for a metric of its own that it does not show; only
@@ -83,17 +89,19 @@ class Raw:
         from evidently.presets import DataDriftPreset
 
         if not self.kinds:
-            return f"<!doctype html><head><title>{html.escape(title)}</title></head><body>{above}</body>"
+            return kit.page(title, [above])
 
-        class DriftTable(DataDriftPreset):
+        class DriftTable(DataDriftPreset):  # type: ignore[misc]
             def generate_metrics(self, context: Context) -> Sequence[MetricOrContainer]:
-                return super().generate_metrics(context)[:1]
+                metrics: Sequence[MetricOrContainer] = super().generate_metrics(context)
+                return metrics[:1]
 
         columns = list(self.kinds)
         preset = DriftTable(**self._methods(columns))
         with np.errstate(invalid="ignore"):
             snapshot = Report([preset], include_tests=False).run(*self.datasets(columns))
-        page = snapshot.get_html_str(as_iframe=False).replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)
+        page: str = snapshot.get_html_str(as_iframe=False)
+        page = page.replace("<head>", f"<head><title>{kit.text(title)}</title>", 1)
         return page.replace("<body>", f"<body>{above}", 1)
 
     def _methods(self, columns: Sequence[str]) -> EvidentlyOptions:
@@ -132,37 +140,26 @@ def _folded(before: "pd.Series[Any]", now: "pd.Series[Any]") -> "tuple[pd.Series
     return before.where(before.isin(frequent), "(other)").astype(object), folded.astype(object)
 
 
-def table(title: str, comparison: Comparison) -> str:
+def table(title: str, comparison: Comparison) -> kit.Html:
     """What the page begins with: the verdict, and every column's effect, by effect times importance."""
     state = "An alarm stands" if comparison.alarm else "No alarm"
-    lines = [
-        f"{state}: evidence {comparison.evidence:,.1f}, threshold {comparison.threshold:,.0f}. ",
-        comparison.harm_said,
-    ]
-    lines += [broken.said for broken in comparison.broken]
-    head = "<tr><th>kind<th>column<th>weight<th>effect<th>limit<th>moved<th>evidence<th></tr>"
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{html.escape(text)}"
-            for text in (
-                signal.kind,
-                signal.column,
-                f"{signal.weight:.1%}",
-                "" if signal.value is None else f"{signal.statistic} {signal.value:.3f}",
-                "" if signal.threshold is None else f"{signal.threshold:.3f}",
-                "yes" if signal.drifted else "",
-                "" if signal.evidence is None else f"{signal.evidence:,.1f}",
-                signal.note,
-            )
+    evidence = f"{state}: evidence {comparison.evidence:,.1f}, threshold {comparison.threshold:,.0f}. "
+    lines = [evidence, comparison.harm_said, *(broken.said for broken in comparison.broken)]
+    rows = [
+        (
+            signal.kind,
+            signal.column,
+            f"{signal.weight:.1%}",
+            "" if signal.value is None else f"{signal.statistic} {signal.value:.3f}",
+            "" if signal.threshold is None else f"{signal.threshold:.3f}",
+            "yes" if signal.drifted else "",
+            "" if signal.evidence is None else f"{signal.evidence:,.1f}",
+            signal.note,
         )
-        + "</tr>"
         for signal in ordered(comparison.signals)
-    )
-    paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)
-    style = "font: 14px sans-serif; margin: 1em; border-spacing: 1em 0.2em; text-align: left"
-    heading = f"<h1>{html.escape(title)}</h1>{paragraphs}"
-    return f'<div style="{style}">{heading}<table style="{style}">{head}{rows}</table></div>'
+    ]
+    heading = kit.joined([kit.Html(f"<h1>{kit.text(title)}</h1>"), *(kit.paragraph(line) for line in lines if line)])
+    return kit.Html(f"{STYLE}<div class=tiltyard>{heading}{kit.table(COLUMNS, rows)}</div>")
 
 
 def ordered(signals: Sequence[Signal]) -> tuple[Signal, ...]:

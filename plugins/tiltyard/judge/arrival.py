@@ -170,7 +170,14 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     if found is None or not found.labels.sum():
         return None
     curve = runoff.curve(found, _of_incidents(rails, spec, night_closing(as_of) + DAY))
-    return plots.arrival(found, curve, rails.settings.reports / "arrival" / f"{spec.name}.png", title=spec.name)
+    return plots.arrival(
+        found.shares,
+        plots.ArrivalCurve(curve.labels, curve.positives, curve.negatives),
+        rails.settings.reports / "arrival" / f"{spec.name}.png",
+        matures=found.matures,
+        night=found.night,
+        title=spec.name,
+    )
 
 
 # -- incidents ------------------------------------------------------------------------------------

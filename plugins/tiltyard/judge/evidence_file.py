@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tiltyard import target
 from tiltyard.clock import night_closing
-from tiltyard.files import whole
+from tiltyard.pages import kit
 from tiltyard.rails import Rails
 from tiltyard.records import EvidenceRecord, PageFile
 from tiltyard.records.evidence import figure
@@ -32,14 +32,12 @@ def put(rails: Rails, evidence: EvidenceRecord) -> PageFile:
     recorded = evidence.page
     if recorded and (rails.settings.reports / recorded.path).exists():
         return recorded
-    content = evidence_page.draw(evidence).encode()
-    sha256 = hashlib.sha256(content).hexdigest()
+    content = evidence_page.draw(evidence)
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
     path = Path(FOLDER, evidence.model, f"{evidence.night}-v{evidence.challenger}-{sha256[:12]}.html")
     target_path = rails.settings.reports / path
     if not target_path.exists() and (recorded is None or recorded.sha256 == sha256):
-        target_path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(target_path) as temporary:
-            temporary.write_bytes(content)
+        kit.save(content, target_path)
     return recorded or PageFile(str(path), sha256)
 
 

@@ -5,14 +5,14 @@ same bytes, so that the page's SHA-256 can be approved, and a lost page be drawn
 people is escaped. Pictures are SVG by matplotlib, in the palette of pages/plots.py.
 """
 
-import html
-import io
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tiltyard import target as targets
+from tiltyard.pages import kit, picture
+from tiltyard.pages.kit import Column, Html, text
+from tiltyard.pages.picture import DASHES, GRID, INK, LIMIT, Panel
 from tiltyard.records import (
     ArmFigures,
     CalibrationBin,
@@ -28,11 +28,8 @@ from tiltyard.target import Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHALLENGER, CHAMPION, LIMIT = "#0072B2", "#D55E00", "#B00020"
-"""The first two of Okabe and Ito's palette (2008), told apart by the colour-blind."""
-GRID, INK = "#E3E3E3", "#222222"
-DASHES = (0, (4, 2))
-ARRIVAL = {"labelled": "#009E73", "missing": "#B00020", "early": "#E69F00", "waiting": "#C9CFD4"}
+CHALLENGER, CHAMPION = picture.BLUE, picture.VERMILION
+ARRIVAL = {"labelled": picture.GREEN, "missing": LIMIT, "early": picture.ORANGE, "waiting": "#C9CFD4"}
 ARRIVAL_SAID = {
     "labelled": "matured, with a label (decided on)",
     "missing": "matured, label never came",
@@ -52,6 +49,7 @@ def draw(record: EvidenceRecord) -> str:
     if promise is None or drawn is None:
         raise ValueError(f"{record.model} version {record.challenger}: nothing was kept to draw a page of")
     target = targets.read(drawn.to_json())
+    least = -float(str(promise.policy["max_slice_loss"]))
     title = f"Promote {record.model} version {record.challenger}?"
     parts = [
         _head(title, record, promise),
@@ -66,7 +64,7 @@ def draw(record: EvidenceRecord) -> str:
         _criteria(record.criteria),
         _figure(
             "For whom?",
-            _slices(drawn.slices, -float(str(promise.policy["max_slice_loss"]))) + _table_of_slices(drawn.slices),
+            kit.joined([_slices(drawn.slices, least), _table_of_slices(drawn.slices)]),
             "Mean difference per declared slice with its 95 % interval, clustered by night (for reading: it is not the "
             "one that decides). Left of the red line a slice loses more than the spec allows.",
         ),
@@ -89,13 +87,13 @@ def draw(record: EvidenceRecord) -> str:
         *([_online(record.online, target)] if record.online else []),
         _origin(record, promise),
     ]
-    return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(parts))
+    return kit.framed(title, parts, _STYLE)
 
 
 # -- words ------------------------------------------------------------------------------------
 
 
-def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> str:
+def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> Html:
     facts = {
         "matured rows": f"{record.matured:,}",
         "nights in shadow": f"{record.nights:,}",
@@ -110,65 +108,51 @@ def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> str:
         f"{record.matured:,} matured rows."
     )
     asked = {0: "", 1: " One person has to approve.", 2: " Two people have to approve."}[int(promise.approvals)]
-    listed = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
-    return (
-        f"<header><h1>{_text(title)}</h1>"
-        f"<p>Night of {_text(record.night)} &middot; owner {_text(promise.owner)} &middot; tier "
-        f"{_text(promise.tier)} &middot; against {_text(record.against)}.{asked}</p>"
-        f'<p class="better">{_text(better)}</p><dl>{listed}</dl></header>'
+    return Html(
+        f"<header><h1>{text(title)}</h1>"
+        f"<p>Night of {text(record.night)} &middot; owner {text(promise.owner)} &middot; tier "
+        f"{text(promise.tier)} &middot; against {text(record.against)}.{asked}</p>"
+        f'<p class="better">{text(better)}</p>{kit.facts(facts)}</header>'
     )
 
 
-def _criteria(criteria: Sequence[Criterion]) -> str:
-    rows = "".join(
-        f"<tr><td>{_text(row.name)}</td><td class=number>{_text(_number(row.value))}</td>"
-        f"<td class=number>{_text(_number(row.limit))}</td>"
-        f'<td><span class=tag style="background:{STATUS.get(row.status, INK)}">'
-        f"{_text(row.status.replace('_', ' '))}</span></td><td>{_text(row.reason)}</td></tr>"
-        for row in criteria
-    )
-    return (
-        "<section><h2>What the gate asked</h2><div class=wide><table><tr><th>criterion</th><th class=number>value</th>"
-        f"<th class=number>limit</th><th>status</th><th>why</th></tr>{rows}</table></div></section>"
-    )
+def _criteria(criteria: Sequence[Criterion]) -> Html:
+    columns = [Column("criterion"), Column("value", "number"), Column("limit", "number")]
+    columns += [Column("status"), Column("why")]
+    rows = [(row.name, _number(row.value), _number(row.limit), _status(row.status), row.reason) for row in criteria]
+    return kit.section("What the gate asked", kit.table(columns, rows))
 
 
-def _table_of_slices(slices: Sequence[SliceInterval]) -> str:
-    rows = "".join(
-        f"<tr><td>{_text(row.name)}</td><td class=number>{row.rows:,}</td>"
-        f"<td class=number>{_text(_signed(row.mean))}</td><td class=number>{_text(_signed(row.low))}</td>"
-        f"<td class=number>{_text(_signed(row.high))}</td></tr>"
-        for row in slices
-    )
-    return (
-        "<details><summary>The slices as numbers</summary><div class=wide><table><tr><th>slice</th>"
-        "<th class=number>rows</th><th class=number>difference</th><th class=number>low</th>"
-        f"<th class=number>high</th></tr>{rows}</table></div></details>"
-    )
+def _status(status: str) -> Html:
+    return Html(f'<span class=tag style="background:{STATUS.get(status, INK)}">{text(status.replace("_", " "))}</span>')
 
 
-def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> str:
+def _table_of_slices(slices: Sequence[SliceInterval]) -> Html:
+    columns = [Column("slice"), *(Column(title, "number") for title in ("rows", "difference", "low", "high"))]
+    rows = [(row.name, f"{row.rows:,}", _signed(row.mean), _signed(row.low), _signed(row.high)) for row in slices]
+    return Html(f"<details><summary>The slices as numbers</summary>{kit.table(columns, rows)}</details>")
+
+
+def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> Html:
     """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
     names = ("requests", "matured", *target.interval)
-    rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{_text(row.tier)}</td>"
-        f"<td>{_text('–' if row.version is None else row.version)}</td>"
-        + "".join(f"<td class=number>{_text(_number(getattr(row, column)))}</td>" for column in names)
-        + "</tr>"
+    titles = ("requests", "matured", target.figure_title, "low", "high")
+    columns = [Column("arm"), Column("answered by"), Column("version")]
+    columns += [Column(title, "number") for title in titles]
+    rows = [
+        (name, row.tier, "–" if row.version is None else row.version, *(_number(getattr(row, each)) for each in names))
         for name, figures in arms.items()
         for row in figures
+    ]
+    note = (
+        "For reading: the gate asks for nights on which every version scored the same rows, and the "
+        "entities that ask are not all there are. Requests of the arm shadow were answered by others."
     )
-    return (
-        "<section><h2>How did the answers given online turn out?</h2><div class=wide><table><tr><th>arm</th>"
-        "<th>answered by</th><th>version</th><th class=number>requests</th><th class=number>matured</th>"
-        f"<th class=number>{_text(target.figure_title)}</th>"
-        f"<th class=number>low</th><th class=number>high</th></tr>{rows}</table></div>"
-        "<p class=quiet>For reading: the gate asks for nights on which every version scored the same rows, and the "
-        "entities that ask are not all there are. Requests of the arm shadow were answered by others.</p></section>"
-    )
+    heading = "How did the answers given online turn out?"
+    return kit.section(heading, kit.table(columns, rows), kit.paragraph(note, "quiet"))
 
 
-def _origin(record: EvidenceRecord, promise: PromiseRecord) -> str:
+def _origin(record: EvidenceRecord, promise: PromiseRecord) -> Html:
     training = promise.training
     facts = {
         "trained as of the night of": promise.trained_on,
@@ -183,8 +167,8 @@ def _origin(record: EvidenceRecord, promise: PromiseRecord) -> str:
         "differences, SHA-256": record.rows,
         "record, SHA-256": record.digest,
     }
-    rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
-    return (
+    rows = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in facts.items())
+    return Html(
         f"<section><h2>Where this comes from</h2><table class=origin>{rows}</table>"
         "<p class=quiet>An approval names the SHA-256 of this very file; its first digits end the file's name "
         "(<code>sha256sum</code> tells the rest). Before anybody is promoted the file is held against it again.</p>"
@@ -192,23 +176,17 @@ def _origin(record: EvidenceRecord, promise: PromiseRecord) -> str:
     )
 
 
-def _figure(heading: str, svg: str, caption: str) -> str:
-    return (
-        f"<section><h2>{_text(heading)}</h2><figure>{svg}<figcaption>{_text(caption)}</figcaption></figure></section>"
-    )
+def _figure(heading: str, drawing: Html, caption: str) -> Html:
+    return kit.section(heading, kit.figure(drawing, caption))
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     return (
         ", ".join(map(str, value)) or "none" if isinstance(value, list) else "default" if value is None else str(value)
     )
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -221,7 +199,7 @@ def _signed(value: float | None) -> str:
 # -- pictures ---------------------------------------------------------------------------------
 
 
-def _running(points: Sequence[RunningPoint], level: float) -> str:
+def _running(points: Sequence[RunningPoint], level: float) -> Html:
     figure, (above, below) = _axes(5.2, panels=2)
     nights = [point.night for point in points]
     mean, low, high = ([getattr(point, name) for point in points] for name in ("mean", "low", "high"))
@@ -239,13 +217,13 @@ def _running(points: Sequence[RunningPoint], level: float) -> str:
     below.plot(nights, told, color=CHALLENGER, marker="o", markersize=4)
     below.yaxis.set_major_formatter(lambda value, _: f"{10**value:.3g}")
     below.set_ylabel("nights' evidence", color=INK)
-    _dated(below, nights)
-    return _svg(figure, "running")
+    picture.dated(below, nights)
+    return picture.svg(figure, "running")
 
 
-def _slices(slices: Sequence[SliceInterval], limit: float) -> str:
+def _slices(slices: Sequence[SliceInterval], limit: float) -> Html:
     shown = [row for row in slices[:MOST_SLICES] if row.mean is not None]
-    figure, axes = _axes(1.1 + 0.32 * max(len(shown), 1))
+    figure, [axes] = _axes(1.1 + 0.32 * max(len(shown), 1))
     axes.axvline(0, color="#999999", linewidth=1.0)
     axes.axvline(limit, color=LIMIT, linewidth=1.4, linestyle=DASHES, label="least allowed")
     for place, row in enumerate(shown):
@@ -258,11 +236,11 @@ def _slices(slices: Sequence[SliceInterval], limit: float) -> str:
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_xlabel("loss avoided per row (right: the challenger is better)", color=INK)
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
-    return _svg(figure, "slices")
+    return picture.svg(figure, "slices")
 
 
-def _calibration(bins: Mapping[str, Sequence[CalibrationBin]], against: str, label: str) -> str:
-    figure, axes = _axes(4.2)
+def _calibration(bins: Mapping[str, Sequence[CalibrationBin]], against: str, label: str) -> Html:
+    figure, [axes] = _axes(4.2)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
     for who, colour, name, shape in (
         ("champion", CHAMPION, against, "s"),
@@ -278,11 +256,11 @@ def _calibration(bins: Mapping[str, Sequence[CalibrationBin]], against: str, lab
     axes.set_xlabel("mean score", color=INK)
     axes.set_ylabel(label, color=INK)
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, markerscale=0.7)
-    return _svg(figure, "calibration")
+    return picture.svg(figure, "calibration")
 
 
-def _scores(counts: Mapping[str, Sequence[int]], against: str, bounds: Sequence[float]) -> str:
-    figure, axes = _axes(2.8)
+def _scores(counts: Mapping[str, Sequence[int]], against: str, bounds: Sequence[float]) -> Html:
+    figure, [axes] = _axes(2.8)
     for who, colour, name in (("champion", CHAMPION, against), ("challenger", CHALLENGER, "challenger")):
         bars = len(counts[who])
         low, high = bounds
@@ -294,11 +272,11 @@ def _scores(counts: Mapping[str, Sequence[int]], against: str, bounds: Sequence[
     axes.set_xlabel("score", color=INK)
     axes.set_ylabel("rows", color=INK)
     axes.legend(loc="upper center", frameon=False, labelcolor=INK, ncols=2)
-    return _svg(figure, "scores")
+    return picture.svg(figure, "scores")
 
 
-def _arrival(cohorts: Sequence[CohortArrival]) -> str:
-    figure, axes = _axes(2.8)
+def _arrival(cohorts: Sequence[CohortArrival]) -> Html:
+    figure, [axes] = _axes(2.8)
     nights = [cohort.night for cohort in cohorts]
     below = [0] * len(cohorts)
     for name, colour in ARRIVAL.items():
@@ -306,53 +284,23 @@ def _arrival(cohorts: Sequence[CohortArrival]) -> str:
         axes.bar(nights, counts, bottom=below, width=0.85, color=colour, linewidth=0, label=ARRIVAL_SAID[name])
         below = [lower + count for lower, count in zip(below, counts, strict=True)]
     axes.set_ylabel("rows", color=INK)
-    _dated(axes, nights)
+    picture.dated(axes, nights)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False, labelcolor=INK)
-    return _svg(figure, "arrival")
+    return picture.svg(figure, "arrival")
 
 
-def _axes(height: float, panels: int = 1) -> tuple["Figure", Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    drawn = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 2][:panels])[:, 0]
-    for axes in drawn:
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=INK)
-    return figure, drawn if panels > 1 else drawn[0]
-
-
-def _dated(axes: Any, nights: Sequence[date]) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    if not nights:
-        axes.set_xticks([])
-        return
-    locator = AutoDateLocator(minticks=3, maxticks=9)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+def _axes(height: float, panels: int = 1) -> "tuple[Figure, list[Panel]]":
+    """An empty picture of so many panels, one below the other."""
+    figure = picture.blank(8.4, height)
+    drawn = list(figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[3, 2][:panels])[:, 0])
+    picture.quiet(drawn)
+    return figure, drawn
 
 
 def _plain(name: str) -> str:
     """A name as matplotlib may draw it: `$` would begin a formula."""
     short = name if len(name) <= 40 else f"{name[:39]}…"
     return short.replace("\\", "\\\\").replace("$", r"\$")
-
-
-def _svg(figure: "Figure", name: str) -> str:
-    """The picture as SVG to put into a page: text stays text, nothing random and no date is in it."""
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    # ids are hashes of what they name, salted per picture: two pictures on one page do not share them
-    with rc_context({"svg.hashsalt": f"tiltyard-{name}", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].rstrip()
 
 
 _STYLE = """
@@ -375,12 +323,4 @@ th { color: #666; font-weight: 600; font-size: 12px } td { overflow-wrap: anywhe
 .wide { overflow-x: auto } .quiet, figcaption { color: #555; font-size: 13px } summary { cursor: pointer }
 figure { margin: 0 } svg { width: 100%; height: auto; display: block }
 svg text { font-family: system-ui, sans-serif !important }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-{body}
-</main></body></html>
 """

@@ -97,6 +97,13 @@ class Arrivals:
         return found
 
     @property
+    def shares(self) -> NDArray[np.float64]:
+        """(cohorts with rows, ages): the share of a cohort's rows that have a label; NaN for nights to come."""
+        came = np.cumsum(self.labels, axis=1) / np.maximum(self.sizes, 1)[:, None]
+        shares: NDArray[np.float64] = np.where(self.seen, came, np.nan)[self.sizes > 0]
+        return shares
+
+    @property
     def waiting(self) -> NDArray[np.int64]:
         """(cohorts, ages): rows still without a label when the cohort came to that age."""
         came = np.cumsum(self.labels, axis=1)

@@ -1,10 +1,9 @@
 """The auditor's page: one HTML file that convinces a person, with nothing to fetch and nothing to run.
 
-Every finding has its sentence, its effect with the interval, the picture that a person needs to believe it, and rows
-to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of pages/plots.py.
+Every suspicion has its sentence, its effect with the interval, the picture that a person needs to believe it, and rows
+to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of pages/picture.py.
 """
 
-import html
 import math
 import os
 import stat
@@ -12,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltyard.errors import BadInput
-from tiltyard.files import whole
 from tiltyard.leak.audit import Audit
-from tiltyard.leak.suspicion import KINDS, Cell, Example, Lateness, Offsets, Rates, Suspicion
+from tiltyard.leak.suspicion import KINDS, Cell, Example, Lateness, Offsets, Rates, Severity, Suspicion
+from tiltyard.pages import kit, picture
+from tiltyard.pages.kit import Column, Html, text
+from tiltyard.pages.picture import BLUE, GREY
 
-BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
-"""Of Okabe and Ito's palette (2008), which the colour-blind tell apart."""
-COLOURS = {"fail": "#B00020", "untestable": "#7A4B00", "warn": "#9A6700", "pass": "#1A7F37"}
+RED = picture.VERMILION
+TONES = {"fail": "bad", "untestable": "wait", "warn": "wait", "pass": "good"}
+"""Verdict → the kit's word for how good it is."""
+SEVERITIES = {"critical": "bad", "warning": "wait"}
+"""The same of a severity."""
 MEANT = {
     "fail": "Something critical: evidence about time.",
     "warn": "Nothing about time; something statistical to look at.",
@@ -60,13 +63,11 @@ def write(audit: Audit, target: Path) -> Path:
 
 
 def save(content: str, target: Path) -> Path:
-    """Put a page into its place: whole, or not at all."""
+    """Put a page where a person wants it. Raises BadInput when there is no writing."""
     try:
-        with whole(target) as part:
-            part.write_text(content, encoding="utf-8")
+        return kit.save(content, target)
     except OSError as error:
         raise BadInput(f"--report: {target} cannot be written: {error.strerror}.") from None
-    return target
 
 
 def render(audit: Audit) -> str:
@@ -82,99 +83,105 @@ def render(audit: Audit) -> str:
         "rows weighed": f"{audit.sampled:,}",
     }
     label = audit.label.column + (f" (1 is {audit.label.positive})" if audit.label.kind == "binary" else " (a number)")
-    parts = [
-        f'<header style="border-color:{COLOURS[audit.verdict]}">',
-        f'<p class="verdict" style="color:{COLOURS[audit.verdict]}">{_text(audit.verdict)}</p>',
-        f"<h1>{_text(audit.path.name)}</h1><p class=reason>{_text(audit.reason)}</p>",
-        f"<p class=reason>{_text(audit.coverage.sentence)}</p>",
-        f"<p class=quiet>{_text(MEANT[audit.verdict])} The outcome is {_text(label)}.</p>",
-        "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>",
-        "</header>",
-    ]
+    tone = TONES[audit.verdict]
+    header = kit.joined(
+        [
+            kit.paragraph(audit.verdict, f"verdict {tone}"),
+            Html(f"<h1>{text(audit.path.name)}</h1>"),
+            kit.paragraph(audit.reason, "reason"),
+            kit.paragraph(audit.coverage.sentence, "reason"),
+            kit.paragraph(f"{MEANT[audit.verdict]} The outcome is {label}.", "quiet"),
+            kit.facts(facts),
+        ]
+    )
+    parts = [Html(f"<header class={tone}>{header}</header>")]
     if audit.suspicions:
         parts.append(_overview(audit.suspicions))
         parts += [_section(place, suspicion) for place, suspicion in enumerate(audit.suspicions)]
-    parts.append(_tested(audit))
+    parts += _tested(audit)
     if audit.notes:
-        parts.append("<section><h2>How the file was read</h2><ul>")
-        parts += [f"<li>{_text(note)}</li>" for note in audit.notes]
-        parts.append("</ul></section>")
-    return _PAGE.format(title=_text(f"{audit.verdict}: {audit.path.name}"), style=_STYLE, body="\n".join(parts))
+        parts.append(kit.section("How the file was read", kit.items(audit.notes)))
+    return kit.page(f"{audit.verdict}: {audit.path.name}", parts, _STYLE)
 
 
 # -- parts of the page ------------------------------------------------------------------------
 
 
-def _overview(suspicions: Sequence[Suspicion]) -> str:
-    rows = "".join(
-        f'<tr><td><span class="tag {suspicion.severity}">{suspicion.severity}</span></td>'
-        f'<td class=column><a href="#f{place}">{_text(suspicion.feature)}</a></td>'
-        f"<td class=kind>{_text(_named(suspicion.kind))}</td>"
-        f"<td class=number>{_short(suspicion.effect)}</td><td class=number>{_between(suspicion)}</td></tr>"
+def _overview(suspicions: Sequence[Suspicion]) -> Html:
+    columns = [Column(""), Column("column", "column"), Column("what", "kind")]
+    columns += [Column("effect", "number"), Column("interval", "number")]
+    rows = [
+        (
+            _tag(suspicion.severity),
+            Html(f'<a href="#f{place}">{text(suspicion.feature)}</a>'),
+            _named(suspicion.kind),
+            _short(suspicion.effect),
+            _between(suspicion),
+        )
         for place, suspicion in enumerate(suspicions)
+    ]
+    return kit.section("What was found", kit.table(columns, rows))
+
+
+def _section(place: int, suspicion: Suspicion) -> Html:
+    parts = kit.joined(
+        [
+            Html(f"<h3>{text(suspicion.feature)} {_tag(suspicion.severity)}</h3>"),
+            kit.paragraph(KINDS[suspicion.kind], "meaning"),
+            kit.paragraph(suspicion.evidence),
+            _effect(suspicion),
+            _picture(suspicion),
+            _examples(suspicion.examples),
+        ]
     )
-    head = "<th></th><th>column</th><th>what</th><th class=number>effect</th><th class=number>interval</th>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<section><h2>What was found</h2><div class=wide>{table}</div></section>"
+    return Html(f'<section id="f{place}" class="suspicion {SEVERITIES[suspicion.severity]}">{parts}</section>')
 
 
-def _section(place: int, suspicion: Suspicion) -> str:
-    picture = _picture(suspicion)
-    return (
-        f'<section id="f{place}" class="finding {suspicion.severity}">'
-        f'<h3>{_text(suspicion.feature)} <span class="tag {suspicion.severity}">{suspicion.severity}</span></h3>'
-        f"<p class=meaning>{_text(KINDS[suspicion.kind])}</p><p>{_text(suspicion.evidence)}</p>"
-        f"{_effect(suspicion)}{picture}{_examples(suspicion.examples)}</section>"
-    )
+def _tag(severity: Severity) -> Html:
+    return Html(f'<span class="tag {SEVERITIES[severity]}">{severity}</span>')
 
 
-def _examples(examples: Sequence[Example]) -> str:
+def _examples(examples: Sequence[Example]) -> Html:
     if not examples:
-        return ""
+        return Html()
     names = list(dict.fromkeys(name for row in examples for name in row))
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(_value(row.get(name)))}</td>" for name in names) + "</tr>" for row in examples
-    )
-    rows = "A row" if len(examples) == 1 else "Rows"
-    return (
-        f"<h4>{rows} to look up</h4><div class=wide><table class=rows><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    rows = [[_value(row.get(name)) for name in names] for row in examples]
+    heading = "A row to look up" if len(examples) == 1 else "Rows to look up"
+    return Html(f"<h4>{heading}</h4>{kit.table([Column(name) for name in names], rows, 'rows')}")
 
 
-def _tested(audit: Audit) -> str:
+def _tested(audit: Audit) -> list[Html]:
     """What was looked for, and what could not be."""
-    parts = ["<section><h2>What was tested</h2><ul class=tested>"]
-    parts.append(f"<li>{_text(audit.exact)}</li>")
-    parts += [f"<li><b>{_text(_named(kind))}</b> {_text(KINDS[kind])}</li>" for kind in audit.coverage.looked_for]
-    parts.append("</ul></section>")
+    looked_for = [Html(f"<b>{text(_named(kind))}</b> {text(KINDS[kind])}") for kind in audit.coverage.looked_for]
+    parts = [kit.section("What was tested", kit.items([audit.exact, *looked_for], "tested"))]
     if audit.untested:
         kinds: dict[tuple[str, str], list[str]] = {}
         for gap in audit.untested:
             kinds.setdefault((gap.feature, gap.why), []).append(gap.kind)
         rows = [
-            f"<tr><td>{_text('every column' if feature == '*' else feature)}</td>"
-            f"<td>{_text(', '.join('everything' if kind == '*' else _named(kind) for kind in names))}</td>"
-            f"<td>{_text(why)}</td></tr>"
+            (
+                "every column" if feature == "*" else feature,
+                ", ".join("everything" if kind == "*" else _named(kind) for kind in names),
+                why,
+            )
             for (feature, why), names in kinds.items()
         ]
         more = len(rows) - UNTESTED_SHOWN
-        parts.append("<section><h2>What could not be tested</h2><table><thead><tr><th>column</th><th>for</th>")
-        parts.append(f"<th>why</th></tr></thead><tbody>{''.join(rows[:UNTESTED_SHOWN])}</tbody></table>")
-        parts.append(f"<p class=quiet>and {more:,} more</p></section>" if more > 0 else "</section>")
-    return "".join(parts)
+        rest = kit.paragraph(f"and {more:,} more", "quiet") if more > 0 else Html()
+        columns = [Column("column"), Column("for"), Column("why")]
+        parts.append(kit.section("What could not be tested", kit.table(columns, rows[:UNTESTED_SHOWN]), rest))
+    return parts
 
 
 # -- pictures ---------------------------------------------------------------------------------
 
 
-def _effect(suspicion: Suspicion) -> str:
+def _effect(suspicion: Suspicion) -> Html:
     """The effect on its scale, with its interval; a share or an AUC on 0 to 1."""
     low, high = suspicion.interval or (suspicion.effect, suspicion.effect)
     ends = [value for value in (low, high, suspicion.effect) if math.isfinite(value)]
     if not ends:
-        return ""
+        return Html()
     least, most = (0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else (min(0.0, *ends), max(0.0, *ends) * 1.08)
     width, margin = WIDTH, 10
 
@@ -198,19 +205,16 @@ def _effect(suspicion: Suspicion) -> str:
     counted = ", counted, not estimated"
     holding = f", interval {_between(suspicion)}, holding for all columns at once"
     caption = f"effect {_short(suspicion.effect)}{holding if suspicion.interval else counted}"
-    return (
-        f'<figure class=scale><svg viewBox="0 0 {width} 44" role="img" aria-label="{_text(caption)}">'
-        f'<line x1="{margin}" x2="{width - margin}" y1="20" y2="20" stroke="#999"/>{marks}{span}'
-        f'<circle cx="{at(suspicion.effect):.1f}" cy="12" r="5" fill="{colour}"/></svg>'
-        f"<figcaption>{_text(caption)}</figcaption></figure>"
-    )
+    axis = f'<line x1="{margin}" x2="{width - margin}" y1="20" y2="20" stroke="#999"/>'
+    dot = f'<circle cx="{at(suspicion.effect):.1f}" cy="12" r="5" fill="{colour}"/>'
+    return kit.figure(kit.svg(axis + marks + span + dot, width, 44, caption), caption, css="scale")
 
 
 def _anchor(step: int) -> str:
     return "start" if step == 0 else "end" if step == 4 else "middle"
 
 
-def _picture(suspicion: Suspicion) -> str:
+def _picture(suspicion: Suspicion) -> Html:
     match suspicion.plot:
         case Lateness() as plot:
             return _lateness(plot)
@@ -219,10 +223,10 @@ def _picture(suspicion: Suspicion) -> str:
         case Offsets() as plot:
             return _offsets(plot)
         case None:
-            return ""
+            return Html()
 
 
-def _lateness(plot: Lateness) -> str:
+def _lateness(plot: Lateness) -> Html:
     """Rows by how far before or after; what breaks the rule in the warning colour."""
     rows, late, names = plot.rows, plot.late, plot.names
     bars = [math.log10(1 + count) for count in rows]
@@ -240,7 +244,7 @@ def _lateness(plot: Lateness) -> str:
     return _figure(body, caption, slanted=_slanted(names))
 
 
-def _rates(plot: Rates) -> str:
+def _rates(plot: Rates) -> Html:
     """Share of positives per value, with the number of rows; the dashed line is the share in all rows."""
     rates, rows, base = plot.rate, plot.rows, plot.base
     colours = [BLUE if rate <= base else RED for rate in rates]
@@ -259,7 +263,7 @@ def _rates(plot: Rates) -> str:
     return _figure(body, caption, slanted=_slanted(names))
 
 
-def _offsets(plot: Offsets) -> str:
+def _offsets(plot: Offsets) -> Html:
     """Where the values lie, of the positive and of the negative rows apart."""
     edges, positive, negative = plot.edges, plot.positive, plot.negative
     most = max([*positive, *negative, 1e-9])
@@ -277,7 +281,7 @@ def _offsets(plot: Offsets) -> str:
         body += f'<text x="{_LEFT + step * place:.1f}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
         body += f"{_short(edges[place])}</text>"
     body += _floor() + f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{most:.0%}</text>'
-    legend = (
+    legend = Html(
         f'<b style="color:{RED}">■</b> rows where the label is 1 &nbsp; <b style="color:{BLUE}">■</b> where it is 0. '
     )
     return _figure(body, f"How far the values lie from the prediction, in {plot.unit}.", legend)
@@ -309,7 +313,7 @@ def _bars(
             if slanted
             else ' text-anchor="middle"'
         )
-        body += f'<text x="{middle:.1f}" y="{floor + 13}"{turn}>{_text(name)}</text>'
+        body += f'<text x="{middle:.1f}" y="{floor + 13}"{turn}>{text(name)}</text>'
     return body + _floor()
 
 
@@ -327,17 +331,12 @@ def _y(value: float, most: float) -> float:
     return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - min(max(value / most, 0.0), 1.0))
 
 
-def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False) -> str:
+def _figure(body: str, caption: str, legend: str = "", *, slanted: bool = False) -> Html:
     height = HEIGHT if slanted else HEIGHT - _BOTTOM + 24
-    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_text(caption)}">{body}</svg>'
-    return f"<figure>{drawing}<figcaption>{legend}{_text(caption)}</figcaption></figure>"
+    return kit.figure(kit.svg(body, WIDTH, height, caption), caption, legend=legend)
 
 
 # -- words ------------------------------------------------------------------------------------
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
 
 
 def _value(value: Cell) -> str:
@@ -357,40 +356,11 @@ def _between(suspicion: Suspicion) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light }
-* { box-sizing: border-box }
-body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0; background: #f4f5f7; color: #222 }
-main { max-width: 860px; margin: 0 auto; padding: 28px 20px 60px }
-header, section { background: #fff; border: 1px solid #e3e3e3; border-radius: 8px; padding: 18px 24px }
-header, section { margin: 0 0 16px } header { border-left: 8px solid }
+main { max-width: 860px }
 .verdict { font-size: 30px; font-weight: 700; margin: 0; text-transform: uppercase; letter-spacing: .04em }
-h1 { font-size: 19px; margin: 0 0 8px; overflow-wrap: anywhere } h2 { font-size: 17px; margin: 0 0 8px }
-h3 { font-size: 17px; margin: 0; overflow-wrap: anywhere } h4 { font-size: 13px; margin: 14px 0 4px; color: #555 }
-p { margin: 6px 0; overflow-wrap: anywhere } .reason { font-size: 16px }
-.quiet, figcaption { color: #555; font-size: 13px }
-.meaning { font-weight: 600 }
-dl { display: flex; flex-wrap: wrap; gap: 28px; margin: 14px 0 0 } dt { color: #666; font-size: 12px }
-dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums }
-table { border-collapse: collapse; width: 100%; font-size: 14px }
-th, td { text-align: left; vertical-align: top; padding: 5px 10px 5px 0; border-bottom: 1px solid #eee }
-td { overflow-wrap: anywhere } td.kind { overflow-wrap: normal } td.column { min-width: 110px }
-th { color: #666; font-weight: 600; font-size: 12px }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.wide { overflow-x: auto } .rows td { font: 12.5px/1.5 ui-monospace, monospace; white-space: nowrap }
-.tag { font-size: 12px; font-weight: 600; padding: 1px 8px; border-radius: 9px; color: #fff; white-space: nowrap }
-.tag.critical { background: #B00020 } .tag.warning { background: #9A6700 }
-.finding.critical { border-left: 4px solid #B00020 } .finding.warning { border-left: 4px solid #C79200 }
-figure { margin: 12px 0; overflow-x: auto } svg { width: 100%; min-width: 520px; max-width: 660px; height: auto }
-svg { display: block } .scale svg { min-width: 0 }
-svg text { font: 11px system-ui, sans-serif; fill: #444 } svg text.small { font-size: 9.5px; fill: #666 }
-@media (max-width: 520px) { main { padding: 12px 8px 40px } header, section { padding: 14px } dl { gap: 12px 22px } }
-a { color: #0072B2 } ul { margin: 0; padding-left: 20px } .tested li { margin: 2px 0 }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-{body}
-</main></body></html>
+.reason { font-size: 16px } .meaning { font-weight: 600 }
+td.kind { overflow-wrap: normal } td.column { min-width: 110px }
+.rows td { font: 12.5px/1.5 ui-monospace, monospace; white-space: nowrap }
+.suspicion { color: var(--ink); border-left: 4px solid var(--bad) } .suspicion.wait { border-left-color: var(--wait) }
+svg { min-width: 520px; max-width: 660px } .scale svg { min-width: 0 } .tested li { margin: 2px 0 }
 """

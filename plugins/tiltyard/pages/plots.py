@@ -3,24 +3,25 @@
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from tiltyard.files import whole
+from tiltyard.pages import picture
+from tiltyard.pages.picture import DASHES, GREY, INK, PALE, Panel
 from tiltyard.target import MEASURES
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tiltyard.judge.runoff import Arrivals, Curve
-
 ESTIMATED = "promoted line, estimated"
-LINES = {"promoted line": "#0072B2", ESTIMATED: "#0072B2", "never retrained": "#D55E00", "safe default": "#6B6B6B"}
-"""Line → colour, in drawing order, of Okabe and Ito's palette (2008), told apart by the colour-blind."""
+LINES = {
+    "promoted line": picture.BLUE,
+    ESTIMATED: picture.BLUE,
+    "never retrained": picture.VERMILION,
+    "safe default": GREY,
+}
+"""Line → colour, in drawing order."""
 MARKERS = {"promoted line": "o", ESTIMATED: ".", "never retrained": "s", "safe default": "^"}
-GRID = "#E3E3E3"
-INK = "#222222"
 
 
 def realized(
@@ -37,13 +38,9 @@ def realized(
     unknown = sorted(set(rows["line"]) - set(LINES))
     if unknown:
         raise ValueError(f"{unknown} are not lines; there are {list(LINES)}")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.blank(9, 5.4, dpi=150)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
     weeks = rows.assign(night=pd.to_datetime(rows["night"])).sort_values("night")
     for line, colour in LINES.items():
@@ -51,7 +48,7 @@ def realized(
     _promotions(axes, [pd.Timestamp(night) for night in promotions])
 
     counted = weeks[weeks["line"] != ESTIMATED].groupby("night")["n"].max()
-    counts.bar(counted.index, counted.to_numpy(), width=4.5, color="#B9C4CC", linewidth=0)
+    counts.bar(counted.index, counted.to_numpy(), width=4.5, color=PALE, linewidth=0)
     counts.set_ylabel("labelled\nper week", color=INK)
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     counts.set_xlabel("cohort week (when the prediction was made)", color=INK)
@@ -65,17 +62,11 @@ def realized(
     else:
         day = pd.Timedelta(days=1)
         counts.set_xlim(weeks["night"].min() - 6 * day, weeks["night"].max() + 6 * day)
-        locator = AutoDateLocator(minticks=4, maxticks=9)
-        counts.xaxis.set_major_locator(locator)
-        counts.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        picture.dated(counts, weeks, fewest=4)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, frameon=False, labelcolor=INK)
-    for panel in (axes, counts):
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(colors=INK)
+    picture.quiet((axes, counts))
 
-    return _save(figure, path)
+    return picture.save(figure, path)
 
 
 def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
@@ -84,13 +75,9 @@ def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
     `rows`: those of ops.feature_latency. A night without rows is a gap. `path` ends in .png or .svg; it appears
     whole. Returns `path`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.figure import Figure
 
     tables = sorted(rows["table_name"].unique())
-    figure = Figure(figsize=(9, 0.8 + 1.9 * len(tables)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.blank(9, 0.8 + 1.9 * len(tables), dpi=120)
     panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False)[:, 0]
     nights = rows.assign(night=pd.to_datetime(rows["night"])).sort_values("night")
     every = pd.date_range(nights["night"].min(), nights["night"].max())
@@ -101,17 +88,12 @@ def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
             panel.plot(own.index, hours, color=colour, linestyle=style, linewidth=1.6, marker=".", label=label)
         promised = own["promised_p99_s"].dropna()
         if len(promised):
-            panel.axhline(promised.iloc[-1] / 3600, color="#CC79A7", linewidth=1.4, label="promised p99")
+            panel.axhline(promised.iloc[-1] / 3600, color=picture.PURPLE, linewidth=1.4, label="promised p99")
         panel.set_yscale("log")
         panel.set_title(table, loc="left", fontsize=10, color=INK)
         panel.set_ylabel("hours", color=INK)
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(colors=INK)
-    locator = AutoDateLocator(minticks=3, maxticks=9)
-    panels[-1].xaxis.set_major_locator(locator)
-    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    picture.quiet(panels)
+    picture.dated(panels[-1], nights)
     figure.suptitle(f"{title}: hours from the event until the row had arrived", ha="left", x=0.01, color=INK)
     handles, labels = panels[0].get_legend_handles_labels()
     for panel in panels[1:]:  # the promise is not in every panel
@@ -120,58 +102,64 @@ def latency(rows: pd.DataFrame, path: Path, *, title: str = "") -> Path:
                 handles.append(handle)
                 labels.append(label)
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK)
-    return _save(figure, path)
+    return picture.save(figure, path)
 
 
-def arrival(arrivals: "Arrivals", curve: "Curve", path: Path, *, title: str = "") -> Path:
+class ArrivalCurve(NamedTuple):
+    """Shares by age in nights, from age 0 on; empty where no cohort is."""
+
+    labels: Sequence[float]
+    """Of all rows."""
+    positives: Sequence[float]
+    """Of those positives that come by the last age."""
+    negatives: Sequence[float]
+    """The same of the negatives."""
+
+
+def arrival(
+    cohorts: NDArray[np.float64], curve: ArrivalCurve, path: Path, *, matures: int, night: date, title: str = ""
+) -> Path:
     """The share of a cohort's rows that have a label by its age: all cohorts as thin lines, the estimated curve over
-    them, and beside it the curves of the positives and the negatives. `path` as in `realized`. Returns `path`.
+    them, and beside it the curves of the positives and the negatives.
+
+    `cohorts` (cohorts, ages) are shares, NaN where an age has not come; `matures` is the age at which a cohort has
+    matured; `night` the last night that was seen. `path` as in `realized`. Returns `path`.
     """
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = Figure(figsize=(9, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    whole, classes = figure.subplots(1, 2, sharex=True, sharey=True)
-    shares = np.where(
-        arrivals.seen, np.cumsum(arrivals.labels, axis=1) / np.maximum(arrivals.sizes, 1)[:, None], np.nan
-    )
-    whole.plot(shares[arrivals.sizes > 0].T, color="#B9C4CC", linewidth=0.5, alpha=0.6)
-    whole.plot(curve.labels, color="#0072B2", linewidth=2.2, label="all rows (thin: one cohort each)")
+    figure = picture.blank(9, 4.2, dpi=130)
+    every, classes = figure.subplots(1, 2, sharex=True, sharey=True)
+    every.plot(cohorts.T, color=PALE, linewidth=0.5, alpha=0.6)
+    every.plot(curve.labels, color=picture.BLUE, linewidth=2.2, label="all rows (thin: one cohort each)")
     for shown, colour, label in (
-        (curve.positives, "#D55E00", "positives"),
-        (curve.negatives, "#009E73", "negatives"),
+        (curve.positives, picture.VERMILION, "positives"),
+        (curve.negatives, picture.GREEN, "negatives"),
     ):
         if shown:
             classes.plot(shown, color=colour, linewidth=2.2, label=f"{label}, of those that come")
-    for panel in (whole, classes):
-        panel.axvline(arrivals.matures, color="#6B6B6B", linewidth=1.2, linestyle=(0, (4, 2)), label="cohort matures")
+    for panel in (every, classes):
+        panel.axvline(matures, color=GREY, linewidth=1.2, linestyle=DASHES, label="cohort matures")
         panel.set_xlabel("nights since the prediction", color=INK)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_ylim(0, 1.02)
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(colors=INK)
         panel.legend(loc="lower right", frameon=False, labelcolor=INK)
-    whole.set_ylabel("with a label", color=INK)
-    heading = f"how the truth arrives, as of {arrivals.night}"
+    picture.quiet((every, classes))
+    every.set_ylabel("with a label", color=INK)
+    heading = f"how the truth arrives, as of {night}"
     figure.suptitle(f"{title}: {heading}" if title else heading.capitalize(), ha="left", x=0.01, color=INK)
-    return _save(figure, path)
+    return picture.save(figure, path)
 
 
 LATENCIES = (
-    ("observed_p50_s", "#0072B2", "-", "p50"),
-    ("observed_p95_s", "#E69F00", "-", "p95"),
-    ("observed_p99_s", "#D55E00", "-", "p99"),
-    ("claimed_p99_s", "#6B6B6B", ":", "claimed p99"),
+    ("observed_p50_s", picture.BLUE, "-", "p50"),
+    ("observed_p95_s", picture.ORANGE, "-", "p95"),
+    ("observed_p99_s", picture.VERMILION, "-", "p99"),
+    ("claimed_p99_s", GREY, ":", "claimed p99"),
 )
 
 
-POLICIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+POLICIES = (picture.BLUE, picture.VERMILION, picture.GREEN, picture.PURPLE, picture.SKY, picture.ORANGE)
 """Colours of policies, in their order, of Okabe and Ito's palette."""
 BASELINES = {"never retrained": "-", "weekly, always promoted": "--", "best there was": "-.", "safe default": ":"}
 """What policies are compared with, in greys, each with a dash of its own."""
@@ -191,13 +179,9 @@ def policies(
     `lines`: policy or baseline → (first night of the week, mean loss, rows); `events`: policy → promotion, rollback or
     retrain → nights. `path` ends in .png or .svg; it appears whole. Returns `path`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.figure import Figure
 
     colours = {name: POLICIES[place % len(POLICIES)] for place, name in enumerate(events)}
-    figure = Figure(figsize=(10, 5.2 + 0.34 * len(events)), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = picture.blank(10, 5.2 + 0.34 * len(events), dpi=130)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 0.6 + 0.42 * len(events)])
     for name, points in lines.items():
         if not points:
@@ -221,40 +205,24 @@ def policies(
             )
     below.set_yticks(range(len(events)), list(events))
     below.set_ylim(len(events) - 0.5, -0.6)
-    locator = AutoDateLocator(minticks=4, maxticks=10)
-    below.xaxis.set_major_locator(locator)
-    below.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    picture.dated(below, list(events), fewest=4, most=10)
     above.set_ylabel(f"realized {metric} (lower is better)", color=INK)
     above.set_title(title, loc="left", color=INK)
     above.set_ylim(bottom=0)
     above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK)
     below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK)
-    for panel in (above, below):
-        panel.grid(axis="x" if panel is below else "y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(colors=INK)
-    return _save(figure, path)
+    picture.quiet([above])
+    picture.quiet([below], grid="x")
+    return picture.save(figure, path)
 
 
-def _save(figure: "Figure", path: Path) -> Path:
-    """Write the picture whole, or not at all. Returns `path`."""
-    from matplotlib import rc_context
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # neither a date nor random ids in the file: the same rows give the same bytes
-    with rc_context({"svg.hashsalt": "tiltyard", "svg.fonttype": "none"}), whole(path) as part:
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(part, format=path.suffix.removeprefix("."), metadata=metadata)
-    return path
-
-
-def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: ignore[no-untyped-def]
+def _line(axes: Panel, points: pd.DataFrame, line: str, colour: str) -> None:
     """One line with its band; a missing week breaks it."""
     if points.empty:
         return
-    points = points.reindex(pd.date_range(points.index.min(), points.index.max(), freq="7D").union(points.index))
-    style: dict[str, object] = {"linestyle": (0, (4, 2))} if line == "safe default" else {}
+    weeks = pd.DatetimeIndex(points.index)
+    points = points.reindex(pd.date_range(weeks.min(), weeks.max(), freq="7D").union(weeks))
+    style: dict[str, object] = {"linestyle": DASHES} if line == "safe default" else {}
     if line == ESTIMATED:
         style = {"linestyle": (0, (2, 1.5)), "markerfacecolor": "white"}
     axes.plot(
@@ -275,7 +243,7 @@ def _line(axes, points: pd.DataFrame, line: str, colour: str) -> None:  # type: 
     axes.fill_between(points.index, low, high, color=colour, alpha=0.16, linewidth=0)
 
 
-def _promotions(axes, nights: Sequence[pd.Timestamp]) -> None:  # type: ignore[no-untyped-def]
+def _promotions(axes: Panel, nights: Sequence[pd.Timestamp]) -> None:
     for position, night in enumerate(sorted(nights)):
         label = "promotion" if position == 0 else None
-        axes.axvline(night, color="#009E73", linewidth=1.4, linestyle=(0, (1, 1.5)), label=label)
+        axes.axvline(night, color=picture.GREEN, linewidth=1.4, linestyle=(0, (1, 1.5)), label=label)
