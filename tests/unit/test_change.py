@@ -53,9 +53,9 @@ class World:
             for n in range(days)
         ]
         counts = {name: np.array([night[name] for night in nightly]) for name in nightly[0]}
-        self.seen = profile.Nights(self.nights[TRAINING:], counts)
+        self.production = profile.Nights(self.nights[TRAINING:], counts)
         self.index, self.score, self.label = index[cut:], score[cut:], label[cut:]
-        self.known = profile.truth(self.reference, self.index, self.score, self.label)
+        self.outcomes = profile.truth(self.reference, self.index, self.score, self.label)
 
     def day(self, age):
         return int(self.nights[TRAINING + age])
@@ -65,25 +65,25 @@ class World:
         done, now = (int(np.searchsorted(self.index, night, side="right")) for night in (matured, self.day(age)))
         waiting = self.score[done:now]
         return change.Truth(
-            matured, self.known.until(matured), self.index[:done], self.score[:done], self.label[:done], waiting
+            matured, self.outcomes.until(matured), self.index[:done], self.score[:done], self.label[:done], waiting
         )
 
-    def judge(self, age, standing=None, **more):
+    def compare(self, age, standing=None, **more):
         more = {"policy": POLICY, "promise": PROMISE, "threshold": THRESHOLD, "version": 1} | more
         return change.compare(
-            self.reference, self.seen, self.truth(age), night=self.day(age), standing=standing, **more
+            self.reference, self.production, self.truth(age), night=self.day(age), standing=standing, **more
         )
 
     def live(self, ages, standing=None, **more):
-        found = {}
+        by_age = {}
         for age in ages:
-            found[age] = self.judge(age, standing, **more)
-            standing = found[age].standing
-        return found
+            by_age[age] = self.compare(age, standing, **more)
+            standing = by_age[age].standing
+        return by_age
 
 
-def signal(judged, column, kind=None):
-    return next(one for one in judged.signals if one.column == column and kind in (None, one.kind))
+def signal(comparison, column, kind=None):
+    return next(entry for entry in comparison.signals if entry.column == column and kind in (None, entry.kind))
 
 
 def loaded(by, since=10, until=10**6):
@@ -101,64 +101,64 @@ def moved():
 
 
 def test_where_nothing_happens_nothing_is_said(still):
-    for judged in still.live(range(30)).values():
-        assert not judged.alarm and not judged.broken and not judged.moved
-        assert judged.harm in ("not_felt", "unknown")
+    for comparison in still.live(range(30)).values():
+        assert not comparison.alarm and not comparison.broken and not comparison.moved
+        assert comparison.harm in ("not_felt", "unknown")
 
 
 def test_what_lasts_is_an_alarm_with_evidence_and_effect(moved):
-    found = moved.live(range(30))
-    raised = [age for age, judged in found.items() if judged.raised]
+    by_age = moved.live(range(30))
+    raised = [age for age, comparison in by_age.items() if comparison.raised]
     assert len(raised) == 1 and 11 <= raised[0] <= 18
-    told = found[raised[0]]
-    assert told.evidence >= told.threshold == THRESHOLD
-    assert signal(told, "load").drifted and signal(told, "load").evidence >= THRESHOLD
-    assert signal(told, "load").value >= signal(told, "load").threshold >= POLICY.min_effect
-    assert not signal(told, "plan").drifted and not signal(told, "amount").drifted
-    assert all(found[age].alarm for age in range(raised[0], 30))  # it stands
+    first = by_age[raised[0]]
+    assert first.evidence >= first.threshold == THRESHOLD
+    assert signal(first, "load").drifted and signal(first, "load").evidence >= THRESHOLD
+    assert signal(first, "load").value >= signal(first, "load").threshold >= POLICY.min_effect
+    assert not signal(first, "plan").drifted and not signal(first, "amount").drifted
+    assert all(by_age[age].alarm for age in range(raised[0], 30))  # it stands
 
 
 def test_an_effect_needs_k_of_n_windows(moved):
-    found = moved.live(range(20))
-    load = [signal(found[age], "load") for age in range(20)]
-    over = [one.value is not None and one.value >= one.threshold for one in load]
+    by_age = moved.live(range(20))
+    load = [signal(by_age[age], "load") for age in range(20)]
+    over = [entry.value is not None and entry.value >= entry.threshold for entry in load]
     needed = POLICY.hysteresis
-    assert [one.drifted for one in load] == [
+    assert [entry.drifted for entry in load] == [
         sum(over[max(0, age - needed.of + 1) : age + 1]) >= needed.least for age in range(20)
     ]
-    began = [age for age in range(10, 20) if "load" in found[age].moved]
+    began = [age for age in range(10, 20) if "load" in by_age[age].moved]
     assert began and began == [over.index(True, 10) + needed.least - 1]  # said once, on the night it is confirmed
 
 
 def test_a_spike_of_one_night_raises_nothing_and_is_over():
     world = World(moves=loaded(1.5, 10, 11))
-    assert not any(judged.raised for judged in world.live(range(35)).values())
+    assert not any(comparison.raised for comparison in world.live(range(35)).values())
 
 
 def test_an_alarm_is_over_when_the_effect_is():
     world = World(moves=loaded(1.0, 5, 20))
-    found = world.live(range(35))
-    standing = [age for age, judged in found.items() if judged.alarm]
+    by_age = world.live(range(35))
+    standing = [age for age, comparison in by_age.items() if comparison.alarm]
     assert standing and standing == list(range(standing[0], standing[-1] + 1)) and 20 <= standing[-1] < 32
-    after = found[standing[-1] + 1].standing
+    after = by_age[standing[-1] + 1].standing
     assert after.since is None and after.start == world.day(standing[-1] + 1) + 1  # and evidence starts from nought
 
 
 def test_a_retrain_answers_an_alarm(moved):
-    found = moved.live(range(20))
-    before = found[19].standing
+    by_age = moved.live(range(20))
+    before = by_age[19].standing
     assert before.since is not None
     answer = moved.day(19)
-    night = moved.judge(20, before, answered=answer)
+    night = moved.compare(20, before, answered=answer)
     assert not night.alarm and night.standing == change.Standing(1, answer + 1)
     assert night.evidence < THRESHOLD
-    stands = moved.judge(20, before, answered=before.since - 1)  # a retrain from before the alarm answers nothing
+    stands = moved.compare(20, before, answered=before.since - 1)  # a retrain from before the alarm answers nothing
     assert stands.alarm and stands.standing.since == before.since
 
 
 def test_a_new_version_starts_from_nought(moved):
     before = moved.live(range(20))[19].standing
-    night = moved.judge(20, before, version=2)
+    night = moved.compare(20, before, version=2)
     assert not night.alarm and night.standing == change.Standing(2, moved.day(20))
 
 
@@ -169,27 +169,27 @@ def test_evidently_has_the_last_word(moved):
         asked.append((columns, limits))
         return frozenset()
 
-    found = moved.live(range(25), agrees=nobody)
+    by_age = moved.live(range(25), agrees=nobody)
     assert asked and all("load" in columns and limits["load"] >= POLICY.min_effect for columns, limits in asked)
-    assert not any(judged.alarm for judged in found.values())
-    assert "load" in found[24].disagreed
+    assert not any(comparison.alarm for comparison in by_age.values())
+    assert "load" in by_age[24].disagreed
 
 
 def test_a_night_that_cannot_be_trusted_raises_and_ends_nothing(moved):
-    assert not any(judged.alarm for judged in moved.live(range(25), trusted=False).values())
+    assert not any(comparison.alarm for comparison in moved.live(range(25), trusted=False).values())
     before = moved.live(range(20))[19].standing
     quiet = World(moves=loaded(1.0, 5, 6))
-    assert quiet.judge(30, before, trusted=False).standing.since == before.since
-    assert quiet.judge(30, before).standing.since is None
+    assert quiet.compare(30, before, trusted=False).standing.since == before.since
+    assert quiet.compare(30, before).standing.since is None
 
 
 def test_nights_of_an_open_incident_are_no_evidence():
     world = World(moves=loaded(1.0, 10, 17))
     left_out = frozenset(world.day(age) for age in range(10, 17))
-    assert max(judged.evidence for judged in world.live(range(25)).values()) >= THRESHOLD
-    found = world.live(range(25), left_out=left_out)
-    assert not any(judged.alarm for judged in found.values())
-    assert max(judged.evidence for judged in found.values()) < THRESHOLD
+    assert max(comparison.evidence for comparison in world.live(range(25)).values()) >= THRESHOLD
+    by_age = world.live(range(25), left_out=left_out)
+    assert not any(comparison.alarm for comparison in by_age.values())
+    assert max(comparison.evidence for comparison in by_age.values()) < THRESHOLD
 
 
 # -- broken -----------------------------------------------------------------------------------
@@ -212,20 +212,20 @@ BREAKS = {
 def test_what_is_broken_is_named_and_is_no_drift(name):
     how, column, said = BREAKS[name]
     world = World(30, moves=lambda rows, age: how(rows) if age >= 12 else rows)
-    found = world.live(range(30))
-    assert not any(judged.broken for age, judged in found.items() if age < 12)
+    by_age = world.live(range(30))
+    assert not any(comparison.broken for age, comparison in by_age.items() if age < 12)
     for age in range(12, 30):
-        (broken,) = found[age].broken
+        (broken,) = by_age[age].broken
         assert (broken.node, broken.column) == ("ftr_x", column) and said in broken.said
-        assert not found[age].alarm
-    gaps = [one for one in found[15].signals if one.kind == "missing"]
-    assert [one.column for one in gaps] == (["load"] if name == "missing" else [])
-    assert all(one.drifted and one.value >= change.MISSING_RISE for one in gaps)
+        assert not by_age[age].alarm
+    gaps = [entry for entry in by_age[15].signals if entry.kind == "missing"]
+    assert [entry.column for entry in gaps] == (["load"] if name == "missing" else [])
+    assert all(entry.drifted and entry.value >= change.MISSING_RISE for entry in gaps)
 
 
 def test_a_slow_trend_is_no_unit_change():
     world = World(30, moves=lambda rows, age: rows.assign(amount=rows["amount"] * (1 + 0.05 * age)))
-    assert not any(judged.broken for judged in world.live(range(30)).values())
+    assert not any(comparison.broken for comparison in world.live(range(30)).values())
 
 
 # -- harm -------------------------------------------------------------------------------------
@@ -233,25 +233,25 @@ def test_a_slow_trend_is_no_unit_change():
 
 def test_a_label_that_turns_round_is_felt():
     world = World(moves=None, chance=lambda score, age: 1 - score if age >= 8 else score)
-    found = world.live(range(35))
-    judged = found[34]
-    assert judged.alarm and judged.harm == "felt" and "Brier" in judged.harm_said
-    assert signal(judged, "label").drifted and signal(judged, "loss").drifted
-    assert not any(signal(judged, name).drifted for name in ("amount", "load", "plan", "is_new", "prediction"))
-    assert not any(one.raised for age, one in found.items() if age < 8 + LAG)  # its truth was not in
+    by_age = world.live(range(35))
+    comparison = by_age[34]
+    assert comparison.alarm and comparison.harm == "felt" and "Brier" in comparison.harm_said
+    assert signal(comparison, "label").drifted and signal(comparison, "loss").drifted
+    assert not any(signal(comparison, name).drifted for name in ("amount", "load", "plan", "is_new", "prediction"))
+    assert not any(entry.raised for age, entry in by_age.items() if age < 8 + LAG)  # its truth was not in
 
 
 def test_a_feature_that_nothing_hangs_on_is_not_felt():
     world = World(moves=lambda rows, age: rows.assign(amount=rows["amount"] + 15 * (age >= 10)))
-    found = world.live(range(32))
-    assert found[31].alarm and signal(found[31], "amount").drifted
-    assert found[31].harm == "not_felt"
+    by_age = world.live(range(32))
+    assert by_age[31].alarm and signal(by_age[31], "amount").drifted
+    assert by_age[31].harm == "not_felt"
 
 
 def test_without_enough_truth_harm_is_unknown(still):
-    judged = still.judge(3)
-    assert judged.harm == "unknown" and "of 200 matured predictions" in judged.harm_said
-    assert signal(judged, "brier").value is None and signal(judged, "safe_default").value is None
+    comparison = still.compare(3)
+    assert comparison.harm == "unknown" and "of 200 matured predictions" in comparison.harm_said
+    assert signal(comparison, "brier").value is None and signal(comparison, "safe_default").value is None
 
 
 def test_worse_than_the_safe_default_is_felt(still):
@@ -267,17 +267,22 @@ def test_worse_than_the_safe_default_is_felt(still):
 
 def test_the_same_night_twice_is_the_same(moved):
     before = moved.live(range(20))[19].standing
-    assert moved.judge(20, before) == moved.judge(20, before)
+    assert moved.compare(20, before) == moved.compare(20, before)
 
 
 def test_later_nights_do_not_matter(moved):
-    cut = profile.Nights(moved.seen.nights[:16], {name: counts[:16] for name, counts in moved.seen.counts.items()})
+    cut = profile.Nights(
+        moved.production.nights[:16], {name: counts[:16] for name, counts in moved.production.counts.items()}
+    )
     less = change.compare(moved.reference, cut, moved.truth(15), POLICY, PROMISE, THRESHOLD, 1, moved.day(15))
-    assert less == moved.judge(15)
+    assert less == moved.compare(15)
 
 
 def test_a_column_that_is_gone_is_not_tested(still):
-    counts = {name: value for name, value in still.seen.counts.items() if name != "plan"}
-    seen = profile.Nights(still.seen.nights, counts)
-    judged = change.compare(still.reference, seen, still.truth(20), POLICY, PROMISE, THRESHOLD, 1, still.day(20))
-    assert (signal(judged, "plan").value, signal(judged, "plan").note) == (None, "not in the feature views any more")
+    counts = {name: value for name, value in still.production.counts.items() if name != "plan"}
+    seen = profile.Nights(still.production.nights, counts)
+    comparison = change.compare(still.reference, seen, still.truth(20), POLICY, PROMISE, THRESHOLD, 1, still.day(20))
+    assert (signal(comparison, "plan").value, signal(comparison, "plan").note) == (
+        None,
+        "not in the feature views any more",
+    )

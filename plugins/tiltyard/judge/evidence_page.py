@@ -2,7 +2,7 @@
 
 One HTML file with nothing to fetch and nothing to run, drawn from the ledger's record alone: the same record gives the
 same bytes, so that the page's SHA-256 can be approved, and a lost page be drawn again. Whatever comes from data or from
-people is escaped. Pictures are SVG by matplotlib, in the palette of pages/plots.py.
+people is escaped. Pictures are SVG by matplotlib, in the palette of pages/picture.py.
 """
 
 import math
