@@ -618,10 +618,10 @@ class Ledger:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
 
 
-def _columns(record: Record) -> dict[str, Any]:
+def _columns(record: Record) -> dict[str, object]:
     """The record's fields as PostgreSQL takes them: dates and instants as they are, what is nested as JSON."""
     body = record.to_json()
-    columns: dict[str, Any] = {}
+    columns: dict[str, object] = {}
     for field in fields(record):  # type: ignore[arg-type]
         value = getattr(record, field.name)
         columns[field.name] = value if isinstance(value, date) else body.get(field.name)

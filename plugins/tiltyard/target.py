@@ -294,7 +294,7 @@ class Target(ABC):
     # -- training -----------------------------------------------------------------------------
 
     @abstractmethod
-    def light_arguments(self, penalty: float) -> dict[str, Any]:
+    def light_arguments(self, penalty: float) -> dict[str, float]:
         """Arguments of the light twin's class; `penalty` is the inverse one, larger is weaker."""
 
     @abstractmethod
@@ -457,7 +457,7 @@ class Binary(Target):
             "auc": _weighted_auc(label, score, weights),
         }
 
-    def light_arguments(self, penalty: float) -> dict[str, Any]:
+    def light_arguments(self, penalty: float) -> dict[str, float]:
         return {"C": penalty, "max_iter": 300}
 
     def errors(self, by_round: Floats) -> Floats:
@@ -617,7 +617,7 @@ class Bounded(Target):
     def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
         return {self.measure: weights @ self.row_losses(score, label) / len(label)}
 
-    def light_arguments(self, penalty: float) -> dict[str, Any]:
+    def light_arguments(self, penalty: float) -> dict[str, float]:
         return {"alpha": 1 / penalty}
 
     def errors(self, by_round: Floats) -> Floats:
