@@ -3,7 +3,8 @@
 A label is a yes or no (`Binary`) or a number within bounds (`Bounded`). A kind says how its label is read in SQL and
 in a frame, where a score lies and what it loses by, which figures are measured and what they are called, what learns
 it, how a model's margin becomes a score, and which words stand in plots and texts. Everything else in the library asks
-`spec.target` and does not care which kind it has. A third kind is one more class here and its place in `KINDS`.
+`spec.target` and does not care which kind it has. A third kind is one more class here and its place in `KINDS`. This
+module is longer than others so that whoever writes that class has all of it before them.
 
 XGBoost, scikit-learn and ONNX are named here, never imported: a DAG file is parsed with this module.
 """
@@ -12,15 +13,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 Floats = NDArray[np.float64]
 Values = NDArray[Any]
 """Labels as a trainer takes them: booleans, or float64."""
 Interval = tuple[float, float]
+Scaled = TypeVar("Scaled", float, Floats)
 
 CLIP = 1e-6
 """Scores are moved this far from 0 and 1 before their logarithm is taken: log loss stays finite."""
@@ -168,11 +171,11 @@ class Target(ABC):
 
     @classmethod
     @abstractmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> "Target":
+    def from_json(cls, body: Mapping[str, JsonValue]) -> "Target":
         """From what `to_json` gave."""
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JsonValue]:
         """What a version and an evidence page keep of its kind; `read` makes a target of it again."""
 
     @property
@@ -230,7 +233,7 @@ class Target(ABC):
         """SQL of two halves that a change which tells the label would tell apart."""
 
     @abstractmethod
-    def plain(self, label: Any) -> bool | float:
+    def plain(self, label: float) -> bool | float:
         """A label of the lake as JSON has it."""
 
     @abstractmethod
@@ -250,7 +253,7 @@ class Target(ABC):
         nearer one is meant then. What is not finite is no score, and stays none."""
 
     @abstractmethod
-    def scaled(self, values: Any) -> Any:
+    def scaled(self, values: Scaled) -> Scaled:
         """Scores or labels on [0, 1]: their place between the bounds."""
 
     @abstractmethod
@@ -268,8 +271,8 @@ class Target(ABC):
     # -- losses and figures -------------------------------------------------------------------
 
     @abstractmethod
-    def row_losses(self, score: Any, label: Any) -> Any:
-        """What each row loses by as it is shown (`measure`): (rows,), arrays or columns of a frame."""
+    def row_losses(self, score: Floats, label: Floats | Values) -> Floats:
+        """(rows,) what each row loses by as it is shown (`measure`); NaN where either is missing."""
 
     @abstractmethod
     def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
@@ -286,7 +289,7 @@ class Target(ABC):
         """`more_figures` of (rows,) scores and labels. None where the rows do not carry one."""
 
     @abstractmethod
-    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+    def resampled(self, score: Floats, label: Values, weights: NDArray[np.int64]) -> dict[str, Floats]:
         """The measure, and the figures that a held-out part is measured by, once per row of `weights`.
 
         `weights`: (resamples, rows), how often a row was drawn."""
@@ -362,10 +365,10 @@ class Binary(Target):
         return cls(positive=label.positive)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> "Binary":
+    def from_json(cls, body: Mapping[str, JsonValue]) -> "Binary":
         return cls()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JsonValue]:
         return {}
 
     def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
@@ -384,7 +387,7 @@ class Binary(Target):
     def sql_half(self, column: str) -> str:
         return self.sql(column)
 
-    def plain(self, label: Any) -> bool:
+    def plain(self, label: float) -> bool:
         return bool(label)
 
     def of_training(self, values: Values) -> tuple[Values, int | None]:
@@ -396,7 +399,7 @@ class Binary(Target):
     def within(self, values: Floats) -> Floats:
         return values
 
-    def scaled(self, values: Any) -> Any:
+    def scaled(self, values: Scaled) -> Scaled:
         return values
 
     def answers(self, model: Any, matrix: Any) -> Floats:
@@ -413,9 +416,10 @@ class Binary(Target):
         odds = math.exp(margin)
         return odds / (1 + odds)
 
-    def row_losses(self, score: Any, label: Any) -> Any:
+    def row_losses(self, score: Floats, label: Floats | Values) -> Floats:
         """Squared error, in [0, 1] (Brier 1950)."""
-        return (score - label) ** 2
+        losses: Floats = (score - label) ** 2
+        return losses
 
     def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
         """`brier`: squared error. `log_loss`: nats, scores clipped by LOSS_CLIP, divided by the largest possible.
@@ -446,7 +450,7 @@ class Binary(Target):
     def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
         return {"log_loss": log_loss(score, label), "auc": auc(score, label), "positive_rate": float(label.mean())}
 
-    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+    def resampled(self, score: Floats, label: Values, weights: NDArray[np.int64]) -> dict[str, Floats]:
         """Brier score, log loss and AUC. AUC as the Mann-Whitney statistic with ties counted half: Hanley and McNeil
         (1982), Radiology 143:29-36."""
         rows = len(label)
@@ -529,12 +533,16 @@ class Bounded(Target):
         return cls(label.bounds)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> "Bounded":
-        low, high = kept["bounds"]
-        return cls((float(low), float(high)))
+    def from_json(cls, body: Mapping[str, JsonValue]) -> "Bounded":
+        bounds = body["bounds"]
+        if not isinstance(bounds, list):
+            raise ValueError(f"bounds are a list of two numbers, not {bounds!r}")
+        low, high = (float(str(end)) for end in bounds)
+        return cls((low, high))
 
-    def to_json(self) -> dict[str, Any]:
-        return {"bounds": list(self.bounds)}
+    def to_json(self) -> dict[str, JsonValue]:
+        low, high = self.bounds
+        return {"bounds": [low, high]}
 
     def check_fields(self, given: Set[str]) -> None:
         if "positive" in given:
@@ -566,7 +574,7 @@ class Bounded(Target):
         """A change that tells the label tells the large ones from the small ones."""
         return f"{column} > median({column}) over ()"
 
-    def plain(self, label: Any) -> float:
+    def plain(self, label: float) -> float:
         return float(label)
 
     def of_training(self, values: Values) -> tuple[Values, int | None]:
@@ -581,7 +589,7 @@ class Bounded(Target):
     def within(self, values: Floats) -> Floats:
         return np.where(np.isfinite(values), np.clip(values, *self.bounds), np.nan)
 
-    def scaled(self, values: Any) -> Any:
+    def scaled(self, values: Scaled) -> Scaled:
         low, high = self.bounds
         return (values - low) / (high - low)
 
@@ -595,10 +603,11 @@ class Bounded(Target):
     def score(self, margin: float) -> float:
         return min(max(margin, self.bounds[0]), self.bounds[1])
 
-    def row_losses(self, score: Any, label: Any) -> Any:
+    def row_losses(self, score: Floats, label: Floats | Values) -> Floats:
         """|score - label| in the label's own unit, after both were moved to the nearer bound where they lie beyond:
         none is larger than the bounds are wide."""
-        return abs(np.clip(score, *self.bounds) - np.clip(label, *self.bounds))
+        errors: Floats = np.abs(np.clip(score, *self.bounds) - np.clip(label, *self.bounds))
+        return errors
 
     def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
         """`absolute_error`: over the width of the bounds, beyond which neither score nor label counts."""
@@ -614,7 +623,7 @@ class Bounded(Target):
     def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
         return {}
 
-    def resampled(self, score: Floats, label: Values, weights: NDArray[Any]) -> dict[str, Floats]:
+    def resampled(self, score: Floats, label: Values, weights: NDArray[np.int64]) -> dict[str, Floats]:
         return {self.measure: weights @ self.row_losses(score, label) / len(label)}
 
     def light_arguments(self, penalty: float) -> dict[str, float]:
@@ -645,7 +654,8 @@ HEAVY_CLASSES = tuple(dict.fromkeys(target.heavy_class for target in KINDS.value
 LIGHT_CLASSES = tuple(dict.fromkeys(target.light_class for target in KINDS.values()))
 METRICS: dict[str, str] = {metric: said for target in KINDS.values() for metric, said in target.metrics.items()}
 """Metrics that a gate may decide on, each with its words."""
-MEASURES: dict[str, type[Target]] = {target.measure: target for target in KINDS.values()}
+MEASURES: dict[str, type[Target]] = {target.measure: target for target in reversed(KINDS.values())}
+"""Measure → the kind that it is the measure of, the first where several share one: words about it are the same."""
 FIGURES = tuple(
     dict.fromkeys(
         f"{figure}{end}"
@@ -669,9 +679,9 @@ def implied(bounds: object) -> str:
     return Binary.kind if bounds is None else Bounded.kind
 
 
-def read(kept: Mapping[str, Any]) -> Target:
+def read(body: Mapping[str, JsonValue]) -> Target:
     """From a mapping that holds what `Target.to_json` gave, among other things: reference.json, a page's record."""
-    return KINDS[kept.get("kind") or implied(kept.get("bounds"))].from_json(kept)
+    return KINDS[str(body.get("kind") or implied(body.get("bounds")))].from_json(body)
 
 
 def of_metric(metric: str) -> type[Target]:
@@ -714,7 +724,7 @@ def auc(score: Floats, label: Floats) -> float | None:
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-def _weighted_auc(label: Values, score: Floats, weights: NDArray[Any]) -> Floats:
+def _weighted_auc(label: Values, score: Floats, weights: NDArray[np.int64]) -> Floats:
     """One AUC per row of `weights`; NaN where a resample has one class only."""
     _, group = np.unique(score, return_inverse=True)
     order = np.argsort(group, kind="stable")

@@ -132,11 +132,10 @@ class Look:
             pd.Series(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
         )
         now[profile.LABEL] = self._sampled(matured["label"].astype("float64"))
-        losses = self.spec.target.row_losses
-        now[profile.LOSS] = self._sampled(losses(matured["score"], matured["label"]))
+        now[profile.LOSS] = self._sampled(self._losses(matured))
         past = {name: training[name] for name in columns if name in training}
         past |= {profile.PREDICTION: training["score"], profile.LABEL: training["label"].astype("float64")}
-        past[profile.LOSS] = losses(training["score"], training["label"].astype("float64"))
+        past[profile.LOSS] = self._losses(training)
         reference = self.scorer.profile
         raw = Raw()
         for name in columns:
@@ -145,6 +144,10 @@ class Look:
                 kind: ColumnKind = "numeric" if column.cells.is_numeric else "categorical"
                 raw.add(name, kind, past[name], now[name], limits[name])
         return raw
+
+    def _losses(self, rows: pd.DataFrame) -> "pd.Series[float]":
+        score, label = (rows[name].to_numpy(dtype=np.float64) for name in ("score", "label"))
+        return pd.Series(self.spec.target.row_losses(score, label))
 
     def _sampled(self, values: "pd.Series[Any]") -> "pd.Series[Any]":
         """At most SAMPLE rows, the same for the same night."""

@@ -94,8 +94,8 @@ def split(times: pd.Series, label: Values, every: timedelta, as_of: datetime, ta
         cuts.append(int(np.clip(nearest, (cuts or [0])[-1] + 1, len(cohorts) - BLOCKS + number)))
     block = np.digitize(night, cohorts[cuts])
     for number in range(BLOCKS):
-        counted = np.unique(label[block == number], return_counts=True)[1]
-        fewest = int(counted.sum() - counted.max())
+        sizes = np.unique(label[block == number], return_counts=True)[1]
+        fewest = int(sizes.sum() - sizes.max())
         if fewest < MIN_OF_CLASS:
             raise Untrainable(
                 f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {target.too_few}, it takes {MIN_OF_CLASS}"

@@ -5,7 +5,7 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from tiltyard.clock import night_closing
 from tiltyard.prepare.frame import TrainingFrame
-from tiltyard.records import Parity, VersionFacts
+from tiltyard.records import JsonObject, Parity, VersionFacts
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 from tiltyard.target import Target
@@ -172,7 +172,7 @@ def _sample(prepared: _Prepared, fitted: Fitted, seed: int) -> pd.DataFrame:
 
 def _reference(
     spec: Spec, as_of: datetime, training_frame: TrainingFrame, prepared: _Prepared, fitted: Fitted
-) -> dict[str, Any]:
+) -> JsonObject:
     """The body of reference.json."""
     frame, label = prepared.frame, prepared.rows.label
     return {
@@ -182,7 +182,7 @@ def _reference(
         "metrics": fitted.metrics.to_json(),
         **reference(frame, prepared.encoding, fitted.out_of_fold, spec.target.bounds),
         **spec.target.to_json(),
-        "importance": fitted.importance,
+        "importance": {**fitted.importance},
         "profile": profile.describe(
             frame,
             {feature.name: feature.kind for feature in training_frame.features},
@@ -198,7 +198,7 @@ def _reference(
 
 def reference(
     frame: pd.DataFrame, encoding: Encoding, score: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)
-) -> dict[str, Any]:
+) -> JsonObject:
     """What the training frame looked like. Shares are of all rows and sum to 1 with `missing`.
 
     {"features": {name: one of
@@ -216,7 +216,7 @@ def reference(
     }
 
 
-def _shares(column: Column, values: "pd.Series[Any]") -> dict[str, Any]:
+def _shares(column: Column, values: "pd.Series[Any]") -> JsonObject:
     """A feature's histogram in the training frame, as `reference` has it."""
     missing = float(values.isna().mean())
     if column.kind == "numeric":
@@ -229,7 +229,7 @@ def _shares(column: Column, values: "pd.Series[Any]") -> dict[str, Any]:
     present = values.dropna().map(lambda value: str(bool(value) if is_boolean else value)).value_counts()
     names = ("False", "True") if is_boolean else column.categories
     shares = {name: float(present.get(name, 0) / len(values)) for name in names}
-    return {"shares": shares, "other": max(0.0, 1 - missing - sum(shares.values())), "missing": missing}
+    return {"shares": {**shares}, "other": max(0.0, 1 - missing - sum(shares.values())), "missing": missing}
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
@@ -241,10 +241,10 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 def _plots(fitted: Fitted, encoding: Encoding, target: Target) -> dict[str, bytes]:
     """File name → PNG."""
-    drawn = fitted.held_out
+    rows = fitted.held_out
     return {
-        "calibration.png": look.calibration(drawn.label, drawn.scores, target),
-        "shap_summary.png": look.contributions(drawn.contributions, drawn.explained, encoding, target.margin_unit),
+        "calibration.png": look.calibration(rows.label, rows.scores, target),
+        "shap_summary.png": look.contributions(rows.contributions, rows.explained, encoding, target.margin_unit),
     }
 
 
@@ -262,12 +262,12 @@ def latency_ms(scorer: Scorer, rows: pd.DataFrame) -> float:
         scorer.score(row)
     rounds = []
     for _ in range(3):
-        took = []
+        seconds = []
         for row in singles:
             began = time.thread_time()
             scorer.score(row)
-            took.append(time.thread_time() - began)
-        rounds.append(float(np.quantile(took, 0.99)))
+            seconds.append(time.thread_time() - began)
+        rounds.append(float(np.quantile(seconds, 0.99)))
     return 1000 * min(rounds)
 
 
@@ -317,12 +317,12 @@ def _git() -> tuple[str | None, bool]:
 
 
 def _description(spec: Spec, training_frame: TrainingFrame, order: Order) -> str:
-    reasons: Sequence[str] = order.reasons
+    reasons = f": {'; '.join(order.reasons)}" if order.reasons else ""
     return (
         f"Trained for the night of {night_closing(order.as_of)} on {training_frame.rows:,} rows with prediction times "
         f"from {training_frame.start:%Y-%m-%d} to {training_frame.end:%Y-%m-%d} (frame {training_frame.digest[:12]}, "
         f"lake snapshot {training_frame.snapshot}, spec {spec.digest[:12]}). "
-        f"Requested by {order.requested_by}{': ' + '; '.join(reasons) if reasons else ''}."
+        f"Requested by {order.requested_by}{reasons}."
     )
 
 

@@ -146,23 +146,23 @@ class Comparison:
         for number, batch in enumerate(self.batches):
             start, end = self._window([batch])
             earlier = {feature.name: feature for feature in frame.features(self.rails, self.spec, batch.snapshot)}
-            listed = []
+            selected = []
             for name, feature in kinds.items():
-                was = earlier.get(name)
-                if was is None or was.kind != feature.kind:
+                before = earlier.get(name)
+                if before is None or before.kind != feature.kind:
                     self._apart.setdefault(name, set()).add(batch.snapshot)
-                    why = "the view did not have it yet" if was is None else f"it was {was.kind} then"
+                    why = "the view did not have it yet" if before is None else f"it was {before.kind} then"
                     self.untested.append(Untested(name, batch.rows, f"{why} (snapshot {batch.snapshot})"))
-                    listed.append(f'null as "{name}"')
+                    selected.append(f'null as "{name}"')
                 else:
-                    listed.append(f'"{name}"')
+                    selected.append(f'"{name}"')
             times = [
                 f'"{view}__{time}"' for view in self.spec.prediction.features for time in ("event_time", "available_at")
             ]
             sql = frame.select(self.rails, self.spec, start, end, end, batch.snapshot)
             body = f"""
                 select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, {batch.snapshot} as snapshot,
-                    {", ".join([*listed, *times])}
+                    {", ".join([*selected, *times])}
                 from ({sql})
             """
             if number == 0:

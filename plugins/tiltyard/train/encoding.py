@@ -37,21 +37,28 @@ class Column:
     """One feature and its column of the matrix."""
 
     name: str
+    """The feature's name."""
     kind: Kind
+    """What its values are."""
     categories: tuple[str, ...] = ()
+    """Categories with a code of their own, the most frequent first; empty of a number and of a boolean."""
 
     @property
     def codes(self) -> int:
-        """How many codes a categorical column has, `other` included."""
+        """Number of codes of a categorical column, `other` included."""
         return len(self.categories) + 1
 
 
 @dataclass(frozen=True)
 class Encoding:
+    """How every feature of a model becomes a column."""
+
     columns: tuple[Column, ...]
+    """The columns of the matrix, in order."""
 
     @property
     def features(self) -> tuple[str, ...]:
+        """The features' names, in the order of the matrix."""
         return tuple(column.name for column in self.columns)
 
     @classmethod
@@ -73,6 +80,7 @@ class Encoding:
         return matrix
 
     def to_json(self) -> str:
+        """The content of encoding.json."""
         columns = [
             {"name": column.name, "kind": column.kind}
             | ({"categories": list(column.categories)} if column.kind == "categorical" else {})
@@ -82,6 +90,7 @@ class Encoding:
 
     @classmethod
     def from_json(cls, text: str) -> "Encoding":
+        """From what `to_json` has written."""
         columns = json.loads(text)["columns"]
         return cls(tuple(Column(entry["name"], entry["kind"], tuple(entry.get("categories", ()))) for entry in columns))
 
@@ -103,8 +112,8 @@ def _encode(values: pd.Series, column: Column) -> NDArray[np.float32]:
         present = values.notna().to_numpy()
         codes = {value: code for code, value in enumerate(column.categories)}
         encoded = np.full(len(values), np.nan, dtype=np.float32)
-        other = len(column.categories)
-        encoded[present] = [codes.get(str(value), other) for value in values[present]]
+        rest = len(column.categories)
+        encoded[present] = [codes.get(str(value), rest) for value in values[present]]
         return encoded
     try:
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -30,11 +30,15 @@ class Evaluation:
     slice: str
     """`all`, or `column=value`."""
     matured: int
+    """Number of rows, all of matured cohorts."""
     nights: int
+    """Number of nights that they come from."""
     mean_score: float | None
+    """Mean score; None without rows."""
     cohort_from: datetime | None
-    """Earliest and latest prediction time among the rows."""
+    """Earliest prediction time among the rows; None without rows."""
     cohort_to: datetime | None
+    """Latest prediction time among the rows; None without rows."""
     figures: Mapping[str, float | None]
     """The measure of the label's kind with the ends of its interval, and the kind's other figures (target.FIGURES)."""
 
@@ -44,10 +48,15 @@ class Bin:
     """Scores in [low, high): what was promised and what came."""
 
     low: float
+    """Least score that lies in it."""
     high: float
+    """Score from which on the next bin begins."""
     rows: int
+    """Number of rows in it."""
     mean_score: float
+    """Mean of their scores."""
     positive_rate: float
+    """Mean of their labels: the share of positive ones, or the mean place between the bounds."""
 
 
 def clustered_interval(
@@ -74,11 +83,11 @@ def calibration(score: Floats, label: Floats, bins: int = 10) -> tuple[Bin, ...]
     """Equal-width bins over [0, 1] that hold at least one row; the last bin includes 1."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     index = np.minimum(np.searchsorted(edges, score, side="right") - 1, bins - 1)
-    found = []
+    parts = []
     for number in range(bins):
         inside = index == number
         if inside.any():
-            found.append(
+            parts.append(
                 Bin(
                     low=float(edges[number]),
                     high=float(edges[number + 1]),
@@ -87,7 +96,7 @@ def calibration(score: Floats, label: Floats, bins: int = 10) -> tuple[Bin, ...]
                     positive_rate=float(label[inside].mean()),
                 )
             )
-    return tuple(found)
+    return tuple(parts)
 
 
 def calibration_error(score: Floats, label: Floats) -> float | None:

@@ -79,7 +79,7 @@ def light_onnx(model: Model, rows: Matrix, target: Target = YES_OR_NO) -> bytes:
         elif name == "category":
             graph.add_categories(places, [len(codes) for codes in transformer[1].categories_])
     graph.finish(target)
-    made = helper.make_model(
+    twin = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "light",
@@ -90,8 +90,8 @@ def light_onnx(model: Model, rows: Matrix, target: Target = YES_OR_NO) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=8,
     )
-    onnx.checker.check_model(made)
-    return checked(made.SerializeToString(), model, rows, target)
+    onnx.checker.check_model(twin)
+    return checked(twin.SerializeToString(), model, rows, target)
 
 
 class _Sum:

@@ -71,10 +71,10 @@ class History:
         commits = {row[0]: Commit(*row[:4]) for row in rows}
         names = {qualified(table).split(".")[1] for table in tables}
         tables_now = connection.execute("select table_id, table_name from ducklake_table_info('lake')").fetchall()
-        others = {str(number) for number, name in tables_now if name not in names}
+        strangers = {str(number) for number, name in tables_now if name not in names}
         states, state = {}, min(commits)
         for number, _, _, _, changes in rows:
-            if any(_touches(table, names, others) for listed in changes.values() for table in listed):
+            if any(_touches(table, names, strangers) for tables in changes.values() for table in tables):
                 state = number
             states[number] = state
         return cls(commits, states, _landings(rails, source, min(commits), max(commits)))
@@ -84,10 +84,12 @@ class History:
         return max((at for number, at in self.landed.items() if number <= snapshot), default=None)
 
 
-def _touches(table: str, names: set[str], others: set[str]) -> bool:
+def _touches(table: str, names: set[str], strangers: set[str]) -> bool:
     """Changes list a table by number, or by "schema"."name" where it was made. An unknown number is that of a table
     which was replaced, by a full refresh for example: it may have been one of ours."""
-    return table.replace('"', "").split(".")[-1] in names if "." in table else table.isdigit() and table not in others
+    if "." in table:
+        return table.replace('"', "").split(".")[-1] in names
+    return table.isdigit() and table not in strangers
 
 
 def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, datetime]:
@@ -122,11 +124,11 @@ def written(
 
     One read of the table's changes: ask for all entities at once.
     """
-    listed = "".join(f', "{column}"' for column in columns)
+    more = "".join(f', "{column}"' for column in columns)
     cursor = rails.lake.connection.execute(
         f"""
         select snapshot_id as snapshot, change_type in ('insert', 'update_postimage') as is_insert,
-            cast("{key}" as varchar) as key, event_time, available_at{listed}
+            cast("{key}" as varchar) as key, event_time, available_at{more}
         from {changes(table, first, last)}
         where list_contains($keys, cast("{key}" as varchar))
         order by snapshot_id, rowid

@@ -29,8 +29,7 @@ def calibration(label: Values, scores: Mapping[str, NDArray[np.float64]], target
 
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    drawn = [min(float(score.min()) for score in scores.values()), max(float(score.max()) for score in scores.values())]
-    ends = target.axis or drawn
+    ends = target.axis or (min(score.min() for score in scores.values()), max(score.max() for score in scores.values()))
     above.plot(ends, ends, color="0.7", linewidth=1)
     for (name, score), colour in zip(scores.items(), COLOURS, strict=True):
         bins = np.array_split(np.argsort(score, kind="stable"), BINS)

@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
+from tiltyard.records import JsonObject
 from tiltyard.spec import REPORT_COLUMNS
 from tiltyard.target import YES_OR_NO, Target
 
@@ -118,8 +120,8 @@ EMPTY = Nights(np.empty(0, dtype=np.int64), {})
 def cut(values: "pd.Series[Any]", *, numeric: bool) -> Cells:
     """Cells for a column, from its values in the training frame."""
     if not numeric:
-        found = _texts(values).value_counts()
-        ordered = sorted(found.index, key=lambda name: (-int(found[name]), name))
+        rows = _texts(values).value_counts()
+        ordered = sorted(rows.index, key=lambda name: (-int(rows[name]), name))
         return Cells(False, names=tuple(ordered[:KEPT]), rare=frozenset(ordered[KEPT : KEPT + REMEMBERED]))
     numbers = _numbers(values)
     numbers = numbers[np.isfinite(numbers)]
@@ -143,14 +145,14 @@ def place(cells: Cells, values: "pd.Series[Any] | Floats") -> NDArray[np.intp]:
     """The cell of every value. Infinite numbers count as missing."""
     if cells.is_numeric:
         numbers = _numbers(values)
-        found = np.searchsorted(cells.edges, numbers, side="right")
-        found[~np.isfinite(numbers)] = cells.count - 1
-        return found
+        places = np.searchsorted(cells.edges, numbers, side="right")
+        places[~np.isfinite(numbers)] = cells.count - 1
+        return places
     series = pd.Series(values)
     codes, kinds = pd.factorize(series)
-    kept = {name: number for number, name in enumerate(cells.names)}
+    own = {name: number for number, name in enumerate(cells.names)}
     rare, new = len(cells.names), len(cells.names) + 1
-    table = [kept.get(name, rare if name in cells.rare else new) for name in map(str, kinds)]
+    table = [own.get(name, rare if name in cells.rare else new) for name in map(str, kinds)]
     return np.asarray([*table, cells.count - 1], dtype=np.intp)[codes]  # factorize gives -1, the last, for missing
 
 
@@ -178,15 +180,15 @@ def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Cou
 
 def night(reference: Reference, rows: pd.DataFrame, score: Floats) -> dict[str, Counts]:
     """The night's counts of every feature that the rows have, and of the prediction."""
-    found = {
+    counts = {
         column.name: count(column.cells, rows[column.name])
         for column in reference.columns
         if column.kind == "feature" and column.name in rows
     }
     prediction = reference.column(PREDICTION)
     if prediction is not None:
-        found[PREDICTION] = count(prediction.cells, score)
-    return found
+        counts[PREDICTION] = count(prediction.cells, score)
+    return counts
 
 
 def truth(
@@ -197,14 +199,14 @@ def truth(
     target: Target = YES_OR_NO,
 ) -> Nights:
     """Counts of label and loss per night, of matured rows; `nights` is the night (date ordinal) of every row."""
-    known, index = np.unique(nights, return_inverse=True)
+    distinct, index = np.unique(nights, return_inverse=True)
     values = {LABEL: label, LOSS: target.row_losses(score, label)}
     counts = {
-        name: count_nights(column.cells, values[name], index.astype(np.intp), len(known))
+        name: count_nights(column.cells, values[name], index.astype(np.intp), len(distinct))
         for name in (LABEL, LOSS)
         if (column := reference.column(name)) is not None
     }
-    return Nights(known.astype(np.int64), counts)
+    return Nights(distinct.astype(np.int64), counts)
 
 
 # -- what a version keeps ---------------------------------------------------------------------
@@ -219,29 +221,29 @@ def describe(
     label: Floats,
     importance: Mapping[str, float],
     target: Target = YES_OR_NO,
-) -> dict[str, Any]:
+) -> JsonObject:
     """JSON of a `Reference`, for reference.json. `kinds`: feature → numeric, boolean or categorical; `importance`
     of the features sums to 1; `score` is out of fold."""
-    known, index = np.unique(nights, return_inverse=True)
+    distinct, index = np.unique(nights, return_inverse=True)
     index = index.astype(np.intp)
-    columns: list[dict[str, Any]] = []
+    columns: list[JsonValue] = []
 
     def add(name: str, kind: Kind, values: Any, numeric: bool, weight: float, view: str | None = None) -> None:
         cells = cut(values, numeric=numeric)
-        entry: dict[str, Any] = {"name": name, "kind": kind, "view": view, "weight": weight}
+        entry: JsonObject = {"name": name, "kind": kind, "view": view, "weight": weight}
         if numeric:
             entry |= {"edges": cells.edges.tolist(), "places": cells.places.tolist(), "deviation": cells.deviation}
             entry |= {"low": cells.low, "high": cells.high}
         else:
-            entry |= {"names": list(cells.names), "rare": sorted(cells.rare)}
-        columns.append(entry | {"counts": count_nights(cells, values, index, len(known)).tolist()})
+            entry |= {"names": [*cells.names], "rare": [*sorted(cells.rare)]}
+        columns.append(entry | {"counts": count_nights(cells, values, index, len(distinct)).tolist()})
 
     for name, weight in weights(importance).items():
         add(name, "feature", frame[name], kinds[name] == "numeric", weight, views.get(name))
     add(PREDICTION, "prediction", pd.Series(score), True, OTHERS[PREDICTION])
     add(LABEL, "label", pd.Series(label), True, OTHERS[LABEL])
     add(LOSS, "performance", pd.Series(target.row_losses(score, label)), True, OTHERS[LOSS])
-    return {"nights": known.tolist(), "columns": columns}
+    return {"nights": distinct.tolist(), "columns": columns}
 
 
 OTHERS = {PREDICTION: 0.1, LABEL: 0.1, LOSS: 0.1}
@@ -258,11 +260,11 @@ def weights(importance: Mapping[str, float]) -> dict[str, float]:
 
 def read(reference: Mapping[str, Any]) -> Reference | None:
     """What `describe` wrote into a version's reference.json; None for a version from before there were profiles."""
-    kept = reference.get("profile")
-    if kept is None:
+    body = reference.get("profile")
+    if body is None:
         return None
     columns = []
-    for entry in kept["columns"]:
+    for entry in body["columns"]:
         if "edges" in entry:
             cells = Cells(
                 True,
@@ -276,7 +278,7 @@ def read(reference: Mapping[str, Any]) -> Reference | None:
             cells = Cells(False, names=tuple(entry["names"]), rare=frozenset(entry["rare"]))
         counts = np.asarray(entry["counts"], dtype=np.int64)
         columns.append(Column(entry["name"], entry["kind"], entry["view"], entry["weight"], cells, counts))
-    return Reference(np.asarray(kept["nights"], dtype=np.int64), tuple(columns))
+    return Reference(np.asarray(body["nights"], dtype=np.int64), tuple(columns))
 
 
 def importance(values: Floats, names: Sequence[str]) -> dict[str, float]:
@@ -301,15 +303,15 @@ def distance(cells: Cells, before: NDArray[Any], now: NDArray[Any]) -> Floats:
     p, q = _shares(before), _shares(now)
     if cells.is_numeric:
         gaps = np.abs(np.cumsum(p - q, axis=-1))[..., :-1]
-        found: Floats = gaps @ np.diff(cells.places) / cells.deviation
-        return found
+        area: Floats = gaps @ np.diff(cells.places) / cells.deviation
+        return area
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(p > 0, p * np.log(p / middle), 0.0).sum(axis=-1)
         right = np.where(q > 0, q * np.log(q / middle), 0.0).sum(axis=-1)
-    found = np.sqrt(np.maximum(left + right, 0.0) / 2)
+    divergence = np.sqrt(np.maximum(left + right, 0.0) / 2)
     empty = np.isnan(p).any(axis=-1) | np.isnan(q).any(axis=-1)
-    return np.where(empty, np.nan, found)
+    return np.where(empty, np.nan, divergence)
 
 
 def quantile(cells: Cells, counts: Counts, at: float) -> float:
@@ -321,8 +323,8 @@ def quantile(cells: Cells, counts: Counts, at: float) -> float:
 def missing(counts: NDArray[Any]) -> Floats:
     """The share of rows that are missing, of (…, cells); NaN without rows."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = counts[..., -1] / counts.sum(axis=-1)
-    return found
+        share: Floats = counts[..., -1] / counts.sum(axis=-1)
+    return share
 
 
 def _shares(counts: NDArray[Any]) -> Floats:
@@ -336,10 +338,10 @@ def _numbers(values: Any) -> Floats:
     if isinstance(values, np.ndarray) and values.dtype == np.float64:
         return values
     try:
-        found: Floats = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers: Floats = pd.Series(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):  # text where numbers were: what is no number is missing
-        found = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return found
+        numbers = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return numbers
 
 
 def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":

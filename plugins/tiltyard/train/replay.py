@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tiltyard import clock, suites
 from tiltyard.clock import night_closing
@@ -192,8 +192,8 @@ class Replay:
             return ""
         then, now = example.then, example.now
         words = (
-            f"{example.entity} at {example.prediction_time:%Y-%m-%d %H:%M:%S} was {_said(then.value)} in snapshot "
-            f"{then.snapshot} and is {_said(now.value)} in snapshot {now.snapshot}"
+            f"{example.entity} at {example.prediction_time:%Y-%m-%d %H:%M:%S} was {_shown(then.value)} in snapshot "
+            f"{then.snapshot} and is {_shown(now.value)} in snapshot {now.snapshot}"
         )
         if example.commit is not None:
             words += f", written by {example.commit}"
@@ -201,8 +201,8 @@ class Replay:
             words += f", from {origin.table} row {origin.row} of {origin.file}"
         return words
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: verdict, findings (what changed), features (all of them), untested."""
+    def as_dict(self) -> dict[str, object]:
+        """What `--json` prints: verdict, findings (what changed), features (all of them), untested."""
         return {
             "model": self.model,
             "from": str(self.ranges[0][0]),
@@ -216,7 +216,7 @@ class Replay:
             "matured": self.matured,
             "late_rows": self.late_rows,
             "findings": [
-                {name: value for name, value in asdict(one).items() if name != "plot"} for one in self.findings
+                {name: value for name, value in asdict(finding).items() if name != "plot"} for finding in self.findings
             ],
             "features": [
                 {
@@ -235,7 +235,7 @@ class Replay:
                 }
                 for change in self.changes
             ],
-            "untested": [asdict(one) for one in self.untested],
+            "untested": [asdict(gap) for gap in self.untested],
         }
 
     def summary(self) -> ReplaySummary:
@@ -249,7 +249,7 @@ class Replay:
         )
 
 
-def _said(value: Any) -> str:
+def _shown(value: object) -> str:
     return "nothing" if value is None else str(value)
 
 
