@@ -72,7 +72,7 @@ def policies(settings: Settings, names: list[str], tried: dict[str, Any], folder
 def timed(settings: Settings, tried: list[policy.Policy], first: datetime, last: datetime) -> tuple[float, Any]:
     began = time.perf_counter()
     with rails_module.opened(settings) as rails:
-        result = backtest.run(rails, tried, first, last, jobs=2, plots=settings.home / "plots")
+        result = backtest.try_policies(rails, tried, first, last, jobs=2, plots=settings.home / "plots")
     return time.perf_counter() - began, result
 
 
@@ -145,7 +145,7 @@ def history() -> bool:
         datasets.fetch(settings, "incident")
         begun = time.perf_counter()
         with rails_module.opened(settings) as rails:
-            hindcast.run(rails, [spec.find(settings.models, "sla_breach")], first, first + 39 * timedelta(days=1))
+            hindcast.hindcast(rails, [spec.find(settings.models, "sla_breach")], first, first + 39 * timedelta(days=1))
         total = time.perf_counter() - begun
     for label, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         print(f"{label:24} {seconds:7.1f} s in {calls[label]:3} calls, {seconds / calls[label]:6.2f} s each")

@@ -43,7 +43,7 @@ def main() -> None:
         spec = find(settings.models, "churn")
         try:
             with rails_module.opened(settings) as rails:
-                hindcast.run(rails, [spec], FIRST, FIRST)
+                hindcast.hindcast(rails, [spec], FIRST, FIRST)
                 begun = time.perf_counter()
                 services.start(settings)
                 print(f"Airflow healthy after {time.perf_counter() - begun:.1f} s, its first migration included")

@@ -53,7 +53,7 @@ def night(
     )
     twin_settings = business_home(folder / "two", postgres_url, eager_models, deliveries)
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
-        hindcast.run(twin, [spec], FIRST, NIGHT)
+        hindcast.hindcast(twin, [spec], FIRST, NIGHT)
         try:
             first, second = (quickstart.nights_in_airflow(rails, (spec,), (FIRST, NIGHT)) for _ in range(2))
             with Airflow(settings) as airflow:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,9 @@ from tiltyard.govern import look
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, past, policy
+from tiltyard.rewind.play import Play
+from tiltyard.rewind.trainings import Trainings
+from tiltyard.rewind.trial import PolicyTrial
 from tiltyard.settings import ROOT
 
 FIRST = clock.parse_as_of("2025-02-03")
@@ -37,7 +39,7 @@ def lived(
     """A home whose nights were hindcast: every stage has written what it found."""
     settings = business_home(tmp_path_factory.mktemp("lived"), postgres_url, eager_models, deliveries)
     with rails_module.opened(settings) as rails:
-        hindcast.run(rails, [spec.find(eager_models, "churn")], FIRST, LAST)
+        hindcast.hindcast(rails, [spec.find(eager_models, "churn")], FIRST, LAST)
         yield rails
 
 
@@ -50,28 +52,29 @@ def tried(rails: Rails) -> list[policy.Policy]:
 
 
 @pytest.fixture(scope="module")
-def told(lived: Rails) -> dict[str, Any]:
-    return backtest.run(lived, tried(lived), FIRST, LAST, jobs=2)
+def told(lived: Rails) -> PolicyTrial:
+    return backtest.try_policies(lived, tried(lived), FIRST, LAST, jobs=2)
 
 
-def test_the_current_policy_does_what_the_hindcast_did(lived: Rails, told: dict[str, Any]) -> None:
-    mine = told["policies"]["current"]["churn"]
-    asked = lived.ledger.retrains("churn")
-    assert [row["night"] for row in mine["retrains"]] == [str(row["night"]) for row in asked]
-    assert [row["reasons"] for row in mine["retrains"]] == [row["reasons"] for row in asked]
-    assert mine["promotions"] == [] == lived.ledger.promotions("churn")
+def test_the_current_policy_does_what_the_hindcast_did(lived: Rails, told: PolicyTrial) -> None:
+    mine = told.policies["current"]["churn"]
+    granted = lived.ledger.retrains("churn")
+    assert [(retrain.night, retrain.reasons) for retrain in mine.retrains] == [
+        (retrain.night, retrain.reasons) for retrain in granted
+    ]
+    assert mine.promotions == () and not lived.ledger.promotions("churn")
     decided = [row["summary"]["actions"]["churn"]["decision"] for row in lived.ledger.stage_runs("governor").values()]
-    assert mine["actions"] == {name: decided.count(name) for name in sorted(set(decided))}
+    assert mine.actions == {name: decided.count(name) for name in sorted(set(decided))}
 
 
-def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, told: dict[str, Any]) -> None:
+def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, told: PolicyTrial) -> None:
     """Rows, scores, truth and maturity of the gate's evidence, the histograms, and what drift says of them."""
     one = spec.find(lived.settings.models, "churn")
     with past.Workers(lived.settings, 1) as workers:
         snapshot = lived.lake.snapshot()
         rows = workers.gather(one, FIRST, LAST, snapshot).result()
-        trainings = backtest.Trainings(one, workers, lived, snapshot, rows)
-        play = backtest.Play(one, past.read(lived, one, FIRST, LAST, rows), trainings)
+        trainings = Trainings(one, workers, lived, snapshot, rows)
+        play = Play(one, past.read(lived, one, FIRST, LAST, rows), trainings)
         threshold = spec.load_portfolio(lived.settings.models).budget.nights_between(1)
         found = {}
         for as_of in NIGHTS:
@@ -108,14 +111,14 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         assert (counted.counts[name] == seen.counts[name]).all(), name
 
 
-def test_again_and_with_fewer_processes_it_says_the_same_and_writes_nothing(lived: Rails, told: dict[str, Any]) -> None:
+def test_again_and_with_fewer_processes_it_says_the_same_and_writes_nothing(lived: Rails, told: PolicyTrial) -> None:
     before = lived.lake.snapshot(), len(lived.ledger.versions("churn")), len(lived.ledger.events())
-    assert backtest.run(lived, tried(lived), FIRST, LAST, jobs=1) == told
+    assert backtest.try_policies(lived, tried(lived), FIRST, LAST, jobs=1) == told
     assert (lived.lake.snapshot(), len(lived.ledger.versions("churn")), len(lived.ledger.events())) == before
 
 
 def test_on_an_empty_home_killed_in_the_middle_it_goes_on_and_ends_the_same(
-    lived: Rails, told: dict[str, Any], tmp_path: Path, postgres_url: str, eager_models: Path, deliveries: Path
+    lived: Rails, told: PolicyTrial, tmp_path: Path, postgres_url: str, eager_models: Path, deliveries: Path
 ) -> None:
     """What a worker has kept is found again; no role, no prediction and no decision is left in lake or ledger."""
     settings = business_home(tmp_path, postgres_url, eager_models, deliveries)
@@ -130,9 +133,11 @@ def test_on_an_empty_home_killed_in_the_middle_it_goes_on_and_ends_the_same(
         killed.kill()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
-    assert result["policies"]["current"] == json.loads(json.dumps(told["policies"]["current"]))
-    assert result["baselines"]["churn"]["never retrained"] == told["baselines"]["churn"]["never retrained"]
-    assert Path(result["plots"][0]).read_bytes().startswith(b"\x89PNG")
+    trial = PolicyTrial.from_json(result)
+    assert trial.policies["current"] == told.policies["current"]
+    assert trial.baselines["churn"]["never retrained"] == told.baselines["churn"]["never retrained"]
+    assert (result["from"], result["to"]) == (str(FIRST.date()), str(LAST.date()))
+    assert Path(trial.plots[0]).read_bytes().startswith(b"\x89PNG")
     with rails_module.opened(settings) as rails:
         assert not rails.lake.has("ops.prediction")
         assert not rails.ledger.versions("churn") and not rails.ledger.retrains("churn")

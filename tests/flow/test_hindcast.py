@@ -27,6 +27,7 @@ from tiltyard.judge import promotion, shadow
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
+from tiltyard.rewind.hindcast import Hindcast
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
 from tiltyard.train import leakage_gate, training
@@ -41,22 +42,23 @@ AUDIT = ["snapshot", "scored_at", "ingested_at", "recorded_at"]
 @pytest.fixture(scope="module")
 def replayed(
     tmp_path_factory: pytest.TempPathFactory, postgres_url: str, eager_models: Path, deliveries: Path
-) -> Iterator[tuple[Rails, Spec, dict[str, Any]]]:
+) -> Iterator[tuple[Rails, Spec, Hindcast]]:
     """A home in which the nights were hindcast."""
     settings = business_home(tmp_path_factory.mktemp("replayed"), postgres_url, eager_models, deliveries)
     spec = find(eager_models, "churn")
     with rails_module.opened(settings) as rails:
-        yield rails, spec, hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
+        yield rails, spec, hindcast.hindcast(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
 
 
 def test_the_first_night_asks_for_a_model_and_the_next_ones_score_with_it(
-    replayed: tuple[Rails, Spec, dict[str, Any]],
+    replayed: tuple[Rails, Spec, Hindcast],
 ) -> None:
     rails, _, result = replayed
-    tally = result["models"]["churn"]
-    assert tally["nights"] == NIGHTS
-    assert tally["stopped"] == []
-    assert [row["night"] for row in tally["retrains"]] == [str(FIRST.date())]
+    of_model = result.models["churn"]
+    assert of_model.nights == NIGHTS
+    assert of_model.stopped == ()
+    assert [retrain.night for retrain in of_model.retrains] == [FIRST.date()]
+    assert result.to_json()["from"] == str(FIRST.date())
     rows = rails.lake.query(
         "select night, role, count(*) as n from {ops.prediction} group by all order by night, role",
         FIRST + NIGHTS * NIGHT,
@@ -68,7 +70,7 @@ def test_the_first_night_asks_for_a_model_and_the_next_ones_score_with_it(
 
 
 def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
-    replayed: tuple[Rails, Spec, dict[str, Any]],
+    replayed: tuple[Rails, Spec, Hindcast],
     tmp_path: Path,
     postgres_url: str,
     eager_models: Path,
@@ -93,7 +95,7 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
 
 
 def test_the_status_says_what_was_found_and_names_a_prediction_to_explain(
-    replayed: tuple[Rails, Spec, dict[str, Any]],
+    replayed: tuple[Rails, Spec, Hindcast],
 ) -> None:
     rails, spec, _ = replayed
     document = status.status(rails, spec)
@@ -124,16 +126,16 @@ def test_the_status_says_what_was_found_and_names_a_prediction_to_explain(
     assert explained.entity_id in describe.prediction(explained)
 
 
-def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:
+def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, Hindcast]) -> None:
     rails, spec, first = replayed
     before = rails.lake.snapshot()
-    again = hindcast.run(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
-    assert again["models"]["churn"]["resumed"] == first["models"]["churn"]["nights"]
+    again = hindcast.hindcast(rails, [spec], FIRST, FIRST + (NIGHTS - 1) * NIGHT)
+    assert again.models["churn"].resumed == first.models["churn"].nights
     assert rails.lake.snapshot() == before
 
 
 def test_a_hindcast_killed_in_the_middle_goes_on_and_ends_the_same(
-    replayed: tuple[Rails, Spec, dict[str, Any]],
+    replayed: tuple[Rails, Spec, Hindcast],
     tmp_path: Path,
     postgres_url: str,
     eager_models: Path,
@@ -155,14 +157,14 @@ def test_a_hindcast_killed_in_the_middle_goes_on_and_ends_the_same(
         assert beside
         assert not psutil.wait_procs(beside, timeout=10)[1], "the auditor outlived its hindcast"
         assert not hindcast.complete(rails, spec, last.date())
-        hindcast.run(rails, [spec], FIRST, last)
+        hindcast.hindcast(rails, [spec], FIRST, last)
         end = FIRST + NIGHTS * NIGHT
         for table in ("ops.prediction", "ops.evaluation", "ops.drift"):
             pd.testing.assert_frame_equal(rows(rails, table, end), rows(ahead, table, end))
         assert versions(rails, spec) == versions(ahead, spec)
 
 
-def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails, Spec, dict[str, Any]]) -> None:
+def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails, Spec, Hindcast]) -> None:
     rails, spec, _ = replayed
     end = FIRST + NIGHTS * NIGHT
     tables = ("ops.prediction", "ops.evaluation", "ops.drift")
@@ -178,7 +180,7 @@ def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails
 
 
 def test_a_stopped_batch_leaves_yesterdays_features_in_service(
-    replayed: tuple[Rails, Spec, dict[str, Any]],
+    replayed: tuple[Rails, Spec, Hindcast],
 ) -> None:
     """After the last delivery nothing arrives: the batch is stopped, and says what stays in service."""
     rails, _, _ = replayed
@@ -211,19 +213,19 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
     last = FIRST + NIGHT
     with rails_module.opened(business_home(tmp_path, postgres_url, models, deliveries)) as rails:
         specs = [find(models, "churn"), find(models, "leaky")]
-        result = hindcast.run(rails, specs, FIRST, last)
-        assert [row["version"] for row in result["models"]["churn"]["retrains"]] == [1]
-        assert result["models"]["churn"]["ended_early"] == []
-        (ended,) = result["models"]["leaky"]["ended_early"]
-        assert (ended["night"], ended["stage"], ended["status"]) == (str(FIRST.date()), "training", "stopped")
+        result = hindcast.hindcast(rails, specs, FIRST, last)
+        assert [retrain.version for retrain in result.models["churn"].retrains] == [1]
+        assert result.models["churn"].ended_early == ()
+        (ended,) = result.models["leaky"].ended_early
+        assert (ended.night, ended.stage, ended.status) == (FIRST.date(), "training", "stopped")
         assert rails.ledger.stage_runs("shadow", "leaky").keys() == {FIRST.date(), last.date()}
 
         times = tested.count("leaky")
-        again = hindcast.run(rails, specs, FIRST, last)
+        again = hindcast.hindcast(rails, specs, FIRST, last)
         assert tested.count("leaky") == times, "the same frame would be stopped again"
-        assert again["models"]["leaky"]["resumed"] == 2
-        assert again["models"]["leaky"]["ended_early"] == [ended]
-        sentence = hindcast.complaint({name: tally["ended_early"] for name, tally in again["models"].items()})
+        assert again.models["leaky"].resumed == 2
+        assert again.models["leaky"].ended_early == (ended,)
+        sentence = hindcast.complaint({name: of_model.ended_early for name, of_model in again.models.items()})
         assert sentence is not None
         assert sentence.startswith("1 of 2 models did not get through. leaky: training of 2025-02-03 stopped: ")
         assert "leakage gate" in sentence

@@ -110,7 +110,7 @@ def loop(
     spec = find(settings.models, "logins")
     transform.check_spec(settings, spec)
     with rails_module.opened(settings) as rails:
-        yield rails, spec, hindcast.run(rails, [spec], FIRST, LAST)
+        yield rails, spec, hindcast.hindcast(rails, [spec], FIRST, LAST)
 
 
 def test_it_is_promoted_over_the_safe_default_by_its_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
@@ -203,13 +203,16 @@ def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, 
 
 def test_policies_can_be_compared_on_a_number(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
     rails, spec, _ = loop
-    result = backtest.run(rails, [policy.current([spec], Portfolio())], FIRST, LAST, jobs=1)
-    assert result["metric"] == {"logins": "absolute_error"}
-    lines = result["baselines"]["logins"]
-    assert 0 < lines["never retrained"]["loss"] < lines["safe default"]["loss"] < 1
-    [tried] = result["policies"].values()
-    assert tried["logins"]["retrains"][0]["version"] == 1
-    assert 0 < tried["logins"]["loss"] <= lines["safe default"]["loss"]
+    result = backtest.try_policies(rails, [policy.current([spec], Portfolio())], FIRST, LAST, jobs=1)
+    assert result.metric == {"logins": "absolute_error"}
+    lines = result.baselines["logins"]
+    never, default = lines["never retrained"].loss, lines["safe default"].loss
+    assert never is not None and default is not None
+    assert 0 < never < default < 1
+    [tried] = result.policies.values()
+    assert tried["logins"].retrains[0].version == 1
+    loss = tried["logins"].loss
+    assert loss is not None and 0 < loss <= default
 
 
 def test_a_training_frame_keeps_the_number_as_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:

@@ -32,7 +32,7 @@ def up(
     with progress(as_json) as step:
         result = quickstart.up(Settings(), name, step)
     emit(result, as_json, lambda: say(quickstart.summary(result)))
-    if sentence := hindcast.complaint(result["ended_early"]):
+    if sentence := hindcast.complaint(result.ended_early):
         raise CheckFailed(sentence)
 
 

@@ -62,9 +62,9 @@ def hindcast(
         _try_policies(settings, chosen, (begin, end), policy, jobs, plots, as_json)
         return
     with rails.opened(settings) as opened, progress(as_json) as step:
-        result = loop.run(opened, chosen, begin, end, approve=assumed, render=render, progress=step)
+        result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step)
     emit(result, as_json)
-    if sentence := loop.complaint({name: tally["ended_early"] for name, tally in result["models"].items()}):
+    if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
         raise CheckFailed(sentence)
 
 
@@ -104,7 +104,7 @@ def _try_policies(
         raise BadInput(f"Two policies are called '{twice[0]}'; a policy is named by its file, rename one.")
     folder = plots or settings.reports / "policies"
     with rails.opened(settings) as opened, progress(as_json) as step:
-        result = backtest.run(opened, tried, *nights, jobs=jobs, plots=folder, progress=step)
+        result = backtest.try_policies(opened, tried, *nights, jobs=jobs, plots=folder, progress=step)
 
     def show() -> None:
         table(describe.policies(result))

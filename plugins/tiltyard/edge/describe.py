@@ -35,9 +35,14 @@ from tiltyard.records import (
     ReplaySummary,
     VersionFigures,
 )
+from tiltyard.rewind.hindsight import BEST
+from tiltyard.rewind.trial import PolicyTrial, Worth
 from tiltyard.target import MEASURES, at_start
 
 NOTHING = "–"
+POLICY_COLUMNS = (
+    "model", "policy", "promotions", "rollbacks", "retrains", "for nothing", "days behind", "loss", "over the best",
+)  # fmt: skip
 
 
 def model(document: Document) -> str:
@@ -398,37 +403,47 @@ def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def policies(result: dict[str, Any]) -> list[dict[str, Any]]:
+def policies(trial: PolicyTrial) -> list[dict[str, str | int]]:
     """The cells of `tiltyard hindcast --policy`: per model the policies in the order given, then what they are held
     against."""
     rows = []
-    for model, baselines in result["baselines"].items():
-        best = baselines["best there was"]["loss"]
-        tried = {name: models[model] for name, models in result["policies"].items()}
-        for name, one in {**tried, **baselines}.items():
-            retrains = one.get("retrains", "")
+    for model, baselines in trial.baselines.items():
+        best = baselines[BEST].loss
+        for name, of_model in trial.policies.items():
+            worth = of_model[model]
             rows.append(
                 {
-                    "model": model,
-                    "policy": name,
-                    "promotions": len(one["promotions"]) if "promotions" in one else "",
-                    "rollbacks": len(one["rollbacks"]) if "rollbacks" in one else "",
-                    "retrains": len(retrains) if isinstance(retrains, list) else retrains,
-                    "for nothing": one.get("false_retrains", ""),
-                    "days behind": one["days_behind"],
-                    "loss": NOTHING if one["loss"] is None else f"{one['loss']:.4f}",
-                    "over the best": NOTHING if one["loss"] is None or best is None else f"{one['loss'] - best:+.4f}",
+                    **_worth(model, name, worth, best),
+                    "promotions": len(worth.promotions),
+                    "rollbacks": len(worth.rollbacks),
+                    "retrains": len(worth.retrains),
+                    "for nothing": worth.false_retrains,
                 }
             )
-    return rows
+        for name, baseline in baselines.items():
+            retrains = "" if baseline.retrains is None else baseline.retrains
+            rows.append({**_worth(model, name, baseline, best), "retrains": retrains})
+    return [{column: row[column] for column in POLICY_COLUMNS} for row in rows]
 
 
-def policies_notes(result: dict[str, Any]) -> list[str]:
+def _worth(model: str, name: str, worth: Worth, best: float | None) -> dict[str, str | int]:
+    """The cells that a policy and a baseline both have, and nothing in the others."""
+    cells: dict[str, str | int] = dict.fromkeys(POLICY_COLUMNS, "")
+    return cells | {
+        "model": model,
+        "policy": name,
+        "days behind": worth.days_behind,
+        "loss": NOTHING if worth.loss is None else f"{worth.loss:.4f}",
+        "over the best": NOTHING if worth.loss is None or best is None else f"{worth.loss - best:+.4f}",
+    }
+
+
+def policies_notes(trial: PolicyTrial) -> list[str]:
     """What to read the table with."""
-    notes = [f"nights of {result['from']} to {result['to']}; assumed: {'; '.join(result['assumed'])}"]
-    for name, models in result["policies"].items():
-        for model, one in models.items():
-            held = _list(f"{criterion} {times}" for criterion, times in list(one["held_by"].items())[:4])
-            changes = [f"{row['night']} v{row['version']}" for row in one["promotions"]]
+    notes = [f"nights of {trial.first} to {trial.last}; assumed: {'; '.join(trial.assumed)}"]
+    for name, models in trial.policies.items():
+        for model, worth in models.items():
+            held = _list(f"{criterion} {times}" for criterion, times in list(worth.held_by.items())[:4])
+            changes = [f"{promotion.night} v{promotion.version}" for promotion in worth.promotions]
             notes.append(f"{name}, {model}: promoted {_list(changes)}; held most often by {held}")
-    return [*notes, *(f"plot {path}" for path in result.get("plots", ()))]
+    return [*notes, *(f"plot {path}" for path in trial.plots)]

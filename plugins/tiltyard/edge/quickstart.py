@@ -6,8 +6,7 @@ Every step is safe to repeat: what is there already is passed over.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
 
 from tiltyard import clock, stages
 from tiltyard import rails as rails_module
@@ -15,10 +14,13 @@ from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
 from tiltyard.edge.airflow_api import Airflow, Progress
 from tiltyard.edge.airflow_settings import address
+from tiltyard.edge.document import Document
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets
 from tiltyard.rails import Rails
+from tiltyard.records import Record
 from tiltyard.rewind import hindcast
+from tiltyard.rewind.hindcast import EndedEarly
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
@@ -32,8 +34,11 @@ class Demo:
     """A data set with the nights that `make up` plays: hindcast from `first`, the last three in Airflow."""
 
     source: str
+    """The source's name."""
     first: str
+    """The first night's `as_of`, a date."""
     last: str
+    """The last night's."""
 
 
 DEMOS = {
@@ -45,12 +50,37 @@ DEMOS = {
 }
 
 
-def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class AirflowAccess(Record):
+    """Where Airflow is, and how to log in."""
+
+    url: str
+    """Its address."""
+    user: str
+    """The user's name."""
+    password_file: str
+    """The file that holds the password."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOutcome(Record):
+    """What `up` has brought up and played."""
+
+    models: tuple[Document, ...]
+    """The document of every model, after the last night."""
+    plots: tuple[str, ...]
+    """Paths of the pictures that were drawn."""
+    nights: tuple[date, ...]
+    """The nights that ran in Airflow."""
+    ended_early: dict[str, tuple[EndedEarly, ...]]
+    """Model → its stages of all these nights that did not end well."""
+    airflow: AirflowAccess
+    """Where Airflow is, and how to log in."""
+
+
+def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
     """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays
     down.
-
-    Returns {"models": a status per model, "plots": files, "airflow": {"url", "user", "password_file"}, "nights",
-    "ended_early": model → what hindcast.ended_early says of all these nights}.
     """
     if name not in DEMOS:
         raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
@@ -63,7 +93,7 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
     nights = list(clock.nights(clock.parse_as_of(demo.first), clock.parse_as_of(demo.last)))
     past, live = nights[:-LIVE_NIGHTS], nights[-LIVE_NIGHTS:]
     with rails_module.opened(settings) as rails:
-        hindcast.run(
+        hindcast.hindcast(
             rails,
             specs,
             past[0],
@@ -74,18 +104,18 @@ def up(settings: Settings, name: str, progress: Progress) -> dict[str, Any]:
             rails, specs, live, progress=lambda label, share: progress(label, 0.7 + 0.3 * (share or 0.0))
         )
         progress("reading the outcome", 0.99)
-        documents = [status.status(rails, spec, live[-1]) for spec in specs]
+        documents = tuple(status.status(rails, spec, live[-1]) for spec in specs)
         plots = [status.plot(rails, spec, live[-1]) for spec in specs]
         days = [night_closing(as_of) for as_of in nights]
         ended_early = {spec.name: hindcast.ended_early(rails, spec, days) for spec in specs}
     progress("up", 1.0)
-    return {
-        "models": documents,
-        "plots": [str(path) for path in plots if path],
-        "nights": [str(night_closing(as_of)) for as_of in live],
-        "ended_early": ended_early,
-        "airflow": {"url": started.url, "user": started.user, "password_file": str(started.password_file)},
-    }
+    return DemoOutcome(
+        models=documents,
+        plots=tuple(str(path) for path in plots if path),
+        nights=tuple(night_closing(as_of) for as_of in live),
+        ended_early=ended_early,
+        airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
+    )
 
 
 def nights_in_airflow(
@@ -134,12 +164,12 @@ def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
     return ["features", "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(outcome: DemoOutcome) -> str:
     """What `up` prints at its end: what happened, where Airflow is and how to log in."""
-    airflow = result["airflow"]
-    lines = [describe.model(document) for document in result["models"]]
-    lines += [f"  plot         {path}" for path in result["plots"]]
+    airflow = outcome.airflow
+    lines = [describe.model(document) for document in outcome.models]
+    lines += [f"  plot         {path}" for path in outcome.plots]
     lines.append(
-        f"Airflow {airflow['url']}, user {airflow['user']}, password in {airflow['password_file']}; make down stops it."
+        f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; make down stops it."
     )
     return "\n".join(lines)

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
@@ -25,7 +27,7 @@ from tiltyard.judge import promotion, shadow
 from tiltyard.online import fill
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
-from tiltyard.records import SUMMARIES
+from tiltyard.records import SUMMARIES, Record, Status
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
@@ -38,17 +40,95 @@ Approve = Literal["auto", "never"]
 Progress = Callable[[str, float], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EndedEarly(Record):
+    """A stage that a check stopped, or that failed on something to mend."""
+
+    night: date
+    """The night."""
+    stage: StageName
+    """The stage."""
+    status: Status
+    """How it ended: stopped or failed."""
+    reason: str | None
+    """Why, as a sentence; None in records that say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotedNight(Record):
+    """A promotion."""
+
+    night: date
+    """The night."""
+    version: int
+    """The version that became champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainedNight(Record):
+    """A retrain that was granted."""
+
+    night: date
+    """The night."""
+    version: int | None
+    """The version that was made; None for none."""
+    reasons: tuple[str, ...]
+    """Why it was granted, a sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelHindcast(Record):
+    """What happened to one model."""
+
+    nights: int
+    """Number of nights."""
+    resumed: int
+    """Number of those that were done already, and passed over."""
+    stopped: tuple[str, ...]
+    """Why batches were stopped, a sentence per night."""
+    ended_early: tuple[EndedEarly, ...]
+    """The stages of these nights that did not end well, in this run or before it, by night; `complaint` makes a
+    sentence of them."""
+    promotions: tuple[PromotedNight, ...]
+    """The promotions of this run, by night."""
+    retrains: tuple[RetrainedNight, ...]
+    """The retrains of this run, by night."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hindcast(Record):
+    """What a hindcast came to."""
+
+    first: Annotated[date, Field(alias="from", description="The first night.")]
+    last: Annotated[date, Field(alias="to", description="The last night.")]
+    approvals: str
+    """What was assumed of the approvals that tier-1 models need, like `assumed: auto`."""
+    models: dict[str, ModelHindcast]
+    """Model → what happened to it."""
+
+
 @dataclass
 class _Tally:
+    """What has happened to one model so far."""
+
     nights: int = 0
     resumed: int = 0
     stopped: list[str] = field(default_factory=list)
-    ended_early: list[dict[str, Any]] = field(default_factory=list)
-    promotions: list[dict[str, Any]] = field(default_factory=list)
-    retrains: list[dict[str, Any]] = field(default_factory=list)
+    promotions: list[PromotedNight] = field(default_factory=list)
+    retrains: list[RetrainedNight] = field(default_factory=list)
+
+    def closed(self, ended: Sequence[EndedEarly]) -> ModelHindcast:
+        return ModelHindcast(
+            nights=self.nights,
+            resumed=self.resumed,
+            stopped=tuple(self.stopped),
+            ended_early=tuple(ended),
+            promotions=tuple(self.promotions),
+            retrains=tuple(self.retrains),
+        )
 
 
-def run(
+def hindcast(
     rails: Rails,
     specs: Sequence[Spec],
     first: datetime,
@@ -57,12 +137,10 @@ def run(
     approve: Approve = "auto",
     render: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Replay every night whose `as_of` lies in [first, last]. Returns what happened, per model.
+) -> Hindcast:
+    """Replay every night whose `as_of` lies in [first, last].
 
-    `render` also writes the HTML pages that the DAGs write. A model's `ended_early` are the stages of these nights that
-    a check stopped or that failed on something to mend, in this run or before it: {"night", "stage", "status",
-    "reason"}; `complaint` makes a sentence of them. Raises BadInput for a range without nights.
+    `render` also writes the HTML pages that the DAGs write. Raises BadInput for a range without nights.
     """
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
@@ -99,23 +177,20 @@ def run(
     if published is not None:
         say("online features", 1.0)
         fill.fill_night(rails, published)
-    for spec in specs:
-        tallies[spec.name].ended_early = ended_early(rails, spec, [night_closing(as_of) for as_of in nights])
+    days = [night_closing(as_of) for as_of in nights]
+    models = {spec.name: tallies[spec.name].closed(ended_early(rails, spec, days)) for spec in specs}
     say("done", 1.0)
-    return {
-        "from": str(night_closing(first)),
-        "to": str(night_closing(last)),
-        "approvals": f"assumed: {approve}",
-        "models": {name: vars(tally) for name, tally in tallies.items()},
-    }
+    return Hindcast(
+        first=night_closing(first), last=night_closing(last), approvals=f"assumed: {approve}", models=models
+    )
 
 
 class _Auditor:
-    """Judges the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
+    """Checks the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
 
     def __init__(self, settings: Settings, nights: Sequence[datetime], *, render: bool) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=worker.begin, initargs=(settings,))
-        self._judged = {as_of: self._pool.submit(_judge, as_of, render) for as_of in nights}
+        self._checks = {as_of: self._pool.submit(_check, as_of, render) for as_of in nights}
 
     def __enter__(self) -> "_Auditor":
         return self
@@ -125,31 +200,30 @@ class _Auditor:
 
     def result(self, as_of: datetime) -> None:
         """Raises CheckFailed when a critical check stops the batch of the night."""
-        self._judged[as_of].result()
+        self._checks[as_of].result()
 
 
-def _judge(as_of: datetime, render: bool) -> None:
+def _check(as_of: datetime, render: bool) -> None:
     features.check(worker.rails(), as_of, render=render)
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
-    night = str(night_closing(as_of))
     shadow.shadow_night(rails, spec, as_of)
     outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
     if outcome.promoted is not None:
-        tally.promotions.append({"night": night, "version": outcome.promoted})
+        tally.promotions.append(PromotedNight(night=night_closing(as_of), version=outcome.promoted))
     drift.measure_night(rails, spec, as_of, render=None if render else False)
 
 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:
     """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
-    named = {spec.name: spec for spec in specs}
+    by_name = {spec.name: spec for spec in specs}
     for model, reasons in grants.govern_night(rails, as_of, specs).granted.items():
         version = None
         with _on_its_own():
-            trained = training.train(rails, named[model], as_of, requested_by="hindcast", reasons=reasons)
-            version = trained.get("version")
-        tallies[model].retrains.append({"night": str(night_closing(as_of)), "version": version, "reasons": reasons})
+            version = training.train(rails, by_name[model], as_of, requested_by="hindcast", reasons=reasons).version
+        retrain = RetrainedNight(night=night_closing(as_of), version=version, reasons=tuple(reasons))
+        tallies[model].retrains.append(retrain)
 
 
 @contextmanager
@@ -163,25 +237,25 @@ def _on_its_own() -> Iterator[None]:
         log.warning("%s", error)
 
 
-def ended_early(rails: Rails, spec: Spec, nights: Sequence[date]) -> list[dict[str, Any]]:
+def ended_early(rails: Rails, spec: Spec, nights: Sequence[date]) -> tuple[EndedEarly, ...]:
     """The model's stages that have a record of these nights and did not end well, by night."""
-    rows = [
-        {"night": str(night), "stage": stage, "status": run.status, "reason": run.summary.reason}
+    ended = [
+        EndedEarly(night=night, stage=stage, status=run.status, reason=run.summary.reason)
         for stage in NIGHTLY
         for night, run in rails.ledger.stage_runs(SUMMARIES[stage], spec.name).items()
         if night in nights and run.status != "done"
     ]
-    return sorted(rows, key=lambda row: row["night"])
+    return tuple(sorted(ended, key=lambda entry: entry.night))
 
 
-def complaint(ended: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
     """Which models did not get through, and why, as a sentence; None when all did. `ended`: model → `ended_early`."""
-    rows = [{"model": model, **row} for model, stages in ended.items() for row in stages]
-    if not rows:
+    entries = [(model, entry) for model, of_model in ended.items() for entry in of_model]
+    if not entries:
         return None
-    shown = [f"{row['model']}: {row['stage']} of {row['night']} {row['status']}: {row['reason']}" for row in rows[:3]]
-    rest = f" And {len(rows) - 3} more." if len(rows) > 3 else ""
-    models = len({row["model"] for row in rows})
+    shown = [f"{model}: {entry.stage} of {entry.night} {entry.status}: {entry.reason}" for model, entry in entries[:3]]
+    rest = f" And {len(entries) - 3} more." if len(entries) > 3 else ""
+    models = len({model for model, _ in entries})
     return f"{models} of {len(ended)} models did not get through. {'; '.join(shown)}{rest}"
 
 

@@ -16,7 +16,7 @@ that the number of processes changes nothing but the time.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,7 +34,6 @@ from tiltyard import target
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
-from tiltyard.judge import scoring
 from tiltyard.lake import qualified
 from tiltyard.prepare import data_incidents, features, frame, truth
 from tiltyard.rails import Rails
@@ -60,16 +59,21 @@ class Past:
     """One model's nights, in the order of prediction times. n rows; a night is a date's ordinal."""
 
     spec: Spec
+    """The model."""
     first: date
+    """The first night."""
     last: date
+    """The last night."""
     keys: pd.DataFrame
-    """entity_id, prediction_time, and a column per declared slice."""
+    """(n, 2 + slices) entity_id, prediction_time, and a column per declared slice."""
     night: Ints
-    """The night that scored the row."""
+    """(n,) the night that scored the row."""
     revised: Ints
-    """Row, instant (microseconds since 1970) and value of every label that came, in the order of instants."""
+    """(labels,) the row of every label that came, in the order of their instants."""
     revised_at: Ints
+    """(labels,) the instant at which it came, in microseconds since 1970."""
     revised_to: Floats
+    """(labels,) its value."""
     stopped: set[date] = field(default_factory=set)
     """Nights whose batch a critical check stopped: nothing was scored and decided on them. Filled as nights are judged,
     as is `broken`."""
@@ -96,17 +100,17 @@ class Past:
 
     def truth_at(self, as_of: datetime) -> Floats:
         """The label of every row as known at `as_of`: 0, 1 (or a number within its bounds), or NaN."""
-        known = np.full(self.rows, np.nan)
+        labels = np.full(self.rows, np.nan)
         end = int(np.searchsorted(self.revised_at, _micro(as_of), side="right"))
-        known[self.revised[:end]] = self.revised_to[:end]
-        return known
+        labels[self.revised[:end]] = self.revised_to[:end]
+        return labels
 
     @cached_property
     def truth(self) -> Floats:
         """The last label that came, whenever it came: what hindsight measures by."""
-        known = np.full(self.rows, np.nan)
-        known[self.revised] = self.revised_to
-        return known
+        labels = np.full(self.rows, np.nan)
+        labels[self.revised] = self.revised_to
+        return labels
 
     def matured_at(self, as_of: datetime) -> NDArray[np.bool_]:
         """Rows of whole cohorts that have had their time to be judged (truth.cutoff)."""
@@ -122,10 +126,13 @@ class Version:
     """
 
     inputs: str
+    """The folder's name under which it is kept, from the digest of what made it."""
     scores: Floats
-    """NaN where it gave no score."""
+    """(n,) its scores; NaN where it gave none."""
     reference: dict[str, Any]
+    """What it remembers of its training, as reference.json holds it."""
     facts: VersionFacts
+    """How it was made."""
     counted: profile.Nights
     """Every night's rows in the version's own cells, as the shadow stage counts them."""
 
@@ -145,19 +152,31 @@ class Version:
         nights = self.counted.nights
         inside = (nights > trained.toordinal()) & (nights <= night.toordinal())
         if stopped:
-            inside &= ~np.isin(nights, [one.toordinal() for one in stopped])
+            inside &= ~np.isin(nights, [day.toordinal() for day in stopped])
         return profile.Nights(nights[inside], {name: rows[inside] for name, rows in self.counted.counts.items()})
 
     def missing(self, seen: profile.Nights) -> dict[str, float]:
         """Feature → the share of its values that was missing on these nights."""
-        known = self.remembered
-        if known is None or not len(seen.nights):
+        reference = self.remembered
+        if reference is None or not len(seen.nights):
             return {}
         return {
             column.name: float(profile.missing(seen.counts[column.name].sum(axis=0)))
-            for column in known.columns
+            for column in reference.columns
             if column.kind == "feature" and column.name in seen.counts
         }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a worker has kept what a training gave. One of the three is given."""
+
+    inputs: str | None = None
+    """Folder of the whole version."""
+    line: str | None = None
+    """Folder of its scores alone."""
+    reason: str | None = None
+    """Why there is none."""
 
 
 TRAINERS = ("optuna", "xgboost", "sklearn.linear_model", "onnxmltools")
@@ -202,11 +221,11 @@ class Workers:
         """How many matured labels a training frame of the night would hold."""
         return self._pool.submit(_matured, spec.name, as_of, snapshot)
 
-    def line(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+    def line(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[Kept]":
         """The scores of the version that a training on this night gives, and nothing else of it."""
         return self._pool.submit(_line, spec.name, as_of, snapshot, rows)
 
-    def train(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[dict[str, Any]]":
+    def train(self, spec: Spec, as_of: datetime, snapshot: int, rows: str) -> "Future[Kept]":
         """The whole version, if the leakage gate lets a model learn from its frame."""
         return self._pool.submit(_train, spec.name, as_of, snapshot, rows)
 
@@ -214,12 +233,12 @@ class Workers:
 # -- the nights ---------------------------------------------------------------------------------------------
 
 
-def judged(rails: Rails, as_of: datetime) -> bool | None:
-    """Was the night's batch stopped? None when nobody has judged it."""
+def is_stopped(rails: Rails, as_of: datetime) -> bool | None:
+    """Whether the night's batch was stopped; None when it was never checked."""
     record = rails.ledger.stage_run(FeaturesSummary, "", night_closing(as_of))
-    if record is None or record["status"] not in ("checked", "done", "stopped"):
+    if record is None or record.status not in ("checked", "done", "stopped"):
         return None
-    return record["status"] == "stopped"
+    return record.status == "stopped"
 
 
 def _check(as_of: datetime) -> None:
@@ -269,7 +288,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
     keys = pd.DataFrame({"entity_id": frame_[spec.key].astype(str), "prediction_time": frame_["prediction_time"]})
     for name in spec.gate.slices:
         values = frame_[name].astype(object)
-        keys[name] = values.where(values.notna(), scoring.MISSING).map(str)
+        keys[name] = values.where(values.notna(), truth.MISSING).map(str)
     labels = pd.read_parquet(folder / "labels.parquet")
     index = pd.MultiIndex.from_arrays([keys["entity_id"], _micros(keys["prediction_time"])])
     place = index.get_indexer(pd.MultiIndex.from_arrays([labels["entity_id"], _micros(labels["prediction_time"])]))
@@ -292,7 +311,7 @@ def learn(rails: Rails, past: Past, as_of: datetime) -> None:
     night = night_closing(as_of)
     if night not in past.broken:
         past.broken[night] = data_incidents.of_model(rails, past.spec, night)
-        if judged(rails, as_of):
+        if is_stopped(rails, as_of):
             past.stopped.add(night)
 
 
@@ -304,89 +323,88 @@ def _matured(model: str, as_of: datetime, snapshot: int) -> int:
     return frame.matured(rails, find(rails.settings.models, model), as_of, snapshot)
 
 
-def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
-    """Keep the version that a training on this night gives, with its scores of all rows.
-
-    {"inputs": its folder} or {"reason": why there is none}.
-    """
+def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
+    """Keep the version that a training on this night gives, with its scores of all rows."""
     rails = worker.rails()
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
-        return {"reason": "no label has matured"}
+        return Kept(reason="no label has matured")
     try:
-        training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+        training_frame, inputs = _inputs(rails, spec, as_of, snapshot)
     except BadInput as error:
-        return {"reason": str(error)}
+        return Kept(reason=str(error))
     return _made(rails, spec, as_of, training_frame, inputs, rows)
 
 
-def _asked(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
+def _inputs(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
     """The training frame of a night, and the digest of what makes its version."""
-    found = frame.training(rails, spec, as_of, snapshot)
-    return found, training.inputs_digest(found.digest, spec, rails.settings.seed, spec.estimator.tune.trials)
+    training_frame = frame.training(rails, spec, as_of, snapshot)
+    return training_frame, training.inputs_digest(
+        training_frame.digest, spec, rails.settings.seed, spec.estimator.tune.trials
+    )
 
 
 def _made(
     rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
-) -> dict[str, Any]:
+) -> Kept:
     from tiltyard.train import leakage_gate, registry
 
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
     if not folder.exists():
         row = rails.ledger.version_of_inputs(spec.name, inputs)
         if row is not None:
-            files, facts = registry.checked_files(rails, row), row.facts
+            files, facts = dict(registry.checked_files(rails, row)), row.facts
         else:
             report = leakage_gate.check_frame(rails, spec, training_frame, as_of, render=False, record=False)
             if report.critical_failures:
-                return {"reason": f"the leakage gate stopped it: {report.critical_failures[0]}"}
+                return Kept(reason=f"the leakage gate stopped it: {report.critical_failures[0]}")
             try:
                 order = candidate.Order(as_of, inputs, spec.estimator.tune.trials, "hindcast")
                 tuned = _tuned(rails.settings, inputs)
-                made = candidate.make(rails.settings, spec, training_frame, order, draw=False, tuned=tuned)
+                trained = candidate.make(rails.settings, spec, training_frame, order, draw=False, tuned=tuned)
             except (Untrainable, CheckFailed) as error:  # what ends a nightly training ends this one alike
-                return {"reason": str(error)}
-            files, facts = made.files, made.facts
+                return Kept(reason=str(error))
+            files, facts = dict(trained.files), trained.facts
         with whole_folder(folder) as fresh:
             for name in FILES:
                 (fresh / name).write_bytes(files[name])
             digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
             (fresh / "facts.json").write_text(json.dumps({"facts": facts.to_json(), "digests": digests}))
-    made = folder / f"past-{rows}.npz"
-    if not made.exists():
+    scored = folder / f"past-{rows}.npz"
+    if not scored.exists():
         files = _files(folder)
         scorer = Scorer.from_files(spec.name, 0, files)
         frame_ = _features(rails.settings, rows)
         scores = _usable(scorer.score(frame_), spec)
         counts = _counted(profile.read(json.loads(files["reference.json"])), frame_, scores)
-        with whole(made) as part, part.open("wb") as file:
-            np.savez(file, scores=scores, **counts)
-    return {"inputs": folder.name}
+        with whole(scored) as part, part.open("wb") as file:
+            np.savez(file, allow_pickle=False, scores=scores, **counts)
+    return Kept(inputs=folder.name)
 
 
-def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
+def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Floats) -> dict[str, NDArray[np.int64]]:
     """`nights`, and per column of the reference its counts of every night (nights, cells)."""
     nights, index = np.unique(_nights(rows["prediction_time"]), return_inverse=True)
-    found: dict[str, Any] = {"nights": nights}
+    counts: dict[str, NDArray[np.int64]] = {"nights": nights}
     for place, column in enumerate(reference.columns if reference else ()):
         values = scores if column.name == profile.PREDICTION else rows.get(column.name)
         if column.kind in ("feature", "prediction") and values is not None:
-            found[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
-    return found
+            counts[f"column_{place}"] = profile.count_nights(column.cells, values, index.astype(np.intp), len(nights))
+    return counts
 
 
-def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, Any]:
+def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
     """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
     from tiltyard.train.scorer import answers, session
 
     rails = worker.rails()
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
-        return {"reason": "no label has matured"}
+        return Kept(reason="no label has matured")
     try:
-        training_frame, inputs = _asked(rails, spec, as_of, snapshot)
+        training_frame, inputs = _inputs(rails, spec, as_of, snapshot)
     except BadInput as error:
-        return {"reason": str(error)}
+        return Kept(reason=str(error))
     if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
         spec.name, inputs
     ):
@@ -398,7 +416,7 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
                 rails.settings, spec, as_of, training_frame, spec.estimator.tune.trials
             )
         except (Untrainable, CheckFailed) as error:
-            return {"reason": str(error)}
+            return Kept(reason=str(error))
         with whole_folder(folder) as fresh:
             (fresh / "model.onnx").write_bytes(heavy)
             (fresh / "kept.json").write_text(
@@ -410,16 +428,16 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> dict[str, An
                     }
                 )
             )
-    made = folder / f"scores-{rows}.npy"
-    if not made.exists():
+    scored = folder / f"scores-{rows}.npy"
+    if not scored.exists():
         kept, heavy = json.loads((folder / "kept.json").read_text()), (folder / "model.onnx").read_bytes()
         if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
             raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
         matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
         scores = _usable(spec.target.within(answers(session(heavy), matrix)), spec)
-        with whole(made) as part, part.open("wb") as file:
+        with whole(scored) as part, part.open("wb") as file:
             np.save(file, scores)
-    return {"line": folder.name}
+    return Kept(line=folder.name)
 
 
 def _lines(settings: Settings, inputs: str) -> Path:
@@ -444,11 +462,13 @@ def _usable(values: Floats, spec: Spec) -> Floats:
     return np.where((values >= low) & (values <= high), values, np.nan)
 
 
-def line(settings: Settings, found: Mapping[str, str], rows: str) -> Floats:
-    """The scores that `_line` kept."""
-    if "inputs" in found:
-        return version(settings, found["inputs"], rows).scores
-    scores: Floats = np.load(home(settings) / "lines" / found["line"] / f"scores-{rows}.npy", allow_pickle=False)
+def line(settings: Settings, kept: Kept, rows: str) -> Floats | None:
+    """(n,) the scores that `_line` kept; None where there are none."""
+    if kept.inputs:
+        return version(settings, kept.inputs, rows).scores
+    if not kept.line:
+        return None
+    scores: Floats = np.load(home(settings) / "lines" / kept.line / f"scores-{rows}.npy", allow_pickle=False)
     return scores
 
 
@@ -467,10 +487,10 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
     folder = home(settings) / "versions" / inputs
     reference = json.loads(_files(folder)["reference.json"])
     with np.load(folder / f"past-{rows}.npz", allow_pickle=False) as made:
-        known = profile.read(reference)
+        remembered = profile.read(reference)
         counts = {
             column.name: made[f"column_{place}"]
-            for place, column in enumerate(known.columns if known else ())
+            for place, column in enumerate(remembered.columns if remembered else ())
             if f"column_{place}" in made
         }
         return Version(
