@@ -89,7 +89,7 @@ def show_requests(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
 
     def show() -> None:
         if report.nights:
-            table(describe.asked(report.nights))
+            table(describe.request_nights(report.nights))
         for line in describe.turned_out(report, spec.target.measure):
             say(line)
 

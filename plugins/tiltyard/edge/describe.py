@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
@@ -98,7 +97,7 @@ def prediction(document: ExplainedPrediction) -> str:
     )
 
 
-def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, Any]]:
+def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, str | int]]:
     """The cells of `tiltyard leakage latency`, a row per table."""
     return [
         {
@@ -297,7 +296,7 @@ def online(arms: Arms, measure: str) -> str:
     return "; ".join(lines) or NOTHING
 
 
-def asked(nights: Sequence[RequestNight]) -> list[dict[str, Any]]:
+def request_nights(nights: Sequence[RequestNight]) -> list[dict[str, str | int]]:
     """The cells of `tiltyard requests show`, a row per night."""
     return [
         {

@@ -82,10 +82,10 @@ def per_model(
 
     def decorate(layout: Callable[[Spec], None]) -> Callable[[Spec], DAG]:
         def build(spec: Spec) -> DAG:
-            with DAG(**arguments(stage, doc, spec), schedule=list(schedule(spec))) as made:
-                made.fileloc = layout.__code__.co_filename
+            with DAG(**arguments(stage, doc, spec), schedule=list(schedule(spec))) as dag:
+                dag.fileloc = layout.__code__.co_filename
                 layout(spec)
-            return made
+            return dag
 
         return build
 

@@ -53,7 +53,7 @@ def served(lines: Lines, champions: Mapping[date, date | None]) -> Floats:
 def always_newest(nights: Sequence[date], trained: Sequence[date]) -> dict[date, date | None]:
     """Champions of somebody who promotes every version on the night after its training."""
     ordered = sorted(trained)
-    return {night: next((one for one in reversed(ordered) if one < night), None) for night in nights}
+    return {night: next((day for day in reversed(ordered) if day < night), None) for night in nights}
 
 
 def blocks(night: Ints) -> Ints:
@@ -114,16 +114,16 @@ def is_false(lines: Lines, trained: date, in_service: date | None) -> bool | Non
 
 def weekly(lines: Lines, loss: Floats) -> list[tuple[date, float, int]]:
     """(first night of the block, mean loss, rows with truth), for drawing."""
-    found = []
+    weeks = []
     number = blocks(lines.night)
     for block in np.unique(number):
         inside = (number == block) & np.isfinite(loss)
         if inside.any():
             start = date.fromordinal(int(lines.night[0]) + int(block) * WEEK)
-            found.append((start, float(loss[inside].mean()), int(inside.sum())))
-    return found
+            weeks.append((start, float(loss[inside].mean()), int(inside.sum())))
+    return weeks
 
 
 def _mean(loss: Floats) -> float:
-    known = loss[np.isfinite(loss)]
-    return float(known.mean()) if len(known) else np.inf
+    finite = loss[np.isfinite(loss)]
+    return float(finite.mean()) if len(finite) else np.inf

@@ -430,10 +430,10 @@ def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
             )
     scored = folder / f"scores-{rows}.npy"
     if not scored.exists():
-        kept, heavy = json.loads((folder / "kept.json").read_text()), (folder / "model.onnx").read_bytes()
-        if hashlib.sha256(heavy).hexdigest() != kept["digest"]:
+        sketch, heavy = json.loads((folder / "kept.json").read_text()), (folder / "model.onnx").read_bytes()
+        if hashlib.sha256(heavy).hexdigest() != sketch["digest"]:
             raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
-        matrix = Encoding.from_json(kept["encoding"]).transform(_features(rails.settings, rows))
+        matrix = Encoding.from_json(sketch["encoding"]).transform(_features(rails.settings, rows))
         scores = _usable(spec.target.within(answers(session(heavy), matrix)), spec)
         with whole(scored) as part, part.open("wb") as file:
             np.save(file, scores)
@@ -486,19 +486,19 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
     """The version that `_train` kept, with what it makes of the rows kept under the name `rows`."""
     folder = home(settings) / "versions" / inputs
     reference = json.loads(_files(folder)["reference.json"])
-    with np.load(folder / f"past-{rows}.npz", allow_pickle=False) as made:
+    with np.load(folder / f"past-{rows}.npz", allow_pickle=False) as archive:
         remembered = profile.read(reference)
         counts = {
-            column.name: made[f"column_{place}"]
+            column.name: archive[f"column_{place}"]
             for place, column in enumerate(remembered.columns if remembered else ())
-            if f"column_{place}" in made
+            if f"column_{place}" in archive
         }
         return Version(
             inputs=inputs,
-            scores=made["scores"],
+            scores=archive["scores"],
             reference=reference,
             facts=VersionFacts.from_json(json.loads((folder / "facts.json").read_text())["facts"]),
-            counted=profile.Nights(made["nights"], counts),
+            counted=profile.Nights(archive["nights"], counts),
         )
 
 

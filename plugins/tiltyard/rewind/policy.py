@@ -11,7 +11,7 @@ Only the gate, drift and the portfolio's rules can differ: they decide about mod
 features, label, estimator) is the same under every policy, so that a night's training is done once for all of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from tiltyard.errors import BadInput
+from tiltyard.records import JsonObject
 from tiltyard.spec import Name, Portfolio, Spec, Strict, problems, read_yaml
 
 CURRENT = "current"
@@ -28,15 +29,19 @@ CURRENT = "current"
 class Overlay(Strict):
     """Fields of a spec's gate and drift sections, as they are written there."""
 
-    gate: dict[str, Any] = Field(default_factory=dict)
-    drift: dict[str, Any] = Field(default_factory=dict)
+    gate: JsonObject = Field(default_factory=dict)
+    """Fields of the gate."""
+    drift: JsonObject = Field(default_factory=dict)
+    """Fields of drift."""
 
 
 class PolicyFile(Overlay):
     """The content of a policy file."""
 
-    portfolio: dict[str, Any] = Field(default_factory=dict)
+    portfolio: JsonObject = Field(default_factory=dict)
+    """Fields of portfolio.yaml."""
     models: dict[Name, Overlay] = Field(default_factory=dict)
+    """Model → what is said of it alone."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,11 @@ class Policy:
     """A policy, applied to the models of one hindcast."""
 
     name: Annotated[str, StringConstraints(min_length=1)]
+    """Its name: that of its file."""
     specs: tuple[Spec, ...]
+    """The models' specs as the policy has them."""
     portfolio: Portfolio
+    """The portfolio's rules as the policy has them."""
 
 
 def current(specs: Iterable[Spec], portfolio: Portfolio) -> Policy:
@@ -69,8 +77,8 @@ def load(path: Path, specs: Iterable[Spec], portfolio: Portfolio) -> Policy:
     specs = tuple(specs)
     strange = sorted(set(read.models) - {spec.name for spec in specs})
     if strange:
-        known = ", ".join(spec.name for spec in specs)
-        raise BadInput(f"{path}: models names '{strange[0]}', which is not in this hindcast; it replays {known}.")
+        names = ", ".join(spec.name for spec in specs)
+        raise BadInput(f"{path}: models names '{strange[0]}', which is not in this hindcast; it replays {names}.")
     applied = tuple(_applied(path, node, spec, read) for spec in specs)
     try:
         whole = Portfolio(**merged(portfolio.model_dump(mode="json"), read.portfolio))
@@ -90,10 +98,10 @@ def _applied(path: Path, node: Any, spec: Spec, read: PolicyFile) -> Spec:
         raise BadInput(f"{problems(path, node, error)} (for {spec.name})") from None
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: JsonObject, changes: JsonObject) -> JsonObject:
     """`base` with `changes` in it: mappings are merged, everything else is replaced."""
     result = dict(base)
     for key, value in changes.items():
-        known = result.get(key)
-        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+        before = result.get(key)
+        result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return result
