@@ -235,8 +235,8 @@ def picture(spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger:
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         arrival=_arrival(pairs),
-        kind=kind.get("kind"),
-        bounds=tuple(kind["bounds"]) if "bounds" in kind else None,
+        kind=str(kind["kind"]) if "kind" in kind else None,
+        bounds=spec.target.bounds if "bounds" in kind else None,
     )
 
 
