@@ -148,6 +148,14 @@ def test_a_home_that_takes_no_files_is_named(tmp_path: Path, words: tuple[str, .
     assert "Traceback" not in done.stderr
 
 
+def test_the_schema_of_the_status_needs_no_home(tmp_path: Path) -> None:
+    done = tiltyard("status", "--schema", TILTYARD_HOME=str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr
+    schema = json.loads(done.stdout)
+    assert {"champion", "gate", "realized"} <= set(schema["$defs"]["ModelStatus"]["properties"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_model_without_a_night_says_how_to_begin(settings: Settings) -> None:
     done = tiltyard("status", "sla_breach", settings=settings)
     assert done.returncode == 0, done.stderr
