@@ -63,6 +63,7 @@ class History:
 
     @classmethod
     def of(cls, rails: Rails, tables: Collection[str], source: str) -> "History":
+        """As the lake remembers it now."""
         connection = rails.lake.connection
         rows = connection.execute(
             "select snapshot_id, snapshot_time, author, commit_message, changes from ducklake_snapshots('lake') "

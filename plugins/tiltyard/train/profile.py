@@ -43,23 +43,28 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """How a column is cut. The last cell is what is missing; of categories the two before it are rare and new.
-
-    `edges` are the inner edges of k + 1 cells [e_i, e_i+1), `places` the mean value in each; `low` and `high` are the
-    range of training. `names` are the categories with a cell, `rare` those of the next one.
-    """
+    """How a column is cut. The last cell is what is missing; of categories the two before it are rare and new."""
 
     is_numeric: bool
+    """Whether it holds numbers; else categories."""
     edges: Floats = field(default_factory=lambda: np.empty(0))
+    """(k,) the inner edges of k + 1 cells [e_i, e_i+1) of numbers; empty of categories."""
     places: Floats = field(default_factory=lambda: np.empty(0))
+    """(k + 1,) the mean value in each cell of numbers; empty of categories."""
     deviation: float = 1.0
+    """Standard deviation of the numbers in training."""
     low: float = 0.0
+    """Least number of training."""
     high: float = 0.0
+    """Largest number of training."""
     names: tuple[str, ...] = ()
+    """Categories with a cell of their own, the most frequent first; empty of numbers."""
     rare: frozenset[str] = frozenset()
+    """Categories of the cell of rare ones; empty of numbers."""
 
     @property
     def count(self) -> int:
+        """Number of cells, that of what is missing included."""
         return len(self.places) + 1 if self.is_numeric else len(self.names) + 3
 
     @property
@@ -78,12 +83,17 @@ class Column:
     """A column of a version: what it is, what it weighs in the model's detector, and its training nights."""
 
     name: str
+    """The feature's name, or one of PREDICTION, LABEL and LOSS."""
     kind: Kind
+    """What it is a column of."""
     view: str | None
+    """The feature view that it comes from; None of what is no feature."""
     weight: float
+    """Its share of the model's detector."""
     cells: Cells
+    """How its values are cut."""
     counts: Counts
-    """(training nights, cells)"""
+    """(training nights, cells) number of rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +103,10 @@ class Reference:
     nights: Counts
     """Date ordinals of the training nights, increasing; a night is named by the date on which it closes."""
     columns: tuple[Column, ...]
+    """Every column that is counted."""
 
     def column(self, name: str) -> Column | None:
+        """A column by its name; None where the version has none."""
         return next((column for column in self.columns if column.name == name), None)
 
 
@@ -103,10 +115,12 @@ class Nights:
     """Counts of some columns over nights, in the cells of one version. Nights without rows are left out."""
 
     nights: Counts
+    """Date ordinals of the nights, increasing."""
     counts: Mapping[str, Counts]
-    """column → (nights, cells)"""
+    """Column → (nights, cells) number of rows."""
 
     def until(self, night: int) -> "Nights":
+        """The nights up to `night`, a date ordinal, included."""
         inside = int(np.searchsorted(self.nights, night, side="right"))
         return Nights(self.nights[:inside], {name: counts[:inside] for name, counts in self.counts.items()})
 

@@ -20,9 +20,11 @@ class Batch:
     """Predictions made from the same state of the lake."""
 
     snapshot: int
+    """The newest of the snapshots that read the same, at which they are read again."""
     nights: tuple[tuple[datetime, int, bool], ...]
     """as_of of each, the snapshot its predictions name, and whether that held deliveries of later nights already."""
     rows: int
+    """Number of predictions."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,13 @@ class Untested:
     """Rows, or a feature of them, that could not be compared, and why."""
 
     what: str
+    """The feature, or `predictions`."""
     rows: int
+    """Number of rows; 0 where none was made."""
     why: str
+    """Why they could not be compared."""
     in_hindsight: bool = False
-    """The lake holds what it held when they were made, or held later nights already: a hindcast, not a gap."""
+    """Whether the lake holds what it held when they were made, or held later nights already: a hindcast, not a gap."""
 
 
 def reachable(
@@ -54,7 +59,7 @@ def reachable(
     if not rows:
         return [], [Untested("predictions", 0, _none_there(rails, spec))]
     groups: dict[int, list[tuple[int, datetime, int]]] = {}
-    expired = fresh = 0
+    expired = fresh = 0  # rows
     for made_from, as_of, count in rows:
         if made_from not in record.commits:
             expired += count

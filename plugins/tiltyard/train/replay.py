@@ -53,15 +53,18 @@ class Change:
     """One feature, judged."""
 
     tally: Tally
+    """What was counted of it."""
     severity: Literal["critical", "warning"] | None
-    """None: nothing changed."""
+    """What the change means for training; None where nothing changed."""
     rate: float
+    """Share of the rows that changed."""
     interval: tuple[float, float]
     """Wilson's interval of the rate, simultaneous over the features."""
     p_value: float | None
-    """That changes have nothing to do with the label, times the number of features that changed. None: no label to
-    test with."""
+    """Fisher's p-value for a change that has nothing to do with the label, times the number of features that changed;
+    None without labels to test with."""
     reason: str
+    """Why it is judged so, as a sentence."""
 
     @property
     def kind(self) -> str:
@@ -144,26 +147,35 @@ class Replay:
     """A window of predictions, held against what the lake says today."""
 
     model: str
+    """The model's name."""
     ranges: tuple[tuple[date, date], ...]
-    """First and last night of each."""
+    """First and last night of each range."""
     snapshot: int
+    """The lake's snapshot that they were held against."""
     limit: float
+    """Largest share of a feature's rows that may have changed."""
     verdict: Verdict
+    """What it comes to."""
     rows: int
-    """Predictions that were compared, one per entity and prediction time."""
+    """Number of predictions that were compared, one per entity and prediction time."""
     tested: int
-    """Of those, the ones made from a snapshot that held nothing of later nights."""
+    """Number of those that were made from a snapshot that held nothing of later nights."""
     nights: int
+    """Number of nights that they were made on."""
     matured: int
+    """Number of those whose label has matured."""
     late_rows: int
-    """Rows that today's frame has and that night's could not: their spine row is dated later, and honestly."""
+    """Number of rows that today's frame has and that night's could not: their spine row is dated later, honestly."""
     changes: tuple[Change, ...]
+    """Every feature, judged, the worst first."""
     examples: Mapping[str, tuple[Example, ...]]
     """Feature → up to five rows."""
     untested: tuple[Untested, ...]
+    """What could not be compared, and why."""
 
     @property
     def critical(self) -> tuple[Change, ...]:
+        """What stops a training."""
         return tuple(change for change in self.changes if change.severity == "critical")
 
     @property

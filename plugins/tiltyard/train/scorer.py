@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,8 @@ from tiltyard.train.encoding import Encoding
 
 FILES = ("model.onnx", "light.onnx", "encoding.json", "reference.json", "reference.parquet")
 """What a version consists of."""
+Session: TypeAlias = Any
+"""An ONNX Runtime session, which carries no types."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,20 @@ class Scorer:
     """Scores frames. Thread-safe: ONNX Runtime's `run` is."""
 
     model: str
+    """The model's name."""
     version: int
+    """The version's number."""
     encoding: Encoding
+    """How a frame becomes the matrix that is scored."""
     reference: dict[str, Any]
-    """What the training frame looked like; its shape is described in training.reference."""
-    _heavy: Any = field(repr=False, compare=False)
-    _light: Any = field(repr=False, compare=False)
+    """What the training frame looked like, the body of reference.json; candidate.reference describes its shape."""
+    _heavy: Session = field(repr=False, compare=False)
+    _light: Session = field(repr=False, compare=False)
     _sample: bytes = field(repr=False, compare=False)
 
     @classmethod
     def from_files(cls, model: str, version: int, files: Mapping[str, bytes]) -> "Scorer":
+        """From the content of each of FILES, whose digests were checked. Raises whatever ONNX Runtime says of them."""
         return cls(
             model=model,
             version=version,
@@ -81,6 +87,7 @@ class Scorer:
         return self.target.within(answers(self._heavy, matrix))
 
     def score_light_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`score_light` of rows that are encoded already: (rows, features)."""
         return self.target.within(answers(self._light, matrix))
 
     def reference_frame(self) -> pd.DataFrame:
@@ -88,7 +95,7 @@ class Scorer:
         return pd.read_parquet(io.BytesIO(self._sample))
 
 
-def session(content: bytes) -> Any:
+def session(content: bytes) -> Session:
     """An ONNX Runtime session on one thread: rows come in small batches, and other work needs the cores."""
     import onnxruntime
 
@@ -99,7 +106,7 @@ def session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def answers(heavy_or_light: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+def answers(heavy_or_light: Session, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
     """The last output, of several columns the last (the positive class): (rows,) float64.
 
     As many scores as the model gives: that it has one a row is for the caller to see.
@@ -122,4 +129,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
     sys.stdout.flush()
-    os._exit(0)  # what was to be found out is found; a library's threads may crash while the interpreter is taken down
+    os._exit(0)  # the files were parsed; a library's threads may crash while the interpreter is taken down
