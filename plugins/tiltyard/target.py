@@ -9,18 +9,36 @@ module is longer than others so that whoever writes that class has all of it bef
 XGBoost, scikit-learn and ONNX are named here, never imported: a DAG file is parsed with this module.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
-Floats = NDArray[np.float64]
-Values = NDArray[Any]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Values = NDArray[Any]
+else:
+    Floats = Values = Any
+
+    class _Numpy:
+        """numpy, imported for its weight when it is first used: specs are read whenever DAGs are parsed."""
+
+        def __getattr__(self, name: str) -> Any:
+            import numpy
+
+            value = getattr(numpy, name)
+            setattr(self, name, value)  # found without a detour from now on
+            return value
+
+    np = _Numpy()
 """Labels as a trainer takes them: booleans, or float64."""
 Interval = tuple[float, float]
 Scaled = TypeVar("Scaled", float, Floats)
@@ -166,12 +184,12 @@ class Target(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, label: LabelFields) -> "Target":
+    def of(cls, label: LabelFields) -> Target:
         """From a spec's label. Raises ValueError when its fields do not make one of this kind."""
 
     @classmethod
     @abstractmethod
-    def from_json(cls, body: Mapping[str, JsonValue]) -> "Target":
+    def from_json(cls, body: Mapping[str, JsonValue]) -> Target:
         """From what `to_json` gave."""
 
     @abstractmethod
@@ -361,11 +379,11 @@ class Binary(Target):
     wrong_label = "of 0 or 1"
 
     @classmethod
-    def of(cls, label: LabelFields) -> "Binary":
+    def of(cls, label: LabelFields) -> Binary:
         return cls(positive=label.positive)
 
     @classmethod
-    def from_json(cls, body: Mapping[str, JsonValue]) -> "Binary":
+    def from_json(cls, body: Mapping[str, JsonValue]) -> Binary:
         return cls()
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -527,13 +545,13 @@ class Bounded(Target):
             raise ValueError(f"bounds go from low to high, like [0, 100], not {list(self.bounds)}")
 
     @classmethod
-    def of(cls, label: LabelFields) -> "Bounded":
+    def of(cls, label: LabelFields) -> Bounded:
         if label.bounds is None:
             raise ValueError(f"a label of the kind {cls.kind} needs {cls.needs}")
         return cls(label.bounds)
 
     @classmethod
-    def from_json(cls, body: Mapping[str, JsonValue]) -> "Bounded":
+    def from_json(cls, body: Mapping[str, JsonValue]) -> Bounded:
         bounds = body["bounds"]
         if not isinstance(bounds, list):
             raise ValueError(f"bounds are a list of two numbers, not {bounds!r}")

@@ -143,4 +143,14 @@ def test_it_imports_no_trainer() -> None:
     tree = ast.parse((ROOT / "plugins" / "tiltyard" / "target.py").read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"math", "abc", "collections.abc", "dataclasses", "typing", "numpy", "numpy.typing", "pydantic"}
+    assert names == {
+        "__future__",
+        "math",
+        "abc",
+        "collections.abc",
+        "dataclasses",
+        "typing",
+        "numpy",
+        "numpy.typing",
+        "pydantic",
+    }
