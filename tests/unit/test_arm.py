@@ -216,7 +216,8 @@ def test_the_night_delivers_evaluates_and_says_so(arena: Arena) -> None:
     assert set(found["online"]) == {"champion", "challenger"}
     arena.rails.ledger.record_stage("shadow", spec.name, end.date(), "done", {})
     document = status.status(arena.rails, spec, end)
-    assert document.to_json()["online"] == json.loads(json.dumps(found["online"]))
+    written = {name: [figures.to_json() for figures in own] for name, own in found["online"].items()}
+    assert document.to_json()["online"] == json.loads(json.dumps(written))
     line = next(line for line in describe.model(document).splitlines() if line.startswith("  online"))
     assert f"challenger {found['online']['challenger'][0]['requests']} requests, " in line
     assert f"Brier {found['online']['challenger'][0]['brier']:.3f} (" in line
