@@ -3,6 +3,8 @@
 The ledger decides, MLflow's aliases follow. Roles at a past night are derived from it, so that a rerun of
 that night sees the champion of that night. Rows are added, not rewritten; a stage's run record is the one
 exception (it says how the last attempt went).
+
+Longer than other modules, because no other one may touch the database of decisions.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
