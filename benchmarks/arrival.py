@@ -24,6 +24,7 @@ from tiltyard.judge import arrival, runoff
 from tiltyard.judge.runoff import Arrivals
 from tiltyard.prepare import datasets, ingest, transform
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.tables import PREDICTION
@@ -55,7 +56,7 @@ def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
     )  # fmt: skip
     rails.lake.ensure(PREDICTION)
     rails.lake.replace(PREDICTION, {"model": spec.name}, rows[list(PREDICTION.columns)], message="the spine")
-    rails.ledger.record_stage("features", "", night_closing(last), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", night_closing(last), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def real(name: str) -> Iterator[tuple[date, Arrivals, list[dict[str, object]]]]:

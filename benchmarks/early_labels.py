@@ -36,6 +36,7 @@ from tiltyard.prepare import (  # noqa: E402
     truth,
 )
 from tiltyard.rails import Rails  # noqa: E402
+from tiltyard.records import FeaturesSummary  # noqa: E402
 from tiltyard.settings import Settings  # noqa: E402
 from tiltyard.spec import Spec, find  # noqa: E402
 from tiltyard.tables import PREDICTION  # noqa: E402
@@ -80,7 +81,7 @@ def learned(rails: Rails, spec: Spec, as_of: datetime, *, light: bool = False) -
 def scored(rails: Rails) -> pd.DataFrame:
     """The bookings of 2016 with the scores of the four versions and their slice; all of them also in ops.prediction."""
     snapshot = rails.lake.snapshot()
-    rails.ledger.record_stage("features", "", night_closing(END), "done", {"snapshot": snapshot})
+    rails.ledger.record_stage("", night_closing(END), "done", FeaturesSummary(snapshot=snapshot))
     rows = frame.build(rails, SPEC, JANUARY, clock.midnight(date(2017, 1, 1)), END, snapshot)
     models = {
         1: learned(rails, SPEC, JANUARY),

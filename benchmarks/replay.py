@@ -26,6 +26,7 @@ from tiltyard.judge import scoring
 from tiltyard.prepare import features
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.train import replay
@@ -96,7 +97,7 @@ def one_lake(
             features.ingest(rails, as_of)
             features.transform(rails, as_of)
             snapshot = rails.lake.snapshot()
-            rails.ledger.record_stage("features", "", as_of.date(), "done", {"snapshot": snapshot})
+            rails.ledger.record_stage("", as_of.date(), "done", FeaturesSummary(snapshot=snapshot))
             if as_of != last:
                 scoring.score_night(rails, spec, as_of)
         began = time.monotonic()

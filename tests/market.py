@@ -12,6 +12,7 @@ from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 
@@ -64,4 +65,4 @@ def market(folder: Path, postgres_url: str, *, leaks: bool = False) -> Iterator[
 
 
 def publish(rails: Rails, as_of: datetime) -> None:
-    rails.ledger.record_stage("features", "", night_closing(as_of), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", night_closing(as_of), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))

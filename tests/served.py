@@ -116,7 +116,7 @@ def register(
         tags={}, plots={}, facts=VersionFacts(), requested_by="drift", description="",
     )  # fmt: skip
     row, _ = registry.register(rails, spec, candidate, rails.ledger.claim(f"training/{spec.name}/{as_of}"))
-    return int(row["version"])
+    return int(row.version)
 
 
 def cached(settings: Settings) -> None:

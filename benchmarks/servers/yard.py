@@ -184,7 +184,7 @@ class Yard:
             columns = {name: _type(name, rows[name]) for name in rows}
             self.rails.lake.ensure(Table(table, columns))
             snapshot = self.rails.lake.replace(table, {}, rows, message="bench")
-        self.rails.ledger.record_stage("features", "", now.date(), "done", {"snapshot": snapshot})
+        self.rails.ledger.record_stage("", now.date(), "done", {"snapshot": snapshot})
         settings = self.settings.model_copy(update={"online_url": SecretStr(online_url) if online_url else None})
         fill.materialise(Rails(settings, self.rails.lake, self.rails.ledger), now)
 

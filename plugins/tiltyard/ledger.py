@@ -20,7 +20,6 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
 from tiltyard.records import (
-    SUMMARIES,
     Decision,
     DefaultTask,
     Event,
@@ -313,19 +312,15 @@ class Ledger:
         assert token is not None
         return Fence(self, key, token)
 
-    def record_stage(
-        self, stage: StageName, model: str, night: date, status: Status, summary: Summary | Mapping[str, Any]
-    ) -> None:
+    def record_stage(self, model: str, night: date, status: Status, summary: Summary) -> None:
         """Say how an attempt of a stage went, in place of what the attempt before it said."""
-        record = summary if isinstance(summary, Summary) else SUMMARIES[stage].from_json(summary)
-        body = record.to_json()
-        self._upsert(stage_run, stage=stage, model=model, night=night, status=status, summary=body)
+        body = summary.to_json()
+        self._upsert(stage_run, stage=summary.stage, model=model, night=night, status=status, summary=body)
 
     def stage_runs(
         self, kind: type[SummaryT], model: str = "", *, until: date | None = None
     ) -> dict[date, StageRun[SummaryT]]:
         """night → how a stage went, in the order of nights. `kind` is the class of the stage's summary."""
-        kind = _summary_class(kind)
         query = sa.select(stage_run).where(stage_run.c.stage == kind.stage, stage_run.c.model == model)
         if until is not None:
             query = query.where(stage_run.c.night <= until)
@@ -333,7 +328,6 @@ class Ledger:
 
     def stage_run(self, kind: type[SummaryT], model: str, night: date) -> StageRun[SummaryT] | None:
         """How a stage went on a night; None when it did not run."""
-        kind = _summary_class(kind)
         where = (stage_run.c.stage == kind.stage, stage_run.c.model == model, stage_run.c.night == night)
         return self._newest_run(kind, sa.select(stage_run).where(*where))
 
@@ -341,7 +335,6 @@ class Ledger:
         self, kind: type[SummaryT], model: str = "", before: date | None = None
     ) -> StageRun[SummaryT] | None:
         """How a stage went on its newest night, or on the newest one before a night."""
-        kind = _summary_class(kind)
         query = sa.select(stage_run).where(stage_run.c.stage == kind.stage, stage_run.c.model == model)
         if before is not None:
             query = query.where(stage_run.c.night < before)
@@ -633,10 +626,3 @@ def _columns(record: Record) -> dict[str, object]:
 
 def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[SummaryT]:
     return StageRun(**{**row, "summary": kind.from_json(row["summary"])})
-
-
-def _summary_class(kind: type[SummaryT]) -> type[SummaryT]:
-    """While callers are being moved from names of stages to classes of summaries, a name is understood."""
-    if isinstance(kind, str):
-        return SUMMARIES[kind]
-    return kind

@@ -11,6 +11,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
+from tiltyard.records import SUMMARIES
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -85,5 +86,5 @@ def _record_end(rails: Rails, stage: StageName, model: str, night: date, error: 
     if rails.ledger.stage_status(stage, model, night) == "done":
         return
     facts = error.facts if isinstance(error, Stopped) else {}
-    summary = {"model": model, "night": str(night), "reason": str(error), **facts}
-    rails.ledger.record_stage(stage, model, night, "stopped" if isinstance(error, CheckFailed) else "failed", summary)
+    summary = SUMMARIES[stage].from_json({"model": model, "night": str(night), "reason": str(error), **facts})
+    rails.ledger.record_stage(model, night, "stopped" if isinstance(error, CheckFailed) else "failed", summary)

@@ -21,7 +21,7 @@ from tiltyard.answered import fallback_audit
 from tiltyard.edge import explanations, task_run, work
 from tiltyard.edge.assets import unexplained_assets
 from tiltyard.rails import Rails
-from tiltyard.records import DefaultTask
+from tiltyard.records import DefaultTask, FallbackAuditSummary, ShadowSummary
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, load
 
@@ -61,7 +61,7 @@ def waiting(opened: Rails, spec: Spec) -> Rails:
     """A task that was opened on one night and is asked on the next."""
     said = {"nights": 3, "share": 0.9, "reasons": {"champion_not_loaded": 1.0}, "never_promoted": False}
     opened.ledger.open_default_task(DefaultTask(model=spec.name, opened=OPENED, since=SINCE, repeats=None, said=said))
-    opened.ledger.record_stage("fallback_audit", spec.name, NEWEST, "done", {})
+    opened.ledger.record_stage(spec.name, NEWEST, "done", FallbackAuditSummary())
     return opened
 
 
@@ -151,8 +151,8 @@ def test_an_answer_is_kept_with_the_name_that_airflow_recorded(
     complete(spec, run)
     [row] = waiting.ledger.default_tasks(spec.name)
     answered = row.answered
-    assert {key: str(answered[key]) for key in GOOD} == GOOD
-    assert (answered["answered_by"], answered["source"], answered["answered_at"]) == ("bob", "airflow", ANSWERED)
+    assert {key: str(getattr(answered, key)) for key in GOOD} == GOOD
+    assert (answered.answered_by, answered.source, answered.answered_at) == ("bob", "airflow", ANSWERED)
     assert announced(run) == []
 
 
@@ -198,7 +198,7 @@ def test_an_audit_announces_whom_a_person_is_asked_about(waiting: Rails, spec: S
     specs = [spec, spec.model_copy(update={"name": f"{spec.name}_too"})]
     for one in specs:
         for day in (NEWEST, date(2016, 4, 5)):
-            waiting.ledger.record_stage("shadow", one.name, day, "done", {})
+            waiting.ledger.record_stage(one.name, day, "done", ShadowSummary())
     said = work.audit_fallback(waiting, specs)
     assert [list(nights) for nights in said.values()] == [["2016-04-05"], ["2016-04-04", "2016-04-05"]]
     assert announced(run) == [f"{spec.name}/unexplained"]

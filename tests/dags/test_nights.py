@@ -17,7 +17,15 @@ from tiltyard.errors import BadInput
 from tiltyard.govern import grants
 from tiltyard.judge.approval import Approval, Subject
 from tiltyard.rails import Rails
-from tiltyard.records import Finding, PortfolioNight
+from tiltyard.records import (
+    FeaturesSummary,
+    Finding,
+    GovernorAction,
+    GovernorSummary,
+    PortfolioNight,
+    ShadowSummary,
+    TrainingSummary,
+)
 from tiltyard.settings import ROOT
 from tiltyard.spec import load
 from tiltyard.stages import StageName
@@ -85,9 +93,9 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
         nights(rails, "shadow")
 
     for day in sorted(april(1, 2, 3)):
-        rails.ledger.record_stage("features", "", day, "done", {})
-    rails.ledger.record_stage("features", "", date(2016, 4, 4), "stopped", {})
-    rails.ledger.record_stage("shadow", SPEC.name, date(2016, 4, 1), "done", {})
+        rails.ledger.record_stage("", day, "done", FeaturesSummary())
+    rails.ledger.record_stage("", date(2016, 4, 4), "stopped", FeaturesSummary())
+    rails.ledger.record_stage(SPEC.name, date(2016, 4, 1), "done", ShadowSummary())
 
     run(events={"a": [event("2016-04-03")]})
     assert set(nights(rails, "shadow")) == april(2, 3), "the announced one, and the one that was missed"
@@ -97,7 +105,7 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     assert nights(rails, "shadow") == [date(2016, 4, 4)], "the parameter alone counts"
 
     for day in sorted(april(2, 3)):
-        rails.ledger.record_stage("shadow", SPEC.name, day, "done", {})
+        rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
     run()
     assert nights(rails, "shadow") == [date(2016, 4, 3)], "by hand, with nothing waiting: the newest again"
     run(events={"a": [event("2016-04-04")]})
@@ -108,7 +116,7 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     run()
     assert nights(rails, "training") == [date(2016, 4, 3)]
 
-    rails.ledger.record_stage("training", SPEC.name, date(2016, 4, 3), "stopped", {"reason": "it leaks"})
+    rails.ledger.record_stage(SPEC.name, date(2016, 4, 3), "stopped", TrainingSummary(reason="it leaks"))
     rails.ledger.request_retrain(SPEC.name, date(2016, 4, 4), ["it moved again"])
     run(events={"a": [event("2016-04-04")]})
     assert nights(rails, "training") == [date(2016, 4, 4)], "what was stopped stands in nobody's way"
@@ -124,7 +132,7 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
     with pytest.raises(AirflowSkipException, match="not decided on"):
         nights()
     first, second = date(2016, 4, 1), date(2016, 4, 2)
-    rails.ledger.record_stage("features", "", first, "done", {})
+    rails.ledger.record_stage("", first, "done", FeaturesSummary())
     found(rails, SPEC.name, first)
     with pytest.raises(AirflowSkipException, match=r"waits for 1 of 2: other\."):
         nights()
@@ -134,8 +142,8 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
     found(rails, "other", first)
     assert nights() == [first]
 
-    said = {name: {"decision": "steady"} for name in (SPEC.name, "other")}
-    rails.ledger.record_stage("governor", "", first, "done", {"actions": said, "granted": []})
+    steady = GovernorAction(decision="steady")
+    rails.ledger.record_stage("", first, "done", GovernorSummary(actions={SPEC.name: steady, "other": steady}))
     with pytest.raises(AirflowSkipException):
         nights()
     event_of_first = {"a": [event("2016-04-01")]}
@@ -143,8 +151,8 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
     assert nights() == [first], "a second attempt announces again what the first may not have"
 
     # the next night is published while one model has not come: the night before waits for nobody any more
-    rails.ledger.record_stage("governor", "", first, "done", {"actions": {SPEC.name: {"decision": "steady"}}})
-    rails.ledger.record_stage("features", "", second, "done", {})
+    rails.ledger.record_stage("", first, "done", GovernorSummary(actions={SPEC.name: steady}))
+    rails.ledger.record_stage("", second, "done", FeaturesSummary())
     run()
     assert nights() == [first], "a finding that came late is decided on as well"
 

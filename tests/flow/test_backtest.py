@@ -21,6 +21,7 @@ from tiltyard.edge import airflow_settings
 from tiltyard.govern import look
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
+from tiltyard.records import GovernorSummary
 from tiltyard.rewind import backtest, hindcast, past, policy
 from tiltyard.rewind.play import Play
 from tiltyard.rewind.trainings import Trainings
@@ -63,7 +64,7 @@ def test_the_current_policy_does_what_the_hindcast_did(lived: Rails, told: Polic
         (retrain.night, retrain.reasons) for retrain in granted
     ]
     assert mine.promotions == () and not lived.ledger.promotions("churn")
-    decided = [row["summary"]["actions"]["churn"]["decision"] for row in lived.ledger.stage_runs("governor").values()]
+    decided = [row.summary.actions["churn"].decision for row in lived.ledger.stage_runs(GovernorSummary).values()]
     assert mine.actions == {name: decided.count(name) for name in sorted(set(decided))}
 
 
@@ -81,7 +82,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
             past.learn(lived, play.past, as_of)
             play.decide(as_of)
             found[as_of] = play.look(as_of, threshold)
-            if any(row["night"] == night_closing(as_of) for row in lived.ledger.retrains("churn")):
+            if any(row.night == night_closing(as_of) for row in lived.ledger.retrains("churn")):
                 play.add(night_closing(as_of), ["as in the hindcast"])
     for as_of in NIGHTS:
         [kept] = lived.ledger.findings(night_closing(as_of))
@@ -97,8 +98,8 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
     since = night_closing(FIRST) + timedelta(days=1)
     kept = truth.side_by_side(lived, one, LAST, [1], since).reset_index(drop=True)
     mine = play.side_by_side(LAST, [1], since).reset_index(drop=True)
-    assert len(mine) > 100 and np.isfinite(mine["v1"]).any()
-    mine["prediction_time"] = mine["prediction_time"].dt.tz_localize("UTC")
+    assert len(mine) > 100 and np.isfinite(mine.v1).any()
+    mine["prediction_time"] = mine.prediction_time.dt.tz_localize("UTC")
     pd.testing.assert_frame_equal(
         mine[list(kept.columns)], kept, check_dtype=False, check_exact=False, check_datetimelike_compat=True
     )

@@ -93,8 +93,8 @@ def test_every_flight_with_a_schedule_is_asked_about_and_answered(caught_up: Rai
 def test_the_honest_frame_trains(caught_up: Rails, spec: Spec) -> None:
     """Every view has something to say, and the model learns from it what an honest one can."""
     result = training.train(caught_up, spec, NIGHTS[-1], requested_by="test", trials=1)
-    assert result["trained"]
-    assert 0.55 < result["metrics"]["auc"]["value"] < 0.8
+    assert result.trained
+    assert 0.55 < result.metrics.auc.value < 0.8
     rows = frame.training(caught_up, spec, NIGHTS[-1]).read()
     assert rows[[f"{view}__available_at" for view in spec.prediction.features]].notna().mean().min() > 0.5
     assert (rows["prediction_time"] - rows["ftr_airport__weather__available_at"]).median() < timedelta(hours=1)

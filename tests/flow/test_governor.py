@@ -20,7 +20,7 @@ from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
 from tiltyard.prepare import data_incidents, features, observation
 from tiltyard.rails import Rails
-from tiltyard.records import PortfolioNight
+from tiltyard.records import FeaturesSummary, PortfolioNight
 from tiltyard.spec import Spec, load_portfolio, portfolio
 
 GOOD = clock.parse_as_of("2025-02-03")
@@ -47,8 +47,8 @@ def rails(
             features.ingest(opened, as_of)
             observation.store(opened, observation.observe(opened, "subscription", as_of), {}, as_of)
             features.transform(opened, as_of)
-            summary = {"snapshot": opened.lake.snapshot()}
-            opened.ledger.record_stage("features", "", night_closing(as_of), "done", summary)
+            summary = FeaturesSummary(snapshot=opened.lake.snapshot())
+            opened.ledger.record_stage("", night_closing(as_of), "done", summary)
         yield opened
 
 
@@ -95,7 +95,7 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
     }
     rails.ledger.add_event(data_incidents.EVENT, "", night_closing(night), closed)
     rails.ledger.add_event(data_incidents.EVENT, "", night_closing(night), {**detail, "state": "open"})
-    rails.ledger.record_stage("features", "", night_closing(night), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", night_closing(night), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
     chosen = portfolio(rails.settings)[-2:]
     outcome = looked_at(rails, chosen, night)
     assert [len(finding.broken) for finding in rails.ledger.findings(night_closing(night))] == [1, 1]

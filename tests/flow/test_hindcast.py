@@ -26,6 +26,7 @@ from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary, ShadowSummary
 from tiltyard.rewind import hindcast
 from tiltyard.rewind.hindcast import Hindcast
 from tiltyard.settings import ROOT
@@ -189,7 +190,7 @@ def test_a_stopped_batch_leaves_yesterdays_features_in_service(
     with pytest.raises(CheckFailed, match="Yesterday's features and the champions stay in service"):
         features.build_night(rails, silent, render=False)
     assert rails.published_snapshot() == before
-    assert rails.ledger.stage_runs("features")[silent.date()]["status"] == "stopped"
+    assert rails.ledger.stage_runs(FeaturesSummary)[silent.date()].status == "stopped"
 
 
 def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_resumed(
@@ -218,7 +219,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         assert result.models["churn"].ended_early == ()
         (ended,) = result.models["leaky"].ended_early
         assert (ended.night, ended.stage, ended.status) == (FIRST.date(), "training", "stopped")
-        assert rails.ledger.stage_runs("shadow", "leaky").keys() == {FIRST.date(), last.date()}
+        assert rails.ledger.stage_runs(ShadowSummary, "leaky").keys() == {FIRST.date(), last.date()}
 
         times = tested.count("leaky")
         again = hindcast.hindcast(rails, specs, FIRST, last)
@@ -245,4 +246,4 @@ def decisions(rails: Rails, spec: Spec) -> list[dict[str, Any]]:
 
 
 def versions(rails: Rails, spec: Spec) -> list[tuple[Any, ...]]:
-    return [(row["version"], row["night"], row["inputs"]) for row in rails.ledger.versions(spec.name)]
+    return [(row.version, row.night, row.inputs) for row in rails.ledger.versions(spec.name)]

@@ -82,8 +82,8 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, learned = honest
     fence = rails.ledger.claim(f"training/{SPEC.name}/test")
     outcome = training.train_on(rails, SPEC, NIGHTS[-1], learned, fence=fence, requested_by="a test", trials=1)
-    assert outcome["trained"]
-    assert outcome["metrics"]["auc"]["value"] > 0.6
+    assert outcome.trained
+    assert outcome.metrics.auc.value > 0.6
 
 
 def test_the_rules_of_the_project_hold(honest: tuple[Rails, TrainingFrame]) -> None:

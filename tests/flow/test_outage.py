@@ -168,7 +168,7 @@ def test_a_day_that_comes_late_is_an_incident_and_a_backfill(told: dict[int, dic
 def test_the_ledger_tells_when_each_opened_and_closed(rails: Rails, told: dict[int, dict[str, Any]]) -> None:
     assert told
     events = [
-        ((event["night"] - START).days, event["detail"]["what"], event["detail"]["state"])
+        ((event.night - START).days, event.detail["what"], event.detail["state"])
         for event in rails.ledger.events(kind=data_incidents.EVENT)
     ]
     assert events == [

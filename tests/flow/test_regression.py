@@ -116,25 +116,25 @@ def loop(
 def test_it_is_promoted_over_the_safe_default_by_its_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
     rails, spec, _ = loop
     first, *_ = rails.ledger.promotions(spec.name)
-    decision = rails.ledger.decision(spec.name, first["night"], first["version"])
-    evidence = decision["evidence"]
-    assert (decision["verdict"], evidence["metric"], evidence["against"]) == (
+    decision = rails.ledger.decision(spec.name, first.night, first.version)
+    evidence = decision.evidence
+    assert (decision.verdict, evidence.metric, evidence.against) == (
         "promote",
         "absolute_error",
         "the safe default",
     )
-    [better] = [row for row in evidence["criteria"] if row["name"] == "better"]
-    assert better["status"] == "pass" and better["value"] > 0
+    [better] = [row for row in evidence.criteria if row.name == "better"]
+    assert better.status == "pass" and better.value > 0
     # the same by hand, from what the lake holds
-    as_of = clock.midnight(first["night"])
-    rows = truth.matured(rails, spec, as_of, versions=[first["version"]])
+    as_of = clock.midnight(first.night)
+    rows = truth.matured(rails, spec, as_of, versions=[first.version])
     error = np.abs(rows["score"] - rows["label"]) / (BOUNDS[1] - BOUNDS[0])
     default = np.abs(spec.fallback.safe_default - rows["label"]) / (BOUNDS[1] - BOUNDS[0])
-    assert len(rows) == evidence["matured"]
-    assert evidence["loss_challenger"] == pytest.approx(error.mean())
-    assert evidence["loss_champion"] == pytest.approx(default.mean())
-    [calibration] = [row for row in evidence["criteria"] if row["name"] == "calibration"]
-    assert "mean label, over the width of its bounds" in calibration["reason"]
+    assert len(rows) == evidence.matured
+    assert evidence.loss_challenger == pytest.approx(error.mean())
+    assert evidence.loss_champion == pytest.approx(default.mean())
+    [calibration] = [row for row in evidence.criteria if row.name == "calibration"]
+    assert "mean label, over the width of its bounds" in calibration.reason
 
 
 def test_scores_are_numbers_within_the_bounds_and_labels_beyond_them_are_counted(
@@ -153,7 +153,7 @@ def test_scores_are_numbers_within_the_bounds_and_labels_beyond_them_are_counted
     assert 0 < counts.outside < counts.matured
     version = rails.ledger.version(spec.name, 1)
     assert version is not None
-    assert version["facts"]["labels_outside_bounds"] > 0
+    assert version.facts.labels_outside_bounds > 0
 
 
 def test_the_version_says_what_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:

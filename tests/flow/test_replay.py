@@ -18,6 +18,7 @@ from tiltyard.judge import scoring
 from tiltyard.prepare import features
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary, TrainingSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.train import replay, training
@@ -51,7 +52,7 @@ def publish(rails: Rails, as_of: datetime) -> None:
     """The features stage of a night, but for its checks."""
     features.ingest(rails, as_of)
     features.transform(rails, as_of)
-    rails.ledger.record_stage("features", "", as_of.date(), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", as_of.date(), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -65,8 +66,8 @@ def test_the_trigger_is_found_and_nothing_learns_from_it(tmp_path: Path, postgre
         assert "tells the label" in str(stopped.value)
         assert "written by snapshot" in str(stopped.value)
         assert rails.ledger.versions("churn") == []
-        record = rails.ledger.stage_runs("training", "churn")[MATURED.date()]
-        assert (record["status"], record["summary"]["replay"]["verdict"]) == ("stopped", "fail")
+        record = rails.ledger.stage_runs(TrainingSummary, "churn")[MATURED.date()]
+        assert (record.status, record.summary.replay.verdict) == ("stopped", "fail")
         checks = rails.lake.query(
             "select column_name from {ops.check_result} where suite = 'replay' and not success "
             "and severity = 'critical'",
@@ -100,5 +101,5 @@ def test_without_the_trigger_every_value_is_the_one_that_was_there(
         assert [change.tally.feature for change in found.changes if change.tally.changed] == []
         assert found.untested == ()
         summary = training.train(rails, spec, MATURED, requested_by="test")
-        assert summary["trained"], summary
-        assert summary["replay"]["verdict"] == "pass"
+        assert summary.trained, summary
+        assert summary.replay.verdict == "pass"

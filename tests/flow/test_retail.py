@@ -161,8 +161,8 @@ def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:
     rails, learned = honest
     fence = rails.ledger.claim(f"training/{SPEC.name}/test")
     outcome = training.train_on(rails, SPEC, SUNDAY, learned, fence=fence, requested_by="a test", trials=1)
-    assert outcome["trained"]
-    assert outcome["metrics"]["auc"]["value"] > 0.6
+    assert outcome.trained
+    assert outcome.metrics.auc.value > 0.6
 
 
 def test_a_night_without_a_review_is_no_failure(honest: tuple[Rails, TrainingFrame]) -> None:

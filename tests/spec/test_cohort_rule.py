@@ -12,7 +12,7 @@ import pytest
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.prepare import truth
-from tiltyard.records import LabelCounts
+from tiltyard.records import FeaturesSummary, LabelCounts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION, Table
@@ -110,7 +110,7 @@ def draw(rails):
     rails.lake.ensure(Table("labels.lbl_stay", columns))
     rails.lake.replace(PREDICTION, {}, predictions, message="drawn")
     snapshot = rails.lake.replace("labels.lbl_stay", {}, labels, message="drawn")
-    rails.ledger.record_stage("features", "", night_closing(at("14", "March", "00:00")), "done", {"snapshot": snapshot})
+    rails.ledger.record_stage("", night_closing(at("14", "March", "00:00")), "done", FeaturesSummary(snapshot=snapshot))
 
 
 def test_labels_that_come_early_are_counted_and_not_looked_at(drawn):

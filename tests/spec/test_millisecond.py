@@ -14,6 +14,7 @@ import pytest
 from tests.lakes import COLUMNS, FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard import clock
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.tables import PREDICTION, Table
 from tiltyard.train import replay
 
@@ -61,7 +62,7 @@ def predict(rails: Rails, visits: list[dict], night: datetime = NIGHT) -> int:
 
 
 def publish(rails: Rails) -> None:
-    rails.ledger.record_stage("features", "", TODAY.date(), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", TODAY.date(), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def again(rails: Rails, folder: Path, **values: object) -> replay.Replay:

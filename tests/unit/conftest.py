@@ -19,7 +19,7 @@ from tiltyard.clock import night_closing
 from tiltyard.judge import scoring
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails
-from tiltyard.records import Version, VersionFacts
+from tiltyard.records import FeaturesSummary, ReplaySummary, TrainingSummary, Version, VersionFacts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION, Table
@@ -77,7 +77,7 @@ class Arena:
         self.publish(self.rails.lake.replace(table, {"ticket_id": ""}, rows, message="drawn"))
 
     def publish(self, snapshot: int) -> None:
-        self.rails.ledger.record_stage("features", "", FIRST.date(), "done", {"snapshot": snapshot})
+        self.rails.ledger.record_stage("", FIRST.date(), "done", FeaturesSummary(snapshot=snapshot))
 
     def predict(self, spec: Spec, rows: pd.DataFrame) -> None:
         """Add predictions: version (or missing), role, entity_id, prediction_time, score, and what differs."""
@@ -147,9 +147,9 @@ class Arena:
                 requested_by=requested_by,
             )
         )
-        said = {"replay": {"verdict": replay, "rows": 900, "tested": 900, "critical": [], "untested": []}}
-        summary = {"version": number, **(said if replay else {})}
-        self.rails.ledger.record_stage("training", spec.name, night_closing(trained), "done", summary)
+        verdict = ReplaySummary(verdict=replay, rows=900, tested=900) if replay else None
+        summary = TrainingSummary(version=number, replay=verdict)
+        self.rails.ledger.record_stage(spec.name, night_closing(trained), "done", summary)
 
     def rows(self, spec: Spec, names: list[str], at: list[datetime], weight: list[float | None]) -> None:
         """Spine rows and the one feature that the model reads of them."""

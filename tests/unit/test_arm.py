@@ -14,6 +14,7 @@ from tiltyard.answered import arm, request_log
 from tiltyard.answered.report import Delivery
 from tiltyard.edge import describe, status
 from tiltyard.judge import promotion, shadow
+from tiltyard.records import ShadowSummary
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import ONLINE_EVALUATION
@@ -213,18 +214,18 @@ def test_the_night_delivers_evaluates_and_says_so(arena: Arena) -> None:
     log.close()
     found = shadow.evaluate(arena.rails, spec, end)  # nobody delivered by hand
     assert len(ids(arena.rails, spec.name)) == len(records)
-    assert set(found["online"]) == {"champion", "challenger"}
-    arena.rails.ledger.record_stage("shadow", spec.name, end.date(), "done", {})
+    assert set(found.online) == {"champion", "challenger"}
+    arena.rails.ledger.record_stage(spec.name, end.date(), "done", ShadowSummary())
     document = status.status(arena.rails, spec, end)
-    written = {name: [figures.to_json() for figures in own] for name, own in found["online"].items()}
+    written = {name: [figures.to_json() for figures in own] for name, own in found.online.items()}
     assert document.to_json()["online"] == json.loads(json.dumps(written))
     line = next(line for line in describe.model(document).splitlines() if line.startswith("  online"))
-    assert f"challenger {found['online']['challenger'][0]['requests']} requests, " in line
-    assert f"Brier {found['online']['challenger'][0]['brier']:.3f} (" in line
+    assert f"challenger {found.online['challenger'][0].requests} requests, " in line
+    assert f"Brier {found.online['challenger'][0].brier:.3f} (" in line
     judged = promotion.judge(arena.rails, spec, end)
-    assert judged["verdict"] == "promote"
-    page = (arena.rails.settings.reports / judged["page"]).read_text(encoding="utf-8")
-    assert "answers given online" in page and f"{found['online']['challenger'][0]['brier']:.4g}" in page
+    assert judged.verdict == "promote"
+    page = (arena.rails.settings.reports / judged.page).read_text(encoding="utf-8")
+    assert "answers given online" in page and f"{found.online['challenger'][0].brier:.4g}" in page
     (kept,) = arena.rails.ledger.decisions(spec.name)
     spool(arena, [request(spec.name, request_id="later", tier="light")])
     arm.record(arena.rails, spec, end)  # more arrives: what was decided on is the same, and so is the page

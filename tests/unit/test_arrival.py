@@ -11,6 +11,7 @@ from tiltyard.edge import describe, status
 from tiltyard.govern import drift
 from tiltyard.judge import arrival, runoff
 from tiltyard.prepare import data_incidents
+from tiltyard.records import ShadowSummary
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 """The first day of predictions; its night closes a day later."""
@@ -134,7 +135,7 @@ def test_what_a_person_sees(arena, cut):
     assert "half are known after 2 nights, 95 % after 3" in said
     assert "labels stopped since" in said
     assert arrival.plot(arena.rails, spec, as_of).is_file()
-    arena.rails.ledger.record_stage("shadow", spec.name, night_closing(as_of), "done", {})
+    arena.rails.ledger.record_stage(spec.name, night_closing(as_of), "done", ShadowSummary())
     assert status.status(arena.rails, spec, as_of).label_arrival == found
 
 

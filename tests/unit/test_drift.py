@@ -19,7 +19,7 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, GovernorAction, Promotion
+from tiltyard.records import DriftSummary, FeaturesSummary, GovernorAction, Promotion
 from tiltyard.serve.spool import Spool
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
@@ -147,7 +147,7 @@ def night(day: int) -> datetime:
 
 
 def publish(rails: Rails, as_of: datetime) -> None:
-    rails.ledger.record_stage("features", "", night_closing(as_of), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", night_closing(as_of), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def champion(rails: Rails, as_of: datetime) -> int:
@@ -157,10 +157,10 @@ def champion(rails: Rails, as_of: datetime) -> int:
     trained = training.train_on(rails, SPEC, as_of, made, fence=claim, requested_by="test")
     rails.ledger.claim_promotion(
         Promotion(
-            model=SPEC.name, version=trained["version"], night=night_closing(as_of), requested_by="test", approval={}
+            model=SPEC.name, version=trained.version, night=night_closing(as_of), requested_by="test", approval={}
         )
     )
-    return trained["version"]
+    return trained.version
 
 
 def live(rails: Rails, first: int, last: int) -> None:
@@ -193,7 +193,7 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
 def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     fill(rails, moves=False)
     publish(rails, night(12))
-    rails.ledger.record_stage("features", "", night(13).date(), "stopped", {})
+    rails.ledger.record_stage("", night(13).date(), "stopped", FeaturesSummary())
     answer = drift.measure_night(rails, SPEC, night(13), render=False)
     assert answer.reasons[0] == "the features stage of 2024-03-14 is stopped"
     assert governed(rails, night(13)).decision == "incident"

@@ -75,7 +75,7 @@ def test_a_task_from_its_night_to_its_answer_and_its_repetition(arena: Arena) ->
 
     for day in (3, 4, 5):
         served(arena, spec, day, "safe_default", "no_champion")
-        assert audited(arena, spec, day)["opened"] == (day == 5), "asked again when the day has passed"
+        assert audited(arena, spec, day).opened == (day == 5), "asked again when the day has passed"
     again = fallback_audit.question(arena.rails, spec)
     assert again is not None
     assert "bob said until" in again.body

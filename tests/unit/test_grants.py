@@ -15,11 +15,14 @@ from tiltyard.records import (
     Broken,
     Decision,
     EvidenceRecord,
+    FeaturesSummary,
     Finding,
     GovernorSummary,
     PortfolioNight,
     Promotion,
+    ShadowSummary,
     Signal,
+    TrainingSummary,
     Version,
     VersionFacts,
 )
@@ -74,7 +77,7 @@ def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails
     # the next night the other one goes; the first trains and cools down
     for spec in chosen:
         add_finding(rails, spec, NIGHT + timedelta(days=1))
-    rails.ledger.record_stage("training", "churn_00", NIGHT, "done", {"version": 1})
+    rails.ledger.record_stage("churn_00", NIGHT, "done", TrainingSummary(version=1))
     later = govern(rails, chosen, NIGHT + timedelta(days=1), trainings={"per_night": 1})
     assert list(later.granted) == ["churn_01"]
     assert later.actions["churn_00"].decision == "cooldown"
@@ -97,7 +100,7 @@ def test_what_became_of_a_retrain_is_read_from_the_ledger(rails: Rails) -> None:
     history = [NIGHT + timedelta(days=number) for number in (0, 10, 30)]
     for number, night in enumerate(history, start=1):
         rails.ledger.request_retrain(spec.name, night, ["drift"])
-        rails.ledger.record_stage("training", spec.name, night, "done", {"version": number})
+        rails.ledger.record_stage(spec.name, night, "done", TrainingSummary(version=number))
         rails.ledger.add_version(
             Version(
                 model=spec.name,
@@ -197,12 +200,12 @@ def test_after_a_mended_incident_the_window_still_echoes(rails: Rails) -> None:
 
 def test_a_night_waits_for_its_models_until_the_next_one_is_published(rails: Rails) -> None:
     chosen = specs(3)
-    rails.ledger.record_stage("features", "", NIGHT, "done", {"snapshot": 1})
+    rails.ledger.record_stage("", NIGHT, "done", FeaturesSummary(snapshot=1))
     add_finding(rails, chosen[0])
     assert grants.waiting(rails, chosen, NIGHT) == ["churn_01", "churn_02"]
-    rails.ledger.record_stage("shadow", "churn_01", NIGHT, "failed", {})
+    rails.ledger.record_stage("churn_01", NIGHT, "failed", ShadowSummary())
     assert grants.waiting(rails, chosen, NIGHT) == ["churn_02"]
-    rails.ledger.record_stage("features", "", NIGHT + timedelta(days=1), "done", {"snapshot": 2})
+    rails.ledger.record_stage("", NIGHT + timedelta(days=1), "done", FeaturesSummary(snapshot=2))
     assert grants.waiting(rails, chosen, NIGHT) == []
     assert govern(rails, chosen).decisions == {"retrain": 1, "waiting": 2}
     assert grants.undecided(rails, ["churn_00", "churn_01"], NIGHT) == ["churn_01"]

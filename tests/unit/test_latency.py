@@ -21,6 +21,7 @@ from tiltyard.prepare.latency import Latency, Spread, backfills
 from tiltyard.prepare.observation import Observation
 from tiltyard.prepare.outage import Verdict
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.tables import FEATURE_LATENCY, Table
 
 HOUR = 3600.0
@@ -132,8 +133,8 @@ def state(rails: Rails, shop: str, known: str, built: str) -> None:
 def test_a_row_of_a_view_that_claims_to_be_older_than_the_night_that_first_had_it(rails: Rails) -> None:
     """s1 was there the night before and is only built again; s2 claims so and was not; s3 is new."""
     state(rails, "s1", "2024-02-05 10:00", "2024-02-09 02:00")
-    before = {"snapshot": rails.lake.snapshot()}
-    rails.ledger.record_stage("features", "", (NIGHT - DAY).date(), "done", before)
+    before = FeaturesSummary(snapshot=rails.lake.snapshot())
+    rails.ledger.record_stage("", (NIGHT - DAY).date(), "done", before)
     rails.lake.connection.execute(f"delete from lake.{FEATURES}")
     state(rails, "s1", "2024-02-05 10:00", "2024-02-10 02:00")
     state(rails, "s2", "2024-02-05 10:00", "2024-02-10 02:00")

@@ -134,8 +134,8 @@ def test_reads_stop_at_the_night_that_asks(ledger: Ledger) -> None:
 
 
 def test_a_stage_record_says_how_the_last_attempt_went(ledger: Ledger) -> None:
-    ledger.record_stage("shadow", "m", night(1), "failed", ShadowSummary(note="killed"))
-    ledger.record_stage("shadow", "m", night(1), "done", ShadowSummary(rows=3))
+    ledger.record_stage("m", night(1), "failed", ShadowSummary(note="killed"))
+    ledger.record_stage("m", night(1), "done", ShadowSummary(rows=3))
     runs = ledger.stage_runs(ShadowSummary, "m")
 
     assert list(runs) == [night(1)]

@@ -36,6 +36,7 @@ from tiltyard.online.connection import connect
 from tiltyard.online.lmdb_store import LmdbStore
 from tiltyard.online.store import Damaged, FeatureRow, Store, TableNote, table_note
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
 from tiltyard.settings import Settings
 from tiltyard.tables import Table
 
@@ -536,7 +537,7 @@ def states(rails: Rails, *rows: tuple[str, str, str, int]) -> None:
 
 
 def publish(rails: Rails) -> None:
-    rails.ledger.record_stage("features", "", instant("2024-02-01").date(), "done", {"snapshot": rails.lake.snapshot()})
+    rails.ledger.record_stage("", instant("2024-02-01").date(), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def sizes(rails: Rails, *shops: str) -> list[float | None]:

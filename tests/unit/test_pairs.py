@@ -210,7 +210,7 @@ def test_what_is_known_besides_goes_through(spec: Spec) -> None:
     found, record = pairs.gather(spec, TONIGHT, drawn(), 2, 1, pairs.Known(**known))  # type: ignore[arg-type]
     for name, value in known.items():
         assert getattr(found, name) == value
-    assert (record["missing"]["feature"], record["replay"]["verdict"], record["latency_ms"]) == ("size", "pass", 3.0)
+    assert (record.missing.feature, record.replay.verdict, record.latency_ms) == ("size", "pass", 3.0)
 
 
 def test_nobody_scored_is_no_evidence_and_no_error(spec: Spec) -> None:
@@ -218,7 +218,7 @@ def test_nobody_scored_is_no_evidence_and_no_error(spec: Spec) -> None:
     for frame in (rows, rows[:0]):
         found, record = pairs.gather(spec, TONIGHT, frame, 2, 1)
         assert (len(found.differences), found.expected, found.shadow) == (0, 0, timedelta())
-        assert (found.calibration, found.score_shift, record["loss_challenger"]) == (None, None, None)
+        assert (found.calibration, found.score_shift, record.loss_challenger) == (None, None, None)
         assert gate.decide(found, spec.gate, 20).verdict == "hold"
 
 
@@ -227,7 +227,7 @@ def test_the_record_changes_with_any_row(spec: Spec) -> None:
     _, record = pairs.gather(spec, TONIGHT, rows, 2, 1)
     touched = rows.copy()
     touched.loc[5, "v2"] = 1 - touched.loc[5, "v2"]
-    assert pairs.gather(spec, TONIGHT, touched, 2, 1)[1]["rows"] != record["rows"]
+    assert pairs.gather(spec, TONIGHT, touched, 2, 1)[1].rows != record.rows
     assert pairs.gather(spec, TONIGHT, rows.copy(), 2, 1)[1] == record
 
 
@@ -252,16 +252,16 @@ def test_the_picture_adds_up(spec: Spec) -> None:
     rows = drawn()
     evidence, _ = pairs.gather(spec, TONIGHT, rows, 2, 1)
     found = pairs.picture(spec, evidence, rows, 2, 1)
-    last = found["running"][-1]
+    last = found.running[-1]
     verdict = gate.decide(evidence, spec.gate, 20)
-    assert (last["rows"], last["mean"]) == (len(evidence.differences), pytest.approx(verdict.mean))
-    assert (last["low"], last["high"]) == (pytest.approx(verdict.low), pytest.approx(verdict.high))
-    assert len(found["running"]) == MATURED
-    assert sum(found["scores"]["challenger"]) == NIGHTS * PER_NIGHT
-    assert sum(part["rows"] for part in found["calibration"]["champion"]) == MATURED * PER_NIGHT
+    assert (last.rows, last.mean) == (len(evidence.differences), pytest.approx(verdict.mean))
+    assert (last.low, last.high) == (pytest.approx(verdict.low), pytest.approx(verdict.high))
+    assert len(found.running) == MATURED
+    assert sum(found.scores["challenger"]) == NIGHTS * PER_NIGHT
+    assert sum(part.rows for part in found.calibration["champion"]) == MATURED * PER_NIGHT
     parts = ("labelled", "missing", "early", "waiting")
-    assert [sum(row[name] for row in found["arrival"]) for name in parts] == [540, 0, 45, 135]
-    assert [(row["name"], row["rows"]) for row in found["slices"]] == [
+    assert [sum(getattr(row, name) for row in found.arrival) for name in parts] == [540, 0, 45, 135]
+    assert [(row["name"], row["rows"]) for row in found.slices] == [
         ("all", 540), ("priority=high", 180), ("priority=low", 360)
     ]  # fmt: skip
-    assert all(row["low"] < row["mean"] < row["high"] for row in found["slices"])
+    assert all(row["low"] < row["mean"] < row["high"] for row in found.slices)

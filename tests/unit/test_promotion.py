@@ -39,7 +39,7 @@ def test_without_a_challenger_nothing_happens(arena):
     spec = arena.spec("nobody")
     outcome = promotion.judge_night(arena.rails, spec, datetime(2016, 3, 9, tzinfo=UTC))
     assert (outcome.verdict, outcome.promoted) == ("hold", None)
-    assert arena.rails.ledger.stage_runs("promotion", "nobody")
+    assert arena.rails.ledger.stage_runs(PromotionSummary, "nobody")
 
 
 def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(arena):
@@ -160,7 +160,7 @@ def test_an_approval_that_does_not_hold_is_recorded_and_promotes_nobody(arena, h
     assert outcome.promoted is None
     events = arena.rails.ledger.events(spec.name, "approval_refused")
     assert len(events) == before + 1
-    assert any(says in fault for fault in events[-1]["detail"]["faults"])
+    assert any(says in fault for fault in events[-1].detail["faults"])
     assert arena.rails.ledger.promotions(spec.name) == []
     assert registry.aliases(arena.rails, spec.name) == {}
 
@@ -177,8 +177,8 @@ def test_an_approval_where_the_gate_holds_promotes_nobody_and_is_recorded(arena)
 def test_a_hindcast_assumes_approvals_only_when_told_and_records_it(arena):
     spec = arena.spec("assumed", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
-    assert promotion.judge_night(arena.rails, spec, as_of, assume="never")["promoted"] is None
-    assert promotion.judge_night(arena.rails, spec, as_of, assume="auto")["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of, assume="never").promoted is None
+    assert promotion.judge_night(arena.rails, spec, as_of, assume="auto").promoted == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
     assert (row.approved_by, row.approval["source"]) == ("hindcast", "hindcast:auto")
 
@@ -232,7 +232,7 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
 def test_an_alias_moved_by_hand_is_recorded_and_put_back(arena):
     spec = arena.spec("by_hand")
     as_of = arena.duel(spec, {1: GOOD, 2: 0.3}, nights=9)
-    assert promotion.judge_night(arena.rails, spec, as_of)["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of).promoted == 1
     registry.set_alias(arena.rails, spec.name, "champion", 2)
     promotion.judge_night(arena.rails, spec, as_of + DAY)
     (event,) = arena.rails.ledger.events(spec.name, "alias_moved_by_hand")
@@ -270,7 +270,7 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
     assert old.promoted is None
     assert registry.aliases(arena.rails, spec.name)["champion"] == 2
     assert set(kinds(arena.rails, spec)) <= {"promotion_out_of_order"}
-    assert promotion.judge_night(arena.rails, spec, as_of - 2 * DAY)["promoted"] == 1
+    assert promotion.judge_night(arena.rails, spec, as_of - 2 * DAY).promoted == 1
     assert registry.aliases(arena.rails, spec.name)["champion"] == 2
 
 
@@ -310,7 +310,7 @@ def test_a_verdict_is_recorded_once_and_evidence_that_changed_is_noted(arena):
 def test_the_evidence_reads_as_a_table(arena, high_stakes):
     spec, as_of, judged = high_stakes
     text = evidence_file.markdown(arena.rails, spec, as_of, 1)
-    assert f"Evidence: `{judged['evidence']}`" in text.splitlines()
+    assert f"Evidence: `{judged.evidence}`" in text.splitlines()
     assert "| criterion | value | limit | status | why |" in text
     assert "| slice priority=high |" in text
 
@@ -320,7 +320,7 @@ def test_the_evidence_reads_as_a_table(arena, high_stakes):
 
 def criteria(arena, spec, as_of, challenger):
     """name → the recorded criterion."""
-    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), challenger)["evidence"]
+    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), challenger).evidence
     return {row.name: row for row in recorded.criteria}
 
 
@@ -351,7 +351,7 @@ def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
     as_of = arena.duel(spec, {1: GOOD})
     folder = arena.rails.settings.home / "arena" / spec.name / "1"
     (folder / "reference.json").write_text("{}")
-    assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
+    assert promotion.judge_night(arena.rails, spec, as_of).verdict == "hold"
     found = criteria(arena, spec, as_of, 1)
     assert {name for name, row in found.items() if row.status != "pass"} == {"availability"}
     assert [event.kind for event in arena.rails.ledger.events(spec.name)] == ["corrupt_artifact"]
@@ -360,7 +360,7 @@ def test_files_that_cannot_be_trusted_leave_the_evidence_open(arena):
 def test_a_feature_that_went_missing_since_training_holds(arena):
     spec = arena.spec("gone_missing")
     as_of = arena.duel(spec, {1: GOOD}, missing=0.1, blank=0.5)
-    assert promotion.judge_night(arena.rails, spec, as_of)["verdict"] == "hold"
+    assert promotion.judge_night(arena.rails, spec, as_of).verdict == "hold"
     found = criteria(arena, spec, as_of, 1)["availability"]
     assert (found.status, found.value) == ("fail", pytest.approx(0.4))
 
@@ -371,7 +371,7 @@ def test_an_old_version_whose_size_was_not_kept_is_measured_by_its_files(arena):
     promotion.judge(arena.rails, spec, as_of)
     folder = arena.rails.settings.home / "arena" / spec.name / "1"
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    assert criteria(arena, spec, as_of, 1)["size"]["value"] == pytest.approx(size)
+    assert criteria(arena, spec, as_of, 1)["size"].value == pytest.approx(size)
 
 
 def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
@@ -402,9 +402,9 @@ def test_alpha_is_shared_by_the_most_that_were_ever_judged_at_once(arena):
     )
     judged = promotion.judge(arena.rails, spec, as_of)
     assert [row.challenger for row in judged.decisions] == [3], "the others were rejected"
-    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), 3)["evidence"]
+    recorded = arena.rails.ledger.decision(spec.name, night_closing(as_of), 3).evidence
     assert recorded.challengers == 3
-    assert promotion.judge(arena.rails, spec, as_of)["evidence"] == judged.evidence
+    assert promotion.judge(arena.rails, spec, as_of).evidence == judged.evidence
 
 
 def test_the_millisecond_test_is_run_anew_only_when_nothing_else_stands_in_the_way(arena, monkeypatch):
@@ -458,13 +458,13 @@ def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
     spec, as_of, judged = stakes
     page = arena.rails.settings.reports / judged.page
     assert hashlib.sha256(page.read_bytes()).hexdigest() == judged.evidence
-    assert page.name == f"{judged['night']}-v1-{judged['evidence'][:12]}.html"
+    assert page.name == f"{judged.night}-v1-{judged.evidence[:12]}.html"
     assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of)).promoted == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
     assert row.approved_by == "maria, jonas"
     assert [one["approved_by"] for one in row.approval["given"]] == ["maria", "jonas"]
     assert all(one["responded_at"] for one in row.approval["given"])
-    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
+    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1).evidence.digest
     assert row.approval["seen"] == {"page": judged.page, "sha256": judged.evidence, "record": digest}
     assert digest in page.read_text()
 
@@ -488,7 +488,7 @@ def test_two_means_two(arena, answers, says, request):
     given = [approval(judged, as_of, **changes) for changes in answers]
     outcome = promotion.promote(arena.rails, spec, as_of, *given)
     assert (outcome.promoted, arena.rails.ledger.promotions(spec.name)) == (None, [])
-    assert any(says in fault for fault in arena.rails.ledger.events(spec.name)[-1]["detail"]["faults"])
+    assert any(says in fault for fault in arena.rails.ledger.events(spec.name)[-1].detail["faults"])
 
 
 def test_a_page_that_was_changed_is_refused(arena, stakes):
@@ -517,7 +517,7 @@ def test_a_page_that_is_gone_is_refused_and_comes_back_as_it_was(arena, stakes):
 
 def test_an_approval_of_the_record_is_none_of_the_page(arena, stakes):
     spec, as_of, judged = stakes
-    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)["evidence"]["digest"]
+    digest = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1).evidence.digest
     given = [replace(one, subject=one.subject._replace(evidence=digest)) for one in both(judged, as_of)]
     assert "something else" in promotion.promote(arena.rails, spec, as_of, *given).reason
 
@@ -528,7 +528,7 @@ def test_other_tiers_have_the_page_too_and_need_nobody(arena):
     outcome = promotion.judge_night(arena.rails, spec, as_of)
     assert outcome.promoted == 1
     assert (arena.rails.settings.reports / outcome.page).exists()
-    assert arena.rails.ledger.promotions(spec.name)[0]["approval"] == {"needed": False}
+    assert arena.rails.ledger.promotions(spec.name)[0].approval == {"needed": False}
 
 
 def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
@@ -542,4 +542,4 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
         connection.execute(ledger.decision.update().where(ledger.decision.c.model == spec.name).values(evidence=forged))
     text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text
-    assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged['evidence']}`"]
+    assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged.evidence}`"]

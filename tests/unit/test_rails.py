@@ -10,6 +10,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.govern import grants
 from tiltyard.rails import Rails, records_its_end
+from tiltyard.records import ShadowSummary
 from tiltyard.spec import Spec
 
 AS_OF = instant("2024-03-05")
@@ -34,9 +35,9 @@ def test_an_end_that_is_no_good_one_is_recorded_with_its_reason(
 ) -> None:
     spec = small_spec(tmp_path)
     end_with(rails, spec, error)
-    record = rails.ledger.stage_run("shadow", spec.name, NIGHT)
+    record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
     assert record is not None
-    assert (record["status"], record["summary"]["reason"]) == (status, str(error))
+    assert (record.status, record.summary.reason) == (status, str(error))
     assert grants.waiting(rails, [spec], NIGHT) == [], "nobody waits for a model whose night is over"
 
 
@@ -46,29 +47,29 @@ def test_an_end_that_is_no_good_one_is_recorded_with_its_reason(
 def test_what_is_tried_again_leaves_no_record(rails: Rails, tmp_path: Path, error: Exception) -> None:
     spec = small_spec(tmp_path)
     end_with(rails, spec, error)
-    assert rails.ledger.stage_run("shadow", spec.name, NIGHT) is None
+    assert rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT) is None
     assert grants.waiting(rails, [spec], NIGHT) == [spec.name]
 
 
 def test_what_a_check_says_is_in_the_record(rails: Rails, tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
     end_with(rails, spec, Stopped("it leaks", rows=7))
-    record = rails.ledger.stage_run("shadow", spec.name, NIGHT)
+    record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
     assert record is not None
-    assert (record["status"], record["summary"]["reason"], record["summary"]["rows"]) == ("stopped", "it leaks", 7)
+    assert (record.status, record.summary.reason, record.summary.rows) == ("stopped", "it leaks", 7)
 
 
 def test_a_night_that_was_done_stays_done(rails: Rails, tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
-    rails.ledger.record_stage("shadow", spec.name, NIGHT, "done", {"night": str(NIGHT)})
+    rails.ledger.record_stage(spec.name, NIGHT, "done", ShadowSummary(night=str(NIGHT)))
     end_with(rails, spec, CheckFailed("a later attempt"))
-    record = rails.ledger.stage_run("shadow", spec.name, NIGHT)
-    assert record is not None and record["status"] == "done"
+    record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
+    assert record is not None and record.status == "done"
 
 
 def test_a_later_attempt_that_ends_well_is_what_counts(rails: Rails, tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
     end_with(rails, spec, BadInput("the spine is missing"))
-    rails.ledger.record_stage("shadow", spec.name, NIGHT, "done", {"night": str(NIGHT)})
-    record = rails.ledger.stage_run("shadow", spec.name, NIGHT)
-    assert record is not None and record["status"] == "done"
+    rails.ledger.record_stage(spec.name, NIGHT, "done", ShadowSummary(night=str(NIGHT)))
+    record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
+    assert record is not None and record.status == "done"

@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_refused_and_recorded(fresh: Market, file: str) -> None
         registry.load(rails, spec.name, 1)
     events = rails.ledger.events(spec.name, "corrupt_artifact")
     assert len(events) == before + 1
-    assert events[-1]["detail"]["files"] == [file]
+    assert events[-1].detail["files"] == [file]
 
 
 def test_a_broken_cache_is_filled_again(fresh: Market) -> None:
@@ -162,11 +162,10 @@ def test_what_was_registered_but_cannot_be_parsed_is_refused_without_harm(fresh:
     assert row is not None
     path = store(rails, spec) / "model.onnx"
     path.write_bytes(b"\x08" * 100)
-    digests = {**row["digests"], "model.onnx": registry._sha256(path.read_bytes())}
-    facts = {**row["facts"], "artifacts": registry._relative(rails.settings, store(rails, spec).as_uri())}
-    values = {"night": row["night"], "inputs": "unparsable", "run_id": "", "requested_by": "ada"}
+    digests = {**row.digests, "model.onnx": registry._sha256(path.read_bytes())}
+    facts = replace(row.facts, artifacts=registry._relative(rails.settings, store(rails, spec).as_uri()))
     rails.ledger.add_version(
-        Version(model=spec.name, version=77, digests=digests, facts=VersionFacts.from_json(facts), **values)
+        replace(row, version=77, digests=digests, facts=facts, inputs="unparsable", run_id="", requested_by="ada")
     )
     with pytest.raises(CheckFailed, match="a trial parse of its files failed"):
         registry.load(rails, spec.name, 77)
@@ -210,7 +209,7 @@ def test_the_same_candidate_from_two_attempts_is_one_version(fresh: Market) -> N
     first, was_there = registry.register(rails, spec, made, fence)
     second, is_there = registry.register(rails, spec, made, fence)
     assert (was_there, is_there, first) == (False, True, second)
-    assert len([row for row in rails.ledger.versions(spec.name) if row["inputs"] == asked]) == 1
+    assert len([row for row in rails.ledger.versions(spec.name) if row.inputs == asked]) == 1
 
 
 def test_processes_that_meet_an_empty_database_do_not_both_migrate_it(settings: Settings) -> None:

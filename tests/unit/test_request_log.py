@@ -205,7 +205,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert (found.requests, found.lost, found.damaged) == (1, 2, 0)
     assert ids(arena.rails, model) == [f"{model}-0"]
     assert list(folder.glob("*.lock")) == [] and request_log.deliver(arena.rails).lost == 0
-    assert any(event["detail"]["lost"] == 2 for event in arena.rails.ledger.events(kind="requests_lost"))
+    assert any(event.detail["lost"] == 2 for event in arena.rails.ledger.events(kind="requests_lost"))
 
 
 def test_a_living_process_keeps_its_open_segment(arena: Arena, spooled: Spool) -> None:

@@ -18,7 +18,7 @@ from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
 from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
-from tiltyard.records import VersionFacts
+from tiltyard.records import ShadowSummary, VersionFacts
 from tiltyard.tables import Table
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
@@ -95,7 +95,7 @@ def register(arena, spec, as_of, strength):
         description="",
     )
     row, _ = registry.register(arena.rails, spec, candidate, arena.rails.ledger.claim(f"training/{spec.name}/{as_of}"))
-    return row["version"]
+    return row.version
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, tr
     assert summary.rows == 0
     assert "nothing to score" in summary.note
     assert stored(arena, trained, as_of).empty
-    assert arena.rails.ledger.stage_runs("shadow", trained.name)[night_closing(as_of)]["status"] == "done"
+    assert arena.rails.ledger.stage_runs(ShadowSummary, trained.name)[night_closing(as_of)].status == "done"
 
 
 def test_champion_and_challenger_score_the_same_rows(arena, trained):
@@ -214,7 +214,7 @@ def test_a_broken_challenger_is_recorded_and_does_not_touch_what_is_served(arena
     assert summary.tiers == {"safe_default": PER_NIGHT}
     assert set(stored(arena, trained, as_of)["version"].dropna()) == {1}
     (event,) = arena.rails.ledger.events(trained.name, "version_did_not_score")
-    assert event["detail"]["version"] == "2"
+    assert event.detail["version"] == "2"
 
 
 def test_an_attempt_that_was_taken_over_writes_nothing(arena, trained, monkeypatch):
@@ -286,4 +286,4 @@ def test_evaluation_counts_and_compares_on_matured_cohorts(arena, trained):
     assert sizes.loc[1, "brier_low"] < sizes.loc[1, "brier"] < sizes.loc[1, "brier_high"]
     parts = rows[(rows["version"] == 1) & (rows["slice"] != "all")]
     assert parts["matured"].sum() == sizes.loc[1, "matured"]
-    assert summary.metrics["1"]["matured"] == 5 * PER_NIGHT
+    assert summary.metrics["1"].matured == 5 * PER_NIGHT

@@ -55,7 +55,7 @@ def fetched(settings: Settings) -> Servables:
 def store_of(rails: Rails, model: str, version: int) -> Path:
     row = rails.ledger.version(model, version)
     assert row is not None
-    return Path(unquote(urlparse(registry._absolute(rails.settings, row["facts"]["artifacts"])).path))
+    return Path(unquote(urlparse(registry._absolute(rails.settings, row.facts.artifacts)).path))
 
 
 def test_a_file_that_cannot_be_kept_fails_for_its_model_only(rails: Rails) -> None:

@@ -17,6 +17,7 @@ from tiltyard.govern import grants
 from tiltyard.govern.history import Grant
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
+from tiltyard.records import TrainingSummary
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Bounded, Target
 from tiltyard.train import blocks, export, fit, registry, training
@@ -39,7 +40,7 @@ def test_a_challenger_is_registered(trained: Market) -> None:
     assert row is not None
     assert (row.night, row.requested_by, row.facts.reasons) == (night_closing(AS_OF), "ada", ("drift",))
     assert row.facts.frame == summary.frame
-    assert rails.ledger.stage_runs("training", spec.name)[night_closing(AS_OF)]["summary"] == summary
+    assert rails.ledger.stage_runs(TrainingSummary, spec.name)[night_closing(AS_OF)].summary == summary
     assert rails.ledger.roles(spec.name, night_closing(AS_OF + timedelta(days=1))).challengers == (1,)
 
 
@@ -101,7 +102,7 @@ def test_an_attempt_that_was_overtaken_leaves_no_version(trained: Market) -> Non
     made = frame.training(rails, spec, later)
     with pytest.raises(Fenced):
         training.train_on(rails, spec, later, made, fence=stale, requested_by="ada", trials=1)
-    assert [row["version"] for row in rails.ledger.versions(spec.name)] == [1]
+    assert [row.version for row in rails.ledger.versions(spec.name)] == [1]
     assert registry.aliases(rails, spec.name) == {"challenger": 1}
 
 
@@ -113,9 +114,9 @@ def test_a_night_with_too_little_to_learn_from_trains_nothing(trained: Market, d
     rails, spec, _ = trained
     as_of = FIRST + timedelta(days=days)
     summary = training.train(rails, spec, as_of, requested_by="ada", trials=1)
-    assert (summary["trained"], summary["version"]) == (False, None)
-    assert reason in summary["reason"]
-    assert rails.ledger.stage_runs("training", spec.name)[night_closing(as_of)]["status"] == "done"
+    assert (summary.trained, summary.version) == (False, None)
+    assert reason in summary.reason
+    assert rails.ledger.stage_runs(TrainingSummary, spec.name)[night_closing(as_of)].status == "done"
 
 
 def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str) -> None:
@@ -124,10 +125,10 @@ def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str)
             training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
         assert rails.ledger.versions(spec.name) == []
         night = night_closing(AS_OF)
-        record = rails.ledger.stage_runs("training", spec.name)[night]
-        assert (record["status"], record["summary"]["version"]) == ("stopped", None)
-        assert "stopped by its leakage gate" in record["summary"]["reason"]
-        assert record["summary"]["rows"] > 0
+        record = rails.ledger.stage_runs(TrainingSummary, spec.name)[night]
+        assert (record.status, record.summary.version) == ("stopped", None)
+        assert "stopped by its leakage gate" in record.summary.reason
+        assert record.summary.rows > 0
         rails.ledger.request_retrain(spec.name, night, ["drift"])
         assert grants.past(rails, spec.name, night + timedelta(days=1)).grants == (Grant(night, "none"),), "it is over"
 

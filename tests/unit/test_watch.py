@@ -8,7 +8,7 @@ from tests.unit.conftest import FIRST
 from tiltyard.clock import night_closing
 from tiltyard.edge import status
 from tiltyard.judge import aliases, promotion
-from tiltyard.records import Promotion
+from tiltyard.records import Promotion, ShadowSummary
 from tiltyard.train import registry
 
 DAY = timedelta(days=1)
@@ -64,8 +64,8 @@ def test_the_better_one_comes_back_by_itself_once_also_in_tier_1(arena, sent_bac
     place = list(outcomes).index(night)
     assert set(found[:place]) == {"keep"}
     assert set(found[place + 1 :]) == {None}, "the watch ends with it"
-    assert outcomes[night]["promoted"] is None
-    assert "version 1, which is back in service" in outcomes[night]["reasons"][0]
+    assert outcomes[night].promoted is None
+    assert "version 1, which is back in service" in outcomes[night].reasons[0]
     assert arena.rails.ledger.roles(spec.name, night).champion == 2, "in force until the night is over"
     after = arena.rails.ledger.roles(spec.name, night + DAY)
     assert (after.champion, after.previous, after.challengers) == (1, None, ())
@@ -79,8 +79,8 @@ def test_only_rows_since_the_promotion_count(arena, sent_back):
     watches = arena.rails.ledger.watches(spec.name)
     assert [row.evidence.matured for row in watches[:4]] == [0, 0, 60, 120]
     assert all(row.evidence.promoted_on == night_closing(FIRST + 2 * DAY) for row in watches)
-    assert (watches[-1]["champion"], watches[-1]["previous"]) == (2, 1)
-    assert {row.name for row in watches[-1]["evidence"]["criteria"]} >= {"coverage", "better", "nights"}
+    assert (watches[-1].champion, watches[-1].previous) == (2, 1)
+    assert {row.name for row in watches[-1].evidence.criteria} >= {"coverage", "better", "nights"}
 
 
 def test_running_the_nights_again_gives_the_same(arena, sent_back):
@@ -88,7 +88,7 @@ def test_running_the_nights_again_gives_the_same(arena, sent_back):
     again = nightly(arena, spec, FIRST + 3 * DAY, last)
     for night, outcome in outcomes.items():
         names = ("watch", "rolled_back", "promoted", "verdict")
-        assert {name: again[night][name] for name in names} == {name: outcome[name] for name in names}
+        assert [getattr(again[night], name) for name in names] == [getattr(outcome, name) for name in names]
     assert registry.aliases(arena.rails, spec.name) == {"champion": 1}
     assert [event.kind for event in arena.rails.ledger.events(spec.name)] == ["rolled_back"]
 
@@ -102,7 +102,7 @@ def test_an_alias_moved_back_by_hand_after_a_rollback_is_put_back(arena, sent_ba
 
 def test_the_status_tells_of_it(arena, sent_back):
     spec, last, _ = sent_back
-    arena.rails.ledger.record_stage("shadow", spec.name, night_closing(last), "done", {})
+    arena.rails.ledger.record_stage(spec.name, night_closing(last), "done", ShadowSummary())
     document = status.status(arena.rails, spec, last)
     assert (document.watch, document.champion) == (None, 1)
     (sent,) = document.rollbacks
@@ -137,7 +137,7 @@ def test_no_window_no_watch(arena):
     last = arena.duel(spec, {1: GOOD, 2: POOR}, nights=12)
     promoted(arena, spec, 1, FIRST + DAY)
     promoted(arena, spec, 2, FIRST + 2 * DAY, replaced=1)
-    assert promotion.judge_night(arena.rails, spec, last)["watch"] is None
+    assert promotion.judge_night(arena.rails, spec, last).watch is None
 
 
 def test_a_previous_champion_that_stopped_scoring_keeps_the_new_one(arena):

@@ -90,7 +90,7 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
         opened=decision.opens is not None,
         recovered=tuple(task.opened for task in decision.recovered),
     )
-    rails.ledger.record_stage(STAGE, spec.name, night, "done", summary)
+    rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
 

@@ -78,7 +78,7 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | N
     _store(rails, spec, as_of, version, finding, comparison, claim)
     with claim.held():
         rails.ledger.add_finding(finding)
-    rails.ledger.record_stage(STAGE, spec.name, night, "done", summary)
+    rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
 

@@ -65,7 +65,7 @@ def govern_night(
         # a run for some models leaves the incidents that are none of theirs
         of_others = [row for row in rails.ledger.incidents(night) if models.keys().isdisjoint(row.models)]
         rails.ledger.set_incidents(night, [*of_others, *outcome.incidents])
-        rails.ledger.record_stage(STAGE, "", night, "done", _summary(rails, outcome))
+        rails.ledger.record_stage("", night, "done", _summary(rails, outcome))
     return PortfolioNight(
         night=night, granted=granted, actions=actions, incidents=outcome.incidents, decisions=counted(outcome)
     )

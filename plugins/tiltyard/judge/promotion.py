@@ -93,7 +93,7 @@ def close(rails: Rails, spec: Spec, judged: PromotionSummary, outcome: Outcome) 
         reason=outcome.reason,
     )
     assert summary.night is not None  # `judge` names it
-    rails.ledger.record_stage(STAGE, spec.name, summary.night, "done", summary)
+    rails.ledger.record_stage(spec.name, summary.night, "done", summary)
     return summary
 
 

@@ -52,7 +52,7 @@ def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSumm
         lookups=evaluated.lookups,
     )
     assert summary.night is not None  # `score` names it
-    rails.ledger.record_stage(STAGE, spec.name, summary.night, "done", summary)
+    rails.ledger.record_stage(spec.name, summary.night, "done", summary)
     return summary
 
 

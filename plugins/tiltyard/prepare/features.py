@@ -98,7 +98,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> FeaturesSumm
         reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
     )
     if summary.critical:
-        rails.ledger.record_stage(STAGE, "", night, "stopped", summary)
+        rails.ledger.record_stage("", night, "stopped", summary)
         raise CheckFailed(
             f"The batch of {night} is stopped by {len(summary.critical)} critical check(s): "
             f"{'; '.join(summary.critical[:5])}. "
@@ -107,7 +107,7 @@ def check(rails: Rails, as_of: datetime, *, render: bool = True) -> FeaturesSumm
     before = rails.ledger.stage_run(FeaturesSummary, "", night)
     if before is None or before.status != "done" or before.summary.snapshot < snapshot:
         # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
-        rails.ledger.record_stage(STAGE, "", night, "checked", summary)
+        rails.ledger.record_stage("", night, "checked", summary)
     return summary
 
 
@@ -123,5 +123,5 @@ def publish(rails: Rails, as_of: datetime) -> Publication:
     snapshot = run.summary.snapshot
     items = {spec.name: popular.items(rails, spec, as_of, snapshot) for spec in portfolio(rails.settings)}
     best = {name: most_popular for name, most_popular in items.items() if most_popular}
-    rails.ledger.record_stage(STAGE, "", night, "done", replace(run.summary, popular=best))
+    rails.ledger.record_stage("", night, "done", replace(run.summary, popular=best))
     return Publication(night=night, snapshot=snapshot)

@@ -10,7 +10,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
@@ -68,29 +67,6 @@ class Record:
         schema: JsonObject = _adapter(cls).json_schema(mode="serialization")
         describe(cls.__name__, schema)
         return schema
-
-    # While the parts are being moved from dictionaries to records, a record still answers like one.
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except AttributeError:
-            raise KeyError(name) from None
-
-    def __contains__(self, name: str) -> bool:
-        return any(field.name == name for field in fields(self))  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[str]:
-        return (field.name for field in fields(self))  # type: ignore[arg-type]
-
-    def keys(self) -> list[str]:
-        return list(self)
-
-    def items(self) -> list[tuple[str, Any]]:
-        return [(name, getattr(self, name)) for name in self]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return getattr(self, name, default)
 
 
 _adapters: dict[type[Record], TypeAdapter[Any]] = {}

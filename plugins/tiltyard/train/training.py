@@ -133,7 +133,7 @@ def train_on(
         requested_by=requested_by,
         replay=replayed,
     )
-    rails.ledger.record_stage("training", spec.name, night, "done", summary)
+    rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
 
@@ -148,7 +148,7 @@ def _untrained(
         frame=training_frame.digest if training_frame else None,
         rows=training_frame.rows if training_frame else 0,
     )
-    rails.ledger.record_stage("training", spec.name, night, "done", summary)
+    rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
 
