@@ -92,7 +92,7 @@ def noticed(nights: dict[date, Arrivals], cut: date, stream: str) -> int | None:
             positive=np.where(gone & (stream != "negatives"), 0, found.positive),
             negative=np.where(gone & (stream != "positives"), 0, found.negative),
         )
-        if any(one.stopped for one in runoff.judge(without)):
+        if any(one.stopped for one in runoff.assess(without)):
             return number + 1
     return None
 
@@ -150,7 +150,7 @@ def main() -> int:
         whole = stationary(seed, span + runoff.WINDOW)
         last = {"alarm": -runoff.RUN, "incident": -runoff.RUN}
         for number in range(runoff.WINDOW, span + runoff.WINDOW):
-            found = runoff.judge(whole.until(whole.first + number * DAY))
+            found = runoff.assess(whole.until(whole.first + number * DAY))
             alarm, incident = any(one.evidence >= one.threshold for one in found), any(one.stopped for one in found)
             alarms += alarm and number - last["alarm"] >= runoff.RUN
             incidents += incident and number - last["incident"] >= runoff.RUN

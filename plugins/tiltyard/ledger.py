@@ -145,7 +145,7 @@ incident = sa.Table(
     sa.Column("since", sa.Date, nullable=False),
     sa.Column("models", _json, nullable=False),
     sa.Column("columns", _json, nullable=False),
-    sa.Column("said", sa.Text, nullable=False),
+    sa.Column("said", sa.Text, nullable=False, key="reason"),
     sa.Column("recorded_at", _instant, nullable=False),
 )
 event = sa.Table(
@@ -165,7 +165,7 @@ default_task = sa.Table(
     sa.Column("opened", sa.Date, primary_key=True),  # the night whose audit asked
     sa.Column("since", sa.Date, nullable=False),  # the first night on the safe default
     sa.Column("repeats", sa.Date),  # NULL: asked for the first time; else when the answer was asked for that ran out
-    sa.Column("said", _json, nullable=False),  # nights, share and reasons when it was opened
+    sa.Column("said", _json, nullable=False, key="facts"),  # nights, share and reasons when it was opened
     sa.Column("recorded_at", _instant, nullable=False),
 )
 default_task_end = sa.Table(
@@ -534,7 +534,7 @@ class Ledger:
 
     def open_default_task(self, task: DefaultTask) -> bool:
         """Ask a person why a model is on its safe default. True for exactly one caller per (model, night)."""
-        values = {"opened": task.opened, "since": task.since, "repeats": task.repeats, "said": dict(task.said)}
+        values = {"opened": task.opened, "since": task.since, "repeats": task.repeats, "facts": dict(task.facts)}
         return self._once(default_task, model=task.model, **values)
 
     def answer_default_task(self, model: str, opened: date, explanation: Explanation) -> bool:
@@ -553,8 +553,11 @@ class Ledger:
             ends = ends.where(default_task_end.c.model == model)
         ended: dict[tuple[str, date], dict[str, Record]] = {}
         for row in self._rows(ends):
-            kind = Explanation if row["how"] == "answered" else Recovery
-            ended.setdefault((row["model"], row["opened"]), {})[row["how"]] = kind.from_json(row)
+            end = ended.setdefault((row["model"], row["opened"]), {})
+            if row["how"] == "answered":
+                end["explanation"] = Explanation.from_json(row)
+            else:
+                end["recovery"] = Recovery.from_json(row)
         rows = self._rows(tasks.order_by(default_task.c.opened, default_task.c.model))
         return [DefaultTask.from_json(row | ended.get((row["model"], row["opened"]), {})) for row in rows]
 

@@ -473,8 +473,8 @@ def find(models: Path, name: str) -> Spec:
     if not proper or not (models / name / "spec.yaml").exists():
         if proper and (models / name).is_dir():
             raise BadInput(f"There is no model '{name}' yet: {models / name} has no spec.yaml; write it.")
-        known = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
-        raise BadInput(f"There is no model '{name}'; the models are: {known}.")
+        names = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
+        raise BadInput(f"There is no model '{name}'; the models are: {names}.")
     return load(models / name)
 
 
@@ -526,8 +526,8 @@ def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
 
 def problems(path: Path, node: yaml.Node | None, error: ValidationError, under: tuple[str, ...] = ()) -> str:
     """What is wrong in a YAML file, each with its line. `under`: where in the file the validated part lies."""
-    found = [{**detail, "loc": (*under, *detail["loc"])} for detail in error.errors()[:5]]
-    return "; ".join(_problem(path, node, detail) for detail in found)
+    details = [{**detail, "loc": (*under, *detail["loc"])} for detail in error.errors()[:5]]
+    return "; ".join(_problem(path, node, detail) for detail in details)
 
 
 def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:

@@ -234,7 +234,7 @@ DRIFT_DETECTOR: Final = Table(
         "threshold": "double",
         "trusted": "boolean",
         "harm": "varchar",
-        "harm_said": "varchar",
+        "harm_reason": "varchar",
         "columns": "varchar",
         "available_at": "timestamptz",
     },

@@ -59,8 +59,8 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
 @pytest.fixture
 def waiting(opened: Rails, spec: Spec) -> Rails:
     """A task that was opened on one night and is asked on the next."""
-    said = {"nights": 3, "share": 0.9, "reasons": {"champion_not_loaded": 1.0}, "never_promoted": False}
-    opened.ledger.open_default_task(DefaultTask(model=spec.name, opened=OPENED, since=SINCE, repeats=None, said=said))
+    facts = {"nights": 3, "share": 0.9, "reasons": {"champion_not_loaded": 1.0}, "never_promoted": False}
+    opened.ledger.open_default_task(DefaultTask(model=spec.name, opened=OPENED, since=SINCE, repeats=None, facts=facts))
     opened.ledger.record_stage(spec.name, NEWEST, "done", FallbackAuditSummary())
     return opened
 
@@ -150,7 +150,7 @@ def test_an_answer_is_kept_with_the_name_that_airflow_recorded(
     record(GOOD)
     complete(spec, run)
     [row] = waiting.ledger.default_tasks(spec.name)
-    answered = row.answered
+    answered = row.explanation
     assert {key: str(getattr(answered, key)) for key in GOOD} == GOOD
     assert (answered.answered_by, answered.source, answered.answered_at) == ("bob", "airflow", ANSWERED)
     assert announced(run) == []

@@ -142,8 +142,8 @@ def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: 
     answer(second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
     night.airflow.wait("churn__explanation", second["task_instance"]["dag_run_id"], timeout_s=120)
     [task] = night.rails.ledger.default_tasks("churn")
-    assert task.answered
-    assert (task.opened, task.answered.answered_by, task.answered.source) == (FIRST.date(), "admin", "airflow")
+    assert task.explanation
+    assert (task.opened, task.explanation.answered_by, task.explanation.source) == (FIRST.date(), "admin", "airflow")
 
 
 def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:

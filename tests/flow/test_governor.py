@@ -78,7 +78,7 @@ def test_one_break_over_eighty_models_is_one_incident_and_no_retrain(rails: Rail
     [incident] = outcome.incidents
     assert (incident.node, incident.kind, incident.columns) == ("raw.login", "broken", ("device",))
     assert incident.models == tuple(spec.name for spec in portfolio(rails.settings))
-    assert "device went null" in incident.said
+    assert "device went null" in incident.reason
     assert outcome.actions["churn_79"].reasons[-1] == "broken data is no reason to retrain"
     assert [incident.node for incident in grants.incidents(rails)] == ["raw.login"]
 

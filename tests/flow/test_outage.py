@@ -204,7 +204,7 @@ def test_drift_reports_an_open_incident_and_nobody_retrains(
     assert (outcome.decisions, outcome.granted) == ({"incident": 80}, {})
     [incident] = outcome.incidents
     assert (incident.node, incident.kind, len(incident.models)) == ("raw.login", "broken", 80)
-    assert "device went null" in incident.said
+    assert "device went null" in incident.reason
 
 
 def test_a_training_says_which_incidents_its_window_holds(rails: Rails, told: dict[int, dict[str, Any]]) -> None:

@@ -110,7 +110,7 @@ def test_the_ledger_keeps_it_once_and_a_night_done_again_says_nothing_new(arena,
 def test_while_it_is_open_the_model_counts_as_broken(arena, cut):
     spec, _ = cut
     during = drift._broken(arena.rails, spec, FIRST + (CUT + 5) * DAY, stages=())
-    assert any("lbl_cut_off labels stopped" in one.said for one in during)
+    assert any("lbl_cut_off labels stopped" in incident.reason for incident in during)
     assert not drift._broken(arena.rails, spec, FIRST + (BACK + 3) * DAY, stages=())
     since = [one.since for one in arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))]
     assert night_closing(FIRST + (CUT + 1) * DAY) in since
@@ -145,10 +145,13 @@ def test_what_is_half_as_much_for_long_is_the_new_usual(arena):
     night = night_closing(FIRST)
 
     def half(since):
-        return runoff.Judged("labels", 0.0, runoff.threshold(), since, 40.0, 100.0, stopped=False, well=False)
+        return runoff.Assessment("labels", 0.0, runoff.threshold(), since, 40.0, 100.0, stopped=False, well=False)
 
     arrival._settle(
-        arena.rails, spec, night, (runoff.Judged("labels", 2e3, 1461.0, night, 0.0, 60.0, stopped=True, well=False),)
+        arena.rails,
+        spec,
+        night,
+        (runoff.Assessment("labels", 2e3, 1461.0, night, 0.0, 60.0, stopped=True, well=False),),
     )
     for days, is_open in ((1, True), (runoff.WINDOW, True), (runoff.WINDOW + 1, False)):
         later = night + timedelta(days=days)

@@ -216,7 +216,7 @@ def test_what_is_broken_is_named_and_is_no_drift(name):
     assert not any(comparison.broken for age, comparison in by_age.items() if age < 12)
     for age in range(12, 30):
         (broken,) = by_age[age].broken
-        assert (broken.node, broken.column) == ("ftr_x", column) and said in broken.said
+        assert (broken.node, broken.column) == ("ftr_x", column) and said in broken.reason
         assert not by_age[age].alarm
     gaps = [entry for entry in by_age[15].signals if entry.kind == "missing"]
     assert [entry.column for entry in gaps] == (["load"] if name == "missing" else [])
@@ -235,7 +235,7 @@ def test_a_label_that_turns_round_is_felt():
     world = World(moves=None, chance=lambda score, age: 1 - score if age >= 8 else score)
     by_age = world.live(range(35))
     comparison = by_age[34]
-    assert comparison.alarm and comparison.harm == "felt" and "Brier" in comparison.harm_said
+    assert comparison.alarm and comparison.harm == "felt" and "Brier" in comparison.harm_reason
     assert signal(comparison, "label").drifted and signal(comparison, "loss").drifted
     assert not any(signal(comparison, name).drifted for name in ("amount", "load", "plan", "is_new", "prediction"))
     assert not any(entry.raised for age, entry in by_age.items() if age < 8 + LAG)  # its truth was not in
@@ -250,7 +250,7 @@ def test_a_feature_that_nothing_hangs_on_is_not_felt():
 
 def test_without_enough_truth_harm_is_unknown(still):
     comparison = still.compare(3)
-    assert comparison.harm == "unknown" and "of 200 matured predictions" in comparison.harm_said
+    assert comparison.harm == "unknown" and "of 200 matured predictions" in comparison.harm_reason
     assert signal(comparison, "brier").value is None and signal(comparison, "safe_default").value is None
 
 

@@ -155,4 +155,4 @@ def test_of_two_answers_the_first_counts(arena: Arena, monkeypatch: pytest.Monke
     with pytest.raises(BadInput, match="somebody else"):
         explained(arena, spec, night(3), cause="the second")
     [row] = arena.rails.ledger.default_tasks(spec.name)
-    assert row.answered.cause == "the first"
+    assert row.explanation.cause == "the first"

@@ -64,7 +64,7 @@ def spec() -> Spec:
 
 
 def gathered(spec: Spec, rows: pd.DataFrame, champion: int | None = 1, **known: object) -> gate.Evidence:
-    return pairs.gather(spec, TONIGHT, rows, 2, champion, pairs.Known(**known))[0]  # type: ignore[arg-type]
+    return pairs.gather(spec, TONIGHT, rows, 2, champion, pairs.ChallengerFacts(**known))[0]  # type: ignore[arg-type]
 
 
 def test_differences_are_of_matured_rows_in_the_order_of_time(spec: Spec) -> None:
@@ -207,7 +207,7 @@ def test_what_is_known_besides_goes_through(spec: Spec) -> None:
         "size_mb": 1.5,
         "replay": gate.Replayed("pass", ""),
     }
-    found, record = pairs.gather(spec, TONIGHT, drawn(), 2, 1, pairs.Known(**known))  # type: ignore[arg-type]
+    found, record = pairs.gather(spec, TONIGHT, drawn(), 2, 1, pairs.ChallengerFacts(**known))  # type: ignore[arg-type]
     for name, value in known.items():
         assert getattr(found, name) == value
     assert (record.missing.feature, record.replay.verdict, record.latency_ms) == ("size", "pass", 3.0)
@@ -261,7 +261,7 @@ def test_the_picture_adds_up(spec: Spec) -> None:
     assert sum(part.rows for part in found.calibration["champion"]) == MATURED * PER_NIGHT
     parts = ("labelled", "missing", "early", "waiting")
     assert [sum(getattr(row, name) for row in found.arrival) for name in parts] == [540, 0, 45, 135]
-    assert [(row["name"], row["rows"]) for row in found.slices] == [
+    assert [(row.name, row.rows) for row in found.slices] == [
         ("all", 540), ("priority=high", 180), ("priority=low", 360)
     ]  # fmt: skip
-    assert all(row["low"] < row["mean"] < row["high"] for row in found.slices)
+    assert all(row.low < row.mean < row.high for row in found.slices)

@@ -41,8 +41,8 @@ def without(arrivals: Arrivals, since: int, until: int = 10_000, *, only: str = 
     return replace(arrivals, positive=positive, negative=negative)
 
 
-def stopped(arrivals: Arrivals, night: int, excluded: tuple[date, ...] = ()) -> dict[str, runoff.Judged]:
-    found = runoff.judge(arrivals.until(FIRST + night * DAY), excluded)
+def stopped(arrivals: Arrivals, night: int, excluded: tuple[date, ...] = ()) -> dict[str, runoff.Assessment]:
+    found = runoff.assess(arrivals.until(FIRST + night * DAY), excluded)
     return {one.stream: one for one in found if one.stopped}
 
 
@@ -97,8 +97,8 @@ def test_it_is_over_on_the_night_on_which_labels_come_again():
     whole = model(15)
     cut = without(whole, 77, 91)
     excluded = tuple(FIRST + night * DAY for night in range(77, 91))
-    during = runoff.judge(cut.until(FIRST + 90 * DAY), excluded[:-1])
-    after = runoff.judge(cut.until(FIRST + 91 * DAY), excluded)
+    during = runoff.assess(cut.until(FIRST + 90 * DAY), excluded[:-1])
+    after = runoff.assess(cut.until(FIRST + 91 * DAY), excluded)
     assert not during[0].well
     assert after[0].well
     for night in range(91, 110):  # what was lost in between is missed when its cohorts mature, and nothing else is

@@ -80,7 +80,7 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
     if decision.opens and decision.stretch:
         facts, opens = _facts(rails, spec, decision.stretch, as_of).to_json(), decision.opens
         rails.ledger.open_default_task(
-            DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, said=facts)
+            DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, facts=facts)
         )
     summary = FallbackAuditSummary(
         night=night,
@@ -132,7 +132,7 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[TierShare]:
 
 def open_task(rails: Rails, model: str) -> DefaultTask | None:
     """The task that waits for a person; None when there is none."""
-    waiting = [task for task in rails.ledger.default_tasks(model) if not (task.answered or task.recovered)]
+    waiting = [task for task in rails.ledger.default_tasks(model) if not (task.explanation or task.recovery)]
     return waiting[-1] if waiting else None
 
 
@@ -192,7 +192,7 @@ def question(rails: Rails, spec: Spec) -> TaskForm | None:
     task = open_task(rails, spec.name)
     if task is None:
         return None
-    facts, newest = DefaultFacts.from_json(task.said), _newest(rails, spec.name) or task.opened
+    facts, newest = DefaultFacts.from_json(task.facts), _newest(rails, spec.name) or task.opened
     refusals = [event for event in rails.ledger.events(spec.name, REFUSED) if event.night == task.opened]
     reasons = "\n".join(f"- {reason}: {share:.0%}" for reason, share in facts.reasons.items())
     lines = [
@@ -246,8 +246,8 @@ def report(rails: Rails, spec: Spec, as_of: datetime | None = None) -> FallbackR
 
 def _task_report(entry: DefaultTask, newest: date) -> TaskReport:
     """A task as it stood after the night `newest`."""
-    answer = entry.answered if entry.answered and entry.answered.night <= newest else None
-    recovery = entry.recovered if entry.recovered and entry.recovered.night <= newest else None
+    answer = entry.explanation if entry.explanation and entry.explanation.night <= newest else None
+    recovery = entry.recovery if entry.recovery and entry.recovery.night <= newest else None
     return TaskReport(
         opened=entry.opened,
         since=entry.since,
@@ -317,8 +317,8 @@ def _facts(rails: Rails, spec: Spec, current: Stretch, as_of: datetime) -> Defau
 
 def _task(entry: DefaultTask, night: date) -> Task:
     """A task of the ledger as it stood before `night`."""
-    answer = entry.answered if entry.answered and entry.answered.night < night else None
-    recovery = entry.recovered if entry.recovered and entry.recovered.night < night else None
+    answer = entry.explanation if entry.explanation and entry.explanation.night < night else None
+    recovery = entry.recovery if entry.recovery and entry.recovery.night < night else None
     return Task(
         entry.model,
         entry.opened,
@@ -338,7 +338,7 @@ def _newest(rails: Rails, model: str, until: date | None = None) -> date | None:
 
 def _ran_out(rails: Rails, model: str, opened: date) -> str:
     tasks = rails.ledger.default_tasks(model)
-    answer = next(task.answered for task in tasks if task.opened == opened and task.answered)
+    answer = next(task.explanation for task in tasks if task.opened == opened and task.explanation)
     return (
         f"The last answer has run out: {answer.answered_by} said until {answer.until}, owner {answer.owner}: "
         f"{answer.cause}"

@@ -184,7 +184,7 @@ def _shared(incident: Incident) -> str:
         "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
     }[incident.kind]
     kind = incident.kind.replace("_", " ")
-    return f"{node} {kind} since {incident.since}, {len(models)} models ({named}){columns}: {incident.said}; {end}"
+    return f"{node} {kind} since {incident.since}, {len(models)} models ({named}){columns}: {incident.reason}; {end}"
 
 
 def _late(embargo: Embargo) -> str:

@@ -113,7 +113,7 @@ class Comparison:
     """The evidence from which on it is an alarm, in nights between two false alarms."""
     harm: Harm
     """Whether performance feels it."""
-    harm_said: str
+    harm_reason: str
     """The figures behind `harm`, as a sentence."""
     standing: Standing
     """What the night leaves to the next."""
@@ -174,7 +174,7 @@ def compare(
         since, began = None, night + 1
     bounds = decay(truth, promise, threshold, window)
     felt = (*bounds, *_risen(reference, signals, outcomes, truth.matured, window, threshold, promise.target.figure))
-    harm, harm_said = _harm(felt, truth, promise) if since is not None else _realized(felt)
+    harm, harm_reason = _harm(felt, truth, promise) if since is not None else _realized(felt)
     return Comparison(
         signals=(*signals, *_gaps(reference, production, night, faults), *bounds),
         broken=broken,
@@ -184,7 +184,7 @@ def compare(
         evidence=total,
         threshold=threshold,
         harm=harm,
-        harm_said=harm_said,
+        harm_reason=harm_reason,
         standing=Standing(version, began, since),
         disagreed=disagreed,
     )

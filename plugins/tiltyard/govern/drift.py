@@ -106,7 +106,7 @@ def _finding(
         evidence=comparison.evidence if comparison else None,
         threshold=comparison.threshold if comparison else None,
         harm=comparison.harm if comparison else "unknown",
-        harm_said=comparison.harm_said if comparison else "",
+        harm_reason=comparison.harm_reason if comparison else "",
         signals=ordered(signals),
         broken=broken,
         matured=matured,
@@ -121,14 +121,14 @@ def _summary(version: int | None, finding: Finding, comparison: Comparison | Non
         night=finding.night,
         version=version,
         verdict=_verdict(version, finding),
-        reasons=tuple(broken.said for broken in finding.broken) or sentences(finding),
+        reasons=tuple(broken.reason for broken in finding.broken) or sentences(finding),
         report=finding.report,
         alarm=finding.alarm,
         raised=comparison.raised if comparison else False,
         evidence=finding.evidence,
         threshold=finding.threshold,
         harm=finding.harm,
-        harm_said=finding.harm_said,
+        harm_reason=finding.harm_reason,
         broken=finding.broken,
         drifted=tuple(signal.column for signal in finding.signals if signal.drifted),
         untested={signal.column: signal.note for signal in finding.signals if signal.value is None},
@@ -166,7 +166,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     if finding.evidence is not None and finding.threshold is not None:
         lines.append(f"evidence {finding.evidence:,.0f} of {finding.threshold:,.0f}{', an alarm' * finding.alarm}")
     if finding.alarm or finding.harm == "felt":
-        lines.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_said}")
+        lines.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_reason}")
     untested = {
         f"{signal.kind} not tested: {signal.note}"
         for signal in finding.signals
@@ -254,7 +254,7 @@ def _store(
                     broken.column is None or broken.node.startswith("raw.") for broken in finding.broken
                 ),
                 "harm": finding.harm,
-                "harm_said": finding.harm_said,
+                "harm_reason": finding.harm_reason,
                 "columns": json.dumps(columns, sort_keys=True),
             }
         ],

@@ -145,7 +145,7 @@ def _alone(
     if holding:
         first = holding[0]
         why = "a person has to release it" if first.kind == "shared_shift" else "broken data is no reason to retrain"
-        reasons = (*(f"{incident.node}: {incident.said}" for incident in holding), why)
+        reasons = (*(f"{incident.node}: {incident.reason}" for incident in holding), why)
         return Action(model, "incident", reasons, first.node)
     if finding.champion is None and not finding.challengers:
         if finding.matured < finding.min_matured or finding.matured == 0:
@@ -154,7 +154,7 @@ def _alone(
         return Action(model, "retrain", (f"no champion yet, {finding.matured} matured labels to train on",))
     if not finding.alarm:  # only alarms are within the portfolio's budget
         return Action(model, "steady", _quiet(finding))
-    reasons = (*_alarm(finding), finding.harm_said or HARM[finding.harm])
+    reasons = (*_alarm(finding), finding.harm_reason or HARM[finding.harm])
     if echo := _echo(finding, lineage, history, policy):
         return Action(model, "report", (*reasons, echo))
     if policy.on_drift == "report":

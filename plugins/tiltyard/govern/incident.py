@@ -243,7 +243,7 @@ def _broken(
 
 def _faults(finding: Finding, lineage: Lineage, history: History) -> list[_Fault]:
     faults = [
-        _Fault(finding.model, broken.node, broken.column, broken.said, "broken")
+        _Fault(finding.model, broken.node, broken.column, broken.reason, "broken")
         for broken in finding.broken
         if lineage.reaches(broken.node, broken.column, finding.model)
     ]
@@ -316,6 +316,6 @@ def _incident(node: str, faults: Sequence[_Fault], history: History) -> Incident
         kind=kind,
         models=tuple(sorted({fault.model for fault in faults})),
         columns=tuple(sorted({fault.column for fault in faults if fault.column})),
-        said=listed(sorted({fault.reason for fault in faults}), "; "),
+        reason=listed(sorted({fault.reason for fault in faults}), "; "),
         since=min(before, default=history.night),
     )

@@ -144,7 +144,7 @@ def table(title: str, comparison: Comparison) -> kit.Html:
     """What the page begins with: the verdict, and every column's effect, by effect times importance."""
     state = "An alarm stands" if comparison.alarm else "No alarm"
     evidence = f"{state}: evidence {comparison.evidence:,.1f}, threshold {comparison.threshold:,.0f}. "
-    lines = [evidence, comparison.harm_said, *(broken.said for broken in comparison.broken)]
+    lines = [evidence, comparison.harm_reason, *(broken.reason for broken in comparison.broken)]
     rows = [
         (
             signal.kind,

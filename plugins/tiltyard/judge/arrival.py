@@ -15,7 +15,7 @@ import pandas as pd
 
 from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
-from tiltyard.judge.runoff import Arrivals, Judged
+from tiltyard.judge.runoff import Arrivals, Assessment
 from tiltyard.prepare import data_incidents, truth
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentKey, LabelArrival, Record
@@ -118,12 +118,15 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, LabelArrival]:
     """Judge the night that closes at `as_of`, open and close the model's truth incidents; twice is once."""
     night = night_closing(as_of)
-    found = arrivals(rails, spec, as_of)
-    judged = runoff.judge(found, _of_incidents(rails, spec, night)) if found else ()
-    if any(one.stopped for one in judged) or incidents(rails, spec, night):
+    triangle = arrivals(rails, spec, as_of)
+    assessments = runoff.assess(triangle, _of_incidents(rails, spec, night)) if triangle else ()
+    if any(assessment.stopped for assessment in assessments) or incidents(rails, spec, night):
         with rails.lake.exclusive(f"arrival/{spec.name}"):  # two attempts at a night leave its events once
-            _settle(rails, spec, night, judged)
-    return {one.stream: LabelArrival(float(one.came), round(one.predicted, 1)) for one in judged}
+            _settle(rails, spec, night, assessments)
+    return {
+        assessment.stream: LabelArrival(float(assessment.came), round(assessment.predicted, 1))
+        for assessment in assessments
+    }
 
 
 def incidents(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
@@ -137,19 +140,19 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
 
     None before the first prediction. The curve is that of the nights without an incident.
     """
-    found = arrivals(rails, spec, as_of)
-    if found is None:
+    triangle = arrivals(rails, spec, as_of)
+    if triangle is None:
         return None
     night = night_closing(as_of)
-    curve = runoff.curve(found, _of_incidents(rails, spec, night + DAY))
-    came = found.labels.sum(axis=1)
-    nights = found.nights[found.labels > 0]
-    waits = found.sizes > came
-    young = np.arange(len(came)) > len(came) - 1 - found.matures
+    curve = runoff.curve(triangle, _of_incidents(rails, spec, night + DAY))
+    came = triangle.labels.sum(axis=1)
+    nights = triangle.nights[triangle.labels > 0]
+    waits = triangle.sizes > came
+    young = np.arange(len(came)) > len(came) - 1 - triangle.matures
     return ArrivalReport(
         half_after=curve.age(0.5),
         most_after=curve.age(0.95),
-        waiting_rows=int((found.sizes - came)[waits & young].sum()),
+        waiting_rows=int((triangle.sizes - came)[waits & young].sum()),
         waiting_cohorts=int((waits & young).sum()),
         last_arrived=date.fromordinal(int(nights.max())) if len(nights) else None,
         curve=ArrivalShares(
@@ -166,16 +169,16 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     """Draw the curve to reports/arrival/<model>.png; None when no label has come."""
     from tiltyard.pages import plots
 
-    found = arrivals(rails, spec, as_of)
-    if found is None or not found.labels.sum():
+    triangle = arrivals(rails, spec, as_of)
+    if triangle is None or not triangle.labels.sum():
         return None
-    curve = runoff.curve(found, _of_incidents(rails, spec, night_closing(as_of) + DAY))
+    curve = runoff.curve(triangle, _of_incidents(rails, spec, night_closing(as_of) + DAY))
     return plots.arrival(
-        found.shares,
+        triangle.shares,
         plots.ArrivalCurve(curve.labels, curve.positives, curve.negatives),
         rails.settings.reports / "arrival" / f"{spec.name}.png",
-        matures=found.matures,
-        night=found.night,
+        matures=triangle.matures,
+        night=triangle.night,
         title=spec.name,
     )
 
@@ -183,29 +186,31 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 # -- incidents ------------------------------------------------------------------------------------
 
 
-def _settle(rails: Rails, spec: Spec, night: date, judged: tuple[Judged, ...]) -> None:
+def _settle(rails: Rails, spec: Spec, night: date, assessments: tuple[Assessment, ...]) -> None:
     table = spec.label.table
     before = data_incidents.open_after(rails, spec.source, night - DAY)
     after = data_incidents.open_after(rails, spec.source, night)
-    for one in judged:
-        key = DataIncidentKey(table, "", WHAT[one.stream])
+    for assessment in assessments:
+        key = DataIncidentKey(table, "", WHAT[assessment.stream])
         was = before.get(key)
-        if one.stopped and key not in after:
-            since = was.since if was else one.since
-            data_incidents.record_change(rails, spec.source, night, key, "open", _said(one), since)
-        elif key in after and not one.stopped:
+        if assessment.stopped and key not in after:
+            since = was.since if was else assessment.since
+            data_incidents.record_change(rails, spec.source, night, key, "open", _reason(assessment), since)
+        elif key in after and not assessment.stopped:
             long = was is not None and (night - was.since).days > runoff.WINDOW
-            usual = long and one.came > 0 and one.stream != "missing"
-            if one.well or usual:
-                said = "" if one.well else "no other night is left: it is the new usual"
-                data_incidents.record_change(rails, spec.source, night, key, "closed", said, after[key].since)
+            usual = long and assessment.came > 0 and assessment.stream != "missing"
+            if assessment.well or usual:
+                reason = "" if assessment.well else "no other night is left: it is the new usual"
+                data_incidents.record_change(rails, spec.source, night, key, "closed", reason, after[key].since)
 
 
-def _said(one: Judged) -> str:
-    if one.stream == "missing":
-        return f"{one.came:.0f} rows of matured cohorts have no label, {one.predicted:.0f} usually have none"
-    kind = {"positives": "positive labels", "negatives": "negative labels"}.get(one.stream, "labels")
-    return f"{one.came:.0f} {kind} have come since, {one.predicted:.0f} were to be expected"
+def _reason(assessment: Assessment) -> str:
+    if assessment.stream == "missing":
+        return (
+            f"{assessment.came:.0f} rows of matured cohorts have no label, {assessment.predicted:.0f} usually have none"
+        )
+    kind = {"positives": "positive labels", "negatives": "negative labels"}.get(assessment.stream, "labels")
+    return f"{assessment.came:.0f} {kind} have come since, {assessment.predicted:.0f} were to be expected"
 
 
 def _of_incidents(rails: Rails, spec: Spec, night: date) -> frozenset[date]:

@@ -56,16 +56,16 @@ def performance(scores: Floats, calibration_scores: Floats, calibration_labels: 
 
     All of one version. Raises ValueError for a score outside [0, 1] or a label that is neither 0 nor 1.
     """
-    scores, known, labels = (
+    scores, labelled, labels = (
         np.asarray(values, dtype=np.float64) for values in (scores, calibration_scores, calibration_labels)
     )
-    for values in (scores, known):
+    for values in (scores, labelled):
         if not (np.isfinite(values) & (values >= 0) & (values <= 1)).all():
             raise ValueError("an estimate needs scores in [0, 1]")
-    if len(known) != len(labels) or not np.isin(labels, (0.0, 1.0)).all():
+    if len(labelled) != len(labels) or not np.isin(labels, (0.0, 1.0)).all():
         raise ValueError("an estimate is calibrated on a label of 0 or 1 per score")
-    learned = _learn(known, labels)
-    rows, calibrated, taught = len(scores), learned is not None, len(known) if learned else 0
+    learned = _learn(labelled, labels)
+    rows, calibrated, taught = len(scores), learned is not None, len(labelled) if learned else 0
     if not rows:
         return Estimate(None, None, None, None, None, None, 0, calibrated, taught)
     chance = learned.chance(scores) if learned else scores
@@ -132,8 +132,8 @@ def _isotonic(scores: Floats, labels: Floats) -> _Map:
         return np.searchsorted(edges, at, side="right").astype(np.int64)
 
     def chance(at: Floats) -> Floats:
-        found: Floats = rate[step(at)]
-        return found
+        chances: Floats = rate[step(at)]
+        return chances
 
     def variance(at: Floats, weights: Floats) -> float:
         on = np.bincount(step(at), weights=weights, minlength=len(rate))
@@ -171,8 +171,8 @@ def _logistic(scores: Floats, labels: Floats) -> _Map:
         return _sigmoid(_design(at) @ slope)
 
     def variance(at: Floats, weights: Floats) -> float:
-        found = chance(at)
-        gradient = (weights * found * (1 - found)) @ _design(at)
+        chances = chance(at)
+        gradient = (weights * chances * (1 - chances)) @ _design(at)
         return float(gradient @ covariance @ gradient)
 
     return _Map(chance, variance)
@@ -184,5 +184,5 @@ def _design(scores: Floats) -> Floats:
 
 
 def _sigmoid(value: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-np.clip(value, -40, 40)))
-    return found
+    probability: Floats = 1 / (1 + np.exp(-np.clip(value, -40, 40)))
+    return probability

@@ -137,7 +137,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Statistics:
     """What the two statistics say of the differences so far."""
 
     level: float
@@ -157,14 +157,14 @@ def decide(evidence: Evidence, policy: GatePolicy, deadline_ms: int) -> Verdict:
     """
     problems = _problems(evidence)
     sound = not problems
-    found = _found(evidence, policy.alpha / evidence.challengers) if sound else None
+    statistics = _statistics(evidence, policy.alpha / evidence.challengers) if sound else None
     criteria = (
         _evidence(problems),
         _shadow(evidence, policy),
         _matured(evidence, policy),
         _coverage(evidence, sound),
-        _better(evidence, found),
-        _nights(evidence, found),
+        _better(evidence, statistics),
+        _nights(evidence, statistics),
         _calibration(evidence, policy),
         _stability(evidence, policy),
         _availability(evidence, policy),
@@ -181,7 +181,7 @@ def decide(evidence: Evidence, policy: GatePolicy, deadline_ms: int) -> Verdict:
         status["better"] == status["nights"] == "fail"
     ):
         verdict = "reject"
-    return _verdict(verdict, criteria, found)
+    return _verdict(verdict, criteria, statistics)
 
 
 def watch(evidence: Evidence, policy: GatePolicy) -> Verdict:
@@ -194,15 +194,15 @@ def watch(evidence: Evidence, policy: GatePolicy) -> Verdict:
     problems = _problems(evidence)
     if evidence.champion is None:
         problems.append("nobody was promoted")
-    found = _found(evidence, policy.alpha / evidence.challengers) if not problems else None
+    statistics = _statistics(evidence, policy.alpha / evidence.challengers) if not problems else None
     criteria = (
         _evidence(problems),
         _coverage(evidence, not problems),
-        _better(evidence, found),
-        _nights(evidence, found),
+        _better(evidence, statistics),
+        _nights(evidence, statistics),
     )
     worse = all(criterion.status == "pass" for criterion in criteria)
-    return _verdict("rollback" if worse else "keep", criteria, found)
+    return _verdict("rollback" if worse else "keep", criteria, statistics)
 
 
 def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, alpha: float = 0.05) -> Verdict:
@@ -230,7 +230,7 @@ def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, al
         expected=len(differences),
     )
     problems = _problems(evidence) if is_aligned else ["the three columns are not of the same length"]
-    statistics = _found(evidence, alpha) if not problems else None
+    statistics = _statistics(evidence, alpha) if not problems else None
     compared = [
         replace(criterion, reason=criterion.reason.replace("version 1", "the champion"))
         for criterion in (_better(evidence, statistics), _nights(evidence, statistics))
@@ -248,21 +248,21 @@ def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, al
 def _verdict(
     verdict: Literal["promote", "hold", "reject", "rollback", "keep"],
     criteria: tuple[Criterion, ...],
-    found: _Found | None,
+    statistics: _Statistics | None,
 ) -> Verdict:
-    if found is None:
+    if statistics is None:
         return Verdict(verdict, criteria, None, None, None)
-    return Verdict(verdict, criteria, found.mean, found.low, found.high)
+    return Verdict(verdict, criteria, statistics.mean, statistics.low, statistics.high)
 
 
-def _found(evidence: Evidence, level: float) -> _Found | None:
+def _statistics(evidence: Evidence, level: float) -> _Statistics | None:
     """None without a single difference."""
     differences = np.asarray(evidence.differences, dtype=np.float64)
     if not len(differences):
         return None
     sums = sequential.nightly(differences, evidence.nights)
     total, squares, nights = float(sums.sum()), float((sums**2).sum()), len(sums)
-    return _Found(
+    return _Statistics(
         level=level,
         mean=float(differences.mean()),
         low=sequential.lower(differences, level),
@@ -365,33 +365,36 @@ def _against(evidence: Evidence) -> str:
     return f"version {evidence.champion}" if evidence.champion is not None else "the safe default"
 
 
-def _better(evidence: Evidence, found: _Found | None) -> Criterion:
+def _better(evidence: Evidence, statistics: _Statistics | None) -> Criterion:
     against = _against(evidence)
-    if found is None:
+    if statistics is None:
         return Criterion("better", None, 0.0, "not_yet", f"Nothing yet to compare with {against}.")
-    where = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], each bound at level {1 - found.level:.3g}"
-    if found.low > 0:
-        return Criterion("better", found.low, 0.0, "pass", f"Better than {against} by {where}.")
-    if found.high < 0:
-        return Criterion("better", found.low, 0.0, "fail", f"Worse than {against}: {where}.")
-    return Criterion("better", found.low, 0.0, "not_yet", f"Not told apart from {against}: {where}.")
+    interval = f"{statistics.mean:+.4f} [{statistics.low:+.4f}, {statistics.high:+.4f}]"
+    where = f"{interval}, each bound at level {1 - statistics.level:.3g}"
+    if statistics.low > 0:
+        return Criterion("better", statistics.low, 0.0, "pass", f"Better than {against} by {where}.")
+    if statistics.high < 0:
+        return Criterion("better", statistics.low, 0.0, "fail", f"Worse than {against}: {where}.")
+    return Criterion("better", statistics.low, 0.0, "not_yet", f"Not told apart from {against}: {where}.")
 
 
-def _nights(evidence: Evidence, found: _Found | None) -> Criterion:
+def _nights(evidence: Evidence, statistics: _Statistics | None) -> Criterion:
     """Its number is an e-value: the evidence against `no better` that chance exceeds with probability 1 / e."""
     against = _against(evidence)
-    if found is None:
+    if statistics is None:
         return Criterion("nights", None, None, "not_yet", f"No night yet to compare with {against}.")
-    limit, value = 1 / found.level, math.exp(min(found.better, 700.0))
-    if found.nights < MIN_NIGHTS:
+    limit, value = 1 / statistics.level, math.exp(min(statistics.better, 700.0))
+    if statistics.nights < MIN_NIGHTS:
         text = f"One matured night says nothing of others, {MIN_NIGHTS} are the least."
         return Criterion("nights", value, limit, "not_yet", text)
-    where = f"evidence {value:.3g} over {found.nights} matured nights, {limit:.3g} is asked for"
-    if found.better >= math.log(limit):
+    where = f"evidence {value:.3g} over {statistics.nights} matured nights, {limit:.3g} is asked for"
+    if statistics.better >= math.log(limit):
         return Criterion("nights", value, limit, "pass", f"Better than {against} from night to night: {where}.")
-    if found.worse >= math.log(limit):
-        counter = math.exp(min(found.worse, 700.0))
-        text = f"Worse than {against} from night to night: evidence {counter:.3g} over {found.nights} matured nights."
+    if statistics.worse >= math.log(limit):
+        counter = math.exp(min(statistics.worse, 700.0))
+        text = (
+            f"Worse than {against} from night to night: evidence {counter:.3g} over {statistics.nights} matured nights."
+        )
         return Criterion("nights", value, limit, "fail", text)
     return Criterion("nights", value, limit, "not_yet", f"Nights do not tell it apart from {against}: {where}.")
 

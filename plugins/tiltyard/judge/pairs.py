@@ -36,7 +36,7 @@ BINS = 20
 
 
 @dataclass(frozen=True)
-class Known:
+class ChallengerFacts:
     """What is known of a challenger besides its scores. None is not known, and what is not known holds."""
 
     challengers: int = 1
@@ -47,7 +47,7 @@ class Known:
     replay: gate.Replayed | None = None
 
 
-NOTHING = Known()
+NO_FACTS = ChallengerFacts()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def gather(
     rows: pd.DataFrame,
     challenger: int | None,
     champion: int | None,
-    known: Known = NOTHING,
+    facts: ChallengerFacts = NO_FACTS,
     *,
     fills: bool = False,
 ) -> tuple[gate.Evidence, EvidenceRecord]:
@@ -134,7 +134,7 @@ def gather(
         differences=differences,
         nights=nights,
         expected=int(pairs.is_matured.sum()),
-        challengers=known.challengers,
+        challengers=facts.challengers,
         slices=_slices(spec, pairs, differences),
         immature=int((scored & ~pairs.is_matured).sum()),
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
@@ -143,10 +143,10 @@ def gather(
             evaluation.calibration_error(spec.target.scaled(pairs.champion[both]), spec.target.scaled(label)),
         ),
         score_shift=_shift(pairs, shadowed, is_alone=champion is None),
-        missing=known.missing,
-        latency_ms=known.latency_ms,
-        size_mb=known.size_mb,
-        replay=known.replay,
+        missing=facts.missing,
+        latency_ms=facts.latency_ms,
+        size_mb=facts.size_mb,
+        replay=facts.replay,
     )
     record = EvidenceRecord(
         model=spec.name,
@@ -168,10 +168,10 @@ def gather(
         slices=tuple(SliceMean(part.name, part.rows, part.expected, part.mean) for part in evidence.slices),
         calibration=evidence.calibration,
         score_shift=evidence.score_shift,
-        missing=known.missing,
-        latency_ms=known.latency_ms,
-        size_mb=known.size_mb,
-        replay=known.replay,
+        missing=facts.missing,
+        latency_ms=facts.latency_ms,
+        size_mb=facts.size_mb,
+        replay=facts.replay,
         rows=hashlib.sha256(differences.astype("<f8").tobytes() + nights.astype("<i8").tobytes()).hexdigest(),
     )
     return evidence, record
@@ -266,10 +266,10 @@ def _per_slice(
     spec: Spec, pairs: Pairs, evidence: gate.Evidence, clusters: NDArray[np.int64]
 ) -> list[tuple[str, Floats, NDArray[np.int64]]]:
     """(name, differences, nights) of all rows, then of every slice."""
-    found = [("all", evidence.differences, clusters)]
+    slices = [("all", evidence.differences, clusters)]
     for column, value, inside in _inside(spec, pairs.rows[pairs.both]):
-        found.append((f"{column}={value}", evidence.differences[inside], clusters[inside]))
-    return found
+        slices.append((f"{column}={value}", evidence.differences[inside], clusters[inside]))
+    return slices
 
 
 def _slice_interval(name: str, values: Floats, nights: NDArray[np.int64]) -> SliceInterval:
@@ -303,13 +303,13 @@ def _scores(spec: Spec, rows: pd.DataFrame, version: int | None) -> Floats:
 
 def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
     """(column, value, places) of every slice that has rows, in the order of columns and values."""
-    found = []
+    slices = []
     for column in spec.gate.slices:
         codes, values = pd.factorize(rows[f"slice_{column}"], sort=True)
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(values)))[:-1]) if len(values) else []
-        found += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
-    return found
+        slices += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
+    return slices
 
 
 def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEvidence, ...]:
@@ -317,11 +317,11 @@ def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEv
     matured = np.flatnonzero(pairs.is_matured)
     both = pairs.both
     place = np.cumsum(both) - 1
-    found = []
+    slices = []
     for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
         rows = matured[inside]
-        found.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
-    return tuple(found)
+        slices.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
+    return tuple(slices)
 
 
 def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate.Compared | None:

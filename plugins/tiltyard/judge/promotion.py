@@ -264,7 +264,7 @@ def _gather(
         history.rows,
         trained.version,
         champion,
-        pairs.Known(
+        pairs.ChallengerFacts(
             challengers=max(count for judged, count in history.judged_at_once.items() if judged >= first),
             missing=pairs.missing(_shares_missing(history.profile, first), missing_at_training),
             latency_ms=trained.facts.latency_ms,

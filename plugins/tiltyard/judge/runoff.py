@@ -93,8 +93,8 @@ class Arrivals:
     def nights(self) -> NDArray[np.int64]:
         """(cohorts, ages): the ordinal of the night at which a cohort has that age."""
         cohorts, ages = self.positive.shape
-        found: NDArray[np.int64] = self.first.toordinal() + np.add.outer(np.arange(cohorts), np.arange(ages))
-        return found
+        nights: NDArray[np.int64] = self.first.toordinal() + np.add.outer(np.arange(cohorts), np.arange(ages))
+        return nights
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -107,8 +107,8 @@ class Arrivals:
     def waiting(self) -> NDArray[np.int64]:
         """(cohorts, ages): rows still without a label when the cohort came to that age."""
         came = np.cumsum(self.labels, axis=1)
-        found: NDArray[np.int64] = self.sizes[:, None] - came + self.labels
-        return found
+        at_risk: NDArray[np.int64] = self.sizes[:, None] - came + self.labels
+        return at_risk
 
     def until(self, night: date) -> "Arrivals":
         """The same as it was seen at an earlier night."""
@@ -133,7 +133,7 @@ class Curve:
 
     def age(self, share: float) -> int | None:
         """The age by which that share of all rows has a label; None when it never does."""
-        return next((age for age, known in enumerate(self.labels) if known >= share), None)
+        return next((age for age, labels in enumerate(self.labels) if labels >= share), None)
 
 
 def curve(arrivals: Arrivals, excluded: Collection[date] = ()) -> Curve:
@@ -153,8 +153,8 @@ def _hazard(came: NDArray[np.int64], waiting: NDArray[np.int64], counted: NDArra
     """(ages,) labels that came at an age over the rows that waited for one; 0 where none waited."""
     at_risk = np.where(counted, waiting, 0).sum(axis=0)
     arrived = np.where(counted, came, 0).sum(axis=0)
-    found: Floats = arrived / np.maximum(at_risk, 1)
-    return found
+    hazard: Floats = arrived / np.maximum(at_risk, 1)
+    return hazard
 
 
 def _of_class(came: NDArray[np.int64], seen: NDArray[np.bool_], ages: int) -> tuple[float, ...]:
@@ -186,7 +186,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Assessment:
     """One stream at one night."""
 
     stream: Stream
@@ -209,17 +209,17 @@ def threshold() -> float:
     return YEAR * len(STREAMS)
 
 
-def judge(arrivals: Arrivals, excluded: Collection[date] = ()) -> tuple[Judged, ...]:
+def assess(arrivals: Arrivals, excluded: Collection[date] = ()) -> tuple[Assessment, ...]:
     """Every stream at `arrivals.night`, in the order of `STREAMS`. `excluded`: nights of incidents, no past."""
     last = arrivals.night.toordinal()
     out = frozenset(day.toordinal() for day in excluded) - {last}
-    found = []
+    assessments = []
     for stream in STREAMS if arrivals.has_classes else ("labels", "missing"):
         tonight = expected(arrivals, stream, out)
         evidence, since = _detector(arrivals, stream, out, tonight)
         span = tonight.judged & (tonight.nights >= since)
-        found.append(
-            Judged(
+        assessments.append(
+            Assessment(
                 stream=stream,
                 evidence=evidence,
                 threshold=threshold(),
@@ -232,7 +232,7 @@ def judge(arrivals: Arrivals, excluded: Collection[date] = ()) -> tuple[Judged, 
                 well=bool(tonight.judged[-1:].any()) and not _large(stream, tonight, last),
             )
         )
-    return tuple(found)
+    return tuple(assessments)
 
 
 def expected(arrivals: Arrivals, stream: Stream, out: frozenset[int] = frozenset()) -> Expected:
@@ -266,21 +266,21 @@ def _matured(arrivals: Arrivals, out: frozenset[int]) -> Expected:
     nights = np.arange(max(arrivals.first.toordinal() + arrivals.matures, last - WINDOW + 1), last + 1)
     cohorts = nights - arrivals.matures - arrivals.first.toordinal()
     sizes = arrivals.sizes[cohorts]
-    known = np.cumsum(arrivals.labels, axis=1)[cohorts, arrivals.matures]
-    missing = (sizes - known).astype(np.float64)
+    came = np.cumsum(arrivals.labels, axis=1)[cohorts, arrivals.matures]
+    missing = (sizes - came).astype(np.float64)
     usual = ~np.isin(nights, [*out])
     share = missing[usual].sum() / max(int(sizes[usual].sum()), 1)
     return Expected(nights, missing, sizes * share, sizes, usual & (sizes >= FEW))
 
 
-def _low(found: Expected, stream: Stream) -> bool:
+def _low(expectation: Expected, stream: Stream) -> bool:
     """Is the last night among the lowest of its past?
 
     Counts are compared as square roots, which vary alike whatever the count (Anscombe 1948); of `missing` the highest
     are the lowest.
     """
-    shortfall = np.sqrt(found.came) - np.sqrt(found.predicted)
-    past = (-shortfall if stream == "missing" else shortfall)[found.judged]
+    shortfall = np.sqrt(expectation.came) - np.sqrt(expectation.predicted)
+    past = (-shortfall if stream == "missing" else shortfall)[expectation.judged]
     return float(np.mean(past <= past[-1] + 1e-9)) <= LOW
 
 
@@ -294,21 +294,21 @@ def _detector(arrivals: Arrivals, stream: Stream, out: frozenset[int], tonight: 
         if night in out:
             value = 0.0
             continue
-        found = expected(arrivals.until(date.fromordinal(night)), stream, out)
-        if not found.judged[-1:].any():
+        expectation = expected(arrivals.until(date.fromordinal(night)), stream, out)
+        if not expectation.judged[-1:].any():
             continue
         if value < 1:
             since = night
-        value = (1 + value) * (PAYS if _low(found, stream) else (1 - LOW * PAYS) / (1 - LOW))
+        value = (1 + value) * (PAYS if _low(expectation, stream) else (1 - LOW * PAYS) / (1 - LOW))
     return value, since
 
 
-def _large(stream: Stream, found: Expected, since: int) -> bool:
+def _large(stream: Stream, expectation: Expected, since: int) -> bool:
     """Is the effect of the nights since then worth an incident?"""
-    span = found.judged & (found.nights >= since)
-    came = found.came[span].sum()
+    span = expectation.judged & (expectation.nights >= since)
+    came = expectation.came[span].sum()
     if stream != "missing":
-        return bool(came < STOPPED[stream] * found.predicted[span].sum())
-    before = found.judged & (found.nights < since)
-    usual = found.came[before].sum() / max(int(found.rows[before].sum()), 1)
-    return bool(came > (usual + LOST) * found.rows[span].sum())
+        return bool(came < STOPPED[stream] * expectation.predicted[span].sum())
+    before = expectation.judged & (expectation.nights < since)
+    usual = expectation.came[before].sum() / max(int(expectation.rows[before].sum()), 1)
+    return bool(came > (usual + LOST) * expectation.rows[span].sum())

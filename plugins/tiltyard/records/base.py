@@ -3,7 +3,7 @@
 The text under a field is its description in the record's JSON schema, so it is a noun, its unit, and what None means.
 
 A record reads what older versions of this project wrote: what it does not know is passed over, what was not written
-yet has a default, and what was called otherwise is put right in `upgraded`.
+yet has a default, and what was called otherwise is known by its older name (`formerly`).
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, JsonValue, PlainSerializer, TypeAdapter, WithJsonSchema
+from pydantic import ConfigDict, Field, JsonValue, PlainSerializer, TypeAdapter, WithJsonSchema
 
 from tiltyard.docstrings import of_attributes
 
@@ -26,6 +26,11 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An instant that JSON holds with its offset, like `2016-05-02T00:00:00+00:00`."""
+
+
+def formerly(name: str) -> Any:
+    """What annotates a field that older versions wrote under another name: `Annotated[str, formerly("said")]`."""
+    return Field(validation_alias=name)
 
 
 class Record:
@@ -53,13 +58,8 @@ class Record:
 
         Raises pydantic.ValidationError, which is a ValueError, for what is none.
         """
-        record: Self = _adapter(cls).validate_python(cls.upgraded(dict(body)))
+        record: Self = _adapter(cls).validate_python(body)
         return record
-
-    @classmethod
-    def upgraded(cls, body: JsonObject) -> JsonObject:
-        """`body`, written by any version, under the names of this one. Overridden where a name has changed."""
-        return body
 
     @classmethod
     def json_schema(cls) -> JsonObject:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from tiltyard.records.base import Instant, JsonObject, Record
+from tiltyard.records.base import Instant, Record, formerly
 
 LatencyVerdict = Literal["kept", "over", "late", "unknown"]
 
@@ -78,7 +78,7 @@ class DataIncident(Record):
     """Name of the column; '' where it is the whole table."""
     what: str
     """What happened to it, in one word, like went_null."""
-    reason: str
+    reason: Annotated[str, formerly("said")]
     """What was seen, in words; may be empty."""
     since: date
     """Night on which it was first seen."""
@@ -95,11 +95,6 @@ class DataIncident(Record):
     def __str__(self) -> str:
         reason = f": {self.reason}" if self.reason else ""
         return f"data incident since {self.since}, {self.place} {self.what.replace('_', ' ')}{reason}"
-
-    @classmethod
-    def upgraded(cls, body: JsonObject) -> JsonObject:
-        """`reason` was called `said`."""
-        return {"reason": body.pop("said"), **body} if "said" in body else body
 
 
 @dataclass(frozen=True, kw_only=True)

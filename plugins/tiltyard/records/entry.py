@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
-from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.base import JsonObject, Record, formerly
 from tiltyard.records.evidence import EvidenceRecord
 from tiltyard.records.summary import Measured, Summary
 from tiltyard.stages import StageName
@@ -247,11 +247,11 @@ class DefaultTask(Record):
     """The first night on the safe default."""
     repeats: date | None
     """When the question was asked whose answer has run out; None the first time."""
-    said: JsonObject
+    facts: Annotated[JsonObject, formerly("said")]
     """Nights, share and reasons when it was opened."""
-    answered: Explanation | None = None
+    explanation: Explanation | None = None
     """A person's answer; None while there is none."""
-    recovered: Recovery | None = None
+    recovery: Recovery | None = None
     """The end of the stretch; None while it goes on."""
     recorded_at: datetime | None = None
     """When it was recorded, wall clock; None before."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
-from tiltyard.records.base import Record
+from tiltyard.records.base import Record, formerly
 
 SignalKind = Literal["feature", "prediction", "label", "performance", "missing"]
 Harm = Literal["felt", "not_felt", "unknown"]
@@ -49,7 +49,7 @@ class Broken(Record):
     """A raw table like `raw.booking`, a feature view, or `features` or `shadow` for a stage that did not end."""
     column: str | None
     """The column that is broken; None for the whole of it."""
-    said: str
+    reason: Annotated[str, formerly("said")]
     """What is wrong, as a sentence."""
 
 
@@ -77,7 +77,7 @@ class Finding(Record):
     """The evidence from which on it is an alarm, in nights between two false alarms; None where nothing was tested."""
     harm: Harm = "unknown"
     """Whether realized or estimated performance feels it."""
-    harm_said: str = ""
+    harm_reason: Annotated[str, formerly("harm_said")] = ""
     """The figures behind `harm`, as a sentence."""
     signals: tuple[Signal, ...] = ()
     """Everything that was looked at, what moved most first."""
@@ -104,7 +104,7 @@ class Incident(Record):
     """The models that it holds back, by name."""
     columns: tuple[str, ...]
     """The columns that show it."""
-    said: str
+    reason: Annotated[str, formerly("said")]
     """What is wrong, as a sentence."""
     since: date
     """The night on which it opened."""

@@ -6,9 +6,9 @@ says what it can.
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from tiltyard.records.base import JsonObject, Record
+from tiltyard.records.base import JsonObject, Record, formerly
 from tiltyard.records.finding import Broken, Harm, Incident
 from tiltyard.stages import StageName
 
@@ -343,7 +343,7 @@ class DriftSummary(Summary):
     """The evidence from which on it is an alarm; None where nothing was tested."""
     harm: Harm = "unknown"
     """Whether performance feels it."""
-    harm_said: str = ""
+    harm_reason: Annotated[str, formerly("harm_said")] = ""
     """The figures behind it, as a sentence."""
     broken: tuple[Broken, ...] = ()
     """The data that cannot be trusted, or is missing."""

@@ -136,7 +136,7 @@ class Play:
         for number in ready:
             at_once = max(count for when, count in self.judged.items() if when > self.trained[number])
             evidence, _ = pairs.gather(
-                self.spec, night, rows, number, roles.champion, self._what_is_known(number, at_once, night)
+                self.spec, night, rows, number, roles.champion, self._facts(number, at_once, night)
             )
             verdict = gate.decide(evidence, self.spec.gate, self.spec.fallback.deadline_ms)
             for criterion in verdict.criteria:
@@ -188,10 +188,10 @@ class Play:
         )
         return True
 
-    def _what_is_known(self, number: int, at_once: int, night: date) -> pairs.Known:
+    def _facts(self, number: int, at_once: int, night: date) -> pairs.ChallengerFacts:
         version = self.version(number)
         shares = version.missing(version.seen(self.trained[number], night, self.past.stopped))
-        return pairs.Known(
+        return pairs.ChallengerFacts(
             challengers=at_once,
             missing=pairs.missing(shares, pairs.missing_at_training(version.reference)),
             latency_ms=version.facts.latency_ms,
@@ -251,7 +251,7 @@ class Play:
             evidence=comparison.evidence,
             threshold=comparison.threshold,
             harm=comparison.harm,
-            harm_said=comparison.harm_said,
+            harm_reason=comparison.harm_reason,
             signals=comparison.signals,
             broken=(*broken, *comparison.broken),
         )
