@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import make_settings
-from tests.unit.test_transform import differences
+from tests.unit.prepare.test_transform import differences
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.prepare import datasets, features, frame, ingest, transform

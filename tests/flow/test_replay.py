@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_settings
-from tests.unit.test_cli import tiltyard
+from tests.unit.cli.test_cli import tiltyard
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import CheckFailed

@@ -2,7 +2,7 @@
 
 GX 1.24 reads a cursor after handing its connection back, which DuckDB does not allow (GX #11579, an
 `IndexError` in `resolve_metric_bundle`): `patch_gx` is the one place that mends it, and
-tests/unit/test_gx_patch.py fails when GX no longer needs it.
+tests/unit/suites/test_gx_patch.py fails when GX no longer needs it.
 
 Its imports stand inside functions throughout: they take 3 s, and only a suite that is run needs them.
 """

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.unit.answered.test_request_log import encoded, ids, request
 from tests.unit.conftest import FIRST, Arena
-from tests.unit.test_request_log import encoded, ids, request
 from tiltyard.answered import arm, request_log
 from tiltyard.answered.report import Delivery
 from tiltyard.edge import describe, status

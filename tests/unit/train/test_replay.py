@@ -8,7 +8,7 @@ import pytest
 
 from tests.lakes import COLUMNS, FEATURES, SPINES, fill, instant, small_spec
 from tests.spec.test_millisecond import NIGHT, VISIT, again, at, predict, publish, write
-from tests.unit.test_cli import tiltyard
+from tests.unit.cli.test_cli import tiltyard
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.leak.suspicion import Suspicion

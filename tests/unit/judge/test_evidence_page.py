@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_pairs import TONIGHT, drawn, spec_of
+from tests.unit.judge.test_pairs import TONIGHT, drawn, spec_of
 from tiltyard.judge import evidence_page, gate, pairs
 from tiltyard.records import ArmFigures, Criterion, EvidenceRecord, PromiseRecord, TrainedFrom
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "ledger"
+GOLDEN = Path(__file__).parents[2] / "golden" / "ledger"
 
 
 @pytest.fixture(scope="module")

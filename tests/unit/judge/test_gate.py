@@ -15,7 +15,7 @@ from tiltyard.judge.gate import Compared, Evidence, Missing, Replayed, SliceEvid
 from tiltyard.spec import GatePolicy
 from tiltyard.target import YES_OR_NO
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "gate"
+GOLDEN = Path(__file__).parents[2] / "golden" / "gate"
 POLICY = GatePolicy(min_matured=500, min_shadow="7d", slices=("priority",))
 DEADLINE_MS = 20
 CRITERIA = [

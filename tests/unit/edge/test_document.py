@@ -9,7 +9,7 @@ import pytest
 from tiltyard.edge import document
 from tiltyard.edge.document import ModelStatus, NoNight, Realized
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "status" / "0.1.0.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "status" / "0.1.0.json"
 """What `tiltyard status --json` of version 0.1.0 printed of the demo."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.unit.test_cli import tiltyard
+from tests.unit.cli.test_cli import tiltyard
 from tiltyard.errors import BadInput
 from tiltyard.leak import audit, drawing, engine, page, reading, tabular
 from tiltyard.leak.audit import Audit

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_cli import tiltyard
+from tests.unit.cli.test_cli import tiltyard
 from tiltyard.errors import BadInput
 from tiltyard.serve import access as module
 from tiltyard.serve.access import DAY, Access, Admitted, Count, Limits, Refused, take

@@ -19,7 +19,7 @@ from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Broken, Finding, Incident, Release, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
 
-CASES = Path(__file__).resolve().parents[1] / "golden" / "governor"
+CASES = Path(__file__).resolve().parents[2] / "golden" / "governor"
 START = date(2016, 4, 1)
 
 

@@ -14,7 +14,7 @@ import pytest
 from tiltyard import records
 from tiltyard.records import Record, Summary
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "ledger"
+GOLDEN = Path(__file__).parents[2] / "golden" / "ledger"
 KINDS: dict[str, type[Record]] = {
     "version": records.Version,
     "decision": records.Decision,

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.cli.test_cli import tiltyard
 from tests.unit.conftest import FIRST, Arena
-from tests.unit.test_cli import tiltyard
 from tiltyard import lake, rails
 from tiltyard.answered import request_log
 from tiltyard.answered.report import Delivery

@@ -18,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests import served
-from tests.unit.test_serving import ask, told, until
+from tests.unit.serve.test_serving import ask, told, until
 from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
 from tiltyard.serve import servable, serving
