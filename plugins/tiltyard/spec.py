@@ -36,6 +36,8 @@ from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
 
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where it is there: a hundred specs in a tenth of the time."""
 Duration = Annotated[
     timedelta,
     BeforeValidator(lambda value: parse_duration(value) if not isinstance(value, timedelta) else value),
@@ -462,6 +464,17 @@ def load_all(models: Path) -> tuple[Spec, ...]:
     return tuple(load(path.parent) for path in sorted(models.glob("*/spec.yaml")))
 
 
+def read_all(models: Path) -> tuple[tuple[Spec, ...], dict[str, BadInput]]:
+    """The specs under `models` that hold, sorted by name, and name → what is wrong, of those that do not."""
+    specs, refused = [], {}
+    for path in sorted(models.glob("*/spec.yaml")):
+        try:
+            specs.append(load(path.parent))
+        except BadInput as error:
+            refused[path.parent.name] = error
+    return tuple(specs), refused
+
+
 def portfolio(settings: Settings) -> tuple[Spec, ...]:
     """The models that run here: those whose source is active, sorted by name."""
     return tuple(spec for spec in load_all(settings.models) if spec.source in settings.sources)
@@ -509,15 +522,11 @@ class _Schema(GenerateJsonSchema):
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, where it is there: a hundred specs in a tenth of the time."""
-
-
 def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML file with the places of its parts. Raises BadInput with the line when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        return yaml.compose(text, Loader=_LOADER), yaml.load(text, Loader=_LOADER)
+        return yaml.compose(text, Loader=YAML_LOADER), yaml.load(text, Loader=YAML_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

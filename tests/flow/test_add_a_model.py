@@ -10,7 +10,7 @@ import pytest
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput
-from tiltyard.prepare import datasets, ingest, transform
+from tiltyard.prepare import datasets, ingest, project, transform
 from tiltyard.settings import ROOT, Settings
 
 FOUR_DAYS_IN = datetime(2016, 3, 5, tzinfo=UTC)
@@ -35,7 +35,7 @@ def documented(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def test_what_the_page_prints_fits_the_project(documented: Settings) -> None:
-    transform.check_spec(documented, specs.find(documented.models, "reassigned"))
+    project.check_spec(project.read(documented), documented, specs.find(documented.models, "reassigned"))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_what_the_page_prints_fits_the_project(documented: Settings) -> None:
 def test_a_forgotten_file_is_named(documented: Settings, file: str, message: str) -> None:
     (documented.models.parent / file).unlink()
     with pytest.raises(BadInput, match=message):
-        transform.check_spec(documented, specs.find(documented.models, "reassigned"))
+        project.check_spec(project.read(documented), documented, specs.find(documented.models, "reassigned"))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_name_left_out_of_the_yml_is_bad_input(documented: Settings, line: str
     path = documented.dbt / "models" / "labels" / "lbl_reassigned.yml"
     path.write_text(path.read_text(encoding="utf-8").replace(line, line.replace("name", "nam")), encoding="utf-8")
     with pytest.raises(BadInput, match=message):
-        transform.check_spec(documented, specs.find(documented.models, "reassigned"))
+        project.check_spec(project.read(documented), documented, specs.find(documented.models, "reassigned"))
 
 
 def test_the_label_it_prints_knows_nothing_too_early(documented: Settings, data_mirror: Path) -> None:

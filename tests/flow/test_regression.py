@@ -16,7 +16,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, status
 from tiltyard.edge.document import ModelStatus
-from tiltyard.prepare import frame, transform, truth
+from tiltyard.prepare import frame, project, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, policy
 from tiltyard.settings import ROOT
@@ -108,7 +108,7 @@ def loop(
     (model / "card.md").write_text("# Log-ins\n")
     settings = business_home(copy, postgres_url, copy / "models", deliveries, dbt=copy / "dbt", threads=1)
     spec = find(settings.models, "logins")
-    transform.check_spec(settings, spec)
+    project.check_spec(project.read(settings), settings, spec)
     with rails_module.opened(settings) as rails:
         yield rails, spec, hindcast.hindcast(rails, [spec], FIRST, LAST)
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tiltyard.prepare import transform
+from tiltyard.prepare import project
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, load_all
 
@@ -12,7 +12,7 @@ SPECS = load_all(ROOT / "models")
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_the_dbt_project_has_what_the_spec_names(spec: Spec) -> None:
-    transform.check_spec(Settings(), spec)
+    project.check_spec(project.read(Settings()), Settings(), spec)
 
 
 def test_every_model_is_an_exposure_of_the_tables_that_it_reads() -> None:

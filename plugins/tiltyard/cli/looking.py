@@ -10,6 +10,7 @@ from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model, ModelOrAll
 from tiltyard.cli.output import emit, out, say, table
+from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
 PANEL = "Look"
@@ -41,18 +42,28 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold specs against their schema and against the dbt project: tables, keys, columns."""
-    from tiltyard.prepare import transform
+    """Hold specs against their schema and against the dbt project: tables, keys, columns; name all that fail."""
+    from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
     if schema:
         print(json.dumps(specs.json_schema(), indent=2))
         return
-    chosen = (specs.find(settings.models, model),) if model else specs.load_all(settings.models)
+    chosen, refused = specs.read_all(settings.models)
+    if model:
+        chosen, refused = (specs.find(settings.models, model),), {}
+    project = dbt_project.read(settings)
+    valid = []
     for spec in chosen:
-        transform.check_spec(settings, spec)
-    result = {"valid": [spec.name for spec in chosen]}
-    emit(result, as_json, lambda: out.print(f"[green]ok[/] {', '.join(result['valid'])}"))
+        try:
+            dbt_project.check_spec(project, settings, spec)
+            valid.append(spec.name)
+        except BadInput as error:
+            refused[spec.name] = error
+    reasons = {name: str(refused[name]) for name in sorted(refused)}
+    emit({"valid": valid, "refused": reasons}, as_json, lambda: out.print(f"[green]ok[/] {', '.join(valid) or 'none'}"))
+    if reasons:
+        raise BadInput("\n".join(reasons.values()))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")

@@ -19,7 +19,7 @@ from pydantic import ValidationError, field_validator
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
-from tiltyard.spec import Duration, Strict
+from tiltyard.spec import YAML_LOADER, Duration, Strict
 
 AUDIT_COLUMNS = {
     "event_time": "TIMESTAMP WITH TIME ZONE",
@@ -45,7 +45,6 @@ TYPES = {
 _TELLS_TIME = ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 _FILE = re.compile(r"^(\d{4}-\d{2}-\d{2})[A-Za-z0-9_.-]*?(\.csv|\.csv\.gz|\.parquet)$")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class TimeColumn(Strict):
@@ -143,7 +142,7 @@ def read(settings: Settings, source: str) -> SourceContract:
         names = ", ".join(sources(settings)) or "none"
         raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
         [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
         tables = tuple(_table(path, source, entry) for entry in declaration["tables"])
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:

@@ -24,6 +24,7 @@ from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import Lake, literal, qualified, stored
 from tiltyard.prepare import transform
+from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue
 from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
@@ -91,7 +92,7 @@ def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Fea
     inputs: list[Feature] = []
     for view in spec.prediction.features:
         for name, kind in _columns(rails, view, snapshot).items():
-            if name not in (feature_key(view), *transform.RESERVED):
+            if name not in (feature_key(view), *RESERVED):
                 inputs.append(Feature(name, view, _kind(view, name, kind)))
     names = [feature.name for feature in inputs]
     for name in REPORT_COLUMNS:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_a_spec_with_a_typo_names_file_and_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "spec.yaml:" in done.stderr
     assert "is it a typo?" in done.stderr
+
+
+def test_every_spec_that_does_not_hold_is_named_beside_those_that_do(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models", models)
+    for name, right, wrong in (("churn", "horizon", "horizn"), ("sla_breach", "ftr_group__load", "ftr_group__laod")):
+        path = models / name / "spec.yaml"
+        path.write_text(path.read_text().replace(right, wrong))
+    done = tiltyard("validate", "--json", TILTYARD_MODELS=str(models))
+    assert done.returncode == 2
+    told = json.loads(done.stdout)
+    assert told["valid"] == ["customer_repurchase", "flight_delay", "hotel_cancellation"]
+    assert told["refused"].keys() == {"churn", "sla_breach"}
+    assert "horizn" in told["refused"]["churn"] and "ftr_group__load" in told["refused"]["sla_breach"]
 
 
 def test_an_error_in_a_pipe_is_one_line_however_long_its_path_is(tmp_path: Path) -> None:

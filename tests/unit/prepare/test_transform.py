@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_settings
-from tests.lakes import small_spec
 from tiltyard import rails as rails_module
-from tiltyard import spec as specs
 from tiltyard.edge import airflow_settings
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.prepare import contracts, frame, ingest, transform
@@ -233,37 +231,3 @@ def test_a_project_that_does_not_parse_says_where(small_project: Settings) -> No
     (small_project.dbt / "models" / "staging" / "stg_fine.sql").write_text("select {{ oh(", encoding="utf-8")
     with rails_module.opened(small_project) as rails, pytest.raises(BadInput, match=r"dbt does not run: .*stg_fine"):
         transform.build(rails, ["shop"], NIGHTS[0])
-
-
-# -- specs against the project; no database ---------------------------------------------------------
-
-
-def changed(spec: specs.Spec, part: str, **values: object) -> specs.Spec:
-    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=values)})
-
-
-def test_the_models_of_the_portfolio_fit_the_project() -> None:
-    for spec in specs.load_all(ROOT / "models"):
-        transform.check_spec(Settings(), spec)
-
-
-def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
-    spec = specs.find(ROOT / "models", "sla_breach")
-    for part, values, message in (
-        ("prediction", {"features": ("ftr_ticket__intak",)}, "'ftr_ticket__intak'; did you mean ftr_ticket__intake"),
-        ("prediction", {"spine": "spn_ticket_open"}, "spine 'spn_ticket_open'; did you mean spn_ticket_opened"),
-        ("label", {"table": "lbl_sla_breech"}, "label table 'lbl_sla_breech'; did you mean lbl_sla_breach"),
-        ("prediction", {"features": ("ftr_customer__profile",)}, "keyed by customer_id, which the spine"),
-        ("gate", {"slices": ("priorty",)}, "no feature view has a column 'priorty'; did you mean priority"),
-        ("entity", "tickt", "the entity is tickt, but spn_ticket_opened has no column tickt_id"),
-        ("source", "incidents", "no source 'incidents'; did you mean incident?"),
-        ("label", {"horizon": timedelta(days=30)}, "label.horizon is 30d, but lbl_sla_breach is made for 10d"),
-    ):  # fmt: skip
-        other = changed(spec, part, **values) if isinstance(values, dict) else spec.model_copy(update={part: values})
-        with pytest.raises(BadInput, match=message):
-            transform.check_spec(Settings(), other)
-
-
-def test_a_spec_of_another_project_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="the dbt project has no spine 'spn_visit'"):
-        transform.check_spec(Settings(), small_spec(tmp_path))

@@ -1,0 +1,172 @@
+"""The dbt project as its files describe it, and whether a spec fits it. Reads no database and runs no dbt."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+from tiltyard.spec import YAML_LOADER, Spec, feature_key
+
+RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
+"""Columns of a feature view that are no features."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the dbt project says of one table."""
+
+    name: str
+    """Name of the table, without its schema."""
+    description: str
+    """Its description; empty where the .yml has none."""
+    columns: tuple[str, ...]
+    """Columns that the .yml describes, in its order."""
+    promises: Mapping[str, str] = field(default_factory=dict)
+    """`config.meta.tiltyard`: of a label table, `horizon` and `delay` as durations, like `14d`."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Column → its data_type; empty text where the .yml has none."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """The dbt project, read once for all that is held against it."""
+
+    models: Mapping[str, Model]
+    """Name of a table → what its .yml says of it."""
+    queries: frozenset[str]
+    """Names of the tables that have their SQL."""
+    sources: tuple[str, ...]
+    """Names of the sources: the folders of models/staging, sorted."""
+
+
+def read(settings: Settings) -> Project:
+    """The dbt project as it is now. Raises BadInput naming the file that cannot be read."""
+    folder = settings.dbt / "models"
+    return Project(
+        models=_models(folder),
+        queries=frozenset(path.stem for path in folder.rglob("*.sql")),
+        sources=tuple(sorted(path.name for path in (folder / "staging").iterdir() if path.is_dir())),
+    )
+
+
+def _models(folder: Path) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for path in sorted(folder.rglob("*.yml")):
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER) or {}
+        except yaml.YAMLError as error:
+            raise BadInput(f"{path} is not readable as YAML ({getattr(error, 'problem', error)}).") from None
+        for model in content.get("models", []):
+            unnamed = [part for part in (model, *model.get("columns", [])) if "name" not in part]
+            if unnamed:
+                raise BadInput(f"{path}: every model and every column begins with '- name:', unlike {unnamed[0]}.")
+            models[model["name"]] = Model(
+                name=model["name"],
+                description=str(model.get("description", "")).strip(),
+                columns=tuple(column["name"] for column in model.get("columns", [])),
+                promises={
+                    name: str(value)
+                    for name, value in model.get("config", {}).get("meta", {}).get("tiltyard", {}).items()
+                },
+                types={column["name"]: str(column.get("data_type", "")) for column in model.get("columns", [])},
+            )
+    return models
+
+
+def check_spec(project: Project, settings: Settings, spec: Spec) -> None:
+    """Does the dbt project have what the spec names? Raises BadInput saying what to mend, with close names."""
+    where = f"{settings.models / spec.name / 'spec.yaml'}"
+
+    def model(name: str, what: str, prefix: str) -> Model:
+        return _model(project, name, what, prefix, where)
+
+    spine = model(spec.prediction.spine, "spine", "spn_")
+    views = [model(name, "feature view", "ftr_") for name in spec.prediction.features]
+    label = model(spec.label.table, "label table", "lbl_")
+    if spec.key not in spine.columns:
+        raise BadInput(
+            f"{where}: the entity is {spec.entity}, but {spine.name} has no column {spec.key}; "
+            "mend the entity, or add the column to the model and its .yml."
+        )
+    for column in ("prediction_time", "available_at"):
+        _has(spine, column, where)
+    _check_label(spec, label, where)
+    if spec.fallback.popular is not None:
+        items = model(spec.fallback.popular.table, "table of popular items", "pop_")
+        for column in ("item_id", "item_name", "score", "event_time", "available_at"):
+            _has(items, column, where)
+    _check_views(spec, spine, views, where)
+    if spec.source not in project.sources:
+        close = _close_to(spec.source, project.sources)
+        raise BadInput(f"{where}: the dbt project has no source '{spec.source}'{close}")
+    card = settings.models / spec.name / "card.md"
+    if not card.is_file():
+        raise BadInput(f"{card} is missing; write what {spec.name} is for, why this label, and its known limits.")
+
+
+def _check_label(spec: Spec, label: Model, where: str) -> None:
+    """The label table has its columns, and speaks of the same kind of label and the same times as the spec."""
+    for column in (spec.key, "prediction_time", "label", "event_time", "available_at"):
+        _has(label, column, where)
+    if wrong := spec.target.wrong_type(label.types.get("label")):
+        raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
+    for part, duration in (("horizon", spec.label.horizon), ("delay", spec.label.delay)):
+        made_for = label.promises.get(part)
+        if made_for is not None and clock.parse_duration(made_for) != duration:
+            raise BadInput(
+                f"{where}: label.{part} is {clock.format_duration(duration)}, but {label.name} is made for "
+                f"{made_for}; give both the same."
+            )
+
+
+def _check_views(spec: Spec, spine: Model, views: Sequence[Model], where: str) -> None:
+    """Every view has its key in the spine, no two views share a feature, and the gate's slices are features."""
+    for view in views:
+        key = feature_key(view.name)
+        for column in (key, "event_time", "available_at"):
+            _has(view, column, where)
+        if key not in spine.columns:
+            raise BadInput(
+                f"{where}: {view.name} is keyed by {key}, which the spine {spine.name} does not have; "
+                f"add {key} to {spine.name} or take the view out."
+            )
+    view_of: dict[str, str] = {}
+    for view in views:
+        for column in set(view.columns) - {feature_key(view.name), *RESERVED}:
+            first = view_of.setdefault(column, view.name)
+            if first != view.name:
+                raise BadInput(f"{where}: {view.name} and {first} both have a feature {column}; rename one.")
+    for name in spec.gate.slices:
+        if name not in view_of:
+            raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, view_of)}")
+
+
+def _model(project: Project, name: str, what: str, prefix: str, where: str) -> Model:
+    """The model called `name`, which has both its SQL and its .yml. Raises BadInput otherwise."""
+    if name in project.models and name in project.queries:
+        return project.models[name]
+    if name in project.queries:
+        raise BadInput(f"{where}: {name} has its SQL, but no .yml describes it; write {name}.yml beside {name}.sql.")
+    if name in project.models:
+        raise BadInput(f"{where}: {name} has its .yml, but no SQL; write {name}.sql beside {name}.yml.")
+    names = [model for model in project.models if model.startswith(prefix)]
+    raise BadInput(f"{where}: the dbt project has no {what} '{name}'{_close_to(name, names)}")
+
+
+def _has(model: Model, column: str, where: str) -> None:
+    if column not in model.columns:
+        raise BadInput(f"{where}: {model.name} has no column {column}; add it to the model and its .yml.")
+
+
+def _close_to(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence that says which names there are: the close ones, or else all."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are {', '.join(names)}." if names else "; there are none."

@@ -1,0 +1,43 @@
+"""Specs against the dbt project's files; no database."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.lakes import small_spec
+from tiltyard import spec as specs
+from tiltyard.errors import BadInput
+from tiltyard.prepare import project
+from tiltyard.settings import ROOT, Settings
+
+
+def changed(spec: specs.Spec, part: str, **values: object) -> specs.Spec:
+    return spec.model_copy(update={part: getattr(spec, part).model_copy(update=values)})
+
+
+def test_the_models_of_the_portfolio_fit_the_project() -> None:
+    for spec in specs.load_all(ROOT / "models"):
+        project.check_spec(project.read(Settings()), Settings(), spec)
+
+
+def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
+    spec = specs.find(ROOT / "models", "sla_breach")
+    for part, values, message in (
+        ("prediction", {"features": ("ftr_ticket__intak",)}, "'ftr_ticket__intak'; did you mean ftr_ticket__intake"),
+        ("prediction", {"spine": "spn_ticket_open"}, "spine 'spn_ticket_open'; did you mean spn_ticket_opened"),
+        ("label", {"table": "lbl_sla_breech"}, "label table 'lbl_sla_breech'; did you mean lbl_sla_breach"),
+        ("prediction", {"features": ("ftr_customer__profile",)}, "keyed by customer_id, which the spine"),
+        ("gate", {"slices": ("priorty",)}, "no feature view has a column 'priorty'; did you mean priority"),
+        ("entity", "tickt", "the entity is tickt, but spn_ticket_opened has no column tickt_id"),
+        ("source", "incidents", "no source 'incidents'; did you mean incident?"),
+        ("label", {"horizon": timedelta(days=30)}, "label.horizon is 30d, but lbl_sla_breach is made for 10d"),
+    ):  # fmt: skip
+        other = changed(spec, part, **values) if isinstance(values, dict) else spec.model_copy(update={part: values})
+        with pytest.raises(BadInput, match=message):
+            project.check_spec(project.read(Settings()), Settings(), other)
+
+
+def test_a_spec_of_another_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the dbt project has no spine 'spn_visit'"):
+        project.check_spec(project.read(Settings()), Settings(), small_spec(tmp_path))
