@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import tiltyard
 from tiltyard.cli import data, leakage, lifecycle, looking, online, past, portfolio, serving, stages
-from tiltyard.cli.output import err, plain
+from tiltyard.cli.output import err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings
 
@@ -54,7 +54,7 @@ def main() -> None:
         if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
             _interrupted()
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
-            _print_error(f"{error.format_message()} Try tiltyard --help.")
+            print_error(f"{error.format_message()} Try tiltyard --help.")
             sys.exit(error.exit_code)
         if isinstance(error, ValidationError) and error.title == "Settings":
             _fail(_unset(error), 2)
@@ -77,13 +77,8 @@ def _interrupted() -> NoReturn:
 def _fail(sentence: str, code: int) -> NoReturn:
     if "--json" in sys.argv:
         print(json.dumps({"error": sentence}))
-    _print_error(sentence)
+    print_error(sentence)
     sys.exit(code)
-
-
-def _print_error(sentence: str) -> None:
-    """The one place that prints an error. A pipe gets it as one line: at a width, rich breaks a long path in two."""
-    err.print(f"[bold red]error[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
 
 
 def _unset(error: ValidationError) -> str:

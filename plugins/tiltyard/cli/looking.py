@@ -9,7 +9,7 @@ from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model, ModelOrAll
-from tiltyard.cli.output import emit, out, say, table
+from tiltyard.cli.output import emit, out, print_error, say, table
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
@@ -62,8 +62,11 @@ def validate(
             refused[spec.name] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}
     emit({"valid": valid, "refused": reasons}, as_json, lambda: out.print(f"[green]ok[/] {', '.join(valid) or 'none'}"))
+    if reasons and not as_json:
+        for reason in reasons.values():
+            print_error(reason)
     if reasons:
-        raise BadInput("\n".join(reasons.values()))
+        raise typer.Exit(BadInput.exit_code)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")

@@ -34,6 +34,11 @@ def say(text: str) -> None:
     out.print(plain(text), soft_wrap=True)
 
 
+def print_error(sentence: str) -> None:
+    """The one place that prints an error. A pipe gets it as one line: at a width, rich breaks a long path in two."""
+    err.print(f"[bold red]error[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+
+
 def warn(sentence: str) -> None:
     """Say on stderr what is waited for."""
     err.print(f"[yellow]waiting[/] {plain(sentence)}")
