@@ -238,10 +238,9 @@ def rows(rails: Rails, table: str, as_of: Any) -> pd.DataFrame:
     return found.sort_values(list(found.columns), ignore_index=True)
 
 
-def decisions(rails: Rails, spec: Spec) -> list[dict[str, Any]]:
+def decisions(rails: Rails, spec: Spec) -> list[tuple[Any, ...]]:
     return [
-        {key: row[key] for key in ("night", "challenger", "champion", "verdict", "reasons")}
-        for row in rails.ledger.decisions(spec.name)
+        (row.night, row.challenger, row.champion, row.verdict, row.reasons) for row in rails.ledger.decisions(spec.name)
     ]
 
 
