@@ -262,7 +262,7 @@ def _gate(gate: GateDecision | None) -> str:
     if gate is None:
         return NOTHING
     against = f"champion v{gate.champion}" if gate.champion is not None else "the safe default"
-    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {'; '.join(gate.reasons[:2])}"
+    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {_sentences(gate.reasons)}"
 
 
 def _watch(watch: WatchedChampion | None, rollbacks: Sequence[Rollback]) -> str:
@@ -272,8 +272,12 @@ def _watch(watch: WatchedChampion | None, rollbacks: Sequence[Rollback]) -> str:
     )
     if watch is None:
         return sent.rstrip("; ") or "nobody is under watch"
-    verdict = f"{watch.verdict} on {watch.night}: {watch.reasons[0]}" if watch.verdict else watch.reasons[0]
-    return f"{sent}v{watch.champion} against {_served_by(watch.previous)}, {verdict}"
+    reasons, before = _sentences(watch.reasons), _served_by(watch.previous)
+    if not watch.verdict:
+        return f"{sent}v{watch.champion}, before it {before}: {reasons}"
+    return (
+        f"{sent}{watch.verdict} v{watch.champion} on {watch.night}. Of {before}, which was in service before: {reasons}"
+    )
 
 
 def _served_by(version: int | None) -> str:
@@ -328,11 +332,11 @@ def _drift(drift: DriftNight | None) -> str:
         return NOTHING
     skewed = drift.skew.skewed if drift.skew else ()
     aside = f"; online not as at night: {_list(skewed[:3])}" if skewed else ""
-    return f"{drift.verdict} on {drift.night}: {_list(drift.reasons[:2])}{aside}"
+    return f"{drift.verdict} on {drift.night}: {_sentences(drift.reasons)}{aside}"
 
 
 def _governor(governed: GovernedNight | None) -> str:
-    return f"{governed.decision} on {governed.night}: {_list(governed.reasons[:2])}" if governed else NOTHING
+    return f"{governed.decision} on {governed.night}: {_sentences(governed.reasons)}" if governed else NOTHING
 
 
 def _realized(realized: Realized | None) -> str:
@@ -369,9 +373,8 @@ def _replay(replay: ReplaySummary | None) -> str:
     if replay is None:
         return NOTHING
     sentences = replay.critical or replay.untested
-    return f"{replay.verdict} on {replay.rows} predictions before the last training" + (
-        f": {_list(sentences[:2])}" if sentences else ""
-    )
+    why = f": {_sentences(sentences)}" if sentences else ""
+    return f"{replay.verdict} before the last training, {replay.rows} predictions asked again{why}"
 
 
 def _figure(figures: VersionFigures | ArmFigures, name: str) -> float | None:
@@ -392,6 +395,11 @@ def _instant(instant: datetime | None) -> str:
 
 def _list(parts: Iterable[str]) -> str:
     return ", ".join(parts) or "none"
+
+
+def _sentences(reasons: Iterable[str]) -> str:
+    """All of them on one line; the last reason may be the one that decides."""
+    return "; ".join(reason.rstrip(".") for reason in reasons) or "no reason given"
 
 
 def _version(number: int | None) -> str:

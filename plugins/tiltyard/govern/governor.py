@@ -212,8 +212,8 @@ def _alarm(finding: Finding) -> tuple[str, ...]:
     drifted = sorted((signal for signal in finding.signals if signal.drifted), key=_order)
     measured = ""
     if finding.evidence is not None:
-        limit = "" if finding.threshold is None else f" of {finding.threshold:.4g}"
-        measured = f", evidence {finding.evidence:.4g}{limit}"
+        limit = "" if finding.threshold is None else f" of {finding.threshold:,.0f}"
+        measured = f", evidence {finding.evidence:,.0f}{limit}"
     moved = [_measure(signal) for signal in drifted if signal.kind not in ("performance", "missing")]
     decayed = [signal.note or _measure(signal) for signal in drifted if signal.kind == "performance"]
     reasons = [f"alarm{measured}: {listed(moved, '; ') or 'no single column stands out'}"]

@@ -71,7 +71,7 @@ def reachable(
     if expired:
         untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
     if fresh:
-        why = f"up to snapshot {snapshot} nothing was written since into the tables they were made from"
+        why = f"nothing was written since into the tables that they were made from (looked up to snapshot {snapshot})"
         untested.append(Untested("predictions", fresh, why, in_hindsight=True))
     batches = []
     for group in groups.values():
