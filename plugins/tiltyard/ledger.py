@@ -317,6 +317,17 @@ class Ledger:
         body = summary.to_json()
         self._upsert(stage_run, stage=summary.stage, model=model, night=night, status=status, summary=body)
 
+    def record_bad_end(self, model: str, night: date, status: Status, summary: Summary) -> None:
+        """Say how an attempt of a stage ended that did not end well, unless the night is done by then."""
+        values = {"stage": summary.stage, "model": model, "night": night, "status": status}
+        insert = pg.insert(stage_run).values(**values, summary=summary.to_json(), recorded_at=clock.now())
+        changed = {name: insert.excluded[name] for name in ("status", "summary", "recorded_at")}
+        unless_done = insert.on_conflict_do_update(
+            index_elements=["stage", "model", "night"], set_=changed, where=stage_run.c.status != "done"
+        )
+        with self.engine.begin() as connection:
+            connection.execute(unless_done)
+
     def stage_runs(
         self, kind: type[SummaryT], model: str = "", *, until: date | None = None
     ) -> dict[date, StageRun[SummaryT]]:

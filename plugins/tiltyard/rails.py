@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -11,7 +11,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
-from tiltyard.records import SUMMARIES
+from tiltyard.records import SUMMARIES, Status
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -58,33 +58,40 @@ def opened(settings: Settings | None = None) -> Iterator[Rails]:
 
 
 def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]]:
-    """Decorates what a stage does for one model on one night: an end that is no good one leaves a record, too.
-
-    A check that stops the stage (CheckFailed) is recorded as `stopped`, what a person has to mend (any other error that
-    is reported without a traceback) as `failed`, each with its reason. So nobody takes the stage for running or waits
-    for it. Unavailable and Fenced leave no record, since another attempt will be made or is at work; nor does what
-    nobody foresaw, which is tried again. A night that was done stays done, since nothing of it was undone.
-    """
+    """Decorates what a stage does for one model on one night: an end that is no good one leaves a record, too."""
 
     def decorate(work: Work[More, T]) -> Work[More, T]:
         @wraps(work)
         def recorded(rails: Rails, spec: Spec, as_of: datetime, /, *more: More.args, **named: More.kwargs) -> T:
-            try:
+            with recording_its_end(rails, stage, as_of, spec.name):
                 return work(rails, spec, as_of, *more, **named)
-            except (Unavailable, Fenced):
-                raise
-            except TiltyardError as error:
-                _record_end(rails, stage, spec.name, night_closing(as_of), error)
-                raise
 
         return recorded
 
     return decorate
 
 
-def _record_end(rails: Rails, stage: StageName, model: str, night: date, error: TiltyardError) -> None:
-    if rails.ledger.stage_status(stage, model, night) == "done":
-        return
-    facts = error.facts if isinstance(error, Stopped) else {}
-    summary = SUMMARIES[stage].from_json({"model": model, "night": str(night), "reason": str(error), **facts})
-    rails.ledger.record_stage(model, night, "stopped" if isinstance(error, CheckFailed) else "failed", summary)
+@contextmanager
+def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: str = "") -> Iterator[None]:
+    """What ends a stage inside is in its record: nobody takes the stage for running, or waits for it.
+
+    A check that stops the stage (CheckFailed) is recorded as `stopped`, anything else as `failed`: with its reason when
+    a person has to mend it, by its kind alone when nobody foresaw it, since its text may hold anything. Unavailable
+    and Fenced leave no record, since another attempt will be made or is at work. A night that was done stays done,
+    since nothing of it was undone, and an attempt that ends well replaces what this one has said.
+    """
+    try:
+        yield
+    except (Unavailable, Fenced):
+        raise
+    except TiltyardError as error:
+        facts = error.facts if isinstance(error, Stopped) else {}
+        body = {"model": model, "night": str(night_closing(as_of)), "reason": str(error), **facts}
+        status: Status = "stopped" if isinstance(error, CheckFailed) else "failed"
+        rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json(body))
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
+        body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
+        rails.ledger.record_bad_end(model, night_closing(as_of), "failed", SUMMARIES[stage].from_json(body))
+        raise

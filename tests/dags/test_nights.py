@@ -13,7 +13,7 @@ from tiltyard.edge import approvals, task_run, work
 from tiltyard.edge import nights as run_nights
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.edge.assets import granted_assets
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.govern import grants
 from tiltyard.judge.approval import Approval, Subject
 from tiltyard.rails import Rails
@@ -27,7 +27,7 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import load
+from tiltyard.spec import Spec, load
 from tiltyard.stages import StageName
 
 SPEC = load(ROOT / "models" / "sla_breach")
@@ -120,6 +120,22 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     rails.ledger.request_retrain(SPEC.name, date(2016, 4, 4), ["it moved again"])
     run(events={"a": [event("2016-04-04")]})
     assert nights(rails, "training") == [date(2016, 4, 4)], "what was stopped stands in nobody's way"
+
+
+def test_a_night_that_is_stopped_keeps_no_later_one_from_its_work(rails: Rails) -> None:
+    def work(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
+        if as_of.day in (1, 3):
+            raise CheckFailed(f"it is the {as_of.day}.")
+        done.append(as_of.day)
+        return ShadowSummary()
+
+    done: list[int] = []
+    when = [datetime(2016, 4, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+    with pytest.raises(CheckFailed, match=r"2016-04-01: it is the 1\. 2016-04-03: it is the 3\."):
+        run_nights.each_night(rails, SPEC, when, work)
+    assert done == [2, 4]
+    with pytest.raises(CheckFailed, match=r"^it is the 3\.$"):
+        run_nights.each_night(rails, SPEC, when[1:], work)
 
 
 def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tiltyard.answered.report import (
 )
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import DefaultTask, Explanation, FallbackAuditSummary
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -50,6 +50,7 @@ class TaskForm:
     """What there is to know, in Markdown."""
 
 
+@records_its_end(STAGE)
 def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSummary:
     """Audit one night: count its answers, open and close the model's tasks. Twice is once."""
     night = night_closing(as_of)

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from tiltyard import clock
 from tiltyard.edge import task_run
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, StageName, recorded_as
@@ -101,8 +101,26 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
 def each_night(
     rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], Record]
 ) -> dict[str, JsonObject]:
-    """Night → what `work` returned, as Airflow keeps it; the oldest night first."""
-    return {f"{as_of:%Y-%m-%d}": work(rails, spec, as_of).to_json() for as_of in when}
+    """Night → what `work` returned, as Airflow keeps it; the oldest night first.
+
+    A night that is stopped keeps no later one from its work. Its error is raised in the end, so that the task is red;
+    of several nights one error names all.
+    """
+    done: dict[str, JsonObject] = {}
+    ended: dict[str, TiltyardError] = {}
+    for as_of in when:
+        day = f"{as_of:%Y-%m-%d}"
+        try:
+            done[day] = work(rails, spec, as_of).to_json()
+        except (Unavailable, Fenced):
+            raise
+        except TiltyardError as error:
+            ended[day] = error
+    if ended:
+        newest = ended[max(ended)]
+        sentences = " ".join(f"{day}: {error}" for day, error in ended.items())
+        raise newest if len(ended) == 1 else type(newest)(sentences)
+    return done
 
 
 def same_nights(done: Mapping[str, JsonValue] | Mapping[str, JsonObject]) -> list[datetime]:

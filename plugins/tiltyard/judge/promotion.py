@@ -64,7 +64,6 @@ class Outcome:
         return self.promoted is not None or self.rolled_back is not None
 
 
-@records_its_end(STAGE)
 def judge_night(
     rails: Rails,
     spec: Spec,
@@ -106,6 +105,7 @@ def subject_of(spec: Spec, judged: PromotionSummary) -> Subject:
 # -- judging ----------------------------------------------------------------------------------
 
 
+@records_its_end(STAGE)
 def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
     """Put the night's evidence on every challenger before the gate and record the verdicts.
 
@@ -356,6 +356,7 @@ def _promise(spec: Spec, trained: Version) -> PromiseRecord:
 # -- promoting --------------------------------------------------------------------------------
 
 
+@records_its_end(STAGE)
 def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> Outcome:
     """Promote the night's best challenger, if the ledger's verdict, and for tier 1 enough people, say so.
 

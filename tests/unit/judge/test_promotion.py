@@ -60,6 +60,22 @@ def test_the_first_champion_has_to_beat_the_safe_default_and_takes_the_aliases(a
     assert kinds(arena.rails, spec) == []
 
 
+@pytest.mark.parametrize("step", [promotion.judge, promotion.judge_night], ids=["airflow", "hindcast"])
+def test_a_judgement_that_fails_is_in_the_record(arena, step, request):
+    """In Airflow judging and promoting are tasks of their own, a hindcast does both at once."""
+    spec = arena.spec(f"fails_{request.node.callspec.id}")
+    as_of = arena.duel(spec, {1: GOOD})
+    without_labels = spec.model_copy(update={"label": spec.label.model_copy(update={"table": "lbl_gone"})})
+    with pytest.raises(Exception, match="lbl_gone"):
+        step(arena.rails, without_labels, as_of)
+    assert arena.rails.ledger.stage_status("promotion", spec.name, night_closing(as_of)) == "failed"
+    assert promotion.judge_night(arena.rails, spec, as_of).promoted == 1
+    assert arena.rails.ledger.stage_status("promotion", spec.name, night_closing(as_of)) == "done"
+    with pytest.raises(Exception, match="lbl_gone"):
+        step(arena.rails, without_labels, as_of)
+    assert arena.rails.ledger.stage_status("promotion", spec.name, night_closing(as_of)) == "done", "it stays done"
+
+
 def test_a_challenger_no_better_than_the_safe_default_is_not_promoted(arena):
     spec = arena.spec("no_better", fallback={"safe_default": 0.5}, gate={"min_matured": 200, "min_shadow": "3d"})
     as_of = arena.duel(spec, {1: POOR})
