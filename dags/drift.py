@@ -33,9 +33,9 @@ def drift(spec: Spec) -> None:
             from tiltyard.govern import drift
 
             findings = on.each_night(rails, spec, on.nights(rails, "drift", spec), drift.measure_night)
-            on.show(str(findings[max(findings)]["report"] or f"drift/{spec.name}/"), rails.settings)
+            on.show(str(findings[max(findings)].report or f"drift/{spec.name}/"), rails.settings)
             on.announce([finding], on.same_nights(findings))
-            return findings
+            return on.kept(findings)
 
     on.linked(compare())
 

@@ -31,9 +31,9 @@ specs = portfolio(Settings())
 @dag(**on.arguments("fallback_audit", __doc__), schedule=on.any_evaluation(specs))
 def fallback_audit() -> None:
     @task(outlets=[on.unexplained_assets()])
-    def audit() -> dict[str, JsonObject]:
+    def audit() -> dict[str, dict[str, JsonObject]]:
         with on.working() as rails:
-            return on.audit_fallback(rails, specs)
+            return {model: on.kept(nights) for model, nights in on.audit_fallback(rails, specs).items()}
 
     audit()
 

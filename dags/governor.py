@@ -40,8 +40,7 @@ def governor() -> None:
     def decide() -> dict[str, JsonObject]:
         with on.working() as rails:
             decided = on.grant(rails, specs, on.governed_nights(rails, specs))
-            shown = ("decisions", "granted", "incidents")
-            return {day: {name: night[name] for name in shown} for day, night in decided.items()}
+            return on.in_short(decided)
 
     decide()
 

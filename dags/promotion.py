@@ -38,16 +38,16 @@ def promotion(spec: Spec) -> None:
     @task
     def judge() -> JsonObject:
         with on.working() as rails:
-            return on.judge(rails, spec)
+            return on.judge(rails, spec).to_json()
 
     @task(outlets=[champion], trigger_rule="none_failed")
     def promote(judged: JsonObject) -> JsonObject:
         with on.working() as rails:
-            outcome = on.promote(rails, spec, judged)
-            if not outcome["changed"]:
-                on.skip(f"The champion stays: {outcome['reason']}")
-            on.announce([champion], on.same_nights({str(judged["night"]): outcome}))
-            return outcome
+            promoted = on.promote(rails, spec, on.JudgedNight.from_json(judged))
+            if promoted.night is None or not promoted.changed:
+                on.skip(f"The champion stays: {promoted.reason}")
+            on.announce([champion], on.same_nights([promoted.night]))
+            return promoted.to_json()
 
     judged = on.linked(judge())
     approvals = on.approvals(spec, judged_by="judge")

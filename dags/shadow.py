@@ -34,14 +34,14 @@ def shadow(spec: Spec) -> None:
         with on.working() as rails:
             from tiltyard.judge import shadow
 
-            return on.each_night(rails, spec, on.nights(rails, "shadow", spec), shadow.score)
+            return on.kept(on.each_night(rails, spec, on.nights(rails, "shadow", spec), shadow.score))
 
     @task(outlets=[evaluation])
     def evaluate(scored: dict[str, JsonObject]) -> dict[str, JsonObject]:
         with on.working() as rails:
             evaluated = on.evaluate(rails, spec, scored)
             on.announce([evaluation], on.same_nights(evaluated))
-            return evaluated
+            return on.kept(evaluated)
 
     evaluate(score())  # type: ignore[arg-type]  # the task gets the value of what Airflow is given here
 

@@ -37,11 +37,11 @@ def training(spec: Spec) -> None:
     def train() -> dict[str, JsonObject]:
         with on.working() as rails:
             summaries = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)
-            trained = {night: summary for night, summary in summaries.items() if summary["trained"]}
+            trained = {night: summary for night, summary in summaries.items() if summary.trained}
             if not trained:
-                on.skip(f"No version: {summaries[max(summaries)]['reason']}")
+                on.skip(f"No version: {summaries[max(summaries)].reason}")
             on.announce([challenger], on.same_nights(trained))
-            return summaries
+            return on.kept(summaries)
 
     train()
 

@@ -5,11 +5,9 @@ can be lost or doubled, so they only say *look*: the ledger says what there is. 
 of the last week that the stage before has finished and this one has not, and working on a night twice changes nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
 from tiltyard.edge import task_run
@@ -21,6 +19,7 @@ from tiltyard.stages import STAGES, StageName, recorded_as
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
 
+RecordT = TypeVar("RecordT", bound=Record)
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
 
@@ -99,19 +98,19 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
 
 
 def each_night(
-    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], Record]
-) -> dict[str, JsonObject]:
-    """Night → what `work` returned, as Airflow keeps it; the oldest night first.
+    rails: "Rails", spec: Spec, when: Sequence[datetime], work: Callable[["Rails", Spec, datetime], RecordT]
+) -> dict[date, RecordT]:
+    """Night → what `work` returned; the oldest night first.
 
     A night that is stopped keeps no later one from its work. Its error is raised in the end, so that the task is red;
     of several nights one error names all.
     """
-    done: dict[str, JsonObject] = {}
-    ended: dict[str, TiltyardError] = {}
+    done: dict[date, RecordT] = {}
+    ended: dict[date, TiltyardError] = {}
     for as_of in when:
-        day = f"{as_of:%Y-%m-%d}"
+        day = clock.night_closing(as_of)
         try:
-            done[day] = work(rails, spec, as_of).to_json()
+            done[day] = work(rails, spec, as_of)
         except (Unavailable, Fenced):
             raise
         except TiltyardError as error:
@@ -123,6 +122,11 @@ def each_night(
     return done
 
 
-def same_nights(done: Mapping[str, JsonValue] | Mapping[str, JsonObject]) -> list[datetime]:
+def kept(done: Mapping[date, Record]) -> dict[str, JsonObject]:
+    """An `each_night` result as a task returns it: night, like `2016-05-02`, → the record as JSON."""
+    return {day.isoformat(): record.to_json() for day, record in done.items()}
+
+
+def same_nights(done: Iterable[date]) -> list[datetime]:
     """The nights of an `each_night` result: what one task of a run did, the next one does."""
-    return [clock.parse_as_of(day) for day in sorted(done)]
+    return [clock.midnight(day) for day in sorted(done)]

@@ -22,18 +22,18 @@ from tiltyard.edge.assets import (
     unexplained_assets,
 )
 from tiltyard.edge.explanations import explanation
-from tiltyard.edge.nights import each_night, governed_nights, nights, same_nights
+from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
 from tiltyard.edge.task_run import announce, linked, night, show, skip, working
-from tiltyard.edge.work import audit_fallback, evaluate, grant, judge, promote, train
+from tiltyard.edge.work import JudgedNight, audit_fallback, evaluate, grant, in_short, judge, promote, train
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, dag_id
 
 __all__ = [
-    "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback", "each_night", "evaluate",
-    "explanation", "feature_assets", "governed_nights", "grant", "granted_assets", "judge", "linked", "model_asset",
-    "night", "nights", "per_model", "promote", "same_nights", "show", "skip", "tags", "timetable", "train",
-    "unexplained_assets", "working",
+    "JudgedNight", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
+    "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
+    "in_short", "judge", "kept", "linked", "model_asset", "night", "nights", "per_model", "promote",
+    "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

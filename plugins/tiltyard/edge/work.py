@@ -1,17 +1,24 @@
 """What the tasks of the DAGs do, stage by stage, where it takes more than one call of the library."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import TYPE_CHECKING
-
-from pydantic import JsonValue
 
 from tiltyard import clock
 from tiltyard.edge import explanations, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import granted_assets, model_asset
 from tiltyard.edge.nights import each_night, finished_nights, missed_nights, nights, own_nights, same_nights
-from tiltyard.records import JsonObject, PromotionSummary, ShadowSummary, TrainingSummary
+from tiltyard.records import (
+    FallbackAuditSummary,
+    JsonObject,
+    PortfolioNight,
+    PromotionSummary,
+    Record,
+    ShadowSummary,
+    TrainingSummary,
+)
 from tiltyard.spec import Spec
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
@@ -29,66 +36,101 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
     return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
 
 
-def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[str, JsonObject]:
+def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[date, ShadowSummary]:
     """Evaluate the nights that were scored, and close them, oldest first. Night → its summary."""
     from tiltyard.judge import shadow
 
+    summaries = {date.fromisoformat(day): ShadowSummary.from_json(body) for day, body in scored.items()}
+
     def close(rails: "Rails", spec: Spec, as_of: datetime) -> ShadowSummary:
-        before = ShadowSummary.from_json(scored[f"{as_of:%Y-%m-%d}"])
-        return shadow.close(rails, spec, before, shadow.evaluate(rails, spec, as_of))
+        return shadow.close(rails, spec, summaries[as_of.date()], shadow.evaluate(rails, spec, as_of))
 
-    return each_night(rails, spec, same_nights(scored), close)
+    return each_night(rails, spec, same_nights(summaries), close)
 
 
-def judge(rails: "Rails", spec: Spec) -> JsonObject:
+@dataclass(frozen=True)
+class Proposal(Record):
+    """What a person of tier 1 is asked."""
+
+    subject: str
+    """The question."""
+    body: str
+    """The evidence, in Markdown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedNight(PromotionSummary):
+    """What the task that judges hands on."""
+
+    proposal: Proposal | None = None
+    """What a person is asked; None where nobody is."""
+    missed: tuple[date, ...] = ()
+    """Nights missed before it that were judged and closed on the way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotedNight(PromotionSummary):
+    """What the task that promotes returns."""
+
+    changed: bool = False
+    """Whether there is another champion from the next night on."""
+
+
+def judge(rails: "Rails", spec: Spec) -> JudgedNight:
     """Judge the run's newest night. Nights missed before it are judged and closed first, one by one.
 
     Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged. No
     tier-1 challenger is promoted for a missed night: it cannot be put before a person any more.
-
-    The summary, with `proposal`: what a person is asked, None where nobody is, and `missed`: those nights.
     """
     from tiltyard.judge import evidence_file, promotion
 
     *missed, newest = nights(rails, "promotion", spec)
     closed = each_night(rails, spec, missed, promotion.judge_night)
     judged = promotion.judge(rails, spec, newest)
-    proposal: JsonValue = None
+    proposal = None
     if judged.page:
         task_run.show(judged.page, rails.settings)
     if judged.needs_approval and judged.page and judged.challenger is not None:
         body = evidence_file.markdown(rails, spec, newest, judged.challenger, task_run.report_url(judged.page))
-        proposal = {"subject": question(spec.name, judged.challenger, str(judged.night)), "body": body}
-    return {**judged.to_json(), "proposal": proposal, "missed": [*sorted(closed)]}
+        proposal = Proposal(question(spec.name, judged.challenger, str(judged.night)), body)
+    return JudgedNight(**vars(judged), proposal=proposal, missed=tuple(sorted(closed)))
 
 
-def promote(rails: "Rails", spec: Spec, judged: JsonObject) -> JsonObject:
-    """Promote what the ledger says of the judged night, and close the night. `changed`: whether the champion did.
+def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
+    """Promote what the ledger says of the judged night, and close the night.
 
     Of `judged` only the night counts; verdict and evidence are read again from the ledger.
     """
     from tiltyard.judge import promotion
 
-    as_of = clock.parse_as_of(str(judged["night"]))
+    assert judged.night is not None  # `judge` names it
+    as_of = clock.midnight(judged.night)
     approvals = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
     outcome = promotion.promote(rails, spec, as_of, *(approval for approval in approvals if approval is not None))
-    summary = promotion.close(rails, spec, PromotionSummary.from_json(judged), outcome)
-    return {**summary.to_json(), "changed": outcome.has_changed}
+    summary = promotion.close(rails, spec, PromotionSummary.from_json(judged.to_json()), outcome)
+    return PromotedNight(**vars(summary), changed=outcome.has_changed)
 
 
-def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[str, JsonObject]:
+def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[date, PortfolioNight]:
     """Let the governor decide on these nights, and announce to each model that may retrain which nights it is about."""
     from tiltyard.govern import grants
 
-    decided = {f"{as_of:%Y-%m-%d}": grants.govern_night(rails, as_of, specs) for as_of in when}
+    decided = {clock.night_closing(as_of): grants.govern_night(rails, as_of, specs) for as_of in when}
     for spec in specs:
-        days = [clock.parse_as_of(day) for day, night in sorted(decided.items()) if spec.name in night.granted]
+        days = same_nights(day for day, night in decided.items() if spec.name in night.granted)
         if days:
             task_run.announce_through(granted_assets(), model_asset(spec, "drift"), days)
-    return {day: night.to_json() for day, night in decided.items()}
+    return decided
 
 
-def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, JsonObject]:
+def in_short(decided: Mapping[date, PortfolioNight]) -> dict[str, JsonObject]:
+    """What the governor's task returns: of many models only how many, who may retrain, and what is wrong upstream."""
+    shown = {"decisions", "granted", "incidents"}
+    bodies = {day.isoformat(): night.to_json() for day, night in decided.items()}
+    return {day: {name: value for name, value in body.items() if name in shown} for day, body in bodies.items()}
+
+
+def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date, FallbackAuditSummary]]:
     """Audit every scored night of the last week that was not audited, of any model, oldest first; announce the models
     that a person is asked about. Model → night → its summary.
 
@@ -98,14 +140,14 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, JsonObjec
     from tiltyard.answered import fallback_audit
 
     chosen = task_run.chosen_night()
-    audits: dict[str, JsonObject] = {}
+    audits: dict[str, dict[date, FallbackAuditSummary]] = {}
     has_asked = False
     for spec in specs:
         scored = finished_nights(rails, "shadow", spec)
         waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
         when = [chosen] if chosen else [clock.midnight(day) for day in sorted(waiting)]
         if when:
-            audits[spec.name] = {**each_night(rails, spec, when, fallback_audit.audit_night)}
+            audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
         if when or not task_run.is_first_attempt():
             task = fallback_audit.open_task(rails, spec.name)
             if task:
