@@ -435,6 +435,13 @@ class Ledger:
             query = query.where(decision.c.night <= until)
         return self._records(Decision, query.order_by(decision.c.night, decision.c.challenger))
 
+    def models(self) -> set[str]:
+        """Every model that has a record of a stage, a version or a decision."""
+        named = (sa.select(table.c.model) for table in (stage_run, version, decision))
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.union(*named)).all()
+        return {str(model) for (model,) in rows if model}
+
     def claim_promotion(self, claimed: Promotion) -> bool:
         """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
         a later one, has rolled back."""

@@ -1,9 +1,10 @@
 """What every stage stands on: settings, the lake and the ledger, opened together and closed together."""
 
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
-from tiltyard.records import SUMMARIES, Status
+from tiltyard.records import SUMMARIES, Decision, Status
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -39,6 +40,22 @@ class Rails:
             if self.ledger.stage_status("features", "", night) != "done":
                 raise BadInput(f"The features of {night} are not published; run tiltyard features --as-of {night}.")
         return newest.summary.snapshot
+
+    def decisions(self, model: str, until: date | None = None) -> list[Decision]:
+        """The gate's verdicts on a model's challengers, by night and challenger, for whoever asks by hand.
+
+        Stages ask the ledger itself, to which a model that was never trained is as good as any other. Raises BadInput
+        for a model that has neither a spec here nor a line in the ledger, naming the nearest.
+        """
+        decisions = self.ledger.decisions(model, until)
+        if not decisions:
+            specs = {path.parent.name for path in self.settings.models.glob("*/spec.yaml")}
+            names = sorted(specs | self.ledger.models())
+            if model not in names:
+                close = difflib.get_close_matches(str(model), names, n=3)
+                beside = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names) or 'none'}."
+                raise BadInput(f"There is no model '{model}' in {self.settings.models} or in the ledger; {beside}")
+        return decisions
 
 
 Work = Callable[Concatenate[Rails, Spec, datetime, More], T]

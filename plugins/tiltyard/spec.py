@@ -63,6 +63,10 @@ else:  # what the kinds of label know, as closed sets
     Metric = Literal[tuple(target.METRICS)]
 
 
+ALPHA = (0, 0.5)
+"""Between which two levels a gate may err, neither of them included: from one half on it would toss a coin."""
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -161,7 +165,7 @@ class GatePolicy(Strict):
     are for a yes or no."""
     cost: Cost | None = None
     """The matrix that the metric `cost` weighs decisions by. None: the metric is another one."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
     """Probability of ever promoting a challenger that is no better, however often one looks."""
     min_matured: Annotated[int, Field(ge=1)] = 500
     """Rows with a matured truth that a decision needs."""
@@ -425,8 +429,9 @@ def feature_key(view: str) -> str:
     return f"{view.removeprefix('ftr_').split('__', 1)[0]}_id"
 
 
-def load(folder: Path) -> Spec:
+def load(folder: Path | str) -> Spec:
     """The spec in `folder`/spec.yaml. Raises BadInput with file and line when it does not hold."""
+    folder = Path(folder)
     path = folder / "spec.yaml"
     try:
         node, content = read_yaml(path)
@@ -442,9 +447,9 @@ def load(folder: Path) -> Spec:
         raise BadInput(problems(path, node, error)) from None
 
 
-def load_portfolio(models: Path) -> Portfolio:
+def load_portfolio(models: Path | str) -> Portfolio:
     """What `models`/portfolio.yaml says for all models; the defaults without it. Raises BadInput with file and line."""
-    path = models / "portfolio.yaml"
+    path = Path(models) / "portfolio.yaml"
     try:
         node, content = read_yaml(path)
     except FileNotFoundError:
@@ -457,17 +462,26 @@ def load_portfolio(models: Path) -> Portfolio:
         raise BadInput(problems(path, node, error)) from None
 
 
-def load_all(models: Path) -> tuple[Spec, ...]:
+def folder_of_models(models: Path | str) -> Path:
+    """The folder that holds one folder per model. Raises BadInput where there is none."""
+    folder = Path(models)
+    if not folder.is_dir():
+        raise BadInput(f"There is no models folder at {folder}; set TILTYARD_MODELS or create it.")
+    return folder
+
+
+def load_all(models: Path | str) -> tuple[Spec, ...]:
     """Every spec under `models`, sorted by name. Raises BadInput at the first that does not hold."""
-    if not models.is_dir():
-        raise BadInput(f"There is no models folder at {models}; set TILTYARD_MODELS or create it.")
-    return tuple(load(path.parent) for path in sorted(models.glob("*/spec.yaml")))
+    return tuple(load(path.parent) for path in sorted(folder_of_models(models).glob("*/spec.yaml")))
 
 
-def read_all(models: Path) -> tuple[tuple[Spec, ...], dict[str, BadInput]]:
-    """The specs under `models` that hold, sorted by name, and name → what is wrong, of those that do not."""
+def read_all(models: Path | str) -> tuple[tuple[Spec, ...], dict[str, BadInput]]:
+    """The specs under `models` that hold, sorted by name, and name → what is wrong, of those that do not.
+
+    Raises BadInput where there is no such folder.
+    """
     specs, refused = [], {}
-    for path in sorted(models.glob("*/spec.yaml")):
+    for path in sorted(folder_of_models(models).glob("*/spec.yaml")):
         try:
             specs.append(load(path.parent))
         except BadInput as error:
@@ -480,15 +494,19 @@ def portfolio(settings: Settings) -> tuple[Spec, ...]:
     return tuple(spec for spec in load_all(settings.models) if spec.source in settings.sources)
 
 
-def find(models: Path, name: str) -> Spec:
-    """The spec of one model by name. Raises BadInput, naming the models there are."""
-    proper = re.fullmatch(r"[a-z][a-z0-9_]*", name)
-    if not proper or not (models / name / "spec.yaml").exists():
-        if proper and (models / name).is_dir():
-            raise BadInput(f"There is no model '{name}' yet: {models / name} has no spec.yaml; write it.")
-        names = ", ".join(sorted(path.parent.name for path in models.glob("*/spec.yaml"))) or "none"
+def find(models: Path | str, name: str) -> Spec:
+    """The spec of one model by name, from the folder `models`.
+
+    Raises BadInput where there is no such folder, and, naming the models there are, where there is no such model.
+    """
+    folder = folder_of_models(models)
+    proper = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)
+    if not proper or not (folder / name / "spec.yaml").exists():
+        if proper and (folder / name).is_dir():
+            raise BadInput(f"There is no model '{name}' yet: {folder / name} has no spec.yaml; write it.")
+        names = ", ".join(sorted(path.parent.name for path in folder.glob("*/spec.yaml"))) or "none"
         raise BadInput(f"There is no model '{name}'; the models are: {names}.")
-    return load(models / name)
+    return load(folder / name)
 
 
 def json_schema() -> dict[str, Any]:

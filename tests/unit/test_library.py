@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tiltyard import rails as rails_module
+from tiltyard import spec
 from tiltyard.errors import BadInput
 from tiltyard.govern.detector import monitor
 from tiltyard.judge import gate
@@ -125,6 +126,58 @@ def test_a_missing_column_is_named() -> None:
         point_in_time_join(predictions, history(event_time=instants(1)), on="id")
 
 
+def test_several_columns_may_join_two_frames_and_a_row_that_lacks_one_has_no_answer() -> None:
+    predictions = pd.DataFrame(
+        {"shop": ["a", "a", None, "b"], "item": [1, 2, 1, 1], "prediction_time": instants(5, 5, 5, 5)}
+    )
+    view = pd.DataFrame(
+        {
+            "shop": ["a", "a", None, "b", "a"],
+            "item": [1, 2, 1, 2, 1],
+            "event_time": instants(1, 1, 1, 1, 2),
+            "available_at": instants(1, 2, 1, 1, 6),
+            "size": [1, 2, 3, 4, 5],
+        }
+    )
+    joined = point_in_time_join(predictions, view, on=["shop", "item"])
+    assert joined.columns.tolist() == ["shop", "item", "prediction_time", "size", "event_time", "available_at"]
+    assert joined["size"].astype("Float64").fillna(-1).tolist() == [1, 2, -1, -1]
+    single = point_in_time_join(predictions.drop(columns="item"), view.drop(columns="item"), on=["shop"])
+    assert single["size"].astype("Float64").fillna(-1).tolist() == [2, 2, -1, 4]
+    with pytest.raises(BadInput, match="'item' is of another type"):
+        point_in_time_join(predictions, view.astype({"item": str}), on=["shop", "item"])
+
+
+FRAME = pd.DataFrame({"id": ["a"], "prediction_time": instants(2)})
+VIEW = pd.DataFrame({"id": ["a"], "event_time": instants(1), "available_at": instants(1), "size": [1]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"predictions": "orders.csv"}, "predictions is a pandas DataFrame, not a value of type str"),
+        ({"features": [1]}, "features is a pandas DataFrame, not a value of type list"),
+        ({"features": pd.concat([VIEW, VIEW["size"]], axis=1)}, "Two columns of features are called 'size'"),
+        ({"features": VIEW.rename(columns={"size": 0})}, "A column of features is called 0, which is no text"),
+        (
+            {"features": VIEW.assign(size=[{"a": 1}]).loc[[0, 0]].assign(size=[1, "x"])},
+            "'size' of features holds values",
+        ),
+        ({"on": "ID"}, "predictions has no column 'ID'; did you mean 'id'"),
+        ({"on": []}, "on names no column"),
+        ({"on": 3}, "on is a list of names"),
+        ({"on": ["id", "id"]}, "'id' of predictions is named twice"),
+        ({"event_time": "available_at"}, "'available_at' of features is named twice"),
+        ({"event_time": None}, "is a name, as text, not None"),
+        ({"max_age": 2}, r"max_age is a length of time, like datetime\.timedelta\(days=2\), not 2"),
+        ({"max_age": timedelta(days=-1)}, "max_age is a length of time"),
+    ],
+)
+def test_the_join_names_the_argument_that_it_cannot_use(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        point_in_time_join(**{"predictions": FRAME, "features": VIEW, "on": "id", **arguments})
+
+
 # -- the gate on two columns --------------------------------------------------------------------------------
 
 
@@ -160,6 +213,51 @@ def test_losses_that_are_none_hold(broken: float) -> None:
 def test_columns_of_different_lengths_hold() -> None:
     champion, challenger, nights = losses(0.03)
     assert gate.compare(champion[1:], challenger, nights).verdict == "hold"
+    assert gate.compare([], [], []).verdict == "hold"
+    assert gate.compare([[0.5]], [[0.1]], [[1]]).criteria[0].status == "fail"
+
+
+def test_losses_of_another_scale_hold_however_near_they_lie() -> None:
+    champion, challenger, nights = losses(0.03)
+    verdict = gate.compare(champion + 2, challenger + 2, nights)
+    assert verdict.verdict == "hold"
+    assert verdict.criteria[0].reason == "The evidence is unsound: 4000 losses lie outside [0, 1]."
+
+
+@pytest.mark.parametrize("alpha", [5, 2, 1, 0.5, 0, -1, np.nan, np.inf, True, "0.05", None])
+def test_alpha_has_the_bounds_of_a_spec(alpha: object) -> None:
+    """At 5 a challenger that is no better would be promoted."""
+    with pytest.raises(BadInput, match=r"alpha is a number above 0 and below 0\.5, not"):
+        gate.compare(*losses(0.0), alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((["a"], [0.1], [1]), "champion is a column of numbers"),
+        (([0.1], ["b"], [1]), "challenger is a column of numbers"),
+        (([0.1], [0.2], ["tonight"]), "nights holds what is no date"),
+        (([0.1], [0.2], [1.5]), r"nights holds numbers \(1\.5, …\) and no dates"),
+        (([0.1], [0.2], [pd.NaT]), "nights has rows without a date"),
+        (([0.1], [0.2], None), "nights is a column of dates, not None"),
+    ],
+)
+def test_columns_that_hold_no_losses_or_nights_are_named(columns: tuple[object, ...], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        gate.compare(*columns)
+
+
+def test_a_night_is_the_same_as_a_date_a_text_and_an_instant_of_any_zone() -> None:
+    champion, challenger, numbers = losses(0.01)
+    dates = pd.Timestamp("2024-01-01") + pd.to_timedelta(numbers, unit="D")
+    expected = gate.compare(champion, challenger, numbers)
+    for nights in (
+        dates.date,
+        dates.strftime("%Y-%m-%d"),
+        pd.Series(dates.tz_localize("Asia/Tokyo")),
+        dates.to_period("D"),
+    ):
+        assert gate.compare(champion, challenger, nights) == expected
 
 
 # -- the drift detector on a stream -------------------------------------------------------------------------
@@ -178,6 +276,59 @@ def test_a_stream_that_overlaps_its_reference_is_refused() -> None:
     values = pd.Series(1.0, index=pd.date_range("2024-01-01", periods=20))
     with pytest.raises(BadInput, match="begins before the reference ends"):
         monitor(values, values)
+
+
+DATED = pd.Series(np.arange(20.0), index=pd.date_range("2024-01-01", periods=20))
+LATER = DATED.set_axis(DATED.index + timedelta(days=30))
+
+
+@pytest.mark.parametrize(
+    ("reference", "stream", "message"),
+    [
+        (DATED.to_numpy(), LATER, "reference is a pandas Series .* not a value of type ndarray"),
+        (DATED, LATER.to_frame(), "stream is a pandas Series .* not a value of type DataFrame"),
+        (DATED.reset_index(drop=True), LATER, r"The index of reference holds numbers \(0, …\) and no dates"),
+        (DATED, LATER.reset_index(drop=True), r"The index of stream holds numbers \(0, …\) and no dates"),
+        (DATED, LATER.set_axis(["x"] * 20), "The index of stream holds what is no date"),
+        (DATED.set_axis([pd.NaT, *DATED.index[1:]]), LATER, "The index of reference has rows without a date"),
+        (DATED.iloc[:0], LATER, "reference has no values"),
+        (DATED, LATER.map(lambda value: f"{value} EUR"), "reference holds numbers and stream"),
+    ],
+)
+def test_a_stream_that_cannot_be_watched_is_refused(reference: object, stream: object, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        monitor(reference, stream)
+
+
+def test_the_order_of_the_values_does_not_matter_to_a_stream() -> None:
+    pd.testing.assert_series_equal(
+        monitor(DATED, LATER), monitor(DATED.iloc[::-1], LATER.sample(frac=1, random_state=1))
+    )
+    assert monitor(DATED, LATER.iloc[:0]).empty
+
+
+# -- specs and the ledger -----------------------------------------------------------------------------------
+
+
+def test_a_spec_is_found_in_a_folder_that_is_named_by_a_text_and_a_missing_folder_is_named() -> None:
+    assert spec.find(str(ROOT / "models"), "sla_breach") == spec.find(ROOT / "models", "sla_breach")
+    assert spec.load_all(str(ROOT / "models")) == spec.load_all(ROOT / "models")
+    for read in (lambda folder: spec.find(folder, "sla_breach"), spec.load_all, spec.read_all):
+        with pytest.raises(BadInput, match="There is no models folder at wrong"):
+            read("wrong")
+    with pytest.raises(BadInput, match="There is no model 'None'; the models are: churn"):
+        spec.find(ROOT / "models", None)
+
+
+def test_the_decisions_of_a_model_that_nobody_knows_are_no_empty_list(decided: None) -> None:
+    with rails_module.opened() as rails:
+        assert [decision.verdict for decision in rails.decisions("sla_breach")] == ["hold", "promote"]
+        assert rails.decisions("sla_breach", date(2016, 5, 12))[-1].verdict == "hold"
+        assert rails.decisions("churn") == [], "it has a spec, and was never judged"
+        with pytest.raises(BadInput, match=r"There is no model 'chrun' .* did you mean churn\?"):
+            rails.decisions("chrun")
+        with pytest.raises(BadInput, match=r"There is no model 'zzz' .* there are: churn, customer_repurchase"):
+            rails.decisions("zzz")
 
 
 # -- the auditor --------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     os.environ.update(NO_TELEMETRY)
     try:
-        code = app(standalone_mode=False)  # what typer.Exit carried, or what a command returned: nothing
+        code = app(
+            prog_name="tiltyard", standalone_mode=False
+        )  # what typer.Exit carried, or what a command returned: nothing
     except TiltyardError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -54,8 +56,11 @@ def main() -> None:
         if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
             _interrupted()
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
-            print_error(f"{error.format_message()} Try tiltyard --help.")
-            sys.exit(error.exit_code)
+            sentence = error.format_message()
+            if not sentence:  # a group without a command: its help is printed already, and says it all
+                sys.exit(error.exit_code)
+            context = getattr(error, "ctx", None)
+            _fail(f"{sentence} Try {context.command_path if context else 'tiltyard'} --help.", error.exit_code)
         if isinstance(error, ValidationError) and error.title == "Settings":
             _fail(_unset(error), 2)
         reason = _no_room(error)

@@ -28,7 +28,9 @@ class _ShowByDefault(TyperGroup):
 fallback = typer.Typer(
     cls=_ShowByDefault, help="Who answered, tier by tier, and a person's word on a safe default that lasts."
 )
-commands.add_typer(fallback, name="fallback", rich_help_panel=PANEL, epilog="Example: tiltyard fallback sla_breach")
+commands.add_typer(
+    fallback, name="fallback", rich_help_panel=PANEL, epilog="Example: tiltyard fallback show sla_breach"
+)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard govern --as-of 2016-05-02")
@@ -73,9 +75,12 @@ def release_incident(
     emit(result, as_json)
 
 
-@fallback.command("show", epilog="Example: tiltyard fallback sla_breach --as-of 2016-05-02")
+@fallback.command("show", epilog="Example: tiltyard fallback show sla_breach --as-of 2016-05-02")
 def show_answers(model: ModelOrAll = None, as_of: AuditedAsOf = None, as_json: Json = False) -> None:
-    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default."""
+    """Show who answered on the newest audited night, and the tasks of models that stay on their safe default.
+
+    The word `show` may be left out.
+    """
     from tiltyard import rails
     from tiltyard.answered import fallback_audit
     from tiltyard.edge import describe

@@ -79,17 +79,17 @@ class DemoOutcome(Record):
 
 
 def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
-    """Bring everything up and play the demo. Raises BadInput for an unknown data set, Unavailable when a part stays
-    down.
+    """Bring everything up and play the demo. Raises BadInput for an unknown data set, and where there are no models to
+    play it with; Unavailable when a part stays down.
     """
     if name not in DEMOS:
         raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
     demo = DEMOS[name]
     settings = settings.model_copy(update={"sources": (demo.source,), "schedule": "none"})
+    specs = _models(settings)  # better now than after minutes of simulating or downloading; so with the port
     if services.status(settings).pids["api-server"] is None:
-        services.check_port(settings)  # better now than after the hindcast
+        services.check_port(settings)
     datasets.fetch(settings, name, progress=lambda label, fraction: progress(label, 0.05 * (fraction or 0.0)))
-    specs = portfolio(settings)
     nights = list(clock.nights(clock.parse_as_of(demo.first), clock.parse_as_of(demo.last)))
     past, live = nights[:-LIVE_NIGHTS], nights[-LIVE_NIGHTS:]
     with rails_module.opened(settings) as rails:
@@ -116,6 +116,21 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         ended_early=ended_early,
         airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
     )
+
+
+def _models(settings: Settings) -> tuple[Spec, ...]:
+    """The models that are played. Raises BadInput where a demo has nothing to stand on: outside a checkout."""
+    for name in ("models", "dbt", "expectations"):
+        folder = getattr(settings, name)
+        if not folder.is_dir():
+            raise BadInput(
+                f"There is no {name} folder at {folder}; run it in a checkout of Tiltyard, or set TILTYARD_"
+                f"{name.upper()}."
+            )
+    specs = portfolio(settings)
+    if not specs:
+        raise BadInput(f"No model under {settings.models} feeds on the source {settings.sources[0]}; add one.")
+    return specs
 
 
 def nights_in_airflow(

@@ -44,6 +44,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard import arguments
 from tiltyard.errors import BadInput
 from tiltyard.train.profile import Cells, Column, Counts, Floats, count_nights, cut
 
@@ -201,12 +202,24 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
     has a value for each night of `stream`. An alarm at 365 comes once in 365 nights at most, in expectation, when
     nothing changes; after an alarm, begin anew with a later stream.
 
-    Raises BadInput when a night of `stream` is not after those of `reference`.
+    Raises BadInput for what is no Series under dates, for an empty reference, for a stream of another kind of values,
+    and when a night of `stream` is not after those of `reference`.
     """
+    for values, argument in ((reference, "reference"), (stream, "stream")):
+        if not isinstance(values, pd.Series):
+            raise BadInput(
+                f"{argument} is a pandas Series with the date of its night over every value, not "
+                f"{arguments.kind(values)}; make it pandas.Series(values, index=nights)."
+            )
+    if reference.empty:
+        raise BadInput("reference has no values; give it those of the nights that are known to be sound.")
     numeric = pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)
+    if numeric and len(stream) and not pd.api.types.is_numeric_dtype(stream):
+        raise BadInput(f"reference holds numbers and stream {stream.dtype}; give both the same kind of values.")
+    # their weekdays tell nights apart as those of date ordinals do
+    training, index = np.unique(arguments.days(reference.index, "The index of reference"), return_inverse=True)
+    nights, place = np.unique(arguments.days(stream.index, "The index of stream"), return_inverse=True)
     cells = cut(reference, numeric=numeric)
-    training, index = np.unique(_ordinals(reference.index), return_inverse=True)
-    nights, place = np.unique(_ordinals(stream.index), return_inverse=True)
     if len(nights) and len(training) and nights[0] <= training[-1]:
         raise BadInput("The stream begins before the reference ends; give it the nights after those of the reference.")
     column = Column("value", "feature", None, 1.0, cells, count_nights(cells, reference, index, len(training)))
@@ -214,11 +227,6 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
     evidence = detect([column], training, nights, [counts], int(nights[0]) if len(nights) else 0)
     dates = pd.DatetimeIndex(nights.astype("datetime64[D]"), name="night")
     return pd.Series(evidence.value[:, 0], index=dates, name="evidence")
-
-
-def _ordinals(index: "pd.Index[Any]") -> Counts:
-    """Days since 1970 of an index of dates. Their weekdays tell nights apart as those of date ordinals do."""
-    return pd.DatetimeIndex(index).tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
 
 
 def _detector(e: Floats) -> Floats:

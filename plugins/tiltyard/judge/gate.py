@@ -29,11 +29,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tiltyard import target
+from tiltyard import arguments, target
 from tiltyard.clock import format_duration
 from tiltyard.judge import sequential
 from tiltyard.records import Compared, Criterion, CriterionStatus, Missing, Replayed
-from tiltyard.spec import GatePolicy
+from tiltyard.spec import ALPHA, GatePolicy
 
 __all__ = [
     "Compared",
@@ -58,6 +58,7 @@ MIN_SLICE_COVERAGE = 0.9
 """The same of a slice, which is smaller and varies more."""
 MIN_NIGHTS = 2
 """Fewer have no spread to compare their mean with."""
+UNEVEN = "champion, challenger and nights are not three columns of one length"
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,15 +210,19 @@ def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, al
     """The gate's two statistics on two columns of losses, for losses from anywhere. Look as often as you like.
 
     `champion` and `challenger` are losses of the same rows, in [0, 1]; `nights` says of each row to which night it
-    belongs, as a date or a whole number, in any order. `promote` when the challenger is better on the rows so far and
-    from night to night, `reject` when it is worse in both, `hold` otherwise. Losses that contradict themselves (not
-    finite, out of range, of different lengths) hold as well, and the criterion `evidence` says why.
+    belongs, as a date or a whole number, in any order. `alpha` lies above 0 and below 0.5, as in a spec: the
+    probability of ever promoting a challenger that is no better. `promote` when the challenger is better on the rows so
+    far and from night to night, `reject` when it is worse in both, `hold` otherwise. Losses that contradict themselves
+    (not finite, out of range, of different lengths) hold as well, and the criterion `evidence` says why.
+
+    Raises BadInput for an `alpha` out of its bounds, for losses that are no numbers and nights that are no dates.
     """
-    losses = [np.asarray(column, dtype=np.float64) for column in (champion, challenger)]
+    arguments.check_between(alpha, "alpha", *ALPHA)
+    losses = [arguments.numbers(column, name) for column, name in ((champion, "champion"), (challenger, "challenger"))]
     dates = np.asarray(nights)
-    is_whole = np.issubdtype(dates.dtype, np.integer)
-    ordinals = (dates if is_whole else dates.astype("datetime64[D]")).astype(np.int64)
-    is_aligned = losses[0].shape == losses[1].shape == ordinals.shape
+    is_whole = np.issubdtype(dates.dtype, np.integer) or not dates.size
+    ordinals = dates.astype(np.int64) if is_whole else arguments.days(nights, "nights")
+    is_aligned = losses[0].shape == losses[1].shape == ordinals.shape and ordinals.ndim == 1
     differences = losses[0] - losses[1] if is_aligned else np.empty(0)
     order = np.argsort(ordinals, kind="stable") if is_aligned else np.empty(0, dtype=np.int64)
     evidence = Evidence(
@@ -226,10 +231,10 @@ def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, al
         safe_default=None,
         shadow=timedelta(),
         differences=differences[order],
-        nights=ordinals[order],
+        nights=ordinals[order] if is_aligned else order,
         expected=len(differences),
     )
-    problems = _problems(evidence) if is_aligned else ["the three columns are not of the same length"]
+    problems = _problems_of_losses(losses) + _problems(evidence) if is_aligned else [UNEVEN]
     statistics = _statistics(evidence, alpha) if not problems else None
     compared = [
         replace(criterion, reason=criterion.reason.replace("version 1", "the champion"))
@@ -243,6 +248,13 @@ def compare(champion: ArrayLike, challenger: ArrayLike, nights: ArrayLike, *, al
     elif both == {"fail"}:
         verdict = "reject"
     return _verdict(verdict, criteria, statistics)
+
+
+def _problems_of_losses(losses: Sequence[Floats]) -> list[str]:
+    """Losses from anywhere may be of any size, and a difference of two large ones small."""
+    finite = np.concatenate([column[np.isfinite(column)] for column in losses])
+    outside = int(((finite < 0) | (finite > 1)).sum())
+    return [f"{outside} losses lie outside [0, 1]"] if outside else []
 
 
 def _verdict(

@@ -89,6 +89,46 @@ def test_a_mistake_is_answered_with_a_sentence_and_exit_2(
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("words", [(), ("leakage",), ("data",), ("keys",), ("requests",), ("stream",)])
+def test_a_group_without_a_command_prints_its_help_and_no_error(words: tuple[str, ...]) -> None:
+    done = tiltyard(*words)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert f"Usage: {' '.join(('tiltyard', *words))} [OPTIONS] COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("leakage", "audit", "frame.csv"), "Missing option '--label'. Try tiltyard leakage audit --help."),
+        (("leakage", "audti"), "Try tiltyard leakage --help."),
+        (("train",), "Try tiltyard train --help."),
+        (("frobnicate",), "Try tiltyard --help."),
+    ],
+)
+def test_a_wrong_word_points_to_the_help_of_its_own_command(words: tuple[str, ...], sentence: str) -> None:
+    done = tiltyard(*words, "--json")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(sentence)
+    assert json.loads(done.stdout)["error"].endswith(sentence)
+
+
+def test_a_demo_without_models_says_so_before_any_data_is_made(tmp_path: Path) -> None:
+    for name in ("models", "dbt", "expectations"):
+        home, folder = tmp_path / "home", tmp_path / "nothing"
+        done = tiltyard(
+            "up", "--data", "simulated", TILTYARD_HOME=str(home), **{f"TILTYARD_{name.upper()}": str(folder)}
+        )
+        assert done.returncode == 2
+        assert f"There is no {name} folder at {folder}; run it in a checkout" in done.stderr
+        assert not (home / "landing").exists()
+
+
+def test_no_models_folder_is_no_portfolio_that_holds(tmp_path: Path) -> None:
+    done = tiltyard("validate", TILTYARD_MODELS=str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert "There is no models folder at" in done.stderr
+
+
 def test_an_error_is_json_too(settings: Settings) -> None:
     done = tiltyard("status", "nothing", "--json", settings=settings)
     assert done.returncode == 2
