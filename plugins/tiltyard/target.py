@@ -670,7 +670,7 @@ FIELDS = frozenset[str]().union(*(target.fields for target in KINDS.values()))
 """Fields of a spec's label that not every kind has."""
 HEAVY_CLASSES = tuple(dict.fromkeys(target.heavy_class for target in KINDS.values()))
 LIGHT_CLASSES = tuple(dict.fromkeys(target.light_class for target in KINDS.values()))
-METRICS: dict[str, str] = {metric: said for target in KINDS.values() for metric, said in target.metrics.items()}
+METRICS: dict[str, str] = {metric: words for target in KINDS.values() for metric, words in target.metrics.items()}
 """Metrics that a gate may decide on, each with its words."""
 MEASURES: dict[str, type[Target]] = {target.measure: target for target in reversed(KINDS.values())}
 """Measure → the kind that it is the measure of, the first where several share one: words about it are the same."""

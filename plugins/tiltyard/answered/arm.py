@@ -10,7 +10,7 @@ the same rows. The entities that ask are not all there are; but the arms, which 
 be compared with each other.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import pandas as pd
@@ -23,6 +23,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import ArmFigures, JsonObject
 from tiltyard.spec import Spec
 from tiltyard.tables import ONLINE_EVALUATION, REQUEST, REQUEST_SHADOW
+from tiltyard.target import MEASURES
 from tiltyard.train import evaluation
 
 ALL = "all"
@@ -30,7 +31,10 @@ ALL = "all"
 SHADOW = "shadow"
 """Arm and tier of the scores that challengers gave to requests that other versions answered."""
 
-_SHOWN = tuple(field.name for field in fields(ArmFigures))
+_SHOWN = (
+    *("version", "tier", "requests", "matured", "missing", "immature", "early", "unmatched", "mean_score"),
+    *(name for kind in MEASURES.values() for name in (kind.measure, f"{kind.measure}_low", f"{kind.measure}_high")),
+)
 """The columns that are shown."""
 
 Arms = dict[str, tuple[ArmFigures, ...]]
@@ -211,7 +215,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> Arms:
     arms: Arms = {}
     for row in rows.to_dict("records"):
         values = {name: None if pd.isna(row[name]) else row[name] for name in _SHOWN}
-        figures = ArmFigures.from_json(values)
+        figures = ArmFigures.of(values)
         arms[str(row["arm"])] = (*arms.get(str(row["arm"]), ()), figures)
     return arms
 

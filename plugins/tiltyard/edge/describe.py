@@ -218,11 +218,11 @@ def _truth(document: ModelStatus) -> str:
 
 
 def _metrics(metrics: MeasuredVersion | None, measure: str) -> str:
-    if metrics is None or _figure(metrics, measure) is None:
+    if metrics is None or metrics.figure(measure) is None:
         return NOTHING
     target = MEASURES[measure]
     loss, low, high = _interval(metrics, measure)
-    more = "".join(f", {words} {_round(_figure(metrics, name))}" for name, words in target.headline.items())
+    more = "".join(f", {words} {_round(metrics.figure(name))}" for name, words in target.headline.items())
     return f"champion's {target.figure} {loss} ({low} to {high}){more} on {metrics.matured} matured"
 
 
@@ -377,15 +377,9 @@ def _replay(replay: ReplaySummary | None) -> str:
     return f"{replay.verdict} before the last training, {replay.rows} predictions asked again{why}"
 
 
-def _figure(figures: VersionFigures | ArmFigures, name: str) -> float | None:
-    """A figure by its name (target.Target.measure)."""
-    value: float | None = getattr(figures, name)
-    return value
-
-
 def _interval(figures: VersionFigures | ArmFigures, measure: str) -> tuple[str, str, str]:
     """The measure and the ends of its interval, as texts."""
-    loss, low, high = (_round(_figure(figures, name)) for name in (measure, f"{measure}_low", f"{measure}_high"))
+    loss, low, high = (_round(figures.figure(name)) for name in (measure, f"{measure}_low", f"{measure}_high"))
     return loss, low, high
 
 

@@ -336,7 +336,7 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVer
         {"model": spec.name, "night": as_of.date()},
     )
     shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
-    return {_name(row): MeasuredVersion.from_json(_cells(row, shown)) for _, row in rows.iterrows()}
+    return {_name(row): MeasuredVersion.of(_cells(row, shown)) for _, row in rows.iterrows()}
 
 
 def _gate(decisions: Sequence[Decision]) -> GateDecision | None:

@@ -135,13 +135,16 @@ def _table_of_slices(slices: Sequence[SliceInterval]) -> Html:
 
 def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> Html:
     """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
-    names = ("requests", "matured", *target.interval)
     titles = ("requests", "matured", target.figure_title, "low", "high")
     columns = [Column("arm"), Column("answered by"), Column("version")]
     columns += [Column(title, "number") for title in titles]
     rows = [
-        (name, row.tier, "–" if row.version is None else row.version, *(_number(getattr(row, each)) for each in names))
-        for name, figures in arms.items()
+        (
+            *(arm, row.tier, "–" if row.version is None else row.version),
+            *(_number(row.requests), _number(row.matured)),
+            *(_number(row.figure(name)) for name in target.interval),
+        )
+        for arm, figures in arms.items()
         for row in figures
     ]
     note = (

@@ -168,7 +168,7 @@ def estimates(
 def _figures(spec: Spec, row: Row) -> VersionFigures:
     """What the summary keeps of a version's row."""
     shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.headline)
-    return VersionFigures.from_json({name: row[name] for name in shown})
+    return VersionFigures.of({name: row[name] for name in shown})
 
 
 def _name(version: object) -> str:

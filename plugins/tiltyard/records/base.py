@@ -33,6 +33,11 @@ def formerly(name: str) -> Any:
     return Field(validation_alias=name)
 
 
+def unless_empty() -> Any:
+    """What annotates a field that is not written where it is empty: nothing that was signed before it came changes."""
+    return Field(exclude_if=lambda value: not value)
+
+
 class Record:
     """Base of every record. Subclasses are `@dataclass(frozen=True)`."""
 

@@ -4,11 +4,12 @@ Every field has a default, since older nights were recorded by older versions, a
 says what it can.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import date
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from tiltyard.records.base import JsonObject, Record, formerly
+from tiltyard.records.base import JsonObject, Record, formerly, unless_empty
 from tiltyard.records.finding import Broken, Harm, Incident
 from tiltyard.stages import StageName
 
@@ -74,7 +75,27 @@ class LabelCounts(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionFigures(Record):
+class Figured(Record):
+    """Base of what says how good something was. Which figures there are is the label's kind to say (see `target`)."""
+
+    more: Annotated[dict[str, float], unless_empty()] = field(default_factory=dict)
+    """Name → value, of figures that have no field here: those of a kind of label that has measures of its own."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, object]) -> Self:
+        """The record of these columns, each in its field or, where it has none and is not None, among `more`."""
+        names = {entry.name for entry in fields(cls)}
+        more = {name: value for name, value in values.items() if name not in names and value is not None}
+        return cls.from_json({**{name: value for name, value in values.items() if name in names}, "more": more})
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its name (target.Target.measure); None where there is none."""
+        figure: float | None = getattr(self, name, None)
+        return self.more.get(name) if figure is None else figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionFigures(Figured):
     """How good one version was on the last drift.window of matured cohorts."""
 
     role: str = ""
@@ -112,7 +133,7 @@ class LabelArrival(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmFigures(Record):
+class ArmFigures(Figured):
     """How the answers of one arm, version and tier turned out online."""
 
     version: int | None = None
@@ -447,11 +468,21 @@ class Measured(Record):
     """Mean score of the heavy model; None where it was not kept."""
     light: "Measured | None" = None
     """The same of the light twin, on the same rows; None within it."""
+    more: Annotated[dict[str, Interval], unless_empty()] = field(default_factory=dict)
+    """Name → value with its interval, of figures that have no field here."""
+
+    @classmethod
+    def of(cls, intervals: Mapping[str, Interval], **values: object) -> Self:
+        """The record of these figures, each in its field or, where it has none, among `more`."""
+        names = {entry.name for entry in fields(cls)}
+        named = {name: figure for name, figure in intervals.items() if name in names}
+        more = {name: figure for name, figure in intervals.items() if name not in names}
+        return cls.from_json({**named, **values, "more": more})
 
     def figure(self, name: str) -> Interval | None:
         """A figure by its name (target.Target.measure); None where there is none."""
         figure: Interval | None = getattr(self, name, None)
-        return figure
+        return self.more.get(name) if figure is None else figure
 
 
 @dataclass(frozen=True, kw_only=True)

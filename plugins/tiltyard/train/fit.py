@@ -348,15 +348,14 @@ def intervals(label: Values, score: Floats, seed: int, target: Target = YES_OR_N
 
 def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Target) -> Measured:
     """How good both models are on held-out rows. Which figures there are, the label's kind says."""
-    heavy: dict[str, Any] = {**intervals(label, scores["heavy"], seed, target)}
-    light: dict[str, Any] = {**intervals(label, scores["light"], seed, target)}
-    log.info("held out: %s", {name: round(figure.value, 4) for name, figure in heavy.items()})
-    heavy[target.base] = float(label.mean())
-    return Measured(
-        **heavy,
+    heavy, light = (intervals(label, scores[part], seed, target) for part in ("heavy", "light"))
+    log.info("held out: %s", {name: figure.value for name, figure in heavy.items()})
+    return Measured.of(
+        heavy,
+        **{target.base: float(label.mean())},
         rows=len(label),
         mean_score=float(scores["heavy"].mean()),
-        light=Measured(**light, rows=len(label)),
+        light=Measured.of(light, rows=len(label)),
     )
 
 

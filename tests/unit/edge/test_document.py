@@ -11,12 +11,16 @@ from tiltyard.edge.document import ModelStatus, NoNight, Realized
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "status" / "0.1.0.json"
 """What `tiltyard status --json` of version 0.1.0 printed of the demo."""
+RENAMED = {"harm_said": "harm_reason"}
+"""Field as 0.1.0 called it → its name now (CHANGELOG.md)."""
 
 
 def missing(older: Any, newer: Any, place: str = "") -> list[str]:
     """The places where `newer` has not what `older` says; more than that it may have."""
     if isinstance(older, dict) and isinstance(newer, dict):
-        parts = [(f"{place}/{name}", value, newer.get(name, "not there")) for name, value in older.items()]
+        parts = [
+            (f"{place}/{name}", value, newer.get(RENAMED.get(name, name), "not there")) for name, value in older.items()
+        ]
     elif isinstance(older, list) and isinstance(newer, list) and len(older) == len(newer):
         parts = [(f"{place}/{i}", value, newer[i]) for i, value in enumerate(older)]
     else:
