@@ -17,7 +17,7 @@ from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import qualified, stored
 from tiltyard.online.connection import connect
 from tiltyard.online.lookup import plan
-from tiltyard.online.store import BATCH, Damaged, FeatureRow, Store, TableNote, Value, table_note
+from tiltyard.online.store import BATCH, EARLIEST, Damaged, FeatureRow, Store, TableNote, Value, table_note
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.records import Record
@@ -208,9 +208,9 @@ def _newest_sql(table: OnlineTable, snapshot: int, condition: str = "") -> str:
     columns = "".join(f', cast("{name}" as {_CASTS[kind]}) as "{name}"' for name, kind in table.columns.items())
     order = "".join(f', "{name}" desc nulls last' for name in table.columns)
     event_us = f'epoch_us("{table.event_time}")'
-    oldest = ""
+    oldest = f"and least({event_us}, epoch_us(available_at)) >= {EARLIEST * 1e6:.0f}"
     if table.max_age_s is not None:
-        oldest = f"and {event_us} >= $until - {AGES * table.max_age_s * 1_000_000}"
+        oldest += f" and {event_us} >= $until - {AGES * table.max_age_s * 1_000_000}"
     return f"""
         select cast("{table.key}" as varchar) as key, {event_us} as event_time,
             epoch_us(available_at) as available_at{columns}

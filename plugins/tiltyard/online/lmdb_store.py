@@ -16,6 +16,7 @@ import lmdb
 from lmdb import verify
 
 from tiltyard.errors import Unavailable
+from tiltyard.online import lmdb_header
 from tiltyard.online.store import (
     PAUSE_S,
     Damaged,
@@ -232,15 +233,26 @@ class LmdbStore:
 
 
 def _open_in(path: Path) -> _Opened:
+    """What LMDB opens in a folder. Raises lmdb.CorruptedError for a header that nobody wrote, or of a file that was cut
+    off: LMDB would believe it, and reading beyond a file's end kills the process (SIGBUS)."""
     path.mkdir(parents=True, exist_ok=True)
-    environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
+    try:
+        environment = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=True)
+    except (*_UNREADABLE, lmdb.DiskError):
+        raise
+    except lmdb.Error:
+        header = lmdb_header.read(path / _DATA)
+        if header is None or header.fault is None:
+            raise
+        if header.is_foreign and not lmdb_header.is_ours(path):
+            raise lmdb.VersionMismatchError(header.fault) from None
+        raise lmdb.CorruptedError(header.fault) from None
+    last, page = environment.info()["last_pgno"], environment.stat()["psize"]
+    if fault := lmdb_header.short(last, page, (path / _DATA).stat().st_size):
+        environment.close()
+        raise lmdb.CorruptedError(fault)
     environment.reader_check()  # frees the slots of readers that were killed
-    size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    with (path / _DATA).open("rb+") as file:
-        if file.seek(0, os.SEEK_END) < size:
-            # A file that was cut off: reading beyond its end would kill the process (SIGBUS), where a page of zeros is
-            # an error. This never shortens the file, and never writes over what somebody adds meanwhile.
-            os.posix_fallocate(file.fileno(), 0, size)
+    lmdb_header.note_version(path)
     return _Opened(environment, _file(path))
 
 

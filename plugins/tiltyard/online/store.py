@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Annotated, NamedTuple, Protocol, TypeVar
 
 import orjson
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tiltyard.errors import Unavailable
 from tiltyard.records import Record
@@ -31,6 +31,10 @@ BATCH = 10_000
 """Rows per write."""
 PAUSE_S = 1.0
 """For how long a store that fails again and again is left alone, while no request waits for it."""
+EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.0
+"""What a row's times lie between, in epoch seconds: Python's calendar, from the year 1 to the last second of 9999."""
+Moment = Annotated[float, Field(ge=EARLIEST, lt=LATEST)]
+"""Such an instant in a note."""
 KEY_BYTES = 400
 """The longest key that is written as it is; of a longer one its digest is. LMDB's keys end at 511 bytes."""
 
@@ -97,17 +101,17 @@ class Store(Protocol):
 class TableNote(Record):
     """How far a table is filled from the lake."""
 
-    as_of: float
+    as_of: Moment
     """Instant up to which the lake's rows are in the store, in epoch seconds."""
-    columns: dict[str, str]
+    columns: dict[str, Annotated[str, Field(pattern="^(numeric|boolean|categorical)$")]]
     """Column → numeric, boolean or categorical, in the lake's order."""
-    snapshot: int = 0
+    snapshot: Annotated[int, Field(ge=0)] = 0
     """Snapshot of the lake that was read."""
     key: str = ""
     """Name of the key's column."""
     max_age_s: int | None = None
     """Longest age of a row that a model accepts, in seconds; None: a model accepts any."""
-    pruned: float | None = None
+    pruned: Moment | None = None
     """Instant of the last pruning, in epoch seconds; None: there was none."""
 
 
@@ -131,9 +135,13 @@ def wins(new: FeatureRow, old: FeatureRow | None, *, settled: bool = False) -> b
     return _rank(new.values) > _rank(old.values)
 
 
-def _rank(values: Mapping[str, Value]) -> list[tuple[bool, float | str]]:
-    """For an order among rows of one view: column by column, NULL the least."""
-    return [(value is not None, 0 if value is None else value) for value in values.values()]
+def _rank(values: Mapping[str, Value]) -> list[tuple[int, float | str]]:
+    """For an order among rows of one view: column by column, NULL the least, then numbers, then texts. A column has
+    both only where it is of another kind since; what is neither was damaged, and counts as NULL."""
+    return [
+        (1, value) if isinstance(value, float | int) else (2, value) if isinstance(value, str) else (0, 0)
+        for value in values.values()
+    ]
 
 
 def best(rows: Iterable[tuple[str, FeatureRow]], settled: bool) -> dict[str, FeatureRow]:
@@ -155,12 +163,15 @@ def pack(row: FeatureRow) -> bytes:
 
 def unpack(content: bytes) -> FeatureRow:
     """The row that `pack` wrote. Raises Damaged for what is none."""
+    # on the way of every request: it looks at what whoever uses a row relies on, and makes the row the quickest way
     try:
-        return FeatureRow._make(orjson.loads(content))
-    except (ValueError, TypeError) as error:
-        raise Damaged(
-            f"The online store holds a row that cannot be read ({error}); run tiltyard online --afresh."
-        ) from None
+        values, event_time, available_at = parts = orjson.loads(content)
+        if type(values) is dict and EARLIEST <= event_time < LATEST and EARLIEST <= available_at < LATEST:
+            return tuple.__new__(FeatureRow, parts)
+        error: Exception = ValueError("it holds no values, or times of no calendar")
+    except (ValueError, TypeError) as caught:
+        error = caught
+    raise Damaged(f"The online store holds a row that cannot be read ({error}); run tiltyard online --afresh.")
 
 
 def readable(content: bytes | None) -> FeatureRow | None:

@@ -31,7 +31,7 @@ import orjson
 from tiltyard import clock
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.online.connection import connect
-from tiltyard.online.store import FeatureRow, R, Store, TableNote, Value, table_note
+from tiltyard.online.store import EARLIEST, LATEST, FeatureRow, R, Store, TableNote, Value, table_note
 from tiltyard.records import Record
 from tiltyard.settings import Settings
 
@@ -123,8 +123,8 @@ def _instant(text: Any) -> float:
     """Epoch seconds of an ISO time with a zone."""
     try:
         instant = datetime.fromisoformat(text)
-        if instant.tzinfo is not None:
-            return instant.timestamp()
+        if instant.tzinfo is not None and EARLIEST <= (seconds := instant.timestamp()) < LATEST:
+            return seconds
     except (TypeError, ValueError, OverflowError):
         pass
     raise Unusable("no_time", f"{text!r} is no ISO time with a zone, like 2016-04-02T06:00:00Z")

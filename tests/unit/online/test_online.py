@@ -2,7 +2,9 @@ import asyncio
 import errno
 import fcntl
 import gc
+import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -31,7 +33,9 @@ from tests.servers import Drip, RedisServer
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.online import check, fill, lmdb_store, lookup, redis_store
+from tiltyard.lake import qualified
+from tiltyard.online import check, fill, lmdb_header, lmdb_store, lookup, redis_store
+from tiltyard.online import store as store_module
 from tiltyard.online.connection import connect
 from tiltyard.online.lmdb_store import LmdbStore
 from tiltyard.online.store import Damaged, FeatureRow, Store, TableNote, table_note
@@ -381,6 +385,104 @@ def test_a_damaged_store_says_so_and_is_made_anew_under_those_who_use_it(tmp_pat
     assert reader.get([("t", "s1")]) == [row(1)]
 
 
+LAST_PAGE, FORMAT, PAGE_BYTES = 136, 20, 40
+"""Where a header says it: number of the last page (8 bytes), format (4), bytes of a page (4)."""
+
+
+def flipped(data: Path, place: int, bit: int, pages: tuple[int, ...] = (0, 4096)) -> None:
+    """Flip a bit of a store's header, in both of its pages or in one."""
+    content = bytearray(data.read_bytes())
+    for page in pages:
+        content[page + place + bit // 8] ^= 1 << bit % 8
+    data.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def whole_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    child = os.fork()  # LMDB opens a file once per process, and this one is copied
+    if child == 0:
+        try:
+            LmdbStore(folder).put("t", [(f"s{number}", row(number)) for number in range(2_000)])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "bits"), [(LAST_PAGE, range(8, 64)), (FORMAT, range(32)), (PAGE_BYTES, range(32))], ids=str
+)
+def test_a_header_that_nobody_wrote_is_damage_and_no_number_of_it_is_believed(
+    tmp_path: Path, whole_store: Path, place: int, bits: range
+) -> None:
+    for bit in bits:
+        folder = tmp_path / str(bit)
+        shutil.copytree(whole_store, folder)
+        data = folder / "data.mdb"
+        size = data.stat().st_size
+        flipped(data, place, bit)
+        store = LmdbStore(folder)
+        with pytest.raises(Damaged, match="tiltyard online makes it anew"):
+            store.get([("t", "s1")])
+        assert data.stat().st_size == size
+        store.clear()
+        assert store.put("t", [("s1", row(1))]) == 1
+        assert store.get([("t", "s1")]) == [row(1)]
+
+
+def test_a_file_of_another_version_is_left_alone_unless_a_note_says_whose_it_is(
+    tmp_path: Path, whole_store: Path
+) -> None:
+    for bit in (0, 4, 31):  # bit 1 makes it a format that LMDB has, and whose header looks otherwise
+        for note in (None, "LMDB 0.8\n", "\xff"):
+            folder = tmp_path / f"{bit}-{note!r}".encode().hex()
+            shutil.copytree(whole_store, folder)
+            assert lmdb_header.is_ours(folder)
+            flipped(folder / "data.mdb", FORMAT, bit)
+            if note is None:
+                (folder / "version").unlink()
+            else:
+                (folder / "version").write_text(note, "latin-1")
+            with pytest.raises(Unavailable, match="install that one") as caught:
+                LmdbStore(folder).get([("t", "s1")])
+            assert not isinstance(caught.value, Damaged)
+
+
+def test_a_file_whose_two_headers_disagree_is_no_other_version(tmp_path: Path, whole_store: Path) -> None:
+    for page in (0, 4096):
+        folder = tmp_path / str(page)
+        shutil.copytree(whole_store, folder)
+        (folder / "version").unlink()
+        flipped(folder / "data.mdb", FORMAT, 4, (page,))
+        with pytest.raises(Damaged):
+            LmdbStore(folder).get([("t", "s1")])
+
+
+def test_a_whole_file_never_ends_before_its_last_page(tmp_path: Path) -> None:
+    """Whatever is written, written over in one transaction and deleted: large rows lie on pages of their own."""
+    store = LmdbStore(tmp_path / "online")
+
+    def sized(size: int, event: float) -> FeatureRow:
+        return FeatureRow({"a": "x" * size}, event, event)
+
+    batches = [
+        [(f"s{number}", sized(size, size)) for number in range(100) for size in sizes]
+        for sizes in ([9_000], [10, 9_001, 30_000], [30_001, 30_002])
+    ]
+    for batch in batches:
+        store.put("t", batch)
+    store.put("u", batches[1])
+    store.prune("t", 30_002)
+    store.prune("u", math.inf)
+    data = tmp_path / "online" / "data.mdb"
+    environment = store._open()
+    assert (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] <= data.stat().st_size
+    header = lmdb_header.read(data)
+    assert header is not None
+    assert header.fault is None
+
+
 def test_every_error_of_lmdb_is_a_store_that_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = [kind for kind in vars(lmdb).values() if isinstance(kind, type) and issubclass(kind, lmdb.Error)]
     assert len(kinds) > 20
@@ -429,12 +531,32 @@ def test_what_is_in_the_way_says_the_way_out(tmp_path: Path, monkeypatch: pytest
     assert store.put("t", [("s", row(2))]) == 1
 
 
-def test_a_row_that_cannot_be_read_is_no_answer_and_gives_way(store: Store, table: str, redis_server) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"half',
+        b'"abc"',
+        b"[null,null,null]",
+        b'[{},"x","y"]',
+        b'{"a":1,"b":2,"c":3}',
+        b"[[],1,1]",
+        b"[{},1]",
+        b"[{},1,1,1]",
+        b"[{},null,1]",
+        b"[{},1e300,1]",
+        b"[{},1,-1e300]",
+        b"[{},253402300799.5,1]",
+        b"7",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_no_answer_and_gives_way(
+    store: Store, table: str, redis_server: RedisServer, content: bytes
+) -> None:
     store.put(table, [("s", row(5)), ("t", row(5))])
     if isinstance(store, LmdbStore):
-        store._writing(lambda writing: writing.put(lmdb_store._address(table, "s"), b'{"half'))
+        store._writing(lambda writing: writing.put(lmdb_store._address(table, "s"), content))
     else:
-        redis.Redis.from_url(redis_server.url).hset(f"online/{table}", "s", b'{"half')
+        redis.Redis.from_url(redis_server.url).hset(f"online/{table}", "s", content)
     with pytest.raises(Damaged, match="--afresh"):
         store.get([(table, "s")])
     assert store.get([(table, "t")]) == [row(5)]
@@ -442,6 +564,44 @@ def test_a_row_that_cannot_be_read_is_no_answer_and_gives_way(store: Store, tabl
     assert store.get([(table, "s")]) == [row(1)]
     store.clear()
     assert store.get([(table, "s"), (table, "t")]) == [None, None]
+
+
+def test_any_row_that_is_written_is_read(store: Store, table: str) -> None:
+    """The first and the last instant that anybody may give a row, which the lake and a stream hold it to."""
+    for seconds in (store_module.EARLIEST, math.nextafter(store_module.LATEST, 0)):
+        edge = row(seconds, seconds)
+        store.put(table, [("s", edge)])
+        assert store.get([(table, "s")]) == [edge]
+        assert lookup.iso(seconds)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"as_of": 1e300}, {"as_of": "x"}, {"pruned": -1e300}, {"columns": {"a": "nonsense"}}, {"snapshot": -1}, []],
+    ids=str,
+)
+def test_a_note_that_nobody_wrote_is_damage(
+    store: Store, table: str, redis_server: RedisServer, damage: dict[str, object] | list[object]
+) -> None:
+    note = TableNote(as_of=1.0, columns={"a": "numeric"})
+    store.write_note(table, note)
+    assert store.read_note(table, TableNote) == note
+    content = json.dumps(note.to_json() | damage if isinstance(damage, dict) else damage).encode()
+    if isinstance(store, LmdbStore):
+        store._writing(lambda writing: writing.put(lmdb_store._note_address(table), content))
+    else:
+        redis.Redis.from_url(redis_server.url).hset("online", table, content)
+    with pytest.raises(Damaged, match="TableNote that cannot be read"):
+        store.read_note(table, TableNote)
+
+
+def test_a_column_of_another_kind_since_is_no_error(store: Store, table: str) -> None:
+    """A tie of times is decided by the values, of whatever kinds."""
+    rows = [FeatureRow({"a": value}, 1.0, 1.0) for value in (None, True, 2.0, "x")]
+    for lesser, greater in itertools.pairwise(rows):
+        assert store.put(table, [("s", greater)]) == 1
+        assert store.put(table, [("s", lesser)]) == 0
+    store.clear()
 
 
 def test_a_child_process_opens_the_store_for_itself(tmp_path: Path) -> None:
@@ -595,6 +755,20 @@ def test_a_redis_that_lost_everything_is_filled_again(shop: Rails, redis_server:
         assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 1
         assert fill.materialise(remote, instant("2024-03-02")).rows[VIEW] == 0
         assert sizes(remote, "r") == [4]
+
+
+def test_a_row_of_no_calendar_year_stays_in_the_lake(shop: Rails) -> None:
+    states(shop, ("b", "2024-01-31", "2024-01-31", 6), ("c", "2024-01-31", "2024-01-31", 7))
+    shop.lake.connection.execute(
+        f"update lake.{qualified(VIEW)} set available_at = '0044-03-15 (BC) 00:00:00+00' where shop_id = 'b'"
+    )
+    publish(shop)
+    made = shop.settings.model_copy(update={"home": shop.settings.home / "calendar"})
+    rails = Rails(made, shop.lake, shop.ledger)
+    for _ in range(2):
+        summary = fill.fill_night(rails, instant("2024-02-02"))
+        assert (summary.unavailable, summary.rebuilt) == (None, None)
+        assert sizes(rails, "b", "c") == [None, 7]
 
 
 def test_a_damaged_store_holds_up_no_night_and_is_filled_anew(shop: Rails, tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def kill_in_mid_stream(process: subprocess.Popen[str], store: Store) -> None:
         (event("s", NOW, NOW, event_time="2024-01-01T00:00:00"), "no_time"),
         (event("s", NOW, NOW, event_time=NOW), "no_time"),
         (event("s", NOW, NOW, available_at="soon"), "no_time"),
+        (event("s", NOW, NOW, event_time="0001-01-01T00:00:00+14:00"), "no_time"),  # the store could not give it back
+        (event("s", NOW, NOW, available_at="9999-12-31T23:59:59.999999Z"), "no_time"),
         (event("s", NOW + 3600, NOW), "ahead"),
         (event("s", NOW, NOW + 3600), "ahead"),
     ],
