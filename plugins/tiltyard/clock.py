@@ -52,6 +52,7 @@ def parse_as_of(text: str) -> datetime:
 
 
 def midnight(day: date) -> datetime:
+    """The instant at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 

@@ -6,6 +6,7 @@ Writing: `commit` runs one transaction, again on conflict, under a fence where a
 Tables are named `schema.table`: raw.*, staging.stg_*, spines.spn_*, features.ftr_*, labels.lbl_*, popular.pop_*, ops.*.
 """
 
+import os
 import random
 import re
 import time
@@ -78,6 +79,7 @@ class Lake:
         self.close()
 
     def close(self) -> None:
+        """Close the engine's connection."""
         self.connection.close()
 
     # -- reading ------------------------------------------------------------------------------
@@ -103,6 +105,7 @@ class Lake:
         return int(row[0])
 
     def has(self, table: str | Table) -> bool:
+        """Whether the lake has a table."""
         try:  # information_schema would list every table of the lake, which takes many times longer
             self.connection.execute(f"describe {identifier(qualified(table))}")
         except duckdb.CatalogException:
@@ -245,6 +248,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
 
 
 def attach_sql(settings: Settings, *, read_only: bool = False) -> str:
+    """SQL that attaches the lake to a DuckDB connection."""
     options = f"data_path {text(settings.lake_path)}, meta_secret {text(CATALOGUE_SECRET)}"
     return f"attach {text(address(settings))} as lake ({options}{', read_only' if read_only else ''})"
 
@@ -255,6 +259,7 @@ def address(settings: Settings) -> str:
 
 
 def is_on_s3(settings: Settings) -> bool:
+    """Whether the lake's Parquet files lie in S3."""
     return settings.lake_path.startswith("s3://")
 
 
@@ -283,8 +288,6 @@ def catalogue_secret(settings: Settings) -> str:
 
 def s3_secret(settings: Settings) -> str:
     """`create secret` for s3://; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
-    import os
-
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
         raise BadInput(f"The lake is at {settings.lake_path}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")

@@ -299,6 +299,7 @@ class Ledger:
             metadata.create_all(connection)
 
     def close(self) -> None:
+        """Give the connections back."""
         self.engine.dispose()
 
     # -- work ---------------------------------------------------------------------------------

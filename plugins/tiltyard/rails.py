@@ -23,9 +23,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rails:
+    """What every stage is given."""
+
     settings: Settings
+    """The home and everything around it."""
     lake: Lake
+    """The data."""
     ledger: Ledger
+    """Who decided what."""
 
     def published_snapshot(self, as_of: datetime | None = None) -> int:
         """The lake's snapshot in service: that of the features run published last.

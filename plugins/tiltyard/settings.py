@@ -150,6 +150,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def lake_path(self) -> str:
+        """Where the lake's Parquet files lie: a folder, or an address in S3."""
         return self.lake_data or str(self.home / "lake")
 
     @cached_property
@@ -168,6 +169,7 @@ class Settings(BaseSettings):
 
     @property
     def quarantine(self) -> Path:
+        """Where files lie that were refused, each beside its reason."""
         return self.home / "quarantine"
 
     @property

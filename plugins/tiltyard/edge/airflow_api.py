@@ -122,6 +122,7 @@ class Airflow:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def trigger(self, dag_id: str, conf: JsonObject | None = None, logical_date: datetime | None = None) -> str:
@@ -141,6 +142,7 @@ class Airflow:
         return [Run.from_json(entry) for entry in entries]
 
     def run(self, dag_id: str, run_id: str) -> Run:
+        """One run of a DAG, as it is now."""
         return Run.from_json(self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))
 
     def tasks(self, dag_id: str, run_id: str) -> list[Task]:

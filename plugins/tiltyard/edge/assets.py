@@ -11,6 +11,7 @@ What = Literal["challenger", "evaluation", "champion", "finding", "drift", "unex
 
 
 def feature_asset(view: str) -> Asset:
+    """The asset that a feature view is, whose event says that a night of it is published."""
     return Asset(name=f"features/{view}", uri=f"x-tiltyard://features/{view}", group="tiltyard")
 
 

@@ -24,8 +24,11 @@ class TaskKey(NamedTuple):
     """Which task of which run of which DAG."""
 
     dag_id: str
+    """Id of its DAG."""
     run_id: str
+    """Id of the run."""
     task_id: str
+    """Id of the task in its DAG."""
 
 
 # -- what it is told ------------------------------------------------------------------------------

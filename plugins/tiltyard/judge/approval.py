@@ -20,8 +20,11 @@ class Subject(NamedTuple):
     """What an approval is about."""
 
     model: str
+    """Name of the model."""
     version: int
+    """The version that is to be promoted."""
     night: date
+    """The night on which the gate said promote."""
     evidence: str
     """SHA-256 of the evidence page."""
 
@@ -37,7 +40,7 @@ class Approval:
     chosen: str | tuple[str, ...]
     """The answer that was chosen."""
     responded_at: datetime | None
-    """When it was answered; None when it was not."""
+    """Instant of the answer, wall clock; None without one."""
     subject: Subject | None
     """What was asked; None when the question is none that this project writes."""
     source: str

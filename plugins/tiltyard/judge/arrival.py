@@ -16,6 +16,7 @@ import pandas as pd
 from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Assessment
+from tiltyard.pages import plots
 from tiltyard.prepare import data_incidents, truth
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentKey, LabelArrival, Record
@@ -167,7 +168,6 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
     """Draw the curve to reports/arrival/<model>.png; None when no label has come."""
-    from tiltyard.pages import plots
 
     triangle = arrivals(rails, spec, as_of)
     if triangle is None or not triangle.labels.sum():

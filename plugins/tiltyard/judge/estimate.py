@@ -38,17 +38,24 @@ class Estimate:
     """Expected figures of rows without labels. None without rows; `auc` also where all would be of one kind."""
 
     brier: float | None
+    """Expected Brier score."""
     low: float | None
+    """Lower end of a 95 % interval of the realized Brier score, by the chance in the labels to come and in those that
+    taught the map. A change in what a score means is not in it, nor that the rows of a night share conditions."""
     high: float | None
-    """A 95 % interval of the realized Brier score, by the chance in the labels to come and in those that taught the
-    map. A change in what a score means is not in it, nor that the rows of a night share conditions."""
+    """Its upper end."""
     log_loss: float | None
+    """Expected log loss, in nats."""
     auc: float | None
+    """Expected area under the ROC curve."""
     positive_rate: float | None
+    """Expected share of positive labels."""
     rows: int
+    """Number of rows without labels."""
     calibrated: bool
-    """False: too few matured rows; the raw scores were taken for probabilities."""
+    """Whether matured rows corrected the scores; with too few of them the raw scores were taken for probabilities."""
     calibration_rows: int = 0
+    """Number of those matured rows."""
 
 
 def performance(scores: Floats, calibration_scores: Floats, calibration_labels: Floats) -> Estimate:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tiltyard import target
 from tiltyard.clock import night_closing
+from tiltyard.judge import evidence_page
 from tiltyard.pages import kit
 from tiltyard.rails import Rails
 from tiltyard.records import EvidenceRecord, PageFile
@@ -27,8 +28,6 @@ def put(rails: Rails, evidence: EvidenceRecord) -> PageFile:
     alone, whatever is in it: only `promote` says whether it is what was drawn. One that is gone comes back when it
     can be drawn as it was.
     """
-    from tiltyard.judge import evidence_page  # for its weight: matplotlib
-
     recorded = evidence.page
     if recorded and (rails.settings.reports / recorded.path).exists():
         return recorded

@@ -86,11 +86,13 @@ class Evidence:
     """What is known about one challenger at one night. Losses are `Target.losses` on the same rows."""
 
     challenger: int
+    """The version that asks to be promoted."""
     champion: int | None
-    """None: nobody is in service, and the challenger is measured against `safe_default`."""
+    """The version in service; None where there is none, and the challenger is measured against `safe_default`."""
     safe_default: float | None
+    """The constant that is served without a champion; None where there is a champion."""
     shadow: timedelta
-    """Nights the challenger has scored, times the length of a night."""
+    """Number of nights that the challenger has scored, times the length of a night."""
     differences: Floats
     """Champion's loss minus challenger's per matured row, in the order of prediction times, in [-1, 1]."""
     nights: NDArray[np.int64]
@@ -100,18 +102,24 @@ class Evidence:
     challengers: int = 1
     """The largest number judged at once on any night since this one entered shadow."""
     slices: tuple[SliceEvidence, ...] = ()
+    """The same differences per value of the columns in `gate.slices`."""
     immature: int = 0
-    """Rows whose cohort has not matured, and those of them whose label is known early. Counted, never decided on."""
+    """Number of rows whose cohort has not matured; counted, never decided on."""
     early: int = 0
+    """Number of those whose label is known early; counted, never decided on."""
     calibration: Compared | None = None
-    """evaluation.calibration_error."""
+    """evaluation.calibration_error of both; None where there is none."""
     score_shift: Compared | None = None
-    """evaluation.population_stability between the first and the second half of the nights in shadow."""
+    """evaluation.population_stability between the first and the second half of the nights in shadow; None where there
+    is none."""
     missing: Missing | None = None
+    """The feature whose share of missing values rose most since the training; None where it is not known."""
     latency_ms: float | None = None
-    """99th percentile for one row as measured at registration."""
+    """99th percentile of the time for one row, in milliseconds, measured at registration; None where it was not."""
     size_mb: float | None = None
+    """Size of the version's files, in megabytes; None where it is not known."""
     replay: Replayed | None = None
+    """What the millisecond test said of the training; None where there was none."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +127,15 @@ class Verdict:
     """`criteria` are always all there, in the same order; slices last. `rollback` and `keep` are those of `watch`."""
 
     verdict: Literal["promote", "hold", "reject", "rollback", "keep"]
+    """The decision in a word."""
     criteria: tuple[Criterion, ...]
+    """Every criterion with its value, its limit and its reason."""
     mean: float | None
+    """Mean difference of the losses so far; None without statistics, as are both bounds."""
     low: float | None
-    """One-sided bounds of the mean difference so far, each at level 1 - alpha / challengers."""
+    """One-sided lower bound of the mean, at level 1 - alpha / challengers."""
     high: float | None
+    """One-sided upper bound of the mean, at the same level."""
 
     @property
     def reasons(self) -> list[str]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,10 +27,8 @@ from tiltyard.records import ShadowSummary
 from tiltyard.serve import fallback
 from tiltyard.spec import Role, Spec
 from tiltyard.tables import PREDICTION, PROFILE
-from tiltyard.train import profile
-
-if TYPE_CHECKING:
-    from tiltyard.train.scorer import Scorer
+from tiltyard.train import profile, registry
+from tiltyard.train.scorer import Scorer
 
 SHADOW = "shadow"
 
@@ -140,7 +138,6 @@ def _profiles(
     failed: Mapping[str, str],
 ) -> pd.DataFrame:
     """The night's rows in the cells of every version that scored them: drift need not read features again."""
-    from tiltyard.train import registry
 
     own = predictions["tier"] != "light"
     records = []
@@ -158,7 +155,6 @@ def _profiles(
 
 
 def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], dict[str, str]]:
-    from tiltyard.train import registry
 
     scorers, failed = {}, {}
     for number in roles.scored:

@@ -82,6 +82,7 @@ class Times:
 
 
 def is_instant(kind: str) -> bool:
+    """Whether a column of this type, as DuckDB calls it, says when something was."""
     return kind.startswith(("TIMESTAMP", "DATE"))
 
 

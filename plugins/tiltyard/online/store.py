@@ -185,6 +185,7 @@ def readable(content: bytes | None) -> FeatureRow | None:
 
 
 def pack_note(note: Record) -> bytes:
+    """A note as the store keeps it."""
     return orjson.dumps(note.to_json())
 
 

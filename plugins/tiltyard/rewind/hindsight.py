@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tiltyard.pages import plots
 from tiltyard.rewind import outcome
 from tiltyard.rewind.outcome import Floats, Lines
 from tiltyard.rewind.past import Past
@@ -149,8 +150,6 @@ def _mean(loss: Floats) -> float | None:
 
 def draw(trial: PolicyTrial, folder: Path) -> tuple[Path, ...]:
     """A picture per model: every policy's line beside the baselines', and what each policy did."""
-    from tiltyard.pages import plots  # matplotlib takes a second, and only pictures want it
-
     pictures = []
     for model, baselines in trial.baselines.items():
         tried = {name: models[model] for name, models in trial.policies.items()}

@@ -41,11 +41,11 @@ from tiltyard.records import DataIncident, FeaturesSummary, VersionFacts
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
-from tiltyard.train import candidate, profile, training
+from tiltyard.train import candidate, leakage_gate, profile, registry, training
 from tiltyard.train.blocks import Untrainable
 from tiltyard.train.encoding import Encoding
 from tiltyard.train.fit import Tuned
-from tiltyard.train.scorer import FILES, Scorer
+from tiltyard.train.scorer import FILES, Scorer, answers, session
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -347,7 +347,6 @@ def _inputs(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["
 def _made(
     rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
 ) -> Kept:
-    from tiltyard.train import leakage_gate, registry
 
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
     if not folder.exists():
@@ -395,7 +394,6 @@ def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Fl
 
 def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
     """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
-    from tiltyard.train.scorer import answers, session
 
     rails = worker.rails()
     spec = find(rails.settings.models, model)

@@ -110,6 +110,7 @@ def client(settings: Settings) -> "MlflowClient":
 
 
 def tracking_uri(settings: Settings) -> str:
+    """The URL of MLflow's database, password and all: for MLflow, and for no text."""
     return postgres.url(settings, "mlflow").render_as_string(hide_password=False)
 
 
