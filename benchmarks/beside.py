@@ -24,14 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="the other checkout")
     parser.add_argument("benchmark", help="name of a file in benchmarks/, without .py")
-    parser.add_argument("arguments", nargs="*", help="what the benchmark is given")
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    asked, arguments = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]  # those are the benchmark's
     ratios = []
     print(f"{asked.benchmark}: CPU s (wall s)    {'there':>18} {'here':>18}   here / there")
     for number in range(asked.rounds):
         order = (asked.other.resolve(), HERE) if number % 2 == 0 else (HERE, asked.other.resolve())
-        seconds = {checkout: measured(checkout, asked.benchmark, asked.arguments) for checkout in order}
+        seconds = {checkout: measured(checkout, asked.benchmark, arguments) for checkout in order}
         (there, there_wall), (here, here_wall) = seconds[asked.other.resolve()], seconds[HERE]
         ratios.append(here / there)
         figures = f"{there:.1f} ({there_wall:.1f})", f"{here:.1f} ({here_wall:.1f})"

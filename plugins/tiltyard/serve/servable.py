@@ -412,7 +412,7 @@ class Servables:
             if (entry := roster.versions.get(number)) is None:
                 unloaded[number] = "The ledger has no row of it; train again."
                 continue
-            key = (roster.spec.name, number, registry.whole(entry))
+            key = (roster.spec.name, number, registry.digest_of_all(entry))
             if (version := before.get(key) or self._load(key, entry)) is not None:
                 loaded[number] = self._versions[key] = version
             else:

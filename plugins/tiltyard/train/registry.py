@@ -277,7 +277,7 @@ def load(rails: Rails, model: str, version: int) -> Scorer:
     if row is None:
         numbers = ", ".join(str(entry.version) for entry in rails.ledger.versions(model)) or "none"
         raise BadInput(f"{model} has no version {version}; the ledger knows: {numbers}.")
-    key = (str(rails.settings.home), model, version, whole(row))
+    key = (str(rails.settings.home), model, version, digest_of_all(row))
     with _lock:
         if key in _scorers:
             _scorers.move_to_end(key)
@@ -306,7 +306,7 @@ def fetch(settings: Settings, row: Version, tell: Tell) -> None:
     _checked(settings, row, tell)
 
 
-def whole(row: Version) -> str:
+def digest_of_all(row: Version) -> str:
     """One digest of all files of a version."""
     return _sha256(json.dumps(row.digests, sort_keys=True).encode())
 
@@ -435,7 +435,7 @@ def _parsed(settings: Settings, row: Version, files: Mapping[str, bytes], tell: 
 
 def _parse_in_child(settings: Settings, row: Version, tell: Tell) -> None:
     """Parse these files once in another process; a mark remembers the digest that went well."""
-    mark = settings.home / "cache" / "parsed" / whole(row)
+    mark = settings.home / "cache" / "parsed" / digest_of_all(row)
     if mark.exists():
         return
     command = [sys.executable, "-m", "tiltyard.train.scorer", str(_cache(settings, row))]
