@@ -13,6 +13,7 @@ from tiltyard import spec
 from tiltyard.errors import BadInput
 from tiltyard.govern.detector import monitor
 from tiltyard.judge import gate
+from tiltyard.leak.audit import audit as audit_file
 from tiltyard.leak.frames import audit_frame
 from tiltyard.prepare.point_in_time import point_in_time_join
 from tiltyard.records import Decision, EvidenceRecord
@@ -346,7 +347,68 @@ def test_a_frame_is_audited_with_its_log() -> None:
     audit = audit_frame(
         frame, label="label", prediction_time="at", entity="id", history=log, history_as_of="written_at"
     )
-    assert audit.path.name == "frame.parquet"
+    assert audit.path.name == "frame"
     assert [(suspicion.feature, suspicion.kind) for suspicion in audit.suspicions] == [
         ("events", "future_in_aggregate")
     ]
+
+
+ORDERS = pd.DataFrame({"at": instants(*range(1, 29)), "late": [True, False] * 14, "size": range(28), "price": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"frame": "orders.csv"}, "frame is a pandas DataFrame, not a value of type str"),
+        ({"frame": pd.concat([ORDERS, ORDERS["size"]], axis=1)}, "Two columns of frame are called 'size'"),
+        ({"frame": ORDERS.rename(columns={"size": 3})}, "A column of frame is called 3, which is no text"),
+        ({"frame": ORDERS.iloc[:0]}, r"^frame has no rows\.$"),
+        ({"frame": pd.DataFrame()}, r"^frame has no columns\.$"),
+        ({"label": "lat"}, r"^label: the frame has no column 'lat'; did you mean 'late'\.$"),
+        ({"label": None}, r"^label is a name, as text, not None\.$"),
+        ({"prediction_time": "late"}, "^prediction_time and label both|^label and prediction_time both"),
+        ({"prediction_time": "size"}, "^prediction_time: column 'size' of the frame is BIGINT, which is no time"),
+        ({"planned": "due"}, r"^planned is a list of names, like \['due'\], not a value of type str\.$"),
+        ({"planned": ["due"]}, "^planned: the frame has no column 'due'"),
+        ({"ignore": "size"}, "^ignore is a list of names"),
+        ({"ignore": [3]}, "^Every part of ignore is a name, as text"),
+        ({"available_at": "at"}, "^available_at is a mapping"),
+        ({"available_at": {"size": "when"}}, "^available_at: the frame has no column 'when'"),
+        ({"entity": "id"}, "^entity: the frame has no column 'id'"),
+        ({"label_time": 3}, "^label_time is a name, as text, not a value of type int"),
+        ({"history": ORDERS}, "^history and history_as_of belong together"),
+        ({"history": ORDERS, "history_as_of": "at"}, "^history needs entity"),
+        ({"history": "log.csv", "history_as_of": "at", "entity": "size"}, "^history is a pandas DataFrame"),
+        (
+            {"history": ORDERS, "history_as_of": "when", "entity": "size"},
+            "^history_as_of: the history has no column 'when'",
+        ),
+        (
+            {"history": ORDERS.assign(size=-1), "history_as_of": "at", "entity": "size"},
+            "^history: the history and the frame have no 'size' in common",
+        ),
+    ],
+)
+def test_the_auditor_names_its_own_arguments_and_no_file_that_nobody_gave(
+    arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        audit_frame(**{"frame": ORDERS, "label": "late", "prediction_time": "at", **arguments})
+    assert "--" not in str(caught.value) and "/" not in str(caught.value)
+
+
+def test_columns_that_no_file_has_a_type_for_are_read_as_text_and_it_is_said() -> None:
+    frame = ORDERS.assign(mixed=[1, "x"] * 14, odd=[complex(row, 1) for row in range(28)])
+    audit = audit_frame(frame, label="late", prediction_time="at")
+    said = "its values are of several kinds, or of one that no file has; read as text."
+    assert audit.notes[:2] == (f"mixed: {said}", f"odd: {said}")
+    assert frame["mixed"].tolist() == [1, "x"] * 14, "the caller's frame stays as it was"
+
+
+def test_a_file_is_audited_by_its_path_and_a_frame_is_sent_to_its_own_function() -> None:
+    with pytest.raises(
+        BadInput, match="path is a Parquet or CSV file, not a value of type DataFrame; audit_frame takes"
+    ):
+        audit_file(ORDERS, label="late", prediction_time="at")
+    with pytest.raises(BadInput, match=r"There is no file nowhere\.csv"):
+        audit_file("nowhere.csv", label="late", prediction_time="at")

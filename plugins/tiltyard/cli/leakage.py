@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tiltyard.leak.audit import Audit
 
 PANEL = "Leakage"
-UNTESTED_LINES = 8
-"""So many lines of what could not be tested are printed; the page has all of them."""
 
 commands = typer.Typer()
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
@@ -60,12 +58,16 @@ def audit(
     report: Annotated[
         Path | None, typer.Option(help="The HTML page. Default: FRAME.leakage.html, here.", metavar="FILE.html")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 for a warning, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell."""
+    """Find what a table tells that could not have been known yet. Exit 1 when it does, or when nobody could tell.
+
+    A warning ends with 0, since a person has to look at it; with --strict it ends with 1.
+    """
     from tiltyard.leak import audit as auditor
     from tiltyard.leak import page
-    from tiltyard.leak.roles import parse_available_at
+    from tiltyard.leak.roles import COMMAND, parse_available_at
 
     target = report or Path(f"{frame.stem}.leakage.html")
     page.check(target, [frame, *([history] if history else [])])
@@ -83,24 +85,26 @@ def audit(
             history_as_of=as_of_column,
             progress=step,
             threads=Settings().threads,
+            words=COMMAND,
         )
     page.write(result, target)
     emit(result.document(target).to_json(), as_json, lambda: _print_audit(result, target))
-    if result.verdict in ("fail", "untestable"):
+    if result.verdict in ("fail", "untestable") or (strict and result.verdict == "warn"):
         raise typer.Exit(1)
 
 
 def _print_audit(result: "Audit", target: Path) -> None:
     """The verdict, a line per suspicion, and where the rest is."""
+    from tiltyard.leak.audit import UNTESTED_LINES
+
     colour = {"pass": "green", "warn": "yellow"}.get(result.verdict, "bold red")
-    out.print(f"[{colour}]{result.verdict}[/] {plain(result.headline)}", soft_wrap=True)
+    out.print(f"[{colour}]{result.verdict}[/] {plain(result.reason)}", soft_wrap=True)
     if result.suspicions:
         _print_suspicions(result)
     for note in result.notes:
         out.print(f"[dim]note[/] {plain(note)}", soft_wrap=True)
     for gap in result.untested[:UNTESTED_LINES]:
-        subject = " ".join(part for part in (gap.feature, gap.kind) if part != "*") or "all"
-        out.print(f"[dim]untested[/] {plain(f'{subject}: {gap.why}')}", soft_wrap=True)
+        out.print(f"[dim]untested[/] {plain(str(gap))}", soft_wrap=True)
     if len(result.untested) > UNTESTED_LINES:
         out.print(f"[dim]untested[/] … and {len(result.untested) - UNTESTED_LINES} more, in the report")
     out.print(f"{result.rows:,} rows, {len(result.features):,} features. The page to look at: {plain(str(target))}")

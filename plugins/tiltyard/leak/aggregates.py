@@ -18,6 +18,9 @@ NEARLY_ALL = 0.9
 on a handful of rows, a log that is a day younger than the table."""
 PROBED = 3_000
 """Rows on which an aggregate is tried first; only what holds there is computed on all."""
+_LOGGED = ("all of the entity's rows", "those up to the prediction")
+_ENCODED = ("all rows, its own included", "the others")
+"""Of an aggregate of the log, and of the label's mean: the rows that tell the future, and those that do not."""
 SIZES = {"seconds": 1.0, "minutes": 60.0, "hours": 3_600.0, "days": 86_400.0}
 """Unit → seconds."""
 
@@ -98,12 +101,18 @@ def _encodings(case: Case) -> Iterator[Suspicion | Untested]:
         alike = are_close(table, mean[probe]).mean(axis=1) >= NEARLY_ALL * 0.9
         for place in np.flatnonzero(alike).tolist():
             encoding = Aggregate(f"the label's mean by {title}", mean, without_own)
-            if suspicion := _future(case, numbers[place], encoding, differ):
+            if suspicion := _future(case, numbers[place], encoding, differ, _ENCODED):
                 yield suspicion
 
 
-def _future(case: Case, reading: Reading, aggregate: Aggregate, differ: Bools) -> Suspicion | None:
-    """A column that equals an aggregate over all rows, and not over those by the prediction, where the two `differ`."""
+def _future(
+    case: Case, reading: Reading, aggregate: Aggregate, differ: Bools, titles: tuple[str, str] = _LOGGED
+) -> Suspicion | None:
+    """A column that equals an aggregate over all rows, and not over those by the prediction, where the two `differ`.
+
+    `titles`: the rows that the aggregate is over, and those that it should be over.
+    """
+    every, honest = titles
     assert reading.values is not None
     comparable = differ & ~np.isnan(reading.values)
     whole = are_close(reading.values, aggregate.whole) & comparable
@@ -121,11 +130,11 @@ def _future(case: Case, reading: Reading, aggregate: Aggregate, differ: Bools) -
         round(float(share), 5),
         None,
         f"In {whole.sum()} of the {rows} rows in which it matters ({share:.1%} of rows) it equals {aggregate.title} "
-        f"over all of the entity's rows, and in {by_prediction.sum()} over those up to the prediction.",
+        f"over {every}, and in {by_prediction.sum()} over {honest}.",
         case.examples(
             reading.name, whole, **{"over all rows": aggregate.whole, "up to the prediction": aggregate.by_prediction}
         ),
-        shares_plot(["all of the entity's rows", "those up to the prediction"], [whole, by_prediction], rows),
+        shares_plot(titles, [whole, by_prediction], rows),
     )
 
 

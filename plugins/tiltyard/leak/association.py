@@ -53,6 +53,7 @@ def too_good(case: Case) -> Iterator[Suspicion | Untested]:
     level = TOO_GOOD if case.ranks is None else TOO_GOOD_AMOUNT
     aucs = case.aucs
     best = sorted((auc for auc, _, _ in aucs.values()), reverse=True)
+    elsewhere = _elsewhere(case)
     for name, (auc, low, high) in aucs.items():
         if low < level:
             if case.ranks is not None:
@@ -66,11 +67,15 @@ def too_good(case: Case) -> Iterator[Suspicion | Untested]:
             "too_good",
             round(auc, 4),
             (round(low, 4), round(high, 4)),
-            f"By itself it tells the label with an AUC of {auc:.3f} ({low:.3f} to {high:.3f}), learnt on other "
-            f"entities and other times{beside}.",
+            f"By itself it tells the label with an AUC of {auc:.3f} ({low:.3f} to {high:.3f}), {elsewhere}{beside}.",
             (),
             case.rates(case.readings[name]),
         )
+
+
+def _elsewhere(case: Case) -> str:
+    """Where a rate was learnt; without an entity every row is one of its own."""
+    return f"learnt on other {'rows' if case.sample.entity is None else 'entities'} and other times"
 
 
 def _amount(case: Case, reading: Reading) -> Iterator[Suspicion]:
@@ -84,7 +89,7 @@ def _amount(case: Case, reading: Reading) -> Iterator[Suspicion]:
         round(correlation, 4),
         (round(low, 4), round(high, 4)),
         f"By itself it tells the label's rank with a correlation of {correlation:.3f} ({low:.3f} to {high:.3f}), "
-        "learnt on other entities and other times.",
+        f"{_elsewhere(case)}.",
         (),
         case.rates(reading),
     )

@@ -7,7 +7,7 @@ It needs a file and the names of a few columns; no spec, no lake, no server. Two
   file.
 
 The verdict is `fail` when something is critical, `warn`, `pass`, or `untestable`. Silence about what could not be
-tested would look like a pass, so the headline counts the kinds of leakage that were looked for and says what to give
+tested would look like a pass, so the reason counts the kinds of leakage that were looked for and says what to give
 for the others.
 """
 
@@ -20,27 +20,30 @@ from typing import Literal
 
 import duckdb
 
+from tiltyard import arguments
 from tiltyard.errors import BadInput
 from tiltyard.leak import drawing, evidence, tabular, write_times
-from tiltyard.leak.coverage import Coverage, NotLookedFor, covered
+from tiltyard.leak.coverage import Coverage, NotLookedFor, covered, given_by
 from tiltyard.leak.engine import Progress, connect, is_readable
 from tiltyard.leak.label import Label, read_label
-from tiltyard.leak.roles import Roles
+from tiltyard.leak.roles import ARGUMENTS, Roles, roles_of
 from tiltyard.leak.rules import is_instant
 from tiltyard.leak.suspicion import KINDS, Cell, Severity, Suspicion, Untested, Want
 from tiltyard.records import Record
 
 Verdict = Literal["pass", "warn", "fail", "untestable"]
+UNTESTED_LINES = 8
+"""So many lines of what could not be tested are printed; the page has all of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
-    """What is held against a table's columns, what could not be tested, and on what."""
+    """What is held against a table's columns, what could not be tested, and on what. `print` shows it."""
 
     path: Path
     verdict: Verdict
     reason: str
-    """The reason for the verdict, in a sentence."""
+    """The reason for the verdict, how many kinds were looked for, and what to give for the others."""
     rows: int
     """Rows of the file."""
     suspicions: tuple[Suspicion, ...]
@@ -57,10 +60,22 @@ class Audit:
     exact: str
     """What was counted over all rows, in a sentence."""
 
-    @property
-    def headline(self) -> str:
-        """The reason for the verdict, how many kinds were looked for, and what to give for the others."""
-        return f"{self.reason} {self.coverage.sentence}"
+    def __repr__(self) -> str:
+        suspicions = f"{len(self.suspicions)} suspicion{'s' * (len(self.suspicions) != 1)}"
+        return f"<Audit of {self.path.name}: {self.verdict}, {suspicions}, {self.rows:,} rows>"
+
+    def __str__(self) -> str:
+        """What the command prints, but for its colours."""
+        lines = [f"{self.verdict}: {self.reason}"]
+        lines += [
+            f"{suspicion.severity}: {suspicion.feature}, {suspicion.kind}. {suspicion.evidence}"
+            for suspicion in self.suspicions
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"untested: {gap}" for gap in self.untested[:UNTESTED_LINES]]
+        more = len(self.untested) - UNTESTED_LINES
+        lines += [f"untested: … and {more} more"] if more > 0 else []
+        return "\n".join([*lines, f"{self.rows:,} rows, {len(self.features):,} features."])
 
     def document(self, report: Path | None = None) -> "AuditDocument":
         """The audit as the command prints it with `--json`; `report`: where its page was written."""
@@ -82,7 +97,7 @@ class Audit:
             untested=tuple(
                 GapEntry(feature=gap.feature, kind=gap.kind, why=gap.why, want=gap.want) for gap in self.untested
             ),
-            reason=self.headline,
+            reason=self.reason,
             looked_for=self.coverage.looked_for,
             not_looked_for=self.coverage.not_looked_for,
             notes=self.notes,
@@ -151,7 +166,7 @@ class AuditDocument(Record):
     """What is held against the columns, ranked: critical first, exact counts before statistics."""
     untested: tuple[GapEntry, ...]
     reason: str
-    """The headline: the reason for the verdict, how many kinds were looked for, and what to give for the others."""
+    """The reason for the verdict, how many kinds were looked for, and what to give for the others."""
     looked_for: tuple[str, ...]
     """Kinds of leakage that were looked for."""
     not_looked_for: tuple[NotLookedFor, ...]
@@ -187,25 +202,25 @@ def audit(
     progress: Progress | None = None,
     threads: int = 2,
     memory: str = "2GB",
+    words: Mapping[str, str] = ARGUMENTS,
 ) -> Audit:
     """Judge a Parquet or CSV file of any size within `memory` for the engine and a sample beside it.
 
     `available_at`: feature → the column that says since when its value was known; the key `*` stands for every
     feature that has none of its own. `planned`: columns with instants that are known ahead. `history`: an event or
     version log of the same entities, with `history_as_of` the time of each row. `progress` is called with what is
-    going on and the share of the whole that is done.
+    going on and the share of the whole that is done. `words`: what the arguments are called by whoever reads the
+    sentences (roles.py).
 
     Raises BadInput for whatever cannot be judged at all.
     """
-    roles = Roles(
-        label,
-        prediction_time,
-        entity,
-        label_time,
-        dict(available_at or {}),
-        tuple(planned),
-        tuple(ignore),
-        history_as_of,
+    for argument, file in (("path", path), ("history", history)):
+        if not isinstance(file, Path | str) and (file is not None or argument == "path"):
+            raise BadInput(
+                f"{argument} is a Parquet or CSV file, not {arguments.kind(file)}; audit_frame takes frames."
+            )
+    roles = roles_of(
+        label, prediction_time, entity, label_time, available_at, planned, ignore, history_as_of, words=words
     )
     roles.check(history)
     with tempfile.TemporaryDirectory(prefix="tiltyard-audit-") as name:
@@ -240,11 +255,13 @@ def _audit(
     table = tabular.table(connection, path, folder, times=roles.times, columns=roles.columns)
     features = roles.features(table.columns)
     if not features:
-        raise BadInput(f"{path.name} has no column left to judge beside those that the options name.")
+        raise BadInput(f"{path.name} has no column left to judge beside those that have another part.")
     if roles.entity and not is_readable(table.columns[roles.entity]):
         kind = table.columns[roles.entity].lower()[:40]
-        raise BadInput(f"--entity: column '{roles.entity}' is {kind}; name one of numbers or text, or a time.")
-    label, notes = read_label(connection, table, roles.label)
+        raise BadInput(
+            f"{roles.words['entity']}: column '{roles.entity}' is {kind}; name one of numbers or text, or a time."
+        )
+    label, notes = read_label(connection, table, roles.label, roles.words["label"])
     unread = [
         Untested(feature, "*", f"It holds {table.columns[feature].lower()[:40]}, which nothing here can judge.")
         for feature in features
@@ -264,15 +281,16 @@ def _audit(
     suspicions = tuple(_ranked(exact, weighed.suspicions, instants))
     untested = (*unread, *gaps, *weighed.untested)
     verdict, reason = _verdict(suspicions, weighed.idle)
+    coverage = covered(tuple(KINDS), weighed.looked_for, untested, given_by(roles), roles.words)
     return Audit(
         path=path,
         verdict=verdict,
-        reason=reason,
+        reason=f"{reason} {coverage.sentence}",
         rows=table.rows,
         suspicions=suspicions,
         untested=untested,
-        coverage=covered(tuple(KINDS), weighed.looked_for, untested),
-        notes=(*table.notes, *notes, *sample_notes, *log_notes),
+        coverage=coverage,
+        notes=(*table.notes, *notes, *sample_notes, *log_notes, *weighed.notes),
         features=features,
         label=label,
         sampled=len(sample.frame),
@@ -302,7 +320,7 @@ def _verdict(suspicions: Sequence[Suspicion], idle: str) -> tuple[Verdict, str]:
         return "untestable", f"The data itself could not be tested: {idle}"
     if suspicions:
         columns = list(dict.fromkeys(suspicion.feature for suspicion in suspicions))
-        return "warn", f"Nothing is about time, but somebody should have a look at {_listed(columns)}."
+        return "warn", f"Nothing is certain, but somebody should have a look at {_listed(columns)}."
     return "pass", "Nothing of what was looked for tells what could not have been known at the prediction time."
 
 

@@ -12,7 +12,7 @@ from tiltyard.errors import BadInput
 from tiltyard.leak import intervals
 from tiltyard.leak.arrays import Bools, Floats, Ints
 from tiltyard.leak.intervals import FOLDS
-from tiltyard.leak.reading import Reading, as_instants, clock_of, epoch_of, hangs_on, read
+from tiltyard.leak.reading import RARE, Reading, as_instants, clock_of, epoch_of, hangs_on, read
 from tiltyard.leak.suspicion import Cell, Example, Offsets, Rates, Untested
 
 OF_TIME = frozenset({"instant_after_prediction", "clock_of_outcome", "part_of_outcome_time", "grows_until_outcome",
@@ -64,6 +64,7 @@ class Case:
         self.sample = sample
         _check_names(sample)
         self.untested: list[Untested] = []
+        self.notes: list[str] = []
         self.parts: frozenset[str] = frozenset()
         """Columns that add up to the time to the outcome; known once those have been looked for."""
         self.looked_for: set[str] = set()
@@ -101,7 +102,8 @@ class Case:
             self._skip(name, "instant_after_prediction", why)
         if len(reading.labels) <= 2 and not reading.missing.any():
             rare = reading.kind == "category" and reading.raw.nunique() > 1
-            why = "No value of it is there in five rows." if rare else "It has the same value in every row."
+            why = f"It is like an id: no value of it stands in {RARE} rows, so that no rate by value can be told."
+            why = why if rare else "It has the same value in every row."
             self._skip(name, "*", why)
             if reading.kind != "instant":
                 return
@@ -118,7 +120,10 @@ class Case:
             amounts = pd.to_numeric(column, errors="coerce")
             if amounts.notna().all():
                 self.ranks = np.asarray(amounts.rank(pct=True), dtype=np.float64)
-                self._skip("*", "*", "The label is an amount; it was judged by whether it lies above its median.")
+                self.notes.append(
+                    f"{self.sample.label}: it is an amount; it was judged by whether it lies above its median, and by "
+                    "its rank."
+                )
                 above: Bools = (amounts > amounts.median()).to_numpy(dtype=bool)
                 return above
             raise BadInput(

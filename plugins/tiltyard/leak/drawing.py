@@ -98,8 +98,8 @@ def with_log(
     Raises BadInput when file and log have no entity in common.
     """
     assert roles.entity is not None and roles.history_as_of is not None
-    times = {roles.history_as_of: "--as-of-column"}
-    columns = times | {roles.entity: "--entity"}
+    times = {roles.history_as_of: roles.words["history_as_of"]}
+    columns = times | {roles.entity: roles.words["entity"]}
     table = tabular.table(connection, path, folder, times=times, columns=columns, name="history")
     entity, moment = quoted(roles.entity), quoted(roles.history_as_of)
     names = [column for column, kind in table.columns.items() if is_readable(kind)]
@@ -115,7 +115,8 @@ def with_log(
         connection.unregister("sampled")
     if log.empty:
         raise BadInput(
-            f"--history: {path.name} and the frame have no '{roles.entity}' in common; do they tell of the same ones?"
+            f"{roles.words['history']}: {path.name} and the frame have no '{roles.entity}' in common; do they tell of "
+            "the same ones?"
         )
     logged = replace(sample, history=_zoned(log), history_as_of=roles.history_as_of)
     return logged, [f"{path.name}: {note}" for note in table.notes]

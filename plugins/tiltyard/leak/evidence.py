@@ -58,10 +58,10 @@ def weigh(
         gaps = [outcome for outcome in outcomes if isinstance(outcome, Untested)]
         suspicions += raised
         untested += gaps
-        if raised or all(gap.want is None for gap in gaps):
+        if all(gap.want is None for gap in gaps if gap.kind == kind):
             case.looked_for.add(kind)
     looked_for = tuple(kind for kind in KINDS_OF_EVIDENCE if kind in case.looked_for)
-    return Weighed(_ranked(suspicions, case), tuple(dict.fromkeys(untested)), looked_for)
+    return Weighed(_ranked(suspicions, case), tuple(dict.fromkeys(untested)), looked_for, tuple(case.notes))
 
 
 def _ranked(suspicions: list[Suspicion], case: Case) -> tuple[Suspicion, ...]:

@@ -34,7 +34,7 @@ def as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) ->
     head = _head(path)
     notes: list[str] = []
     if head.startswith(b"PAR1"):
-        if path.suffix.lower() not in (".parquet", ".pq"):
+        if path.suffix and path.suffix.lower() not in (".parquet", ".pq"):
             notes.append(f"{path.name} is Parquet, whatever its ending says; it was read as that.")
         try:
             connection.execute(f"describe select * from read_parquet({text(str(path))})")

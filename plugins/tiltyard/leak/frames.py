@@ -1,5 +1,6 @@
 """The auditor for a pandas frame instead of a file."""
 
+import io
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -7,9 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from tiltyard import arguments
+from tiltyard.errors import BadInput
 from tiltyard.leak.audit import Audit, audit
 
 __all__ = ["audit_frame"]
+
+_UNTYPED = (TypeError, ValueError, NotImplementedError)
+"""What the errors of PyArrow are of when a column has no type there."""
 
 
 def audit_frame(
@@ -27,13 +33,15 @@ def audit_frame(
 ) -> Audit:
     """What `audit` says of the frame. Its arguments mean the same; `history` is a frame, too.
 
-    The result's `path` is a name and no file. Raises BadInput for whatever cannot be judged at all.
+    A length of time is read as seconds, and a column of several kinds of values as text. The result's `path` is a name
+    and no file. Raises BadInput for whatever cannot be judged at all.
     """
     with tempfile.TemporaryDirectory(prefix="tiltyard-audit-") as folder:
-        path, log = Path(folder, "frame.parquet"), Path(folder, "history.parquet")
-        frame.to_parquet(path, index=False)
+        # their names stand in sentences
+        path, log = Path(folder, "the frame"), Path(folder, "the history")
+        notes = _write(frame, "frame", path)
         if history is not None:
-            history.to_parquet(log, index=False)
+            notes += [f"the history: {note}" for note in _write(history, "history", log)]
         result = audit(
             path,
             label=label,
@@ -46,4 +54,37 @@ def audit_frame(
             history=log if history is not None else None,
             history_as_of=history_as_of,
         )
-    return replace(result, path=Path(path.name))
+    return replace(result, path=Path("frame"), notes=(*notes, *result.notes))
+
+
+def _write(frame: pd.DataFrame, argument: str, path: Path) -> list[str]:
+    """Write the frame as Parquet; notes on the columns that have no type there.
+
+    Raises BadInput for what is no frame, or an empty one.
+    """
+    arguments.check_frame(frame, argument)
+    if frame.empty:
+        raise BadInput(f"{argument} has no {'rows' if len(frame.columns) else 'columns'}.")
+    table, notes = frame.copy(deep=False), []
+    for name in frame.columns:
+        if pd.api.types.is_timedelta64_dtype(frame[name]):
+            table[name] = frame[name].dt.total_seconds()
+            notes.append(f"{name}: its lengths of time were read as seconds.")
+    try:
+        table.to_parquet(path, index=False)
+    except _UNTYPED:
+        for name in frame.columns:
+            if not _has_type(table[[name]]):
+                table[name] = frame[name].map(str, na_action="ignore").astype(object)
+                notes.append(f"{name}: its values are of several kinds, or of one that no file has; read as text.")
+        table.to_parquet(path, index=False)
+    return notes
+
+
+def _has_type(column: pd.DataFrame) -> bool:
+    """A frame of one column can be written."""
+    try:
+        column.to_parquet(io.BytesIO(), index=False)
+    except _UNTYPED:
+        return False
+    return True

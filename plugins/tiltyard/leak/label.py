@@ -1,7 +1,7 @@
 """The label of anybody's table: two values of any kind, or a number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import duckdb
@@ -24,7 +24,7 @@ class Label:
 
     column: str
     kind: Literal["binary", "number"]
-    sql: str
+    sql: str = field(repr=False)
     """Over the table: 0 or 1, or a number; NULL where there is none."""
     positive: str
     """What counts as 1; '' for a number."""
@@ -32,26 +32,28 @@ class Label:
     """Rows that have one."""
 
 
-def read_label(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> tuple[Label, list[str]]:
+def read_label(
+    connection: duckdb.DuckDBPyConnection, table: Table, column: str, option: str
+) -> tuple[Label, list[str]]:
     """The label and notes on how it was read: two values of any kind are 0 and 1; more numbers are a regression.
 
-    Raises BadInput for anything else.
+    Raises BadInput for anything else, under the `option` that named the column.
     """
     kind = table.columns[column]
     if not is_readable(kind) or is_instant(kind):
-        raise BadInput(f"--label: column '{column}' is {kind.lower()[:40]}; a label has two values, or is a number.")
+        raise BadInput(f"{option}: column '{column}' is {kind.lower()[:40]}; a label has two values, or is a number.")
     value, is_text, rows, notes = _value(connection, table, column)
     distinct = f"select distinct {value} from {table.relation} where {value} is not null limit 3"
     values = [value for (value,) in connection.execute(distinct).fetchall()]
     if not values:
-        raise BadInput(f"--label: column '{column}' of {table.path.name} is empty; it holds no outcome to look at.")
+        raise BadInput(f"{option}: column '{column}' of {table.path.name} is empty; it holds no outcome to look at.")
     if rows < table.rows:
         notes.append(f"{column}: {table.rows - rows:,} of {table.rows:,} rows have no label.")
     if len(values) > 2:
         if is_text:
             shown = ", ".join(repr(str(value)[:30]) for value in sorted(values))
             raise BadInput(
-                f"--label: column '{column}' is text of more than two kinds ({shown}, …); give a column with two "
+                f"{option}: column '{column}' is text of more than two kinds ({shown}, …); give a column with two "
                 "values, or with a number."
             )
         return Label(column, "number", value, "", rows), notes

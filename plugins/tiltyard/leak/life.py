@@ -105,6 +105,9 @@ def changes(case: Case) -> Iterator[Suspicion | Untested]:
         if "changes_only_after_outcome" not in case.looked_for:  # it was, where there is a log
             yield Untested("*", "changes_only_after_outcome", *_one_row_each(case))
         return
+    if case.sample.history is None:
+        why = "No log of the entities was given; only the table's own rows were looked at."
+        yield Untested("*", "changes_only_after_outcome", why, "history")
     after = case.prediction >= outcome
     if len(np.unique(case.entities[after])) < FEWEST:
         if "changes_only_after_outcome" not in case.looked_for:

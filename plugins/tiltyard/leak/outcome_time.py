@@ -24,6 +24,12 @@ CENSORED = 0.05
 UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3_600.0, "days": 86_400.0}
 UNIT_SLACK = 0.1
 """How far from one a coefficient may lie: parts are rounded, and what is left out (taxiing) goes along with them."""
+WHOLE_UNITS = {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, **UNITS, "weeks": 604_800.0}
+"""Units in which a column may hold the whole wait."""
+IS_THE_WAIT = 0.99
+"""Share of the rows in which a column that is the wait has to agree with it: the rest is mended data."""
+FEWEST_WAITS = 10
+"""Different waits, in a column's unit, below which an agreement may be a plan's: 30 days, always."""
 CANDIDATES = 200
 """Numeric columns that are tried as parts: those that go along with the wait the most."""
 REPRODUCED = 0.9
@@ -100,7 +106,8 @@ def parts(case: Case) -> Iterator[Suspicion | Untested]:
     The time is regressed on the numeric columns, one after the other (orthogonal matching pursuit; Pati, Rezaiifar,
     Krishnaprasad 1993). A column is a part of it when its coefficient is one, in seconds, minutes, hours or days,
     among positives and among negatives alike, and the regression reproduces the time in both. A planned duration is
-    such a part, too; so a part is named only if what the other columns don't tell of it tells the label.
+    such a part, too; so a part is named only if what the other columns don't tell of it tells the label. A column that
+    by itself is the whole time is named whatever it tells.
     """
     numbers = {
         name: reading
@@ -108,13 +115,16 @@ def parts(case: Case) -> Iterator[Suspicion | Untested]:
         if reading.kind == "number" and reading.values is not None
     }
     event = _event(case, None)
+    waits = _waits(case, numbers, event.wait)
+    case.parts = frozenset(waits)
     sides = [event.rows & case.label, event.rows & ~case.label]
     if min(int(side.sum()) for side in sides) < 10 * FEWEST:
         why = "Too few outcomes have a time of their own, in one of the classes."
+        yield from waits.values()
         yield Untested("*", "part_of_outcome_time", why, "outcomes")
         return
     parts_of_wait = _unit_parts(case, numbers, event, sides)
-    case.parts = frozenset(parts_of_wait)
+    case.parts |= frozenset(parts_of_wait)
     honest = case.unsuspected
     for name, part in parts_of_wait.items():
         reading, unit, shares = numbers[name], part.unit, part.shares
@@ -125,6 +135,7 @@ def parts(case: Case) -> Iterator[Suspicion | Untested]:
         if not low >= TELLS:
             continue
         beside = ", ".join(twin for twin in parts_of_wait if twin != name) or "what else is there"
+        waits.pop(name, None)
         yield Suspicion(
             name,
             "critical",
@@ -138,6 +149,48 @@ def parts(case: Case) -> Iterator[Suspicion | Untested]:
             case.examples(name, event.rows & here, **{f"{unit} to the outcome": event.wait / UNITS[unit]}),
             offsets(reading.values[here] * UNITS[unit], case.label[here]),
         )
+    yield from waits.values()
+
+
+def _waits(case: Case, numbers: Mapping[str, Reading], wait: Floats) -> dict[str, Suspicion]:
+    """Column → the warning that it is the whole time from the prediction to the outcome, in one unit. Exact.
+
+    It may tell nothing of the label, and be known ahead where the outcome's time is (a term that ends when it was said
+    to): so it is a warning. A column in whole units may be rounded in any way, but in one way throughout.
+    """
+    suspicions = {}
+    for name, reading in numbers.items():
+        assert reading.values is not None
+        there = ~np.isnan(reading.values) & ~np.isnan(wait) & (wait >= 0)
+        rows = int(there.sum())
+        if rows < FEWEST:
+            continue
+        for unit, size in WHOLE_UNITS.items():
+            waits, values = wait[there] / size, reading.values[there]
+            if len(np.unique(np.round(waits))) < FEWEST_WAITS:
+                continue
+            slack = 1e-6 * np.maximum(np.abs(waits), 1.0)
+            ways: list[Bools] = [np.abs(values - waits) <= slack]
+            if not (values % 1).any():
+                ways += [np.abs(values - turn(waits)) <= slack for turn in (np.floor, np.ceil, np.round)]
+            same = max(ways, key=lambda way: way.sum())
+            if same.sum() < IS_THE_WAIT * rows:
+                continue
+            where = np.zeros(case.rows, dtype=bool)
+            where[np.flatnonzero(there)[same]] = True
+            suspicions[name] = Suspicion(
+                name,
+                "warning",
+                "part_of_outcome_time",
+                round(float(same.sum() / rows), 5),
+                None,
+                f"In {same.sum()} of {rows} rows it is, in {unit}, the whole time from the prediction to the outcome, "
+                "which nobody knows at the prediction unless it is said beforehand when the outcome comes.",
+                case.examples(name, where, outcome_time=case.outcome),
+                offsets(reading.values[there] * size, case.label[there]),
+            )
+            break
+    return suspicions
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ SEVERITIES = {"critical": "bad", "warning": "wait"}
 """The same of a severity."""
 MEANT = {
     "fail": "Something critical: evidence about time.",
-    "warn": "Nothing about time; something statistical to look at.",
+    "warn": "Nothing certain; something to look at.",
     "pass": "Nothing was found, in what could be tested.",
     "untestable": "Not a pass: too little could be tested.",
 }
@@ -89,7 +89,6 @@ def render(audit: Audit) -> str:
             kit.paragraph(audit.verdict, f"verdict {tone}"),
             Html(f"<h1>{text(audit.path.name)}</h1>"),
             kit.paragraph(audit.reason, "reason"),
-            kit.paragraph(audit.coverage.sentence, "reason"),
             kit.paragraph(f"{MEANT[audit.verdict]} The outcome is {label}.", "quiet"),
             kit.facts(facts),
         ]

@@ -162,7 +162,9 @@ def tally(
 def _in_words(worst: object) -> str:
     if worst is None:
         return ""
-    return f"by {timedelta(microseconds=worst)}" if isinstance(worst, int) else str(worst)
+    if not isinstance(worst, int):
+        return str(worst)
+    return f"by {timedelta(microseconds=worst)}".removesuffix(", 0:00:00")
 
 
 # -- the rules ---------------------------------------------------------------------------------

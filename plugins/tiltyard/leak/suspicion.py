@@ -17,7 +17,7 @@ Example = Mapping[str, Cell]
 KINDS_OF_EVIDENCE: Mapping[str, str] = {
     "instant_after_prediction": "It holds instants that lie after the prediction: they were not known yet.",
     "clock_of_outcome": "It is a clock reading, and how far it lies from the prediction's own clock tells the label.",
-    "part_of_outcome_time": "It is a part of the time from the prediction to the outcome, and tells the label by it.",
+    "part_of_outcome_time": "It is the time from the prediction to the outcome, or a part of it that tells the label.",
     "grows_until_outcome": "It counts what happened until the outcome, not until the prediction.",
     "future_in_aggregate": "It is an aggregate over rows of its entity that lie after the prediction.",
     "changes_only_after_outcome": "It never changes in an entity's life, but for after the outcome.",
@@ -116,6 +116,10 @@ class Untested:
     want: Want | None = None
     """What the kind could not be looked for without; None where some rows, columns or pairs were left out of it."""
 
+    def __str__(self) -> str:
+        subject = " ".join(part for part in (self.feature, self.kind) if part != "*") or "all"
+        return f"{subject}: {self.why}"
+
 
 @dataclass(frozen=True)
 class Weighed:
@@ -125,7 +129,9 @@ class Weighed:
     """Critical before warning, and the largest effects first."""
     untested: tuple[Untested, ...]
     looked_for: tuple[str, ...]
-    """The keys of `KINDS_OF_EVIDENCE` that were looked for, in their order."""
+    """The keys of `KINDS_OF_EVIDENCE` that were looked for in every way there is, in their order."""
+    notes: tuple[str, ...] = ()
+    """How the sample was read, where that was a decision."""
 
     @property
     def idle(self) -> str:

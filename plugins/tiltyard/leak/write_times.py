@@ -114,7 +114,7 @@ def in_words(roles: Roles, features: Sequence[str], table: Table) -> str:
     undated = len(features) - dated
     sentence = f"Of {_columns(dated)} it is said since when each value was known; that was held against every row."
     if not dated:
-        sentence = "For no column is it said since when its values were known (--available-at)."
+        sentence = f"For no column is it said since when its values were known ({roles.words['available_at']})."
     elif undated:
         sentence += f" Of {undated:,} it is not said."
     instants = sum(rules.is_instant(table.columns[name]) and name not in roles.planned for name in features)
@@ -146,7 +146,7 @@ def _suspicion(
         "used_without_available_at": f"{counts} are there while {rule.than} is empty: nothing dates them.",
         "later_than_available_at": f"{counts} lie after {rule.than}, by up to {worst}{by_day}.",
         "instant_after_prediction": f"{counts} lie after {rule.than}, by up to {worst}{by_day}. If it is known "
-        "ahead, like a due date, declare it with --planned.",
+        f"ahead, like a due date, say so: {roles.words['planned']}.",
     }
     has_lateness = is_detailed and result.rule != "used_without_available_at"
     return Suspicion(

@@ -18,8 +18,10 @@ from tests.unit.cli.test_cli import tiltyard
 from tiltyard.errors import BadInput
 from tiltyard.leak import audit, drawing, engine, page, reading, tabular
 from tiltyard.leak.audit import Audit
-from tiltyard.leak.roles import parse_available_at
-from tiltyard.leak.suspicion import KINDS
+from tiltyard.leak.coverage import covered
+from tiltyard.leak.frames import audit_frame
+from tiltyard.leak.roles import ARGUMENTS, COMMAND, parse_available_at
+from tiltyard.leak.suspicion import KINDS, Untested
 
 DAY = pd.Timedelta(days=1)
 HOUR = pd.Timedelta(hours=1)
@@ -51,7 +53,8 @@ def saved(frame: pd.DataFrame, folder: Path, name: str = "frame.parquet", **opti
 
 def judged(frame: pd.DataFrame | Path, folder: Path, name: str = "frame.parquet", **roles: Any) -> Audit:
     path = frame if isinstance(frame, Path) else saved(frame, folder, name)
-    return audit.audit(path, **{"label": "churned", "prediction_time": "at", "entity": "customer", **roles})
+    given = {"label": "churned", "prediction_time": "at", "entity": "customer", "words": COMMAND, **roles}
+    return audit.audit(path, **given)
 
 
 def kinds(found: Audit) -> dict[str, str]:
@@ -191,10 +194,11 @@ def test_a_history_must_be_of_the_same_entities(tmp_path: Path) -> None:
 WRITE_TIMES = ("point_in_time", "used_without_available_at", "later_than_available_at")
 
 
-def test_the_headline_counts_the_kinds_that_were_looked_for_and_says_what_to_give_for_the_others(
+def test_the_reason_counts_the_kinds_that_were_looked_for_and_says_what_to_give_for_the_others(
     tmp_path: Path,
 ) -> None:
-    """Of 14 kinds of leakage, ten of evidence and four of write times; each is either looked for or asked for."""
+    """Of 14 kinds of leakage, ten of evidence and four of write times; each is either looked for or asked for, and all
+    that a kind lacks is named at once."""
     bare = judged(honest(), tmp_path, entity=None)
     assert bare.verdict == "pass"
     assert bare.coverage.looked_for == (
@@ -202,12 +206,25 @@ def test_the_headline_counts_the_kinds_that_were_looked_for_and_says_what_to_giv
     )  # fmt: skip
     assert {gap.kind: gap.give for gap in bare.coverage.not_looked_for} == {
         **dict.fromkeys(WRITE_TIMES, "--available-at"),
-        **dict.fromkeys(["repeated_prediction", "constant_over_life"], "--entity"),
-        **dict.fromkeys(["part_of_outcome_time", "grows_until_outcome", "changes_only_after_outcome"], "--label-time"),
-        "future_in_aggregate": "--history with --as-of-column",
+        "repeated_prediction": "--entity",
+        "constant_over_life": "--entity and several rows per entity",
+        **dict.fromkeys(["part_of_outcome_time", "grows_until_outcome"], "--label-time"),
+        "changes_only_after_outcome": "--label-time, --entity and --history with --as-of-column",
+        "future_in_aggregate": "--entity and --history with --as-of-column",
     }
-    assert bare.headline.startswith("Nothing of what was looked for tells what could not have been known")
-    assert "Of 14 kinds of leakage 5 were looked for; give --label-time for part of outcome time," in bare.headline
+    assert bare.reason == (
+        "Nothing of what was looked for tells what could not have been known at the prediction time. "
+        "Of 14 kinds of leakage 5 were looked for; give "
+        "--label-time for part of outcome time, grows until outcome and changes only after outcome; "
+        "--available-at for point in time, used without available at and later than available at; "
+        "--entity for repeated prediction, future in aggregate, changes only after outcome and constant over life; "
+        "--history with --as-of-column for future in aggregate and changes only after outcome; "
+        "several rows per entity for constant over life."
+    )
+    assert bare.document().reason == bare.reason
+    in_python = judged(honest(), tmp_path, entity=None, words=ARGUMENTS)
+    assert "; give label_time for part" in in_python.reason
+    assert "; history with history_as_of for future in aggregate" in in_python.reason
 
     frame = honest(6_000).assign(known=lambda rows: rows["at"] - HOUR)
     wait = pd.to_timedelta(np.random.default_rng(4).uniform(1, 60, len(frame)), unit="D")
@@ -217,7 +234,7 @@ def test_the_headline_counts_the_kinds_that_were_looked_for_and_says_what_to_giv
         history=saved(frame[["customer", "at", "plan"]], tmp_path, "log.parquet"), history_as_of="at",
     )  # fmt: skip
     assert whole.coverage.not_looked_for == ()
-    assert whole.headline.endswith("All 14 kinds of leakage were looked for.")
+    assert whole.reason.endswith("All 14 kinds of leakage were looked for.")
 
 
 def test_one_row_per_entity_and_too_few_rows_are_asked_for_as_such(tmp_path: Path) -> None:
@@ -228,16 +245,134 @@ def test_one_row_per_entity_and_too_few_rows_are_asked_for_as_such(tmp_path: Pat
     gives = {gap.kind: gap.give for gap in few.coverage.not_looked_for}
     assert gives["too_good"] == "more labelled rows of both classes"
     assert few.coverage.looked_for == ("instant_after_prediction", "repeated_prediction")
-    assert "Of 14 kinds of leakage 2 were looked for" in few.headline
+    assert "Of 14 kinds of leakage 2 were looked for" in few.reason
 
 
-def test_a_kind_that_was_found_was_looked_for(tmp_path: Path) -> None:
-    """A target encoding is an aggregate that shows without a log."""
+def test_a_kind_that_was_found_in_one_way_is_asked_for_in_the_others(tmp_path: Path) -> None:
+    """A target encoding is an aggregate that shows without a log; a sum over the whole future does not."""
     frame = honest(2_000).assign(customer=lambda rows: "c" + (rows.index % 100).astype(str))
     encoded = frame.assign(encoded=frame.groupby("customer")["churned"].transform("mean"))
     audited = judged(encoded, tmp_path)
     assert kinds(audited) == {"encoded": "future_in_aggregate"}
-    assert "future_in_aggregate" in audited.coverage.looked_for
+    assert audited.suspicions[0].evidence.endswith("over all rows, its own included, and in 0 over the others.")
+    assert "future_in_aggregate" not in audited.coverage.looked_for
+    [gap] = [gap for gap in audited.coverage.not_looked_for if gap.kind == "future_in_aggregate"]
+    assert (gap.why, gap.give) == ("No log of the entities was given.", "--history with --as-of-column")
+    assert "--history with --as-of-column for future in aggregate" in audited.reason
+    assert gap in audited.document().not_looked_for
+
+    log = encoded[["customer", "at", "score"]]
+    summed = encoded.assign(total=encoded.groupby("customer")["score"].transform("sum"))
+    logged = judged(summed, tmp_path, history=saved(log, tmp_path, "log.parquet"), history_as_of="at")
+    assert kinds(logged) == {"encoded": "future_in_aggregate", "total": "future_in_aggregate"}
+    assert "future_in_aggregate" in logged.coverage.looked_for
+
+
+def test_what_changes_after_the_outcome_is_asked_a_log_for_beside_the_tables_own_rows(tmp_path: Path) -> None:
+    frame = honest(6_000)
+    frame["ended"] = frame["at"] + pd.to_timedelta(np.random.default_rng(4).uniform(1, 60, len(frame)), unit="D")
+    gives = {gap.kind: gap.give for gap in judged(frame, tmp_path, label_time="ended").coverage.not_looked_for}
+    assert gives["changes_only_after_outcome"] == "--history with --as-of-column"
+    log = saved(frame[["customer", "at", "plan"]], tmp_path, "log.parquet")
+    logged = judged(frame, tmp_path, label_time="ended", history=log, history_as_of="at")
+    assert {gap.kind for gap in logged.coverage.not_looked_for} == set(WRITE_TIMES)
+
+
+def test_one_kind_was_looked_for() -> None:
+    gaps = [Untested("*", kind, "There are too few rows.", "rows") for kind in list(KINDS)[1:]]
+    sentence = covered(
+        tuple(KINDS), list(KINDS)[:1], gaps, ["entity", "label_time", "history", "available_at"]
+    ).sentence
+    assert sentence.startswith("Of 14 kinds of leakage 1 was looked for; give more labelled rows of both classes for ")
+
+
+# -- the time to the outcome ------------------------------------------------------------------
+
+
+UNITS = {"seconds": 1, "hours": 3_600, "days": 86_400, "weeks": 7 * 86_400}
+
+
+def waited(seed: int = 5) -> tuple[pd.DataFrame, pd.Series]:
+    """Orders whose outcome comes after 1 to 60 days, and the seconds to it, which tell nothing of the label."""
+    frame = honest(2_000)
+    wait = pd.Series(np.random.default_rng(seed).uniform(1, 60, len(frame)) * 86_400)
+    frame["ended"] = frame["at"] + pd.to_timedelta(wait, unit="s")
+    return frame, (frame["ended"] - frame["at"]).dt.total_seconds()
+
+
+@pytest.mark.parametrize("turn", [lambda wait: wait, np.floor, np.ceil, np.round])
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_column_that_is_the_time_to_the_outcome_is_named_though_it_tells_no_label(
+    tmp_path: Path, unit: str, turn: Callable[[Any], Any]
+) -> None:
+    frame, seconds = waited()
+    if unit == "weeks":  # of sixty days there are too few
+        frame["ended"] = frame["at"] + pd.to_timedelta(seconds * 5, unit="s")
+        seconds = (frame["ended"] - frame["at"]).dt.total_seconds()
+    audited = judged(frame.assign(took=turn(seconds / UNITS[unit])), tmp_path, label_time="ended")
+    [suspicion] = audited.suspicions
+    assert (suspicion.feature, suspicion.kind, suspicion.severity) == ("took", "part_of_outcome_time", "warning")
+    assert (suspicion.effect, suspicion.interval) == (1.0, None)
+    assert suspicion.evidence.startswith(f"In 2000 of 2000 rows it is, in {unit}, the whole time from the prediction")
+    assert audited.verdict == "warn"
+
+
+def test_a_plan_that_is_near_the_time_to_the_outcome_is_no_suspicion(tmp_path: Path) -> None:
+    frame, seconds = waited()
+    days = np.floor(seconds / 86_400)
+    late = np.random.default_rng(6).integers(0, 2, len(frame))
+    assert judged(frame.assign(planned_days=days - late), tmp_path, label_time="ended").verdict == "pass"
+    term = frame.assign(ended=frame["at"] + 30 * DAY, term_days=30.0 + (frame.index % 500 == 0))
+    assert judged(term, tmp_path, label_time="ended").verdict == "pass", "every term is of thirty days"
+
+
+def test_a_length_of_time_of_pandas_is_read_in_a_frame() -> None:
+    frame, _ = waited()
+    frame["took"] = frame["ended"] - frame["at"]
+    audited = audit_frame(frame, label="churned", prediction_time="at", label_time="ended")
+    assert [(one.feature, one.kind) for one in audited.suspicions] == [("took", "part_of_outcome_time")]
+    assert "took: its lengths of time were read as seconds." in audited.notes
+
+
+# -- words ------------------------------------------------------------------------------------
+
+
+def test_an_audit_is_printed_as_the_command_prints_it_and_shown_in_a_line(tmp_path: Path) -> None:
+    late = honest().assign(since=lambda rows: rows["at"] + 14 * DAY)
+    audited = judged(late, tmp_path)
+    assert repr(audited) == "<Audit of frame.parquet: fail, 1 suspicion, 600 rows>"
+    lines = str(audited).splitlines()
+    assert lines[0] == f"fail: {audited.reason}"
+    assert lines[1].startswith(
+        "critical: since, instant_after_prediction. 600 of 600 values (100.00%) lie after at, by up"
+    )
+    assert "by up to 14 days. If it is known ahead" in lines[1], "no hours that are none"
+    assert lines[2] == "untested: point_in_time: Of no column it was said since when its values were known."
+    assert lines[-1] == "600 rows, 4 features."
+    assert "select" not in str(audited) and "case when" not in repr(audited.label)
+    many = str(judged(honest().assign(**{f"empty{number}": None for number in range(20)}), tmp_path)).splitlines()
+    assert sum(line.startswith("untested: ") for line in many) == 9
+    assert many[-2].startswith("untested: … and ")
+
+
+def test_how_the_label_was_read_is_a_note_and_a_column_like_an_id_is_called_that(tmp_path: Path) -> None:
+    frame = honest().assign(amount=lambda rows: rows["noise"], order=[f"o{row}" for row in range(600)])
+    audited = judged(frame, tmp_path, label="amount")
+    assert any(
+        note.startswith("amount: it is an amount; it was judged by whether it lies above") for note in audited.notes
+    )
+    assert not any("amount" in str(gap) for gap in audited.untested)
+    [gap] = [gap for gap in audited.untested if gap.feature == "order"]
+    assert gap.why == "It is like an id: no value of it stands in 5 rows, so that no rate by value can be told."
+
+
+@pytest.mark.parametrize(("entity", "others"), [(None, "rows"), ("customer", "entities")])
+def test_a_rate_is_learnt_on_other_entities_only_where_there_are_some(
+    tmp_path: Path, entity: str | None, others: str
+) -> None:
+    frame = honest().assign(copy=lambda rows: rows["churned"] + 0.1 * np.tanh(rows["noise"]))
+    [suspicion] = [one for one in judged(frame, tmp_path, entity=entity).suspicions if one.kind == "too_good"]
+    assert f"learnt on other {others} and other times" in suspicion.evidence
 
 
 # -- labels -----------------------------------------------------------------------------------
@@ -657,6 +792,19 @@ def test_the_command_answers_in_exit_code_json_and_a_page(tmp_path: Path) -> Non
         assert f"<dd>{len(looked_for)} of 14</dd>" in text
         for finding in answer["findings"]:
             assert list(finding) == ["feature", "severity", "kind", "effect", "interval", "evidence", "examples"]
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--strict",), 1)])
+def test_a_warning_is_an_exit_code_only_where_it_is_asked_for(
+    tmp_path: Path, options: tuple[str, ...], code: int
+) -> None:
+    """A copy of the label is no evidence about time, so that a person has to say whether it was known."""
+    copied = saved(honest().assign(copy=lambda rows: rows["churned"] * 1.0), tmp_path)
+    roles = ("--label", "churned", "--prediction-time", "at", "--json")
+    done = tiltyard("leakage", "audit", str(copied), *roles, *options, cwd=str(tmp_path))
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (code, "warn")
+    clean = saved(honest(), tmp_path, "clean.parquet")
+    assert tiltyard("leakage", "audit", str(clean), *roles, *options, cwd=str(tmp_path)).returncode == 0
 
 
 # -- what broke once --------------------------------------------------------------------------
