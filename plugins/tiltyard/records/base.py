@@ -13,7 +13,16 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, JsonValue, PlainSerializer, TypeAdapter, WithJsonSchema
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from tiltyard.docstrings import of_attributes
 
@@ -28,9 +37,10 @@ Instant = Annotated[
 """An instant that JSON holds with its offset, like `2016-05-02T00:00:00+00:00`."""
 
 
-def formerly(name: str) -> Any:
-    """What annotates a field that older versions wrote under another name: `Annotated[str, formerly("said")]`."""
-    return Field(validation_alias=name)
+def formerly(name: str, *, now: str) -> Any:
+    """What annotates a field that older versions wrote under another name, as in
+    `reason: Annotated[str, formerly("said", now="reason")]`. Of a body that holds both, its name now counts."""
+    return Field(validation_alias=AliasChoices(now, name))
 
 
 def unless_empty() -> Any:
@@ -52,14 +62,28 @@ class Record:
     def to_json(self) -> JsonObject:
         """The record as JSON holds it: instants and dates as ISO texts, tuples as lists.
 
-        JSON has no infinity and nothing that is no number: they become the largest float there is, and null.
+        JSON has no infinity and nothing that is no number: they become the largest float there is, and null. Raises
+        ValueError for what is no number in a field that cannot be null, since nobody could read that back.
         """
-        body: JsonObject = json.loads(_adapter(type(self)).dump_json(self), parse_constant=_finite)
+        constants: list[str] = []
+        body: JsonObject = json.loads(
+            _adapter(type(self)).dump_json(self), parse_constant=lambda text: _finite(text, constants)
+        )
+        if "NaN" in constants:
+            try:
+                _adapter(type(self)).validate_python(body)
+            except ValidationError as error:
+                place = ".".join(str(part) for part in error.errors()[0]["loc"])
+                raise ValueError(
+                    f"{type(self).__name__}: {place} is not a number (NaN), and cannot be null; leave it out, or give "
+                    "the field a None that says what it means."
+                ) from None
         return body
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """The record that `to_json`, of this version or an older one, has written.
+        """The record that `to_json`, of this version or an older one, has written. An infinity comes back as the
+        largest float, of its sign: it compares like one, and what was signed keeps its digest.
 
         Raises pydantic.ValidationError, which is a ValueError, for what is none.
         """
@@ -107,5 +131,7 @@ def _kinds(base: type[Record]) -> Iterator[type[Record]]:
         yield from _kinds(kind)
 
 
-def _finite(constant: str) -> float | None:
+def _finite(constant: str, constants: list[str]) -> float | None:
+    """What stands in JSON for NaN, Infinity or -Infinity, which is added to `constants`."""
+    constants.append(constant)
     return None if constant == "NaN" else math.copysign(sys.float_info.max, -1 if constant[0] == "-" else 1)

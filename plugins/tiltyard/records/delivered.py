@@ -78,7 +78,7 @@ class DataIncident(Record):
     """Name of the column; '' where it is the whole table."""
     what: str
     """What happened to it, in one word, like went_null."""
-    reason: Annotated[str, formerly("said")]
+    reason: Annotated[str, formerly("said", now="reason")]
     """What was seen, in words; may be empty."""
     since: date
     """Night on which it was first seen."""

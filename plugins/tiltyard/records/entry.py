@@ -247,7 +247,7 @@ class DefaultTask(Record):
     """The first night on the safe default."""
     repeats: date | None
     """When the question was asked whose answer has run out; None the first time."""
-    facts: Annotated[JsonObject, formerly("said")]
+    facts: Annotated[JsonObject, formerly("said", now="facts")]
     """Nights, share and reasons when it was opened."""
     explanation: Explanation | None = None
     """A person's answer; None while there is none."""

@@ -30,7 +30,7 @@ class Signal(Record):
     drifted: bool
     """Whether the effect was over its threshold in k of n windows; of `missing`, at once."""
     evidence: float | None = None
-    """The e-detector of this column; None where it has none."""
+    """The e-detector of this column; None where it has none. One without bound is the largest float there is."""
     weight: float = 0.0
     """Importance weight in the model's detector, between 0 and 1."""
     note: str = ""
@@ -49,7 +49,7 @@ class Broken(Record):
     """A raw table like `raw.booking`, a feature view, or `features` or `shadow` for a stage that did not end."""
     column: str | None
     """The column that is broken; None for the whole of it."""
-    reason: Annotated[str, formerly("said")]
+    reason: Annotated[str, formerly("said", now="reason")]
     """What is wrong, as a sentence."""
 
 
@@ -72,12 +72,12 @@ class Finding(Record):
     alarm: bool = False
     """Whether the model's detector passed the threshold that the budget sets, an effect shows, and Evidently agreed."""
     evidence: float | None = None
-    """The model's e-detector; None where nothing was tested."""
+    """The model's e-detector; None where nothing was tested. One without bound is the largest float there is."""
     threshold: float | None = None
     """The evidence from which on it is an alarm, in nights between two false alarms; None where nothing was tested."""
     harm: Harm = "unknown"
     """Whether realized or estimated performance feels it."""
-    harm_reason: Annotated[str, formerly("harm_said")] = ""
+    harm_reason: Annotated[str, formerly("harm_said", now="harm_reason")] = ""
     """The figures behind `harm`, as a sentence."""
     signals: tuple[Signal, ...] = ()
     """Everything that was looked at, what moved most first."""
@@ -104,7 +104,7 @@ class Incident(Record):
     """The models that it holds back, by name."""
     columns: tuple[str, ...]
     """The columns that show it."""
-    reason: Annotated[str, formerly("said")]
+    reason: Annotated[str, formerly("said", now="reason")]
     """What is wrong, as a sentence."""
     since: date
     """The night on which it opened."""

@@ -4,6 +4,7 @@ Every field has a default, since older nights were recorded by older versions, a
 says what it can.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -83,9 +84,14 @@ class Figured(Record):
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> Self:
-        """The record of these columns, each in its field or, where it has none and is not None, among `more`."""
+        """The record of these columns, each in its field or, where it has none, among `more`: there not what is None,
+        and NaN says as little."""
         names = {entry.name for entry in fields(cls)}
-        more = {name: value for name, value in values.items() if name not in names and value is not None}
+        more = {
+            name: value
+            for name, value in values.items()
+            if name not in names and value is not None and not (isinstance(value, float) and math.isnan(value))
+        }
         return cls.from_json({**{name: value for name, value in values.items() if name in names}, "more": more})
 
     def figure(self, name: str) -> float | None:
@@ -359,12 +365,12 @@ class DriftSummary(Summary):
     raised: bool = False
     """Whether the alarm was raised on this night."""
     evidence: float | None = None
-    """The model's e-detector; None where nothing was tested."""
+    """The model's e-detector; None where nothing was tested. One without bound is the largest float there is."""
     threshold: float | None = None
     """The evidence from which on it is an alarm; None where nothing was tested."""
     harm: Harm = "unknown"
     """Whether performance feels it."""
-    harm_reason: Annotated[str, formerly("harm_said")] = ""
+    harm_reason: Annotated[str, formerly("harm_said", now="harm_reason")] = ""
     """The figures behind it, as a sentence."""
     broken: tuple[Broken, ...] = ()
     """The data that cannot be trusted, or is missing."""

@@ -7,9 +7,10 @@ demos `incident` and `subscription`, a few of every shape.
 import json
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from pydantic import AliasChoices
 
 from tiltyard import records
 from tiltyard.records import Record, Summary
@@ -97,6 +98,75 @@ def test_what_json_cannot_hold_is_the_largest_float_or_null() -> None:
         "low": -1.7976931348623157e308,
         "high": None,
     }
+
+
+SKEWED = {"value": 0.1, "threshold": 0.1, "missing": 0.0, "missing_offline": 0.0, "skewed": False}
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        (
+            records.DriftSummary(
+                model="m",
+                skew=records.Skew(rows=1, features={"x": records.SkewedFeature(**{**SKEWED, "missing": NAN})}),
+            ),
+            "DriftSummary: skew.features.x.missing",
+        ),
+        (records.LabelArrival(came=NAN, predicted=1.0), "LabelArrival: came"),
+        (records.CalibrationBin(0.0, 0.1, 3, NAN, 0.5), "CalibrationBin: mean_score"),
+        (records.VersionFigures(more={"pinball": NAN}), "VersionFigures: more.pinball"),
+        (records.PopularItem("a", "A", NAN), "PopularItem: score"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_could_not_be_read_back_is_not_written(record: Record, place: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{place} is not a number \(NaN\), and cannot be null; .*\.$"):
+        record.to_json()
+
+
+def test_what_is_no_number_is_null_where_that_says_something() -> None:
+    feature = records.SkewedFeature(**{**SKEWED, "value": NAN})
+    assert records.SkewedFeature.from_json(feature.to_json()) == records.SkewedFeature(**{**SKEWED, "value": None})
+    figures = records.VersionFigures.of({"brier": NAN, "pinball": NAN, "crps": 0.5, "winkler": None})
+    assert records.VersionFigures.from_json(figures.to_json()) == records.VersionFigures(more={"crps": 0.5})
+
+
+def aliased() -> list[Any]:
+    return [
+        pytest.param(kind, name, choices, id=f"{kind.__name__}-{name}")
+        for kind in vars(records).values()
+        if isinstance(kind, type) and is_dataclass(kind)
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in getattr(hint, "__metadata__", ())
+        if isinstance(choices := getattr(part, "validation_alias", None), AliasChoices)
+    ]
+
+
+def test_there_are_fields_that_were_called_otherwise() -> None:
+    assert {case.values[1] for case in aliased()} == {"reason", "harm_reason", "facts"}
+
+
+@pytest.mark.parametrize(("kind", "name", "choices"), aliased())
+def test_a_name_of_before_gives_way_to_the_name_now(kind: type[Record], name: str, choices: AliasChoices) -> None:
+    assert choices.choices[0] == name
+    assert len(choices.choices) == 2
+
+
+@pytest.mark.parametrize(("kind", "rest", "name", "older", "value"), [
+    (records.Broken, {"node": "raw.login", "column": None}, "reason", "said", "new"),
+    (records.DriftSummary, {}, "harm_reason", "harm_said", "new"),
+    (records.DefaultTask, {"model": "m", "opened": "2024-01-01", "since": "2024-01-01", "repeats": None},
+     "facts", "said", {"share": 1.0}),
+])  # fmt: skip
+def test_of_an_older_and_a_newer_name_the_newer_counts(
+    kind: type[Record], rest: dict[str, Any], name: str, older: str, value: Any
+) -> None:
+    before = {"share": 0.5} if name == "facts" else "old"
+    for body in ({**rest, name: value, older: before}, {**rest, older: before, name: value}):
+        assert getattr(kind.from_json(body), name) == value
+    assert getattr(kind.from_json({**rest, older: before}), name) == before
 
 
 def described(kind: type[Record]) -> dict[str, Any]:
