@@ -7,6 +7,9 @@ exception (it says how the last attempt went).
 Longer than other modules, because no other one may touch the database of decisions.
 """
 
+import json
+import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -45,6 +48,8 @@ SummaryT = TypeVar("SummaryT", bound=Summary)
 
 metadata = sa.MetaData()
 _json = pg.JSONB
+_UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
+"""A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
 _instant = sa.DateTime(timezone=True)
 
 fence = sa.Table(
@@ -292,7 +297,11 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.engine = sa.create_engine(
-            postgres.url(settings, "ledger"), pool_size=2, max_overflow=4, pool_pre_ping=True
+            postgres.url(settings, "ledger"),
+            pool_size=2,
+            max_overflow=4,
+            pool_pre_ping=True,
+            json_serializer=_json_text,
         )
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
@@ -633,6 +642,28 @@ class Ledger:
         update = {name: insert.excluded[name] for name in values if name not in keys}
         with self.engine.begin() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
+
+
+def _json_text(value: object) -> str:
+    """JSON that PostgreSQL takes. What an error quotes may hold a NUL or half a surrogate, which a jsonb does not."""
+    try:
+        content = json.dumps(value, allow_nan=False)
+    except ValueError:
+        content = ""
+    return content if content and not _UNSTORABLE.search(content) else json.dumps(_storable(value), allow_nan=False)
+
+
+def _storable(value: object) -> object:
+    """`value` with signs in place of what no jsonb holds, and null for a number that is not finite."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_storable(str(name)): _storable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(part) for part in value]
+    return value
 
 
 def _columns(record: Record) -> dict[str, object]:

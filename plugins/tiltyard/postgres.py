@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psycopg2
 import sqlalchemy as sa
+from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL, make_url
 
 from tiltyard.errors import BadInput, Unavailable
@@ -111,8 +112,10 @@ def is_running(settings: Settings) -> bool:
 
 def _own_server(address: str) -> URL:
     try:
-        server = make_url(address)
-    except (sa.exc.ArgumentError, ValueError):
+        server = None if "\0" in address else make_url(address)
+        if server is not None:
+            parse_dsn(conninfo(server))  # also what stands after a ?, which libpq would quote
+    except (sa.exc.ArgumentError, psycopg2.Error, ValueError):
         server = None
     if server is None or server.get_backend_name() not in {"postgresql", "postgres"}:
         raise BadInput(

@@ -6,6 +6,7 @@ usual `AWS_*` variables.
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +136,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?", value):
+            raise ValueError("it is written like minio.example.org:9000, without http:// before it")
+        return value
+
+    @field_validator("lake_data", "mlflow_artifacts")
+    @classmethod
+    def _folder(cls, value: str | None) -> str | None:
+        if value and (
+            not value.isprintable() or ("://" in value and not re.match(r"(s3://[A-Za-z0-9]|file:///)", value))
+        ):
+            raise ValueError("it is a folder, or written like s3://bucket/prefix")
+        return value
 
     @cached_property
     def runtime(self) -> Path:

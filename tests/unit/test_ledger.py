@@ -164,6 +164,17 @@ def test_events_are_kept_in_order_and_found_by_kind(ledger: Ledger) -> None:
     assert [event.detail for event in ledger.events(kind="forged_approval")] == [{"by": "somebody"}]
 
 
+def test_an_event_holds_what_an_error_quotes(ledger: Ledger) -> None:
+    """PostgreSQL holds no NUL, no half of a surrogate pair and no NaN in a jsonb."""
+    detail = {"reason": "a\0b \ud800 \U0001f600 \\u0000", "at\0": [float("nan"), {"rate": float("inf"), "rows": 3}]}
+    ledger.add_event("odd", "m", night(1), detail)
+    (odd,) = ledger.events(kind="odd")
+    assert odd.detail == {
+        "reason": "a\ufffdb ? \U0001f600 \\u0000",
+        "at\ufffd": [None, {"rate": None, "rows": 3}],
+    }
+
+
 def watched(champion: int, on: int, verdict: str, previous: int | None = None) -> Watch:
     return Watch(
         model="m",

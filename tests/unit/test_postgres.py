@@ -182,10 +182,26 @@ def test_your_own_server_that_is_not_there_is_told_in_one_sentence(tmp_path: Pat
     assert not postgres.is_running(settings)
 
 
-@pytest.mark.parametrize("address", ["sqlite:///x.db", "not an address", "mysql://me@there/"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:///x.db",
+        "not an address",
+        "mysql://me@there/",
+        "postgresql://me:secret@there:x/",
+        "postgresql://me:secret@there/?unheard_of=1",
+        "postgresql://me:secret@there/?dsn=x",
+        "postgresql://me:secret%00@there/",
+        "postgresql://me:secret\0@there/",
+        "postgresql://me:secret\ud800@there/",
+    ],
+)
 def test_what_is_no_postgresql_address_is_refused(address: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="TILTYARD_DATABASE_URL"):
-        postgres.server_url(Settings(home=tmp_path, database_url=address))
+    settings = Settings(home=tmp_path, database_url=address)
+    for work in (lambda: postgres.server_url(settings), lambda: postgres.is_running(settings)):
+        with pytest.raises(BadInput, match="TILTYARD_DATABASE_URL") as caught:
+            work()
+        assert "secret" not in str(caught.value).replace("user:secret@host", "")
 
 
 def test_a_password_with_an_at_sign_is_not_taken_for_a_host(tmp_path: Path) -> None:

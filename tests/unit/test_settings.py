@@ -42,6 +42,22 @@ def test_no_text_of_the_settings_shows_a_secret(monkeypatch: pytest.MonkeyPatch)
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("s3_endpoint", ["s3:8333", "minio.example.org", "[::1]:9000", ""], ["http://s3:8333", "s3:x", "s 3", "s3\0"]),
+        ("lake_data", ["s3://bucket/lake", "/a folder", "file:///a"], ["s3://", "gs://bucket", "/a\0"]),
+        ("mlflow_artifacts", ["s3://bucket", "here"], ["s3:///prefix", "ftp://there", "/a\nb"]),
+    ],
+)
+def test_an_address_of_files_is_looked_at_before_it_is_used(name: str, good: list[str], bad: list[str]) -> None:
+    for value in good:
+        assert getattr(Settings.model_validate({name: value}), name) == value
+    for value in bad:
+        with pytest.raises(ValidationError, match="written like"):
+            Settings.model_validate({name: value})
+
+
 def test_only_the_four_databases_have_names() -> None:
     with pytest.raises(ValueError, match="is not one of"):
         Settings().database("postgres")

@@ -89,7 +89,8 @@ def _fail(sentence: str, code: int) -> NoReturn:
 def _unset(error: ValidationError) -> str:
     """What is wrong with a setting; never its value, which may be a secret."""
     first = error.errors()[0]
-    return f"TILTYARD_{'_'.join(map(str, first['loc'])).upper()} cannot be read: {first['msg']}; mend or unset it."
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"TILTYARD_{'_'.join(map(str, first['loc'])).upper()} cannot be read: {reason}; mend or unset it."
 
 
 def _no_room(error: Exception) -> str | None:

@@ -1,10 +1,8 @@
 """Which store the settings name."""
 
-from urllib.parse import urlsplit
-
 from tiltyard.errors import BadInput
 from tiltyard.online.lmdb_store import LmdbStore
-from tiltyard.online.redis_store import RedisStore
+from tiltyard.online.redis_store import RedisStore, is_address
 from tiltyard.online.store import Store
 from tiltyard.settings import Settings
 
@@ -18,17 +16,9 @@ def connect(settings: Settings) -> Store:
     url = settings.online_url.get_secret_value() if settings.online_url else None
     if url is None:
         return LmdbStore(settings.home / "online")
-    if not url.startswith(("redis://", "rediss://", "unix://")) or not _has_a_port(url):
+    if not is_address(url):
         raise BadInput(
             "TILTYARD_ONLINE_URL is no address of a Redis; write it like redis://:password@host:6379/0, with %2F, %3F "
-            "and %23 for a /, ? or # in the password."
+            "and %23 for a /, ? or # in the password; after a ? it may have options of redis-py, like socket_timeout=1."
         )
     return RedisStore(url)
-
-
-def _has_a_port(url: str) -> bool:
-    """Whether what stands in the port's place is one. Part of a password stands there when it holds a / ? or #."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False

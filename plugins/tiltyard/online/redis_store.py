@@ -1,11 +1,13 @@
 """The shared store: Redis, one hash per table. Without it, a process serves the rows that it saw last."""
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tiltyard.errors import Unavailable
 from tiltyard.online.store import (
@@ -57,6 +59,47 @@ return lost
 """Compare and swap: which rows win is decided in one place, in Python, whatever the store."""
 
 
+_OPTIONS = frozenset(
+    {
+        "client_name", "db", "health_check_interval", "lib_name", "lib_version", "max_connections", "password",
+        "protocol", "retry_on_timeout", "socket_connect_timeout", "socket_keepalive", "socket_timeout",
+        "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
+        "ssl_ciphers", "ssl_keyfile", "ssl_password", "username",
+    }
+)  # fmt: skip
+"""Of redis-py's options those that a text can give, and that do not change in what form it answers."""
+_NEITHER = (ArithmeticError, AttributeError, TypeError, ValueError)
+"""What redis-py raises for an address that it cannot use, by and by: it looks at a part of it when it needs it. A name
+of a host that no DNS can have is a UnicodeError, which is a ValueError."""
+
+
+def is_address(url: str) -> bool:
+    """Whether this is the address of a Redis, whole: host, database and options. Connects to nothing."""
+    import redis
+    import redis.asyncio
+
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss", "unix") or not url.startswith(f"{parts.scheme}://"):
+            return False
+        # part of a password stands in the port's place when it holds a / ? or #
+        if parts.port == 0 or parts.fragment or not parts.query.isprintable():
+            return False
+        if parts.scheme == "unix":
+            place = unquote(parts.path)
+        else:
+            place = unquote(parts.hostname or "").encode("idna").decode()
+            if " " in place or not re.fullmatch(r"(/[0-9]*)?", parts.path):
+                return False
+        if not place.isprintable() or not _OPTIONS.issuperset(parse_qs(parts.query, keep_blank_values=True)):
+            return False
+        for library in (redis, redis.asyncio):  # which differ in what they look at
+            library.Redis.from_url(url).connection_pool.make_connection()
+    except (redis.RedisError, *_NEITHER):
+        return False
+    return True
+
+
 class RedisStore:
     """Redis, one hash per table. When it is away, a process serves the rows that it saw last, however often asked.
 
@@ -87,7 +130,7 @@ class RedisStore:
             if self._reader is None:
                 self._reader = self._client(redis, redis.retry, self.read_s)
             contents = _questions(self._reader, places).execute()
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError, *_NEITHER):
             return self._failed(places)
         return self._answered(places, contents)
 
@@ -110,7 +153,11 @@ class RedisStore:
                 client = self._clients[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
             async with asyncio.timeout_at(until):  # redis-py counts every read anew
                 contents = await _questions(client, places).execute()
-        except (redis.RedisError, OSError):  # OSError: also a timeout, after which redis-py drops the connection
+        except (
+            redis.RedisError,
+            OSError,
+            *_NEITHER,
+        ):  # OSError: also a timeout, after which redis-py drops the connection
             return self._failed(places)
         return self._answered(places, contents)
 
@@ -209,16 +256,16 @@ class RedisStore:
         """What a command of redis-py gives. Raises Unavailable."""
         import redis
 
-        if self._writer is None:
-            self._writer = self._client(redis, redis.retry, WRITE_S)
         try:
+            if self._writer is None:
+                self._writer = self._client(redis, redis.retry, WRITE_S)
             return getattr(self._writer, command)(*arguments, **options)
         except redis.exceptions.OutOfMemoryError:
             raise Unavailable(
                 "The Redis of the online store is full; raise its maxmemory, or give its models a "
                 "prediction.max_feature_age, and run tiltyard online."
             ) from None
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, *_NEITHER) as error:
             raise Unavailable(f"The online store does not answer ({error}); start Redis and run it again.") from None
 
     def _client(self, library: Any, retry: Any, timeout_s: float) -> Any:

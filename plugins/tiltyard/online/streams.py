@@ -446,6 +446,8 @@ class Kafka:
             client = Client(self._options, logger=None)
         except KafkaException as refusal:
             raise self._refused_option(refusal.args[0].str()) from None
+        except (AttributeError, SystemError, TypeError, ValueError) as refusal:  # an option that is no text
+            raise self._refused_option("".join(f'"{name}"' for name in self._given if name in str(refusal))) from None
         try:
             if drain:
                 self._assign_all(client)
@@ -534,9 +536,10 @@ def kinesis(stream: str, sink: Sink) -> Kinesis:
 
     try:
         client = boto3.client("kinesis")
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is none
         raise BadInput(
-            f"No Kinesis client: {error} Set AWS_REGION (or AWS_DEFAULT_REGION) and the AWS_* keys."
+            f"No Kinesis client: {error} Set AWS_REGION (or AWS_DEFAULT_REGION) and the AWS_* keys, and as "
+            "AWS_ENDPOINT_URL_KINESIS an address like http://127.0.0.1:4566 or nothing."
         ) from None
     return Kinesis(client, stream, sink)
 
@@ -550,6 +553,8 @@ def kafka(settings: Settings, topic: str, servers: str, group: str, sink: Sink) 
         if not sign:
             raise BadInput("TILTYARD_KAFKA_OPTIONS is written like security.protocol=SASL_SSL,sasl.username=me.")
         options[name.strip()] = value.strip()
+    if not group:  # librdkafka's binding ends the process
+        raise BadInput("A consumer group has a name: give one with --group.")
     options |= {"bootstrap.servers": servers, "group.id": group}
     return Kafka(options, topic, sink)
 

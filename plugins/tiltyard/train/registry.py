@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -424,7 +425,7 @@ def _from_s3(settings: Settings, source: str) -> bytes:
     try:
         with closing(boto3.client("s3", endpoint_url=_endpoint(settings), config=config)) as client:
             return bytes(client.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: an address or a bucket that is none
         raise OSError(str(error)) from None
 
 
@@ -469,7 +470,10 @@ def _endpoint(settings: Settings) -> str | None:
     """The S3 of MLflow's store; None: Amazon's."""
     if settings.s3_endpoint:
         return f"http{'' if settings.s3_insecure else 's'}://{settings.s3_endpoint}"
-    return os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    address = os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    if address and not re.fullmatch(r"https?://[^\s/?#@]+/?", address):
+        raise BadInput("MLFLOW_S3_ENDPOINT_URL is written like http://minio.example.org:9000, or unset.")
+    return address
 
 
 def _store(settings: Settings) -> str:

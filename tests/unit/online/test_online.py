@@ -206,12 +206,77 @@ def test_a_store_that_does_not_open_is_unavailable_and_says_what_to_do(tmp_path:
         store.get([("t", "s")])
 
 
-@pytest.mark.parametrize("url", ["postgres://here", "redis://:pass/word@here:6379/0", "redis://:pass?word@here:6379/0"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://here",
+        "redis:/here",
+        "redis://:pass/word@here:6379/0",
+        "redis://:pass?word@here:6379/0",
+        "redis://:pass/@here:6379/pass/",
+        "redis://:pass@here:6379/0?health_check_interval=pass/",
+        "redis://:pass@here:6379/0?socket_timeout=abc",
+        "redis://:pass@here:6379/0?foo=1",
+        "redis://:pass@here:6379/0?decode_responses=true",
+        "redis://:pass@here:6379/0?credential_provider=x",
+        "redis://:pass@here:6379/0?ssl_cert_reqs=none",
+        "redis://:pass@here:6379/abc",
+        "redis://:pass@here:6379/0/1",
+        "redis://:pass@here:6379/0#1",
+        "redis://:pass@here:99999/0",
+        "redis://:pass@he re:6379/0",
+        "redis://:pass@he%00re:6379/0",
+        "redis://:pass@\0here:6379",
+        "redis://:pass@[::1:6379",
+        f"redis://:pass@{'a' * 64}:6379",
+        "rediss://:pass@here:6379/0?ssl_cert_reqs=bad",
+        "unix:///tmp/redis.sock?db=x",
+        "unix:///tmp/redis%00.sock?db=1",
+    ],
+)
 def test_what_is_no_address_of_a_redis_is_refused_and_not_quoted(tmp_path: Path, url: str) -> None:
     with pytest.raises(BadInput, match="redis://:password@host") as caught:
-        connect(Settings(home=tmp_path, online_url=url))
+        connect(Settings(home=tmp_path, online_url=SecretStr(url)))
     assert "pass/" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1",
+        "redis://me:p%2Fa%3Fs%23s@127.0.0.1:1/3?socket_timeout=0.5&health_check_interval=10&client_name=me",
+        "redis://[::1]:1/",
+        "redis://nowhere.invalid:1/0",
+        "redis://:ge%ZZheim@127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0?socket_timeout=-1",
+        "redis://127.0.0.1:1/0?socket_timeout=nan",
+        "redis://127.0.0.1:1/0?socket_connect_timeout=1e300",
+        "redis://127.0.0.1:1/0?max_connections=0",
+        "rediss://127.0.0.1:1/0?ssl_cert_reqs=none&ssl_ca_certs=/nowhere",
+        "rediss://127.0.0.1:1/0?ssl_ciphers=none",
+        "unix:///nowhere/a%20redis.sock?db=1",
+        f"unix:///{'a' * 200}",
+    ],
+)
+def test_an_address_of_a_redis_that_is_not_there_is_an_answer_for_all_who_ask(tmp_path: Path, url: str) -> None:
+    store = connect(Settings(home=tmp_path, online_url=SecretStr(url)))
+    places = [("t", "s")]
+    with pytest.raises(Unavailable):
+        store.get(places)
+    store._away_until = 0.0  # type: ignore[attr-defined]
+
+    async def ask() -> None:
+        try:
+            await store.aget(places, asyncio.get_running_loop().time() + 1)
+        finally:
+            await store.aclose()
+
+    with pytest.raises(Unavailable):
+        asyncio.run(ask())
+    with pytest.raises(Unavailable):
+        store.put("t", [("s", row(1))])
+    store.close()
 
 
 # -- looking up ---------------------------------------------------------------------------------------------

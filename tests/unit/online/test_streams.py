@@ -333,6 +333,36 @@ def test_an_option_that_kafka_does_not_take_is_named_by_its_place(home: Settings
     assert "cd9" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "client.id=me,error_cb=x",
+        "client.id=me,stats_cb=",
+        "a=b,default.topic.config=cd9",
+        "client.id=me,throttle_cb=cd9",
+    ],
+)
+def test_an_option_that_is_no_text_is_refused(home: Settings, options: str) -> None:
+    given = home.model_copy(update={"kafka_options": SecretStr(options)})
+    with pytest.raises(BadInput, match=r"Kafka does not take (entry \d of )?TILTYARD_KAFKA_OPTIONS") as caught:
+        drain_kafka(given, "shops", "127.0.0.1:1")
+    assert "cd9" not in str(caught.value)
+
+
+def test_a_group_without_a_name_is_refused(home: Settings) -> None:
+    """Kafka's binding would end the process (abort)."""
+    with pytest.raises(BadInput, match="--group"):
+        streams.kafka(home, "shops", "127.0.0.1:1", "", sink(home, "kafka/shops"))
+
+
+def test_an_address_that_is_none_makes_no_kinesis_client(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "here and there")
+    with pytest.raises(BadInput, match="AWS_ENDPOINT_URL_KINESIS"):
+        streams.kinesis("shops", sink(home, "kinesis/shops"))
+
+
 def test_kafka_goes_on_where_it_was_left(home: Settings, kafka: tuple[Producer, str]) -> None:
     producer, servers = kafka
     rows = drawn(6, 300)

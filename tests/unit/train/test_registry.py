@@ -229,3 +229,22 @@ def test_processes_that_meet_an_empty_database_do_not_both_migrate_it(settings: 
     answers = [process.communicate(timeout=300)[0].strip() for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert answers[0] == answers[1] == registry.experiment(settings, "someone")
+
+
+@pytest.mark.parametrize("address", ["s3:8333", "here and there", "http://", "http://key:secret@s3:8333", "ftp://s3"])
+def test_an_address_of_a_store_that_is_none_is_refused_and_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", address)
+    with pytest.raises(BadInput, match="MLFLOW_S3_ENDPOINT_URL is written like") as caught:
+        registry._endpoint(Settings(home=tmp_path))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_port_that_no_store_can_have_is_a_store_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_S3_ENDPOINT_URL", raising=False)
+    settings = Settings(home=tmp_path, mlflow_artifacts="s3://store", s3_endpoint="s3:99999")
+    with pytest.raises(OSError, match="99999"):
+        registry._from_s3(settings, "s3://store/a/model.onnx")
