@@ -66,6 +66,12 @@ def check_between(number: object, argument: str, low: float, high: float) -> Non
         raise BadInput(f"{argument} is a number above {low:g} and below {high:g}, not {number!r}.")
 
 
+def check_count(number: object, argument: str) -> None:
+    """Raises BadInput for what is no whole number from 1 on."""
+    if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+        raise BadInput(f"{argument} is a whole number from 1 on, not {number!r}.")
+
+
 def numbers(values: ArrayLike, argument: str) -> NDArray[np.float64]:
     """The values as numbers, whatever they are in. Raises BadInput when some of them are none."""
     try:

@@ -3,6 +3,7 @@
 import doctest
 import re
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -294,6 +295,7 @@ LATER = DATED.set_axis(DATED.index + timedelta(days=30))
         (DATED.set_axis([pd.NaT, *DATED.index[1:]]), LATER, "The index of reference has rows without a date"),
         (DATED.iloc[:0], LATER, "reference has no values"),
         (DATED, LATER.map(lambda value: f"{value} EUR"), "reference holds numbers and stream"),
+        (DATED.map(lambda value: [value]), LATER.map(lambda value: [value]), "reference holds lists"),
     ],
 )
 def test_a_stream_that_cannot_be_watched_is_refused(reference: object, stream: object, message: str) -> None:
@@ -412,3 +414,20 @@ def test_a_file_is_audited_by_its_path_and_a_frame_is_sent_to_its_own_function()
         audit_file(ORDERS, label="late", prediction_time="at")
     with pytest.raises(BadInput, match=r"There is no file nowhere\.csv"):
         audit_file("nowhere.csv", label="late", prediction_time="at")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"threads": 0}, "threads is a whole number from 1 on, not 0"),
+        ({"threads": 1.5}, "threads is a whole number from 1 on, not 1.5"),
+        ({"memory": "lots"}, "memory is an amount like '2GB', not 'lots'"),
+        ({"memory": None}, "memory is an amount like '2GB', not None"),
+        ({"memory": "0GB"}, "The engine's memory, 0GB, is too little to judge"),
+        ({"memory": "1MB"}, "The engine's memory, 1MB, is too little to judge"),
+    ],
+)
+def test_limits_that_are_none_are_refused(tmp_path: Path, limits: dict[str, object], message: str) -> None:
+    ORDERS.to_parquet(tmp_path / "orders.parquet")
+    with pytest.raises(BadInput, match=message):
+        audit_file(tmp_path / "orders.parquet", label="late", prediction_time="at", **limits)

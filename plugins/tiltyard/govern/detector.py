@@ -211,6 +211,8 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
                 f"{argument} is a pandas Series with the date of its night over every value, not "
                 f"{arguments.kind(values)}; make it pandas.Series(values, index=nights)."
             )
+        if values.dtype == object and any(isinstance(value, list | dict | set | np.ndarray) for value in values):
+            raise BadInput(f"{argument} holds lists, or the like; give a number or a text for each row.")
     if reference.empty:
         raise BadInput("reference has no values; give it those of the nights that are known to be sound.")
     numeric = pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)

@@ -83,7 +83,7 @@ def _encodings(case: Case) -> Iterator[Suspicion | Untested]:
         name: reading.codes for name, reading in case.readings.items() if reading.kind == "category"
     }
     if case.sample.entity is not None and case.spread >= 1.5:
-        groups["the entity"] = case.entities
+        groups[case.sample.entity] = case.entities
     numbers = [reading for reading in case.readings.values() if reading.kind == "number" and reading.values is not None]
     if not numbers or not groups:
         return

@@ -236,7 +236,7 @@ def audit(
                 duckdb.InvalidInputException,
                 duckdb.OutOfMemoryException,
             ) as error:
-                raise BadInput(_what_stopped(Path(path), folder, str(error))) from None
+                raise BadInput(_what_stopped(Path(path), folder, memory, str(error))) from None
 
 
 def _silently(_step: str, _share: float) -> None:
@@ -328,8 +328,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _what_stopped(path: Path, folder: Path, error: str) -> str:
+def _what_stopped(path: Path, folder: Path, memory: str, error: str) -> str:
     first = error.splitlines()[0].rstrip(".")
     if "No space left" in error or "max_temp_directory_size" in error:
         return f"There is no room in {folder.parent} to judge {path}; set TMPDIR to a folder with more."
+    if "Out of Memory" in error:
+        return f"The engine's memory, {memory}, is too little to judge {path}; give it more, or a smaller table."
     return f"{path} cannot be read to its end: {first}."

@@ -71,7 +71,7 @@ class Case:
         """Kinds that were looked for so far; one may be looked for where another one is, since the log is read once."""
         labelled = sample.frame[sample.label].notna().to_numpy(dtype=bool)
         if not labelled.all():
-            self._skip("*", "*", f"{(~labelled).sum()} rows without a label were left out.")
+            self._skip("*", "*", f"Rows that have no label were left out: {(~labelled).sum()}.")
         frame = sample.frame[labelled] if not labelled.all() else sample.frame
         self.frame = frame.reset_index(drop=True)
         self.rows = len(self.frame)

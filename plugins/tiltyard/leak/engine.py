@@ -9,6 +9,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from tiltyard import arguments
+from tiltyard.errors import BadInput
 from tiltyard.leak.rules import is_instant
 from tiltyard.leak.suspicion import Cell
 
@@ -24,13 +26,20 @@ WIDE_NUMBERS = ("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM")
 
 
 def connect(folder: Path, *, threads: int, memory: str = "2GB") -> duckdb.DuckDBPyConnection:
-    """An engine in this process that stays within `memory` and spills to `folder`."""
+    """An engine in this process that stays within `memory` and spills to `folder`.
+
+    Raises BadInput for a number of threads or an amount of memory that is none.
+    """
+    arguments.check_count(threads, "threads")
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": threads,
         "memory_limit": memory,
         "temp_directory": str(folder / "spill"),
     }
-    connection = duckdb.connect(config=config)
+    try:
+        connection = duckdb.connect(config=config)
+    except (duckdb.ProgrammingError, duckdb.DataError):
+        raise BadInput(f"memory is an amount like '2GB', not {memory!r}.") from None
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set enable_progress_bar_print = false")
     return connection

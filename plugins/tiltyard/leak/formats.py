@@ -38,6 +38,8 @@ def as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) ->
             notes.append(f"{path.name} is Parquet, whatever its ending says; it was read as that.")
         try:
             connection.execute(f"describe select * from read_parquet({text(str(path))})")
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error as error:
             raise BadInput(f"{path} begins like Parquet but cannot be read as such: {_first_line(error)}") from None
         return path, notes

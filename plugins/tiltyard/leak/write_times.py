@@ -207,8 +207,8 @@ def _repeated(connection: duckdb.DuckDBPyConnection, table: Table, entity: str, 
         return []
     shown = connection.execute(f"select {names} from repeats order by {names} limit 5").fetchall()
     sentence = (
-        f"{pairs:,} pairs of {entity} and {moment} are there more than once: {rows:,} of {table.rows:,} rows. They "
-        "count double, and land on both sides of a split."
+        f"{pairs:,} {'pair' if pairs == 1 else 'pairs'} of {entity} and {moment} {'is' if pairs == 1 else 'are'} there "
+        f"more than once: {rows:,} of {table.rows:,} rows. They count double, and land on both sides of a split."
     )
     examples = tuple(dict(zip(key, map(plain, row), strict=True)) for row in shown)
     return [Suspicion(entity, "warning", "repeated_prediction", rows / table.rows, None, sentence, examples)]

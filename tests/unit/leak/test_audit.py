@@ -132,6 +132,8 @@ def test_duplicated_entities_are_counted_and_shown(tmp_path: Path) -> None:
     assert twice.kind == "repeated_prediction"
     assert twice.evidence.startswith("2 pairs of customer and at are there more than once: 5 of 603 rows")
     assert [row["customer"] for row in twice.examples] == ["c000", "c001"]
+    [once] = judged(pd.concat([honest(), honest().head(1)]), tmp_path).suspicions
+    assert once.evidence.startswith("1 pair of customer and at is there more than once: 2 of 601 rows")
 
 
 # -- evidence from the data itself ------------------------------------------------------------
@@ -254,7 +256,9 @@ def test_a_kind_that_was_found_in_one_way_is_asked_for_in_the_others(tmp_path: P
     encoded = frame.assign(encoded=frame.groupby("customer")["churned"].transform("mean"))
     audited = judged(encoded, tmp_path)
     assert kinds(audited) == {"encoded": "future_in_aggregate"}
-    assert audited.suspicions[0].evidence.endswith("over all rows, its own included, and in 0 over the others.")
+    assert audited.suspicions[0].evidence.endswith(
+        "it equals the label's mean by customer over all rows, its own included, and in 0 over the others."
+    )
     assert "future_in_aggregate" not in audited.coverage.looked_for
     [gap] = [gap for gap in audited.coverage.not_looked_for if gap.kind == "future_in_aggregate"]
     assert (gap.why, gap.give) == ("No log of the entities was given.", "--history with --as-of-column")
