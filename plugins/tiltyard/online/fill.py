@@ -231,7 +231,7 @@ def _changed_sql(table: OnlineTable, snapshot: int, before: TableNote) -> str:
         schema, name = qualified(table.name).split(".")
         sql += f"""
             union select "{table.key}" from ducklake_table_insertions(
-                'lake', '{schema}', '{name}', {before.snapshot + 1}, {snapshot})
+                'lake', '{schema}', '{name}', {before.snapshot}, {snapshot}) where snapshot_id > {before.snapshot}
         """
     return sql
 

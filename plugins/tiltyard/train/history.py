@@ -14,6 +14,9 @@ from tiltyard.lake import qualified, stored, text
 from tiltyard.rails import Rails
 from tiltyard.tables import LANDED_FILE, Table
 
+MOVES = ("merge_adjacent", "rewrite_delete", "flushed_inlined")
+"""What the lake's record calls a commit that moved rows between files and changed none."""
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -75,7 +78,8 @@ class History:
         strangers = {str(number) for number, name in tables_now if name not in names}
         states, state = {}, min(commits)
         for number, _, _, _, changes in rows:
-            if any(_touches(table, names, strangers) for tables in changes.values() for table in tables):
+            written_to = [table for what, changed in changes.items() if what not in MOVES for table in changed]
+            if any(_touches(table, names, strangers) for table in written_to):
                 state = number
             states[number] = state
         return cls(commits, states, _landings(rails, source, min(commits), max(commits)))
@@ -104,7 +108,7 @@ def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, 
             landed[oldest] = row[0]
     if oldest < newest:
         rows = connection.execute(
-            f"select snapshot_id, max(available_at) from {changes(LANDED_FILE, oldest + 1, newest)} "
+            f"select snapshot_id, max(available_at) from {changes(LANDED_FILE, oldest, newest)} "
             "where change_type = 'insert' and source = ? group by 1",
             [source],
         )
@@ -112,16 +116,20 @@ def _landings(rails: Rails, source: str, oldest: int, newest: int) -> dict[int, 
     return landed
 
 
-def changes(table: str | Table, first: int, last: int) -> str:
-    """SQL, for a FROM clause: what the versions `first` to `last` inserted into a table and deleted from it."""
+def changes(table: str | Table, after: int, last: int) -> str:
+    """SQL, for a FROM clause: what the versions past `after` up to `last` inserted into a table and deleted from it.
+
+    The lake must have both versions; those between may have been expired.
+    """
     schema, name = qualified(table).split(".")
-    return f"ducklake_table_changes('lake', {text(schema)}, {text(name)}, {int(first)}, {int(last)})"
+    ends = f"{text(schema)}, {text(name)}, {int(after)}, {int(last)}"
+    return f"(select * from ducklake_table_changes('lake', {ends}) where snapshot_id > {int(after)})"
 
 
 def written(
-    rails: Rails, table: str, key: str, keys: Sequence[str], columns: Sequence[str], first: int, last: int
+    rails: Rails, table: str, key: str, keys: Sequence[str], columns: Sequence[str], after: int, last: int
 ) -> list[Writing]:
-    """The rows of some entities that the versions `first` to `last` inserted or deleted, oldest first, with `columns`.
+    """Rows of some entities that the versions past `after` up to `last` inserted or deleted, oldest first.
 
     One read of the table's changes: ask for all entities at once.
     """
@@ -130,7 +138,7 @@ def written(
         f"""
         select snapshot_id as snapshot, change_type in ('insert', 'update_postimage') as is_insert,
             cast("{key}" as varchar) as key, event_time, available_at{more}
-        from {changes(table, first, last)}
+        from {changes(table, after, last)}
         where list_contains($keys, cast("{key}" as varchar))
         order by snapshot_id, rowid
         """,

@@ -180,20 +180,20 @@ def _proof(
 ) -> _Proof:
     """What the lake's record says of the entities in `rows`: the view's writings, and what landed of them."""
     rails, spec = comparison.rails, comparison.spec
-    first, last = comparison.oldest + 1, comparison.snapshot
+    after, last = comparison.oldest, comparison.snapshot
     writings: list[Writing] = []
     if view == spec.prediction.spine:
         key, keys = spec.key, {row: row[0] for row in rows}
     else:
         key, keys = feature_key(view), _view_keys(comparison, view, rows)
         names = [feature.name for feature in features.values() if feature.view == view]
-        writings = written(rails, view, key, sorted(set(keys.values())), names, first, last)
+        writings = written(rails, view, key, sorted(set(keys.values())), names, after, last)
     landed: dict[str, list[Writing]] = {}
     contracted = spec.source in contracts.sources(rails.settings)
     for table in contracts.raw_tables(rails.settings, spec.source) if contracted else ():
         if rails.lake.has(table) and key in rails.lake.columns(table):
             wanted, columns = sorted(set(keys.values())), ("source_file", "row_number")
-            landed[table] = written(rails, table, key, wanted, columns, first, last)
+            landed[table] = written(rails, table, key, wanted, columns, after, last)
     return _Proof(keys, writings, landed)
 
 
