@@ -14,6 +14,7 @@ given), `arguments` (what a caller from Python gives), `settings`, `spec` (a mod
 - `online`: features for answers that cannot wait.
 - `serve`: answers over HTTP.
 - `answered`: what becomes of answers that were given.
+- `upkeep`: the lake stays small, and keeps what somebody may still ask for.
 - `pages`: what a person opens in a browser.
 - `edge`: what a person sees, Airflow, and what `make up` starts.
 

@@ -194,6 +194,12 @@ class Lake:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": f"tiltyard/{name}"})
             yield
 
+    def vacuum(self) -> None:
+        """Let PostgreSQL clear its tables of the catalogue of rows that are gone, and count what is there anew."""
+        engine = sa.create_engine(self._catalogue, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text("vacuum (analyze)"))
+
     def _rollback(self) -> None:
         with suppress(duckdb.Error):  # the transaction may be gone already
             self.connection.rollback()
@@ -202,6 +208,11 @@ class Lake:
 def stored(table: str | Table, snapshot: int | None = None) -> str:
     """SQL of all rows of `table` as the lake held it at `snapshot` (now, without one), for a FROM clause."""
     return identifier(qualified(table)) + (f" at (version => {int(snapshot)})" if snapshot is not None else "")
+
+
+def catalogue(table: str) -> str:
+    """SQL name of one of DuckLake's own tables, `ducklake_…`, in which it keeps its record."""
+    return f"__ducklake_metadata_lake.{quoted(table)}"
 
 
 def put(

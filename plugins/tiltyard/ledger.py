@@ -602,6 +602,33 @@ class Ledger:
             query = query.where(event.c.kind == kind)
         return self._records(Event, query)
 
+    # -- what refers to the lake --------------------------------------------------------------
+
+    def publications(self) -> dict[date, set[int]]:
+        """night → the lake's snapshots whose features were judged, and published unless a check stopped them."""
+        number = sa.cast(stage_run.c.summary["snapshot"].astext, sa.BigInteger)
+        query = sa.select(stage_run.c.night, number.label("snapshot")).where(stage_run.c.stage == "features")
+        return {row["night"]: {row["snapshot"]} for row in self._rows(query) if row["snapshot"]}
+
+    def trained_snapshots(self) -> set[int]:
+        """The lake's snapshots that frames of registered versions were read from."""
+        number = sa.cast(version.c.facts["snapshot"].astext, sa.BigInteger)
+        rows = self._rows(sa.select(number.label("snapshot")).distinct())
+        return {row["snapshot"] for row in rows if row["snapshot"]}
+
+    def nights_decided(self) -> set[date]:
+        """The nights on which anything was decided, approved, promoted or sent back, of any model."""
+        tables = (decision, promotion, watch)
+        return {row["night"] for table in tables for row in self._rows(sa.select(table.c.night).distinct())}
+
+    def incident_since(self) -> date | None:
+        """The night on which the oldest of the portfolio's open incidents opened; None when none is open."""
+        newest = sa.select(sa.func.max(stage_run.c.night)).where(stage_run.c.stage == "governor").scalar_subquery()
+        query = sa.select(sa.func.min(incident.c.since)).where(incident.c.night == newest)
+        with self.engine.connect() as connection:
+            since: date | None = connection.scalar(query)
+        return since
+
     # -- plumbing -----------------------------------------------------------------------------
 
     @contextmanager

@@ -63,6 +63,16 @@ class Settings(BaseSettings):
 
     lake_data: str | None = None
     """Where the lake's Parquet files lie: a folder or s3://bucket/prefix. Unset: home/lake."""
+    lake_retention: Annotated[tuple[str, ...], NoDecode] = ()
+    """How long rows are kept, like default=1095d,ops.profile=400d; `default` is for every other ops table that may have
+    a retention. What models look back for is the least. Unset: for ever."""
+    lake_grace_h: Annotated[float, Field(ge=0)] = 48.0
+    """Hours for which the maintenance leaves alone every snapshot, and every file that nothing reads any more: longer
+    than the longest night, training or read."""
+    lake_small_files: Annotated[int, Field(ge=2)] = 8
+    """Number of small files of a table, or of files with deleted rows, from which on they are made one."""
+    lake_small_mb: Annotated[float, Field(gt=0)] = 32.0
+    """Megabytes below which a file is small."""
     mlflow_artifacts: str | None = None
     """Where MLflow keeps artefacts: a folder or s3://bucket/prefix. Unset: home/mlflow."""
     s3_endpoint: str | None = None
@@ -81,6 +91,8 @@ class Settings(BaseSettings):
 
     schedule: str = "@daily"
     """When the features DAG starts by itself: a cron expression, @daily, or none."""
+    maintenance_schedule: str = "0 4 * * *"
+    """When the lake_maintenance DAG starts by itself, UTC, after the night's work: a cron expression, or none."""
     api_host: str = "127.0.0.1"
     """Where Airflow listens."""
     api_port: int = 8080
@@ -132,7 +144,7 @@ class Settings(BaseSettings):
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
         return values | {"sources": tuple(landed or ("incident",))}
 
-    @field_validator("sources", mode="before")
+    @field_validator("sources", "lake_retention", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -14,8 +14,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import make_url
 
+from tiltyard import clock, postgres
 from tiltyard import lake as lakes
-from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, TiltyardError, Unavailable
 from tiltyard.lake import Lake
@@ -23,7 +23,8 @@ from tiltyard.prepare import ingest, transform
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
-from tiltyard.tables import Table
+from tiltyard.tables import PROFILE, Table
+from tiltyard.upkeep import maintenance
 
 AS_OF = datetime(2016, 4, 2, tzinfo=UTC)
 KEY = "wJalr'XUtn\\FEMI/K7MDENG\"+bPx=RfiCYEXAMPLE"
@@ -94,6 +95,29 @@ def test_dbt_builds_on_the_bucket(business: Rails, endpoint: str) -> None:
     assert any("ftr_customer__profile" in name for name in names)
     assert (business.settings.home / "dbt" / "logs" / "dbt.log").exists()
     assert_no_secret_under(business.settings.home)
+
+
+def test_the_lake_on_the_bucket_is_put_in_order(on_s3: Settings, endpoint: str) -> None:
+    s3 = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
+
+    def names() -> set[str]:
+        return {entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard", Prefix="lake/")["Contents"]}
+
+    with rails_module.opened(on_s3) as rails:
+        rails.lake.ensure(PROFILE)
+        for number in range(10):
+            rows = pd.DataFrame({"version": range(number, number + 20), "available_at": [AS_OF] * 20})
+            rails.lake.replace(PROFILE, {"model": f"model_{number}"}, rows, message="test")
+        was = rails.lake.query(f"select version from {{{PROFILE}}} order by all", AS_OF)
+        s3.put_object(Bucket="tiltyard", Key="lake/ops/profile/ducklake-left-behind.parquet", Body=b"half a file")
+
+        young = maintenance.maintain(rails, AS_OF, now=clock.now())
+        assert (young.merged, young.removed, young.orphans) == ({"ops.profile": 10}, 0, 0)
+        assert len(names()) == 12, "readers may be at the ten, and a writer at the one that nothing names"
+        old = maintenance.maintain(rails, AS_OF, now=clock.now() + timedelta(days=3))
+        assert (old.removed, old.orphans) == (10, 1)
+        assert len(names()) == 1
+        assert rails.lake.query(f"select version from {{{PROFILE}}} order by all", AS_OF).equals(was)
 
 
 def test_what_dbt_says_when_the_bucket_is_away_holds_no_secret(business: Rails, capfd: pytest.CaptureFixture) -> None:

@@ -30,7 +30,9 @@ BLANKED = {"has_last_login", "last_login_age_days"}
 
 
 @contextmanager
-def business(folder: Path, postgres_url: str, models: Path, *, cancel_trigger: bool) -> Iterator[tuple[Rails, Spec]]:
+def business(
+    folder: Path, postgres_url: str, models: Path, *, cancel_trigger: bool, customers: int = 2_500
+) -> Iterator[tuple[Rails, Spec]]:
     """Two nights predicted as they came, and what the lake held when their labels had matured.
 
     The feature view takes the CRM's last log-in as it lies.
@@ -38,7 +40,7 @@ def business(folder: Path, postgres_url: str, models: Path, *, cancel_trigger: b
     shutil.copytree(ROOT / "dbt", folder / "dbt")
     shutil.copytree(ROOT / "tests" / "naive" / "subscription", folder / "dbt", dirs_exist_ok=True)
     settings = make_settings(folder, postgres_url, models=models, dbt=folder / "dbt", sources=("subscription",))
-    Simulator(customers=2_500, days=45, cancel_trigger=cancel_trigger).land(settings.landing / "subscription")
+    Simulator(customers=customers, days=45, cancel_trigger=cancel_trigger).land(settings.landing / "subscription")
     spec = find(models, "churn")
     with rails_module.opened(settings) as rails:
         for as_of in NIGHTS:

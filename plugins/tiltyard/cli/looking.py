@@ -81,6 +81,7 @@ def status(
     from tiltyard.edge import describe
     from tiltyard.edge import document as documented
     from tiltyard.edge import status as looking
+    from tiltyard.upkeep import maintenance
 
     if schema:
         print(json.dumps(documented.schema(), indent=2))
@@ -89,10 +90,13 @@ def status(
     chosen, at = options.chosen(model, settings), options.instant(as_of)
     with rails.opened(settings) as opened:
         documents = [looking.status(opened, spec, at) for spec in chosen]
+        lake = None if model or as_json else maintenance.last_size(opened)
 
     def show() -> None:
         for document in documents:
             say(describe.model(document))
+        if lake:
+            say(describe.lake(*lake))
 
     emit(documents, as_json, show)
 

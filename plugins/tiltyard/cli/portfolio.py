@@ -1,4 +1,5 @@
-"""`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it."""
+"""`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it;
+and the lake that they share: `holds`, `lake-maintenance`."""
 
 from typing import Annotated
 
@@ -15,6 +16,10 @@ PANEL = "All models together"
 commands = typer.Typer()
 incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
 commands.add_typer(incidents, name="incidents", rich_help_panel=PANEL)
+
+
+holds = typer.Typer(help="Legal holds: a person's word that nothing of some days may go from the lake.")
+commands.add_typer(holds, name="holds", rich_help_panel=PANEL)
 
 
 class _ShowByDefault(TyperGroup):
@@ -131,4 +136,72 @@ def explain_default(
             source="command line",
             at=clock.now(),
         )
+    emit(result, as_json)
+
+
+@holds.callback(invoke_without_command=True, epilog="Example: tiltyard holds")
+def show_holds(context: typer.Context, as_json: Json = False) -> None:
+    """List the legal holds that stand: while there is one, no row goes, and its days stay readable as they were."""
+    if context.invoked_subcommand:
+        return
+    from tiltyard import rails
+    from tiltyard.edge import describe
+    from tiltyard.upkeep import holds as legal
+
+    with rails.opened() as opened:
+        result = legal.open_ones(opened)
+    emit(result, as_json, lambda: say(describe.holds(result)))
+
+
+@holds.command("set", epilog="Example: tiltyard holds set --reason 'case 17' --from 2016-03-01 --to 2016-04-30")
+def set_hold(
+    reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", help="The first day, UTC. Default: from the beginning.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DATE", help="The last day, included. Default: until it is released.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Set a legal hold on the lake as it stood on these days, by the wall clock; meanwhile no table loses a row."""
+    from tiltyard import rails
+    from tiltyard.upkeep import holds as legal
+
+    start, end = options.instant(first), options.instant(last)
+    with rails.opened() as opened:
+        result = legal.hold(
+            opened, start.date() if start else None, end.date() if end else None, by=options.user(), reason=reason
+        )
+    emit(result, as_json)
+
+
+@holds.command("release", epilog="Example: tiltyard holds release 12 --reason 'case 17 is closed'")
+def release_hold(
+    number: Annotated[int, typer.Argument(help="The hold's number, as the list has it.", metavar="NUMBER")],
+    reason: Annotated[str, typer.Option(help="Why it may end; kept with your name.")],
+    as_json: Json = False,
+) -> None:
+    """End a legal hold: the next maintenance may let go what nothing else refers to."""
+    from tiltyard import rails
+    from tiltyard.upkeep import holds as legal
+
+    with rails.opened() as opened:
+        result = legal.release(opened, number, by=options.user(), reason=reason)
+    emit(result, as_json)
+
+
+@commands.command("lake-maintenance", rich_help_panel=PANEL, epilog="Example: tiltyard lake-maintenance --dry-run")
+def maintain_lake(
+    as_of: AsOf = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Merge the lake's small files, expire snapshots that nothing refers to, remove files that nothing reads."""
+    from tiltyard import rails
+    from tiltyard.upkeep import maintenance
+
+    now = clock.now()
+    with rails.opened() as opened:
+        result = maintenance.maintain(opened, options.night(as_of), now=now, dry_run=dry_run)
     emit(result, as_json)

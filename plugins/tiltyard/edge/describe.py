@@ -30,6 +30,8 @@ from tiltyard.records import (
     DataIncident,
     Embargo,
     Incident,
+    LakeMaintenanceSummary,
+    LakeSize,
     PortfolioNight,
     ReplaySummary,
     VersionFigures,
@@ -37,6 +39,7 @@ from tiltyard.records import (
 from tiltyard.rewind.hindsight import BEST
 from tiltyard.rewind.trial import PolicyTrial, Worth
 from tiltyard.target import MEASURES, at_start
+from tiltyard.upkeep.holds import OpenHold
 
 NOTHING = "–"
 POLICY_COLUMNS = (
@@ -75,6 +78,25 @@ def model(document: Document) -> str:
         facts["popular"] = _list(f"{item.item_name} ({item.score:.0%})" for item in document.popular)
     head = f"{document.model} as of {document.as_of:%Y-%m-%d} (owner {document.owner}, tier {document.tier})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
+
+
+def lake(maintained: LakeMaintenanceSummary | None, size: LakeSize) -> str:
+    """How large the lake is, and when it was last put in order."""
+    line = f"lake: {size.files:,} files, {size.bytes / 1e6:,.1f} MB, {size.snapshots:,} snapshots"
+    if maintained is None:
+        return f"{line}; never maintained"
+    done = f"{maintained.expired:,} snapshots expired, {sum(maintained.merged.values()):,} files merged"
+    return f"{line}; maintained on {maintained.night}: {maintained.reason or done}"
+
+
+def holds(open_holds: Sequence[OpenHold]) -> str:
+    """The legal holds that stand, a line each."""
+    lines = [
+        f"{hold.id}: from {hold.first:%Y-%m-%d} {f'before {hold.last:%Y-%m-%d}' if hold.last else 'on'}, "
+        f"by {hold.by}: {hold.reason}"
+        for hold in open_holds
+    ]
+    return "\n".join(lines) or "No legal hold stands."
 
 
 def prediction(document: ExplainedPrediction) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable, Param
 
 from tiltyard.edge.approvals import approvals
 from tiltyard.edge.assets import (
@@ -32,14 +32,17 @@ from tiltyard.stages import StageName, dag_id
 __all__ = [
     "JudgedNight", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
     "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
-    "in_short", "judge", "kept", "linked", "model_asset", "night", "nights", "per_model", "promote",
-    "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
+    "in_short", "judge", "kept", "linked", "maintenance_timetable", "model_asset", "night", "nights", "per_model",
+    "promote", "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
 """The owner of the DAGs that are no model's."""
 FIRST_NIGHT = datetime(2016, 1, 1, tzinfo=UTC)
 """start_date of every DAG; nothing is caught up from it (`catchup` is off)."""
+
+_OWN_NIGHT: dict[StageName, str] = {"features": "the run's own interval.", "lake_maintenance": "the run's own day."}
+"""What an empty parameter stands for, of DAGs that start by a schedule."""
 
 
 def tags(stage: StageName, spec: Spec | None = None) -> list[str]:
@@ -69,7 +72,7 @@ def arguments(stage: StageName, doc: str | None, spec: Spec | None = None) -> di
                 format="date",
                 title="Night (as_of)",
                 description="The night that closed at this day's midnight UTC. Empty: "
-                + ("the run's own interval." if stage == "features" else "whatever is waiting."),
+                + _OWN_NIGHT.get(stage, "whatever is waiting."),
             )
         },
     }
@@ -97,6 +100,14 @@ def timetable(settings: Settings) -> CronDataIntervalTimetable | None:
     if settings.schedule.lower() in ("none", ""):
         return None
     return CronDataIntervalTimetable(settings.schedule, timezone="UTC")
+
+
+def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:
+    """When the maintenance of the lake starts by itself; None for never. It does not start at once on a fresh Airflow,
+    beside the first night."""
+    if settings.maintenance_schedule.lower() in ("none", ""):
+        return None
+    return CronTriggerTimetable(settings.maintenance_schedule, timezone="UTC", run_immediately=False)
 
 
 def _doc(doc: str | None, spec: Spec | None) -> str:

@@ -208,6 +208,20 @@ class Event(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hold(Record):
+    """A legal hold on the lake, as its event has it."""
+
+    first: date | None = None
+    """The first day; None from the beginning."""
+    last: date | None = None
+    """The last day, included; None without an end."""
+    by: str
+    """Who set it."""
+    reason: str
+    """Why."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation(Record):
     """A person's answer to the question why a model is on its safe default."""
 

@@ -541,5 +541,55 @@ class FallbackAuditSummary(Summary):
     """The nights whose questions the model's recovery has closed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LakeSize(Record):
+    """How large the lake is, by its own record."""
+
+    files: int = 0
+    """Number of files that the newest snapshot reads."""
+    bytes: int = 0
+    """Their size, in bytes."""
+    stored: int = 0
+    """Number of all files, with those of older snapshots and those that wait to be removed."""
+    stored_bytes: int = 0
+    """Their size without the ones that wait to be removed, in bytes."""
+    snapshots: int = 0
+    """Number of snapshots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LakeMaintenanceSummary(Summary):
+    """The maintenance of the lake: what was merged, expired and removed."""
+
+    stage: ClassVar[StageName] = "lake_maintenance"
+
+    is_dry_run: bool = False
+    """Whether nothing was done: then the counts are of what would be."""
+    before: LakeSize = LakeSize()
+    """The lake before."""
+    after: LakeSize = LakeSize()
+    """The lake afterwards."""
+    expired: int = 0
+    """Number of snapshots that nothing refers to, and that are gone."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Reason → number of snapshots that stay for it; one may stay for several."""
+    merged: dict[str, int] = field(default_factory=dict)
+    """Table → number of small files that were made one or few."""
+    rewritten: dict[str, int] = field(default_factory=dict)
+    """Table → number of files that were written anew without their deleted rows."""
+    busy: tuple[str, ...] = ()
+    """The tables that others wrote to each time, and that wait for the next night."""
+    removed: int = 0
+    """Number of files that nothing reads any more, and that are gone."""
+    orphans: int = 0
+    """Number of files that writers left behind who did not commit, and that are gone."""
+    rows_removed: dict[str, int] = field(default_factory=dict)
+    """Table → number of rows that its retention has let go."""
+    holds: int = 0
+    """Number of legal holds that stand."""
+    seconds: float = 0.0
+    """Time that it took, in seconds."""
+
+
 SUMMARIES: dict[StageName, type[Summary]] = {kind.stage: kind for kind in Summary.__subclasses__()}
 """Stage → the class of its summary."""

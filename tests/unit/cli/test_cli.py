@@ -32,7 +32,7 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
         "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "serve", "keys", "requests",
-        "fallback", "online", "stream",
+        "fallback", "online", "stream", "lake-maintenance", "holds",
     ):  # fmt: skip
         assert command in text
         if command not in ("data", "keys", "leakage", "requests", "stream"):
@@ -215,3 +215,17 @@ def test_a_model_without_a_night_says_how_to_begin(settings: Settings) -> None:
     done = tiltyard("status", "sla_breach", settings=settings)
     assert done.returncode == 0, done.stderr
     assert "no night yet; run tiltyard hindcast" in done.stdout.replace("\n", " ")
+
+
+def test_a_hold_is_set_listed_and_released_and_the_maintenance_says_what_it_would_do(settings: Settings) -> None:
+    done = tiltyard("holds", "set", "--reason", "case 17", "--to", "2016-04-30", "--json", settings=settings)
+    number = str(json.loads(done.stdout)["id"])
+    listed = tiltyard("holds", settings=settings).stdout
+    assert listed.startswith(f"{number}: from 1970-01-01 before 2016-05-01, by ")
+    assert "case 17" in listed
+    dry = json.loads(tiltyard("lake-maintenance", "--dry-run", "--json", settings=settings).stdout)
+    assert (dry["is_dry_run"], dry["holds"], dry["expired"]) == (True, 1, 0)
+    assert tiltyard("holds", "release", number, "--reason", "closed", settings=settings).returncode == 0
+    assert tiltyard("holds", settings=settings).stdout == "No legal hold stands.\n"
+    again = tiltyard("holds", "release", number, "--reason", "closed", settings=settings)
+    assert (again.returncode, "there are: none" in again.stderr) == (2, True)

@@ -1,0 +1,4 @@
+"""The lake in order: `references` (which snapshots somebody may still ask for; pure) → `claims` (what refers to
+snapshots, one query a kind) → `holds` (a person's word that nothing may go) → `retention` (how long rows are kept) →
+`files` (few and whole) → `maintenance` (the stage).
+"""

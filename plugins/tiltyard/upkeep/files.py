@@ -1,0 +1,146 @@
+"""The lake's files: how many there are, and fewer. Nothing here changes a row at any snapshot that stays."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tiltyard.errors import CheckFailed
+from tiltyard.lake import catalogue, literal, text
+from tiltyard.rails import Rails
+from tiltyard.records import LakeSize
+
+MEGABYTE = 1_000_000
+AT_ONCE = 5_000
+"""Snapshots that are forgotten in one transaction: PostgreSQL is handed a list of them."""
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Files of a table that might be fewer."""
+
+    table: str
+    """The table, `schema.table`."""
+    small: int
+    """Number of small files from which no row was deleted."""
+    deletes: int
+    """Number of files with deleted rows."""
+
+
+def size(rails: Rails) -> LakeSize:
+    """The lake's size, by its own record: no folder or bucket is listed."""
+    files = f"""
+        select data_file_id as id, file_size_bytes, end_snapshot from {catalogue("ducklake_data_file")}
+        union all
+        select delete_file_id, file_size_bytes, end_snapshot from {catalogue("ducklake_delete_file")}
+    """
+    row = rails.lake.connection.execute(
+        f"""
+        select count(*) filter (end_snapshot is null),
+            coalesce(sum(file_size_bytes) filter (end_snapshot is null), 0),
+            count(*) + (select count(*) from {catalogue("ducklake_files_scheduled_for_deletion")}),
+            coalesce(sum(file_size_bytes), 0),
+            (select count(*) from {catalogue("ducklake_snapshot")})
+        from ({files})
+        """
+    ).fetchone()
+    assert row is not None
+    files_now, bytes_now, stored, stored_bytes, snapshots = map(int, row)
+    return LakeSize(files=files_now, bytes=bytes_now, stored=stored, stored_bytes=stored_bytes, snapshots=snapshots)
+
+
+def crowded(rails: Rails) -> list[TableFiles]:
+    """The tables whose files are to be fewer, by name: `lake_small_files` small ones or more, or as many with deleted
+    rows."""
+    rows = rails.lake.connection.execute(
+        f"""
+        with deleted as (
+            select distinct data_file_id from {catalogue("ducklake_delete_file")} where end_snapshot is null
+        ),
+        counted as (
+            select schemas.schema_name || '.' || tables.table_name as name,
+                count(*) filter (deleted.data_file_id is null and files.file_size_bytes < $largest) as small,
+                count(deleted.data_file_id) as deletes
+            from {catalogue("ducklake_data_file")} as files
+            inner join {catalogue("ducklake_table")} as tables
+                on files.table_id = tables.table_id and tables.end_snapshot is null
+            inner join {catalogue("ducklake_schema")} as schemas
+                on tables.schema_id = schemas.schema_id and schemas.end_snapshot is null
+            left join deleted on files.data_file_id = deleted.data_file_id
+            where files.end_snapshot is null
+            group by 1
+        )
+        select * from counted where greatest(small, deletes) >= $many order by name
+        """,
+        {"largest": _largest(rails), "many": rails.settings.lake_small_files},
+    ).fetchall()
+    return [TableFiles(*row) for row in rows]
+
+
+def merge(rails: Rails, table: str) -> int:
+    """Make the small files of a table one, or few; the number of those that were merged.
+
+    A row keeps its number and the snapshot that wrote it. Raises duckdb.TransactionException when others write to the
+    table each time it is tried.
+    """
+    schema, name = table.split(".")
+    sql = f"call ducklake_merge_adjacent_files('lake', {text(name)}, schema => {text(schema)}, max_file_size => $size)"
+    done = rails.lake.commit(
+        lambda connection: connection.execute(sql, {"size": _largest(rails)}).fetchall(), message=f"merge {table}"
+    )
+    return sum(int(row[2]) for row in done.result)
+
+
+def rewrite(rails: Rails, table: str) -> int:
+    """Write the files of a table anew from which rows were deleted, without those; the number of those files.
+
+    The old ones stay for the snapshots that read them. Raises as `merge` does.
+    """
+    schema, name = table.split(".")
+    sql = f"call ducklake_rewrite_data_files('lake', {text(name)}, schema => {text(schema)}, delete_threshold => 0)"
+    done = rails.lake.commit(lambda connection: connection.execute(sql).fetchall(), message=f"rewrite {table}")
+    return sum(int(row[2]) for row in done.result)
+
+
+def expire(rails: Rails, snapshots: list[int]) -> None:
+    """Forget snapshots, and the files that no other one reads."""
+    for start in range(0, len(snapshots), AT_ONCE):
+        gone = {"gone": snapshots[start : start + AT_ONCE]}
+        rails.lake.connection.execute("call ducklake_expire_snapshots('lake', versions => $gone)", gone)
+
+
+def remove_unread(rails: Rails, before: datetime, *, dry_run: bool) -> int:
+    """Remove the files that nothing has read since `before`, by the lake's record; their number."""
+    return len(_removed(rails, "ducklake_cleanup_old_files", before, dry_run=dry_run))
+
+
+def remove_orphans(rails: Rails, before: datetime, *, dry_run: bool) -> int:
+    """Remove Parquet files that the lake's record does not name and that were written before `before`: their writers
+    did not come to their commit. Their number.
+
+    Raises CheckFailed, with nothing removed, should one of them be in the record.
+    """
+    listed = _removed(rails, "ducklake_delete_orphaned_files", before, dry_run=True)
+    if not listed:
+        return 0
+    known = rails.lake.connection.execute(
+        " union all ".join(
+            f"select path from {catalogue(table)}"
+            for table in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
+        )
+    ).fetchall()
+    names = {path.rsplit("/", 1)[-1] for (path,) in known}
+    if named := sorted(path for path in listed if path.rsplit("/", 1)[-1] in names):
+        raise CheckFailed(
+            f"{len(named)} file(s) that the lake reads would be removed as orphans, {named[0]} first; nothing was "
+            f"removed. See that {rails.settings.lake_path} is the folder of this lake, and of no other."
+        )
+    return len(listed if dry_run else _removed(rails, "ducklake_delete_orphaned_files", before, dry_run=False))
+
+
+def _removed(rails: Rails, function: str, before: datetime, *, dry_run: bool) -> list[str]:
+    """The files that one of DuckLake's functions removes, or would."""
+    sql = f"call {function}('lake', older_than => {literal(before)}, dry_run => {str(dry_run).lower()})"
+    return [str(row[0]) for row in rails.lake.connection.execute(sql).fetchall()]
+
+
+def _largest(rails: Rails) -> int:
+    return round(rails.settings.lake_small_mb * MEGABYTE)
