@@ -149,7 +149,7 @@ def replay(
     from tiltyard import rails
     from tiltyard.leak import page
     from tiltyard.train import replay as replaying
-    from tiltyard.train import replay_page
+    from tiltyard.train import replay_document, replay_page
 
     spec = options.spec(model)
     if report:
@@ -159,7 +159,7 @@ def replay(
         result = replaying.replay_nights(opened, spec, ranges, snapshot=snapshot, limit=limit)
     if report:
         replay_page.write(result, report)
-    emit(result.as_dict(), as_json, lambda: say(replay_page.lines(result)))
+    emit(replay_document.ReplayDocument.of(result), as_json, lambda: say(replay_page.lines(result)))
     if result.verdict in ("fail", "untestable"):
         raise typer.Exit(1)
 

@@ -396,7 +396,8 @@ def _replay(replay: ReplaySummary | None) -> str:
         return NOTHING
     sentences = replay.critical or replay.untested
     why = f": {_sentences(sentences)}" if sentences else ""
-    return f"{replay.verdict} before the last training, {replay.rows} predictions asked again{why}"
+    asked = f"{replay.rows} predictions asked again, of which {replay.tested} can acquit"
+    return f"{replay.verdict} before the last training, {asked}{why}"
 
 
 def _interval(figures: VersionFigures | ArmFigures, measure: str) -> tuple[str, str, str]:

@@ -118,7 +118,7 @@ class SuspicionEntry(Record):
 
     feature: str
     severity: Severity
-    """critical: the evidence is about time; warning: it is statistical."""
+    """critical: the evidence is about time and leaves no doubt; warning: it is statistical, or leaves one."""
     kind: str
     """Name of the kind of leakage."""
     effect: float

@@ -88,7 +88,7 @@ class Suspicion:
 
     feature: str
     severity: Severity
-    """critical: the evidence is about time; warning: it is statistical."""
+    """critical: the evidence is about time and leaves no doubt; warning: it is statistical, or leaves one."""
     kind: str
     """A key of `KINDS`, or of the replay's own (train/replay.py)."""
     effect: float

@@ -75,7 +75,7 @@ def fill_night(rails: Rails, as_of: datetime) -> FillSummary:
     try:
         return materialise(rails, as_of)
     except Unavailable as error:
-        rails.ledger.add_event(UNAVAILABLE, "", night_closing(as_of), {"said": str(error)})
+        rails.ledger.add_event(UNAVAILABLE, "", night_closing(as_of), {"reason": str(error)})
         return FillSummary(unavailable=str(error))
 
 
@@ -101,7 +101,7 @@ def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillS
     finally:
         store.close()
     if rebuilt is not None:
-        rails.ledger.add_event(REBUILT, "", night_closing(as_of), {"said": rebuilt})
+        rails.ledger.add_event(REBUILT, "", night_closing(as_of), {"reason": rebuilt})
     seconds = round(time.monotonic() - began, 2)
     return FillSummary(tables=len(contents), rows=rows, waiting=waiting, rebuilt=rebuilt, seconds=seconds)
 

@@ -250,8 +250,8 @@ class Sink:
         self.counts[f"aside_{error.reason}"] += 1
         line = {
             "place": place,
-            "reason": error.reason,
-            "said": str(error),
+            "kind": error.reason,
+            "reason": str(error),
             "content": content.decode("utf-8", "replace"),
         }
         path = self.folder / f"{self.name.replace('/', '.')}.jsonl"

@@ -433,7 +433,7 @@ class ReplaySummary(Record):
     rows: int = 0
     """Number of predictions that were replayed."""
     tested: int = 0
-    """Number of values that were compared."""
+    """Number of those that can acquit: they were made from a snapshot that held nothing of later nights."""
     critical: tuple[str, ...] = ()
     """What stops the training, a sentence each."""
     untested: tuple[str, ...] = ()

@@ -43,6 +43,13 @@ CONFIDENCE = 0.95
 """Of all of a model's intervals together."""
 
 Verdict = Literal["pass", "warn", "fail", "untestable"]
+VERDICTS: Mapping[Verdict, str] = {
+    "pass": "Every value that was compared is the one that was there.",
+    "warn": "Some of the past was written over, within the limit and not tied to the label.",
+    "fail": "The past was written over. A model that learns from it learns what was not known.",
+    "untestable": "What can be compared does not show that the past is as it was.",
+}
+"""Verdict → what it means, as a sentence."""
 
 
 # -- deciding: pure -----------------------------------------------------------------------------------------
@@ -159,7 +166,7 @@ class Replay:
     rows: int
     """Number of predictions that were compared, one per entity and prediction time."""
     tested: int
-    """Number of those that were made from a snapshot that held nothing of later nights."""
+    """Number of those that can acquit: they were made from a snapshot that held nothing of later nights."""
     nights: int
     """Number of nights that they were made on."""
     matured: int
@@ -213,42 +220,20 @@ class Replay:
             words += f", from {origin.table} row {origin.row} of {origin.file}"
         return words
 
-    def as_dict(self) -> dict[str, object]:
-        """What `--json` prints: verdict, findings (what changed), features (all of them), untested."""
-        return {
-            "model": self.model,
-            "from": str(self.ranges[0][0]),
-            "to": str(self.ranges[-1][1]),
-            "snapshot": self.snapshot,
-            "limit": self.limit,
-            "verdict": self.verdict,
-            "rows": self.rows,
-            "tested": self.tested,
-            "nights": self.nights,
-            "matured": self.matured,
-            "late_rows": self.late_rows,
-            "findings": [
-                {name: value for name, value in asdict(finding).items() if name != "plot"} for finding in self.findings
-            ],
-            "features": [
-                {
-                    "feature": change.tally.feature,
-                    "view": change.tally.view,
-                    "rows": change.tally.rows,
-                    "changed": change.tally.changed,
-                    "rate": change.rate,
-                    "interval": change.interval,
-                    **change.tally.kinds,
-                    "positives": change.tally.positives,
-                    "negatives": change.tally.negatives,
-                    "p_value": change.p_value,
-                    "late": change.tally.late,
-                    "severity": change.severity,
-                }
-                for change in self.changes
-            ],
-            "untested": [asdict(gap) for gap in self.untested],
-        }
+    @property
+    def acquitting(self) -> str:
+        """How many of the predictions can acquit, and what becomes of the others, without a full stop."""
+        words = f"{self.tested:,} of them can acquit"
+        if self.tested < self.rows:
+            words += "; the others were made when the lake held deliveries of later nights, and only convict"
+        return words
+
+    @property
+    def reason(self) -> str:
+        """How many predictions were compared, how many of them can acquit, and what it comes to."""
+        first, last = self.ranges[0][0], self.ranges[-1][1]
+        what = f"{self.rows:,} predictions of {self.nights} nights ({first} to {last}) against snapshot {self.snapshot}"
+        return f"{what}: {self.acquitting}. {VERDICTS[self.verdict]}"
 
     def summary(self) -> ReplaySummary:
         """What a stage keeps of it."""

@@ -8,7 +8,7 @@ from tiltyard.pages import kit
 from tiltyard.pages.kit import Column, Html, text
 from tiltyard.train.comparison import KINDS
 from tiltyard.train.proof import Example, Side
-from tiltyard.train.replay import Change, Replay
+from tiltyard.train.replay import VERDICTS, Change, Replay
 
 COLOURS = {
     "absent_then": "#c4622d",
@@ -21,21 +21,11 @@ TONES = {"pass": "good", "warn": "wait", "fail": "bad", "untestable": "wait"}
 """Verdict → the kit's word for how good it is."""
 SEVERITIES = {"ok": "good", "warning": "wait", "critical": "bad"}
 """The same of a severity."""
-VERDICTS = {
-    "pass": "Every value that was compared is the one that was there.",
-    "warn": "Some of the past was written over, within the limit and not tied to the label.",
-    "fail": "The past was written over. A model that learns from it learns what was not known.",
-    "untestable": "What can be compared does not show that the past is as it was.",
-}
 
 
 def lines(replay: Replay) -> str:
     """The verdict, what changed with a row that proves it, and what could not be tested."""
-    first, last = replay.ranges[0][0], replay.ranges[-1][1]
-    rows = [
-        f"{replay.verdict}: {replay.model}, {replay.rows:,} predictions of {replay.nights} nights "
-        f"({first} to {last}) against snapshot {replay.snapshot}. {VERDICTS[replay.verdict]}"
-    ]
+    rows = [f"{replay.verdict}: {replay.model}, {replay.reason}"]
     for change in replay.changes:
         if change.severity:
             rows.append(f"  {change.severity}  {change.tally.feature}: {change.reason}")
@@ -66,8 +56,8 @@ def page(replay: Replay) -> str:
     first, last = replay.ranges[0][0], replay.ranges[-1][1]
     facts = (
         f"{replay.rows:,} predictions of {replay.nights} nights from {first} to {last}, against the lake's snapshot "
-        f"{replay.snapshot}; {replay.matured:,} of them have a matured label. Up to {replay.limit:.2%} of a feature's "
-        "rows may change; a change that tells the label may not."
+        f"{replay.snapshot}. {replay.acquitting}. {replay.matured:,} have a matured label. Up to {replay.limit:.2%} of "
+        "a feature's rows may change; a change that tells the label may not."
     )
     most = max((change.interval[1] for change in replay.changes if change.tally.changed), default=1.0)
     columns = [Column(title) for title in ("", "feature", "share of rows changed (line: interval, mark: limit)")]

@@ -807,7 +807,7 @@ def test_a_store_that_is_away_holds_up_no_night(shop: Rails) -> None:
     summary = fill.fill_night(Rails(made, shop.lake, shop.ledger), instant("2024-03-05"))
     (event,) = shop.ledger.events(kind="online_unavailable")
     assert summary.unavailable is not None
-    assert "start Redis" in summary.unavailable == event.detail["said"]
+    assert "start Redis" in summary.unavailable == event.detail["reason"]
     assert event.night == night_closing(instant("2024-03-05"))
 
 
@@ -851,7 +851,7 @@ def test_a_damaged_store_holds_up_no_night_and_is_filled_anew(shop: Rails, tmp_p
         assert summary.rebuilt is not None
         assert "is damaged" in summary.rebuilt
         (event,) = shop.ledger.events(kind=fill.REBUILT)[before:]
-        assert event.detail["said"] == summary.rebuilt
+        assert event.detail["reason"] == summary.rebuilt
         assert sizes(rails, "d") == [6]
         assert fill.fill_night(rails, night).rebuilt is None
 
@@ -890,7 +890,7 @@ def test_a_store_that_is_full_holds_up_no_night(shop: Rails, tmp_path: Path, mon
     assert summary.unavailable is not None
     assert "max_feature_age" in summary.unavailable
     event = shop.ledger.events(kind=fill.UNAVAILABLE)[-1]
-    assert event.detail["said"] == summary.unavailable
+    assert event.detail["reason"] == summary.unavailable
 
 
 REQUEST = {

@@ -15,6 +15,7 @@ from tiltyard.leak.suspicion import Suspicion
 from tiltyard.rails import Rails
 from tiltyard.tables import LANDED_FILE, Table
 from tiltyard.train import comparison, replay, replay_page
+from tiltyard.train.replay_document import ReplayDocument
 
 DAY = timedelta(days=1)
 
@@ -259,6 +260,51 @@ def test_its_findings_have_the_shape_of_all_findings(shop: Rails, tmp_path: Path
     assert isinstance(finding, Suspicion)
     assert (finding.feature, finding.severity, finding.kind) == ("size", "critical", "stale_then")
     assert finding.kind in comparison.KINDS
-    document = json.loads(json.dumps(result.as_dict(), default=str, allow_nan=False))
+    document = json.loads(json.dumps(ReplayDocument.of(result).to_json(), allow_nan=False))
     assert document["verdict"] == "fail"
     assert document["findings"][0]["examples"][0]["now"]["value"] == 12
+    assert ReplayDocument.from_json(document) == ReplayDocument.of(result)
+
+
+def test_its_document_holds_all_that_was_counted(shop: Rails, tmp_path: Path) -> None:
+    predict(shop, [VISIT])
+    write(shop, "12", "31Jan11:00", "31Jan11:00")
+    result = again(shop, tmp_path)
+    document = ReplayDocument.of(result).to_json()
+    assert (document["from"], document["to"]) == ("2024-02-02", "2024-02-02")
+    assert {name: document[name] for name in ("model", "rows", "tested", "nights", "matured", "late_rows")} == {
+        "model": "small", "rows": 1, "tested": 1, "nights": 1, "matured": 0, "late_rows": 0,
+    }  # fmt: skip
+    features = {entry["feature"]: entry for entry in document["features"]}
+    assert set(features) == {change.tally.feature for change in result.changes}
+    for change in result.changes:
+        entry = features[change.tally.feature]
+        assert {kind: entry[kind] for kind in comparison.KINDS} == change.tally.kinds
+        assert entry["changed"] == change.tally.changed
+        assert tuple(entry["interval"]) == change.interval
+    [finding], [example] = document["findings"], result.examples["size"]
+    assert finding["examples"][0]["prediction_time"] == example.prediction_time.isoformat()
+    assert finding["examples"][0]["then"]["available_at"] == example.then.available_at.isoformat()
+    assert finding["examples"][0]["commit"]["at"] == example.commit.at.isoformat()
+
+
+def test_how_many_can_acquit_stands_in_the_first_line_and_in_the_document(shop: Rails, tmp_path: Path) -> None:
+    """Predictions of a hindcast only convict: beside many of them, a pass rests on the few others."""
+    visits = [{**VISIT, "visit_id": f"w{number}", "prediction_time": at("02Feb12:00")} for number in range(3)]
+    fill(shop, SPINES, visits)
+    predict(shop, [VISIT])
+    shop.lake.ensure(LANDED_FILE)
+    landed = "insert into lake.ops.landed_file (source, file, available_at) values ('shops', '2024-02-20.csv', ?)"
+    shop.lake.connection.execute(landed, [instant("2024-02-21")])
+    predict(shop, visits, NIGHT + DAY)
+    write(shop, "11", "05Feb10:00", "05Feb10:00")
+    publish(shop)
+    for first, tested, verdict in ((NIGHT, 1, "pass"), (NIGHT + DAY, 0, "untestable")):
+        result = replay.replay_nights(shop, small_spec(tmp_path), [(first, NIGHT + DAY)])
+        assert (result.verdict, result.rows, result.tested) == (verdict, 3 + tested, tested)
+        first_line = replay_page.lines(result).splitlines()[0]
+        assert f": {tested} of them can acquit; the others were made when the lake held deliveries" in first_line
+        document = ReplayDocument.of(result)
+        assert (document.tested, document.verdict) == (tested, verdict)
+        assert document.reason in first_line
+        assert f"{tested} of them can acquit" in replay_page.page(result)
