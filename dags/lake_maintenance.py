@@ -11,8 +11,8 @@ holds up a build for one table at the longest.
 on. Every step is one transaction, so that a run which was killed has lost nothing. The log says what was missing.
 
 - A retention cannot be: the log says which, and what is the least. Mend `TILTYARD_LAKE_RETENTION`.
-- *would be removed as orphans*: nothing was removed. Two lakes share one folder or bucket prefix, or files were moved
-  by hand. See to that before it runs again; until then set `TILTYARD_MAINTENANCE_SCHEDULE=none`.
+- *files of another lake*, or *would be removed as orphans*: no orphan was removed. Two lakes share one folder or bucket
+  prefix, or files were moved by hand. See to that; the rest of the work was done and is done every night.
 - `busy` names tables that others wrote to each time: nothing to do, the next night merges them.
 
 `tiltyard lake-maintenance --dry-run` says what it would do. `tiltyard holds` lists the legal holds.

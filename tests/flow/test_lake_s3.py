@@ -101,7 +101,7 @@ def test_the_lake_on_the_bucket_is_put_in_order(on_s3: Settings, endpoint: str) 
     s3 = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
 
     def names() -> set[str]:
-        return {entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard", Prefix="lake/")["Contents"]}
+        return {entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard", Prefix="lake/ops/")["Contents"]}
 
     with rails_module.opened(on_s3) as rails:
         rails.lake.ensure(PROFILE)

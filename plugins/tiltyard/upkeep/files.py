@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
+from tiltyard import clock
 from tiltyard.errors import CheckFailed
-from tiltyard.lake import catalogue, literal, text
+from tiltyard.lake import catalogue, is_on_s3, literal, text
 from tiltyard.rails import Rails
 from tiltyard.records import LakeSize
 
 MEGABYTE = 1_000_000
+MARK = "lake-"
+"""What the name of a lake's mark in its folder begins with."""
 AT_ONCE = 5_000
 """Snapshots that are forgotten in one transaction: PostgreSQL is handed a list of them."""
 
@@ -116,8 +120,19 @@ def remove_orphans(rails: Rails, before: datetime, *, dry_run: bool) -> int:
     """Remove Parquet files that the lake's record does not name and that were written before `before`: their writers
     did not come to their commit. Their number.
 
-    Raises CheckFailed, with nothing removed, should one of them be in the record.
+    Files of another lake look the same, so every lake leaves a mark in its folder, and none is removed before the own
+    mark is older than `before`: by then any other lake that is put in order every night has left one. Raises
+    CheckFailed, with nothing removed, where another has, and should a file be in the record after all.
     """
+    own, marks = _mark(rails, dry_run=dry_run)
+    if others := sorted(marks.keys() - {own}):
+        raise CheckFailed(
+            f"{rails.settings.lake_path} holds files of another lake, too ({', '.join(others)}); no orphan was "
+            "removed. Give each lake a folder of its own; if that lake is gone, remove its mark, "
+            f"{MARK}<its number>.json."
+        )
+    if own not in marks or marks[own] > before:
+        return 0
     listed = _removed(rails, "ducklake_delete_orphaned_files", before, dry_run=True)
     if not listed:
         return 0
@@ -128,12 +143,33 @@ def remove_orphans(rails: Rails, before: datetime, *, dry_run: bool) -> int:
         )
     ).fetchall()
     names = {path.rsplit("/", 1)[-1] for (path,) in known}
-    if named := sorted(path for path in listed if path.rsplit("/", 1)[-1] in names):
+    if conflicts := sorted(path for path in listed if path.rsplit("/", 1)[-1] in names):
         raise CheckFailed(
-            f"{len(named)} file(s) that the lake reads would be removed as orphans, {named[0]} first; nothing was "
-            f"removed. See that {rails.settings.lake_path} is the folder of this lake, and of no other."
+            f"{len(conflicts)} file(s) that the lake reads would be removed as orphans, {conflicts[0]} first; nothing "
+            f"was removed. See that {rails.settings.lake_path} is the folder of this lake, and of no other."
         )
     return len(listed if dry_run else _removed(rails, "ducklake_delete_orphaned_files", before, dry_run=False))
+
+
+def _mark(rails: Rails, *, dry_run: bool) -> tuple[str, dict[str, datetime]]:
+    """This lake's number, and number → since when of every lake that has left a mark in the folder."""
+    connection, path = rails.lake.connection, rails.settings.lake_path.rstrip("/")
+    row = connection.execute(
+        f"select cast(schema_uuid as varchar) from {catalogue('ducklake_schema')} "
+        "where schema_name = 'main' and end_snapshot is null"
+    ).fetchone()
+    assert row is not None
+    own, folder = str(row[0]), text(f"{path}/{MARK}*.json")
+    marks = connection.execute(f"select file from glob({folder})").fetchall()
+    if not any(mark.endswith(f"{own}.json") for (mark,) in marks):
+        if dry_run:
+            return own, {}
+        if not is_on_s3(rails.settings):
+            Path(path).mkdir(parents=True, exist_ok=True)
+        content = f"select {text(own)} as lake, {literal(clock.now())} as since"
+        connection.execute(f"copy ({content}) to {text(f'{path}/{MARK}{own}.json')} (format json)")
+    columns = "columns = {lake: 'varchar', since: 'timestamptz'}"
+    return own, dict(connection.execute(f"select lake, since from read_json({folder}, {columns})").fetchall())
 
 
 def _removed(rails: Rails, function: str, before: datetime, *, dry_run: bool) -> list[str]:
