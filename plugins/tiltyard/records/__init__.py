@@ -1,6 +1,6 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
-the data that came) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary`
-(what a stage says of a night) → `entry` (what the ledger keeps).
+the data that came) → `figures` (how good something was) → `finding` (what drift tells the governor) → `evidence` (what
+a decision stands on) → `summary` (what a stage says of a night) → `entry` (what the ledger keeps).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -46,23 +46,21 @@ from tiltyard.records.evidence import (
     SliceMean,
     TrainedFrom,
 )
+from tiltyard.records.figures import ArmFigures, Interval, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
 from tiltyard.records.summary import (
     SUMMARIES,
-    ArmFigures,
     ChallengerDecision,
     DriftSummary,
     FallbackAuditSummary,
     FeaturesSummary,
     GovernorAction,
     GovernorSummary,
-    Interval,
     LabelArrival,
     LabelCounts,
     LakeMaintenanceSummary,
     LakeSize,
     LookupCheck,
-    Measured,
     PopularItem,
     PortfolioNight,
     PromotionSummary,
@@ -72,7 +70,6 @@ from tiltyard.records.summary import (
     SkewedFeature,
     Summary,
     TrainingSummary,
-    VersionFigures,
     WatchVerdict,
 )
 

@@ -6,7 +6,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from tiltyard.records.base import JsonObject, Record, formerly
 from tiltyard.records.evidence import EvidenceRecord
-from tiltyard.records.summary import Measured, Summary
+from tiltyard.records.figures import Measured
+from tiltyard.records.summary import Summary
 from tiltyard.stages import StageName
 
 Status = Literal["done", "checked", "stopped", "failed"]

@@ -11,7 +11,7 @@ from datetime import date
 from typing import ClassVar, Literal
 
 from tiltyard.records.base import JsonObject, Record
-from tiltyard.records.summary import ArmFigures
+from tiltyard.records.figures import ArmFigures
 
 CriterionStatus = Literal["pass", "fail", "not_yet"]
 

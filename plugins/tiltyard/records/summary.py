@@ -4,13 +4,12 @@ Every field has a default, since older nights were recorded by older versions, a
 says what it can.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from tiltyard.records.base import JsonObject, Record, formerly, unless_empty
+from tiltyard.records.base import JsonObject, Record, formerly
+from tiltyard.records.figures import ArmFigures, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Harm, Incident
 from tiltyard.stages import StageName
 
@@ -75,59 +74,6 @@ class LabelCounts(Record):
     """Number of labels beyond the bounds, counted as the nearer one; None of a yes or no."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figured(Record):
-    """Base of what says how good something was. Which figures there are is the label's kind to say (see `target`)."""
-
-    more: Annotated[dict[str, float], unless_empty()] = field(default_factory=dict)
-    """Name → value, of figures that have no field here: those of a kind of label that has measures of its own."""
-
-    @classmethod
-    def of(cls, values: Mapping[str, object]) -> Self:
-        """The record of these columns, each in its field or, where it has none, among `more`: there not what is None,
-        and NaN says as little."""
-        names = {entry.name for entry in fields(cls)}
-        more = {
-            name: value
-            for name, value in values.items()
-            if name not in names and value is not None and not (isinstance(value, float) and math.isnan(value))
-        }
-        return cls.from_json({**{name: value for name, value in values.items() if name in names}, "more": more})
-
-    def figure(self, name: str) -> float | None:
-        """A figure by its name (target.Target.measure); None where there is none."""
-        figure: float | None = getattr(self, name, None)
-        return self.more.get(name) if figure is None else figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class VersionFigures(Figured):
-    """How good one version was on the last drift.window of matured cohorts."""
-
-    role: str = ""
-    """The version's role on the night."""
-    matured: int = 0
-    """Number of rows that the figures stand on."""
-    immature: int = 0
-    """Number of the version's rows whose cohort has not matured."""
-    early: int = 0
-    """Number of those whose label is known early."""
-    brier: float | None = None
-    """Brier score of a probability; None where nothing has matured, and of a number."""
-    brier_low: float | None = None
-    """Lower end of its 95 % interval."""
-    brier_high: float | None = None
-    """Upper end of its 95 % interval."""
-    absolute_error: float | None = None
-    """Mean absolute error of a number, in the label's unit; None where nothing has matured, and of a probability."""
-    absolute_error_low: float | None = None
-    """Lower end of its 95 % interval."""
-    absolute_error_high: float | None = None
-    """Upper end of its 95 % interval."""
-    auc: float | None = None
-    """Area under the ROC curve; None with one class only, and of a number."""
-
-
 @dataclass(frozen=True)
 class LabelArrival(Record):
     """How many labels of a kind came on a night, beside how many were to be expected."""
@@ -136,42 +82,6 @@ class LabelArrival(Record):
     """Number of labels that came."""
     predicted: float
     """Number that the arrival curve predicts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmFigures(Figured):
-    """How the answers of one arm, version and tier turned out online."""
-
-    version: int | None = None
-    """The version that answered; None for all of the arm, and for the safe default."""
-    tier: str = "all"
-    """The tier that answered; `all` for the whole arm."""
-    requests: int = 0
-    """Number of requests."""
-    matured: int = 0
-    """Number of rows that the figures stand on."""
-    missing: int = 0
-    """Number of matured rows without a label."""
-    immature: int = 0
-    """Number of rows whose cohort has not matured."""
-    early: int = 0
-    """Number of those whose label is known early."""
-    unmatched: int = 0
-    """Number of requests that speak for no row of the spine."""
-    brier: float | None = None
-    """Brier score; None where nothing has matured, and of a number."""
-    brier_low: float | None = None
-    """Lower end of its 95 % interval."""
-    brier_high: float | None = None
-    """Upper end of its 95 % interval."""
-    absolute_error: float | None = None
-    """Mean absolute error, in the label's unit; None where nothing has matured, and of a probability."""
-    absolute_error_low: float | None = None
-    """Lower end of its 95 % interval."""
-    absolute_error_high: float | None = None
-    """Upper end of its 95 % interval."""
-    mean_score: float | None = None
-    """Mean score; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,57 +348,6 @@ class ReplaySummary(Record):
     """What stops the training, a sentence each."""
     untested: tuple[str, ...] = ()
     """What could not be tested, and why, a sentence each."""
-
-
-@dataclass(frozen=True)
-class Interval(Record):
-    """A figure with its 95 % interval by resampling."""
-
-    value: float | None
-    """The figure; None where it cannot be computed."""
-    low: float | None
-    """Lower end; None where it cannot be computed."""
-    high: float | None
-    """Upper end; None where it cannot be computed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured(Record):
-    """How good a model was on the held-out rows of its training frame."""
-
-    rows: int = 0
-    """Number of held-out rows."""
-    brier: Interval | None = None
-    """Brier score; None of a number."""
-    log_loss: Interval | None = None
-    """Log loss, in nats; None of a number."""
-    auc: Interval | None = None
-    """Area under the ROC curve; None of a number."""
-    absolute_error: Interval | None = None
-    """Mean absolute error, in the label's unit; None of a probability."""
-    positive_rate: float | None = None
-    """Share of positive labels; None of a number."""
-    mean_label: float | None = None
-    """Mean label, in its unit; None of a probability."""
-    mean_score: float | None = None
-    """Mean score of the heavy model; None where it was not kept."""
-    light: "Measured | None" = None
-    """The same of the light twin, on the same rows; None within it."""
-    more: Annotated[dict[str, Interval], unless_empty()] = field(default_factory=dict)
-    """Name → value with its interval, of figures that have no field here."""
-
-    @classmethod
-    def of(cls, intervals: Mapping[str, Interval], **values: object) -> Self:
-        """The record of these figures, each in its field or, where it has none, among `more`."""
-        names = {entry.name for entry in fields(cls)}
-        named = {name: figure for name, figure in intervals.items() if name in names}
-        more = {name: figure for name, figure in intervals.items() if name not in names}
-        return cls.from_json({**named, **values, "more": more})
-
-    def figure(self, name: str) -> Interval | None:
-        """A figure by its name (target.Target.measure); None where there is none."""
-        figure: Interval | None = getattr(self, name, None)
-        return self.more.get(name) if figure is None else figure
 
 
 @dataclass(frozen=True, kw_only=True)
