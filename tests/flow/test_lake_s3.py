@@ -98,18 +98,20 @@ def test_dbt_builds_on_the_bucket(business: Rails, endpoint: str) -> None:
 
 
 def test_the_lake_on_the_bucket_is_put_in_order(on_s3: Settings, endpoint: str) -> None:
+    """In a place of its own: the server keeps what earlier tests have put into the bucket."""
     s3 = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
+    alone = Settings(**{**on_s3.model_dump(), "lake_data": "s3://tiltyard/in-order"})
 
     def names() -> set[str]:
-        return {entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard", Prefix="lake/ops/")["Contents"]}
+        return {entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard", Prefix="in-order/ops/")["Contents"]}
 
-    with rails_module.opened(on_s3) as rails:
+    with rails_module.opened(alone) as rails:
         rails.lake.ensure(PROFILE)
         for number in range(10):
             rows = pd.DataFrame({"version": range(number, number + 20), "available_at": [AS_OF] * 20})
             rails.lake.replace(PROFILE, {"model": f"model_{number}"}, rows, message="test")
         was = rails.lake.query(f"select version from {{{PROFILE}}} order by all", AS_OF)
-        s3.put_object(Bucket="tiltyard", Key="lake/ops/profile/ducklake-left-behind.parquet", Body=b"half a file")
+        s3.put_object(Bucket="tiltyard", Key="in-order/ops/profile/ducklake-left-behind.parquet", Body=b"half a file")
 
         young = maintenance.maintain(rails, AS_OF, now=clock.now())
         assert (young.merged, young.removed, young.orphans) == ({"ops.profile": 10}, 0, 0)
