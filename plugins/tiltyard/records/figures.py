@@ -24,6 +24,18 @@ class Interval(Record):
 class Figured(Record):
     """Base of what says how good something was. Which figures there are is the label's kind to say (see `target`)."""
 
+    brier: float | None = None
+    """Brier score of a probability; None where nothing has matured, and of a number."""
+    brier_low: float | None = None
+    """Lower end of its 95 % interval."""
+    brier_high: float | None = None
+    """Upper end of its 95 % interval."""
+    absolute_error: float | None = None
+    """Mean absolute error of a number, in the label's unit; None where nothing has matured, and of a probability."""
+    absolute_error_low: float | None = None
+    """Lower end of its 95 % interval."""
+    absolute_error_high: float | None = None
+    """Upper end of its 95 % interval."""
     more: Annotated[dict[str, float], unless_empty()] = field(default_factory=dict)
     """Name → value, of figures that have no field here: those of a kind of label that has measures of its own."""
 
@@ -57,18 +69,6 @@ class VersionFigures(Figured):
     """Number of the version's rows whose cohort has not matured."""
     early: int = 0
     """Number of those whose label is known early."""
-    brier: float | None = None
-    """Brier score of a probability; None where nothing has matured, and of a number."""
-    brier_low: float | None = None
-    """Lower end of its 95 % interval."""
-    brier_high: float | None = None
-    """Upper end of its 95 % interval."""
-    absolute_error: float | None = None
-    """Mean absolute error of a number, in the label's unit; None where nothing has matured, and of a probability."""
-    absolute_error_low: float | None = None
-    """Lower end of its 95 % interval."""
-    absolute_error_high: float | None = None
-    """Upper end of its 95 % interval."""
     auc: float | None = None
     """Area under the ROC curve; None with one class only, and of a number."""
 
@@ -93,18 +93,6 @@ class ArmFigures(Figured):
     """Number of those whose label is known early."""
     unmatched: int = 0
     """Number of requests that speak for no row of the spine."""
-    brier: float | None = None
-    """Brier score; None where nothing has matured, and of a number."""
-    brier_low: float | None = None
-    """Lower end of its 95 % interval."""
-    brier_high: float | None = None
-    """Upper end of its 95 % interval."""
-    absolute_error: float | None = None
-    """Mean absolute error, in the label's unit; None where nothing has matured, and of a probability."""
-    absolute_error_low: float | None = None
-    """Lower end of its 95 % interval."""
-    absolute_error_high: float | None = None
-    """Upper end of its 95 % interval."""
     mean_score: float | None = None
     """Mean score; None without one."""
 
