@@ -176,11 +176,12 @@ def _waits(case: Case, numbers: Mapping[str, Reading], wait: Floats) -> dict[str
         rows = int(there.sum())
         if rows < FEWEST:
             continue
+        values, seconds = reading.values[there], wait[there]
         thin = slice(None, None, max(1, rows // PROBE))  # most columns are not it, which a few hundred rows show
         for unit, size in WHOLE_UNITS.items():
-            waits, values = wait[there] / size, reading.values[there]
-            if _agreement(values[thin], waits[thin]).mean() < IS_THE_WAIT - 0.05:
+            if _agreement(values[thin], seconds[thin] / size).mean() < IS_THE_WAIT - 0.05:
                 continue
+            waits = seconds / size
             if len(np.unique(np.round(waits))) < FEWEST_WAITS:
                 continue
             same = _agreement(values, waits)
@@ -197,7 +198,7 @@ def _waits(case: Case, numbers: Mapping[str, Reading], wait: Floats) -> dict[str
                 f"In {same.sum()} of {rows} rows it is, in {unit}, the whole time from the prediction to the outcome, "
                 "which nobody knows at the prediction unless it is said beforehand when the outcome comes.",
                 case.examples(name, where, outcome_time=case.outcome),
-                offsets(reading.values[there] * size, case.label[there]),
+                offsets(values * size, case.label[there]),
             )
             break
     return suspicions
