@@ -19,7 +19,7 @@ class Unavailable(TiltyardError):
 
 
 class CheckFailed(TiltyardError):
-    """A critical check stopped the batch; what was in service stays in service."""
+    """A critical check does not let something through; what was in service stays in service."""
 
     exit_code = 1
 

@@ -1,7 +1,8 @@
 """The lake: DuckLake tables (Parquet files, catalogue in PostgreSQL). The only module that opens it.
 
 Reading: every read takes `as_of` and sees the rows with `available_at <= as_of`; a NULL `available_at`
-is never seen (it fails closed). `snapshot` goes further and reads what the lake held at that version.
+is never seen (it fails closed). `at` goes further and reads what the lake held at a snapshot, or every table as it is
+in service by a publication: at its own snapshot, and nothing later than its last good night.
 Writing: `commit` runs one transaction, again on conflict, under a fence where a stage has one; all or nothing.
 Tables are named `schema.table`: raw.*, staging.stg_*, spines.spn_*, features.ftr_*, labels.lbl_*, popular.pop_*, ops.*.
 """
@@ -23,10 +24,13 @@ import sqlalchemy as sa
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.ledger import Fence
+from tiltyard.records import Publication
 from tiltyard.settings import Settings
 from tiltyard.tables import Table
 
 T = TypeVar("T")
+At = int | Publication | None
+"""The state of the lake that is read: a snapshot, what a publication has in service, or (None) what there is now."""
 
 _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\}")
@@ -84,19 +88,21 @@ class Lake:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def relation(self, table: str | Table, as_of: datetime, snapshot: int | None = None) -> str:
-        """SQL of `table` as it was known at `as_of`, for a FROM clause."""
-        return f"(select * from {stored(table, snapshot)} where available_at <= {literal(as_of)})"
+    def relation(self, table: str | Table, as_of: datetime, at: At = None) -> str:
+        """SQL of `table` as it was known at `as_of`, for a FROM clause. Raises BadInput for one that was never good."""
+        until = at.until(str(table)) if isinstance(at, Publication) else None
+        moment = as_of if until is None else min(as_of, until)
+        return f"(select * from {stored(table, at)} where available_at <= {literal(moment)})"
 
-    def sql(self, sql: str, as_of: datetime, snapshot: int | None = None) -> str:
+    def sql(self, sql: str, as_of: datetime, at: At = None) -> str:
         """`sql` with every `{schema.table}` replaced by that table as it was known at `as_of`."""
-        return _PLACEHOLDER.sub(lambda match: self.relation(match[1], as_of, snapshot), sql)
+        return _PLACEHOLDER.sub(lambda match: self.relation(match[1], as_of, at), sql)
 
     def query(
-        self, sql: str, as_of: datetime, params: Mapping[str, object] | None = None, snapshot: int | None = None
+        self, sql: str, as_of: datetime, params: Mapping[str, object] | None = None, at: At = None
     ) -> pd.DataFrame:
         """Rows of a query over `{schema.table}` placeholders, read at `as_of`; `$name` takes `params`."""
-        return self.connection.execute(self.sql(sql, as_of, snapshot), dict(params or {})).df()
+        return self.connection.execute(self.sql(sql, as_of, at), dict(params or {})).df()
 
     def snapshot(self) -> int:
         """The lake's current snapshot id."""
@@ -104,10 +110,10 @@ class Lake:
         assert row is not None
         return int(row[0])
 
-    def has(self, table: str | Table) -> bool:
-        """Whether the lake has a table."""
+    def has(self, table: str | Table, at: At = None) -> bool:
+        """Whether the lake has a table, now or at another state."""
         try:  # information_schema would list every table of the lake, which takes many times longer
-            self.connection.execute(f"describe {identifier(qualified(table))}")
+            self.connection.execute(f"describe select * from {stored(table, at)}")
         except duckdb.CatalogException:
             return False
         return True
@@ -205,9 +211,15 @@ class Lake:
             self.connection.rollback()
 
 
-def stored(table: str | Table, snapshot: int | None = None) -> str:
-    """SQL of all rows of `table` as the lake held it at `snapshot` (now, without one), for a FROM clause."""
-    return identifier(qualified(table)) + (f" at (version => {int(snapshot)})" if snapshot is not None else "")
+def stored(table: str | Table, at: At = None) -> str:
+    """SQL of all rows of `table` as the lake held it at `at` (now, without one), for a FROM clause."""
+    version = snapshot_of(table, at)
+    return identifier(qualified(table)) + (f" at (version => {version})" if version is not None else "")
+
+
+def snapshot_of(table: str | Table, at: At) -> int | None:
+    """The snapshot at which `table` is read; None for now. Raises BadInput for a table that was never good."""
+    return at.of(str(table)) if isinstance(at, Publication) else None if at is None else int(at)
 
 
 def catalogue(table: str) -> str:

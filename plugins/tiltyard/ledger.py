@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from typing import Any, Literal, TypeVar
 
@@ -31,12 +31,14 @@ from tiltyard.records import (
     Finding,
     Incident,
     Promotion,
+    Publication,
     Record,
     Recovery,
     Retrain,
     StageRun,
     Status,
     Summary,
+    TableState,
     Version,
     Watch,
 )
@@ -68,6 +70,26 @@ stage_run = sa.Table(
     sa.Column("summary", _json, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+publication = sa.Table(
+    "publication",
+    metadata,
+    sa.Column("table_name", sa.Text, primary_key=True, key="table"),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),  # published | held | failed | blocked | late
+    sa.Column("snapshot", sa.BigInteger),  # at which it was last good; NULL: never
+    sa.Column("good_night", sa.Date),  # on which it was
+    sa.Column("since", sa.Date),
+    sa.Column("reason", sa.Text),
+    sa.Column("cause", sa.Text),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index(
+    "newest_good_of_table",
+    publication.c.table,
+    publication.c.recorded_at.desc(),
+    postgresql_where=publication.c.state == "published",
+)
+sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
 version = sa.Table(
     "version",
     metadata,
@@ -382,6 +404,51 @@ class Ledger:
         query = sa.select(stage_run).where(stage_run.c.stage == "features", stage_run.c.status == "done")
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
 
+    # -- publication --------------------------------------------------------------------------
+
+    def publish(self, states: Sequence[TableState], night: date, status: Status, summary: FeaturesSummary) -> None:
+        """Put a night's batch in service, table by table, and record how the stage went: both or neither."""
+        now = clock.now()
+        rows = [{**vars(state), "recorded_at": now} for state in states]
+        run = {"stage": summary.stage, "model": "", "night": night, "status": status, "recorded_at": now}
+        with self.engine.begin() as connection:
+            if rows:
+                connection.execute(_upserting(publication, rows))
+            connection.execute(_upserting(stage_run, [{**run, "summary": summary.to_json()}]))
+
+    def table_states(self, until: date | None = None) -> list[TableState]:
+        """The newest state of every table, or the newest up to and including a night, by name."""
+        return [TableState.from_json(row) for row in self._rows(_newest_states(until))]
+
+    def publication(self) -> Publication | None:
+        """What is in service; None before anything was published.
+
+        A table that is good on its newest night stands where it was published last, whatever the night: a past night
+        that is done again brings newer rows of all nights. One that is not stands where that night left it. In a home
+        from before tables had states, all of them stand at the newest batch.
+        """
+        rows = self._rows(_newest_states(None))
+        newest = max((row for row in rows if row["published_at"]), key=lambda row: row["published_at"], default=None)
+        if newest is not None:
+            snapshot = newest["published_snapshot"]
+        elif (run := self.newest_published()) is not None:
+            snapshot = run.summary.snapshot
+        else:
+            return None
+        apart = {}
+        for row in rows:
+            state = TableState.from_json(row)
+            if state.is_published:
+                state = replace(state, snapshot=row["published_snapshot"])
+            if not state.is_published or state.snapshot != snapshot:
+                apart[state.table] = state
+        return Publication(snapshot=snapshot, tables=apart)
+
+    def unpublished_nights(self, table: str) -> set[date]:
+        """The nights on which a table was not good."""
+        query = sa.select(publication.c.night).where(publication.c.table == table, publication.c.state != "published")
+        return {row["night"] for row in self._rows(query)}
+
     # -- versions and roles -------------------------------------------------------------------
 
     def add_version(self, trained: Version) -> None:
@@ -663,12 +730,15 @@ class Ledger:
             connection.execute(table.insert().values(recorded_at=clock.now(), **values))
 
     def _upsert(self, table: sa.Table, **values: Any) -> None:
-        values["recorded_at"] = clock.now()
-        keys = [column.name for column in table.primary_key]
-        insert = pg.insert(table).values(**values)
-        update = {name: insert.excluded[name] for name in values if name not in keys}
         with self.engine.begin() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
+            connection.execute(_upserting(table, [{**values, "recorded_at": clock.now()}]))
+
+
+def _upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
+    """The statement that writes rows, each in place of the one with its key. All of them have the same columns."""
+    insert = pg.insert(table).values([dict(row) for row in rows])
+    update = {table.c[name]: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
 
 
 def _json_text(value: object) -> str:
@@ -706,3 +776,28 @@ def _columns(record: Record) -> dict[str, object]:
 
 def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[SummaryT]:
     return StageRun(**{**row, "summary": kind.from_json(row["summary"])})
+
+
+def _newest_states(until: date | None) -> sa.Select[Any]:
+    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last.
+
+    It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
+    """
+    own = publication.alias()
+    following = sa.select(sa.func.min(own.c.table)).where(own.c.table > sa.column("name")).scalar_subquery()
+    first = sa.select(sa.func.min(publication.c.table).label("name")).cte("names", recursive=True)
+    names = first.union_all(sa.select(following).select_from(first).where(first.c.name.is_not(None)))
+    columns = (column.label(column.key) for column in publication.c)
+    newest = sa.select(*columns).where(publication.c.table == names.c.name)
+    if until is not None:
+        newest = newest.where(publication.c.night <= until)
+    row = newest.order_by(publication.c.night.desc()).limit(1).lateral("newest")
+    good = (
+        sa.select(own.c.snapshot.label("published_snapshot"), own.c.recorded_at.label("published_at"))
+        .where(own.c.table == names.c.name, own.c.state == "published")
+        .order_by(own.c.recorded_at.desc())
+        .limit(1)
+        .lateral("good")
+    )
+    joined = names.join(row, sa.true()).outerjoin(good, sa.true())
+    return sa.select(row, good).select_from(joined).order_by(names.c.name)

@@ -12,7 +12,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
-from tiltyard.records import SUMMARIES, Decision, Status
+from tiltyard.records import SUMMARIES, Decision, Publication, Status
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -32,19 +32,12 @@ class Rails:
     ledger: Ledger
     """Who decided what."""
 
-    def published_snapshot(self, as_of: datetime | None = None) -> int:
-        """The lake's snapshot in service: that of the features run published last.
-
-        With `as_of`, the features of that night must be published. Raises BadInput when they are not.
-        """
-        newest = self.ledger.newest_published()
-        if newest is None:
+    def publication(self) -> Publication:
+        """What of every table is in service. Raises BadInput when nothing is."""
+        publication = self.ledger.publication()
+        if publication is None:
             raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
-        if as_of is not None:
-            night = night_closing(as_of)
-            if self.ledger.stage_status("features", "", night) != "done":
-                raise BadInput(f"The features of {night} are not published; run tiltyard features --as-of {night}.")
-        return newest.summary.snapshot
+        return publication
 
     def decisions(self, model: str, until: date | None = None) -> list[Decision]:
         """The gate's verdicts on a model's challengers, by night and challenger, for whoever asks by hand.

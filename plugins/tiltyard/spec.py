@@ -390,6 +390,11 @@ class Spec(Strict):
         return f"{self.entity}_id"
 
     @property
+    def tables(self) -> tuple[str, ...]:
+        """What the model reads, and learns from: its spine, its feature views and its label table."""
+        return (self.prediction.spine, *self.prediction.features, self.label.table)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical spec: two spellings of the same promise have the same digest."""
         return _digest(self.model_dump(mode="json", by_alias=True))

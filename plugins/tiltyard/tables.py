@@ -134,13 +134,16 @@ PREDICTION: Final = Table(
         "tier_reason": "varchar",
         "slices": "varchar",
         "snapshot": "bigint",
+        "apart": "varchar",
         "night": "date",
         "available_at": "timestamptz",
         "scored_at": "timestamptz",
     },
 )
 """One row per version and spine row. `tier` names who answered (champion, previous, light, safe_default) on the one row
-per spine row that was served, and is `shadow` on the others. `slices` is a JSON object, slice column → value."""
+per spine row that was served, and is `shadow` on the others. `slices` is a JSON object, slice column → value.
+`snapshot` is the lake's snapshot of the batch that was in service; `apart` a JSON object of the tables that were read
+elsewhere, table → [snapshot, last good night], and NULL where there was none."""
 
 PROFILE: Final = Table(
     "ops.profile",

@@ -116,7 +116,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     """
     for table in (REQUEST, REQUEST_SHADOW):
         rails.lake.ensure(table)
-    spine = rails.lake.relation(spec.prediction.spine, as_of, rails.published_snapshot())
+    spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
     every = int(spec.prediction.every.total_seconds() * 1e6)
     sql = f"""
         with asked as (

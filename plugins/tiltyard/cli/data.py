@@ -6,7 +6,7 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json
-from tiltyard.cli.output import emit, progress
+from tiltyard.cli.output import emit, print_error, progress
 from tiltyard.settings import Settings
 
 PANEL = "Bring data in"
@@ -52,12 +52,16 @@ def ingest(as_of: AsOf = None, as_json: Json = False) -> None:
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
 def features(as_of: AsOf = None, as_json: Json = False) -> None:
-    """Ingest, build with dbt, check, publish. A critical check stops the batch (exit 1)."""
+    """Ingest, build with dbt, check, publish. A table that is held stays as it was, and is named (exit 1)."""
     from tiltyard import rails
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
     night = options.night(as_of)
     with rails.opened() as opened:
-        result = stage.build_night(opened, night).to_json() | {"online": fill.fill_night(opened, night).to_json()}
-    emit(result, as_json)
+        built = stage.build_night(opened, night)
+        online_features = fill.fill_night(opened, night)
+    emit(built.to_json() | {"online": online_features.to_json()}, as_json)
+    if built.unpublished:
+        print_error(stage.complaint(built.unpublished, built.night))
+        raise typer.Exit(1)

@@ -156,7 +156,7 @@ def replay(
         page.check(report)
     ranges = [(clock.parse_as_of(first), clock.parse_as_of(last))]
     with rails.opened() as opened:
-        result = replaying.replay_nights(opened, spec, ranges, snapshot=snapshot, limit=limit)
+        result = replaying.replay_nights(opened, spec, ranges, at=snapshot, limit=limit)
     if report:
         replay_page.write(result, report)
     emit(replay_document.ReplayDocument.of(result), as_json, lambda: say(replay_page.lines(result)))

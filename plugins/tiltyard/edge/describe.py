@@ -69,6 +69,7 @@ def model(document: Document) -> str:
         "checks": _checks(document.checks),
         "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
         "incidents": _list(_incident(incident) for incident in document.incidents),
+        "tables": "; ".join(map(str, document.unpublished)) or "all published",
         "training": _training(document.training),
         "replay": _replay(document.replay),
     }
@@ -108,7 +109,7 @@ def prediction(document: ExplainedPrediction) -> str:
         [
             f"{document.model} on {document.entity_id} at {at}: {document.score:.4f}",
             f"  served by {document.tier}, {_version(document.version)} as {document.role}, "
-            f"from lake snapshot {document.snapshot}",
+            f"from lake snapshot {document.snapshot}{_apart(document)}",
             f"  truth: {truth}",
             *(
                 f"  {value.feature:<{width}}  {value.value!s:<24} happened {_instant(value.event_time)}, "
@@ -117,6 +118,15 @@ def prediction(document: ExplainedPrediction) -> str:
             ),
         ]
     )
+
+
+def _apart(document: ExplainedPrediction) -> str:
+    """The tables that were read elsewhere."""
+    parts = (
+        f"{table} at {snapshot}" if snapshot is not None else f"without {table}, which was never good"
+        for table, snapshot in document.apart.items()
+    )
+    return "".join(f", {part}" for part in parts)
 
 
 def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, str | int]]:

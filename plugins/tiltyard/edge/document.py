@@ -1,6 +1,6 @@
 """What `tiltyard status` and `tiltyard explain` say, as records: a document per model, made of typed parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Literal
 
@@ -22,6 +22,7 @@ from tiltyard.records import (
     Record,
     ReplaySummary,
     Status,
+    TableState,
     VersionFigures,
 )
 from tiltyard.records.base import describe
@@ -302,6 +303,8 @@ class ModelStatus(ModelHead):
     """How late the rows of every table that the model stands on really were."""
     incidents: tuple[DataIncident, ...]
     """The data incidents of the source that are open after the night."""
+    unpublished: tuple[TableState, ...] = ()
+    """The model's tables that were not good on the night, by name: since when, why, and where they stand."""
     label_arrival: ArrivalReport | None
     """How the truth comes in; None before the first prediction."""
     estimated: dict[str, EstimatedVersion]
@@ -360,6 +363,8 @@ class ExplainedPrediction(Record):
     """Why it was no higher tier; None where it was the highest."""
     snapshot: int
     """The lake's snapshot that the features were read from."""
+    apart: dict[str, int | None] = field(default_factory=dict)
+    """Table that was not good, or another's batch → the snapshot that it was read from instead; None: never good."""
     features: tuple[FeatureValue, ...]
     """The inputs, in the order of the model's features."""
     truth: PredictionTruth | None

@@ -6,12 +6,13 @@ of the last week that the stage before has finished and this one has not, and wo
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
 from tiltyard.edge import task_run
-from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, StageName, recorded_as
@@ -29,14 +30,27 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
 
     The parameter alone, when it is given. Else those that the events name plus those that were missed; a
     manual run that finds neither does the newest finished night again. Raises BadInput when there is none.
+
+    A night whose rows the spine does not have, because it is not good, waits: its record says so, and it is done with
+    the first night on which the spine is good again, however long that took. With nothing else to do the task is
+    skipped.
     """
     if chosen := task_run.chosen_night():
         return [chosen]
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
-    finished = finished_nights(rails, before, spec)
+    finished, closed = finished_nights(rails, before, spec), closed_nights(rails, stage, spec)
     announced = task_run.announced_nights()
-    days = (announced & finished) | missed_nights(finished, closed_nights(rails, stage, spec))
+    waiting: dict[date, str] = {}
+    owed: set[date] = set()
+    if before == "features":
+        owed = rails.ledger.unpublished_nights(spec.prediction.spine)  # also of a night of which nothing was published
+        waiting = waiting_nights(rails, spec, finished | owed)
+        _record_waiting(rails, spec, waiting)
+        finished, owed = (finished | owed) - waiting.keys(), owed - waiting.keys()
+    days = (announced & finished) | missed_nights(finished, closed) | (owed - closed)
+    if not days and waiting:
+        task_run.skip(waiting[max(waiting)])
     if not days and finished and not announced:
         days = {max(finished)}
     if not days:
@@ -61,6 +75,27 @@ def closed_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     if STAGES[stage].is_taken_up_again:
         return own_nights(rails, stage, spec)
     return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)))
+
+
+def waiting_nights(rails: "Rails", spec: Spec, finished: set[date]) -> dict[date, str]:
+    """Night → why the spine has no rows of it yet."""
+    from tiltyard.judge import scoring
+
+    publication = rails.ledger.publication()
+    if publication is None:
+        return {}
+    reasons = {day: scoring.waits_for(publication, spec, clock.midnight(day)) for day in finished}
+    return {day: reason for day, reason in reasons.items() if reason is not None}
+
+
+def _record_waiting(rails: "Rails", spec: Spec, waiting: Mapping[date, str]) -> None:
+    """Let every night that waits have a record that says so: nobody waits for the model meanwhile."""
+    from tiltyard.judge import shadow
+
+    for day in sorted(waiting):
+        if rails.ledger.stage_status("shadow", spec.name, day) is None:
+            with suppress(CheckFailed):
+                shadow.score(rails, spec, clock.midnight(day))
 
 
 def missed_nights(finished: set[date], own: set[date]) -> set[date]:

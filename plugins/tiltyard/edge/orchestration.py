@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator as Settled
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable, Param
 
 from tiltyard.edge.approvals import approvals
@@ -24,16 +25,27 @@ from tiltyard.edge.assets import (
 from tiltyard.edge.explanations import explanation
 from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
 from tiltyard.edge.task_run import announce, linked, night, show, skip, working
-from tiltyard.edge.work import JudgedNight, audit_fallback, evaluate, grant, in_short, judge, promote, train
+from tiltyard.edge.work import (
+    JudgedNight,
+    audit_fallback,
+    check,
+    evaluate,
+    grant,
+    in_short,
+    judge,
+    promote,
+    publish,
+    train,
+)
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
-    "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
+    "JudgedNight", "Settled", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
+    "check", "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
     "in_short", "judge", "kept", "linked", "maintenance_timetable", "model_asset", "night", "nights", "per_model",
-    "promote", "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
+    "promote", "publish", "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

@@ -48,8 +48,10 @@ from tiltyard.records import (
     Decision,
     DriftSummary,
     FeaturesSummary,
+    FeatureValue,
     GovernorSummary,
     JsonObject,
+    Publication,
     StageRun,
     TrainingSummary,
 )
@@ -143,6 +145,11 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         freshness=_freshness(rails, spec, as_of),
         latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
         incidents=data_incidents.of_source(rails, spec.source, night),
+        unpublished=tuple(
+            state
+            for state in rails.ledger.table_states(until=night)
+            if state.table in spec.tables and not state.is_published
+        ),
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
         checks=_checks(rails, night),
@@ -247,7 +254,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
         )
     row = predictions.iloc[0]
     prediction_time = row["prediction_time"].to_pydatetime()
-    snapshot = int(row["snapshot"])
+    publication = Publication.made_from(int(row["snapshot"]), row.get("apart") or None)
     label = truth.truth_of(rails, spec, row["entity_id"], prediction_time, newest)
     return ExplainedPrediction(
         model=spec.name,
@@ -260,12 +267,22 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
         version=None if pd.isna(row["version"]) else int(row["version"]),
         tier=row["tier"],
         tier_reason=row["tier_reason"] or None,
-        snapshot=snapshot,
-        features=frame.explain(rails, spec, row["entity_id"], prediction_time, snapshot),
+        snapshot=publication.snapshot,
+        apart={table: state.snapshot for table, state in publication.tables.items()},
+        features=_explained(rails, spec, row["entity_id"], prediction_time, publication),
         truth=PredictionTruth(label=label.label, event_time=label.event_time, available_at=label.available_at)
         if label
         else None,
     )
+
+
+def _explained(
+    rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, publication: Publication
+) -> tuple[FeatureValue, ...]:
+    """The inputs of a prediction; none where a view had never been good, so that nothing was read."""
+    if any(state.snapshot is None for state in publication.tables.values()):
+        return ()
+    return frame.explain(rails, spec, entity_id, prediction_time, publication)
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:

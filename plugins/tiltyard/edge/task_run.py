@@ -84,7 +84,7 @@ def requester() -> str:
 def working() -> Iterator["Rails"]:
     """The rails, with errors in Airflow's terms.
 
-    What a person has to mend, a stopped batch, and work that a newer attempt has taken over fail at once;
+    What a person has to mend, what a check holds, and work that a newer attempt has taken over fail at once;
     what was only out of reach, and everything unforeseen, is retried.
     """
     from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed

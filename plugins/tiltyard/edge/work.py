@@ -10,8 +10,10 @@ from tiltyard.edge import explanations, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import granted_assets, model_asset
 from tiltyard.edge.nights import each_night, finished_nights, missed_nights, nights, own_nights, same_nights
+from tiltyard.errors import CheckFailed
 from tiltyard.records import (
     FallbackAuditSummary,
+    FeaturesSummary,
     JsonObject,
     PortfolioNight,
     PromotionSummary,
@@ -34,6 +36,30 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
     granted = {retrain.night: retrain.reasons for retrain in rails.ledger.retrains(spec.name)}
     reasons = granted.get(as_of.date()) or ("started by hand",)
     return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
+
+
+def check(rails: "Rails", as_of: datetime, build: JsonObject) -> FeaturesSummary:
+    """Judge a night's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good."""
+    from tiltyard.prepare import features
+    from tiltyard.prepare.transform import BuildSummary
+
+    summary = features.check(rails, as_of, BuildSummary.from_json(build))
+    if summary.unpublished:
+        raise CheckFailed(features.complaint(summary.unpublished, as_of.date()))
+    return summary
+
+
+def publish(rails: "Rails", as_of: datetime) -> JsonObject:
+    """Put what is good of a night in service, and the store of online features up to it. Skips the task where no table
+    is good."""
+    from tiltyard.online import fill
+    from tiltyard.prepare import features
+
+    try:
+        published = features.publish(rails, as_of)
+    except CheckFailed as error:
+        task_run.skip(str(error))
+    return {**published.to_json(), "online": fill.fill_night(rails, as_of).to_json()}
 
 
 def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[date, ShadowSummary]:

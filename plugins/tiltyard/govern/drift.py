@@ -60,7 +60,7 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | N
     online: Skew | None = None
     signals: tuple[Signal, ...] = ()
     if version is None:
-        matured = frame.matured(rails, spec, as_of, rails.published_snapshot())
+        matured = frame.matured(rails, spec, as_of, rails.publication())
     else:
         look = Look(rails, spec, as_of, version)
         comparison, signals = look.compared(trusted=not broken)
@@ -189,7 +189,8 @@ def _draws(model: str, night: date, comparison: Comparison, render: bool | None)
 
 
 def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageName]) -> tuple[Broken, ...]:
-    """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident."""
+    """Why the night's rows are not what they should be: a stage that has not ended well, an open data incident, a table
+    that is not good. A model with something broken is not retrained."""
     night = night_closing(as_of)
     broken = []
     for stage in stages:
@@ -201,6 +202,11 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageNam
         Broken(incident.table, incident.column or None, str(incident))
         for incident in data_incidents.of_model(rails, spec, night)
     ]
+    # not the spine: where it had no rows there is nothing to look at, and where it has them they are good by now
+    read = {*spec.prediction.features, spec.label.table}
+    states = [state for state in rails.ledger.table_states(until=night) if state.table in read]
+    causes = {state.cause or state.table: state for state in states if not state.is_published}
+    broken += [Broken(table, None, str(state)) for table, state in sorted(causes.items())]
     return tuple(broken)
 
 

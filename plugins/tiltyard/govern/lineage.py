@@ -1,9 +1,8 @@
-"""Which table stands on which: dbt's manifest as a small graph, and what each model of the portfolio reads of it. Pure.
+"""What each model of the portfolio reads of the graph of tables (prepare/graph.py), column by column. Pure.
 
-Sources are named as the lake names them, like `raw.login`; what dbt builds by its own name, like
-`ftr_customer__activity`. What the project writes itself (`ops.*`) is nobody's upstream. Columns are followed by name,
-through the words of each table's SQL and the columns that it declares: a column that a table neither names nor declares
-ends there, one that is named and does not come out under its name may be in any column from there on.
+Columns are followed by name, through the words of each table's SQL and the columns that it declares: a column that a
+table neither names nor declares ends there, one that is named and does not come out under its name may be in any column
+from there on.
 """
 
 import re
@@ -12,18 +11,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tiltyard.errors import BadInput
+from tiltyard.prepare import graph
+from tiltyard.prepare.graph import Graph
 from tiltyard.spec import Spec
 
 Words = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Lineage:
+class Lineage(Graph):
     """Tables, and models on top of them."""
 
-    parents: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Table → the tables that it reads."""
     models: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Model → feature views, spine and label table of its spec."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -36,53 +34,15 @@ class Lineage:
     @classmethod
     def of(cls, manifest: Mapping[str, Any], specs: Iterable[Spec] = ()) -> "Lineage":
         """From the content of dbt's manifest.json (schema v12)."""
-        named: dict[str, str] = {}
-        for key, source in manifest["sources"].items():
-            if source["schema"] != "ops":
-                named[key] = f"{source['schema']}.{source['identifier']}"
-        built = {
-            key: node
-            for key, node in manifest["nodes"].items()
-            if node["resource_type"] in ("model", "snapshot", "seed")
-        }
-        named |= {key: node["name"] for key, node in built.items()}
-        parents: dict[str, frozenset[str]] = {name: frozenset() for name in named.values()}
-        for key, node in built.items():
-            read = node.get("depends_on", {}).get("nodes", ())
-            parents[named[key]] = frozenset(named[parent] for parent in read if parent in named)
+        built = graph.built(manifest).values()
         specs = tuple(specs)
         return cls(
-            parents=parents,
-            models={
-                spec.name: frozenset((*spec.prediction.features, spec.prediction.spine, spec.label.table))
-                for spec in specs
-            },
+            parents=graph.parents(manifest),
+            models={spec.name: frozenset(spec.tables) for spec in specs},
             labels={spec.name: spec.label.table for spec in specs},
-            words={named[key]: _words(node.get("raw_code", "")) for key, node in built.items()},
-            columns={named[key]: frozenset(node.get("columns", ())) for key, node in built.items()},
+            words={node["name"]: _words(node.get("raw_code", "")) for node in built},
+            columns={node["name"]: frozenset(node.get("columns", ())) for node in built},
         )
-
-    def upstream(self, table: str) -> frozenset[str]:
-        """The table and everything that it stands on. Raises BadInput for a table that the project does not have."""
-        if table not in self.parents:
-            raise BadInput(
-                f"dbt's manifest has no table '{table}'; write it under dbt/models and build with tiltyard features."
-            )
-        return self._up[table]
-
-    def common(self, tables: Iterable[str]) -> tuple[str, ...]:
-        """What all of these stand on, or are: the most downstream first. Raises BadInput as `upstream` does."""
-        shared = [self.upstream(table) for table in tables]
-        common = frozenset.intersection(*shared) if shared else frozenset()
-        return tuple(sorted(common, key=lambda table: (-self.depth(table), table)))
-
-    def stands_on(self, table: str, node: str) -> bool:
-        """Is `node` the table, or above it? False for a table that nobody knows."""
-        return node == table or node in self._up.get(table, frozenset())
-
-    def depth(self, table: str) -> int:
-        """How many tables it stands on: of two where one stands on the other, the lower one has more."""
-        return len(self._up.get(table, frozenset()))
 
     def readers(self, node: str) -> frozenset[str]:
         """The models that read something that stands on `node`."""
@@ -120,20 +80,6 @@ class Lineage:
             goes_on = by_name and comes_out
             waiting += [(child, goes_on) for child in children.get(table, ())]
         return frozenset(carrying)
-
-    @cached_property
-    def _up(self) -> dict[str, frozenset[str]]:
-        up: dict[str, frozenset[str]] = {}
-
-        def climb(table: str) -> frozenset[str]:
-            if table not in up:
-                above = (climb(parent) for parent in self.parents.get(table, ()))
-                up[table] = frozenset((table,)).union(*above)
-            return up[table]
-
-        for table in self.parents:
-            climb(table)
-        return up
 
     @cached_property
     def _children(self) -> dict[str, tuple[str, ...]]:

@@ -121,9 +121,9 @@ class Look:
 
     def _raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
         """The values of the window beside those kept from training."""
-        snapshot = self.rails.published_snapshot()
+        publication = self.rails.publication()
         start = self.as_of - self.spec.drift.window
-        rows = frame.build(self.rails, self.spec, start, self.as_of, self.as_of, snapshot)
+        rows = frame.build(self.rails, self.spec, start, self.as_of, self.as_of, publication)
         training = self.scorer.reference_frame()
         newest = truth.cutoff(self.spec, self.as_of).date() - timedelta(days=self.window - 1)
         matured = self.matured[self.matured["night"] >= newest]

@@ -276,16 +276,16 @@ def _gather(
 
 def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
     """Per night from `since` on: `night`, `rows`, and per feature how many of them have no value."""
-    snapshot = rails.published_snapshot()
+    publication = rails.publication()
     counts = ", ".join(
         f'count_if("{feature.name}" is null'
         f'{f""" or isnan("{feature.name}")""" if feature.kind == "numeric" else ""}) as "{feature.name}"'
-        for feature in frame.features(rails, spec, snapshot)
+        for feature in frame.features(rails, spec, publication)
     )
     start = clock.midnight(since) - spec.prediction.every
     sql = f"""
         select cast(prediction_time as date) + 1 as night, count(*) as rows, {counts}
-        from ({frame.select(rails, spec, start, as_of, as_of, snapshot)}) group by 1 order by 1
+        from ({frame.select(rails, spec, start, as_of, as_of, publication)}) group by 1 order by 1
     """
     rows = rails.lake.connection.execute(sql).df()
     return rows.assign(night=pd.to_datetime(rows["night"]).dt.date)
@@ -318,7 +318,7 @@ def _replayed_before_training(rails: Rails, spec: Spec, trained: Version) -> Rep
 
 
 def _replayed_now(rails: Rails, spec: Spec, as_of: datetime) -> Replayed:
-    replayed = replay.check(rails, spec, as_of, rails.published_snapshot(), render=False)
+    replayed = replay.check(rails, spec, as_of, rails.publication(), render=False)
     if replayed.verdict == "untestable" and replayed.untested and all(gap.in_hindsight for gap in replayed.untested):
         # A hindcast reads the state that it scored from: what cannot have been written over is no gap in the evidence.
         return Replayed("warn", "all of it was scored in hindsight, where nothing shows what was known then")

@@ -3,12 +3,16 @@
 Every version gives one row per spine row. The one that was served says in `tier` who answered; the others
 say `shadow`. When the champion's files are refused, or it has no number for a row, the next declared tier answers
 and `tier_reason` says why (fallback.py); without a champion it is the safe default. A night never goes dark.
+
+A feature view that is not good on the night is read as it was on its last good one, and `apart` says so. A row for
+which that has nothing within `max_feature_age` gets the safe default, since every tier reads the same views. A spine
+that is not good has no rows of the night: it is scored when it has.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +22,12 @@ from numpy.typing import NDArray
 
 from tiltyard import clock, lake
 from tiltyard.clock import night_closing
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Stopped
 from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
-from tiltyard.records import ShadowSummary
+from tiltyard.records import Publication, ShadowSummary
 from tiltyard.serve import fallback
 from tiltyard.spec import Role, Spec
 from tiltyard.tables import PREDICTION, PROFILE
@@ -48,21 +52,39 @@ class Scores:
 def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score the spine rows of the night that closes at `as_of` and replace the night's predictions.
 
-    Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published.
+    Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published, Stopped
+    when the spine's rows of the night are not.
     """
     night = night_closing(as_of)
+    publication = rails.publication().part((spec.prediction.spine, *spec.prediction.features))
+    if waits := waits_for(publication, spec, as_of):
+        raise Stopped(
+            f"{spec.name} has no rows of {night}: {waits}. They are scored on the next night on which it is published.",
+            unpublished=[state.to_json() for state in publication.unpublished(publication.tables)],
+        )
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
     rails.lake.ensure(PREDICTION)
     rails.lake.ensure(PROFILE)
-    snapshot = rails.published_snapshot()
+    unpublished = publication.unpublished(publication.tables)
     start, end = clock.interval(as_of, spec.prediction.every)
-    rows = frame.build(rails, spec, start, end, as_of, snapshot)
     roles = rails.ledger.roles(spec.name, night)
-    predictions, failed = predict(rails, spec, roles, rows)
+    if any(state.snapshot is None for state in unpublished):
+        rows = frame.spine(rails, spec, start, end, as_of, publication).assign(**dict.fromkeys(spec.gate.slices))
+        stale = np.ones(len(rows), dtype=bool)
+    else:
+        rows = frame.build(rails, spec, start, end, as_of, publication)
+        stale = rows[[f"{state.table}__event_time" for state in unpublished]].isna().any(axis=1).to_numpy()
+    predictions, failed = predict(rails, spec, roles, rows, stale)
     for name, reason in failed.items():
         rails.ledger.add_event("version_did_not_score", spec.name, night, {"version": name, "reason": reason})
-    predictions = predictions.assign(snapshot=snapshot, night=night, available_at=as_of, scored_at=clock.now())
-    profiles = _profiles(rails, spec, roles, rows, predictions, failed).assign(night=night, available_at=as_of)
+    predictions = predictions.assign(
+        snapshot=publication.snapshot,
+        apart=publication.apart,
+        night=night,
+        available_at=as_of,
+        scored_at=clock.now(),
+    )
+    profiles = _profiles(rails, spec, roles, rows[~stale], predictions, failed).assign(night=night, available_at=as_of)
 
     def write(connection: Any) -> None:
         partition = {"model": spec.name, "night": night}
@@ -74,7 +96,8 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     return ShadowSummary(
         night=night,
         rows=len(rows),
-        snapshot=snapshot,
+        snapshot=publication.snapshot,
+        unpublished=unpublished,
         roles=roles.scored,
         tiers=_counted(served["tier"]),
         reasons=_counted(served["tier_reason"]),
@@ -83,8 +106,19 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     )
 
 
-def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Predictions of every version on `rows`, and version → reason for those that failed.
+def waits_for(publication: Publication, spec: Spec, as_of: datetime) -> str | None:
+    """Why the spine has no rows of the night that closes at `as_of` yet, as a sentence; None where it has them."""
+    state = publication.state(spec.prediction.spine)
+    if state is None or state.is_published or (state.until is not None and state.until >= as_of):
+        return None
+    return str(state)
+
+
+def predict(
+    rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame, stale: NDArray[np.bool_] | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Predictions of every version on `rows`, and version → reason for those that failed. A row that is `stale` lacks a
+    feature view that it should have, and gets no score of any version.
 
     Raises BadInput when a declared slice is no column of the rows.
     """
@@ -95,9 +129,10 @@ def predict(rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame) -> tuple
             f"mend models/{spec.name}/spec.yaml."
         )
     scorers, failed = _load(rails, spec, roles)
-    scores = {number: _score(scorers.get(number), rows, number, spec.target.bounds) for number in roles.scored}
+    stale = np.zeros(len(rows), dtype=bool) if stale is None else stale
+    scores = {number: _fresh(scorers.get(number), rows, stale, number, spec.target.bounds) for number in roles.scored}
     failed |= {str(number): score.error for number, score in scores.items() if score.error}
-    tier, reason, light = _serve(spec, roles, rows, scores, scorers)
+    tier, reason, light = _serve(spec, roles, rows, stale, scores, scorers)
     base = pd.DataFrame(
         {
             "entity_id": rows[spec.key].astype(str),
@@ -165,6 +200,24 @@ def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], 
     return scorers, failed
 
 
+def _fresh(
+    scorer: "Scorer | None",
+    rows: pd.DataFrame,
+    stale: NDArray[np.bool_],
+    version: int,
+    bounds: tuple[float, float],
+    *,
+    light: bool = False,
+) -> Scores:
+    """`_score` of the rows that are not stale; the others have no score."""
+    if not stale.any():
+        return _score(scorer, rows, version, bounds, light=light)
+    score = _score(scorer, rows[~stale], version, bounds, light=light)
+    values = np.full(len(rows), np.nan)
+    values[~stale] = score.values
+    return replace(score, values=values)
+
+
 def _score(
     scorer: "Scorer | None",
     rows: pd.DataFrame,
@@ -190,7 +243,12 @@ def _score(
 
 
 def _serve(
-    spec: Spec, roles: Roles, rows: pd.DataFrame, scores: Mapping[int, Scores], scorers: Mapping[int, "Scorer"]
+    spec: Spec,
+    roles: Roles,
+    rows: pd.DataFrame,
+    stale: NDArray[np.bool_],
+    scores: Mapping[int, Scores],
+    scorers: Mapping[int, "Scorer"],
 ) -> tuple[NDArray[Any], NDArray[Any], Floats]:
     """Per row: the tier that answers, its reason, and the light twin's score where it was asked."""
     tiers = np.full(len(rows), "", dtype=object)
@@ -200,7 +258,7 @@ def _serve(
     light = None
     alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
-        light = _score(scorers.get(champion.version), rows, champion.version, spec.target.bounds, light=True)
+        light = _fresh(scorers.get(champion.version), rows, stale, champion.version, spec.target.bounds, light=True)
     answers: dict[Role, Scores] = {}
     if champion is not None:
         answers["champion"] = champion
@@ -208,11 +266,11 @@ def _serve(
         answers["previous"] = previous
     if light is not None:
         answers["light"] = light
-    has = np.column_stack([np.ones(len(rows), dtype=bool), *(~np.isnan(score.values) for score in answers.values())])
+    has = np.column_stack([~stale, *(~np.isnan(score.values) for score in answers.values())])
     for pattern in np.unique(has, axis=0):
         inside = (has == pattern).all(axis=1)
         outcomes: dict[fallback.Seat, fallback.Outcome] = {
-            name: "scored" if scored else score.outcome
+            name: "scored" if scored else score.outcome if pattern[0] else "features_stale"
             for scored, (name, score) in zip(pattern[1:], answers.items(), strict=True)
         }
         choice = fallback.choose(spec.fallback.tiers, outcomes)

@@ -15,7 +15,7 @@ from tiltyard.online.lookup import iso, plan
 from tiltyard.online.store import FeatureRow
 from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
-from tiltyard.records import JsonObject, LookupCheck
+from tiltyard.records import JsonObject, LookupCheck, Publication
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import REQUEST
 
@@ -81,15 +81,16 @@ def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> LookupCheck | No
     lookups = _logged_lookups(rails, spec, as_of)
     if not lookups:
         return None
-    night, snapshot = night_closing(as_of), rails.published_snapshot()
-    features = frame.features(rails, spec, snapshot)
+    night, publication = night_closing(as_of), rails.publication()
+    features = frame.features(rails, spec, publication)
     views: dict[str, dict[str, int]] = {}
     examples: list[JsonObject] = []
     for view, key in plan(spec).views:
         kinds: dict[str, str] = {feature.name: feature.kind for feature in features if feature.view == view}
         served_rows = list(_served_rows(lookups, view, list(kinds), is_entitys=key == spec.key))
         counts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
-        for served, offline in zip(served_rows, _offline(rails, spec, kinds, view, served_rows, snapshot), strict=True):
+        offline_rows = _offline(rails, spec, kinds, view, served_rows, publication)
+        for served, offline in zip(served_rows, offline_rows, strict=True):
             comparison = compare_rows(served, offline)
             counts[comparison.verdict] += 1
             if comparison.verdict in ("ahead", "different") and len(examples) < EXAMPLES:
@@ -170,7 +171,12 @@ def _served_rows(
 
 
 def _offline(
-    rails: Rails, spec: Spec, kinds: Mapping[str, str], view: str, served_rows: Sequence[ServedRow], snapshot: int
+    rails: Rails,
+    spec: Spec,
+    kinds: Mapping[str, str],
+    view: str,
+    served_rows: Sequence[ServedRow],
+    publication: Publication,
 ) -> list[FeatureRow | None]:
     """What the lake's point-in-time join gives for the same keys and instants, in the order of `served_rows`."""
     if not served_rows:
@@ -179,7 +185,7 @@ def _offline(
     joined = frame.point_in_time_sql(
         transform.macro_path(rails.settings),
         spine="_served",
-        view=stored(view, snapshot),
+        view=stored(view, publication),
         pruned=False,
         key=key,
         columns=list(kinds),

@@ -20,7 +20,7 @@ from tiltyard.online.lookup import plan
 from tiltyard.online.store import BATCH, EARLIEST, Damaged, FeatureRow, Store, TableNote, Value, table_note
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import Publication, Record
 from tiltyard.spec import Spec, portfolio
 
 AGES = 2
@@ -86,18 +86,18 @@ def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillS
     made anew; what a stream has brought since comes back with its next landing. Raises Unavailable when the store does
     not answer, BadInput when nothing is published.
     """
-    began, snapshot = time.monotonic(), rails.published_snapshot()
+    began, publication = time.monotonic(), rails.publication()
     store, rebuilt = connect(rails.settings), None
     try:
-        contents, waiting = tables(rails, portfolio(rails.settings), snapshot)
+        contents, waiting = tables(rails, portfolio(rails.settings), publication)
         try:
             with store.filling():
-                rows = _fill_all(rails, store, contents, as_of, snapshot, afresh=afresh)
+                rows = _fill_all(rails, store, contents, as_of, publication, afresh=afresh)
         except Damaged as error:
             rebuilt = str(error)
             store.clear()
             with store.filling():
-                rows = _fill_all(rails, store, contents, as_of, snapshot)
+                rows = _fill_all(rails, store, contents, as_of, publication)
     finally:
         store.close()
     if rebuilt is not None:
@@ -107,19 +107,29 @@ def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillS
 
 
 def _fill_all(
-    rails: Rails, store: Store, contents: Iterable[OnlineTable], as_of: datetime, snapshot: int, *, afresh: bool = False
+    rails: Rails,
+    store: Store,
+    contents: Iterable[OnlineTable],
+    as_of: datetime,
+    publication: Publication,
+    *,
+    afresh: bool = False,
 ) -> dict[str, int]:
-    """Table → rows that won."""
-    return {table.name: fill(rails, store, table, as_of, snapshot, afresh=afresh) for table in contents}
+    """Table → rows that won. A table that is not good is brought up to its last good night, and no further."""
+    rows = {}
+    for table in contents:
+        moment = min(as_of, publication.until(table.name) or as_of)
+        rows[table.name] = fill(rails, store, table, moment, publication.of(table.name), afresh=afresh)
+    return rows
 
 
-def tables(rails: Rails, specs: Sequence[Spec], snapshot: int) -> tuple[list[OnlineTable], dict[str, str]]:
+def tables(rails: Rails, specs: Sequence[Spec], publication: Publication) -> tuple[list[OnlineTable], dict[str, str]]:
     """Every feature view and spine of the models, by name; and model → why not, of those that cannot be read yet."""
     by_name: dict[str, OnlineTable] = {}
     waiting: dict[str, str] = {}
     for spec in specs:
         try:
-            parts = _tables_of(rails, spec, snapshot)
+            parts = _tables_of(rails, spec, publication)
         except BadInput as error:
             waiting[spec.name] = str(error)
             continue
@@ -128,10 +138,11 @@ def tables(rails: Rails, specs: Sequence[Spec], snapshot: int) -> tuple[list[Onl
     return [by_name[name] for name in sorted(by_name)], waiting
 
 
-def _tables_of(rails: Rails, spec: Spec, snapshot: int) -> list[OnlineTable]:
+def _tables_of(rails: Rails, spec: Spec, publication: Publication) -> list[OnlineTable]:
     """One model's tables. Raises BadInput while its views are not built."""
     lookup_plan = plan(spec)
-    features = frame.features(rails, spec, snapshot)
+    publication.of(lookup_plan.spine)  # says so when it was never good
+    features = frame.features(rails, spec, publication)
     parts = []
     for view, key in lookup_plan.views:
         columns: dict[str, str] = {feature.name: feature.kind for feature in features if feature.view == view}

@@ -7,19 +7,25 @@
 | leakage     | staging, spine, feature views and label, all that is known    | any    |
 | predictions | the night's rows of ops.prediction, beside their spine        | one    |
 
-A critical failure stops the batch (the caller raises CheckFailed), a warning alerts. dbt tests say what the SQL
+A critical failure holds the table that it is about (settling.py), a warning alerts. dbt tests say what the SQL
 must always satisfy; these say whether *this batch* may be used, and so compare it with its own past: the median
 of the same weekday in the last weeks.
 """
 
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
+
+import duckdb
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import RuleResult
@@ -30,6 +36,8 @@ from tiltyard.suites import Batch, CheckReport, CheckResult, Expectation, Suite,
 from tiltyard.tables import PREDICTION
 
 __all__ = ["SUITES", "CheckReport", "CheckResult", "check_batch"]
+
+log = logging.getLogger(__name__)
 
 SUITES = ("freshness", "features", "leakage", "predictions")
 """The suites there are."""
@@ -55,6 +63,7 @@ def check_batch(
     snapshot: int | None = None,
     render: bool = True,
     record: bool = True,
+    strict: bool = True,
 ) -> CheckReport:
     """Hold the night that closes at `as_of` to a suite.
 
@@ -62,27 +71,29 @@ def check_batch(
     folder; without `record` the caller keeps the results (suites.record), of several reports at once.
 
     Failed expectations raise nothing; BadInput names file and line of an expectation that cannot be judged, the suite
-    that does not exist, or the table that is missing.
+    that does not exist, or the table that is missing. Not `strict`, what cannot be judged is a fault of its table
+    (`unjudged`), and every other table is judged.
     """
+    faults = _Faults(strict)
     if suite not in SUITES:
         raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
     specs = (spec,) if spec else tuple(each for each in portfolio(rails.settings) if source in (None, each.source))
     subject = spec.name if spec else ""
     place = subject or source or "portfolio"
     if suite == "leakage":
-        return _leakage(rails, as_of, specs, place, snapshot, render, record)
+        return _leakage(rails, as_of, specs, place, snapshot, faults, render=render, record=record)
     if suite == "freshness":
         sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
-        pages = _freshness(rails, as_of, sources, snapshot)
+        pages = _freshness(rails, as_of, sources, snapshot, faults)
     elif suite == "features":
-        pages = _features(rails, as_of, specs, snapshot)
+        pages = _features(rails, as_of, specs, snapshot, faults)
     else:
         if spec is None:
             raise BadInput("The suite predictions judges one model; name it.")
         pages = _predictions(rails, as_of, spec, snapshot)
     results = tuple(result for page in pages.values() for result in page.results)
     path = suites.render(rails, suite, place, as_of, pages, results) if render else None
-    report = CheckReport(suite, night_closing(as_of), subject, results, path)
+    report = CheckReport(suite, night_closing(as_of), subject, results, path, faults.reasons)
     if record:
         suites.record(rails, [report], as_of)
     return report
@@ -90,6 +101,47 @@ def check_batch(
 
 Pages = dict[str, SuiteResult]
 """Table → what the suite found on it, in the order in which the tables were judged."""
+Judged = TypeVar("Judged")
+
+
+class _Faults:
+    """What kept tables from being judged: of a strict judge the first of it is raised."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.reasons: dict[str, str] = {}
+        """Table → why."""
+
+    @contextmanager
+    def of(self, *tables: str) -> Iterator[None]:
+        """What goes wrong in here is a fault of these tables. What is only out of reach is nobody's, and is tried
+        again: a database or a disk that does not answer would hold everybody."""
+        try:
+            yield
+        except (Unavailable, OSError, duckdb.OperationalError):
+            raise
+        except Exception as error:
+            if self.strict:
+                raise
+            if not isinstance(error, BadInput):
+                log.exception("%s cannot be judged", ", ".join(tables))
+            first, *_ = (*str(error).strip().splitlines(), type(error).__name__)
+            self.reasons |= dict.fromkeys(tables, f"it cannot be judged: {first}")
+
+    def each(self, rails: Rails, tables: Iterable[str], judge: Callable[[str], Judged]) -> dict[str, Judged]:
+        """Table → what `judge` says, of those that it can judge. They are read in one transaction, unless one fails."""
+        tables = list(tables)
+        try:
+            with suites.one_view(rails):
+                return {table: judge(table) for table in tables}
+        except Exception:
+            if self.strict:
+                raise
+        judged = {}
+        for table in tables:
+            with self.of(table), suites.one_view(rails):
+                judged[table] = judge(table)
+        return judged
 
 
 def _file(rails: Rails, *parts: str) -> Path:
@@ -105,28 +157,39 @@ _FRESHNESS = (
 )  # fmt: skip
 
 
-def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None) -> Pages:
+def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, faults: _Faults) -> Pages:
     """One row per raw table tells how fresh it is; each table is judged by itself.
 
     What came is measured and profiled on the way, and a data incident is opened or closed by what it shows.
     """
-    suite = suites.load(_file(rails, "freshness.yaml"))
     observation.expectations()
     pages: Pages = {}
     for source in sources:
         tables = contracts.raw_tables(rails.settings, source)
-        for table in tables:
-            rails.lake.columns(table)  # says so when it is missing
-        night = observation.observe(rails, source, as_of, snapshot)
-        for table in tables:
+        with faults.of(*tables):
+            pages |= _source(rails, source, tables, as_of, snapshot, faults)
+    return pages
+
+
+def _source(
+    rails: Rails, source: str, tables: Sequence[str], as_of: datetime, snapshot: int | None, faults: _Faults
+) -> Pages:
+    """The raw tables of one source, by expectations/freshness.yaml."""
+    suite = suites.load(_file(rails, "freshness.yaml"))
+    for table in tables:
+        rails.lake.columns(table)  # says so when it is missing
+    night = observation.observe(rails, source, as_of, snapshot)
+    pages: Pages = {}
+    for table in tables:
+        with faults.of(table):
             with suites.one_view(rails):
                 sql = f"select *, {night.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
             batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
             pages[table] = suites.run_suite(rails, suite, batch, complete=True)
-        specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
-        views = sorted({view for spec in specs for view in spec.prediction.features})
-        existing = [view for view in views if rails.lake.has(view)]
-        observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot), as_of)
+    specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
+    views = sorted({view for spec in specs for view in spec.prediction.features})
+    existing = [view for view in views if rails.lake.has(view)]
+    observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot), as_of)
     return pages
 
 
@@ -174,7 +237,7 @@ def _usual(
 # -- features ---------------------------------------------------------------------------------
 
 
-def _features(rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None) -> Pages:
+def _features(rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None, faults: _Faults) -> Pages:
     """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
     every: dict[str, timedelta] = {}
     for spec in specs:
@@ -182,13 +245,13 @@ def _features(rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: 
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
     results = _shared(rails, as_of, snapshot).views
     new = [view for view in sorted(every) if (view, every[view]) not in results]
-    with suites.one_view(rails):
-        batches = {view: _view_batch(rails, view, as_of, every[view], snapshot) for view in new}
+    batches = faults.each(rails, new, lambda view: _view_batch(rails, view, as_of, every[view], snapshot))
     for view, batch in batches.items():
-        own = _file(rails, "features", f"{view}.yaml")
-        suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
-        results[view, every[view]] = suites.run_suite(rails, suite, batch)
-    return {view: results[view, every[view]] for view in sorted(every)}
+        with faults.of(view):
+            own = _file(rails, "features", f"{view}.yaml")
+            suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
+            results[view, every[view]] = suites.run_suite(rails, suite, batch)
+    return {view: results[view, every[view]] for view in sorted(every) if (view, every[view]) in results}
 
 
 @dataclass(frozen=True)
@@ -263,23 +326,30 @@ def _leakage(
     specs: tuple[Spec, ...],
     subject: str,
     snapshot: int | None,
+    faults: _Faults,
+    *,
     render: bool,
     record: bool,
 ) -> CheckReport:
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
-    suite = suites.load(_file(rails, "leakage.yaml"))
-    planned = suite.meta.get("planned") or {}
-    with suites.one_view(rails):
-        tables = {name for spec in specs for name in leakage_suite.staging_tables(rails, spec.source)}
-        for spec in specs:
-            tables |= {spec.prediction.spine, *spec.prediction.features, spec.label.table}
+    sources = sorted({spec.source for spec in specs})
+    tables = {table for spec in specs for table in spec.tables}
+    tables |= {name for source in sources for name in leakage_suite.staging_tables(rails, source)}
+    report = CheckReport("leakage", night_closing(as_of), subject, (), None)
+    with faults.of(*sorted(tables)):
+        planned = suites.load(_file(rails, "leakage.yaml")).meta.get("planned") or {}
         of_table = _shared(rails, as_of, snapshot).rules
-        for table in sorted(tables - of_table.keys()):
-            of_table[table] = leakage_suite.table_results(rails, [table], as_of, snapshot, planned)
-        results = [result for table in sorted(tables) for result in of_table[table]]
-        for source in sorted({spec.source for spec in specs}):
-            results += latency.backfill_results(rails, source, as_of, snapshot)
-    return leakage_suite.report(rails, results, as_of, subject=subject, render=render, record=record)
+        new = sorted(tables - of_table.keys())
+        of_table |= faults.each(
+            rails, new, lambda table: leakage_suite.table_results(rails, [table], as_of, snapshot, planned)
+        )
+        results = [result for table in sorted(tables & of_table.keys()) for result in of_table[table]]
+        for source in sources:
+            raw = contracts.raw_tables(rails.settings, source) if source in contracts.sources(rails.settings) else ()
+            with faults.of(*raw), suites.one_view(rails):
+                results += latency.backfill_results(rails, source, as_of, snapshot)
+        report = leakage_suite.report(rails, results, as_of, subject=subject, render=render, record=record)
+    return replace(report, unjudged=faults.reasons)
 
 
 # -- predictions ------------------------------------------------------------------------------

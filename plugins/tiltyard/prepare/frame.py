@@ -1,7 +1,7 @@
 """Point-in-time frames: what a model sees for each row of its spine, and nothing that was not known then.
 
 The join is the dbt project's own macro (dbt/macros/point_in_time.sql), rendered here with plain Jinja, so that
-there is one definition of it. Reads are by `as_of` (what was known) and by `snapshot` (what the lake held).
+there is one definition of it. Reads are by `as_of` (what was known) and `at` (what the lake held, or has in service).
 """
 
 import hashlib
@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
-from tiltyard.lake import Lake, literal, qualified, stored
+from tiltyard.lake import At, Lake, literal, qualified, snapshot_of, stored
 from tiltyard.prepare import transform
 from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
-from tiltyard.records import FeatureValue
+from tiltyard.records import FeatureValue, Publication
 from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
 
 Kind = Literal["numeric", "boolean", "categorical"]
@@ -70,6 +70,8 @@ class TrainingFrame:
     """End of their prediction_times, not included."""
     features: tuple[Feature, ...]
     """The model's inputs, in the order of the columns."""
+    at: int | Publication
+    """What of the lake it was read from: the snapshot, or every table where it stood."""
 
     def read(self) -> pd.DataFrame:
         """The frame: key, prediction_time, label, features, `<view>__event_time`, `<view>__available_at`.
@@ -86,12 +88,12 @@ class TrainingFrame:
         return frame
 
 
-def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Feature, ...]:
+def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
     """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
-    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    at = rails.lake.snapshot() if at is None else at
     inputs: list[Feature] = []
     for view in spec.prediction.features:
-        for name, kind in _columns(rails, view, snapshot).items():
+        for name, kind in _columns(rails, view, at).items():
             if name not in (feature_key(view), *RESERVED):
                 inputs.append(Feature(name, view, _kind(view, name, kind)))
     names = [feature.name for feature in inputs]
@@ -104,32 +106,41 @@ def features(rails: Rails, spec: Spec, snapshot: int | None = None) -> tuple[Fea
     return tuple(inputs)
 
 
-def build(
-    rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int | None = None
-) -> pd.DataFrame:
+def build(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, at: At = None) -> pd.DataFrame:
     """One row per spine row with `start` <= prediction_time < `end`, sorted by prediction_time and key.
 
     Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view
     `<view>__event_time` and `<view>__available_at` of the row that was used (NULL where none could be). Columns the
     spine needs for its joins only are left out.
     """
-    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
-    return rails.lake.connection.execute(select(rails, spec, start, end, as_of, snapshot)).df()
+    at = rails.lake.snapshot() if at is None else at
+    return rails.lake.connection.execute(select(rails, spec, start, end, as_of, at)).df()
 
 
-def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> TrainingFrame:
+def spine(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, at: At = None) -> pd.DataFrame:
+    """Key and prediction_time of the rows that `build` would give features: where a view cannot be read at all."""
+    return rails.lake.query(
+        f'select distinct "{spec.key}", prediction_time from {{{qualified(spec.prediction.spine)}}} '
+        f'where prediction_time >= $start and prediction_time < $end order by prediction_time, "{spec.key}"',
+        as_of,
+        {"start": start, "end": end},
+        at,
+    )
+
+
+def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> TrainingFrame:
     """The whole cohorts of the last `estimator.window` that had matured at `as_of`, with their labels, as a file.
 
     The same rows give the same bytes, hence the same name. Raises BadInput when no cohort has matured yet.
     """
-    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    at = rails.lake.snapshot() if at is None else at
     matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
     start, end = matured - spec.estimator.window, matured + _INSTANT
-    inputs = features(rails, spec, snapshot)
+    inputs = features(rails, spec, at)
     columns = ", ".join(f'frame."{name}"' for name in _chosen(spec, inputs))
-    label = rails.lake.relation(spec.label.table, as_of, snapshot)
+    label = rails.lake.relation(spec.label.table, as_of, at)
     sql = f"""
-        with frame as ({select(rails, spec, start, end, as_of, snapshot)}),
+        with frame as ({select(rails, spec, start, end, as_of, at)}),
         truth as (
             select "{spec.key}", prediction_time, label
             from {label}
@@ -157,14 +168,15 @@ def training(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = N
         digest=digest,
         rows=labelled.num_rows,
         unlabelled=table.num_rows - labelled.num_rows,
-        snapshot=snapshot,
+        snapshot=at.snapshot if isinstance(at, Publication) else at,
+        at=at,
         start=start,
         end=end,
         features=inputs,
     )
 
 
-def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
+def matured(rails: Rails, spec: Spec, as_of: datetime, at: At) -> int:
     """How many matured labels a training frame of `as_of` would hold."""
     end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
     counts = rails.lake.query(
@@ -177,21 +189,21 @@ def matured(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> int:
         """,
         as_of,
         {"start": end - spec.estimator.window, "end": end},
-        snapshot,
+        at,
     )
     return int(counts["matured"].iloc[0])
 
 
 def explain(
-    rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, snapshot: int | None = None
+    rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, at: At = None
 ) -> tuple[FeatureValue, ...]:
     """One prediction's inputs, in the order of the model's features.
 
     Raises BadInput when the spine has no such row.
     """
-    snapshot = rails.lake.snapshot() if snapshot is None else snapshot
+    at = rails.lake.snapshot() if at is None else at
     # the spine row itself may have been written later; what the join may use is bound by the prediction time
-    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, _EVER, snapshot)
+    rows = build(rails, spec, prediction_time, prediction_time + _INSTANT, _EVER, at)
     rows = rows[rows[spec.key] == entity_id]
     if rows.empty:
         raise BadInput(
@@ -207,7 +219,7 @@ def explain(
             event_time=_plain(row[f"{feature.view}__event_time"]),
             available_at=_plain(row[f"{feature.view}__available_at"]),
         )
-        for feature in features(rails, spec, snapshot)
+        for feature in features(rails, spec, at)
     )
 
 
@@ -232,11 +244,11 @@ def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
     return str(getattr(_macros(macros, changed), name)(*arguments, **named))
 
 
-def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, snapshot: int) -> str:
+def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, at: int | Publication) -> str:
     """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
     lake = rails.lake
     keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
-    spine = _columns(rails, spec.prediction.spine, snapshot)
+    spine = _columns(rails, spec.prediction.spine, at)
     for key in (*keys, "prediction_time"):
         if key not in spine:
             raise BadInput(f"The spine {spec.prediction.spine} has no column {key}; add it in dbt.")
@@ -244,19 +256,21 @@ def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: date
     parts = [
         f"""joined_0 as materialized (
             select {quoted}, prediction_time
-            from {lake.relation(spec.prediction.spine, as_of, snapshot)}
+            from {lake.relation(spec.prediction.spine, as_of, at)}
             where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
         )"""
     ]
-    inputs = features(rails, spec, snapshot)
+    inputs = features(rails, spec, at)
     age = spec.prediction.max_feature_age
-    # a prediction later than as_of may use a row that, by the whole view, another row hides: its answers are not kept
-    pruned = answers_kept(rails, snapshot) if end - _INSTANT <= as_of else frozenset()
+    # a prediction later than what may be read of a view may use a row that, by the whole view, another row hides: its
+    # answers are not kept
+    pruned = {view for view in spec.prediction.features if end - _INSTANT <= _moment(view, as_of, at)}
+    pruned = {view for view in pruned if view in answers_kept(rails, snapshot_of(view, at) or 0)}
     for number, view in enumerate(spec.prediction.features):
         joined = point_in_time_sql(
             transform.macro_path(rails.settings),
             spine=f"joined_{number}",
-            view=lake.relation(f"{view}__answers" if view in pruned else view, as_of, snapshot),
+            view=lake.relation(f"{view}__answers" if view in pruned else view, as_of, at),
             pruned=view in pruned,
             key=feature_key(view),
             columns=[feature.name for feature in inputs if feature.view == view],
@@ -280,9 +294,15 @@ def _chosen(spec: Spec, inputs: Sequence[Feature]) -> list[str]:
     return [*(feature.name for feature in inputs), *times]
 
 
-def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
-    """Column name → DuckDB type of a table as the lake held it at `snapshot`, which never changes."""
-    tables = _table_columns.setdefault(rails.lake, {})
+def _moment(table: str, as_of: datetime, at: int | Publication) -> datetime:
+    """The instant up to which a table is read at `as_of`."""
+    until = at.until(table) if isinstance(at, Publication) else None
+    return as_of if until is None else min(as_of, until)
+
+
+def _columns(rails: Rails, table: str, at: At) -> dict[str, str]:
+    """Column name → DuckDB type of a table as the lake held it at its own snapshot, which never changes."""
+    tables, snapshot = _table_columns.setdefault(rails.lake, {}), snapshot_of(table, at)
     if (table, snapshot) not in tables:
         try:
             rows = rails.lake.connection.execute(f"describe select * from {stored(table, snapshot)}").fetchall()
@@ -297,7 +317,7 @@ def _columns(rails: Rails, table: str, snapshot: int) -> dict[str, str]:
 
 _views_with_answers: WeakKeyDictionary[Lake, dict[int, frozenset[str]]] = WeakKeyDictionary()
 """Lake → snapshot → the feature views whose kept answers hold there, which never changes."""
-_table_columns: WeakKeyDictionary[Lake, dict[tuple[str, int], dict[str, str]]] = WeakKeyDictionary()
+_table_columns: WeakKeyDictionary[Lake, dict[tuple[str, int | None], dict[str, str]]] = WeakKeyDictionary()
 """Lake → (table, snapshot) → column name → DuckDB type, which never changes."""
 
 

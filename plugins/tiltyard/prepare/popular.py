@@ -8,22 +8,24 @@ from datetime import datetime
 
 import duckdb
 
-from tiltyard.lake import qualified
+from tiltyard.lake import At, qualified
 from tiltyard.rails import Rails
-from tiltyard.records import PopularItem
+from tiltyard.records import PopularItem, Publication
 from tiltyard.spec import Spec
 
 
-def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None) -> tuple[PopularItem, ...]:
+def items(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> tuple[PopularItem, ...]:
     """The most popular items of the newest day that had ended at `as_of`, the best first.
 
-    There are `fallback.popular.size` of them. Read at the lake `snapshot` in service, by default the one published
-    last. Empty for a model that declares none, where no day has ended yet, and at a snapshot from before there was the
-    table. Raises BadInput when no features are published.
+    There are `fallback.popular.size` of them. Read as they are in service, or `at` another state of the lake. Empty for
+    a model that declares none, where no day has ended yet, for a table that was never good, and at a snapshot from
+    before there was the table. Raises BadInput when no features are published.
     """
     if spec.fallback.popular is None:
         return ()
-    snapshot = rails.published_snapshot() if snapshot is None else snapshot
+    at = rails.publication() if at is None else at
+    if isinstance(at, Publication) and (state := at.state(spec.fallback.popular.table)) and state.snapshot is None:
+        return ()
     table = f"{{{qualified(spec.fallback.popular.table)}}}"
     try:
         rows = rails.lake.query(
@@ -32,7 +34,7 @@ def items(rails: Rails, spec: Spec, as_of: datetime, snapshot: int | None = None
             "order by score desc, item_id limit $size",
             as_of,
             {"as_of": as_of, "size": spec.fallback.popular.size},
-            snapshot,
+            at,
         )
     except duckdb.CatalogException:  # what is published is from before there was the table
         return ()

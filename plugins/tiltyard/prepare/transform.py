@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Node:
     """Time that it took, in seconds."""
     message: str
     """What dbt said of it, on one line; may be empty."""
+    tables: tuple[str, ...] = ()
+    """The tables at fault when it fails: a model is its own, a test is that of the models that it reads."""
+
+    @property
+    def is_good(self) -> bool:
+        return self.status in _GOOD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +64,16 @@ class BuildSummary(Record):
     """The three models that took longest → seconds."""
     as_of: datetime
     """Instant at which the night closes that asked for it."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Table that dbt could not build, or whose test failed → why, as dbt says it."""
 
 
 def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> BuildSummary:
     """Bring every model of `sources` up to what has landed. Safe to repeat, to kill and to start twice.
 
-    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. Raises BadInput when
-    there is nothing to build, CheckFailed naming the nodes that failed.
+    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. A node that fails leaves
+    its table and what is made of it as they were, and stops no other. Raises BadInput when there is nothing to build,
+    CheckFailed for a node that fails and is no table's.
     """
     if not sources:
         raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
@@ -75,10 +84,12 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
         arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()
     with alone(rails):
-        nodes = invoke(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
+        nodes = _run(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
     _keep_manifest(rails.settings)
     if not nodes:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
+    failed = [node for node in nodes if not node.is_good]
+    _complain([node for node in failed if not node.tables])
     models = [node for node in nodes if node.type in ("model", "snapshot")]
     slowest = sorted(models, key=lambda node: -node.seconds)[:3]
     return BuildSummary(
@@ -87,6 +98,11 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
         seconds=round(time.monotonic() - began, 2),
         slowest={node.name: round(node.seconds, 2) for node in slowest},
         as_of=as_of,
+        failed={
+            table: f"dbt failed at {node.name}: {node.message or node.status}"
+            for node in failed
+            for table in node.tables
+        },
     )
 
 
@@ -107,6 +123,20 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[Node]:
     Raises CheckFailed naming the first nodes that failed, each with dbt's message; BadInput when the project does not
     parse.
     """
+    nodes = _run(settings, command, *arguments)
+    _complain([node for node in nodes if not node.is_good])
+    return nodes
+
+
+def _complain(failed: Sequence[Node]) -> None:
+    """Raises CheckFailed naming the first of the nodes that failed, if there is one."""
+    if failed:
+        reasons = "; ".join(f"{node.name}: {node.message}" for node in failed[:5])
+        raise CheckFailed(f"dbt failed at {len(failed)} node(s): {reasons}. Mend them and run the stage again.")
+
+
+def _run(settings: Settings, command: str, *arguments: str) -> list[Node]:
+    """The nodes that one dbt command ran, good or not. Raises BadInput when dbt does not get so far."""
     # dbt takes 1.7 s to import, and only a build needs it
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -124,11 +154,7 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[Node]:
         finally:
             _close(DuckDBConnectionManager)
     nodes = [_node(result) for result in getattr(outcome.result, "results", None) or []]
-    failed = [node for node in nodes if node.status not in _GOOD]
-    if failed:
-        reasons = "; ".join(f"{node.name}: {node.message}" for node in failed[:5])
-        raise CheckFailed(f"dbt failed at {len(failed)} node(s): {reasons}. Mend them and run the stage again.")
-    if outcome.exception is not None or not outcome.success:
+    if outcome.exception is not None or (not outcome.success and all(node.is_good for node in nodes)):
         reason = " ".join(str(outcome.exception or "no reason given").split())
         raise BadInput(f"dbt does not run: {reason[:600]} (log: {work / 'logs' / 'dbt.log'}).")
     return nodes
@@ -160,7 +186,19 @@ def _node(result: Any) -> Node:
         status=str(result.status),
         seconds=result.execution_time,
         message=(_contract_broken(message) or " ".join(message.split()))[:400],
+        tables=_tables(result.node),
     )
+
+
+def _tables(node: Any) -> tuple[str, ...]:
+    """The tables that are at fault when a node of dbt's fails."""
+    if str(node.resource_type) in ("model", "snapshot", "seed"):
+        return (str(node.name),)
+    if str(node.resource_type) != "test":
+        return ()
+    attached = getattr(node, "attached_node", None)
+    keys = [attached] if attached else node.depends_on.nodes
+    return tuple(key.split(".")[2] for key in keys if key.split(".")[0] in ("model", "snapshot", "seed"))
 
 
 _MISMATCH = re.compile(

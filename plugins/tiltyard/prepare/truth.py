@@ -232,8 +232,8 @@ def side_by_side(
 
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
-    """SQL of the label table as known at `as_of`, at the published snapshot: a stopped batch brings no truth."""
-    return rails.lake.relation(spec.label.table, as_of, rails.published_snapshot())
+    """SQL of the label table as known at `as_of`, as it is in service: a table that is held brings no truth."""
+    return rails.lake.relation(spec.label.table, as_of, rails.publication())
 
 
 def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:

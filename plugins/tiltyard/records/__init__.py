@@ -1,6 +1,7 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
-the data that came) → `figures` (how good something was) → `finding` (what drift tells the governor) → `evidence` (what
-a decision stands on) → `summary` (what a stage says of a night) → `entry` (what the ledger keeps).
+the data that came) → `figures` (how good something was) → `publication` (what is in service) → `finding` (what drift
+tells the governor) → `evidence` (what a decision stands on) → `summary` (what a stage says of a night) → `entry` (what
+the ledger keeps).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -48,6 +49,7 @@ from tiltyard.records.evidence import (
 )
 from tiltyard.records.figures import ArmFigures, Interval, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
+from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.summary import (
     SUMMARIES,
     ChallengerDecision,
@@ -124,6 +126,7 @@ __all__ = [
     "PromiseRecord",
     "Promotion",
     "PromotionSummary",
+    "Publication",
     "Record",
     "Recovery",
     "Release",
@@ -139,8 +142,10 @@ __all__ = [
     "SliceInterval",
     "SliceMean",
     "StageRun",
+    "State",
     "Status",
     "Summary",
+    "TableState",
     "TrainedFrom",
     "TrainingSummary",
     "Version",

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from tiltyard.records.base import JsonObject, Record, formerly
 from tiltyard.records.figures import ArmFigures, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Harm, Incident
+from tiltyard.records.publication import State, TableState
 from tiltyard.stages import StageName
 
 
@@ -56,6 +57,12 @@ class FeaturesSummary(Summary):
     """Paths of the pages that were drawn."""
     popular: dict[str, tuple[PopularItem, ...]] = field(default_factory=dict)
     """Model → its most popular items, of those that declare a table of them."""
+    states: dict[State, int] = field(default_factory=dict)
+    """State → number of tables; empty in records of before tables had one."""
+    published: tuple[str, ...] = ()
+    """The tables that the batch brought up to date."""
+    unpublished: tuple[TableState, ...] = ()
+    """The tables that stay as they were, and why, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,8 @@ class ShadowSummary(Summary):
     """Number of rows of the spine in the night."""
     snapshot: int | None = None
     """The lake's snapshot that the features were read from; None in records of a stage that did not end."""
+    unpublished: tuple[TableState, ...] = ()
+    """The model's tables that were not good on the night, by name: they were read as of their last good night."""
     roles: dict[int, str] = field(default_factory=dict)
     """Version → its role, of those that score."""
     tiers: dict[str, int] = field(default_factory=dict)

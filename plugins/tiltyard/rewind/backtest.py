@@ -60,13 +60,14 @@ def try_policies(
     specs = policies[0].specs
     nights = list(clock.nights(first, last))
     unjudged = [night for night in nights if past.is_stopped(rails, night) is None]
+    verdicts: dict[datetime, Future[None]] = {}
     with Workers(rails.settings, jobs, judges=bool(unjudged)) as workers:
         if unjudged:
             say("landing the data", 0.0)
             features.ingest(rails, last)
             say("building the features", 0.02)
-            features.transform(rails, last)
-        verdicts = {night: workers.check(night) for night in unjudged}
+            build = features.transform(rails, last)
+            verdicts = {night: workers.check(night, build) for night in unjudged}
         models = _prepare(rails, workers, specs, nights)
         records = _Records(rails, [prepared.past for prepared in models.values()], verdicts)
         lineage = Lineage.of(transform.manifest(rails.settings), specs)

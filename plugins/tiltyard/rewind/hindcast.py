@@ -5,13 +5,14 @@ what was known that night. It resumes: a night whose stages are all recorded as 
 training that a check has stopped, since the same frame would be stopped again. Approvals that tier-1 models need are a
 declared assumption (`approve`), recorded as such.
 
-What stops one model stops no other: its night ends there, with a record, and the rest goes on.
+What stops one model stops no other: its night ends there, with a record, and the rest goes on. A table that is held
+holds the models that read it; one whose spine is held catches up on the first night on which it is good again.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from multiprocessing import get_context
@@ -23,9 +24,10 @@ from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
 from tiltyard.govern import drift, grants
-from tiltyard.judge import promotion, shadow
+from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
 from tiltyard.prepare import features
+from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.records import SUMMARIES, Record, Status
 from tiltyard.rewind import worker
@@ -85,7 +87,7 @@ class ModelHindcast(Record):
     resumed: int
     """Number of those that were done already, and passed over."""
     stopped: tuple[str, ...]
-    """Why batches were stopped, a sentence per night."""
+    """Why batches were stopped of which no table was good, a sentence per night."""
     ended_early: tuple[EndedEarly, ...]
     """The stages of these nights that did not end well, in this run or before it, by night; `complaint` makes a
     sentence of them."""
@@ -145,14 +147,16 @@ def hindcast(
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
     tallies = {spec.name: _Tally() for spec in specs}
+    auditor: _Auditor | None = None
     todo = [night for night in nights if not all(complete(rails, spec, night_closing(night)) for spec in specs)]
     if todo:
         say("landing the data", 0.0)
         features.ingest(rails, last)
         say("building the features", 0.0)
-        features.transform(rails, last)
+        auditor = _Auditor(rails.settings, todo, features.transform(rails, last), render=render)
     published = None
-    with _Auditor(rails.settings, todo, render=render) as auditor:
+    owed: dict[str, list[datetime]] = {}  # model → nights of which its spine, which is not good, has no rows yet
+    with auditor or nullcontext():
         for position, as_of in enumerate(nights):
             night = night_closing(as_of)
             say(f"night of {night}", position / len(nights))
@@ -162,17 +166,24 @@ def hindcast(
                 tallies[spec.name].resumed += spec not in waiting
             if not waiting:
                 continue
+            assert auditor is not None  # a night that waits is one to do
             try:
-                auditor.result(as_of)
+                auditor.wait_for(as_of)
                 features.publish(rails, as_of)
                 published = as_of
             except CheckFailed as error:
                 for spec in waiting:
                     tallies[spec.name].stopped.append(str(error))
+                    owed.setdefault(spec.name, []).append(as_of)
                 continue
             for spec in waiting:
-                with _on_its_own():
-                    _night(rails, spec, as_of, approve, render, tallies[spec.name])
+                if scoring.waits_for(rails.publication(), spec, as_of) is None:
+                    for late in owed.pop(spec.name, ()):
+                        _night(rails, spec, late, approve, render, tallies[spec.name])
+                        _trainings(rails, [spec], late, tallies)
+                else:
+                    owed.setdefault(spec.name, []).append(as_of)
+                _night(rails, spec, as_of, approve, render, tallies[spec.name])
             _trainings(rails, specs, as_of, tallies)
     if published is not None:
         say("online features", 1.0)
@@ -188,9 +199,9 @@ def hindcast(
 class _Auditor:
     """Checks the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
 
-    def __init__(self, settings: Settings, nights: Sequence[datetime], *, render: bool) -> None:
+    def __init__(self, settings: Settings, nights: Sequence[datetime], build: BuildSummary, *, render: bool) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=worker.begin, initargs=(settings,))
-        self._checks = {as_of: self._pool.submit(_check, as_of, render) for as_of in nights}
+        self._checks = {as_of: self._pool.submit(_check, as_of, build, render) for as_of in nights}
 
     def __enter__(self) -> "_Auditor":
         return self
@@ -198,21 +209,22 @@ class _Auditor:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def result(self, as_of: datetime) -> None:
-        """Raises CheckFailed when a critical check stops the batch of the night."""
+    def wait_for(self, as_of: datetime) -> None:
+        """Wait until the night's batch is judged."""
         self._checks[as_of].result()
 
 
-def _check(as_of: datetime, render: bool) -> None:
-    features.check(worker.rails(), as_of, render=render)
+def _check(as_of: datetime, build: BuildSummary, render: bool) -> None:
+    features.check(worker.rails(), as_of, build, render=render)
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
-    shadow.shadow_night(rails, spec, as_of)
-    outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
-    if outcome.promoted is not None:
-        tally.promotions.append(PromotedNight(night=night_closing(as_of), version=outcome.promoted))
-    drift.measure_night(rails, spec, as_of, render=None if render else False)
+    with _on_its_own():
+        shadow.shadow_night(rails, spec, as_of)
+        outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
+        if outcome.promoted is not None:
+            tally.promotions.append(PromotedNight(night=night_closing(as_of), version=outcome.promoted))
+        drift.measure_night(rails, spec, as_of, render=None if render else False)
 
 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:

@@ -18,7 +18,6 @@ import json
 import os
 from collections.abc import Collection
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -36,6 +35,7 @@ from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
 from tiltyard.lake import qualified
 from tiltyard.prepare import data_incidents, features, frame, truth
+from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, FeaturesSummary, VersionFacts
 from tiltyard.rewind import worker
@@ -75,8 +75,8 @@ class Past:
     revised_to: Floats
     """(labels,) its value."""
     stopped: set[date] = field(default_factory=set)
-    """Nights whose batch a critical check stopped: nothing was scored and decided on them. Filled as nights are judged,
-    as is `broken`."""
+    """Nights on which the spine or a feature view of the model was not good: nothing is scored and decided on them.
+    Filled as nights are judged, as is `broken`."""
     broken: dict[date, tuple[DataIncident, ...]] = field(default_factory=dict)
     """The data incidents that were open after a night (data_incidents.of_model)."""
 
@@ -209,10 +209,10 @@ class Workers:
         for pool in (self._pool, self._judge):
             pool.shutdown(cancel_futures=True)
 
-    def check(self, as_of: datetime) -> "Future[None]":
-        """Judge a night's batch. In the order in which nights are asked for, by one process: what a night shows is
-        held against the ones before it."""
-        return self._judge.submit(_check, as_of)
+    def check(self, as_of: datetime, build: BuildSummary) -> "Future[None]":
+        """Judge a night's batch, of which the build said this. In the order in which nights are asked for, by one
+        process: what a night shows is held against the ones before it."""
+        return self._judge.submit(_check, as_of, build)
 
     def gather(self, spec: Spec, first: datetime, last: datetime, snapshot: int) -> "Future[str]":
         return self._pool.submit(_gather, spec.name, first, last, snapshot)
@@ -241,9 +241,8 @@ def is_stopped(rails: Rails, as_of: datetime) -> bool | None:
     return record.status == "stopped"
 
 
-def _check(as_of: datetime) -> None:
-    with suppress(CheckFailed):  # the ledger says which were stopped
-        features.check(worker.rails(), as_of, render=False)
+def _check(as_of: datetime, build: BuildSummary) -> None:
+    features.check(worker.rails(), as_of, build, render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
@@ -307,11 +306,14 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
 
 
 def learn(rails: Rails, past: Past, as_of: datetime) -> None:
-    """What the judged batch of a night says: whether it was stopped, and which incidents are open after it."""
+    """What the judged batch of a night says: whether the model's spine and views are good, and which incidents are open
+    after it."""
     night = night_closing(as_of)
     if night not in past.broken:
         past.broken[night] = data_incidents.of_model(rails, past.spec, night)
-        if is_stopped(rails, as_of):
+        record = rails.ledger.stage_run(FeaturesSummary, "", night)
+        unpublished = {state.table for state in record.summary.unpublished} if record else set()
+        if is_stopped(rails, as_of) or not unpublished.isdisjoint(past.spec.tables[:-1]):
             past.stopped.add(night)
 
 

@@ -18,7 +18,7 @@ from tiltyard.errors import BadInput
 
 Severity = Literal["critical", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
-"""critical stops the batch, warning alerts."""
+"""critical holds the table, warning alerts."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
 ROW_COUNTS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
@@ -36,7 +36,7 @@ class Expectation:
     kwargs: Mapping[str, JsonValue]
     """Its arguments, in which {"$PARAMETER": name} stands for a value of the batch."""
     severity: Severity
-    """critical stops the batch, warning alerts."""
+    """critical holds the table, warning alerts."""
     meta: Mapping[str, JsonValue]
     """What goes wrong without it, under `why`, and what else the suite says of it."""
     line: int
@@ -118,7 +118,7 @@ def _expectation(path: Path, line: int, entry: Any) -> Expectation:
         if key not in ("type", "kwargs", "severity", "meta"):
             raise BadInput(f"{where}: {kind}: {key}: unknown field; the fields are type, kwargs, severity and meta.")
     if entry.get("severity") not in SEVERITIES:
-        raise BadInput(f"{where}: {kind}: severity must be critical (stops the batch) or warning (alerts).")
+        raise BadInput(f"{where}: {kind}: severity must be critical (holds the table) or warning (alerts).")
     if not isinstance(entry.get("meta"), dict) or not str(entry["meta"].get("why") or "").strip():
         raise BadInput(f"{where}: {kind}: say in meta.why what goes wrong without this check.")
     if not isinstance(entry.get("kwargs", {}), dict):

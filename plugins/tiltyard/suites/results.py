@@ -1,7 +1,7 @@
 """What suites find: results and reports, kept in `ops.check_result`, and their pages for people."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 import duckdb
@@ -24,7 +24,7 @@ class CheckResult:
     column: str | None
     """Column that it is about; None where it is about the table."""
     severity: Severity
-    """critical stops the batch, warning alerts."""
+    """critical holds the table, warning alerts."""
     success: bool
     """Whether the batch meets it."""
     observed: str
@@ -51,10 +51,12 @@ class CheckReport:
     """One per expectation and table."""
     report_path: str | None = None
     """Its page, relative to settings.reports; None when nothing was rendered."""
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+    """Table → why it could not be judged, where that was asked not to stop the others."""
 
     @property
     def critical_failures(self) -> tuple[CheckResult, ...]:
-        """Those that stop the batch."""
+        """Those that hold their table."""
         return tuple(result for result in self.results if not result.success and result.severity == "critical")
 
     @property

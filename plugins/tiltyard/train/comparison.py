@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from tiltyard.lake import identifier, literal, text
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
+from tiltyard.records import Publication
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import PREDICTION
 from tiltyard.train.history import History
@@ -79,11 +80,17 @@ class Comparison:
     """Rows of predictions, what they held then and what the lake says now, as temporary tables of one transaction."""
 
     def __init__(
-        self, rails: Rails, spec: Spec, as_of: datetime, snapshot: int, batches: Sequence[Batch], record: History
+        self,
+        rails: Rails,
+        spec: Spec,
+        as_of: datetime,
+        at: int | Publication,
+        batches: Sequence[Batch],
+        record: History,
     ) -> None:
-        self.rails, self.spec, self.snapshot, self.record = rails, spec, snapshot, record
+        self.rails, self.spec, self.at, self.record = rails, spec, at, record
         self.batches = batches
-        self.features = frame.features(rails, spec, snapshot)
+        self.features = frame.features(rails, spec, at)
         self.untested: list[Untested] = []
         self._apart: dict[str, set[int]] = {}
         self.connection = rails.lake.connection
@@ -99,24 +106,26 @@ class Comparison:
     def _read_predictions(self) -> None:
         """replayed: one row per entity and prediction time."""
         rows = ", ".join(
-            f"({literal(as_of)}, {made_from}, {batch.snapshot}, {str(ahead).lower()})"
+            f"({literal(made.as_of)}, {made.snapshot}, {'null' if made.apart is None else text(made.apart)}, "
+            f"{batch.number}, {str(made.ahead).lower()})"
             for batch in self.batches
-            for as_of, made_from, ahead in batch.nights
+            for made in batch.nights
         )
         self.connection.execute(
             f"""
             create temp table replayed as
             select distinct made.entity_id, made.prediction_time, made.available_at as as_of,
-                batch.snapshot, made.snapshot as made_from, batch.ahead
+                batch.number, made.snapshot as made_from, batch.ahead
             from {identifier(PREDICTION)} as made
-            inner join (values {rows}) as batch (as_of, made_from, snapshot, ahead)
+            inner join (values {rows}) as batch (as_of, made_from, apart, number, ahead)
                 on made.available_at = batch.as_of and made.snapshot = batch.made_from
+                and made.apart is not distinct from cast(batch.apart as varchar)
             where made.model = {text(self.spec.name)}
             """
         )
 
     def _window(self, batches: Sequence[Batch]) -> tuple[datetime, datetime]:
-        nights = [as_of for batch in batches for as_of, *_ in batch.nights]
+        nights = [made.as_of for batch in batches for made in batch.nights]
         return min(nights) - self.spec.prediction.every, max(nights)
 
     def _read_now(self, as_of: datetime) -> None:
@@ -128,12 +137,12 @@ class Comparison:
         """
         start, end = self._window(self.batches)
         key = self.spec.key
-        spine = self.rails.lake.relation(self.spec.prediction.spine, as_of, self.snapshot)
+        spine = self.rails.lake.relation(self.spec.prediction.spine, as_of, self.at)
         self.connection.execute(
             f"""
             create temp table now_rows as
             select cast(frame."{key}" as varchar) as entity_id, frame.prediction_time, spine.known_at, frame
-            from ({frame.select(self.rails, self.spec, start, end, as_of, self.snapshot)}) as frame
+            from ({frame.select(self.rails, self.spec, start, end, as_of, self.at)}) as frame
             left join (
                 select "{key}", prediction_time, min(available_at) as known_at from {spine} group by all
             ) as spine using ("{key}", prediction_time)
@@ -143,15 +152,18 @@ class Comparison:
     def _read_then(self) -> None:
         """then_rows: the frame at each snapshot, the columns that it has in common with today's."""
         kinds = {feature.name: feature for feature in self.features}
-        for number, batch in enumerate(self.batches):
+        for batch in self.batches:
             start, end = self._window([batch])
-            earlier = {feature.name: feature for feature in frame.features(self.rails, self.spec, batch.snapshot)}
+            earlier = {feature.name: feature for feature in frame.features(self.rails, self.spec, batch.publication)}
             selected = []
             for name, feature in kinds.items():
                 before = earlier.get(name)
-                if before is None or before.kind != feature.kind:
-                    self._apart.setdefault(name, set()).add(batch.snapshot)
+                held = batch.publication.until(feature.view)
+                if before is None or before.kind != feature.kind or held is not None:
+                    self._apart.setdefault(name, set()).add(batch.number)
                     why = "the view did not have it yet" if before is None else f"it was {before.kind} then"
+                    if held is not None:  # that today's rows are newer is what was said of it, and convicts nobody
+                        why = f"the view was not published then, and read as of {held:%Y-%m-%d}"
                     self.untested.append(Untested(name, batch.rows, f"{why} (snapshot {batch.snapshot})"))
                     selected.append(f'null as "{name}"')
                 else:
@@ -159,16 +171,16 @@ class Comparison:
             times = [
                 f'"{view}__{time}"' for view in self.spec.prediction.features for time in ("event_time", "available_at")
             ]
-            sql = frame.select(self.rails, self.spec, start, end, end, batch.snapshot)
+            sql = frame.select(self.rails, self.spec, start, end, end, batch.publication)
             body = f"""
-                select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, {batch.snapshot} as snapshot,
+                select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, {batch.number} as number,
                     {", ".join([*selected, *times])}
                 from ({sql})
             """
-            if number == 0:
+            if batch.number == 0:
                 names = ", ".join([*(f'"{feature.name}"' for feature in self.features), *times])
                 self.connection.execute(
-                    f"create temp table then_rows as select entity_id, prediction_time, 0 as snapshot, {names} "
+                    f"create temp table then_rows as select entity_id, prediction_time, 0 as number, {names} "
                     "from (select entity_id, prediction_time, unnest(frame) from now_rows) limit 0"
                 )
             self.connection.execute(f"insert into then_rows by name {body}")
@@ -177,7 +189,7 @@ class Comparison:
         """late_rows: entity, prediction time, and the views that have an honest late row for it."""
         start, end = self._window(self.batches)
         key, lake = self.spec.key, self.rails.lake
-        spine = lake.relation(self.spec.prediction.spine, as_of, self.snapshot)
+        spine = lake.relation(self.spec.prediction.spine, as_of, self.at)
         parts = [
             f"""
             select distinct now_rows.entity_id, now_rows.prediction_time, {text(view)} as view
@@ -185,7 +197,7 @@ class Comparison:
             inner join now_rows
                 on now_rows.entity_id = cast(spine."{key}" as varchar)
                 and now_rows.prediction_time = spine.prediction_time
-            inner join {lake.relation(view, as_of, self.snapshot)} as late
+            inner join {lake.relation(view, as_of, self.at)} as late
                 on spine."{feature_key(view)}" = late."{feature_key(view)}"
                 and late.event_time <= spine.prediction_time
                 and late.available_at > spine.prediction_time
@@ -202,9 +214,9 @@ class Comparison:
     def _put_side_by_side(self, as_of: datetime) -> None:
         """side_by_side: every row of either, with its matured label."""
         spec = self.spec
-        labels = self.rails.lake.relation(spec.label.table, as_of, self.snapshot)
+        labels = self.rails.lake.relation(spec.label.table, as_of, self.at)
         cutoff = literal(truth.cutoff(spec, as_of))
-        ends = sorted({night for batch in self.batches for night, *_ in batch.nights})
+        ends = sorted({made.as_of for batch in self.batches for made in batch.nights})
         nights = ", ".join(f"({literal(night)})" for night in ends)
         is_positive = spec.target.sql_half("label")
         every = spec.prediction.every / timedelta(microseconds=1)
@@ -216,7 +228,7 @@ class Comparison:
                 from replayed as made
                 left join then_rows as then_row
                     on made.entity_id = then_row.entity_id and made.prediction_time = then_row.prediction_time
-                    and made.snapshot = then_row.snapshot
+                    and made.number = then_row.number
             ),
             now_known as (
                 select now_rows.*, night.as_of, was.entity_id is not null as was_in_spine
@@ -241,7 +253,7 @@ class Comparison:
                 coalesce(made.entity_id, now.entity_id) as entity_id,
                 coalesce(made.prediction_time, now.prediction_time) as prediction_time,
                 coalesce(made.as_of, now.as_of) as as_of,
-                made.snapshot,
+                made.number,
                 made.made_from,
                 coalesce(made.ahead, false) as ahead,
                 coalesce(made.was_there, false) as there_then,
@@ -273,9 +285,14 @@ class Comparison:
             self.untested.append(Untested("predictions", unread, why))
 
     @property
+    def snapshot(self) -> int:
+        """The lake's snapshot of the batch that they are held against."""
+        return self.at.snapshot if isinstance(self.at, Publication) else self.at
+
+    @property
     def oldest(self) -> int:
         """The oldest snapshot that a prediction names."""
-        return min(made_from for batch in self.batches for _, made_from, _ in batch.nights)
+        return min(made.snapshot for batch in self.batches for made in batch.nights)
 
     # -- counting -----------------------------------------------------------------------------
 
@@ -331,7 +348,7 @@ class Comparison:
     def comparable(self, feature: frame.Feature) -> str:
         """SQL: may this row of side_by_side be compared by the feature?"""
         apart = self._apart.get(feature.name)
-        but = f" and snapshot not in ({', '.join(map(str, sorted(apart)))})" if apart else ""
+        but = f" and number not in ({', '.join(map(str, sorted(apart)))})" if apart else ""
         return f"there_then and there_now{but}"
 
     def kind(self, feature: frame.Feature) -> str:

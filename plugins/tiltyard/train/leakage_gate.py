@@ -130,7 +130,7 @@ def _sample(
     source = f"{relation} as f"
     if moment:
         shown += f", l.{moment} as {quoted(label_time)}"
-        labels = rails.lake.relation(spec.label.table, as_of, frame.snapshot)
+        labels = rails.lake.relation(spec.label.table, as_of, frame.at)
         outcomes = (
             f"select {quoted(key)}, prediction_time, max({moment}) as {moment} from {labels} "
             f"where {quoted(key)} is not null group by 1, 2"
@@ -158,7 +158,7 @@ def _logs(rails: Rails, spec: Spec, frame: TrainingFrame, as_of: datetime, drawn
         columns = rails.lake.columns(table)
         if spec.key not in columns:
             continue
-        rows = f"select * from {rails.lake.relation(table, as_of, frame.snapshot)} as f where {drawn}"
+        rows = f"select * from {rails.lake.relation(table, as_of, frame.at)} as f where {drawn}"
         counted = connection.execute(f"select count(*), count(distinct {key}) from ({rows})").fetchone()
         assert counted is not None
         if counted[0] > LOG_RATIO * counted[1]:

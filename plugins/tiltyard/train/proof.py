@@ -204,7 +204,7 @@ def _view_keys(
     spec = comparison.spec
     if feature_key(view) == spec.key:
         return {row: row[0] for row in rows}
-    spine = stored(spec.prediction.spine, comparison.snapshot)
+    spine = stored(spec.prediction.spine, comparison.at)
     keys = comparison.connection.execute(
         f'select cast("{spec.key}" as varchar) as entity_id, prediction_time, '
         f'cast("{feature_key(view)}" as varchar) from {spine} where list_contains($entities, entity_id)',

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
@@ -10,6 +11,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, text
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
+from tiltyard.records import Publication
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 from tiltyard.train.history import History
@@ -19,12 +21,31 @@ from tiltyard.train.history import History
 class Batch:
     """Predictions made from the same state of the lake."""
 
-    snapshot: int
-    """The newest of the snapshots that read the same, at which they are read again."""
-    nights: tuple[tuple[datetime, int, bool], ...]
-    """as_of of each, the snapshot its predictions name, and whether that held deliveries of later nights already."""
+    number: int
+    """Its place among the batches, from 0."""
+    publication: Publication
+    """What they are read from again: the newest of those that read the same."""
+    nights: tuple["MadeFrom", ...]
+    """What the predictions of every night name."""
     rows: int
     """Number of predictions."""
+
+    @property
+    def snapshot(self) -> int:
+        return self.publication.snapshot
+
+
+class MadeFrom(NamedTuple):
+    """What predictions of a night name as what they were made from."""
+
+    as_of: datetime
+    """The end of the night."""
+    snapshot: int
+    """The lake's snapshot."""
+    apart: str | None
+    """The tables that were read elsewhere (Publication.apart)."""
+    ahead: bool
+    """Whether the snapshot held deliveries of later nights already."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +63,7 @@ class Untested:
 
 
 def reachable(
-    rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: History, snapshot: int
+    rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: History, at: int | Publication
 ) -> tuple[list[Batch], list[Untested]]:
     """The predictions in reach, by the state of the lake they were made from; and those out of reach."""
     if not rails.lake.has(PREDICTION):
@@ -51,46 +72,49 @@ def reachable(
         f"night between date {text(str(night_closing(first)))} and date {text(str(night_closing(last)))}"
         for first, last in ranges
     )
+    rails.lake.ensure(PREDICTION)
     rows = rails.lake.connection.execute(
-        f"select snapshot, available_at, count(distinct (entity_id, prediction_time)) "
+        f"select snapshot, apart, available_at, count(distinct (entity_id, prediction_time)) "
         f"from {identifier(PREDICTION)} where model = ? and ({within}) group by all order by all",
         [spec.name],
     ).fetchall()
     if not rows:
         return [], [Untested("predictions", 0, _none_there(rails, spec))]
-    groups: dict[int, list[tuple[int, datetime, int]]] = {}
+    tables = (spec.prediction.spine, *spec.prediction.features)
+    now = at if isinstance(at, Publication) else Publication(snapshot=at)
+    groups: dict[tuple[object, ...], list[tuple[MadeFrom, int]]] = {}
     expired = fresh = 0  # rows
-    for made_from, as_of, count in rows:
-        if made_from not in record.commits:
+    for made_from, apart, as_of, count in rows:
+        publication = Publication.made_from(made_from, apart)
+        read = {table: publication.of(table) for table in tables if not _is_never(publication, table)}
+        if any(number not in record.commits for number in (made_from, *read.values())):
             expired += count
-        elif made_from >= snapshot or record.states[made_from] == record.states[snapshot]:
+        elif not publication.tables and all(
+            number >= now.of(table) or record.states[number] == record.states[now.of(table)]
+            for table, number in read.items()
+        ):
             fresh += count
         else:
-            groups.setdefault(record.states[made_from], []).append((made_from, as_of, count))
+            until = record.landed_until(made_from)
+            key = (*((table, record.states[number]) for table, number in read.items()), apart)
+            made = MadeFrom(as_of, made_from, apart, until is not None and until > as_of)
+            groups.setdefault(key, []).append((made, count))
     untested = []
     if expired:
         untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
     if fresh:
-        why = f"nothing was written since into the tables that they were made from (looked up to snapshot {snapshot})"
+        why = f"nothing was written since into the tables that they were made from (looked up to snapshot {now.snapshot})"
         untested.append(Untested("predictions", fresh, why, in_hindsight=True))
-    batches = []
+    batches: list[Batch] = []
     for group in groups.values():
-        made_from = max(number for number, _, _ in group)
-        missing = _missing(rails, spec, made_from)
+        newest = max((made for made, _ in group), key=lambda made: made.snapshot)
+        publication, count = Publication.made_from(newest.snapshot, newest.apart), sum(count for _, count in group)
+        missing = _missing(rails, spec, publication)
         if missing:
-            untested.append(Untested("predictions", sum(count for *_, count in group), missing))
+            untested.append(Untested("predictions", count, missing))
             continue
-        nights = []
-        for number, as_of, _ in group:
-            until = record.landed_until(number)
-            nights.append((as_of, number, until is not None and until > as_of))
-        batches.append(Batch(made_from, tuple(nights), sum(count for *_, count in group)))
-    ahead = sum(
-        count
-        for group in groups.values()
-        for number, as_of, count in group
-        if (record.landed_until(number) or as_of) > as_of
-    )
+        batches.append(Batch(len(batches), publication, tuple(made for made, _ in group), count))
+    ahead = sum(count for group in groups.values() for made, count in group if made.ahead)
     if ahead:
         why = "made from a snapshot that held deliveries of later nights (a hindcast, or a night run again)"
         why += ": what changed since convicts, but does not acquit"
@@ -107,8 +131,14 @@ def _none_there(rails: Rails, spec: Spec) -> str:
     return f"{spec.name} has none of these nights; it has some from {row[0]} to {row[1]}"
 
 
-def _missing(rails: Rails, spec: Spec, snapshot: int) -> str | None:
-    """Why the model's frame cannot be read at a snapshot."""
+def _is_never(publication: Publication, table: str) -> bool:
+    """Whether a table had never been good when a prediction was made."""
+    state = publication.state(table)
+    return state is not None and state.snapshot is None
+
+
+def _missing(rails: Rails, spec: Spec, publication: Publication) -> str | None:
+    """Why the model's frame cannot be read as it was published."""
     try:
         frame.select(
             rails,
@@ -116,7 +146,7 @@ def _missing(rails: Rails, spec: Spec, snapshot: int) -> str | None:
             clock.midnight(date(2000, 1, 1)),
             clock.midnight(date(2000, 1, 2)),
             clock.midnight(date(2000, 1, 2)),
-            snapshot,
+            publication,
         )
     except BadInput as error:
         return str(error).split(";")[0]

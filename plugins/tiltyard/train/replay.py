@@ -1,7 +1,7 @@
 """The millisecond test: did these rows really contain these values at that moment?
 
 Every prediction carries the lake snapshot that it was made from. Its features are read once more from that
-snapshot, as of its own night, and beside them stands what the newest published snapshot says *as of the same night*.
+snapshot, as of its own night, and beside them stands what is published today *as of the same night*.
 Whatever differs was written later under dates that claim the contrary: no column of a table tells it, only the
 lake's own history does. Late arrivals that are dated honestly never differ here; they are counted beside it, as
 what a join on event time alone would have taken.
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Literal
 from tiltyard import clock, suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import qualified
+from tiltyard.lake import At, qualified
 from tiltyard.rails import Rails
-from tiltyard.records import ReplaySummary
+from tiltyard.records import Publication, ReplaySummary
 from tiltyard.spec import Spec
 from tiltyard.train.comparison import Comparison, Tally
 from tiltyard.train.history import History
@@ -271,10 +271,10 @@ def replay_nights(
     spec: Spec,
     ranges: Sequence[tuple[datetime, datetime]],
     as_of: datetime | None = None,
-    snapshot: int | None = None,
+    at: At = None,
     limit: float | None = None,
 ) -> Replay:
-    """Replay the predictions of the nights in `ranges` against `snapshot` (default: the one in service).
+    """Replay the predictions of the nights in `ranges` against the lake `at` a snapshot (default: what is in service).
 
     Labels count as matured at `as_of` (default: the newest published night). Nothing to compare is no error: the
     verdict is then "untestable", and says why. Raises BadInput for a range that ends before it begins, a limit that
@@ -289,19 +289,20 @@ def replay_nights(
                 f"The range ends ({last:%Y-%m-%d}) before it begins ({first:%Y-%m-%d}); swap --from and --to."
             )
     record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
-    if snapshot is None:
-        snapshot = rails.published_snapshot()
+    if at is None:
+        at = rails.publication()
+    snapshot = at.snapshot if isinstance(at, Publication) else at
     if snapshot not in record.commits:
         raise BadInput(f"The lake has no snapshot {snapshot} (any more); the newest is {max(record.commits)}.")
     as_of = as_of or max(_newest(rails), *(last for _, last in ranges))
-    batches, untested = reachable(rails, spec, ranges, record, snapshot)
+    batches, untested = reachable(rails, spec, ranges, record, at)
     if not batches:
         nights = tuple((night_closing(first), night_closing(last)) for first, last in ranges)
         return Replay(
             spec.name, nights, snapshot, limit, "untestable", 0, 0, 0, 0, 0, (), {}, tuple(untested)
         )  # fmt: skip
     with suites.one_view(rails):  # one transaction, rolled back: the temporary tables go with it
-        comparison = Comparison(rails, spec, as_of, snapshot, batches, record)
+        comparison = Comparison(rails, spec, as_of, at, batches, record)
         untested += comparison.untested
         changes = decide(comparison.tallies(), limit)
         counts = comparison.counts()
@@ -323,11 +324,11 @@ def replay_nights(
     )
 
 
-def check(rails: Rails, spec: Spec, as_of: datetime, snapshot: int, *, render: bool = True) -> Replay:
+def check(rails: Rails, spec: Spec, as_of: datetime, at: int | Publication, *, render: bool = True) -> Replay:
     """The replay before training, kept as check results when there was anything to compare."""
     from tiltyard.leak import rules, suite
 
-    replay = replay_nights(rails, spec, windows(spec, as_of), as_of, snapshot)
+    replay = replay_nights(rails, spec, windows(spec, as_of), as_of, at)
     findings = [
         rules.RuleResult(
             rule,

@@ -43,16 +43,23 @@ def train(
 
     A frame that cannot carry a model (too few rows, one class only) gives no version, and the reason. Raises
     CheckFailed when the leakage gate stops the frame, or the replay finds that the past it would learn from was written
-    over, and records it; Fenced when a newer attempt took over.
+    over, and records it, or a table of the model is not published; Fenced when a newer attempt took over.
     """
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
-    snapshot = rails.published_snapshot()
-    if not frame.matured(rails, spec, as_of, snapshot):
+    publication = rails.publication()
+    if unpublished := publication.unpublished(spec.tables):
+        raise Stopped(
+            f"{spec.name}: no version was trained on {night}, {'; '.join(map(str, unpublished))}. It trains again when "
+            "its tables are published.",
+            trained=False,
+            version=None,
+        )
+    if not frame.matured(rails, spec, as_of, publication):
         waits = clock.format_duration(spec.label.horizon + spec.label.delay)
         reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
         return _untrained(rails, spec, night, reason)
-    training_frame = frame.training(rails, spec, as_of, snapshot)
+    training_frame = frame.training(rails, spec, as_of, publication)
     log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)
     report = leakage_gate.check_frame(rails, spec, training_frame, as_of)
     if report.critical_failures:
@@ -65,7 +72,7 @@ def train(
             frame=training_frame.digest,
             rows=training_frame.rows,
         )
-    replayed = replay.check(rails, spec, as_of, snapshot)
+    replayed = replay.check(rails, spec, as_of, publication)
     if replayed.critical:
         worst = replayed.critical[0]
         first, last = replayed.ranges[0][0], replayed.ranges[-1][1]
