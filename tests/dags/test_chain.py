@@ -118,3 +118,13 @@ def test_a_report_is_one_click_away(parse: Callable) -> None:
     dags = parse()
     for name, task in (("features", "checks"), ("sla_breach__drift", "compare"), ("sla_breach__promotion", "judge")):
         assert [link.name for link in dags[name].get_task(task).operator_extra_links] == ["Report"]
+
+
+def test_what_is_good_is_published_though_the_checks_are_red_and_the_run_is_red_then(parse: Callable) -> None:
+    features = parse()["features"]
+    publish, last = features.get_task("publish"), features.get_task("all_published")
+    assert publish.upstream_task_ids == {"transform", "checks"}
+    assert publish.trigger_rule == "all_done_min_one_success", "not where dbt did not run: nothing was judged then"
+    assert (last.upstream_task_ids, last.trigger_rule) == ({"checks"}, "all_success")
+    assert {task.task_id for task in features.leaves} == {"publish", "all_published"}
+    assert features.get_task("checks").upstream_task_ids == {"transform"}

@@ -1,6 +1,6 @@
 """Which nights a task works on, and what counts as a person's answer."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +24,7 @@ from tiltyard.records import (
     GovernorSummary,
     PortfolioNight,
     ShadowSummary,
+    TableState,
     TrainingSummary,
 )
 from tiltyard.settings import ROOT
@@ -228,3 +229,32 @@ def test_another_question_is_about_nothing(answer: RecordedAnswer) -> None:
     approval = approvals.approval(answer, requested_by="airflow")
     assert approval.subject is None
     assert approval.approved_by is None
+
+
+def test_a_night_of_which_the_spine_has_no_rows_waits_and_is_caught_up_with_however_late(
+    rails: Rails, run: Any
+) -> None:
+    spine, days = SPEC.prediction.spine, [date(2016, 4, 1) + timedelta(days=number) for number in range(12)]
+
+    def published(day: date, good: date) -> None:
+        held = {"state": "held", "since": good + timedelta(days=1), "reason": "no rows", "cause": spine}
+        more = {"state": "published"} if day == good else held
+        state = TableState.from_json({"night": day, "table": spine, "snapshot": 1, "good_night": good, **more})
+        rails.ledger.publish([state], day, "done", FeaturesSummary(snapshot=1))
+
+    published(days[0], days[0])
+    rails.ledger.record_stage(SPEC.name, days[0], "done", ShadowSummary())
+    for day in days[1:11]:
+        published(day, days[0])
+        run(events={"a": [event(str(day))]})
+        with pytest.raises(AirflowSkipException, match="is held since 2016-04-02 and stands as of 2016-04-01: no rows"):
+            nights(rails, "shadow")
+        assert rails.ledger.stage_status("shadow", SPEC.name, day) == "stopped", "nobody waits for it"
+
+    published(days[11], days[11])
+    run(events={"a": [event(str(days[11]))]})
+    assert nights(rails, "shadow") == days[1:]
+    for day in days[1:]:
+        rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
+    run(events={"a": [event(str(days[11]))]})
+    assert nights(rails, "shadow") == [days[11]], "none is scored twice"

@@ -183,13 +183,16 @@ def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails
 def test_a_stopped_batch_leaves_yesterdays_features_in_service(
     replayed: tuple[Rails, Spec, Hindcast],
 ) -> None:
-    """After the last delivery nothing arrives: the batch is stopped, and says what stays in service."""
+    """After the last delivery nothing arrives: no table is good, and all stay where they were."""
     rails, _, _ = replayed
-    before = rails.published_snapshot()
+    before = rails.publication()
     silent = clock.midnight(date(2025, 1, 1) + timedelta(days=60))
-    with pytest.raises(CheckFailed, match="Yesterday's features and the champions stay in service"):
+    with pytest.raises(CheckFailed, match="They stay in service as of their last good night"):
         features.build_night(rails, silent, render=False)
-    assert rails.published_snapshot() == before
+    after = rails.publication()
+    assert not before.tables
+    assert {state.snapshot for state in after.tables.values()} == {after.snapshot} == {before.snapshot}
+    assert after.state("ftr_customer__activity") is not None
     assert rails.ledger.stage_runs(FeaturesSummary)[silent.date()].status == "stopped"
 
 

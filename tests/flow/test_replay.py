@@ -97,7 +97,7 @@ def test_without_the_trigger_every_value_is_the_one_that_was_there(
     tmp_path: Path, postgres_url: str, eager_models: Path
 ) -> None:
     with business(tmp_path, postgres_url, eager_models, cancel_trigger=False) as (rails, spec):
-        found = replay.check(rails, spec, MATURED, rails.published_snapshot(), render=False)
+        found = replay.check(rails, spec, MATURED, rails.publication(), render=False)
         assert found.verdict == "pass"
         assert found.tested == found.rows == found.matured > 300
         assert [change.tally.feature for change in found.changes if change.tally.changed] == []

@@ -4,10 +4,23 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
+import sqlalchemy as sa
 
+from tiltyard import ledger as ledger_module
 from tiltyard.ledger import Ledger, Roles
 from tiltyard.rails import Rails
-from tiltyard.records import Decision, EvidenceRecord, Promotion, ShadowSummary, Version, VersionFacts, Watch
+from tiltyard.records import (
+    Decision,
+    EvidenceRecord,
+    FeaturesSummary,
+    Promotion,
+    Publication,
+    ShadowSummary,
+    TableState,
+    Version,
+    VersionFacts,
+    Watch,
+)
 
 FIRST = date(2016, 4, 1)
 
@@ -243,3 +256,50 @@ def test_of_promotion_and_rollback_at_once_one_wins(ledger: Ledger) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda claim: claim(), claims))
     assert [change.night for change in ledger.changes("m")] == [night(10), night(12)]
+
+
+def test_what_is_in_service_is_the_newest_good_batch_and_the_tables_that_are_not_good(rails: Rails) -> None:
+    ledger, first, second = rails.ledger, date(2025, 2, 3), date(2025, 2, 4)
+
+    def good(table: str, night: date, snapshot: int) -> TableState:
+        return TableState(night=night, table=table, state="published", snapshot=snapshot, good_night=night)
+
+    assert ledger.publication() is None
+    ledger.record_stage("", first, "done", FeaturesSummary(snapshot=3))
+    assert ledger.publication() == Publication(snapshot=3), "a home from before tables had states"
+    ledger.publish([good("a", first, 5), good("b", first, 5)], first, "done", FeaturesSummary(snapshot=5))
+    assert ledger.publication() == Publication(snapshot=5)
+
+    held = TableState(
+        night=second, table="b", state="held", snapshot=5, good_night=first, since=second, reason="no", cause="b"
+    )
+    ledger.publish([good("a", second, 9), held], second, "done", FeaturesSummary(snapshot=9))
+    assert ledger.publication() == Publication(snapshot=9, tables={"b": held})
+    assert ledger.unpublished_nights("b") == {second}
+    assert [state.state for state in ledger.table_states()] == ["published", "held"]
+    assert ledger.table_states(until=first) == [good("a", first, 5), good("b", first, 5)]
+
+    ledger.publish([good("a", first, 11), good("b", first, 11)], first, "done", FeaturesSummary(snapshot=11))
+    assert ledger.publication() == Publication(snapshot=11, tables={"b": held}), "a past night lets nothing go"
+    ledger.publish([good("a", second, 12), good("b", second, 12)], second, "done", FeaturesSummary(snapshot=12))
+    assert ledger.publication() == Publication(snapshot=12)
+    assert ledger.unpublished_nights("b") == set()
+
+
+def test_the_newest_states_are_read_by_index_however_many_nights_there_are(rails: Rails) -> None:
+    for day in range(40):
+        night = date(2025, 1, 1) + timedelta(days=day)
+        states = [
+            TableState(night=night, table=f"t{table:02}", state="published", snapshot=day, good_night=night)
+            for table in range(50)
+        ]
+        rails.ledger.publish(states, night, "done", FeaturesSummary(snapshot=day))
+    assert rails.ledger.publication() == Publication(snapshot=39)
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(sa.text("analyze publication"))
+        connection.execute(sa.text("set local enable_seqscan = off"))
+        before = connection.scalar(sa.text("select pg_stat_get_xact_tuples_fetched('publication'::regclass)"))
+        rows = connection.execute(ledger_module._newest_states(None)).all()
+        fetched = connection.scalar(sa.text("select pg_stat_get_xact_tuples_fetched('publication'::regclass)")) - before
+    assert len(rows) == 50
+    assert fetched <= 3 * 50 + 2, "a few rows of each table, of 40 nights"

@@ -208,7 +208,7 @@ def test_bad_input_is_one_sentence(shop: Rails, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"ends \(2024-02-01\) before it begins \(2024-02-02\); swap --from and --to"):
         replay.replay_nights(shop, spec, [(NIGHT, NIGHT - DAY)])
     with pytest.raises(BadInput, match=r"no snapshot 4711 \(any more\); the newest is"):
-        replay.replay_nights(shop, spec, [(NIGHT, NIGHT)], snapshot=4711)
+        replay.replay_nights(shop, spec, [(NIGHT, NIGHT)], at=4711)
     with pytest.raises(BadInput, match="no share of rows"):
         replay.replay_nights(shop, spec, [(NIGHT, NIGHT)], limit=5.0)
 

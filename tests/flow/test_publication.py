@@ -1,0 +1,345 @@
+"""Two models of two sources, and nights on which something breaks: it holds what is made of it, and nobody else.
+
+The second source is the simulated business under other names. Beside the home in which things break lies one in which
+nothing does. The deliveries, dbt, the suites and the stages are the real ones.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import make_settings
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.clock import night_closing
+from tiltyard.edge import nights, status
+from tiltyard.edge.document import ModelStatus
+from tiltyard.errors import CheckFailed
+from tiltyard.govern import drift, grants
+from tiltyard.judge import shadow
+from tiltyard.prepare import features
+from tiltyard.prepare.transform import BuildSummary
+from tiltyard.rails import Rails
+from tiltyard.records import Publication, ShadowSummary, TrainingSummary
+from tiltyard.rewind import hindcast
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import find
+from tiltyard.train import training
+
+FIRST = clock.parse_as_of("2025-02-03")
+NIGHT = timedelta(days=1)
+WORDS = {
+    "subscription": "twin",
+    "customer": "patron",
+    "churn": "lapse",
+    "login": "entry",
+    "payment": "fee",
+    "cancellation": "quit",
+}
+"""The simulated business → the same under other names."""
+AUDIT = ["snapshot", "scored_at"]
+VIEW, SPINE = "ftr_customer__activity", "spn_customer_reviewed"
+
+
+def renamed(text: str) -> str:
+    for word, other in WORDS.items():
+        text = text.replace(word, other)
+    return text
+
+
+@pytest.fixture(scope="module")
+def business(tmp_path_factory: pytest.TempPathFactory, eager_models: Path, deliveries: Path) -> Path:
+    """A folder with dbt project, suites, models and deliveries of both sources."""
+    folder = tmp_path_factory.mktemp("business")
+    shutil.copytree(ROOT / "dbt", folder / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    shutil.copytree(ROOT / "expectations", folder / "expectations")
+    shutil.copytree(eager_models / "churn", folder / "models" / "churn")
+    shutil.copytree(eager_models / "churn", folder / "models" / "lapse")
+    spec = folder / "models" / "lapse" / "spec.yaml"
+    spec.write_text(renamed(spec.read_text()))
+    models = folder / "dbt" / "models"
+    own = [*(models / "staging" / "subscription").iterdir()]
+    own += [path for name in (SPINE, "ftr_customer__*", "lbl_churn") for path in models.glob(f"*/{name}.*")]
+    for path in own:
+        copy = models / renamed(str(path.relative_to(models)))
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(renamed(path.read_text()))
+    project = folder / "dbt" / "dbt_project.yml"
+    lines = project.read_text().splitlines()
+    project.write_text("\n".join(renamed(line) + "\n" + line if "churn" in line else line for line in lines) + "\n")
+    for path in deliveries.rglob("*.parquet"):
+        table, name = pq.read_table(path), path.relative_to(deliveries)
+        twin = table.rename_columns([renamed(column) for column in table.column_names])
+        for target, rows in (("subscription", table), ("twin", twin)):
+            place = folder / "landing" / target / (renamed(str(name)) if target == "twin" else name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows, place)
+    return folder
+
+
+def home(folder: Path, postgres_url: str, business: Path) -> Settings:
+    """A fresh home with project, suites and models of its own, in which a test may break something."""
+    for name in ("dbt", "expectations", "models"):
+        shutil.copytree(business / name, folder / name)
+    settings = make_settings(
+        folder,
+        postgres_url,
+        models=folder / "models",
+        dbt=folder / "dbt",
+        expectations=folder / "expectations",
+        sources=("subscription", "twin"),
+    )
+    shutil.copytree(business / "landing", settings.landing)
+    return settings
+
+
+def a_night(rails: Rails, as_of: datetime) -> features.FeaturesNight:
+    """The features, and both models scored, each on its own as its DAG would. On the first night both are trained."""
+    built = features.build_night(rails, as_of, render=False)
+    for name in ("churn", "lapse"):
+        spec = find(rails.settings.models, name)
+        with suppress(CheckFailed):  # is in the records
+            shadow.shadow_night(rails, spec, as_of)
+        if as_of == FIRST:
+            assert training.train(rails, spec, as_of, requested_by="somebody").version == 1
+    return built
+
+
+def predictions(rails: Rails, model: str, as_of: datetime) -> pd.DataFrame:
+    rows = rails.lake.query(
+        "select * from {ops.prediction} where model = $model and night = $night",
+        as_of,
+        {"model": model, "night": night_closing(as_of)},
+    ).drop(columns=AUDIT)
+    return rows.sort_values(["request_id", "tier"], ignore_index=True)
+
+
+@dataclass
+class Break:
+    """Something in the home that is broken, and mended again."""
+
+    path: Path
+    content: str | None
+
+    @classmethod
+    def text(cls, path: Path, change: Callable[[str], str]) -> "Break":
+        before = path.read_text() if path.exists() else None
+        path.write_text(change(before or ""))
+        return cls(path, before)
+
+    def mend(self) -> None:
+        if self.content is None:
+            self.path.unlink()
+        else:
+            self.path.write_text(self.content)
+
+
+NEVER_MET = """expectations:
+  - type: expect_table_row_count_to_be_between
+    kwargs: {min_value: 1000000000}
+    severity: critical
+    meta: {why: "So many customers there are not."}
+"""
+
+
+@dataclass
+class Homes:
+    """The home in which nothing breaks, and the one in which something does."""
+
+    calm: Rails
+    broken: Rails
+    nights: int = 1
+    """Nights of the calm one."""
+
+    def same(self, model: str, as_of: datetime) -> None:
+        """The model's rows of a night are those of the calm home, byte for byte."""
+        rows = predictions(self.broken, model, as_of)
+        assert set(rows["role"]) == {"safe_default", "challenger"}
+        pd.testing.assert_frame_equal(rows, self.undisturbed(model, as_of))
+
+    def undisturbed(self, model: str, as_of: datetime) -> pd.DataFrame:
+        while FIRST + (self.nights - 1) * NIGHT < as_of:
+            assert a_night(self.calm, FIRST + self.nights * NIGHT).unpublished == ()
+            self.nights += 1
+        return predictions(self.calm, model, as_of)
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, business: Path) -> Iterator[Homes]:
+    """Both homes, with their first night."""
+    with ExitStack() as stack:
+        calm, broken = (
+            stack.enter_context(rails_module.opened(home(tmp_path_factory.mktemp(name), postgres_url, business)))
+            for name in ("calm", "broken")
+        )
+        for rails in (calm, broken):
+            assert a_night(rails, FIRST).unpublished == ()
+        yield Homes(calm, broken)
+
+
+def test_a_critical_check_on_a_view_holds_its_model_and_no_other(homes: Homes) -> None:
+    rails = homes.broken
+    as_of, churn = FIRST + NIGHT, find(rails.settings.models, "churn")
+    before = rails.publication()
+    check = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: NEVER_MET)
+    built = a_night(rails, as_of)
+    (held,) = built.unpublished
+    assert (held.table, held.state, held.good_night) == (VIEW, "held", FIRST.date())
+    assert held.snapshot == before.snapshot
+    assert "So many customers there are not" in str(held)
+    assert built.checks.states["held"] == 1
+    homes.same("lapse", as_of)
+
+    rows = predictions(rails, "churn", as_of)
+    assert set(rows["entity_id"]) == set(homes.undisturbed("churn", as_of)["entity_id"]), "an answer for every row"
+    assert rows["apart"].notna().all()
+    summary = rails.ledger.stage_run(ShadowSummary, "churn", as_of.date())
+    assert summary is not None
+    assert [state.table for state in summary.summary.unpublished] == [VIEW]
+    drift.measure_night(rails, churn, as_of, render=False)
+    document = status.status(rails, churn)
+    assert isinstance(document, ModelStatus)
+    assert [(state.table, state.since) for state in document.unpublished] == [(VIEW, as_of.date())]
+    assert document.drift is not None
+    assert document.drift.verdict == "broken"
+    explained = status.explain(rails, churn, str(rows["request_id"].iloc[0]))
+    assert explained.apart == {VIEW: before.snapshot}
+    assert all(
+        value.available_at is None or value.available_at <= FIRST for value in explained.features if value.view == VIEW
+    )
+
+    with pytest.raises(CheckFailed, match=f"no version was trained on {as_of.date()}, {VIEW} is held"):
+        training.train(rails, churn, as_of, requested_by="somebody")
+    run = rails.ledger.stage_run(TrainingSummary, "churn", as_of.date())
+    assert run is not None
+    assert run.status == "stopped"
+
+    check.mend()
+    assert a_night(rails, as_of).unpublished == (), "done again, it is published"
+    for model in ("churn", "lapse"):
+        homes.same(model, as_of)
+    assert not rails.publication().unpublished(churn.tables)
+
+
+def test_a_suite_that_cannot_be_read_and_a_node_that_fails_are_their_tables_fault(homes: Homes) -> None:
+    rails = homes.broken
+    as_of = FIRST + 2 * NIGHT
+    suite = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: "expectations: [")
+    node = Break.text(
+        rails.settings.dbt / "models" / "features" / "ftr_customer__payments.sql",
+        lambda sql: sql.rstrip() + " where cast(customer_id || 'x' as integer) = 1\n",
+    )
+    built = a_night(rails, as_of)
+    states = {state.table: state for state in built.unpublished}
+    assert {table: state.state for table, state in states.items()} == {VIEW: "held", "ftr_customer__payments": "failed"}
+    assert f"{VIEW}.yaml:1" in str(states[VIEW])
+    assert "Could not convert" in str(states["ftr_customer__payments"])
+    homes.same("lapse", as_of)
+    assert len(predictions(rails, "churn", as_of))
+    suite.mend()
+    node.mend()
+
+
+def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_scored_twice(
+    homes: Homes,
+) -> None:
+    rails = homes.broken
+    churn = find(rails.settings.models, "churn")
+    node = Break.text(
+        rails.settings.dbt / "models" / "spines" / f"{SPINE}.sql",
+        lambda sql: sql.rstrip() + " where cast(customer_id || 'x' as integer) = 1\n",
+    )
+    for position in (3, 4, 5):
+        as_of = FIRST + position * NIGHT
+        built = a_night(rails, as_of)
+        states = {state.table: state.state for state in built.unpublished}
+        assert states[SPINE] == "failed"
+        assert states[VIEW] == states["lbl_churn"] == "blocked"
+        assert {state.since for state in built.unpublished} == {(FIRST + 3 * NIGHT).date()}
+        homes.same("lapse", as_of)
+        assert predictions(rails, "churn", as_of).empty
+        assert rails.ledger.stage_status("shadow", "churn", as_of.date()) == "stopped"
+        assert nights.waiting_nights(rails, churn, rails.ledger.finished("features")).keys() == {
+            (FIRST + late * NIGHT).date() for late in range(3, position + 1)
+        }
+    assert grants.waiting(rails, [churn], (FIRST + 5 * NIGHT).date()) == [], "nobody waits for it"
+    node.mend()
+    as_of = FIRST + 6 * NIGHT
+    built = features.build_night(rails, as_of, render=False)
+    assert built.unpublished == ()
+    finished, closed = rails.ledger.finished("features"), nights.closed_nights(rails, "shadow", churn)
+    assert nights.waiting_nights(rails, churn, finished) == {}
+    late = (finished - closed) & rails.ledger.unpublished_nights(SPINE)
+    assert late == {(FIRST + position * NIGHT).date() for position in (3, 4, 5)}
+    for position in (3, 4, 5, 6):
+        shadow.shadow_night(rails, churn, FIRST + position * NIGHT)
+        homes.same("churn", FIRST + position * NIGHT)
+
+
+def test_a_night_that_is_killed_between_checks_and_publish_leaves_what_is_in_service(
+    homes: Homes,
+) -> None:
+    rails = homes.broken
+    as_of, before = FIRST + 7 * NIGHT, rails.publication()
+    check = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: NEVER_MET)
+    features.ingest(rails, as_of)
+    build = BuildSummary.from_json(features.transform(rails, as_of).to_json())
+    features.check(rails, as_of, build, render=False)
+    with rails_module.opened(rails.settings) as later:
+        assert later.publication() == before
+        assert [state.table for state in features.publish(later, as_of).unpublished] == [VIEW]
+        after = later.publication()
+        assert after.snapshot > before.snapshot
+        assert after.of(VIEW) == before.snapshot
+        assert features.publish(later, as_of).snapshot == after.snapshot, "twice is once"
+        assert later.publication() == after
+    check.mend()
+
+
+def test_a_home_from_before_tables_had_states_holds_a_table_where_it_was(homes: Homes) -> None:
+    rails = homes.broken
+    features.build_night(rails, FIRST + 7 * NIGHT, render=False)
+    newest = rails.ledger.newest_published()
+    assert newest is not None
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(sa.text("delete from publication"))
+    assert rails.publication() == Publication(snapshot=newest.summary.snapshot)
+    as_of = FIRST + 8 * NIGHT
+    check = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: NEVER_MET)
+    (held,) = features.build_night(rails, as_of, render=False).unpublished
+    check.mend()
+    assert (held.table, held.snapshot, held.good_night) == (VIEW, newest.summary.snapshot, newest.night)
+
+
+def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
+    tmp_path: Path, postgres_url: str, business: Path
+) -> None:
+    """Of the second night the first source has delivered no customers: what is made of them waits a night."""
+    settings = home(tmp_path, postgres_url, business)
+    first = FIRST + 2 * NIGHT  # on whose day the CRM writes every customer
+    silent, last = first + NIGHT, first + 2 * NIGHT
+    (settings.landing / "subscription" / "customer" / f"{first.date()}.parquet").unlink()
+    with rails_module.opened(settings) as rails:
+        specs = [find(settings.models, name) for name in ("churn", "lapse")]
+        result = hindcast.hindcast(rails, specs, first, last)
+        states = {state.table: state.state for state in rails.ledger.table_states(until=silent.date())}
+        assert (states["raw.customer"], states[SPINE], states["raw.entry"]) == ("held", "blocked", "published")
+        assert {state.state for state in rails.ledger.table_states()} == {"published"}
+        for model in ("churn", "lapse"):
+            assert result.models[model].stopped == ()
+            assert result.models[model].ended_early == ()
+        for as_of in (first, silent, last):
+            for model in ("churn", "lapse"):
+                rows = predictions(rails, model, as_of)
+                assert len(rows)
+                assert rows["request_id"].is_unique
+                assert rows["apart"].isna().all()
+        assert hindcast.complete(rails, specs[0], silent.date())

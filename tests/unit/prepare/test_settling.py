@@ -1,0 +1,63 @@
+"""Which tables are good is decided by lineage alone: who is at fault, who stands on it, and nobody else."""
+
+from datetime import date
+
+from tiltyard.prepare.graph import Graph
+from tiltyard.prepare.settling import settle
+from tiltyard.records import TableState
+
+NIGHT = date(2025, 2, 3)
+#       raw.login → stg_login ─┐
+#    raw.customer → stg_customer → spn_review → ftr_activity (and stg_login), ftr_profile
+#         raw.sale → stg_sale → ftr_sale
+GRAPH = Graph(
+    {
+        "raw.login": frozenset(),
+        "raw.customer": frozenset(),
+        "raw.sale": frozenset(),
+        "raw.elsewhere": frozenset(),
+        "stg_login": frozenset({"raw.login"}),
+        "stg_customer": frozenset({"raw.customer"}),
+        "stg_sale": frozenset({"raw.sale"}),
+        "spn_review": frozenset({"stg_customer"}),
+        "ftr_activity": frozenset({"spn_review", "stg_login"}),
+        "ftr_profile": frozenset({"spn_review", "stg_customer"}),
+        "ftr_sale": frozenset({"stg_sale"}),
+        "ftr_elsewhere": frozenset({"raw.elsewhere"}),
+    }
+)
+SOURCES = ["raw.login", "raw.customer", "raw.sale"]
+
+
+def settled(failed: dict[str, str] | None = None, held: dict[str, list[str]] | None = None) -> dict[str, TableState]:
+    states = settle(GRAPH, SOURCES, ["ftr_unknown"], NIGHT, failed=failed or {}, held=held or {})
+    return {state.table: state for state in states}
+
+
+def not_good(states: dict[str, TableState]) -> dict[str, str]:
+    return {table: state.state for table, state in states.items() if not state.is_published}
+
+
+def test_a_night_on_which_nothing_is_wrong_publishes_what_stands_on_its_sources() -> None:
+    states = settled()
+    assert not not_good(states)
+    assert states.keys() == GRAPH.parents.keys() - {"raw.elsewhere", "ftr_elsewhere"} | {"ftr_unknown"}
+
+
+def test_a_held_view_is_alone() -> None:
+    states = settled(held={"ftr_activity": ["too few rows", "a null", "b", "c"]})
+    assert not_good(states) == {"ftr_activity": "held"}
+    assert states["ftr_activity"].reason == "too few rows; a null; b And 1 more."
+    assert states["ftr_activity"].cause == "ftr_activity"
+
+
+def test_what_stands_on_a_held_table_is_blocked_and_names_it() -> None:
+    states = settled(held={"raw.login": ["silent"]})
+    assert not_good(states) == {"raw.login": "held", "stg_login": "blocked", "ftr_activity": "blocked"}
+    assert states["ftr_activity"].cause == "raw.login"
+    assert states["ftr_activity"].reason == "it is made of raw.login, which is held: silent"
+
+
+def test_a_failed_node_blocks_and_is_failed_whatever_else() -> None:
+    states = settled(failed={"spn_review": "dbt failed"}, held={"spn_review": ["x"], "ftr_profile": ["y"]})
+    assert not_good(states) == {"spn_review": "failed", "ftr_activity": "blocked", "ftr_profile": "blocked"}
