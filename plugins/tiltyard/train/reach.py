@@ -103,7 +103,8 @@ def reachable(
     if expired:
         untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
     if fresh:
-        why = f"nothing was written since into the tables that they were made from (looked up to snapshot {now.snapshot})"
+        why = "nothing was written since into the tables that they were made from"
+        why += f" (looked up to snapshot {now.snapshot})"
         untested.append(Untested("predictions", fresh, why, in_hindsight=True))
     batches: list[Batch] = []
     for group in groups.values():

@@ -7,6 +7,7 @@ from tiltyard import clock
 from tiltyard.lake import catalogue, identifier
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
+from tiltyard.records import Publication
 from tiltyard.spec import Spec, portfolio
 from tiltyard.tables import LANDED_FILE, PREDICTION, REQUEST, Table
 from tiltyard.train import replay
@@ -62,11 +63,11 @@ def references(rails: Rails, recent_since: datetime) -> References:
     published = _since(publications, window)
     predicted = _predicted(rails, PREDICTION)
     answered = _predicted(rails, REQUEST)
-    in_service = rails.ledger.newest_published()
+    in_service = rails.ledger.publication()
     named: dict[Reason, set[int]] = {
-        "in_service": {in_service.summary.snapshot} if in_service else set(),
+        "in_service": set(in_service.snapshots) if in_service else set(),
         "published": published,
-        "predicted": set(predicted),
+        "predicted": set(predicted) | _apart(rails),
         "answered": set(answered),
         "trained": rails.ledger.trained_snapshots(),
         "decided": _on(publications, rails.ledger.nights_decided()),
@@ -109,6 +110,19 @@ def _predicted(rails: Rails, table: Table) -> dict[int, date]:
         "where snapshot is not null group by 1"
     )
     return dict(rows.fetchall())
+
+
+def _apart(rails: Rails) -> set[int]:
+    """The snapshots at which predictions read a table that was not good on their night."""
+    if not rails.lake.has(PREDICTION):
+        return set()
+    rails.lake.ensure(PREDICTION)
+    rows = rails.lake.connection.execute(
+        f"select distinct snapshot, apart from {identifier(PREDICTION)} where apart is not null"
+    )
+    return {
+        number for snapshot, apart in rows.fetchall() for number in Publication.made_from(snapshot, apart).snapshots
+    }
 
 
 def _incident_since(rails: Rails, newest: date | None) -> date | None:
