@@ -67,13 +67,13 @@ def answers(rails: Rails, spec: Spec) -> dict[str, Any]:
     for snapshot, as_of in sorted({row[1:] for row in predictions}):
         start = as_of - spec.prediction.every
         frames[snapshot] = frame.build(rails, spec, start, as_of, as_of, snapshot).sort_values(spec.key).to_csv()
-    scored = ShadowSummary(night=NIGHTS[-1].date(), snapshot=rails.published_snapshot())
+    scored = ShadowSummary(night=NIGHTS[-1].date(), snapshot=rails.publication().snapshot)
     rails.ledger.record_stage("churn", NIGHTS[-1].date(), "done", scored)
     return {
         "replay": repr(replay.replay_nights(rails, spec, ranges, AS_OF)),
         "frames": frames,
         "explained": [status.explain(rails, spec, row[0]).to_json() for row in predictions[:3]],
-        "training": frame.training(rails, spec, AS_OF, rails.published_snapshot()).digest,
+        "training": frame.training(rails, spec, AS_OF, rails.publication()).digest,
     }
 
 
@@ -196,7 +196,7 @@ def test_killed_at_any_step_it_loses_nothing_and_the_next_run_ends_it(lake: tupl
 
 def predicted_from(rails: Rails) -> set[int]:
     rows = rails.lake.connection.execute(f"select distinct snapshot from {stored(PREDICTION)}").fetchall()
-    return {rails.published_snapshot(), *(number for (number,) in rows)}
+    return {rails.publication().snapshot, *(number for (number,) in rows)}
 
 
 def add_profiles(rails: Rails) -> None:

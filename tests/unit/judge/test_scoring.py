@@ -187,6 +187,20 @@ def test_champion_and_challenger_score_the_same_rows(arena, trained):
     assert np.allclose(champion["score"], registry.load(arena.rails, trained.name, 1).score(rows))
 
 
+def test_a_row_that_a_view_says_nothing_of_any_more_gets_the_safe_default_and_the_others_their_score(arena, trained):
+    """`stale`: of a view that is not good on the night nothing is left within max_feature_age."""
+    rows = night_rows(arena, trained, FIRST + 20 * DAY)
+    stale = np.arange(len(rows)) == 0
+    predictions, _ = scoring.predict(arena.rails, trained, ROLES, rows, stale)
+    usual, _ = scoring.predict(arena.rails, trained, ROLES, rows)
+    served = predictions[predictions["tier"] != "shadow"].set_index("entity_id")
+    first = str(rows[trained.key].iloc[0])
+    assert served.index.sort_values().tolist() == sorted(rows[trained.key].astype(str)), "an answer for every row"
+    assert tuple(served.loc[first, ["tier", "tier_reason"]]) == ("safe_default", "champion_features_stale")
+    others = predictions[predictions["entity_id"] != first].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, usual[usual["entity_id"] != first].reset_index(drop=True))
+
+
 def test_a_champion_that_cannot_be_loaded_leaves_the_night_to_the_previous(arena, trained, broken):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
     broken(2)
@@ -245,7 +259,8 @@ class Halting:
 def test_rows_without_a_number_go_to_the_light_twin_one_by_one(arena, trained):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
     scores = {1: scoring._score(Halting(), rows, 1)}
-    tier, reason, light = scoring._serve(trained, replace(ROLES, challengers=()), rows, scores, {1: Halting()})
+    fresh = np.zeros(len(rows), dtype=bool)
+    tier, reason, light = scoring._serve(trained, replace(ROLES, challengers=()), rows, fresh, scores, {1: Halting()})
     assert list(tier[:4]) == ["champion", "light", "champion", "light"]
     assert list(reason[:2]) == ["in_service", "champion_no_score"]
     assert light[1] == 0.2
