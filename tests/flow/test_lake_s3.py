@@ -77,7 +77,7 @@ def test_commits_and_reads_go_to_the_bucket(on_s3: Settings, endpoint: str, tmp_
         lake.replace("ops.x", {"available_at": AS_OF}, rows.head(10), message="test")
     with Lake(on_s3) as lake:
         assert len(lake.query("select * from {ops.x}", AS_OF)) == 10
-        assert len(lake.query("select * from {ops.x}", AS_OF, snapshot=first)) == 1000
+        assert len(lake.query("select * from {ops.x}", AS_OF, at=first)) == 1000
     s3 = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
     names = [entry["Key"] for entry in s3.list_objects_v2(Bucket="tiltyard")["Contents"]]
 

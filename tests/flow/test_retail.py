@@ -154,7 +154,7 @@ def test_whoever_no_model_knows_is_shown_the_ten_most_popular(
     assert noon == popular.items(rails, SPEC, SUNDAY - timedelta(days=1)), "the day that is not over yet says nothing"
     assert noon != popular.items(rails, SPEC, SUNDAY - timedelta(days=14))
     assert popular.items(rails, SPEC, datetime(2010, 12, 1, tzinfo=UTC)) == ()
-    assert popular.items(rails, SPEC, SUNDAY, snapshot=0) == (), "published before there was such a table"
+    assert popular.items(rails, SPEC, SUNDAY, at=0) == (), "published before there was such a table"
 
 
 def test_a_model_comes_of_it(honest: tuple[Rails, TrainingFrame]) -> None:

@@ -33,7 +33,7 @@ def rows(*values: int, night: datetime = AS_OF, available_at: datetime | None = 
 
 
 def values(lake: Lake, as_of: datetime = AS_OF, snapshot: int | None = None) -> list[int]:
-    return list(lake.query("select value from {ops.x} order by value", as_of, snapshot=snapshot)["value"])
+    return list(lake.query("select value from {ops.x} order by value", as_of, at=snapshot)["value"])
 
 
 @pytest.fixture
