@@ -181,10 +181,13 @@ def _standing(rails: Rails, night: date, summary: FeaturesSummary) -> list[Table
         TableState(night=night, table=table, state="published", snapshot=summary.snapshot, good_night=night)
         for table in summary.published
     ]
+    in_service = rails.ledger.publication()
     for state in summary.unpublished:
         last = before.get(state.table) or _before_states(rails, state.table)
-        since = last.since if last and last.since else night
         good = (last.snapshot, last.good_night) if last else (None, None)
+        if state.table in before and last and last.is_published and in_service:
+            good = (in_service.of(state.table), last.good_night)  # newer, where a night before it was done again since
+        since = last.since if last and last.since else night
         states.append(replace(state, snapshot=good[0], good_night=good[1], since=since))
     return states
 
