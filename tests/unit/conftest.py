@@ -87,6 +87,7 @@ class Arena:
             "tier_reason": None,
             "slices": '{"priority": "high"}',
             "snapshot": self.rails.lake.snapshot(),
+            "apart": None,
         }
         rows = rows.assign(
             model=spec.name,

@@ -20,7 +20,7 @@ from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.graph import Graph, parents
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.transform import BuildSummary
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import FeaturesSummary, Publication, Record, TableState
 from tiltyard.records.publication import plain
 from tiltyard.spec import portfolio
@@ -65,12 +65,14 @@ def build_night(rails: Rails, as_of: datetime, *, render: bool = True) -> Featur
 
 def ingest(rails: Rails, as_of: datetime) -> dict[str, IngestSummary]:
     """Land what became available until `as_of`, for every active source: name of the source → what landed."""
-    return {source: ingesting.land_night(rails, source, as_of) for source in rails.settings.sources}
+    with recording_its_end(rails, STAGE, as_of):
+        return {source: ingesting.land_night(rails, source, as_of) for source in rails.settings.sources}
 
 
 def transform(rails: Rails, as_of: datetime) -> BuildSummary:
     """Bring staging, spines, features and labels up to what has landed."""
-    return transforming.build(rails, rails.settings.sources, as_of)
+    with recording_its_end(rails, STAGE, as_of):
+        return transforming.build(rails, rails.settings.sources, as_of)
 
 
 def check(rails: Rails, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
