@@ -21,6 +21,7 @@ from tiltyard.online.lmdb_store import LmdbStore
 from tiltyard.online.store import FeatureRow, Store
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
+from tiltyard.records import Publication
 from tiltyard.spec import Spec
 
 SPINE = "spn_visit"
@@ -81,7 +82,7 @@ def as_row(state: dict) -> FeatureRow:
 
 def materialised(rails: Rails, folder: Path, spec: Spec, at: float) -> float | None:
     store = LmdbStore(folder / f"store{rails.lake.snapshot()}")
-    parts, waiting = filling.tables(rails, [spec], rails.lake.snapshot())
+    parts, waiting = filling.tables(rails, [spec], Publication(snapshot=rails.lake.snapshot()))
     assert [part.name for part in parts] == [VIEW, SPINE]
     assert not waiting
     for part in parts:
