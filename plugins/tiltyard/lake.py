@@ -193,11 +193,26 @@ class Lake:
         ).snapshot
 
     @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
-        """One at a time among all processes that open this lake; the next one waits. It ends with its process."""
+    def exclusive(self, name: str, limit_s: float | None = None) -> Iterator[None]:
+        """One at a time among all processes that open this lake; the next one waits. It ends with its process.
+
+        Raises Unavailable where it is not its turn within `limit_s` seconds.
+        """
         engine = sa.create_engine(self._catalogue, poolclass=sa.NullPool)
         with engine.begin() as connection:
-            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext(:name))"), {"name": f"tiltyard/{name}"})
+            if limit_s is not None:
+                wait = sa.text("select set_config('lock_timeout', :limit, true)")
+                connection.execute(wait, {"limit": f"{max(1, round(limit_s * 1000))}ms"})
+            try:
+                lock = sa.text("select pg_advisory_xact_lock(hashtext(:name))")
+                connection.execute(lock, {"name": f"tiltyard/{name}"})
+            except sa.exc.OperationalError as error:
+                if "lock timeout" not in str(error):
+                    raise
+                raise Unavailable(
+                    f"It was not its turn ('{name}') for {limit_s:g} s: others are at work for longer than they may. "
+                    "Look for a task that hangs, end it, and run this again."
+                ) from None
             yield
 
     def vacuum(self) -> None:

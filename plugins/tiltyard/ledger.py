@@ -64,7 +64,7 @@ stage_run = sa.Table(
     "stage_run",
     metadata,
     sa.Column("stage", sa.Text, primary_key=True),
-    sa.Column("model", sa.Text, primary_key=True),  # '' for the portfolio-wide features stage
+    sa.Column("model", sa.Text, primary_key=True),  # of features the source; '' for a stage of the portfolio
     sa.Column("night", sa.Date, primary_key=True),
     sa.Column("status", sa.Text, nullable=False),  # done | stopped | failed
     sa.Column("summary", _json, nullable=False),
@@ -89,6 +89,7 @@ sa.Index(
     publication.c.recorded_at.desc(),
     postgresql_where=publication.c.state == "published",
 )
+sa.Index("night_of_publication", publication.c.night)
 sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
 version = sa.Table(
     "version",
@@ -384,10 +385,10 @@ class Ledger:
         return self._newest_run(kind, query.order_by(stage_run.c.night.desc()))
 
     def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
-        """night → how a stage went in a word, in the order of nights."""
-        query = sa.select(stage_run.c.night, stage_run.c.status)
-        query = query.where(stage_run.c.stage == stage, stage_run.c.model == model)
-        return {row["night"]: row["status"] for row in self._rows(query.order_by(stage_run.c.night))}
+        """night → how a stage went in a word, in the order of nights. `model`: of features the source."""
+        query = sa.select(stage_run.c.night, stage_run.c.status).where(*_recorded_as(stage, model))
+        rows = self._rows(query.order_by(stage_run.c.night, stage_run.c.model))
+        return {row["night"]: row["status"] for row in rows}
 
     def finished(self, stage: StageName, model: str = "") -> set[date]:
         """The nights that a stage has done."""
@@ -395,22 +396,46 @@ class Ledger:
 
     def stage_status(self, stage: StageName, model: str, night: date) -> Status | None:
         """How a stage went on a night in a word; None when it did not run."""
-        where = (stage_run.c.stage == stage, stage_run.c.model == model, stage_run.c.night == night)
-        rows = self._rows(sa.select(stage_run.c.status).where(*where))
+        query = sa.select(stage_run.c.status).where(*_recorded_as(stage, model), stage_run.c.night == night)
+        rows = self._rows(query.order_by(stage_run.c.model.desc()).limit(1))
         return rows[0]["status"] if rows else None
 
-    def newest_published(self) -> StageRun[FeaturesSummary] | None:
-        """The features that were published last, whatever their night."""
-        query = sa.select(stage_run).where(stage_run.c.stage == "features", stage_run.c.status == "done")
+    # -- features -----------------------------------------------------------------------------
+    # recorded under their source; in older ledgers under '', for all of them at once
+
+    def features_run(self, source: str, night: date) -> StageRun[FeaturesSummary] | None:
+        """How the features of a source went on a night; None when they did not run."""
+        query = _features_runs(source).where(stage_run.c.night == night)
+        return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.model.desc()))
+
+    def last_features_run(self, source: str | None, before: date) -> StageRun[FeaturesSummary] | None:
+        """How the features of a source, or of any, went on the newest night before one."""
+        query = _features_runs(source).where(stage_run.c.night < before)
+        return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.night.desc(), stage_run.c.model.desc()))
+
+    def newest_published(self, source: str | None = None) -> StageRun[FeaturesSummary] | None:
+        """The features that were published last, whatever their night: of any source, or of one."""
+        query = _features_runs(source).where(stage_run.c.status == "done")
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
+
+    def published_nights(self) -> set[date]:
+        """The nights of which features of any source were published."""
+        query = sa.select(stage_run.c.night).distinct()
+        rows = self._rows(query.where(stage_run.c.stage == "features", stage_run.c.status == "done"))
+        return {row["night"] for row in rows}
 
     # -- publication --------------------------------------------------------------------------
 
-    def publish(self, states: Sequence[TableState], night: date, status: Status, summary: FeaturesSummary) -> None:
-        """Put a night's batch in service, table by table, and record how the stage went: both or neither."""
+    def publish(
+        self, states: Sequence[TableState], night: date, status: Status, summary: FeaturesSummary, source: str = ""
+    ) -> None:
+        """Put a night's batch of a source in service, table by table, and record how the stage went: both or neither.
+
+        Of any other table nothing is changed.
+        """
         now = clock.now()
         rows = [{**vars(state), "recorded_at": now} for state in states]
-        run = {"stage": summary.stage, "model": "", "night": night, "status": status, "recorded_at": now}
+        run = {"stage": summary.stage, "model": source, "night": night, "status": status, "recorded_at": now}
         with self.engine.begin() as connection:
             if rows:
                 connection.execute(_upserting(publication, rows))
@@ -443,6 +468,22 @@ class Ledger:
             if not state.is_published or state.snapshot != snapshot:
                 apart[state.table] = state
         return Publication(snapshot=snapshot, tables=apart)
+
+    def settled(self, tables: Collection[str], since: date | None = None) -> dict[date, set[str]]:
+        """night → those of the tables that are published or not published for it, whichever was decided."""
+        query = sa.select(publication.c.night, publication.c.table).where(publication.c.table.in_(sorted(tables)))
+        if since is not None:
+            query = query.where(publication.c.night > since)
+        nights: dict[date, set[str]] = {}
+        for row in self._rows(query):
+            nights.setdefault(row["night"], set()).add(row["table"])
+        return nights
+
+    def newest_settled(self) -> date | None:
+        """The newest night for which any table is settled; None before there is one."""
+        with self.engine.connect() as connection:
+            night: date | None = connection.scalar(sa.select(sa.func.max(publication.c.night)))
+        return night
 
     def unpublished_nights(self, table: str) -> set[date]:
         """The nights on which a table was not good."""
@@ -514,7 +555,8 @@ class Ledger:
 
     def models(self) -> set[str]:
         """Every model that has a record of a stage, a version or a decision."""
-        named = (sa.select(table.c.model) for table in (stage_run, version, decision))
+        recorded = sa.select(stage_run.c.model).where(stage_run.c.stage != "features")  # those are sources
+        named = (recorded, *(sa.select(table.c.model) for table in (version, decision)))
         with self.engine.connect() as connection:
             rows = connection.execute(sa.union(*named)).all()
         return {str(model) for (model,) in rows if model}
@@ -675,7 +717,11 @@ class Ledger:
         """night → the lake's snapshots whose features were judged, and published unless a check stopped them."""
         number = sa.cast(stage_run.c.summary["snapshot"].astext, sa.BigInteger)
         query = sa.select(stage_run.c.night, number.label("snapshot")).where(stage_run.c.stage == "features")
-        return {row["night"]: {row["snapshot"]} for row in self._rows(query) if row["snapshot"]}
+        snapshots: dict[date, set[int]] = {}
+        for row in self._rows(query):
+            if row["snapshot"]:
+                snapshots.setdefault(row["night"], set()).add(row["snapshot"])
+        return snapshots
 
     def trained_snapshots(self) -> set[int]:
         """The lake's snapshots that frames of registered versions were read from."""
@@ -776,6 +822,18 @@ def _columns(record: Record) -> dict[str, object]:
 
 def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[SummaryT]:
     return StageRun(**{**row, "summary": kind.from_json(row["summary"])})
+
+
+def _recorded_as(stage: StageName, model: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Whose records of a stage these are; those of a source's features are in older ledgers those of all at once."""
+    names = sorted({model, ""}) if stage == "features" else [model]
+    return (stage_run.c.stage == stage, stage_run.c.model.in_(names))
+
+
+def _features_runs(source: str | None) -> sa.Select[Any]:
+    """The records of the features of a source, and those of all at once; of any source without one."""
+    query = sa.select(stage_run).where(stage_run.c.stage == "features")
+    return query if source is None else query.where(stage_run.c.model.in_((source, "")))
 
 
 def _newest_states(until: date | None) -> sa.Select[Any]:

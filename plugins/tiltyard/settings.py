@@ -90,7 +90,13 @@ class Settings(BaseSettings):
     """Seconds a download may stand still before it counts as out of reach."""
 
     schedule: str = "@daily"
-    """When the features DAG starts by itself: a cron expression, @daily, or none."""
+    """When the features DAG of a source starts by itself, UTC, unless its contract says it: a cron expression, @daily,
+    or none."""
+    source_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds that one look at a source, its checks, or its publication may take."""
+    build_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds that dbt may take for one source, while the others wait for their turn; then what runs is ended, and its
+    tables count as failed."""
     maintenance_schedule: str = "0 4 * * *"
     """When the lake_maintenance DAG starts by itself, UTC, after the night's work: a cron expression, or none."""
     api_host: str = "127.0.0.1"

@@ -1,8 +1,8 @@
 """The stages of a night, in the order in which it goes through them. The one list of them; pure.
 
 Each stage has the same name everywhere: its DAG file, its dag_id, its tag, its records in the ledger. A stage is of the
-portfolio or of a model twice over: in Airflow (one DAG, or a DAG for every model) and in the ledger (a record of the
-night, or a record of the night and model).
+portfolio, of a source or of a model twice over: in Airflow (one DAG, or a DAG for every source or model) and in the
+ledger (a record of the night, or a record of the night and source or model).
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ StageName = Literal[
     "features", "shadow", "promotion", "drift", "governor", "training", "fallback_audit", "explanation",
     "lake_maintenance",
 ]  # fmt: skip
-Per = Literal["portfolio", "model"]
+Per = Literal["portfolio", "source", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Stage:
 
 
 _ALL: Final = (
-    Stage(name="features", dag_per="portfolio", recorded_per="portfolio"),
+    Stage(name="features", dag_per="source", recorded_per="source"),
     Stage(name="shadow", dag_per="model", recorded_per="model", works_on="features"),
     Stage(name="promotion", dag_per="model", recorded_per="model", works_on="shadow"),
     Stage(name="drift", dag_per="model", recorded_per="model", works_on="shadow"),
@@ -49,20 +49,23 @@ STAGES: Final[dict[StageName, Stage]] = {stage.name: stage for stage in _ALL}
 """Name → stage, in the order of a night."""
 OF_PORTFOLIO: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "portfolio")
 """The stages with one DAG for all models."""
+PER_SOURCE: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "source")
+"""The stages of which every source has a DAG of its own."""
 PER_MODEL: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "model")
 """The stages of which every model has a DAG of its own."""
 NIGHTLY: Final = tuple(stage.name for stage in _ALL if stage.works_on)
 """Those of a model that a night goes through; an explanation is a person's, and has no nights."""
 
 
-def recorded_as(stage: StageName, model: str) -> str:
-    """The model under which the ledger keeps a stage's record: empty for a stage that is recorded for all at once."""
-    return model if STAGES[stage].recorded_per == "model" else ""
+def recorded_as(stage: StageName, model: str, source: str) -> str:
+    """Whose record of a stage the ledger keeps for a model of this source: the model's, its source's, or, empty, one
+    for all at once."""
+    return {"model": model, "source": source, "portfolio": ""}[STAGES[stage].recorded_per]
 
 
-def dag_id(stage: StageName, model: str | None = None) -> str:
-    """`features` for the portfolio, `sla_breach__shadow` for a model."""
-    return f"{model}__{stage}" if model else stage
+def dag_id(stage: StageName, of: str | None = None) -> str:
+    """`governor` for the portfolio, `incident__features` for a source, `sla_breach__shadow` for a model."""
+    return f"{of}__{stage}" if of else stage
 
 
 def place(dag_id: str) -> int:

@@ -1,6 +1,7 @@
 """Which nights a task works on, and what counts as a person's answer."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,15 +9,17 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from tests import bazaar
 from tiltyard import clock
 from tiltyard.edge import approvals, task_run, work
 from tiltyard.edge import nights as run_nights
 from tiltyard.edge.answers import RecordedAnswer
-from tiltyard.edge.assets import granted_assets
+from tiltyard.edge.assets import granted_assets, settled_assets
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.govern import grants
 from tiltyard.judge.approval import Approval, Subject
-from tiltyard.rails import Rails
+from tiltyard.prepare import features
+from tiltyard.rails import Rails, opened
 from tiltyard.records import (
     FeaturesSummary,
     Finding,
@@ -28,7 +31,7 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import Spec, load
+from tiltyard.spec import Spec, load, portfolio
 from tiltyard.stages import StageName
 
 SPEC = load(ROOT / "models" / "sla_breach")
@@ -258,3 +261,62 @@ def test_a_night_of_which_the_spine_has_no_rows_waits_and_is_caught_up_with_howe
         rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
     run(events={"a": [event(str(days[11]))]})
     assert nights(rails, "shadow") == [days[11]], "none is scored twice"
+
+
+def test_a_source_that_has_not_delivered_is_looked_for_until_it_is_due(
+    tmp_path: Path, postgres_url: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = bazaar.settings_of(tmp_path, postgres_url)
+    bazaar.contract(settings, "web", "due_by: 5h")
+    as_of = datetime(2025, 3, 5, tzinfo=UTC)
+    with opened(settings) as rails:
+
+        def landed(source: str, hour: int) -> bool:
+            monkeypatch.setattr(clock, "now", lambda: as_of + timedelta(hours=hour))
+            outcome = task_run.looking(work.land(rails, source, as_of))
+            assert (outcome.xcom_value is not None) == bool(outcome)
+            return bool(outcome)
+
+        run()
+        assert landed("shop", 1), "it says nothing of when it is due"
+        assert [landed("web", hour) for hour in (1, 4, 5)] == [False, False, True], "late, and gone on with"
+        run(as_of="2025-03-05")
+        assert landed("web", 1), "by hand, with what there is"
+        run()
+        bazaar.deliver(settings, "web", date(2025, 3, 3))
+        assert not landed("web", 1), "that is of the night before"
+        bazaar.deliver(settings, "web", date(2025, 3, 4))
+        assert landed("web", 1)
+
+
+def test_a_model_starts_when_every_source_that_it_reads_is_settled(tmp_path: Path, postgres_url: str, run: Any) -> None:
+    settings = bazaar.settings_of(tmp_path, postgres_url)
+    specs = {spec.name: spec for spec in portfolio(settings)}
+    night = datetime(2025, 3, 5, tzinfo=UTC)
+
+    def starts(name: str) -> list[date]:
+        run(events={"a": [event("2025-03-05")]})
+        return [as_of.date() for as_of in run_nights.nights(rails, "shadow", specs[name])]
+
+    with opened(settings) as rails:
+        for source in settings.sources:
+            bazaar.deliver(settings, source, date(2025, 3, 4))
+        accessor = OutletEventAccessors()
+        run(outlet_events=accessor)
+        for source, announced in (("shop", {"ftr_shop__sales"}), ("web", {"ftr_shop__traffic", "ftr_shop__both"})):
+            work.land(rails, source, night)
+            work.check(rails, source, night, features.transform(rails, night, [source]).to_json())
+            accessor[settled_assets()].asset_alias_events.clear()
+            work.publish(rails, source, night)
+            names = {item.dest_asset_key.name for item in accessor[settled_assets()].asset_alias_events}
+            assert names >= {f"features/{view}" for view in announced}
+            if source == "shop":
+                assert starts("till") == [night.date()]
+                run(outlet_events=accessor)
+                for name in ("flow", "blend"):
+                    with pytest.raises(AirflowSkipException, match="2025-03-05 waits for a source"):
+                        starts(name)
+                run(outlet_events=accessor)
+        assert names == {"features/ftr_shop__sales", "features/ftr_shop__traffic", "features/ftr_shop__both"}
+        for name in specs:
+            assert starts(name) == [night.date()]

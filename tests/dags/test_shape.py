@@ -23,7 +23,8 @@ HEAVY = {
 
 def test_every_stage_has_its_dags(parse: Callable, models: Path) -> None:
     per_model = {f"{name}__{stage}" for name in ("alpha", "beta", "gamma") for stage in stages.PER_MODEL}
-    assert set(parse(models, "incident")) == set(stages.OF_PORTFOLIO) | per_model
+    per_source = {"incident__features", "retail__features"}
+    assert set(parse(models, "incident,retail")) == set(stages.OF_PORTFOLIO) | per_source | per_model
 
 
 def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> None:
@@ -32,14 +33,16 @@ def test_deleting_a_model_deletes_its_dags(parse: Callable, models: Path) -> Non
 
 
 def test_a_model_rests_when_its_source_is_not_active(parse: Callable, models: Path) -> None:
-    assert set(parse(models, "elsewhere")) == set(stages.OF_PORTFOLIO)
+    assert set(parse(models, "elsewhere")) == {*stages.OF_PORTFOLIO, "elsewhere__features"}
 
 
 def test_tags_come_from_a_closed_set(parse: Callable, models: Path) -> None:
     for name, dag in parse(models, "incident").items():
         model, _, stage = name.rpartition("__")
         tags = {"stage:" + stage}
-        if model:
+        if stage == "features":
+            tags |= {f"source:{model}"}
+        elif model:
             tags |= {f"model:{model}", f"tier:{spec.find(models, model).tier}"}
         assert set(dag.tags) == tags
         assert stage in stages.STAGES
@@ -49,7 +52,7 @@ def test_every_task_has_an_owner(parse: Callable) -> None:
     specs = {one.name: one for one in spec.load_all(ROOT / "models")}
     for name, dag in parse().items():
         model = name.rpartition("__")[0]
-        owner = specs[model].owner if model else orchestration.PORTFOLIO_OWNER
+        owner = specs[model].owner if model in specs else orchestration.PORTFOLIO_OWNER
         assert {task.owner for task in dag.tasks} == {owner}
 
 
@@ -122,7 +125,7 @@ def test_serialised_dags_are_the_same_from_parse_to_parse() -> None:
 
     first = serialised("1")
     assert first == serialised("2")
-    assert set(json.loads(first)) >= {"features", "sla_breach__shadow"}
+    assert set(json.loads(first)) >= {"incident__features", "sla_breach__shadow"}
 
 
 def test_the_page_about_the_dags_is_current() -> None:

@@ -63,7 +63,7 @@ def night(
 
 
 def test_every_run_of_the_chain_is_green(night: Night) -> None:
-    for dag_id in ("features", "churn__shadow", "churn__promotion", "churn__drift", "governor"):
+    for dag_id in ("subscription__features", "churn__shadow", "churn__promotion", "churn__drift", "governor"):
         runs = night.airflow.runs(dag_id)
         assert len(runs) == 2, dag_id
         for run in runs:

@@ -26,7 +26,7 @@ from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, ShadowSummary
+from tiltyard.records import ShadowSummary
 from tiltyard.rewind import hindcast
 from tiltyard.rewind.hindcast import Hindcast
 from tiltyard.settings import ROOT
@@ -193,7 +193,7 @@ def test_a_stopped_batch_leaves_yesterdays_features_in_service(
     assert not before.tables
     assert {state.snapshot for state in after.tables.values()} == {after.snapshot} == {before.snapshot}
     assert after.state("ftr_customer__activity") is not None
-    assert rails.ledger.stage_runs(FeaturesSummary)[silent.date()].status == "stopped"
+    assert rails.ledger.stage_status("features", "subscription", silent.date()) == "stopped"
 
 
 def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_resumed(

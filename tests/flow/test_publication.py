@@ -28,7 +28,7 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import features
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import Publication, ShadowSummary, TrainingSummary
+from tiltyard.records import FeaturesSummary, Publication, ShadowSummary, TrainingSummary
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
@@ -194,9 +194,14 @@ def test_a_critical_check_on_a_view_holds_its_model_and_no_other(homes: Homes) -
     built = a_night(rails, as_of)
     (held,) = built.unpublished
     assert (held.table, held.state, held.good_night) == (VIEW, "held", FIRST.date())
-    assert held.snapshot == before.snapshot
+    assert held.snapshot == before.of(VIEW)
     assert "So many customers there are not" in str(held)
-    assert built.checks.states["held"] == 1
+    assert {
+        name: of_source.checks.states.get("held") for name, of_source in built.sources.items() if of_source.checks
+    } == {
+        "subscription": 1,
+        "twin": None,
+    }
     homes.same("lapse", as_of)
 
     rows = predictions(rails, "churn", as_of)
@@ -212,7 +217,7 @@ def test_a_critical_check_on_a_view_holds_its_model_and_no_other(homes: Homes) -
     assert document.drift is not None
     assert document.drift.verdict == "broken"
     explained = status.explain(rails, churn, str(rows["request_id"].iloc[0]))
-    assert explained.apart == {VIEW: before.snapshot}
+    assert explained.apart == {VIEW: before.of(VIEW)}
     assert all(
         value.available_at is None or value.available_at <= FIRST for value in explained.features if value.view == VIEW
     )
@@ -268,7 +273,7 @@ def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_sc
         homes.same("lapse", as_of)
         assert predictions(rails, "churn", as_of).empty
         assert rails.ledger.stage_status("shadow", "churn", as_of.date()) == "stopped"
-        assert nights.waiting_nights(rails, churn, rails.ledger.finished("features")).keys() == {
+        assert nights.waiting_nights(rails, churn, rails.ledger.published_nights()).keys() == {
             (FIRST + late * NIGHT).date() for late in range(3, position + 1)
         }
     assert grants.waiting(rails, [churn], (FIRST + 5 * NIGHT).date()) == [], "nobody waits for it"
@@ -276,7 +281,7 @@ def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_sc
     as_of = FIRST + 6 * NIGHT
     built = features.build_night(rails, as_of, render=False)
     assert built.unpublished == ()
-    finished, closed = rails.ledger.finished("features"), nights.closed_nights(rails, "shadow", churn)
+    finished, closed = rails.ledger.published_nights(), nights.closed_nights(rails, "shadow", churn)
     assert nights.waiting_nights(rails, churn, finished) == {}
     late = (finished - closed) & rails.ledger.unpublished_nights(SPINE)
     assert late == {(FIRST + position * NIGHT).date() for position in (3, 4, 5)}
@@ -291,18 +296,19 @@ def test_a_night_that_is_killed_between_checks_and_publish_leaves_what_is_in_ser
     rails = homes.broken
     as_of, before = FIRST + 7 * NIGHT, rails.publication()
     check = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: NEVER_MET)
-    features.ingest(rails, as_of)
-    build = BuildSummary.from_json(features.transform(rails, as_of).to_json())
-    features.check(rails, as_of, build, render=False)
+    features.ingest(rails, as_of, ["subscription"])
+    build = BuildSummary.from_json(features.transform(rails, as_of, ["subscription"]).to_json())
+    features.check(rails, "subscription", as_of, build, render=False)
     with rails_module.opened(rails.settings) as later:
         assert later.publication() == before
-        assert [state.table for state in features.publish(later, as_of).unpublished] == [VIEW]
+        assert [state.table for state in features.publish(later, "subscription", as_of).unpublished] == [VIEW]
         after = later.publication()
         assert after.snapshot > before.snapshot
-        assert after.of(VIEW) == before.snapshot
-        assert features.publish(later, as_of).snapshot == after.snapshot, "twice is once"
+        assert after.of(VIEW) == before.of(VIEW)
+        assert after.of("ftr_patron__activity") == before.of("ftr_patron__activity"), "the other source's stay"
+        assert features.publish(later, "subscription", as_of).snapshot == after.snapshot, "twice is once"
         assert later.publication() == after
-        assert claims.references(later, as_of).named["in_service"] == {before.snapshot, after.snapshot}
+        assert claims.references(later, as_of).named["in_service"] == before.snapshots | after.snapshots
     check.mend()
 
 
@@ -313,6 +319,8 @@ def test_a_home_from_before_tables_had_states_holds_a_table_where_it_was(homes: 
     assert newest is not None
     with rails.ledger.engine.begin() as connection:
         connection.execute(sa.text("delete from publication"))
+        connection.execute(sa.text("delete from stage_run where stage = 'features'"))
+    rails.ledger.record_stage("", newest.night, "done", FeaturesSummary(snapshot=newest.summary.snapshot))
     assert rails.publication() == Publication(snapshot=newest.summary.snapshot)
     as_of = FIRST + 8 * NIGHT
     check = Break.text(rails.settings.expectations / "features" / f"{VIEW}.yaml", lambda _: NEVER_MET)

@@ -10,6 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from tiltyard import rails as rails_module
 from tiltyard.edge import processes
 from tiltyard.errors import BadInput, Fenced, Unavailable
 from tiltyard.lake import Lake, put
@@ -227,3 +228,16 @@ def test_many_create_the_same_table_at_once(settings: Settings) -> None:
 def test_a_catalogue_that_is_away_is_told_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         Lake(Settings(home=tmp_path, database_url="postgresql://me@127.0.0.1:1/"))
+
+
+def test_whoever_waits_for_longer_than_the_limit_is_told_so(rails: Rails) -> None:
+    with rails_module.opened(rails.settings) as other, rails.lake.exclusive("build"):
+        with (
+            pytest.raises(Unavailable, match=r"not its turn \('build'\) for 0.2 s: .* Look for a task that hangs"),
+            other.lake.exclusive("build", 0.2),
+        ):
+            raise AssertionError("both are at work")
+        with other.lake.exclusive("publish", 0.2):
+            pass
+    with rails.lake.exclusive("build", 0.2):
+        pass

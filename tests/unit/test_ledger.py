@@ -303,3 +303,43 @@ def test_the_newest_states_are_read_by_index_however_many_nights_there_are(rails
         fetched = connection.scalar(sa.text("select pg_stat_get_xact_tuples_fetched('publication'::regclass)")) - before
     assert len(rows) == 50
     assert fetched <= 3 * 50 + 2, "a few rows of each table, of 40 nights"
+
+
+def test_features_are_recorded_under_their_source_and_older_records_are_everybody_s(rails: Rails) -> None:
+    ledger, first, second = rails.ledger, date(2025, 2, 3), date(2025, 2, 4)
+    ledger.record_stage("", first, "done", FeaturesSummary(snapshot=3))
+    assert ledger.stage_status("features", "shop", first) == "done"
+    assert ledger.finished("features", "web") == {first}
+    ledger.record_stage("shop", first, "stopped", FeaturesSummary(snapshot=4))
+    ledger.record_stage("web", second, "done", FeaturesSummary(snapshot=5))
+    assert ledger.stage_statuses("features", "shop") == {first: "stopped"}
+    assert ledger.stage_statuses("features", "web") == {first: "done", second: "done"}
+    runs = {(name, night): ledger.features_run(name, night) for name in ("shop", "web") for night in (first, second)}
+    assert {key: run and run.summary.snapshot for key, run in runs.items()} == {
+        ("shop", first): 4, ("shop", second): None, ("web", first): 3, ("web", second): 5,
+    }  # fmt: skip
+    newest = {name: ledger.newest_published(name) for name in (None, "shop", "web")}
+    assert {name: run and run.summary.snapshot for name, run in newest.items()} == {None: 5, "shop": 3, "web": 5}
+    assert ledger.published_nights() == {first, second}
+    assert ledger.publications() == {first: {3, 4}, second: {5}}
+    before = ledger.last_features_run("shop", before=second)
+    assert before is not None
+    assert before.status == "stopped"
+
+
+def test_a_source_publishes_its_own_tables_and_changes_no_other(rails: Rails) -> None:
+    ledger, night = rails.ledger, date(2025, 2, 3)
+
+    def good(table: str, snapshot: int) -> TableState:
+        return TableState(night=night, table=table, state="published", snapshot=snapshot, good_night=night)
+
+    ledger.publish([good("a", 5)], night, "done", FeaturesSummary(snapshot=5), "shop")
+    ledger.publish([good("b", 7)], night, "done", FeaturesSummary(snapshot=7), "web")
+    assert ledger.publication() == Publication(snapshot=7, tables={"a": good("a", 5)})
+    assert ledger.publication().part(["a"]) == Publication(snapshot=5), "nothing of it stands apart"
+    assert ledger.publication().part(["a", "b"]).tables == {"a": good("a", 5)}
+    ledger.publish([good("a", 9)], night, "done", FeaturesSummary(snapshot=9), "shop")
+    assert ledger.publication() == Publication(snapshot=9, tables={"b": good("b", 7)})
+    assert ledger.settled(["a", "b", "c"]) == {night: {"a", "b"}}
+    assert ledger.settled(["a"], since=night) == {}
+    assert ledger.newest_settled() == night

@@ -7,9 +7,14 @@ import typer
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json
 from tiltyard.cli.output import emit, print_error, progress
+from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
 PANEL = "Bring data in"
+Source = Annotated[
+    str | None,
+    typer.Option("--source", help="One source, like incident. Default: all that are active.", metavar="NAME"),
+]
 commands = typer.Typer()
 data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
 commands.add_typer(data, name="data", rich_help_panel=PANEL)
@@ -40,28 +45,42 @@ def fetch(
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
-def ingest(as_of: AsOf = None, as_json: Json = False) -> None:
+def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
     """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
     from tiltyard import rails
     from tiltyard.prepare import features as stage
 
     with rails.opened() as opened:
-        result = stage.ingest(opened, options.night(as_of))
+        result = stage.ingest(opened, options.night(as_of), _chosen(opened.settings, source))
     emit(result, as_json)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
-def features(as_of: AsOf = None, as_json: Json = False) -> None:
-    """Ingest, build with dbt, check, publish. A table that is held stays as it was, and is named (exit 1)."""
+def features(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
+    """Ingest, build with dbt, check, publish, source by source. A table that is not good stays as it was, and is named
+    (exit 1)."""
     from tiltyard import rails
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
     night = options.night(as_of)
     with rails.opened() as opened:
-        built = stage.build_night(opened, night)
+        built = stage.build_night(opened, night, _chosen(opened.settings, source))
         online_features = fill.fill_night(opened, night)
     emit(built.to_json() | {"online": online_features.to_json()}, as_json)
+    for name, done in built.sources.items():
+        if done.error:
+            print_error(f"{name}: {done.error}")
+        elif done.published.unpublished:
+            print_error(stage.complaint(done.published.unpublished, built.night))
     if built.unpublished:
-        print_error(stage.complaint(built.unpublished, built.night))
         raise typer.Exit(1)
+
+
+def _chosen(settings: Settings, source: str | None) -> tuple[str, ...]:
+    """The source that was named, or all active ones. Raises BadInput for one that is not active."""
+    if source is None:
+        return settings.sources
+    if source not in settings.sources:
+        raise BadInput(f"'{source}' is no active source; they are: {', '.join(settings.sources)} (TILTYARD_SOURCES).")
+    return (source,)

@@ -31,6 +31,12 @@ def granted_assets() -> AssetAlias:
     return AssetAlias(name="granted", group="tiltyard")
 
 
+def settled_assets() -> AssetAlias:
+    """The outlet of a source's features: through it the assets of those feature views of which it is decided how they
+    stand after the night, published or not, and of no others."""
+    return AssetAlias(name="settled", group="tiltyard")
+
+
 def unexplained_assets() -> AssetAlias:
     """Through it the `unexplained` assets of those models that a person is asked about, and of no others."""
     return AssetAlias(name="unexplained", group="tiltyard")

@@ -39,11 +39,13 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
         return [chosen]
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
-    finished, closed = finished_nights(rails, before, spec), closed_nights(rails, stage, spec)
-    announced = task_run.announced_nights()
+    announced, closed = task_run.announced_nights(), closed_nights(rails, stage, spec)
+    finished = set() if before == "features" else finished_nights(rails, before, spec)
     waiting: dict[date, str] = {}
     owed: set[date] = set()
     if before == "features":
+        since = min((day - timedelta(days=1) for day in announced), default=None)
+        finished = ready_nights(rails, [spec], since)[spec.name]
         owed = rails.ledger.unpublished_nights(spec.prediction.spine)  # also of a night of which nothing was published
         waiting = waiting_nights(rails, spec, finished | owed)
         _record_waiting(rails, spec, waiting)
@@ -51,11 +53,48 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     days = (announced & finished) | missed_nights(finished, closed) | (owed - closed)
     if not days and waiting:
         task_run.skip(waiting[max(waiting)])
+    if not days and before == "features" and announced and (others := sorted(announced - finished - waiting.keys())):
+        task_run.skip(f"The night of {others[-1]} waits for a source that has still to deliver.")
     if not days and finished and not announced:
         days = {max(finished)}
     if not days:
         raise BadInput(f"No night to do: {before} has finished none for {spec.name}; start that first, or give as_of.")
     return [clock.midnight(day) for day in sorted(days)]
+
+
+def ready_nights(rails: "Rails", specs: Iterable[Spec], since: date | None = None) -> dict[str, set[date]]:
+    """Model → the nights on which it may start, of the last week, or after `since` where that is longer ago: those of
+    which every table that it reads is published or settled otherwise, or fed by sources alone that have no run for the
+    night.
+
+    In older ledgers all sources are published at once: then a night is ready that is.
+    """
+    from tiltyard.prepare import publishing
+
+    specs = list(specs)
+    at_once = {day for day, status in rails.ledger.stage_statuses("features").items() if status == "done"}
+    ready = {spec.name: set(at_once) for spec in specs}
+    newest = rails.ledger.newest_settled()
+    if newest is None:
+        return ready
+    reads = {spec.name: {spec.prediction.spine, *spec.prediction.features} for spec in specs}
+    since = min(newest - SWEEP, since or date.max)
+    settled = rails.ledger.settled(set().union(*reads.values()), since)
+    feeding: publishing.Feeding | None = None
+    awaited: dict[date, frozenset[str]] = {}
+    for spec in specs:
+        for day, tables in settled.items():
+            missing = reads[spec.name] - tables
+            if spec.prediction.spine in missing:
+                continue
+            if missing:
+                feeding = feeding or publishing.Feeding.of(rails.settings)
+                if day not in awaited:
+                    awaited[day] = publishing.awaited(rails, feeding, day)
+                if any(feeding.of_table(table) & awaited[day] for table in missing):
+                    continue
+            ready[spec.name].add(day)
+    return ready
 
 
 def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
@@ -67,14 +106,14 @@ def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
 
 def own_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     """The nights that a stage has finished for a model."""
-    return rails.ledger.finished(stage, recorded_as(stage, spec.name))
+    return rails.ledger.finished(stage, recorded_as(stage, spec.name, spec.source))
 
 
 def closed_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     """The nights that a stage has done with: finished, or ended otherwise and not taken up again by itself."""
     if STAGES[stage].is_taken_up_again:
         return own_nights(rails, stage, spec)
-    return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)))
+    return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name, spec.source)))
 
 
 def waiting_nights(rails: "Rails", spec: Spec, finished: set[date]) -> dict[date, str]:
@@ -117,7 +156,7 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
     if chosen := task_run.chosen_night():
         return [chosen]
     again = set() if task_run.is_first_attempt() else task_run.announced_nights()
-    finished = rails.ledger.finished("features")
+    finished = rails.ledger.published_nights()
     ready, late = [], ""
     for day in sorted(missed_nights(finished, set()) | (again & finished)):
         there = rails.ledger.looked_at(day) & {spec.name for spec in specs}

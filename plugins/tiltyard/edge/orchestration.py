@@ -20,11 +20,12 @@ from tiltyard.edge.assets import (
     feature_assets,
     granted_assets,
     model_asset,
+    settled_assets,
     unexplained_assets,
 )
 from tiltyard.edge.explanations import explanation
 from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
-from tiltyard.edge.task_run import announce, linked, night, show, skip, working
+from tiltyard.edge.task_run import announce, linked, looking, night, show, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     audit_fallback,
@@ -33,10 +34,12 @@ from tiltyard.edge.work import (
     grant,
     in_short,
     judge,
+    land,
     promote,
     publish,
     train,
 )
+from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, dag_id
@@ -44,8 +47,9 @@ from tiltyard.stages import StageName, dag_id
 __all__ = [
     "JudgedNight", "Settled", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
     "check", "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
-    "in_short", "judge", "kept", "linked", "maintenance_timetable", "model_asset", "night", "nights", "per_model",
-    "promote", "publish", "same_nights", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
+    "in_short", "judge", "kept", "land", "linked", "looking", "maintenance_timetable", "model_asset", "night", "nights",
+    "per_model", "promote", "publish", "same_nights", "settled_assets", "show", "skip", "tags", "timetable", "train",
+    "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -57,17 +61,18 @@ _OWN_NIGHT: dict[StageName, str] = {"features": "the run's own interval.", "lake
 """What an empty parameter stands for, of DAGs that start by a schedule."""
 
 
-def tags(stage: StageName, spec: Spec | None = None) -> list[str]:
-    """From a closed set: one `stage:`, and for a model its `model:` and `tier:`."""
-    return [f"stage:{stage}", *([f"model:{spec.name}", f"tier:{spec.tier}"] if spec else [])]
+def tags(stage: StageName, spec: Spec | None = None, source: str | None = None) -> list[str]:
+    """From a closed set: one `stage:`, for a model its `model:` and `tier:`, for a source its `source:`."""
+    of_model = [f"model:{spec.name}", f"tier:{spec.tier}"] if spec else []
+    return [f"stage:{stage}", *of_model, *([f"source:{source}"] if source else [])]
 
 
-def arguments(stage: StageName, doc: str | None, spec: Spec | None = None) -> dict[str, Any]:
-    """What every DAG of ours says of itself."""
+def arguments(stage: StageName, doc: str | None, spec: Spec | None = None, source: str | None = None) -> dict[str, Any]:
+    """What every DAG of ours says of itself: of one of the portfolio, of a model, or of a source."""
     return {
-        "dag_id": dag_id(stage, spec.name if spec else None),
+        "dag_id": dag_id(stage, spec.name if spec else source),
         "doc_md": _doc(doc, spec),
-        "tags": tags(stage, spec),
+        "tags": tags(stage, spec, source),
         "start_date": FIRST_NIGHT,
         "catchup": False,
         "max_active_runs": 1,
@@ -107,11 +112,10 @@ def per_model(
     return decorate
 
 
-def timetable(settings: Settings) -> CronDataIntervalTimetable | None:
-    """When the features DAG starts by itself; None for never. A night's `as_of` is its interval's end."""
-    if settings.schedule.lower() in ("none", ""):
-        return None
-    return CronDataIntervalTimetable(settings.schedule, timezone="UTC")
+def timetable(settings: Settings, source: str) -> CronDataIntervalTimetable | None:
+    """When the features DAG of a source starts by itself; None for never. A night's `as_of` is its interval's end."""
+    expression = contracts.schedule(settings, source)
+    return None if expression is None else CronDataIntervalTimetable(expression, timezone="UTC")
 
 
 def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:

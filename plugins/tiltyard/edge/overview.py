@@ -58,7 +58,9 @@ def entries(settings: Settings) -> list[Entry]:
 
 def _entry(rails: Rails, spec: Spec) -> Entry:
     reports = rails.settings.reports
-    statuses = {stage: rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name)) for stage in SHOWN}
+    statuses = {
+        stage: rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN
+    }
     nights = sorted({night for of_stage in statuses.values() for night in of_stage}, reverse=True)[:NIGHTS]
     document, problem = None, None
     try:
@@ -69,7 +71,7 @@ def _entry(rails: Rails, spec: Spec) -> Entry:
         name=spec.name,
         owner=spec.owner,
         tier=spec.tier,
-        dags={stage: dag_id(stage, recorded_as(stage, spec.name)) for stage in SHOWN},
+        dags={stage: dag_id(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN},
         nights=tuple((night, {stage: statuses[stage].get(night, "") for stage in SHOWN}) for night in nights),
         plot=find_report(reports, f"realized/{spec.name}.png"),
         latency=find_report(reports, f"latency/{spec.name}.png"),

@@ -140,7 +140,7 @@ def nights_in_airflow(
     say = progress or services.silent
     started = services.start(rails.settings, progress=lambda label, share: say(label, 0.3 * (share or 0.0)))
     with Airflow(rails.settings) as airflow:
-        airflow.wait_for_dags(dag_ids(specs))
+        airflow.wait_for_dags(dag_ids(rails.settings, specs))
         for position, as_of in enumerate(nights):
             say(f"night of {night_closing(as_of)} in Airflow", 0.3 + 0.7 * position / len(nights))
             night_in_airflow(rails, airflow, specs, as_of)
@@ -156,8 +156,9 @@ def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as
     if complete():
         return
     url = address(rails.settings)
-    before = {dag_id: {run.dag_run_id for run in airflow.runs(dag_id)} for dag_id in dag_ids(specs)}
-    airflow.trigger("features", {"as_of": str(night_closing(as_of))})
+    before = {dag_id: {run.dag_run_id for run in airflow.runs(dag_id)} for dag_id in dag_ids(rails.settings, specs)}
+    for source in rails.settings.sources:
+        airflow.trigger(stages.dag_id("features", source), {"as_of": str(night_closing(as_of))})
     deadline = time.monotonic() + PATIENCE_S
     while not complete():
         for dag_id, earlier in before.items():
@@ -175,8 +176,9 @@ def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as
         time.sleep(1.0)
 
 
-def dag_ids(specs: tuple[Spec, ...]) -> list[str]:
-    return ["features", "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
+def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
+    features = (stages.dag_id("features", source) for source in settings.sources)
+    return [*features, "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
 
 
 def summary(outcome: DemoOutcome) -> str:

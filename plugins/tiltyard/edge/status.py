@@ -47,7 +47,6 @@ from tiltyard.rails import Rails
 from tiltyard.records import (
     Decision,
     DriftSummary,
-    FeaturesSummary,
     FeatureValue,
     GovernorSummary,
     JsonObject,
@@ -152,7 +151,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         ),
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
-        checks=_checks(rails, night),
+        checks=_checks(rails, spec, night),
         training=_training(training),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
@@ -408,8 +407,8 @@ def _drift(rails: Rails, spec: Spec, night: date) -> DriftNight | None:
     return DriftNight(**values)
 
 
-def _checks(rails: Rails, night: date) -> ChecksNight | None:
-    newest = rails.ledger.last_stage_run(FeaturesSummary, before=night + DAY)
+def _checks(rails: Rails, spec: Spec, night: date) -> ChecksNight | None:
+    newest = rails.ledger.last_features_run(spec.source, before=night + DAY)
     if newest is None:
         return None
     return ChecksNight(**vars(newest.summary) | {"night": newest.night, "status": newest.status})

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, get_current_context
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from pydantic import JsonValue
 
 from tiltyard import clock
 from tiltyard.errors import Fenced, TiltyardError, Unavailable
+from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def working() -> Iterator["Rails"]:
         raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
     except TiltyardError as error:
         raise AirflowFailException(str(error)) from error
+
+
+def looking(landed: JsonObject | None) -> PokeReturnValue:
+    """What a task that looks for a delivery again and again returns: it is over once something has come of it."""
+    return PokeReturnValue(is_done=landed is not None, xcom_value=landed)
 
 
 def skip(reason: str) -> NoReturn:

@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
 from tiltyard.edge import explanations, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
-from tiltyard.edge.assets import granted_assets, model_asset
-from tiltyard.edge.nights import each_night, finished_nights, missed_nights, nights, own_nights, same_nights
+from tiltyard.edge.assets import feature_asset, granted_assets, model_asset, settled_assets
+from tiltyard.edge.nights import (
+    each_night,
+    finished_nights,
+    missed_nights,
+    nights,
+    own_nights,
+    ready_nights,
+    same_nights,
+)
 from tiltyard.errors import CheckFailed
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -21,7 +29,7 @@ from tiltyard.records import (
     ShadowSummary,
     TrainingSummary,
 )
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, portfolio
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
 
@@ -38,28 +46,45 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
     return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
 
 
-def check(rails: "Rails", as_of: datetime, build: JsonObject) -> FeaturesSummary:
-    """Judge a night's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good."""
+def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
+    """Land what a source has delivered for a night; None while it is waited for: it has delivered nothing for it, may
+    do so until its `due_by`, and nobody asked for this night by hand."""
+    from tiltyard.prepare import contracts, features, ingest
+
+    landed = features.ingest(rails, as_of, [source])[source]
+    deadline = contracts.deadline(rails.settings, source, as_of)
+    if deadline is None or deadline <= clock.now() or task_run.chosen_night():
+        return landed.to_json()
+    return landed.to_json() if ingest.has_delivered(ingest.newest_delivery(rails, source), as_of) else None
+
+
+def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> FeaturesSummary:
+    """Judge a source's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good."""
     from tiltyard.prepare import features
     from tiltyard.prepare.transform import BuildSummary
 
-    summary = features.check(rails, as_of, BuildSummary.from_json(build))
+    summary = features.check(rails, source, as_of, BuildSummary.from_json(build))
     if summary.unpublished:
         raise CheckFailed(features.complaint(summary.unpublished, as_of.date()))
     return summary
 
 
-def publish(rails: "Rails", as_of: datetime) -> JsonObject:
-    """Put what is good of a night in service, and the store of online features up to it. Skips the task where no table
-    is good."""
+def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
+    """Put what is good of a source's night in service, and the store of online features up to it; announce the feature
+    views that are settled by that, and all views of the models that may start now."""
     from tiltyard.online import fill
     from tiltyard.prepare import features
 
-    try:
-        published = features.publish(rails, as_of)
-    except CheckFailed as error:
-        task_run.skip(str(error))
-    return {**published.to_json(), "online": fill.fill_night(rails, as_of).to_json()}
+    published = features.end(rails, source, as_of)
+    online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
+    night, specs = clock.night_closing(as_of), portfolio(rails.settings)
+    touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]
+    ready = ready_nights(rails, touched, since=night - timedelta(days=1))
+    views = {view for spec in touched for view in spec.prediction.features if view in published.settled}
+    views |= {view for spec in touched if night in ready[spec.name] for view in spec.prediction.features}
+    for view in sorted(views):
+        task_run.announce_through(settled_assets(), feature_asset(view), [as_of])
+    return {**published.to_json(), "online": online}
 
 
 def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[date, ShadowSummary]:

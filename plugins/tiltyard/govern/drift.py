@@ -194,7 +194,7 @@ def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageNam
     night = night_closing(as_of)
     broken = []
     for stage in stages:
-        status = rails.ledger.stage_status(stage, recorded_as(stage, spec.name), night)
+        status = rails.ledger.stage_status(stage, recorded_as(stage, spec.name, spec.source), night)
         if status != "done":
             state = status or "not done"
             broken.append(Broken(stage, None, f"the {stage} stage of {night} is {state}"))

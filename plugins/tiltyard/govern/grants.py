@@ -82,7 +82,7 @@ def waiting(rails: Rails, specs: Sequence[Spec], night: date) -> list[str]:
 
     None is waited for once a later night is published: what has not come by then is late, and the others go on.
     """
-    if any(day > night for day in rails.ledger.finished("features")):
+    if any(day > night for day in rails.ledger.published_nights()):
         return []
     missing = {spec.name for spec in specs} - rails.ledger.looked_at(night)
     ended = {

@@ -161,17 +161,21 @@ def report(
     as_of: datetime,
     *,
     subject: str,
+    place: str | None = None,
     suite_name: str = SUITE,
     render: bool,
     record: bool = True,
 ) -> CheckReport:
     """Grade the rules' results by expectations/leakage.yaml, keep them (`record`) and render their page (`render`).
 
-    `subject`: the model, source or portfolio that the results are about.
+    `subject`: the model, source or portfolio that the results are about; `place`: what their page is called, where that
+    is not its name.
     """
     suite = suites.load(rails.settings.expectations / "leakage.yaml")
     suite_result, checks = grade(rails, suite, results, subject)
-    path = suites.render(rails, suite_name, subject, as_of, {subject: suite_result}, checks) if render else None
+    path = (
+        suites.render(rails, suite_name, place or subject, as_of, {subject: suite_result}, checks) if render else None
+    )
     check_report = CheckReport(suite_name, night_closing(as_of), subject, checks, path)
     if record:
         suites.record(rails, [check_report], as_of)

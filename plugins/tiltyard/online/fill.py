@@ -6,7 +6,7 @@ again never takes the store back. A store that is away holds up no night: the ne
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -66,21 +66,24 @@ class FillSummary(Record):
     """How long it took."""
 
 
-def fill_night(rails: Rails, as_of: datetime) -> FillSummary:
-    """Bring the store up to what is published, at the end of a night.
+def fill_night(rails: Rails, as_of: datetime, only: Collection[str] | None = None) -> FillSummary:
+    """Bring the store up to what is published, at the end of a night: all of it, or `only` these tables.
 
     A store that is away, full, locked or of another version holds up no night: it is an event in the ledger, which
     says what to do, and the next night catches up. One that is damaged is made anew, which is an event, too.
     """
     try:
-        return materialise(rails, as_of)
+        return materialise(rails, as_of, only=only)
     except Unavailable as error:
         rails.ledger.add_event(UNAVAILABLE, "", night_closing(as_of), {"reason": str(error)})
         return FillSummary(unavailable=str(error))
 
 
-def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillSummary:
-    """Bring the store up to what the published lake knows at `as_of`: the newest row per key of every table.
+def materialise(
+    rails: Rails, as_of: datetime, *, only: Collection[str] | None = None, afresh: bool = False
+) -> FillSummary:
+    """Bring the store up to what the published lake knows at `as_of`: the newest row per key of every table, or of
+    `only` these.
 
     `afresh` empties the tables first, and so can take the store back to an earlier night. A store that is damaged is
     made anew; what a stream has brought since comes back with its next landing. Raises Unavailable when the store does
@@ -92,7 +95,8 @@ def materialise(rails: Rails, as_of: datetime, *, afresh: bool = False) -> FillS
         contents, waiting = tables(rails, portfolio(rails.settings), publication)
         try:
             with store.filling():
-                rows = _fill_all(rails, store, contents, as_of, publication, afresh=afresh)
+                chosen = [table for table in contents if only is None or table.name in only]
+                rows = _fill_all(rails, store, chosen, as_of, publication, afresh=afresh)
         except Damaged as error:
             rebuilt = str(error)
             store.clear()

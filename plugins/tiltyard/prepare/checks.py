@@ -13,7 +13,7 @@ of the same weekday in the last weeks.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -60,6 +60,7 @@ def check_batch(
     *,
     spec: Spec | None = None,
     source: str | None = None,
+    tables: Collection[str] | None = None,
     snapshot: int | None = None,
     render: bool = True,
     record: bool = True,
@@ -67,7 +68,8 @@ def check_batch(
 ) -> CheckReport:
     """Hold the night that closes at `as_of` to a suite.
 
-    Without `spec` and `source` the whole portfolio is judged. Results go to ops.check_result and pages to the reports
+    Without `spec` and `source` the whole portfolio is judged; of a model only `tables`, where they are given, which are
+    those that `source` feeds. Results go to ops.check_result and pages to the reports
     folder; without `record` the caller keeps the results (suites.record), of several reports at once.
 
     Failed expectations raise nothing; BadInput names file and line of an expectation that cannot be judged, the suite
@@ -80,13 +82,16 @@ def check_batch(
     specs = (spec,) if spec else tuple(each for each in portfolio(rails.settings) if source in (None, each.source))
     subject = spec.name if spec else ""
     place = subject or source or "portfolio"
+    if spec is not None and source not in (None, spec.source):
+        place = f"{subject}.{source}"  # the page under the model's name is of its own source
     if suite == "leakage":
-        return _leakage(rails, as_of, specs, place, snapshot, faults, render=render, record=record)
+        chosen = _Chosen(specs, (source,) if source else tuple(sorted({each.source for each in specs})), tables)
+        return _leakage(rails, as_of, chosen, subject or place, place, snapshot, faults, render=render, record=record)
     if suite == "freshness":
         sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
         pages = _freshness(rails, as_of, sources, snapshot, faults)
     elif suite == "features":
-        pages = _features(rails, as_of, specs, snapshot, faults)
+        pages = _features(rails, as_of, specs, tables, snapshot, faults)
     else:
         if spec is None:
             raise BadInput("The suite predictions judges one model; name it.")
@@ -189,7 +194,7 @@ def _source(
     specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
     views = sorted({view for spec in specs for view in spec.prediction.features})
     existing = [view for view in views if rails.lake.has(view)]
-    observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot), as_of)
+    observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot, source), as_of)
     return pages
 
 
@@ -237,11 +242,20 @@ def _usual(
 # -- features ---------------------------------------------------------------------------------
 
 
-def _features(rails: Rails, as_of: datetime, specs: tuple[Spec, ...], snapshot: int | None, faults: _Faults) -> Pages:
+def _features(
+    rails: Rails,
+    as_of: datetime,
+    specs: tuple[Spec, ...],
+    tables: Collection[str] | None,
+    snapshot: int | None,
+    faults: _Faults,
+) -> Pages:
     """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
     every: dict[str, timedelta] = {}
     for spec in specs:
         for view in spec.prediction.features:
+            if tables is not None and view not in tables:
+                continue
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
     results = _shared(rails, as_of, snapshot).views
     new = [view for view in sorted(every) if (view, every[view]) not in results]
@@ -320,11 +334,24 @@ def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snap
 # -- leakage ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What the leakage suite looks at."""
+
+    specs: tuple[Spec, ...]
+    """The models whose tables it judges."""
+    sources: tuple[str, ...]
+    """The sources whose staging and backfills it judges."""
+    tables: Collection[str] | None
+    """Only these of the models' tables; None for all."""
+
+
 def _leakage(
     rails: Rails,
     as_of: datetime,
-    specs: tuple[Spec, ...],
+    chosen: _Chosen,
     subject: str,
+    place: str,
     snapshot: int | None,
     faults: _Faults,
     *,
@@ -332,9 +359,9 @@ def _leakage(
     record: bool,
 ) -> CheckReport:
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
-    sources = sorted({spec.source for spec in specs})
-    tables = {table for spec in specs for table in spec.tables}
-    tables |= {name for source in sources for name in leakage_suite.staging_tables(rails, source)}
+    read = {table for spec in chosen.specs for table in spec.tables}
+    tables = read if chosen.tables is None else {table for table in read if table in chosen.tables}
+    tables |= {name for source in chosen.sources for name in leakage_suite.staging_tables(rails, source)}
     report = CheckReport("leakage", night_closing(as_of), subject, (), None)
     with faults.of(*sorted(tables)):
         planned = suites.load(_file(rails, "leakage.yaml")).meta.get("planned") or {}
@@ -344,11 +371,11 @@ def _leakage(
             rails, new, lambda table: leakage_suite.table_results(rails, [table], as_of, snapshot, planned)
         )
         results = [result for table in sorted(tables & of_table.keys()) for result in of_table[table]]
-        for source in sources:
+        for source in chosen.sources:
             raw = contracts.raw_tables(rails.settings, source) if source in contracts.sources(rails.settings) else ()
             with faults.of(*raw), suites.one_view(rails):
                 results += latency.backfill_results(rails, source, as_of, snapshot)
-        report = leakage_suite.report(rails, results, as_of, subject=subject, render=render, record=record)
+        report = leakage_suite.report(rails, results, as_of, subject=subject, place=place, render=render, record=record)
     return replace(report, unjudged=faults.reasons)
 
 

@@ -2,7 +2,8 @@
 
 It is the dbt source YAML (dbt/models/staging/<source>/_<source>__sources.yml): the columns with their types, and under
 `config.meta.tiltyard` which of them tell when a row happened and when it was written. A delivery is a file that is
-named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`.
+named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`. The source itself says there when it is looked for, and
+until when it is waited for.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -18,8 +19,11 @@ from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
+from tiltyard.prepare import schedules
 from tiltyard.settings import Settings
 from tiltyard.spec import YAML_LOADER, Duration, Strict
+
+DeclaredT = TypeVar("DeclaredT", bound=Strict)
 
 AUDIT_COLUMNS = {
     "event_time": "TIMESTAMP WITH TIME ZONE",
@@ -86,6 +90,21 @@ class Timing(Strict):
     """Promise of the source; None where it makes none."""
 
 
+class Rhythm(Strict):
+    """`config.meta.tiltyard` of a dbt source: when it is looked for, and until when it is waited for."""
+
+    schedule: str | None = None
+    """When its features DAG starts by itself, UTC: a cron expression, @daily, or none. Unset: TILTYARD_SCHEDULE."""
+    due_by: Duration | None = None
+    """How long after the night's end a delivery may come: a source that has delivered nothing by then is late. Unset:
+    it is not waited for, and what there is at its schedule is judged as it is."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule_that_can_be_read(cls, value: str | None) -> str | None:
+        return None if value is None else schedules.checked(value)
+
+
 @dataclass(frozen=True)
 class TableContract:
     """What a delivery of one table must look like."""
@@ -118,6 +137,8 @@ class SourceContract:
     """Name of the source, and of its folder in the landing zone."""
     tables: tuple[TableContract, ...]
     """Its tables, in the order of the YAML."""
+    rhythm: Rhythm
+    """When it is looked for."""
 
     def table(self, name: str) -> TableContract | None:
         """The table of that name; None when the contract has no such table."""
@@ -145,12 +166,58 @@ def read(settings: Settings, source: str) -> SourceContract:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
         [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
         tables = tuple(_table(path, source, entry) for entry in declaration["tables"])
+        rhythm = _declared(f"{path}: source '{source}'", Rhythm, _meta(declaration) or {})
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: not a dbt source file that declares the source '{source}' and its tables "
             f"({type(error).__name__}: {error})."
         ) from None
-    return SourceContract(source, tables)
+    return SourceContract(source, tables, rhythm)
+
+
+def schedule(settings: Settings, source: str) -> str | None:
+    """The cron expression by which the features DAG of a source starts by itself; None for never. A source whose
+    contract cannot be read is looked for as usual: its own run says what is wrong with it."""
+    own = _rhythm(settings, source).schedule
+    if own is not None:
+        return schedules.cron(own)
+    try:
+        return schedules.cron(schedules.checked(settings.schedule))
+    except ValueError as error:
+        raise BadInput(f"TILTYARD_SCHEDULE: {error}.") from None
+
+
+def is_expected(settings: Settings, source: str, night: date) -> bool:
+    """Whether the schedule of a source has a run for a night, so that what reads it waits for it."""
+    return schedules.has_run(schedule(settings, source), night)
+
+
+def deadline(settings: Settings, source: str, as_of: datetime) -> datetime | None:
+    """Until when a delivery of the night that closes at `as_of` is waited for; None: it is not."""
+    due_by = _rhythm(settings, source).due_by
+    return None if due_by is None else as_of + due_by
+
+
+def _rhythm(settings: Settings, source: str) -> Rhythm:
+    try:
+        return read(settings, source).rhythm
+    except BadInput:
+        return Rhythm()
+
+
+def _meta(entry: Mapping[str, Any]) -> Any:
+    return ((entry.get("config") or {}).get("meta") or {}).get("tiltyard")
+
+
+def _declared(where: str, kind: type[DeclaredT], meta: Any) -> DeclaredT:
+    """What `config.meta.tiltyard` says. Raises BadInput, with the place."""
+    try:
+        return kind(**meta)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"])
+        message = detail["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: config.meta.tiltyard.{place}: {message}.") from None
 
 
 def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
@@ -160,15 +227,10 @@ def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
     columns = _columns(where, entry)
     if not _NAME.match(name) or not columns:
         raise BadInput(f"{where}: a table needs a plain name and its columns.")
-    meta = ((entry.get("config") or {}).get("meta") or {}).get("tiltyard")
+    meta = _meta(entry)
     if meta is None:
         raise BadInput(f"{where}: config.meta.tiltyard must say which column is event_time and which available_at.")
-    try:
-        timing = Timing(**meta)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        raise BadInput(f"{where}: config.meta.tiltyard.{place}: {detail['msg']}.") from None
+    timing = _declared(where, Timing, meta)
     for time in (timing.event_time, timing.available_at):
         if isinstance(time, TimeColumn):
             if time.column not in columns:

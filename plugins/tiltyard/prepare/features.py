@@ -1,219 +1,240 @@
-"""The features stage, portfolio-wide: ingest → dbt build → checks → publish.
+"""The features stage, source by source: ingest → dbt build → checks → publish.
 
-Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only
-then is the batch published, table by table. What dbt could not build, what a critical check holds, and what is made of
-either stays as it was on its last good night, and so do the champions that read it; everything else goes on. The store
-of online features is brought up to it afterwards (`online.fill`).
+Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only then is
+the batch published, table by table. What dbt could not build, what a critical check holds, what is late, and what is
+made of any of these stays as it was on its last good night, and so do the champions that read it; everything else goes
+on. A source in trouble is in nobody's way but that of what is made of it. The store of online features is brought up to
+it afterwards (`online.fill`).
 """
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
-from tiltyard.errors import BadInput, CheckFailed
-from tiltyard.prepare import checks, contracts, embargo, popular, settling
+from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
+from tiltyard.prepare import checks, contracts, embargo, publishing, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
-from tiltyard.prepare.graph import Graph, parents
 from tiltyard.prepare.ingest import IngestSummary
+from tiltyard.prepare.publishing import Feeding, PublishedNight, complaint, publish
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails, recording_its_end
-from tiltyard.records import FeaturesSummary, Publication, Record, TableState
+from tiltyard.records import FeaturesSummary, Record, TableState
 from tiltyard.records.publication import plain
-from tiltyard.spec import portfolio
+from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import StageName
 from tiltyard.suites import CheckReport
+
+__all__ = [
+    "STAGE", "FeaturesNight", "PublishedNight", "SourceNight", "build_night", "check", "complaint", "end", "ingest",
+    "publish", "transform",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 STAGE: StageName = "features"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedNight(Record):
-    """What was put in service."""
+class SourceNight(Record):
+    """What the whole stage did for one source."""
 
-    night: date
-    """Date that names the night."""
-    snapshot: int
-    """Snapshot of the lake at which the tables of the batch are in service now."""
-    unpublished: tuple[TableState, ...] = ()
-    """The tables that stay as they were, and why."""
+    published: PublishedNight
+    """What was put in service."""
+    ingest: IngestSummary | None = None
+    """What landed; None where that failed, as for the next two."""
+    transform: BuildSummary | None = None
+    """What dbt brought up to date."""
+    checks: FeaturesSummary | None = None
+    """How the batch was judged."""
+    error: str | None = None
+    """What ended it before it was judged; None where nothing did."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesNight(PublishedNight):
+class FeaturesNight(Record):
     """What the whole stage did in one night."""
 
-    ingest: Mapping[str, IngestSummary]
-    """Name of the source → what landed of it."""
-    transform: BuildSummary
-    """What dbt brought up to date."""
-    checks: FeaturesSummary
-    """How the batch was judged."""
+    night: date
+    """Date that names the night."""
+    sources: Mapping[str, SourceNight]
+    """Source → what was done for it."""
+
+    @property
+    def unpublished(self) -> tuple[TableState, ...]:
+        """The tables that stay as they were, and why, in the order of the sources."""
+        return tuple(state for source in self.sources.values() for state in source.published.unpublished)
 
 
-def build_night(rails: Rails, as_of: datetime, *, render: bool = True) -> FeaturesNight:
-    """The whole stage for one night. Raises CheckFailed when nothing could be published."""
-    landed = ingest(rails, as_of)
-    build = transform(rails, as_of)
-    summary = check(rails, as_of, build, render=render)
-    published = publish(rails, as_of)
-    return FeaturesNight(**vars(published), ingest=landed, transform=build, checks=summary)
+def build_night(
+    rails: Rails, as_of: datetime, sources: Sequence[str] | None = None, *, render: bool = True
+) -> FeaturesNight:
+    """The whole stage for one night, source by source: of `sources`, or of all that are active.
+
+    What ends one source ends no other. Raises what ended the first of them where nothing of any could be published.
+    """
+    nights, errors = {}, []
+    for source in rails.settings.sources if sources is None else sources:
+        landed, build, summary, error = None, None, None, None
+        try:
+            landed = ingest(rails, as_of, [source])[source]
+            build = transform(rails, as_of, [source])
+            summary = check(rails, source, as_of, build, render=render)
+        except (Unavailable, Fenced):
+            raise
+        except TiltyardError as failure:
+            log.warning("%s", failure)
+            error = failure
+            errors.append(failure)
+        published = end(rails, source, as_of)
+        if error is None and not published.published:
+            errors.append(CheckFailed(complaint(published.unpublished, published.night)))
+        nights[source] = SourceNight(
+            published=published,
+            ingest=landed,
+            transform=build,
+            checks=summary,
+            error=str(error) if error else None,
+        )
+    if errors and not any(entry.published.published for entry in nights.values()):
+        raise errors[0]
+    return FeaturesNight(night=night_closing(as_of), sources=nights)
 
 
-def ingest(rails: Rails, as_of: datetime) -> dict[str, IngestSummary]:
-    """Land what became available until `as_of`, for every active source: name of the source → what landed."""
-    with recording_its_end(rails, STAGE, as_of):
-        return {source: ingesting.land_night(rails, source, as_of) for source in rails.settings.sources}
+@contextmanager
+def _recording(rails: Rails, sources: Collection[str], as_of: datetime) -> Iterator[None]:
+    """What ends the stage inside is in the record of every one of the sources."""
+    with ExitStack() as stack:
+        for source in sources:
+            stack.enter_context(recording_its_end(rails, STAGE, as_of, source))
+        yield
 
 
-def transform(rails: Rails, as_of: datetime) -> BuildSummary:
-    """Bring staging, spines, features and labels up to what has landed."""
-    with recording_its_end(rails, STAGE, as_of):
-        return transforming.build(rails, rails.settings.sources, as_of)
+def ingest(rails: Rails, as_of: datetime, sources: Sequence[str] | None = None) -> dict[str, IngestSummary]:
+    """Land what became available until `as_of`: name of the source → what landed, of `sources` or all active ones."""
+    landed = {}
+    for source in rails.settings.sources if sources is None else sources:
+        with recording_its_end(rails, STAGE, as_of, source):
+            landed[source] = ingesting.land_night(rails, source, as_of)
+    return landed
 
 
-def check(rails: Rails, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
-    """Judge the night's batch at the lake's current snapshot; record what was judged and which tables are good.
+def transform(rails: Rails, as_of: datetime, sources: Sequence[str] | None = None) -> BuildSummary:
+    """Bring staging, spines, features and labels up to what has landed of `sources`, or of all active ones."""
+    chosen = rails.settings.sources if sources is None else sources
+    with _recording(rails, chosen, as_of):
+        return transforming.build(rails, chosen, as_of)
+
+
+def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
+    """Judge a source's batch of the night at the lake's current snapshot; record what was judged, and which tables are
+    good as far as this source goes.
 
     `build` is what `transform` said of it. Nothing is put in service yet. The stage is recorded as `checked`, and as
     `stopped` when no table is good.
     """
     night = night_closing(as_of)
-    with transforming.alone(rails):
-        snapshot = rails.lake.snapshot()
-    reports = _reports(rails, as_of, snapshot, render)
-    suites.record(rails, reports, as_of)
-    if render:
-        for spec in portfolio(rails.settings):
-            embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
-    states = _settled(rails, night, build, reports)
-    summary = FeaturesSummary(
-        snapshot=snapshot,
-        checks=sum(len(report.results) for report in reports),
-        critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
-        warnings=tuple(str(failure) for report in reports for failure in report.warnings),
-        reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
-        states=dict(sorted(Counter(state.state for state in states).items())),
-        published=tuple(state.table for state in states if state.is_published),
-        unpublished=tuple(state for state in states if not state.is_published),
-    )
-    before = rails.ledger.stage_run(FeaturesSummary, "", night)
-    if not summary.published:
-        summary = replace(summary, reason=complaint(summary.unpublished, night))
-        rails.ledger.record_stage("", night, "stopped", summary)
-    elif before is None or before.status != "done" or before.summary.snapshot < snapshot:
-        # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
-        rails.ledger.record_stage("", night, "checked", summary)
+    with recording_its_end(rails, STAGE, as_of, source):
+        with transforming.alone(rails):
+            snapshot = rails.lake.snapshot()
+        feeding = Feeding.of(rails.settings)
+        tables = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
+        reports = _reports(rails, source, tables, as_of, snapshot, render)
+        suites.record(rails, reports, as_of)
+        if render:
+            for spec in _specs(rails, source):
+                embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
+        faults = settling.at_fault(
+            tables, night, failed=build.failed, held=_held(reports), late=_late(rails, feeding, source, as_of)
+        )
+        waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
+        settled = [table for table in tables if table not in waiting]
+        given = [state for state in rails.ledger.table_states(until=night) if state.table not in tables]
+        states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
+        summary = FeaturesSummary(
+            snapshot=snapshot,
+            checks=sum(len(report.results) for report in reports),
+            critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
+            warnings=tuple(str(failure) for report in reports for failure in report.warnings),
+            reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
+            states=dict(sorted(Counter(state.state for state in states).items())),
+            published=tuple(state.table for state in states if state.is_published),
+            unpublished=tuple(state for state in states if not state.is_published),
+            faults=faults,
+            waiting=waiting,
+        )
+        _record(rails, source, night, summary)
     return summary
 
 
-def _reports(rails: Rails, as_of: datetime, snapshot: int, render: bool) -> list[CheckReport]:
+def _record(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> None:
+    before = rails.ledger.stage_run(FeaturesSummary, source, night)
+    if not summary.published:
+        summary = replace(summary, reason=complaint(summary.unpublished, night))
+        rails.ledger.record_stage(source, night, "stopped", summary)
+    elif before is None or before.status != "done" or before.summary.snapshot < summary.snapshot:
+        # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
+        rails.ledger.record_stage(source, night, "checked", summary)
+
+
+def _specs(rails: Rails, source: str) -> list[Spec]:
+    return [spec for spec in portfolio(rails.settings) if spec.source == source]
+
+
+def _reports(
+    rails: Rails, source: str, tables: Collection[str], as_of: datetime, snapshot: int, render: bool
+) -> list[CheckReport]:
     """What every suite says of the batch. What cannot be judged is at fault itself, and nobody else."""
     reports = [
         checks.check_batch(
             rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False, strict=False
         )
-        for source in rails.settings.sources
     ]
     for spec in portfolio(rails.settings):
-        for suite in ("features", "leakage"):
-            reports.append(
+        if not set(spec.tables).isdisjoint(tables):
+            reports += [
                 checks.check_batch(
-                    rails, suite, as_of, spec=spec, snapshot=snapshot, render=render, record=False, strict=False
+                    rails, suite, as_of, spec=spec, source=source, tables=frozenset(tables), snapshot=snapshot,
+                    render=render, record=False, strict=False,
                 )
-            )
+                for suite in ("features", "leakage")
+            ]  # fmt: skip
     return reports
 
 
-def _settled(rails: Rails, night: date, build: BuildSummary, reports: Sequence[CheckReport]) -> tuple[TableState, ...]:
-    """The state of every table of the active sources, and of what models read beside."""
-    held: dict[str, list[str]] = {}
+def _held(reports: Sequence[CheckReport]) -> dict[str, tuple[str, ...]]:
+    """Table → why checks do not let it through, each reason once."""
+    held: dict[str, dict[str, None]] = {}
     for report in reports:
         for failure in report.critical_failures:
-            held.setdefault(plain(failure.table), []).append(str(failure))
+            held.setdefault(plain(failure.table), {})[str(failure)] = None
         for table, reason in report.unjudged.items():
-            held.setdefault(plain(table), []).append(reason)
-    read = {table for spec in portfolio(rails.settings) for table in spec.tables}
-    read |= {spec.fallback.popular.table for spec in portfolio(rails.settings) if spec.fallback.popular}
-    return settling.settle(
-        Graph(parents(transforming.manifest(rails.settings))),
-        [table for source in rails.settings.sources for table in contracts.raw_tables(rails.settings, source)],
-        read | held.keys(),
-        night,
-        failed=build.failed,
-        held={table: tuple(dict.fromkeys(reasons)) for table, reasons in held.items()},
-    )
+            held.setdefault(plain(table), {})[reason] = None
+    return {table: tuple(reasons) for table, reasons in held.items()}
 
 
-def publish(rails: Rails, as_of: datetime) -> PublishedNight:
-    """Put the tables that are good in service; the others stay as they were on their last good night.
+def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[str, str]:
+    """Raw table of a source that is late → why; empty for one that has delivered, or that is not waited for."""
+    deadline = contracts.deadline(rails.settings, source, as_of)
+    newest = None if deadline is None else ingesting.newest_delivery(rails, source)
+    if deadline is None or ingesting.has_delivered(newest, as_of):
+        return {}
+    last = f"its newest delivery is that of {newest}" if newest else "nothing of it has ever landed"
+    reason = f"{source} had until {deadline:%Y-%m-%d %H:%M} UTC and has delivered nothing for the night; {last}"
+    return dict.fromkeys(feeding.raw(source), reason)
 
-    Raises BadInput when the night's batch was not judged, CheckFailed when no table of it is good.
-    """
+
+def end(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
+    """Publish what is good of a source's night, however it went: where it ended before it was judged, everything of it
+    stays as it was, and is told so, so that nobody waits for it."""
     night = night_closing(as_of)
-    run = rails.ledger.stage_run(FeaturesSummary, "", night)
-    if run is None or run.status not in ("checked", "done", "stopped"):
-        state = run.status if run else "not checked yet"
-        raise BadInput(
-            f"The batch of {night} is {state} and cannot be published; run tiltyard features --as-of {night}."
-        )
-    summary = run.summary
-    if run.status == "done":  # by an earlier attempt, and perhaps a later night since
-        return PublishedNight(night=night, snapshot=summary.snapshot, unpublished=summary.unpublished)
-    states = _standing(rails, night, summary)
-    summary = replace(summary, unpublished=tuple(state for state in states if not state.is_published))
-    if run.status == "stopped":
-        rails.ledger.publish(states, night, "stopped", summary)
-        raise CheckFailed(summary.reason or complaint(summary.unpublished, night))
-    publication = Publication(snapshot=summary.snapshot, tables={state.table: state for state in summary.unpublished})
-    items = {spec.name: popular.items(rails, spec, as_of, publication) for spec in portfolio(rails.settings)}
-    best = {name: most_popular for name, most_popular in items.items() if most_popular}
-    rails.ledger.publish(states, night, "done", replace(summary, popular=best))
-    return PublishedNight(night=night, snapshot=summary.snapshot, unpublished=summary.unpublished)
-
-
-def _standing(rails: Rails, night: date, summary: FeaturesSummary) -> list[TableState]:
-    """The states of a night with what each table's last good night was: asked when it is published, since nights before
-    it may have been published after it was judged."""
-    before = {state.table: state for state in rails.ledger.table_states(until=night)}
-    states = [
-        TableState(night=night, table=table, state="published", snapshot=summary.snapshot, good_night=night)
-        for table in summary.published
-    ]
-    in_service = rails.ledger.publication()
-    for state in summary.unpublished:
-        last = before.get(state.table) or _before_states(rails, state.table)
-        good = (last.snapshot, last.good_night) if last else (None, None)
-        if state.table in before and last and last.is_published and in_service:
-            good = (in_service.of(state.table), last.good_night)  # newer, where a night before it was done again since
-        since = last.since if last and last.since else night
-        states.append(replace(state, snapshot=good[0], good_night=good[1], since=since))
-    return states
-
-
-def _before_states(rails: Rails, table: str) -> TableState | None:
-    """How a table stood that has no state yet: good on the newest night published, in a home from before there were
-    states; None for a table that was not there then."""
-    run = rails.ledger.newest_published()
-    if run is None or (not table.startswith("raw.") and not rails.lake.has(table, run.summary.snapshot)):
-        return None
-    return TableState(
-        night=run.night, table=table, state="published", snapshot=run.summary.snapshot, good_night=run.night
-    )
-
-
-def complaint(unpublished: Sequence[TableState], night: date) -> str:
-    """Which tables of a night are not published and who is at fault, as a sentence; empty when all are."""
-    causes = [state for state in unpublished if state.cause == state.table]
-    if not unpublished:
-        return ""
-    named = "; ".join(f"{state.table} is {state.state}: {state.reason}" for state in causes[:5])
-    more = f", and {len(causes) - 5} more" if len(causes) > 5 else ""
-    return (
-        f"{len(unpublished)} table(s) of {night} are not published, because of {len(causes)}: {named}{more}. They stay "
-        "in service as of their last good night, and so do the champions that read them; mend the cause and run the "
-        "night again."
-    )
+    run = rails.ledger.stage_run(FeaturesSummary, source, night)
+    if run is None:
+        reason = "it was ended from outside, or its limit ran out; the log of its last attempt says more."
+        rails.ledger.record_bad_end(source, night, "failed", FeaturesSummary(night=night, reason=reason))
+    return publish(rails, source, as_of)

@@ -128,6 +128,20 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
     )
 
 
+def newest_delivery(rails: Rails, source: str) -> date | None:
+    """The day of the newest delivery of a source that has landed; None where none has."""
+    if not rails.lake.has(LANDED_FILE):
+        return None
+    query = f"select max(left(file, 10)) from {identifier(LANDED_FILE)} where source = ?"
+    row = rails.lake.connection.execute(query, [source]).fetchone()
+    return contracts.day_of(f"{row[0]}.csv") if row and row[0] else None
+
+
+def has_delivered(newest: date | None, as_of: datetime) -> bool:
+    """Whether a source with this newest delivery has delivered for the night that closes at `as_of`."""
+    return newest is not None and contracts.due(f"{newest}.csv") >= as_of
+
+
 @dataclass
 class _Sifted:
     """The files that are due."""

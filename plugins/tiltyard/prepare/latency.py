@@ -24,7 +24,6 @@ from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import contracts, deliveries
 from tiltyard.prepare.deliveries import DAY, Deliveries, delivered_rows, microseconds
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary
 from tiltyard.spec import feature_key
 from tiltyard.tables import FEATURE_LATENCY, POINTS
 
@@ -159,22 +158,24 @@ def of_source(
     return latencies
 
 
-def of_views(rails: Rails, views: Iterable[str], as_of: datetime, snapshot: int | None = None) -> dict[str, Latency]:
+def of_views(
+    rails: Rails, views: Iterable[str], as_of: datetime, snapshot: int | None = None, source: str | None = None
+) -> dict[str, Latency]:
     """Feature view → latency of the rows that could first be read in the night that closes at `as_of`.
 
     Those are the rows that became available since the night before, and those that claim an earlier time but were
     not in the view as that night read it: of the rows that a later build wrote, what its snapshot did not hold.
     """
-    before = _night_before(rails, as_of)
+    before = _night_before(rails, as_of, source)
     return {view: _of_view(rails, view, as_of, snapshot, before) for view in views}
 
 
-def _night_before(rails: Rails, as_of: datetime) -> tuple[datetime, int] | None:
-    """as_of and snapshot of the newest earlier night whose features were checked."""
+def _night_before(rails: Rails, as_of: datetime, source: str | None) -> tuple[datetime, int] | None:
+    """as_of and snapshot of the newest earlier night whose features, of the source or of any, were checked."""
     night = night_closing(as_of)
-    before = rails.ledger.last_stage_run(FeaturesSummary, before=night)
+    before = rails.ledger.last_features_run(source, before=night)
     while before is not None and not before.summary.snapshot:
-        before = rails.ledger.last_stage_run(FeaturesSummary, before=before.night)
+        before = rails.ledger.last_features_run(source, before=before.night)
     return (as_of - (night - before.night), before.summary.snapshot) if before else None
 
 

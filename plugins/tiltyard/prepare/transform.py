@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.settings import Settings
 
+GRACE_S = 60.0
+"""Seconds in which dbt comes to its end once its limit has passed."""
+AGAIN_S = 1.0
+"""Seconds after which what still runs is interrupted again."""
+_TOO_LONG = (
+    "dbt was ended at {node}: it took longer than TILTYARD_BUILD_TIMEOUT_S ({limit:g} s) for its source. Make its SQL "
+    "quicker, or raise the limit"
+)
 _GOOD = {"success", "pass", "warn", "skipped", "no-op"}
 """What dbt calls a node that went well."""
 
@@ -71,9 +80,10 @@ class BuildSummary(Record):
 def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> BuildSummary:
     """Bring every model of `sources` up to what has landed. Safe to repeat, to kill and to start twice.
 
-    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. A node that fails leaves
-    its table and what is made of it as they were, and stops no other. Raises BadInput when there is nothing to build,
-    CheckFailed for a node that fails and is no table's.
+    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. A node that fails, or is
+    ended since dbt took too long, leaves its table and what is made of it as they were, and stops no other. Raises
+    BadInput when there is nothing to build, CheckFailed for a node that fails and is no table's, Unavailable when
+    others have been building for longer than they may.
     """
     if not sources:
         raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
@@ -83,9 +93,10 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     for source in sources:
         arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()
-    with alone(rails):
+    limit = rails.settings.build_timeout_s
+    with alone(rails), _ended_after(limit) as ended:
         nodes = _run(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
-    _keep_manifest(rails.settings)
+        _keep_manifest(rails.settings)
     if not nodes:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
     failed = [node for node in nodes if not node.is_good]
@@ -99,7 +110,9 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
         slowest={node.name: round(node.seconds, 2) for node in slowest},
         as_of=as_of,
         failed={
-            table: f"dbt failed at {node.name}: {node.message or node.status}"
+            table: _TOO_LONG.format(node=node.name, limit=limit)
+            if ended.is_set() and "nterrupt" in node.message
+            else f"dbt failed at {node.name}: {node.message or node.status}"
             for node in failed
             for table in node.tables
         },
@@ -111,10 +124,40 @@ def alone(rails: Rails) -> Iterator[None]:
     """Wait until nobody builds, and let nobody build meanwhile.
 
     A model takes up what was written since its own newest row, so two builds at once would both add it. A snapshot
-    is taken in here as well: between the tables of a build, some are of this batch and some of the last one.
+    is taken in here as well: between the tables of a build, some are of this batch and some of the last one. A build
+    has its limit, so that nobody waits for longer than every source may take. Raises Unavailable when somebody does.
     """
-    with rails.lake.exclusive("build"):
+    settings = rails.settings
+    with rails.lake.exclusive("build", (settings.build_timeout_s + GRACE_S) * (len(settings.sources) + 1)):
         yield
+
+
+@contextmanager
+def _ended_after(limit_s: float) -> Iterator[threading.Event]:
+    """From `limit_s` seconds on, what dbt's connections run is interrupted: the node that hangs, and again and again
+    what comes after it, so that the command comes to its end. Yields the event that is set when that has begun."""
+    begun, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if over.wait(limit_s):
+            return
+        from dbt.adapters.factory import FACTORY
+
+        begun.set()
+        while True:
+            adapters: list[Any] = list(FACTORY.adapters.values())
+            for adapter in adapters:
+                adapter.cancel_open_connections()
+            if over.wait(AGAIN_S):
+                return
+
+    watcher = threading.Thread(target=watch, name="dbt's limit", daemon=True)
+    watcher.start()
+    try:
+        yield begun
+    finally:
+        over.set()
+        watcher.join()
 
 
 def invoke(settings: Settings, command: str, *arguments: str) -> list[Node]:
@@ -162,12 +205,17 @@ def _run(settings: Settings, command: str, *arguments: str) -> list[Node]:
 
 def manifest(settings: Settings) -> dict[str, Any]:
     """dbt's manifest of the last build here; before the first one, of the project as it is (parsed in 3 s)."""
+    content: dict[str, Any] = json.loads(manifest_path(settings).read_text(encoding="utf-8"))
+    return content
+
+
+def manifest_path(settings: Settings) -> Path:
+    """Where it lies. Parses the project where it was never built or parsed here."""
     path = settings.home / "dbt" / "manifest.json"
     if not path.exists():
         invoke(settings, "parse")
         _keep_manifest(settings)
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return path
 
 
 def _keep_manifest(settings: Settings) -> None:

@@ -16,7 +16,8 @@ from tiltyard.errors import BadInput
 from tiltyard.records.base import Record
 
 State = Literal["published", "held", "failed", "blocked", "late"]
-"""published; held by a check; failed in dbt; blocked by a table that it is made of; late, since its source is."""
+"""published; held by a check; failed in dbt, or before it was judged; blocked by a table that it is made of; late,
+since its source is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +96,19 @@ class Publication(Record):
         return tuple(state for state in states if state is not None and not state.is_published)
 
     def part(self, tables: Collection[str]) -> "Publication":
-        """What it says of some tables only."""
-        names = {plain(table) for table in tables}
-        return Publication(
-            snapshot=self.snapshot, tables={name: self.tables[name] for name in sorted(names & self.tables.keys())}
-        )
+        """What it says of some tables only: of the newest batch that one of them is of, and those that stand apart
+        from it."""
+        names = {plain(table): self.state(table) for table in tables}
+        stands = [self.snapshot if state is None else state.snapshot for state in names.values()]
+        snapshot = max((number for number in stands if number is not None), default=self.snapshot)
+        apart = {}
+        for name in sorted(names):
+            state = names[name] or TableState(
+                night=date.min, table=name, state="published", snapshot=self.snapshot, good_night=None
+            )
+            if not state.is_published or state.snapshot != snapshot:
+                apart[name] = state
+        return Publication(snapshot=snapshot, tables=apart)
 
     @property
     def apart(self) -> str | None:

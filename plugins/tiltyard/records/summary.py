@@ -41,7 +41,7 @@ class PopularItem(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesSummary(Summary):
-    """The features stage: what was built, checked and published."""
+    """The features stage: what was built, checked and published of a source."""
 
     stage: ClassVar[StageName] = "features"
 
@@ -63,6 +63,10 @@ class FeaturesSummary(Summary):
     """The tables that the batch brought up to date."""
     unpublished: tuple[TableState, ...] = ()
     """The tables that stay as they were, and why, by name."""
+    faults: tuple[TableState, ...] = ()
+    """The tables that were at fault themselves when they were judged, also of those that other sources feed as well."""
+    waiting: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Table that other sources feed as well → those that it waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def try_policies(
     say = progress or (lambda label, fraction: None)
     specs = policies[0].specs
     nights = list(clock.nights(first, last))
-    unjudged = [night for night in nights if past.is_stopped(rails, night) is None]
+    unjudged = [night for night in nights if not past.is_judged(rails, night)]
     verdicts: dict[datetime, Future[None]] = {}
     with Workers(rails.settings, jobs, judges=bool(unjudged)) as workers:
         if unjudged:

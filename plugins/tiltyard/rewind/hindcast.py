@@ -22,7 +22,7 @@ from pydantic import Field
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
+from tiltyard.errors import Fenced, TiltyardError, Unavailable
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
@@ -167,16 +167,16 @@ def hindcast(
             if not waiting:
                 continue
             assert auditor is not None  # a night that waits is one to do
-            try:
-                auditor.wait_for(as_of)
-                features.publish(rails, as_of)
+            auditor.wait_for(as_of)
+            outcomes = {source: features.end(rails, source, as_of) for source in rails.settings.sources}
+            if any(outcome.published for outcome in outcomes.values()):
                 published = as_of
-            except CheckFailed as error:
-                for spec in waiting:
-                    tallies[spec.name].stopped.append(str(error))
-                    owed.setdefault(spec.name, []).append(as_of)
-                continue
             for spec in waiting:
+                outcome = outcomes.get(spec.source)
+                if outcome is not None and not outcome.published:
+                    tallies[spec.name].stopped.append(features.complaint(outcome.unpublished, night))
+                    owed.setdefault(spec.name, []).append(as_of)
+                    continue
                 if scoring.waits_for(rails.publication(), spec, as_of) is None:
                     for late in owed.pop(spec.name, ()):
                         _night(rails, spec, late, approve, render, tallies[spec.name])
@@ -215,7 +215,9 @@ class _Auditor:
 
 
 def _check(as_of: datetime, build: BuildSummary, render: bool) -> None:
-    features.check(worker.rails(), as_of, build, render=render)
+    for source in worker.rails().settings.sources:
+        with _on_its_own():
+            features.check(worker.rails(), source, as_of, build, render=render)
 
 
 def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:

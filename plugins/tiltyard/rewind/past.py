@@ -37,7 +37,7 @@ from tiltyard.lake import qualified
 from tiltyard.prepare import data_incidents, features, frame, truth
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident, FeaturesSummary, VersionFacts
+from tiltyard.records import DataIncident, VersionFacts
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
@@ -233,16 +233,15 @@ class Workers:
 # -- the nights ---------------------------------------------------------------------------------------------
 
 
-def is_stopped(rails: Rails, as_of: datetime) -> bool | None:
-    """Whether the night's batch was stopped; None when it was never checked."""
-    record = rails.ledger.stage_run(FeaturesSummary, "", night_closing(as_of))
-    if record is None or record.status not in ("checked", "done", "stopped"):
-        return None
-    return record.status == "stopped"
+def is_judged(rails: Rails, as_of: datetime) -> bool:
+    """Whether the night's batch of every source was checked."""
+    records = (rails.ledger.features_run(source, night_closing(as_of)) for source in rails.settings.sources)
+    return all(record is not None and record.status in ("checked", "done", "stopped") for record in records)
 
 
 def _check(as_of: datetime, build: BuildSummary) -> None:
-    features.check(worker.rails(), as_of, build, render=False)
+    for source in worker.rails().settings.sources:
+        features.check(worker.rails(), source, as_of, build, render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
@@ -311,10 +310,13 @@ def learn(rails: Rails, past: Past, as_of: datetime) -> None:
     night = night_closing(as_of)
     if night not in past.broken:
         past.broken[night] = data_incidents.of_model(rails, past.spec, night)
-        record = rails.ledger.stage_run(FeaturesSummary, "", night)
-        unpublished = {state.table for state in record.summary.unpublished} if record else set()
-        if is_stopped(rails, as_of) or not unpublished.isdisjoint(past.spec.tables[:-1]):
-            past.stopped.add(night)
+        read = past.spec.tables[:-1]
+        for source in rails.settings.sources:
+            record = rails.ledger.features_run(source, night)
+            states = (*record.summary.unpublished, *record.summary.faults) if record else ()
+            is_stopped = record is not None and record.status == "stopped" and source == past.spec.source
+            if is_stopped or any(state.table in read for state in states):
+                past.stopped.add(night)
 
 
 # -- versions -----------------------------------------------------------------------------------------------

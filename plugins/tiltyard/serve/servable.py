@@ -367,8 +367,11 @@ class Servables:
         tide = self._ledger.tide() + "".join(spec.digest for spec in specs)
         if tide == self._tide:
             return None
-        published = self._ledger.newest_published()
-        rosters = [_roster(self._ledger, spec, published.summary if published else None) for spec in specs]
+        published = {
+            source: self._ledger.newest_published(source) for source in sorted({spec.source for spec in specs})
+        }
+        summaries = {source: run.summary if run else None for source, run in published.items()}
+        rosters = [_roster(self._ledger, spec, summaries[spec.source]) for spec in specs]
         self._tide = tide
         return rosters
 

@@ -169,7 +169,7 @@ def newest_night(settings: Settings) -> date | None:
     """The newest night with published features; None when there is none."""
     ledger = Ledger(settings)
     try:
-        nights = sorted(ledger.finished("features"))
+        nights = sorted(ledger.published_nights())
     finally:
         ledger.close()
     return max(nights, default=None)

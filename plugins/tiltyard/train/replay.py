@@ -347,5 +347,5 @@ def check(rails: Rails, spec: Spec, as_of: datetime, at: int | Publication, *, r
 
 
 def _newest(rails: Rails) -> datetime:
-    done = sorted(rails.ledger.finished("features"))
+    done = sorted(rails.ledger.published_nights())
     return clock.midnight(max(done))

@@ -3,7 +3,7 @@
 from datetime import date
 
 from tiltyard.prepare.graph import Graph
-from tiltyard.prepare.settling import settle
+from tiltyard.prepare.settling import at_fault, settle
 from tiltyard.records import TableState
 
 NIGHT = date(2025, 2, 3)
@@ -29,9 +29,12 @@ GRAPH = Graph(
 SOURCES = ["raw.login", "raw.customer", "raw.sale"]
 
 
-def settled(failed: dict[str, str] | None = None, held: dict[str, list[str]] | None = None) -> dict[str, TableState]:
-    states = settle(GRAPH, SOURCES, ["ftr_unknown"], NIGHT, failed=failed or {}, held=held or {})
-    return {state.table: state for state in states}
+def settled(
+    failed: dict[str, str] | None = None, held: dict[str, list[str]] | None = None, late: dict[str, str] | None = None
+) -> dict[str, TableState]:
+    tables = [*GRAPH.below(SOURCES), "ftr_unknown"]
+    faults = at_fault(tables, NIGHT, failed=failed or {}, held=held or {}, late=late or {})
+    return {state.table: state for state in settle(GRAPH, tables, NIGHT, faults=faults)}
 
 
 def not_good(states: dict[str, TableState]) -> dict[str, str]:
@@ -61,3 +64,21 @@ def test_what_stands_on_a_held_table_is_blocked_and_names_it() -> None:
 def test_a_failed_node_blocks_and_is_failed_whatever_else() -> None:
     states = settled(failed={"spn_review": "dbt failed"}, held={"spn_review": ["x"], "ftr_profile": ["y"]})
     assert not_good(states) == {"spn_review": "failed", "ftr_activity": "blocked", "ftr_profile": "blocked"}
+
+
+def test_what_stands_on_a_late_table_is_late_whatever_checks_say_of_it() -> None:
+    states = settled(late={"raw.login": "nothing came"}, held={"raw.login": ["silent"], "ftr_activity": ["few rows"]})
+    assert not_good(states) == {"raw.login": "late", "stg_login": "late", "ftr_activity": "late"}
+    assert states["ftr_activity"].reason == "it is made of raw.login, which is late: nothing came"
+
+
+def test_a_table_of_another_source_is_as_that_one_has_settled_it() -> None:
+    theirs = [
+        TableState(night=NIGHT, table="raw.login", state="held", reason="silent", cause="raw.login"),
+        TableState(night=NIGHT, table="stg_login", state="blocked", reason="…", cause="raw.login"),
+    ]
+    own = ["raw.customer", "stg_customer", "spn_review", "ftr_profile", "ftr_activity"]
+    states = {state.table: state for state in settle(GRAPH, own, NIGHT, faults=[], given=theirs)}
+    assert list(states) == own
+    assert not_good(states) == {"ftr_activity": "blocked"}
+    assert states["ftr_activity"].reason == "it is made of raw.login, which is held: silent"

@@ -1,0 +1,41 @@
+"""Cron expressions by which sources are looked for. Pure. All of them are UTC."""
+
+from datetime import date, timedelta
+
+from croniter import croniter
+
+from tiltyard import clock
+
+NEVER = ("none", "")
+"""Spellings of "it does not start by itself"."""
+PRESETS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}
+"""What Airflow calls them → the expression."""
+
+
+def checked(text: str) -> str:
+    """The text itself. Raises ValueError where it is no schedule."""
+    expression = cron(text)
+    if expression is not None and (len(expression.split()) != 5 or not croniter.is_valid(expression)):
+        raise ValueError(f"'{text}' is no schedule; write a cron expression like '0 5 * * *', @daily, or none")
+    return text
+
+
+def cron(text: str) -> str | None:
+    """A schedule as a cron expression; None for one that never starts by itself."""
+    text = text.strip()
+    return None if text.lower() in NEVER else PRESETS.get(text.lower(), text)
+
+
+def has_run(expression: str | None, night: date) -> bool:
+    """Whether a run that does a night is due by this expression: one at any time of the day that names it."""
+    if expression is None:
+        return False
+    start = clock.midnight(night)
+    following = croniter(expression, start - timedelta(seconds=1)).get_next(type(start))
+    return bool(following < start + timedelta(days=1))

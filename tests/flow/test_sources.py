@@ -1,0 +1,276 @@
+"""Two sources on the same nights, beside each other and at different times: what one does, or does not do, is in
+nobody's way but that of what is made of it.
+
+Ingest, dbt, suites and publication are the real ones, on a small project.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import bazaar
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.edge import nights
+from tiltyard.errors import BadInput, CheckFailed, TiltyardError
+from tiltyard.judge import scoring
+from tiltyard.prepare import features
+from tiltyard.prepare.features import SourceNight
+from tiltyard.rails import Rails
+from tiltyard.spec import find, portfolio
+
+FIRST = clock.parse_as_of("2025-03-04")
+NIGHT = timedelta(days=1)
+BOTH = "ftr_shop__both"
+
+
+@pytest.fixture
+def rails(tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
+    """A home in which the first night of both sources is published."""
+    settings = bazaar.settings_of(tmp_path, postgres_url)
+    with rails_module.opened(settings) as opened:
+        deliver(opened, 0, "shop", "web")
+        assert features.build_night(opened, FIRST, render=False).unpublished == ()
+        yield opened
+
+
+def deliver(rails: Rails, number: int, *sources: str) -> None:
+    for source in sources:
+        bazaar.deliver(rails.settings, source, (FIRST + (number - 1) * NIGHT).date())
+
+
+def a_night(rails: Rails, number: int, source: str) -> SourceNight:
+    """The features of one source of a night, as its DAG does them: the last step is done however the others end."""
+    as_of, landed, build, summary = FIRST + number * NIGHT, None, None, None
+    with suppress(TiltyardError):  # is in the records
+        landed = features.ingest(rails, as_of, [source])[source]
+        build = features.transform(rails, as_of, [source])
+        summary = features.check(rails, source, as_of, build, render=False)
+    return SourceNight(published=features.end(rails, source, as_of), ingest=landed, transform=build, checks=summary)
+
+
+def day(number: int) -> date:
+    return (FIRST + number * NIGHT).date()
+
+
+def ready(rails: Rails, number: int) -> set[str]:
+    """The models that may start on a night."""
+    specs = portfolio(rails.settings)
+    return {name for name, ready in nights.ready_nights(rails, specs).items() if day(number) in ready}
+
+
+def states(rails: Rails, number: int) -> dict[str, str]:
+    return {
+        state.table: state.state for state in rails.ledger.table_states(until=day(number)) if state.night == day(number)
+    }
+
+
+def scored(rails: Rails, model: str, number: int) -> pd.DataFrame:
+    """Score a night of a model; its rows, with how the tables stood that were not good."""
+    as_of = FIRST + number * NIGHT
+    scoring.score_night(rails, find(rails.settings.models, model), as_of)
+    rows = rails.lake.query("select * from {ops.prediction} where model = $model", as_of, {"model": model})
+    return rows[rows["night"].astype(str) == str(day(number))]
+
+
+def content(rails: Rails, table: str) -> pd.DataFrame:
+    """A table as it is in service."""
+    end = FIRST + 300 * NIGHT
+    return rails.lake.query(f"select * from {{{table}}} order by all", end, None, rails.publication())
+
+
+def test_a_view_of_two_sources_waits_for_the_last_of_them_whichever_that_is(rails: Rails) -> None:
+    assert ready(rails, 0) == {"till", "flow", "blend"}
+    for number, (early, late) in ((1, ("shop", "web")), (2, ("web", "shop"))):
+        deliver(rails, number, early, late)
+        before = content(rails, "features.ftr_shop__both")
+        own = {"shop": "features.ftr_shop__sales", "web": "features.ftr_shop__traffic"}
+        others = content(rails, own[late])
+        outcome = a_night(rails, number, early).published
+        assert outcome.waiting == {BOTH: (late,)}
+        assert BOTH not in outcome.settled
+        assert ready(rails, number) == ({"till"} if early == "shop" else set())
+        pd.testing.assert_frame_equal(content(rails, "features.ftr_shop__both"), before)
+        pd.testing.assert_frame_equal(content(rails, own[late]), others)
+        own_before = content(rails, own[early])
+
+        outcome = a_night(rails, number, late).published
+        assert BOTH in outcome.published
+        assert not outcome.waiting
+        assert ready(rails, number) == {"till", "flow", "blend"}
+        assert len(content(rails, "features.ftr_shop__both")) == len(before) + 4
+        pd.testing.assert_frame_equal(content(rails, own[early]), own_before)
+        for model in bazaar.READS:
+            rows = scored(rails, model, number)
+            assert len(rows) == 2
+            assert rows["request_id"].is_unique
+
+
+def test_of_two_sources_that_publish_at_once_one_is_the_last(rails: Rails) -> None:
+    deliver(rails, 1, "shop", "web")
+    as_of = FIRST + NIGHT
+    for source in ("shop", "web"):
+        features.ingest(rails, as_of, [source])
+    for source in ("shop", "web"):
+        build = features.transform(rails, as_of, [source])
+        features.check(rails, source, as_of, build, render=False)
+    outcomes: dict[str, features.PublishedNight] = {}
+
+    def publish(source: str) -> None:
+        with rails_module.opened(rails.settings) as own:
+            outcomes[source] = features.publish(own, source, as_of)
+
+    threads = [threading.Thread(target=publish, args=(source,)) for source in ("shop", "web")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [BOTH in outcomes[source].published for source in ("shop", "web")].count(True) == 1
+    assert set(states(rails, 1).values()) == {"published"}
+    newest = max(outcome.snapshot or 0 for outcome in outcomes.values())
+    assert rails.publication().of(BOTH) == newest, "judged last, it holds the rows of both"
+    assert features.publish(rails, "shop", as_of) == outcomes["shop"], "twice is once"
+
+
+def test_a_source_that_is_late_stops_no_model_and_is_caught_up_with(rails: Rails) -> None:
+    for source in ("shop", "web"):
+        bazaar.contract(rails.settings, source, "due_by: 5h")
+    deliver(rails, 1, "shop")
+    assert a_night(rails, 1, "shop").published.waiting == {BOTH: ("web",)}
+    late = a_night(rails, 1, "web")
+    assert {state.table: state.state for state in late.published.unpublished} == {
+        "raw.click": "late", "stg_web__click": "late", "ftr_shop__traffic": "late", BOTH: "late",
+    }  # fmt: skip
+    assert late.checks is not None
+    assert late.checks.reason is not None
+    assert "web had until 2025-03-05 05:00 UTC and has delivered nothing for the night" in late.checks.reason
+    assert "its newest delivery is that of 2025-03-03" in late.checks.reason
+    assert rails.ledger.stage_status("features", "web", day(1)) == "stopped"
+    assert ready(rails, 1) == {"till", "flow", "blend"}
+    for model, apart in (("till", 0), ("flow", 2), ("blend", 2)):
+        rows = scored(rails, model, 1)
+        assert (len(rows), rows["apart"].notna().sum()) == (2, apart), "with what there is"
+
+    deliver(rails, 1, "web")  # a day late, together with the next day's
+    deliver(rails, 2, "shop", "web")
+    assert not a_night(rails, 2, "web").published.unpublished
+    assert not a_night(rails, 2, "shop").published.unpublished
+    assert not rails.publication().unpublished([BOTH, "ftr_shop__traffic"])
+    assert len(content(rails, "features.ftr_shop__both")) == 12, "no row is lost, none is there twice"
+    assert scored(rails, "blend", 2)["apart"].isna().all()
+
+
+def test_a_late_source_of_the_spine_is_caught_up_with_and_nothing_is_scored_twice(rails: Rails) -> None:
+    bazaar.contract(rails.settings, "shop", "due_by: 5h")
+    till = find(rails.settings.models, "till")
+    for number in (1, 2, 3):
+        deliver(rails, number, "web")
+        a_night(rails, number, "web")
+        with pytest.raises(CheckFailed, match="shop had until"):
+            features.build_night(rails, FIRST + number * NIGHT, ["shop"], render=False)
+        assert states(rails, number)["spn_sale"] == "late"
+        assert scoring.waits_for(rails.publication(), till, FIRST + number * NIGHT) is not None
+    for number in (1, 2, 3, 4):
+        deliver(rails, number, "shop")
+    deliver(rails, 4, "web")
+    a_night(rails, 4, "shop")
+    for number in (1, 2, 3, 4):
+        assert day(number) in nights.ready_nights(rails, [till])["till"]
+        assert scoring.waits_for(rails.publication(), till, FIRST + number * NIGHT) is None
+        for _ in range(2):
+            assert len(scored(rails, "till", number)) == 2
+    every = rails.lake.query("select * from {ops.prediction} where model = 'till'", FIRST + 9 * NIGHT)
+    assert len(every) == 8
+    assert every["request_id"].is_unique
+
+
+@pytest.mark.parametrize("schedule", ["none", "0 3 1 * *"])
+def test_a_source_without_a_run_for_the_night_is_not_waited_for(rails: Rails, schedule: str) -> None:
+    bazaar.contract(rails.settings, "web", f'schedule: "{schedule}"')
+    deliver(rails, 1, "shop")
+    outcome = a_night(rails, 1, "shop").published
+    assert not outcome.waiting
+    assert BOTH in outcome.published, "with what there is"
+    assert ready(rails, 1) == {"till", "flow", "blend"}
+    for model in bazaar.READS:
+        assert scored(rails, model, 1)["tier"].eq("safe_default").all()
+    deliver(rails, 2, "shop", "web")
+    assert a_night(rails, 2, "web").published.published, "by hand, it is done like any other"
+
+
+def test_a_view_is_moved_from_one_source_to_another(rails: Rails) -> None:
+    deliver(rails, 1, "shop", "web")
+    a_night(rails, 1, "shop")
+    a_night(rails, 1, "web")
+    before = rails.publication().of("ftr_shop__sales")
+    sql = bazaar.MODELS["features/ftr_shop__traffic"].replace("clicks", "amount")
+    bazaar.model(rails.settings, "features/ftr_shop__sales", sql)
+    deliver(rails, 2, "shop", "web")
+    outcome = a_night(rails, 2, "web").published
+    assert "ftr_shop__sales" in outcome.published
+    assert rails.publication().of("ftr_shop__sales") == outcome.snapshot != before
+    assert "ftr_shop__sales" not in a_night(rails, 2, "shop").published.settled
+    assert rails.publication().of("ftr_shop__sales") == outcome.snapshot, "it is not put back"
+    assert ready(rails, 2) == {"till", "flow", "blend"}
+    assert len(content(rails, "features.ftr_shop__sales")) == 6
+    bazaar.model(rails.settings, "features/ftr_shop__sales", bazaar.MODELS["features/ftr_shop__sales"])
+    deliver(rails, 3, "shop", "web")
+    assert "ftr_shop__sales" not in a_night(rails, 3, "web").published.settled
+    assert "ftr_shop__sales" in a_night(rails, 3, "shop").published.published
+
+
+def test_rubbish_and_a_contract_that_cannot_be_read_are_one_source_s(rails: Rails) -> None:
+    deliver(rails, 1, "shop")
+    bazaar.deliver(rails.settings, "web", day(0), [{"this": "is", "no": "delivery"}])
+    bazaar.contract(rails.settings, "web", "due_by: 0h")
+    web = a_night(rails, 1, "web")
+    assert web.ingest is not None
+    assert web.ingest.quarantined
+    assert {state.state for state in web.published.unpublished} == {"late"}
+    assert set(a_night(rails, 1, "shop").published.published) >= {"spn_sale", "ftr_shop__sales"}
+    assert states(rails, 1)[BOTH] == "late"
+
+    path = rails.settings.dbt / "models" / "staging" / "web" / "_web__sources.yml"
+    sound = path.read_text(encoding="utf-8")
+    path.write_text("sources: [", encoding="utf-8")
+    deliver(rails, 2, "shop")
+    with pytest.raises(BadInput, match="not a dbt source file"):
+        features.build_night(rails, FIRST + 2 * NIGHT, ["web"], render=False)
+    assert rails.ledger.stage_status("features", "web", day(2)) == "failed"
+    path.write_text(sound, encoding="utf-8")
+    assert set(a_night(rails, 2, "shop").published.published) >= {"spn_sale", "ftr_shop__sales"}
+    assert ready(rails, 2) >= {"till"}
+
+
+def test_a_night_that_ended_before_it_was_judged_is_settled_and_told(rails: Rails) -> None:
+    deliver(rails, 1, "shop", "web")
+    assert a_night(rails, 1, "shop").published.waiting == {BOTH: ("web",)}
+    ended = features.end(rails, "web", FIRST + NIGHT)  # a task that hung, and was killed
+    assert {state.state for state in ended.unpublished} == {"failed", "blocked"}
+    assert "its night ended before it was judged: it was ended from outside" in str(ended.unpublished[0].reason)
+    assert ready(rails, 1) == {"till", "flow", "blend"}
+    assert features.end(rails, "web", FIRST + NIGHT) == ended, "twice is once"
+    assert not a_night(rails, 1, "web").published.unpublished, "done again, it is published"
+    assert set(states(rails, 1).values()) == {"published"}
+
+
+def test_a_query_that_hangs_costs_its_source_the_limit_and_no_other_anything(rails: Rails) -> None:
+    settings = rails.settings.model_copy(update={"build_timeout_s": 3.0})
+    slow = "select shop_id, count(*) as clicks, max(event_time) as event_time, max(available_at) as available_at, "
+    slow += "{{ built_at() }} as built_at from {{ ref('stg_web__click') }}, range(3000000000) as a(i), range(9) "
+    slow += "where hash(i) % 7 = 1 group by 1"
+    bazaar.model(settings, "features/ftr_shop__traffic", slow)
+    deliver(rails, 1, "shop", "web")
+    limited = Rails(settings, rails.lake, rails.ledger)
+    web = a_night(limited, 1, "web")
+    assert web.transform is not None
+    assert "took longer than TILTYARD_BUILD_TIMEOUT_S (3 s)" in web.transform.failed["ftr_shop__traffic"]
+    assert states(rails, 1)["ftr_shop__traffic"] == "failed"
+    shop = a_night(limited, 1, "shop")
+    assert not shop.published.unpublished or {state.table for state in shop.published.unpublished} == {BOTH}
+    assert ready(rails, 1) == {"till", "flow", "blend"}
