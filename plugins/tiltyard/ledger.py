@@ -471,7 +471,8 @@ class Ledger:
 
     def settled(self, tables: Collection[str], since: date | None = None) -> dict[date, set[str]]:
         """night → those of the tables that are published or not published for it, whichever was decided."""
-        query = sa.select(publication.c.night, publication.c.table).where(publication.c.table.in_(sorted(tables)))
+        columns = (publication.c.night, publication.c.table.label("table"))
+        query = sa.select(*columns).where(publication.c.table.in_(sorted(tables)))
         if since is not None:
             query = query.where(publication.c.night > since)
         nights: dict[date, set[str]] = {}

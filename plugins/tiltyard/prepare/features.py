@@ -168,11 +168,10 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
             faults=faults,
             waiting=waiting,
         )
-        _record(rails, source, night, summary)
-    return summary
+        return _recorded(rails, source, night, summary)
 
 
-def _record(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> None:
+def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> FeaturesSummary:
     before = rails.ledger.stage_run(FeaturesSummary, source, night)
     if not summary.published:
         summary = replace(summary, reason=complaint(summary.unpublished, night))
@@ -180,6 +179,7 @@ def _record(rails: Rails, source: str, night: date, summary: FeaturesSummary) ->
     elif before is None or before.status != "done" or before.summary.snapshot < summary.snapshot:
         # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
         rails.ledger.record_stage(source, night, "checked", summary)
+    return summary
 
 
 def _specs(rails: Rails, source: str) -> list[Spec]:
