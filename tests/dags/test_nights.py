@@ -113,8 +113,8 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     run()
     assert nights(rails, "shadow") == [date(2016, 4, 3)], "by hand, with nothing waiting: the newest again"
     run(events={"a": [event("2016-04-04")]})
-    with pytest.raises(BadInput):
-        nights(rails, "shadow")  # announced, but its batch was stopped
+    with pytest.raises(AirflowSkipException, match="2016-04-04 waits for a source"):
+        nights(rails, "shadow")  # announced, but not published
 
     rails.ledger.request_retrain(SPEC.name, date(2016, 4, 3), ["it moved"])
     run()

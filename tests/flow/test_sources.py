@@ -242,6 +242,7 @@ def test_rubbish_and_a_contract_that_cannot_be_read_are_one_source_s(rails: Rail
     with pytest.raises(BadInput, match="not a dbt source file"):
         features.build_night(rails, FIRST + 2 * NIGHT, ["web"], render=False)
     assert rails.ledger.stage_status("features", "web", day(2)) == "failed"
+    assert states(rails, 2)["ftr_shop__traffic"] == "blocked", "nobody waits for it"
     path.write_text(sound, encoding="utf-8")
     assert set(a_night(rails, 2, "shop").published.published) >= {"spn_sale", "ftr_shop__sales"}
     assert ready(rails, 2) >= {"till"}

@@ -72,6 +72,12 @@ def names(manifest: Mapping[str, Any]) -> dict[str, str]:
     return sources | {key: node["name"] for key, node in built(manifest).items()}
 
 
+def sources(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Raw table → its source."""
+    named = names(manifest)
+    return {named[key]: str(entry["source_name"]) for key, entry in manifest["sources"].items() if key in named}
+
+
 def built(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """dbt's unique id → node, of those that make a table."""
     kinds = ("model", "snapshot", "seed")

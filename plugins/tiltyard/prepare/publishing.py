@@ -14,7 +14,7 @@ from functools import lru_cache
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts, popular, settling, transform
-from tiltyard.prepare.graph import Graph, parents
+from tiltyard.prepare.graph import Graph, parents, sources
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary, Publication, Record, Status, TableState
 from tiltyard.records.publication import State
@@ -44,9 +44,10 @@ class PublishedNight(Record):
 
 
 @lru_cache(maxsize=4)
-def _graph(settings: Settings, *_stamp: int) -> Graph:
-    """Of the manifest as it was at its stamp: a hindcast asks for it night after night."""
-    return Graph(parents(transform.manifest(settings)))
+def _graph(settings: Settings, *_stamp: int) -> tuple[Graph, Mapping[str, str]]:
+    """The manifest as it was at its stamp, and raw table → source: a hindcast asks for it night after night."""
+    manifest = transform.manifest(settings)
+    return Graph(parents(manifest)), sources(manifest)
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,10 @@ class Feeding:
 
     @classmethod
     def of(cls, settings: Settings) -> "Feeding":
-        """Of the dbt project as it was built last. A source whose contract cannot be read feeds nothing."""
-        sources: dict[str, str] = {}
-        for source in settings.sources:
-            try:
-                sources |= dict.fromkeys(contracts.raw_tables(settings, source), source)
-            except BadInput:
-                continue
-        manifest = transform.manifest_path(settings).stat()
-        return cls(_graph(settings, manifest.st_mtime_ns, manifest.st_size), sources)
+        """Of the dbt project as it was built last, whatever its files say now."""
+        stamp = transform.manifest_path(settings).stat()
+        graph, owners = _graph(settings, stamp.st_mtime_ns, stamp.st_size)
+        return cls(graph, {table: owner for table, owner in owners.items() if owner in settings.sources})
 
     def raw(self, source: str) -> tuple[str, ...]:
         """The raw tables of a source."""
@@ -76,14 +72,10 @@ class Feeding:
 
     def below(self, source: str) -> tuple[str, ...]:
         """The raw tables of a source and what stands on them, in the order in which they are made."""
-        raw = self.raw(source)
-        known = self.graph.below(raw)
-        return (*(table for table in raw if table not in known), *known)
+        return self.graph.below(self.raw(source))
 
     def of_table(self, table: str) -> frozenset[str]:
         """The sources that feed a table; none for one that the graph does not know."""
-        if table in self.sources:
-            return frozenset((self.sources[table],))
         above = self.graph.upstream(table) if table in self.graph.parents else frozenset()
         return frozenset(self.sources[name] for name in above if name in self.sources)
 
