@@ -55,7 +55,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import overview
+    from tiltyard.edge import overview, reports
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -80,7 +80,7 @@ def _app() -> "FastAPI":
 
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:
-        file = overview.find_report(settings.reports, path)
+        file = reports.opened(settings, path)
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():

@@ -637,6 +637,13 @@ class Ledger:
         values = {"model": drift_finding.model, "night": drift_finding.night, "body": drift_finding.to_json()}
         self._upsert(finding, **values)
 
+    def finding(self, model: str, night: date) -> Finding | None:
+        """What drift knows of a model on a night; None when it has not looked, or as an older version wrote it."""
+        rows = self._rows(sa.select(finding.c.body).where(finding.c.model == model, finding.c.night == night))
+        with suppress(ValidationError, TypeError):
+            return Finding.from_json(rows[0]["body"]) if rows else None
+        return None
+
     def findings(self, first: date, last: date | None = None) -> list[Finding]:
         """The findings of a night, or of the nights from `first` to `last`, by night and model.
 

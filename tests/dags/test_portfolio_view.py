@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
 from tiltyard.edge import airflow_settings
 from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
-from tiltyard.edge.overview import Entry, find_report
+from tiltyard.edge.overview import Entry
+from tiltyard.edge.reports import find_report
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident

@@ -104,5 +104,5 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
 
 def looked_at(rails: Rails, specs: tuple[Spec, ...], as_of: datetime) -> PortfolioNight:
     for spec in specs:
-        drift.measure_night(rails, spec, as_of, render=False)
+        drift.measure_night(rails, spec, as_of)
     return grants.govern_night(rails, as_of, specs)

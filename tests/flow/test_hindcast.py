@@ -85,7 +85,7 @@ def test_the_nightly_stages_give_the_rows_that_the_hindcast_gave(
             features.build_night(rails, as_of, render=False)
             shadow.shadow_night(rails, spec, as_of)
             promotion.judge_night(rails, spec, as_of)
-            drift.measure_night(rails, spec, as_of, render=False)
+            drift.measure_night(rails, spec, as_of)
             for reasons in grants.govern_night(rails, as_of, [spec]).granted.values():
                 training.train(rails, spec, as_of, requested_by="airflow", reasons=reasons)
         end = FIRST + NIGHTS * NIGHT
@@ -175,7 +175,7 @@ def test_nights_again_and_out_of_order_write_the_same_rows(replayed: tuple[Rails
         features.build_night(rails, as_of, render=False)
         shadow.shadow_night(rails, spec, as_of)
         promotion.judge_night(rails, spec, as_of)
-        drift.measure_night(rails, spec, as_of, render=False)
+        drift.measure_night(rails, spec, as_of)
     for table in tables:
         pd.testing.assert_frame_equal(rows(rails, table, end), before[table])
 

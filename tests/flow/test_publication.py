@@ -210,7 +210,7 @@ def test_a_critical_check_on_a_view_holds_its_model_and_no_other(homes: Homes) -
     summary = rails.ledger.stage_run(ShadowSummary, "churn", as_of.date())
     assert summary is not None
     assert [state.table for state in summary.summary.unpublished] == [VIEW]
-    drift.measure_night(rails, churn, as_of, render=False)
+    drift.measure_night(rails, churn, as_of)
     document = status.status(rails, churn)
     assert isinstance(document, ModelStatus)
     assert [(state.table, state.since) for state in document.unpublished] == [(VIEW, as_of.date())]

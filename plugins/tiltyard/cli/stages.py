@@ -59,8 +59,15 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Compare the night's window with the training reference, and keep the finding for the governor."""
     from tiltyard.govern import drift as stage
+    from tiltyard.govern import page
 
-    _stage(model, as_of, as_json, stage.measure_night)
+    def measured_and_drawn(rails: "Rails", spec: Spec, night: datetime) -> object:
+        summary = stage.measure_night(rails, spec, night)
+        if summary.report:
+            page.draw(rails, spec, night.date())
+        return summary
+
+    _stage(model, as_of, as_json, measured_and_drawn)
 
 
 def _stage(model: str, as_of: str | None, as_json: bool, stage: Callable[["Rails", Spec, datetime], object]) -> None:

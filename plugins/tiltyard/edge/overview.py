@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tiltyard import rails as rails_module
 from tiltyard.edge import status
-from tiltyard.edge.document import Document
+from tiltyard.edge.document import Document, ModelStatus
+from tiltyard.edge.reports import find_report
 from tiltyard.errors import TiltyardError
 from tiltyard.rails import Rails
 from tiltyard.records import Event
@@ -37,11 +38,11 @@ class Entry:
     nights: tuple[tuple[date, dict[StageName, str]], ...] = ()
     """The newest nights with how each stage ended, empty where it has no record; the newest first."""
     plot: Path | None = None
-    """Picture of the realized losses; None where none was drawn, as for the next two."""
-    latency: Path | None = None
-    """Picture of how late rows came."""
+    """Picture of the realized losses; None where none was drawn, as for the next one."""
     arrival: Path | None = None
     """Picture of how labels came."""
+    latency: bool = False
+    """Whether there is a picture to draw of how late rows came."""
     events: tuple[Event, ...] = ()
     """The newest events, the newest last."""
     status: Document | None = None
@@ -74,22 +75,9 @@ def _entry(rails: Rails, spec: Spec) -> Entry:
         dags={stage: dag_id(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN},
         nights=tuple((night, {stage: statuses[stage].get(night, "") for stage in SHOWN}) for night in nights),
         plot=find_report(reports, f"realized/{spec.name}.png"),
-        latency=find_report(reports, f"latency/{spec.name}.png"),
+        latency=isinstance(document, ModelStatus) and bool(document.latency),
         arrival=find_report(reports, f"arrival/{spec.name}.png"),
         events=tuple(rails.ledger.events(spec.name)[-EVENTS:]),
         status=document,
         problem=problem,
     )
-
-
-def find_report(reports: Path, path: str) -> Path | None:
-    """The file (or folder without an index.html) at `path` under `reports`; None for all that lies elsewhere."""
-    root = reports.resolve()
-    try:
-        file = (root / path).resolve()
-        if not file.is_relative_to(root) or any(part.startswith(".") for part in file.relative_to(root).parts):
-            return None
-        index = file / "index.html"
-        return index if index.is_file() else file if file.exists() else None
-    except (OSError, ValueError):  # a name too long, or with a NUL in it
-        return None

@@ -7,7 +7,7 @@ effect that shows in k of n windows, and Evidently's own verdict on the raw rows
 feature, prediction, label, performance, missing.
 
 Raw rows are read, and Evidently is imported, only where they are asked: when an alarm is about to be raised, and for
-the page, which is drawn where something moved, and once a week for every model. What is broken (a stage that did not
+the page, which is drawn when somebody opens it (page.py). What is broken (a stage that did not
 end, an open data incident, a column that went missing or came in another unit) is named with its place and raises
 nothing.
 
@@ -15,7 +15,6 @@ What follows from it is the governor's.
 """
 
 import json
-import zlib
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ import pandas as pd
 from tiltyard import lake
 from tiltyard.answered import skew
 from tiltyard.clock import night_closing
+from tiltyard.govern import page
 from tiltyard.govern.change import Comparison
 from tiltyard.govern.look import Look
 from tiltyard.govern.raw import ordered
@@ -40,23 +40,21 @@ from tiltyard.tables import DRIFT, DRIFT_DETECTOR
 from tiltyard.train import profile
 
 STAGE: StageName = "drift"
-EVERY = 7
-"""Nights between two pages of a model that nothing moved; models take turns."""
 
 
 @records_its_end(STAGE)
-def measure_night(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | None = None) -> DriftSummary:
+def measure_night(rails: Rails, spec: Spec, as_of: datetime) -> DriftSummary:
     """Look at one model on one night, after its shadow stage, and tell the governor what there is to know.
 
-    The page is drawn where something moved and once a week; `render=True` draws it in any case, `render=False` only
-    for an alarm that was raised. Raises BadInput when no features were ever published.
+    `report` of what it returns is where its page is drawn when somebody opens it (page.py). Raises BadInput when no
+    features were ever published.
     """
     night = night_closing(as_of)
     claim = rails.ledger.claim(f"{STAGE}/{spec.name}/{night}")
     roles = rails.ledger.roles(spec.name, night)
     version = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
     broken = _broken(rails, spec, as_of, ("features",) if version is None else ("features", "shadow"))
-    comparison, page, matured = None, None, 0
+    comparison, matured = None, 0
     online: Skew | None = None
     signals: tuple[Signal, ...] = ()
     if version is None:
@@ -68,16 +66,14 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime, *, render: bool | N
         broken += look.empty
         if comparison is not None:
             broken += comparison.broken
-            if _draws(spec.name, night, comparison, render):
-                page = rails.settings.reports / STAGE / spec.name / f"{night}.html"
-                kit.save(look.page(comparison), page)
-    finding = _finding(spec, night, roles, comparison, signals, broken, matured, page)
+    drawn = page.path(rails.settings, spec.name, night)
+    finding = _finding(spec, night, roles, comparison, signals, broken, matured, drawn)
     summary = _summary(version, finding, comparison, online)
-    document = rails.settings.reports / STAGE / spec.name / f"{night}.json"
-    kit.save(json.dumps(_document(summary, finding), indent=1), document)
+    kit.save(json.dumps(_document(summary, finding), indent=1), drawn.with_suffix(".json"))
     _store(rails, spec, as_of, version, finding, comparison, claim)
     with claim.held():
         rails.ledger.add_finding(finding)
+        drawn.unlink(missing_ok=True)  # of an earlier attempt; whoever opens it next gets this one's
     rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
@@ -93,7 +89,7 @@ def _finding(
     signals: Sequence[Signal],
     broken: tuple[Broken, ...],
     matured: int,
-    page: Path | None,
+    drawn: Path,
 ) -> Finding:
     return Finding(
         model=spec.name,
@@ -111,7 +107,7 @@ def _finding(
         broken=broken,
         matured=matured,
         min_matured=spec.gate.min_matured,
-        report=str(page) if page else None,
+        report=str(drawn) if comparison else None,
     )
 
 
@@ -179,13 +175,6 @@ def _measure(signal: Signal) -> str:
     if signal.kind == "performance" and signal.note and signal.column != profile.LOSS:
         return signal.note
     return f"{signal.statistic} of {signal.column} {signal.value:.3f} (limit {signal.threshold:.3f})"
-
-
-def _draws(model: str, night: date, comparison: Comparison, render: bool | None) -> bool:
-    if render is not None:
-        return render or comparison.raised
-    turn = (night.toordinal() + zlib.crc32(model.encode())) % EVERY == 0
-    return turn or comparison.raised or bool(comparison.moved)
 
 
 def _broken(rails: Rails, spec: Spec, as_of: datetime, stages: Sequence[StageName]) -> tuple[Broken, ...]:

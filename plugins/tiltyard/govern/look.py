@@ -10,7 +10,7 @@ import pandas as pd
 from tiltyard.clock import night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import Comparison, Promise, Standing, Truth
-from tiltyard.govern.raw import ColumnKind, Raw, ordered, table
+from tiltyard.govern.raw import ColumnKind, Raw
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
 from tiltyard.records import Broken, Signal, SignalKind
@@ -83,20 +83,9 @@ class Look:
             answered=answered.toordinal() if answered else None,
             trusted=trusted and not self.empty,
             left_out=left_out,
-            agrees=lambda columns, limits: self._raw(columns, limits).evidently_drifted(columns),
+            agrees=lambda columns, limits: self.raw(columns, limits).evidently_drifted(columns),
         )
         return comparison, comparison.signals
-
-    def page(self, comparison: Comparison) -> str:
-        """The drift page as HTML: the comparison as a table, and Evidently's pictures."""
-        tested = [
-            signal
-            for signal in ordered(comparison.signals)
-            if signal.value is not None and signal.kind != "missing" and signal.weight
-        ]
-        limits = {signal.column: signal.threshold or 0.0 for signal in tested}
-        title = f"Drift of {self.spec.name} {self.version}, night of {self.night}"
-        return self._raw([signal.column for signal in tested], limits).draw(title, table(title, comparison))
 
     def _promise(self) -> Promise:
         record = self.rails.ledger.version(self.spec.name, self.version)
@@ -119,7 +108,7 @@ class Look:
         waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
         return Truth(cutoff, outcomes, nights, score, label, waiting)
 
-    def _raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
+    def raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
         """The values of the window beside those kept from training."""
         publication = self.rails.publication()
         start = self.as_of - self.spec.drift.window

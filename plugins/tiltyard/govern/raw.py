@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tiltyard.govern import change
-from tiltyard.govern.change import Comparison
 from tiltyard.pages import kit
-from tiltyard.records import Signal
+from tiltyard.records import Finding, Signal
 from tiltyard.train import profile
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ class Raw:
             column for column, result in zip(comparable, results, strict=True) if result["value"]["count"] > 0
         )
 
-    def draw(self, title: str, above: kit.Html) -> str:
-        """Evidently's data drift page over every column, `above` (HTML) before it, as one self-contained HTML text.
+    def draw(self, title: str, finding: Finding) -> str:
+        """Evidently's data drift page over every column, the finding before it, as one self-contained HTML text.
 
         The preset draws every column twice, for its table and for a metric of its own that it does not show; only
         the count and the table are asked for here, which halves the time.
@@ -88,6 +87,7 @@ class Raw:
         from evidently.core.report import Context
         from evidently.presets import DataDriftPreset
 
+        above = _table(title, finding)
         if not self.kinds:
             return kit.page(title, [above])
 
@@ -140,11 +140,16 @@ def _folded(before: "pd.Series[Any]", now: "pd.Series[Any]") -> "tuple[pd.Series
     return before.where(before.isin(frequent), "(other)").astype(object), folded.astype(object)
 
 
-def table(title: str, comparison: Comparison) -> kit.Html:
+def without_pictures(title: str, finding: Finding, reason: str) -> str:
+    """The page where its pictures cannot be drawn, and why."""
+    return kit.page(title, [_table(title, finding), kit.paragraph(f"There are no pictures of this night: {reason}")])
+
+
+def _table(title: str, finding: Finding) -> kit.Html:
     """What the page begins with: the verdict, and every column's effect, by effect times importance."""
-    state = "An alarm stands" if comparison.alarm else "No alarm"
-    evidence = f"{state}: evidence {comparison.evidence:,.1f}, threshold {comparison.threshold:,.0f}. "
-    lines = [evidence, comparison.harm_reason, *(broken.reason for broken in comparison.broken)]
+    state = "An alarm stands" if finding.alarm else "No alarm"
+    evidence = f"{state}: evidence {finding.evidence or 0.0:,.1f}, threshold {finding.threshold or 0.0:,.0f}. "
+    lines = [evidence, finding.harm_reason, *(broken.reason for broken in finding.broken)]
     rows = [
         (
             signal.kind,
@@ -156,10 +161,16 @@ def table(title: str, comparison: Comparison) -> kit.Html:
             "" if signal.evidence is None else f"{signal.evidence:,.1f}",
             signal.note,
         )
-        for signal in ordered(comparison.signals)
+        for signal in finding.signals
     ]
     heading = kit.joined([kit.Html(f"<h1>{kit.text(title)}</h1>"), *(kit.paragraph(line) for line in lines if line)])
     return kit.Html(f"{STYLE}<div class=tiltyard>{heading}{kit.table(COLUMNS, rows)}</div>")
+
+
+def tested(signals: Sequence[Signal]) -> tuple[Signal, ...]:
+    """Those of which there are values to show."""
+    shown = (signal for signal in signals if signal.value is not None and signal.weight)
+    return tuple(signal for signal in shown if signal.kind != "missing")
 
 
 def ordered(signals: Sequence[Signal]) -> tuple[Signal, ...]:

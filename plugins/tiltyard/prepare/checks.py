@@ -68,9 +68,9 @@ def check_batch(
 ) -> CheckReport:
     """Hold the night that closes at `as_of` to a suite.
 
-    Without `spec` and `source` the whole portfolio is judged; of a model only `tables`, where they are given, which are
-    those that `source` feeds. Results go to ops.check_result and pages to the reports
-    folder; without `record` the caller keeps the results (suites.record), of several reports at once.
+    Without `spec` and `source` the whole portfolio is judged; where `tables` are given, which are those that `source`
+    feeds, only these of the models that read one. Results go to ops.check_result and pages to the reports folder;
+    without `record` the caller keeps the results (suites.record), of several reports at once.
 
     Failed expectations raise nothing; BadInput names file and line of an expectation that cannot be judged, the suite
     that does not exist, or the table that is missing. Not `strict`, what cannot be judged is a fault of its table
@@ -79,7 +79,7 @@ def check_batch(
     faults = _Faults(strict)
     if suite not in SUITES:
         raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
-    specs = (spec,) if spec else tuple(each for each in portfolio(rails.settings) if source in (None, each.source))
+    specs = (spec,) if spec else _models(rails, source, tables)
     subject = spec.name if spec else ""
     place = subject or source or "portfolio"
     if spec is not None and source not in (None, spec.source):
@@ -102,6 +102,14 @@ def check_batch(
     if record:
         suites.record(rails, [report], as_of)
     return report
+
+
+def _models(rails: Rails, source: str | None, tables: Collection[str] | None) -> tuple[Spec, ...]:
+    """The models of a source; those that read one of `tables`, where they are given."""
+    specs = portfolio(rails.settings)
+    if tables is not None:
+        return tuple(spec for spec in specs if not set(spec.tables).isdisjoint(tables))
+    return tuple(spec for spec in specs if source in (None, spec.source))
 
 
 Pages = dict[str, SuiteResult]

@@ -6,14 +6,16 @@ been there when the prediction was made, and is named before a model learns from
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, qualified
@@ -21,9 +23,10 @@ from tiltyard.leak.rules import RuleResult
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts
 from tiltyard.prepare.deliveries import DAY, microseconds
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, opened
 from tiltyard.records import Embargo, LatencyReport, LatencyVerdict
-from tiltyard.spec import Spec
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, find
 from tiltyard.tables import FEATURE_LATENCY, POINTS
 
 NIGHTS = 28
@@ -209,3 +212,15 @@ def plot(rails: Rails, name: str, tables: Sequence[str], as_of: datetime, nights
     if rows.empty or not rows["rows"].sum():
         return None
     return plots.latency(rows, rails.settings.reports / "latency" / f"{name}.png", title=name)
+
+
+def main(model: str, night: str) -> None:
+    """Draw a model's picture in a process of its own, when somebody opens it: matplotlib takes a second for one."""
+    settings = Settings()
+    with opened(settings) as rails:
+        spec = find(settings.models, model)
+        print(plot(rails, model, tables_of(rails, spec), clock.midnight(date.fromisoformat(night))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -17,7 +17,7 @@ from datetime import date, datetime
 from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import checks, contracts, embargo, publishing, settling
+from tiltyard.prepare import checks, contracts, publishing, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.ingest import IngestSummary
@@ -146,9 +146,6 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
         tables = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
         reports = _reports(rails, source, tables, as_of, snapshot, render)
         suites.record(rails, reports, as_of)
-        if render:
-            for spec in _specs(rails, source):
-                embargo.plot(rails, spec.name, embargo.tables_of(rails, spec), as_of)
         faults = settling.at_fault(
             tables, night, failed=build.failed, held=_held(reports), late=_late(rails, feeding, source, as_of)
         )
@@ -189,22 +186,17 @@ def _specs(rails: Rails, source: str) -> list[Spec]:
 def _reports(
     rails: Rails, source: str, tables: Collection[str], as_of: datetime, snapshot: int, render: bool
 ) -> list[CheckReport]:
-    """What every suite says of the batch. What cannot be judged is at fault itself, and nobody else."""
-    reports = [
+    """What every suite says of the batch: a table is judged once, however many models read it. What cannot be judged is
+    at fault itself, and nobody else."""
+    is_read = any(not set(spec.tables).isdisjoint(tables) for spec in portfolio(rails.settings))
+    return [
         checks.check_batch(
-            rails, "freshness", as_of, source=source, snapshot=snapshot, render=render, record=False, strict=False
+            rails, suite, as_of, source=source, tables=frozenset(tables), snapshot=snapshot, render=render,
+            record=False, strict=False,
         )
-    ]
-    for spec in portfolio(rails.settings):
-        if not set(spec.tables).isdisjoint(tables):
-            reports += [
-                checks.check_batch(
-                    rails, suite, as_of, spec=spec, source=source, tables=frozenset(tables), snapshot=snapshot,
-                    render=render, record=False, strict=False,
-                )
-                for suite in ("features", "leakage")
-            ]  # fmt: skip
-    return reports
+        for suite in ("freshness", "features", "leakage")
+        if suite == "freshness" or is_read
+    ]  # fmt: skip
 
 
 def _held(reports: Sequence[CheckReport]) -> dict[str, tuple[str, ...]]:

@@ -88,7 +88,7 @@ class Finding(Record):
     min_matured: int = 0
     """Number of matured labels that a first training wants."""
     report: str | None = None
-    """Path of the page that was drawn; None where none was."""
+    """Path of the page, which is drawn when somebody opens it; None where there is nothing to draw."""
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: 
         outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
         if outcome.promoted is not None:
             tally.promotions.append(PromotedNight(night=night_closing(as_of), version=outcome.promoted))
-        drift.measure_night(rails, spec, as_of, render=None if render else False)
+        drift.measure_night(rails, spec, as_of)
 
 
 def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:

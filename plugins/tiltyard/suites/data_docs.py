@@ -1,8 +1,9 @@
-"""Data Docs: the pages of a suite, one per validated batch, and an index."""
+"""Data Docs: the pages of a suite, an index of its checks and one per batch that failed any."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltyard.clock import night_closing
 from tiltyard.pages import kit
@@ -13,6 +14,9 @@ from tiltyard.suites.gx import quiet
 from tiltyard.suites.results import CheckResult
 from tiltyard.suites.running import SuiteResult
 
+if TYPE_CHECKING:
+    from great_expectations.core import ExpectationSuiteValidationResult
+
 
 def render(
     rails: Rails,
@@ -22,27 +26,34 @@ def render(
     pages: Mapping[str, SuiteResult],
     results: Sequence[CheckResult],
 ) -> str:
-    """Data Docs of a suite: a page per validated batch, and an index. Returns its path under settings.reports.
+    """Data Docs of a suite: an index of every check, and a page per batch that failed one. Returns the index's path
+    under settings.reports.
 
-    `pages` maps each table to what was found on it, `results` is what the index lists.
+    `pages` maps each table to what was found on it, `results` is what the index lists. Great Expectations takes a third
+    of a second a page, and of a batch that is as it should be the index says all there is.
     """
-    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view.view import DefaultJinjaPageView
-
     folder = Path("data_docs") / night_closing(as_of).isoformat() / suite / (subject or "portfolio")
     target = rails.settings.reports / folder
     links = []
     for table, result in sorted(pages.items()):
-        if result.validation is None:
+        if result.validation is None or all(check.success for check in result.results):
             continue
-        with quiet():
-            document = ValidationResultsPageRenderer(run_info_at_end=True).render(result.validation)
-            page = DefaultJinjaPageView().render(document)  # type: ignore[no-untyped-call]
-        kit.save(page, target / f"{table}.html")
+        kit.save(_page(result.validation), target / f"{table}.html")
         links.append(Html(f'<a href="{kit.text(table)}.html">{kit.text(table)}</a>'))
     title = f"{suite} {subject} {night_closing(as_of)}".replace("  ", " ")
     kit.save(kit.page(title, _index(title, links, results), STYLE), target / "index.html")
     return str(folder / "index.html")
+
+
+def _page(validation: "ExpectationSuiteValidationResult") -> str:
+    """Great Expectations' own page of a batch, as HTML."""
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    with quiet():
+        document = ValidationResultsPageRenderer(run_info_at_end=True).render(validation)
+        page: str = DefaultJinjaPageView().render(document)  # type: ignore[no-untyped-call]
+    return page
 
 
 STYLE = "main { max-width: none } table { min-width: 920px } td { overflow-wrap: normal }"
@@ -60,11 +71,12 @@ def _index(title: str, links: Sequence[Html], results: Sequence[CheckResult]) ->
     ]
     failed = sum(not check.success for check in checks)
     worst = next((MARKS.get(check.severity, "wait") for check in checks if not check.success), "good")
+    in_full = kit.section("In full, as Great Expectations has it", kit.paragraph(kit.joined(links, " · ")))
     heading = f"<h1>{kit.text(title)}</h1>"
     return [
         Html(f"<header class={worst}>{heading}{kit.paragraph(f'{failed} of {len(checks)} checks failed.')}</header>"),
         kit.section("Checks", kit.table(columns, rows)),
-        kit.section("In full, as Great Expectations has it", kit.paragraph(kit.joined(links, " · "))),
+        *([in_full] if links else []),
     ]
 
 

@@ -76,6 +76,8 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
     All of them in one commit: a night has several reports, and a commit of the lake costs what a small suite does.
     """
     rails.lake.ensure(CHECK_RESULT)
+    # a view that models of two sources read is in the report of either
+    distinct = {(report.suite, report.model, result): report for report in reports for result in report.results}
     rows = pd.DataFrame(
         [
             {
@@ -84,8 +86,7 @@ def record(rails: Rails, reports: Sequence[CheckReport], as_of: datetime) -> Non
                 "observed": result.observed, "detail": result.detail,
                 "night": report.night, "model": report.model, "available_at": as_of,
             }
-            for report in reports
-            for result in report.results
+            for (_, _, result), report in distinct.items()
         ],
         columns=list(CHECK_RESULT.columns),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
+from tiltyard.govern import page as drift_page
 from tiltyard.govern.raw import Raw
 from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
@@ -183,7 +184,7 @@ def test_without_a_model_training_is_asked_for_once_labels_suffice(rails: Rails)
     answers = []
     for day in (3, 7, 12, 13, 19):
         publish(rails, night(day))
-        assert drift.measure_night(rails, SPEC, night(day), render=False).verdict == "no_reference"
+        assert drift.measure_night(rails, SPEC, night(day)).verdict == "no_reference"
         answers.append(governed(rails, night(day)))
     assert [answer.decision for answer in answers] == ["steady", "steady", "retrain", "cooldown", "retrain"]
     assert [retrain.night for retrain in rails.ledger.retrains(SPEC.name)] == [night(12).date(), night(19).date()]
@@ -194,7 +195,7 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     fill(rails, moves=False)
     publish(rails, night(12))
     rails.ledger.record_stage("", night(13).date(), "stopped", FeaturesSummary())
-    answer = drift.measure_night(rails, SPEC, night(13), render=False)
+    answer = drift.measure_night(rails, SPEC, night(13))
     assert answer.reasons[0] == "the features stage of 2024-03-14 is stopped"
     assert governed(rails, night(13)).decision == "incident"
 
@@ -217,22 +218,22 @@ def ask(rails: Rails, name: str, rows: pd.DataFrame, as_of: datetime, *, factor:
 def asked_online(rails: Rails, version: int) -> None:
     """Values as at night are no skew; another unit is, and what is missing."""
     ask(rails, "few", customers(40, 5), night(30))
-    few = drift.measure_night(rails, SPEC, night(30), render=False).skew
+    few = drift.measure_night(rails, SPEC, night(30)).skew
     assert (few.rows, few.skewed, few.features) == (40, (), {})
     ask(rails, "late", customers(300, 6), night(29))
-    late = drift.measure_night(rails, SPEC, night(30), render=False).skew
+    late = drift.measure_night(rails, SPEC, night(30)).skew
     assert late.rows == 340 and set(late.features) == set(KINDS) and late.skewed == ()
     assert {feature.against for feature in late.features.values()} == {"offline"}
     nothing = skew.look(rails, SPEC, night(30), version, profile.EMPTY)
     assert nothing is not None
     assert {one.against for one in nothing.features.values()} == {"training"} and nothing.skewed == ()
     ask(rails, "cents", customers(150, 7), night(30), factor=100)
-    answer = drift.measure_night(rails, SPEC, night(30), render=False)
+    answer = drift.measure_night(rails, SPEC, night(30))
     assert answer.skew.skewed == ("amount_eur",) and not answer.alarm
     run = rails.ledger.stage_run(DriftSummary, SPEC.name, night(30).date())
     assert run is not None and run.summary == answer
     ask(rails, "blank", customers(150, 8).assign(plan=None), night(30))
-    blank = drift.measure_night(rails, SPEC, night(30), render=False).skew.features["plan"]
+    blank = drift.measure_night(rails, SPEC, night(30)).skew.features["plan"]
     assert blank.skewed and blank.missing == pytest.approx(150 / 640)
 
 
@@ -242,9 +243,10 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     version = champion(rails, night(20))
     live(rails, 22, 40)
 
-    verdicts = {day: drift.measure_night(rails, SPEC, night(day), render=False) for day in range(22, 37)}
+    verdicts = {day: drift.measure_night(rails, SPEC, night(day)) for day in range(22, 37)}
     quiet = verdicts[30]
-    assert (quiet.verdict, quiet.version, quiet.report) == ("steady", version, None)
+    assert (quiet.verdict, quiet.version) == ("steady", version)
+    assert quiet.report and not Path(quiet.report).exists(), "no night waits for a page"
     kept = json.loads((rails.settings.reports / "drift" / "stays" / f"{night(30).date()}.json").read_text())
     assert kept["columns"]["amount_eur"]["drifted"] is False and "skew" not in kept  # nobody asked online
     asked_online(rails, version)
@@ -256,16 +258,16 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     incident = {"source": "test", "table": "raw.account", "column": "", "what": "repeated_partition"}
     incident |= {"said": "its rows are those of yesterday", "since": "2024-04-06"}
     rails.ledger.add_event(data_incidents.EVENT, "", night(36).date(), {**incident, "state": "open"})
-    held = drift.measure_night(rails, SPEC, night(37), render=False)
+    held = drift.measure_night(rails, SPEC, night(37))
     assert (held.verdict, governed(rails, night(37)).decision) == ("broken", "incident")
     assert held.reasons[0].startswith("data incident since 2024-04-06, raw.account repeated partition")
     assert held.broken[0].node == "raw.account"
     rails.ledger.add_event(data_incidents.EVENT, "", night(37).date(), {**incident, "state": "closed", "said": ""})
 
-    moved = drift.measure_night(rails, SPEC, night(37), render=True)
+    moved = drift.measure_night(rails, SPEC, night(37))
     assert moved.alarm and {"tenure_days", "amount_eur", "prediction"} <= set(moved.drifted)
-    page = Path(moved.report)
-    assert page == rails.settings.reports / "drift" / "stays" / "2024-04-07.html"
+    page = drift_page.draw(rails, SPEC, moved.night)
+    assert page == Path(moved.report) == rails.settings.reports / "drift" / "stays" / "2024-04-07.html"
     assert "An alarm stands" in page.read_text() and "Dataset Drift" in page.read_text()
     kept = json.loads(page.with_suffix(".json").read_text())
     assert {name for name, signal in kept["columns"].items() if signal["drifted"]} == set(moved.drifted)
@@ -274,14 +276,15 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
 
     # twice is once
     before = stored(rails, night(37))
-    again = drift.measure_night(rails, SPEC, night(37), render=True)
+    again = drift.measure_night(rails, SPEC, night(37))
     assert again == moved
+    assert not page.exists(), "it would show what the night said before"
     pd.testing.assert_frame_equal(stored(rails, night(37)), before)
 
     # by now the labels have come, and the loss says that the model feels it: a retrain, which answers the alarm
     asked = {}
     for day in range(38, 41):
-        asked[day] = drift.measure_night(rails, SPEC, night(day), render=False), governed(rails, night(day))
+        asked[day] = drift.measure_night(rails, SPEC, night(day)), governed(rails, night(day))
     granted = [retrain.night for retrain in rails.ledger.retrains(SPEC.name)]
     assert len(granted) == 1 and granted[0] > night(37).date()
     felt, action = asked[(granted[0] - START.date()).days]
@@ -294,14 +297,14 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
 
     # a night on which nothing was scored is a broken night, not drift
     publish(rails, night(41))
-    unscored = drift.measure_night(rails, SPEC, night(41), render=False)
+    unscored = drift.measure_night(rails, SPEC, night(41))
     assert governed(rails, night(41)).decision == "incident"
     assert "the shadow stage of 2024-04-11 is not done" in unscored.reasons[0]
 
     # the lake stops: nothing to look at is no reason either
     beyond = night(DAYS + 10)
     live(rails, DAYS + 10, DAYS + 10)
-    empty = drift.measure_night(rails, SPEC, beyond, render=False)
+    empty = drift.measure_night(rails, SPEC, beyond)
     assert governed(rails, beyond).decision == "incident" and "nothing to predict on" in empty.reasons[0]
     [last] = rails.ledger.findings(beyond.date())
     assert all(not signal.drifted for signal in last.signals if signal.kind != "performance")
