@@ -186,6 +186,10 @@ event = sa.Table(
     sa.Column("detail", _json, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == "reject")
+sa.Index("findings_of_night", finding.c.night)
+sa.Index("events_of_model", event.c.model, event.c.kind)
+sa.Index("events_of_kind", event.c.kind)
 default_task = sa.Table(
     "default_task",
     metadata,
@@ -329,6 +333,9 @@ class Ledger:
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
             metadata.create_all(connection)
+            for table in metadata.sorted_tables:  # of a home from before there was an index
+                for index in table.indexes:
+                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -512,12 +519,9 @@ class Ledger:
 
     def roles(self, model: str, night: date) -> Roles:
         """Roles in force while `night` is scored and judged: decided on strictly earlier nights. See `cast`."""
-        rejections = sa.select(decision.c.challenger).where(
-            decision.c.model == model, decision.c.night < night, decision.c.verdict == "reject"
-        )
         nights = sa.select(version.c.version, version.c.night).where(version.c.model == model)
         trained = {row["version"]: row["night"] for row in self._rows(nights.order_by(version.c.version))}
-        return cast(trained, self.changes(model), {row["challenger"] for row in self._rows(rejections)}, night)
+        return cast(trained, self.changes(model), self.rejected(model, night), night)
 
     def changes(self, model: str) -> list[Change]:
         """Every promotion and rollback of the model, in the order of nights."""
@@ -547,12 +551,27 @@ class Ledger:
         where = (decision.c.model == model, decision.c.night == night, decision.c.challenger == challenger)
         return self._records(Decision, sa.select(decision).where(*where))[0]
 
-    def decisions(self, model: str, until: date | None = None) -> list[Decision]:
-        """The verdicts on a model's challengers, by night and challenger."""
+    def decisions(self, model: str, until: date | None = None, *, since: date | None = None) -> list[Decision]:
+        """The verdicts on a model's challengers, by night and challenger; up to and from a night on, where given."""
         query = sa.select(decision).where(decision.c.model == model)
+        if since is not None:
+            query = query.where(decision.c.night >= since)
         if until is not None:
             query = query.where(decision.c.night <= until)
         return self._records(Decision, query.order_by(decision.c.night, decision.c.challenger))
+
+    def nights_judged(self, model: str, first: date, last: date) -> list[date]:
+        """The nights in [first, last] of every verdict on a challenger of the model: one on which two were judged is
+        there twice."""
+        query = sa.select(decision.c.night).where(decision.c.model == model, decision.c.night.between(first, last))
+        return [row["night"] for row in self._rows(query)]
+
+    def rejected(self, model: str, before: date) -> set[int]:
+        """The model's versions that the gate has rejected on a night before this one."""
+        query = sa.select(decision.c.challenger).where(
+            decision.c.model == model, decision.c.night < before, decision.c.verdict == "reject"
+        )
+        return {row["challenger"] for row in self._rows(query)}
 
     def models(self) -> set[str]:
         """Every model that has a record of a stage, a version or a decision."""

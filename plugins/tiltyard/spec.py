@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -435,13 +435,23 @@ def feature_key(view: str) -> str:
 
 
 def load(folder: Path | str) -> Spec:
-    """The spec in `folder`/spec.yaml. Raises BadInput with file and line when it does not hold."""
-    folder = Path(folder)
-    path = folder / "spec.yaml"
+    """The spec in `folder`/spec.yaml, read again when the file has changed. Raises BadInput with file and line when it
+    does not hold."""
+    path = Path(folder) / "spec.yaml"
     try:
-        node, content = read_yaml(path)
+        state = path.stat()
+        return _read(path, state.st_mtime_ns, state.st_size)
     except FileNotFoundError:
-        raise BadInput(f"There is no model '{folder.name}': {path} does not exist.") from None
+        raise BadInput(f"There is no model '{path.parent.name}': {path} does not exist.") from None
+    except OSError:  # the reading says what is wrong with the file
+        return _read.__wrapped__(path, 0, 0)
+
+
+@lru_cache(maxsize=2048)
+def _read(path: Path, modified_ns: int, size: int) -> Spec:
+    """The spec in a file: a process that works on a hundred models asks for all of them a hundred times over."""
+    folder = path.parent
+    node, content = read_yaml(path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}:1: a spec is a mapping that begins with 'entity:', see another model's spec.yaml.")
     if "name" in content:

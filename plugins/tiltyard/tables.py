@@ -179,8 +179,8 @@ EVALUATION: Final = Table(
     },
 )
 """One row per model, night, version and slice. It has the figures of its kind of label (see `target`), the others are
-NULL. `matured` rows are those the figures stand on, from the last drift.window of matured cohorts; the other three
-count all of the version's rows."""
+NULL. `matured` rows are those the figures stand on, from the last drift.window of matured cohorts, and `missing` the
+rows of these cohorts without a label; the other two count the version's rows that have not matured."""
 
 ESTIMATE: Final = Table(
     "ops.estimate",

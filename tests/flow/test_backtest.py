@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +104,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         mine[list(kept.columns)], kept, check_dtype=False, check_exact=False, check_datetimelike_compat=True
     )
     version = play.version(1)
-    seen = look.profiles(lived, one, LAST, 1)
+    seen = look.profiles(lived, one, LAST, 1, date.min)
     counted = version.seen(play.trained[1], night_closing(LAST), frozenset())
     assert counted.nights.tolist() == seen.nights.tolist()
     assert counted.counts.keys() == seen.counts.keys()

@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 
 from tiltyard import clock, lake
-from tiltyard.answered.explanation import SAFE_DEFAULT, Night, Stretch, Task, checked, decide, stretch
+from tiltyard.answered.explanation import MOST, SAFE_DEFAULT, Night, Stretch, Task, checked, decide, stretch
 from tiltyard.answered.report import (
     AcceptedAnswer,
     DefaultFacts,
@@ -34,6 +34,8 @@ from tiltyard.tables import PREDICTION, REQUEST, TIER_SHARE
 STAGE: StageName = "fallback_audit"
 AGAIN = timedelta(days=7)
 """How far before a night its audit counts again."""
+AT_FIRST = timedelta(days=28)
+"""How far back a stretch is looked for at first."""
 REFUSED = "explanation_refused"
 """Kind of the ledger's event for an answer that could not be accepted."""
 
@@ -71,7 +73,7 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
     decision = decide(
         spec.name,
         night,
-        nights(rails, spec, as_of),
+        _as_far_as_it_goes(rails, spec, as_of),
         [_task(entry, night) for entry in rails.ledger.default_tasks(spec.name) if entry.opened < night],
         spec.fallback.audit_after,
         spec.prediction.every,
@@ -95,15 +97,33 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
     return summary
 
 
-def nights(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
-    """Who answered on every audited night until `as_of`, the oldest first."""
+def _as_far_as_it_goes(rails: Rails, spec: Spec, as_of: datetime) -> list[Night]:
+    """Who answered on the last audited nights until `as_of`, back to one that was not on the safe default: what was
+    before it has no say in the stretch, and a year of it is not read to find that out."""
     if not rails.lake.has(TIER_SHARE):
         return []
+    back, first = AT_FIRST, night_closing(as_of)
+    while True:
+        read = nights(rails, spec, as_of, first - back)
+        if any(night.share is not None and night.share <= MOST for night in read):
+            return read
+        earlier = rails.lake.query(
+            f"select 1 as earlier from {{{TIER_SHARE}}} where model = $model and night < $since limit 1",
+            as_of,
+            {"model": spec.name, "since": first - back},
+        )
+        if earlier.empty:
+            return read
+        back *= 4
+
+
+def nights(rails: Rails, spec: Spec, as_of: datetime, since: date) -> list[Night]:
+    """Who answered on every audited night from `since` until `as_of`, the oldest first."""
     rows = rails.lake.query(
         f"select night, channel, tier, sum(answers)::bigint as answers from {{{TIER_SHARE}}} "
-        "where model = $model and night <= $night group by all order by all",
+        "where model = $model and night >= $since and night <= $night group by all order by all",
         as_of,
-        {"model": spec.name, "night": night_closing(as_of)},
+        {"model": spec.name, "since": since, "night": night_closing(as_of)},
     )
     by_night: dict[date, dict[str, dict[str, int]]] = {}
     days = pd.to_datetime(rows["night"]).dt.date
@@ -232,7 +252,7 @@ def report(rails: Rails, spec: Spec, as_of: datetime | None = None) -> FallbackR
     if newest is None:
         return FallbackReport(model=spec.name, night=None, audit_after=audit_after)
     at = clock.midnight(newest)
-    current = stretch(nights(rails, spec, at))
+    current = stretch(_as_far_as_it_goes(rails, spec, at))
     return FallbackReport(
         model=spec.name,
         night=newest,

@@ -183,11 +183,7 @@ def past(rails: Rails, model: str, night: date) -> Past:
 
 def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past:
     trainings = rails.ledger.stage_runs(TrainingSummary, model)
-    rejected = {
-        decision.challenger
-        for decision in rails.ledger.decisions(model)
-        if decision.night < night and decision.verdict == "reject"
-    }
+    rejected = rails.ledger.rejected(model, night)
     promoted = {promotion.version for promotion in rails.ledger.promotions(model) if promotion.night < night}
     champion = rails.ledger.roles(model, night).champion
     best = None if champion is None else rails.ledger.version(model, champion)

@@ -35,9 +35,13 @@ class Look:
         self.window = max(round(spec.drift.window / spec.prediction.every), 1)
         """Length of the window, in nights."""
         self.scorer = registry.load(rails, spec.name, version)
-        self.production = profiles(rails, spec, as_of, version)
+        record = rails.ledger.version(spec.name, version)
+        assert record is not None  # a version that is loaded is in the ledger
+        self.record = record
+        """The version. It has scored nothing on the nights up to that of its training, so that nobody reads them."""
+        self.production = profiles(rails, spec, as_of, version, record.night)
         """The version's nights in production."""
-        rows = truth.matured(rails, spec, as_of, versions=[version]).dropna(subset=["score"])
+        rows = truth.matured(rails, spec, as_of, versions=[version], since=record.night).dropna(subset=["score"])
         self.matured = rows.sort_values("night", kind="stable")
         """Rows whose truth has matured, with score and label."""
 
@@ -67,7 +71,7 @@ class Look:
             columns.append(("prediction", profile.PREDICTION))
             unknown = [Signal(kind, name, None, "", None, None, False, note=change.NOT_KEPT) for kind, name in columns]
             return None, (*unknown, *change.decay(self._truth(None), promise, threshold, self.window))
-        standing, left_out = standing_before(rails, spec, self.as_of)
+        standing, left_out = standing_before(rails, spec, self.as_of, self.record.night)
         answered = grants.past(rails, spec.name, self.night).answered
         comparison = change.compare(
             reference,
@@ -88,9 +92,7 @@ class Look:
         return comparison, comparison.signals
 
     def _promise(self) -> Promise:
-        record = self.rails.ledger.version(self.spec.name, self.version)
-        assert record is not None  # a version that is looked at is in the ledger
-        metrics = record.facts.metrics
+        metrics = self.record.facts.metrics
         held_out = metrics.figure(self.spec.target.measure) if metrics else None
         default, least = self.spec.fallback.safe_default, self.spec.gate.min_matured
         return Promise(held_out.high if held_out else None, default, least, self.spec.target)
@@ -150,15 +152,16 @@ def _ordinal(instant: datetime) -> int:
     return night_closing(instant).toordinal()
 
 
-def profiles(rails: Rails, spec: Spec, as_of: datetime, version: int) -> profile.Nights:
-    """The profiles that the shadow stage wrote of a version, up to `as_of`. A night without a column counts nought."""
+def profiles(rails: Rails, spec: Spec, as_of: datetime, version: int, since: date) -> profile.Nights:
+    """The profiles that the shadow stage wrote of a version, from the night `since` to `as_of`. A night without a
+    column counts nought."""
     if not rails.lake.has(PROFILE):
         return profile.EMPTY
     sql = f"""
         select night, column_name, counts from {{{PROFILE}}}
-        where model = $model and version = $version order by night, column_name
+        where model = $model and version = $version and night >= $since order by night, column_name
     """
-    rows = rails.lake.query(sql, as_of, {"model": spec.name, "version": version})
+    rows = rails.lake.query(sql, as_of, {"model": spec.name, "version": version, "since": since})
     ordinals = np.array([night.toordinal() for night in pd.to_datetime(rows["night"]).dt.date], dtype=np.int64)
     nights, place = np.unique(ordinals, return_inverse=True)
     counts = {}
@@ -191,15 +194,15 @@ class Before(NamedTuple):
     """Date ordinals of the nights whose rows could not be trusted."""
 
 
-def standing_before(rails: Rails, spec: Spec, as_of: datetime) -> Before:
-    """What the nights before `as_of` have left."""
+def standing_before(rails: Rails, spec: Spec, as_of: datetime, first: date) -> Before:
+    """What the nights from `first` on, before `as_of`, have left."""
     if not rails.lake.has(DRIFT_DETECTOR):
         return Before(None, frozenset())
     sql = f"""
         select night, version, start, since, trusted from {{{DRIFT_DETECTOR}}}
-        where model = $model and night < $night order by night
+        where model = $model and night >= $first and night < $night order by night
     """
-    rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_closing(as_of)})
+    rows = rails.lake.query(sql, as_of, {"model": spec.name, "night": night_closing(as_of), "first": first})
     nights = pd.to_datetime(rows["night"])
     left_out = frozenset(night.toordinal() for night in nights[~rows["trusted"].astype(bool)].dt.date)
     compared = rows[rows["start"].notna()]

@@ -9,7 +9,7 @@ recorded as an event.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 import pandas as pd
@@ -43,6 +43,7 @@ from tiltyard.stages import StageName
 from tiltyard.train import registry, replay
 
 STAGE: StageName = "promotion"
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,12 @@ class _History:
 
 def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _History:
     night = night_closing(as_of)
-    nights = truth.nights(rails, spec, as_of)
+    trained = [entry for number in roles.challengers if (entry := rails.ledger.version(spec.name, number))]
+    oldest = min((entry.night for entry in trained), default=night)  # none has scored before it was trained
+    nights = truth.nights(rails, spec, as_of, oldest)
     since = min((nights[number][0] for number in roles.challengers if number in nights), default=night)
     versions = [number for number in (roles.champion, *roles.challengers) if number is not None]
-    decisions = rails.ledger.decisions(spec.name, until=night)
-    judged = Counter(decision.night for decision in decisions if since <= decision.night < night)
+    judged = Counter(rails.ledger.nights_judged(spec.name, since, night - DAY))
     judged[night] = len(roles.challengers)
     return _History(
         rows=truth.side_by_side(rails, spec, as_of, versions, since),
@@ -367,7 +369,7 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     changes = rails.ledger.changes(spec.name)
     if mine := next((change for change in changes if change.night == night), None):
         return _changed_already(rails, spec, as_of, mine, approvals)
-    best = _best([entry for entry in rails.ledger.decisions(spec.name, until=night) if entry.night == night])
+    best = _best(rails.ledger.decisions(spec.name, until=night, since=night))
     if best is None or best.verdict != "promote":
         _refuse_people(rails, spec, night, approvals, "the gate has not said promote on this night")
         return Outcome(best.reasons[0] if best else "No challenger has been judged.")

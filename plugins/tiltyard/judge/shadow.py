@@ -7,7 +7,7 @@ are *estimated* to be, which nothing decides on. Whether the truth still comes i
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import date, datetime
 
 import duckdb
 import numpy as np
@@ -76,7 +76,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     versions = tuple(roles)
     taught = truth.matured(rails, spec, as_of, versions=versions, since=since - (TEACHES - 1) * spec.drift.window)
-    rows = evaluations(rails, spec, as_of, roles, taught[taught["night"] >= since])
+    rows = evaluations(rails, spec, as_of, roles, taught[taught["night"] >= since], since)
     estimated = estimates(spec, as_of, roles, taught, truth.immature(rails, spec, as_of, versions=versions))
     rails.lake.ensure(ESTIMATE)
 
@@ -89,7 +89,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     online, lookups = arm.record(rails, spec, as_of), check.check_lookups(rails, spec, as_of)
     return ShadowSummary(
         night=night,
-        counts=truth.counts(rails, spec, as_of),
+        counts=truth.counts(rails, spec, as_of, since),
         metrics={_name(row["version"]): _figures(spec, row) for row in rows if row["slice"] == evaluation.ALL},
         arrival=arrival.record(rails, spec, as_of),
         online=online,
@@ -98,10 +98,11 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
 
 
 def evaluations(
-    rails: Rails, spec: Spec, as_of: datetime, roles: Mapping[int | None, str], matured: pd.DataFrame
+    rails: Rails, spec: Spec, as_of: datetime, roles: Mapping[int | None, str], matured: pd.DataFrame, since: date
 ) -> list[Row]:
-    """Rows of ops.evaluation: version → role, `matured` from truth.matured, of the last drift.window of cohorts."""
-    counts = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of)}
+    """Rows of ops.evaluation: version → role, `matured` from truth.matured, of the last drift.window of cohorts, whose
+    first night is `since`."""
+    counts = {(count.version, count.slice): count for count in truth.by_version(rails, spec, as_of, since)}
     written: list[Row] = []
     for version, role in roles.items():
         if version is None and (None, evaluation.ALL) not in counts:

@@ -26,7 +26,7 @@ from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import FeaturesSummary, Record, TableState
 from tiltyard.records.publication import plain
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import portfolio
 from tiltyard.stages import StageName
 from tiltyard.suites import CheckReport
 
@@ -177,10 +177,6 @@ def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) 
         # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
         rails.ledger.record_stage(source, night, "checked", summary)
     return summary
-
-
-def _specs(rails: Rails, source: str) -> list[Spec]:
-    return [spec for spec in portfolio(rails.settings) if spec.source == source]
 
 
 def _reports(

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,15 @@ def _run(settings: Settings, command: str, *arguments: str) -> list[Node]:
 
 
 def manifest(settings: Settings) -> dict[str, Any]:
-    """dbt's manifest of the last build here; before the first one, of the project as it is (parsed in 3 s)."""
-    content: dict[str, Any] = json.loads(manifest_path(settings).read_text(encoding="utf-8"))
+    """dbt's manifest of the last build here; before the first one, of the project as it is (parsed in 3 s). It is read
+    again when there is another, and shared: nobody changes it."""
+    path = manifest_path(settings)
+    return _read_manifest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_manifest(path: Path, modified_ns: int) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 

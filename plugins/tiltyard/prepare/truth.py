@@ -159,15 +159,17 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     )
 
 
-def nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, list[date]]:
-    """Version → the nights on which it has scored, in order."""
+def nights(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> dict[int, list[date]]:
+    """Version → the nights on which it has scored, in order; with `since`, those from that night on."""
     rails.lake.ensure(PREDICTION)
     sql = f"""
         select distinct version, night from {{{PREDICTION}}}
-        where model = $model and version is not null and tier != 'light' order by night
+        where model = $model and version is not null and tier != 'light'
+            and ($since::date is null or night >= $since::date)
+        order by night
     """
     nights_of: dict[int, list[date]] = {}
-    for row in rails.lake.query(sql, as_of, {"model": spec.name}).to_dict("records"):
+    for row in rails.lake.query(sql, as_of, {"model": spec.name, "since": since}).to_dict("records"):
         nights_of.setdefault(int(row["version"]), []).append(row["night"].date())
     return nights_of
 
@@ -180,6 +182,7 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
         select request_id, version, role, prediction_time, score, tier, night
         from {{{PREDICTION}}}
         where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_is_of(versions)}
+            and night >= $cutoff::date -- no earlier night has such a row; said so that its files are not opened
         order by prediction_time, entity_id, version nulls first, tier
     """
     frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": cutoff(spec, as_of)})

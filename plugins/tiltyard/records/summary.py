@@ -138,7 +138,7 @@ class ShadowSummary(Summary):
     note: str | None = None
     """What a person should know of the night; None where there is nothing."""
     counts: LabelCounts = LabelCounts()
-    """How far the truth is known."""
+    """How far the truth is known: of the last drift.window of matured cohorts, and of those that have not matured."""
     metrics: dict[str, VersionFigures] = field(default_factory=dict)
     """Version, or `safe_default` → how good it was."""
     arrival: dict[str, LabelArrival] = field(default_factory=dict)

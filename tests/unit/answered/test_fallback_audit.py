@@ -102,7 +102,7 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
     for day in range(10):
         served(arena, spec, day, "champion", "in_service", rows=2)
     audited(arena, spec, 9)
-    known = fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=10))
+    known = fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=10), date.min)
     assert [one.night for one in known] == [night(day) for day in range(10)]
     assert all(one.answers == {"nightly": {"champion": 2}} for one in known)
 
@@ -129,7 +129,7 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
         ("online", "safe_default", "champion_late", 6, 0.6),
         ("online", "champion", "in_service", 4, 0.4),
     ]
-    found = {one.night: one.share for one in fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=11))}
+    found = {one.night: one.share for one in fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=11), date.min)}
     assert found[night(8)] == 0.6, "the worse of the two channels"
     assert len(found) == 11, "no night was counted twice, none was lost"
 
