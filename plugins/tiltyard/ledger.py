@@ -186,6 +186,8 @@ event = sa.Table(
     sa.Column("detail", _json, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+sa.Index("bad_ends", stage_run.c.stage, stage_run.c.night, postgresql_where=stage_run.c.status != "done")
+sa.Index("nights_of_stage", stage_run.c.stage, stage_run.c.night)
 sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == "reject")
 sa.Index("findings_of_night", finding.c.night)
 sa.Index("events_of_model", event.c.model, event.c.kind)
@@ -406,6 +408,19 @@ class Ledger:
         query = sa.select(stage_run.c.status).where(*_recorded_as(stage, model), stage_run.c.night == night)
         rows = self._rows(query.order_by(stage_run.c.model.desc()).limit(1))
         return rows[0]["status"] if rows else None
+
+    def statuses_of_night(self, stage: StageName, night: date) -> dict[str, Status]:
+        """Model → how a stage went on a night in a word."""
+        query = sa.select(stage_run.c.model, stage_run.c.status)
+        query = query.where(stage_run.c.stage == stage, stage_run.c.night == night)
+        return {row["model"]: row["status"] for row in self._rows(query)}
+
+    def bad_ends(self, kind: type[SummaryT], first: date, last: date) -> list[StageRun[SummaryT]]:
+        """How a stage went on the nights in [first, last] on which it was not done, of all models."""
+        query = sa.select(stage_run).where(
+            stage_run.c.stage == kind.stage, stage_run.c.night.between(first, last), stage_run.c.status != "done"
+        )
+        return [_stage_run(kind, row) for row in self._rows(query.order_by(stage_run.c.model, stage_run.c.night))]
 
     # -- features -----------------------------------------------------------------------------
     # recorded under their source; in older ledgers under '', for all of them at once

@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     kafka_options: SecretStr | None = None
     """Options of librdkafka, like security.protocol=SASL_SSL,sasl.username=me, separated by commas. Unset: none."""
 
+    hindcast_jobs: Annotated[int | None, Field(ge=1)] = None
+    """Processes that a hindcast spreads its models over; each takes half a gigabyte. Unset: one per core."""
     seed: int = 20160229
     """Seed of everything that is drawn: tuning, folds, samples."""
     threads: int = 2

@@ -1,5 +1,6 @@
 """The loop over several nights: hindcast against the nightly stages, resuming, stopped batches."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -217,7 +218,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
     last = FIRST + NIGHT
     with rails_module.opened(business_home(tmp_path, postgres_url, models, deliveries)) as rails:
         specs = [find(models, "churn"), find(models, "leaky")]
-        result = hindcast.hindcast(rails, specs, FIRST, last)
+        result = hindcast.hindcast(rails, specs, FIRST, last, jobs=1)  # in this process, where the gate is another
         assert [retrain.version for retrain in result.models["churn"].retrains] == [1]
         assert result.models["churn"].ended_early == ()
         (ended,) = result.models["leaky"].ended_early
@@ -225,7 +226,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         assert rails.ledger.stage_runs(ShadowSummary, "leaky").keys() == {FIRST.date(), last.date()}
 
         times = tested.count("leaky")
-        again = hindcast.hindcast(rails, specs, FIRST, last)
+        again = hindcast.hindcast(rails, specs, FIRST, last, jobs=1)
         assert tested.count("leaky") == times, "the same frame would be stopped again"
         assert again.models["leaky"].resumed == 2
         assert again.models["leaky"].ended_early == (ended,)
@@ -235,10 +236,59 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         assert "leakage gate" in sentence
 
 
+def test_models_side_by_side_write_what_they_write_one_by_one(
+    replayed: tuple[Rails, Spec, Hindcast], tmp_path: Path, postgres_url: str, eager_models: Path, deliveries: Path
+) -> None:
+    """Killed in the middle, too: two processes of two models, resumed, beside one model in one process."""
+    ahead, spec, alone = replayed
+    models = tmp_path / "models"
+    shutil.copytree(eager_models, models)
+    shutil.copytree(eager_models / "churn", models / "twin")
+    settings = business_home(tmp_path, postgres_url, models, deliveries, hindcast_jobs=2)
+    last = FIRST + (NIGHTS - 1) * NIGHT
+    command = [sys.executable, "-m", "tiltyard.cli", "hindcast", "--from", str(FIRST.date()), "--to", str(last.date())]
+    environment = os.environ | airflow_settings.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    steps: list[tuple[str, float]] = []
+    with rails_module.opened(settings) as rails:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as killed:
+            while not rails.ledger.versions("twin"):
+                assert killed.poll() is None, "it ended before it could be killed"
+                time.sleep(0.02)
+            beside = psutil.Process(killed.pid).children(recursive=True)
+            killed.kill()
+        assert len(beside) >= 3, "an auditor, and a process per model"
+        assert not psutil.wait_procs(beside, timeout=10)[1], "its processes outlived the hindcast"
+        specs = [find(models, "churn"), find(models, "twin")]
+        result = hindcast.hindcast(
+            rails, specs, FIRST, last, progress=lambda label, share: steps.append((label, share))
+        )
+        assert [share for _, share in steps] == sorted(share for _, share in steps)
+        assert steps[-1] == ("done", 1.0)
+        assert result.models["churn"].ended_early == result.models["twin"].ended_early == ()
+        end = FIRST + NIGHTS * NIGHT
+        for table in ("ops.prediction", "ops.profile", "ops.evaluation", "ops.estimate", "ops.drift"):
+            expected = digest(rows(ahead, table, end))
+            assert digest(of_model(rows(rails, table, end), "churn")) == expected
+        assert decisions(rails, spec) == decisions(ahead, spec)
+        assert versions(rails, spec) == versions(ahead, spec)
+        assert result.models["churn"].promotions == alone.models["churn"].promotions
+        scores = rows(rails, "ops.prediction", end).groupby("model")["score"].sum()
+        assert scores["twin"] == pytest.approx(scores["churn"], abs=1.0), "as many rows, of the same kind"
+
+
+def of_model(found: pd.DataFrame, model: str) -> pd.DataFrame:
+    return found[found["model"] == model].reset_index(drop=True)
+
+
+def digest(found: pd.DataFrame) -> str:
+    return hashlib.sha256(found.to_csv(index=False, float_format="%.17g").encode()).hexdigest()
+
+
 def rows(rails: Rails, table: str, as_of: Any) -> pd.DataFrame:
     found = rails.lake.query(f"select * from {{{table}}}", as_of)
     found = found.drop(columns=[column for column in AUDIT if column in found])
-    return found.sort_values(list(found.columns), ignore_index=True)
+    texts = found.astype({column: str for column in found if column == "counts"})  # lists have no order
+    return texts.sort_values(list(texts.columns), ignore_index=True)
 
 
 def decisions(rails: Rails, spec: Spec) -> list[tuple[Any, ...]]:

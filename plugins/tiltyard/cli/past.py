@@ -38,12 +38,17 @@ def hindcast(
             "'current' stands for the specs as they are.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="With --policy: processes that train and judge.")] = 2,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Processes that the models are spread over; default: one per core, with --policy 2."
+        ),
+    ] = None,
     plots: Annotated[
         Path | None, typer.Option("--plots", metavar="FOLDER", help="With --policy: where pictures go.")
     ] = None,
     approve: Annotated[str, typer.Option(help="What approvals are assumed to say: auto (yes) or never.")] = "auto",
-    render: Annotated[bool, typer.Option("--render", help="Also write the nightly HTML reports.")] = False,
+    render: Annotated[bool, typer.Option("--render", help="Also write the pages of the checks.")] = False,
     as_json: Json = False,
 ) -> None:
     """Replay the production loop over past nights, each seeing only what was known that night. Resumes.
@@ -59,10 +64,10 @@ def hindcast(
     chosen = [specs.find(settings.models, name) for name in model] if model else list(specs.portfolio(settings))
     begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
     if policy:
-        _try_policies(settings, chosen, (begin, end), policy, jobs, plots, as_json)
+        _try_policies(settings, chosen, (begin, end), policy, jobs or 2, plots, as_json)
         return
     with rails.opened(settings) as opened, progress(as_json) as step:
-        result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step)
+        result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
     emit(result, as_json)
     if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
         raise CheckFailed(sentence)

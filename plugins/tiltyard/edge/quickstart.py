@@ -107,7 +107,8 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         documents = tuple(status.status(rails, spec, live[-1]) for spec in specs)
         plots = [status.plot(rails, spec, live[-1]) for spec in specs]
         days = [night_closing(as_of) for as_of in nights]
-        ended_early = {spec.name: hindcast.ended_early(rails, spec, days) for spec in specs}
+        of_model = hindcast.ended_early(rails, days)
+        ended_early = {spec.name: of_model.get(spec.name, ()) for spec in specs}
     progress("up", 1.0)
     return DemoOutcome(
         models=documents,

@@ -5,7 +5,7 @@ what it decided is written under a fence: the retrains, which start trainings, t
 record of the stage. A night done again grants what it granted, and what has become possible since.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from tiltyard import spec as specs_module
@@ -103,8 +103,13 @@ def undecided(rails: Rails, models: Iterable[str], night: date) -> list[str]:
 
 def decided(rails: Rails, model: str, night: date) -> GovernorAction | None:
     """What the governor decided for a model on a night; None before it did."""
+    return actions(rails, night).get(model)
+
+
+def actions(rails: Rails, night: date) -> Mapping[str, GovernorAction]:
+    """Model → what the governor decided for it on a night."""
     entry = rails.ledger.stage_run(GovernorSummary, "", night)
-    return entry.summary.actions.get(model) if entry else None
+    return entry.summary.actions if entry else {}
 
 
 # -- incidents ------------------------------------------------------------------------------------

@@ -5,14 +5,17 @@ what was known that night. It resumes: a night whose stages are all recorded as 
 training that a check has stopped, since the same frame would be stopped again. Approvals that tier-1 models need are a
 declared assumption (`approve`), recorded as such.
 
+Models go side by side in processes (crew.py); a night ends when all have done it, for the governor decides on all of
+them together, and what is written is the same, to the row, as when they go one by one.
+
 What stops one model stops no other: its night ends there, with a record, and the rest goes on. A table that is held
 holds the models that read it; one whose spine is held catches up on the first night on which it is good again.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from multiprocessing import get_context
@@ -31,6 +34,7 @@ from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.records import SUMMARIES, Record, Status
 from tiltyard.rewind import worker
+from tiltyard.rewind.crew import Crew, Killed, Work
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName
@@ -139,16 +143,19 @@ def hindcast(
     approve: Approve = "auto",
     render: bool = False,
     progress: Progress | None = None,
+    jobs: int | None = None,
 ) -> Hindcast:
     """Replay every night whose `as_of` lies in [first, last].
 
-    `render` also writes the HTML pages that the DAGs write. Raises BadInput for a range without nights.
+    `render` also writes the HTML pages that the DAGs write. `jobs` is the number of processes that the models are
+    spread over, None for settings.hindcast_jobs. Raises BadInput for a range without nights.
     """
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
     tallies = {spec.name: _Tally() for spec in specs}
     auditor: _Auditor | None = None
-    todo = [night for night in nights if not all(complete(rails, spec, night_closing(night)) for spec in specs)]
+    done = {night: completed(rails, specs, night_closing(night)) for night in nights}
+    todo = [night for night in nights if not all(spec.name in done[night] for spec in specs)]
     if todo:
         say("landing the data", 0.0)
         features.ingest(rails, last)
@@ -156,14 +163,14 @@ def hindcast(
         auditor = _Auditor(rails.settings, todo, features.transform(rails, last), render=render)
     published = None
     owed: dict[str, list[datetime]] = {}  # model → nights of which its spine, which is not good, has no rows yet
-    with auditor or nullcontext():
+    with auditor or nullcontext(), Crew(rails, (spec.name for spec in specs if todo), jobs) as crew:
         for position, as_of in enumerate(nights):
             night = night_closing(as_of)
             say(f"night of {night}", position / len(nights))
-            waiting = [spec for spec in specs if as_of in todo and not complete(rails, spec, night)]
+            waiting = [spec for spec in specs if spec.name not in done[as_of]]
             for spec in specs:
                 tallies[spec.name].nights += 1
-                tallies[spec.name].resumed += spec not in waiting
+                tallies[spec.name].resumed += spec.name in done[as_of]
             if not waiting:
                 continue
             assert auditor is not None  # a night that waits is one to do
@@ -171,25 +178,29 @@ def hindcast(
             outcomes = {source: features.end(rails, source, as_of) for source in rails.settings.sources}
             if any(outcome.published for outcome in outcomes.values()):
                 published = as_of
+            publication = rails.publication()
+            tonight = []
             for spec in waiting:
                 outcome = outcomes.get(spec.source)
                 if outcome is not None and not outcome.published:
                     tallies[spec.name].stopped.append(features.complaint(outcome.unpublished, night))
                     owed.setdefault(spec.name, []).append(as_of)
                     continue
-                if scoring.waits_for(rails.publication(), spec, as_of) is None:
+                tonight.append(spec)
+                if scoring.waits_for(publication, spec, as_of) is None:
                     for late in owed.pop(spec.name, ()):
-                        _night(rails, spec, late, approve, render, tallies[spec.name])
-                        _trainings(rails, [spec], late, tallies)
+                        _night(rails, crew, [spec], late, approve, tallies)
+                        _trainings(rails, crew, [spec], late, tallies)
                 else:
                     owed.setdefault(spec.name, []).append(as_of)
-                _night(rails, spec, as_of, approve, render, tallies[spec.name])
-            _trainings(rails, specs, as_of, tallies)
+            _night(rails, crew, tonight, as_of, approve, tallies)
+            _trainings(rails, crew, specs, as_of, tallies)
     if published is not None:
         say("online features", 1.0)
         fill.fill_night(rails, published)
     days = [night_closing(as_of) for as_of in nights]
-    models = {spec.name: tallies[spec.name].closed(ended_early(rails, spec, days)) for spec in specs}
+    ended = ended_early(rails, days)
+    models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ())) for spec in specs}
     say("done", 1.0)
     return Hindcast(
         first=night_closing(first), last=night_closing(last), approvals=f"assumed: {approve}", models=models
@@ -216,50 +227,86 @@ class _Auditor:
 
 def _check(as_of: datetime, build: BuildSummary, render: bool) -> None:
     for source in worker.rails().settings.sources:
-        with _on_its_own():
+        try:
             features.check(worker.rails(), source, as_of, build, render=render)
+        except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed
+            raise
+        except TiltyardError as error:
+            log.warning("%s", error)
 
 
-def _night(rails: Rails, spec: Spec, as_of: datetime, approve: Approve, render: bool, tally: _Tally) -> None:
-    with _on_its_own():
-        shadow.shadow_night(rails, spec, as_of)
-        outcome = promotion.judge_night(rails, spec, as_of, assume=approve)
-        if outcome.promoted is not None:
-            tally.promotions.append(PromotedNight(night=night_closing(as_of), version=outcome.promoted))
-        drift.measure_night(rails, spec, as_of)
+def _night(
+    rails: Rails, crew: Crew, specs: Sequence[Spec], as_of: datetime, approve: Approve, tallies: Mapping[str, _Tally]
+) -> None:
+    """A night of these models, from shadow to drift."""
+    promoted, failed = crew.each(specs, as_of, _APPROVED[approve])
+    for model, version in promoted.items():
+        if version is not None:
+            tallies[model].promotions.append(PromotedNight(night=night_closing(as_of), version=version))
+    _note(rails, failed, as_of, "shadow")
 
 
-def _trainings(rails: Rails, specs: Sequence[Spec], as_of: datetime, tallies: dict[str, _Tally]) -> None:
-    """The governor's word on the night, and the trainings that it grants, in the order of their precedence."""
-    by_name = {spec.name: spec for spec in specs}
-    for model, reasons in grants.govern_night(rails, as_of, specs).granted.items():
-        version = None
-        with _on_its_own():
-            version = training.train(rails, by_name[model], as_of, requested_by="hindcast", reasons=reasons).version
-        retrain = RetrainedNight(night=night_closing(as_of), version=version, reasons=tuple(reasons))
-        tallies[model].retrains.append(retrain)
+def _with_approvals(rails: Rails, spec: Spec, as_of: datetime) -> int | None:
+    return _stages(rails, spec, as_of, "auto")
 
 
-@contextmanager
-def _on_its_own() -> Iterator[None]:
-    """What stops one model here is in its records (rails.records_its_end), and stops no other."""
+def _without_approvals(rails: Rails, spec: Spec, as_of: datetime) -> int | None:
+    return _stages(rails, spec, as_of, "never")
+
+
+_APPROVED: dict[Approve, Work[int | None]] = {"auto": _with_approvals, "never": _without_approvals}
+
+
+def _stages(rails: Rails, spec: Spec, as_of: datetime, approve: Approve) -> int | None:
+    """A night of one model; the version that it promoted. What stops it is in its records (rails.records_its_end)."""
+    promoted = None
     try:
-        yield
+        shadow.shadow_night(rails, spec, as_of)
+        promoted = promotion.judge_night(rails, spec, as_of, assume=approve).promoted
+        drift.measure_night(rails, spec, as_of)
     except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed
         raise
     except TiltyardError as error:
         log.warning("%s", error)
+    return promoted
 
 
-def ended_early(rails: Rails, spec: Spec, nights: Sequence[date]) -> tuple[EndedEarly, ...]:
-    """The model's stages that have a record of these nights and did not end well, by night."""
-    ended = [
-        EndedEarly(night=night, stage=stage, status=run.status, reason=run.summary.reason)
-        for stage in NIGHTLY
-        for night, run in rails.ledger.stage_runs(SUMMARIES[stage], spec.name).items()
-        if night in nights and run.status != "done"
-    ]
-    return tuple(sorted(ended, key=lambda entry: entry.night))
+def _train(rails: Rails, spec: Spec, as_of: datetime) -> int | None:
+    """The version that a training which the governor has granted makes; None for none."""
+    reasons = next(entry.reasons for entry in rails.ledger.retrains(spec.name) if entry.night == night_closing(as_of))
+    return training.train(rails, spec, as_of, requested_by="hindcast", reasons=reasons).version
+
+
+def _trainings(rails: Rails, crew: Crew, specs: Sequence[Spec], as_of: datetime, tallies: Mapping[str, _Tally]) -> None:
+    """The governor's word on the night, and the trainings that it grants."""
+    granted = grants.govern_night(rails, as_of, specs).granted
+    versions, failed = crew.each([spec for spec in specs if spec.name in granted], as_of, _train)
+    for model, reasons in granted.items():
+        retrain = RetrainedNight(night=night_closing(as_of), version=versions.get(model), reasons=tuple(reasons))
+        tallies[model].retrains.append(retrain)
+    _note(rails, failed, as_of, "training")
+
+
+def _note(rails: Rails, failed: Mapping[str, Exception], as_of: datetime, stage: StageName) -> None:
+    """What a model raised is in its records, unless its process was killed: then nobody has said anything yet."""
+    for model, error in failed.items():
+        log.warning("%s of %s: %s", stage, model, error)
+        if isinstance(error, Killed):
+            night = night_closing(as_of)
+            body = {"model": model, "night": str(night), "reason": str(error)}
+            rails.ledger.record_bad_end(model, night, "failed", SUMMARIES[stage].from_json(body))
+
+
+def ended_early(rails: Rails, nights: Sequence[date]) -> dict[str, tuple[EndedEarly, ...]]:
+    """Model → its stages that have a record of these nights and did not end well, by night."""
+    ended: dict[str, list[EndedEarly]] = {}
+    days = set(nights)
+    for stage in NIGHTLY:
+        for run in rails.ledger.bad_ends(SUMMARIES[stage], min(nights), max(nights)):
+            if run.night in days:
+                entry = EndedEarly(night=run.night, stage=stage, status=run.status, reason=run.summary.reason)
+                ended.setdefault(run.model, []).append(entry)
+    return {model: tuple(sorted(entries, key=lambda entry: entry.night)) for model, entries in ended.items()}
 
 
 def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
@@ -275,14 +322,24 @@ def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:
     """True when every stage that the night asked for is recorded as done, or as ended where none is taken up again."""
+    return spec.name in completed(rails, [spec], night)
 
-    def over(stage: StageName) -> bool:
-        status = rails.ledger.stage_status(stage, spec.name, night)
+
+def completed(rails: Rails, specs: Iterable[Spec], night: date) -> set[str]:
+    """Those of the models whose night is complete."""
+    statuses = {stage: rails.ledger.statuses_of_night(stage, night) for stage in NIGHTLY}
+    actions = grants.actions(rails, night)
+
+    def over(stage: StageName, model: str) -> bool:
+        status = statuses[stage].get(model)
         return status == "done" or (status is not None and not STAGES[stage].is_taken_up_again)
 
-    if not all(over(stage) for stage in NIGHTLY if stage != "training"):
-        return False
-    action = grants.decided(rails, spec.name, night)
-    if action is None or action.decision == "waiting":
-        return False
-    return action.decision != "retrain" or over("training")
+    def is_complete(model: str) -> bool:
+        action = actions.get(model)
+        if action is None or action.decision == "waiting":
+            return False
+        if not all(over(stage, model) for stage in NIGHTLY if stage != "training"):
+            return False
+        return action.decision != "retrain" or over("training", model)
+
+    return {spec.name for spec in specs if is_complete(spec.name)}

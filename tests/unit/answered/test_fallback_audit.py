@@ -129,7 +129,9 @@ def test_the_first_audit_counts_all_there_is_and_every_audit_a_week(arena: Arena
         ("online", "safe_default", "champion_late", 6, 0.6),
         ("online", "champion", "in_service", 4, 0.4),
     ]
-    found = {one.night: one.share for one in fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=11), date.min)}
+    found = {
+        one.night: one.share for one in fallback_audit.nights(arena.rails, spec, FIRST + timedelta(days=11), date.min)
+    }
     assert found[night(8)] == 0.6, "the worse of the two channels"
     assert len(found) == 11, "no night was counted twice, none was lost"
 
