@@ -20,7 +20,8 @@ import pytest
 from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import airflow_settings, describe, status
+from tiltyard.clock import night_closing
+from tiltyard.edge import airflow_settings, describe, reports, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
@@ -126,6 +127,25 @@ def test_the_status_says_what_was_found_and_names_a_prediction_to_explain(
     for event_time, available_at in times:
         assert max(event_time, available_at) <= explained.prediction_time
     assert explained.entity_id in describe.prediction(explained)
+
+
+def test_a_drift_page_is_drawn_when_somebody_opens_it(replayed: tuple[Rails, Spec, Hindcast]) -> None:
+    rails, spec, _ = replayed
+    nights = [night_closing(FIRST + position * NIGHT) for position in range(NIGHTS)]
+    finding = rails.ledger.finding(spec.name, nights[-1])
+    assert finding is not None
+    assert finding.report is not None
+    assert not Path(finding.report).exists(), "no night waits for Evidently"
+    page = reports.opened(rails.settings, f"drift/churn/{nights[-1]}.html")
+    assert page == Path(finding.report).resolve()
+    assert "Dataset Drift" in page.read_text()
+    drawn = page.stat().st_mtime_ns
+    assert reports.opened(rails.settings, f"drift/churn/{nights[-1]}.html") == page
+    assert page.stat().st_mtime_ns == drawn, "drawn once"
+    assert reports.opened(rails.settings, f"drift/churn/{nights[0]}.html") is None, "there was no model to compare"
+    assert reports.opened(rails.settings, f"drift/nobody/{nights[-1]}.html") is None
+    drift.measure_night(rails, spec, FIRST + (NIGHTS - 1) * NIGHT)
+    assert not page.exists(), "what it showed may be what the night said before"
 
 
 def test_a_second_run_passes_over_what_is_there(replayed: tuple[Rails, Spec, Hindcast]) -> None:

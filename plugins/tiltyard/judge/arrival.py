@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.judge import runoff
 from tiltyard.judge.runoff import Arrivals, Assessment
@@ -89,13 +90,15 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
             select cast({spec.key} as varchar) as entity_id, prediction_time,
                 {is_positive} as is_positive, min(available_at) as known_at
             from {truth.labels(rails, spec, as_of)}
-            where label is not null group by all
+            where label is not null and prediction_time >= $from group by all
         )
         select night, is_positive,
             greatest(ceil((epoch(known_at) - epoch(night::timestamptz)) / 86400), 0)::integer as age, count(*) as n
         from rows left join labels using (entity_id, prediction_time) group by all
     """
-    params = {"model": spec.name, "since": night - timedelta(days=NIGHTS + ages), "night": night}
+    since = night - timedelta(days=NIGHTS + ages)
+    start = clock.midnight(since) - spec.prediction.every  # the nights after `since` predict nothing earlier
+    params = {"model": spec.name, "since": since, "from": start, "night": night}
     cells = rails.lake.query(sql, as_of, params)
     if cells.empty:
         return None

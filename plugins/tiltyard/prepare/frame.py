@@ -267,10 +267,13 @@ def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: date
     pruned = {view for view in spec.prediction.features if end - _INSTANT <= _moment(view, as_of, at)}
     pruned = {view for view in pruned if view in answers_kept(rails, snapshot_of(view, at) or 0)}
     for number, view in enumerate(spec.prediction.features):
+        relation = lake.relation(f"{view}__answers" if view in pruned else view, as_of, at)
+        if age is not None:  # what is older than any of these rows may use hides none that they may
+            relation = f"(select * from {relation} where event_time >= {literal(start - age)})"
         joined = point_in_time_sql(
             transform.macro_path(rails.settings),
             spine=f"joined_{number}",
-            view=lake.relation(f"{view}__answers" if view in pruned else view, as_of, at),
+            view=relation,
             pruned=view in pruned,
             key=feature_key(view),
             columns=[feature.name for feature in inputs if feature.view == view],

@@ -252,6 +252,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
             from {labels(rails, spec, as_of)}
+            where $from::timestamptz is null or prediction_time >= $from::timestamptz
             group by all
         ),
         joined as (
@@ -266,7 +267,10 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
 
 def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
-    return {"model": spec.name, "since": since, "cutoff": cutoff(spec, as_of)}
+    first = (
+        clock.midnight(since) - spec.prediction.every if since else None
+    )  # the night `since` predicts nothing earlier
+    return {"model": spec.name, "since": since, "from": first, "cutoff": cutoff(spec, as_of)}
 
 
 def _is_of(versions: Collection[int | None] | None) -> str:

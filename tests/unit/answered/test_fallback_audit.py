@@ -2,18 +2,20 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.unit.conftest import Arena
 from tiltyard.answered import fallback_audit
+from tiltyard.answered.explanation import Night
 from tiltyard.answered.report import AcceptedAnswer, FallbackReport
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
 from tiltyard.records import FallbackAuditSummary
 from tiltyard.spec import Spec
-from tiltyard.tables import REQUEST
+from tiltyard.tables import REQUEST, TIER_SHARE
 
 FIRST = datetime(2016, 3, 1, tzinfo=UTC)
 NOON = datetime(2016, 3, 20, 12, tzinfo=UTC)
@@ -158,3 +160,35 @@ def test_of_two_answers_the_first_counts(arena: Arena, monkeypatch: pytest.Monke
         explained(arena, spec, night(3), cause="the second")
     [row] = arena.rails.ledger.default_tasks(spec.name)
     assert row.explanation.cause == "the first"
+
+
+def test_a_stretch_is_followed_to_its_beginning_and_a_year_of_nights_is_not_read(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = arena.spec("long_lived")
+    days, begins = 400, 320
+    tiers = ["champion" if day < begins else "safe_default" for day in range(days)]
+    shares = pd.DataFrame(
+        {
+            "model": spec.name, "night": [night(day) for day in range(days)], "channel": "nightly", "tier": tiers,
+            "reason": "drawn", "answers": 4, "share": 1.0,
+            "available_at": [FIRST + timedelta(days=day + 1) for day in range(days)],
+        }
+    )  # fmt: skip
+    arena.rails.lake.ensure(TIER_SHARE)
+    arena.rails.lake.replace(TIER_SHARE, {"model": spec.name}, shares, message="drawn")
+    read: list[int] = []
+    genuine = fallback_audit.nights
+
+    def nights(*arguments: Any) -> list[Night]:
+        found = genuine(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(fallback_audit, "nights", nights)
+    served(arena, spec, begins, "champion", "in_service")
+    assert audited(arena, spec, begins).on_default_since is None
+    assert len(read) == 1 and read[0] <= fallback_audit.AT_FIRST.days + 1
+    served(arena, spec, days, "safe_default", "no_champion")
+    assert audited(arena, spec, days).on_default_since == night(begins + 1)
+    assert read[1] < read[2] < days / 2, "further back only as far as the stretch goes on"
