@@ -41,7 +41,9 @@ class Look:
         """The version. It has scored nothing on the nights up to that of its training, so that nobody reads them."""
         self.production = profiles(rails, spec, as_of, version, record.night)
         """The version's nights in production."""
-        rows = truth.matured(rails, spec, as_of, versions=[version], since=record.night).dropna(subset=["score"])
+        rows = truth.matured(
+            rails, spec, as_of, versions=[version], since=record.night, columns=("night", "score", "label")
+        ).dropna(subset=["score"])
         self.matured = rows.sort_values("night", kind="stable")
         """Rows whose truth has matured, with score and label."""
 

@@ -7,7 +7,7 @@ missing, never taken for a negative.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -19,6 +19,10 @@ from tiltyard.records import LabelCounts
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
 
+MATURED = (
+    "request_id", "version", "role", "entity_id", "prediction_time", "score", "tier", "slices", "night", "label",
+)  # fmt: skip
+"""The columns of `matured`."""
 MISSING = "missing"
 """The slice of a row whose slice column has no value."""
 
@@ -64,26 +68,29 @@ def matured(
     as_of: datetime,
     versions: Collection[int | None] | None = None,
     since: date | None = None,
+    columns: Sequence[str] = MATURED,
 ) -> pd.DataFrame:
     """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
 
     One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
     default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
     bounds). `versions` may hold None for the safe default; `since` is the first night. Scores of the light twin are
-    not its version's own and are left out, unless they were served and `versions` is None.
+    not its version's own and are left out, unless they were served and `versions` is None. `columns` names those that
+    are wanted, where it is not all: of a year of rows, texts take most of the time.
     """
     rails.lake.ensure(PREDICTION)
     sql = f"""
         with {_joined(rails, spec, as_of)}
-        select request_id, version, role, entity_id, prediction_time, score, tier, slices, night, label
+        select {", ".join(columns)}
         from joined
         where is_matured and label is not null and {_is_of(versions)}
         order by prediction_time, entity_id, version nulls first, tier
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
-    frame["version"] = frame["version"].astype("Int64")
-    frame["night"] = pd.to_datetime(frame["night"]).dt.date
-    return frame.astype({"label": spec.target.dtype, "score": "float64"})
+    if "night" in columns:
+        frame["night"] = pd.to_datetime(frame["night"]).dt.date
+    kinds = {"version": "Int64", "label": spec.target.dtype, "score": "float64"}
+    return frame.astype({name: kind for name, kind in kinds.items() if name in columns})
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> LabelCounts:

@@ -2,9 +2,8 @@
 failure.
 
 A model stays with its process, which keeps its versions and its connections; the processes work side by side, each
-through its models one by one. What a model raises is its own. When a process is killed (for its memory, say), those of
-its models that had not come to their turn are done by the next one; the model that it was killed over is tried once
-more, alone, and is `Killed` when that ends the same way.
+through its models one by one. What a model raises is its own. When a process is killed (for its memory, say), the next
+one does what is left, each model alone; one that this one is killed over, too, is `Killed`.
 """
 
 import os
@@ -26,8 +25,12 @@ Work = Callable[[Rails, Spec, datetime], T]
 """What is done for a model on a night: a function of a module, which another process can find."""
 
 
+ALONE = 2
+"""How often a model is tried alone whose process was killed."""
+
+
 class Killed(Exception):
-    """The process that worked on a model was killed, twice."""
+    """The process that worked on a model was killed whenever it was tried."""
 
 
 class Crew:
@@ -77,9 +80,12 @@ class Crew:
     ) -> None:
         of_name = {spec.name: spec for spec in specs}
         futures = {name: self._submit(spec, as_of, work) for name, spec in of_name.items()}
-        for name in self._gathered(futures, done, failed):
-            if self._gathered({name: self._submit(of_name[name], as_of, work)}, done, failed):
-                failed[name] = Killed(f"{name}: its process was killed, twice; its memory is the first guess.")
+        for name in self._gathered(futures, done, failed):  # alone, since it is not known over which it was killed
+            for _ in range(ALONE):
+                if not self._gathered({name: self._submit(of_name[name], as_of, work)}, done, failed):
+                    break
+            else:
+                failed[name] = Killed(f"{name}: its process was killed again and again; its memory is the first guess.")
 
     def _gathered(
         self, futures: Mapping[str, "Future[T]"], done: dict[str, T], failed: dict[str, Exception]
