@@ -47,6 +47,7 @@ from tiltyard.spec import Spec, portfolio
 from tiltyard.train import training
 
 MARGINAL_S, GROWTH = 0.5, 1.1
+SOURCE = "subscription"
 FIRST = clock.parse_as_of("2025-03-01")
 DAY = timedelta(days=1)
 WEEK, EARLY, LATE = 7, 30, 365
@@ -134,9 +135,9 @@ def business(models: int, days: int, customers: int) -> Iterator[Rails]:
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        settings = Settings(home=folder / "home", models=folder / "models", sources=("subscription",))
+        settings = Settings(home=folder / "home", models=folder / "models", sources=(SOURCE,))
         clones(settings.models, models)
-        Simulator(customers=customers, days=days).land(settings.landing / "subscription")
+        Simulator(customers=customers, days=days).land(settings.landing / SOURCE)
         try:
             with rails_module.opened(settings) as rails:
                 yield rails
@@ -172,11 +173,11 @@ def one_more_model(models: int, profiled: str) -> bool:
             meter.profiles[profiled] = cProfile.Profile()
         as_of = FIRST + DAY
         build = built(rails, as_of)
-        features.check(rails, FIRST, build)
-        features.publish(rails, FIRST)
+        features.check(rails, SOURCE, FIRST, build)
+        features.publish(rails, SOURCE, FIRST)
         served(rails, specs, FIRST)
         costs = {"features' check": checked(meter, as_of, build)}
-        features.publish(rails, as_of)
+        features.publish(rails, SOURCE, as_of)
         for stage, work in STAGES.items():
             of_model = []
             for spec in specs:
@@ -208,13 +209,13 @@ def checked(meter: Meter, as_of: datetime, build: BuildSummary) -> Cost:
     aside.mkdir()
     for folder in everybody[1:]:
         folder.rename(aside / folder.name)
-    features.check(rails, as_of, build)  # what is opened and created once
+    features.check(rails, SOURCE, as_of, build)  # what is opened and created once
     with meter.measuring() as one:
-        features.check(rails, as_of, fresh(rails, build))
+        features.check(rails, SOURCE, as_of, fresh(rails, build))
     for folder in everybody[1:]:
         (aside / folder.name).rename(folder)
     with meter.measuring("check") as every:
-        features.check(rails, as_of, fresh(rails, build))
+        features.check(rails, SOURCE, as_of, fresh(rails, build))
     more = len(everybody) - 1
     return Cost((every.cpu_s - one.cpu_s) / more, (every.ledger - one.ledger) // more, (every.lake - one.lake) // more)
 
@@ -273,7 +274,7 @@ def a_year_of_nights(profiled: str) -> bool:
 def published(rails: Rails, as_of: datetime) -> None:
     """What was built is in service; the checks have their own measurement."""
     night = night_closing(as_of)
-    rails.ledger.record_stage("", night, "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
+    rails.ledger.record_stage(SOURCE, night, "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
 
 
 def week(meter: Meter, spec: Spec, first: int) -> dict[str, tuple[float, float]]:

@@ -19,6 +19,7 @@ from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.suites import gx
 
+SOURCE = "subscription"
 FIRST = clock.parse_as_of("2025-02-03")
 
 
@@ -52,11 +53,11 @@ def test_a_table_is_checked_once_however_many_models_read_it(
         return genuine(session, suite, batch, *rest, **named)
 
     monkeypatch.setattr(gx.Session, "validate", validate)
-    of_one = features.check(rails, FIRST, build)
+    of_one = features.check(rails, SOURCE, FIRST, build)
     alone = sorted(judged)
     judged.clear()
     clones(rails, 4)
-    of_five = features.check(rails, FIRST + timedelta(days=1), build)
+    of_five = features.check(rails, SOURCE, FIRST + timedelta(days=1), build)
     assert len(specs.portfolio(rails.settings)) == 5
     assert sorted(judged) == alone
     assert of_five.checks == of_one.checks
@@ -74,17 +75,17 @@ def test_a_table_is_checked_once_however_many_models_read_it(
 
 def test_the_picture_of_a_models_latency_is_drawn_when_somebody_opens_it(built: tuple[Rails, BuildSummary]) -> None:
     rails, build = built
-    features.check(rails, FIRST, build, render=False)
+    features.check(rails, SOURCE, FIRST, build, render=False)
     assert reports.opened(rails.settings, "latency/churn.png") is None, "nothing is published"
-    features.publish(rails, FIRST)
+    features.publish(rails, SOURCE, FIRST)
     picture = reports.opened(rails.settings, "latency/churn.png")
     assert picture == (rails.settings.reports / "latency" / "churn.png").resolve()
     assert picture.read_bytes().startswith(b"\x89PNG")
     drawn = picture.stat().st_mtime_ns
     assert reports.opened(rails.settings, "latency/churn.png") == picture
     assert picture.stat().st_mtime_ns == drawn, "not drawn again while nothing is newer"
-    features.check(rails, FIRST + timedelta(days=1), build, render=False)
-    features.publish(rails, FIRST + timedelta(days=1))
+    features.check(rails, SOURCE, FIRST + timedelta(days=1), build, render=False)
+    features.publish(rails, SOURCE, FIRST + timedelta(days=1))
     assert reports.opened(rails.settings, "latency/churn.png") == picture
     assert picture.stat().st_mtime_ns > drawn
     assert reports.opened(rails.settings, "latency/nobody.png") is None

@@ -178,7 +178,6 @@ def hindcast(
             outcomes = {source: features.end(rails, source, as_of) for source in rails.settings.sources}
             if any(outcome.published for outcome in outcomes.values()):
                 published = as_of
-            publication = rails.publication()
             tonight = []
             for spec in waiting:
                 outcome = outcomes.get(spec.source)
@@ -187,7 +186,9 @@ def hindcast(
                     owed.setdefault(spec.name, []).append(as_of)
                     continue
                 tonight.append(spec)
-                if scoring.waits_for(publication, spec, as_of) is None:
+            publication = rails.publication() if tonight else None
+            for spec in tonight:
+                if publication is None or scoring.waits_for(publication, spec, as_of) is None:
                     for late in owed.pop(spec.name, ()):
                         _night(rails, crew, [spec], late, approve, tallies)
                         _trainings(rails, crew, [spec], late, tallies)
