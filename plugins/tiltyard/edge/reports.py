@@ -10,12 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
-from tiltyard import rails as rails_module
 from tiltyard.edge.airflow_settings import tiltyard_env
+from tiltyard.ledger import Ledger
 from tiltyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,19 +39,42 @@ def opened(settings: Settings, path: str) -> Path | None:
 
 
 def _drawing(settings: Settings, path: str) -> list[str] | None:
-    """Module and arguments of what draws the report; None where it is not drawn here, or needs no drawing."""
+    """Module and arguments of what draws the report; None where it is not drawn here, needs no drawing, or there is
+    nothing to draw."""
     present = find_report(settings.reports, path)
     if match := _DRIFT.fullmatch(path):
-        return None if present else ["tiltyard.govern.page", match[1], match[2]]
+        model, night = match.groups()
+        return None if present or not _was_compared(settings, model, night) else ["tiltyard.govern.page", model, night]
     if match := _LATENCY.fullmatch(path):
-        with rails_module.opened(settings) as rails:
-            newest = rails.ledger.newest_published()
-        if newest is None or newest.recorded_at is None:
+        newest = _newest_night(settings)
+        if newest is None or (present and present.stat().st_mtime >= newest.recorded_at):
             return None
-        if present and present.stat().st_mtime >= newest.recorded_at.timestamp():
-            return None
-        return ["tiltyard.prepare.embargo", match[1], date.isoformat(newest.night)]
+        return ["tiltyard.prepare.embargo", match[1], str(newest.night)]
     return None
+
+
+def _was_compared(settings: Settings, model: str, night: str) -> bool:
+    """Whether drift has held the model against its training on this night."""
+    try:
+        day = date.fromisoformat(night)
+    except ValueError:
+        return False
+    with closing(Ledger(settings)) as ledger:
+        finding = ledger.finding(model, day)
+    return finding is not None and finding.report is not None
+
+
+class _Newest(NamedTuple):
+    night: date
+    """The night that was published last."""
+    recorded_at: float
+    """When it was, in epoch seconds."""
+
+
+def _newest_night(settings: Settings) -> _Newest | None:
+    with closing(Ledger(settings)) as ledger:
+        newest = ledger.newest_published()
+    return _Newest(newest.night, newest.recorded_at.timestamp()) if newest and newest.recorded_at else None
 
 
 def _draw(settings: Settings, drawing: list[str]) -> None:
