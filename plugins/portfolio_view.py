@@ -35,6 +35,8 @@ async def portfolio_page(
 
 
 class Portfolio(AirflowPlugin):
+    """What the plugin adds to Airflow: the pages under /tiltyard, and their entry in the navigation."""
+
     name = "tiltyard"
     fastapi_apps = [{"app": portfolio_page, "url_prefix": PREFIX, "name": "Tiltyard"}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
@@ -96,6 +98,7 @@ def _app() -> "FastAPI":
 
 
 def content_security(report: Path) -> str:
+    """The Content-Security-Policy of a report: Evidently's pages need their own scripts, no other has any."""
     return OWN_ORIGIN if report.parts[0] == "drift" else NO_SCRIPTS
 
 

@@ -83,6 +83,7 @@ def conninfo(target: URL, *, with_password: bool = True) -> str:
 
 
 def create_all(settings: Settings) -> dict[str, URL]:
+    """Database, of DATABASES → its URL; each is made where it is missing."""
     return {name: url(settings, name) for name in DATABASES}
 
 

@@ -192,6 +192,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def mlflow_path(self) -> str:
+        """Where MLflow keeps artefacts: a folder, or an s3:// address."""
         return self.mlflow_artifacts or str(self.home / "mlflow")
 
     @property

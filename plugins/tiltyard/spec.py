@@ -68,6 +68,8 @@ ALPHA = (0, 0.5)
 
 
 class Strict(BaseModel):
+    """Frozen, and refuses a field that it does not have."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 

@@ -189,6 +189,7 @@ class Airflow:
         return {str(entry["filename"]): str(entry["stack_trace"]) for entry in entries}
 
     def pool(self, name: str) -> Pool:
+        """The pool of this name. Raises as `get` does where there is none."""
         return Pool.from_json(self.get(f"/api/v2/pools/{name}"))
 
     def set_pool(self, pool: Pool) -> None:

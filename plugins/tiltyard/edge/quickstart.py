@@ -178,6 +178,7 @@ def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as
 
 
 def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
+    """The DAGs that a night of these models goes through."""
     features = (stages.dag_id("features", source) for source in settings.sources)
     return [*features, "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
 

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 # Evidently takes seconds to import: only the functions that ask it do.
 
+BELOW = (
+    "What follows is Evidently's drawing of the window beside training. Its headline calls the data set drifted when "
+    "half of the columns moved; an alarm here is decided by the evidence above, of the columns that weigh in the model."
+)
+"""What leads from our table to Evidently's drawing, whose headline may say otherwise."""
+
 COLUMNS = tuple(map(kit.Column, ("kind", "column", "weight", "effect", "limit", "moved", "evidence", "")))
 STYLE = """<style>
 .tiltyard { font: 14px/1.8 sans-serif; margin: 1em; overflow-x: auto }
@@ -164,7 +170,8 @@ def _table(title: str, finding: Finding) -> kit.Html:
         for signal in finding.signals
     ]
     heading = kit.joined([kit.Html(f"<h1>{kit.text(title)}</h1>"), *(kit.paragraph(line) for line in lines if line)])
-    return kit.Html(f"{STYLE}<div class=tiltyard>{heading}{kit.table(COLUMNS, rows)}</div>")
+    below = kit.paragraph(BELOW)
+    return kit.Html(f"{STYLE}<div class=tiltyard>{heading}{kit.table(COLUMNS, rows)}{below}</div>")
 
 
 def tested(signals: Sequence[Signal]) -> tuple[Signal, ...]:

@@ -74,10 +74,12 @@ class SliceEvidence:
 
     @property
     def rows(self) -> int:
+        """Number of its rows with both scores and a label."""
         return int(np.size(self.differences))
 
     @property
     def mean(self) -> float | None:
+        """The mean difference; None without rows."""
         return float(np.mean(self.differences)) if self.rows else None
 
 

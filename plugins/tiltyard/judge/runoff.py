@@ -82,6 +82,7 @@ class Arrivals:
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """(cohorts, ages) labels of either class that became known at that age."""
         return self.positive + self.negative
 
     @property

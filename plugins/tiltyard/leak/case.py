@@ -205,6 +205,7 @@ class Case:
 
     @cached_property
     def base(self) -> float:
+        """The share of positives in all rows, or the mean of a numeric label."""
         return float(self.label.mean())
 
     @cached_property

@@ -59,6 +59,7 @@ def check(target: Path, read: Sequence[Path] = ()) -> None:
 
 
 def write(audit: Audit, target: Path) -> Path:
+    """Draw the page of an audit and save it. Returns its path; raises BadInput when there is no writing."""
     return save(render(audit), target)
 
 

@@ -69,10 +69,12 @@ class Times:
 
     @property
     def plain(self) -> str:
+        """The column, quoted, as SQL."""
         return quoted(self.column)
 
     @property
     def day(self) -> str:
+        """Its day, as SQL."""
         return self.plain if self.kind == "DATE" else f"{self.plain}::date"
 
     @property

@@ -272,6 +272,8 @@ class Sink:
 
 
 class Consumer(Protocol):
+    """What reads a stream, whichever it is."""
+
     def consume(self, *, drain: bool = False) -> dict[str, int]:
         """Consume until stopped, or with `drain` until everything that was there is read. Gives the sink's counts.
 

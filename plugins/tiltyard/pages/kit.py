@@ -136,7 +136,7 @@ h4, .quiet, figcaption, small { color: var(--soft) } .quiet, figcaption { font-s
 p { margin: 6px 0; overflow-wrap: anywhere } ul { margin: 0; padding-left: 20px }
 dl { display: flex; flex-wrap: wrap; gap: 28px; margin: 14px 0 0 } dt { color: var(--soft); font-size: 12px }
 dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums }
-table { width: 100%; font-size: 14px } th, td { padding: 5px 10px 5px 0 } td { overflow-wrap: anywhere }
+table { width: 100%; font-size: 14px } th, td { padding: 5px 10px 5px 0 } td { overflow-wrap: break-word }
 th { font-weight: 600; font-size: 12px }
 .tag { font-size: 12px; font-weight: 600; padding: 1px 8px; border-radius: 9px; white-space: nowrap }
 .tag { background: var(--tag, #6b6b6b); color: #fff } .tag.bad { --tag: #b00020 } .tag.wait { --tag: #8a5a00 }

@@ -70,6 +70,7 @@ class LandingFile:
 
     @property
     def is_parquet(self) -> bool:
+        """Whether it is Parquet, by its name."""
         return self.path.suffix == ".parquet"
 
     def inspect(self, connection: duckdb.DuckDBPyConnection) -> None:

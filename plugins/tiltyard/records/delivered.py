@@ -85,6 +85,7 @@ class DataIncident(Record):
 
     @property
     def key(self) -> DataIncidentKey:
+        """By what it is told from every other."""
         return DataIncidentKey(self.table, self.column, self.what)
 
     @property

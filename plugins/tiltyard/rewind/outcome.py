@@ -34,6 +34,7 @@ class Lines:
     default: Floats
 
     def of(self, trained: date | None) -> Floats:
+        """The losses of the version that was trained on that night; None: of the safe default."""
         return self.default if trained is None else self.versions[trained]
 
 

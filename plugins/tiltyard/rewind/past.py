@@ -82,6 +82,7 @@ class Past:
 
     @property
     def rows(self) -> int:
+        """n."""
         return len(self.night)
 
     @cached_property
@@ -96,6 +97,7 @@ class Past:
 
     @cached_property
     def slices(self) -> dict[str, NDArray[Any]]:
+        """Slice column → its (n,) values."""
         return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
 
     def truth_at(self, as_of: datetime) -> Floats:
@@ -138,6 +140,7 @@ class Version:
 
     @cached_property
     def remembered(self) -> profile.Reference | None:
+        """The histograms kept with the version; None where there are none."""
         return profile.read(self.reference)
 
     @property
@@ -215,6 +218,7 @@ class Workers:
         return self._judge.submit(_check, as_of, build)
 
     def gather(self, spec: Spec, first: datetime, last: datetime, snapshot: int) -> "Future[str]":
+        """Put a model's rows of these nights together, as of the lake's snapshot: the folder in which they are."""
         return self._pool.submit(_gather, spec.name, first, last, snapshot)
 
     def matured(self, spec: Spec, as_of: datetime, snapshot: int) -> "Future[int]":
@@ -508,6 +512,7 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
 
 
 def home(settings: Settings) -> Path:
+    """Where a hindcast keeps what it has worked out."""
     return settings.home / "hindcast"
 
 

@@ -74,13 +74,16 @@ class Play:
 
     @property
     def changes(self) -> list[Change]:
+        """The changes of champion so far, oldest first."""
         return succession(self.promotions, self.watches)
 
     def roles(self, night: date) -> Roles:
+        """Who does what at a night."""
         rejected = {number for number, when in self.rejected.items() if when < night}
         return cast(self.trained, self.changes, rejected, night)
 
     def version(self, number: int) -> Version:
+        """The version of this number."""
         version = self.trainings.get(self.trained[number])
         assert version is not None  # a number is given when there is a version
         return version

@@ -57,6 +57,7 @@ class Policy:
 
 
 def current(specs: Iterable[Spec], portfolio: Portfolio) -> Policy:
+    """The policy in force: the specs and the portfolio's rules as they are."""
     return Policy(CURRENT, tuple(specs), portfolio)
 
 

@@ -34,6 +34,8 @@ class Row(Described):
 
 
 class PredictRequest(Described):
+    """Rows to be scored, answered together."""
+
     rows: list[Row] = Field(min_length=1)
     request_id: str | None = Field(
         None,
@@ -46,6 +48,8 @@ class PredictRequest(Described):
 
 
 class Prediction(Described):
+    """The answer of one row, and who gave it."""
+
     score: float
     served_by: Literal["challenger", "champion", "previous", "light", "safe_default"]
     version: int | None = Field(description="null: the safe default has none")
@@ -56,12 +60,16 @@ class Prediction(Described):
 
 
 class PredictResponse(Described):
+    """The answers of a request."""
+
     request_id: str
     model: str
     predictions: list[Prediction] = Field(description="one per row, in their order")
 
 
 class ExplainResponse(Described):
+    """One row's score as a sum of its features' contributions."""
+
     request_id: str
     model: str
     version: int
@@ -72,6 +80,8 @@ class ExplainResponse(Described):
 
 
 class Refusal(Described):
+    """Why a request was not answered."""
+
     error: str = Field(description="one sentence that says what to do")
 
 

@@ -30,6 +30,7 @@ class CommitEntry(Record):
 
     @classmethod
     def of(cls, commit: Commit | None) -> Self | None:
+        """The entry of a commit; None for none."""
         if commit is None:
             return None
         return cls(snapshot=commit.snapshot, at=commit.at, author=commit.author, message=commit.message)
@@ -54,6 +55,7 @@ class OriginEntry(Record):
 
     @classmethod
     def of(cls, origin: Origin) -> Self:
+        """The entry of a raw row."""
         return cls(
             table=origin.table,
             file=origin.file,
@@ -79,6 +81,7 @@ class SideEntry(Record):
 
     @classmethod
     def of(cls, side: Side) -> Self:
+        """The entry of what was read on one side."""
         return cls(
             value=_cell(side.value),
             event_time=side.event_time,
@@ -110,6 +113,7 @@ class ExampleEntry(Record):
 
     @classmethod
     def of(cls, example: Example) -> Self:
+        """The entry of a changed row."""
         return cls(
             entity=example.entity,
             prediction_time=example.prediction_time,
@@ -196,6 +200,7 @@ class UntestedEntry(Record):
 
     @classmethod
     def of(cls, gap: Untested) -> Self:
+        """The entry of what could not be compared."""
         return cls(what=gap.what, rows=gap.rows, why=gap.why, in_hindsight=gap.in_hindsight)
 
 
@@ -236,6 +241,7 @@ class ReplayDocument(Record):
 
     @classmethod
     def of(cls, replay: Replay) -> Self:
+        """The document of a whole replay."""
         return cls(
             model=replay.model,
             first=replay.ranges[0][0],

@@ -120,6 +120,7 @@ def answers(heavy_or_light: Session, matrix: NDArray[np.float32]) -> NDArray[np.
 
 
 def main(folder: Path) -> None:
+    """Load the version in a folder and score one row with it. Exits with 1 when it gives no number."""
     scorer = Scorer.from_files("check", 0, {name: (folder / name).read_bytes() for name in FILES})
     row = scorer.reference_frame().head(1)
     if not (np.isfinite(scorer.score(row)).all() and np.isfinite(scorer.score_light(row)).all()):
