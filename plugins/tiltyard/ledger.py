@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock, postgres
 from tiltyard.errors import Fenced
 from tiltyard.records import (
+    AcceptedRelease,
     Decision,
     DefaultTask,
     Event,
@@ -91,6 +92,16 @@ sa.Index(
 )
 sa.Index("night_of_publication", publication.c.night)
 sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
+release = sa.Table(
+    "release",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("checkout", sa.Text, nullable=False),
+    sa.Column("accepted_at", _instant, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("refused", _json, nullable=False),  # records.RefusedText
+)
 version = sa.Table(
     "version",
     metadata,
@@ -507,6 +518,20 @@ class Ledger:
         with self.engine.connect() as connection:
             night: date | None = connection.scalar(sa.select(sa.func.max(publication.c.night)))
         return night
+
+    def accept(self, accepted: AcceptedRelease) -> None:
+        """Keep which specs, suites and dbt project are in force from now on."""
+        body = {**accepted.to_json(), "accepted_at": accepted.accepted_at}
+        with self.engine.begin() as connection:
+            connection.execute(release.insert().values(**body))
+
+    def release(self) -> AcceptedRelease | None:
+        """The release in force; None before the first one."""
+        return self._first(AcceptedRelease, sa.select(release).order_by(release.c.id.desc()))
+
+    def releases(self) -> list[AcceptedRelease]:
+        """Every release, the newest first."""
+        return self._records(AcceptedRelease, sa.select(release).order_by(release.c.id.desc()))
 
     def unpublished_nights(self, table: str) -> set[date]:
         """The nights on which a table was not good."""

@@ -60,7 +60,9 @@ def _models(folder: Path) -> dict[str, Model]:
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER) or {}
         except yaml.YAMLError as error:
-            raise BadInput(f"{path} is not readable as YAML ({getattr(error, 'problem', error)}).") from None
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else str(path)
+            raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
         for model in content.get("models", []):
             unnamed = [part for part in (model, *model.get("columns", [])) if "name" not in part]
             if unnamed:

@@ -179,7 +179,12 @@ def _complain(failed: Sequence[Node]) -> None:
         raise CheckFailed(f"dbt failed at {len(failed)} node(s): {reasons}. Mend them and run the stage again.")
 
 
-def _run(settings: Settings, command: str, *arguments: str) -> list[Node]:
+def parse(settings: Settings, work: Path) -> None:
+    """Let dbt read a project and say whether it holds together; its working files go to `work`. Raises BadInput."""
+    _run(settings, "parse", work=work)
+
+
+def _run(settings: Settings, command: str, *arguments: str, work: Path | None = None) -> list[Node]:
     """The nodes that one dbt command ran, good or not. Raises BadInput when dbt does not get so far."""
     # dbt takes 1.7 s to import, and only a build needs it
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
@@ -187,7 +192,7 @@ def _run(settings: Settings, command: str, *arguments: str) -> list[Node]:
 
     from tiltyard.prepare import dbt_plugin
 
-    work = settings.home / "dbt"
+    work = work or settings.home / "dbt"
     work.mkdir(parents=True, exist_ok=True)
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
     flags += ["--target-path", str(work / "target"), "--log-level", "none", "--log-level-file", "info"]

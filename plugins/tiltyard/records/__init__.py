@@ -1,7 +1,7 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
-the data that came) → `figures` (how good something was) → `publication` (what is in service) → `finding` (what drift
-tells the governor) → `evidence` (what a decision stands on) → `summary` (what a stage says of a night) → `entry` (what
-the ledger keeps).
+the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
+texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
+stage says of a night) → `entry` (what the ledger keeps).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -50,6 +50,7 @@ from tiltyard.records.evidence import (
 from tiltyard.records.figures import ArmFigures, Interval, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
 from tiltyard.records.publication import Publication, State, TableState
+from tiltyard.records.release import AcceptedRelease, RefusedText
 from tiltyard.records.summary import (
     SUMMARIES,
     ChallengerDecision,
@@ -77,6 +78,7 @@ from tiltyard.records.summary import (
 
 __all__ = [
     "SUMMARIES",
+    "AcceptedRelease",
     "ArmFigures",
     "Broken",
     "CalibrationBin",
@@ -129,6 +131,7 @@ __all__ = [
     "Publication",
     "Record",
     "Recovery",
+    "RefusedText",
     "Release",
     "ReplaySummary",
     "Replayed",

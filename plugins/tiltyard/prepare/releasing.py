@@ -1,0 +1,266 @@
+"""Which of the checkout's specs, suites and dbt files take effect, and what stays as it was.
+
+A text is refused by what `tiltyard validate` holds against it, or by dbt when it does not parse. Only it is: its last
+accepted text stays in force, or it is not there yet, and everything else is accepted. What was accepted is one release
+(`tiltyard.release`), a night names the one that it ran under, and a text that is mended is accepted the next time.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tiltyard import release, suites
+from tiltyard.errors import BadInput
+from tiltyard.prepare import contracts, project, transform
+from tiltyard.rails import Rails
+from tiltyard.records import AcceptedRelease, RefusedText
+from tiltyard.release import PARTS, Texts
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, load, load_portfolio
+
+NEEDED = (
+    "expectations/freshness.yaml",
+    "expectations/features/default.yaml",
+    "expectations/leakage.yaml",
+    "expectations/predictions.yaml",
+)
+"""Suites without which no night can be judged."""
+
+
+def accept(rails: Rails, now: datetime) -> AcceptedRelease:
+    """Put what is acceptable of the checkout in force. The one in force when nothing has changed; twice is once.
+
+    `rails` as they were opened for the checkout, not for a release (`release.in_force`).
+    """
+    settings = rails.settings
+    with rails.lake.exclusive("release"):
+        texts = release.working(settings)
+        checkout, last = release.digest(texts), rails.ledger.release()
+        folder = release.current(settings)
+        before = release.stored(folder)
+        is_whole = last is not None and folder is not None and release.digest(before) == last.digest
+        if last is not None and is_whole and last.checkout == checkout:
+            return last
+        accepted, refused = compose(settings, before, texts)
+        made = AcceptedRelease(
+            digest=release.digest(accepted),
+            checkout=checkout,
+            accepted_at=now,
+            files=len(accepted),
+            refused=tuple(sorted(refused, key=lambda text: text.path)),
+        )
+        kept = release.keep(settings, accepted)
+        rails.ledger.accept(made)
+        release.put_in_force(settings, kept)
+        return made
+
+
+def compose(settings: Settings, before: Texts, texts: Texts) -> tuple[dict[str, bytes], list[RefusedText]]:
+    """(the texts of a release, what of `texts` is refused). `before`: the texts of the release in force."""
+    with ExitStack() as stack:
+        releases = settings.home / "releases"
+        releases.mkdir(parents=True, exist_ok=True)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".trial-", dir=releases)))
+        trial = _Trial(settings, folder, before, texts)
+        trial.choose_suites()
+        trial.choose_dbt()
+        trial.choose_models()
+        return trial.accepted, trial.refused
+
+
+Groups = dict[str, tuple[str, ...]]
+"""Name → files that are taken together, or not at all."""
+
+
+@dataclass(eq=False)
+class _Trial:
+    """A release that is being put together, as files in a folder of its own."""
+
+    settings: Settings
+    """Of the checkout."""
+    folder: Path
+    """Where what is tried is written."""
+    before: Texts
+    """What is in force."""
+    texts: Texts
+    """What lies in the checkout."""
+    refused: list[RefusedText] = field(default_factory=list)
+    """What was refused so far."""
+    accepted: dict[str, bytes] = field(default_factory=dict)
+    """What was accepted so far."""
+    tried: int = 0
+    """Number of folders that were written."""
+
+    # -- suites ---------------------------------------------------------------------------------------------------
+
+    def choose_suites(self) -> None:
+        """Take every suite that can be read, one by one."""
+        at = self._written(_below("expectations", self.texts))
+        for path in sorted(_below("expectations", {**self.before, **self.texts})):
+            if path not in self.texts:
+                if path in NEEDED:
+                    self._refuse((path,), f"{path} is gone, and no night can be judged without it; put it back.")
+                continue
+            suite = at.expectations / Path(path).relative_to("expectations")
+            self._take((path,), at, partial(suites.load, suite))
+
+    # -- the dbt project ------------------------------------------------------------------------------------------
+
+    def choose_dbt(self) -> None:
+        """Take the dbt project as it is; where it does not hold together, without the changed files that are at fault,
+        then file by file."""
+        groups, new = self._changed_groups(), self._written(_below("models", self.texts))
+        aside: dict[str, str] = {}  # group → why it is left out
+        while reason := self._dbt_fault(groups, aside, new):
+            fault, why = reason
+            if not fault:
+                self._choose_one_by_one(groups, aside, new, why)
+                break
+            aside.update(dict.fromkeys(fault, why))
+        self.accepted.update(self._dbt(groups, aside))
+        for name, why in sorted(aside.items()):
+            self._told(groups[name], why)
+
+    def _changed_groups(self) -> Groups:
+        """Name → the changed files of dbt that belong together: a table's SQL and its .yml."""
+        old, new = _below("dbt", self.before), _below("dbt", self.texts)
+        groups: dict[str, tuple[str, ...]] = {}
+        for path in sorted({path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}):
+            groups[PurePosixPath(path).stem] = (*groups.get(PurePosixPath(path).stem, ()), path)
+        return groups
+
+    def _dbt(self, groups: Groups, aside: Iterable[str]) -> dict[str, bytes]:
+        """The dbt project of the checkout, with the files of the groups `aside` as they were before."""
+        chosen = dict(_below("dbt", self.texts))
+        for path in (path for name in aside for path in groups[name]):
+            chosen.pop(path, None)
+            if path in self.before:
+                chosen[path] = self.before[path]
+        return chosen
+
+    def _dbt_fault(self, groups: Groups, aside: Mapping[str, str], new: Settings) -> tuple[tuple[str, ...], str] | None:
+        """(the groups at fault, why), without any where it cannot be told; None when the project holds together.
+
+        `new`: where the checkout's models are.
+        """
+        if not groups or set(groups) == set(aside):
+            return None
+        at = self._written({**self._dbt(groups, aside), **_below("models", self.before)})
+        try:
+            dbt = project.read(at)
+            for source in dbt.sources:
+                contracts.read(at, source)
+            transform.parse(at, self.settings.home / "dbt" / "trial")
+        except BadInput as error:
+            why = self._in_checkout(str(error), at)
+            left = {name: paths for name, paths in groups.items() if name not in aside}
+            return tuple(name for name, paths in left.items() if any(path in why for path in _mentions(paths))), why
+        for name in sorted(_models(self.before) & _models(self.texts)):
+            if _complaint(dbt, new, name) is None or (complaint := _complaint(dbt, at, name)) is None:
+                continue
+            # neither its new text fits nor the one in force: it would fail for what was written elsewhere
+            needed = {group for group in groups if group in _tables(load(at.models / name))} - aside.keys()
+            if needed:
+                return tuple(sorted(needed)), f"{name} needs it as it was: {self._in_checkout(complaint, at)}"
+        return None
+
+    def _choose_one_by_one(self, groups: Groups, aside: dict[str, str], new: Settings, why: str) -> None:
+        """Put those groups aside that do not go with the rest, where dbt does not say which it is."""
+        left = [name for name in groups if name not in aside]
+        aside.update(dict.fromkeys(left, why))
+        for _ in left:  # one may stand on another that comes after it
+            taken = []
+            for name in [name for name in left if name in aside]:
+                without = {other: reason for other, reason in aside.items() if other != name}
+                if (fault := self._dbt_fault(groups, without, new)) is None:
+                    taken.append(name)
+                    del aside[name]
+                else:
+                    aside[name] = fault[1]
+            if not taken:
+                return
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def choose_models(self) -> None:
+        """Take every model whose spec holds and fits the dbt project that was accepted, and what holds for all."""
+        at = self._written({**self.accepted, **_below("models", self.texts)})
+        dbt = project.read(at)
+        if "models/portfolio.yaml" in self.texts:
+            self._take(("models/portfolio.yaml",), at, lambda: load_portfolio(at.models))
+        for name in sorted(_models(self.texts)):
+            paths = tuple(sorted(_below(f"models/{name}/", {**self.before, **self.texts})))
+            self._take(paths, at, partial(_check, dbt, at, name), path=f"models/{name}")
+
+    # -- the parts of it ------------------------------------------------------------------------------------------
+
+    def _take(self, paths: tuple[str, ...], at: Settings, check: Callable[[], object], path: str | None = None) -> None:
+        """Take files of the checkout that pass a check, made where they are tried, or leave them as they were."""
+        try:
+            check()
+        except BadInput as error:
+            self._refuse(paths, self._in_checkout(str(error), at), path)
+        else:
+            self.accepted.update({path: self.texts[path] for path in paths if path in self.texts})
+
+    def _refuse(self, paths: tuple[str, ...], why: str, path: str | None = None) -> None:
+        """Leave files as they were."""
+        self.accepted.update({path: self.before[path] for path in paths if path in self.before})
+        self._told(paths, why, path)
+
+    def _told(self, paths: tuple[str, ...], why: str, path: str | None = None) -> None:
+        stands = any(path in self.before for path in paths)
+        self.refused.append(RefusedText(path=path or min(paths), reason=why, stands=stands))
+
+    def _written(self, texts: Texts) -> Settings:
+        """The settings of texts that are tried, which are written to a folder that nobody has read before."""
+        self.tried += 1
+        folder = self.folder / str(self.tried)
+        release.write(texts, folder)
+        return self.settings.model_copy(update={part: folder / part for part in PARTS})
+
+    def _in_checkout(self, reason: str, at: Settings) -> str:
+        """A reason that names the files of the checkout, not those that were tried."""
+        for part in PARTS:
+            reason = reason.replace(str(getattr(at, part)), str(getattr(self.settings, part)))
+        return reason
+
+
+def _check(dbt: project.Project, at: Settings, model: str) -> None:
+    """Hold a model against a dbt project. Raises BadInput."""
+    project.check_spec(dbt, at, load(at.models / model))
+
+
+def _complaint(dbt: project.Project, at: Settings, model: str) -> str | None:
+    """What is wrong with a model beside a dbt project; None when nothing is."""
+    try:
+        _check(dbt, at, model)
+    except BadInput as error:
+        return str(error)
+    return None
+
+
+def _below(prefix: str, texts: Texts) -> dict[str, bytes]:
+    """Those of the texts whose path begins with a folder."""
+    folder = prefix.rstrip("/") + "/"
+    return {path: content for path, content in texts.items() if path.startswith(folder)}
+
+
+def _models(texts: Texts) -> set[str]:
+    """The models that have a spec."""
+    return {PurePosixPath(path).parts[1] for path in texts if PurePosixPath(path).match("models/*/spec.yaml")}
+
+
+def _tables(spec: Spec) -> set[str]:
+    """The tables that a model names."""
+    popular = {spec.fallback.popular.table} if spec.fallback.popular else set()
+    return {spec.prediction.spine, *spec.prediction.features, spec.label.table} | popular
+
+
+def _mentions(paths: Iterable[str]) -> set[str]:
+    """How dbt and we name a file in a reason: below the project."""
+    return {PurePosixPath(path).relative_to("dbt").as_posix() for path in paths}

@@ -1,0 +1,106 @@
+"""The release in force: the specs, suites and dbt project that were accepted last, as files under the home.
+
+A release is a folder named by the digest of its content; `prepare.releasing` makes it. What was never accepted changes
+nothing: a stage reads the files of the release in force, whatever lies in the checkout meanwhile. Before the first
+release of a home the files of the checkout count as they are.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tiltyard.errors import BadInput
+from tiltyard.files import whole, whole_folder
+from tiltyard.settings import Settings
+
+PARTS = ("models", "expectations", "dbt")
+"""What a release is made of, as the folders of a checkout are called."""
+LEFT_OUT = ("target", "logs", "dbt_packages", "__pycache__")
+"""Folders that a tool writes into the checkout, and no text of ours."""
+_DIGITS = 16
+
+Texts = Mapping[str, bytes]
+"""Path, like `models/churn/spec.yaml`, → content."""
+
+
+def in_force(settings: Settings) -> Settings:
+    """The settings with the files of the release in force; as they are before the first one."""
+    folder = current(settings)
+    return settings.model_copy(update={part: folder / part for part in PARTS}) if folder else settings
+
+
+def current(settings: Settings) -> Path | None:
+    """The folder of the release in force; None before the first one."""
+    try:
+        name = _pointer(settings).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    folder = settings.home / "releases" / name
+    return folder if re.fullmatch(r"[0-9a-f]+", name) and folder.is_dir() else None
+
+
+def working(settings: Settings) -> dict[str, bytes]:
+    """The texts as they lie in the checkout, hidden files apart. Raises BadInput for a file that cannot be read."""
+    texts: dict[str, bytes] = {}
+    for part in PARTS:
+        texts.update(_texts(getattr(settings, part), part))
+    return texts
+
+
+def stored(folder: Path | None) -> dict[str, bytes]:
+    """The texts of a release; none for None."""
+    texts: dict[str, bytes] = {}
+    for part in PARTS if folder else ():
+        assert folder is not None
+        texts.update(_texts(folder / part, part))
+    return texts
+
+
+def digest(texts: Texts) -> str:
+    """SHA-256 of the texts with their paths, in hex."""
+    lines = (f"{path} {hashlib.sha256(content).hexdigest()}\n" for path, content in sorted(texts.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write(texts: Texts, folder: Path) -> None:
+    """Write texts under a folder, with a folder for every part."""
+    for part in PARTS:
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for path, content in texts.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def keep(settings: Settings, texts: Texts) -> Path:
+    """The folder that keeps a release, written whole where it is not there yet, and again where somebody changed it."""
+    folder = settings.home / "releases" / digest(texts)[:_DIGITS]
+    if folder.is_dir() and digest(stored(folder)) != digest(texts):
+        folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.changed"))  # for whoever asks who did it
+    if not folder.is_dir():
+        with whole_folder(folder) as part:
+            write(texts, part)
+    return folder
+
+
+def put_in_force(settings: Settings, folder: Path) -> None:
+    """Let a release that is kept be the one in force from now on."""
+    with whole(_pointer(settings)) as part:
+        part.write_text(folder.name, encoding="utf-8")
+
+
+def _pointer(settings: Settings) -> Path:
+    return settings.home / "releases" / "current"
+
+
+def _texts(folder: Path, part: str) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if any(name.startswith(".") or name in LEFT_OUT for name in below.parts) or not path.is_file():
+            continue
+        try:
+            yield f"{part}/{below.as_posix()}", path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}); mend that, or take it away.") from None

@@ -1,0 +1,232 @@
+"""What takes effect of the checkout's specs, suites and dbt files, and what a refused text changes: nothing."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_settings
+from tests.lakes import instant
+from tiltyard import rails as rails_module
+from tiltyard import release
+from tiltyard.prepare import releasing
+from tiltyard.rails import Rails
+from tiltyard.records import AcceptedRelease
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import find, portfolio
+
+NOW = instant("2025-02-03")
+SPEC = "models/churn/spec.yaml"
+VIEW = "dbt/models/features/ftr_customer__activity"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for part in release.PARTS:
+        shutil.copytree(ROOT / part, tmp_path / "checkout" / part)
+    return tmp_path / "checkout"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, checkout: Path, postgres_url: str) -> Settings:
+    parts = {part: checkout / part for part in release.PARTS}
+    return make_settings(tmp_path, postgres_url, sources=("subscription", "incident"), **parts)
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> tuple[Path, AcceptedRelease]:
+    """A home in which the checkout as it is was accepted, and the release: dbt's first look takes seconds."""
+    settings = make_settings(tmp_path_factory.mktemp("accepted"), postgres_url, sources=("subscription", "incident"))
+    with rails_module.opened(settings) as opened:
+        return settings.home, releasing.accept(opened, NOW)
+
+
+@pytest.fixture
+def rails(settings: Settings, accepted: tuple[Path, AcceptedRelease]) -> Iterator[Rails]:
+    home, made = accepted
+    for folder in ("releases", "dbt"):
+        shutil.copytree(home / folder, settings.home / folder)
+    with rails_module.opened(settings) as opened:
+        opened.ledger.accept(made)
+        yield opened
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def test_before_the_first_release_the_checkout_counts(settings: Settings) -> None:
+    assert release.in_force(settings) == settings
+
+
+def test_a_release_is_the_checkout_to_the_byte_and_twice_is_once(rails: Rails) -> None:
+    accepted = releasing.accept(rails, instant("2025-02-04"))
+    assert accepted.refused == ()
+    assert accepted.digest == accepted.checkout == release.digest(release.working(rails.settings))
+    assert [made.accepted_at for made in rails.ledger.releases()] == [NOW]
+    folder = release.current(rails.settings)
+    assert release.stored(folder) == release.working(rails.settings)
+    assert portfolio(release.in_force(rails.settings)) == portfolio(rails.settings)
+
+
+BREAKS: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "a typo in a spec": (
+        lambda folder: change(folder / SPEC, "tier: 3", "tier: 7"),
+        "models/churn",
+        r"checkout/models/churn/spec.yaml:4: tier: ",
+    ),
+    "a spec that names a view that is not there": (
+        lambda folder: change(folder / SPEC, "ftr_customer__activity", "ftr_customer__activities"),
+        "models/churn",
+        "did you mean ftr_customer__activity",
+    ),
+    "a card that is gone": (
+        lambda folder: (folder / "models/churn/card.md").unlink(),
+        "models/churn",
+        "card.md is miss",
+    ),
+    "YAML that is none, in the rules for all": (
+        lambda folder: append(folder / "models/portfolio.yaml", "\nbudget: [\n"),
+        "models/portfolio.yaml",
+        "portfolio.yaml:",
+    ),
+    "YAML that is none, in dbt": (
+        lambda folder: append(folder / f"{VIEW}.yml", "\n  bad: [\n"),
+        f"{VIEW}.yml",
+        r"ftr_customer__activity.yml:\d+: not readable as YAML",
+    ),
+    "SQL that refers to nobody": (
+        lambda folder: append(folder / f"{VIEW}.sql", "\n{{ ref('nobody') }}"),
+        f"{VIEW}.sql",
+        "depends on a node named 'nobody'",
+    ),
+    "a template that is none": (
+        lambda folder: append(folder / f"{VIEW}.sql", "\n{% if %}"),
+        f"{VIEW}.sql",
+        "Compilation Error in model ftr_customer__activity",
+    ),
+    "a contract that does not hold together": (
+        lambda folder: change(
+            folder / "dbt/models/staging/incident/_incident__sources.yml", "event_time:", "event_tim:"
+        ),
+        "dbt/models/staging/incident/_incident__sources.yml",
+        "_incident__sources.yml",
+    ),
+    "a view that a model needs and that is gone": (
+        lambda folder: [(folder / f"{VIEW}.{kind}").unlink() for kind in ("sql", "yml")] and None,
+        f"{VIEW}.sql",
+        "ftr_customer__activity",
+    ),
+    "a suite that is none": (
+        lambda folder: change(folder / "expectations/features/default.yaml", "expectations:", "expectation:"),
+        "expectations/features/default.yaml",
+        "default.yaml:",
+    ),
+    "a suite that is gone": (
+        lambda folder: (folder / "expectations/freshness.yaml").unlink(),
+        "expectations/freshness.yaml",
+        "put it back",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_what_is_refused_changes_nothing_and_everything_else_takes_effect(
+    rails: Rails, checkout: Path, case: str
+) -> None:
+    break_it, path, reason = BREAKS[case]
+    before = release.stored(release.current(rails.settings))
+    break_it(checkout)
+    append(checkout / "models/sla_breach/card.md", "\nA line more.\n")  # somebody else's change of the same day
+    accepted = releasing.accept(rails, NOW)
+    (refused,) = accepted.refused
+    assert (refused.path, refused.stands) == (path, True)
+    assert re.search(reason, refused.reason), refused.reason
+    assert ".trial" not in refused.reason.replace("dbt/trial/logs", "")
+    stored = release.stored(release.current(rails.settings))
+    changed = {name for name in before | stored if before.get(name) != stored.get(name)}
+    assert changed == {"models/sla_breach/card.md"}
+    assert rails.ledger.release() == accepted
+
+
+def test_what_is_mended_takes_effect(rails: Rails, checkout: Path) -> None:
+    change(checkout / SPEC, "tier: 3", "tier: 7")
+    assert releasing.accept(rails, NOW).refusals("churn")
+    assert find(release.in_force(rails.settings).models, "churn").tier == 3
+    change(checkout / SPEC, "tier: 7", "tier: 2")
+    assert releasing.accept(rails, NOW).refused == ()
+    assert find(release.in_force(rails.settings).models, "churn").tier == 2
+
+
+def test_a_new_model_that_is_refused_is_not_there_yet_and_a_deleted_one_is_gone(rails: Rails, checkout: Path) -> None:
+    shutil.copytree(checkout / "models/churn", checkout / "models/young")
+    change(checkout / "models/young/spec.yaml", "tier: 3", "tier: 7")
+    (refused,) = releasing.accept(rails, NOW).refused
+    assert (refused.path, refused.stands) == ("models/young", False)
+    assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
+    change(checkout / "models/young/spec.yaml", "tier: 7", "tier: 3")
+    releasing.accept(rails, NOW)
+    assert "young" in {spec.name for spec in portfolio(release.in_force(rails.settings))}
+    shutil.rmtree(checkout / "models/young")
+    assert releasing.accept(rails, NOW).refused == ()
+    assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
+
+
+def test_a_column_that_others_need_is_not_renamed_under_them(rails: Rails, checkout: Path) -> None:
+    """Nobody touched churn; its label was rewritten, and so churn would have none tonight."""
+    change(checkout / "dbt/models/labels/lbl_churn.yml", "name: label", "name: outcome")
+    (refused,) = releasing.accept(rails, NOW).refused
+    assert refused.path == "dbt/models/labels/lbl_churn.yml"
+    assert refused.reason.startswith("churn needs it as it was: ")
+    assert "lbl_churn has no column label" in refused.reason
+
+
+def test_a_release_that_somebody_changed_on_the_disk_is_written_anew(rails: Rails) -> None:
+    folder = release.current(rails.settings)
+    assert folder is not None
+    (folder / SPEC).write_text("tier: 1\n", encoding="utf-8")
+    releasing.accept(rails, NOW)
+    assert release.stored(release.current(rails.settings)) == release.working(rails.settings)
+
+
+KILLED = """
+import os, signal, sys
+from tiltyard import rails, release
+from tiltyard.clock import now
+from tiltyard.prepare import releasing
+from tiltyard.settings import Settings
+
+place, step = sys.argv[1].split(".")
+owner = release if place == "release" else rails.Ledger
+setattr(owner, step, lambda *given: os.kill(os.getpid(), signal.SIGKILL))
+with rails.opened(Settings.model_validate_json(sys.stdin.read())) as opened:
+    releasing.accept(opened, now())
+"""
+
+
+@pytest.mark.parametrize("step", ["release.keep", "ledger.accept", "release.put_in_force"])
+def test_killed_anywhere_the_release_in_force_stays_and_the_next_attempt_goes_on(
+    rails: Rails, checkout: Path, step: str
+) -> None:
+    change(checkout / SPEC, "tier: 3", "tier: 2")
+    content = rails.settings.model_dump_json()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
+    killed = subprocess.run([sys.executable, "-c", KILLED, step], input=content, text=True, env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert find(release.in_force(rails.settings).models, "churn").tier == 3
+    accepted = releasing.accept(rails, NOW)
+    assert isinstance(accepted, AcceptedRelease)
+    assert find(release.in_force(rails.settings).models, "churn").tier == 2
+    assert rails.ledger.release() == accepted
