@@ -78,7 +78,9 @@ def _app() -> "FastAPI":
 
     @app.get("/")
     def index() -> HTMLResponse:
-        return HTMLResponse(_render("portfolio.html", models=overview.entries(settings)))
+        return HTMLResponse(
+            _render("portfolio.html", models=overview.entries(settings), refused=overview.refused(settings))
+        )
 
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from tiltyard import release
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
@@ -62,8 +63,11 @@ Work = Callable[Concatenate[Rails, Spec, datetime, More], T]
 
 @contextmanager
 def opened(settings: Settings | None = None) -> Iterator[Rails]:
-    """Open the rails (starting the embedded PostgreSQL when it is not running) and close them at the end."""
-    settings = settings or Settings()
+    """Open the rails (starting the embedded PostgreSQL when it is not running) and close them at the end.
+
+    Without `settings` those of the environment, with the specs, suites and dbt project of the release in force.
+    """
+    settings = settings or release.in_force(Settings())
     ledger = Ledger(settings)
     try:
         with Lake(settings) as lake:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tiltyard import clock
+from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model, ModelOrAll
@@ -86,7 +86,7 @@ def status(
     if schema:
         print(json.dumps(documented.schema(), indent=2))
         return
-    settings = Settings()
+    settings = release.in_force(Settings())
     chosen, at = options.chosen(model, settings), options.instant(as_of)
     with rails.opened(settings) as opened:
         documents = [looking.status(opened, spec, at) for spec in chosen]

@@ -2,14 +2,21 @@
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltyard import clock
+from tiltyard import clock, release
 from tiltyard import spec as specs
+from tiltyard.cli.output import print_error
 from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Model = Annotated[str, typer.Argument(help="Name of a model: a folder under models/.", metavar="MODEL")]
@@ -41,13 +48,26 @@ def night(text: str | None) -> datetime:
 
 
 def spec(name: str) -> specs.Spec:
-    """The spec of a model by its name. Raises BadInput, naming the models there are."""
-    return specs.find(Settings().models, name)
+    """The spec in force of a model by its name. Raises BadInput, naming the models there are."""
+    return specs.find(release.in_force(Settings()).models, name)
 
 
 def chosen(name: str | None, settings: Settings) -> tuple[specs.Spec, ...]:
     """The model of that name; without one the models that run here."""
     return (specs.find(settings.models, name),) if name else specs.portfolio(settings)
+
+
+@contextmanager
+def opened() -> Iterator["Rails"]:
+    """The rails for work on a night: what is acceptable of the checkout is put in force first, and what is refused is
+    said on the terminal."""
+    from tiltyard import rails
+    from tiltyard.prepare import releasing
+
+    with rails.opened(Settings()) as checkout:
+        for text in releasing.accept(checkout, clock.now()).refused:
+            print_error(str(text))
+        yield replace(checkout, settings=release.in_force(checkout.settings))
 
 
 def user() -> str:

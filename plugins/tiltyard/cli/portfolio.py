@@ -1,12 +1,12 @@
-"""`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it;
-and the lake that they share: `holds`, `lake-maintenance`."""
+"""`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it; `release`:
+which of their texts are in force; and the lake that they share: `holds`, `lake-maintenance`."""
 
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
-from tiltyard import clock
+from tiltyard import clock, release
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, AuditedAsOf, GovernedAsOf, Json, Model, ModelOrAll
 from tiltyard.cli.output import emit, say
@@ -50,6 +50,27 @@ def govern(as_of: AsOf = None, as_json: Json = False) -> None:
     emit(result, as_json, lambda: say(describe.governed(result)))
 
 
+@commands.command("release", rich_help_panel=PANEL, epilog="Example: tiltyard release --dry-run")
+def put_in_force(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be refused; put nothing in force.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the specs, suites and dbt files of this checkout in force, as the next night would. What is refused is named
+    (exit 1), and stays as it was."""
+    from tiltyard import rails
+    from tiltyard.prepare import releasing
+
+    with rails.opened(Settings()) as opened:
+        accepted = (releasing.preview if dry_run else releasing.accept)(opened, clock.now())
+    what = "would be in force" if dry_run else "is in force"
+    lines = [f"release {accepted.name} {what}: {accepted.files} files", *map(str, accepted.refused)]
+    emit(accepted.to_json(), as_json, lambda: say("\n".join(lines)))
+    if accepted.refused:
+        raise typer.Exit(1)
+
+
 @incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
 def show_incidents(context: typer.Context, as_of: GovernedAsOf = None, as_json: Json = False) -> None:
     """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
@@ -90,7 +111,7 @@ def show_answers(model: ModelOrAll = None, as_of: AuditedAsOf = None, as_json: J
     from tiltyard.answered import fallback_audit
     from tiltyard.edge import describe
 
-    settings = Settings()
+    settings = release.in_force(Settings())
     chosen = options.chosen(model, settings)
     with rails.opened(settings) as opened:
         reports = [fallback_audit.report(opened, spec, options.instant(as_of)) for spec in chosen]

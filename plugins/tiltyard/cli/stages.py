@@ -9,7 +9,7 @@ import typer
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model
 from tiltyard.cli.output import emit
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, find
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -29,12 +29,11 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a champion-to-be and its light twin on matured labels; register it as a challenger."""
-    from tiltyard import rails
     from tiltyard.train import training
 
-    spec, night = options.spec(model), options.night(as_of)
-    reasons = tuple(reason or ("asked by hand",))
-    with rails.opened() as opened:
+    night, reasons = options.night(as_of), tuple(reason or ("asked by hand",))
+    with options.opened() as opened:
+        spec = find(opened.settings.models, model)
         result = training.train(opened, spec, night, requested_by=options.user(), reasons=reasons, trials=trials)
     emit(result, as_json)
 
@@ -71,9 +70,7 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
 
 
 def _stage(model: str, as_of: str | None, as_json: bool, stage: Callable[["Rails", Spec, datetime], object]) -> None:
-    from tiltyard import rails
-
-    spec, night = options.spec(model), options.night(as_of)
-    with rails.opened() as opened:
-        result = stage(opened, spec, night)
+    night = options.night(as_of)
+    with options.opened() as opened:
+        result = stage(opened, find(opened.settings.models, model), night)
     emit(result, as_json)

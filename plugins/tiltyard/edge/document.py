@@ -20,6 +20,7 @@ from tiltyard.records import (
     JsonObject,
     PopularItem,
     Record,
+    RefusedText,
     ReplaySummary,
     Status,
     TableState,
@@ -305,6 +306,8 @@ class ModelStatus(ModelHead):
     """The data incidents of the source that are open after the night."""
     unpublished: tuple[TableState, ...] = ()
     """The model's tables that were not good on the night, by name: since when, why, and where they stand."""
+    refused: tuple[RefusedText, ...] = ()
+    """What of the specs, suites and dbt files in the checkout is not in force, of this model and of what all share."""
     label_arrival: ArrivalReport | None
     """How the truth comes in; None before the first prediction."""
     estimated: dict[str, EstimatedVersion]

@@ -5,12 +5,13 @@ from datetime import date
 from pathlib import Path
 
 from tiltyard import rails as rails_module
+from tiltyard import release
 from tiltyard.edge import status
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.reports import find_report
 from tiltyard.errors import TiltyardError
 from tiltyard.rails import Rails
-from tiltyard.records import Event
+from tiltyard.records import Event, RefusedText
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, StageName, dag_id, recorded_as
@@ -53,8 +54,16 @@ class Entry:
 
 def entries(settings: Settings) -> list[Entry]:
     """An entry per model of the portfolio, in its order."""
+    settings = release.in_force(settings)
     with rails_module.opened(settings) as rails:
         return [_entry(rails, spec) for spec in portfolio(settings)]
+
+
+def refused(settings: Settings) -> tuple[RefusedText, ...]:
+    """What of the specs, suites and dbt files in the checkout is not in force."""
+    with rails_module.opened(settings) as rails:
+        accepted = rails.ledger.release()
+    return accepted.refused if accepted else ()
 
 
 def _entry(rails: Rails, spec: Spec) -> Entry:

@@ -51,6 +51,7 @@ from tiltyard.records import (
     GovernorSummary,
     JsonObject,
     Publication,
+    RefusedText,
     StageRun,
     TrainingSummary,
 )
@@ -87,6 +88,14 @@ class RealizedLosses:
     """Means over all rows; None before anything has matured."""
     weekly: tuple[WeeklyLoss, ...] = ()
     """Means per week and line."""
+
+
+def _refused(rails: Rails, spec: Spec) -> tuple[RefusedText, ...]:
+    """What was refused of the model itself and of what no model owns."""
+    accepted = rails.ledger.release()
+    texts = accepted.refused if accepted else ()
+    own = (f"models/{spec.name}", "models/portfolio.yaml")
+    return tuple(text for text in texts if text.path in own or not text.path.startswith("models/"))
 
 
 def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
@@ -149,6 +158,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             for state in rails.ledger.table_states(until=night)
             if state.table in spec.tables and not state.is_published
         ),
+        refused=_refused(rails, spec),
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
         checks=_checks(rails, spec, night),

@@ -46,17 +46,28 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
         if last is not None and is_whole and last.checkout == checkout:
             return last
         accepted, refused = compose(settings, before, texts)
-        made = AcceptedRelease(
-            digest=release.digest(accepted),
-            checkout=checkout,
-            accepted_at=now,
-            files=len(accepted),
-            refused=tuple(sorted(refused, key=lambda text: text.path)),
-        )
+        made = _made(accepted, refused, checkout, now)
         kept = release.keep(settings, accepted)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
+
+
+def preview(rails: Rails, now: datetime) -> AcceptedRelease:
+    """What `accept` would make of the checkout; nothing changes."""
+    texts = release.working(rails.settings)
+    accepted, refused = compose(rails.settings, release.stored(release.current(rails.settings)), texts)
+    return _made(accepted, refused, release.digest(texts), now)
+
+
+def _made(accepted: Texts, refused: Iterable[RefusedText], checkout: str, now: datetime) -> AcceptedRelease:
+    return AcceptedRelease(
+        digest=release.digest(accepted),
+        checkout=checkout,
+        accepted_at=now,
+        files=len(accepted),
+        refused=tuple(sorted(refused, key=lambda text: text.path)),
+    )
 
 
 def compose(settings: Settings, before: Texts, texts: Texts) -> tuple[dict[str, bytes], list[RefusedText]]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltyard import postgres
+from tiltyard import postgres, release
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.files import whole
 from tiltyard.ledger import Ledger
@@ -377,11 +377,12 @@ class Servables:
 
     def _specs(self) -> list[Spec]:
         """The specs as they are now, read again when a file has changed. While one is wrong, those in service stay."""
-        files = sorted(self.settings.models.glob("*/spec.yaml"))
+        models = release.in_force(self.settings).models
+        files = sorted(models.glob("*/spec.yaml"))
         stamps = tuple((path, path.stat().st_mtime_ns) for path in files)
         if self._specs_read is None or self._specs_read[0] != stamps:
             try:
-                specs = [spec for spec in load_all(self.settings.models) if spec.source in self.settings.sources]
+                specs = [spec for spec in load_all(models) if spec.source in self.settings.sources]
             except BadInput as error:
                 if not self.current:
                     raise
