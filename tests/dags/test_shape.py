@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import bazaar
 from tiltyard import spec, stages
 from tiltyard.edge import dag_page, orchestration
 from tiltyard.settings import ROOT, Settings
@@ -142,6 +143,11 @@ def test_only_these_modules_of_the_library_import_airflow() -> None:
     }  # fmt: skip
 
 
-def test_the_schedule_is_a_setting() -> None:
-    assert orchestration.timetable(Settings(schedule="none")) is None
-    assert orchestration.timetable(Settings(schedule="0 3 * * *")).expression == "0 3 * * *"
+def test_the_schedule_is_the_contract_s_else_a_setting(tmp_path: Path) -> None:
+    assert orchestration.timetable(Settings(schedule="none"), "incident") is None
+    assert orchestration.timetable(Settings(schedule="0 3 * * *"), "incident").expression == "0 3 * * *"
+    settings = bazaar.settings_of(tmp_path, "postgresql://nobody@127.0.0.1:1/none")
+    bazaar.contract(settings, "web", 'schedule: "0 5 * * 1"')
+    bazaar.contract(settings, "shop", "schedule: rarely")
+    assert orchestration.timetable(settings, "web").expression == "0 5 * * 1"
+    assert orchestration.timetable(settings, "shop").expression == "0 0 * * *", "its run says what is wrong with it"
