@@ -49,7 +49,7 @@ def main() -> None:
                 print(f"Airflow healthy after {time.perf_counter() - begun:.1f} s, its first migration included")
                 parse(settings)
                 with Airflow(settings) as airflow:
-                    airflow.wait_for_dags(quickstart.dag_ids((spec,)))
+                    airflow.wait_for_dags(quickstart.dag_ids(settings, (spec,)))
                     for number in (1, 2):
                         as_of = FIRST + number * timedelta(days=1)
                         begun = time.perf_counter()

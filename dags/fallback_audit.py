@@ -1,6 +1,6 @@
 """Count who answered, model by model, and find those whose safe default has lasted too long.
 
-**What it does.** Each time a night of a model was scored, `audit` counts its answers per tier and reason, of the
+**What it does.** Each time nights were scored, `audit` counts its answers per tier and reason, of the
 nightly batch and of what was served online, into `ops.tier_share`. A model of which more than half of a night's answers
 were the safe default, night after night for `fallback.audit_after`, gets a task in the ledger, whether it ever had a
 champion or not, and its `<model>__explanation` asks a person. A task whose answer has run out is followed by the next;
@@ -28,7 +28,7 @@ from tiltyard.spec import portfolio
 specs = portfolio(Settings())
 
 
-@dag(**on.arguments("fallback_audit", __doc__), schedule=on.any_evaluation(specs))
+@dag(**on.arguments("fallback_audit", __doc__), schedule=[on.portfolio_asset("evaluation")])
 def fallback_audit() -> None:
     @task(outlets=[on.unexplained_assets()])
     def audit() -> dict[str, dict[str, JsonObject]]:

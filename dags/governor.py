@@ -1,11 +1,12 @@
 """Turn what drift found of all models on a night into the few retrains that the portfolio affords.
 
-**What it does.** Each time drift has looked at a model, `decide` asks whether a night is complete. While models are
-missing it ends as skipped: *waits for 3 of 80*. A night is complete when every active model has a finding, or when
-its shadow or drift is recorded as stopped, or when a later night is published: whoever has not come by then waits, and
-the others go on. Then one decision is made for all models, recorded, and the training DAGs of those that are granted a
-retrain are started. Broken and missing data is an incident and never a reason to retrain; what many models show at
-once is one incident of the table that they have in common.
+**What it does.** Each time drift has looked at models, and every hour, `decide` asks whether a night is complete. While
+models are missing it ends as skipped: *waits for 3 of 80*. A night is complete when every active model has a finding,
+or when its shadow or drift is recorded as stopped or failed, or when a later night is published, or when it was
+published `TILTYARD_GOVERNOR_WAIT_H` hours ago: whoever has not come by then waits, and the others go on. Then one
+decision is made for all models, recorded, and the training DAGs of those that are granted a retrain are started. Broken
+and missing data is an incident and never a reason to retrain; what many models show at once is one incident of the
+table that they have in common.
 
 **What to do when it fails.** Nothing is at stake tonight: no decision means no retrain, and the champions stay in
 service. The log says what was missing. Clear *decide*: a night done again keeps what it granted, and says so again.
@@ -31,10 +32,11 @@ from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 
-specs = portfolio(Settings())
+settings = Settings()
+specs = portfolio(settings)
 
 
-@dag(**on.arguments("governor", __doc__), schedule=on.any_finding(specs))
+@dag(**on.arguments("governor", __doc__), schedule=on.governor_schedule(settings))
 def governor() -> None:
     @task(outlets=[on.granted_assets()])
     def decide() -> dict[str, JsonObject]:

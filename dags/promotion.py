@@ -3,14 +3,19 @@
 **What it does.** `judge` first looks at a champion that was promoted within `gate.rollback_window`: if the previous one
 does better on the truth that has come since, it comes back by itself, and nobody is judged that night. Otherwise the
 evidence of each challenger goes before the gate, and the verdict is recorded with its reasons: promote, hold or reject.
-For a verdict of promote the button *Report* opens the evidence page. For a model of tier 1 `approval` then asks a
-person to approve that page (`second_approval` another one, where the spec says `approvals: 2`); no answer in time is a
-no. `promote` reads the verdict again from the ledger and the answers from Airflow's own record, checks that the page
-is still the one that was approved, claims the promotion under a unique key, and only then moves the alias. The
-champion asset is announced when there is another champion; otherwise `promote` ends as skipped, a good night too.
+What may be promoted is: claimed under a unique key in the ledger, and only then moves the alias. `promotion` does this
+for all models, many in one process (`chunk`), and `alone` for those that failed there, each by itself.
+
+A model of tier 1 has a DAG of its own, `<model>__promotion`, which `promotion` starts when the gate says promote. Its
+`judge` gets the recorded verdict back; *Report* opens the evidence page, which `approval` asks a person to approve
+(`second_approval` another one, where the spec says `approvals: 2`); no answer in time is a no. `promote` reads verdict
+and answers from the records, never from a task, and checks that the page is still the one that was approved. While a
+question is open, the model is judged there only. Where the champion stays, `promote` ends as skipped.
 
 **What to do when it fails.**
 
+- *alone* is red, under the model's name: missing evidence means hold, the champion stays in service. Clear it when
+  shadow is green; `judge` likewise.
 - *approval* waits: answer it under *Required Actions*. You cannot approve what you started or trained yourself, and
   nobody can answer both. `tiltyard train` knows you by `TILTYARD_USER`, or else by your login on that machine: let it
   be your login in Airflow, for names are all that can be compared. A version whose author is not known stays out.
@@ -18,21 +23,28 @@ champion asset is announced when there is another champion; otherwise `promote` 
   attempt is kept in the ledger (`tiltyard status`). Marking tasks as successful promotes nothing. Clear *judge* to
   ask again; delete a page that was changed first, and it is drawn as it was.
 - The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
-- *judge* fails: missing evidence means hold; the champion stays in service. Clear it when shadow is green.
 
-**Manual parameters.** `as_of`: the one night to judge (again; a verdict once given stands). Empty: whatever is waiting.
+**Manual parameters.** `as_of`: the one night to judge (again; a verdict once given stands). `models`, of the
+portfolio's: the only ones to judge. Empty: whatever is waiting. Whoever starts it cannot approve what comes of it.
 """
 
-from airflow.sdk import task
+from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
+specs = portfolio(Settings())
 
-@on.per_model("promotion", schedule=lambda spec: [on.model_asset(spec, "evaluation")], doc=__doc__)  # a dag each
-def promotion(spec: Spec) -> None:
+
+@dag(**on.arguments("promotion", __doc__), schedule=[on.portfolio_asset("evaluation")])
+def promotion() -> None:
+    on.in_chunks("promotion", specs, on.judge_model, on.announce_promotions)
+
+
+@on.per_model("promotion", schedule=lambda spec: [on.model_asset(spec, "proposal")], doc=__doc__)  # a dag each
+def asking(spec: Spec) -> None:
     champion = on.model_asset(spec, "champion")
 
     @task
@@ -50,11 +62,10 @@ def promotion(spec: Spec) -> None:
             return promoted.to_json()
 
     judged = on.linked(judge())
-    approvals = on.approvals(spec, judged_by="judge")
-    promoted = promote(judged)
-    if approvals:
-        judged >> approvals >> promoted
+    judged >> on.approvals(spec, judged_by="judge") >> promote(judged)
 
 
-for spec in portfolio(Settings()):
-    promotion(spec)
+promotion()
+for spec in specs:
+    if on.asks(spec):
+        asking(spec)

@@ -1,50 +1,41 @@
 """Let champion and challengers score the same rows, and measure them against the truth that has matured.
 
-**What it does.** `score` predicts the night's rows with the champion and every challenger, unseen by anyone who acts
-on predictions; `evaluate` joins the labels that matured since, and writes the metrics of each version, overall
-and per slice. Then promotion and drift start. It starts when all of the model's feature views are published, and
-does the nights that were missed as well.
+**What it does.** For every model whose feature views are published: predict the night's rows with the champion and
+every challenger, unseen by anyone who acts on predictions; join the labels that matured since, and write the metrics of
+each version, overall and per slice. Then promotion, drift and the audit start. Nights that were missed are done as
+well.
 
-**What to do when it fails.**
+`plan` asks the ledger which models have which nights to do and divides them into chunks; `chunk` does its models one
+after the other in one process. A model that fails there stops no other: `left` finds it, and `alone` does it again in a
+process of its own. What fits into one chunk `plan` does itself.
 
-- The log says that a version's files do not match their digests: somebody or something changed them. Do not
-  copy others over them; train again (`<model>__training`), the champion of the ledger stays what it is.
+**What to do when it fails.** `alone` is red, under the model's name; its log says why. All other models are done.
+
+- A version's files do not match their digests: somebody or something changed them. Do not copy others over them; train
+  again (`<model>__training`), the champion of the ledger stays what it is.
 - A newer attempt is at work: nothing to do, the other run is doing the night.
-- Anything else was tried three times. Clear *score*; both steps replace what they wrote for the night.
+- It took longer than it may (`TILTYARD_STAGE_LIMITS`), or its process was killed: see where in the log; with *killed*,
+  look at the memory. A red `chunk` was killed by one of its models, which `alone` names.
+- Anything else was tried three times. Clear *alone*; what it wrote for the night is replaced.
 
-While it is red, predictions are missing, promotion holds and drift says nothing: no decision is made on missing rows.
+While a model is red, its predictions are missing, promotion holds it and drift says nothing of it: no decision is made
+on missing rows.
 
-**Manual parameters.** `as_of`: the one night to do (again). Empty: whatever is waiting, else the newest night.
+**Manual parameters.** `as_of`: the one night to do (again). `models`: the only ones to do. Empty: whatever is waiting.
 """
 
-from airflow.sdk import task
+from airflow.sdk import dag
 
 from tiltyard.edge import orchestration as on
-from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import portfolio
+
+specs = portfolio(Settings())
 
 
-@on.per_model("shadow", schedule=lambda spec: on.feature_assets([spec]), doc=__doc__)  # a dag each
-def shadow(spec: Spec) -> None:
-    evaluation = on.model_asset(spec, "evaluation")
-
-    @task
-    def score() -> dict[str, JsonObject]:
-        with on.working() as rails:
-            from tiltyard.judge import shadow
-
-            return on.kept(on.each_night(rails, spec, on.nights(rails, "shadow", spec), shadow.score))
-
-    @task(outlets=[evaluation])
-    def evaluate(scored: dict[str, JsonObject]) -> dict[str, JsonObject]:
-        with on.working() as rails:
-            evaluated = on.evaluate(rails, spec, scored)
-            on.announce([evaluation], on.same_nights(evaluated))
-            return on.kept(evaluated)
-
-    evaluate(score())  # type: ignore[arg-type]  # the task gets the value of what Airflow is given here
+@dag(**on.arguments("shadow", __doc__), schedule=on.any_feature(specs))
+def shadow() -> None:
+    on.in_chunks("shadow", specs, on.shadow_model, on.announce_evaluations)
 
 
-for spec in portfolio(Settings()):
-    shadow(spec)
+shadow()

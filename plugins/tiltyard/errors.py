@@ -32,6 +32,12 @@ class Stopped(CheckFailed):
         self.facts = facts
 
 
+class OutOfTime(TiltyardError):
+    """A stage of one model has taken longer than it may."""
+
+    exit_code = 1
+
+
 class Fenced(TiltyardError):
     """A newer attempt at the same work holds the fencing token; this one may not commit."""
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from datetime import date
-from typing import Any, Literal, TypeVar
+from datetime import date, datetime
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -255,6 +255,15 @@ class Fence:
             yield
 
 
+class StageEnd(NamedTuple):
+    """How the last attempt of a stage at a night ended."""
+
+    status: Status
+    """done; checked, of features before they are published; stopped by a check; failed."""
+    recorded_at: datetime
+    """When it was recorded, wall clock."""
+
+
 @dataclass(frozen=True)
 class Change:
     """A night on which the champion changed, and who was who from the next night on."""
@@ -433,6 +442,35 @@ class Ledger:
         )
         return [_stage_run(kind, row) for row in self._rows(query.order_by(stage_run.c.model, stage_run.c.night))]
 
+    def newest_nights(self, stage: StageName, models: Collection[str]) -> dict[str, date]:
+        """Model → the newest night that a stage has done for it, of those for which it has done one. One query for all
+        models, which reads as many rows as there are models, not nights."""
+        names = _names(models)
+        own = (stage_run.c.stage == stage, stage_run.c.model == names.c.name, stage_run.c.status == "done")
+        newest = sa.select(stage_run.c.night).where(*own).order_by(stage_run.c.night.desc()).limit(1).lateral("newest")
+        query = sa.select(names.c.name, newest.c.night).select_from(names.join(newest, sa.true()))
+        return {row["name"]: row["night"] for row in self._rows(query)}
+
+    def ends(
+        self, stage: StageName, since: Mapping[str, date], until: date | None = None
+    ) -> dict[str, dict[date, StageEnd]]:
+        """Model → night → how a stage's last attempt ended, of the nights from the model's `since` on. One query."""
+        if not since:
+            return {}
+        begins = sa.func.unnest(
+            sa.cast(list(since), pg.ARRAY(sa.Text)), sa.cast(list(since.values()), pg.ARRAY(sa.Date))
+        )
+        asked = begins.table_valued(sa.column("name", sa.Text), sa.column("since", sa.Date)).render_derived("asked")
+        query = sa.select(stage_run.c.model, stage_run.c.night, stage_run.c.status, stage_run.c.recorded_at).where(
+            stage_run.c.stage == stage, stage_run.c.model == asked.c.name, stage_run.c.night >= asked.c.since
+        )
+        if until is not None:
+            query = query.where(stage_run.c.night <= until)
+        ends: dict[str, dict[date, StageEnd]] = {name: {} for name in since}
+        for row in self._rows(query.order_by(stage_run.c.model, stage_run.c.night)):
+            ends[row["model"]][row["night"]] = StageEnd(row["status"], row["recorded_at"])
+        return ends
+
     # -- features -----------------------------------------------------------------------------
     # recorded under their source; in older ledgers under '', for all of them at once
 
@@ -450,6 +488,19 @@ class Ledger:
         """The features that were published last, whatever their night: of any source, or of one."""
         query = _features_runs(source).where(stage_run.c.status == "done")
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
+
+    def newest_published_night(self) -> date | None:
+        """The newest night of which features of any source were published; None before the first."""
+        own = (stage_run.c.stage == "features", stage_run.c.status == "done")
+        with self.engine.connect() as connection:
+            night: date | None = connection.scalar(sa.select(sa.func.max(stage_run.c.night)).where(*own))
+        return night
+
+    def published_since(self, since: date) -> dict[date, datetime]:
+        """Night from `since` on of which features were published → when those of the last source were."""
+        own = (stage_run.c.stage == "features", stage_run.c.status == "done", stage_run.c.night >= since)
+        query = sa.select(stage_run.c.night, sa.func.max(stage_run.c.recorded_at).label("at")).where(*own)
+        return {row["night"]: row["at"] for row in self._rows(query.group_by(stage_run.c.night))}
 
     def published_nights(self) -> set[date]:
         """The nights of which features of any source were published."""
@@ -538,6 +589,32 @@ class Ledger:
         query = sa.select(publication.c.night).where(publication.c.table == table, publication.c.state != "published")
         return {row["night"] for row in self._rows(query)}
 
+    def unpublished(self, tables: Collection[str]) -> dict[str, set[date]]:
+        """Table → the nights on which it was not good, of those tables that have such nights. One query."""
+        query = sa.select(publication.c.table.label("table"), publication.c.night).where(
+            publication.c.table.in_(sorted(tables)), publication.c.state != "published"
+        )
+        nights: dict[str, set[date]] = {}
+        for row in self._rows(query):
+            nights.setdefault(row["table"], set()).add(row["night"])
+        return nights
+
+    def settled_at(
+        self, tables: Collection[str], nights: int, until: date | None = None
+    ) -> dict[str, dict[date, datetime]]:
+        """Table → night → when its state on that night was recorded, of the newest `nights` that it has, or has up to
+        and including one. One query."""
+        names = _names(tables)
+        own = sa.select(publication.c.night, publication.c.recorded_at).where(publication.c.table == names.c.name)
+        if until is not None:
+            own = own.where(publication.c.night <= until)
+        newest = own.order_by(publication.c.night.desc()).limit(nights).lateral("newest")
+        query = sa.select(names.c.name, newest).select_from(names.join(newest, sa.true()))
+        settled: dict[str, dict[date, datetime]] = {}
+        for row in self._rows(query):
+            settled.setdefault(row["name"], {})[row["night"]] = row["recorded_at"]
+        return settled
+
     # -- versions and roles -------------------------------------------------------------------
 
     def add_version(self, trained: Version) -> None:
@@ -620,6 +697,36 @@ class Ledger:
         with self.engine.connect() as connection:
             rows = connection.execute(sa.union(*named)).all()
         return {str(model) for (model,) in rows if model}
+
+    def proposed(self, nights: Mapping[str, Collection[date]]) -> dict[str, set[date]]:
+        """Model → those of its `nights` on which the gate said promote, of the models that have one. One query."""
+        pairs = [(model, night) for model, own in nights.items() for night in own]
+        if not pairs:
+            return {}
+        query = sa.select(decision.c.model, decision.c.night).where(
+            sa.tuple_(decision.c.model, decision.c.night).in_(pairs), decision.c.verdict == "promote"
+        )
+        proposed: dict[str, set[date]] = {}
+        for row in self._rows(query):
+            proposed.setdefault(row["model"], set()).add(row["night"])
+        return proposed
+
+    def changed(self, nights: Mapping[str, Collection[date]]) -> dict[str, set[date]]:
+        """Model → those of its `nights` that changed the champion, of the models that have one. One query."""
+        pairs = [(model, night) for model, own in nights.items() for night in own]
+        if not pairs:
+            return {}
+        of_promotions = sa.select(promotion.c.model, promotion.c.night).where(
+            sa.tuple_(promotion.c.model, promotion.c.night).in_(pairs)
+        )
+        of_rollbacks = sa.select(watch.c.model, watch.c.night).where(
+            sa.tuple_(watch.c.model, watch.c.night).in_(pairs), watch.c.verdict == "rollback"
+        )
+        changed: dict[str, set[date]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(sa.union(of_promotions, of_rollbacks)):
+                changed.setdefault(str(row.model), set()).add(row.night)
+        return changed
 
     def claim_promotion(self, claimed: Promotion) -> bool:
         """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
@@ -901,6 +1008,12 @@ def _features_runs(source: str | None) -> sa.Select[Any]:
     """The records of the features of a source, and those of all at once; of any source without one."""
     query = sa.select(stage_run).where(stage_run.c.stage == "features")
     return query if source is None else query.where(stage_run.c.model.in_((source, "")))
+
+
+def _names(names: Collection[str]) -> sa.TableValuedAlias:
+    """A table with these names in its one column `name`."""
+    values = sa.func.unnest(sa.cast(sorted(names), pg.ARRAY(sa.Text)))
+    return values.table_valued(sa.column("name", sa.Text)).render_derived("asked")
 
 
 def _newest_states(until: date | None) -> sa.Select[Any]:

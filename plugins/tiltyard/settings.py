@@ -99,6 +99,15 @@ class Settings(BaseSettings):
     tables count as failed."""
     maintenance_schedule: str = "0 4 * * *"
     """When the lake_maintenance DAG starts by itself, UTC, after the night's work: a cron expression, or none."""
+    chunk_models: Annotated[int, Field(ge=1)] = 25
+    """Models that one task of shadow, promotion or drift does at most, one after the other in one process."""
+    stage_limits: Annotated[tuple[str, ...], NoDecode] = (
+        "shadow=30m", "promotion=30m", "drift=30m", "shadow/1=2h", "promotion/1=2h", "drift/1=2h",
+    )  # fmt: skip
+    """How long one stage of one model may take, like shadow=30m,shadow/1=2h; after a slash the tier. What takes longer
+    has failed, and the other models go on. A stage that is not named here is not limited."""
+    governor_wait_h: Annotated[float, Field(ge=0)] = 6.0
+    """Hours after a night was published from which on the governor waits for no model that has not come."""
     api_host: str = "127.0.0.1"
     """Where Airflow listens."""
     api_port: int = 8080
@@ -152,7 +161,7 @@ class Settings(BaseSettings):
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
         return values | {"sources": tuple(landed or ("incident",))}
 
-    @field_validator("sources", "lake_retention", mode="before")
+    @field_validator("sources", "lake_retention", "stage_limits", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -23,6 +23,8 @@ class Stage:
     """The name."""
     dag_per: Per
     """What has a DAG of its own."""
+    asks_tier: int | None = None
+    """The tier whose models have a DAG of their own beside the portfolio's, in which a person is asked."""
     recorded_per: Per
     """What has a record of its own for each night."""
     works_on: StageName | None = None
@@ -36,9 +38,9 @@ class Stage:
 
 _ALL: Final = (
     Stage(name="features", dag_per="source", recorded_per="source"),
-    Stage(name="shadow", dag_per="model", recorded_per="model", works_on="features"),
-    Stage(name="promotion", dag_per="model", recorded_per="model", works_on="shadow"),
-    Stage(name="drift", dag_per="model", recorded_per="model", works_on="shadow"),
+    Stage(name="shadow", dag_per="portfolio", recorded_per="model", works_on="features"),
+    Stage(name="promotion", dag_per="portfolio", recorded_per="model", asks_tier=1, works_on="shadow"),
+    Stage(name="drift", dag_per="portfolio", recorded_per="model", works_on="shadow"),
     Stage(name="governor", dag_per="portfolio", recorded_per="portfolio"),
     Stage(name="training", dag_per="model", recorded_per="model", works_on="governor", is_taken_up_again=False),
     Stage(name="fallback_audit", dag_per="portfolio", recorded_per="model"),
@@ -53,6 +55,10 @@ PER_SOURCE: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "sour
 """The stages of which every source has a DAG of its own."""
 PER_MODEL: Final = tuple(stage.name for stage in _ALL if stage.dag_per == "model")
 """The stages of which every model has a DAG of its own."""
+IN_CHUNKS: Final = tuple(
+    stage.name for stage in _ALL if stage.dag_per == "portfolio" and stage.recorded_per == "model" and stage.works_on
+)
+"""Those of a model that run in one DAG for all models, many models in one task."""
 NIGHTLY: Final = tuple(stage.name for stage in _ALL if stage.works_on)
 """Those of a model that a night goes through; an explanation is a person's, and has no nights."""
 
@@ -64,8 +70,13 @@ def recorded_as(stage: StageName, model: str, source: str) -> str:
 
 
 def dag_id(stage: StageName, of: str | None = None) -> str:
-    """`governor` for the portfolio, `incident__features` for a source, `sla_breach__shadow` for a model."""
+    """`governor` for the portfolio, `incident__features` for a source, `sla_breach__training` for a model."""
     return f"{of}__{stage}" if of else stage
+
+
+def dag_of(stage: StageName, model: str, source: str) -> str:
+    """The DAG in which a stage of a model runs: the portfolio's, its source's, or the model's own."""
+    return dag_id(stage, {"portfolio": None, "source": source, "model": model}[STAGES[stage].dag_per])
 
 
 def place(dag_id: str) -> int:

@@ -1,6 +1,6 @@
 """features → shadow → promotion, drift → governor → training: linked by assets, with no end loose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import yaml
 
 from tiltyard import spec
 from tiltyard.edge import orchestration
+from tiltyard.edge.assets import announced_through
 from tiltyard.settings import ROOT, Settings
-from tiltyard.stages import PER_MODEL
+from tiltyard.stages import IN_CHUNKS, PER_MODEL
 
 
 def starts_on(dag: Any) -> set[str]:
@@ -17,68 +18,103 @@ def starts_on(dag: Any) -> set[str]:
     return {asset.name for asset in condition.objects} if condition else set()
 
 
-def announces(dag: Any) -> set[str]:
-    """An alias stands for the assets that the governor picks: those of its own portfolio."""
+def announces(dag: Any, models: Iterable[str]) -> set[str]:
+    """An alias stands for the assets that are picked when there is something to say."""
+    through = {
+        orchestration.granted_assets().name: {f"{model}/drift" for model in models},
+        orchestration.unexplained_assets().name: {f"{model}/unexplained" for model in models},
+        orchestration.settled_assets().name: {
+            asset.name for asset in orchestration.feature_assets(spec.load_all(Settings().models))
+        },
+        announced_through("shadow").name: {"portfolio/evaluation"},
+        announced_through("drift").name: {"portfolio/finding"},
+        announced_through("promotion").name: {
+            f"{model}/{what}" for model in models for what in ("champion", "proposal")
+        },
+    }
+    own = [tag.removeprefix("model:") for tag in dag.tags if tag.startswith("model:")]
     named = {asset.name for task in dag.tasks for asset in task.outlets}
-    if orchestration.granted_assets().name in named:
-        named |= {name.replace("/finding", "/drift") for name in starts_on(dag)}
+    if own:
+        through[orchestration.unexplained_assets().name] = {f"{own[0]}/unexplained"}
     if orchestration.settled_assets().name in named:
         [source] = [tag.removeprefix("source:") for tag in dag.tags if tag.startswith("source:")]
-        named |= {asset.name for asset in orchestration.feature_assets(spec.load_all(Settings().models))}
         assert source in Settings().sources
-    if orchestration.unexplained_assets().name in named:
-        own = {f"{tag.removeprefix('model:')}/unexplained" for tag in dag.tags if tag.startswith("model:")}
-        named |= own or {name.replace("/evaluation", "/unexplained") for name in starts_on(dag)}
-    aliases = (orchestration.granted_assets, orchestration.unexplained_assets, orchestration.settled_assets)
-    return named - {alias().name for alias in aliases}
+    return set().union(*(through.get(name, {name}) for name in named)) if named else set()
+
+
+EVERY = ("alpha", "beta", "gamma")
 
 
 def test_the_chain(parse: Callable, models: Path) -> None:
     dags = parse(models, "incident")
     views = {"features/ftr_caller__history", "features/ftr_group__history", "features/ftr_group__load"}
     views |= {"features/ftr_ticket__intake"}
-    assert starts_on(dags["incident__features"]) == set()
-    assert announces(dags["incident__features"]) == views
-    for model in ("alpha", "beta", "gamma"):
-        links = {
-            stage: (starts_on(dags[f"{model}__{stage}"]), announces(dags[f"{model}__{stage}"])) for stage in PER_MODEL
-        }
-        assert links == {
-            "shadow": (views, {f"{model}/evaluation"}),
-            "promotion": ({f"{model}/evaluation"}, {f"{model}/champion"}),
-            "drift": ({f"{model}/evaluation"}, {f"{model}/finding"}),
+    links = {name: (starts_on(dag), announces(dag, EVERY)) for name, dag in dags.items()}
+    evaluation, finding = {"portfolio/evaluation"}, {"portfolio/finding"}
+    assert links["incident__features"] == (set(), views)
+    assert links["shadow"] == (views, evaluation | finding)
+    promoted = {f"{model}/{what}" for model in EVERY for what in ("champion", "proposal")}
+    assert links["promotion"] == (evaluation, promoted | finding)
+    assert links["drift"] == (evaluation, finding)
+    assert links["governor"] == (finding, {f"{model}/drift" for model in EVERY})
+    assert links["fallback_audit"] == (evaluation, {f"{model}/unexplained" for model in EVERY})
+    assert links["alpha__promotion"] == ({"alpha/proposal"}, {"alpha/champion"})
+    for model in EVERY:
+        assert {stage: links[f"{model}__{stage}"] for stage in PER_MODEL} == {
             "training": ({f"{model}/drift"}, {f"{model}/challenger"}),
             "explanation": ({f"{model}/unexplained"}, {f"{model}/unexplained"}),
         }
-    every = ("alpha", "beta", "gamma")
-    assert starts_on(dags["governor"]) == {f"{model}/finding" for model in every}
-    assert announces(dags["governor"]) == {f"{model}/drift" for model in every}
-    assert starts_on(dags["fallback_audit"]) == {f"{model}/evaluation" for model in every}
-    assert announces(dags["fallback_audit"]) == {f"{model}/unexplained" for model in every}
 
 
-def test_the_governor_looks_whenever_any_model_was_looked_at(parse: Callable, models: Path) -> None:
-    assert type(parse(models, "incident")["governor"].timetable.asset_condition).__name__ == "AssetAny"
-    assert starts_on(parse(models, "elsewhere")["governor"]) == set()
+def test_shadow_looks_whenever_any_view_is_published(parse: Callable, models: Path) -> None:
+    assert type(parse(models, "incident")["shadow"].timetable.asset_condition).__name__ == "AssetAny"
+    assert starts_on(parse(models, "elsewhere")["shadow"]) == set()
+
+
+def test_the_governor_looks_every_hour_where_nights_come_by_themselves(parse: Callable, models: Path) -> None:
+    for schedule, kind in (("@daily", "AssetOrTimeSchedule"), ("none", "AssetTriggeredTimetable")):
+        governor = parse(models, "incident", schedule)["governor"]
+        assert (type(governor.timetable).__name__, starts_on(governor)) == (kind, {"portfolio/finding"})
 
 
 def test_whatever_starts_a_dag_is_announced_by_another(parse: Callable) -> None:
-    dags = parse().values()
-    assert set().union(*map(starts_on, dags)) <= set().union(*map(announces, dags))
+    dags = parse()
+    models = {name.rpartition("__")[0] for name in dags} - {""}
+    assert set().union(*map(starts_on, dags.values())) <= set().union(
+        *(announces(dag, models) for dag in dags.values())
+    )
 
 
 def test_a_stage_is_announced_by_its_last_task_only(parse: Callable) -> None:
-    for dag in parse().values():
+    """Of a stage in chunks by whoever finds that models are done: what follows is about the others, or is skipped."""
+    for name, dag in parse().items():
         for task in dag.tasks:
-            if task.outlets:
+            if task.outlets and name not in IN_CHUNKS:
                 assert task.downstream_task_ids == set(), f"{dag.dag_id}: what follows {task.task_id} could still fail"
+
+
+def test_the_tasks_of_a_stage_in_chunks(parse: Callable) -> None:
+    dags = parse()
+    for stage in IN_CHUNKS:
+        tasks = {task.task_id: task for task in dags[stage].tasks}
+        followed = {name: task.downstream_task_ids for name, task in tasks.items()}
+        assert followed == {
+            "plan": {"chunk"}, "chunk": {"left"}, "left": {"alone"}, "alone": {"settle", "all_done"}, "settle": set(),
+            "all_done": set(),
+        }  # fmt: skip
+        assert {name for name, task in tasks.items() if task.is_mapped} == {"chunk", "alone"}
+        assert {name: task.trigger_rule for name, task in tasks.items() if task.trigger_rule != "all_success"} == {
+            "left": "all_done",
+            "settle": "all_done",
+        }
+        assert {name for name, task in tasks.items() if task.retries == 0} == {"chunk"}, "what killed it kills it again"
 
 
 def test_only_tier_1_asks_a_person(parse: Callable, models: Path) -> None:
     dags = parse(models, "incident")
     asked = {name: [task.task_id for task in dag.tasks] for name, dag in dags.items() if name.endswith("promotion")}
+    assert asked.keys() == {"promotion", "alpha__promotion"}
     assert asked["alpha__promotion"] == ["judge", "approval", "promote"]
-    assert asked["beta__promotion"] == asked["gamma__promotion"] == ["judge", "promote"]
 
 
 def test_where_the_spec_says_so_two_people_are_asked(parse: Callable, models: Path) -> None:
@@ -94,7 +130,7 @@ def test_where_the_spec_says_so_two_people_are_asked(parse: Callable, models: Pa
         task = promotion.get_task(name)
         assert (task.upstream_task_ids, task.downstream_task_ids) == ({"judge"}, {"promote"})
         assert (task.defaults, task.response_timeout is not None) == (["Reject"], True)
-    assert {task.task_id for task in dags["beta__promotion"].tasks} == {"judge", "promote"}, "tier 2 asks nobody"
+    assert "beta__promotion" not in dags, "tier 2 asks nobody"
 
 
 def test_silence_is_a_no(parse: Callable, models: Path) -> None:
@@ -120,12 +156,13 @@ def test_nowhere_is_approve_a_default() -> None:
         assert 'defaults=["Approve"]' not in text
 
 
-def test_a_report_is_one_click_away(parse: Callable) -> None:
-    dags = parse()
+def test_a_report_is_one_click_away(parse: Callable, models: Path) -> None:
+    dags = parse(models, "incident")
     for name, task in (
         ("incident__features", "checks"),
-        ("sla_breach__drift", "compare"),
-        ("sla_breach__promotion", "judge"),
+        ("drift", "plan"),
+        ("promotion", "plan"),
+        ("alpha__promotion", "judge"),
     ):
         assert [link.name for link in dags[name].get_task(task).operator_extra_links] == ["Report"]
 

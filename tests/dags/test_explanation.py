@@ -51,7 +51,9 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
     monkeypatch.setenv("TILTYARD_DATABASE_PREFIX", opened.settings.database_prefix)
     ti = SimpleNamespace(id=uuid.uuid4(), dag_id=f"{spec.name}__explanation", run_id="one", task_id="explain")
     ti.try_number = 1
-    context = {"params": {}, "ti": ti, "task_instance": ti, "outlet_events": OutletEventAccessors()}
+    by_nobody = SimpleNamespace(triggering_user_name=None)
+    context = {"params": {}, "ti": ti, "task_instance": ti, "dag_run": by_nobody}
+    context["outlet_events"] = OutletEventAccessors()
     monkeypatch.setattr(task_run, "get_current_context", lambda: context)
     return context
 

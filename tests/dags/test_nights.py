@@ -11,7 +11,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tests import bazaar
 from tiltyard import clock
-from tiltyard.edge import approvals, task_run, work
+from tiltyard.edge import approvals, due, task_run, work
 from tiltyard.edge import nights as run_nights
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.edge.assets import granted_assets, settled_assets
@@ -26,8 +26,8 @@ from tiltyard.records import (
     GovernorAction,
     GovernorSummary,
     PortfolioNight,
+    PromotionSummary,
     ShadowSummary,
-    TableState,
     TrainingSummary,
 )
 from tiltyard.settings import ROOT
@@ -81,6 +81,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         as_of: str | None = None, events: dict[str, list[Any]] | None = None, attempt: int = 1, **more: Any
     ) -> None:
         context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}, **more}
+        context.setdefault("dag_run", SimpleNamespace(triggering_user_name=None))
         context["ti"] = SimpleNamespace(try_number=attempt)
         monkeypatch.setattr(task_run, "get_current_context", lambda: context)
 
@@ -94,27 +95,27 @@ def nights(rails: Rails, stage: StageName) -> list[date]:
 def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     run()
     with pytest.raises(BadInput, match="No night to do"):
-        nights(rails, "shadow")
+        nights(rails, "promotion")
 
     for day in sorted(april(1, 2, 3)):
-        rails.ledger.record_stage("", day, "done", FeaturesSummary())
-    rails.ledger.record_stage("", date(2016, 4, 4), "stopped", FeaturesSummary())
-    rails.ledger.record_stage(SPEC.name, date(2016, 4, 1), "done", ShadowSummary())
+        rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
+    rails.ledger.record_stage(SPEC.name, date(2016, 4, 4), "stopped", ShadowSummary())
+    rails.ledger.record_stage(SPEC.name, date(2016, 4, 1), "done", PromotionSummary())
 
     run(events={"a": [event("2016-04-03")]})
-    assert set(nights(rails, "shadow")) == april(2, 3), "the announced one, and the one that was missed"
+    assert set(nights(rails, "promotion")) == april(2, 3), "the announced one, and the one that was missed"
     run(events={"a": [event("2016-04-01")]})
-    assert set(nights(rails, "shadow")) == april(1, 2, 3), "an announced night is done again"
+    assert set(nights(rails, "promotion")) == april(1, 2, 3), "an announced night is done again"
     run(as_of="2016-04-04", events={"a": [event("2016-04-03")]})
-    assert nights(rails, "shadow") == [date(2016, 4, 4)], "the parameter alone counts"
+    assert nights(rails, "promotion") == [date(2016, 4, 4)], "the parameter alone counts"
 
     for day in sorted(april(2, 3)):
-        rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
+        rails.ledger.record_stage(SPEC.name, day, "done", PromotionSummary())
     run()
-    assert nights(rails, "shadow") == [date(2016, 4, 3)], "by hand, with nothing waiting: the newest again"
+    assert nights(rails, "promotion") == [date(2016, 4, 3)], "by hand, with nothing waiting: the newest again"
     run(events={"a": [event("2016-04-04")]})
-    with pytest.raises(AirflowSkipException, match="2016-04-04 waits for a source"):
-        nights(rails, "shadow")  # announced, but not published
+    with pytest.raises(BadInput):
+        nights(rails, "promotion")  # announced, but it was stopped
 
     rails.ledger.request_retrain(SPEC.name, date(2016, 4, 3), ["it moved"])
     run()
@@ -177,6 +178,32 @@ def test_nights_of_the_governor(rails: Rails, run: Any, monkeypatch: pytest.Monk
     assert nights() == [first], "a finding that came late is decided on as well"
 
 
+def test_the_governor_waits_for_nobody_longer_than_it_was_told(
+    rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that never comes, and of which nothing says that it will not, keeps the others for some hours."""
+    specs, night = [SPEC, SPEC.model_copy(update={"name": "other"})], date(2016, 4, 1)
+    rails.ledger.record_stage("", night, "done", FeaturesSummary())
+    found(rails, SPEC.name, night)
+    published = clock.now()
+    for hours, missing in ((0.0, ["other"]), (5.9, ["other"]), (6.1, [])):
+        assert grants.waiting(rails, specs, night, published + timedelta(hours=hours)) == missing
+    rails.ledger.record_stage("other", night, "failed", ShadowSummary(reason="it hangs"))
+    assert grants.waiting(rails, specs, night, published) == [], "what has failed is not waited for at all"
+
+
+def test_whoever_started_a_run_by_hand_is_known_where_its_event_is_worked_on(run: Any) -> None:
+    by_hand = SimpleNamespace(triggering_user_name="ann")
+    run(dag_run=by_hand)
+    extra = task_run.about([clock.midnight(date(2016, 4, 1))])
+    assert extra == {"as_of": ["2016-04-01T00:00:00+00:00"], "requested_by": ["ann"]}
+    run(events={"a": [SimpleNamespace(extra=extra), SimpleNamespace(extra={**extra, "requested_by": ["bob"]})]})
+    assert task_run.requesters() == ("ann", "bob")
+    run(events={"a": [event("2016-04-01")]})
+    assert task_run.requesters() == ("airflow",)
+    assert task_run.about([]) == {"as_of": []}, "a schedule is nobody"
+
+
 def found(rails: Rails, model: str, night: date) -> None:
     rails.ledger.add_finding(Finding(model, night, 2, "tests", champion=1, challengers=()))
 
@@ -234,35 +261,6 @@ def test_another_question_is_about_nothing(answer: RecordedAnswer) -> None:
     assert approval.approved_by is None
 
 
-def test_a_night_of_which_the_spine_has_no_rows_waits_and_is_caught_up_with_however_late(
-    rails: Rails, run: Any
-) -> None:
-    spine, days = SPEC.prediction.spine, [date(2016, 4, 1) + timedelta(days=number) for number in range(12)]
-
-    def published(day: date, good: date) -> None:
-        held = {"state": "held", "since": good + timedelta(days=1), "reason": "no rows", "cause": spine}
-        more = {"state": "published"} if day == good else held
-        state = TableState.from_json({"night": day, "table": spine, "snapshot": 1, "good_night": good, **more})
-        rails.ledger.publish([state], day, "done", FeaturesSummary(snapshot=1))
-
-    published(days[0], days[0])
-    rails.ledger.record_stage(SPEC.name, days[0], "done", ShadowSummary())
-    for day in days[1:11]:
-        published(day, days[0])
-        run(events={"a": [event(str(day))]})
-        with pytest.raises(AirflowSkipException, match="is held since 2016-04-02 and stands as of 2016-04-01: no rows"):
-            nights(rails, "shadow")
-        assert rails.ledger.stage_status("shadow", SPEC.name, day) == "stopped", "nobody waits for it"
-
-    published(days[11], days[11])
-    run(events={"a": [event(str(days[11]))]})
-    assert nights(rails, "shadow") == days[1:]
-    for day in days[1:]:
-        rails.ledger.record_stage(SPEC.name, day, "done", ShadowSummary())
-    run(events={"a": [event(str(days[11]))]})
-    assert nights(rails, "shadow") == [days[11]], "none is scored twice"
-
-
 def test_a_source_that_has_not_delivered_is_looked_for_until_it_is_due(
     tmp_path: Path, postgres_url: str, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,8 +293,7 @@ def test_a_model_starts_when_every_source_that_it_reads_is_settled(tmp_path: Pat
     night = datetime(2025, 3, 5, tzinfo=UTC)
 
     def starts(name: str) -> list[date]:
-        run(events={"a": [event("2025-03-05")]})
-        return [as_of.date() for as_of in run_nights.nights(rails, "shadow", specs[name])]
+        return list(due.lot(rails, "shadow", [specs[name]]).models.get(name, ()))
 
     with opened(settings) as rails:
         for source in settings.sources:
@@ -312,11 +309,7 @@ def test_a_model_starts_when_every_source_that_it_reads_is_settled(tmp_path: Pat
             assert names >= {f"features/{view}" for view in announced}
             if source == "shop":
                 assert starts("till") == [night.date()]
-                run(outlet_events=accessor)
-                for name in ("flow", "blend"):
-                    with pytest.raises(AirflowSkipException, match="2025-03-05 waits for a source"):
-                        starts(name)
-                run(outlet_events=accessor)
+                assert [starts(name) for name in ("flow", "blend")] == [[], []], "they wait for a source"
         assert names == {"features/ftr_shop__sales", "features/ftr_shop__traffic", "features/ftr_shop__both"}
         for name in specs:
             assert starts(name) == [night.date()]

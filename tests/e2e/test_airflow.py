@@ -1,6 +1,7 @@
 """Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login; and
 whatever is started can be started again: up, up, down, up."""
 
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+import yaml
 
 from tests.conftest import business_home
 from tiltyard import clock
@@ -20,10 +22,12 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
 from tiltyard.edge.airflow_settings import address
+from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
 from tiltyard.settings import TRAINING_POOL, Settings
-from tiltyard.spec import Spec, find, load_portfolio
+from tiltyard.spec import Spec, find, load_portfolio, portfolio
+from tiltyard.stages import IN_CHUNKS
 
 FIRST = clock.parse_as_of("2025-02-03")
 NIGHT = FIRST + timedelta(days=1)
@@ -48,8 +52,9 @@ def night(
     """Two homes and two nights: in Airflow here, in a hindcast in the twin. The first night trains the first model."""
     spec = find(eager_models, "churn")
     folder = tmp_path_factory.mktemp("a home with spaces")
+    models = shutil.copytree(eager_models, folder / "models")
     settings = business_home(
-        folder / "one", postgres_url, eager_models, deliveries, api_port=free_port(), schedule="none"
+        folder / "one", postgres_url, models, deliveries, api_port=free_port(), schedule="none", chunk_models=1
     )
     twin_settings = business_home(folder / "two", postgres_url, eager_models, deliveries)
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
@@ -63,11 +68,19 @@ def night(
 
 
 def test_every_run_of_the_chain_is_green(night: Night) -> None:
-    for dag_id in ("subscription__features", "churn__shadow", "churn__promotion", "churn__drift", "governor"):
+    for dag_id in ("subscription__features", *IN_CHUNKS, "governor"):
         runs = night.airflow.runs(dag_id)
         assert len(runs) == 2, dag_id
         for run in runs:
             night.airflow.wait(dag_id, run.dag_run_id, timeout_s=120)
+
+
+def test_what_fits_into_one_chunk_takes_one_task(night: Night) -> None:
+    for dag_id in IN_CHUNKS:
+        for run in night.airflow.runs(dag_id):
+            states = {task.task_id: task.state for task in night.airflow.tasks(dag_id, run.dag_run_id)}
+            assert states.pop("plan") == "success"
+            assert set(states.values()) == {"skipped"}, dag_id
 
 
 def test_the_governor_starts_the_training_that_it_granted_and_no_other(night: Night) -> None:
@@ -86,15 +99,14 @@ def test_so_many_train_at_once_as_the_portfolio_says(night: Night) -> None:
 
 
 def test_the_stages_were_started_by_assets(night: Night) -> None:
-    for dag_id in ("churn__shadow", "churn__promotion", "churn__drift", "governor"):
+    for dag_id in (*IN_CHUNKS, "governor"):
         assert {run.run_type for run in night.airflow.runs(dag_id)} == {"asset_triggered"}
     names = {asset["name"] for asset in night.airflow.get("/api/v2/assets", limit=100)["assets"]}
     assert {
         "features/ftr_customer__profile",
-        "churn/evaluation",
-        "churn/finding",
+        "portfolio/evaluation",
+        "portfolio/finding",
         "churn/drift",
-        "churn/champion",
     } <= names
 
 
@@ -172,9 +184,44 @@ def test_a_second_up_starts_nothing_and_runs_no_night_again(night: Night) -> Non
     assert second == replace(first, started=())
 
 
+def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: Night) -> None:
+    """Two models, of which one names a slice that no view has: each is a chunk."""
+    models, as_of = night.settings.models, NIGHT + timedelta(days=1)
+    broken = shutil.copytree(models / "churn", models / "broken")
+    content = yaml.safe_load((broken / "spec.yaml").read_text())
+    content["gate"]["slices"] = ["no_such_column"]
+    (broken / "spec.yaml").write_text(yaml.safe_dump(content))
+    specs = portfolio(night.settings)
+    try:
+        night.airflow.wait_for_dags(["broken__training"])
+        with pytest.raises(CheckFailed, match="failed in shadow"):
+            quickstart.night_in_airflow(night.rails, night.airflow, specs, as_of)
+        deadline = time.monotonic() + 300
+        while {stage for name, stage in quickstart.unfinished(night.rails, specs, as_of.date()) if name == "churn"}:
+            assert time.monotonic() < deadline, "the other model waits"
+            time.sleep(0.5)
+    finally:
+        shutil.rmtree(broken)
+    assert quickstart.unfinished(night.rails, specs, as_of.date()) == {
+        ("broken", "shadow"), ("broken", "promotion"), ("broken", "drift"), ("broken", "governor"),
+    }  # fmt: skip
+    runs = {run.state: run for run in night.airflow.runs("shadow")[:1]}
+    tasks = night.airflow.tasks("shadow", runs["failed"].dag_run_id)
+    states = {(task.task_id, task.rendered_map_index): task.state for task in tasks}
+    assert states == {
+        ("plan", None): "success",
+        ("chunk", "broken"): "success",
+        ("chunk", "churn"): "success",
+        ("left", None): "success",
+        ("alone", "broken"): "failed",
+        ("settle", None): "success",
+        ("all_done", None): "upstream_failed",
+    }
+
+
 def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> None:
     """Last in this file: whoever comes after it meets an Airflow that was down."""
-    before = {dag_id: night.airflow.runs(dag_id) for dag_id in quickstart.dag_ids((night.spec,))}
+    before = {dag_id: night.airflow.runs(dag_id) for dag_id in quickstart.dag_ids(night.settings, (night.spec,))}
     assert set(services.stop(night.settings).stopped) == set(processes.COMPONENTS)
     assert set(services.status(night.settings).pids.values()) == {None}
     assert services.stop(night.settings).stopped == ()

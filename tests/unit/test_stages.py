@@ -17,7 +17,7 @@ CODE = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.p
 def test_the_type_and_the_list_name_the_same_stages_in_the_same_order() -> None:
     assert tuple(stages.STAGES) == get_args(stages.StageName)
     assert set(stages.OF_PORTFOLIO) | set(stages.PER_SOURCE) | set(stages.PER_MODEL) == set(stages.STAGES)
-    assert set(stages.NIGHTLY) < set(stages.PER_MODEL)
+    assert set(stages.NIGHTLY) == {*stages.IN_CHUNKS, "training"}
 
 
 def test_every_stage_has_a_dag_file_of_its_name_and_there_is_no_other() -> None:
@@ -33,12 +33,15 @@ def test_a_stage_works_on_nights_of_one_that_comes_before() -> None:
 def test_names_in_airflow_and_in_the_ledger() -> None:
     assert stages.dag_id("governor") == "governor"
     assert stages.dag_id("features", "incident") == "incident__features"
-    assert stages.dag_id("shadow", "sla_breach") == "sla_breach__shadow"
+    assert stages.dag_id("training", "sla_breach") == "sla_breach__training"
+    assert stages.dag_of("features", "churn", "subscription") == "subscription__features"
+    assert stages.dag_of("shadow", "churn", "subscription") == "shadow"
+    assert stages.dag_of("training", "churn", "subscription") == "churn__training"
     assert stages.recorded_as("features", "churn", "subscription") == "subscription"
     assert stages.recorded_as("governor", "churn", "subscription") == ""
     assert stages.recorded_as("shadow", "churn", "subscription") == "churn"
     assert stages.recorded_as("fallback_audit", "churn", "subscription") == "churn"
-    assert stages.place("incident__features") < stages.place("a__b__shadow") < stages.place("training")
+    assert stages.place("incident__features") < stages.place("a__b__promotion") < stages.place("training")
     with pytest.raises(ValueError):
         stages.place("example_dag")
 

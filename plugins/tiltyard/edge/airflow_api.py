@@ -28,6 +28,8 @@ class Run(Record):
 
     dag_run_id: str
     """Airflow's id of the run; unique within its DAG."""
+    dag_id: str = ""
+    """Id of its DAG."""
     state: str
     """Where it is: queued, running, success or failed."""
     run_type: str = ""
@@ -50,6 +52,10 @@ class Task(Record):
     """Where it is, as Airflow calls it; None before it was scheduled."""
     duration: float | None = None
     """Time that it took, in seconds; None before it ended."""
+    map_index: int = -1
+    """Which one of a mapped task it is; -1 for one that is not mapped."""
+    rendered_map_index: str | None = None
+    """What that one is called; None where nobody said it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +146,11 @@ class Airflow:
         """The DAG's runs, newest first."""
         entries = self._entries(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs", order_by="-run_after")
         return [Run.from_json(entry) for entry in entries]
+
+    def failed_runs(self, since: datetime) -> list[Run]:
+        """The runs of any DAG that have failed, of those that were started since an instant."""
+        asked = {"state": "failed", "start_date_gte": since.isoformat(), "order_by": "-run_after"}
+        return [Run.from_json(entry) for entry in self._entries("/api/v2/dags/~/dagRuns", "dag_runs", **asked)]
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """One run of a DAG, as it is now."""

@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from tiltyard.edge import answers, task_run
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.spec import Spec
+from tiltyard.stages import STAGES
 
 if TYPE_CHECKING:
     from tiltyard.judge.approval import Approval
@@ -51,7 +52,7 @@ class PromotionApproval(ApprovalOperator):
 
 def approval_tasks(spec: Spec) -> tuple[str, ...]:
     """Which of APPROVALS the promotion DAG of a model has: none but for tier 1, as many as its gate asks for."""
-    return APPROVALS[: spec.gate.approvals] if spec.tier == 1 else ()
+    return APPROVALS[: spec.gate.approvals] if spec.tier == STAGES["promotion"].asks_tier else ()
 
 
 def approvals(spec: Spec, judged_by: str) -> list[PromotionApproval]:
@@ -78,10 +79,11 @@ def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str
     )
     if answer is None and not is_due:
         return None
-    return approval(answer or RecordedAnswer(), requested_by=task_run.requester())
+    people = task_run.requesters()
+    return approval(answer or RecordedAnswer(), requested_by=people[0] if len(people) == 1 else people)
 
 
-def approval(answer: RecordedAnswer, requested_by: str) -> "Approval":
+def approval(answer: RecordedAnswer, requested_by: str | tuple[str, ...]) -> "Approval":
     """An answer in the promotion's terms. A question that this project did not write is about nothing."""
     from tiltyard.judge.approval import Approval, Subject  # `judge` brings pandas along
 

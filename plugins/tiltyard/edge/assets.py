@@ -1,4 +1,7 @@
-"""The assets by which DAGs start each other: an asset's event carries the nights it is about."""
+"""The assets by which DAGs start each other: an asset's event carries the nights it is about.
+
+What a stage of the portfolio announces goes through an alias, which is silent where there is nothing to say.
+"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -6,8 +9,10 @@ from typing import Literal
 from airflow.sdk import Asset, AssetAlias, AssetAny
 
 from tiltyard.spec import Spec
+from tiltyard.stages import StageName
 
-What = Literal["challenger", "evaluation", "champion", "finding", "drift", "unexplained"]
+What = Literal["challenger", "proposal", "champion", "drift", "unexplained"]
+OfPortfolio = Literal["evaluation", "finding"]
 
 
 def feature_asset(view: str) -> Asset:
@@ -20,10 +25,26 @@ def feature_assets(specs: Iterable[Spec]) -> list[Asset]:
     return [feature_asset(view) for view in sorted({view for spec in specs for view in spec.prediction.features})]
 
 
+def any_feature(specs: Iterable[Spec]) -> AssetAny | None:
+    """Starts a run whenever a feature view of any model is published; None for a portfolio without models."""
+    assets = feature_assets(specs)
+    return AssetAny(*assets) if assets else None
+
+
+def portfolio_asset(what: OfPortfolio) -> Asset:
+    """`evaluation`: shadow has done a night of some models. `finding`: drift has looked at some, or nobody will."""
+    return Asset(name=f"portfolio/{what}", uri=f"x-tiltyard://portfolio/{what}", group="tiltyard")
+
+
 def model_asset(spec: Spec, what: What) -> Asset:
-    """`finding`: drift has looked. `drift`: the governor granted a retrain. `unexplained`: the model has been on its
-    safe default for so long that a person is asked."""
+    """`proposal`: the gate said promote, and a person is asked. `champion`: there is another one. `drift`: the governor
+    granted a retrain. `unexplained`: the model has been on its safe default for so long that a person is asked."""
     return Asset(name=f"{spec.name}/{what}", uri=f"x-tiltyard://models/{spec.name}/{what}", group="tiltyard")
+
+
+def announced_through(stage: StageName) -> AssetAlias:
+    """The outlet of a stage that goes through its models in chunks."""
+    return AssetAlias(name=f"of_{stage}", group="tiltyard")
 
 
 def granted_assets() -> AssetAlias:
@@ -40,18 +61,3 @@ def settled_assets() -> AssetAlias:
 def unexplained_assets() -> AssetAlias:
     """Through it the `unexplained` assets of those models that a person is asked about, and of no others."""
     return AssetAlias(name="unexplained", group="tiltyard")
-
-
-def any_finding(specs: Iterable[Spec]) -> AssetAny | None:
-    """Starts a run whenever drift has looked at any model; None for a portfolio without models."""
-    return _any(specs, "finding")
-
-
-def any_evaluation(specs: Iterable[Spec]) -> AssetAny | None:
-    """Starts a run whenever a night of any model was scored; None for a portfolio without models."""
-    return _any(specs, "evaluation")
-
-
-def _any(specs: Iterable[Spec], what: What) -> AssetAny | None:
-    assets = [model_asset(spec, what) for spec in specs]
-    return AssetAny(*assets) if assets else None

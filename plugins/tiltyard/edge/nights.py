@@ -1,18 +1,18 @@
-"""Which nights a run works on.
+"""Which nights a run works on that is about one model, or about all of them at once.
 
 A task learns its nights from the asset events that started its run, or from the run's `as_of` parameter. Events
 can be lost or doubled, so they only say *look*: the ledger says what there is. Every run also picks up the nights
 of the last week that the stage before has finished and this one has not, and working on a night twice changes nothing.
+What a stage that goes through its models in chunks has to do is asked in `due`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
 from tiltyard.edge import task_run
-from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, StageName, recorded_as
@@ -30,31 +30,14 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
 
     The parameter alone, when it is given. Else those that the events name plus those that were missed; a
     manual run that finds neither does the newest finished night again. Raises BadInput when there is none.
-
-    A night whose rows the spine does not have, because it is not good, waits: its record says so, and it is done with
-    the first night on which the spine is good again, however long that took. With nothing else to do the task is
-    skipped.
     """
     if chosen := task_run.chosen_night():
         return [chosen]
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
-    announced, closed = task_run.announced_nights(), closed_nights(rails, stage, spec)
-    finished = set() if before == "features" else finished_nights(rails, before, spec)
-    waiting: dict[date, str] = {}
-    owed: set[date] = set()
-    if before == "features":
-        since = min((day - timedelta(days=1) for day in announced), default=None)
-        finished = ready_nights(rails, [spec], since)[spec.name]
-        owed = rails.ledger.unpublished_nights(spec.prediction.spine)  # also of a night of which nothing was published
-        waiting = waiting_nights(rails, spec, finished | owed)
-        _record_waiting(rails, spec, waiting)
-        finished, owed = (finished | owed) - waiting.keys(), owed - waiting.keys()
-    days = (announced & finished) | missed_nights(finished, closed) | (owed - closed)
-    if not days and waiting:
-        task_run.skip(waiting[max(waiting)])
-    if not days and before == "features" and announced and (others := sorted(announced - finished - waiting.keys())):
-        task_run.skip(f"The night of {others[-1]} waits for a source that has still to deliver.")
+    finished, closed = finished_nights(rails, before, spec), closed_nights(rails, stage, spec)
+    announced = task_run.announced_nights()
+    days = (announced & finished) | missed_nights(finished, closed)
     if not days and finished and not announced:
         days = {max(finished)}
     if not days:
@@ -116,27 +99,6 @@ def closed_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     return set(rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name, spec.source)))
 
 
-def waiting_nights(rails: "Rails", spec: Spec, finished: set[date]) -> dict[date, str]:
-    """Night → why the spine has no rows of it yet."""
-    from tiltyard.judge import scoring
-
-    publication = rails.ledger.publication()
-    if publication is None:
-        return {}
-    reasons = {day: scoring.waits_for(publication, spec, clock.midnight(day)) for day in finished}
-    return {day: reason for day, reason in reasons.items() if reason is not None}
-
-
-def _record_waiting(rails: "Rails", spec: Spec, waiting: Mapping[date, str]) -> None:
-    """Let every night that waits have a record that says so: nobody waits for the model meanwhile."""
-    from tiltyard.judge import shadow
-
-    for day in sorted(waiting):
-        if rails.ledger.stage_status("shadow", spec.name, day) is None:
-            with suppress(CheckFailed):
-                shadow.score(rails, spec, clock.midnight(day))
-
-
 def missed_nights(finished: set[date], own: set[date]) -> set[date]:
     """Nights of the last week before the newest finished one that are finished there and not here."""
     if not finished:
@@ -156,13 +118,13 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
     if chosen := task_run.chosen_night():
         return [chosen]
     again = set() if task_run.is_first_attempt() else task_run.announced_nights()
-    finished = rails.ledger.published_nights()
+    now, published = clock.now(), grants.published(rails, SWEEP, again)
     ready, late = [], ""
-    for day in sorted(missed_nights(finished, set()) | (again & finished)):
+    for day in sorted(missed_nights(set(published), set()) | (again & published.keys())):
         there = rails.ledger.looked_at(day) & {spec.name for spec in specs}
         if not there or not (day in again or grants.undecided(rails, there, day)):
             continue
-        if missing := grants.waiting(rails, specs, day):
+        if missing := grants.waiting(rails, specs, day, now):
             late = f"The night of {day} waits for {len(missing)} of {len(specs)}: {', '.join(missing[:5])}."
         else:
             ready.append(clock.midnight(day))

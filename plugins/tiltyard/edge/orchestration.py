@@ -1,8 +1,9 @@
 """What DAG files use: ids, tags and schedules of their DAGs, and by name what their tasks do and say.
 
 `assets` (by which DAGs start each other), `task_run` (the task that is running), `nights` (which ones a run works on),
-`approvals` and `explanations` (what people are asked), `work` (what a task does, stage by stage). These, `answers` and
-`dag_page` are the only modules of the library that import airflow. They are imported when a DAG file is parsed, so
+`due` (of which models), `chunks` (how a stage goes through its models) under `limits`, `approvals` and `explanations`
+(what people are asked), `work` (what a task does, stage by stage). These, `answers` and `dag_page` are the only modules
+of the library that import airflow. They are imported when a DAG file is parsed, so
 whatever the stages stand on (the lake, pandas, MLflow) is imported by the tasks, inside.
 """
 
@@ -11,45 +12,52 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator as Settled
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable, Param
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable, Param
 
-from tiltyard.edge.approvals import approvals
+from tiltyard.edge.approvals import approval_tasks, approvals
 from tiltyard.edge.assets import (
-    any_evaluation,
-    any_finding,
+    any_feature,
     feature_assets,
     granted_assets,
     model_asset,
+    portfolio_asset,
     settled_assets,
     unexplained_assets,
 )
+from tiltyard.edge.chunks import Announce, Chunks, Work
 from tiltyard.edge.explanations import explanation
 from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
 from tiltyard.edge.task_run import announce, linked, looking, night, show, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
+    announce_evaluations,
+    announce_findings,
+    announce_promotions,
     audit_fallback,
     check,
-    evaluate,
     grant,
     in_short,
     judge,
+    judge_model,
     land,
+    look_at_model,
     promote,
     publish,
+    shadow_model,
     train,
 )
 from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
-from tiltyard.stages import StageName, dag_id
+from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "Settled", "announce", "any_evaluation", "any_finding", "approvals", "arguments", "audit_fallback",
-    "check", "each_night", "evaluate", "explanation", "feature_assets", "governed_nights", "grant", "granted_assets",
-    "in_short", "judge", "kept", "land", "linked", "looking", "maintenance_timetable", "model_asset", "night", "nights",
-    "per_model", "promote", "publish", "same_nights", "settled_assets", "show", "skip", "tags", "timetable", "train",
-    "unexplained_assets", "working",
+    "JudgedNight", "Settled", "announce", "announce_evaluations", "announce_findings", "announce_promotions",
+    "any_feature", "approvals", "arguments", "asks", "audit_fallback", "check", "each_night", "explanation",
+    "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks", "in_short",
+    "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
+    "model_asset", "night", "nights", "per_model", "portfolio_asset", "promote", "publish", "same_nights",
+    "settled_assets", "shadow_model", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -82,17 +90,40 @@ def arguments(stage: StageName, doc: str | None, spec: Spec | None = None, sourc
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
         },
-        "params": {
-            "as_of": Param(
-                None,
-                type=["null", "string"],
-                format="date",
-                title="Night (as_of)",
-                description="The night that closed at this day's midnight UTC. Empty: "
-                + _OWN_NIGHT.get(stage, "whatever is waiting."),
-            )
-        },
+        "params": _params(stage, spec),
     }
+
+
+def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
+    """What a person who starts the DAG by hand may say."""
+    night = Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Night (as_of)",
+        description="The night that closed at this day's midnight UTC. Empty: "
+        + _OWN_NIGHT.get(stage, "whatever is waiting."),
+    )
+    if stage not in IN_CHUNKS or spec is not None:
+        return {"as_of": night}
+    models = Param(
+        [],
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Models",
+        description="Their names, one a line. Empty: all of them.",
+    )
+    return {"as_of": night, "models": models}
+
+
+def in_chunks(stage: StageName, specs: Sequence[Spec], work: Work, announce: Announce) -> None:
+    """The tasks of a stage that goes through its models in chunks, inside its DAG. See `chunks`."""
+    Chunks(stage, specs, work, announce).lay_out()
+
+
+def asks(spec: Spec) -> bool:
+    """Whether a person is asked before a challenger of this model is promoted, in a DAG of its own."""
+    return bool(approval_tasks(spec))
 
 
 def per_model(
@@ -116,6 +147,16 @@ def timetable(settings: Settings, source: str) -> CronDataIntervalTimetable | No
     """When the features DAG of a source starts by itself; None for never. A night's `as_of` is its interval's end."""
     expression = contracts.schedule(settings, source)
     return None if expression is None else CronDataIntervalTimetable(expression, timezone="UTC")
+
+
+def governor_schedule(settings: Settings) -> list[Asset] | AssetOrTimeSchedule:
+    """When the governor looks: whenever drift has looked at any model; and every hour where nights come by themselves,
+    since a model that never comes announces nothing."""
+    finding = [portfolio_asset("finding")]
+    if all(timetable(settings, source) is None for source in settings.sources):
+        return finding
+    hourly = CronTriggerTimetable("0 * * * *", timezone="UTC", run_immediately=False)
+    return AssetOrTimeSchedule(timetable=hourly, assets=finding)
 
 
 def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:

@@ -14,7 +14,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import Event, RefusedText
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
-from tiltyard.stages import NIGHTLY, StageName, dag_id, recorded_as
+from tiltyard.stages import NIGHTLY, StageName, dag_of, recorded_as
 
 SHOWN: tuple[StageName, ...] = ("features", *NIGHTLY)
 """The stages that a model's nights are shown by."""
@@ -81,7 +81,7 @@ def _entry(rails: Rails, spec: Spec) -> Entry:
         name=spec.name,
         owner=spec.owner,
         tier=spec.tier,
-        dags={stage: dag_id(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN},
+        dags={stage: dag_of(stage, spec.name, spec.source) for stage in SHOWN},
         nights=tuple((night, {stage: statuses[stage].get(night, "") for stage in SHOWN}) for night in nights),
         plot=find_report(reports, f"realized/{spec.name}.png"),
         latency=isinstance(document, ModelStatus) and bool(document.latency),

@@ -18,7 +18,7 @@ from tiltyard.edge.document import Document
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import GovernorSummary, Record
 from tiltyard.rewind import hindcast
 from tiltyard.rewind.hindcast import EndedEarly
 from tiltyard.settings import Settings
@@ -26,7 +26,7 @@ from tiltyard.spec import Spec, portfolio
 
 LIVE_NIGHTS = 3
 PATIENCE_S = 600
-"""Seconds that one night may take in Airflow before `up` gives up waiting and says where to look."""
+"""Seconds in which nothing of a night may end in Airflow before `up` gives up waiting and says where to look."""
 
 
 @dataclass(frozen=True)
@@ -149,38 +149,60 @@ def nights_in_airflow(
 
 
 def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as_of: datetime) -> None:
-    """Trigger the features DAG of one night and wait until its assets have carried it through every stage."""
+    """Trigger the features DAG of one night and wait until its assets have carried it through every stage.
 
-    def complete() -> bool:
-        return all(hindcast.complete(rails, spec, night_closing(as_of)) for spec in specs)
-
-    if complete():
+    One question to the ledger and one to Airflow a second, whatever the number of models.
+    """
+    day = night_closing(as_of)
+    left = unfinished(rails, specs, day)
+    if not left:
         return
     url = address(rails.settings)
-    before = {dag_id: {run.dag_run_id for run in airflow.runs(dag_id)} for dag_id in dag_ids(rails.settings, specs)}
+    begun = clock.now()
     for source in rails.settings.sources:
-        airflow.trigger(stages.dag_id("features", source), {"as_of": str(night_closing(as_of))})
+        airflow.trigger(stages.dag_id("features", source), {"as_of": str(day)})
     deadline = time.monotonic() + PATIENCE_S
-    while not complete():
-        for dag_id, earlier in before.items():
-            for run in airflow.runs(dag_id):
-                if run.state == "failed" and run.dag_run_id not in earlier:
-                    raise CheckFailed(
-                        f"The night of {night_closing(as_of)} failed in {dag_id}; its log: "
-                        f"{url}/dags/{dag_id}/runs/{run.dag_run_id}"
-                    )
+    while left:
+        for run in airflow.failed_runs(since=begun):
+            raise CheckFailed(
+                f"The night of {day} failed in {run.dag_id}; its log: {url}/dags/{run.dag_id}/runs/{run.dag_run_id}"
+            )
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"The night of {night_closing(as_of)} did not end within {PATIENCE_S // 60} minutes; "
+                f"Nothing of the night of {day} ended for {PATIENCE_S // 60} minutes, with {len(left)} stages to go; "
                 f"look at {url}/dags."
             )
         time.sleep(1.0)
+        before, left = left, unfinished(rails, specs, day)
+        if left != before:
+            deadline = time.monotonic() + PATIENCE_S
+
+
+def unfinished(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[str, str]]:
+    """(model, stage) of every stage that the night asked for and that is not recorded as done, or as ended where none
+    is taken up again. With the governor's word outstanding, that is the model's `governor`."""
+    since = {spec.name: night for spec in specs}
+    left = set()
+    for stage in stages.NIGHTLY:
+        ends = rails.ledger.ends(stage, since, until=night)
+        over = {
+            name
+            for name, own in ends.items()
+            if night in own and (own[night].status == "done" or not stages.STAGES[stage].is_taken_up_again)
+        }
+        left |= {(name, stage) for name in since.keys() - over}
+    entry = rails.ledger.stage_run(GovernorSummary, "", night)
+    actions = entry.summary.actions if entry else {}
+    decisions = {name: action.decision for name, action in actions.items() if action.decision != "waiting"}
+    undecided = {(name, "governor") for name in since.keys() - decisions.keys()}
+    return {pair for pair in left if pair[1] != "training" or decisions.get(pair[0]) == "retrain"} | undecided
 
 
 def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
     """The DAGs that a night of these models goes through."""
-    features = (stages.dag_id("features", source) for source in settings.sources)
-    return [*features, "governor", *(stages.dag_id(stage, spec.name) for spec in specs for stage in stages.NIGHTLY)]
+    features = {stages.dag_id("features", source) for source in settings.sources}
+    own = {stages.dag_of(stage, spec.name, spec.source) for spec in specs for stage in stages.NIGHTLY}
+    return sorted(features | own | {"governor"})
 
 
 def summary(outcome: DemoOutcome) -> str:

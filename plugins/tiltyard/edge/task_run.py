@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 from pydantic import JsonValue
 
 from tiltyard import clock
@@ -17,6 +17,10 @@ from tiltyard.settings import Settings
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
 
+NOBODY = "airflow"
+"""Who starts what no person has started."""
+REQUESTED_BY = "requested_by"
+"""In an event's extra: the people who started the run that announced it."""
 REPORT_LINK = "Report"
 """The label of the button on a task."""
 
@@ -39,6 +43,11 @@ def chosen_night() -> datetime | None:
     """The night that the run's parameter names; None where it was left empty."""
     as_of = (get_current_context().get("params") or {}).get("as_of")
     return clock.parse_as_of(as_of) if as_of else None
+
+
+def chosen_models() -> list[str]:
+    """The models that the run's parameter names; none where it was left empty."""
+    return [str(name) for name in (get_current_context().get("params") or {}).get("models") or []]
 
 
 def night() -> datetime:
@@ -73,9 +82,26 @@ def key() -> TaskKey:
     return TaskKey(ti.dag_id, ti.run_id, ti.task_id)
 
 
+def requesters() -> tuple[str, ...]:
+    """Who started this run, or the run that announced what it works on: users, or `airflow` for a schedule."""
+    context = get_current_context()
+    if user := context["dag_run"].triggering_user_name:
+        return (user,)
+    events = context.get("triggering_asset_events") or {}
+    extras = [event.extra or {} for group in events.values() for event in group]
+    people = {name for extra in extras for name in _as_list(extra.get(REQUESTED_BY))}
+    return tuple(sorted(people)) or (NOBODY,)
+
+
 def requester() -> str:
-    """Who started this run: a user, or `airflow` for a schedule or an asset."""
-    return get_current_context()["dag_run"].triggering_user_name or "airflow"
+    """Those who started this run, as a text."""
+    return ", ".join(requesters())
+
+
+def handed_on(task_id: str, key: str) -> JsonObject | None:
+    """What another task of this run has handed on under a key; None where it has not."""
+    value: JsonObject | None = get_current_context()["ti"].xcom_pull(task_ids=task_id, key=key)
+    return value
 
 
 # -- how it works ---------------------------------------------------------------------------------
@@ -111,7 +137,22 @@ def skip(reason: str) -> NoReturn:
     raise AirflowSkipException(reason)
 
 
+def end_here(*task_ids: str) -> NoReturn:
+    """End the task as a success, and skip these that follow; what it announced is announced."""
+    raise DownstreamTasksSkipped(tasks=list(task_ids))  # type: ignore[no-untyped-call]
+
+
 # -- what it says ---------------------------------------------------------------------------------
+
+
+def hand_on(key: str, value: JsonObject) -> None:
+    """Leave something for the tasks that follow, whatever becomes of this one."""
+    get_current_context()["ti"].xcom_push(key=key, value=value)
+
+
+def label(text: str) -> None:
+    """Let a mapped task be called so in Airflow's pages."""
+    get_current_context()["label"] = text  # type: ignore[typeddict-unknown-key]  # read by its map_index_template
 
 
 def announce(assets: Iterable[Asset], nights: Iterable[datetime]) -> None:
@@ -128,8 +169,11 @@ def announce_through(alias: AssetAlias, asset: Asset, nights: Iterable[datetime]
 
 
 def about(nights: Iterable[datetime]) -> dict[str, JsonValue]:
-    """What an event says of the nights that it is about."""
-    return {"as_of": [as_of.isoformat() for as_of in nights]}
+    """What an event says of the nights that it is about, and of the people who asked for it: one who started a run by
+    hand may not approve what comes of it."""
+    people: list[JsonValue] = [name for name in requesters() if name != NOBODY]
+    days: list[JsonValue] = [as_of.isoformat() for as_of in nights]
+    return {"as_of": days, **({REQUESTED_BY: people} if people else {})}
 
 
 def show(path: str, settings: Settings) -> None:

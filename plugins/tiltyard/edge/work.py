@@ -6,18 +6,18 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import explanations, task_run
+from tiltyard.edge import due, explanations, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
-from tiltyard.edge.assets import feature_asset, granted_assets, model_asset, settled_assets
-from tiltyard.edge.nights import (
-    each_night,
-    finished_nights,
-    missed_nights,
-    nights,
-    own_nights,
-    ready_nights,
-    same_nights,
+from tiltyard.edge.assets import (
+    announced_through,
+    feature_asset,
+    granted_assets,
+    model_asset,
+    portfolio_asset,
+    settled_assets,
 )
+from tiltyard.edge.due import Lot
+from tiltyard.edge.nights import SWEEP, each_night, nights, ready_nights, same_nights
 from tiltyard.errors import CheckFailed
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -26,7 +26,6 @@ from tiltyard.records import (
     PortfolioNight,
     PromotionSummary,
     Record,
-    ShadowSummary,
     TrainingSummary,
 )
 from tiltyard.spec import Spec, portfolio
@@ -87,16 +86,71 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     return {**published.to_json(), "online": online}
 
 
-def evaluate(rails: "Rails", spec: Spec, scored: Mapping[str, JsonObject]) -> dict[date, ShadowSummary]:
-    """Evaluate the nights that were scored, and close them, oldest first. Night → its summary."""
+def shadow_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:
+    """Score and evaluate these nights of a model."""
     from tiltyard.judge import shadow
 
-    summaries = {date.fromisoformat(day): ShadowSummary.from_json(body) for day, body in scored.items()}
+    each_night(rails, spec, when, shadow.shadow_night)
 
-    def close(rails: "Rails", spec: Spec, as_of: datetime) -> ShadowSummary:
-        return shadow.close(rails, spec, summaries[as_of.date()], shadow.evaluate(rails, spec, as_of))
 
-    return each_night(rails, spec, same_nights(summaries), close)
+def judge_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:
+    """Judge these nights of a model and promote what may be promoted, the oldest first.
+
+    Where a person is asked, the model's own DAG does that, and closes the night: nothing but the newest night is put
+    before anybody, and while a question is open, no later night is judged here.
+    """
+    from tiltyard.judge import promotion
+
+    *missed, newest = when
+    if _is_asked(rails, spec, when):
+        return
+    each_night(rails, spec, missed, promotion.judge_night)
+    judged = promotion.judge(rails, spec, newest)
+    if judged.page:
+        task_run.show("promotion/", rails.settings)
+    if judged.needs_approval and not rails.ledger.changed({spec.name: [newest.date()]}):
+        return
+    promotion.close(rails, spec, judged, promotion.promote(rails, spec, newest))
+
+
+def _is_asked(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> bool:
+    """Whether the gate said promote on one of these nights, and the model's own DAG has not closed it."""
+    if not approval_tasks(spec):
+        return False
+    days = [clock.night_closing(as_of) for as_of in when]
+    ends = rails.ledger.ends("promotion", {spec.name: min(days)})[spec.name]
+    open_days = [day for day in days if day not in ends or ends[day].status != "done"]
+    proposed = rails.ledger.proposed({spec.name: open_days}).get(spec.name, set())
+    return bool(proposed - rails.ledger.changed({spec.name: open_days}).get(spec.name, set()))
+
+
+def look_at_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:
+    """Compare these nights of a model with what it was trained on."""
+    from tiltyard.govern import drift
+
+    each_night(rails, spec, when, drift.measure_night)
+    task_run.show("drift/", rails.settings)
+
+
+def announce_evaluations(rails: "Rails", specs: Sequence[Spec], done: Lot) -> None:
+    """Start promotion, drift and the audit."""
+    task_run.announce_through(announced_through("shadow"), portfolio_asset("evaluation"), done.nights)
+
+
+def announce_findings(rails: "Rails", specs: Sequence[Spec], done: Lot) -> None:
+    """Start the governor."""
+    task_run.announce_through(announced_through("drift"), portfolio_asset("finding"), done.nights)
+
+
+def announce_promotions(rails: "Rails", specs: Sequence[Spec], done: Lot) -> None:
+    """Start the DAGs in which people are asked, and say which champions are others from the next night on."""
+    alias = announced_through("promotion")
+    asked, changed = due.proposals(rails, specs, done).models, rails.ledger.changed(done.models)
+    for spec in specs:
+        if spec.name in asked:
+            task_run.announce_through(alias, model_asset(spec, "proposal"), same_nights(asked[spec.name]))
+        elif spec.name in changed:
+            task_run.announce_through(alias, model_asset(spec, "champion"), same_nights(changed[spec.name]))
 
 
 @dataclass(frozen=True)
@@ -193,10 +247,9 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date
     chosen = task_run.chosen_night()
     audits: dict[str, dict[date, FallbackAuditSummary]] = {}
     has_asked = False
+    unaudited = _unaudited(rails, specs)
     for spec in specs:
-        scored = finished_nights(rails, "shadow", spec)
-        waiting = missed_nights(scored, own_nights(rails, "fallback_audit", spec))
-        when = [chosen] if chosen else [clock.midnight(day) for day in sorted(waiting)]
+        when = [chosen] if chosen else same_nights(unaudited[spec.name])
         if when:
             audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
         if when or not task_run.is_first_attempt():
@@ -207,3 +260,15 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date
     if not audits and not has_asked:
         task_run.skip("Every night that was scored is audited.")
     return audits
+
+
+def _unaudited(rails: "Rails", specs: Sequence[Spec]) -> dict[str, set[date]]:
+    """Model → the nights of its last week that were scored and not audited."""
+    newest = rails.ledger.newest_nights("shadow", [spec.name for spec in specs])
+    since = {name: day - SWEEP + timedelta(days=1) for name, day in newest.items()}
+    scored, audited = rails.ledger.ends("shadow", since), rails.ledger.ends("fallback_audit", since)
+    done = {
+        name: [{day for day, end in ends.get(name, {}).items() if end.status == "done"} for ends in (scored, audited)]
+        for name in since
+    }
+    return {spec.name: done[spec.name][0] - done[spec.name][1] if spec.name in done else set() for spec in specs}

@@ -5,7 +5,7 @@ what it decided is written under a fence: the retrains, which start trainings, t
 record of the stage. A night done again grants what it granted, and what has become possible since.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from tiltyard import spec as specs_module
@@ -77,21 +77,30 @@ def counted(outcome: Outcome) -> dict[str, int]:
     return {decision: decisions.count(decision) for decision in sorted(set(decisions))}
 
 
-def waiting(rails: Rails, specs: Sequence[Spec], night: date) -> list[str]:
-    """The models that have not been looked at on a night and may still be, by name.
+def published(rails: Rails, back: timedelta, also: Collection[date] = ()) -> dict[date, datetime]:
+    """Night → when it was published, of the nights that are less than `back` before the newest, and of others."""
+    newest = rails.ledger.newest_published_night()
+    if newest is None:
+        return {}
+    return rails.ledger.published_since(min([newest - back + timedelta(days=1), *also]))
 
-    None is waited for once a later night is published: what has not come by then is late, and the others go on.
+
+def waiting(rails: Rails, specs: Sequence[Spec], night: date, now: datetime) -> list[str]:
+    """The models that have not been looked at on a night and may still be, by name. `now`: wall clock.
+
+    None is waited for once a later night is published, or `governor_wait_h` hours after this one was: what has not come
+    by then is late, and the others go on.
     """
-    if any(day > night for day in rails.ledger.published_nights()):
+    dates = published(rails, timedelta(days=1), [night])
+    if any(day > night for day in dates):
+        return []
+    if night in dates and now - dates[night] >= timedelta(hours=rails.settings.governor_wait_h):
         return []
     missing = {spec.name for spec in specs} - rails.ledger.looked_at(night)
-    ended = {
-        name
-        for name in missing
-        for stage in STOPPABLE
-        if rails.ledger.stage_status(stage, name, night) in ("stopped", "failed")
-    }
-    return sorted(missing - ended)
+    for stage in STOPPABLE:
+        ends = rails.ledger.ends(stage, dict.fromkeys(missing, night), until=night)
+        missing -= {name for name, own in ends.items() if night in own and own[night].status in ("stopped", "failed")}
+    return sorted(missing)
 
 
 def undecided(rails: Rails, models: Iterable[str], night: date) -> list[str]:

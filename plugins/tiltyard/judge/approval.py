@@ -35,8 +35,8 @@ class Approval:
 
     approved_by: str | None
     """Who answered; None when nobody did, or the timeout did."""
-    requested_by: str | None
-    """Who started the run that asked; None when it is not known."""
+    requested_by: str | tuple[str, ...] | None
+    """Who started the run that asked, or those who did; None when it is not known."""
     chosen: str | tuple[str, ...]
     """The answer that was chosen."""
     responded_at: datetime | None
@@ -52,7 +52,7 @@ class Approval:
         chosen: list[JsonValue] = [*self.chosen]
         return {
             "approved_by": self.approved_by,
-            "requested_by": self.requested_by,
+            "requested_by": [*self.requested_by] if isinstance(self.requested_by, tuple) else self.requested_by,
             "chosen": self.chosen if isinstance(self.chosen, str) else chosen,
             "responded_at": None if self.responded_at is None else str(self.responded_at),
             "subject": None if subject is None else [*subject[:2], str(subject.night), subject.evidence],
@@ -104,11 +104,12 @@ def faults_of(approval: Approval, subject: Subject, trained_by: str) -> list[str
     if is_assumed != (approver == HINDCAST_PERSON):
         faults.append(f"'{approval.approved_by}' and the source '{approval.source}' do not belong together")
     if not is_assumed and approver:
-        if not _person(approval.requested_by):
+        requested_by = approval.requested_by if isinstance(approval.requested_by, tuple) else (approval.requested_by,)
+        if not any(map(_person, requested_by)):
             faults.append("it is not known who asked for it")
         if not _person(trained_by):
             faults.append("it is not known who trained it")
-        if approver in (_person(approval.requested_by), _person(trained_by)):
+        if approver in {*map(_person, requested_by), _person(trained_by), *map(_person, (trained_by or "").split(","))}:
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
     return faults
 

@@ -1,0 +1,284 @@
+"""What a stage has to do for which models: asked of the ledger, once for all models.
+
+An event only says *look*. A night of a model is due when the stage before has finished it and this one has not, or when
+the stage before has done it again since; so nothing that was lost is missed, and nothing that comes twice is done
+twice. Every question goes back a week from the model's newest night, however many nights there are.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tiltyard import clock
+from tiltyard.edge.nights import SWEEP
+from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.records import Instant, Publication, Record
+from tiltyard.spec import Spec
+from tiltyard.stages import STAGES, StageName
+
+if TYPE_CHECKING:
+    from tiltyard.ledger import StageEnd
+    from tiltyard.prepare.publishing import Feeding
+    from tiltyard.rails import Rails
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+LABELLED = 3
+"""Models that the label of a task names; of the others it says how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lot(Record):
+    """Models with the nights that are to be done, and how these stood before."""
+
+    models: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
+    """Model → its nights, the oldest first."""
+    before: Mapping[str, Mapping[date, Instant]] = field(default_factory=dict)
+    """Model → night → when the stage was recorded before, of those nights that had a record."""
+
+    def part(self, models: Iterable[str]) -> "Lot":
+        """What it says of some models."""
+        names = sorted(models)
+        return Lot(
+            models={name: self.models[name] for name in names},
+            before={name: self.before[name] for name in names if name in self.before},
+        )
+
+    @property
+    def nights(self) -> list[datetime]:
+        """Every night of any of its models, the oldest first."""
+        return [clock.midnight(day) for day in sorted({day for days in self.models.values() for day in days})]
+
+    def label(self, first: Sequence[str] = ()) -> str:
+        """A few names, those of `first` at first, and how many there are."""
+        names = sorted(self.models, key=lambda name: (name not in first, name))
+        more = f" … ({len(names)})" if len(names) > LABELLED else ""
+        return ", ".join(names[:LABELLED]) + more
+
+
+def lot(
+    rails: "Rails", stage: StageName, specs: Sequence[Spec], chosen: datetime | None = None, *, named: bool = False
+) -> Lot:
+    """What `stage` has to do for these models.
+
+    With a night chosen, that night alone, of those models for which the stage before has it: of all of them where they
+    were `named` one by one. Raises BadInput where that is none.
+    """
+    finished: dict[str, dict[date, datetime]] = {}
+    if chosen is not None:
+        day = clock.night_closing(chosen)
+        nights = {name: {day} for name in (_names(specs) if named else _finished_on(rails, stage, specs, day))}
+        if not nights:
+            raise BadInput(
+                f"{STAGES[stage].works_on} has not finished the night of {day} for any model; do that first."
+            )
+    else:
+        finished = _finished(rails, stage, specs)
+        nights = {name: set(days) for name, days in finished.items() if days}
+    ends = rails.ledger.ends(stage, {name: min(days) for name, days in nights.items()})
+    due = {
+        name: days if chosen else {day for day in days if _is_due(ends[name].get(day), finished[name][day])}
+        for name, days in nights.items()
+    }
+    return Lot(
+        models={name: tuple(sorted(days)) for name, days in sorted(due.items()) if days},
+        before={
+            name: {day: ends[name][day].recorded_at for day in sorted(days & ends[name].keys())}
+            for name, days in sorted(due.items())
+            if days & ends[name].keys()
+        },
+    )
+
+
+def left(rails: "Rails", stage: StageName, planned: Lot) -> Lot:
+    """Those of the planned models and nights that have not been done since they were planned."""
+    ends = _ends(rails, stage, planned)
+    models = {
+        name: tuple(day for day in days if not _is_done(ends[name].get(day), planned.before.get(name, {}).get(day)))
+        for name, days in planned.models.items()
+    }
+    return Lot(models={name: days for name, days in models.items() if days}, before=planned.before)
+
+
+def unheard(rails: "Rails", stage: StageName, planned: Lot) -> Lot:
+    """Those of the planned models and nights that have no record since they were planned: nobody has said anything."""
+    ends = _ends(rails, stage, planned)
+    models = {
+        name: tuple(day for day in days if _is_old(ends[name].get(day), planned.before.get(name, {}).get(day)))
+        for name, days in planned.models.items()
+    }
+    return Lot(models={name: days for name, days in models.items() if days}, before=planned.before)
+
+
+def divided(whole: Lot, size: int) -> list[Lot]:
+    """As many parts as it takes for none to have more than `size` models, of about as many nights each."""
+    parts: list[list[str]] = [[] for _ in range(-(-len(whole.models) // size))]
+    nights = [0] * len(parts)
+    for name in sorted(whole.models, key=lambda name: (-len(whole.models[name]), name)):
+        lightest = min(
+            (number for number, part in enumerate(parts) if len(part) < size),
+            key=lambda number: (nights[number], number),
+        )
+        parts[lightest].append(name)
+        nights[lightest] += len(whole.models[name])
+    return [whole.part(part) for part in parts]
+
+
+def proposals(rails: "Rails", specs: Sequence[Spec], planned: Lot) -> Lot:
+    """Those of the planned nights of promotion on which the gate said promote and a person has yet to be asked.
+
+    A model with such a night is its own DAG's, and so are all of its planned nights.
+    """
+    asking = {spec.name for spec in specs if spec.tier == STAGES["promotion"].asks_tier}
+    waiting = {name: days for name, days in left(rails, "promotion", planned).models.items() if name in asking}
+    changed = rails.ledger.changed(waiting)
+    proposed = rails.ledger.proposed(waiting)
+    return planned.part(name for name, days in proposed.items() if days - changed.get(name, set()))
+
+
+def _is_due(end: "StageEnd | None", finished_at: datetime) -> bool:
+    return end is None or end.status != "done" or end.recorded_at < finished_at
+
+
+def _is_old(end: "StageEnd | None", before: datetime | None) -> bool:
+    return end is None or (before is not None and end.recorded_at <= before)
+
+
+def _is_done(end: "StageEnd | None", before: datetime | None) -> bool:
+    return end is not None and end.status == "done" and not _is_old(end, before)
+
+
+def _ends(rails: "Rails", stage: StageName, planned: Lot) -> dict[str, dict[date, "StageEnd"]]:
+    return rails.ledger.ends(stage, {name: min(days) for name, days in planned.models.items()})
+
+
+def _finished(rails: "Rails", stage: StageName, specs: Sequence[Spec]) -> dict[str, dict[date, datetime]]:
+    """Model → night of the last week that the stage before has finished → when it has."""
+    before = STAGES[stage].works_on
+    assert before, f"{stage} works on no other stage's nights"
+    if before == "features":
+        return _with_rows(rails, specs, _settled(rails, specs))
+    since = {name: newest - SWEEP for name, newest in rails.ledger.newest_nights(before, _names(specs)).items()}
+    ends = rails.ledger.ends(before, since)
+    return {
+        spec.name: {
+            day: end.recorded_at
+            for day, end in ends.get(spec.name, {}).items()
+            if end.status == "done" and day > since[spec.name]
+        }
+        for spec in specs
+    }
+
+
+def _finished_on(rails: "Rails", stage: StageName, specs: Sequence[Spec], day: date) -> list[str]:
+    """The models for which the stage before has finished a night."""
+    before = STAGES[stage].works_on
+    assert before
+    if before != "features":
+        ends = rails.ledger.ends(before, dict.fromkeys(_names(specs), day), until=day)
+        return [name for name, own in ends.items() if day in own and own[day].status == "done"]
+    states = rails.ledger.settled_at({spec.prediction.spine for spec in specs}, 1, until=day)
+    at_once = rails.ledger.ends("features", {"": day}, until=day)[""].get(day)
+    if at_once is not None and at_once.status == "done":
+        return _names(specs)
+    return [spec.name for spec in specs if day in states.get(spec.prediction.spine, {})]
+
+
+def _settled(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date, datetime]]:
+    """Model → night of its last week on which it may start: every table that it reads is published or settled
+    otherwise, or fed by sources alone that have no run for the night → when the last of them was.
+
+    In older ledgers all sources are published at once: then a night may be started that is.
+    """
+    tables = {spec.name: {spec.prediction.spine, *spec.prediction.features} for spec in specs}
+    states = rails.ledger.settled_at(set().union(*tables.values()), 2 * SWEEP.days)
+    at_once = _published_at_once(rails)
+    awaited = _Awaited(rails)
+    settled: dict[str, dict[date, datetime]] = {}
+    for spec in specs:
+        own = {table: states.get(table, {}) for table in sorted(tables[spec.name])}
+        nights = dict(at_once)
+        for day in own[spec.prediction.spine]:
+            missing = [table for table, of_table in own.items() if day not in of_table]
+            if not any(awaited.has_to_come(table, day) for table in missing):
+                nights[day] = max(of_table[day] for of_table in own.values() if day in of_table)
+        newest = max(nights, default=date.min)
+        settled[spec.name] = {day: at for day, at in nights.items() if newest - day < SWEEP}
+    return settled
+
+
+def _published_at_once(rails: "Rails") -> dict[date, datetime]:
+    """Night of the last week of an older ledger → when all sources of it were published."""
+    newest = rails.ledger.newest_nights("features", [""]).get("")
+    if newest is None:
+        return {}
+    ends = rails.ledger.ends("features", {"": newest - SWEEP})[""]
+    return {day: end.recorded_at for day, end in ends.items() if end.status == "done"}
+
+
+class _Awaited:
+    """Which sources have still to come on which night; asked only where something is missing."""
+
+    def __init__(self, rails: "Rails") -> None:
+        self._rails = rails
+        self._sources: dict[date, frozenset[str]] = {}
+
+    @cached_property
+    def _feeding(self) -> "Feeding":
+        from tiltyard.prepare.publishing import Feeding
+
+        return Feeding.of(self._rails.settings)
+
+    def has_to_come(self, table: str, night: date) -> bool:
+        """Whether a source that feeds a table has a run for the night that has not ended."""
+        from tiltyard.prepare import publishing
+
+        if night not in self._sources:
+            self._sources[night] = publishing.awaited(self._rails, self._feeding, night)
+        return bool(self._feeding.of_table(table) & self._sources[night])
+
+
+def _with_rows(
+    rails: "Rails", specs: Sequence[Spec], settled: Mapping[str, Mapping[date, datetime]]
+) -> dict[str, dict[date, datetime]]:
+    """Of the settled nights those of which the spine has rows, and those older ones of which it had none then.
+
+    A night whose rows the spine does not have, because it is not good, waits: its record says so, and it is done with
+    the first night on which the spine is good again, however long that took.
+    """
+    publication = rails.ledger.publication()
+    owed = rails.ledger.unpublished({spec.prediction.spine for spec in specs})
+    finished: dict[str, dict[date, datetime]] = {}
+    for spec in specs:
+        nights = dict(settled[spec.name])
+        nights |= dict.fromkeys(owed.get(spec.prediction.spine, set()) - nights.keys(), LONG_AGO)
+        waiting = waiting_nights(publication, spec, nights) if publication else {}
+        _record_waiting(rails, spec, waiting)
+        finished[spec.name] = {day: at for day, at in nights.items() if day not in waiting}
+    return finished
+
+
+def waiting_nights(publication: Publication, spec: Spec, nights: Collection[date]) -> dict[date, str]:
+    """Night → why the spine has no rows of it yet, of those of which it has none."""
+    from tiltyard.judge import scoring
+
+    reasons = {day: scoring.waits_for(publication, spec, clock.midnight(day)) for day in nights}
+    return {day: reason for day, reason in reasons.items() if reason is not None}
+
+
+def _record_waiting(rails: "Rails", spec: Spec, waiting: Mapping[date, str]) -> None:
+    """Let every night that waits have a record that says so: nobody waits for the model meanwhile."""
+    from tiltyard.judge import shadow
+
+    if not waiting:
+        return
+    recorded = rails.ledger.ends("shadow", {spec.name: min(waiting)})[spec.name]
+    for day in sorted(waiting.keys() - recorded.keys()):
+        with suppress(CheckFailed):
+            shadow.score(rails, spec, clock.midnight(day))
+
+
+def _names(specs: Sequence[Spec]) -> list[str]:
+    return [spec.name for spec in specs]

@@ -1,0 +1,160 @@
+"""What a stage has to do for which models: asked of the ledger for all at once, whatever the events say."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from tiltyard import clock
+from tiltyard.edge import due
+from tiltyard.edge.due import Lot
+from tiltyard.errors import BadInput
+from tiltyard.rails import Rails
+from tiltyard.records import DriftSummary, FeaturesSummary, PromotionSummary, ShadowSummary, Summary, TableState
+from tiltyard.settings import ROOT
+from tiltyard.spec import Spec, load
+
+SPEC = load(ROOT / "models" / "sla_breach")
+OTHER = SPEC.model_copy(update={"name": "other"})
+SPECS = (SPEC, OTHER)
+TABLES = (SPEC.prediction.spine, *SPEC.prediction.features)
+
+
+def day(number: int) -> date:
+    return date(2016, 4, 1) + timedelta(days=number - 1)
+
+
+def done(rails: Rails, summary: Summary, *days: int, models: tuple[Spec, ...] = SPECS) -> None:
+    for number in days:
+        for spec in models:
+            rails.ledger.record_stage(spec.name, day(number), "done", summary)
+
+
+def published(rails: Rails, number: int, held: tuple[str, ...] = (), good: int = 1) -> None:
+    states = []
+    for table in TABLES:
+        body = {"night": day(number), "table": table, "snapshot": 1, "good_night": day(number), "state": "published"}
+        if table in held:
+            body |= {
+                "state": "held",
+                "good_night": day(good),
+                "since": day(good + 1),
+                "reason": "no rows",
+                "cause": table,
+            }
+        states.append(TableState.from_json(body))
+    rails.ledger.publish(states, day(number), "done", FeaturesSummary(snapshot=1))
+
+
+def lot(rails: Rails, stage: str, *, as_of: int | None = None, named: bool = False, specs: tuple[Spec, ...] = SPECS):
+    chosen = clock.midnight(day(as_of)) if as_of else None
+    return due.lot(rails, stage, specs, chosen, named=named).models  # type: ignore[arg-type]
+
+
+def days(*numbers: int) -> tuple[date, ...]:
+    return tuple(day(number) for number in numbers)
+
+
+def test_what_shadow_has_not_done_is_due_and_nothing_else(rails: Rails) -> None:
+    assert lot(rails, "shadow") == {}
+    for number in (1, 2, 3):
+        published(rails, number)
+    done(rails, ShadowSummary(), 1, 2)
+    done(rails, ShadowSummary(), 3, models=(OTHER,))
+    assert lot(rails, "shadow") == {SPEC.name: days(3)}
+    done(rails, ShadowSummary(), 3)
+    assert lot(rails, "shadow") == {}, "an event that comes twice finds nothing"
+    published(rails, 3)
+    assert lot(rails, "shadow") == {SPEC.name: days(3), "other": days(3)}, (
+        "a night that was published again is done again"
+    )
+
+
+def test_the_sweep_goes_back_a_week_of_each_models_own_nights(rails: Rails) -> None:
+    """Models of other sources may live in other years."""
+    done(rails, ShadowSummary(), *range(1, 11))
+    late = OTHER.model_copy(update={"name": "late"})
+    done(rails, ShadowSummary(), 400, models=(late,))
+    assert lot(rails, "drift", specs=(SPEC, late)) == {SPEC.name: days(*range(4, 11)), "late": days(400)}
+
+
+def test_a_stage_follows_the_one_before_model_by_model(rails: Rails) -> None:
+    done(rails, ShadowSummary(), 1, 2)
+    rails.ledger.record_stage("other", day(3), "failed", ShadowSummary(reason="it leaks"))
+    done(rails, PromotionSummary(), 1, models=(SPEC,))
+    assert lot(rails, "promotion") == {SPEC.name: days(2), "other": days(1, 2)}
+    rails.ledger.record_stage("other", day(1), "stopped", PromotionSummary())
+    assert lot(rails, "promotion")["other"] == days(1, 2), "what was stopped is taken up again"
+
+
+def test_a_night_by_hand(rails: Rails) -> None:
+    with pytest.raises(BadInput, match="features has not finished the night of 2016-04-01 for any model"):
+        lot(rails, "shadow", as_of=1)
+    published(rails, 1)
+    done(rails, ShadowSummary(), 1, models=(SPEC,))
+    assert lot(rails, "shadow", as_of=1) == {SPEC.name: days(1), "other": days(1)}, "done or not"
+    assert lot(rails, "drift", as_of=1) == {SPEC.name: days(1)}, "but not where there is nothing to look at"
+    assert lot(rails, "drift", as_of=1, named=True)["other"] == days(1), "unless a person says so"
+
+
+def test_a_home_from_before_tables_had_states(rails: Rails) -> None:
+    rails.ledger.record_stage("", day(1), "done", FeaturesSummary())
+    rails.ledger.record_stage("", day(2), "stopped", FeaturesSummary())
+    assert lot(rails, "shadow") == {SPEC.name: days(1), "other": days(1)}
+    assert lot(rails, "shadow", as_of=1) == {SPEC.name: days(1), "other": days(1)}
+
+
+def test_a_night_of_which_the_spine_has_no_rows_waits_and_is_caught_up_with_however_late(rails: Rails) -> None:
+    spine = SPEC.prediction.spine
+    published(rails, 1)
+    done(rails, ShadowSummary(), 1)
+    for number in range(2, 12):
+        published(rails, number, held=(spine,))
+        assert lot(rails, "shadow") == {}
+        assert rails.ledger.stage_status("shadow", SPEC.name, day(number)) == "stopped", "nobody waits for it"
+    published(rails, 12)
+    assert lot(rails, "shadow") == {name: days(*range(2, 13)) for name in (SPEC.name, "other")}
+    done(rails, ShadowSummary(), *range(2, 13))
+    assert lot(rails, "shadow") == {}, "none is scored twice"
+
+
+def test_a_view_that_is_held_keeps_no_model_from_its_night(rails: Rails) -> None:
+    published(rails, 1)
+    done(rails, ShadowSummary(), 1)
+    published(rails, 2, held=(SPEC.prediction.features[0],))
+    assert lot(rails, "shadow") == {SPEC.name: days(2), "other": days(2)}
+
+
+def test_what_is_left_of_what_was_planned(rails: Rails) -> None:
+    done(rails, ShadowSummary(), 1, 2)
+    done(rails, DriftSummary(), 1, models=(SPEC,))
+    planned = due.lot(rails, "drift", SPECS, clock.midnight(day(1)))
+    assert set(planned.before) == {SPEC.name}
+    assert due.left(rails, "drift", planned).models == planned.models, "what was done before is not done again yet"
+    assert due.unheard(rails, "drift", planned).models == planned.models
+    rails.ledger.record_stage("other", day(1), "failed", DriftSummary(reason="it hangs"))
+    assert due.unheard(rails, "drift", planned).models == {SPEC.name: days(1)}, "the other one has said something"
+    done(rails, DriftSummary(), 1)
+    assert due.left(rails, "drift", planned).models == {}
+
+
+@pytest.mark.parametrize(
+    "models, size, sizes", [(1, 25, [1]), (26, 25, [13, 13]), (100, 25, [25] * 4), (5, 1, [1] * 5)]
+)
+def test_chunks_are_as_few_and_as_even_as_can_be(models: int, size: int, sizes: list[int]) -> None:
+    whole = Lot(models={f"m{number:03}": days(1) for number in range(models)})
+    parts = due.divided(whole, size)
+    assert [len(part.models) for part in parts] == sizes
+    assert sorted(name for part in parts for name in part.models) == sorted(whole.models)
+
+
+def test_a_model_that_has_more_to_do_has_fewer_beside_it() -> None:
+    whole = Lot(models={"a": days(1, 2, 3, 4), **{name: days(1) for name in "bcdefg"}})
+    assert [sorted(part.models) for part in due.divided(whole, 5)] == [["a", "f"], ["b", "c", "d", "e", "g"]]
+
+
+def test_a_label_names_a_few_and_those_that_failed_first() -> None:
+    whole = Lot(models={name: days(1) for name in ("a", "b", "c", "d", "e")})
+    assert whole.label() == "a, b, c … (5)"
+    assert whole.label(first=["d"]) == "d, a, b … (5)"
+    assert Lot(models={"a": days(1)}).label() == "a"
+    assert Lot.from_json(whole.to_json()) == whole
