@@ -21,10 +21,8 @@ a way the features do not describe. Set `drift.on_drift: report` in the spec and
 from airflow.sdk import dag
 
 from tiltyard.edge import orchestration as on
-from tiltyard.settings import Settings
-from tiltyard.spec import portfolio
 
-specs = portfolio(Settings())
+specs = on.portfolio()
 
 
 @dag(**on.arguments("drift", __doc__), schedule=[on.portfolio_asset("evaluation")])

@@ -21,8 +21,7 @@ nobody will mend should not be there: delete its folder.
 """
 
 from tiltyard.edge import orchestration as on
-from tiltyard.settings import Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import Spec
 
 
 @on.per_model("explanation", schedule=lambda spec: [on.model_asset(spec, "unexplained")], doc=__doc__)  # a dag each
@@ -30,5 +29,5 @@ def explanation(spec: Spec) -> None:
     on.explanation(spec)
 
 
-for spec in portfolio(Settings()):
+for spec in on.portfolio():
     explanation(spec)

@@ -22,10 +22,8 @@ from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
-from tiltyard.settings import Settings
-from tiltyard.spec import portfolio
 
-specs = portfolio(Settings())
+specs = on.portfolio()
 
 
 @dag(**on.arguments("fallback_audit", __doc__), schedule=[on.portfolio_asset("evaluation")])

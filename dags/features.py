@@ -1,10 +1,10 @@
 """Bring last night's data of one source in, build what is made of it, judge the batch, and publish it table by table.
 
-**What it does.** One DAG per source, by the schedule in its contract. `ingest` lands what became available until the
-night's `as_of`, and waits for a source that has not delivered until its `due_by`; `transform` builds staging, spines,
-feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites; `publish` puts every table
-that is good in service, brings the store of online features up to it, and tells the shadow stage. A table that several
-sources feed is settled by the last of them.
+**What it does.** One DAG per source, by the schedule in its contract. `ingest` puts the checkout's specs, suites and
+dbt files in force, lands what became available until the night's `as_of`, and waits for a source that has not delivered
+until its `due_by`; `transform` builds staging, spines, feature views and labels with dbt; `checks` runs the freshness,
+quality and leakage suites; `publish` puts every table that is good in service, brings the store of online features up
+to it, and tells the shadow stage. A table that several sources feed is settled by the last of them.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 
@@ -14,6 +14,9 @@ sources feed is settled by the last of them.
   catches up on the night on which it is good again; neither is retrained. The button *Report* on the task shows which
   check and which rows, `tiltyard status` what stands since when. Mend the source, the check or the SQL, then clear the
   run from *ingest*: every step may run twice. Or let the next night do it.
+- *checks* is red and names a file that is *refused*: it was not accepted as it lies in the checkout. Its last accepted
+  text is in force, or it is not there yet; nothing else has changed. Mend the file (`tiltyard release --dry-run` says
+  whether it would be accepted); the next night takes it.
 - *transform* or *ingest* is red: the log says why. dbt does not run at all, a file cannot be read, the source hangs for
   longer than `TILTYARD_SOURCE_TIMEOUT_S`. *publish* has then told that nothing of the source is new. Mend it, clear the
   task. A file whose schema is wrong does not fail the run; it waits in quarantine with its reason.
@@ -34,9 +37,8 @@ from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
-from tiltyard.settings import Settings
 
-settings = Settings()
+settings = on.in_force()
 limit = timedelta(seconds=settings.source_timeout_s)
 
 
@@ -45,7 +47,7 @@ def features(source: str) -> None:
         mode="reschedule", poke_interval=600, timeout=timedelta(days=7).total_seconds(), execution_timeout=limit
     )
     def ingest() -> Any:
-        with on.working() as rails:
+        with on.accepting() as rails:
             return on.looking(on.land(rails, source, on.night()))
 
     @task

@@ -30,10 +30,9 @@ from airflow.sdk import dag, task
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
-from tiltyard.spec import portfolio
 
 settings = Settings()
-specs = portfolio(settings)
+specs = on.portfolio()
 
 
 @dag(**on.arguments("governor", __doc__), schedule=on.governor_schedule(settings))

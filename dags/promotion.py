@@ -32,10 +32,9 @@ from airflow.sdk import dag, task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
-from tiltyard.settings import Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import Spec
 
-specs = portfolio(Settings())
+specs = on.portfolio()
 
 
 @dag(**on.arguments("promotion", __doc__), schedule=[on.portfolio_asset("evaluation")])

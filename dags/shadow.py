@@ -27,10 +27,8 @@ on missing rows.
 from airflow.sdk import dag
 
 from tiltyard.edge import orchestration as on
-from tiltyard.settings import Settings
-from tiltyard.spec import portfolio
 
-specs = portfolio(Settings())
+specs = on.portfolio()
 
 
 @dag(**on.arguments("shadow", __doc__), schedule=on.any_feature(specs))

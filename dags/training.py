@@ -25,8 +25,8 @@ from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
-from tiltyard.settings import TRAINING_POOL, Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.settings import TRAINING_POOL
+from tiltyard.spec import Spec
 
 
 @on.per_model("training", schedule=lambda spec: [on.model_asset(spec, "drift")], doc=__doc__)  # a dag each
@@ -46,5 +46,5 @@ def training(spec: Spec) -> None:
     train()
 
 
-for spec in portfolio(Settings()):
+for spec in on.portfolio():
     training(spec)

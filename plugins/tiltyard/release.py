@@ -41,6 +41,12 @@ def current(settings: Settings) -> Path | None:
     return folder if re.fullmatch(r"[0-9a-f]+", name) and folder.is_dir() else None
 
 
+def name(settings: Settings) -> str | None:
+    """Folder of the release that these settings read; None where they read the checkout."""
+    folder = settings.models.parent
+    return folder.name if folder.parent == settings.home / "releases" else None
+
+
 def working(settings: Settings) -> dict[str, bytes]:
     """The texts as they lie in the checkout, hidden files apart. Raises BadInput for a file that cannot be read."""
     texts: dict[str, bytes] = {}

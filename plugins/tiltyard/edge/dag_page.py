@@ -22,6 +22,8 @@ _RHYTHM = (
 """What the page says of schedules, line by line."""
 _MODEL = "your_model"
 """The model of the example, written as a placeholder on the page."""
+_SET = ("TILTYARD_MODELS", "TILTYARD_SOURCES", "TILTYARD_SCHEDULE", "TILTYARD_HOME")
+"""Settings that a page of an example is made with."""
 _SOURCE = re.compile(r"\b\w+__features\b")
 """The features DAG of the example's source."""
 
@@ -60,7 +62,7 @@ def _example_dags(folder: Path) -> list[DAG]:
     from airflow.dag_processing.dagbag import DagBag
 
     first = sorted(Settings().models.glob("*/spec.yaml"))[0]
-    before = {name: os.environ.get(name) for name in ("TILTYARD_MODELS", "TILTYARD_SOURCES", "TILTYARD_SCHEDULE")}
+    before = {name: os.environ.get(name) for name in _SET}
     with tempfile.TemporaryDirectory() as scratch:
         text = re.sub(r"(?m)^tier:.*$", "tier: 1", first.read_text(encoding="utf-8"))
         text = re.sub(r"\bftr_\w+__\w+(, *ftr_\w+__\w+)*", "ftr_entity__topic", text)
@@ -68,7 +70,7 @@ def _example_dags(folder: Path) -> list[DAG]:
         Path(scratch, _MODEL).mkdir()
         Path(scratch, _MODEL, "spec.yaml").write_text(text, encoding="utf-8")
         os.environ |= {"TILTYARD_MODELS": scratch, "TILTYARD_SOURCES": source[1] if source else ""}
-        os.environ["TILTYARD_SCHEDULE"] = "@daily"
+        os.environ |= {"TILTYARD_SCHEDULE": "@daily", "TILTYARD_HOME": scratch}  # in which no release is in force
         try:
             bag = DagBag(folder)
         finally:

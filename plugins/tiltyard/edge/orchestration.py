@@ -14,6 +14,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator as Settled
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable, Param
 
+from tiltyard import release
 from tiltyard.edge.approvals import approval_tasks, approvals
 from tiltyard.edge.assets import (
     any_feature,
@@ -27,7 +28,7 @@ from tiltyard.edge.assets import (
 from tiltyard.edge.chunks import Announce, Chunks, Work
 from tiltyard.edge.explanations import explanation
 from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
-from tiltyard.edge.task_run import announce, linked, looking, night, show, skip, working
+from tiltyard.edge.task_run import accepting, announce, linked, looking, night, show, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     announce_evaluations,
@@ -48,16 +49,17 @@ from tiltyard.edge.work import (
 )
 from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "Settled", "announce", "announce_evaluations", "announce_findings", "announce_promotions",
-    "any_feature", "approvals", "arguments", "asks", "audit_fallback", "check", "each_night", "explanation",
-    "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks", "in_short",
-    "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
-    "model_asset", "night", "nights", "per_model", "portfolio_asset", "promote", "publish", "same_nights",
-    "settled_assets", "shadow_model", "show", "skip", "tags", "timetable", "train", "unexplained_assets", "working",
+    "JudgedNight", "Settled", "accepting", "announce", "announce_evaluations", "announce_findings",
+    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_fallback", "check", "each_night",
+    "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks",
+    "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking",
+    "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio", "portfolio_asset",
+    "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip", "tags", "timetable",
+    "train", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -67,6 +69,19 @@ FIRST_NIGHT = datetime(2016, 1, 1, tzinfo=UTC)
 
 _OWN_NIGHT: dict[StageName, str] = {"features": "the run's own interval.", "lake_maintenance": "the run's own day."}
 """What an empty parameter stands for, of DAGs that start by a schedule."""
+
+
+def in_force() -> Settings:
+    """The settings with the specs, suites and dbt project of the release in force."""
+    return release.in_force(Settings())
+
+
+def portfolio() -> tuple[Spec, ...]:
+    """The active models in force, by name. Before the first release a spec that cannot be read is passed over: it is no
+    reason why the DAGs of all others could not be."""
+    settings = in_force()
+    specs, _ = read_all(settings.models)
+    return tuple(spec for spec in specs if spec.source in settings.sources)
 
 
 def tags(stage: StageName, spec: Spec | None = None, source: str | None = None) -> list[str]:
@@ -170,5 +185,5 @@ def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:
 def _doc(doc: str | None, spec: Spec | None) -> str:
     """The module docstring, and under it the model card, where there is one."""
     text = (doc or "").strip()
-    card = Settings().models / spec.name / "card.md" if spec else None
+    card = in_force().models / spec.name / "card.md" if spec else None
     return f"{text}\n\n---\n\n{card.read_text(encoding='utf-8')}" if card and card.exists() else text

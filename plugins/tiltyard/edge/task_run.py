@@ -1,7 +1,9 @@
 """The task that is running: what Airflow tells it, and what it says to Airflow."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -9,13 +11,15 @@ from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, ge
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 from pydantic import JsonValue
 
-from tiltyard import clock
+from tiltyard import clock, release
 from tiltyard.errors import Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
+
+log = logging.getLogger(__name__)
 
 NOBODY = "airflow"
 """Who starts what no person has started."""
@@ -108,8 +112,19 @@ def handed_on(task_id: str, key: str) -> JsonObject | None:
 
 
 @contextmanager
-def working() -> Iterator["Rails"]:
-    """The rails, with errors in Airflow's terms.
+def accepting() -> Iterator["Rails"]:
+    """The rails as `working` gives them, once what is acceptable of the checkout is in force."""
+    from tiltyard.prepare import releasing
+
+    with working(Settings()) as checkout:
+        for text in releasing.accept(checkout, clock.now()).refused:
+            log.warning("%s", text)
+        yield replace(checkout, settings=release.in_force(checkout.settings))
+
+
+@contextmanager
+def working(settings: Settings | None = None) -> Iterator["Rails"]:
+    """The rails, with errors in Airflow's terms. Without `settings` with what is in force.
 
     What a person has to mend, what a check holds, and work that a newer attempt has taken over fail at once;
     what was only out of reach, and everything unforeseen, is retried.
@@ -117,7 +132,7 @@ def working() -> Iterator["Rails"]:
     from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed
 
     try:
-        with rails.opened() as opened:
+        with rails.opened(settings) as opened:
             yield opened
     except Unavailable:
         raise

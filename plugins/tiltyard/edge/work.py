@@ -26,9 +26,10 @@ from tiltyard.records import (
     PortfolioNight,
     PromotionSummary,
     Record,
+    RefusedText,
     TrainingSummary,
 )
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import Spec, find, portfolio
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
 
@@ -58,14 +59,27 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
 
 
 def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> FeaturesSummary:
-    """Judge a source's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good."""
+    """Judge a source's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good, and where a
+    text that it may stand on is refused."""
     from tiltyard.prepare import features
     from tiltyard.prepare.transform import BuildSummary
 
     summary = features.check(rails, source, as_of, BuildSummary.from_json(build))
+    accepted = rails.ledger.release()
+    sentences = [str(text) for text in (accepted.refused if accepted else ()) if _is_about(text, rails, source)]
     if summary.unpublished:
-        raise CheckFailed(features.complaint(summary.unpublished, as_of.date()))
+        sentences.insert(0, features.complaint(summary.unpublished, as_of.date()))
+    if sentences:
+        raise CheckFailed(" ".join(sentences))
     return summary
+
+
+def _is_about(text: RefusedText, rails: "Rails", source: str) -> bool:
+    """Whether a refused text may be one of a source: all but the models and the staging of others."""
+    kind, *below = text.path.split("/")
+    if kind == "models" and text.stands and below != ["portfolio.yaml"]:
+        return find(rails.settings.models, below[0]).source == source
+    return kind != "dbt" or below[:2] != ["models", "staging"] or below[2] == source
 
 
 def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from tiltyard import suites
+from tiltyard import release, suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
 from tiltyard.prepare import checks, contracts, publishing, settling
@@ -155,6 +155,7 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
         states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
         summary = FeaturesSummary(
             snapshot=snapshot,
+            release=release.name(rails.settings),
             checks=sum(len(report.results) for report in reports),
             critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
             warnings=tuple(str(failure) for report in reports for failure in report.warnings),

@@ -47,6 +47,8 @@ class FeaturesSummary(Summary):
 
     snapshot: int = 0
     """The lake's snapshot that was checked, and is in service once the stage is done."""
+    release: str | None = None
+    """Folder of the release that the night ran under; None for the checkout as it was."""
     checks: int = 0
     """Number of expectations that were looked at."""
     critical: tuple[str, ...] = ()
