@@ -154,6 +154,8 @@ class Chunks:
             except Exception as error:  # whatever it is, it is this model's; the ledger knows that it is not done
                 log.exception("%s of %s failed; the others go on.", self.stage, name)
                 failed[name] = f"{type(error).__name__}: {error}"[:500]
+        if len(part.models) > 1:  # each has shown a page of its own
+            task_run.show(f"{self.stage}/", rails.settings)
         return failed
 
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:

@@ -121,7 +121,7 @@ def judge_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:
     each_night(rails, spec, missed, promotion.judge_night)
     judged = promotion.judge(rails, spec, newest)
     if judged.page:
-        task_run.show("promotion/", rails.settings)
+        task_run.show(judged.page, rails.settings)
     if judged.needs_approval and not rails.ledger.changed({spec.name: [newest.date()]}):
         return
     promotion.close(rails, spec, judged, promotion.promote(rails, spec, newest))
@@ -142,8 +142,8 @@ def look_at_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:
     """Compare these nights of a model with what it was trained on."""
     from tiltyard.govern import drift
 
-    each_night(rails, spec, when, drift.measure_night)
-    task_run.show("drift/", rails.settings)
+    summaries = each_night(rails, spec, when, drift.measure_night)
+    task_run.show(summaries[max(summaries)].report or f"drift/{spec.name}/", rails.settings)
 
 
 def announce_evaluations(rails: "Rails", specs: Sequence[Spec], done: Lot) -> None:

@@ -202,11 +202,11 @@ def test_a_night_waits_for_its_models_until_the_next_one_is_published(rails: Rai
     chosen = specs(3)
     rails.ledger.record_stage("", NIGHT, "done", FeaturesSummary(snapshot=1))
     add_finding(rails, chosen[0])
-    assert grants.waiting(rails, chosen, NIGHT) == ["churn_01", "churn_02"]
+    assert grants.waiting(rails, chosen, NIGHT, clock.now()) == ["churn_01", "churn_02"]
     rails.ledger.record_stage("churn_01", NIGHT, "failed", ShadowSummary())
-    assert grants.waiting(rails, chosen, NIGHT) == ["churn_02"]
+    assert grants.waiting(rails, chosen, NIGHT, clock.now()) == ["churn_02"]
     rails.ledger.record_stage("", NIGHT + timedelta(days=1), "done", FeaturesSummary(snapshot=2))
-    assert grants.waiting(rails, chosen, NIGHT) == []
+    assert grants.waiting(rails, chosen, NIGHT, clock.now()) == []
     assert govern(rails, chosen).decisions == {"retrain": 1, "waiting": 2}
     assert grants.undecided(rails, ["churn_00", "churn_01"], NIGHT) == ["churn_01"]
 
