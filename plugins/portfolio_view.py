@@ -88,7 +88,7 @@ def _app() -> "FastAPI":
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():
-            return HTMLResponse(_render("folder.html", path=path, entries=_entries(file)))
+            return HTMLResponse(_render("folder.html", path=path, entries=reports.entries(file)))
         headers = {
             "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
             "X-Content-Type-Options": "nosniff",
@@ -102,11 +102,6 @@ def _app() -> "FastAPI":
 def content_security(report: Path) -> str:
     """The Content-Security-Policy of a report: Evidently's pages need their own scripts, no other has any."""
     return OWN_ORIGIN if report.parts[0] == "drift" else NO_SCRIPTS
-
-
-def _entries(folder: Path) -> list[str]:
-    names = (f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name[0] != ".")
-    return sorted(names, reverse=True)  # they begin with dates: the newest first
 
 
 def _render(template: str, **values: object) -> str:

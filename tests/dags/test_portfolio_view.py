@@ -1,6 +1,7 @@
 """The portfolio page: for those who are logged in, and nothing outside the reports folder."""
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -69,6 +70,16 @@ def test_reports_are_served_without_power(logged_in: TestClient) -> None:
     assert drift.text == "<h1>drift</h1>"
     assert drift.headers["content-security-policy"].startswith("sandbox allow-scripts;")
     assert "2016-04-02.html" in logged_in.get("/reports/drift/sla_breach").text
+
+
+def test_a_folder_lists_the_pages_that_opening_draws(logged_in: TestClient, rails: Rails) -> None:
+    folder = rails.settings.reports / "drift" / "sla_breach"
+    (folder / "2016-04-03.json").write_text(json.dumps({"report": str(folder / "2016-04-03.html")}))
+    (folder / "2016-04-04.json").write_text(json.dumps({"report": None}))
+    listed = logged_in.get("/reports/drift/sla_breach").text
+    assert "2016-04-03.html" in listed
+    assert "2016-04-04.html" not in listed, "nothing was compared on that night"
+    assert logged_in.get("/reports/drift/sla_breach/2016-04-05.html").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ processor, a night of a hundred models would pay for hundreds of them, and hardl
 process of its own, one at a time, so that the API server keeps neither Evidently nor matplotlib in memory.
 """
 
+import json
 import logging
 import os
 import re
@@ -102,3 +103,12 @@ def find_report(reports: Path, path: str) -> Path | None:
         return index if index.is_file() else file if file.exists() else None
     except (OSError, ValueError):  # a name too long, or with a NUL in it
         return None
+
+
+def entries(folder: Path) -> list[str]:
+    """What a person is shown of a folder of reports: its files and folders, and the pages that opening draws."""
+    names = {f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name[0] != "."}
+    if folder.parent.name == "drift":
+        kept = [folder / name for name in names if name.endswith(".json")]
+        names |= {path.with_suffix(".html").name for path in kept if json.loads(path.read_text()).get("report")}
+    return sorted(names, reverse=True)  # they begin with dates: the newest first
