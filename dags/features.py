@@ -33,7 +33,7 @@ interval.
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import DAG, task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
@@ -75,4 +75,5 @@ def features(source: str) -> None:
 
 
 for source in settings.sources:
-    dag(**on.arguments("features", __doc__, source=source), schedule=on.timetable(settings, source))(features)(source)
+    with DAG(**on.arguments("features", __doc__, source=source), schedule=on.timetable(settings, source)):
+        features(source)  # not by @dag, which hands a placeholder on in place of the name

@@ -1,5 +1,6 @@
 """features → shadow → promotion, drift → governor → training: linked by assets, with no end loose."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,14 @@ def test_what_is_good_is_published_though_the_checks_are_red_and_the_run_is_red_
     assert (last.upstream_task_ids, last.trigger_rule) == ({"checks"}, "all_success")
     assert {task.task_id for task in features.leaves} == {"publish", "all_published"}
     assert features.get_task("checks").upstream_task_ids == {"transform"}
+
+
+def test_what_a_task_of_features_is_about_is_its_source(parse: Callable) -> None:
+    """`@dag` hands a DagParam to its function in place of every argument."""
+    dags = parse()
+    for source in ("incident", "subscription"):
+        for task in dags[f"{source}__features"].tasks:
+            if called := getattr(task, "python_callable", None):
+                assert inspect.getclosurevars(called).nonlocals.get("source", source) == source, task.task_id
+        ingest = inspect.getclosurevars(dags[f"{source}__features"].get_task("ingest").python_callable)
+        assert ingest.nonlocals == {"source": source}
