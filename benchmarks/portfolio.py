@@ -35,6 +35,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
 from tiltyard.edge.airflow_settings import airflow_env, tiltyard_env
+from tiltyard.prepare import releasing
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.records import Promotion
@@ -217,6 +218,7 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
         for number in range(2 * nights):
             if number == nights:
                 write_specs(settings.models, many)
+            releasing.accept(rails, clock.now())
             present = portfolio(settings)
             airflow.wait_for_dags([f"{spec.name}__training" for spec in present], timeout_s=600)
             played.append(play(rails, airflow, meter, present, FIRST + (PAST + number) * timedelta(days=1)))

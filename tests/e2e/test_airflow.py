@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-import yaml
+import sqlalchemy as sa
 
 from tests.conftest import business_home
 from tiltyard import clock
@@ -23,6 +23,7 @@ from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
 from tiltyard.edge.airflow_settings import address
 from tiltyard.errors import CheckFailed
+from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
 from tiltyard.settings import TRAINING_POOL, Settings
@@ -185,13 +186,18 @@ def test_a_second_up_starts_nothing_and_runs_no_night_again(night: Night) -> Non
 
 
 def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: Night) -> None:
-    """Two models, of which one names a slice that no view has: each is a chunk."""
+    """Two models, of which one has a line in the ledger that nobody can read: each is a chunk."""
     models, as_of = night.settings.models, NIGHT + timedelta(days=1)
-    broken = shutil.copytree(models / "churn", models / "broken")
-    content = yaml.safe_load((broken / "spec.yaml").read_text())
-    content["gate"]["slices"] = ["no_such_column"]
-    (broken / "spec.yaml").write_text(yaml.safe_dump(content))
+    shutil.copytree(models / "churn", models / "broken")
+    releasing.accept(night.rails, clock.now())
     specs = portfolio(night.settings)
+    with night.rails.ledger.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "insert into promotion (model, version, night, requested_by, approval, recorded_at)"
+                " values ('broken', 1, '2025-01-01', 'tests', '[]', now())"
+            )
+        )
     try:
         night.airflow.wait_for_dags(["broken__training"])
         with pytest.raises(CheckFailed, match="failed in shadow"):
@@ -201,7 +207,9 @@ def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: 
             assert time.monotonic() < deadline, "the other model waits"
             time.sleep(0.5)
     finally:
-        shutil.rmtree(broken)
+        shutil.rmtree(models / "broken")
+        with night.rails.ledger.engine.begin() as connection:
+            connection.execute(sa.text("delete from promotion where model = 'broken'"))
     assert quickstart.unfinished(night.rails, specs, as_of.date()) == {
         ("broken", "shadow"), ("broken", "promotion"), ("broken", "drift"), ("broken", "governor"),
     }  # fmt: skip

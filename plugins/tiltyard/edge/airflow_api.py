@@ -18,6 +18,8 @@ from tiltyard.settings import Settings
 
 Progress = Callable[[str, float | None], None]
 """Takes the label of a step and the share of the work that is done, in [0, 1]; None where it is not known."""
+REPARSE_S = 30.0
+"""Seconds after which Airflow is asked again to parse its files, where a DAG is still missing."""
 PAGE = 100
 """Entries that one answer holds at most."""
 
@@ -185,14 +187,28 @@ class Airflow:
         return {str(entry["dag_id"]) for entry in self._entries("/api/v2/dags", "dags")}
 
     def wait_for_dags(self, dag_ids: Sequence[str], *, timeout_s: float = 120) -> None:
-        """Return once Airflow has parsed all of these. Raises Unavailable with its import errors when it does not."""
+        """Return once Airflow has parsed all of these, which it is asked to do at once.
+
+        Raises Unavailable with its import errors when it does not.
+        """
         deadline = time.monotonic() + timeout_s
+        asked = -REPARSE_S
         while missing := sorted(set(dag_ids) - self.dag_ids()):
+            if time.monotonic() - asked >= REPARSE_S:
+                self.parse_again()
+                asked = time.monotonic()
             errors = self.import_errors()
             if errors or time.monotonic() > deadline:
                 why = "; ".join(f"{name}: {trace.strip().splitlines()[-1]}" for name, trace in errors.items())
                 raise Unavailable(f"Airflow has no DAG {', '.join(missing)} ({why or 'no error was reported'}).")
             time.sleep(0.5)
+
+    def parse_again(self) -> None:
+        """Ask Airflow to parse the files of the DAGs that it knows before their time: they may hold others by now."""
+        entries = self._entries("/api/v2/dags", "dags")
+        of_files = {(entry["fileloc"], entry["bundle_name"]): str(entry["file_token"]) for entry in entries}
+        for token in of_files.values():
+            self.call("PUT", f"/api/v2/parseDagFile/{token}", allow=(409,))
 
     def import_errors(self) -> dict[str, str]:
         """File name → stack trace of every DAG file that does not import."""
