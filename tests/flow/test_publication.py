@@ -20,7 +20,7 @@ from tests.conftest import make_settings
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import nights, status
+from tiltyard.edge import due, nights, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
@@ -273,16 +273,16 @@ def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_sc
         homes.same("lapse", as_of)
         assert predictions(rails, "churn", as_of).empty
         assert rails.ledger.stage_status("shadow", "churn", as_of.date()) == "stopped"
-        assert nights.waiting_nights(rails, churn, rails.ledger.published_nights()).keys() == {
+        assert due.waiting_nights(rails.publication(), churn, rails.ledger.published_nights()).keys() == {
             (FIRST + late * NIGHT).date() for late in range(3, position + 1)
         }
-    assert grants.waiting(rails, [churn], (FIRST + 5 * NIGHT).date()) == [], "nobody waits for it"
+    assert grants.waiting(rails, [churn], (FIRST + 5 * NIGHT).date(), FIRST + 5 * NIGHT) == [], "nobody waits for it"
     node.mend()
     as_of = FIRST + 6 * NIGHT
     built = features.build_night(rails, as_of, render=False)
     assert built.unpublished == ()
     finished, closed = rails.ledger.published_nights(), nights.closed_nights(rails, "shadow", churn)
-    assert nights.waiting_nights(rails, churn, finished) == {}
+    assert due.waiting_nights(rails.publication(), churn, finished) == {}
     late = (finished - closed) & rails.ledger.unpublished_nights(SPINE)
     assert late == {(FIRST + position * NIGHT).date() for position in (3, 4, 5)}
     for position in (3, 4, 5, 6):

@@ -38,7 +38,7 @@ def test_an_end_that_is_no_good_one_is_recorded_with_its_reason(
     record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
     assert record is not None
     assert (record.status, record.summary.reason) == (status, str(error))
-    assert grants.waiting(rails, [spec], NIGHT) == [], "nobody waits for a model whose night is over"
+    assert grants.waiting(rails, [spec], NIGHT, AS_OF) == [], "nobody waits for a model whose night is over"
 
 
 @pytest.mark.parametrize("error", [Unavailable("the store is away"), Fenced("a newer one")])
@@ -46,7 +46,7 @@ def test_what_is_tried_again_leaves_no_record(rails: Rails, tmp_path: Path, erro
     spec = small_spec(tmp_path)
     end_with(rails, spec, error)
     assert rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT) is None
-    assert grants.waiting(rails, [spec], NIGHT) == [spec.name]
+    assert grants.waiting(rails, [spec], NIGHT, AS_OF) == [spec.name]
 
 
 def test_what_nobody_foresaw_is_recorded_by_its_kind_and_not_by_its_text(rails: Rails, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_nobody_foresaw_is_recorded_by_its_kind_and_not_by_its_text(rails: 
     record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
     assert record is not None and record.status == "failed"
     assert "ZeroDivisionError" in str(record.summary.reason) and "secret" not in str(record.summary.reason)
-    assert grants.waiting(rails, [spec], NIGHT) == []
+    assert grants.waiting(rails, [spec], NIGHT, AS_OF) == []
 
 
 def test_what_a_check_says_is_in_the_record(rails: Rails, tmp_path: Path) -> None:

@@ -162,9 +162,11 @@ class Comparison:
                 if before is None or before.kind != feature.kind or held is not None:
                     self._apart.setdefault(name, set()).add(batch.number)
                     why = "the view did not have it yet" if before is None else f"it was {before.kind} then"
+                    in_hindsight = False
                     if held is not None:  # that today's rows are newer is what was said of it, and convicts nobody
                         why = f"the view was not published then, and read as of {held:%Y-%m-%d}"
-                    self.untested.append(Untested(name, batch.rows, f"{why} (snapshot {batch.snapshot})"))
+                        in_hindsight = all(made.ahead for made in batch.nights)
+                    self.untested.append(Untested(name, batch.rows, f"{why} (snapshot {batch.snapshot})", in_hindsight))
                     selected.append(f'null as "{name}"')
                 else:
                     selected.append(f'"{name}"')
