@@ -218,7 +218,8 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
         for number in range(2 * nights):
             if number == nights:
                 write_specs(settings.models, many)
-            releasing.accept(rails, clock.now())
+            if refused := releasing.accept(rails, clock.now()).refused:
+                raise SystemExit(f"A copy was refused: {refused[0]}")
             present = portfolio(settings)
             airflow.wait_for_dags([f"{spec.name}__training" for spec in present], timeout_s=600)
             played.append(play(rails, airflow, meter, present, FIRST + (PAST + number) * timedelta(days=1)))
@@ -283,6 +284,7 @@ def write_specs(models: Path, count: int) -> None:
         folder.mkdir(exist_ok=True)
         content["drift"]["on_drift"] = "report" if number or count > 1 else "retrain"
         (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+        shutil.copy(ROOT / "models" / "churn" / "card.md", folder)
     for folder in sorted(models.glob("churn_*"))[count:]:
         shutil.rmtree(folder)
 
