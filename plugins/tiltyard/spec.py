@@ -2,6 +2,8 @@
 
 A typo fails at load, with the file and the line. Nothing here is pasted into SQL unchecked: table names
 must match their prefix and consist of lower-case letters, digits and underscores.
+
+A little longer than other modules, because a reader who asks what a spec may say should find it in one place.
 """
 
 import hashlib
