@@ -21,8 +21,10 @@ from tiltyard.prepare.simulator import Simulator
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
+from tiltyard.stages import StageName, dag_of
 
 FIRST = clock.parse_as_of("2025-02-03")
+STAGES_OF_A_NIGHT: tuple[StageName, ...] = ("features", "shadow", "promotion", "drift")
 LIMIT_S, PARSE_LIMIT_S = 60.0, 1.0
 PARSE = """
 import time
@@ -56,20 +58,20 @@ def main() -> None:
                         quickstart.night_in_airflow(rails, airflow, (spec,), as_of)
                         wall = time.perf_counter() - begun
                         print(f"night {number}: {wall:.1f} s, {wall / LIMIT_S:.2f} of the {LIMIT_S:.0f} s allowed")
-                        tell(airflow, spec.name)
+                        tell(airflow, [dag_of(stage, spec.name, spec.source) for stage in STAGES_OF_A_NIGHT])
         finally:
             services.stop(settings)
 
 
-def tell(airflow: Airflow, model: str) -> None:
+def tell(airflow: Airflow, dag_ids: list[str]) -> None:
     """Wall of the newest run of each DAG, and of its tasks."""
-    for dag_id in ("features", f"{model}__shadow", f"{model}__promotion", f"{model}__drift"):
+    for dag_id in dag_ids:
         run = airflow.wait(dag_id, airflow.runs(dag_id)[0].dag_run_id)
         tasks = ", ".join(
             f"{task.task_id} {task.duration:.1f}" for task in airflow.tasks(dag_id, run.dag_run_id) if task.duration
         )
         assert run.start_date and run.end_date
-        print(f"  {dag_id:18} {(run.end_date - run.start_date).total_seconds():5.1f} s ({tasks})")
+        print(f"  {dag_id:22} {(run.end_date - run.start_date).total_seconds():5.1f} s ({tasks})")
 
 
 def parse(settings: Settings) -> None:

@@ -47,10 +47,9 @@ def fetch(
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
 def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
     """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
-    from tiltyard import rails
     from tiltyard.prepare import features as stage
 
-    with rails.opened() as opened:
+    with options.opened() as opened:
         result = stage.ingest(opened, options.night(as_of), _chosen(opened.settings, source))
     emit(result, as_json)
 
@@ -59,12 +58,11 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
 def features(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
     """Ingest, build with dbt, check, publish, source by source. A table that is not good stays as it was, and is named
     (exit 1)."""
-    from tiltyard import rails
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
     night = options.night(as_of)
-    with rails.opened() as opened:
+    with options.opened() as opened:
         built = stage.build_night(opened, night, _chosen(opened.settings, source))
         online_features = fill.fill_night(opened, night)
     emit(built.to_json() | {"online": online_features.to_json()}, as_json)

@@ -4,7 +4,6 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,9 +64,10 @@ def opened() -> Iterator["Rails"]:
     from tiltyard.prepare import releasing
 
     with rails.opened(Settings()) as checkout:
-        for text in releasing.accept(checkout, clock.now()).refused:
+        in_force, accepted = releasing.in_force(checkout, clock.now())
+        for text in accepted.refused:
             print_error(str(text))
-        yield replace(checkout, settings=release.in_force(checkout.settings))
+        yield in_force
 
 
 def user() -> str:

@@ -5,10 +5,10 @@ Every step is safe to repeat: what is there already is passed over.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 
-from tiltyard import clock, release, stages
+from tiltyard import clock, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
@@ -93,9 +93,9 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
     nights = list(clock.nights(clock.parse_as_of(demo.first), clock.parse_as_of(demo.last)))
     past, live = nights[:-LIVE_NIGHTS], nights[-LIVE_NIGHTS:]
     with rails_module.opened(settings) as rails:
-        releasing.accept(rails, clock.now())
+        in_force, _ = releasing.in_force(rails, clock.now())
         hindcast.hindcast(
-            replace(rails, settings=release.in_force(settings)),
+            in_force,
             specs,
             past[0],
             past[-1],

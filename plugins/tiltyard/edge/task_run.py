@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -11,7 +10,7 @@ from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, ge
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 from pydantic import JsonValue
 
-from tiltyard import clock, release
+from tiltyard import clock
 from tiltyard.errors import Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
@@ -117,9 +116,10 @@ def accepting() -> Iterator["Rails"]:
     from tiltyard.prepare import releasing
 
     with working(Settings()) as checkout:
-        for text in releasing.accept(checkout, clock.now()).refused:
+        in_force, accepted = releasing.in_force(checkout, clock.now())
+        for text in accepted.refused:
             log.warning("%s", text)
-        yield replace(checkout, settings=release.in_force(checkout.settings))
+        yield in_force
 
 
 @contextmanager

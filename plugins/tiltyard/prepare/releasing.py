@@ -8,7 +8,7 @@ accepted text stays in force, or it is not there yet, and everything else is acc
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -51,6 +51,12 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
+
+
+def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:
+    """The rails under the release that `accept` puts in force, and the release. `checkout` as `accept` wants them."""
+    accepted = accept(checkout, now)
+    return replace(checkout, settings=release.in_force(checkout.settings)), accepted
 
 
 def preview(rails: Rails, now: datetime) -> AcceptedRelease:
