@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,12 +27,13 @@ from pathlib import Path
 import psutil
 import sqlalchemy as sa
 import yaml
+from night import parse
+from servers.process import free_port
 
 from tiltyard import clock, lake, ledger
 from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
-from tiltyard.edge.airflow_settings import airflow_env, tiltyard_env
 from tiltyard.prepare import releasing
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
@@ -54,13 +53,6 @@ KEPT = ("stage_run", "version", "decision", "promotion", "watch", "retrain", "fi
 STAGES = 3
 """Stages that a model adds to: shadow, promotion and drift."""
 TICKS = os.sysconf("SC_CLK_TCK")
-PARSE = """
-import time
-import airflow.sdk, airflow.providers.standard.operators.hitl, airflow.dag_processing.dagbag as bag
-begun = time.perf_counter()
-found = bag.DagBag({folder!r}, collect_dags=True)
-print(time.perf_counter() - begun, len(found.dags))
-"""
 
 
 @dataclass(frozen=True)
@@ -323,21 +315,6 @@ def copy(rails: Rails, first: Spec, names: list[str]) -> None:
             flow.create_model_version(other, version.source, run_id=version.run_id)
         for alias, number in aliases.items():
             flow.set_registered_model_alias(other, alias, str(number))
-
-
-def parse(settings: Settings) -> tuple[float, int]:
-    """Seconds that dags/ takes besides importing Airflow, and the number of DAGs."""
-    environment = airflow_env(settings) | tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
-    command = [sys.executable, "-c", PARSE.format(folder=str(ROOT / "dags"))]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
-    seconds, dags = done.stdout.split()[-2:]
-    return float(seconds), int(dags)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

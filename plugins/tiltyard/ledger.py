@@ -584,11 +584,6 @@ class Ledger:
         """Every release, the newest first."""
         return self._records(AcceptedRelease, sa.select(release).order_by(release.c.id.desc()))
 
-    def unpublished_nights(self, table: str) -> set[date]:
-        """The nights on which a table was not good."""
-        query = sa.select(publication.c.night).where(publication.c.table == table, publication.c.state != "published")
-        return {row["night"] for row in self._rows(query)}
-
     def unpublished(self, tables: Collection[str]) -> dict[str, set[date]]:
         """Table → the nights on which it was not good, of those tables that have such nights. One query."""
         query = sa.select(publication.c.table.label("table"), publication.c.night).where(

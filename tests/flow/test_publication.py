@@ -283,7 +283,7 @@ def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_sc
     assert built.unpublished == ()
     finished, closed = rails.ledger.published_nights(), nights.closed_nights(rails, "shadow", churn)
     assert due.waiting_nights(rails.publication(), churn, finished) == {}
-    late = (finished - closed) & rails.ledger.unpublished_nights(SPINE)
+    late = (finished - closed) & rails.ledger.unpublished({SPINE})[SPINE]
     assert late == {(FIRST + position * NIGHT).date() for position in (3, 4, 5)}
     for position in (3, 4, 5, 6):
         shadow.shadow_night(rails, churn, FIRST + position * NIGHT)

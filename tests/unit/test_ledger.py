@@ -275,7 +275,7 @@ def test_what_is_in_service_is_the_newest_good_batch_and_the_tables_that_are_not
     )
     ledger.publish([good("a", second, 9), held], second, "done", FeaturesSummary(snapshot=9))
     assert ledger.publication() == Publication(snapshot=9, tables={"b": held})
-    assert ledger.unpublished_nights("b") == {second}
+    assert ledger.unpublished({"b"}) == {"b": {second}}
     assert [state.state for state in ledger.table_states()] == ["published", "held"]
     assert ledger.table_states(until=first) == [good("a", first, 5), good("b", first, 5)]
 
@@ -283,7 +283,7 @@ def test_what_is_in_service_is_the_newest_good_batch_and_the_tables_that_are_not
     assert ledger.publication() == Publication(snapshot=11, tables={"b": held}), "a past night lets nothing go"
     ledger.publish([good("a", second, 12), good("b", second, 12)], second, "done", FeaturesSummary(snapshot=12))
     assert ledger.publication() == Publication(snapshot=12)
-    assert ledger.unpublished_nights("b") == set()
+    assert ledger.unpublished({"b"}) == {}
 
 
 def test_the_newest_states_are_read_by_index_however_many_nights_there_are(rails: Rails) -> None:

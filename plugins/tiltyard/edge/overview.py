@@ -1,5 +1,6 @@
 """What the portfolio page shows of every model: its document, its newest nights, its pictures and its events."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ from tiltyard.edge import status
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.reports import find_report
 from tiltyard.errors import TiltyardError
+from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
 from tiltyard.records import Event, RefusedText
 from tiltyard.settings import Settings
@@ -61,8 +63,8 @@ def entries(settings: Settings) -> list[Entry]:
 
 def refused(settings: Settings) -> tuple[RefusedText, ...]:
     """What of the specs, suites and dbt files in the checkout is not in force."""
-    with rails_module.opened(settings) as rails:
-        accepted = rails.ledger.release()
+    with closing(Ledger(settings)) as ledger:
+        accepted = ledger.release()
     return accepted.refused if accepted else ()
 
 
