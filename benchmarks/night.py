@@ -23,10 +23,9 @@ from tiltyard.prepare.simulator import Simulator
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
-from tiltyard.stages import StageName, dag_of
+from tiltyard.stages import IN_CHUNKS, PER_SOURCE, dag_of
 
 FIRST = clock.parse_as_of("2025-02-03")
-STAGES_OF_A_NIGHT: tuple[StageName, ...] = ("features", "shadow", "promotion", "drift")
 LIMIT_S, PARSE_LIMIT_S = 60.0, 1.0
 PARSE = """
 import time
@@ -64,7 +63,7 @@ def main() -> None:
                         quickstart.night_in_airflow(rails, airflow, (spec,), as_of)
                         wall = time.perf_counter() - begun
                         print(f"night {number}: {wall:.1f} s, {wall / LIMIT_S:.2f} of the {LIMIT_S:.0f} s allowed")
-                        tell(airflow, [dag_of(stage, spec.name, spec.source) for stage in STAGES_OF_A_NIGHT])
+                        tell(airflow, [dag_of(stage, spec.name, spec.source) for stage in (*PER_SOURCE, *IN_CHUNKS)])
         finally:
             services.stop(settings)
 
