@@ -47,7 +47,7 @@ def trajectory(stream: Stream, start: int) -> np.ndarray:
     return found
 
 
-def judged(stream: Stream, night: int, standing: change.Standing | None, threshold: float) -> change.Comparison:
+def judged(stream: Stream, night: int, standing: change.Standing | None, threshold: float) -> change.DriftComparison:
     return change.compare(
         stream.reference,
         stream.seen,

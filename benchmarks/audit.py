@@ -22,7 +22,7 @@ import duckdb
 
 from tiltyard.lake import quoted, text
 from tiltyard.leak import audit, engine, rules, tabular, write_times
-from tiltyard.leak.roles import Roles
+from tiltyard.leak.roles import ColumnRoles
 
 NUMBERS, TEXTS, INSTANTS, DATED_BY = 38, 8, 4, 5
 LIMITS = {1_000_000: 20.0, 10_000_000: 240.0}
@@ -67,7 +67,7 @@ def generate(rows: int, path: Path) -> None:
 def rules_alone(path: Path) -> tuple[float, ...]:
     """Seconds of the write-time rules, and of one scan that does the same comparisons."""
     with tempfile.TemporaryDirectory() as folder, closing(engine.connect(Path(folder), threads=2)) as connection:
-        roles = Roles(**ROLES, available_at=AVAILABLE)
+        roles = ColumnRoles(**ROLES, available_at=AVAILABLE)
         table = tabular.table(connection, path, Path(folder), times=roles.times, columns=roles.columns)
         chosen = write_times.applicable(roles, table, roles.features(table.columns))
         at = quoted("predicted_at")

@@ -14,8 +14,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 
-from tiltyard.govern.governor import Outcome, govern
-from tiltyard.govern.history import Grant, History, Past
+from tiltyard.govern.governor import GovernorOutcome, govern
+from tiltyard.govern.history import Grant, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import transform
 from tiltyard.records import Broken, Finding, Signal
@@ -81,7 +81,7 @@ def main() -> int:
         findings: list[Finding],
         incidents: set[tuple[str, str, int]],
         retrains: int,
-        history: History | None = None,
+        history: NightHistory | None = None,
     ) -> None:
         nonlocal wrong
         begun = time.perf_counter()
@@ -89,8 +89,8 @@ def main() -> int:
         read = time.perf_counter() - begun
         policies = {spec.name: spec.drift for spec in specs}
 
-        def work() -> Outcome:
-            return govern(findings, lineage, history or History(NIGHT), policies, Portfolio())
+        def work() -> GovernorOutcome:
+            return govern(findings, lineage, history or NightHistory(NIGHT), policies, Portfolio())
 
         took, outcome = timed(work)
         found = {(one.node, one.kind, len(one.models)) for one in outcome.incidents}
@@ -136,7 +136,7 @@ def main() -> int:
     portfolio = [spec for model in models.values() for spec in copies(model, 60)]
     findings = []
     since: dict[tuple[str, str, str], date] = {}
-    past: dict[str, Past] = {}
+    past: dict[str, ModelHistory] = {}
     for spec in portfolio:
         place, family = int(spec.name[-3:]), spec.name.rsplit("_", 1)[0]
         if family == "churn":
@@ -150,7 +150,7 @@ def main() -> int:
             findings.append(finding(spec, moved=place % 4 == 0))
             if place % 4 == 0:
                 since[spec.name, "feature", COLUMNS[family][0][0]] = NIGHT - timedelta(days=place)
-                past[spec.name] = Past((Grant(NIGHT - timedelta(days=3), "pending"),) if place % 8 == 0 else ())
+                past[spec.name] = ModelHistory((Grant(NIGHT - timedelta(days=3), "pending"),) if place % 8 == 0 else ())
     night(
         "300 models: a column null, a view without rows, a shift of one table, 30 alarms of their own",
         portfolio,
@@ -161,7 +161,7 @@ def main() -> int:
             ("ftr_booking__intake", "shared_shift", 60),
         },
         Portfolio().trainings.per_night,
-        History(NIGHT, past, since),
+        NightHistory(NIGHT, past, since),
     )
     return 1 if wrong else 0
 
@@ -170,7 +170,7 @@ def missing(spec: Spec, gone: Signal, here: bool) -> dict[str, object]:
     return {"signals": (gone, *finding(spec).signals)} if here else {}
 
 
-def timed(work: Callable[[], Outcome]) -> tuple[float, Outcome]:
+def timed(work: Callable[[], GovernorOutcome]) -> tuple[float, GovernorOutcome]:
     """Seconds in the median of `REPEATS`, and what the last one gave."""
     took = []
     for _ in range(REPEATS):

@@ -30,8 +30,8 @@ from tiltyard.records import FeaturesSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.train import replay
-from tiltyard.train.comparison import Comparison
-from tiltyard.train.history import History
+from tiltyard.train.comparison import ReplayComparison
+from tiltyard.train.history import LakeHistory
 from tiltyard.train.reach import reachable
 
 START = clock.parse_as_of("2025-01-01")
@@ -101,12 +101,12 @@ def one_lake(
             if as_of != last:
                 scoring.score_night(rails, spec, as_of)
         began = time.monotonic()
-        record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
+        record = LakeHistory.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
         batches, untested = reachable(rails, spec, [(nights[0], nights[-1])], record, snapshot)
         assert not untested, untested
         verdicts, rows = {}, 0
         with suites.one_view(rails):
-            compared = Comparison(rails, spec, last, snapshot, batches, record)
+            compared = ReplayComparison(rails, spec, last, snapshot, batches, record)
             for seed in seeds:
                 mine = f"entity_id::bigint // {APART} = {seed}"
                 counts = compared.counts(mine)

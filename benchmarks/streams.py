@@ -12,7 +12,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from tiltyard.govern.change import Promise, Truth
+from tiltyard.govern.change import KnownTruth, TrainedPromise
 from tiltyard.train import profile
 
 FEATURES = 30
@@ -36,18 +36,18 @@ class Stream:
     score: np.ndarray
     label: np.ndarray
     known: profile.Nights
-    promise: Promise
+    promise: TrainedPromise
     frame: Frame
     """Raw values of all rows, training's first."""
     all_nights: np.ndarray
 
-    def truth(self, night: int) -> Truth:
+    def truth(self, night: int) -> KnownTruth:
         matured = night - LAG
         end = int(np.searchsorted(self.nights, matured, side="right"))
         now = int(np.searchsorted(self.nights, night, side="right"))
         start = max(end, int(np.searchsorted(self.nights, night - 7, side="right")))
         past = self.known.until(matured)
-        return Truth(matured, past, self.nights[:end], self.score[:end], self.label[:end], self.score[start:now])
+        return KnownTruth(matured, past, self.nights[:end], self.score[:end], self.label[:end], self.score[start:now])
 
 
 @dataclass(frozen=True)
@@ -141,5 +141,5 @@ def simulate(seed: int, days: int, *, rows: float = 150, shift: Shift | None = N
     losses = (score[:cut] - label[:cut]) ** 2
     brier = float(losses.mean() + 2 * losses.std() / np.sqrt(cut))
     seen = profile.Nights(nights[TRAINING:], counts)
-    promise = Promise(brier, float(label[:cut].mean()), 500)
+    promise = TrainedPromise(brier, float(label[:cut].mean()), 500)
     return Stream(reference, seen, ordinals[cut:], score[cut:], label[cut:], known, promise, frame, ordinals)

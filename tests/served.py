@@ -19,21 +19,21 @@ from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.train import registry
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 
 FIRST = datetime(2016, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 ENCODING = Encoding(
     (
-        Column("weight", "numeric"),
-        Column("size", "numeric"),
-        Column("is_open", "boolean"),
-        Column("priority", "categorical", ("high", "low")),
+        EncodedColumn("weight", "numeric"),
+        EncodedColumn("size", "numeric"),
+        EncodedColumn("is_open", "boolean"),
+        EncodedColumn("priority", "categorical", ("high", "low")),
     )
 )
-WIDER = Encoding((*ENCODING.columns, Column("extra", "numeric")))
+WIDER = Encoding((*ENCODING.columns, EncodedColumn("extra", "numeric")))
 """With a feature that the others do not know."""
-TURNED = Encoding((*ENCODING.columns[:3], Column("priority", "numeric")))
+TURNED = Encoding((*ENCODING.columns[:3], EncodedColumn("priority", "numeric")))
 """With a feature of another kind."""
 SPEC: dict[str, Any] = {
     "entity": "ticket",

@@ -265,7 +265,7 @@ class StageEnd(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Change:
+class ChampionChange:
     """A night on which the champion changed, and who was who from the next night on."""
 
     night: date
@@ -276,21 +276,21 @@ class Change:
     previous: int | None
 
 
-def succession(promotions: Sequence[Promotion], rollbacks: Sequence[Watch]) -> list[Change]:
+def succession(promotions: Sequence[Promotion], rollbacks: Sequence[Watch]) -> list[ChampionChange]:
     """Promotions and rollbacks of one model as changes, in the order of nights.
 
     A rollback puts things back to what they were before the promotion that it undoes.
     """
     earlier: dict[int, int | None] = {}
-    changes: list[Change] = []
+    changes: list[ChampionChange] = []
     steps = [(entry.night, False, entry) for entry in promotions] + [(entry.night, True, entry) for entry in rollbacks]
     for night, _, entry in sorted(steps, key=lambda step: step[:2]):
         if isinstance(entry, Watch):
             demoted = entry.champion
-            changes.append(Change(night, "rollback", demoted, entry.previous, earlier.get(demoted)))
+            changes.append(ChampionChange(night, "rollback", demoted, entry.previous, earlier.get(demoted)))
         else:
             earlier[entry.version] = changes[-1].previous if changes else None
-            changes.append(Change(night, "promotion", entry.version, entry.version, entry.replaced))
+            changes.append(ChampionChange(night, "promotion", entry.version, entry.version, entry.replaced))
     return changes
 
 
@@ -316,7 +316,9 @@ class Roles:
         return roles
 
 
-def cast(trained: Mapping[int, date], changes: Sequence[Change], rejected: Collection[int], night: date) -> Roles:
+def cast(
+    trained: Mapping[int, date], changes: Sequence[ChampionChange], rejected: Collection[int], night: date
+) -> Roles:
     """Who does what at a night. `trained`: version → night of its training; `rejected` on nights before this one.
 
     Challengers are the versions trained before `night`, newer than every version that was promoted, and not
@@ -635,7 +637,7 @@ class Ledger:
         trained = {row["version"]: row["night"] for row in self._rows(nights.order_by(version.c.version))}
         return cast(trained, self.changes(model), self.rejected(model, night), night)
 
-    def changes(self, model: str) -> list[Change]:
+    def changes(self, model: str) -> list[ChampionChange]:
         """Every promotion and rollback of the model, in the order of nights."""
         return succession(self.promotions(model), self.watches(model, verdict="rollback"))
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from tiltyard.edge.airflow_api import Airflow, Pool, Run, Task
+from tiltyard.edge.airflow_api import Airflow, Pool, Run, TaskRun
 from tiltyard.settings import TRAINING_POOL, Settings
 
 
@@ -91,6 +91,6 @@ def test_records_have_the_names_that_airflow_answers_with() -> None:
     from airflow.api_fastapi.core_api.datamodels.pools import PoolResponse
     from airflow.api_fastapi.core_api.datamodels.task_instances import TaskInstanceResponse
 
-    for record, answer in ((Run, DAGRunResponse), (Task, TaskInstanceResponse), (Pool, PoolResponse)):
+    for record, answer in ((Run, DAGRunResponse), (TaskRun, TaskInstanceResponse), (Pool, PoolResponse)):
         names = {field.serialization_alias or name for name, field in answer.model_fields.items()}
         assert {field.name for field in fields(record)} <= names

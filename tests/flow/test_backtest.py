@@ -24,7 +24,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import GovernorSummary
 from tiltyard.rewind import backtest, hindcast, past, policy
 from tiltyard.rewind.play import Play
-from tiltyard.rewind.trainings import Trainings
+from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.rewind.trial import PolicyTrial
 from tiltyard.settings import ROOT
 
@@ -74,7 +74,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
     with past.Workers(lived.settings, 1) as workers:
         snapshot = lived.lake.snapshot()
         rows = workers.gather(one, FIRST, LAST, snapshot).result()
-        trainings = Trainings(one, workers, lived, snapshot, rows)
+        trainings = PastTrainings(one, workers, lived, snapshot, rows)
         play = Play(one, past.read(lived, one, FIRST, LAST, rows), trainings)
         threshold = spec.load_portfolio(lived.settings.models).budget.nights_between(1)
         found = {}

@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tiltyard.govern import detector
-from tiltyard.train.profile import Cells, Column
+from tiltyard.train.profile import Cells, ProfiledColumn
 
 FIRST = 740_000
 
@@ -78,7 +78,9 @@ def test_a_bet_is_fair_and_falls_with_the_rank(size: int) -> None:
     assert (np.diff(value, axis=0) <= 1e-12).all()
 
 
-def numbers(training: int, nights: int, random: np.random.Generator, level: float = 0.0) -> tuple[Column, np.ndarray]:
+def numbers(
+    training: int, nights: int, random: np.random.Generator, level: float = 0.0
+) -> tuple[ProfiledColumn, np.ndarray]:
     """A numeric column of ten even cells, with nights that are more unlike than chance would have it."""
     edges = np.linspace(0, 1, 11)[1:-1]
     cells = Cells(True, edges, (np.arange(10) + 0.5) / 10, 0.3, 0.0, 1.0)
@@ -87,7 +89,7 @@ def numbers(training: int, nights: int, random: np.random.Generator, level: floa
         shift = random.normal(0, 0.05) + (level if night >= training else 0.0)
         values = np.clip(random.random(int(random.integers(30, 120))) + shift, 0, 0.999)
         counts[night, :-1] = np.bincount((values * 10).astype(int), minlength=10)
-    return Column("amount", "feature", None, 1.0, cells, counts[:training]), counts[training:]
+    return ProfiledColumn("amount", "feature", None, 1.0, cells, counts[:training]), counts[training:]
 
 
 def evidence(seed: int, level: float = 0.0, nights: int = 60) -> np.ndarray:

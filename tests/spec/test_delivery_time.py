@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.prepare.deliveries import Delivery, Look, delivery_times
+from tiltyard.prepare.deliveries import Delivery, DeliveryLook, delivery_times
 
 YEARS = timedelta(days=3650)
 
@@ -31,7 +31,7 @@ def arrived(drawing: str, looks: str) -> dict[str, tuple[str | None, str]]:
     looked = []
     for line in looks.strip().splitlines()[1:]:
         as_of, when = (cell.strip() for cell in line.split("|"))
-        looked.append(Look(at(as_of), clock_of(when)))
+        looked.append(DeliveryLook(at(as_of), clock_of(when)))
     found = delivery_times(deliveries, looked)
     return {
         file.removesuffix(".csv"): (f"{one.landed_at.day} {one.landed_at:%b}" if one.landed_at else None, one.basis)
@@ -154,7 +154,7 @@ def test_a_delivery_was_missed_when_any_night_looked_for_it_in_vain(
     after = [first + timedelta(days=number) for number in range(50)]
     named = {day: f"{after[day]:%Y-%m-%d}.csv" for day in deliveries}
     made = [Delivery(named[day], after[day + wait], after[loaded]) for day, (wait, loaded) in deliveries.items()]
-    found = delivery_times(made, [Look(after[night], after[when]) for night, when in looks])
+    found = delivery_times(made, [DeliveryLook(after[night], after[when]) for night, when in looks])
     for day, (wait, loaded) in deliveries.items():
         missed = any(night > day and when < loaded for night, when in looks)
         observed = day != min(deliveries) and (missed or wait == 1)

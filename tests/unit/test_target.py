@@ -19,7 +19,7 @@ from tiltyard.serve import additive
 from tiltyard.settings import ROOT
 from tiltyard.target import YES_OR_NO, Bounded, CostMatrix, Floats, Learner, Target
 from tiltyard.train import blocks, candidate, evaluation, export, fit
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 from tiltyard.train.scorer import Scorer
 
 NUMBER = Bounded((0.0, 40.0))
@@ -112,7 +112,7 @@ def test_a_third_kind_is_one_more_class(monkeypatch: pytest.MonkeyPatch) -> None
     days = np.arange(1_500) / 50
     times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
     parts = blocks.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), kind)
-    encoding = Encoding((Column("size", "numeric"), Column("mood", "categorical", ("good", "bad"))))
+    encoding = Encoding((EncodedColumn("size", "numeric"), EncodedColumn("mood", "categorical", ("good", "bad"))))
     rows = blocks.Rows(matrix, label, days)
     fitted = fit.fit(rows, parts, encoding, trials=2, seed=1, threads=1, target=kind)
     constant = np.var(label[parts.held_out])

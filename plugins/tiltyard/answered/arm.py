@@ -42,7 +42,7 @@ Arms = dict[str, tuple[ArmFigures, ...]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArmOutcome:
     """How the answers of one arm, version and tier turned out up to a night."""
 
     arm: str
@@ -166,7 +166,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     return frame.astype({"label": "float64", "score": "float64", "is_matured": "bool"})
 
 
-def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[Outcome]:
+def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[ArmOutcome]:
     """The night's figures from `outcomes`: every arm as a whole, then its versions and tiers."""
     since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
     result = []
@@ -180,14 +180,14 @@ def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[Outcome]:
     return result
 
 
-def _outcome(spec: Spec, rows: pd.DataFrame, since: date, arm: str, version: int | None, tier: str) -> Outcome:
+def _outcome(spec: Spec, rows: pd.DataFrame, since: date, arm: str, version: int | None, tier: str) -> ArmOutcome:
     """Figures of `rows`; those that compare scores with labels are of nights from `since` on."""
     has_label = rows["label"].notna()
     is_matched = rows["prediction_time"].notna()
     counts = rows["is_matured"] & has_label & rows["score"].abs().lt(float("inf"))
     window = rows[counts & (rows["night"].where(counts, date.min) >= since)]
     (figures,) = evaluation.evaluate(window, target=spec.target)
-    return Outcome(
+    return ArmOutcome(
         arm=arm,
         version=version,
         tier=tier,

@@ -61,7 +61,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Task:
+class ExplanationTask:
     """A question that a person has to answer, and how it ended so far."""
 
     model: str
@@ -84,7 +84,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ExplanationAnswer:
     """What a person says about a safe default that lasts."""
 
     cause: str
@@ -96,14 +96,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Decision:
+class TaskChange:
     """What the audit of a night does to a model's tasks."""
 
     stretch: Stretch | None
     """The stretch that the night belongs to; None when it is not on the safe default."""
-    opens: Task | None = None
+    opens: ExplanationTask | None = None
     """The task to open; None for none."""
-    recovered: tuple[Task, ...] = ()
+    recovered: tuple[ExplanationTask, ...] = ()
     """The tasks whose stretch is over."""
 
 
@@ -122,8 +122,13 @@ def stretch(nights: Iterable[Night]) -> Stretch | None:
 
 
 def decide(
-    model: str, night: date, nights: Sequence[Night], tasks: Sequence[Task], audit_after: timedelta, every: timedelta
-) -> Decision:
+    model: str,
+    night: date,
+    nights: Sequence[Night],
+    tasks: Sequence[ExplanationTask],
+    audit_after: timedelta,
+    every: timedelta,
+) -> TaskChange:
     """What `night` does to the tasks of `model`. `tasks` are those opened on earlier nights, as they stood before it.
 
     Nights after `night` are not looked at, so that a night audited again decides the same. `audit_after` is how long a
@@ -131,21 +136,21 @@ def decide(
     """
     history = [earlier for earlier in nights if earlier.night <= night and earlier.share is not None]
     if not history:
-        return Decision(None)
+        return TaskChange(None)
     current = stretch(history)
     over = tuple(task for task in tasks if task.recovered is None and (current is None or task.opened < current.since))
     if current is None:
-        return Decision(None, None, over)
+        return TaskChange(None, None, over)
     of_stretch = sorted((task for task in tasks if task.opened >= current.since), key=lambda task: task.opened)
     if not of_stretch:
         is_due = current.lasts(every) >= audit_after
-        return Decision(current, Task(model, night, current.since) if is_due else None, over)
+        return TaskChange(current, ExplanationTask(model, night, current.since) if is_due else None, over)
     latest = of_stretch[-1]
     is_due = latest.until is not None and night > latest.until
-    return Decision(current, Task(model, night, current.since, latest.opened) if is_due else None, over)
+    return TaskChange(current, ExplanationTask(model, night, current.since, latest.opened) if is_due else None, over)
 
 
-def checked(cause: str | None, owner: str | None, until: str | date | None, newest: date) -> Answer:
+def checked(cause: str | None, owner: str | None, until: str | date | None, newest: date) -> ExplanationAnswer:
     """A person's answer, checked. `newest` is the last night that was audited; `until` has to lie after it.
 
     Raises BadInput with a sentence for each thing that is wrong.
@@ -173,4 +178,4 @@ def checked(cause: str | None, owner: str | None, until: str | date | None, newe
         faults.append(f"{day} is too far away; name a day up to {newest + LONGEST}, and you will be asked again then.")
     if faults:
         raise BadInput(" ".join(faults))
-    return Answer(cause, owner, day)
+    return ExplanationAnswer(cause, owner, day)

@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 
 from tiltyard import clock, lake
-from tiltyard.answered.explanation import MOST, SAFE_DEFAULT, Night, Stretch, Task, checked, decide, stretch
+from tiltyard.answered.explanation import MOST, SAFE_DEFAULT, ExplanationTask, Night, Stretch, checked, decide, stretch
 from tiltyard.answered.report import (
     AcceptedAnswer,
     DefaultFacts,
@@ -336,11 +336,11 @@ def _facts(rails: Rails, spec: Spec, current: Stretch, as_of: datetime) -> Defau
     )
 
 
-def _task(entry: DefaultTask, night: date) -> Task:
+def _task(entry: DefaultTask, night: date) -> ExplanationTask:
     """A task of the ledger as it stood before `night`."""
     answer = entry.explanation if entry.explanation and entry.explanation.night < night else None
     recovery = entry.recovery if entry.recovery and entry.recovery.night < night else None
-    return Task(
+    return ExplanationTask(
         entry.model,
         entry.opened,
         entry.since,

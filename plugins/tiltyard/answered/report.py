@@ -8,7 +8,7 @@ from tiltyard.records import ArmFigures, Instant, Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery(Record):
+class LogDelivery(Record):
     """What was brought into the lake of the request log, of all models."""
 
     segments: int = 0
@@ -51,7 +51,7 @@ class RequestsReport(Record):
     """The newest nights with requests, the oldest first."""
     arms: dict[str, tuple[ArmFigures, ...]]
     """Arm → how its answers turned out, the whole of it first."""
-    log: Delivery
+    log: LogDelivery
     """What was delivered so far."""
 
 

@@ -21,7 +21,7 @@ import orjson
 import pandas as pd
 
 from tiltyard import clock, lake
-from tiltyard.answered.report import Delivery, RequestNight
+from tiltyard.answered.report import LogDelivery, RequestNight
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
 from tiltyard.tables import REQUEST, REQUEST_SEGMENT, REQUEST_SHADOW, Table
@@ -103,14 +103,14 @@ class _Batch:
         return {table: typed(of_table, table) for table, of_table in rows}
 
 
-def deliver(rails: Rails) -> Delivery:
+def deliver(rails: Rails) -> LogDelivery:
     """Bring the spool into the lake.
 
     Safe to be killed anywhere, to run twice, and to run twice at once (the second waits for the first). A segment that
     is damaged, or has records that are none of ours, is moved to spool/damaged after all that can be read of it was
     delivered.
     """
-    folder, total = rails.settings.spool, Delivery()
+    folder, total = rails.settings.spool, LogDelivery()
     if not folder.is_dir() or not any(folder.iterdir()):
         return total
     for table in WRITTEN:
@@ -263,8 +263,8 @@ def _remove(path: Path, *, keep: bool) -> None:
         path.rename(aside / path.name)
 
 
-def _plus(total: Delivery, rows: Sequence[SegmentRow]) -> Delivery:
-    return Delivery(
+def _plus(total: LogDelivery, rows: Sequence[SegmentRow]) -> LogDelivery:
+    return LogDelivery(
         segments=total.segments + sum(not row.segment.endswith(spool.LOCK) for row in rows),
         requests=total.requests + sum(row.requests for row in rows),
         shadow=total.shadow + sum(row.shadow for row in rows),
@@ -305,17 +305,17 @@ def nights(rails: Rails, model: str, as_of: datetime, last: int = 14) -> list[Re
     return result
 
 
-def delivered(rails: Rails) -> Delivery:
+def delivered(rails: Rails) -> LogDelivery:
     """What was delivered so far."""
     if not rails.lake.has(REQUEST_SEGMENT):
-        return Delivery()
+        return LogDelivery()
     row = rails.lake.connection.execute(f"""
         select count(*) filter (where not ends_with(segment, '{spool.LOCK}')) as segments,
             coalesce(sum(requests), 0) as requests, coalesce(sum(shadow), 0) as shadow, coalesce(sum(lost), 0) as lost,
             coalesce(sum(unreadable), 0) as unreadable, count(*) filter (where is_damaged) as damaged
         from {lake.stored(REQUEST_SEGMENT)}
     """).df()
-    return Delivery(**{str(name): int(value) for name, value in row.iloc[0].items()})
+    return LogDelivery(**{str(name): int(value) for name, value in row.iloc[0].items()})
 
 
 # -- records ------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Run(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Record):
+class TaskRun(Record):
     """One task of a run."""
 
     task_id: str
@@ -158,10 +158,10 @@ class Airflow:
         """One run of a DAG, as it is now."""
         return Run.from_json(self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))
 
-    def tasks(self, dag_id: str, run_id: str) -> list[Task]:
+    def tasks(self, dag_id: str, run_id: str) -> list[TaskRun]:
         """The run's tasks."""
         entries = self._entries(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
-        return [Task.from_json(entry) for entry in entries]
+        return [TaskRun.from_json(entry) for entry in entries]
 
     def wait(self, dag_id: str, run_id: str, *, timeout_s: float = 600, progress: Progress | None = None) -> Run:
         """The run, once it has succeeded. Raises CheckFailed when it fails, Unavailable when it takes longer."""

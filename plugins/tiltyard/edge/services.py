@@ -53,7 +53,7 @@ class Started(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stopped(Record):
+class StopReport(Record):
     """What a stop came to."""
 
     stopped: tuple[str, ...]
@@ -61,7 +61,7 @@ class Stopped(Record):
 
 
 @dataclass(frozen=True)
-class State:
+class RunningParts:
     """What runs."""
 
     postgres: bool
@@ -97,11 +97,11 @@ def start(settings: Settings, progress: Progress | None = None) -> Started:
     return Started(started=tuple(missing), url=address(settings), user=USER, password_file=password_file(settings))
 
 
-def stop(settings: Settings, progress: Progress | None = None) -> Stopped:
+def stop(settings: Settings, progress: Progress | None = None) -> StopReport:
     """End every part, what its parts left behind, and the embedded PostgreSQL; nothing committed is lost."""
     say = progress or silent
     if not settings.home.exists():
-        return Stopped(stopped=())
+        return StopReport(stopped=())
     with _locked(settings):
         running = [name for name in COMPONENTS if processes.recorded(settings, name) is not None]
         say("Stopping Airflow", 0.0)
@@ -111,14 +111,14 @@ def stop(settings: Settings, progress: Progress | None = None) -> Stopped:
             running.append("postgres")
         postgres.stop(settings)
         say("Stopped", 1.0)
-    return Stopped(stopped=tuple(running))
+    return StopReport(stopped=tuple(running))
 
 
-def status(settings: Settings) -> State:
+def status(settings: Settings) -> RunningParts:
     """What runs, and whether Airflow says that it is well. Starts nothing."""
     parts = {name: processes.recorded(settings, name) for name in COMPONENTS}
     report = health(settings) if parts["api-server"] else None
-    return State(
+    return RunningParts(
         postgres=postgres.is_running(settings),
         pids={name: process.pid if process else None for name, process in parts.items()},
         healthy=report is not None and not report.unwell(EVER),

@@ -31,7 +31,7 @@ from tiltyard.records import Broken, Harm, Signal
 from tiltyard.spec import DriftPolicy
 from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import evaluation, profile
-from tiltyard.train.profile import LABEL, LOSS, Column, Counts, Floats, Nights, Reference
+from tiltyard.train.profile import LABEL, LOSS, Counts, Floats, Nights, ProfiledColumn, Reference
 
 MIN_VALUES = 30
 """A column with fewer values in the window, or in the night, is not tested."""
@@ -62,7 +62,7 @@ class Standing:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class KnownTruth:
     """What is known of the outcomes of one version."""
 
     matured: int
@@ -80,7 +80,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Promise:
+class TrainedPromise:
     """What was said of the version before it served."""
 
     loss_high: float | None
@@ -94,7 +94,7 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DriftComparison:
     """One version on one night, held against its training."""
 
     signals: tuple[Signal, ...]
@@ -128,9 +128,9 @@ Agrees = Callable[[Sequence[str], Mapping[str, float]], frozenset[str]]
 def compare(
     reference: Reference,
     production: Nights,
-    truth: Truth,
+    truth: KnownTruth,
     policy: DriftPolicy,
-    promise: Promise,
+    promise: TrainedPromise,
     threshold: float,
     version: int,
     night: int,
@@ -141,12 +141,12 @@ def compare(
     trusted: bool = True,
     left_out: frozenset[int] = frozenset(),
     agrees: Agrees | None = None,
-) -> Comparison:
+) -> DriftComparison:
     """Hold one version on one night (a date ordinal) against its training, by its nights in production up to it.
 
     `production` has the profiles of features and prediction; later nights and truth that had not matured must not be
     in it. `window` is the policy's, in nights. `standing` is what the last night left that was compared, `answered` the
-    last earlier night whose retrain answers an alarm (history.Past.answered). `left_out` are nights of open data
+    last earlier night whose retrain answers an alarm (ModelHistory.answered). `left_out` are nights of open data
     incidents; `trusted` says whether tonight is none. Without `agrees` the effect alone confirms the evidence.
     """
     production = production.until(night)
@@ -175,7 +175,7 @@ def compare(
     bounds = decay(truth, promise, threshold, window)
     felt = (*bounds, *_risen(reference, signals, outcomes, truth.matured, window, threshold, promise.target.figure))
     harm, harm_reason = _harm(felt, truth, promise) if since is not None else _realized(felt)
-    return Comparison(
+    return DriftComparison(
         signals=(*signals, *_gaps(reference, production, night, faults), *bounds),
         broken=broken,
         alarm=since is not None,
@@ -224,7 +224,7 @@ def evidence(
     truth was not in when the detector started."""
     detectors: dict[str, float] = {}
     for nights, begin in ((production, start), (outcomes, matured_from)):
-        groups: dict[bytes, list[Column]] = {}
+        groups: dict[bytes, list[ProfiledColumn]] = {}
         for name, column in _shared(reference, nights).items():
             groups.setdefault((nights.counts[name].sum(axis=1) > 0).tobytes(), []).append(column)
         for pattern, columns in groups.items():
@@ -239,7 +239,7 @@ def evidence(
     return detectors
 
 
-def _shared(reference: Reference, nights: Nights) -> dict[str, Column]:
+def _shared(reference: Reference, nights: Nights) -> dict[str, ProfiledColumn]:
     """The columns of the reference that the nights have, too."""
     return {column.name: column for column in reference.columns if column.name in nights.counts}
 
@@ -252,7 +252,7 @@ def _without(nights: Nights, unusable: set[int] | frozenset[int]) -> Nights:
 # -- effects ----------------------------------------------------------------------------------
 
 
-def composed(column: Column, training: Counts, rows: Floats) -> Floats:
+def composed(column: ProfiledColumn, training: Counts, rows: Floats) -> Floats:
     """(windows, cells): training's shares, composed of weekdays as `rows` (windows, 7) are."""
     return _composed(_by_weekday(training).T @ column.counts, rows)
 
@@ -352,7 +352,7 @@ def _effects(
     return tuple(signals), frozenset(before)
 
 
-def _unknown(column: Column, why: str) -> Signal:
+def _unknown(column: ProfiledColumn, why: str) -> Signal:
     statistic = STATISTIC[column.cells.is_numeric]
     return Signal(column.kind, column.name, column.view, statistic, None, None, False, None, column.weight, why)
 
@@ -365,7 +365,7 @@ def _too_few(values: float) -> str:
     return "no values in training"
 
 
-def _note(column: Column, now: Floats) -> str:
+def _note(column: ProfiledColumn, now: Floats) -> str:
     beyond = now[column.cells.outside].sum() / max(now[:-1].sum(), 1.0)
     if beyond < 0.01:
         return ""
@@ -376,7 +376,7 @@ def _note(column: Column, now: Floats) -> str:
 # -- broken -----------------------------------------------------------------------------------
 
 
-def _faults(column: Column, counts: Counts) -> dict[int, str]:
+def _faults(column: ProfiledColumn, counts: Counts) -> dict[int, str]:
     """Place of a night → what makes its column look broken. Nights with few rows are not tested."""
     if column.kind != "feature" or not len(counts):
         return {}
@@ -418,7 +418,7 @@ def _faults(column: Column, counts: Counts) -> dict[int, str]:
     return faults
 
 
-def _quartiles(column: Column, counts: Counts) -> Floats:
+def _quartiles(column: ProfiledColumn, counts: Counts) -> Floats:
     """(nights, 3): the places of the cells in which the quartiles lie."""
     rows = np.cumsum(counts[:, :-1], axis=1)
     target = rows[:, -1:] * np.array([0.25, 0.5, 0.75])
@@ -427,7 +427,7 @@ def _quartiles(column: Column, counts: Counts) -> Floats:
     return quartiles
 
 
-def _at_once(suspect: Mask, elsewhere: Floats, column: Column, counts: Counts) -> list[int]:
+def _at_once(suspect: Mask, elsewhere: Floats, column: ProfiledColumn, counts: Counts) -> list[int]:
     """Of the suspect nights those whose run began abruptly: the night before it was one like training's."""
     abrupt: list[int] = []
     for place in map(int, np.flatnonzero(suspect)):
@@ -476,7 +476,7 @@ def _gaps(
 # -- harm -------------------------------------------------------------------------------------
 
 
-def decay(truth: Truth, promise: Promise, looks: float, window: int) -> tuple[Signal, ...]:
+def decay(truth: KnownTruth, promise: TrainedPromise, looks: float, window: int) -> tuple[Signal, ...]:
     """Two signals from the newest matured cohorts, a window of them, each by a lower confidence bound.
 
     The measure: realized, it is above the upper end of its held-out interval at training. `safe_default`:
@@ -540,7 +540,7 @@ def _risen(
     return (replace(signal, note=note),)
 
 
-def _mean(column: Column, counts: Counts) -> float:
+def _mean(column: ProfiledColumn, counts: Counts) -> float:
     return float(counts[:-1] @ column.cells.places / max(counts[:-1].sum(), 1))
 
 
@@ -561,7 +561,7 @@ def _realized(felt: Sequence[Signal]) -> tuple[Harm, str]:
     return ("not_felt", tested[0].note) if tested else ("unknown", felt[0].note)
 
 
-def _harm(felt: Sequence[Signal], truth: Truth, promise: Promise) -> tuple[Harm, str]:
+def _harm(felt: Sequence[Signal], truth: KnownTruth, promise: TrainedPromise) -> tuple[Harm, str]:
     """Realized performance first; where that feels nothing yet, what the scores of the window promise."""
     harm, reason = _realized(felt)
     if harm == "felt" or promise.loss_high is None or len(truth.waiting) < MIN_VALUES:

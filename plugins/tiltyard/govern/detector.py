@@ -46,9 +46,9 @@ from numpy.typing import NDArray
 
 from tiltyard import arguments
 from tiltyard.errors import BadInput
-from tiltyard.train.profile import Cells, Column, Counts, Floats, count_nights, cut
+from tiltyard.train.profile import Cells, Counts, Floats, ProfiledColumn, count_nights, cut
 
-__all__ = ["Evidence", "detect", "monitor"]
+__all__ = ["DriftEvidence", "detect", "monitor"]
 
 GROUPS = 8
 """Cells are merged into so many groups before nights are compared: a night has few rows."""
@@ -64,7 +64,7 @@ SCORES = ("distance", "up", "down")
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class DriftEvidence:
     """The e-detectors of some columns, by night."""
 
     nights: Counts
@@ -78,7 +78,7 @@ class Evidence:
         return self.value[place - 1] if place else np.zeros(self.value.shape[1])
 
 
-def groups(column: Column) -> Floats:
+def groups(column: ProfiledColumn) -> Floats:
     """(cells, WIDTH + 1): to which group a cell belongs, and in the last column its mean rank in training, in [0, 1].
 
     What is missing has its group and the middle rank.
@@ -162,8 +162,8 @@ def bets(rank: Counts, size: Counts) -> Floats:
 
 
 def detect(
-    columns: Sequence[Column], training: Counts, nights: Counts, counts: Sequence[Counts], start: int
-) -> Evidence:
+    columns: Sequence[ProfiledColumn], training: Counts, nights: Counts, counts: Sequence[Counts], start: int
+) -> DriftEvidence:
     """The columns' detectors over `nights` (date ordinals, increasing, after those of training) from `start` on.
 
     `counts` has per column (nights, cells). Nights without rows, in training or since, must have been left out.
@@ -191,7 +191,7 @@ def detect(
         rank = ranks(histograms[members], places[members], first)
         size = np.broadcast_to(np.arange(first + 1, len(members) + 1)[:, None, None], rank.shape)
         value[members[first:]] = bets(rank, size)
-    return Evidence(every[begin:], _detector(value[begin:]))
+    return DriftEvidence(every[begin:], _detector(value[begin:]))
 
 
 def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series[float]":
@@ -224,7 +224,7 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
     cells = cut(reference, numeric=numeric)
     if len(nights) and len(training) and nights[0] <= training[-1]:
         raise BadInput("The stream begins before the reference ends; give it the nights after those of the reference.")
-    column = Column("value", "feature", None, 1.0, cells, count_nights(cells, reference, index, len(training)))
+    column = ProfiledColumn("value", "feature", None, 1.0, cells, count_nights(cells, reference, index, len(training)))
     counts = count_nights(cells, stream, place, len(nights))
     evidence = detect([column], training, nights, [counts], int(nights[0]) if len(nights) else 0)
     dates = pd.DatetimeIndex(nights.astype("datetime64[D]"), name="night")

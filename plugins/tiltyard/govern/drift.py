@@ -26,7 +26,7 @@ from tiltyard import lake
 from tiltyard.answered import skew
 from tiltyard.clock import night_closing
 from tiltyard.govern import page
-from tiltyard.govern.change import Comparison
+from tiltyard.govern.change import DriftComparison
 from tiltyard.govern.look import Look
 from tiltyard.govern.raw import ordered
 from tiltyard.ledger import Fence, Roles
@@ -85,7 +85,7 @@ def _finding(
     spec: Spec,
     night: date,
     roles: Roles,
-    comparison: Comparison | None,
+    comparison: DriftComparison | None,
     signals: Sequence[Signal],
     broken: tuple[Broken, ...],
     matured: int,
@@ -111,7 +111,9 @@ def _finding(
     )
 
 
-def _summary(version: int | None, finding: Finding, comparison: Comparison | None, online: Skew | None) -> DriftSummary:
+def _summary(
+    version: int | None, finding: Finding, comparison: DriftComparison | None, online: Skew | None
+) -> DriftSummary:
     return DriftSummary(
         model=finding.model,
         night=finding.night,
@@ -208,7 +210,7 @@ def _store(
     as_of: datetime,
     version: int | None,
     finding: Finding,
-    comparison: Comparison | None,
+    comparison: DriftComparison | None,
     claim: Fence,
 ) -> None:
     night = night_closing(as_of)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
-from tiltyard.govern.history import Drifting, Grant, History, Past
+from tiltyard.govern.history import Drifting, Grant, ModelHistory, NightHistory
 from tiltyard.govern.incident import incidents, listed
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Finding, Harm, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
 
-Decision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
+RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
 """What follows for a model."""
 HARM: Mapping[Harm, str] = {"felt": "it is felt", "not_felt": "it is not felt", "unknown": "harm is not known"}
 """Harm in words, where there are no figures."""
@@ -30,7 +30,7 @@ class Action:
 
     model: str
     """The model's name."""
-    decision: Decision
+    decision: RetrainDecision
     """What follows."""
     reasons: tuple[str, ...]
     """Why, a sentence each."""
@@ -39,7 +39,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GovernorOutcome:
     """What follows on a night."""
 
     night: date
@@ -57,10 +57,10 @@ class Outcome:
 def govern(
     findings: Iterable[Finding],
     lineage: Lineage,
-    history: History,
+    history: NightHistory,
     drift: Mapping[str, DriftPolicy],
     portfolio: Portfolio,
-) -> Outcome:
+) -> GovernorOutcome:
     """Decide for every model of `drift` on the night of `history`. Findings may come in any order.
 
     A model without a finding of this night waits: nothing follows for it. Raises ValueError for two findings of one
@@ -108,7 +108,7 @@ def govern(
             full = f"{len(granted)} of at most {portfolio.trainings.per_night} retrains go before it, place {place + 1}"
             actions[model] = Action(model, "queued", (*asking[model], full))
     in_order = tuple(actions[model] for model in sorted(actions))
-    return Outcome(night, in_order, open_now, granted, _onsets(drift, tonight, history))
+    return GovernorOutcome(night, in_order, open_now, granted, _onsets(drift, tonight, history))
 
 
 def _by_model(findings: Iterable[Finding], night: date, models: Container[str]) -> dict[str, Finding]:
@@ -122,7 +122,7 @@ def _by_model(findings: Iterable[Finding], night: date, models: Container[str]) 
     return dict(sorted(by_model.items()))
 
 
-def _onsets(models: Iterable[str], findings: Mapping[str, Finding], history: History) -> dict[Drifting, date]:
+def _onsets(models: Iterable[str], findings: Mapping[str, Finding], history: NightHistory) -> dict[Drifting, date]:
     """Since when every column that drifts tonight has; of a model that waits, what was known before."""
     silent = set(models) - findings.keys()
     earlier = {column: day for column, day in history.since.items() if column[0] in silent}
@@ -138,7 +138,7 @@ def _onsets(models: Iterable[str], findings: Mapping[str, Finding], history: His
 
 
 def _alone(
-    finding: Finding, lineage: Lineage, history: History, policy: DriftPolicy, holding: Sequence[Incident]
+    finding: Finding, lineage: Lineage, history: NightHistory, policy: DriftPolicy, holding: Sequence[Incident]
 ) -> Action:
     """What follows for a model by itself; `retrain` is what it asks for."""
     model = finding.model
@@ -174,7 +174,7 @@ class Cooldown(NamedTuple):
     """Why so late, as the end of a sentence; empty where there is no more to say."""
 
 
-def cooling(past: Past, night: date, policy: DriftPolicy, trainings: Trainings) -> Cooldown | None:
+def cooling(past: ModelHistory, night: date, policy: DriftPolicy, trainings: Trainings) -> Cooldown | None:
     """How long a retrain has to wait that is asked for on `night`; None when it may be granted at once."""
     before = [grant for grant in past.grants if grant.night < night]
     if not before:
@@ -235,7 +235,7 @@ def _quiet(finding: Finding) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reasons))
 
 
-def _echo(finding: Finding, lineage: Lineage, history: History, policy: DriftPolicy) -> str | None:
+def _echo(finding: Finding, lineage: Lineage, history: NightHistory, policy: DriftPolicy) -> str | None:
     """Rows of a mended incident stay in the window for its length; until they have left it, they move columns."""
     views = sorted({signal.view for signal in finding.signals if signal.drifted and signal.view})
     for mended in sorted(history.mended, key=lambda incident: (incident.last, incident.node, incident.column or "")):
@@ -252,7 +252,7 @@ def _echo(finding: Finding, lineage: Lineage, history: History, policy: DriftPol
 
 
 def _granted(
-    asking: Mapping[str, tuple[str, ...]], findings: Mapping[str, Finding], history: History, trainings: Trainings
+    asking: Mapping[str, tuple[str, ...]], findings: Mapping[str, Finding], history: NightHistory, trainings: Trainings
 ) -> tuple[str, ...]:
     """Who may train. What this night granted already stays granted, so that an attempt after it takes nothing back."""
     night = history.night

@@ -12,8 +12,8 @@ from tiltyard import spec as specs_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.govern import governor
-from tiltyard.govern.governor import Outcome
-from tiltyard.govern.history import Became, Drifting, Grant, History, Mended, Past
+from tiltyard.govern.governor import GovernorOutcome
+from tiltyard.govern.history import Became, Drifting, Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import data_incidents, transform
 from tiltyard.rails import Rails
@@ -71,7 +71,7 @@ def govern_night(
     )
 
 
-def counted(outcome: Outcome) -> dict[str, int]:
+def counted(outcome: GovernorOutcome) -> dict[str, int]:
     """Decision → number of models, without those that no model got."""
     decisions = [action.decision for action in outcome.actions]
     return {decision: decisions.count(decision) for decision in sorted(set(decisions))}
@@ -161,13 +161,13 @@ def release(rails: Rails, node: str, *, by: str, reason: str, as_of: datetime | 
 # -- what is known of the nights before ---------------------------------------------------------------
 
 
-def _history(rails: Rails, night: date) -> History:
+def _history(rails: Rails, night: date) -> NightHistory:
     before = rails.ledger.last_stage_run(GovernorSummary, before=night)
     since: dict[Drifting, date] = {}
     if before is not None and before.night >= night - GAP:
         for model, kind, column, day in before.summary.since:
             since[Drifting(model, kind, column)] = day
-    return History(
+    return NightHistory(
         night=night,
         models=_pasts(rails, night),
         since=since,
@@ -181,7 +181,7 @@ def _history(rails: Rails, night: date) -> History:
     )
 
 
-def _pasts(rails: Rails, night: date) -> dict[str, Past]:
+def _pasts(rails: Rails, night: date) -> dict[str, ModelHistory]:
     """Every model that ever asked → its retrains until `night` and what had become of each by then."""
     nights: dict[str, list[date]] = {}
     for retrain in rails.ledger.retrains(until=night):
@@ -189,13 +189,13 @@ def _pasts(rails: Rails, night: date) -> dict[str, Past]:
     return {model: _past(rails, model, own, night) for model, own in nights.items()}
 
 
-def past(rails: Rails, model: str, night: date) -> Past:
+def past(rails: Rails, model: str, night: date) -> ModelHistory:
     """A model's retrains before `night`, and what had become of each by then."""
     retrains = rails.ledger.retrains(model, until=night - timedelta(days=1))
     return _past(rails, model, [retrain.night for retrain in retrains], night)
 
 
-def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past:
+def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> ModelHistory:
     trainings = rails.ledger.stage_runs(TrainingSummary, model)
     rejected = rails.ledger.rejected(model, night)
     promoted = {promotion.version for promotion in rails.ledger.promotions(model) if promotion.night < night}
@@ -211,10 +211,10 @@ def _past(rails: Rails, model: str, nights: Sequence[date], night: date) -> Past
             return "none"
         return "promoted" if version in promoted else "rejected" if version in rejected else "pending"
 
-    return Past(tuple(Grant(day, became(day)) for day in sorted(nights)), best.night if best else None)
+    return ModelHistory(tuple(Grant(day, became(day)) for day in sorted(nights)), best.night if best else None)
 
 
-def _actions(outcome: Outcome) -> dict[str, GovernorAction]:
+def _actions(outcome: GovernorOutcome) -> dict[str, GovernorAction]:
     """Model → what was decided."""
     return {
         action.model: GovernorAction(decision=action.decision, reasons=action.reasons, incident=action.incident)
@@ -222,7 +222,7 @@ def _actions(outcome: Outcome) -> dict[str, GovernorAction]:
     }
 
 
-def _summary(rails: Rails, outcome: Outcome) -> GovernorSummary:
+def _summary(rails: Rails, outcome: GovernorOutcome) -> GovernorSummary:
     """The record of the night. What it says of other models, which this run was not about, stays."""
     actions = _actions(outcome)
     entry = rails.ledger.stage_run(GovernorSummary, "", outcome.night)

@@ -33,7 +33,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Past:
+class ModelHistory:
     """What a model asked for before."""
 
     grants: tuple[Grant, ...] = ()
@@ -60,12 +60,12 @@ class Mended:
 
 
 @dataclass(frozen=True)
-class History:
+class NightHistory:
     """What is known on a night of the nights before it. What other nights say, this one's grants apart, is ignored."""
 
     night: date
     """The night that is decided on."""
-    models: Mapping[str, Past] = field(default_factory=dict)
+    models: Mapping[str, ModelHistory] = field(default_factory=dict)
     """Model → what it asked for before; one that never did may be left out."""
     since: Mapping[Drifting, date] = field(default_factory=dict)
     """Column → the first of the unbroken nights up to the last one on which it had drifted."""
@@ -76,9 +76,9 @@ class History:
     mended: tuple[Mended, ...] = ()
     """The data incidents that are closed on this night."""
 
-    def past(self, model: str) -> Past:
+    def past(self, model: str) -> ModelHistory:
         """What a model asked for before; nothing of one that never did."""
-        return self.models.get(model, Past())
+        return self.models.get(model, ModelHistory())
 
     def onset(self, model: str, signal: Signal) -> date:
         """Since when a column drifts that drifts on this night."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from tiltyard.govern.history import History
+from tiltyard.govern.history import NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Cause, Finding, Incident, Signal
 from tiltyard.spec import SharedBreak
@@ -37,7 +37,7 @@ Moves = Mapping[str, tuple[Move, ...]]
 
 
 def incidents(
-    findings: Mapping[str, Finding], lineage: Lineage, history: History, policy: SharedBreak
+    findings: Mapping[str, Finding], lineage: Lineage, history: NightHistory, policy: SharedBreak
 ) -> tuple[Incident, ...]:
     """The portfolio's incidents on the night of `history`, by node: broken and missing data, then shared shifts.
 
@@ -60,7 +60,7 @@ def listed(parts: Sequence[str], between: str = ", ") -> str:
 # -- what has moved ---------------------------------------------------------------------------------
 
 
-def _moves(findings: Mapping[str, Finding], lineage: Lineage, history: History) -> dict[str, tuple[Move, ...]]:
+def _moves(findings: Mapping[str, Finding], lineage: Lineage, history: NightHistory) -> dict[str, tuple[Move, ...]]:
     """Model → its moves that can be followed upstream and that nobody has released."""
     moves: dict[str, tuple[Move, ...]] = {}
     for model, finding in findings.items():
@@ -84,7 +84,7 @@ def _table(signal: Signal, model: str, lineage: Lineage) -> str | None:
     return signal.view
 
 
-def _is_released(table: str, onset: date, lineage: Lineage, history: History) -> bool:
+def _is_released(table: str, onset: date, lineage: Lineage, history: NightHistory) -> bool:
     """Has a person said of what moved there, and since then, that it is the world?"""
     return any(
         onset <= release.night <= history.night and lineage.stands_on(table, release.node)
@@ -126,7 +126,7 @@ class _Shifts:
     """Model → its finding of the night."""
     lineage: Lineage
     """Which table stands on which."""
-    history: History
+    history: NightHistory
     """The nights before."""
     policy: SharedBreak
     """From how many models on a shift is shared."""
@@ -218,7 +218,7 @@ class _Fault:
 
 
 def _broken(
-    findings: Mapping[str, Finding], lineage: Lineage, history: History, policy: SharedBreak
+    findings: Mapping[str, Finding], lineage: Lineage, history: NightHistory, policy: SharedBreak
 ) -> tuple[Incident, ...]:
     """What is broken or missing, an incident for each table that explains it.
 
@@ -241,7 +241,7 @@ def _broken(
     return tuple(_incident(node, group, history) for node, group in sorted(grouped.items()))
 
 
-def _faults(finding: Finding, lineage: Lineage, history: History) -> list[_Fault]:
+def _faults(finding: Finding, lineage: Lineage, history: NightHistory) -> list[_Fault]:
     faults = [
         _Fault(finding.model, broken.node, broken.column, broken.reason, "broken")
         for broken in finding.broken
@@ -308,7 +308,7 @@ def _with_followers(incidents: Iterable[Incident], moves: Moves, lineage: Lineag
     return tuple(joined)
 
 
-def _incident(node: str, faults: Sequence[_Fault], history: History) -> Incident:
+def _incident(node: str, faults: Sequence[_Fault], history: NightHistory) -> Incident:
     kind: Cause = "broken" if any(fault.kind == "broken" for fault in faults) else "missing"
     before = [incident.since for incident in history.incidents if (incident.node, incident.kind) == (node, kind)]
     return Incident(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tiltyard.clock import night_closing
 from tiltyard.govern import change, grants
-from tiltyard.govern.change import Comparison, Promise, Standing, Truth
+from tiltyard.govern.change import DriftComparison, KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.raw import ColumnKind, Raw
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
@@ -58,7 +58,7 @@ class Look:
         reason = f"there is nothing to predict on between {start:%Y-%m-%d} and {self.as_of:%Y-%m-%d}"
         return (Broken(self.spec.prediction.spine, None, reason),)
 
-    def compared(self, *, trusted: bool) -> tuple[Comparison | None, tuple[Signal, ...]]:
+    def compared(self, *, trusted: bool) -> tuple[DriftComparison | None, tuple[Signal, ...]]:
         """How the night compares with training, and its signals. A version that kept no profile has no comparison.
 
         `trusted`: whether the night's rows are what they should be.
@@ -93,13 +93,13 @@ class Look:
         )
         return comparison, comparison.signals
 
-    def _promise(self) -> Promise:
+    def _promise(self) -> TrainedPromise:
         metrics = self.record.facts.metrics
         held_out = metrics.figure(self.spec.target.measure) if metrics else None
         default, least = self.spec.fallback.safe_default, self.spec.gate.min_matured
-        return Promise(held_out.high if held_out else None, default, least, self.spec.target)
+        return TrainedPromise(held_out.high if held_out else None, default, least, self.spec.target)
 
-    def _truth(self, reference: profile.Reference | None) -> Truth:
+    def _truth(self, reference: profile.Reference | None) -> KnownTruth:
         cutoff = night_closing(truth.cutoff(self.spec, self.as_of)).toordinal()
         nights = np.array([night.toordinal() for night in self.matured["night"]], dtype=np.int64)
         score = self.matured["score"].to_numpy(dtype=np.float64)
@@ -110,7 +110,7 @@ class Look:
             outcomes = profile.truth(reference, nights, score, label, target)
         start = self.as_of - self.spec.drift.window
         waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
-        return Truth(cutoff, outcomes, nights, score, label, waiting)
+        return KnownTruth(cutoff, outcomes, nights, score, label, waiting)
 
     def raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
         """The values of the window beside those kept from training."""

@@ -22,7 +22,7 @@ BELOW = (
 )
 """What leads from our table to Evidently's drawing, whose headline may say otherwise."""
 
-COLUMNS = tuple(map(kit.Column, ("kind", "column", "weight", "effect", "limit", "moved", "evidence", "")))
+COLUMNS = tuple(map(kit.PageColumn, ("kind", "column", "weight", "effect", "limit", "moved", "evidence", "")))
 STYLE = """<style>
 .tiltyard { font: 14px/1.8 sans-serif; margin: 1em; overflow-x: auto }
 .tiltyard th, .tiltyard td { text-align: left; padding-right: 1em }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from tiltyard.clock import night_closing
-from tiltyard.ledger import Change
+from tiltyard.ledger import ChampionChange
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.train import registry
@@ -45,7 +45,7 @@ def follow(rails: Rails, spec: Spec, night: date) -> None:
             registry.set_alias(rails, spec.name, alias, version)
 
 
-def _wanted(changes: Sequence[Change]) -> dict[str, int | None]:
+def _wanted(changes: Sequence[ChampionChange]) -> dict[str, int | None]:
     """alias → version; `previous` first, so that whoever looks in between finds a champion."""
     newest = changes[-1] if changes else None
     return {"previous": newest.previous if newest else None, "champion": newest.champion if newest else None}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tiltyard import target as targets
 from tiltyard.pages import kit, picture
-from tiltyard.pages.kit import Column, Html, text
+from tiltyard.pages.kit import Html, PageColumn, text
 from tiltyard.pages.picture import DASHES, GRID, INK, LIMIT, Panel
 from tiltyard.records import (
     ArmFigures,
@@ -117,8 +117,8 @@ def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> Html:
 
 
 def _criteria(criteria: Sequence[Criterion]) -> Html:
-    columns = [Column("criterion"), Column("value", "number"), Column("limit", "number")]
-    columns += [Column("status"), Column("why")]
+    columns = [PageColumn("criterion"), PageColumn("value", "number"), PageColumn("limit", "number")]
+    columns += [PageColumn("status"), PageColumn("why")]
     rows = [(row.name, _number(row.value), _number(row.limit), _status(row.status), row.reason) for row in criteria]
     return kit.section("What the gate asked", kit.table(columns, rows))
 
@@ -128,7 +128,7 @@ def _status(status: str) -> Html:
 
 
 def _table_of_slices(slices: Sequence[SliceInterval]) -> Html:
-    columns = [Column("slice"), *(Column(title, "number") for title in ("rows", "difference", "low", "high"))]
+    columns = [PageColumn("slice"), *(PageColumn(title, "number") for title in ("rows", "difference", "low", "high"))]
     rows = [(row.name, f"{row.rows:,}", _signed(row.mean), _signed(row.low), _signed(row.high)) for row in slices]
     return Html(f"<details><summary>The slices as numbers</summary>{kit.table(columns, rows)}</details>")
 
@@ -136,8 +136,8 @@ def _table_of_slices(slices: Sequence[SliceInterval]) -> Html:
 def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> Html:
     """Outcomes of the requests that were answered online, an arm at a time; nothing of it decided."""
     titles = ("requests", "matured", target.figure_title, "low", "high")
-    columns = [Column("arm"), Column("answered by"), Column("version")]
-    columns += [Column(title, "number") for title in titles]
+    columns = [PageColumn("arm"), PageColumn("answered by"), PageColumn("version")]
+    columns += [PageColumn(title, "number") for title in titles]
     rows = [
         (
             *(arm, row.tier, "–" if row.version is None else row.version),

@@ -20,7 +20,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import aliases, approval, evidence_file, gate, pairs, rollback
 from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
-from tiltyard.ledger import Change, Roles
+from tiltyard.ledger import ChampionChange, Roles
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import (
@@ -47,7 +47,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PromotionOutcome:
     """What came of a night's verdict."""
 
     reason: str
@@ -83,7 +83,7 @@ def judge_night(
     return close(rails, spec, judged, outcome)
 
 
-def close(rails: Rails, spec: Spec, judged: PromotionSummary, outcome: Outcome) -> PromotionSummary:
+def close(rails: Rails, spec: Spec, judged: PromotionSummary, outcome: PromotionOutcome) -> PromotionSummary:
     """Record the night as done, with what came of it."""
     summary = replace(
         judged,
@@ -147,7 +147,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
 
 
 @dataclass(frozen=True, eq=False)
-class _History:
+class _ModelNight:
     """What there is of a model at a night, read once for all its challengers."""
 
     rows: pd.DataFrame
@@ -162,7 +162,7 @@ class _History:
     """The fresh millisecond test, once somebody needed it: it costs seconds."""
 
 
-def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _History:
+def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _ModelNight:
     night = night_closing(as_of)
     trained = [entry for number in roles.challengers if (entry := rails.ledger.version(spec.name, number))]
     oldest = min((entry.night for entry in trained), default=night)  # none has scored before it was trained
@@ -171,7 +171,7 @@ def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _Histor
     versions = [number for number in (roles.champion, *roles.challengers) if number is not None]
     judged = Counter(rails.ledger.nights_judged(spec.name, since, night - DAY))
     judged[night] = len(roles.challengers)
-    return _History(
+    return _ModelNight(
         rows=truth.side_by_side(rails, spec, as_of, versions, since),
         nights=nights,
         profile=profile(rails, spec, as_of, since),
@@ -181,7 +181,7 @@ def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _Histor
 
 
 def _decide(
-    rails: Rails, spec: Spec, as_of: datetime, history: _History, challenger: int, champion: int | None
+    rails: Rails, spec: Spec, as_of: datetime, history: _ModelNight, challenger: int, champion: int | None
 ) -> Decision:
     """The night's recorded decision on one challenger, made now if there is none yet."""
     night = night_closing(as_of)
@@ -251,7 +251,7 @@ def _best(decisions: Sequence[Decision]) -> Decision | None:
 
 
 def _gather(
-    rails: Rails, spec: Spec, as_of: datetime, history: _History, trained: Version, champion: int | None
+    rails: Rails, spec: Spec, as_of: datetime, history: _ModelNight, trained: Version, champion: int | None
 ) -> tuple[gate.Evidence, EvidenceRecord]:
     """The evidence on one challenger at `as_of`, and what the ledger keeps of it. See pairs.gather.
 
@@ -359,7 +359,7 @@ def _promise(spec: Spec, trained: Version) -> PromiseRecord:
 
 
 @records_its_end(STAGE)
-def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> Outcome:
+def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> PromotionOutcome:
     """Promote the night's best challenger, if the ledger's verdict, and for tier 1 enough people, say so.
 
     Only the ledger is believed: the verdict is read from it, not passed in. A rerun of a night that changed the
@@ -372,36 +372,36 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     best = _best(rails.ledger.decisions(spec.name, until=night, since=night))
     if best is None or best.verdict != "promote":
         _refuse_people(rails, spec, night, approvals, "the gate has not said promote on this night")
-        return Outcome(best.reasons[0] if best else "No challenger has been judged.")
+        return PromotionOutcome(best.reasons[0] if best else "No challenger has been judged.")
     if overtaken := _overtaken(rails, spec, night, best, changes):
-        return Outcome(overtaken)
+        return PromotionOutcome(overtaken)
     trained = rails.ledger.version(spec.name, best.challenger)
     assert trained is not None
     if spec.tier == 1 and not approvals:
-        return Outcome("Tier 1: a person has to approve, and nobody has.")
+        return PromotionOutcome("Tier 1: a person has to approve, and nobody has.")
     if approvals:
         subject = Subject(spec.name, best.challenger, night, best.evidence.bound)
         faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by)
         faults += evidence_file.faults(rails, best.evidence)
         if faults:
             _refuse(rails, spec, night, approvals, faults)
-            return Outcome(f"The approval does not hold: {'; '.join(faults)}.")
+            return PromotionOutcome(f"The approval does not hold: {'; '.join(faults)}.")
     return _claim(rails, spec, best, trained, approvals)
 
 
 def _changed_already(
-    rails: Rails, spec: Spec, as_of: datetime, change: Change, approvals: Sequence[Approval]
-) -> Outcome:
+    rails: Rails, spec: Spec, as_of: datetime, change: ChampionChange, approvals: Sequence[Approval]
+) -> PromotionOutcome:
     """What a rerun says of a night that has changed the champion."""
     aliases.reconcile(rails, spec, as_of)
     if change.kind == "promotion":
-        return Outcome(f"Version {change.version} was promoted on this night.", promoted=change.version)
+        return PromotionOutcome(f"Version {change.version} was promoted on this night.", promoted=change.version)
     _refuse_people(rails, spec, change.night, approvals, "the champion was rolled back on this night")
     entry = rails.ledger.watches(spec.name, night=change.night)[0]
-    return Outcome(f"{rollback.in_words(entry)}.", rolled_back=change.version)
+    return PromotionOutcome(f"{rollback.in_words(entry)}.", rolled_back=change.version)
 
 
-def _overtaken(rails: Rails, spec: Spec, night: date, best: Decision, changes: Sequence[Change]) -> str | None:
+def _overtaken(rails: Rails, spec: Spec, night: date, best: Decision, changes: Sequence[ChampionChange]) -> str | None:
     """Why the verdict of the night has no say any more, as a sentence; None when it has."""
     if any(change.night > night for change in changes):
         detail = {"version": best.challenger, "newest": str(changes[-1].night)}
@@ -415,7 +415,9 @@ def _overtaken(rails: Rails, spec: Spec, night: date, best: Decision, changes: S
     return None
 
 
-def _claim(rails: Rails, spec: Spec, best: Decision, trained: Version, approvals: Sequence[Approval]) -> Outcome:
+def _claim(
+    rails: Rails, spec: Spec, best: Decision, trained: Version, approvals: Sequence[Approval]
+) -> PromotionOutcome:
     """Claim the promotion under the ledger's unique key, and let the aliases follow."""
     page = best.evidence.page
     is_first = rails.ledger.claim_promotion(
@@ -431,9 +433,9 @@ def _claim(rails: Rails, spec: Spec, best: Decision, trained: Version, approvals
     )
     if not is_first:
         rails.ledger.add_event("promotion_lost", spec.name, best.night, {"version": best.challenger})
-        return Outcome(f"Another gate was first: version {best.challenger} or this night is taken.")
+        return PromotionOutcome(f"Another gate was first: version {best.challenger} or this night is taken.")
     aliases.follow(rails, spec, best.night)
-    return Outcome(best.reasons[0], promoted=best.challenger, replaced=best.champion)
+    return PromotionOutcome(best.reasons[0], promoted=best.challenger, replaced=best.champion)
 
 
 def _given(approvals: Sequence[Approval], evidence: EvidenceRecord, page: PageFile) -> JsonObject:

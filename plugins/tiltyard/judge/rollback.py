@@ -14,14 +14,14 @@ from pydantic import JsonValue
 
 from tiltyard.clock import night_closing
 from tiltyard.judge import aliases, gate, pairs
-from tiltyard.ledger import Change
+from tiltyard.ledger import ChampionChange
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import EvidenceRecord, Watch, WatchVerdict
 from tiltyard.spec import Spec
 
 
-def watched(spec: Spec, changes: Sequence[Change], as_of: datetime) -> Change | None:
+def watched(spec: Spec, changes: Sequence[ChampionChange], as_of: datetime) -> ChampionChange | None:
     """The promotion that is under watch at `as_of`: the newest change of champion, while its window matures."""
     earlier = [change for change in changes if change.night < night_closing(as_of)]
     if not earlier or earlier[-1].kind != "promotion" or not spec.gate.rollback_window:

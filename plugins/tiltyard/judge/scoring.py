@@ -45,7 +45,7 @@ class Scores:
 
     version: int
     values: Floats
-    outcome: fallback.Outcome
+    outcome: fallback.TierOutcome
     error: str | None = None
 
 
@@ -269,7 +269,7 @@ def _serve(
     has = np.column_stack([~stale, *(~np.isnan(score.values) for score in answers.values())])
     for pattern in np.unique(has, axis=0):
         inside = (has == pattern).all(axis=1)
-        outcomes: dict[fallback.Seat, fallback.Outcome] = {
+        outcomes: dict[fallback.Seat, fallback.TierOutcome] = {
             name: "scored" if scored else score.outcome if pattern[0] else "features_stale"
             for scored, (name, score) in zip(pattern[1:], answers.items(), strict=True)
         }

@@ -25,8 +25,8 @@ from tiltyard.errors import BadInput
 from tiltyard.leak import drawing, evidence, tabular, write_times
 from tiltyard.leak.coverage import Coverage, NotLookedFor, covered, given_by
 from tiltyard.leak.engine import Progress, connect, is_readable
-from tiltyard.leak.label import Label, read_label
-from tiltyard.leak.roles import ARGUMENTS, Roles, roles_of
+from tiltyard.leak.label import AuditedLabel, read_label
+from tiltyard.leak.roles import ARGUMENTS, ColumnRoles, roles_of
 from tiltyard.leak.rules import is_instant
 from tiltyard.leak.suspicion import KINDS, Cell, Severity, Suspicion, Untested, Want
 from tiltyard.records import Record
@@ -54,7 +54,7 @@ class Audit:
     notes: tuple[str, ...]
     """How the file was read, where that was a decision."""
     features: tuple[str, ...]
-    label: Label
+    label: AuditedLabel
     sampled: int
     """Rows that the statistics looked at."""
     exact: str
@@ -247,7 +247,7 @@ def _audit(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
     folder: Path,
-    roles: Roles,
+    roles: ColumnRoles,
     history: Path | None,
     progress: Progress,
 ) -> Audit:

@@ -9,7 +9,7 @@ named all at once, since nobody wants to learn of the second option from the sec
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tiltyard.leak.roles import ARGUMENTS, Roles
+from tiltyard.leak.roles import ARGUMENTS, ColumnRoles
 from tiltyard.leak.suspicion import Untested, Want
 from tiltyard.records import Record
 
@@ -109,7 +109,7 @@ def covered(
     )
 
 
-def given_by(roles: Roles) -> frozenset[Want]:
+def given_by(roles: ColumnRoles) -> frozenset[Want]:
     """What the roles name."""
     named: dict[Want, object] = {
         "prediction_time": roles.prediction_time,

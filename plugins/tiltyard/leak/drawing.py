@@ -15,9 +15,9 @@ from tiltyard.lake import quoted
 from tiltyard.leak import tabular
 from tiltyard.leak.case import Sample
 from tiltyard.leak.engine import first_row, is_readable
-from tiltyard.leak.label import Label
-from tiltyard.leak.roles import Roles
-from tiltyard.leak.tabular import Table
+from tiltyard.leak.label import AuditedLabel
+from tiltyard.leak.roles import ColumnRoles
+from tiltyard.leak.tabular import AuditedTable
 
 SAMPLE_ROWS = 100_000
 """Rows of a sample at most."""
@@ -31,7 +31,11 @@ _BUCKETS = 65_536
 
 
 def draw(
-    connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, features: Sequence[str], label: Label
+    connection: duckdb.DuckDBPyConnection,
+    table: AuditedTable,
+    roles: ColumnRoles,
+    features: Sequence[str],
+    label: AuditedLabel,
 ) -> tuple[Sample, list[str]]:
     """Labelled rows with a prediction time: all of them, or whole entities by hash, or rows by hash; and notes."""
     usable = f"{label.sql} is not null and {quoted(roles.prediction_time)} is not null"
@@ -70,7 +74,7 @@ def draw(
 
 
 def _whole_entities(
-    connection: duckdb.DuckDBPyConnection, table: Table, entity: str, usable: str, limit: int
+    connection: duckdb.DuckDBPyConnection, table: AuditedTable, entity: str, usable: str, limit: int
 ) -> str | None:
     """Condition for the entities of the first hash buckets that fit into `limit` rows; None when too few do."""
     bucket = f"(hash({quoted(entity)}) // {2**64 // _BUCKETS}::ubigint)"
@@ -91,7 +95,7 @@ def _whole_entities(
 
 
 def with_log(
-    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: Roles, sample: Sample
+    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, roles: ColumnRoles, sample: Sample
 ) -> tuple[Sample, list[str]]:
     """The sample with the log of its entities, in the order of its times; and notes.
 

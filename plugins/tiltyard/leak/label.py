@@ -10,7 +10,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.leak.engine import first_row, is_readable
 from tiltyard.leak.rules import is_instant
-from tiltyard.leak.tabular import Table
+from tiltyard.leak.tabular import AuditedTable
 
 YES = frozenset({"yes", "y", "true", "t", "1", "1.0", "positive", "pos", "ja", "oui", "si", "sí"})
 """Texts that say that the outcome happened, whatever their case."""
@@ -19,7 +19,7 @@ NO = frozenset({"no", "n", "false", "f", "0", "0.0", "-1", "negative", "neg", "n
 
 
 @dataclass(frozen=True)
-class Label:
+class AuditedLabel:
     """How the label was read."""
 
     column: str
@@ -33,8 +33,8 @@ class Label:
 
 
 def read_label(
-    connection: duckdb.DuckDBPyConnection, table: Table, column: str, option: str
-) -> tuple[Label, list[str]]:
+    connection: duckdb.DuckDBPyConnection, table: AuditedTable, column: str, option: str
+) -> tuple[AuditedLabel, list[str]]:
     """The label and notes on how it was read: two values of any kind are 0 and 1; more numbers are a regression.
 
     Raises BadInput for anything else, under the `option` that named the column.
@@ -56,7 +56,7 @@ def read_label(
                 f"{option}: column '{column}' is text of more than two kinds ({shown}, …); give a column with two "
                 "values, or with a number."
             )
-        return Label(column, "number", value, "", rows), notes
+        return AuditedLabel(column, "number", value, "", rows), notes
     positive = _positive(connection, table, value, values)
     compared = text(str(positive)) if is_text else repr(float(positive))
     sql = f"case when {value} is not null then ({value} = {compared})::integer end"
@@ -64,10 +64,10 @@ def read_label(
     if len(values) == 2 and (is_text or {f"{float(value):g}" for value in values} != {"0", "1"}):
         negative = next(value for value in values if value != positive)
         notes.append(f"{column}: {shown} counts as 1, {negative} as 0.")
-    return Label(column, "binary", sql, shown, rows), notes
+    return AuditedLabel(column, "binary", sql, shown, rows), notes
 
 
-def _value(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> tuple[str, bool, int, list[str]]:
+def _value(connection: duckdb.DuckDBPyConnection, table: AuditedTable, column: str) -> tuple[str, bool, int, list[str]]:
     """(SQL of the label, NULL where there is none; whether it is text; rows that have one; notes)."""
     name, is_varchar = quoted(column), table.columns[column] == "VARCHAR"
     clean = f"nullif(trim({name}), '')" if is_varchar else f"{name}::double"
@@ -85,7 +85,7 @@ def _value(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> 
 
 
 def _positive(
-    connection: duckdb.DuckDBPyConnection, table: Table, value: str, values: Sequence[str | float]
+    connection: duckdb.DuckDBPyConnection, table: AuditedTable, value: str, values: Sequence[str | float]
 ) -> str | float:
     """Of two values the one that says yes; the greater number; else the rarer."""
     texts = [value for value in values if isinstance(value, str)]

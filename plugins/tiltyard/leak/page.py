@@ -14,7 +14,7 @@ from tiltyard.errors import BadInput
 from tiltyard.leak.audit import Audit
 from tiltyard.leak.suspicion import KINDS, Cell, Example, Lateness, Offsets, Rates, Severity, Suspicion
 from tiltyard.pages import kit, picture
-from tiltyard.pages.kit import Column, Html, text
+from tiltyard.pages.kit import Html, PageColumn, text
 from tiltyard.pages.picture import BLUE, GREY
 
 RED = picture.VERMILION
@@ -108,8 +108,8 @@ def render(audit: Audit) -> str:
 
 
 def _overview(suspicions: Sequence[Suspicion]) -> Html:
-    columns = [Column(""), Column("column", "column"), Column("what", "kind")]
-    columns += [Column("effect", "number"), Column("interval", "number")]
+    columns = [PageColumn(""), PageColumn("column", "column"), PageColumn("what", "kind")]
+    columns += [PageColumn("effect", "number"), PageColumn("interval", "number")]
     rows = [
         (
             _tag(suspicion.severity),
@@ -147,7 +147,7 @@ def _examples(examples: Sequence[Example]) -> Html:
     names = list(dict.fromkeys(name for row in examples for name in row))
     rows = [[_value(row.get(name)) for name in names] for row in examples]
     heading = "A row to look up" if len(examples) == 1 else "Rows to look up"
-    return Html(f"<h4>{heading}</h4>{kit.table([Column(name) for name in names], rows, 'rows')}")
+    return Html(f"<h4>{heading}</h4>{kit.table([PageColumn(name) for name in names], rows, 'rows')}")
 
 
 def _tested(audit: Audit) -> list[Html]:
@@ -168,7 +168,7 @@ def _tested(audit: Audit) -> list[Html]:
         ]
         more = len(rows) - UNTESTED_SHOWN
         rest = kit.paragraph(f"and {more:,} more", "quiet") if more > 0 else Html()
-        columns = [Column("column"), Column("for"), Column("why")]
+        columns = [PageColumn("column"), PageColumn("for"), PageColumn("why")]
         parts.append(kit.section("What could not be tested", kit.table(columns, rows[:UNTESTED_SHOWN]), rest))
     return parts
 

@@ -17,7 +17,7 @@ from tiltyard.leak.arrays import Bools, Floats, Ints
 from tiltyard.leak.instants import GUESSABLE, GUESSED, PLACEHOLDERS, declared
 from tiltyard.leak.suspicion import Cell
 
-Kind = Literal["number", "instant", "category", "empty"]
+ReadingKind = Literal["number", "instant", "category", "empty"]
 
 MOSTLY = 0.95
 """So much of a text column has to parse for it to count as instants or numbers: the rest is dirt or a placeholder."""
@@ -66,7 +66,7 @@ class Reading:
     """One column of n rows, read."""
 
     name: str
-    kind: Kind
+    kind: ReadingKind
     raw: "pd.Series[Any]"
     """The column as it came."""
     values: Floats | None = None

@@ -26,7 +26,7 @@ EVERY = "*"
 
 
 @dataclass(frozen=True)
-class Roles:
+class ColumnRoles:
     """Which column plays which part. A column that plays none is a feature."""
 
     label: str
@@ -108,7 +108,7 @@ def roles_of(
     history_as_of: str | None,
     *,
     words: Mapping[str, str],
-) -> Roles:
+) -> ColumnRoles:
     """The roles that are given. Raises BadInput for what is no name, no list of names, or no mapping."""
     given = {"label": label, "prediction_time": prediction_time}
     optional = {"entity": entity, "label_time": label_time, "history_as_of": history_as_of}
@@ -121,7 +121,7 @@ def roles_of(
     for name in (*columns, *columns.values()):
         arguments.check_name(name, f"Every part of {words['available_at']}")
     planned, ignore = arguments.names(planned, words["planned"]), arguments.names(ignore, words["ignore"])
-    return Roles(label, prediction_time, entity, label_time, columns, planned, ignore, history_as_of, words)
+    return ColumnRoles(label, prediction_time, entity, label_time, columns, planned, ignore, history_as_of, words)
 
 
 def parse_available_at(words: Iterable[str]) -> dict[str, str]:

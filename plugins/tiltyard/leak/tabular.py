@@ -18,7 +18,7 @@ from tiltyard.leak.times import read_times
 
 
 @dataclass(frozen=True)
-class Table:
+class AuditedTable:
     """A view in a DuckDB connection: `relation`, with the columns under the file's own names."""
 
     path: Path
@@ -53,7 +53,7 @@ def table(
     times: Mapping[str, str],
     columns: Mapping[str, str],
     name: str = "frame",
-) -> Table:
+) -> AuditedTable:
     """The file as a view called `name`.
 
     `columns`: columns that must be there → the option that says so; `times`: those of them that must hold times.
@@ -66,7 +66,7 @@ def table(
     (rows,) = first_row(connection, f"select count(*) from {raw}")
     if not rows:
         raise BadInput(f"{path} has no rows.")
-    whole = Table(path, quoted(name), stored, rows, "", ())
+    whole = AuditedTable(path, quoted(name), stored, rows, "", ())
     for column, option in columns.items():
         whole.check(column, option)
     notes += renamed(connection, path, source, stored)
@@ -87,12 +87,12 @@ def _casts(stored: Mapping[str, str]) -> dict[str, str]:
 
 def _view(
     connection: duckdb.DuckDBPyConnection,
-    whole: Table,
+    whole: AuditedTable,
     raw: str,
     expressions: Mapping[str, str],
     notes: list[str],
     name: str,
-) -> Table:
+) -> AuditedTable:
     """Create the view, with `expressions` in the place of columns; its row number gets a name that no column has."""
     number = "row"
     while number.casefold() in {column.casefold() for column in whole.columns}:
@@ -108,4 +108,4 @@ def _view(
     )
     kinds = {column: kind for column, kind, *_ in connection.execute(f"describe {quoted(name)}").fetchall()}
     del kinds[number]
-    return Table(whole.path, whole.relation, kinds, whole.rows, number, tuple(notes))
+    return AuditedTable(whole.path, whole.relation, kinds, whole.rows, number, tuple(notes))

@@ -9,10 +9,10 @@ import duckdb
 from tiltyard.lake import quoted, text
 from tiltyard.leak import rules
 from tiltyard.leak.engine import Progress, first_row, plain
-from tiltyard.leak.roles import Roles
+from tiltyard.leak.roles import ColumnRoles
 from tiltyard.leak.rules import Probe, RuleResult, Times
 from tiltyard.leak.suspicion import Example, Lateness, Suspicion, Untested
-from tiltyard.leak.tabular import Table
+from tiltyard.leak.tabular import AuditedTable
 
 DETAILED = 50
 """For so many broken rules the worst rows are fetched; one scan each."""
@@ -40,7 +40,7 @@ class Rule:
     """The column that the feature is held against."""
 
 
-def applicable(roles: Roles, table: Table, features: Sequence[str]) -> list[Rule]:
+def applicable(roles: ColumnRoles, table: AuditedTable, features: Sequence[str]) -> list[Rule]:
     """The rules of rules.py that apply to the file: each feature by its own declaration."""
     moment = Times(roles.prediction_time, table.columns[roles.prediction_time])
     availability = roles.availability(features)
@@ -71,7 +71,11 @@ def _but_endless(probe: Probe, kind: str) -> Probe:
 
 
 def check(
-    connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, features: Sequence[str], progress: Progress
+    connection: duckdb.DuckDBPyConnection,
+    table: AuditedTable,
+    roles: ColumnRoles,
+    features: Sequence[str],
+    progress: Progress,
 ) -> tuple[list[Suspicion], list[Untested]]:
     """What the rules raise, exact over all rows; and what no rule could judge."""
     chosen = applicable(roles, table, features)
@@ -91,7 +95,9 @@ def check(
     return suspicions, _gaps(connection, table, roles, features)
 
 
-def _gaps(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, features: Sequence[str]) -> list[Untested]:
+def _gaps(
+    connection: duckdb.DuckDBPyConnection, table: AuditedTable, roles: ColumnRoles, features: Sequence[str]
+) -> list[Untested]:
     """Rows that no rule can judge, and rules that hold for no column because nobody said what they compare."""
     gaps = []
     moment = quoted(roles.prediction_time)
@@ -108,7 +114,7 @@ def _gaps(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, fea
     return gaps
 
 
-def in_words(roles: Roles, features: Sequence[str], table: Table) -> str:
+def in_words(roles: ColumnRoles, features: Sequence[str], table: AuditedTable) -> str:
     """What was counted over all rows, in sentences."""
     dated = len(roles.availability(features))
     undated = len(features) - dated
@@ -129,8 +135,8 @@ def _columns(count: int) -> str:
 
 def _suspicion(
     connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    roles: Roles,
+    table: AuditedTable,
+    roles: ColumnRoles,
     rule: Rule,
     result: RuleResult,
     *,
@@ -161,7 +167,9 @@ def _suspicion(
     )
 
 
-def _examples(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles, rule: Rule) -> tuple[Example, ...]:
+def _examples(
+    connection: duckdb.DuckDBPyConnection, table: AuditedTable, roles: ColumnRoles, rule: Rule
+) -> tuple[Example, ...]:
     """The five worst rows."""
     probe = rule.probe
     since = roles.availability((probe.column,)).get(probe.column, rule.than)
@@ -176,7 +184,7 @@ def _examples(connection: duckdb.DuckDBPyConnection, table: Table, roles: Roles,
     return tuple(dict(zip(names, map(plain, row), strict=True)) for row in rows)
 
 
-def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule) -> Lateness:
+def _lateness(connection: duckdb.DuckDBPyConnection, table: AuditedTable, rule: Rule) -> Lateness:
     """The plot of all rows, by how far before or after."""
     probe = rule.probe
     edges = [step // timedelta(microseconds=1) for _, step in STEPS]
@@ -193,7 +201,7 @@ def _lateness(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule) -
     return Lateness(tuple(names), rows, late=len(edges) + 1, than=rule.than)
 
 
-def _repeated(connection: duckdb.DuckDBPyConnection, table: Table, entity: str, moment: str) -> list[Suspicion]:
+def _repeated(connection: duckdb.DuckDBPyConnection, table: AuditedTable, entity: str, moment: str) -> list[Suspicion]:
     """The same entity at the same moment, more than once."""
     key = (entity, moment)
     names = ", ".join(quoted(name) for name in key)

@@ -25,10 +25,10 @@ MOST = 20_000
 """Requests of a model and night that are held against the lake; of more, those that a hash picks."""
 EXAMPLES = 5
 
-Verdict = Literal["equal", "stale", "ahead", "different"]
+LookupVerdict = Literal["equal", "stale", "ahead", "different"]
 """equal; stale: the lake knew a newer row that the store did not have yet; ahead: the row was not known yet, or the
 lake does not know it; different: the same row says something else."""
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+VERDICTS: tuple[LookupVerdict, ...] = get_args(LookupVerdict)
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class ServedRow:
     """The features to compare: those that the caller did not give."""
 
 
-class Comparison(NamedTuple):
+class LookupComparison(NamedTuple):
     """How a row that was served stands to the lake's."""
 
-    verdict: Verdict
+    verdict: LookupVerdict
     feature: str | None
     """The first feature that differs; None where it is the times that differ, or nothing."""
 
@@ -106,22 +106,22 @@ def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> LookupCheck | No
     return result
 
 
-def compare_rows(served: ServedRow, offline: FeatureRow | None) -> Comparison:
+def compare_rows(served: ServedRow, offline: FeatureRow | None) -> LookupComparison:
     """How a row that was served stands to the row that the lake's join gives, if any.
 
     Pure. Rows of other times are told apart by their times, also where they say the same: `stale` is harmless.
     """
     online = served.row
     if online is None:
-        return Comparison("equal" if offline is None else "stale", None)
+        return LookupComparison("equal" if offline is None else "stale", None)
     if offline is None or max(online.event_time, online.available_at) > served.at:
-        return Comparison("ahead", None)
+        return LookupComparison("ahead", None)
     online_times, offline_times = (online.event_time, online.available_at), (offline.event_time, offline.available_at)
     if online_times != offline_times:
-        return Comparison("stale" if online_times < offline_times else "ahead", None)
+        return LookupComparison("stale" if online_times < offline_times else "ahead", None)
     differing = (name for name in served.names if online.values.get(name) != offline.values.get(name))
     feature = next(differing, None)
-    return Comparison("equal" if feature is None else "different", feature)
+    return LookupComparison("equal" if feature is None else "different", feature)
 
 
 def _logged_lookups(rails: Rails, spec: Spec, as_of: datetime) -> list[LoggedLookup]:
@@ -218,7 +218,7 @@ def _offline(
     ]
 
 
-def _example(served: ServedRow, offline: FeatureRow | None, view: str, comparison: Comparison) -> JsonObject:
+def _example(served: ServedRow, offline: FeatureRow | None, view: str, comparison: LookupComparison) -> JsonObject:
     def side(row: FeatureRow | None) -> JsonObject | None:
         if row is None:
             return None

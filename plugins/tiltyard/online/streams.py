@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
 
 T = TypeVar("T")
-Reason = Literal["no_event", "unknown_view", "no_key", "wrong_values", "no_time", "ahead"]
+AsideReason = Literal["no_event", "unknown_view", "no_key", "wrong_values", "no_time", "ahead"]
 """Why an event is put aside: no JSON object with these fields; a view that the store does not have; a key that is no
 text; values that are not the view's columns, or not of their kinds; times that are none; times that lie ahead."""
 
@@ -72,9 +72,9 @@ _KINDS: dict[str, tuple[type, ...]] = {"numeric": (int, float), "boolean": (bool
 class Unusable(ValueError):
     """An event that cannot be used, and why."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: AsideReason, message: str) -> None:
         super().__init__(message)
-        self.reason: Reason = reason
+        self.reason: AsideReason = reason
 
 
 def read(
@@ -153,7 +153,7 @@ class StreamNote(Record):
     """Instant of the note, in epoch seconds."""
 
 
-class Stopped(Exception):
+class ConsumerStopped(Exception):
     """The consumer was stopped while the store did not answer."""
 
 
@@ -198,22 +198,22 @@ class Sink:
                     usable += 1
             for view, rows_of_view in rows.items():
                 written += self.insist(partial(self.store.put, view, rows_of_view))
-        except Stopped:
+        except ConsumerStopped:
             return False
         self.counts.update(events=len(records), written=written, repeated=usable - written)
         self._note_counts()
         return True
 
     def write_note(self, name: str, note: Record) -> None:
-        """A note into the store, insisted on. Raises Stopped."""
+        """A note into the store, insisted on. Raises ConsumerStopped."""
         self.insist(partial(self.store.write_note, name, note))
 
     def read_note(self, name: str, kind: type[R]) -> R | None:
-        """A note of the store, insisted on; None where there is none. Raises Stopped."""
+        """A note of the store, insisted on; None where there is none. Raises ConsumerStopped."""
         return self.insist(partial(self.store.read_note, name, kind))
 
     def insist(self, work: Callable[[], T]) -> T:
-        """What `work` gives, tried until the store answers. Raises Stopped when stopped before."""
+        """What `work` gives, tried until the store answers. Raises ConsumerStopped when stopped before."""
         pause = 0.1
         while True:
             try:
@@ -221,7 +221,7 @@ class Sink:
             except Unavailable as error:
                 self.trouble(str(error))
                 if self.stop.wait(pause):
-                    raise Stopped from None
+                    raise ConsumerStopped from None
                 pause = min(2 * pause, 5.0)
 
     def trouble(self, message: str) -> None:
@@ -307,7 +307,7 @@ class Kinesis:
     def consume(self, *, drain: bool = False) -> dict[str, int]:
         try:
             self._begin()
-            with suppress(Stopped):
+            with suppress(ConsumerStopped):
                 self._consume(drain)
         finally:
             self._client.close()

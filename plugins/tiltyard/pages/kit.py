@@ -18,7 +18,7 @@ class Html(str):
     __slots__ = ()
 
 
-class Column(NamedTuple):
+class PageColumn(NamedTuple):
     """The head of a column of a table."""
 
     title: str
@@ -37,7 +37,7 @@ def joined(parts: Iterable[object], between: str = "") -> Html:
     return Html(between.join(map(text, parts)))
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], css: str = "") -> Html:
+def table(columns: Sequence[PageColumn], rows: Iterable[Sequence[object]], css: str = "") -> Html:
     """A table that scrolls sideways where the window is too narrow. `rows`: a cell for each of `columns`."""
     head = "".join(f"<th{_class(column.css)}>{text(column.title)}</th>" for column in columns)
     body = "".join(

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 
-class Deliveries(NamedTuple):
+class CutDeliveries(NamedTuple):
     """What a source system would have delivered."""
 
     files: Mapping[str, bytes]
@@ -32,18 +32,18 @@ class Deliveries(NamedTuple):
     """Rows in all files."""
 
 
-Cut = Callable[[Sequence[bytes]], Deliveries]
+Cut = Callable[[Sequence[bytes]], CutDeliveries]
 """The contents of a data set's files → its deliveries."""
 
 
-def incident(contents: Sequence[bytes]) -> Deliveries:
+def incident(contents: Sequence[bytes]) -> CutDeliveries:
     """The event log by the day on which its rows were written."""
     [content] = contents
     files, rows = by_day(content, column="sys_updated_at")
-    return Deliveries({f"incident_update/{day}.csv": data for day, data in files.items()}, rows)
+    return CutDeliveries({f"incident_update/{day}.csv": data for day, data in files.items()}, rows)
 
 
-def hotels(contents: Sequence[bytes]) -> Deliveries:
+def hotels(contents: Sequence[bytes]) -> CutDeliveries:
     """Bookings on the day they were made, and what became of them on the day it was settled.
 
     The export has no booking number: a booking is called by its line. It knows days only, so that a day stands for
@@ -75,7 +75,7 @@ def hotels(contents: Sequence[bytes]) -> Deliveries:
         for table, (first, days) in tables.items()
         for day, rows in sorted(days.items())
     }
-    return Deliveries(files, 2 * len(lines))
+    return CutDeliveries(files, 2 * len(lines))
 
 
 def by_day(content: bytes, column: str) -> tuple[dict[date, bytes], int]:
@@ -138,7 +138,7 @@ INVOICE_LINE: Mapping[str, tuple[str, Callable[[str], str]]] = {
 _CELL = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
-def online_retail(contents: Sequence[bytes]) -> Deliveries:
+def online_retail(contents: Sequence[bytes]) -> CutDeliveries:
     """The invoice lines, as `invoice_lines` gives them, by the day of their invoice.
 
     The till reports every evening: a day on which the shop was closed brings the header alone.
@@ -151,7 +151,7 @@ def online_retail(contents: Sequence[bytes]) -> Deliveries:
     first, last = min(days), max(days)
     every = (first + timedelta(days=number) for number in range((last - first).days + 1))
     files = {f"invoice_line/{day}.csv": header + days.get(day, b"") for day in every}
-    return Deliveries(files, len(lines))
+    return CutDeliveries(files, len(lines))
 
 
 def invoice_lines(content: bytes) -> bytes:
@@ -261,7 +261,7 @@ _ZONES = {
 """Hours from UTC in winter and whether it keeps daylight saving time ("A"), as airports.csv says it → its zone."""
 
 
-def flights(contents: Sequence[bytes]) -> Deliveries:
+def flights(contents: Sequence[bytes]) -> CutDeliveries:
     """Every flight twice, as published on the day before and as it ended; and the weather by the hour.
 
     The public file has one row per flight, with its end in it, and no write time. Both deliveries of a flight have
@@ -278,7 +278,7 @@ def flights(contents: Sequence[bytes]) -> Deliveries:
         for day, data in _stamped(content, times).items():
             files[f"{table}/{day}.csv"] = data
         rows += sum(len(written) for written in times)
-    return Deliveries(files, rows)
+    return CutDeliveries(files, rows)
 
 
 def one_spelling(content: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.latency import FEW_ROWS, Latency
-from tiltyard.prepare.outage import Verdict
+from tiltyard.prepare.outage import OutageVerdict
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
 from tiltyard.spec import Spec
@@ -129,7 +129,7 @@ def _incident(change: DataIncidentChange) -> DataIncident:
 
 
 def settle(
-    rails: Rails, source: str, night: date, verdicts: Mapping[str, Verdict], latencies: Mapping[str, Latency]
+    rails: Rails, source: str, night: date, verdicts: Mapping[str, OutageVerdict], latencies: Mapping[str, Latency]
 ) -> tuple[DataIncident, ...]:
     """Open what a night shows and is not open, close what is open and was seen to be well.
 

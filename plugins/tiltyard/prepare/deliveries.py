@@ -37,7 +37,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Look:
+class DeliveryLook:
     """A night looked for the deliveries of the source."""
 
     as_of: datetime
@@ -59,7 +59,7 @@ class DeliveryTime:
     that the file is named by. untimed: not at all."""
 
 
-def delivery_times(deliveries: Sequence[Delivery], looks: Sequence[Look]) -> dict[str, DeliveryTime]:
+def delivery_times(deliveries: Sequence[Delivery], looks: Sequence[DeliveryLook]) -> dict[str, DeliveryTime]:
     """When each delivery of one table was here, by the name of its file.
 
     A night that looked for a delivery that was due and did not find it makes it late: it was here with the night that
@@ -147,7 +147,7 @@ def of_source(rails: Rails, source: str, as_of: datetime) -> dict[str, Deliverie
         "where source = $source and available_at <= $as_of",
         {"source": source, "as_of": as_of},
     ).fetchall()
-    looks = [Look(night, looked_at) for table, _, night, looked_at, _ in rows if not table]
+    looks = [DeliveryLook(night, looked_at) for table, _, night, looked_at, _ in rows if not table]
     files: dict[str, list[Delivery]] = {table: [] for table in contracts.raw_tables(rails.settings, source)}
     for table, *row in rows:
         if f"raw.{table}" in files:

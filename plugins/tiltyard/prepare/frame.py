@@ -29,7 +29,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
 from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
 
-Kind = Literal["numeric", "boolean", "categorical"]
+FeatureKind = Literal["numeric", "boolean", "categorical"]
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
 _INSTANT = timedelta(microseconds=1)
 """The smallest step of time: turns an end that is included into one that is not."""
@@ -46,7 +46,7 @@ class Feature:
     """Its column."""
     view: str
     """Feature view that it comes from."""
-    kind: Kind
+    kind: FeatureKind
     """How a model reads it."""
 
 
@@ -324,7 +324,7 @@ _table_columns: WeakKeyDictionary[Lake, dict[tuple[str, int | None], dict[str, s
 """Lake → (table, snapshot) → column name → DuckDB type, which never changes."""
 
 
-def _kind(view: str, name: str, kind: str) -> Kind:
+def _kind(view: str, name: str, kind: str) -> FeatureKind:
     """How a model reads a column of this DuckDB type. Raises BadInput when no model can."""
     if kind == "BOOLEAN":
         return "boolean"

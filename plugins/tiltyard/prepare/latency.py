@@ -37,7 +37,7 @@ BULK_NIGHTS = 7
 _US = 1_000_000
 """Microseconds in a second."""
 
-Kind = Literal["source", "view"]
+LatencyKind = Literal["source", "view"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Latency:
 
     table: str
     """The table with its schema, like `raw.login` or `features.ftr_ticket__intake`."""
-    kind: Kind
+    kind: LatencyKind
     """Whether a source's table or a feature view."""
     rows: int
     """Number of rows that came and carry both times."""
@@ -215,7 +215,7 @@ def _newest_build(rails: Rails, view: str, snapshot: int | None) -> datetime | N
 def _measured(
     rails: Rails,
     table: str,
-    kind: Kind,
+    kind: LatencyKind,
     rows: str,
     *,
     example: str = "null",

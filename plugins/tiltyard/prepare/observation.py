@@ -17,7 +17,7 @@ from tiltyard.lake import text
 from tiltyard.prepare import column_profile, contracts, data_incidents, deliveries, latency
 from tiltyard.prepare.deliveries import DAY, Deliveries, DeliveryTime
 from tiltyard.prepare.latency import Latency
-from tiltyard.prepare.outage import WINDOW, TableProfile, Verdict, verdict_on
+from tiltyard.prepare.outage import WINDOW, OutageVerdict, TableProfile, verdict_on
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident
 from tiltyard.tables import COLUMN_PROFILE, FEATURE_LATENCY
@@ -46,7 +46,7 @@ class Observation:
     """Name of the source."""
     latencies: Mapping[str, Latency]
     """Raw table → how long its rows took."""
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, OutageVerdict]
     """Raw table → what stopped saying anything."""
     profiles: tuple[tuple[str, TableProfile], ...]
     """(raw table, profile) that were not kept yet, or are kept anew."""
@@ -97,12 +97,12 @@ def observe(rails: Rails, source: str, as_of: datetime, snapshot: int | None = N
     delivered = deliveries.of_source(rails, source, as_of)
     latencies = latency.of_source(rails, source, as_of, snapshot, delivered)
     night = night_closing(as_of)
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, OutageVerdict] = {}
     fresh: list[tuple[str, TableProfile]] = []
     for table in contract.tables:
         past = column_profile.history(rails, table.raw, night - timedelta(days=WINDOW), night)
         nights = _unprofiled(delivered[table.raw], as_of, {profile.night for profile in past})
-        verdicts[table.raw] = Verdict((), frozenset())
+        verdicts[table.raw] = OutageVerdict((), frozenset())
         for profile in column_profile.scan(rails, table, nights, snapshot):
             verdict = verdict_on(profile, past)
             judged = replace(profile, broken=verdict.broken)

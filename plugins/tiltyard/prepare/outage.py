@@ -93,7 +93,7 @@ class Outage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OutageVerdict:
     """What a night's profile shows."""
 
     outages: tuple[Outage, ...]
@@ -112,14 +112,14 @@ class Verdict:
 # -- judging --------------------------------------------------------------------------------------
 
 
-def verdict_on(tonight: TableProfile, past: Sequence[TableProfile]) -> Verdict:
+def verdict_on(tonight: TableProfile, past: Sequence[TableProfile]) -> OutageVerdict:
     """Hold a night against its past. The order of `past` is free, and nights after this one are none of it."""
     past = [night for night in past if night.night < tonight.night]
     outages: list[Outage] = []
     clean: set[RuleOnColumn] = set()
     unusual: set[RuleOnColumn] = set()
     if tonight.rows < FEW_ROWS:
-        return Verdict((), frozenset())
+        return OutageVerdict((), frozenset())
     for name, column in tonight.columns.items():
         is_broken = False
         for rule, check in _CHECKS.items():
@@ -141,7 +141,7 @@ def verdict_on(tonight: TableProfile, past: Sequence[TableProfile]) -> Verdict:
         outages.append(Outage("repeated_partition", "", reason))
     else:
         clean.add(("repeated_partition", ""))
-    return Verdict(tuple(outages), frozenset(clean), frozenset(unusual))
+    return OutageVerdict(tuple(outages), frozenset(clean), frozenset(unusual))
 
 
 def _comparable(

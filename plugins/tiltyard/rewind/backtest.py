@@ -23,17 +23,17 @@ from pathlib import Path
 from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.govern import governor
-from tiltyard.govern.history import Drifting, History, Mended
+from tiltyard.govern.history import Drifting, Mended, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.prepare import data_incidents, features, transform
 from tiltyard.rails import Rails
 from tiltyard.records import Incident
 from tiltyard.rewind import hindsight, past
 from tiltyard.rewind.hindsight import Prepared
-from tiltyard.rewind.past import Past, Workers
+from tiltyard.rewind.past import ModelPast, Workers
 from tiltyard.rewind.play import Play
 from tiltyard.rewind.policy import Policy
-from tiltyard.rewind.trainings import Trainings
+from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.rewind.trial import PolicyTrial
 from tiltyard.spec import Spec
 
@@ -96,7 +96,7 @@ def try_policies(
 class _Records:
     """What the ledger says of the nights, whatever the policy; a night's batch is waited for until it is judged."""
 
-    def __init__(self, rails: Rails, pasts: Sequence[Past], verdicts: Mapping[datetime, "Future[None]"]) -> None:
+    def __init__(self, rails: Rails, pasts: Sequence[ModelPast], verdicts: Mapping[datetime, "Future[None]"]) -> None:
         self._rails = rails
         self._pasts = pasts
         self._verdicts = verdicts
@@ -120,7 +120,7 @@ def _prepare(rails: Rails, workers: Workers, specs: Sequence[Spec], nights: Sequ
     """What does not depend on a policy: model → its rows, its trainings, and the nights of the weekly ones."""
     first, last, snapshot = nights[0], nights[-1], rails.lake.snapshot()
     rows = {spec.name: workers.gather(spec, first, last, snapshot) for spec in specs}
-    trainings = {spec.name: Trainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs}
+    trainings = {spec.name: PastTrainings(spec, workers, rails, snapshot, rows[spec.name].result()) for spec in specs}
     days = [night_closing(as_of) for as_of in nights]
     models = {}
     for spec in specs:
@@ -155,7 +155,7 @@ def _play(
         governed = governor.govern(
             [play.look(as_of, threshold) for play in running],
             lineage,
-            History(
+            NightHistory(
                 night=night,
                 models={name: play.became(night) for name, play in plays.items()},
                 since=since,

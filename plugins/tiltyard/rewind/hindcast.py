@@ -61,7 +61,7 @@ class EndedEarly(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromotedNight(Record):
+class HindcastPromotion(Record):
     """A promotion."""
 
     night: date
@@ -95,7 +95,7 @@ class ModelHindcast(Record):
     ended_early: tuple[EndedEarly, ...]
     """The stages of these nights that did not end well, in this run or before it, by night; `complaint` makes a
     sentence of them."""
-    promotions: tuple[PromotedNight, ...]
+    promotions: tuple[HindcastPromotion, ...]
     """The promotions of this run, by night."""
     retrains: tuple[RetrainedNight, ...]
     """The retrains of this run, by night."""
@@ -120,7 +120,7 @@ class _Tally:
     nights: int = 0
     resumed: int = 0
     stopped: list[str] = field(default_factory=list)
-    promotions: list[PromotedNight] = field(default_factory=list)
+    promotions: list[HindcastPromotion] = field(default_factory=list)
     retrains: list[RetrainedNight] = field(default_factory=list)
 
     def closed(self, ended: Sequence[EndedEarly]) -> ModelHindcast:
@@ -243,7 +243,7 @@ def _night(
     promoted, failed = crew.each(specs, as_of, _APPROVED[approve])
     for model, version in promoted.items():
         if version is not None:
-            tallies[model].promotions.append(PromotedNight(night=night_closing(as_of), version=version))
+            tallies[model].promotions.append(HindcastPromotion(night=night_closing(as_of), version=version))
     _note(rails, failed, as_of, "shadow")
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from tiltyard.pages import plots
 from tiltyard.rewind import outcome
 from tiltyard.rewind.outcome import Floats, Lines
-from tiltyard.rewind.past import Past
+from tiltyard.rewind.past import ModelPast
 from tiltyard.rewind.play import Play, PlayedRetrain
 from tiltyard.rewind.policy import Policy
-from tiltyard.rewind.trainings import Trainings
+from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.rewind.trial import (
     BaselineWorth,
     PolicyTrial,
@@ -41,9 +41,9 @@ ASSUMED = (
 class Prepared:
     """What of one model does not depend on a policy."""
 
-    past: Past
+    past: ModelPast
     """Its nights."""
-    trainings: Trainings
+    trainings: PastTrainings
     """Its versions."""
     weekly: tuple[date, ...]
     """The nights on which somebody who retrains weekly trains."""

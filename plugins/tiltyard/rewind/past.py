@@ -4,7 +4,7 @@ A hindcast under policies asks the same questions of the same nights many times.
 policy can change is made once, kept under home/hindcast by the digest of what it was made from, and read from there:
 
 - the rows of every night, point in time, as the shadow stage would have had them on that night;
-- their truth with the instant at which each label became known, so that `Past.truth_at` sees no later one;
+- their truth with the instant at which each label became known, so that `ModelPast.truth_at` sees no later one;
 - the batches' verdicts and data incidents (`checks`), night by night;
 - for every night on which anybody wants to train, the version: the leakage gate and `training` as they are, without
   MLflow. A version that the ledger has already is taken from there.
@@ -55,7 +55,7 @@ LAYOUT = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Past:
+class ModelPast:
     """One model's nights, in the order of prediction times. n rows; a night is a date's ordinal."""
 
     spec: Spec
@@ -121,7 +121,7 @@ class Past:
 
 
 @dataclass(frozen=True, eq=False)
-class Version:
+class PastVersion:
     """A version that was trained on a night, with what it makes of every row and night of the past.
 
     Rows of nights up to its training are scored and counted, too; nobody may look at them.
@@ -283,7 +283,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     return name
 
 
-def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -> Past:
+def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -> ModelPast:
     """The past that `_gather` kept under the name `rows`."""
     folder = home(rails.settings) / "rows" / rows
     frame_ = pd.read_parquet(folder / "rows.parquet", columns=[spec.key, "prediction_time", *spec.gate.slices])
@@ -296,7 +296,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
     place = index.get_indexer(pd.MultiIndex.from_arrays([labels["entity_id"], _micros(labels["prediction_time"])]))
     labels, place = labels[place >= 0], place[place >= 0]
     order = np.argsort(_micros(labels["available_at"]), kind="stable")
-    return Past(
+    return ModelPast(
         spec=spec,
         first=night_closing(first),
         last=night_closing(last),
@@ -308,7 +308,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
     )
 
 
-def learn(rails: Rails, past: Past, as_of: datetime) -> None:
+def learn(rails: Rails, past: ModelPast, as_of: datetime) -> None:
     """What the judged batch of a night says: whether the model's spine and views are good, and which incidents are open
     after it."""
     night = night_closing(as_of)
@@ -488,7 +488,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def version(settings: Settings, inputs: str, rows: str) -> Version:
+def version(settings: Settings, inputs: str, rows: str) -> PastVersion:
     """The version that `_train` kept, with what it makes of the rows kept under the name `rows`."""
     folder = home(settings) / "versions" / inputs
     reference = json.loads(_files(folder)["reference.json"])
@@ -499,7 +499,7 @@ def version(settings: Settings, inputs: str, rows: str) -> Version:
             for place, column in enumerate(remembered.columns if remembered else ())
             if f"column_{place}" in archive
         }
-        return Version(
+        return PastVersion(
             inputs=inputs,
             scores=archive["scores"],
             reference=reference,

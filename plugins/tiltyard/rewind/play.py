@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from tiltyard.clock import night_closing
 from tiltyard.govern import change, history
-from tiltyard.govern.change import Promise, Standing, Truth
+from tiltyard.govern.change import KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.history import Became, Grant
 from tiltyard.judge import gate, pairs, rollback
-from tiltyard.ledger import Change, Roles, cast, succession
+from tiltyard.ledger import ChampionChange, Roles, cast, succession
 from tiltyard.prepare import truth as truths
 from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
-from tiltyard.rewind.past import Past, Version
-from tiltyard.rewind.trainings import Trainings
+from tiltyard.rewind.past import ModelPast, PastVersion
+from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.spec import Spec
 from tiltyard.train import profile
 
@@ -45,9 +45,9 @@ class Play:
 
     spec: Spec
     """The model, with what the policy says of it."""
-    past: Past
+    past: ModelPast
     """Its nights."""
-    trainings: Trainings
+    trainings: PastTrainings
     """Its versions."""
     trained: dict[int, date] = field(default_factory=dict)
     """Version → the night that it was trained on."""
@@ -73,7 +73,7 @@ class Play:
     """Nights that drift did not trust."""
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[ChampionChange]:
         """The changes of champion so far, oldest first."""
         return succession(self.promotions, self.watches)
 
@@ -82,7 +82,7 @@ class Play:
         rejected = {number for number, when in self.rejected.items() if when < night}
         return cast(self.trained, self.changes, rejected, night)
 
-    def version(self, number: int) -> Version:
+    def version(self, number: int) -> PastVersion:
         """The version of this number."""
         version = self.trainings.get(self.trained[number])
         assert version is not None  # a number is given when there is a version
@@ -237,7 +237,7 @@ class Play:
             seen,
             self._truth(as_of, version, trained, reference),
             spec.drift,
-            Promise(version.loss_high, spec.fallback.safe_default, spec.gate.min_matured, spec.target),
+            TrainedPromise(version.loss_high, spec.fallback.safe_default, spec.gate.min_matured, spec.target),
             threshold,
             number,
             night.toordinal(),
@@ -259,7 +259,7 @@ class Play:
             broken=(*broken, *comparison.broken),
         )
 
-    def _truth(self, as_of: datetime, version: Version, trained: date, reference: profile.Reference) -> Truth:
+    def _truth(self, as_of: datetime, version: PastVersion, trained: date, reference: profile.Reference) -> KnownTruth:
         """The matured truth of one version at `as_of`, and its scores of the window that wait for theirs."""
         own, night = self.past, night_closing(as_of).toordinal()
         cutoff = truths.cutoff(self.spec, as_of).date().toordinal()
@@ -276,9 +276,9 @@ class Play:
         waiting = version.scores[waits]
         target = self.spec.target
         counted = profile.truth(reference, nights, score, label, target) if len(nights) else profile.EMPTY
-        return Truth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
+        return KnownTruth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
 
-    def became(self, night: date) -> history.Past:
+    def became(self, night: date) -> history.ModelHistory:
         """The model's retrains before `night`, and what had become of each by then."""
         promoted = {entry.version for entry in self.promotions if entry.night < night}
         rejected = {number for number, when in self.rejected.items() if when < night}
@@ -289,7 +289,7 @@ class Play:
             return "promoted" if number in promoted else "rejected" if number in rejected else "pending"
 
         champion = self.roles(night).champion
-        return history.Past(
+        return history.ModelHistory(
             grants=tuple(Grant(retrain.night, outcome_of(retrain.version)) for retrain in self.retrains),
             best=self.trained[champion] if champion is not None else None,
         )

@@ -9,12 +9,12 @@ from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
 from tiltyard.rewind import past
-from tiltyard.rewind.past import Floats, Kept, Version, Workers
+from tiltyard.rewind.past import Floats, Kept, PastVersion, Workers
 from tiltyard.spec import Spec
 
 
 @dataclass
-class Trainings:
+class PastTrainings:
     """The versions of one model, each made once, whoever asks first."""
 
     spec: Spec
@@ -27,7 +27,7 @@ class Trainings:
     """The lake's snapshot that frames are read from."""
     rows: str
     """The name under which the rows are kept."""
-    versions: dict[date, Version | None] = field(default_factory=dict)
+    versions: dict[date, PastVersion | None] = field(default_factory=dict)
     """Night → its version; None where its frame could not carry one."""
     lines: dict[date, Floats | None] = field(default_factory=dict)
     """Night → the scores of a training that nobody but a line of losses needs; None where there is none."""
@@ -40,7 +40,7 @@ class Trainings:
         if night not in self._trainings:
             self._trainings[night] = self.workers.train(self.spec, clock.midnight(night), self.snapshot, self.rows)
 
-    def get(self, night: date) -> Version | None:
+    def get(self, night: date) -> PastVersion | None:
         """The version of a night; None where its frame could not carry one."""
         self.ask(night)
         if night not in self.versions:

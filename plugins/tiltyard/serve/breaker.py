@@ -16,7 +16,7 @@ PAUSE_S = 1.0
 LONGEST_S = 30.0
 """Seconds to which the pause between probes may grow."""
 
-State = Literal["closed", "open", "probing"]
+BreakerState = Literal["closed", "open", "probing"]
 
 
 class Breaker:
@@ -25,7 +25,7 @@ class Breaker:
     __slots__ = ("_calls", "_failures", "_pause", "_since", "_streak", "state", "trips")
 
     def __init__(self) -> None:
-        self.state: State = "closed"
+        self.state: BreakerState = "closed"
         self.trips = 0
         """How often it has opened."""
         self._streak = 0

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 Seat = Literal["challenger", "champion", "previous", "light"]
 """Who may be asked for a score. A challenger is asked first, for its share of the online traffic."""
 Tier = Literal["challenger", "champion", "previous", "light", "safe_default"]
-Outcome = Literal[
+TierOutcome = Literal[
     "scored",
     "absent",
     "not_loaded",
@@ -35,7 +35,7 @@ number out of range, or another number of scores than there were rows; its break
 neither given nor in the store, or is older than `max_feature_age`; the store of features does not answer.
 """
 
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OUTCOMES: tuple[TierOutcome, ...] = get_args(TierOutcome)
 IN_SERVICE = "in_service"
 NO_CHAMPION = "no_champion"
 NO_TIERS = "no_tiers"
@@ -64,16 +64,16 @@ class Choice:
     """The tier that answers."""
     reason: str
     """One of REASONS."""
-    skipped: tuple[tuple[Seat, Outcome], ...] = ()
+    skipped: tuple[tuple[Seat, TierOutcome], ...] = ()
     """The tiers before it, in their order, each with what became of it."""
 
 
-def choose(tiers: Sequence[Seat], outcomes: Mapping[Seat, Outcome]) -> Choice:
+def choose(tiers: Sequence[Seat], outcomes: Mapping[Seat, TierOutcome]) -> Choice:
     """The first of `tiers` whose outcome is `scored`, else the safe default. A tier without an outcome is absent.
 
     Raises ValueError for an outcome that is none of OUTCOMES.
     """
-    skipped: list[tuple[Seat, Outcome]] = []
+    skipped: list[tuple[Seat, TierOutcome]] = []
     for tier in tiers:
         outcome = outcomes.get(tier, "absent")
         if outcome not in OUTCOMES:
@@ -84,7 +84,7 @@ def choose(tiers: Sequence[Seat], outcomes: Mapping[Seat, Outcome]) -> Choice:
     return Choice("safe_default", _reason(skipped) if skipped else NO_TIERS, tuple(skipped))
 
 
-def _reason(skipped: Sequence[tuple[Seat, Outcome]]) -> str:
+def _reason(skipped: Sequence[tuple[Seat, TierOutcome]]) -> str:
     if not skipped:
         return IN_SERVICE
     tier, outcome = skipped[0]

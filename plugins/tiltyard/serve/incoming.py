@@ -39,7 +39,7 @@ class Rejected(Exception):
 
 
 @dataclass(slots=True)
-class Row:
+class IncomingRow:
     """One row of a request, checked: what it speaks for, and what is known of it."""
 
     entity_id: str | None
@@ -59,7 +59,7 @@ class Row:
     is_store_away: bool
     """Whether the store of features did not answer."""
 
-    def lacks(self, features: frozenset[str]) -> fallback.Outcome | None:
+    def lacks(self, features: frozenset[str]) -> fallback.TierOutcome | None:
         """Why a version with these features may not score the row. None: all of them are known, be it as a null."""
         if features <= self.values.keys():
             return None
@@ -80,7 +80,9 @@ def parsed(body: bytes) -> dict[str, object]:
     return content
 
 
-def rows_of(content: dict[str, object], servable: Servable, now: float, most: int) -> tuple[list[Row], str | None]:
+def rows_of(
+    content: dict[str, object], servable: Servable, now: float, most: int
+) -> tuple[list[IncomingRow], str | None]:
     """The rows of a request, checked, and its id (None: the caller gave none). `now` is in epoch seconds.
 
     Raises Rejected for what has to be mended, and for more than `most` rows.
@@ -98,7 +100,7 @@ def rows_of(content: dict[str, object], servable: Servable, now: float, most: in
     return [_row(number, row, servable, now) for number, row in enumerate(rows)], request_id
 
 
-def _row(number: int, content: object, servable: Servable, now: float) -> Row:
+def _row(number: int, content: object, servable: Servable, now: float) -> IncomingRow:
     if not isinstance(content, dict):
         raise Rejected(422, f"rows[{number}] is an object with entity_id, keys, features or prediction_time.")
     if not content.keys() <= _ROW:
@@ -128,7 +130,7 @@ def _row(number: int, content: object, servable: Servable, now: float) -> Row:
             values = _KINDS.get(kind or "", f"text up to {TEXT} characters")
             raise Rejected(422, f"rows[{number}].features.{name[:60]} is {values}, or null where it is not known.")
     at = _instant(content.get("prediction_time"), number, now)
-    return Row(entity_id, keys, features, at, {}, {}, (), False)
+    return IncomingRow(entity_id, keys, features, at, {}, {}, (), False)
 
 
 def _checked_keys(number: int, keys: object, servable: Servable) -> dict[str, str]:

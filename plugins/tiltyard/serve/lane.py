@@ -65,7 +65,7 @@ class Job:
         self.spare = spare
 
 
-Answer = tuple[Job, Scores | None, BaseException | None]
+JobAnswer = tuple[Job, Scores | None, BaseException | None]
 
 
 class Lane:
@@ -203,7 +203,7 @@ class Lane:
         jobs.put(None)  # the end was taken out with the jobs, and is for the thread's next look
         return batch
 
-    def _answer(self, batch: list[Job]) -> list[Answer]:
+    def _answer(self, batch: list[Job]) -> list[JobAnswer]:
         matrix = batch[0].matrix if len(batch) == 1 else np.concatenate([job.matrix for job in batch])
         error: BaseException | None = None
         scores: Scores | None = None
@@ -215,7 +215,7 @@ class Lane:
             return [(batch[0], scores, error)]
         if scores is None or getattr(scores, "shape", None) != (len(matrix),):  # one by one, to see whose rows fail
             return [answer for job in batch for answer in self._answer([job])]
-        answers: list[Answer] = []
+        answers: list[JobAnswer] = []
         start = 0
         for job in batch:
             answers.append((job, scores[start : start + len(job.matrix)], None))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tiltyard.serve import fallback
 from tiltyard.serve.deadlines import Deadline, Deadlines
-from tiltyard.serve.incoming import Row
+from tiltyard.serve.incoming import IncomingRow
 from tiltyard.serve.lane import Job, Lane, Scores, Spare
 from tiltyard.serve.servable import LoadedVersion, Servable
 
@@ -33,14 +33,14 @@ HANGS = 3.0
 
 LaneOf = Callable[[str, LoadedVersion], Lane]
 """(model, version) → the version's lane."""
-Verdict = tuple[fallback.Outcome, bool]
+TierVerdict = tuple[fallback.TierOutcome, bool]
 """(what became of a tier, whether it leaves no row to another one)."""
 Fell = Callable[[str, str, str], None]
 """Takes (model, tier, outcome)."""
 
 
 @dataclass(slots=True)
-class Answer:
+class RowAnswer:
     """What a row is answered with."""
 
     score: float
@@ -58,7 +58,9 @@ class Answer:
 class Race:
     """The tiers of one request against its deadline."""
 
-    def __init__(self, servable: Servable, rows: Sequence[Row], deadlines: Deadlines, lane: LaneOf, fell: Fell) -> None:
+    def __init__(
+        self, servable: Servable, rows: Sequence[IncomingRow], deadlines: Deadlines, lane: LaneOf, fell: Fell
+    ) -> None:
         """`lane` gives a version its thread; `fell(model, tier, outcome)` is told of every tier that did not answer."""
         self._deadlines = deadlines
         self._lane = lane
@@ -84,7 +86,7 @@ class Race:
         """Seat → the version that holds it in this race."""
         self._scores: dict[fallback.Seat, Scores] = {}
         """Seat → one score a row, of which at least one is usable."""
-        self._outcomes: dict[fallback.Seat, fallback.Outcome] = {}
+        self._outcomes: dict[fallback.Seat, fallback.TierOutcome] = {}
         """Seat → what became of it, where it has no scores."""
         self._firsts = {"challenger" if is_challengers else "champion" for is_challengers in self._is_challengers}
         """The seats whose answers end the race."""
@@ -94,11 +96,11 @@ class Race:
         """The seats that were asked with only a part of the time left: their breakers do not count it as late."""
         self._spared: set[fallback.Seat] = set()
         """The seats whose thread asks the previous champion by itself when they fail."""
-        self._verdicts: dict[fallback.Seat, Verdict] = {}
+        self._verdicts: dict[fallback.Seat, TierVerdict] = {}
         """Seat → what that thread has seen of its answer already."""
         self._matrices: dict[LoadedVersion, NDArray[np.float32]] = {}
         """Version → the rows as it encodes them."""
-        self._lacking: dict[LoadedVersion, list[fallback.Outcome | None]] = {}
+        self._lacking: dict[LoadedVersion, list[fallback.TierOutcome | None]] = {}
         """Version → per row, why it may not score it."""
         self._pending: set[fallback.Seat] = set()
         """The seats that were asked and have not answered."""
@@ -132,7 +134,7 @@ class Race:
             self._matrices[version] = version.matrix([row.values for row in self._rows])
         return self._matrices[version]
 
-    def _lacks(self, version: LoadedVersion) -> list[fallback.Outcome | None]:
+    def _lacks(self, version: LoadedVersion) -> list[fallback.TierOutcome | None]:
         """Per row, why this version may not score it; None where it may."""
         if version not in self._lacking:
             self._lacking[version] = [row.lacks(version.features) for row in self._rows]
@@ -293,7 +295,7 @@ class Race:
             self._hedged.add("previous")
             self._ask("previous", self._expires)
 
-    def _verdict(self, version: LoadedVersion, scores: Scores | None, error: BaseException | None) -> Verdict:
+    def _verdict(self, version: LoadedVersion, scores: Scores | None, error: BaseException | None) -> TierVerdict:
         """`scored` when at least one row that the version may score has a usable score."""
         if error is not None:
             return "raised", False
@@ -307,7 +309,7 @@ class Race:
         is_whole = outcomes == {"scored"} and not self._leaves(version)
         return ("scored" if "scored" in outcomes else min(outcomes)), is_whole
 
-    def _of(self, score: float) -> fallback.Outcome:
+    def _of(self, score: float) -> fallback.TierOutcome:
         """Whether a score can be used."""
         if self._low <= score <= self._high:
             return "scored"
@@ -330,7 +332,7 @@ class Race:
 
     # -- the answers ----------------------------------------------------------------------------------------
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[RowAnswer]:
         """An answer per row, of whoever has a score for it."""
         model = self._spec.name
         champion = self._servable.champion
@@ -338,7 +340,7 @@ class Race:
             scores = self._scores.get("champion")
             # The way of nearly every request; what follows says the same, more slowly.
             if scores is not None and self._spec.fallback.tiers[0] == "champion":
-                return [Answer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
+                return [RowAnswer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
         answers = []
         for number in range(len(self._rows)):
             is_challengers = self._is_challengers[number]
@@ -351,11 +353,11 @@ class Race:
                 self._fell(model, seat, outcome)
             arm = "challenger" if is_challengers else "champion"
             answers.append(
-                Answer(self._score(choice.tier, number), choice.tier, choice.reason, self._number(choice.tier), arm)
+                RowAnswer(self._score(choice.tier, number), choice.tier, choice.reason, self._number(choice.tier), arm)
             )
         return answers
 
-    def _outcome(self, seat: fallback.Seat, number: int) -> fallback.Outcome:
+    def _outcome(self, seat: fallback.Seat, number: int) -> fallback.TierOutcome:
         row, servable = self._rows[number], self._servable
         if seat == "light":
             if servable.champion is None:

@@ -33,10 +33,10 @@ from tiltyard.serve.access import Refused, rounded
 from tiltyard.serve.contribution import Explainer
 from tiltyard.serve.deadlines import Deadlines
 from tiltyard.serve.headers import is_longer, media_type
-from tiltyard.serve.incoming import Rejected, Row, parsed, rows_of
+from tiltyard.serve.incoming import IncomingRow, Rejected, parsed, rows_of
 from tiltyard.serve.lane import Lane
 from tiltyard.serve.metrics import Metrics
-from tiltyard.serve.race import Answer, Race
+from tiltyard.serve.race import Race, RowAnswer
 from tiltyard.serve.repeated import Repeated
 from tiltyard.serve.servable import LoadedVersion, Servable, Servables
 from tiltyard.serve.shadowing import RowId, Shadow
@@ -189,7 +189,7 @@ class Service:
             return self._refusal(model, error)
 
     async def _predicted(
-        self, servable: Servable, rows: Sequence[Row], request_id: str, who: str | None, began: float
+        self, servable: Servable, rows: Sequence[IncomingRow], request_id: str, who: str | None, began: float
     ) -> bytes:
         """The response's body, after its rows were written to the log. Raises Rejected over the caller's limits."""
         if (refused := self.access.take(who, len(rows), time.time())) is not None:
@@ -297,7 +297,7 @@ class Service:
 
     # -- features -------------------------------------------------------------------------------------------
 
-    async def _look_up(self, servable: Servable, rows: Sequence[Row]) -> None:
+    async def _look_up(self, servable: Servable, rows: Sequence[IncomingRow]) -> None:
         """Fill every row's values, and note on it what could not be had."""
         kinds, plan = servable.kinds, servable.plan
         incomplete = [row for row in rows if row.keys and not (kinds and row.given.keys() >= kinds.keys())]
@@ -320,7 +320,7 @@ class Service:
 
     # -- tiers ----------------------------------------------------------------------------------------------
 
-    async def _answers(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+    async def _answers(self, servable: Servable, rows: Sequence[IncomingRow]) -> list[RowAnswer]:
         """An answer for every row: the safe default where the service itself is at fault."""
         try:
             await self._look_up(servable, rows)
@@ -328,9 +328,9 @@ class Service:
         except Exception:
             log.exception("%s is answered by its safe default", servable.spec.name)
             default = servable.spec.fallback.safe_default
-            return [Answer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
+            return [RowAnswer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
 
-    async def _raced(self, servable: Servable, rows: Sequence[Row]) -> list[Answer]:
+    async def _raced(self, servable: Servable, rows: Sequence[IncomingRow]) -> list[RowAnswer]:
         race = Race(servable, rows, self._deadlines, self.lane, self.metrics.fell)
         if race.asks:
             await race.go()
@@ -349,8 +349,8 @@ class Service:
     def _log(
         self,
         servable: Servable,
-        rows: Sequence[Row],
-        answers: Sequence[Answer],
+        rows: Sequence[IncomingRow],
+        answers: Sequence[RowAnswer],
         request_id: str,
         who: str | None,
         began: float,
@@ -428,7 +428,7 @@ class Service:
 
     # -- shadow ---------------------------------------------------------------------------------------------
 
-    def _queue_shadow(self, servable: Servable, rows: Sequence[Row], request_id: str) -> None:
+    def _queue_shadow(self, servable: Servable, rows: Sequence[IncomingRow], request_id: str) -> None:
         model = servable.spec.name
         for version in servable.challengers:
             shadow = version.shadow or self._shadow_of(model, version)

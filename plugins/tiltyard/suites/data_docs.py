@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tiltyard.clock import night_closing
 from tiltyard.pages import kit
-from tiltyard.pages.kit import Column, Html
+from tiltyard.pages.kit import Html, PageColumn
 from tiltyard.rails import Rails
 from tiltyard.suites.expectations import SEVERITIES
 from tiltyard.suites.gx import quiet
@@ -65,7 +65,7 @@ MARKS = {"critical": "bad", "warning": "wait"}
 def _index(title: str, links: Sequence[Html], results: Sequence[CheckResult]) -> list[Html]:
     """Every check of the suite, those that failed first, and the pages that say more."""
     checks = sorted(results, key=lambda check: (check.success, SEVERITIES.index(check.severity), check.table))
-    columns = [Column(heading) for heading in ("", "table", "column", "check", "observed", "why")]
+    columns = [PageColumn(heading) for heading in ("", "table", "column", "check", "observed", "why")]
     rows = [
         (_mark(check), check.table, check.column or "", check.name, check.observed, check.detail) for check in checks
     ]

@@ -23,7 +23,7 @@ from tiltyard.spec import Spec
 from tiltyard.target import Target
 from tiltyard.train import export, fit, look, profile, registry
 from tiltyard.train.blocks import Rows, Split, split
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 from tiltyard.train.fit import Fitted, Fitter, Tuned
 from tiltyard.train.scorer import Scorer
 
@@ -216,7 +216,7 @@ def reference(
     }
 
 
-def _shares(column: Column, values: "pd.Series[Any]") -> JsonObject:
+def _shares(column: EncodedColumn, values: "pd.Series[Any]") -> JsonObject:
     """A feature's histogram in the training frame, as `reference` has it."""
     missing = float(values.isna().mean())
     if column.kind == "numeric":

@@ -1,8 +1,8 @@
 """What predictions were made from, and what the lake says of it today, row by row in its own engine.
 
-A `Comparison` reads the frame of predictions that are in reach (`reach`) from the snapshots that they were made from
-and from today's, puts them side by side, and counts in what ways every feature changed. `proof` draws examples of it.
-What the counts mean is `replay`'s to decide.
+A `ReplayComparison` reads the frame of predictions that are in reach (`reach`) from the snapshots that they were made
+from and from today's, puts them side by side, and counts in what ways every feature changed. `proof` draws examples of
+it. What the counts mean is `replay`'s to decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from tiltyard.rails import Rails
 from tiltyard.records import Publication
 from tiltyard.spec import Spec, feature_key
 from tiltyard.tables import PREDICTION
-from tiltyard.train.history import History
-from tiltyard.train.reach import Batch, Untested
+from tiltyard.train.history import LakeHistory
+from tiltyard.train.reach import PredictionBatch, UncomparedRows
 
 KINDS: Mapping[str, str] = {
     "absent_then": "There was no value when the prediction was made; today there is one.",
@@ -76,7 +76,7 @@ class Counts:
     """Number of rows of today's frame whose spine row is dated later than their night, and honestly."""
 
 
-class Comparison:
+class ReplayComparison:
     """Rows of predictions, what they held then and what the lake says now, as temporary tables of one transaction."""
 
     def __init__(
@@ -85,13 +85,13 @@ class Comparison:
         spec: Spec,
         as_of: datetime,
         at: int | Publication,
-        batches: Sequence[Batch],
-        record: History,
+        batches: Sequence[PredictionBatch],
+        record: LakeHistory,
     ) -> None:
         self.rails, self.spec, self.at, self.record = rails, spec, at, record
         self.batches = batches
         self.features = frame.features(rails, spec, at)
-        self.untested: list[Untested] = []
+        self.untested: list[UncomparedRows] = []
         self._apart: dict[str, set[int]] = {}
         self.connection = rails.lake.connection
         self._read_predictions()
@@ -124,7 +124,7 @@ class Comparison:
             """
         )
 
-    def _window(self, batches: Sequence[Batch]) -> tuple[datetime, datetime]:
+    def _window(self, batches: Sequence[PredictionBatch]) -> tuple[datetime, datetime]:
         nights = [made.as_of for batch in batches for made in batch.nights]
         return min(nights) - self.spec.prediction.every, max(nights)
 
@@ -166,7 +166,9 @@ class Comparison:
                     if held is not None:  # that today's rows are newer is what was said of it, and convicts nobody
                         why = f"the view was not published then, and read as of {held:%Y-%m-%d}"
                         in_hindsight = all(made.ahead for made in batch.nights)
-                    self.untested.append(Untested(name, batch.rows, f"{why} (snapshot {batch.snapshot})", in_hindsight))
+                    self.untested.append(
+                        UncomparedRows(name, batch.rows, f"{why} (snapshot {batch.snapshot})", in_hindsight)
+                    )
                     selected.append(f'null as "{name}"')
                 else:
                     selected.append(f'"{name}"')
@@ -284,7 +286,7 @@ class Comparison:
         [unread] = self.connection.execute(query).fetchone() or (0,)
         if unread:
             why = "their rows are not in the spine at the snapshot that they name"
-            self.untested.append(Untested("predictions", unread, why))
+            self.untested.append(UncomparedRows("predictions", unread, why))
 
     @property
     def snapshot(self) -> int:

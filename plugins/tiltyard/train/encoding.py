@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tiltyard.errors import BadInput
 
-Kind = Literal["numeric", "boolean", "categorical"]
+EncodedKind = Literal["numeric", "boolean", "categorical"]
 MOST = 64
 """Categories kept per feature; the others are `other`."""
 RARE = 5
@@ -33,12 +33,12 @@ class Named(Protocol):
 
 
 @dataclass(frozen=True)
-class Column:
+class EncodedColumn:
     """One feature and its column of the matrix."""
 
     name: str
     """The feature's name."""
-    kind: Kind
+    kind: EncodedKind
     """What its values are."""
     categories: tuple[str, ...] = ()
     """Categories with a code of their own, the most frequent first; empty of a number and of a boolean."""
@@ -53,7 +53,7 @@ class Column:
 class Encoding:
     """How every feature of a model becomes a column."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[EncodedColumn, ...]
     """The columns of the matrix, in order."""
 
     @property
@@ -92,22 +92,24 @@ class Encoding:
     def from_json(cls, text: str) -> "Encoding":
         """From what `to_json` has written."""
         columns = json.loads(text)["columns"]
-        return cls(tuple(Column(entry["name"], entry["kind"], tuple(entry.get("categories", ()))) for entry in columns))
+        return cls(
+            tuple(EncodedColumn(entry["name"], entry["kind"], tuple(entry.get("categories", ()))) for entry in columns)
+        )
 
 
-def _learn(frame: pd.DataFrame, name: str, kind: str) -> Column:
+def _learn(frame: pd.DataFrame, name: str, kind: str) -> EncodedColumn:
     if kind == "numeric":
-        return Column(name, "numeric")
+        return EncodedColumn(name, "numeric")
     if kind == "boolean":
-        return Column(name, "boolean")
+        return EncodedColumn(name, "boolean")
     if kind != "categorical":
         raise ValueError(f"{name}: {kind!r} is not numeric, boolean or categorical")
     counts = frame[name].dropna().astype(str).value_counts()
     ranked = sorted(((-int(rows), str(value)) for value, rows in counts.items() if rows >= RARE))
-    return Column(name, "categorical", tuple(value for _, value in ranked[:MOST]))
+    return EncodedColumn(name, "categorical", tuple(value for _, value in ranked[:MOST]))
 
 
-def _encode(values: pd.Series, column: Column) -> NDArray[np.float32]:
+def _encode(values: pd.Series, column: EncodedColumn) -> NDArray[np.float32]:
     if column.kind == "categorical":
         present = values.notna().to_numpy()
         codes = {value: code for code, value in enumerate(column.categories)}

@@ -19,7 +19,7 @@ MOVES = ("merge_adjacent", "rewrite_delete", "flushed_inlined")
 
 
 @dataclass(frozen=True)
-class Commit:
+class LakeVersion:
     """One version of the lake: when it was written, by whom, what for."""
 
     snapshot: int
@@ -54,10 +54,10 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class History:
+class LakeHistory:
     """The versions that the lake still has, seen from some tables and one source."""
 
-    commits: Mapping[int, Commit]
+    commits: Mapping[int, LakeVersion]
     """Snapshot → the commit that wrote it."""
     states: Mapping[int, int]
     """Snapshot → the newest one up to it that changed one of the tables: two with the same read the same."""
@@ -65,14 +65,14 @@ class History:
     """Snapshot that landed files of the source → the newest night they were landed for."""
 
     @classmethod
-    def of(cls, rails: Rails, tables: Collection[str], source: str) -> "History":
+    def of(cls, rails: Rails, tables: Collection[str], source: str) -> "LakeHistory":
         """As the lake remembers it now."""
         connection = rails.lake.connection
         rows = connection.execute(
             "select snapshot_id, snapshot_time, author, commit_message, changes from ducklake_snapshots('lake') "
             "order by snapshot_id"
         ).fetchall()
-        commits = {row[0]: Commit(*row[:4]) for row in rows}
+        commits = {row[0]: LakeVersion(*row[:4]) for row in rows}
         names = {qualified(table).split(".")[1] for table in tables}
         tables_now = connection.execute("select table_id, table_name from ducklake_table_info('lake')").fetchall()
         strangers = {str(number) for number, name in tables_now if name not in names}

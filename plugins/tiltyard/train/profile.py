@@ -36,7 +36,7 @@ TAILS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SMALLEST = 0.001
 """Evidently's least standard deviation."""
 
-Kind = Literal["feature", "prediction", "label", "performance"]
+ProfiledKind = Literal["feature", "prediction", "label", "performance"]
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -79,12 +79,12 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class ProfiledColumn:
     """A column of a version: what it is, what it weighs in the model's detector, and its training nights."""
 
     name: str
     """The feature's name, or one of PREDICTION, LABEL and LOSS."""
-    kind: Kind
+    kind: ProfiledKind
     """What it is a column of."""
     view: str | None
     """The feature view that it comes from; None of what is no feature."""
@@ -102,10 +102,10 @@ class Reference:
 
     nights: Counts
     """Date ordinals of the training nights, increasing; a night is named by the date on which it closes."""
-    columns: tuple[Column, ...]
+    columns: tuple[ProfiledColumn, ...]
     """Every column that is counted."""
 
-    def column(self, name: str) -> Column | None:
+    def column(self, name: str) -> ProfiledColumn | None:
         """A column by its name; None where the version has none."""
         return next((column for column in self.columns if column.name == name), None)
 
@@ -242,7 +242,7 @@ def describe(
     index = index.astype(np.intp)
     columns: list[JsonValue] = []
 
-    def add(name: str, kind: Kind, values: Any, numeric: bool, weight: float, view: str | None = None) -> None:
+    def add(name: str, kind: ProfiledKind, values: Any, numeric: bool, weight: float, view: str | None = None) -> None:
         cells = cut(values, numeric=numeric)
         entry: JsonObject = {"name": name, "kind": kind, "view": view, "weight": weight}
         if numeric:
@@ -291,7 +291,7 @@ def read(reference: Mapping[str, Any]) -> Reference | None:
         else:
             cells = Cells(False, names=tuple(entry["names"]), rare=frozenset(entry["rare"]))
         counts = np.asarray(entry["counts"], dtype=np.int64)
-        columns.append(Column(entry["name"], entry["kind"], entry["view"], entry["weight"], cells, counts))
+        columns.append(ProfiledColumn(entry["name"], entry["kind"], entry["view"], entry["weight"], cells, counts))
     return Reference(np.asarray(body["nights"], dtype=np.int64), tuple(columns))
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from tiltyard.lake import stored
 from tiltyard.prepare import contracts, frame
 from tiltyard.spec import feature_key
-from tiltyard.train.comparison import SPINE_JUDGED, SPINE_KIND, Comparison, Tally
-from tiltyard.train.history import Commit, Writing, written
+from tiltyard.train.comparison import SPINE_JUDGED, SPINE_KIND, ReplayComparison, Tally
+from tiltyard.train.history import LakeVersion, Writing, written
 
 EXAMPLES = 5
 """Rows that are shown of a feature that changed."""
@@ -31,7 +31,7 @@ class Origin:
     """When it happened; None where it does not say so."""
     available_at: datetime | None
     """When it claims to have been known; None where it does not say so."""
-    commit: Commit | None
+    commit: LakeVersion | None
     """The version of the lake that landed it; None where the lake has it no more."""
 
 
@@ -65,13 +65,13 @@ class Example:
     """What it was predicted from."""
     now: Side
     """What the lake says of it today."""
-    commit: Commit | None
+    commit: LakeVersion | None
     """The one that wrote the later value; None where the lake has it no more."""
     origins: tuple[Origin, ...] = ()
     """Raw rows that it came from, landed after the prediction."""
 
 
-class Row(NamedTuple):
+class ChangedRow(NamedTuple):
     """A row of side_by_side that changed, as it is read for an example."""
 
     entity: str
@@ -88,10 +88,10 @@ class Row(NamedTuple):
     available_at_now: datetime | None
 
 
-def examples(comparison: Comparison, tallies: Sequence[Tally]) -> dict[str, tuple[Example, ...]]:
+def examples(comparison: ReplayComparison, tallies: Sequence[Tally]) -> dict[str, tuple[Example, ...]]:
     """Feature → up to EXAMPLES rows that changed, positives first, with the commit that wrote the later value."""
     features = {feature.name: feature for feature in comparison.features}
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[ChangedRow]] = {}
     by_view: dict[str, set[tuple[str, datetime]]] = {}
     for tally in tallies:
         if tally.changed:
@@ -107,7 +107,7 @@ def examples(comparison: Comparison, tallies: Sequence[Tally]) -> dict[str, tupl
     }
 
 
-def _changed(comparison: Comparison, feature: frame.Feature | None) -> list[Row]:
+def _changed(comparison: ReplayComparison, feature: frame.Feature | None) -> list[ChangedRow]:
     """Rows that changed, of the spine where no feature is given."""
     if feature is None:
         kind, judged = SPINE_KIND, SPINE_JUDGED
@@ -124,7 +124,7 @@ def _changed(comparison: Comparison, feature: frame.Feature | None) -> list[Row]
         order by label desc nulls last, prediction_time, entity_id limit {EXAMPLES}
         """
     ).fetchall()
-    return [Row(*row) for row in rows]
+    return [ChangedRow(*row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class _Proof:
     landed: Mapping[str, Sequence[Writing]]
     """Raw table → rows that were landed since."""
 
-    def writer(self, feature: str, row: Row, then: Side, now: Side) -> int | None:
+    def writer(self, feature: str, row: ChangedRow, then: Side, now: Side) -> int | None:
         """The first version since that wrote the row which is read now, or took away the one that was read then."""
         is_there = now.event_time is not None
         read = now if is_there else then
@@ -158,7 +158,7 @@ class _Proof:
             )
         return min((writing.snapshot for writing in own if writing.snapshot not in inserts), default=None)
 
-    def origins(self, row: Row) -> list[tuple[str, Writing]]:
+    def origins(self, row: ChangedRow) -> list[tuple[str, Writing]]:
         """Raw table and row of the entity that landed after the prediction and claims to have been known at it."""
         key = self.keys.get(row[:2])
         return [
@@ -173,7 +173,7 @@ class _Proof:
 
 
 def _proof(
-    comparison: Comparison,
+    comparison: ReplayComparison,
     view: str,
     rows: Collection[tuple[str, datetime]],
     features: Mapping[str, frame.Feature],
@@ -198,7 +198,7 @@ def _proof(
 
 
 def _view_keys(
-    comparison: Comparison, view: str, rows: Collection[tuple[str, datetime]]
+    comparison: ReplayComparison, view: str, rows: Collection[tuple[str, datetime]]
 ) -> dict[tuple[str, datetime], str]:
     """Entity and prediction time → the key of the view's rows that they were joined with."""
     spec = comparison.spec
@@ -213,7 +213,7 @@ def _view_keys(
     return {(entity, at): key for entity, at, key in keys if (entity, at) in rows and key is not None}
 
 
-def _example(comparison: Comparison, proof: _Proof, feature: str, row: Row) -> Example:
+def _example(comparison: ReplayComparison, proof: _Proof, feature: str, row: ChangedRow) -> Example:
     commits = comparison.record.commits
     then = Side(row.value_then, row.event_time_then, row.available_at_then, row.made_from)
     now = Side(row.value_now, row.event_time_now, row.available_at_now, comparison.snapshot)

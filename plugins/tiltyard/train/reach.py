@@ -14,11 +14,11 @@ from tiltyard.rails import Rails
 from tiltyard.records import Publication
 from tiltyard.spec import Spec
 from tiltyard.tables import PREDICTION
-from tiltyard.train.history import History
+from tiltyard.train.history import LakeHistory
 
 
 @dataclass(frozen=True)
-class Batch:
+class PredictionBatch:
     """Predictions made from the same state of the lake."""
 
     number: int
@@ -49,7 +49,7 @@ class MadeFrom(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Untested:
+class UncomparedRows:
     """Rows, or a feature of them, that could not be compared, and why."""
 
     what: str
@@ -63,11 +63,11 @@ class Untested:
 
 
 def reachable(
-    rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: History, at: int | Publication
-) -> tuple[list[Batch], list[Untested]]:
+    rails: Rails, spec: Spec, ranges: Sequence[tuple[datetime, datetime]], record: LakeHistory, at: int | Publication
+) -> tuple[list[PredictionBatch], list[UncomparedRows]]:
     """The predictions in reach, by the state of the lake they were made from; and those out of reach."""
     if not rails.lake.has(PREDICTION):
-        return [], [Untested("predictions", 0, f"{spec.name} has made none yet")]
+        return [], [UncomparedRows("predictions", 0, f"{spec.name} has made none yet")]
     within = " or ".join(
         f"night between date {text(str(night_closing(first)))} and date {text(str(night_closing(last)))}"
         for first, last in ranges
@@ -79,7 +79,7 @@ def reachable(
         [spec.name],
     ).fetchall()
     if not rows:
-        return [], [Untested("predictions", 0, _none_there(rails, spec))]
+        return [], [UncomparedRows("predictions", 0, _none_there(rails, spec))]
     tables = (spec.prediction.spine, *spec.prediction.features)
     now = at if isinstance(at, Publication) else Publication(snapshot=at)
     groups: dict[tuple[object, ...], list[tuple[MadeFrom, int]]] = {}
@@ -101,25 +101,27 @@ def reachable(
             groups.setdefault(key, []).append((made, count))
     untested = []
     if expired:
-        untested.append(Untested("predictions", expired, "the lake's snapshots they were made from have been expired"))
+        untested.append(
+            UncomparedRows("predictions", expired, "the lake's snapshots they were made from have been expired")
+        )
     if fresh:
         why = "nothing was written since into the tables that they were made from"
         why += f" (looked up to snapshot {now.snapshot})"
-        untested.append(Untested("predictions", fresh, why, in_hindsight=True))
-    batches: list[Batch] = []
+        untested.append(UncomparedRows("predictions", fresh, why, in_hindsight=True))
+    batches: list[PredictionBatch] = []
     for group in groups.values():
         newest = max((made for made, _ in group), key=lambda made: made.snapshot)
         publication, count = Publication.made_from(newest.snapshot, newest.apart), sum(count for _, count in group)
         missing = _missing(rails, spec, publication)
         if missing:
-            untested.append(Untested("predictions", count, missing))
+            untested.append(UncomparedRows("predictions", count, missing))
             continue
-        batches.append(Batch(len(batches), publication, tuple(made for made, _ in group), count))
+        batches.append(PredictionBatch(len(batches), publication, tuple(made for made, _ in group), count))
     ahead = sum(count for group in groups.values() for made, count in group if made.ahead)
     if ahead:
         why = "made from a snapshot that held deliveries of later nights (a hindcast, or a night run again)"
         why += ": what changed since convicts, but does not acquit"
-        untested.append(Untested("predictions", ahead, why, in_hindsight=True))
+        untested.append(UncomparedRows("predictions", ahead, why, in_hindsight=True))
     return batches, untested
 
 

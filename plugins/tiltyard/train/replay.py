@@ -29,10 +29,10 @@ from tiltyard.lake import At, qualified
 from tiltyard.rails import Rails
 from tiltyard.records import Publication, ReplaySummary
 from tiltyard.spec import Spec
-from tiltyard.train.comparison import Comparison, Tally
-from tiltyard.train.history import History
+from tiltyard.train.comparison import ReplayComparison, Tally
+from tiltyard.train.history import LakeHistory
 from tiltyard.train.proof import Example, examples
-from tiltyard.train.reach import Untested, reachable
+from tiltyard.train.reach import UncomparedRows, reachable
 
 if TYPE_CHECKING:
     from tiltyard.leak.suspicion import Suspicion
@@ -56,7 +56,7 @@ VERDICTS: Mapping[Verdict, str] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class FeatureChange:
     """One feature, judged."""
 
     tally: Tally
@@ -79,7 +79,7 @@ class Change:
         return max(self.tally.kinds, key=lambda kind: self.tally.kinds[kind])
 
 
-def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[Change, ...]:
+def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[FeatureChange, ...]:
     """Which features may not be learned from: critical ones first, then by how many rows changed.
 
     Of a feature that never changed no test could say that its changes follow the label, so that it does not count
@@ -91,7 +91,7 @@ def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[Change, ...]:
     return tuple(sorted(changes, key=lambda change: (order[change.severity], -change.rate)))
 
 
-def verdict(changes: Sequence[Change], tested: int) -> Verdict:
+def verdict(changes: Sequence[FeatureChange], tested: int) -> Verdict:
     """`tested`: rows made from a snapshot that held nothing of later nights. What changed convicts in any row."""
     severities = {change.severity for change in changes}
     if "critical" in severities:
@@ -125,11 +125,11 @@ def association(positives: tuple[int, int], negatives: tuple[int, int]) -> float
     return float(fisher_exact(table).pvalue)
 
 
-def _judged(tally: Tally, max_changed: float, features: int, tested: int) -> Change:
+def _judged(tally: Tally, max_changed: float, features: int, tested: int) -> FeatureChange:
     rate = tally.changed / tally.rows if tally.rows else 0.0
     interval = wilson(tally.changed, tally.rows, (1 - CONFIDENCE) / max(features, 1))
     if not tally.changed:
-        return Change(tally, None, rate, interval, None, f"the same in all {tally.rows:,} rows")
+        return FeatureChange(tally, None, rate, interval, None, f"the same in all {tally.rows:,} rows")
     raw = association(tally.positives, tally.negatives)
     p_value = None if raw is None else min(1.0, raw * tested)
     ways = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in tally.kinds.items() if count)
@@ -140,10 +140,12 @@ def _judged(tally: Tally, max_changed: float, features: int, tested: int) -> Cha
         (hit, positive), (missed, negative) = tally.positives, tally.negatives
         reason += f"; {hit:,} of {positive:,} positives and {missed:,} of {negative:,} negatives, p = {p_value:.2g}"
     if p_value is not None and p_value < ALPHA:
-        return Change(tally, "critical", rate, interval, p_value, f"{reason}: the change tells the label")
+        return FeatureChange(tally, "critical", rate, interval, p_value, f"{reason}: the change tells the label")
     if rate > max_changed:
-        return Change(tally, "critical", rate, interval, p_value, f"{reason}: over the limit of {max_changed:.2%}")
-    return Change(tally, "warning", rate, interval, p_value, f"{reason}: within the limit of {max_changed:.2%}")
+        return FeatureChange(
+            tally, "critical", rate, interval, p_value, f"{reason}: over the limit of {max_changed:.2%}"
+        )
+    return FeatureChange(tally, "warning", rate, interval, p_value, f"{reason}: within the limit of {max_changed:.2%}")
 
 
 # -- what was found -----------------------------------------------------------------------------------------
@@ -173,15 +175,15 @@ class Replay:
     """Number of those whose label has matured."""
     late_rows: int
     """Number of rows that today's frame has and that night's could not: their spine row is dated later, honestly."""
-    changes: tuple[Change, ...]
+    changes: tuple[FeatureChange, ...]
     """Every feature, judged, the worst first."""
     examples: Mapping[str, tuple[Example, ...]]
     """Feature → up to five rows."""
-    untested: tuple[Untested, ...]
+    untested: tuple[UncomparedRows, ...]
     """What could not be compared, and why."""
 
     @property
-    def critical(self) -> tuple[Change, ...]:
+    def critical(self) -> tuple[FeatureChange, ...]:
         """What stops a training."""
         return tuple(change for change in self.changes if change.severity == "critical")
 
@@ -204,7 +206,7 @@ class Replay:
             if change.severity
         )
 
-    def shown(self, change: Change) -> str:
+    def shown(self, change: FeatureChange) -> str:
         """A row that proves it, in words: then, now, and the commit between; "" when there is none."""
         example = next(iter(self.examples.get(change.tally.feature, ())), None)
         if example is None:
@@ -288,7 +290,7 @@ def replay_nights(
             raise BadInput(
                 f"The range ends ({last:%Y-%m-%d}) before it begins ({first:%Y-%m-%d}); swap --from and --to."
             )
-    record = History.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
+    record = LakeHistory.of(rails, (spec.prediction.spine, *spec.prediction.features), spec.source)
     if at is None:
         at = rails.publication()
     snapshot = at.snapshot if isinstance(at, Publication) else at
@@ -302,7 +304,7 @@ def replay_nights(
             spec.name, nights, snapshot, limit, "untestable", 0, 0, 0, 0, 0, (), {}, tuple(untested)
         )  # fmt: skip
     with suites.one_view(rails):  # one transaction, rolled back: the temporary tables go with it
-        comparison = Comparison(rails, spec, as_of, at, batches, record)
+        comparison = ReplayComparison(rails, spec, as_of, at, batches, record)
         untested += comparison.untested
         changes = decide(comparison.tallies(), limit)
         counts = comparison.counts()

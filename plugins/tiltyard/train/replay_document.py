@@ -9,10 +9,10 @@ from pydantic import Field
 
 from tiltyard.leak.suspicion import Cell, Severity
 from tiltyard.records import Instant, Record
-from tiltyard.train.history import Commit
+from tiltyard.train.history import LakeVersion
 from tiltyard.train.proof import Example, Origin, Side
-from tiltyard.train.reach import Untested
-from tiltyard.train.replay import Change, Replay, Verdict
+from tiltyard.train.reach import UncomparedRows
+from tiltyard.train.replay import FeatureChange, Replay, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class CommitEntry(Record):
     """What for; null where nothing was said."""
 
     @classmethod
-    def of(cls, commit: Commit | None) -> Self | None:
+    def of(cls, commit: LakeVersion | None) -> Self | None:
         """The entry of a commit; None for none."""
         if commit is None:
             return None
@@ -199,7 +199,7 @@ class UntestedEntry(Record):
     """Whether the lake holds what it held when they were made, or held later nights already: a hindcast, not a gap."""
 
     @classmethod
-    def of(cls, gap: Untested) -> Self:
+    def of(cls, gap: UncomparedRows) -> Self:
         """The entry of what could not be compared."""
         return cls(what=gap.what, rows=gap.rows, why=gap.why, in_hindsight=gap.in_hindsight)
 
@@ -261,7 +261,7 @@ class ReplayDocument(Record):
         )
 
 
-def _change(replay: Replay, change: Change) -> ChangeEntry:
+def _change(replay: Replay, change: FeatureChange) -> ChangeEntry:
     assert change.severity is not None
     return ChangeEntry(
         feature=change.tally.feature,
@@ -274,7 +274,7 @@ def _change(replay: Replay, change: Change) -> ChangeEntry:
     )
 
 
-def _feature(change: Change) -> FeatureEntry:
+def _feature(change: FeatureChange) -> FeatureEntry:
     tally = change.tally
     return FeatureEntry(
         feature=tally.feature,

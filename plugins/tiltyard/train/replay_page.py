@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tiltyard.leak.page import save
 from tiltyard.pages import kit
-from tiltyard.pages.kit import Column, Html, text
+from tiltyard.pages.kit import Html, PageColumn, text
 from tiltyard.train.comparison import KINDS
 from tiltyard.train.proof import Example, Side
-from tiltyard.train.replay import VERDICTS, Change, Replay
+from tiltyard.train.replay import VERDICTS, FeatureChange, Replay
 
 COLOURS = {
     "absent_then": "#c4622d",
@@ -60,8 +60,8 @@ def page(replay: Replay) -> str:
         "a feature's rows may change; a change that tells the label may not."
     )
     most = max((change.interval[1] for change in replay.changes if change.tally.changed), default=1.0)
-    columns = [Column(title) for title in ("", "feature", "share of rows changed (line: interval, mark: limit)")]
-    columns += [Column(title, "number") for title in ("", "rows", "of positives", "of negatives", "p")]
+    columns = [PageColumn(title) for title in ("", "feature", "share of rows changed (line: interval, mark: limit)")]
+    columns += [PageColumn(title, "number") for title in ("", "rows", "of positives", "of negatives", "p")]
     tone = TONES[replay.verdict]
     parts = [
         Html(
@@ -90,7 +90,7 @@ def _meaning(kind: str) -> Html:
     return Html(f"{dot}{text(kind.replace('_', ' '))}: {text(KINDS[kind])}")
 
 
-def _row(change: Change, limit: float, most: float) -> tuple[object, ...]:
+def _row(change: FeatureChange, limit: float, most: float) -> tuple[object, ...]:
     """One row of the table: the share of rows that changed by kind, its interval, the limit as a line."""
     tally = change.tally
     severity = change.severity or "ok"
@@ -107,7 +107,7 @@ def _row(change: Change, limit: float, most: float) -> tuple[object, ...]:
     )
 
 
-def _bar(change: Change, limit: float, most: float) -> Html:
+def _bar(change: FeatureChange, limit: float, most: float) -> Html:
     tally = change.tally
     scale = 100 / max(most, limit, 1e-9)
     parts = "".join(

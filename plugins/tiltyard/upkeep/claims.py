@@ -13,7 +13,7 @@ from tiltyard.tables import LANDED_FILE, PREDICTION, REQUEST, Table
 from tiltyard.train import replay
 from tiltyard.train.history import MOVES
 from tiltyard.upkeep import holds
-from tiltyard.upkeep.references import Reason, References, Snapshot
+from tiltyard.upkeep.references import KeptReason, References, Snapshot
 
 WITNESSES = ("raw", "spines", "features")
 """Schemas of the tables whose history a replay, and a frame that takes kept answers, ask the lake's record for."""
@@ -64,7 +64,7 @@ def references(rails: Rails, recent_since: datetime) -> References:
     predicted = _predicted(rails, PREDICTION)
     answered = _predicted(rails, REQUEST)
     in_service = rails.ledger.publication()
-    named: dict[Reason, set[int]] = {
+    named: dict[KeptReason, set[int]] = {
         "in_service": set(in_service.snapshots) if in_service else set(),
         "published": published,
         "predicted": set(predicted) | _apart(rails),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-Reason = Literal[
+KeptReason = Literal[
     "newest", "recent", "in_service", "published", "predicted", "answered", "trained", "decided", "incident", "held",
     "witness", "last_writing",
 ]  # fmt: skip
@@ -44,7 +44,7 @@ class References:
 
     recent_since: datetime
     """Snapshots from this instant on are left alone."""
-    named: Mapping[Reason, Collection[int]] = field(default_factory=dict)
+    named: Mapping[KeptReason, Collection[int]] = field(default_factory=dict)
     """Reason → the snapshots that something names."""
     replayed_since: int | None = None
     """The oldest snapshot that the replay window names; None when it names none."""
@@ -52,10 +52,10 @@ class References:
     """First and last instant of every legal hold; None where it has no end."""
 
 
-def kept(snapshots: Collection[Snapshot], references: References) -> dict[int, frozenset[Reason]]:
+def kept(snapshots: Collection[Snapshot], references: References) -> dict[int, frozenset[KeptReason]]:
     """Snapshot → why it stays; empty for one that nothing refers to. A name of none that is there is passed over."""
     ordered = sorted(snapshots, key=lambda snapshot: snapshot.number)
-    reasons: dict[int, set[Reason]] = {snapshot.number: set() for snapshot in ordered}
+    reasons: dict[int, set[KeptReason]] = {snapshot.number: set() for snapshot in ordered}
     if ordered:
         reasons[ordered[-1].number].add("newest")
     for reason, numbers in references.named.items():

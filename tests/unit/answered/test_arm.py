@@ -11,7 +11,7 @@ import pytest
 from tests.unit.answered.test_request_log import encoded, ids, request
 from tests.unit.conftest import FIRST, Arena
 from tiltyard.answered import arm, request_log
-from tiltyard.answered.report import Delivery
+from tiltyard.answered.report import LogDelivery
 from tiltyard.edge import describe, status
 from tiltyard.judge import promotion, shadow
 from tiltyard.records import ShadowSummary
@@ -21,7 +21,7 @@ from tiltyard.tables import ONLINE_EVALUATION
 from tiltyard.train import evaluation
 
 
-def spool(arena: Arena, records: list[dict[str, Any]]) -> Delivery:
+def spool(arena: Arena, records: list[dict[str, Any]]) -> LogDelivery:
     log = Spool(arena.rails.settings.spool)
     for record in records:
         log.write(encoded(record))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.answered.explanation import LONGEST, Night, Stretch, Task, checked, decide, stretch
+from tiltyard.answered.explanation import LONGEST, ExplanationTask, Night, Stretch, checked, decide, stretch
 from tiltyard.errors import BadInput
 
 DAY = timedelta(days=1)
@@ -29,7 +29,7 @@ def nights(pattern: str) -> list[Night]:
     return [Night(march(place + 1), answers[letter]) for place, letter in enumerate(pattern)]
 
 
-def decided(pattern: str, *tasks: Task):
+def decided(pattern: str, *tasks: ExplanationTask):
     return decide("m", march(len(pattern)), nights(pattern), tasks, AFTER, DAY)
 
 
@@ -66,17 +66,17 @@ def test_a_task_is_opened_after_so_long(pattern: str, opens: bool) -> None:
 
 
 def test_an_open_task_is_not_opened_again_and_an_answered_one_when_its_day_has_passed() -> None:
-    waiting = Task("m", march(3), march(1))
+    waiting = ExplanationTask("m", march(3), march(1))
     assert decided("ddddd", waiting).opens is None
     answered = replace(waiting, until=march(5))
     assert decided("ddddd", answered).opens is None, "until the end of that day"
-    assert decided("dddddd", answered).opens == Task("m", march(6), march(1), repeats=march(3))
-    again = Task("m", march(6), march(1), repeats=march(3))
+    assert decided("dddddd", answered).opens == ExplanationTask("m", march(6), march(1), repeats=march(3))
+    again = ExplanationTask("m", march(6), march(1), repeats=march(3))
     assert decided("dddddddd", answered, again).opens is None
 
 
 def test_whoever_leaves_the_safe_default_has_recovered_answered_or_not() -> None:
-    task = Task("m", march(3), march(1))
+    task = ExplanationTask("m", march(3), march(1))
     answered = replace(task, until=march(30))
     assert decided("dddc", task).recovered == (task,)
     assert decided("dddc", answered).recovered == (answered,)
@@ -84,16 +84,16 @@ def test_whoever_leaves_the_safe_default_has_recovered_answered_or_not() -> None
 
 
 def test_nights_without_an_answer_say_nothing_of_a_task() -> None:
-    task = Task("m", march(3), march(1))
+    task = ExplanationTask("m", march(3), march(1))
     assert decided("-----", task).recovered == ()
     assert decided("ddd--", task).recovered == ()
 
 
 def test_an_answer_is_about_one_stretch() -> None:
     """The next one is asked about anew, whatever was promised; and where no audit saw the night between, it is seen."""
-    answered = Task("m", march(3), march(1), until=march(30))
+    answered = ExplanationTask("m", march(3), march(1), until=march(30))
     found = decided("dddcddd", answered)
-    assert found.opens == Task("m", march(7), march(5))
+    assert found.opens == ExplanationTask("m", march(7), march(5))
     assert found.recovered == (answered,)
 
 
@@ -106,7 +106,7 @@ def test_a_night_audited_again_decides_the_same(pattern: str, day: int) -> None:
 
 @given(st.text(alphabet="dch-", min_size=1, max_size=15))
 def test_playing_all_nights_never_leaves_two_tasks_open(pattern: str) -> None:
-    tasks: list[Task] = []
+    tasks: list[ExplanationTask] = []
     for day in range(1, len(pattern) + 1):
         found = decide("m", march(day), nights(pattern), tasks, AFTER, DAY)
         tasks = [replace(task, recovered=march(day)) if task in found.recovered else task for task in tasks]

@@ -18,7 +18,7 @@ from tests.unit.cli.test_cli import tiltyard
 from tests.unit.conftest import FIRST, Arena
 from tiltyard import lake, rails
 from tiltyard.answered import request_log
-from tiltyard.answered.report import Delivery
+from tiltyard.answered.report import LogDelivery
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
 from tiltyard.serve.spool import Spool
@@ -174,7 +174,7 @@ def test_two_at_once_deliver_once(arena: Arena, spooled: Spool) -> None:
         spooled.write(encoded(request(model, place)))
     spooled.close()
 
-    def work(_: int) -> Delivery:
+    def work(_: int) -> LogDelivery:
         with rails.opened(arena.rails.settings) as opened:
             return request_log.deliver(opened)
 

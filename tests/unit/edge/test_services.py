@@ -128,7 +128,7 @@ def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
 
 
 def test_stop_where_nothing_was_started(tmp_path: Path) -> None:
-    assert services.stop(Settings(home=tmp_path / "none", database_url=None)) == services.Stopped(stopped=())
+    assert services.stop(Settings(home=tmp_path / "none", database_url=None)) == services.StopReport(stopped=())
 
 
 def health(heard: datetime, **states: str) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from tiltyard.train import profile
 FIRST = 738_886
 TRAINING, ROWS, LAG = 56, 120, 5
 POLICY = DriftPolicy()
-PROMISE = change.Promise(loss_high=0.2, safe_default=0.3, min_matured=200)
+PROMISE = change.TrainedPromise(loss_high=0.2, safe_default=0.3, min_matured=200)
 THRESHOLD = 365.0
 
 
@@ -64,7 +64,7 @@ class World:
         matured = self.day(age) - LAG
         done, now = (int(np.searchsorted(self.index, night, side="right")) for night in (matured, self.day(age)))
         waiting = self.score[done:now]
-        return change.Truth(
+        return change.KnownTruth(
             matured, self.outcomes.until(matured), self.index[:done], self.score[:done], self.label[:done], waiting
         )
 
@@ -256,12 +256,12 @@ def test_without_enough_truth_harm_is_unknown(still):
 
 def test_worse_than_the_safe_default_is_felt(still):
     truth = still.truth(30)
-    poor = change.Truth(truth.matured, truth.profile, truth.nights, 1 - truth.score, truth.label)
+    poor = change.KnownTruth(truth.matured, truth.profile, truth.nights, 1 - truth.score, truth.label)
     brier, default = change.decay(poor, PROMISE, THRESHOLD, 7)
     assert brier.drifted and default.drifted and default.value > 0
     brier, default = change.decay(truth, PROMISE, THRESHOLD, 7)
     assert not brier.drifted and not default.drifted
-    kept, _ = change.decay(truth, change.Promise(None, 0.3, 200), THRESHOLD, 7)
+    kept, _ = change.decay(truth, change.TrainedPromise(None, 0.3, 200), THRESHOLD, 7)
     assert kept.value is None and kept.note == change.NOT_KEPT
 
 

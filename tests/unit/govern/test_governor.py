@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tiltyard.govern.governor import Action, Outcome, cooling, govern
-from tiltyard.govern.history import Grant, History, Mended, Past
+from tiltyard.govern.governor import Action, GovernorOutcome, cooling, govern
+from tiltyard.govern.history import Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Broken, Finding, Incident, Release, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
@@ -39,7 +39,7 @@ def finding_of(model: str, night: date, values: dict[str, Any]) -> Finding:
     return Finding(model=model, **{**defaults, **values, **parts})
 
 
-def case_of(content: dict[str, Any]) -> tuple[list[Finding], Lineage, History, dict[str, DriftPolicy], Portfolio]:
+def case_of(content: dict[str, Any]) -> tuple[list[Finding], Lineage, NightHistory, dict[str, DriftPolicy], Portfolio]:
     """A case's input.yaml. `copies: 80` of a model `m` are m_01 to m_80."""
     night = content["night"]
     findings, policies, pasts, reads, labels = [], {}, {}, {}, {}
@@ -50,14 +50,14 @@ def case_of(content: dict[str, Any]) -> tuple[list[Finding], Lineage, History, d
                 findings.append(finding_of(copy, night, model["finding"]))
             if "past" in model:
                 grants = tuple(Grant(*grant) for grant in model["past"]["grants"])
-                pasts[copy] = Past(grants, model["past"].get("best"))
+                pasts[copy] = ModelHistory(grants, model["past"].get("best"))
             if "reads" in model:
                 reads[copy] = frozenset(model["reads"])
             if "label" in model:
                 labels[copy] = model["label"]
     parents = content.get("lineage", {}).get("parents", {})
     said = content.get("history", {})
-    history = History(
+    history = NightHistory(
         night=night,
         models=pasts,
         since={(model, kind, column): day for model, kind, column, day in said.get("since", ())},
@@ -156,7 +156,7 @@ def findings(draw: st.DrawFn, model: str, night: date = START) -> Finding:
 
 days = st.integers(-40, 3).map(lambda offset: START + timedelta(days=offset))
 grants = st.builds(Grant, days, st.sampled_from(["running", "none", "pending", "rejected", "promoted"]))
-pasts = st.builds(Past, st.lists(grants, max_size=4).map(tuple), st.none() | days)
+pasts = st.builds(ModelHistory, st.lists(grants, max_size=4).map(tuple), st.none() | days)
 policies = st.builds(
     DriftPolicy,
     on_drift=st.sampled_from(["retrain", "retrain", "retrain_always", "report"]),
@@ -165,7 +165,7 @@ policies = st.builds(
 
 
 @st.composite
-def nights(draw: st.DrawFn) -> tuple[list[Finding], History, dict[str, DriftPolicy], Portfolio]:
+def nights(draw: st.DrawFn) -> tuple[list[Finding], NightHistory, dict[str, DriftPolicy], Portfolio]:
     """Six models on one night, some of them silent, with pasts, an old incident, a release."""
     here = [draw(findings(model)) for model in MODELS if draw(st.integers(0, 5))]
     since = {
@@ -183,7 +183,7 @@ def nights(draw: st.DrawFn) -> tuple[list[Finding], History, dict[str, DriftPoli
         st.just("moved"),
         st.just(START - timedelta(days=2)),
     )
-    history = History(
+    history = NightHistory(
         night=START,
         models=draw(st.dictionaries(st.sampled_from(MODELS), pasts)),
         since=since,
@@ -203,7 +203,7 @@ def nights(draw: st.DrawFn) -> tuple[list[Finding], History, dict[str, DriftPoli
     return here, history, {model: draw(policies) for model in MODELS}, portfolio
 
 
-def decided(outcome: Outcome) -> dict[str, Action]:
+def decided(outcome: GovernorOutcome) -> dict[str, Action]:
     return {action.model: action for action in outcome.actions}
 
 
@@ -241,7 +241,13 @@ def test_a_retrain_that_came_to_nothing_answers_no_alarm() -> None:
     nights = [START + timedelta(days=day) for day in range(4)]
     became = ("promoted", "none", "running", "none")
     grants = tuple(Grant(night, what) for night, what in zip(nights, became, strict=True))
-    assert [Past(grants[:count]).answered for count in range(5)] == [None, nights[0], nights[0], nights[2], nights[2]]
+    assert [ModelHistory(grants[:count]).answered for count in range(5)] == [
+        None,
+        nights[0],
+        nights[0],
+        nights[2],
+        nights[2],
+    ]
 
 
 @given(nights())
@@ -308,7 +314,7 @@ def test_a_night_done_again_grants_what_it_granted(night: Any) -> None:
     first = govern(here, GRAPH, history, policy, portfolio)
     models = dict(history.models)
     for model in first.granted:
-        past = models.get(model, Past())
+        past = models.get(model, ModelHistory())
         if not any(grant.night == START for grant in past.grants):
             models[model] = dataclasses.replace(past, grants=(*past.grants, Grant(START, "running")))
     again = govern(here, GRAPH, dataclasses.replace(history, models=models), policy, portfolio)
@@ -353,7 +359,7 @@ def test_no_two_grants_are_closer_than_the_cooldown(nightly: list[Finding], poli
     granted: list[Grant] = []
     for offset, finding in enumerate(nightly):
         night = START + timedelta(days=offset)
-        history = History(night, {"m0": Past(tuple(granted))})
+        history = NightHistory(night, {"m0": ModelHistory(tuple(granted))})
         outcome = govern([dataclasses.replace(finding, night=night)], GRAPH, history, {"m0": policy}, Portfolio())
         if outcome.granted:
             granted.append(Grant(night, became))
@@ -364,7 +370,7 @@ def test_no_two_grants_are_closer_than_the_cooldown(nightly: list[Finding], poli
 
 
 @given(pasts, policies)
-def test_one_more_retrain_in_vain_never_shortens_the_wait(past: Past, policy: DriftPolicy) -> None:
+def test_one_more_retrain_in_vain_never_shortens_the_wait(past: ModelHistory, policy: DriftPolicy) -> None:
     trainings = Trainings()
     sane = dataclasses.replace(past, grants=tuple(one for one in past.grants if one.became != "running"))
     before = cooling(sane, START, policy, trainings)
@@ -379,7 +385,7 @@ def test_one_more_retrain_in_vain_never_shortens_the_wait(past: Past, policy: Dr
 def test_a_night_has_one_finding_of_a_model() -> None:
     finding = finding_of("m", START, {})
     with pytest.raises(ValueError, match="two findings"):
-        govern([finding, finding], Lineage(), History(START), {"m": DriftPolicy()}, Portfolio())
+        govern([finding, finding], Lineage(), NightHistory(START), {"m": DriftPolicy()}, Portfolio())
 
 
 def test_drift_of_something_untested_is_a_contradiction() -> None:

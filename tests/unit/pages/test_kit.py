@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tiltyard.pages import kit
-from tiltyard.pages.kit import Column, Html
+from tiltyard.pages.kit import Html, PageColumn
 
 BAD = "<script>alert('x')</script>"
 
@@ -18,7 +18,7 @@ BAD = "<script>alert('x')</script>"
         kit.paragraph(BAD),
         kit.items([BAD]),
         kit.facts({BAD: BAD}),
-        kit.table([Column(BAD)], [[BAD]]),
+        kit.table([PageColumn(BAD)], [[BAD]]),
         kit.section(BAD, BAD),
         kit.svg("", 10, 10, BAD),
         kit.figure(Html("<svg/>"), BAD, legend=BAD),
@@ -31,13 +31,13 @@ def test_every_part_escapes_what_it_is_given(part: Html) -> None:
 
 def test_a_part_within_a_part_is_escaped_once() -> None:
     cell = kit.paragraph("a & b")
-    assert kit.table([Column("", "number")], [[cell]]).count("<td class=number><p>a &amp; b</p></td>") == 1
+    assert kit.table([PageColumn("", "number")], [[cell]]).count("<td class=number><p>a &amp; b</p></td>") == 1
     assert "a &amp;amp; b" not in kit.section("", cell)
 
 
 def test_a_row_has_a_cell_for_every_column() -> None:
     with pytest.raises(ValueError):
-        kit.table([Column("one"), Column("two")], [["only one"]])
+        kit.table([PageColumn("one"), PageColumn("two")], [["only one"]])
 
 
 def test_a_page_is_light_and_dark_and_needs_nothing_else() -> None:

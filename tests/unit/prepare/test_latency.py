@@ -19,7 +19,7 @@ from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.embargo import learn, quantile_of_counts
 from tiltyard.prepare.latency import Latency, Spread, backfills
 from tiltyard.prepare.observation import Observation
-from tiltyard.prepare.outage import Verdict
+from tiltyard.prepare.outage import OutageVerdict
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.tables import FEATURE_LATENCY, Table
@@ -188,7 +188,7 @@ def test_a_night_of_mostly_very_late_rows_is_not_served(rails: Rails) -> None:
         observed = Spread(*[promises * 30 * HOUR] * 4)
         missed = {0: 100 - late, 9: late}
         one = Latency("raw.login", "source", 100, 100, 0, observed, observed, missed, timedelta(hours=30))
-        night_of_shop = Observation("shop", {"raw.login": one}, {"raw.login": Verdict((), frozenset())}, ())
+        night_of_shop = Observation("shop", {"raw.login": one}, {"raw.login": OutageVerdict((), frozenset())}, ())
         sql = f"select {listed}, {night_of_shop.columns('raw.login')}"
         batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *observation.OBSERVED), {})
         results = suites.run_suite(rails, suite, batch, complete=True).results

@@ -12,8 +12,8 @@ from tiltyard import clock
 from tiltyard.prepare import observation
 from tiltyard.prepare.observation import Observation
 from tiltyard.prepare.outage import ColumnProfile as Column
+from tiltyard.prepare.outage import OutageVerdict, tail, verdict_on
 from tiltyard.prepare.outage import TableProfile as Profile
-from tiltyard.prepare.outage import Verdict, tail, verdict_on
 from tiltyard.rails import Rails
 
 TONIGHT = date(2025, 6, 2)
@@ -46,7 +46,7 @@ def tonight(device: Column = devices(DEVICES, 20), amount: Column = Column(0, 10
     return profile(0, 1020, device=device, amount=amount)
 
 
-def rules(verdict: Verdict) -> set[tuple[str, str]]:
+def rules(verdict: OutageVerdict) -> set[tuple[str, str]]:
     return {(outage.rule, outage.column) for outage in verdict.outages}
 
 
@@ -80,7 +80,7 @@ def test_each_kind_of_silence_is_found_once_and_said(changed: dict[str, Column],
 def test_a_rare_category_may_be_absent_and_a_small_night_says_nothing() -> None:
     assert not verdict_on(tonight(devices({"web": 400, "phone": 600}, 20)), usual()).outages
     few = profile(0, 15, device=Column(15, 0, 0, False), amount=Column(0, 15, 1, True))
-    assert verdict_on(few, usual()) == Verdict((), frozenset())
+    assert verdict_on(few, usual()) == OutageVerdict((), frozenset())
 
 
 def test_a_party_that_books_half_the_house_is_no_outage_and_a_month_may_end() -> None:

@@ -10,7 +10,7 @@ from tests import served
 from tiltyard.serve import additive
 from tiltyard.target import YES_OR_NO, Bounded
 from tiltyard.train import scorer
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 
 ENCODING = served.ENCODING
 
@@ -88,7 +88,7 @@ def test_trees_are_no_sum_over_columns():
 
 
 def test_a_number_is_kept_within_its_bounds():
-    encoding = Encoding((Column("x", "numeric"),))
+    encoding = Encoding((EncodedColumn("x", "numeric"),))
     own = additive.read(
         lambda rows: np.clip(1 + 2.0 * np.nan_to_num(rows[:, 0]), -9, 9), encoding, column([1, 2]), Bounded((-9, 9))
     )
@@ -97,7 +97,7 @@ def test_a_number_is_kept_within_its_bounds():
 
 
 def test_a_twin_that_is_sure_of_itself_is_left_to_onnx():
-    encoding = Encoding((Column("x", "numeric"),))
+    encoding = Encoding((EncodedColumn("x", "numeric"),))
     assert additive.read(lambda rows: np.ones(len(rows)), encoding, column([1, 2]), YES_OR_NO) is None
 
 

@@ -23,12 +23,14 @@ from tiltyard.serve.web import App
 from tiltyard.target import YES_OR_NO, Bounded
 from tiltyard.train.blocks import Rows
 from tiltyard.train.candidate import parquet
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 from tiltyard.train.export import heavy_onnx, light_onnx
 from tiltyard.train.fit import Fitter, Params
 from tiltyard.train.scorer import Scorer
 
-ENCODING = Encoding((Column("a", "numeric"), Column("b", "boolean"), Column("c", "categorical", ("x", "y"))))
+ENCODING = Encoding(
+    (EncodedColumn("a", "numeric"), EncodedColumn("b", "boolean"), EncodedColumn("c", "categorical", ("x", "y")))
+)
 
 
 def trained(bounds: tuple[float, float] | None) -> Scorer:

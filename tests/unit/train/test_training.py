@@ -21,7 +21,7 @@ from tiltyard.records import TrainingSummary
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Bounded, Target
 from tiltyard.train import blocks, export, fit, registry, training
-from tiltyard.train.encoding import Column, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding
 
 Market = tuple[Rails, Spec, dict]
 
@@ -138,8 +138,10 @@ def test_a_frame_that_leaks_is_not_trained_on(tmp_path: Path, postgres_url: str)
 
 def fitted(target: Target = YES_OR_NO) -> tuple[Any, Any, np.ndarray]:
     """Heavy and light model of rows with a year, two categories and gaps, and their matrix."""
-    columns = (Column("size", "numeric"), Column("year", "numeric"), Column("is_new", "boolean"))
-    encoding = Encoding((*columns, Column("mood", "categorical", tuple("abc")), Column("none", "numeric")))
+    columns = (EncodedColumn("size", "numeric"), EncodedColumn("year", "numeric"), EncodedColumn("is_new", "boolean"))
+    encoding = Encoding(
+        (*columns, EncodedColumn("mood", "categorical", tuple("abc")), EncodedColumn("none", "numeric"))
+    )
     rng, rows = np.random.default_rng(5), 1_000
     matrix = np.column_stack(
         [rng.normal(size=rows), 2016 + rng.random(rows), rng.integers(0, 2, rows), rng.integers(0, 4, rows)]
@@ -331,7 +333,7 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
     days = np.arange(rows) / 50
     times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
     parts = blocks.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), target)
-    encoding = Encoding((Column("size", "numeric"), Column("mood", "categorical", ("good", "bad"))))
+    encoding = Encoding((EncodedColumn("size", "numeric"), EncodedColumn("mood", "categorical", ("good", "bad"))))
     given = blocks.Rows(matrix, label.astype(np.float64), days)
     fitted = fit.fit(given, parts, encoding, trials=2, seed=1, threads=1, target=target)
     held_out = label[parts.held_out]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiltyard.upkeep.references import Reason, References, Snapshot, kept
+from tiltyard.upkeep.references import KeptReason, References, Snapshot, kept
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 LONG_AGO = {"recent_since": START + timedelta(days=1000)}
@@ -22,7 +22,7 @@ def line(text: str) -> list[Snapshot]:
     return snapshots
 
 
-def staying(snapshots: list[Snapshot], references: References) -> dict[int, set[Reason]]:
+def staying(snapshots: list[Snapshot], references: References) -> dict[int, set[KeptReason]]:
     return {number: set(why) for number, why in kept(snapshots, references).items() if why}
 
 
@@ -39,7 +39,7 @@ def test_what_is_younger_than_the_grace_is_left_alone() -> None:
 @pytest.mark.parametrize(
     "reason", ["in_service", "published", "predicted", "answered", "trained", "decided", "incident"]
 )
-def test_what_a_record_names_stays_for_it(reason: Reason) -> None:
+def test_what_a_record_names_stays_for_it(reason: KeptReason) -> None:
     references = References(named={reason: {2, 17}}, **LONG_AGO)  # 17 is not there (any more)
     assert staying(line("1 2 3 4"), references) == {2: {reason}, 4: {"newest"}}
 
