@@ -30,7 +30,7 @@ import yaml
 from night import parse
 from servers.process import free_port
 
-from tiltyard import clock, lake, ledger
+from tiltyard import clock, lake, ledger_tables
 from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
@@ -284,7 +284,7 @@ def write_specs(models: Path, count: int) -> None:
 def copy(rails: Rails, first: Spec, names: list[str]) -> None:
     """Give the other models the past of the first one: what the ledger knows, the lake's rows, MLflow's versions."""
     with rails.ledger.engine.begin() as connection:
-        for table in (ledger.metadata.tables[table] for table in KEPT):
+        for table in (ledger_tables.metadata.tables[table] for table in KEPT):
             columns = [column for column in table.c if column.name != "model"]
             for other in names:
                 values = [

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.ledger import Fence
+from tiltyard.fence import Fence
 from tiltyard.records import Publication
 from tiltyard.settings import Settings
 from tiltyard.tables import Table

@@ -4,24 +4,45 @@ The ledger decides, MLflow's aliases follow. Roles at a past night are derived f
 that night sees the champion of that night. Rows are added, not rewritten; a stage's run record is the one
 exception (it says how the last attempt went).
 
-Longer than other modules, because no other one may touch the database of decisions.
+Longer than other modules, because no other one may ask the database of decisions anything. Its tables and the longer
+statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; who is champion is
+worked out in `succession`.
 """
 
-import json
-import math
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import date, datetime
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
-from tiltyard.errors import Fenced
+from tiltyard.fence import Fence, claim
+from tiltyard.ledger_tables import (
+    decision,
+    default_task,
+    default_task_end,
+    event,
+    features_runs,
+    finding,
+    incident,
+    json_text,
+    metadata,
+    named_rows,
+    newest_states,
+    promotion,
+    publication,
+    recorded_as,
+    release,
+    retrain,
+    stage_run,
+    upserting,
+    version,
+    watch,
+)
 from tiltyard.records import (
     AcceptedRelease,
     Decision,
@@ -45,214 +66,10 @@ from tiltyard.records import (
 )
 from tiltyard.settings import Settings
 from tiltyard.stages import StageName
+from tiltyard.succession import ChampionChange, Roles, cast, succession
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
-
-metadata = sa.MetaData()
-_json = pg.JSONB
-_UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
-"""A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
-_instant = sa.DateTime(timezone=True)
-
-fence = sa.Table(
-    "fence",
-    metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("token", sa.BigInteger, nullable=False),
-)
-stage_run = sa.Table(
-    "stage_run",
-    metadata,
-    sa.Column("stage", sa.Text, primary_key=True),
-    sa.Column("model", sa.Text, primary_key=True),  # of features the source; '' for a stage of the portfolio
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("status", sa.Text, nullable=False),  # done | stopped | failed
-    sa.Column("summary", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-publication = sa.Table(
-    "publication",
-    metadata,
-    sa.Column("table_name", sa.Text, primary_key=True, key="table"),
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),  # published | held | failed | blocked | late
-    sa.Column("snapshot", sa.BigInteger),  # at which it was last good; NULL: never
-    sa.Column("good_night", sa.Date),  # on which it was
-    sa.Column("since", sa.Date),
-    sa.Column("reason", sa.Text),
-    sa.Column("cause", sa.Text),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-sa.Index(
-    "newest_good_of_table",
-    publication.c.table,
-    publication.c.recorded_at.desc(),
-    postgresql_where=publication.c.state == "published",
-)
-sa.Index("night_of_publication", publication.c.night)
-sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
-release = sa.Table(
-    "release",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("checkout", sa.Text, nullable=False),
-    sa.Column("accepted_at", _instant, nullable=False),
-    sa.Column("files", sa.Integer, nullable=False),
-    sa.Column("refused", _json, nullable=False),  # records.RefusedText
-)
-version = sa.Table(
-    "version",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("night", sa.Date, nullable=False),  # trained as of
-    sa.Column("inputs", sa.Text, nullable=False),  # digest of frame, spec and seed: same inputs, same version
-    sa.Column("run_id", sa.Text, nullable=False),  # MLflow
-    sa.Column("digests", _json, nullable=False),  # file → sha256
-    sa.Column("facts", _json, nullable=False),  # frame, snapshot, spec digest, git commit, metrics, reason
-    sa.Column("requested_by", sa.Text, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-decision = sa.Table(
-    "decision",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("challenger", sa.Integer, primary_key=True),
-    sa.Column("champion", sa.Integer),  # NULL: against the safe default
-    sa.Column("verdict", sa.Text, nullable=False),  # promote | hold | reject
-    sa.Column("reasons", _json, nullable=False),
-    sa.Column("evidence", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-promotion = sa.Table(
-    "promotion",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("night", sa.Date, nullable=False),
-    sa.Column("replaced", sa.Integer),
-    sa.Column("requested_by", sa.Text, nullable=False),
-    sa.Column("approved_by", sa.Text),  # NULL: the tier needs no person
-    sa.Column("approval", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-    sa.UniqueConstraint("model", "night", name="one_promotion_per_night"),
-)
-watch = sa.Table(
-    "watch",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("champion", sa.Integer, nullable=False),  # the one that was promoted, and is watched
-    sa.Column("previous", sa.Integer),  # NULL: it replaced the safe default
-    sa.Column("verdict", sa.Text, nullable=False),  # keep | rollback
-    sa.Column("reasons", _json, nullable=False),
-    sa.Column("evidence", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-sa.Index(
-    "one_rollback_per_version",
-    watch.c.model,
-    watch.c.champion,
-    unique=True,
-    postgresql_where=watch.c.verdict == "rollback",
-)
-retrain = sa.Table(
-    "retrain",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("reasons", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-finding = sa.Table(
-    "finding",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("night", sa.Date, primary_key=True),
-    sa.Column("body", _json, nullable=False),  # records.Finding
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-incident = sa.Table(
-    "incident",
-    metadata,
-    sa.Column("night", sa.Date, primary_key=True),  # a row for every night on which it was open
-    sa.Column("node", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, primary_key=True),  # broken | missing | shared_shift
-    sa.Column("since", sa.Date, nullable=False),
-    sa.Column("models", _json, nullable=False),
-    sa.Column("columns", _json, nullable=False),
-    sa.Column("said", sa.Text, nullable=False, key="reason"),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-event = sa.Table(
-    "event",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("night", sa.Date),
-    sa.Column("detail", _json, nullable=False),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-sa.Index("bad_ends", stage_run.c.stage, stage_run.c.night, postgresql_where=stage_run.c.status != "done")
-sa.Index("nights_of_stage", stage_run.c.stage, stage_run.c.night)
-sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == "reject")
-sa.Index("findings_of_night", finding.c.night)
-sa.Index("events_of_model", event.c.model, event.c.kind)
-sa.Index("events_of_kind", event.c.kind)
-default_task = sa.Table(
-    "default_task",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("opened", sa.Date, primary_key=True),  # the night whose audit asked
-    sa.Column("since", sa.Date, nullable=False),  # the first night on the safe default
-    sa.Column("repeats", sa.Date),  # NULL: asked for the first time; else when the answer was asked for that ran out
-    sa.Column("said", _json, nullable=False, key="facts"),  # nights, share and reasons when it was opened
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-default_task_end = sa.Table(
-    "default_task_end",
-    metadata,
-    sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("opened", sa.Date, primary_key=True),
-    sa.Column("how", sa.Text, primary_key=True),  # answered | recovered
-    sa.Column("night", sa.Date, nullable=False),  # the newest audited night when it ended
-    sa.Column("cause", sa.Text),
-    sa.Column("owner", sa.Text),
-    sa.Column("until", sa.Date),
-    sa.Column("answered_by", sa.Text),
-    sa.Column("source", sa.Text),  # airflow | command line
-    sa.Column("answered_at", _instant),
-    sa.Column("recorded_at", _instant, nullable=False),
-)
-
-
-@dataclass(frozen=True)
-class Fence:
-    """A claim on one piece of work, e.g. `shadow/sla_breach/2016-04-02`. A later claim outdates it."""
-
-    ledger: "Ledger"
-    key: str
-    token: int
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the claim while committing. Raises Fenced when a newer attempt has claimed the work.
-
-        The row lock keeps a newer claim waiting until this commit is done; PostgreSQL lets it go when
-        the process dies.
-        """
-        with self.ledger.engine.begin() as connection:
-            current = connection.scalar(sa.select(fence.c.token).where(fence.c.key == self.key).with_for_update())
-            if current != self.token:
-                raise Fenced(
-                    f"A newer attempt has taken over {self.key} (token {current}, this one holds {self.token}); "
-                    "nothing of this attempt was written."
-                )
-            yield
 
 
 class StageEnd(NamedTuple):
@@ -264,85 +81,6 @@ class StageEnd(NamedTuple):
     """When it was recorded, wall clock."""
 
 
-@dataclass(frozen=True)
-class ChampionChange:
-    """A night on which the champion changed, and who was who from the next night on."""
-
-    night: date
-    kind: Literal["promotion", "rollback"]
-    version: int
-    """The version that was promoted, or sent back."""
-    champion: int | None
-    previous: int | None
-
-
-def succession(promotions: Sequence[Promotion], rollbacks: Sequence[Watch]) -> list[ChampionChange]:
-    """Promotions and rollbacks of one model as changes, in the order of nights.
-
-    A rollback puts things back to what they were before the promotion that it undoes.
-    """
-    earlier: dict[int, int | None] = {}
-    changes: list[ChampionChange] = []
-    steps = [(entry.night, False, entry) for entry in promotions] + [(entry.night, True, entry) for entry in rollbacks]
-    for night, _, entry in sorted(steps, key=lambda step: step[:2]):
-        if isinstance(entry, Watch):
-            demoted = entry.champion
-            changes.append(ChampionChange(night, "rollback", demoted, entry.previous, earlier.get(demoted)))
-        else:
-            earlier[entry.version] = changes[-1].previous if changes else None
-            changes.append(ChampionChange(night, "promotion", entry.version, entry.version, entry.replaced))
-    return changes
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Who does what at a night, from decisions of earlier nights. Versions are MLflow's numbers."""
-
-    champion: int | None
-    previous: int | None
-    challengers: tuple[int, ...]
-    first: int | None
-    """The first version there was: it scores on whatever the gate said, to show what retraining earned."""
-
-    @property
-    def scored(self) -> dict[int, str]:
-        """version → role, for every version that scores this night."""
-        challengers = [(number, "challenger") for number in self.challengers]
-        named = [(self.champion, "champion"), (self.previous, "previous"), *challengers, (self.first, "first")]
-        roles: dict[int, str] = {}
-        for number, role in named:
-            if number is not None:
-                roles.setdefault(number, role)
-        return roles
-
-
-def cast(
-    trained: Mapping[int, date], changes: Sequence[ChampionChange], rejected: Collection[int], night: date
-) -> Roles:
-    """Who does what at a night. `trained`: version → night of its training; `rejected` on nights before this one.
-
-    Challengers are the versions trained before `night`, newer than every version that was promoted, and not
-    rejected; of two trained on the same night the later one counts. What was promoted once, or was passed over
-    by a promotion, does not challenge again when the promotion is undone.
-    """
-    earlier = [change for change in changes if change.night < night]
-    trained = {number: when for number, when in trained.items() if when < night}
-    latest_of_night = {when: number for number, when in sorted(trained.items())}
-    promoted = {change.version for change in earlier}
-    newest = max((trained[number] for number in promoted if number in trained), default=None)
-    challengers = tuple(
-        number
-        for when, number in sorted(latest_of_night.items())
-        if number not in rejected and number not in promoted and (newest is None or when > newest)
-    )
-    return Roles(
-        champion=earlier[-1].champion if earlier else None,
-        previous=earlier[-1].previous if earlier else None,
-        challengers=challengers,
-        first=min(trained, default=None),
-    )
-
-
 class Ledger:
     """An open ledger. Thread-safe; one per process."""
 
@@ -352,7 +90,7 @@ class Ledger:
             pool_size=2,
             max_overflow=4,
             pool_pre_ping=True,
-            json_serializer=_json_text,
+            json_serializer=json_text,
         )
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
@@ -369,12 +107,7 @@ class Ledger:
 
     def claim(self, key: str) -> Fence:
         """Claim a piece of work; every earlier claim on it is outdated from now on."""
-        insert = pg.insert(fence).values(key=key, token=1)
-        statement = insert.on_conflict_do_update(index_elements=["key"], set_={"token": fence.c.token + 1})
-        with self.engine.begin() as connection:
-            token = connection.scalar(statement.returning(fence.c.token))
-        assert token is not None
-        return Fence(self, key, token)
+        return claim(self.engine, key)
 
     def record_stage(self, model: str, night: date, status: Status, summary: Summary) -> None:
         """Say how an attempt of a stage went, in place of what the attempt before it said."""
@@ -417,7 +150,7 @@ class Ledger:
 
     def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
         """night → how a stage went in a word, in the order of nights. `model`: of features the source."""
-        query = sa.select(stage_run.c.night, stage_run.c.status).where(*_recorded_as(stage, model))
+        query = sa.select(stage_run.c.night, stage_run.c.status).where(*recorded_as(stage, model))
         rows = self._rows(query.order_by(stage_run.c.night, stage_run.c.model))
         return {row["night"]: row["status"] for row in rows}
 
@@ -427,7 +160,7 @@ class Ledger:
 
     def stage_status(self, stage: StageName, model: str, night: date) -> Status | None:
         """How a stage went on a night in a word; None when it did not run."""
-        query = sa.select(stage_run.c.status).where(*_recorded_as(stage, model), stage_run.c.night == night)
+        query = sa.select(stage_run.c.status).where(*recorded_as(stage, model), stage_run.c.night == night)
         rows = self._rows(query.order_by(stage_run.c.model.desc()).limit(1))
         return rows[0]["status"] if rows else None
 
@@ -447,7 +180,7 @@ class Ledger:
     def newest_nights(self, stage: StageName, models: Collection[str]) -> dict[str, date]:
         """Model → the newest night that a stage has done for it, of those for which it has done one. One query for all
         models, which reads as many rows as there are models, not nights."""
-        names = _names(models)
+        names = named_rows(models)
         own = (stage_run.c.stage == stage, stage_run.c.model == names.c.name, stage_run.c.status == "done")
         newest = sa.select(stage_run.c.night).where(*own).order_by(stage_run.c.night.desc()).limit(1).lateral("newest")
         query = sa.select(names.c.name, newest.c.night).select_from(names.join(newest, sa.true()))
@@ -478,17 +211,17 @@ class Ledger:
 
     def features_run(self, source: str, night: date) -> StageRun[FeaturesSummary] | None:
         """How the features of a source went on a night; None when they did not run."""
-        query = _features_runs(source).where(stage_run.c.night == night)
+        query = features_runs(source).where(stage_run.c.night == night)
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.model.desc()))
 
     def last_features_run(self, source: str | None, before: date) -> StageRun[FeaturesSummary] | None:
         """How the features of a source, or of any, went on the newest night before one."""
-        query = _features_runs(source).where(stage_run.c.night < before)
+        query = features_runs(source).where(stage_run.c.night < before)
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.night.desc(), stage_run.c.model.desc()))
 
     def newest_published(self, source: str | None = None) -> StageRun[FeaturesSummary] | None:
         """The features that were published last, whatever their night: of any source, or of one."""
-        query = _features_runs(source).where(stage_run.c.status == "done")
+        query = features_runs(source).where(stage_run.c.status == "done")
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
 
     def newest_published_night(self) -> date | None:
@@ -524,12 +257,12 @@ class Ledger:
         run = {"stage": summary.stage, "model": source, "night": night, "status": status, "recorded_at": now}
         with self.engine.begin() as connection:
             if rows:
-                connection.execute(_upserting(publication, rows))
-            connection.execute(_upserting(stage_run, [{**run, "summary": summary.to_json()}]))
+                connection.execute(upserting(publication, rows))
+            connection.execute(upserting(stage_run, [{**run, "summary": summary.to_json()}]))
 
     def table_states(self, until: date | None = None) -> list[TableState]:
         """The newest state of every table, or the newest up to and including a night, by name."""
-        return [TableState.from_json(row) for row in self._rows(_newest_states(until))]
+        return [TableState.from_json(row) for row in self._rows(newest_states(until))]
 
     def publication(self) -> Publication | None:
         """What is in service; None before anything was published.
@@ -538,7 +271,7 @@ class Ledger:
         that is done again brings newer rows of all nights. One that is not stands where that night left it. In a home
         from before tables had states, all of them stand at the newest batch.
         """
-        rows = self._rows(_newest_states(None))
+        rows = self._rows(newest_states(None))
         newest = max((row for row in rows if row["published_at"]), key=lambda row: row["published_at"], default=None)
         if newest is not None:
             snapshot = newest["published_snapshot"]
@@ -601,7 +334,7 @@ class Ledger:
     ) -> dict[str, dict[date, datetime]]:
         """Table → night → when its state on that night was recorded, of the newest `nights` that it has, or has up to
         and including one. One query."""
-        names = _names(tables)
+        names = named_rows(tables)
         own = sa.select(publication.c.night, publication.c.recorded_at).where(publication.c.table == names.c.name)
         if until is not None:
             own = own.where(publication.c.night <= until)
@@ -948,36 +681,7 @@ class Ledger:
 
     def _upsert(self, table: sa.Table, **values: Any) -> None:
         with self.engine.begin() as connection:
-            connection.execute(_upserting(table, [{**values, "recorded_at": clock.now()}]))
-
-
-def _upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
-    """The statement that writes rows, each in place of the one with its key. All of them have the same columns."""
-    insert = pg.insert(table).values([dict(row) for row in rows])
-    update = {table.c[name]: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
-    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
-
-
-def _json_text(value: object) -> str:
-    """JSON that PostgreSQL takes. What an error quotes may hold a NUL or half a surrogate, which a jsonb does not."""
-    try:
-        content = json.dumps(value, allow_nan=False)
-    except ValueError:
-        content = ""
-    return content if content and not _UNSTORABLE.search(content) else json.dumps(_storable(value), allow_nan=False)
-
-
-def _storable(value: object) -> object:
-    """`value` with signs in place of what no jsonb holds, and null for a number that is not finite."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {_storable(str(name)): _storable(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(part) for part in value]
-    return value
+            connection.execute(upserting(table, [{**values, "recorded_at": clock.now()}]))
 
 
 def _columns(record: Record) -> dict[str, object]:
@@ -993,46 +697,3 @@ def _columns(record: Record) -> dict[str, object]:
 
 def _stage_run(kind: type[SummaryT], row: Mapping[str, Any]) -> StageRun[SummaryT]:
     return StageRun(**{**row, "summary": kind.from_json(row["summary"])})
-
-
-def _recorded_as(stage: StageName, model: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Whose records of a stage these are; those of a source's features are in older ledgers those of all at once."""
-    names = sorted({model, ""}) if stage == "features" else [model]
-    return (stage_run.c.stage == stage, stage_run.c.model.in_(names))
-
-
-def _features_runs(source: str | None) -> sa.Select[Any]:
-    """The records of the features of a source, and those of all at once; of any source without one."""
-    query = sa.select(stage_run).where(stage_run.c.stage == "features")
-    return query if source is None else query.where(stage_run.c.model.in_((source, "")))
-
-
-def _names(names: Collection[str]) -> sa.TableValuedAlias:
-    """A table with these names in its one column `name`."""
-    values = sa.func.unnest(sa.cast(sorted(names), pg.ARRAY(sa.Text)))
-    return values.table_valued(sa.column("name", sa.Text)).render_derived("asked")
-
-
-def _newest_states(until: date | None) -> sa.Select[Any]:
-    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last.
-
-    It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
-    """
-    own = publication.alias()
-    following = sa.select(sa.func.min(own.c.table)).where(own.c.table > sa.column("name")).scalar_subquery()
-    first = sa.select(sa.func.min(publication.c.table).label("name")).cte("names", recursive=True)
-    names = first.union_all(sa.select(following).select_from(first).where(first.c.name.is_not(None)))
-    columns = (column.label(column.key) for column in publication.c)
-    newest = sa.select(*columns).where(publication.c.table == names.c.name)
-    if until is not None:
-        newest = newest.where(publication.c.night <= until)
-    row = newest.order_by(publication.c.night.desc()).limit(1).lateral("newest")
-    good = (
-        sa.select(own.c.snapshot.label("published_snapshot"), own.c.recorded_at.label("published_at"))
-        .where(own.c.table == names.c.name, own.c.state == "published")
-        .order_by(own.c.recorded_at.desc())
-        .limit(1)
-        .lateral("good")
-    )
-    joined = names.join(row, sa.true()).outerjoin(good, sa.true())
-    return sa.select(row, good).select_from(joined).order_by(names.c.name)

@@ -6,8 +6,8 @@ from datetime import date, timedelta
 import pytest
 import sqlalchemy as sa
 
-from tiltyard import ledger as ledger_module
-from tiltyard.ledger import Ledger, Roles
+from tiltyard import ledger_tables
+from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
 from tiltyard.records import (
     Decision,
@@ -21,6 +21,7 @@ from tiltyard.records import (
     VersionFacts,
     Watch,
 )
+from tiltyard.succession import Roles
 
 FIRST = date(2016, 4, 1)
 
@@ -94,21 +95,6 @@ def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
     assert roles[6].scored == {2: "champion", 1: "previous", 3: "challenger"}
 
 
-def test_of_two_trained_on_one_night_the_later_one_counts(ledger: Ledger) -> None:
-    train(ledger, 1, on=1)
-    train(ledger, 2, on=1)
-
-    assert ledger.roles("m", night(2)).challengers == (2,)
-
-
-def test_a_promoted_challenger_ends_the_older_ones(ledger: Ledger) -> None:
-    for version in (1, 2, 3):
-        train(ledger, version, on=version)
-    assert ledger.claim_promotion(promotion(2, on=4))
-
-    assert ledger.roles("m", night(5)) == Roles(champion=2, previous=None, challengers=(3,), first=1)
-
-
 def test_models_do_not_see_each_other(ledger: Ledger) -> None:
     train(ledger, 1, on=1)
     assert ledger.claim_promotion(promotion(1, on=2))
@@ -162,13 +148,6 @@ def test_a_retrain_is_asked_for_once_a_night(ledger: Ledger) -> None:
     assert [row.reasons for row in ledger.retrains("m")] == [("drift", "decay")]
 
 
-def test_every_claim_outdates_the_one_before(ledger: Ledger) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        tokens = [fence.token for fence in pool.map(lambda _: ledger.claim("key"), range(12))]
-
-    assert sorted(tokens) == list(range(1, 13))
-
-
 def test_events_are_kept_in_order_and_found_by_kind(ledger: Ledger) -> None:
     ledger.add_event("forged_approval", "m", night(1), {"by": "somebody"})
     ledger.add_event("alias_moved", "m", night(2), {})
@@ -214,13 +193,6 @@ def test_a_rollback_puts_back_what_the_promotion_replaced(ledger: Ledger) -> Non
     assert ledger.claim_promotion(promotion(5, on=12, replaced=2))
     assert ledger.roles("m", night(13)) == Roles(champion=5, previous=2, challengers=(), first=1)
     assert [(change.kind, change.version) for change in ledger.changes("m")][-2:] == [("rollback", 4), ("promotion", 5)]
-
-
-def test_a_champion_that_replaced_nobody_goes_back_to_nobody(ledger: Ledger) -> None:
-    train(ledger, 1, on=1)
-    ledger.claim_promotion(promotion(1, on=3))
-    assert ledger.add_watch(watched(1, on=8, verdict="rollback"))
-    assert ledger.roles("m", night(9)) == Roles(champion=None, previous=None, challengers=(), first=1)
 
 
 def test_a_watch_is_recorded_once_a_night_and_a_rollback_once(ledger: Ledger) -> None:
@@ -299,7 +271,7 @@ def test_the_newest_states_are_read_by_index_however_many_nights_there_are(rails
         connection.execute(sa.text("analyze publication"))
         connection.execute(sa.text("set local enable_seqscan = off"))
         before = connection.scalar(sa.text("select pg_stat_get_xact_tuples_fetched('publication'::regclass)"))
-        rows = connection.execute(ledger_module._newest_states(None)).all()
+        rows = connection.execute(ledger_tables.newest_states(None)).all()
         fetched = connection.scalar(sa.text("select pg_stat_get_xact_tuples_fetched('publication'::regclass)")) - before
     assert len(rows) == 50
     assert fetched <= 3 * 50 + 2, "a few rows of each table, of 40 nights"

@@ -25,17 +25,18 @@ import pandas as pd
 from tiltyard import lake
 from tiltyard.answered import skew
 from tiltyard.clock import night_closing
+from tiltyard.fence import Fence
 from tiltyard.govern import page
 from tiltyard.govern.change import DriftComparison
 from tiltyard.govern.look import Look
 from tiltyard.govern.raw import ordered
-from tiltyard.ledger import Fence, Roles
 from tiltyard.pages import kit
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import Broken, DriftSummary, Finding, JsonObject, Signal, Skew
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, recorded_as
+from tiltyard.succession import Roles
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR
 from tiltyard.train import profile
 

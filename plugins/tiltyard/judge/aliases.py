@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from tiltyard.clock import night_closing
-from tiltyard.ledger import ChampionChange
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
+from tiltyard.succession import ChampionChange
 from tiltyard.train import registry
 
 

@@ -20,7 +20,6 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import aliases, approval, evidence_file, gate, pairs, rollback
 from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
-from tiltyard.ledger import ChampionChange, Roles
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import (
@@ -40,6 +39,7 @@ from tiltyard.records import (
 )
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
+from tiltyard.succession import ChampionChange, Roles
 from tiltyard.train import registry, replay
 
 STAGE: StageName = "promotion"

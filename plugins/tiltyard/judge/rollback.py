@@ -14,11 +14,11 @@ from pydantic import JsonValue
 
 from tiltyard.clock import night_closing
 from tiltyard.judge import aliases, gate, pairs
-from tiltyard.ledger import ChampionChange
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import EvidenceRecord, Watch, WatchVerdict
 from tiltyard.spec import Spec
+from tiltyard.succession import ChampionChange
 
 
 def watched(spec: Spec, changes: Sequence[ChampionChange], as_of: datetime) -> ChampionChange | None:

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Stopped
-from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
 from tiltyard.records import Publication, ShadowSummary
 from tiltyard.serve import fallback
 from tiltyard.spec import Role, Spec
+from tiltyard.succession import Roles
 from tiltyard.tables import PREDICTION, PROFILE
 from tiltyard.train import profile, registry
 from tiltyard.train.scorer import Scorer

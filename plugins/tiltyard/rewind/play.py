@@ -15,12 +15,12 @@ from tiltyard.govern import change, history
 from tiltyard.govern.change import KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.history import Became, Grant
 from tiltyard.judge import gate, pairs, rollback
-from tiltyard.ledger import ChampionChange, Roles, cast, succession
 from tiltyard.prepare import truth as truths
 from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
 from tiltyard.rewind.past import ModelPast, PastVersion
 from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.spec import Spec
+from tiltyard.succession import ChampionChange, Roles, cast, succession
 from tiltyard.train import profile
 
 ASSUMED = gate.Replayed("pass", "assumed in a hindcast: the predictions it would test were never made")

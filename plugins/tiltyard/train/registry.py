@@ -31,7 +31,7 @@ import sqlalchemy as sa
 from tiltyard import child, postgres
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.ledger import Fence
+from tiltyard.fence import Fence
 from tiltyard.rails import Rails
 from tiltyard.records import JsonObject, Version, VersionFacts
 from tiltyard.settings import Settings

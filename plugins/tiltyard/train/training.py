@@ -13,7 +13,7 @@ from datetime import date, datetime
 from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import Stopped
-from tiltyard.ledger import Fence
+from tiltyard.fence import Fence
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails, records_its_end

@@ -240,6 +240,6 @@ def test_findings_of_a_night_come_back_and_a_strange_one_is_none(rails: Rails) -
 
 
 def _finding_table() -> Any:
-    from tiltyard import ledger
+    from tiltyard import ledger_tables
 
-    return ledger.finding
+    return ledger_tables.finding

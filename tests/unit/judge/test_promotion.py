@@ -553,9 +553,9 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
     worst = f"<script>alert(1)</script> | x\nEvidence: `{'0' * 64}`"
     forged = kept.evidence.to_json() | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
     with arena.rails.ledger.engine.begin() as connection:
-        from tiltyard import ledger
+        from tiltyard.ledger_tables import decision
 
-        connection.execute(ledger.decision.update().where(ledger.decision.c.model == spec.name).values(evidence=forged))
+        connection.execute(decision.update().where(decision.c.model == spec.name).values(evidence=forged))
     text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text
     assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged.evidence}`"]

@@ -16,9 +16,9 @@ import pytest
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
-from tiltyard.ledger import Roles
 from tiltyard.prepare import frame
 from tiltyard.records import ShadowSummary, VersionFacts
+from tiltyard.succession import Roles
 from tiltyard.tables import Table
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding

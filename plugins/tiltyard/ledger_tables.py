@@ -1,0 +1,269 @@
+"""The tables of the decisions database, the longer statements over them, and what their JSON may hold.
+
+Only `ledger` and `fence` read and write them.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tiltyard.stages import StageName
+
+_UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
+"""A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
+
+metadata = sa.MetaData()
+_json = pg.JSONB
+_instant = sa.DateTime(timezone=True)
+
+fence = sa.Table(
+    "fence",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("token", sa.BigInteger, nullable=False),
+)
+stage_run = sa.Table(
+    "stage_run",
+    metadata,
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),  # of features the source; '' for a stage of the portfolio
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),  # done | stopped | failed
+    sa.Column("summary", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+publication = sa.Table(
+    "publication",
+    metadata,
+    sa.Column("table_name", sa.Text, primary_key=True, key="table"),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),  # published | held | failed | blocked | late
+    sa.Column("snapshot", sa.BigInteger),  # at which it was last good; NULL: never
+    sa.Column("good_night", sa.Date),  # on which it was
+    sa.Column("since", sa.Date),
+    sa.Column("reason", sa.Text),
+    sa.Column("cause", sa.Text),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index(
+    "newest_good_of_table",
+    publication.c.table,
+    publication.c.recorded_at.desc(),
+    postgresql_where=publication.c.state == "published",
+)
+sa.Index("night_of_publication", publication.c.night)
+sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
+release = sa.Table(
+    "release",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("checkout", sa.Text, nullable=False),
+    sa.Column("accepted_at", _instant, nullable=False),
+    sa.Column("files", sa.Integer, nullable=False),
+    sa.Column("refused", _json, nullable=False),  # records.RefusedText
+)
+version = sa.Table(
+    "version",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("night", sa.Date, nullable=False),  # trained as of
+    sa.Column("inputs", sa.Text, nullable=False),  # digest of frame, spec and seed: same inputs, same version
+    sa.Column("run_id", sa.Text, nullable=False),  # MLflow
+    sa.Column("digests", _json, nullable=False),  # file → sha256
+    sa.Column("facts", _json, nullable=False),  # frame, snapshot, spec digest, git commit, metrics, reason
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+decision = sa.Table(
+    "decision",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("challenger", sa.Integer, primary_key=True),
+    sa.Column("champion", sa.Integer),  # NULL: against the safe default
+    sa.Column("verdict", sa.Text, nullable=False),  # promote | hold | reject
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("evidence", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+promotion = sa.Table(
+    "promotion",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("night", sa.Date, nullable=False),
+    sa.Column("replaced", sa.Integer),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("approved_by", sa.Text),  # NULL: the tier needs no person
+    sa.Column("approval", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+    sa.UniqueConstraint("model", "night", name="one_promotion_per_night"),
+)
+watch = sa.Table(
+    "watch",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("champion", sa.Integer, nullable=False),  # the one that was promoted, and is watched
+    sa.Column("previous", sa.Integer),  # NULL: it replaced the safe default
+    sa.Column("verdict", sa.Text, nullable=False),  # keep | rollback
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("evidence", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index(
+    "one_rollback_per_version",
+    watch.c.model,
+    watch.c.champion,
+    unique=True,
+    postgresql_where=watch.c.verdict == "rollback",
+)
+retrain = sa.Table(
+    "retrain",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("reasons", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+finding = sa.Table(
+    "finding",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # records.Finding
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+incident = sa.Table(
+    "incident",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),  # a row for every night on which it was open
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),  # broken | missing | shared_shift
+    sa.Column("since", sa.Date, nullable=False),
+    sa.Column("models", _json, nullable=False),
+    sa.Column("columns", _json, nullable=False),
+    sa.Column("said", sa.Text, nullable=False, key="reason"),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("night", sa.Date),
+    sa.Column("detail", _json, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index("bad_ends", stage_run.c.stage, stage_run.c.night, postgresql_where=stage_run.c.status != "done")
+sa.Index("nights_of_stage", stage_run.c.stage, stage_run.c.night)
+sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == "reject")
+sa.Index("findings_of_night", finding.c.night)
+sa.Index("events_of_model", event.c.model, event.c.kind)
+sa.Index("events_of_kind", event.c.kind)
+default_task = sa.Table(
+    "default_task",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("opened", sa.Date, primary_key=True),  # the night whose audit asked
+    sa.Column("since", sa.Date, nullable=False),  # the first night on the safe default
+    sa.Column("repeats", sa.Date),  # NULL: asked for the first time; else when the answer was asked for that ran out
+    sa.Column("said", _json, nullable=False, key="facts"),  # nights, share and reasons when it was opened
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+default_task_end = sa.Table(
+    "default_task_end",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("opened", sa.Date, primary_key=True),
+    sa.Column("how", sa.Text, primary_key=True),  # answered | recovered
+    sa.Column("night", sa.Date, nullable=False),  # the newest audited night when it ended
+    sa.Column("cause", sa.Text),
+    sa.Column("owner", sa.Text),
+    sa.Column("until", sa.Date),
+    sa.Column("answered_by", sa.Text),
+    sa.Column("source", sa.Text),  # airflow | command line
+    sa.Column("answered_at", _instant),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+
+
+def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
+    """The statement that writes rows, each in place of the one with its key. All of them have the same columns."""
+    insert = pg.insert(table).values([dict(row) for row in rows])
+    update = {table.c[name]: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
+    return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
+
+
+def recorded_as(stage: StageName, model: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Whose records of a stage these are; those of a source's features are in older ledgers those of all at once."""
+    names = sorted({model, ""}) if stage == "features" else [model]
+    return (stage_run.c.stage == stage, stage_run.c.model.in_(names))
+
+
+def features_runs(source: str | None) -> sa.Select[Any]:
+    """The records of the features of a source, and those of all at once; of any source without one."""
+    query = sa.select(stage_run).where(stage_run.c.stage == "features")
+    return query if source is None else query.where(stage_run.c.model.in_((source, "")))
+
+
+def named_rows(names: Collection[str]) -> sa.TableValuedAlias:
+    """A table with these names in its one column `name`."""
+    values = sa.func.unnest(sa.cast(sorted(names), pg.ARRAY(sa.Text)))
+    return values.table_valued(sa.column("name", sa.Text)).render_derived("asked")
+
+
+def newest_states(until: date | None) -> sa.Select[Any]:
+    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last.
+
+    It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
+    """
+    own = publication.alias()
+    following = sa.select(sa.func.min(own.c.table)).where(own.c.table > sa.column("name")).scalar_subquery()
+    first = sa.select(sa.func.min(publication.c.table).label("name")).cte("names", recursive=True)
+    names = first.union_all(sa.select(following).select_from(first).where(first.c.name.is_not(None)))
+    columns = (column.label(column.key) for column in publication.c)
+    newest = sa.select(*columns).where(publication.c.table == names.c.name)
+    if until is not None:
+        newest = newest.where(publication.c.night <= until)
+    row = newest.order_by(publication.c.night.desc()).limit(1).lateral("newest")
+    good = (
+        sa.select(own.c.snapshot.label("published_snapshot"), own.c.recorded_at.label("published_at"))
+        .where(own.c.table == names.c.name, own.c.state == "published")
+        .order_by(own.c.recorded_at.desc())
+        .limit(1)
+        .lateral("good")
+    )
+    joined = names.join(row, sa.true()).outerjoin(good, sa.true())
+    return sa.select(row, good).select_from(joined).order_by(names.c.name)
+
+
+def json_text(value: object) -> str:
+    """JSON that PostgreSQL takes. What an error quotes may hold a NUL or half a surrogate, which a jsonb does not."""
+    try:
+        content = json.dumps(value, allow_nan=False)
+    except ValueError:
+        content = ""
+    return content if content and not _UNSTORABLE.search(content) else json.dumps(_storable(value), allow_nan=False)
+
+
+def _storable(value: object) -> object:
+    """`value` with signs in place of what no jsonb holds, and null for a number that is not finite."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_storable(str(name)): _storable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(part) for part in value]
+    return value
