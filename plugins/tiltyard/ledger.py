@@ -288,23 +288,6 @@ class Ledger:
                 apart[state.table] = state
         return Publication(snapshot=snapshot, tables=apart)
 
-    def settled(self, tables: Collection[str], since: date | None = None) -> dict[date, set[str]]:
-        """night → those of the tables that are published or not published for it, whichever was decided."""
-        columns = (publication.c.night, publication.c.table.label("table"))
-        query = sa.select(*columns).where(publication.c.table.in_(sorted(tables)))
-        if since is not None:
-            query = query.where(publication.c.night > since)
-        nights: dict[date, set[str]] = {}
-        for row in self._rows(query):
-            nights.setdefault(row["night"], set()).add(row["table"])
-        return nights
-
-    def newest_settled(self) -> date | None:
-        """The newest night for which any table is settled; None before there is one."""
-        with self.engine.connect() as connection:
-            night: date | None = connection.scalar(sa.select(sa.func.max(publication.c.night)))
-        return night
-
     def accept(self, accepted: AcceptedRelease) -> None:
         """Keep which specs, suites and dbt project are in force from now on."""
         body = {**accepted.to_json(), "accepted_at": accepted.accepted_at}

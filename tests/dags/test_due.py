@@ -29,9 +29,16 @@ def done(rails: Rails, summary: Summary, *days: int, models: tuple[Spec, ...] = 
             rails.ledger.record_stage(spec.name, day(number), "done", summary)
 
 
-def published(rails: Rails, number: int, held: tuple[str, ...] = (), good: int = 1) -> None:
+def published(
+    rails: Rails,
+    number: int,
+    held: tuple[str, ...] = (),
+    good: int = 1,
+    tables: tuple[str, ...] = TABLES,
+    source: str = "",
+) -> None:
     states = []
-    for table in TABLES:
+    for table in tables:
         body = {"night": day(number), "table": table, "snapshot": 1, "good_night": day(number), "state": "published"}
         if table in held:
             body |= {
@@ -42,7 +49,7 @@ def published(rails: Rails, number: int, held: tuple[str, ...] = (), good: int =
                 "cause": table,
             }
         states.append(TableState.from_json(body))
-    rails.ledger.publish(states, day(number), "done", FeaturesSummary(snapshot=1))
+    rails.ledger.publish(states, day(number), "done", FeaturesSummary(snapshot=1), source)
 
 
 def lot(rails: Rails, stage: str, *, as_of: int | None = None, named: bool = False, specs: tuple[Spec, ...] = SPECS):
@@ -75,6 +82,25 @@ def test_the_sweep_goes_back_a_week_of_each_models_own_nights(rails: Rails) -> N
     late = OTHER.model_copy(update={"name": "late"})
     done(rails, ShadowSummary(), 400, models=(late,))
     assert lot(rails, "drift", specs=(SPEC, late)) == {SPEC.name: days(*range(4, 11)), "late": days(400)}
+
+
+def test_models_of_two_sources_start_on_the_nights_of_their_own_year(rails: Rails) -> None:
+    """Neither the newest night of the one hides the nights of the other, nor does a night by itself read them all."""
+    elsewhere = SPEC.prediction.model_copy(update={"spine": "spn_late_opened", "features": ("ftr_late__opened",)})
+    late = SPEC.model_copy(update={"name": "late", "prediction": elsewhere})
+    for number in range(1, 11):
+        published(rails, number, source="tickets")
+        published(rails, 1000 + number, tables=("spn_late_opened", "ftr_late__opened"), source="late")
+    ready = due.ready_nights(rails, [SPEC, late])
+    assert {name: tuple(sorted(nights)) for name, nights in ready.items()} == {
+        SPEC.name: days(*range(4, 11)),
+        "late": days(*range(1004, 1011)),
+    }
+    for night, starts in ((2, {SPEC.name}), (10, {SPEC.name}), (1002, {"late"}), (500, set())):
+        ready = due.ready_nights(rails, [SPEC, late], day(night))
+        assert {name: set(nights) for name, nights in ready.items() if nights} == {
+            name: {day(night)} for name in starts
+        }
 
 
 def test_a_stage_follows_the_one_before_model_by_model(rails: Rails) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests import bazaar
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import nights
+from tiltyard.edge import due
 from tiltyard.errors import BadInput, CheckFailed, TiltyardError
 from tiltyard.judge import scoring
 from tiltyard.prepare import features
@@ -61,7 +61,7 @@ def day(number: int) -> date:
 def ready(rails: Rails, number: int) -> set[str]:
     """The models that may start on a night."""
     specs = portfolio(rails.settings)
-    return {name for name, ready in nights.ready_nights(rails, specs).items() if day(number) in ready}
+    return {name for name, ready in due.ready_nights(rails, specs, day(number)).items() if ready}
 
 
 def states(rails: Rails, number: int) -> dict[str, str]:
@@ -180,7 +180,7 @@ def test_a_late_source_of_the_spine_is_caught_up_with_and_nothing_is_scored_twic
     deliver(rails, 4, "web")
     a_night(rails, 4, "shop")
     for number in (1, 2, 3, 4):
-        assert day(number) in nights.ready_nights(rails, [till])["till"]
+        assert day(number) in due.ready_nights(rails, [till])["till"]
         assert scoring.waits_for(rails.publication(), till, FIRST + number * NIGHT) is None
         for _ in range(2):
             assert len(scored(rails, "till", number)) == 2

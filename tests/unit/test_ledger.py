@@ -312,6 +312,17 @@ def test_a_source_publishes_its_own_tables_and_changes_no_other(rails: Rails) ->
     assert ledger.publication().part(["a", "b"]).tables == {"a": good("a", 5)}
     ledger.publish([good("a", 9)], night, "done", FeaturesSummary(snapshot=9), "shop")
     assert ledger.publication() == Publication(snapshot=9, tables={"b": good("b", 7)})
-    assert ledger.settled(["a", "b", "c"]) == {night: {"a", "b"}}
-    assert ledger.settled(["a"], since=night) == {}
-    assert ledger.newest_settled() == night
+
+
+def test_when_tables_were_settled_is_asked_of_their_newest_nights(rails: Rails) -> None:
+    ledger = rails.ledger
+    for number in (1, 2, 4):
+        good = TableState(night=night(number), table="a", state="published", snapshot=number, good_night=night(number))
+        held = TableState(night=night(number), table="b", state="held", reason="no rows", cause="b")
+        ledger.publish([good, held], night(number), "done", FeaturesSummary(snapshot=number), "shop")
+    newest = ledger.settled_at(["a", "b", "c"], 2)
+    assert {table: set(nights) for table, nights in newest.items()} == {
+        "a": {night(2), night(4)}, "b": {night(2), night(4)},
+    }, "held is settled, too"  # fmt: skip
+    assert set(ledger.settled_at(["a"], 1, until=night(3))["a"]) == {night(2)}
+    assert ledger.settled_at(["a"], 1, until=night(0)) == {}

@@ -159,7 +159,7 @@ def _finished(rails: "Rails", stage: StageName, specs: Sequence[Spec]) -> dict[s
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
     if before == "features":
-        return _with_rows(rails, specs, _settled(rails, specs))
+        return _with_rows(rails, specs, ready_nights(rails, specs))
     since = {name: newest - SWEEP for name, newest in rails.ledger.newest_nights(before, _names(specs)).items()}
     ends = rails.ledger.ends(before, since)
     return {
@@ -186,35 +186,36 @@ def _finished_on(rails: "Rails", stage: StageName, specs: Sequence[Spec], day: d
     return [spec.name for spec in specs if day in states.get(spec.prediction.spine, {})]
 
 
-def _settled(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date, datetime]]:
-    """Model → night of its last week on which it may start: every table that it reads is published or settled
-    otherwise, or fed by sources alone that have no run for the night → when the last of them was.
+def ready_nights(rails: "Rails", specs: Sequence[Spec], on: date | None = None) -> dict[str, dict[date, datetime]]:
+    """Model → night on which it may start → when the last of its tables was settled. Of the model's own last week,
+    since the data of another source may be of another year, or of the night `on` alone.
 
-    In older ledgers all sources are published at once: then a night may be started that is.
+    It may start when every table that it reads is published or settled otherwise, or fed by sources alone that have no
+    run for the night. In older ledgers all sources are published at once: then a night may be started that is.
     """
     tables = {spec.name: {spec.prediction.spine, *spec.prediction.features} for spec in specs}
-    states = rails.ledger.settled_at(set().union(*tables.values()), 2 * SWEEP.days)
-    at_once = _published_at_once(rails)
+    states = rails.ledger.settled_at(set().union(*tables.values()), 1 if on else 2 * SWEEP.days, until=on)
+    at_once = _published_at_once(rails, on)
     awaited = _Awaited(rails)
-    settled: dict[str, dict[date, datetime]] = {}
+    ready: dict[str, dict[date, datetime]] = {}
     for spec in specs:
         own = {table: states.get(table, {}) for table in sorted(tables[spec.name])}
         nights = dict(at_once)
         for day in own[spec.prediction.spine]:
             missing = [table for table, of_table in own.items() if day not in of_table]
-            if not any(awaited.has_to_come(table, day) for table in missing):
+            if on in (None, day) and not any(awaited.has_to_come(table, day) for table in missing):
                 nights[day] = max(of_table[day] for of_table in own.values() if day in of_table)
         newest = max(nights, default=date.min)
-        settled[spec.name] = {day: at for day, at in nights.items() if newest - day < SWEEP}
-    return settled
+        ready[spec.name] = {day: at for day, at in nights.items() if newest - day < SWEEP}
+    return ready
 
 
-def _published_at_once(rails: "Rails") -> dict[date, datetime]:
-    """Night of the last week of an older ledger → when all sources of it were published."""
-    newest = rails.ledger.newest_nights("features", [""]).get("")
+def _published_at_once(rails: "Rails", on: date | None) -> dict[date, datetime]:
+    """Night of the last week of an older ledger, or the night `on` alone → when all sources of it were published."""
+    newest = on or rails.ledger.newest_nights("features", [""]).get("")
     if newest is None:
         return {}
-    ends = rails.ledger.ends("features", {"": newest - SWEEP})[""]
+    ends = rails.ledger.ends("features", {"": on or newest - SWEEP}, until=on)[""]
     return {day: end.recorded_at for day, end in ends.items() if end.status == "done"}
 
 

@@ -45,41 +45,6 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     return [clock.midnight(day) for day in sorted(days)]
 
 
-def ready_nights(rails: "Rails", specs: Iterable[Spec], since: date | None = None) -> dict[str, set[date]]:
-    """Model → the nights on which it may start, of the last week, or after `since` where that is longer ago: those of
-    which every table that it reads is published or settled otherwise, or fed by sources alone that have no run for the
-    night.
-
-    In older ledgers all sources are published at once: then a night is ready that is.
-    """
-    from tiltyard.prepare import publishing
-
-    specs = list(specs)
-    at_once = {day for day, status in rails.ledger.stage_statuses("features").items() if status == "done"}
-    ready = {spec.name: set(at_once) for spec in specs}
-    newest = rails.ledger.newest_settled()
-    if newest is None:
-        return ready
-    reads = {spec.name: {spec.prediction.spine, *spec.prediction.features} for spec in specs}
-    since = min(newest - SWEEP, since or date.max)
-    settled = rails.ledger.settled(set().union(*reads.values()), since)
-    feeding: publishing.Feeding | None = None
-    awaited: dict[date, frozenset[str]] = {}
-    for spec in specs:
-        for day, tables in settled.items():
-            missing = reads[spec.name] - tables
-            if spec.prediction.spine in missing:
-                continue
-            if missing:
-                feeding = feeding or publishing.Feeding.of(rails.settings)
-                if day not in awaited:
-                    awaited[day] = publishing.awaited(rails, feeding, day)
-                if any(feeding.of_table(table) & awaited[day] for table in missing):
-                    continue
-            ready[spec.name].add(day)
-    return ready
-
-
 def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
     """Nights that a stage has finished; of the governor, those on which it granted the model a retrain."""
     if stage == "governor":

@@ -17,7 +17,7 @@ from tiltyard.edge.assets import (
     settled_assets,
 )
 from tiltyard.edge.due import Lot
-from tiltyard.edge.nights import SWEEP, each_night, nights, ready_nights, same_nights
+from tiltyard.edge.nights import SWEEP, each_night, nights, same_nights
 from tiltyard.errors import CheckFailed
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -92,7 +92,7 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
     touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]
-    ready = ready_nights(rails, touched, since=night - timedelta(days=1))
+    ready = due.ready_nights(rails, touched, on=night)
     views = {view for spec in touched for view in spec.prediction.features if view in published.settled}
     views |= {view for spec in touched if night in ready[spec.name] for view in spec.prediction.features}
     for view in sorted(views):

@@ -8,7 +8,7 @@ that of two that come at once one is the last. A source whose schedule has no ru
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 
 from tiltyard.clock import night_closing
@@ -82,7 +82,7 @@ class Feeding:
 
 def awaited(rails: Rails, feeding: Feeding, night: date) -> frozenset[str]:
     """The sources that have a run for the night and are not settled for it."""
-    settled = rails.ledger.settled(feeding.sources, since=night - timedelta(days=1)).get(night, set())
+    settled = {table for table, nights in rails.ledger.settled_at(feeding.sources, 1, night).items() if night in nights}
     return frozenset(
         source
         for source in rails.settings.sources
