@@ -23,6 +23,7 @@ import duckdb
 from tiltyard import clock, postgres, suites
 from tiltyard import rails as rails_module
 from tiltyard.judge import scoring
+from tiltyard.leak.suspicion import LeakVerdict
 from tiltyard.prepare import features
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
@@ -87,7 +88,7 @@ def main() -> None:
 
 def one_lake(
     home: Path, url: str, seeds: range, customers: int, trigger: bool
-) -> tuple[dict[int, replay.Verdict], int, float]:
+) -> tuple[dict[int, LeakVerdict], int, float]:
     """Seed → verdict, the predictions compared in all of them, and the seconds that comparing took."""
     with lake(home / f"{seeds[0]}-{trigger}", url, f"r{seeds[0]}{'on' if trigger else 'off'}_") as (rails, spec):
         deliver(rails.settings, seeds, customers, trigger)

@@ -559,11 +559,11 @@ class _Schema(GenerateJsonSchema):
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
-def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = YAML_LOADER) -> tuple[yaml.Node | None, Any]:
     """A YAML file with the places of its parts. Raises BadInput with the line when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        return yaml.compose(text, Loader=YAML_LOADER), yaml.load(text, Loader=YAML_LOADER)
+        return yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -56,7 +56,7 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.spec import Spec
-from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION
+from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
 
 DAY = timedelta(days=1)
 LINES = ("promoted line", "never retrained", "safe default")
@@ -353,14 +353,19 @@ def _served(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, ServedBy]:
     }
 
 
-def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVersion]:
-    if not rails.lake.has(EVALUATION):
-        return {}
-    rows = rails.lake.query(
-        f"select * from {{{EVALUATION}}} where model = $model and night = $night and slice = 'all' order by version",
+def _of_night(rails: Rails, table: Table, spec: Spec, as_of: datetime, where: str = "true") -> pd.DataFrame:
+    """The model's rows of a night, by version; none where the table is not there yet."""
+    if not rails.lake.has(table):
+        return pd.DataFrame()
+    return rails.lake.query(
+        f"select * from {{{table}}} where model = $model and night = $night and {where} order by version",
         as_of,
         {"model": spec.name, "night": as_of.date()},
     )
+
+
+def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVersion]:
+    rows = _of_night(rails, EVALUATION, spec, as_of, "slice = 'all'")
     shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
     return {_name(row): MeasuredVersion.of(_cells(row, shown)) for _, row in rows.iterrows()}
 
@@ -471,13 +476,7 @@ def _week(times: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
 
 def _estimated(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, EstimatedVersion]:
     """Version → what its scores promise of the rows whose cohort has not matured, as the shadow stage wrote it."""
-    if not rails.lake.has(ESTIMATE):
-        return {}
-    rows = rails.lake.query(
-        f"select * from {{{ESTIMATE}}} where model = $model and night = $night order by version",
-        as_of,
-        {"model": spec.name, "night": as_of.date()},
-    )
+    rows = _of_night(rails, ESTIMATE, spec, as_of)
     shown = [field.name for field in fields(EstimatedVersion)]
     return {_name(row): EstimatedVersion.from_json(_cells(row, shown)) for _, row in rows.iterrows()}
 

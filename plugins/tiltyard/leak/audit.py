@@ -28,10 +28,9 @@ from tiltyard.leak.engine import Progress, connect, is_readable
 from tiltyard.leak.label import AuditedLabel, read_label
 from tiltyard.leak.roles import ARGUMENTS, ColumnRoles, roles_of
 from tiltyard.leak.rules import is_instant
-from tiltyard.leak.suspicion import KINDS, Cell, Severity, Suspicion, Untested, Want
+from tiltyard.leak.suspicion import KINDS, Cell, LeakVerdict, Severity, Suspicion, Untested, Want
 from tiltyard.records import Record
 
-Verdict = Literal["pass", "warn", "fail", "untestable"]
 UNTESTED_LINES = 8
 """So many lines of what could not be tested are printed; the page has all of them."""
 
@@ -41,7 +40,7 @@ class Audit:
     """What is held against a table's columns, what could not be tested, and on what. `print` shows it."""
 
     path: Path
-    verdict: Verdict
+    verdict: LeakVerdict
     reason: str
     """The reason for the verdict, how many kinds were looked for, and what to give for the others."""
     rows: int
@@ -159,7 +158,7 @@ class LabelEntry(Record):
 class AuditDocument(Record):
     """What `tiltyard leakage audit --json` prints."""
 
-    verdict: Verdict
+    verdict: LeakVerdict
     rows: int
     """Rows of the file."""
     findings: tuple[SuspicionEntry, ...]
@@ -309,7 +308,7 @@ def _ranked(exact: Sequence[Suspicion], statistical: Sequence[Suspicion], instan
     return sorted([*by_size, *rest], key=lambda suspicion: suspicion.severity != "critical")
 
 
-def _verdict(suspicions: Sequence[Suspicion], idle: str) -> tuple[Verdict, str]:
+def _verdict(suspicions: Sequence[Suspicion], idle: str) -> tuple[LeakVerdict, str]:
     """The verdict and its reason in one sentence. `idle`: why no statistic could be tried; '' when one could."""
     critical = [suspicion for suspicion in suspicions if suspicion.severity == "critical"]
     if critical:

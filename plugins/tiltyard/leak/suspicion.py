@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["critical", "warning"]
+LeakVerdict = Literal["pass", "warn", "fail", "untestable"]
+"""What an audit of a table, or a replay of predictions, comes to."""
 Want = Literal[
     "prediction_time", "label_time", "entity", "history", "available_at", "rows_per_entity", "outcomes", "rows"
 ]

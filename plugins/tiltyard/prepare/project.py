@@ -5,12 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
-from tiltyard.spec import YAML_LOADER, Spec, feature_key
+from tiltyard.spec import Spec, feature_key, read_yaml
 
 RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
 """Columns of a feature view that are no features."""
@@ -57,12 +55,7 @@ def read(settings: Settings) -> Project:
 def _models(folder: Path) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for path in sorted(folder.rglob("*.yml")):
-        try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER) or {}
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+        content = read_yaml(path)[1] or {}
         for model in content.get("models", []):
             unnamed = [part for part in (model, *model.get("columns", [])) if "name" not in part]
             if unnamed:

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Self
+from typing import Annotated, Generic, Self, TypeVar
 
 from tiltyard.records.base import Record, unless_empty
+
+FigureT = TypeVar("FigureT")
+"""What a figure is: a number, or one with its interval."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,19 @@ class Interval(Record):
     """Upper end; None where it cannot be computed."""
 
 
+class WithFigures(Generic[FigureT]):
+    """What has figures by name: some in fields of their own, the others among `more`."""
+
+    more: dict[str, FigureT]
+
+    def figure(self, name: str) -> FigureT | None:
+        """A figure by its name (target.Target.measure); None where there is none."""
+        figure: FigureT | None = getattr(self, name, None)
+        return self.more.get(name) if figure is None else figure
+
+
 @dataclass(frozen=True, kw_only=True)
-class Figured(Record):
+class Figured(Record, WithFigures[float]):
     """Base of what says how good something was. Which figures there are is the label's kind to say (see `target`)."""
 
     brier: float | None = None
@@ -50,11 +64,6 @@ class Figured(Record):
             if name not in names and value is not None and not (isinstance(value, float) and math.isnan(value))
         }
         return cls.from_json({**{name: value for name, value in values.items() if name in names}, "more": more})
-
-    def figure(self, name: str) -> float | None:
-        """A figure by its name (target.Target.measure); None where there is none."""
-        figure: float | None = getattr(self, name, None)
-        return self.more.get(name) if figure is None else figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +107,7 @@ class ArmFigures(Figured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Record):
+class Measured(Record, WithFigures[Interval]):
     """How good a model was on the held-out rows of its training frame."""
 
     rows: int = 0
@@ -129,8 +138,3 @@ class Measured(Record):
         named = {name: figure for name, figure in intervals.items() if name in names}
         more = {name: figure for name, figure in intervals.items() if name not in names}
         return cls.from_json({**named, **values, "more": more})
-
-    def figure(self, name: str) -> Interval | None:
-        """A figure by its name (target.Target.measure); None where there is none."""
-        figure: Interval | None = getattr(self, name, None)
-        return self.more.get(name) if figure is None else figure

@@ -16,7 +16,7 @@ that the number of processes changes nothing but the time.
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -333,6 +333,17 @@ def _matured(model: str, as_of: datetime, snapshot: int) -> int:
 
 def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
     """Keep the version that a training on this night gives, with its scores of all rows."""
+    return _of_frame(_made, model, as_of, snapshot, rows)
+
+
+def _of_frame(
+    keep: Callable[[Rails, Spec, datetime, "frame.TrainingFrame", str, str], Kept],
+    model: str,
+    as_of: datetime,
+    snapshot: int,
+    rows: str,
+) -> Kept:
+    """What `keep` keeps, of a night's training frame and the digest of its inputs; why nothing, where there is none."""
     rails = worker.rails()
     spec = find(rails.settings.models, model)
     if not frame.matured(rails, spec, as_of, snapshot):
@@ -341,7 +352,7 @@ def _train(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
         training_frame, inputs = _inputs(rails, spec, as_of, snapshot)
     except BadInput as error:
         return Kept(reason=str(error))
-    return _made(rails, spec, as_of, training_frame, inputs, rows)
+    return keep(rails, spec, as_of, training_frame, inputs, rows)
 
 
 def _inputs(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["frame.TrainingFrame", str]:
@@ -355,7 +366,6 @@ def _inputs(rails: Rails, spec: Spec, as_of: datetime, snapshot: int) -> tuple["
 def _made(
     rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
 ) -> Kept:
-
     folder = home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}"
     if not folder.exists():
         row = rails.ledger.version_of_inputs(spec.name, inputs)
@@ -402,15 +412,12 @@ def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Fl
 
 def _line(model: str, as_of: datetime, snapshot: int, rows: str) -> Kept:
     """Keep the scores of all rows by the heavy model of a training on this night. As `_train` returns it."""
+    return _of_frame(_sketched, model, as_of, snapshot, rows)
 
-    rails = worker.rails()
-    spec = find(rails.settings.models, model)
-    if not frame.matured(rails, spec, as_of, snapshot):
-        return Kept(reason="no label has matured")
-    try:
-        training_frame, inputs = _inputs(rails, spec, as_of, snapshot)
-    except BadInput as error:
-        return Kept(reason=str(error))
+
+def _sketched(
+    rails: Rails, spec: Spec, as_of: datetime, training_frame: "frame.TrainingFrame", inputs: str, rows: str
+) -> Kept:
     if (home(rails.settings) / "versions" / f"{LAYOUT}-{inputs[:32]}").exists() or rails.ledger.version_of_inputs(
         spec.name, inputs
     ):

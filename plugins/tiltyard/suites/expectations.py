@@ -15,6 +15,7 @@ import yaml
 from pydantic import JsonValue
 
 from tiltyard.errors import BadInput
+from tiltyard.spec import read_yaml
 
 Severity = Literal["critical", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
@@ -76,14 +77,7 @@ class Suite:
 @functools.lru_cache(maxsize=256)
 def _read(path: Path, modified_ns: int) -> Suite:
     """The suite in `path`, read again when the file has changed."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+    node, content = read_yaml(path, yaml.SafeLoader)  # which names the line where text ends too early, not the next
     if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
         raise BadInput(
             f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."

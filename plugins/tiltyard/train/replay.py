@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
 
 from tiltyard import clock, suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import At, qualified
+from tiltyard.leak.suspicion import LeakVerdict, Severity, Suspicion
 from tiltyard.rails import Rails
 from tiltyard.records import Publication, ReplaySummary
 from tiltyard.spec import Spec
@@ -34,16 +34,12 @@ from tiltyard.train.history import LakeHistory
 from tiltyard.train.proof import Example, examples
 from tiltyard.train.reach import UncomparedRows, reachable
 
-if TYPE_CHECKING:
-    from tiltyard.leak.suspicion import Suspicion
-
 ALPHA = 0.01
 """Chance that any feature of a model is called tied to the label when none is."""
 CONFIDENCE = 0.95
 """Of all of a model's intervals together."""
 
-Verdict = Literal["pass", "warn", "fail", "untestable"]
-VERDICTS: Mapping[Verdict, str] = {
+VERDICTS: Mapping[LeakVerdict, str] = {
     "pass": "Every value that was compared is the one that was there.",
     "warn": "Some of the past was written over, within the limit and not tied to the label.",
     "fail": "The past was written over. A model that learns from it learns what was not known.",
@@ -61,7 +57,7 @@ class FeatureChange:
 
     tally: Tally
     """What was counted of it."""
-    severity: Literal["critical", "warning"] | None
+    severity: Severity | None
     """What the change means for training; None where nothing changed."""
     rate: float
     """Share of the rows that changed."""
@@ -91,7 +87,7 @@ def decide(tallies: Sequence[Tally], max_changed: float) -> tuple[FeatureChange,
     return tuple(sorted(changes, key=lambda change: (order[change.severity], -change.rate)))
 
 
-def verdict(changes: Sequence[FeatureChange], tested: int) -> Verdict:
+def verdict(changes: Sequence[FeatureChange], tested: int) -> LeakVerdict:
     """`tested`: rows made from a snapshot that held nothing of later nights. What changed convicts in any row."""
     severities = {change.severity for change in changes}
     if "critical" in severities:
@@ -163,7 +159,7 @@ class Replay:
     """The lake's snapshot that they were held against."""
     limit: float
     """Largest share of a feature's rows that may have changed."""
-    verdict: Verdict
+    verdict: LeakVerdict
     """What it comes to."""
     rows: int
     """Number of predictions that were compared, one per entity and prediction time."""
@@ -188,10 +184,8 @@ class Replay:
         return tuple(change for change in self.changes if change.severity == "critical")
 
     @property
-    def findings(self) -> "tuple[Suspicion, ...]":
+    def findings(self) -> tuple[Suspicion, ...]:
         """What changed, in the shape that everything about leakage has; the effect is the share of rows."""
-        from tiltyard.leak.suspicion import Suspicion
-
         return tuple(
             Suspicion(
                 feature=change.tally.feature,

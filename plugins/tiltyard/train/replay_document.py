@@ -7,12 +7,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from tiltyard.leak.suspicion import Cell, Severity
+from tiltyard.leak.suspicion import Cell, LeakVerdict, Severity
 from tiltyard.records import Instant, Record
 from tiltyard.train.history import LakeVersion
 from tiltyard.train.proof import Example, Origin, Side
 from tiltyard.train.reach import UncomparedRows
-from tiltyard.train.replay import FeatureChange, Replay, Verdict
+from tiltyard.train.replay import FeatureChange, Replay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ class ReplayDocument(Record):
     """The lake's snapshot that the predictions were held against."""
     limit: float
     """Largest share of a feature's rows that may have changed."""
-    verdict: Verdict
+    verdict: LeakVerdict
     """What it comes to."""
     reason: str
     """The sentences of the verdict: how many predictions were compared, and how many of them can acquit."""
