@@ -10,9 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tiltyard.govern.governor import GovernorOutcome, govern
 from tiltyard.govern.history import Grant, ModelHistory, NightHistory
@@ -32,6 +34,7 @@ COLUMNS = {
     "customer_repurchase": (("orders", "ftr_buyer__orders"), ("returns", "ftr_buyer__returns")),
 }
 """Of each model two columns that may move, with the views that they come from."""
+LOGIN = Broken("raw.login", "device", "raw.login.device went null: 2511 of 2511 values are missing")
 
 
 def copies(spec: Spec, number: int) -> list[Spec]:
@@ -59,33 +62,30 @@ def finding(spec: Spec, *, moved: bool = False, second: bool = False, **values: 
 
 def alone(findings: list[Finding]) -> int:
     """Retrains of models that know nothing of each other and of missing values: every alarm that is felt."""
-    return sum(one.alarm and one.harm == "felt" for one in findings)
+    return sum(finding.alarm and finding.harm == "felt" for finding in findings)
 
 
-def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
-        Path(folder).chmod(0o755)
-        settings = Settings(home=Path(folder) / "home")
-        try:
-            manifest = transform.manifest(settings)
-        finally:
-            from tiltyard import postgres
+@dataclass
+class Bench:
+    """Nights of portfolios on the lineage of the real project, each held against what was put in."""
 
-            postgres.stop(settings)
-    models = {spec.name: spec for spec in load_all(ROOT / "models")}
-    wrong = 0
+    manifest: dict[str, Any]
+    """dbt's manifest."""
+    wrong: int = 0
+    """Number of nights on which something else came out."""
 
     def night(
-        said: str,
+        self,
+        title: str,
         specs: list[Spec],
         findings: list[Finding],
         incidents: set[tuple[str, str, int]],
         retrains: int,
         history: NightHistory | None = None,
     ) -> None:
-        nonlocal wrong
+        """Govern a night, and print what came of it. `incidents`: (node, kind, number of models)."""
         begun = time.perf_counter()
-        lineage = Lineage.of(manifest, specs)
+        lineage = Lineage.of(self.manifest, specs)
         read = time.perf_counter() - begun
         policies = {spec.name: spec.drift for spec in specs}
 
@@ -93,65 +93,83 @@ def main() -> int:
             return govern(findings, lineage, history or NightHistory(NIGHT), policies, Portfolio())
 
         took, outcome = timed(work)
-        found = {(one.node, one.kind, len(one.models)) for one in outcome.incidents}
-        right = found == incidents and len(outcome.granted) == retrains
-        wrong += not right
-        listed = "; ".join(f"{kind} {node} over {number}" for node, kind, number in sorted(found)) or "none"
+        opened = {(incident.node, incident.kind, len(incident.models)) for incident in outcome.incidents}
+        is_right = opened == incidents and len(outcome.granted) == retrains
+        self.wrong += not is_right
+        listed = "; ".join(f"{kind} {node} over {number}" for node, kind, number in sorted(opened)) or "none"
         print(
-            f"{said}: {len(outcome.incidents)} incident(s), {len(outcome.granted)} retrain(s) in {took * 1e3:.1f} ms "
-            f"(lineage {read * 1e3:.1f} ms); by themselves {alone(findings)} retrains{'' if right else '  WRONG'}"
+            f"{title}: {len(outcome.incidents)} incident(s), {len(outcome.granted)} retrain(s) in {took * 1e3:.1f} ms "
+            f"(lineage {read * 1e3:.1f} ms); by themselves {alone(findings)} retrains{'' if is_right else '  WRONG'}"
         )
         print(f"    {listed}")
 
-    churn = copies(models["churn"], 80)
-    login = Broken("raw.login", "device", "raw.login.device went null: 2511 of 2511 values are missing")
-    night(
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as folder:
+        Path(folder).chmod(0o755)
+        settings = Settings(home=Path(folder) / "home")
+        try:
+            bench = Bench(transform.manifest(settings))
+        finally:
+            from tiltyard import postgres
+
+            postgres.stop(settings)
+    models = {spec.name: spec for spec in load_all(ROOT / "models")}
+    of_one_kind(bench, copies(models["churn"], 80))
+    of_all_kinds(bench, [spec for model in models.values() for spec in copies(model, 60)])
+    return 1 if bench.wrong else 0
+
+
+def of_one_kind(bench: Bench, churn: list[Spec]) -> None:
+    """Nights of 80 models that read the same tables."""
+    bench.night(
         "a column of 80 models goes null, and the freshness suite says so",
         churn,
-        [finding(spec, moved=True, second=True, broken=(login,)) for spec in churn],
+        [finding(spec, moved=True, second=True, broken=(LOGIN,)) for spec in churn],
         {("raw.login", "broken", 80)},
         0,
     )
     gone = Signal("missing", "phone_logins_28d", "ftr_customer__activity", "missing_rise", 0.9, 0.2, True)
-    night(
+    bench.night(
         "the same, told to 30 models, to 30 only as missing values, to 20 only as drift",
         churn,
         [
-            finding(spec, second=True, broken=(login,) if place < 30 else (), **missing(spec, gone, 30 <= place < 60))
+            finding(spec, second=True, broken=(LOGIN,) if place < 30 else (), **missing(spec, gone, 30 <= place < 60))
             for place, spec in enumerate(churn)
         ],
         {("raw.login", "broken", 80)},
         0,
     )
-    night(
+    bench.night(
         "a unit changes, and nobody says so: 80 models drift, 30 of them alarm tonight",
         churn,
         [finding(spec, moved=True, alarm=place < 30) for place, spec in enumerate(churn)],
         {("ftr_customer__payments", "shared_shift", 80)},
         0,
     )
-    quiet = [finding(spec) for spec in churn]
-    night("a quiet night of 80 models", churn, quiet, set(), 0)
+    bench.night("a quiet night of 80 models", churn, [finding(spec) for spec in churn], set(), 0)
 
-    portfolio = [spec for model in models.values() for spec in copies(model, 60)]
+
+def of_all_kinds(bench: Bench, portfolio: list[Spec]) -> None:
+    """A night of 300 models of five families."""
     findings = []
     since: dict[tuple[str, str, str], date] = {}
     past: dict[str, ModelHistory] = {}
     for spec in portfolio:
         place, family = int(spec.name[-3:]), spec.name.rsplit("_", 1)[0]
         if family == "churn":
-            findings.append(finding(spec, second=True, broken=(login,)))
+            findings.append(finding(spec, second=True, broken=(LOGIN,)))
         elif family == "hotel_cancellation":
             findings.append(finding(spec, moved=True))
         elif family == "flight_delay":
-            said = "ftr_airport__weather has no row of the night"
-            findings.append(finding(spec, broken=(Broken("ftr_airport__weather", None, said),)))
+            empty = Broken("ftr_airport__weather", None, "ftr_airport__weather has no row of the night")
+            findings.append(finding(spec, broken=(empty,)))
         else:  # alarms here and there, at different times: each model's own affair
             findings.append(finding(spec, moved=place % 4 == 0))
             if place % 4 == 0:
                 since[spec.name, "feature", COLUMNS[family][0][0]] = NIGHT - timedelta(days=place)
                 past[spec.name] = ModelHistory((Grant(NIGHT - timedelta(days=3), "pending"),) if place % 8 == 0 else ())
-    night(
+    bench.night(
         "300 models: a column null, a view without rows, a shift of one table, 30 alarms of their own",
         portfolio,
         findings,
@@ -163,7 +181,6 @@ def main() -> int:
         Portfolio().trainings.per_night,
         NightHistory(NIGHT, past, since),
     )
-    return 1 if wrong else 0
 
 
 def missing(spec: Spec, gone: Signal, here: bool) -> dict[str, object]:
