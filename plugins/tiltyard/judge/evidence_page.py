@@ -327,3 +327,5 @@ th { color: #666; font-weight: 600; font-size: 12px } td { overflow-wrap: anywhe
 figure { margin: 0 } svg { width: 100%; height: auto; display: block }
 svg text { font-family: system-ui, sans-serif !important }
 """
+"""Of its own, and no part of the kit's: a page that was put before somebody and is lost has to be drawn again to the
+same bytes, whatever the other pages look like by then."""
