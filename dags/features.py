@@ -53,9 +53,7 @@ def features(source: str) -> None:
     @task
     def transform() -> JsonObject:
         with on.working() as rails:
-            from tiltyard.prepare import features
-
-            return features.transform(rails, on.night(), [source]).to_json()
+            return on.transform(rails, source, on.night())
 
     @task(execution_timeout=limit)
     def checks(build: JsonObject) -> JsonObject:

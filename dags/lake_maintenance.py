@@ -37,9 +37,7 @@ def lake_maintenance() -> None:
     def tidy() -> JsonObject:
         now = clock.now()
         with on.working() as rails:
-            from tiltyard.upkeep import maintenance
-
-            return maintenance.maintain(rails, on.night(), now=now).to_json()
+            return on.tidy(rails, on.night(), now)
 
     tidy()
 

@@ -45,7 +45,9 @@ from tiltyard.edge.work import (
     promote,
     publish,
     shadow_model,
+    tidy,
     train,
+    transform,
 )
 from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
@@ -58,8 +60,8 @@ __all__ = [
     "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks",
     "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking",
     "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio", "portfolio_asset",
-    "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip", "tags", "timetable",
-    "train", "unexplained_assets", "working",
+    "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip", "tags", "tidy", "timetable",
+    "train", "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

@@ -58,6 +58,13 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
     return landed.to_json() if ingest.has_delivered(ingest.newest_delivery(rails, source), as_of) else None
 
 
+def transform(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
+    """Build what is made of a source's files."""
+    from tiltyard.prepare import features
+
+    return features.transform(rails, as_of, [source]).to_json()
+
+
 def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> FeaturesSummary:
     """Judge a source's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good, and where a
     text that it may stand on is refused."""
@@ -286,3 +293,10 @@ def _unaudited(rails: "Rails", specs: Sequence[Spec]) -> dict[str, set[date]]:
         for name in since
     }
     return {spec.name: done[spec.name][0] - done[spec.name][1] if spec.name in done else set() for spec in specs}
+
+
+def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:
+    """Put the lake in order; `now` is when that was asked for."""
+    from tiltyard.upkeep import maintenance
+
+    return maintenance.maintain(rails, as_of, now=now).to_json()
