@@ -34,6 +34,7 @@ from tiltyard import clock, lake, ledger_tables
 from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
 from tiltyard.edge.airflow_api import Airflow
+from tiltyard.govern import grants
 from tiltyard.prepare import releasing
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
@@ -199,6 +200,8 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
     write_specs(settings.models, many)
     specs = portfolio(settings)
     copy(rails, first, [spec.name for spec in specs if spec.name != first.name])
+    for number in range(PAST):  # or the first night here would decide on the copies' past, and train all of them
+        grants.govern_night(rails, FIRST + number * timedelta(days=1), specs)
     write_specs(settings.models, few)
     champions = sum(
         rails.ledger.roles(spec.name, (FIRST + PAST * timedelta(days=1)).date()).champion is not None for spec in specs

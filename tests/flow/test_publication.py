@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import make_settings
-from tiltyard import clock
+from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import due, nights, status
@@ -25,13 +25,13 @@ from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import shadow
-from tiltyard.prepare import features
+from tiltyard.prepare import features, releasing
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary, Publication, ShadowSummary, TrainingSummary
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import find
+from tiltyard.spec import find, portfolio
 from tiltyard.train import training
 from tiltyard.upkeep import claims
 
@@ -327,6 +327,58 @@ def test_a_home_from_before_tables_had_states_holds_a_table_where_it_was(homes: 
     (held,) = features.build_night(rails, as_of, render=False).unpublished
     check.mend()
     assert (held.table, held.snapshot, held.good_night) == (VIEW, newest.summary.snapshot, newest.night)
+
+
+def test_a_release_that_is_accepted_in_mid_night_loses_and_doubles_no_row(homes: Homes) -> None:
+    """One source is built under the old texts and judged under the new ones, which rename the other source's model."""
+    checkout, as_of = homes.broken, FIRST + 9 * NIGHT
+    features.build_night(checkout, as_of - NIGHT, render=False)
+    before, first = releasing.in_force(checkout, as_of)
+    features.ingest(before, as_of, ["subscription"])
+    build = features.transform(before, as_of, ["subscription"])
+
+    features_folder, models = checkout.settings.dbt / "models" / "features", checkout.settings.models
+    Break.text(
+        features_folder / "ftr_customer__payments.sql",
+        lambda sql: sql.replace("        amount_eur as last", "        2.5 as fee_rate,\n        amount_eur as last"),
+    )
+    Break.text(
+        features_folder / "ftr_customer__payments.yml",
+        lambda text: text.replace(
+            "      - name: last_amount_eur\n",
+            "      - name: fee_rate\n        data_type: decimal(2,1)\n        description: Share of the fee.\n"
+            "      - name: last_amount_eur\n",
+        ),
+    )
+    (models / "lapse").rename(models / "forfeit")
+    after, second = releasing.in_force(checkout, as_of)
+    assert (first.refused, second.refused) == ((), ())
+    assert second.digest != first.digest
+
+    assert features.check(after, "subscription", as_of, build, render=False).unpublished == ()
+    assert features.end(after, "subscription", as_of).published
+    assert features.build_night(after, as_of, ["twin"], render=False).unpublished == ()
+    assert [spec.name for spec in portfolio(after.settings)] == ["churn", "forfeit"]
+    for spec in portfolio(after.settings):
+        for _ in range(2):  # twice is once
+            shadow.shadow_night(after, spec, as_of)
+    homes.same("churn", as_of)
+    run = after.ledger.features_run("subscription", as_of.date())
+    assert run is not None
+    assert run.summary.release == release.name(after.settings)
+
+    renamed_rows, own = predictions(after, "forfeit", as_of), homes.undisturbed("lapse", as_of)
+    assert list(renamed_rows["entity_id"]) == list(own.loc[own["role"] == "safe_default", "entity_id"])
+    assert set(renamed_rows["role"]) == {"safe_default"}, "a model of a new name has no past"
+    assert predictions(after, "lapse", as_of).empty, "and the old name no more nights"
+    assert after.ledger.version("lapse", 1) is not None, "but its past stays"
+    assert len(predictions(after, "lapse", as_of - 7 * NIGHT)), "with its answers"
+    drift.measure_night(after, find(after.settings.models, "churn"), as_of)
+    assert grants.waiting(after, portfolio(after.settings), as_of.date(), as_of) == ["forfeit"]
+
+    features.build_night(after, as_of + NIGHT, render=False)
+    shadow.shadow_night(after, find(after.settings.models, "churn"), as_of + NIGHT)
+    homes.same("churn", as_of + NIGHT)
 
 
 def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(

@@ -9,6 +9,7 @@ whatever the stages stand on (the lake, pandas, MLflow) is imported by the tasks
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator as Settled
@@ -92,11 +93,18 @@ def tags(stage: StageName, spec: Spec | None = None, source: str | None = None) 
     return [f"stage:{stage}", *of_model, *([f"source:{source}"] if source else [])]
 
 
-def arguments(stage: StageName, doc: str | None, spec: Spec | None = None, source: str | None = None) -> dict[str, Any]:
-    """What every DAG of ours says of itself: of one of the portfolio, of a model, or of a source."""
+def arguments(
+    stage: StageName,
+    doc: str | None,
+    spec: Spec | None = None,
+    source: str | None = None,
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """What every DAG of ours says of itself: of one of the portfolio, of a model in the folder `models`, or of a
+    source."""
     return {
         "dag_id": dag_id(stage, spec.name if spec else source),
-        "doc_md": _doc(doc, spec),
+        "doc_md": _doc(doc, models / spec.name / "card.md" if spec and models else None),
         "tags": tags(stage, spec, source),
         "start_date": FIRST_NIGHT,
         "catchup": False,
@@ -149,8 +157,10 @@ def per_model(
     """Decorate a function that lays out the tasks of one model; calling it with a spec makes the DAG."""
 
     def decorate(layout: Callable[[Spec], None]) -> Callable[[Spec], DAG]:
+        models = in_force().models  # once, and not per model: to read the settings takes as long as to make a DAG
+
         def build(spec: Spec) -> DAG:
-            with DAG(**arguments(stage, doc, spec), schedule=list(schedule(spec))) as dag:
+            with DAG(**arguments(stage, doc, spec, models=models), schedule=list(schedule(spec))) as dag:
                 dag.fileloc = layout.__code__.co_filename
                 layout(spec)
             return dag
@@ -184,8 +194,7 @@ def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(settings.maintenance_schedule, timezone="UTC", run_immediately=False)
 
 
-def _doc(doc: str | None, spec: Spec | None) -> str:
+def _doc(doc: str | None, card: Path | None) -> str:
     """The module docstring, and under it the model card, where there is one."""
     text = (doc or "").strip()
-    card = in_force().models / spec.name / "card.md" if spec else None
     return f"{text}\n\n---\n\n{card.read_text(encoding='utf-8')}" if card and card.exists() else text
