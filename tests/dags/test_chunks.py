@@ -21,7 +21,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import limits, task_run, work
 from tiltyard.edge.assets import announced_through
 from tiltyard.edge.chunks import Chunks
-from tiltyard.edge.due import Lot
+from tiltyard.edge.due import Lot, divided
 from tiltyard.errors import BadInput, CheckFailed, OutOfTime
 from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import (
@@ -140,7 +140,7 @@ def test_more_models_than_one_chunk_takes_are_divided_and_announced_when_all_are
     monkeypatch.setenv("TILTYARD_CHUNK_MODELS", "2")
     chunks = stage(look())
     parts = chunks.plan()
-    assert [part["label"] for part in parts] == ["ant, cat", "bee, dog"]
+    assert [part["label"] for part in parts] == ["ant, bee", "cat, dog"]
     assert run.announced("drift") == {}
     for part in parts:
         run.begin()
@@ -150,6 +150,16 @@ def test_more_models_than_one_chunk_takes_are_divided_and_announced_when_all_are
         chunks.left()
     assert ended.value.tasks == ["alone", "settle", "all_done"]
     assert set(run.announced("drift")) == {"portfolio/finding"}
+
+
+def test_a_label_tells_where_a_model_is_and_who_has_failed() -> None:
+    many = Lot(models={f"m{number:02}": (NIGHT,) for number in range(50)})
+    parts = divided(many, 25)
+    assert [part.label() for part in parts] == ["m00 … m24 (25)", "m25 … m49 (25)"]
+    assert [len(part.models) for part in divided(many, 20)] == [17, 16, 17]
+    assert parts[1].label(["m30", "m31"]) == "failed: m30, m31; of m25 … m49 (25)"
+    assert parts[0].label({f"m{number:02}" for number in range(5)}).startswith("failed: m00, m01, m02 and 2 more; of ")
+    assert many.part(["m07"]).label() == "m07"
 
 
 def test_one_that_raises_fails_alone_and_is_done_again_alone(rails: Rails, run: Run) -> None:
@@ -223,7 +233,7 @@ def test_a_chunk_that_is_killed_loses_nothing_that_was_done_and_only_its_killer_
 def test_a_second_attempt_at_the_plan_does_none_of_it_itself(rails: Rails, run: Run) -> None:
     run.begin(attempt=2)
     [part] = stage(look()).plan()
-    assert part["label"] == "ant, bee, cat … (4)"
+    assert part["label"] == "ant … dog (4)"
     assert set(statuses(rails).values()) == {None}
 
 

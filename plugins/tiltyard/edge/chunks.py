@@ -110,7 +110,7 @@ class Chunks:
         part = Lot.from_json(body)
         with task_run.working() as rails:
             failed = self._do(rails, part)
-        task_run.label(part.label(first=sorted(failed)))
+        task_run.label(part.label(failed))
         return {"models": len(part.models), "failed": dict(failed)}
 
     def left(self) -> list[JsonObject]:

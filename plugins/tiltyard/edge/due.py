@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LABELLED = 3
-"""Models that the label of a task names; of the others it says how many there are."""
+"""Models that the label of a task names one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,14 @@ class Lot(Record):
         """Every night of any of its models, the oldest first."""
         return [clock.midnight(day) for day in sorted({day for days in self.models.values() for day in days})]
 
-    def label(self, first: Sequence[str] = ()) -> str:
-        """A few names, those of `first` at first, and how many there are."""
-        names = sorted(self.models, key=lambda name: (name not in first, name))
-        more = f" … ({len(names)})" if len(names) > LABELLED else ""
-        return ", ".join(names[:LABELLED]) + more
+    def label(self, failed: Collection[str] = ()) -> str:
+        """Who is in it: the first and the last by name, and how many; before them a few of those that have failed."""
+        names = sorted(self.models)
+        own = ", ".join(names) if len(names) <= LABELLED else f"{names[0]} … {names[-1]} ({len(names)})"
+        if not failed:
+            return own
+        more = f" and {len(failed) - LABELLED} more" if len(failed) > LABELLED else ""
+        return f"failed: {', '.join(sorted(failed)[:LABELLED])}{more}; of {own}"
 
 
 def lot(
@@ -113,17 +117,12 @@ def unheard(rails: "Rails", stage: StageName, planned: Lot) -> Lot:
 
 
 def divided(whole: Lot, size: int) -> list[Lot]:
-    """As many parts as it takes for none to have more than `size` models, of about as many nights each."""
-    parts: list[list[str]] = [[] for _ in range(-(-len(whole.models) // size))]
-    nights = [0] * len(parts)
-    for name in sorted(whole.models, key=lambda name: (-len(whole.models[name]), name)):
-        lightest = min(
-            (number for number, part in enumerate(parts) if len(part) < size),
-            key=lambda number: (nights[number], number),
-        )
-        parts[lightest].append(name)
-        nights[lightest] += len(whole.models[name])
-    return [whole.part(part) for part in parts]
+    """As few parts as it takes for none to have more than `size` models, of about as many each and in the order of
+    their names, so that whoever looks for a model sees from the labels in which one it is."""
+    names = sorted(whole.models)
+    parts = -(-len(names) // size)
+    bounds = [round(number * len(names) / parts) for number in range(parts + 1)]
+    return [whole.part(names[first:last]) for first, last in pairwise(bounds)]
 
 
 def proposals(rails: "Rails", specs: Sequence[Spec], planned: Lot) -> Lot:
