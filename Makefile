@@ -20,7 +20,7 @@ help: ## what there is
 setup: ## the locked environment in .venv; seconds when it is there already
 	@bash tools/environment
 
-up: setup ## data, history, Airflow and its last three nights; DATA=simulated needs no download
+up: setup ## data, history, Airflow and its last three nights; DATA=simulated needs no download, DATA=all is all five
 	@$(PY) -m tiltyard.cli up --data "$(DATA)"
 
 serve: setup ## predictions over HTTP on 127.0.0.1:8090; AS_OF=latest for data of the past

@@ -224,19 +224,6 @@ class Ledger:
         query = features_runs(source).where(stage_run.c.status == "done")
         return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
 
-    def newest_published_night(self) -> date | None:
-        """The newest night of which features of any source were published; None before the first."""
-        own = (stage_run.c.stage == "features", stage_run.c.status == "done")
-        with self.engine.connect() as connection:
-            night: date | None = connection.scalar(sa.select(sa.func.max(stage_run.c.night)).where(*own))
-        return night
-
-    def published_since(self, since: date) -> dict[date, datetime]:
-        """Night from `since` on of which features were published → when those of the last source were."""
-        own = (stage_run.c.stage == "features", stage_run.c.status == "done", stage_run.c.night >= since)
-        query = sa.select(stage_run.c.night, sa.func.max(stage_run.c.recorded_at).label("at")).where(*own)
-        return {row["night"]: row["at"] for row in self._rows(query.group_by(stage_run.c.night))}
-
     def published_nights(self) -> set[date]:
         """The nights of which features of any source were published."""
         query = sa.select(stage_run.c.night).distinct()

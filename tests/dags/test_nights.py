@@ -1,5 +1,6 @@
 """Which nights a task works on, and what counts as a person's answer."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,6 +191,24 @@ def test_the_governor_waits_for_nobody_longer_than_it_was_told(
         assert grants.waiting(rails, specs, night, published + timedelta(hours=hours)) == missing
     rails.ledger.record_stage("other", night, "failed", ShadowSummary(reason="it hangs"))
     assert grants.waiting(rails, specs, night, published) == [], "what has failed is not waited for at all"
+
+
+def test_sources_whose_data_are_years_apart_wait_for_none_of_each_other(rails: Rails, run: Any) -> None:
+    """Each has its own newest night, and a model of the one does not keep a night of the other."""
+    rails = replace(rails, settings=rails.settings.model_copy(update={"schedule": "none"}))
+    other = SPEC.model_copy(update={"name": "other", "source": "retail"})
+    for source, model, night in (
+        ("retail", "other", date(2011, 10, 28)),
+        ("incident", SPEC.name, date(2016, 4, 1)),
+        ("incident", SPEC.name, date(2016, 4, 2)),
+    ):
+        rails.ledger.record_stage(source, night, "done", FeaturesSummary())
+        found(rails, model, night)
+    run()
+    nights = run_nights.governed_nights(rails, [SPEC, other])
+    assert [as_of.date() for as_of in nights] == [date(2011, 10, 28), date(2016, 4, 1), date(2016, 4, 2)]
+    assert grants.taking_part(rails, [SPEC, other], date(2011, 10, 28)) == [other]
+    assert grants.taking_part(rails, [SPEC, other], date(2016, 4, 2)) == [SPEC]
 
 
 def test_whoever_started_a_run_by_hand_is_known_where_its_event_is_worked_on(run: Any) -> None:

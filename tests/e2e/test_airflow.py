@@ -46,6 +46,10 @@ class Night:
     """What the first `up` started, and the second one right after it."""
 
 
+def live_nights(spec: Spec) -> list[quickstart.LiveNight]:
+    return [quickstart.LiveNight(as_of, (spec.source,), (spec,)) for as_of in (FIRST, NIGHT)]
+
+
 @pytest.fixture(scope="module")
 def night(
     tmp_path_factory: pytest.TempPathFactory, postgres_url: str, eager_models: Path, deliveries: Path
@@ -61,7 +65,7 @@ def night(
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
         hindcast.hindcast(twin, [spec], FIRST, NIGHT)
         try:
-            first, second = (quickstart.nights_in_airflow(rails, (spec,), (FIRST, NIGHT)) for _ in range(2))
+            first, second = (quickstart.nights_in_airflow(rails, live_nights(spec)) for _ in range(2))
             with Airflow(settings) as airflow:
                 yield Night(settings, spec, rails, twin, airflow, (first, second))
         finally:
@@ -234,7 +238,7 @@ def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> Non
     assert set(services.status(night.settings).pids.values()) == {None}
     assert services.stop(night.settings).stopped == ()
 
-    again = quickstart.nights_in_airflow(night.rails, (night.spec,), (FIRST, NIGHT))
+    again = quickstart.nights_in_airflow(night.rails, live_nights(night.spec))
     assert again == night.ups[0]
     assert services.status(night.settings).healthy
     assert {dag_id: night.airflow.runs(dag_id) for dag_id in before} == before

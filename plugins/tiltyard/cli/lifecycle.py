@@ -20,7 +20,8 @@ def up(
         typer.Option(
             "--data",
             metavar="NAME",
-            help="A data set, like incident or simulated. A wrong name is answered with the right ones.",
+            help="A data set, like incident or simulated, or `all` of them beside each other. A wrong name is answered "
+            "with the right ones.",
         ),
     ] = "incident",
     as_json: Json = False,

@@ -83,14 +83,15 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
     if chosen := task_run.chosen_night():
         return [chosen]
     again = set() if task_run.is_first_attempt() else task_run.announced_nights()
-    now, published = clock.now(), grants.published(rails, SWEEP, again)
+    now = clock.now()
     ready, late = [], ""
-    for day in sorted(missed_nights(set(published), set()) | (again & published.keys())):
+    for day in sorted(grants.published(rails, specs, SWEEP) | again):
         there = rails.ledger.looked_at(day) & {spec.name for spec in specs}
         if not there or not (day in again or grants.undecided(rails, there, day)):
             continue
         if missing := grants.waiting(rails, specs, day, now):
-            late = f"The night of {day} waits for {len(missing)} of {len(specs)}: {', '.join(missing[:5])}."
+            expected = len(grants.taking_part(rails, specs, day))
+            late = f"The night of {day} waits for {len(missing)} of {expected}: {', '.join(missing[:5])}."
         else:
             ready.append(clock.midnight(day))
     if not ready:

@@ -4,8 +4,8 @@ Every step is safe to repeat: what is there already is passed over.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from tiltyard import clock, stages
@@ -25,6 +25,8 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
 LIVE_NIGHTS = 3
+ALL = "all"
+"""In place of a data set's name: all of them, beside each other."""
 PATIENCE_S = 600
 """Seconds in which nothing of a night may end in Airflow before `up` gives up waiting and says where to look."""
 
@@ -79,45 +81,99 @@ class DemoOutcome(Record):
 
 
 def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
-    """Bring everything up and play the demo. Raises BadInput for an unknown data set, and where there are no models to
-    play it with; Unavailable when a part stays down.
+    """Bring everything up and play a demo, or all of them beside each other, each on its own nights. Raises BadInput
+    for an unknown data set, and where there are no models to play it with; Unavailable when a part stays down.
     """
-    if name not in DEMOS:
-        raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}.")
-    demo = DEMOS[name]
-    settings = settings.model_copy(update={"sources": (demo.source,), "schedule": "none"})
+    if name not in (*DEMOS, ALL):
+        raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}; or {ALL}.")
+    demos = [PlayedDemo(key, demo) for key, demo in DEMOS.items() if name in (key, ALL)]
+    settings = settings.model_copy(
+        update={"sources": tuple(played.demo.source for played in demos), "schedule": "none"}
+    )
     specs = _models(settings)  # better now than after minutes of simulating or downloading; so with the port
     if services.status(settings).pids["api-server"] is None:
         services.check_port(settings)
-    datasets.fetch(settings, name, progress=lambda label, fraction: progress(label, 0.05 * (fraction or 0.0)))
-    nights = list(clock.nights(clock.parse_as_of(demo.first), clock.parse_as_of(demo.last)))
-    past, live = nights[:-LIVE_NIGHTS], nights[-LIVE_NIGHTS:]
+    share = 1 / len(demos)
+    for position, played in enumerate(demos):
+        datasets.fetch(settings, played.name, progress=_part(progress, 0.05 * position * share, 0.05 * share))
     with rails_module.opened(settings) as rails:
-        in_force, _ = releasing.in_force(rails, clock.now())
-        hindcast.hindcast(
-            in_force,
-            specs,
-            past[0],
-            past[-1],
-            progress=lambda label, fraction: progress(f"hindcast: {label}", 0.05 + 0.65 * fraction),
-        )
+        for position, played in enumerate(demos):
+            _play_past(rails, played, _part(progress, 0.05 + 0.65 * position * share, 0.65 * share))
         started = nights_in_airflow(
-            rails, specs, live, progress=lambda label, share: progress(label, 0.7 + 0.3 * (share or 0.0))
+            rails, [night for played in demos for night in played.live(specs)], _part(progress, 0.7, 0.3)
         )
         progress("reading the outcome", 0.99)
-        documents = tuple(status.status(rails, spec, live[-1]) for spec in specs)
-        plots = [status.plot(rails, spec, live[-1]) for spec in specs]
-        days = [night_closing(as_of) for as_of in nights]
-        of_model = hindcast.ended_early(rails, days)
-        ended_early = {spec.name: of_model.get(spec.name, ()) for spec in specs}
+        newest = [(spec, played.nights[-1]) for played in demos for spec in played.models(specs)]
+        documents = tuple(status.status(rails, spec, as_of) for spec, as_of in newest)
+        plots = [status.plot(rails, spec, as_of) for spec, as_of in newest]
+        ended_early: dict[str, tuple[EndedEarly, ...]] = {}
+        for played in demos:
+            of_model = hindcast.ended_early(rails, [night_closing(as_of) for as_of in played.nights])
+            ended_early |= {spec.name: of_model.get(spec.name, ()) for spec in played.models(specs)}
     progress("up", 1.0)
     return DemoOutcome(
         models=documents,
         plots=tuple(str(path) for path in plots if path),
-        nights=tuple(night_closing(as_of) for as_of in live),
+        nights=tuple(sorted(night_closing(as_of) for played in demos for as_of in played.nights[-LIVE_NIGHTS:])),
         ended_early=ended_early,
         airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
     )
+
+
+@dataclass(frozen=True)
+class LiveNight:
+    """A night that runs in Airflow."""
+
+    as_of: datetime
+    """Its end."""
+    sources: tuple[str, ...]
+    """The sources whose features it begins with."""
+    specs: tuple[Spec, ...]
+    """The models that go through it."""
+
+
+@dataclass(frozen=True)
+class PlayedDemo:
+    """A demo that is played."""
+
+    name: str
+    """The name of its data set."""
+    demo: Demo
+    """What it is."""
+
+    @property
+    def nights(self) -> list[datetime]:
+        """Its nights, the oldest first."""
+        return list(clock.nights(clock.parse_as_of(self.demo.first), clock.parse_as_of(self.demo.last)))
+
+    def models(self, specs: Iterable[Spec]) -> tuple[Spec, ...]:
+        """Those of the models that are its own."""
+        return tuple(spec for spec in specs if spec.source == self.demo.source)
+
+    def live(self, specs: Iterable[Spec]) -> list[LiveNight]:
+        """The nights that run in Airflow."""
+        own = self.models(specs)
+        return [LiveNight(as_of, (self.demo.source,), own) for as_of in self.nights[-LIVE_NIGHTS:]]
+
+
+def _play_past(rails: Rails, played: PlayedDemo, progress: Progress) -> None:
+    """Hindcast a demo's nights but the last ones."""
+    in_force, _ = releasing.in_force(rails, clock.now())
+    alone = replace(in_force, settings=in_force.settings.model_copy(update={"sources": (played.demo.source,)}))
+    past = played.nights[:-LIVE_NIGHTS]
+    labelled = f"hindcast of {played.name}" if len(rails.settings.sources) > 1 else "hindcast"
+    hindcast.hindcast(
+        alone,
+        played.models(_models(alone.settings)),
+        past[0],
+        past[-1],
+        progress=lambda label, share: progress(f"{labelled}: {label}", share),
+    )
+
+
+def _part(progress: Progress, begin: float, share: float) -> Progress:
+    """Progress of a part that begins somewhere and takes a share of the whole."""
+    return lambda label, fraction: progress(label, begin + share * (fraction or 0.0))
 
 
 def _models(settings: Settings) -> tuple[Spec, ...]:
@@ -131,26 +187,29 @@ def _models(settings: Settings) -> tuple[Spec, ...]:
             )
     specs = portfolio(settings)
     if not specs:
-        raise BadInput(f"No model under {settings.models} feeds on the source {settings.sources[0]}; add one.")
+        named = " or ".join(settings.sources)
+        raise BadInput(f"No model under {settings.models} feeds on the source {named}; add one.")
     return specs
 
 
-def nights_in_airflow(
-    rails: Rails, specs: tuple[Spec, ...], nights: Sequence[datetime], progress: Progress | None = None
-) -> services.Started:
+def nights_in_airflow(rails: Rails, nights: Sequence[LiveNight], progress: Progress | None = None) -> services.Started:
     """Start what does not run yet, and let these nights run as real DAG runs; those that have run are passed over."""
     say = progress or services.silent
     started = services.start(rails.settings, progress=lambda label, share: say(label, 0.3 * (share or 0.0)))
+    specs = {spec.name: spec for night in nights for spec in night.specs}
     with Airflow(rails.settings) as airflow:
-        airflow.wait_for_dags(dag_ids(rails.settings, specs))
-        for position, as_of in enumerate(nights):
-            say(f"night of {night_closing(as_of)} in Airflow", 0.3 + 0.7 * position / len(nights))
-            night_in_airflow(rails, airflow, specs, as_of)
+        airflow.wait_for_dags(dag_ids(rails.settings, tuple(specs.values())))
+        for position, night in enumerate(nights):
+            say(f"night of {night_closing(night.as_of)} in Airflow", 0.3 + 0.7 * position / len(nights))
+            night_in_airflow(rails, airflow, night.specs, night.as_of, night.sources)
     return started
 
 
-def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as_of: datetime) -> None:
-    """Trigger the features DAG of one night and wait until its assets have carried it through every stage.
+def night_in_airflow(
+    rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as_of: datetime, sources: Sequence[str] | None = None
+) -> None:
+    """Trigger the features DAGs of one night, of `sources` or of all that are active, and wait until their assets have
+    carried it through every stage of these models.
 
     One question to the ledger and one to Airflow a second, whatever the number of models.
     """
@@ -160,7 +219,7 @@ def night_in_airflow(rails: Rails, airflow: Airflow, specs: tuple[Spec, ...], as
         return
     url = address(rails.settings)
     begun = clock.now()
-    for source in rails.settings.sources:
+    for source in rails.settings.sources if sources is None else sources:
         airflow.trigger(stages.dag_id("features", source), {"as_of": str(day)})
     deadline = time.monotonic() + PATIENCE_S
     while left:

@@ -238,10 +238,14 @@ def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
 
 
 def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[date, PortfolioNight]:
-    """Let the governor decide on these nights, and announce to each model that may retrain which nights it is about."""
+    """Let the governor decide on these nights, for the models that take part in each, and announce to each model that
+    may retrain which nights it is about."""
     from tiltyard.govern import grants
 
-    decided = {clock.night_closing(as_of): grants.govern_night(rails, as_of, specs) for as_of in when}
+    decided = {}
+    for as_of in when:
+        night = clock.night_closing(as_of)
+        decided[night] = grants.govern_night(rails, as_of, grants.taking_part(rails, specs, night))
     for spec in specs:
         days = same_nights(day for day, night in decided.items() if spec.name in night.granted)
         if days:

@@ -5,7 +5,7 @@ what it decided is written under a fence: the retrains, which start trainings, t
 record of the stage. A night done again grants what it granted, and what has become possible since.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from tiltyard import spec as specs_module
@@ -15,7 +15,7 @@ from tiltyard.govern import governor
 from tiltyard.govern.governor import GovernorOutcome
 from tiltyard.govern.history import Became, Drifting, Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
-from tiltyard.prepare import data_incidents, transform
+from tiltyard.prepare import contracts, data_incidents, transform
 from tiltyard.rails import Rails
 from tiltyard.records import (
     GovernorAction,
@@ -36,6 +36,7 @@ RELEASED = "incident_release"
 """The kind of event in the ledger."""
 UNHEARD = timedelta(days=2)
 """A training of which nothing was heard for so many nights is not running any more: it failed."""
+NIGHT = timedelta(days=1)
 GAP = timedelta(days=7)
 """Over more nights than this without a governor, what drifted before and drifts now is not the same drift."""
 
@@ -77,30 +78,50 @@ def counted(outcome: GovernorOutcome) -> dict[str, int]:
     return {decision: decisions.count(decision) for decision in sorted(set(decisions))}
 
 
-def published(rails: Rails, back: timedelta, also: Collection[date] = ()) -> dict[date, datetime]:
-    """Night → when it was published, of the nights that are less than `back` before the newest, and of others."""
-    newest = rails.ledger.newest_published_night()
-    if newest is None:
-        return {}
-    return rails.ledger.published_since(min([newest - back + timedelta(days=1), *also]))
+def published(rails: Rails, specs: Iterable[Spec], back: timedelta) -> set[date]:
+    """The nights of which features of any source of these models were published, less than `back` before the newest of
+    that source: the data of two sources may be years apart."""
+    newest = rails.ledger.newest_nights("features", _publishers(specs))
+    ends = rails.ledger.ends("features", {source: night - back + NIGHT for source, night in newest.items()})
+    return {night for own in ends.values() for night, end in own.items() if end.status == "done"}
+
+
+def taking_part(rails: Rails, specs: Iterable[Spec], night: date) -> list[Spec]:
+    """The models of sources that have a run for a night, by their schedule or by their record."""
+    specs = list(specs)
+    publishers = _publishers(specs)
+    ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
+    begun = {source for source in publishers if night in ends[source]}
+    begun |= {source for source in publishers - begun - {""} if contracts.is_expected(rails.settings, source, night)}
+    return [spec for spec in specs if not begun.isdisjoint({spec.source, ""})]
 
 
 def waiting(rails: Rails, specs: Sequence[Spec], night: date, now: datetime) -> list[str]:
-    """The models that have not been looked at on a night and may still be, by name. `now`: wall clock.
+    """The models that take part in a night, have not been looked at on it and may still be, by name. `now`: wall clock.
 
-    None is waited for once a later night is published, or `governor_wait_h` hours after this one was: what has not come
-    by then is late, and the others go on.
+    None is waited for once a later night of its source is published, or `governor_wait_h` hours after this one was:
+    what has not come by then is late, and the others go on.
     """
-    dates = published(rails, timedelta(days=1), [night])
-    if any(day > night for day in dates):
+    publishers = _publishers(specs)
+    ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
+    published_at = [own[night].recorded_at for own in ends.values() if night in own and own[night].status == "done"]
+    if published_at and now - max(published_at) >= timedelta(hours=rails.settings.governor_wait_h):
         return []
-    if night in dates and now - dates[night] >= timedelta(hours=rails.settings.governor_wait_h):
-        return []
-    missing = {spec.name for spec in specs} - rails.ledger.looked_at(night)
+    newest = rails.ledger.newest_nights("features", publishers)
+    gone = {source for source, day in newest.items() if day > night}
+    may_come = {spec.name for spec in taking_part(rails, specs, night) if gone.isdisjoint({spec.source, ""})}
+    missing = may_come - rails.ledger.looked_at(night)
     for stage in STOPPABLE:
-        ends = rails.ledger.ends(stage, dict.fromkeys(missing, night), until=night)
-        missing -= {name for name, own in ends.items() if night in own and own[night].status in ("stopped", "failed")}
+        stopped = rails.ledger.ends(stage, dict.fromkeys(missing, night), until=night)
+        missing -= {
+            name for name, own in stopped.items() if night in own and own[night].status in ("stopped", "failed")
+        }
     return sorted(missing)
+
+
+def _publishers(specs: Iterable[Spec]) -> set[str]:
+    """Under which names features of these models are recorded: their sources', or, in older ledgers, all sources'."""
+    return {spec.source for spec in specs} | {""}
 
 
 def undecided(rails: Rails, models: Iterable[str], night: date) -> list[str]:
