@@ -67,8 +67,8 @@ def airflow_env(settings: Settings) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_SECRET": keys.jwt_secret,
         # Above the longest training: a task whose token ran out cannot report that it is done.
         "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": str(24 * 3600),
-        # Between two looks at what there is to do. The default, a second, is felt at each of a night's dozen steps; a tenth
-        # of it keeps a fifth of a core busy, day and night.
+        # Between two looks at what there is to do. The default, a second, is felt at each of a night's dozen steps; a
+        # tenth of a second keeps a fifth of a core busy, day and night.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
