@@ -9,6 +9,7 @@ import typer
 
 from tiltyard import clock
 from tiltyard import spec as specs
+from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import emit, progress, say, table
 from tiltyard.errors import BadInput, CheckFailed
@@ -56,21 +57,25 @@ def hindcast(
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
     """
-    from tiltyard import rails
     from tiltyard.rewind import hindcast as loop
 
     assumed = _approval(approve)
-    settings = Settings()
-    chosen = [specs.find(settings.models, name) for name in model] if model else list(specs.portfolio(settings))
     begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
     if policy:
-        _try_policies(settings, chosen, (begin, end), policy, jobs or 2, plots, as_json)
+        settings = Settings()
+        _try_policies(settings, _chosen(settings, model), (begin, end), policy, jobs or 2, plots, as_json)
         return
-    with rails.opened(settings) as opened, progress(as_json) as step:
+    with options.opened() as opened, progress(as_json) as step:
+        chosen = _chosen(opened.settings, model)
         result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
     emit(result, as_json)
     if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
         raise CheckFailed(sentence)
+
+
+def _chosen(settings: Settings, names: list[str] | None) -> list[specs.Spec]:
+    """The models of these names; without any those that run here."""
+    return [specs.find(settings.models, name) for name in names] if names else list(specs.portfolio(settings))
 
 
 def _approval(text: str) -> Literal["auto", "never"]:
