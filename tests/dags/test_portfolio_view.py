@@ -12,13 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
-from tiltyard.edge import airflow_settings
+from tiltyard.edge import airflow_settings, overview
 from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
 from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident
+from tiltyard.records import DataIncident, FeaturesSummary, ShadowSummary
 from tiltyard.settings import ROOT
 
 
@@ -173,3 +173,18 @@ def test_a_safe_default_that_lasts_is_shown_with_what_was_said_of_it(view: Modul
     asked, said = pages
     assert '<a href="/dags/sla_breach__explanation" target="_top">a person is asked why</a>' in asked
     assert "bob: &lt;no labels&gt; (owner ann, until 2016-05-02)" in said
+
+
+def test_a_status_that_raises_is_one_models_and_hides_no_other(rails: Rails, caplog: pytest.LogCaptureFixture) -> None:
+    """A published night whose tables the lake has lost."""
+    night = date(2016, 4, 2)
+    rails.ledger.record_stage("", night, "done", FeaturesSummary(snapshot=1))
+    rails.ledger.record_stage("sla_breach", night, "done", ShadowSummary(night=night))
+    shown = overview.entries(rails.settings.model_copy(update={"sources": ("incident", "subscription")}))
+    problems = {entry.name: entry.problem for entry in shown}
+    assert problems["sla_breach"] is not None
+    assert problems["sla_breach"].startswith("The status of sla_breach cannot be read: ")
+    assert "labels" not in problems["sla_breach"], "what the engine says of its labels is in the log alone"
+    assert "labels" in caplog.text
+    others = [entry for entry in shown if entry.name != "sla_breach"]
+    assert others and all(entry.problem is None and entry.status is not None for entry in others)

@@ -89,7 +89,8 @@ def status(
     settings = release.in_force(Settings())
     chosen, at = options.chosen(model, settings), options.instant(as_of)
     with rails.opened(settings) as opened:
-        documents = [looking.status(opened, spec, at) for spec in chosen]
+        answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
+        documents = [answer for answer in answers if not isinstance(answer, str)]
         lake = None if model or as_json else maintenance.last_size(opened)
 
     def show() -> None:
@@ -99,6 +100,9 @@ def status(
             say(describe.lake(*lake))
 
     emit(documents, as_json, show)
+    reasons = [answer for answer in answers if isinstance(answer, str)]
+    if reasons:
+        raise BadInput(" ".join(reasons))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard explain sla_breach 1f0c…")

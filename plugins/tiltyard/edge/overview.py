@@ -10,7 +10,6 @@ from tiltyard import release
 from tiltyard.edge import status
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.reports import find_report
-from tiltyard.errors import TiltyardError
 from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
 from tiltyard.records import Event, RefusedText
@@ -74,11 +73,8 @@ def _entry(rails: Rails, spec: Spec) -> Entry:
         stage: rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN
     }
     nights = sorted({night for of_stage in statuses.values() for night in of_stage}, reverse=True)[:NIGHTS]
-    document, problem = None, None
-    try:
-        document = status.status(rails, spec)
-    except TiltyardError as error:
-        problem = str(error)
+    told = status.status_or_reason(rails, spec)
+    document, problem = (None, told) if isinstance(told, str) else (told, None)
     return Entry(
         name=spec.name,
         owner=spec.owner,

@@ -3,6 +3,7 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -39,7 +40,7 @@ from tiltyard.edge.document import (
     TrainingNight,
     WatchedChampion,
 )
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, TiltyardError
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, frame, popular, truth
@@ -57,6 +58,8 @@ from tiltyard.records import (
 )
 from tiltyard.spec import Spec
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
+
+log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
 LINES = ("promoted line", "never retrained", "safe default")
@@ -167,6 +170,17 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         realized=realized(rails, spec, as_of).overall,
         events=len(rails.ledger.events(spec.name)),
     )
+
+
+def status_or_reason(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document | str:
+    """A model's `status`; or why there is none, as a sentence: what is wrong with one model hides no other."""
+    try:
+        return status(rails, spec, as_of)
+    except TiltyardError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, it is this model's; its text may hold what nobody else may read
+        log.exception("The status of %s cannot be read.", spec.name)
+        return f"The status of {spec.name} cannot be read: {type(error).__name__}; the log says where."
 
 
 def realized(rails: Rails, spec: Spec, as_of: datetime) -> RealizedLosses:
