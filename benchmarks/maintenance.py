@@ -28,7 +28,7 @@ from tiltyard.lake import stored
 from tiltyard.prepare import features, frame
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, LakeSize, ShadowSummary
+from tiltyard.records import FeaturesSummary, LakeMaintenanceSummary, LakeSize, ShadowSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 from tiltyard.tables import PREDICTION, PROFILE
@@ -46,6 +46,7 @@ def main() -> None:
     arguments.add_argument("--nights", type=int, default=16)
     arguments.add_argument("--models", type=int, default=100)
     arguments.add_argument("--customers", type=int, default=1_000)
+    arguments.add_argument("--every", type=int, help="nights between two maintenances; default: one after the last")
     asked = arguments.parse_args()
     home = Path(tempfile.mkdtemp(prefix="tiltyard-maintenance-"))
     home.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
@@ -55,21 +56,26 @@ def main() -> None:
             settings.landing / "subscription"
         )
         with rails_module.opened(settings) as rails:
-            measure(rails, find(ROOT / "models", "churn"), asked.nights, asked.models)
+            measure(rails, find(ROOT / "models", "churn"), asked.nights, asked.models, asked.every)
     finally:
         postgres.stop(settings)
         shutil.rmtree(home, ignore_errors=True)
 
 
-def measure(rails: Rails, spec: Spec, nights: int, models: int) -> None:
+def measure(rails: Rails, spec: Spec, nights: int, models: int, every: int | None) -> None:
     began = time.monotonic()
     for number in range(nights):
         night(rails, spec, number, models)
-    last = START + timedelta(days=FIRST + nights - 1)
+        if every and (number + 1) % every == 0:
+            done = maintain(rails, number)
+            print(
+                f"after {number + 1} nights: {done.after.stored:,} files stored, {done.after.snapshots:,} snapshots",
+                flush=True,
+            )
     print(f"{nights} nights of {models} models written in {time.monotonic() - began:.0f} s")
     before, scans = answers(rails, spec, nights), scan(rails)
     began, cpu = time.monotonic(), cpu_seconds()
-    done = maintenance.maintain(rails, last, now=clock.now() + timedelta(days=3))
+    done = maintain(rails, nights - 1)
     seconds, cpu = time.monotonic() - began, cpu_seconds() - cpu
     after = answers(rails, spec, nights)
     print(f"{'':<12} {'files':>8} {'stored':>8} {'MB stored':>10} {'snapshots':>10} {'full scan of ops.profile':>26}")
@@ -81,12 +87,18 @@ def measure(rails: Rails, spec: Spec, nights: int, models: int) -> None:
         f"removed {done.removed:,}"
     )
     began = time.monotonic()
-    again = maintenance.maintain(rails, last + timedelta(days=1), now=clock.now() + timedelta(days=3))
+    again = maintain(rails, nights)
     print(f"once more: {time.monotonic() - began:.1f} s, expired {again.expired}, merged {again.merged or 'nothing'}")
     for what, digest in before.items():
         print(f"{what:<22} {'the same' if after[what] == digest else 'ANOTHER'} ({digest[:12]})")
     if after != before:
         raise SystemExit(1)
+
+
+def maintain(rails: Rails, number: int) -> LakeMaintenanceSummary:
+    """The maintenance after a night, for which everything before is older than the grace."""
+    as_of = START + timedelta(days=FIRST + number)
+    return maintenance.maintain(rails, as_of, now=clock.now() + timedelta(days=3))
 
 
 def night(rails: Rails, spec: Spec, number: int, models: int) -> None:

@@ -34,12 +34,13 @@ create or replace table {{ kept }} as
 
 {#- Bring kept answers up to date: those of every entity with a row that was built at `built`, from all its rows. -#}
 {% macro answers_renewed(view, kept, key, columns, built) -%}
-{%- set renewed = '(select ' ~ key ~ ' from ' ~ view ~ ' where built_at = ' ~ built ~ ')' -%}
-delete from {{ kept }}
-where {{ key }} in {{ renewed }};
+{%- set name = (view | string).split('.')[-1] | replace('"', '') -%}
+{%- set renewed = name ~ '__renewed' -%}
+{%- set touched = '(select ' ~ key ~ ' from ' ~ view ~ ' where built_at = ' ~ built ~ ')' -%}
+create or replace temp table {{ renewed }} as
+{{ answers(view, key, columns, touched) }};
 
-insert into {{ kept }}
-{{ answers(view, key, columns, renewed) }}
+{{ written(kept, renewed, name ~ '__answers', [key, 'event_time', 'available_at'] + columns + ['known_at'], [key]) }}
 {%- endmacro %}
 
 {#- The views of a schema whose kept answers hold at a snapshot of the lake (`version`; none: the newest): nobody has

@@ -1,9 +1,21 @@
 {#- Incremental builds by affected entity.
 
 Every row carries `built_at`, the start of the build that wrote it. A model that is brought up to date recomputes
-the entities whose inputs were written after its own newest row, and replaces all their rows (delete+insert). So
-late and out-of-order arrivals are right by construction: an entity's rows are always computed from all of its
-inputs, and an incremental build equals a full refresh. -#}
+the entities whose inputs were written after its own newest row, from all of their inputs. So late and out-of-order
+arrivals are right by construction, and an incremental build equals a full refresh. Of what it computed it writes what
+is new (`written`): to replace rows by the same ones would cost a file of the lake per table and night that no
+maintenance may merge, since a row that was deleted stays for the snapshots that read it. -#}
+
+{#- dbt's delete+insert, for a model whose rows carry `built_at`; any other is written as dbt would. -#}
+{% macro duckdb__get_delete_insert_merge_sql(target, source, unique_key, dest_columns, incremental_predicates) -%}
+    {%- set names = dest_columns | map(attribute='name') | list -%}
+    {%- if unique_key and 'built_at' in names and not incremental_predicates -%}
+        {%- set keys = [unique_key] if unique_key is string else unique_key -%}
+{{ written(target, source, source.identifier, names, keys, stamp='built_at') }}
+    {%- else -%}
+{{ dbt_duckdb.duckdb__get_delete_insert_merge_sql(target, source, unique_key, dest_columns, incremental_predicates) }}
+    {%- endif -%}
+{%- endmacro %}
 
 {% macro built_at() -%}
     cast('{{ run_started_at }}' as timestamptz)

@@ -33,7 +33,7 @@ def test_the_types_are_part_of_the_package() -> None:
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["tiltyard"]
 
 
-@pytest.mark.parametrize("name", ["point_in_time.sql", "answers.sql"])
+@pytest.mark.parametrize("name", ["point_in_time.sql", "answers.sql", "written.sql"])
 def test_the_joins_sql_is_part_of_the_package_and_stands_in_one_place(name: str) -> None:
     packed = files("tiltyard") / "prepare" / name
     assert Path(str(packed)).resolve() == (ROOT / "dbt" / "macros" / name).resolve()

@@ -34,7 +34,7 @@ _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "
 _INSTANT = timedelta(microseconds=1)
 """The smallest step of time: turns an end that is included into one that is not."""
 _EVER = datetime(9999, 1, 1, tzinfo=UTC)
-_FILES = ("point_in_time.sql", "answers.sql")
+_FILES = ("point_in_time.sql", "answers.sql", "written.sql")
 """Macro files of the dbt project that are rendered here."""
 
 
@@ -239,7 +239,7 @@ def point_in_time_sql(macros: Path, dialect: str = "duckdb", **arguments: Any) -
 
 
 def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
-    """The SQL of a macro in the folder `macros` (point_in_time.sql and answers.sql), without dbt."""
+    """The SQL of a macro in the folder `macros` (of one of _FILES), without dbt."""
     changed = tuple((macros / file).stat().st_mtime_ns for file in _FILES)
     return str(getattr(_macros(macros, changed), name)(*arguments, **named))
 

@@ -138,6 +138,7 @@ def test_catching_up_equals_building_from_scratch(caught_up: Rails) -> None:
     again = caught_up.lake.snapshot()
     tables = (*TABLES, *ANSWERS)
     assert {table: differences(caught_up, table, before, again) for table in tables} == dict.fromkeys(tables, 0)
+    assert again == before, "and nothing is written of what is there already"
 
     transform.build(caught_up, SOURCES, NIGHTS[-1], full_refresh=True)
     scratch = caught_up.lake.snapshot()
