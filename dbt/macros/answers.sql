@@ -1,7 +1,7 @@
 {#- A feature view's answers (see point_in_time.sql), kept beside it in <view>__answers, so that a join need not prune
 the view again. dbt_project.yml runs this after every feature view, inside the view's own transaction: a snapshot of
-the lake holds both or neither. A build that replaces rows by a key that names the entity leaves a row with its own
-`built_at` on every entity that it touched: the answers of those are written anew. Any other build writes them all. -#}
+the lake holds both or neither. A build that writes rows by a key that names the entity leaves a row with its own
+`built_at` on every entity that it changed: the answers of those are computed anew. Any other build writes them all. -#}
 {% macro keep_answers() -%}
     {%- set key = this.identifier[4:].split('__')[0] ~ '_id' -%}
     {%- set columns = adapter.get_columns_in_relation(this) if execute else [] -%}
