@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     tables count as failed."""
     maintenance_schedule: str = "0 4 * * *"
     """When the lake_maintenance DAG starts by itself, UTC, after the night's work: a cron expression, or none."""
-    chunk_models: Annotated[int, Field(ge=1)] = 25
+    chunk_models: Annotated[int, Field(ge=1)] = 50
     """Models that one task of shadow, promotion or drift does at most, one after the other in one process."""
     stage_limits: Annotated[tuple[str, ...], NoDecode] = (
         "shadow=30m", "promotion=30m", "drift=30m", "shadow/1=2h", "promotion/1=2h", "drift/1=2h",
