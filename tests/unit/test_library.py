@@ -366,7 +366,7 @@ ORDERS = pd.DataFrame({"at": instants(*range(1, 29)), "late": [True, False] * 14
         ({"frame": ORDERS.rename(columns={"size": 3})}, "A column of frame is called 3, which is no text"),
         ({"frame": ORDERS.iloc[:0]}, r"^frame has no rows\.$"),
         ({"frame": pd.DataFrame()}, r"^frame has no columns\.$"),
-        ({"label": "lat"}, r"^label: the frame has no column 'lat'; did you mean 'late'\.$"),
+        ({"label": "lat"}, r"^label: the frame has no column 'lat'; did you mean 'late'\?$"),
         ({"label": None}, r"^label is a name, as text, not None\.$"),
         ({"prediction_time": "late"}, "^prediction_time and label both|^label and prediction_time both"),
         ({"prediction_time": "size"}, "^prediction_time: column 'size' of the frame is BIGINT, which is no time"),

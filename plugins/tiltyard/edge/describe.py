@@ -40,6 +40,7 @@ from tiltyard.rewind.hindsight import BEST
 from tiltyard.rewind.trial import PolicyTrial, Worth
 from tiltyard.target import MEASURES, at_start
 from tiltyard.upkeep.holds import OpenHold
+from tiltyard.words import counted
 
 NOTHING = "–"
 POLICY_COLUMNS = (
@@ -84,10 +85,11 @@ def model(document: Document) -> str:
 
 def lake(maintained: LakeMaintenanceSummary | None, size: LakeSize) -> str:
     """How large the lake is, and when it was last put in order."""
-    line = f"lake: {size.files:,} files, {size.bytes / 1e6:,.1f} MB, {size.snapshots:,} snapshots"
+    line = f"lake: {counted(size.files, 'file')}, {size.bytes / 1e6:,.1f} MB, {counted(size.snapshots, 'snapshot')}"
     if maintained is None:
         return f"{line}; never maintained"
-    done = f"{maintained.expired:,} snapshots expired, {sum(maintained.merged.values()):,} files merged"
+    merged = counted(sum(maintained.merged.values()), "file")
+    done = f"{counted(maintained.expired, 'snapshot')} expired, {merged} merged"
     return f"{line}; maintained on {maintained.night}: {maintained.reason or done}"
 
 
@@ -143,7 +145,7 @@ def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, str | int]]:
             "observed p99": _took(embargo.observed_p99_s),
             "max": _took(embargo.observed_max_s),
             "late rows": embargo.late_rows,
-            "embargo": f"{embargo.missed_nights} nights",
+            "embargo": counted(embargo.missed_nights, "night"),
             "verdict": embargo.verdict,
         }
         for embargo in embargoes
@@ -217,13 +219,15 @@ def _shared(incident: Incident) -> str:
         "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
     }[incident.kind]
     kind = incident.kind.replace("_", " ")
-    return f"{node} {kind} since {incident.since}, {len(models)} models ({named}){columns}: {incident.reason}; {end}"
+    whom = f"{counted(len(models), 'model')} ({named}){columns}"
+    return f"{node} {kind} since {incident.since}, {whom}: {incident.reason}; {end}"
 
 
 def _late(embargo: Embargo) -> str:
     if embargo.verdict == "over":
         return f"{embargo.table} p99 {_took(embargo.observed_p99_s)}, promised {_took(embargo.promised_p99_s)}"
-    return f"{embargo.table} misses {embargo.missed_nights} night(s), {embargo.late_rows} of {embargo.rows} rows late"
+    missed = counted(embargo.missed_nights, "night")
+    return f"{embargo.table} misses {missed}, {embargo.late_rows} of {embargo.rows} rows late"
 
 
 def _incident(incident: DataIncident) -> str:

@@ -60,7 +60,8 @@ def too_good(case: Case) -> Iterator[Suspicion | Untested]:
                 yield from _amount(case, case.readings[name])
             continue
         honest = [auc_of_column for auc_of_column in best if auc_of_column < level]
-        beside = f"; the best of the {len(honest)} other columns reaches {honest[0]:.3f}" if honest else ""
+        others = "the only other column" if len(honest) == 1 else f"the best of the {len(honest)} other columns"
+        beside = f"; {others} reaches {honest[0]:.3f}" if honest else ""
         yield Suspicion(
             name,
             "warning",

@@ -30,6 +30,7 @@ from tiltyard.leak.roles import ARGUMENTS, ColumnRoles, roles_of
 from tiltyard.leak.rules import is_instant
 from tiltyard.leak.suspicion import KINDS, Cell, LeakVerdict, Severity, Suspicion, Untested, Want
 from tiltyard.records import Record
+from tiltyard.words import counted
 
 UNTESTED_LINES = 8
 """So many lines of what could not be tested are printed; the page has all of them."""
@@ -60,8 +61,8 @@ class Audit:
     """What was counted over all rows, in a sentence."""
 
     def __repr__(self) -> str:
-        suspicions = f"{len(self.suspicions)} suspicion{'s' * (len(self.suspicions) != 1)}"
-        return f"<Audit of {self.path.name}: {self.verdict}, {suspicions}, {self.rows:,} rows>"
+        suspicions = counted(len(self.suspicions), "suspicion")
+        return f"<Audit of {self.path.name}: {self.verdict}, {suspicions}, {counted(self.rows, 'row')}>"
 
     def __str__(self) -> str:
         """What the command prints, but for its colours."""
@@ -74,7 +75,12 @@ class Audit:
         lines += [f"untested: {gap}" for gap in self.untested[:UNTESTED_LINES]]
         more = len(self.untested) - UNTESTED_LINES
         lines += [f"untested: … and {more} more"] if more > 0 else []
-        return "\n".join([*lines, f"{self.rows:,} rows, {len(self.features):,} features."])
+        return "\n".join([*lines, f"{self.size}."])
+
+    @property
+    def size(self) -> str:
+        """How much was judged, in words."""
+        return f"{counted(self.rows, 'row')}, {counted(len(self.features), 'feature')}"
 
     def document(self, report: Path | None = None) -> "AuditDocument":
         """The audit as the command prints it with `--json`; `report`: where its page was written."""

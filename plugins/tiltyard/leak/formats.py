@@ -12,6 +12,7 @@ from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import quoted, text
 from tiltyard.leak.engine import first_row, nearest
+from tiltyard.words import counted, ended
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -71,7 +72,7 @@ def _head(path: Path) -> bytes:
         if path.is_symlink():
             raise BadInput(f"{path} is a link to a file that is not there: {path.readlink()}.") from None
         near = nearest(path.name, (entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else ""
-        raise BadInput(f"There is no file {path}{near if 'did you mean' in near else ''}.") from None
+        raise BadInput(ended(f"There is no file {path}{near if 'did you mean' in near else ''}")) from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from None
     if not head:
@@ -153,7 +154,7 @@ def _uneven(path: Path, delimiter: str, encoding: str) -> str:
         header = next(lines)
         for line in lines:
             if line and len(line) != len(header):
-                where = f"line {lines.line_num} has {len(line)} fields, its header {len(header)}"
+                where = f"line {lines.line_num} has {counted(len(line), 'field')}, its header {len(header)}"
                 return f"{path} cannot be read as CSV: {where}."
     return f"{path} cannot be read as CSV: its columns are separated by {delimiter!r} in the header and not below."
 

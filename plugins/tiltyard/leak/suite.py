@@ -16,6 +16,7 @@ from tiltyard.leak.rules import RuleResult, dated
 from tiltyard.leak.suspicion import Severity
 from tiltyard.rails import Rails
 from tiltyard.suites import CheckReport, CheckResult
+from tiltyard.words import counted
 
 SUITE = "leakage"
 RULES = {
@@ -115,14 +116,14 @@ def _of_table(check: CheckResult, table: str, results: Sequence[RuleResult]) -> 
     broken = [result for result in results if result.violations]
     examples = "; ".join(_in_a_line(result) for result in broken)
     is_idle = all(result.rows == 0 for result in results)
-    counted = f"{sum(result.violations for result in results)} violations in {len(results)} columns"
+    total = f"{counted(sum(result.violations for result in results), 'violation')} in {counted(len(results), 'column')}"
     return CheckResult(
         table=table,
         name=check.name,
         column=", ".join(result.column for result in broken) or None,
         severity=check.severity,
         success=not broken,
-        observed=f"not judged: {results[0].worst}" if is_idle and results[0].worst else counted,
+        observed=f"not judged: {results[0].worst}" if is_idle and results[0].worst else total,
         detail=check.detail.split(" Seen: ")[0] + (f" Seen: {examples}" if examples else ""),
     )
 

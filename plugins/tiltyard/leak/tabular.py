@@ -15,6 +15,7 @@ from tiltyard.lake import quoted, text
 from tiltyard.leak.engine import WIDE_NUMBERS, first_row, nearest
 from tiltyard.leak.formats import as_parquet, renamed
 from tiltyard.leak.times import read_times
+from tiltyard.words import ended
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ class AuditedTable:
     def check(self, column: str, option: str) -> None:
         """Raises BadInput when there is no such column; it names the nearest."""
         if column not in self.columns:
-            raise BadInput(
-                f"{option}: {self.path.name} has no column '{column}'{nearest(column, self.columns)}{self._few()}."
-            )
+            near = f"{nearest(column, self.columns)}{self._few()}"
+            raise BadInput(ended(f"{option}: {self.path.name} has no column '{column}'{near}"))
 
     def _few(self) -> str:
         if len(self.columns) > 1:

@@ -13,6 +13,7 @@ from tiltyard.leak.roles import ColumnRoles
 from tiltyard.leak.rules import Probe, RuleResult, Times
 from tiltyard.leak.suspicion import Example, Lateness, Suspicion, Untested
 from tiltyard.leak.tabular import AuditedTable
+from tiltyard.words import counted
 
 DETAILED = 50
 """For so many broken rules the worst rows are fetched; one scan each."""
@@ -118,19 +119,17 @@ def in_words(roles: ColumnRoles, features: Sequence[str], table: AuditedTable) -
     """What was counted over all rows, in sentences."""
     dated = len(roles.availability(features))
     undated = len(features) - dated
-    sentence = f"Of {_columns(dated)} it is said since when each value was known; that was held against every row."
+    sentence = (
+        f"Of {counted(dated, 'column')} it is said since when each value was known; that was held against every row."
+    )
     if not dated:
         sentence = f"For no column is it said since when its values were known ({roles.words['available_at']})."
     elif undated:
         sentence += f" Of {undated:,} it is not said."
     instants = sum(rules.is_instant(table.columns[name]) and name not in roles.planned for name in features)
     verb = "holds times; it" if instants == 1 else "hold times; each"
-    times = f" {_columns(instants)} {verb} was held against its row." if instants else ""
+    times = f" {counted(instants, 'column')} {verb} was held against its row." if instants else ""
     return f"{sentence}{times}" + (f" Repeated pairs of {roles.entity} and time were counted." if roles.entity else "")
-
-
-def _columns(count: int) -> str:
-    return "1 column" if count == 1 else f"{count:,} columns"
 
 
 def _suspicion(

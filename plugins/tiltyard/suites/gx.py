@@ -24,6 +24,7 @@ from tiltyard import lake as lakes
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.suites.expectations import COLUMN_ARGUMENTS, ROW_COUNTS, Suite, closest
+from tiltyard.words import ended
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
@@ -106,7 +107,7 @@ def _build(suite: Suite, index: int) -> "GxExpectation":
     except ExpectationNotFoundError:
         names = list_registered_expectation_implementations()
         hint = closest(expectation.type, names)
-        raise BadInput(f"{where}there is no expectation '{expectation.type}'{hint}.") from None
+        raise BadInput(ended(f"{where}there is no expectation '{expectation.type}'{hint}")) from None
     try:
         kwargs: dict[str, Any] = dict(expectation.kwargs)
         return implementation(**kwargs, severity=FailureSeverity(expectation.severity), meta=dict(expectation.meta))

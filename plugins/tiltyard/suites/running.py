@@ -12,6 +12,7 @@ from tiltyard.suites import gx
 from tiltyard.suites.expectations import Expectation, Suite, closest, parameters
 from tiltyard.suites.gx import Batch
 from tiltyard.suites.results import CheckResult
+from tiltyard.words import ended
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
@@ -84,7 +85,7 @@ def _check_against(suite: Suite, index: int, batch: Batch) -> None:
     where = f"{suite.where(index)}: {expectation.type}"
     for column in expectation.columns:
         if column not in batch.columns:
-            raise BadInput(f"{where}: {batch.table} has no column '{column}'{closest(column, batch.columns)}.")
+            raise BadInput(ended(f"{where}: {batch.table} has no column '{column}'{closest(column, batch.columns)}"))
     for name in parameters(dict(expectation.kwargs)):
         if name not in batch.parameters:
             raise BadInput(
