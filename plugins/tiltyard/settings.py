@@ -8,12 +8,15 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tiltyard.words import ended, meant
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder above plugins/, where this file lies in a checkout."""
@@ -36,12 +39,27 @@ NO_TELEMETRY = {
 }
 """For every process of ours: no tool reports home."""
 
+ENV_PREFIX = "TILTYARD_"
+"""How the variables of the environment begin that are read here."""
+NO_SETTINGS = (
+    "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "POSTGRES_PASSWORD",
+)  # fmt: skip
+"""Variables with our prefix that are read elsewhere, or that one of our processes sets for another."""
+
+
+def unknown_variables(environment: Iterable[str]) -> tuple[str, ...]:
+    """A sentence on each name of `environment` that looks like a setting and is none, so that a slip of the pen does
+    not pass for a default."""
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in (*Settings.model_fields, *NO_SETTINGS)]
+    unknown = sorted(name for name in environment if name.startswith(ENV_PREFIX) and name not in known)
+    return tuple(ended(f"{name} is no setting and has no effect{meant(name, known)}") for name in unknown)
+
 
 class Settings(BaseSettings):
     """All settings. `Settings()` reads the environment; tests pass `home=tmp_path`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TILTYARD_",
+        env_prefix=ENV_PREFIX,
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,  # a setting that cannot be read may be a secret
@@ -105,7 +123,7 @@ class Settings(BaseSettings):
         "shadow=30m", "promotion=30m", "drift=30m", "shadow/1=2h", "promotion/1=2h", "drift/1=2h",
     )  # fmt: skip
     """How long one stage of one model may take, like shadow=30m,shadow/1=2h; after a slash the tier. What takes longer
-    has failed, and the other models go on. A stage that is not named here is not limited."""
+    has failed, and the other models go on. One of these three that is not named here is not limited."""
     governor_wait_h: Annotated[float, Field(ge=0)] = 6.0
     """Hours after a night was published from which on the governor waits for no model that has not come."""
     api_host: str = "127.0.0.1"

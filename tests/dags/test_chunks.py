@@ -266,7 +266,7 @@ def test_a_query_that_hangs_is_interrupted(rails: Rails) -> None:
     assert time.monotonic() - begun < 30
 
 
-@pytest.mark.parametrize("entry", ["drift", "drift=soon", "drift/4=1h", "scoring=1h"])
+@pytest.mark.parametrize("entry", ["drift", "drift=soon", "drift/4=1h", "scoring=1h", "training=1h"])
 def test_a_limit_that_is_none_is_refused(settings: Settings, entry: str) -> None:
     with pytest.raises(BadInput, match="TILTYARD_STAGE_LIMITS"):
         limits.limit(settings.model_copy(update={"stage_limits": (entry,)}), "drift", 3)

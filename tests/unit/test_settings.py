@@ -1,11 +1,12 @@
 """Settings: the environment, the defaults, and which sources are active."""
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from tiltyard.settings import Settings
+from tiltyard.settings import ROOT, Settings, unknown_variables
 
 
 def test_the_environment_wins_over_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,3 +62,18 @@ def test_an_address_of_files_is_looked_at_before_it_is_used(name: str, good: lis
 def test_only_the_four_databases_have_names() -> None:
     with pytest.raises(ValueError, match="is not one of"):
         Settings().database("postgres")
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_one_that_was_meant() -> None:
+    (sentence,) = unknown_variables(["TILTYARD_SHCEDULE", "TILTYARD_HOME", "TILTYARD_USER", "PATH"])
+    assert sentence == "TILTYARD_SHCEDULE is no setting and has no effect; did you mean TILTYARD_SCHEDULE?"
+
+
+def test_no_variable_of_the_project_itself_is_unknown() -> None:
+    files = [
+        *(ROOT / "plugins" / "tiltyard").rglob("*.py"), *(ROOT / "dbt").glob("*.yml"), *(ROOT / "docs").rglob("*.md"),
+        ROOT / "README.md", ROOT / "Dockerfile", ROOT / "Makefile", ROOT / "docker-compose.yml",
+    ]  # fmt: skip
+    names = {name for file in files for name in re.findall(r"TILTYARD_[A-Z0-9_]*[A-Z0-9]", file.read_text())}
+    assert "TILTYARD_SERVE_CLOCK" in names
+    assert unknown_variables(names) == ()

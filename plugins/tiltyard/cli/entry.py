@@ -11,10 +11,12 @@ import typer
 from pydantic import ValidationError
 
 import tiltyard
+from tiltyard import release
 from tiltyard.cli import data, leakage, lifecycle, looking, online, past, portfolio, serving, stages
-from tiltyard.cli.output import err, print_error
+from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
-from tiltyard.settings import NO_TELEMETRY, Settings
+from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
+from tiltyard.words import ended, meant
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +41,26 @@ def root(
     ] = False,
 ) -> None:
     """A portfolio of machine-learning models in production, on one set of rails."""
+    if "--help" not in sys.argv:
+        _look_at_settings()
+
+
+def _look_at_settings() -> None:
+    """Warn of variables that are no settings and of sources that there are not. Raises BadInput for a stage's limit
+    that is none."""
+    from tiltyard.edge import limits
+
+    for sentence in unknown_variables(os.environ):
+        caution(sentence)
+    settings = Settings()
+    limits.limits(settings)
+    if "TILTYARD_SOURCES" in os.environ:
+        from tiltyard.prepare import contracts
+
+        names = sorted({*contracts.sources(settings), *contracts.sources(release.in_force(settings))})
+        for source in settings.sources:
+            if names and source not in names:
+                caution(ended(f"TILTYARD_SOURCES: there is no source '{source}'{meant(source, names)}"))
 
 
 def main() -> None:

@@ -44,6 +44,11 @@ def warn(sentence: str) -> None:
     err.print(f"[yellow]waiting[/] {plain(sentence)}")
 
 
+def caution(sentence: str) -> None:
+    """Say on stderr what is not an error and still not as somebody may think."""
+    err.print(f"[yellow]warning[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+
+
 def plain(text: str) -> str:
     """`text` with nothing in it that rich takes for markup."""
     return text.replace("[", "\\[")

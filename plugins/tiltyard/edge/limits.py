@@ -19,7 +19,8 @@ from tiltyard import clock
 from tiltyard.errors import BadInput, OutOfTime
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
-from tiltyard.stages import STAGES, StageName
+from tiltyard.stages import IN_CHUNKS, StageName
+from tiltyard.words import ended, meant
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -36,18 +37,30 @@ _LIMIT = re.compile(r"(?P<stage>[a-z_]+)(/(?P<tier>[1-3]))?=(?P<limit>.+)")
 
 
 def limit(settings: Settings, stage: StageName, tier: int) -> timedelta | None:
-    """How long a stage of a model of a tier may take; None for as long as it likes. Raises BadInput for a setting that
-    names no stage or no duration."""
-    limits: dict[tuple[str, int | None], timedelta] = {}
+    """How long a stage of a model of a tier may take; None for as long as it likes. Raises BadInput as `limits`."""
+    of_stages = limits(settings)
+    return of_stages.get((stage, tier), of_stages.get((stage, None)))
+
+
+def limits(settings: Settings) -> dict[tuple[str, int | None], timedelta]:
+    """(stage, tier or None for every tier) → how long it may take. Raises BadInput for a setting that names no stage
+    that can be limited, or no duration."""
+    durations: dict[tuple[str, int | None], timedelta] = {}
     for entry in settings.stage_limits:
         match = _LIMIT.fullmatch(entry)
         try:
-            if match is None or match["stage"] not in STAGES:
+            if match is None:
                 raise ValueError("it is written like shadow=30m or shadow/1=2h")
-            limits[match["stage"], int(match["tier"]) if match["tier"] else None] = clock.parse_duration(match["limit"])
+            if match["stage"] not in IN_CHUNKS:
+                raise ValueError(
+                    f"of stages only {', '.join(IN_CHUNKS)} are limited, no '{match['stage']}'"
+                    f"{meant(match['stage'], IN_CHUNKS)}"
+                )
+            tier = int(match["tier"]) if match["tier"] else None
+            durations[match["stage"], tier] = clock.parse_duration(match["limit"])
         except ValueError as error:
-            raise BadInput(f"TILTYARD_STAGE_LIMITS has '{entry}': {error}.") from None
-    return limits.get((stage, tier), limits.get((stage, None)))
+            raise BadInput(ended(f"TILTYARD_STAGE_LIMITS has '{entry}': {error}")) from None
+    return durations
 
 
 @contextmanager
