@@ -9,6 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tiltyard.errors import BadInput
@@ -23,6 +24,27 @@ _DIGITS = 16
 
 Texts = Mapping[str, bytes]
 """Path, like `models/churn/spec.yaml`, → content."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How texts differ from those before them."""
+
+    new: int
+    """Number of files that were not there."""
+    changed: int
+    """Number of files with another content."""
+    gone: int
+    """Number of files that are not there any more."""
+
+    @classmethod
+    def between(cls, before: Texts, after: Texts) -> "Changes":
+        """From one set of texts to another."""
+        both = before.keys() & after.keys()
+        return cls(len(after) - len(both), sum(before[path] != after[path] for path in both), len(before) - len(both))
+
+    def __str__(self) -> str:
+        return f"{self.new} new, {self.changed} changed, {self.gone} gone"
 
 
 def in_force(settings: Settings) -> Settings:

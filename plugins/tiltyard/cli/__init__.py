@@ -4,7 +4,7 @@
 module per group of commands, in the order of `tiltyard --help`: `lifecycle`, `looking`, `data`, `stages`,
 `portfolio`, `past`, `leakage`, `serving`, `online`.
 
-Every command takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
+Every command but `serve` takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
 
 Commands import what they need inside, and only there: DuckDB, SQLAlchemy, MLflow, dbt, Great Expectations and
 XGBoost take seconds to import, and whoever asks for `--help` or mistypes an option should not wait for them. At the

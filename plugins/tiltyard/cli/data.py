@@ -6,7 +6,7 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json
-from tiltyard.cli.output import emit, print_error, progress
+from tiltyard.cli.output import emit, print_error, progress, say
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
@@ -47,11 +47,18 @@ def fetch(
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
 def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
     """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
+    from tiltyard.cli import landed
     from tiltyard.prepare import features as stage
 
-    with options.opened() as opened:
-        result = stage.ingest(opened, options.night(as_of), _chosen(opened.settings, source))
+    settings, night = Settings(), options.night(as_of)
+    chosen = _chosen(settings, source)
+    with options.opened(sources=chosen) as opened:
+        result = stage.ingest(opened, night, chosen)
     emit(result, as_json)
+    for name, summary in result.items():
+        if not as_json and not summary.files and not summary.quarantined:
+            where = landed.places(settings, [name])
+            say(f"{name}: found nothing new that was due at {night:%Y-%m-%d %H:%M} UTC in {where}")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
@@ -61,9 +68,9 @@ def features(as_of: AsOf = None, source: Source = None, as_json: Json = False) -
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
-    night = options.night(as_of)
-    with options.opened() as opened:
-        built = stage.build_night(opened, night, _chosen(opened.settings, source))
+    night, chosen = options.night(as_of), _chosen(Settings(), source)
+    with options.opened(sources=chosen) as opened:
+        built = stage.build_night(opened, night, chosen)
         online_features = fill.fill_night(opened, night)
     emit(built.to_json() | {"online": online_features.to_json()}, as_json)
     for name, done in built.sources.items():

@@ -8,7 +8,7 @@ import typer
 from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.cli import options
-from tiltyard.cli.options import AsOf, Json
+from tiltyard.cli.options import Json, MeasuredAsOf
 from tiltyard.cli.output import emit, out, plain, progress, say, table
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -88,12 +88,12 @@ def audit(
             words=COMMAND,
         )
     page.write(result, target)
-    emit(result.document(target).to_json(), as_json, lambda: _print_audit(result, target))
+    emit(result.document(target).to_json(), as_json, lambda: _print_audit(result, target, strict))
     if result.verdict in ("fail", "untestable") or (strict and result.verdict == "warn"):
         raise typer.Exit(1)
 
 
-def _print_audit(result: "Audit", target: Path) -> None:
+def _print_audit(result: "Audit", target: Path, strict: bool) -> None:
     """The verdict, a line per suspicion, and where the rest is."""
     from tiltyard.leak.audit import UNTESTED_LINES
 
@@ -107,7 +107,10 @@ def _print_audit(result: "Audit", target: Path) -> None:
         out.print(f"[dim]untested[/] {plain(str(gap))}", soft_wrap=True)
     if len(result.untested) > UNTESTED_LINES:
         out.print(f"[dim]untested[/] … and {len(result.untested) - UNTESTED_LINES} more, in the report")
-    out.print(f"{result.rows:,} rows, {len(result.features):,} features. The page to look at: {plain(str(target))}")
+    out.print(f"{result.size}. The page to look at: {plain(str(target))}")
+    if result.verdict == "warn":
+        end = "exit 1, by --strict" if strict else "exit 0; --strict makes this 1"
+        out.print(f"[yellow]Only warnings: {end}.[/]")
 
 
 def _print_suspicions(result: "Audit") -> None:
@@ -125,7 +128,7 @@ def _print_suspicions(result: "Audit") -> None:
         out.print(f"[bold]{plain(suspicion.feature)}[/]: {plain(suspicion.evidence)}", soft_wrap=True)
 
 
-@leakage.command("replay", epilog="Example: tiltyard leakage replay --model churn --from 2025-05-01 --to 2025-05-28")
+@leakage.command("replay", epilog="Example: tiltyard leakage replay --model churn --from 2025-05-29 --to 2025-05-31")
 def replay(
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Name of a model: a folder under models/.")],
     first: Annotated[str, typer.Option("--from", metavar="DATE", help="as_of of the first night.")],
@@ -169,7 +172,7 @@ def latency(
     model: Annotated[str | None, typer.Option("--model", help="Only the tables that this model stands on.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="Only the tables of this source.")] = None,
     nights: Annotated[int, typer.Option(min=1, max=366, help="Nights that the embargo is learned from.")] = 28,
-    as_of: AsOf = None,
+    as_of: MeasuredAsOf = None,
     as_json: Json = False,
 ) -> None:
     """Show how late rows really are: promised, claimed, observed, and the embargo that follows. Draws a plot."""

@@ -8,7 +8,7 @@ import typer
 from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
-from tiltyard.cli.options import AsOf, Json, Model, ModelOrAll
+from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
 from tiltyard.cli.output import emit, out, print_error, say, table
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -42,7 +42,7 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold specs against their schema and against the dbt project: tables, keys, columns; name all that fail."""
+    """Hold specs against their schema and against the dbt project: tables, keys, columns. Exit 2 when one fails."""
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
@@ -61,7 +61,7 @@ def validate(
         except BadInput as error:
             refused[spec.name] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}
-    emit({"valid": valid, "refused": reasons}, as_json, lambda: out.print(f"[green]ok[/] {', '.join(valid) or 'none'}"))
+    emit({"valid": valid, "refused": reasons}, as_json, lambda: valid and out.print(f"[green]ok[/] {', '.join(valid)}"))
     if reasons and not as_json:
         for reason in reasons.values():
             print_error(reason)
@@ -72,12 +72,13 @@ def validate(
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard status sla_breach --json")
 def status(
     model: ModelOrAll = None,
-    as_of: AsOf = None,
+    as_of: ScoredAsOf = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of what --json prints.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks."""
     from tiltyard import rails
+    from tiltyard.cli import landed
     from tiltyard.edge import describe
     from tiltyard.edge import document as documented
     from tiltyard.edge import status as looking
@@ -90,7 +91,11 @@ def status(
     chosen, at = options.chosen(model, settings), options.instant(as_of)
     with rails.opened(settings) as opened:
         answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
-        documents = [answer for answer in answers if not isinstance(answer, str)]
+        documents = [
+            landed.first_step(opened, answer, spec.source) if isinstance(answer, documented.NoNight) else answer
+            for spec, answer in zip(chosen, answers, strict=True)
+            if not isinstance(answer, str)
+        ]
         lake = None if model or as_json else maintenance.last_size(opened)
 
     def show() -> None:

@@ -2,7 +2,7 @@
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,18 @@ AsOf = Annotated[
     typer.Option(
         "--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."
     ),
+]
+ScoredAsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the model's newest."),
+]
+MeasuredAsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the newest whose latencies were measured."),
+]
+KnownAsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="What was known then, UTC. Default: what is known now."),
 ]
 GovernedAsOf = Annotated[
     str | None,
@@ -57,13 +69,16 @@ def chosen(name: str | None, settings: Settings) -> tuple[specs.Spec, ...]:
 
 
 @contextmanager
-def opened() -> Iterator["Rails"]:
+def opened(*, sources: Sequence[str] = ()) -> Iterator["Rails"]:
     """The rails for work on a night: what is acceptable of the checkout is put in force first, and what is refused is
-    said on the terminal."""
+    said on the terminal. Raises BadInput, before anything is built, where nothing of any of `sources` has landed.
+    """
     from tiltyard import rails
+    from tiltyard.cli import landed
     from tiltyard.prepare import releasing
 
     with rails.opened(Settings()) as checkout:
+        landed.require(checkout, sources)
         in_force, accepted = releasing.in_force(checkout, clock.now())
         for text in accepted.refused:
             print_error(str(text))

@@ -65,7 +65,7 @@ def hindcast(
         settings = Settings()
         _try_policies(settings, _chosen(settings, model), (begin, end), policy, jobs or 2, plots, as_json)
         return
-    with options.opened() as opened, progress(as_json) as step:
+    with options.opened(sources=_sources(Settings(), model)) as opened, progress(as_json) as step:
         chosen = _chosen(opened.settings, model)
         result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
     emit(result, as_json)
@@ -76,6 +76,13 @@ def hindcast(
 def _chosen(settings: Settings, names: list[str] | None) -> list[specs.Spec]:
     """The models of these names; without any those that run here."""
     return [specs.find(settings.models, name) for name in names] if names else list(specs.portfolio(settings))
+
+
+def _sources(settings: Settings, names: list[str] | None) -> tuple[str, ...]:
+    """The sources of the models of these names whose specs can be read; without any name those that are active."""
+    if not names:
+        return settings.sources
+    return tuple(sorted({spec.source for spec in specs.read_all(settings.models)[0] if spec.name in names}))
 
 
 def _approval(text: str) -> Literal["auto", "never"]:

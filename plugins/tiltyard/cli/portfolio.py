@@ -1,6 +1,7 @@
 """`govern`, `incidents`, `fallback`: what is decided for all models together, and a person's word on it; `release`:
 which of their texts are in force; and the lake that they share: `holds`, `lake-maintenance`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, AuditedAsOf, GovernedAsOf, Json, Model, ModelOrAll
 from tiltyard.cli.output import emit, say
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
 PANEL = "All models together"
 commands = typer.Typer()
@@ -53,7 +55,7 @@ def govern(as_of: AsOf = None, as_json: Json = False) -> None:
 @commands.command("release", rich_help_panel=PANEL, epilog="Example: tiltyard release --dry-run")
 def put_in_force(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be refused; put nothing in force.")
+        bool, typer.Option("--dry-run", help="Say what would change and what would be refused; put nothing in force.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -62,11 +64,21 @@ def put_in_force(
     from tiltyard import rails
     from tiltyard.prepare import releasing
 
-    with rails.opened(Settings()) as opened:
+    settings = Settings()
+    before = release.stored(release.current(settings))
+    with rails.opened(settings) as opened:
         accepted = (releasing.preview if dry_run else releasing.accept)(opened, clock.now())
-    what = "would be in force" if dry_run else "is in force"
-    lines = [f"release {accepted.name} {what}: {accepted.files} files", *map(str, accepted.refused)]
-    emit(accepted.to_json(), as_json, lambda: say("\n".join(lines)))
+    is_same = accepted.digest == release.digest(before)
+    # of a dry run: of the checkout, so that a file which is refused counts as well
+    changes = release.Changes.between(
+        before, release.working(settings) if dry_run else release.stored(release.current(settings))
+    )
+    what = "is already in force" if is_same else "would be in force" if dry_run else "is in force"
+    differs = f"; {'the checkout differs from the one in force' if dry_run else 'against the one before'}: {changes}"
+    size = counted(accepted.files, "file")
+    lines = [f"release {accepted.name} {what}: {size}{'' if is_same or not before else differs}"]
+    document = {**accepted.to_json(), "is_already_in_force": is_same, "changes": asdict(changes)}
+    emit(document, as_json, lambda: say("\n".join([*lines, *map(str, accepted.refused)])))
     if accepted.refused:
         raise typer.Exit(1)
 
@@ -132,7 +144,7 @@ def audit_answers(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
 
 @fallback.command(
     "explain",
-    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-01",
+    epilog="Example: tiltyard fallback explain churn --cause 'no labels since the move' --owner ann --until 2025-06-14",
 )
 def explain_default(
     model: Model,

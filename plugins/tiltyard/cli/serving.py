@@ -7,7 +7,7 @@ import typer
 
 from tiltyard import clock
 from tiltyard.cli import options
-from tiltyard.cli.options import AsOf, Json, Model
+from tiltyard.cli.options import Json, KnownAsOf, Model
 from tiltyard.cli.output import emit, err, say, table
 from tiltyard.settings import Settings
 
@@ -70,7 +70,7 @@ def deliver_requests(as_json: Json = False) -> None:
 
 
 @requests.command("show", epilog="Example: tiltyard requests show sla_breach --json")
-def show_requests(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+def show_requests(model: Model, as_of: KnownAsOf = None, as_json: Json = False) -> None:
     """Show answers per night and tier, how they turned out per arm, and what the log has lost."""
     from tiltyard import rails
     from tiltyard.answered import arm, request_log

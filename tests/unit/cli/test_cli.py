@@ -144,6 +144,7 @@ def test_a_spec_with_a_typo_names_file_and_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "spec.yaml:" in done.stderr
     assert "is it a typo?" in done.stderr
+    assert done.stdout == "", "where nothing holds nothing is ok"
 
 
 def test_every_spec_that_does_not_hold_is_named_beside_those_that_do(tmp_path: Path) -> None:
@@ -215,6 +216,85 @@ def test_a_model_without_a_night_says_how_to_begin(settings: Settings) -> None:
     done = tiltyard("status", "sla_breach", settings=settings)
     assert done.returncode == 0, done.stderr
     assert "no night yet; run tiltyard hindcast" in done.stdout.replace("\n", " ")
+    assert "But first: Nothing has landed here yet of incident" in done.stdout
+    deliver(settings, "incident/incident_update/2016-03-01.csv")
+    assert "But first" not in tiltyard("status", "sla_breach", settings=settings).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "data"),
+    [
+        (("ingest",), "incident", "incident"),
+        (("features", "--source", "incident"), "incident", "incident"),
+        (("hindcast", "--model", "churn", "--from", "2025-03-15", "--to", "2025-03-16"), "subscription", "simulated"),
+    ],
+)
+def test_a_home_where_nothing_has_landed_names_the_way_out_before_anything_is_built(
+    settings: Settings, words: tuple[str, ...], source: str, data: str
+) -> None:
+    done = tiltyard(*words, settings=settings)
+    assert done.returncode == 2
+    assert f"there is no file in {settings.landing / source}; run tiltyard data fetch {data}" in done.stderr
+    assert not (settings.home / "releases").exists()
+
+
+def test_an_ingest_that_finds_nothing_says_where_it_looked(settings: Settings) -> None:
+    deliver(settings, "incident/incident_update/2016-03-01.csv")
+    done = tiltyard("ingest", "--as-of", "2016-02-01", settings=settings)
+    assert done.returncode == 0, done.stderr
+    place = settings.landing / "incident"
+    assert f"incident: found nothing new that was due at 2016-02-01 00:00 UTC in {place}" in done.stdout
+
+
+def deliver(settings: Settings, name: str) -> None:
+    """Put an empty file into the landing zone."""
+    path = settings.landing / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+def test_a_release_says_how_many_files_change_and_that_one_is_in_force_already(
+    settings: Settings, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models", models)
+    assert "would be in force" in tiltyard("release", "--dry-run", settings=settings).stdout
+    assert "is in force" in tiltyard("release", settings=settings).stdout
+    again = json.loads(tiltyard("release", "--dry-run", "--json", settings=settings).stdout)
+    assert (again["is_already_in_force"], again["changes"]) == (True, {"new": 0, "changed": 0, "gone": 0})
+    with (models / "churn" / "card.md").open("a") as card:
+        card.write("One more line.\n")
+    (models / "churn" / "notes.md").touch()
+    changed = tiltyard("release", "--dry-run", settings=settings, TILTYARD_MODELS=str(models)).stdout
+    assert "the checkout differs from the one in force: 1 new, 1 changed, 0 gone" in changed
+
+
+def test_a_setting_with_a_slip_of_the_pen_is_warned_of_once() -> None:
+    done = tiltyard("models", TILTYARD_SHCEDULE="none", TILTYARD_SOURCES="incidnt")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "warning TILTYARD_SHCEDULE is no setting and has no effect; did you mean TILTYARD_SCHEDULE?",
+        "warning TILTYARD_SOURCES: there is no source 'incidnt'; did you mean incident?",
+    ]
+
+
+def test_a_limit_of_a_stage_that_there_is_not_is_refused_by_every_command() -> None:
+    done = tiltyard("models", TILTYARD_STAGE_LIMITS="shadw=30m")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("no 'shadw'; did you mean shadow?")
+    assert tiltyard("models", "--help", TILTYARD_STAGE_LIMITS="shadw=30m").returncode == 0
+
+
+def test_an_audit_that_only_warns_says_what_it_ends_with(tmp_path: Path) -> None:
+    rows = [f"{number},{int(number % 5 == 0)},2024-0{1 + number % 9}-{1 + number % 28:02d}," for number in range(2_000)]
+    lines = [row + ("" if number % 5 == 0 else f"{number % 7}") for number, row in enumerate(rows)]
+    (tmp_path / "crm.csv").write_text("\n".join(["id,churned,at,logins", *lines]))
+    words = ("leakage", "audit", str(tmp_path / "crm.csv"), "--label", "churned", "--prediction-time", "at")
+    words += ("--report", str(tmp_path / "page.html"))
+    lenient, strict = tiltyard(*words), tiltyard(*words, "--strict")
+    assert (lenient.returncode, strict.returncode) == (0, 1), lenient.stdout
+    assert lenient.stdout.strip().endswith("Only warnings: exit 0; --strict makes this 1.")
+    assert strict.stdout.strip().endswith("Only warnings: exit 1, by --strict.")
 
 
 def test_a_hold_is_set_listed_and_released_and_the_maintenance_says_what_it_would_do(settings: Settings) -> None:
