@@ -1,10 +1,10 @@
 """Count who answered, model by model, and find those whose safe default has lasted too long.
 
-**What it does.** Each time nights were scored, `audit` counts its answers per tier and reason, of the
-nightly batch and of what was served online, into `ops.tier_share`. A model of which more than half of a night's answers
-were the safe default, night after night for `fallback.audit_after`, gets a task in the ledger, whether it ever had a
-champion or not, and its `<model>__explanation` asks a person. A task whose answer has run out is followed by the next;
-one whose model has left its safe default is closed as recovered.
+**What it does.** Each time models were scored, `audit` counts the answers that each of them gave for the night, in the
+nightly batch and online, per tier and reason, into `ops.tier_share`. A model of which more than half of a night's
+answers were the safe default, night after night for `fallback.audit_after`, gets a task in the ledger, whether it ever
+had a champion or not, and its `<model>__explanation` asks a person. A task whose answer has run out is followed by the
+next; one whose model has left its safe default is closed as recovered.
 
 **What to do when it fails.** Nothing is at stake tonight: answers are given whether anybody counts them. The log says
 what was missing. Clear *audit*: a night audited again writes the same rows. The nights of a week are caught up by

@@ -20,8 +20,8 @@ question is open, the model is judged there only. Where the champion stays, `pro
   nobody can answer both. `tiltyard train` knows you by `TILTYARD_USER`, or else by your login on that machine: let it
   be your login in Airflow, for names are all that can be compared. A version whose author is not known stays out.
 - *promote* refuses: the log says why (no recorded answer, the requester approved, the page was changed meanwhile). The
-  attempt is kept in the ledger (`tiltyard status`). Marking tasks as successful promotes nothing. Clear *judge* to
-  ask again; delete a page that was changed first, and it is drawn as it was.
+  attempt is kept among the model's events, on the portfolio page. Marking tasks as successful promotes nothing. Clear
+  *judge* to ask again; delete a page that was changed first, and it is drawn as it was.
 - The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
 
 **Manual parameters.** `as_of`: the one night to judge (again; a verdict once given stands). `models`, of the

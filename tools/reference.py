@@ -32,10 +32,13 @@ Schema = dict[str, JsonValue]
 
 EXIT_CODES = """| exit code | when |
 |---|---|
-| 0 | done |
+| 0 | done; a warning is no failure |
 | 1 | a check failed: it stopped the batch, found a leak, or could not tell; or a newer attempt has the same work |
 | 2 | bad input, or something outside (a port, a database, a download) cannot be had |
-| 130 | interrupted; what was committed is kept, and the same command goes on from there |"""
+| 130 | interrupted; what was committed is kept, and the same command goes on from there |
+
+A spec that does not hold is bad input where it is what the command was asked about (`validate`: 2), and a failed check
+where the command does its work without it (`release`, with `--dry-run` as well: 1; all else takes effect)."""
 
 
 def command_line() -> str:
@@ -95,7 +98,7 @@ def _parameter(parameter: TyperArgument | TyperOption) -> str:
         value = "" if parameter.is_flag else f" {parameter.metavar or _value(parameter)}"
         name = f"{', '.join(parameter.opts)}{value}"
         default = "required" if parameter.required else _default(parameter.default)
-    return f"| `{name}` | {_cell(parameter.help or '')} | {default} |"
+    return f"| `{_cell(name)}` | {_cell(parameter.help or '')} | {default} |"
 
 
 def _value(option: TyperOption) -> str:
