@@ -61,7 +61,12 @@ def validate(
         except BadInput as error:
             refused[spec.name] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}
-    emit({"valid": valid, "refused": reasons}, as_json, lambda: valid and out.print(f"[green]ok[/] {', '.join(valid)}"))
+
+    def show() -> None:
+        if valid:
+            out.print(f"[green]ok[/] {', '.join(valid)}")
+
+    emit({"valid": valid, "refused": reasons}, as_json, show)
     if reasons and not as_json:
         for reason in reasons.values():
             print_error(reason)
