@@ -61,6 +61,7 @@ def hindcast(
 
     assumed = _approval(approve)
     begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
+    list(clock.nights(begin, end))  # says what is wrong with them before anything is opened
     if policy:
         settings = Settings()
         _try_policies(settings, _chosen(settings, model), (begin, end), policy, jobs or 2, plots, as_json)
