@@ -15,6 +15,7 @@ twice.
   column out of its feature view, or mend the source; `leakage.max_changed` is for late deliveries only.
 - It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
+- It took longer than it may (`TILTYARD_STAGE_LIMITS`): see where in the log. Others had waited for its place.
 - It stays *scheduled*: others are training. Airflow's pool `trainings` has `trainings.at_once` slots (portfolio.yaml).
 
 **Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that were granted.

@@ -1,6 +1,7 @@
 """What every stage stands on: settings, the lake and the ledger, opened together and closed together."""
 
 import difflib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 
+log = logging.getLogger(__name__)
+
+NOT_DRAWN = "page_not_drawn"
+"""Kind of the ledger's event of a page that could not be drawn."""
 More = ParamSpec("More")
 T = TypeVar("T")
 
@@ -114,3 +119,14 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
         rails.ledger.record_bad_end(model, night_closing(as_of), "failed", SUMMARIES[stage].from_json(body))
         raise
+
+
+@contextmanager
+def drawing(rails: Rails, page: str, night: date) -> Iterator[None]:
+    """What is drawn inside is for people to look at, and what it shows is kept elsewhere: where it cannot be drawn,
+    that is an event in the ledger, and nobody's night waits for it. `page`: its path below settings.reports."""
+    try:
+        yield
+    except Exception as error:  # a full disk, or a library that cannot draw this
+        log.warning("%s is not drawn: %s", page, error)
+        rails.ledger.add_event(NOT_DRAWN, "", night, {"page": page, "reason": f"{type(error).__name__}: {error}"})

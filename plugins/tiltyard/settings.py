@@ -120,10 +120,10 @@ class Settings(BaseSettings):
     chunk_models: Annotated[int, Field(ge=1)] = 50
     """Models that one task of shadow, promotion or drift does at most, one after the other in one process."""
     stage_limits: Annotated[tuple[str, ...], NoDecode] = (
-        "shadow=30m", "promotion=30m", "drift=30m", "shadow/1=2h", "promotion/1=2h", "drift/1=2h",
+        "shadow=30m", "promotion=30m", "drift=30m", "training=6h", "shadow/1=2h", "promotion/1=2h", "drift/1=2h",
     )  # fmt: skip
     """How long one stage of one model may take, like shadow=30m,shadow/1=2h; after a slash the tier. What takes longer
-    has failed, and the other models go on. One of these three that is not named here is not limited."""
+    has failed, and the other models go on. One of these four that is not named here is not limited."""
     governor_wait_h: Annotated[float, Field(ge=0)] = 6.0
     """Hours after a night was published from which on the governor waits for no model that has not come."""
     api_host: str = "127.0.0.1"

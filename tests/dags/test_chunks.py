@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,7 @@ from tiltyard.records import (
     Promotion,
     PromotionSummary,
     ShadowSummary,
+    TrainingSummary,
 )
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, load
@@ -266,7 +267,19 @@ def test_a_query_that_hangs_is_interrupted(rails: Rails) -> None:
     assert time.monotonic() - begun < 30
 
 
-@pytest.mark.parametrize("entry", ["drift", "drift=soon", "drift/4=1h", "scoring=1h", "training=1h"])
+def test_a_training_that_hangs_gives_its_place_back(rails: Rails, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(rails), "publication", lambda self: time.sleep(60))
+    limited = replace(rails, settings=rails.settings.model_copy(update={"stage_limits": ("training=1s",)}))
+    begun = time.monotonic()
+    with pytest.raises(OutOfTime, match="training of ant took longer than 1s"):
+        work.train(limited, SPECS[0], datetime.combine(NIGHT, datetime.min.time(), UTC))
+    assert time.monotonic() - begun < 30
+    [end] = rails.ledger.stage_runs(TrainingSummary, "ant").values()
+    assert end.status == "failed"
+    assert "took longer than 1s" in (end.summary.reason or "")
+
+
+@pytest.mark.parametrize("entry", ["drift", "drift=soon", "drift/4=1h", "scoring=1h", "governor=1h"])
 def test_a_limit_that_is_none_is_refused(settings: Settings, entry: str) -> None:
     with pytest.raises(BadInput, match="TILTYARD_STAGE_LIMITS"):
         limits.limit(settings.model_copy(update={"stage_limits": (entry,)}), "drift", 3)

@@ -83,7 +83,7 @@ def lot(
         nights = {name: set(days) for name, days in finished.items() if days}
     ends = rails.ledger.ends(stage, {name: min(days) for name, days in nights.items()})
     due = {
-        name: days if chosen else {day for day in days if _is_due(ends[name].get(day), finished[name][day])}
+        name: days if chosen else {day for day in days if is_due(ends[name].get(day), finished[name][day])}
         for name, days in nights.items()
     }
     return Lot(
@@ -137,7 +137,8 @@ def proposals(rails: "Rails", specs: Sequence[Spec], planned: Lot) -> Lot:
     return planned.part(name for name, days in proposed.items() if days - changed.get(name, set()))
 
 
-def _is_due(end: "StageEnd | None", finished_at: datetime) -> bool:
+def is_due(end: "StageEnd | None", finished_at: datetime) -> bool:
+    """Whether a night is to be done that the stage before has finished at an instant, and that ended here like this."""
     return end is None or end.status != "done" or end.recorded_at < finished_at
 
 

@@ -25,6 +25,8 @@ from tiltyard.words import ended, meant
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
 
+LIMITED: tuple[StageName, ...] = (*IN_CHUNKS, "training")
+"""The stages that have a limit."""
 GRACE = timedelta(minutes=1)
 """How long after its limit a process that does not listen is ended."""
 REMINDER_S = 5.0
@@ -51,10 +53,10 @@ def limits(settings: Settings) -> dict[tuple[str, int | None], timedelta]:
         try:
             if match is None:
                 raise ValueError("it is written like shadow=30m or shadow/1=2h")
-            if match["stage"] not in IN_CHUNKS:
+            if match["stage"] not in LIMITED:
                 raise ValueError(
-                    f"of stages only {', '.join(IN_CHUNKS)} are limited, no '{match['stage']}'"
-                    f"{meant(match['stage'], IN_CHUNKS)}"
+                    f"of stages only {', '.join(LIMITED)} are limited, no '{match['stage']}'"
+                    f"{meant(match['stage'], LIMITED)}"
                 )
             tier = int(match["tier"]) if match["tier"] else None
             durations[match["stage"], tier] = clock.parse_duration(match["limit"])

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import due, explanations, task_run
+from tiltyard.edge import due, explanations, limits, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 
 
 def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
-    """Train as of one night, with the reasons for which the governor granted it, if it did."""
+    """Train as of one night, with the reasons for which the governor granted it, if it did. Raises OutOfTime where it
+    takes longer than the model's tier allows: other trainings wait for its place."""
     from tiltyard.train import training
 
     granted = {retrain.night: retrain.reasons for retrain in rails.ledger.retrains(spec.name)}
     reasons = granted.get(as_of.date()) or ("started by hand",)
-    return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
+    with limits.within(rails, "training", spec):
+        return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
 
 
 def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
@@ -288,15 +290,18 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date
 
 
 def _unaudited(rails: "Rails", specs: Sequence[Spec]) -> dict[str, set[date]]:
-    """Model → the nights of its last week that were scored and not audited."""
+    """Model → the nights of its last week that were scored and not audited since."""
     newest = rails.ledger.newest_nights("shadow", [spec.name for spec in specs])
     since = {name: day - SWEEP + timedelta(days=1) for name, day in newest.items()}
     scored, audited = rails.ledger.ends("shadow", since), rails.ledger.ends("fallback_audit", since)
-    done = {
-        name: [{day for day, end in ends.get(name, {}).items() if end.status == "done"} for ends in (scored, audited)]
-        for name in since
+    return {
+        spec.name: {
+            day
+            for day, end in scored.get(spec.name, {}).items()
+            if end.status == "done" and due.is_due(audited.get(spec.name, {}).get(day), end.recorded_at)
+        }
+        for spec in specs
     }
-    return {spec.name: done[spec.name][0] - done[spec.name][1] if spec.name in done else set() for spec in specs}
 
 
 def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:

@@ -32,7 +32,7 @@ from tiltyard.govern.look import Look
 from tiltyard.govern.raw import ordered
 from tiltyard.pages import kit
 from tiltyard.prepare import data_incidents, frame
-from tiltyard.rails import Rails, records_its_end
+from tiltyard.rails import Rails, drawing, records_its_end
 from tiltyard.records import Broken, DriftSummary, Finding, JsonObject, Signal, Skew
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, recorded_as
@@ -70,7 +70,8 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime) -> DriftSummary:
     drawn = page.path(rails.settings, spec.name, night)
     finding = _finding(spec, night, roles, comparison, signals, broken, matured, drawn)
     summary = _summary(version, finding, comparison, online)
-    kit.save(json.dumps(_document(summary, finding), indent=1), drawn.with_suffix(".json"))
+    with drawing(rails, str(drawn.relative_to(rails.settings.reports)), night):
+        kit.save(json.dumps(_document(summary, finding), indent=1), drawn.with_suffix(".json"))
     _store(rails, spec, as_of, version, finding, comparison, claim)
     with claim.held():
         rails.ledger.add_finding(finding)

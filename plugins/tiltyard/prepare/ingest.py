@@ -91,8 +91,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             if good:
                 loaded[name] = good
                 nulls += _count(lake.connection, name, good)
-        for file, reason in refused:
-            landing.put_away(rails.settings, source, file, reason, night)
+        refused = [(file, landing.put_away(rails.settings, source, file, reason, night)) for file, reason in refused]
         is_first_look = not _has_looked(lake.connection, source, as_of)
         if loaded or is_first_look:
 

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -154,8 +155,19 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def put_away(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> None:
-    """Move a file out of the landing zone, whole, with its reason beside it."""
+def put_away(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> str:
+    """Move a file out of the landing zone, whole, with its reason beside it. Returns the reason.
+
+    Where the quarantine cannot take it, it stays, which the reason then says: it is refused again on the next night.
+    """
+    try:
+        _move(settings, source, file, reason, night)
+    except OSError as error:
+        return f"{reason}; it stays in the landing zone, for {settings.quarantine} does not take it ({error.strerror})"
+    return reason
+
+
+def _move(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> None:
     folder = settings.quarantine / source / file.path.parent.name
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.path.name
@@ -172,7 +184,9 @@ def put_away(settings: Settings, source: str, file: LandingFile, reason: str, ni
     }
     with whole(target.with_name(target.name + ".reason.json")) as part:
         part.write_text(json.dumps(note, indent=1) + "\n")
-    file.path.replace(target)
+    with whole(target) as part:  # the quarantine may be another disk, onto which nothing can be renamed
+        shutil.copy2(file.path, part)
+    file.path.unlink()
 
 
 def path_literal(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tiltyard.clock import night_closing
 from tiltyard.pages import kit
 from tiltyard.pages.kit import Html, PageColumn
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, drawing
 from tiltyard.suites.expectations import SEVERITIES
 from tiltyard.suites.gx import quiet
 from tiltyard.suites.results import CheckResult
@@ -25,24 +25,32 @@ def render(
     as_of: datetime,
     pages: Mapping[str, SuiteResult],
     results: Sequence[CheckResult],
-) -> str:
+) -> str | None:
     """Data Docs of a suite: an index of every check, and a page per batch that failed one. Returns the index's path
-    under settings.reports.
+    under settings.reports; None, with an event in the ledger, where they could not be drawn: what was found is kept
+    all the same, and nobody's night waits for a page.
 
     `pages` maps each table to what was found on it, `results` is what the index lists. Great Expectations takes a third
     of a second a page, and of a batch that is as it should be the index says all there is.
     """
-    folder = Path("data_docs") / night_closing(as_of).isoformat() / suite / (subject or "portfolio")
-    target = rails.settings.reports / folder
+    night = night_closing(as_of)
+    folder = Path("data_docs") / night.isoformat() / suite / (subject or "portfolio")
+    title = f"{suite} {subject} {night}".replace("  ", " ")
+    index = None
+    with drawing(rails, str(folder), night):
+        index = _draw(rails.settings.reports / folder, title, pages, results)
+    return str(index.relative_to(rails.settings.reports)) if index else None
+
+
+def _draw(target: Path, title: str, pages: Mapping[str, SuiteResult], results: Sequence[CheckResult]) -> Path:
+    """The index."""
     links = []
     for table, result in sorted(pages.items()):
         if result.validation is None or all(check.success for check in result.results):
             continue
         kit.save(_page(result.validation), target / f"{table}.html")
         links.append(Html(f'<a href="{kit.text(table)}.html">{kit.text(table)}</a>'))
-    title = f"{suite} {subject} {night_closing(as_of)}".replace("  ", " ")
-    kit.save(kit.page(title, _index(title, links, results), STYLE), target / "index.html")
-    return str(folder / "index.html")
+    return kit.save(kit.page(title, _index(title, links, results), STYLE), target / "index.html")
 
 
 def _page(validation: "ExpectationSuiteValidationResult") -> str:

@@ -129,6 +129,16 @@ def test_values_out_of_range_stop_and_unknown_words_warn(rails: Rails, spec: Spe
     assert "grim" in warning.detail
 
 
+def test_a_page_that_cannot_be_drawn_stops_nobody(rails: Rails, spec: Spec, tmp_path: Path) -> None:
+    settings = rails.settings.model_copy(update={"home": tmp_path})
+    settings.reports.write_text("no folder")
+    report = checks.check_batch(Rails(settings, rails.lake, rails.ledger), "features", WILD, spec=spec)
+    assert failures(report) == {("column_values_to_be_between", "size")}
+    assert report.report_path is None
+    [event] = rails.ledger.events(kind=rails_module.NOT_DRAWN)
+    assert "NotADirectoryError" in str(event.detail["reason"])
+
+
 def test_collapsed_volume_stops(rails: Rails, spec: Spec) -> None:
     report = checks.check_batch(rails, "features", COLLAPSED, spec=spec, render=False)
     assert failures(report) == {("table_row_count_to_be_between", None)}

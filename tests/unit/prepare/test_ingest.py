@@ -181,6 +181,22 @@ def test_a_second_bad_file_of_the_same_name_does_not_hide_the_first(shop):
     assert sorted(path.read_text() for path in kept) == ["a\n1\n", "b\n1\n"]
 
 
+def test_a_quarantine_that_takes_nothing_keeps_no_other_file_from_landing(shop):
+    broken = deliver(shop, "2025-01-01.csv", "item,pieces\ntea,3\n")
+    deliver(shop, "2025-01-01-b.csv", GOOD)
+    shop.settings.quarantine.write_text("no folder")
+    for _ in range(2):  # it is refused again, and nothing is lost
+        result = ingest.land_night(shop, "shop", NIGHT)
+        [refused] = result.quarantined
+        assert "column 'sold_at' is missing; it stays in the landing zone" in refused.reason
+    assert len(rows(shop)) == 2
+    assert broken.exists()
+    shop.settings.quarantine.unlink()
+    ingest.land_night(shop, "shop", NIGHT)
+    assert not broken.exists()
+    assert (shop.settings.quarantine / "shop" / "sale" / "2025-01-01.csv").read_text() == "item,pieces\ntea,3\n"
+
+
 def test_a_mended_file_lands_under_the_name_that_was_refused(shop):
     deliver(shop, "2025-01-01.csv", GOOD[:-9])
     ingest.land_night(shop, "shop", NIGHT)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.conftest import make_settings
 from tests.lakes import instant
@@ -158,6 +159,17 @@ def test_what_is_refused_changes_nothing_and_everything_else_takes_effect(
     stored = release.stored(release.current(rails.settings))
     changed = {name for name in before | stored if before.get(name) != stored.get(name)}
     assert changed == {"models/sla_breach/card.md"}
+    assert rails.ledger.release() == accepted
+
+
+def test_a_row_of_the_release_that_cannot_be_read_stops_nobody(rails: Rails) -> None:
+    before = rails.ledger.release()
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(sa.text("update release set refused = '7'::jsonb"))
+    assert rails.ledger.release() is None
+    accepted = releasing.accept(rails, instant("2025-02-04"))
+    assert before is not None
+    assert (accepted.digest, accepted.refused) == (before.digest, ())
     assert rails.ledger.release() == accepted
 
 
