@@ -282,8 +282,8 @@ class Ledger:
             connection.execute(release.insert().values(**body))
 
     def release(self) -> AcceptedRelease | None:
-        """The release in force; None before the first one, or where its row cannot be read: then the checkout is looked
-        at anew."""
+        """The release in force; None before the first one, and where its row cannot be read: then the checkout is
+        looked at anew."""
         with suppress(ValidationError, TypeError):
             return self._first(AcceptedRelease, sa.select(release).order_by(release.c.id.desc()))
         return None

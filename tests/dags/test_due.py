@@ -175,12 +175,12 @@ def test_chunks_are_as_few_and_as_even_as_can_be(models: int, size: int, sizes: 
 
 def test_a_model_that_has_more_to_do_has_fewer_beside_it() -> None:
     whole = Lot(models={"a": days(1, 2, 3, 4), **{name: days(1) for name in "bcdefg"}})
-    assert [sorted(part.models) for part in due.divided(whole, 5)] == [["a", "f"], ["b", "c", "d", "e", "g"]]
+    assert [sorted(part.models) for part in due.divided(whole, 5)] == [["a", "b"], ["c", "d", "e", "f", "g"]]
 
 
-def test_a_label_names_a_few_and_those_that_failed_first() -> None:
+def test_a_label_names_the_first_and_the_last_and_before_them_those_that_failed() -> None:
     whole = Lot(models={name: days(1) for name in ("a", "b", "c", "d", "e")})
-    assert whole.label() == "a, b, c … (5)"
-    assert whole.label(first=["d"]) == "d, a, b … (5)"
+    assert whole.label() == "a … e (5)"
+    assert whole.label(["d"]) == "failed: d; of a … e (5)"
     assert Lot(models={"a": days(1)}).label() == "a"
     assert Lot.from_json(whole.to_json()) == whole

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
@@ -56,7 +55,7 @@ class Lot(Record):
         """Who is in it: the first and the last by name, and how many; before them a few of those that have failed."""
         names = sorted(self.models)
         own = ", ".join(names) if len(names) <= LABELLED else f"{names[0]} … {names[-1]} ({len(names)})"
-        if not failed:
+        if not failed or len(names) == 1:
             return own
         more = f" and {len(failed) - LABELLED} more" if len(failed) > LABELLED else ""
         return f"failed: {', '.join(sorted(failed)[:LABELLED])}{more}; of {own}"
@@ -117,12 +116,20 @@ def unheard(rails: "Rails", stage: StageName, planned: Lot) -> Lot:
 
 
 def divided(whole: Lot, size: int) -> list[Lot]:
-    """As few parts as it takes for none to have more than `size` models, of about as many each and in the order of
-    their names, so that whoever looks for a model sees from the labels in which one it is."""
-    names = sorted(whole.models)
-    parts = -(-len(names) // size)
-    bounds = [round(number * len(names) / parts) for number in range(parts + 1)]
-    return [whole.part(names[first:last]) for first, last in pairwise(bounds)]
+    """As few parts as it takes for none to have more than `size` models, of about as many nights each and in the order
+    of their names, so that whoever looks for a model sees from the labels in which one it is."""
+    rest, parts = sorted(whole.models), []
+    for others in reversed(range(-(-len(rest) // size))):  # the number of parts that are still to come
+        share = sum(len(whole.models[name]) for name in rest) / (others + 1)
+        count, nights = 0, 0
+        while count < min(size, len(rest) - others):
+            more = len(whole.models[rest[count]])
+            if len(rest) - count <= size * others and nights + more / 2 > share:
+                break
+            count, nights = count + 1, nights + more
+        parts.append(whole.part(rest[:count]))
+        rest = rest[count:]
+    return parts
 
 
 def proposals(rails: "Rails", specs: Sequence[Spec], planned: Lot) -> Lot:

@@ -30,7 +30,7 @@ _QUESTION = re.compile(
 )
 
 
-class ExplanationOperator(HITLEntryOperator):
+class ExplanationForm(HITLEntryOperator):
     """Asks a person why a model is on its safe default, and keeps the answer in the ledger.
 
     There is no default and no timeout that answers. The task wakes up every LOOK_AGAIN only to see whether it is still
@@ -109,7 +109,7 @@ class ExplanationOperator(HITLEntryOperator):
         return form
 
 
-def explanation(spec: Spec) -> ExplanationOperator:
+def explanation(spec: Spec) -> ExplanationForm:
     """The task that asks, with its form. Airflow validates a form before anybody has filled it in, so every field may
     be empty there; what an answer needs is checked when it comes."""
     form = {
@@ -117,7 +117,7 @@ def explanation(spec: Spec) -> ExplanationOperator:
         "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
         "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
     }
-    return ExplanationOperator(task_id="explain", spec=spec, params=form)
+    return ExplanationForm(task_id="explain", spec=spec, params=form)
 
 
 def ask(spec: Spec, opened: date) -> None:
