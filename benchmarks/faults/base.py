@@ -49,7 +49,7 @@ def make(at: Settings, jobs: int, say: SAYS) -> None:
         rails, accepted = releasing.in_force(checkout, clock.now())
         if accepted.refused:
             raise SystemExit(f"The project is refused: {accepted.refused[0]}")
-        if rails.ledger.newest_settled() is None:
+        if rails.ledger.publication() is None:
             night = features.build_night(rails, LAST, render=False)
             if night.unpublished:
                 raise SystemExit(f"A table of the base is not good: {night.unpublished[0]}")

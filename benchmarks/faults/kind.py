@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from faults import business
 from faults.player import Trap
-from tiltyard import ledger
+from tiltyard import ledger_tables
 from tiltyard import rails as rails_module
 from tiltyard.settings import Settings
 
@@ -103,7 +103,7 @@ class Place:
     def ledger(self, table: str, where: str, change: str) -> None:
         """Change rows of the ledger, past everything that keeps them sound, until it is mended."""
         kept = f"blast_{table}"
-        if "night" in ledger.metadata.tables[table].c:
+        if "night" in ledger_tables.metadata.tables[table].c:
             where = f"({where}) and night < '{self.night}'"
 
         def put() -> int:

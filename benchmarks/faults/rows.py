@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tiltyard import clock, ledger, tables
+from tiltyard import clock, ledger_tables, tables
 from tiltyard.judge import scoring
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
@@ -100,7 +100,7 @@ def written(rails: Rails, specs: Iterable[Spec], as_of: datetime) -> Written:
             _add(lines, str(values["model"]), table.name, values)
     with rails.ledger.engine.begin() as connection:
         for name in LEDGER:
-            table = ledger.metadata.tables[name]
+            table = ledger_tables.metadata.tables[name]
             when = table.c.night if "night" in table.c else table.c.opened
             for row in connection.execute(sa.select(table).where(when == night)).mappings():
                 values = {column.name: row[column] for column in table.c}
@@ -110,7 +110,7 @@ def written(rails: Rails, specs: Iterable[Spec], as_of: datetime) -> Written:
                 else:
                     key = str(values["model"])
                     _add(lines, key, f"{name}/{values['stage']}" if name == "stage_run" else name, values)
-        states = ledger.metadata.tables["publication"]
+        states = ledger_tables.metadata.tables["publication"]
         of_tables = {
             str(row["table"]): (str(row["state"]), str(row["reason"] or ""))
             for row in connection.execute(sa.select(states).where(states.c.night == night)).mappings()

@@ -257,6 +257,7 @@ def asked(environment: Mapping[str, str], lacking: Mapping[str, Sequence[str]]) 
             for row in answer.json()["predictions"] if answer.status_code == 200 else ():
                 tier = f"{row['served_by']} ({row['reason']})" if row.get("reason") else str(row["served_by"])
                 told[tier] = told.get(tier, 0) + 1
+    shutil.rmtree(Settings().spool, ignore_errors=True)  # these requests are ours, and nobody's night is about them
     return answers
 
 
@@ -296,11 +297,12 @@ def judged(
             answers[tier + read] = answers.get(tier + read, 0) + count
         for tier, count in online.get(model, {}).items():
             answers[f"online: {tier}"] = answers.get(f"online: {tier}", 0) + count
-        lacking = len(lacks(kind, undisturbed, written).get(model, ())) - sum(online.get(model, {}).values())
-        if answered.unanswered or answered.twice or lacking:
+        lacking = len(lacks(kind, undisturbed, written).get(model, ()))
+        silent = max(lacking, answered.unanswered) - sum(online.get(model, {}).values())
+        if silent > 0 or answered.twice:
             unanswered[model] = (
                 f"{answered.unanswered} of {answered.rows} rows of its spine without an answer, {answered.twice} "
-                f"twice, {lacking} neither by night nor online"
+                f"twice, {silent} neither by night nor online"
             )
     left = {}
     for model in business.every_model():
