@@ -20,7 +20,7 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import processes, quickstart, services
-from tiltyard.edge.airflow_api import Airflow
+from tiltyard.edge.airflow_api import Airflow, Run
 from tiltyard.edge.airflow_settings import address
 from tiltyard.errors import CheckFailed
 from tiltyard.prepare import releasing
@@ -233,7 +233,7 @@ def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: 
 
 def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> None:
     """Last in this file: whoever comes after it meets an Airflow that was down."""
-    before = {dag_id: night.airflow.runs(dag_id) for dag_id in quickstart.dag_ids(night.settings, (night.spec,))}
+    before = ended_runs(night)
     assert set(services.stop(night.settings).stopped) == set(processes.COMPONENTS)
     assert set(services.status(night.settings).pids.values()) == {None}
     assert services.stop(night.settings).stopped == ()
@@ -243,6 +243,21 @@ def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> Non
     assert services.status(night.settings).healthy
     assert {dag_id: night.airflow.runs(dag_id) for dag_id in before} == before
     assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once
+
+
+def ended_runs(night: Night) -> dict[str, list[Run]]:
+    """Every run there is, by DAG, once all have ended: a stage that ends may have started the next one."""
+    deadline = time.monotonic() + 300
+    runs: dict[str, list[Run]] = {}
+    while True:
+        before, runs = (
+            runs,
+            {name: night.airflow.runs(name) for name in quickstart.dag_ids(night.settings, (night.spec,))},
+        )
+        if runs == before and all(run.end_date for of_dag in runs.values() for run in of_dag):
+            return runs
+        assert time.monotonic() < deadline, "a run does not end"
+        time.sleep(2)
 
 
 def rows(rails: Rails, table: str) -> pd.DataFrame:
