@@ -157,7 +157,7 @@ def open_task(rails: Rails, model: str) -> DefaultTask | None:
     return waiting[-1] if waiting else None
 
 
-def explain(
+def answer_task(
     rails: Rails,
     spec: Spec,
     *,

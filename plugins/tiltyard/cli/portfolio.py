@@ -159,7 +159,7 @@ def explain_default(
 
     spec = options.spec(model)
     with rails.opened() as opened:
-        result = fallback_audit.explain(
+        result = fallback_audit.answer_task(
             opened,
             spec,
             cause=cause,

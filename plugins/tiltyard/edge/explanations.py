@@ -79,7 +79,7 @@ class ExplanationForm(HITLEntryOperator):
             if not answer.responded_by or not answer.responded_at:
                 raise BadInput("Airflow has no record of who answered; answer the form under Required Actions.")
             cause, owner, until = (_text(answer.form.get(name)) for name in ("cause", "owner", "until"))
-            return fallback_audit.explain(
+            return fallback_audit.answer_task(
                 rails,
                 self.spec,
                 opened=opened,

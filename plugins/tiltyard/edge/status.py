@@ -305,7 +305,7 @@ def _explained(
     """The inputs of a prediction; none where a view had never been good, so that nothing was read."""
     if any(state.snapshot is None for state in publication.tables.values()):
         return ()
-    return frame.explain(rails, spec, entity_id, prediction_time, publication)
+    return frame.feature_values(rails, spec, entity_id, prediction_time, publication)
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:

@@ -156,7 +156,7 @@ def compare(
     usable, outcomes = _without(production, unusable), _without(truth.profile, unusable)
     start = _start(standing, version, night, answered)
     began = start.start
-    detectors = evidence(reference, usable, outcomes, began, began - (night - truth.matured))
+    detectors = e_detectors(reference, usable, outcomes, began, began - (night - truth.matured))
     total = sum(column.weight * detectors.get(column.name, 0.0) for column in reference.columns)
 
     signals, before = _effects(reference, usable, outcomes, policy, window, night, truth.matured, detectors)
@@ -214,10 +214,10 @@ def _start(standing: Standing | None, version: int, night: int, answered: int | 
     return standing
 
 
-# -- evidence ---------------------------------------------------------------------------------
+# -- e-detectors ------------------------------------------------------------------------------
 
 
-def evidence(
+def e_detectors(
     reference: Reference, production: Nights, outcomes: Nights, start: int, matured_from: int
 ) -> dict[str, float]:
     """Column → its e-detector after the last night. Label and loss count from cohort `matured_from` on: those whose

@@ -16,6 +16,7 @@ from tiltyard.prepare.outage import OutageVerdict
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
 from tiltyard.spec import Spec
+from tiltyard.words import counted
 
 EVENT = "data_incident"
 """The kind of event in the ledger."""
@@ -144,7 +145,7 @@ def settle(
         own = latencies[table]
         if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
             files = ", ".join(own.late_files[:3])
-            reason = f"{files}: {own.late} of {own.rows} rows missed up to {max(own.missed)} night(s)"
+            reason = f"{files}: {own.late} of {own.rows} rows missed up to {counted(max(own.missed), 'night')}"
             broken[DataIncidentKey(table, "", LATE)] = reason
         elif own.rows:
             well[DataIncidentKey(table, "", LATE)] = ""

@@ -28,6 +28,7 @@ from tiltyard.records import Embargo, LatencyReport, LatencyVerdict
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
 from tiltyard.tables import FEATURE_LATENCY, POINTS
+from tiltyard.words import counted
 
 NIGHTS = 28
 """Number of nights over which the embargo is learned."""
@@ -168,7 +169,7 @@ def frame_results(
         ).fetchone()
         assert row is not None
         rows, too_fresh = row
-        reason = f"the slowest hundredth of its rows misses {missed} night(s)" if too_fresh else ""
+        reason = f"the slowest hundredth of its rows misses {counted(missed, 'night')}" if too_fresh else ""
         results.append(RuleResult("arrives_in_time", table, f"{view}__available_at", rows, too_fresh, reason))
     return results
 

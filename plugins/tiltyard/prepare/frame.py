@@ -194,7 +194,7 @@ def matured(rails: Rails, spec: Spec, as_of: datetime, at: At) -> int:
     return int(counts["matured"].iloc[0])
 
 
-def explain(
+def feature_values(
     rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, at: At = None
 ) -> tuple[FeatureValue, ...]:
     """One prediction's inputs, in the order of the model's features.

@@ -44,7 +44,7 @@ def states(arena: Arena, spec: Spec) -> list[str]:
 
 def explained(arena: Arena, spec: Spec, until: date, **values: object) -> AcceptedAnswer:
     given = {"cause": "no labels since the move", "owner": "ann", "by": "bob", "source": "command line", "at": NOON}
-    return fallback_audit.explain(arena.rails, spec, **(given | {"until": str(until)} | values))
+    return fallback_audit.answer_task(arena.rails, spec, **(given | {"until": str(until)} | values))
 
 
 def test_a_task_from_its_night_to_its_answer_and_its_repetition(arena: Arena) -> None:

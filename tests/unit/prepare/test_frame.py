@@ -219,7 +219,7 @@ def test_no_matured_cohort_is_said_in_a_sentence(filled: Rails, spec: Spec) -> N
 
 
 def test_explain_tells_where_every_value_came_from(filled: Rails, spec: Spec) -> None:
-    rows = frame.explain(filled, spec, "v3", instant("2024-02-04"))
+    rows = frame.feature_values(filled, spec, "v3", instant("2024-02-04"))
 
     assert rows[0] == FeatureValue(
         feature="size",
@@ -230,7 +230,7 @@ def test_explain_tells_where_every_value_came_from(filled: Rails, spec: Spec) ->
     )
     assert rows[2].value is None
     with pytest.raises(BadInput, match="has no row for v4"):
-        frame.explain(filled, spec, "v4", instant("2024-02-04"))
+        frame.feature_values(filled, spec, "v4", instant("2024-02-04"))
 
 
 def test_a_view_that_is_not_there_is_named(filled: Rails, spec: Spec) -> None:
