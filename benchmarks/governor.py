@@ -23,6 +23,7 @@ from tiltyard.prepare import transform
 from tiltyard.records import Broken, Finding, Signal
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Portfolio, Spec, load_all
+from tiltyard.words import counted
 
 NIGHT = date(2025, 2, 3)
 REPEATS = 15
@@ -98,7 +99,8 @@ class Bench:
         self.wrong += not is_right
         listed = "; ".join(f"{kind} {node} over {number}" for node, kind, number in sorted(opened)) or "none"
         print(
-            f"{title}: {len(outcome.incidents)} incident(s), {len(outcome.granted)} retrain(s) in {took * 1e3:.1f} ms "
+            f"{title}: {counted(len(outcome.incidents), 'incident')}, {counted(len(outcome.granted), 'retrain')} "
+            f"in {took * 1e3:.1f} ms "
             f"(lineage {read * 1e3:.1f} ms); by themselves {alone(findings)} retrains{'' if is_right else '  WRONG'}"
         )
         print(f"    {listed}")

@@ -17,6 +17,7 @@ from tiltyard.govern.incident import incidents, listed
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Finding, Harm, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
+from tiltyard.words import counted
 
 RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
 """What follows for a model."""
@@ -190,7 +191,7 @@ def cooling(past: ModelHistory, night: date, policy: DriftPolicy, trainings: Tra
     again = max(grant.night for grant in before) + wait
     if again <= night:
         return None
-    return Cooldown(again, f"; {vain} retrain(s) made nothing better" if vain else "")
+    return Cooldown(again, f"; {counted(vain, 'retrain')} made nothing better" if vain else "")
 
 
 def _in_vain(grants: Sequence[Grant], best: date | None) -> int:

@@ -28,6 +28,7 @@ from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
 from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
+from tiltyard.words import counted
 
 FeatureKind = Literal["numeric", "boolean", "categorical"]
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -102,7 +103,10 @@ def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
             raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BadInput(f"The feature views of {spec.name} share the column(s) {', '.join(twice)}; rename them in dbt.")
+        raise BadInput(
+            f"The feature views of {spec.name} share {counted(len(twice), 'column')}, {', '.join(twice)}; "
+            "give each its own name in dbt."
+        )
     return tuple(inputs)
 
 

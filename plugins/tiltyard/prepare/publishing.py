@@ -20,6 +20,7 @@ from tiltyard.records import FeaturesSummary, Publication, Record, Status, Table
 from tiltyard.records.publication import State
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
+from tiltyard.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +248,7 @@ def complaint(unpublished: Sequence[TableState], night: date) -> str:
     named = "; ".join(f"{state.table} is {state.state}: {state.reason}" for state in own[:5])
     more = f", and {len(own) - 5} more" if len(own) > 5 else ""
     return (
-        f"{len(unpublished)} table(s) of {night} are not published, because of {len(causes)}: {named}{more}. They stay "
-        "in service as of their last good night, and so do the champions that read them; mend the cause and run the "
-        "night again."
+        f"Not published of {night}: {counted(len(unpublished), 'table')}, because of {len(causes)}: {named}{more}. "
+        "They stay in service as of their last good night, and so do the champions that read them; mend the cause and "
+        "run the night again."
     )

@@ -25,6 +25,7 @@ from tiltyard.files import whole
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
 GRACE_S = 60.0
 """Seconds in which dbt comes to its end once its limit has passed."""
@@ -176,7 +177,9 @@ def _complain(failed: Sequence[Node]) -> None:
     """Raises CheckFailed naming the first of the nodes that failed, if there is one."""
     if failed:
         reasons = "; ".join(f"{node.name}: {node.message}" for node in failed[:5])
-        raise CheckFailed(f"dbt failed at {len(failed)} node(s): {reasons}. Mend them and run the stage again.")
+        raise CheckFailed(
+            f"dbt failed at {counted(len(failed), 'node')}: {reasons}. Mend them and run the stage again."
+        )
 
 
 def parse(settings: Settings, work: Path) -> None:

@@ -9,6 +9,7 @@ from tiltyard.errors import CheckFailed
 from tiltyard.lake import catalogue, is_on_s3, literal, text
 from tiltyard.rails import Rails
 from tiltyard.records import LakeSize
+from tiltyard.words import counted
 
 MEGABYTE = 1_000_000
 MARK = "lake-"
@@ -145,8 +146,8 @@ def remove_orphans(rails: Rails, before: datetime, *, dry_run: bool) -> int:
     names = {path.rsplit("/", 1)[-1] for (path,) in known}
     if conflicts := sorted(path for path in listed if path.rsplit("/", 1)[-1] in names):
         raise CheckFailed(
-            f"{len(conflicts)} file(s) that the lake reads would be removed as orphans, {conflicts[0]} first; nothing "
-            f"was removed. See that {rails.settings.lake_path} is the folder of this lake, and of no other."
+            f"{counted(len(conflicts), 'file')} that the lake reads would be removed as orphans, {conflicts[0]} first; "
+            f"nothing was removed. See that {rails.settings.lake_path} is the folder of this lake, and of no other."
         )
     return len(listed if dry_run else _removed(rails, "ducklake_delete_orphaned_files", before, dry_run=False))
 
