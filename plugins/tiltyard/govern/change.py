@@ -378,8 +378,8 @@ def _note(column: ProfiledColumn, now: Floats) -> str:
 
 def _faults(column: ProfiledColumn, counts: Counts) -> dict[int, str]:
     """Place of a night → what makes its column look broken. Nights with few rows are not tested."""
-    if column.kind != "feature" or not len(counts):
-        return {}
+    if column.kind != "feature" or not len(counts) or not column.counts[:, :-1].sum():
+        return {}  # a column of which training saw no value has nothing that it could have departed from
     cells, rows = column.cells, counts.sum(axis=1)
     is_tested = rows >= MIN_VALUES
     faults: dict[int, str] = {}

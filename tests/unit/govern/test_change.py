@@ -16,9 +16,10 @@ THRESHOLD = 365.0
 
 
 class World:
-    """Nights of a model with four features. `moves` says what becomes of a night's rows, by its age in production."""
+    """Nights of a model with four features. `moves` says what becomes of a night's rows, by its age in production;
+    `before` what becomes of those of training."""
 
-    def __init__(self, days=40, *, moves=None, chance=None, seed=1):
+    def __init__(self, days=40, *, moves=None, chance=None, before=None, seed=1):
         random = np.random.default_rng(seed)
         count = TRAINING + days
         self.nights = FIRST + np.arange(count)
@@ -35,6 +36,8 @@ class World:
             age = number - TRAINING
             if moves and age >= 0:
                 rows = moves(rows, age)
+            if before and age < 0:
+                rows = before(rows)
             score = 1 / (1 + np.exp(1 - rows["load"].fillna(0).to_numpy(dtype=float)))
             truth = chance(score, age) if chance and age >= 0 else score
             frames.append(rows)
@@ -221,6 +224,22 @@ def test_what_is_broken_is_named_and_is_no_drift(name):
     gaps = [entry for entry in by_age[15].signals if entry.kind == "missing"]
     assert [entry.column for entry in gaps] == (["load"] if name == "missing" else [])
     assert all(entry.drifted and entry.value >= change.MISSING_RISE for entry in gaps)
+
+
+def empty(rows):
+    return rows.assign(amount=np.nan)
+
+
+@pytest.mark.parametrize(
+    "fills", [lambda rows: rows.assign(amount=0.0), lambda rows: rows, empty], ids=["one value", "many", "none"]
+)
+def test_a_column_that_training_saw_no_value_of_is_not_broken_by_having_some(fills):
+    """A past rate has none until the first outcomes have matured, and later on it has."""
+    world = World(30, before=empty, moves=lambda rows, age: fills(rows) if age >= 5 else empty(rows))
+    by_age = world.live(range(30))
+    assert not any(comparison.broken for comparison in by_age.values())
+    assert not any(comparison.alarm for comparison in by_age.values())
+    assert not signal(by_age[29], "amount", "feature").drifted
 
 
 def test_a_slow_trend_is_no_unit_change():
