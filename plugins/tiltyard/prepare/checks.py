@@ -271,7 +271,7 @@ def _features(
     for view, batch in batches.items():
         with faults.of(view):
             own = _file(rails, "features", f"{view}.yaml")
-            suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")))
+            suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")), own)
             results[view, every[view]] = suites.run_suite(rails, suite, batch)
     return {view: results[view, every[view]] for view in sorted(every) if (view, every[view]) in results}
 
@@ -305,15 +305,19 @@ def _shared(rails: Rails, as_of: datetime, snapshot: int | None) -> _Shared:
     return _newest
 
 
-def _with_volume(suite: Suite) -> Suite:
-    """The suite, and that the batch has rows at all, unless its meta says `may_be_empty: true`."""
+def _with_volume(suite: Suite, own: Path) -> Suite:
+    """The suite, and that the batch has rows at all, unless its meta says `may_be_empty: true`. `own`: the file of the
+    view's own suite, which may be there or not."""
     if suite.meta.get("may_be_empty") is True:
         return suite
     volume = Expectation(
         type="expect_table_row_count_to_be_between",
         kwargs={"min_value": {"$PARAMETER": "least_rows"}},
         severity="critical",
-        meta={"why": "Nothing arrived: a silent source must not look like a quiet night."},
+        meta={
+            "why": "Nothing arrived: a silent source must not look like a quiet night. Where a night may well have no "
+            f"row, say so in {own.parent.name}/{own.name}: `meta: {{may_be_empty: true}}`."
+        },
         line=1,
     )
     return replace(suite, expectations=(*suite.expectations, volume))
