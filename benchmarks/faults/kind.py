@@ -152,6 +152,11 @@ class Kind:
     """A model that somebody trains by hand on that night."""
     opens: str = ""
     """A report that somebody opens afterwards, by its path; {night} is the night."""
+    again: bool = False
+    """Whether somebody does the night of the downstream models again by hand once it is mended: a version that did not
+    score is no reason for a night to be due."""
+    unseen: str = ""
+    """Why nobody has to see it; empty where somebody must."""
     lasting: str = ""
     """Why the downstream models' night stays another one once it is mended; empty where it must be the undisturbed."""
 

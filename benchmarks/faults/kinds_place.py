@@ -32,7 +32,7 @@ def corrupt(version: int, file: str, what: str, name: str) -> None:
             content[len(content) // 2] ^= 0xFF
             place.write(path, bytes(content))
 
-    add(Kind(name, "version", what, frozenset({ONE}), put_in))
+    add(Kind(name, "version", what, frozenset({ONE}), put_in, again=True))
 
 
 for _role, _version in VERSIONS.items():
@@ -69,9 +69,19 @@ add(
         "A file of the champion is gone, in the store and in the cache.",
         frozenset({ONE}),
         _gone,
+        again=True,
     )
 )
-add(Kind("versions_all_gone", "version", "All files of all versions of a model are gone.", frozenset({ONE}), _all_gone))
+add(
+    Kind(
+        "versions_all_gone",
+        "version",
+        "All files of all versions of a model are gone.",
+        frozenset({ONE}),
+        _all_gone,
+        again=True,
+    )
+)
 add(Kind("cache_damaged", "version", "The champion's file is damaged in the cache alone.", NOBODY, _cache_only))
 add(
     Kind(

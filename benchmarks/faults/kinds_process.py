@@ -164,7 +164,7 @@ for _stage, _where in STAGES.items():
         f"{_stage} of a model hangs.",
         at(_where, hang, dag=_stage, of=ONE),
         frozenset({ONE}),
-        stage_limits=f"{_stage}=5s",
+        stage_limits=f"{_stage}=20s",
     )
 process(
     "crashes_shadow",

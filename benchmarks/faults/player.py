@@ -101,6 +101,8 @@ class Player:
     """A report that somebody could not open."""
     by_hand: bool = False
     """Whether a person starts the runs, naming the night."""
+    models: tuple[str, ...] = ()
+    """Models of which a person does the night's stages again, whatever is due; by hand alone."""
     _dags: dict[str, Any] = field(default_factory=dict)
 
     def parse(self) -> None:
@@ -148,11 +150,12 @@ class Player:
         day = [as_of.isoformat()]
         if not (any(announced) or self.by_hand):
             return
-        scored = self.stage("shadow", events=day)
+        again = as_of if self.models else None
+        scored = self.stage("shadow", again, events=day)
         if not (scored or self.by_hand):
             return
-        self.stage("promotion", events=day)
-        found = self.stage("drift", events=day)
+        self.stage("promotion", again, events=day)
+        found = self.stage("drift", again, events=day)
         self.one("fallback_audit", "audit", day)
         if found or self.by_hand:
             granted = self.one("governor", "decide", day, as_of if self.by_hand else None)
@@ -248,7 +251,7 @@ class Player:
             run_after=as_of,
         )  # fmt: skip
         context: Any = {
-            "params": {"as_of": f"{as_of:%Y-%m-%d}" if as_of and by_hand else None, "models": []},
+            "params": {"as_of": f"{as_of:%Y-%m-%d}" if as_of and by_hand else None, "models": list(self.models)},
             "ti": ti, "dag_run": run, "outlet_events": events,
             "triggering_asset_events": {"asset": [SimpleNamespace(extra={"as_of": list(nights)})]} if nights else {},
         }  # fmt: skip

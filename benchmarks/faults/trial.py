@@ -54,6 +54,8 @@ class Result(Record):
     """Model → why it has no answer for some row."""
     left: dict[str, tuple[str, ...]]
     """Model → what differs from the undisturbed night once the fault was mended."""
+    unseen: str = ""
+    """Why nobody has to see it; empty where somebody must."""
     lasting: str
     """Why the downstream models' night stays another one; empty where it must not."""
     tables: dict[str, str]
@@ -67,7 +69,7 @@ class Result(Record):
 
     @property
     def is_good(self) -> bool:
-        is_seen = bool(self.seen) or self.group == "nothing"
+        is_seen = bool(self.seen or self.unseen) or self.group == "nothing"
         return is_seen and not (self.collateral or self.collateral_tables or self.unanswered or self.left)
 
 
@@ -181,6 +183,7 @@ class Bench:
             logs,
             kind.traps if kind and disturbed else (),
             by_hand=by_hand,
+            models=tuple(sorted(kind.downstream)) if kind and by_hand and kind.again else (),
         )
         trains = kind.trains if kind and disturbed else ""
         player = in_a_process(lambda: _played(player, place, sources, trains))
@@ -329,6 +332,7 @@ def judged(
         collateral_tables=tuple(f"{table} is {how}" for table, how in strays.items()),
         unanswered=unanswered,
         left=left,
+        unseen=kind.unseen,
         lasting=kind.lasting,
         tables={table: state for table, (state, _) in sorted(written.states.items()) if state != "published"},
         answers=dict(sorted(answers.items())),

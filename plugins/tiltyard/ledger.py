@@ -579,9 +579,12 @@ class Ledger:
         """Something a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
         self._insert(event, kind=kind, model=model, night=night, detail=dict(detail))
 
-    def events(self, model: str | None = None, kind: str | None = None) -> list[Event]:
-        """Everything that was put down for a person to find, in the order in which it happened."""
+    def events(self, model: str | None = None, kind: str | None = None, since: date | None = None) -> list[Event]:
+        """Everything that was put down for a person to find, in the order in which it happened. `since`: the first
+        night of which they are."""
         query = sa.select(event).order_by(event.c.id)
+        if since is not None:
+            query = query.where(event.c.night >= since)
         if model is not None:
             query = query.where(event.c.model == model)
         if kind is not None:

@@ -70,6 +70,7 @@ def model(document: Document) -> str:
         "checks": _checks(document.checks),
         "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
         "incidents": _list(_incident(incident) for incident in document.incidents),
+        **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
         "training": _training(document.training),

@@ -19,6 +19,7 @@ from tiltyard.records import (
     Instant,
     JsonObject,
     PopularItem,
+    QuarantinedFile,
     Record,
     RefusedText,
     ReplaySummary,
@@ -304,6 +305,8 @@ class ModelStatus(ModelHead):
     """How late the rows of every table that the model stands on really were."""
     incidents: tuple[DataIncident, ...]
     """The data incidents of the source that are open after the night."""
+    quarantined: tuple[QuarantinedFile, ...] = ()
+    """The files of the source that were put into quarantine in the week up to the night."""
     unpublished: tuple[TableState, ...] = ()
     """The model's tables that were not good on the night, by name: since when, why, and where they stand."""
     refused: tuple[RefusedText, ...] = ()

@@ -43,7 +43,7 @@ from tiltyard.edge.document import (
 from tiltyard.errors import BadInput, TiltyardError
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
-from tiltyard.prepare import contracts, data_incidents, embargo, frame, popular, truth
+from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
 from tiltyard.rails import Rails
 from tiltyard.records import (
     Decision,
@@ -156,6 +156,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         freshness=_freshness(rails, spec, as_of),
         latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
         incidents=data_incidents.of_source(rails, spec.source, night),
+        quarantined=ingest.quarantined(rails, spec.source, night),
         unpublished=tuple(
             state
             for state in rails.ledger.table_states(until=night)

@@ -7,6 +7,7 @@ Sources are named as the lake names them, like `raw.login`; what dbt builds by i
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from tiltyard.errors import BadInput
@@ -92,3 +93,15 @@ def parents(manifest: Mapping[str, Any]) -> dict[str, frozenset[str]]:
         read = node.get("depends_on", {}).get("nodes", ())
         above[named[key]] = frozenset(named[parent] for parent in read if parent in named)
     return above
+
+
+def circle(manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Nodes of which each is read by the one before it, and the first by the last; empty where there is no such
+    circle. dbt parses a project that has one, and cannot build it."""
+    nodes = built(manifest)
+    try:
+        TopologicalSorter({key: node.get("depends_on", {}).get("nodes", ()) for key, node in nodes.items()}).prepare()
+    except CycleError as error:
+        keys: list[str] = error.args[1]
+        return tuple(nodes[key] for key in reversed(keys[1:]))
+    return ()

@@ -9,7 +9,7 @@ nothing left to do.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import duckdb
 import pandas as pd
@@ -21,8 +21,13 @@ from tiltyard.prepare import contracts, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import QuarantinedFile, Record
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
+
+QUARANTINED = "file_quarantined"
+"""Kind of the ledger's event for a file that was put into quarantine."""
+TOLD = timedelta(days=7)
+"""For so many nights it is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,9 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             if good:
                 loaded[name] = good
                 nulls += _count(lake.connection, name, good)
+        for file, reason in refused:  # before it is moved: who is killed in between tells it twice, not never
+            detail = {"source": source, "file": _name(file), "reason": reason}
+            rails.ledger.add_event(QUARANTINED, "", night, detail)
         refused = [(file, landing.put_away(rails.settings, source, file, reason, night)) for file, reason in refused]
         is_first_look = not _has_looked(lake.connection, source, as_of)
         if loaded or is_first_look:
@@ -118,13 +126,26 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         rows=sum(rows.values()),
         tables=rows,
         repeated=sifted.repeated,
-        quarantined=tuple(
-            Quarantined(file=f"{file.path.parent.name}/{file.path.name}", reason=reason) for file, reason in refused
-        ),
+        quarantined=tuple(Quarantined(file=_name(file), reason=reason) for file, reason in refused),
         null_available_at=nulls["available_at"],
         null_event_time=nulls["event_time"],
         snapshot=snapshot,
     )
+
+
+def quarantined(rails: Rails, source: str, night: date) -> tuple[QuarantinedFile, ...]:
+    """The files of a source that were put into quarantine in the week up to a night, the oldest first."""
+    events = rails.ledger.events(kind=QUARANTINED, since=night - TOLD + timedelta(days=1))
+    files = [
+        QuarantinedFile.from_json({**event.detail, "night": event.night.isoformat()})
+        for event in events
+        if event.night is not None and event.night <= night and event.detail.get("source") == source
+    ]
+    return tuple({file.file: file for file in files}.values())
+
+
+def _name(file: LandingFile) -> str:
+    return f"{file.path.parent.name}/{file.path.name}"
 
 
 def newest_delivery(rails: Rails, source: str) -> date | None:

@@ -22,6 +22,7 @@ from typing import Any
 from tiltyard import lake
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole
+from tiltyard.prepare import graph
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.settings import Settings
@@ -185,6 +186,11 @@ def _complain(failed: Sequence[Node]) -> None:
 def parse(settings: Settings, work: Path) -> None:
     """Let dbt read a project and say whether it holds together; its working files go to `work`. Raises BadInput."""
     _run(settings, "parse", work=work)
+    circle = graph.circle(json.loads((work / "target" / "manifest.json").read_text(encoding="utf-8")))
+    if circle:
+        names = " reads ".join(str(node["name"]) for node in (*circle, circle[0]))
+        files = ", ".join(f"{settings.dbt.name}/{node['original_file_path']}" for node in circle)
+        raise BadInput(f"Tables read each other in a circle: {names}. Take a ref out of one of {files}.")
 
 
 def _run(settings: Settings, command: str, *arguments: str, work: Path | None = None) -> list[Node]:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+import sqlalchemy as sa
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
@@ -62,6 +63,8 @@ def shop(opened: Rails) -> Rails:
     for table in ("raw.sale", "raw.visit", LANDED_FILE):
         if opened.lake.has(table):
             opened.lake.connection.execute(f"delete from lake.{table}")
+    with opened.ledger.engine.begin() as connection:
+        connection.execute(sa.text("delete from event"))
     return opened
 
 
@@ -179,6 +182,22 @@ def test_a_second_bad_file_of_the_same_name_does_not_hide_the_first(shop):
         ingest.land_night(shop, "shop", NIGHT)
     kept = sorted((shop.settings.quarantine / "shop" / "sale").glob("*.csv"))
     assert sorted(path.read_text() for path in kept) == ["a\n1\n", "b\n1\n"]
+
+
+def test_what_went_to_quarantine_is_told_for_a_week(shop):
+    deliver(shop, "2025-01-01.csv", GOOD, table="refund")
+    deliver(shop, "2025-01-01.csv", GOOD)
+    ingest.land_night(shop, "shop", NIGHT)
+    night = clock.night_closing(NIGHT)
+    [file] = ingest.quarantined(shop, "shop", night)
+    assert (file.source, file.file, file.night) == ("shop", "refund/2025-01-01.csv", night)
+    assert str(file) == "refund/2025-01-01.csv on 2025-01-02: there is no table 'refund' in the contract of shop"
+    ingest.land_night(shop, "shop", NIGHT)  # it is gone from the landing zone, and is not told again
+    assert len(shop.ledger.events(kind=ingest.QUARANTINED)) == 1
+    day = timedelta(days=1)
+    assert ingest.quarantined(shop, "shop", night + 6 * day) == (file,)
+    assert [ingest.quarantined(shop, "shop", night + age * day) for age in (-1, 7)] == [(), ()]
+    assert ingest.quarantined(shop, "stall", night) == ()
 
 
 def test_a_quarantine_that_takes_nothing_keeps_no_other_file_from_landing(shop):
