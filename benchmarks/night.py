@@ -1,4 +1,4 @@
-"""One night of one model through Airflow, features to promotion and drift, beside the 60 s that it may take; and the
+"""One night of one model through Airflow, features to promotion and drift, beside the 40 s that it may take; and the
 parse of dags/ besides importing Airflow, beside the second that it may take.
 
 Uses the simulator; starts PostgreSQL and Airflow in a home of its own on a free port, and stops them.
@@ -26,7 +26,7 @@ from tiltyard.spec import find
 from tiltyard.stages import IN_CHUNKS, PER_SOURCE, dag_of
 
 FIRST = clock.parse_as_of("2025-02-03")
-LIMIT_S, PARSE_LIMIT_S = 60.0, 1.0
+LIMIT_S, PARSE_LIMIT_S = 40.0, 1.0
 PARSE = """
 import time
 import airflow.sdk, airflow.providers.standard.operators.hitl, airflow.dag_processing.dagbag as bag

@@ -5,7 +5,7 @@ from datetime import timedelta
 from faults.base import LAST
 from faults.business import model, view
 from faults.kind import Kind, Place, add, all_of
-from tiltyard.stages import NIGHTLY
+from tiltyard.stages import IN_CHUNKS
 
 NOBODY: frozenset[str] = frozenset()
 SOURCE = "haven"
@@ -23,6 +23,7 @@ def row(
     downstream: frozenset[str] = frozenset({ONE}),
     sources: tuple[str, ...] = (),
     lasting: str = "",
+    unseen: str = "",
 ) -> None:
     add(
         Kind(
@@ -33,18 +34,20 @@ def row(
             lambda place: place.ledger(table, where, change),
             sources=sources,
             lasting=lasting,
+            unseen=unseen,
         )
     )
 
 
 OWN = f"model = '{ONE}'"
-for _stage in NIGHTLY:
+for _stage in IN_CHUNKS:
     row(
         f"record_of_{_stage}",
         f"The records of {_stage} of a model cannot be read.",
         "stage_run",
         f"{OWN} and stage = '{_stage}'",
         f"summary = {RUBBISH}",
+        unseen="no later night reads them; who asks for the status of their own night is told",
     )
 row(
     "record_of_features",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
@@ -84,8 +85,12 @@ def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Fe
 
 
 def _is_about(text: RefusedText, rails: "Rails", source: str) -> bool:
-    """Whether a refused text may be one of a source: all but the models and the staging of others."""
+    """Whether a refused text may be one of a source: all but the models, the staging and the tables of others."""
+    from tiltyard.prepare.publishing import Feeding
+
     kind, *below = text.path.split("/")
+    if fed_by := Feeding.of(rails.settings, every=True).of_table(PurePosixPath(text.path).stem):
+        return source in fed_by
     if kind == "models" and text.stands and below != ["portfolio.yaml"]:
         return find(rails.settings.models, below[0]).source == source
     return kind != "dbt" or below[:2] != ["models", "staging"] or below[2] == source

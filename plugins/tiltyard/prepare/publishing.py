@@ -61,11 +61,11 @@ class Feeding:
     """Raw table → its source, of the active ones."""
 
     @classmethod
-    def of(cls, settings: Settings) -> "Feeding":
-        """Of the dbt project as it was built last, whatever its files say now."""
+    def of(cls, settings: Settings, *, every: bool = False) -> "Feeding":
+        """Of the dbt project as it was built last, whatever its files say now. `every` source, not the active alone."""
         stamp = transform.manifest_path(settings).stat()
         graph, owners = _graph(settings, stamp.st_mtime_ns, stamp.st_size)
-        return cls(graph, {table: owner for table, owner in owners.items() if owner in settings.sources})
+        return cls(graph, {table: owner for table, owner in owners.items() if every or owner in settings.sources})
 
     def raw(self, source: str) -> tuple[str, ...]:
         """The raw tables of a source."""
