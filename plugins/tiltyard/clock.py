@@ -11,6 +11,10 @@ from datetime import UTC, date, datetime, timedelta
 from tiltyard.errors import BadInput
 
 _DURATION = re.compile(r"^(\d+)\s*(ms|s|m|h|d|w)$")
+LONGEST = timedelta(days=36_500)
+"""No duration is longer: a hundred years."""
+YEARS = range(1970, 2200)
+"""The years in which a night may lie."""
 _UNIT = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -20,11 +24,18 @@ def now() -> datetime:
 
 
 def parse_duration(text: str) -> timedelta:
-    """`"30d"`, `"12h"`, `"15m"`, `"20ms"` as a timedelta. Raises ValueError on anything else."""
+    """`"30d"`, `"12h"`, `"15m"`, `"20ms"` as a timedelta. Raises ValueError on anything else, and for more than a
+    hundred years."""
     match = _DURATION.match(text.strip()) if isinstance(text, str) else None
     if not match:
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, like 7d, 12h or 30m")
-    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+    try:
+        duration = timedelta(**{_UNIT[match[2]]: int(match[1])})
+    except OverflowError:
+        duration = timedelta.max
+    if duration > LONGEST:
+        raise ValueError(f"{text!r} is longer than a hundred years; write a shorter duration, like 365d")
+    return duration
 
 
 def format_duration(duration: timedelta) -> str:
@@ -38,17 +49,29 @@ def format_duration(duration: timedelta) -> str:
 def parse_as_of(text: str) -> datetime:
     """`"2016-04-02"` (midnight UTC) or an ISO instant, as an aware UTC datetime.
 
-    Raises BadInput when the text is neither, or carries no zone.
+    Raises BadInput when the text is neither, carries no zone, or lies outside of `YEARS`.
     """
     try:
         if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text.strip()):
-            return midnight(date.fromisoformat(text.strip()))
-        instant = datetime.fromisoformat(text.strip())
+            instant = midnight(date.fromisoformat(text.strip()))
+        else:
+            instant = datetime.fromisoformat(text.strip())
     except ValueError:
         raise BadInput(f"'{text}' is not a date; write it like 2016-04-02 or 2016-04-02T06:00:00Z.") from None
     if instant.tzinfo is None:
         raise BadInput(f"'{text}' has no time zone; add Z for UTC, like 2016-04-02T06:00:00Z.")
+    if instant.year not in YEARS:
+        raise BadInput(f"'{text}' lies before {YEARS[0]} or after {YEARS[-1]}; check the year.")
     return instant.astimezone(UTC)
+
+
+def parse_night(text: str) -> datetime:
+    """The `as_of` of a night: `parse_as_of` of a midnight. Raises BadInput for any other instant as well: two nights
+    that overlap would score rows twice, and leave others out."""
+    as_of = parse_as_of(text)
+    if as_of != midnight(as_of.date()):
+        raise BadInput(f"'{text}' is no night: a night closes at midnight UTC; write it like {as_of:%Y-%m-%d}.")
+    return as_of
 
 
 def midnight(day: date) -> datetime:

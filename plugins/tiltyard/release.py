@@ -6,6 +6,7 @@ release of a home the files of the checkout count as they are.
 """
 
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole, whole_folder
-from tiltyard.settings import Settings
+from tiltyard.settings import ENV_PREFIX, Settings
 
 PARTS = ("models", "expectations", "dbt")
 """What a release is made of, as the folders of a checkout are called."""
@@ -73,8 +74,18 @@ def working(settings: Settings) -> dict[str, bytes]:
     """The texts as they lie in the checkout, hidden files apart. Raises BadInput for a file that cannot be read."""
     texts: dict[str, bytes] = {}
     for part in PARTS:
-        texts.update(_texts(getattr(settings, part), part))
+        folder: Path = getattr(settings, part)
+        if not folder.is_dir():
+            raise BadInput(f"{folder} is no folder; put it back, or set {ENV_PREFIX}{part.upper()} to where it is.")
+        texts.update(_texts(folder, part))
     return texts
+
+
+def folders(models: Path) -> frozenset[str]:
+    """The models that have a folder, whatever lies in it: those that nobody has deleted."""
+    return frozenset(
+        path.name for path in models.iterdir() if (path.is_dir() or path.is_symlink()) and not path.name.startswith(".")
+    )
 
 
 def stored(folder: Path | None) -> dict[str, bytes]:
@@ -89,7 +100,7 @@ def stored(folder: Path | None) -> dict[str, bytes]:
 def digest(texts: Texts) -> str:
     """SHA-256 of the texts with their paths, in hex."""
     lines = (f"{path} {hashlib.sha256(content).hexdigest()}\n" for path, content in sorted(texts.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def write(texts: Texts, folder: Path) -> None:
@@ -123,8 +134,20 @@ def _pointer(settings: Settings) -> Path:
     return settings.home / "releases" / "current"
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, through links, but none twice."""
+    passed: set[str] = set()
+    for name, below, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(name)
+        if real in passed:
+            below.clear()  # a link that leads back
+            continue
+        passed.add(real)
+        yield from (Path(name, file) for file in files)
+
+
 def _texts(folder: Path, part: str) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files(folder)):
         below = path.relative_to(folder)
         if any(name.startswith(".") or name in LEFT_OUT for name in below.parts) or not path.is_file():
             continue

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     lake_retention: Annotated[tuple[str, ...], NoDecode] = ()
     """How long rows are kept, like default=1095d,ops.profile=400d; `default` is for every other ops table that may have
     a retention. What models look back for is the least. Unset: for ever."""
-    lake_grace_h: Annotated[float, Field(ge=0)] = 48.0
+    lake_grace_h: Annotated[float, Field(ge=0, le=87_600)] = 48.0
     """Hours for which the maintenance leaves alone every snapshot, and every file that nothing reads any more: longer
     than the longest night, training or read."""
     lake_small_files: Annotated[int, Field(ge=2)] = 8
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     """Processes that a hindcast spreads its models over; each takes half a gigabyte. Unset: one per core."""
     seed: int = 20160229
     """Seed of everything that is drawn: tuning, folds, samples."""
-    threads: int = 2
+    threads: Annotated[int, Field(ge=1)] = 2
     """Threads of DuckDB, XGBoost and friends in one process."""
 
     @model_validator(mode="before")
@@ -183,6 +183,12 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("home", "models", "dbt", "expectations", "data_mirror")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        """dbt reads a relative path as one below its project."""
+        return value.absolute() if value else None
 
     @field_validator("s3_endpoint")
     @classmethod

@@ -38,7 +38,37 @@ from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DEEPEST = 100
+"""Levels of nesting that a text may have: a few thousand end the process."""
+
+
+def _strict(base: Any) -> Any:
+    """A loader of YAML that says the line of what is no value, and refuses a key that stands twice in one mapping."""
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (ValueError, OverflowError) as error:
+                raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            keys: set[tuple[str, str]] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if (key.tag, key.value) in keys:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"'{key.value}' stands there twice; take one away", key.start_mark
+                        )
+                    keys.add((key.tag, key.value))
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+SAFE_LOADER = _strict(yaml.SafeLoader)
+"""Names the line where text ends too early, not the next one."""
+YAML_LOADER = _strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 """libyaml's, where it is there: a hundred specs in a tenth of the time."""
 Duration = Annotated[
     timedelta,
@@ -559,15 +589,29 @@ class _Schema(GenerateJsonSchema):
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
-def read_yaml(path: Path, loader: type[yaml.SafeLoader] = YAML_LOADER) -> tuple[yaml.Node | None, Any]:
+def read_yaml(path: Path, loader: Any = YAML_LOADER) -> tuple[yaml.Node | None, Any]:
     """A YAML file with the places of its parts. Raises BadInput with the line when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
+        _check_depth(text, loader)
         return yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); put a file there.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+
+
+def _check_depth(text: str, loader: Any) -> None:
+    """Raises YAMLError for a text that is nested too deep to be read: libyaml reads it without end and crashes."""
+    if len(text) < 4_000:  # too short to be so deep that it matters
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels deep")
 
 
 def problems(path: Path, node: yaml.Node | None, error: ValidationError, under: tuple[str, ...] = ()) -> str:

@@ -1,5 +1,6 @@
 """Nights, durations and the arithmetic of maturity."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -62,3 +63,10 @@ def test_last_matured_is_the_inverse_of_matures_at() -> None:
     horizon, delay = timedelta(days=10), timedelta(hours=6)
     as_of = clock.parse_as_of("2016-04-20")
     assert clock.matures_at(clock.last_matured(as_of, horizon, delay), horizon, delay) == as_of
+
+
+@pytest.mark.parametrize("text", ["2016-04-02T12:00:00Z", "2016-04-02T00:00:00+02:00", "0001-01-01", "9999-12-31"])
+def test_a_night_closes_at_a_midnight_of_our_time(text: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(text)):
+        clock.parse_night(text)
+    assert clock.parse_night("2016-04-02") == clock.parse_night("2016-04-02T02:00:00+02:00")

@@ -3,6 +3,7 @@
 import doctest
 import re
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -431,3 +432,65 @@ def test_limits_that_are_none_are_refused(tmp_path: Path, limits: dict[str, obje
     ORDERS.to_parquet(tmp_path / "orders.parquet")
     with pytest.raises(BadInput, match=message):
         audit_file(tmp_path / "orders.parquet", label="late", prediction_time="at", **limits)
+
+
+def test_the_join_gives_back_values_as_they_were_under_whatever_name() -> None:
+    """Names of ours, names that differ by case alone, and values that no database holds."""
+    at = pd.to_datetime(["2024-01-02", "2024-01-02"], utc=True)
+    predictions = pd.DataFrame({"place": [7, 8], "prediction_time": at})
+    values = [Decimal("1.10"), 2**70 + 1]
+    features = pd.DataFrame(
+        {"place": [8, 7], "x": values, "X": [1, 2], "row": pd.period_range("2024-01", periods=2, freq="M")}
+    )
+    features = features.assign(event_time=at - timedelta(days=1), available_at=at - timedelta(days=1))
+    joined = point_in_time_join(predictions, features, on="place")
+    assert list(joined["place"]) == [7, 8]
+    assert list(joined["x"]) == values[::-1]
+    assert list(joined["X"]) == [2, 1]
+    assert [str(period) for period in joined["row"]] == ["2024-02", "2024-01"]
+
+
+def test_a_whole_number_is_no_key_of_a_float() -> None:
+    at = pd.to_datetime(["2024-01-02"], utc=True)
+    predictions = pd.DataFrame({"k": [2**53 + 1], "prediction_time": at})
+    features = pd.DataFrame({"k": [2.0**53], "x": [1], "event_time": at, "available_at": at})
+    with pytest.raises(BadInput, match="of another type in one frame"):
+        point_in_time_join(predictions, features, on="k")
+
+
+@pytest.mark.parametrize("kind", [float, Decimal], ids=["float", "Decimal"])
+def test_numbers_are_numbers_whatever_their_type(kind: type) -> None:
+    values = pd.Series(
+        np.round(np.random.default_rng(1).normal(size=4_000), 3),
+        index=pd.date_range("2024-01-01", periods=80).repeat(50),
+    )
+    objects = pd.Series([kind(str(value)) for value in values], index=values.index, dtype=object)
+    cut = "2024-02-29"
+    plain = monitor(values[:cut], values["2024-03-01":])
+    pd.testing.assert_series_equal(monitor(objects[:cut], objects["2024-03-01":]), plain)
+    pd.testing.assert_series_equal(monitor(values[:cut], objects["2024-03-01":]), plain)
+
+
+@pytest.mark.parametrize("other", ["bool", "text", "timedelta"])
+def test_two_kinds_of_values_are_not_compared(other: str) -> None:
+    days = pd.date_range("2024-01-01", periods=60)
+    numbers = pd.Series(np.arange(60.0) % 2, index=days)
+    made = {"bool": numbers == 1, "text": numbers.astype(str), "timedelta": pd.to_timedelta(numbers, unit="s")}[other]
+    for reference, stream in ((numbers, made), (made, numbers)):
+        with pytest.raises(BadInput, match="give"):
+            monitor(reference[:40], stream[40:])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_folder_called_x_is_y_changes_no_value(tmp_path: Path, kind: str) -> None:
+    """DuckDB takes such a folder for a column, unless it is told not to."""
+    times = pd.date_range("2024-01-01", periods=400, freq="h", tz="UTC")
+    label = pd.Series(np.random.default_rng(3).random(400) < 0.4)
+    frame = pd.DataFrame({"at": times, "label": label, "leak": label.astype(float)})
+    verdicts = []
+    for folder in (tmp_path / "plain", tmp_path / "leak=2020-01-01"):
+        folder.mkdir()
+        path = folder / f"frame.{kind}"
+        frame.to_parquet(path) if kind == "parquet" else frame.to_csv(path, index=False)
+        verdicts.append(audit_file(path, label="label", prediction_time="at").verdict)
+    assert verdicts == ["warn", "warn"]

@@ -185,7 +185,7 @@ def latency(
     settings = Settings()
     spec = specs.find(settings.models, model) if model else None
     with rails.opened(settings) as opened:
-        result = embargo.look(opened, model=spec, source=source, as_of=options.instant(as_of), nights=nights)
+        result = embargo.look(opened, model=spec, source=source, as_of=options.asked_night(as_of), nights=nights)
 
     def show() -> None:
         table(describe.latencies(result.tables))

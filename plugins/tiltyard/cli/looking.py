@@ -93,7 +93,7 @@ def status(
         print(json.dumps(documented.schema(), indent=2))
         return
     settings = release.in_force(Settings())
-    chosen, at = options.chosen(model, settings), options.instant(as_of)
+    chosen, at = options.chosen(model, settings), options.asked_night(as_of)
     with rails.opened(settings) as opened:
         answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
         documents = [
@@ -111,8 +111,10 @@ def status(
 
     emit(documents, as_json, show)
     reasons = [answer for answer in answers if isinstance(answer, str)]
+    for reason in reasons:
+        print_error(reason)
     if reasons:
-        raise BadInput(" ".join(reasons))
+        raise typer.Exit(BadInput.exit_code)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard explain sla_breach 1f0c…")

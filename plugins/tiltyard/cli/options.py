@@ -53,9 +53,16 @@ def instant(text: str | None) -> datetime | None:
     return clock.parse_as_of(text) if text else None
 
 
+def asked_night(text: str | None) -> datetime | None:
+    """The `as_of` of the night that an option names; None where it was left out. Raises BadInput for what is no
+    midnight."""
+    return clock.parse_night(text) if text else None
+
+
 def night(text: str | None) -> datetime:
-    """The `as_of` of the night that an option names; without one the last midnight, UTC."""
-    return instant(text) or clock.midnight(clock.now().date())
+    """The `as_of` of the night that an option names; without one the last midnight, UTC. Raises BadInput for what is no
+    midnight."""
+    return asked_night(text) or clock.midnight(clock.now().date())
 
 
 def spec(name: str) -> specs.Spec:

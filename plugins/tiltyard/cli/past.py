@@ -60,7 +60,7 @@ def hindcast(
     from tiltyard.rewind import hindcast as loop
 
     assumed = _approval(approve)
-    begin, end = clock.parse_as_of(first), clock.parse_as_of(last)
+    begin, end = clock.parse_night(first), clock.parse_night(last)
     list(clock.nights(begin, end))  # says what is wrong with them before anything is opened
     if policy:
         settings = Settings()

@@ -93,7 +93,7 @@ def show_incidents(context: typer.Context, as_of: GovernedAsOf = None, as_json: 
     from tiltyard.govern import grants
 
     with rails.opened() as opened:
-        result = grants.incidents(opened, options.instant(as_of))
+        result = grants.incidents(opened, options.asked_night(as_of))
     emit(result, as_json, lambda: say(describe.incidents(result)))
 
 
@@ -109,7 +109,7 @@ def release_incident(
     from tiltyard.govern import grants
 
     with rails.opened() as opened:
-        result = grants.release(opened, node, by=options.user(), reason=reason, as_of=options.instant(as_of))
+        result = grants.release(opened, node, by=options.user(), reason=reason, as_of=options.asked_night(as_of))
     emit(result, as_json)
 
 
@@ -126,7 +126,7 @@ def show_answers(model: ModelOrAll = None, as_of: AuditedAsOf = None, as_json: J
     settings = release.in_force(Settings())
     chosen = options.chosen(model, settings)
     with rails.opened(settings) as opened:
-        reports = [fallback_audit.report(opened, spec, options.instant(as_of)) for spec in chosen]
+        reports = [fallback_audit.report(opened, spec, options.asked_night(as_of)) for spec in chosen]
     emit(reports, as_json, lambda: say(describe.answered(reports)))
 
 

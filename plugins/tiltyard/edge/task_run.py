@@ -45,7 +45,7 @@ class TaskKey(NamedTuple):
 def chosen_night() -> datetime | None:
     """The night that the run's parameter names; None where it was left empty."""
     as_of = (get_current_context().get("params") or {}).get("as_of")
-    return clock.parse_as_of(as_of) if as_of else None
+    return clock.parse_night(as_of) if as_of else None
 
 
 def chosen_models() -> list[str]:

@@ -38,6 +38,8 @@ see. The second is why an alarm also asks for an effect.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -194,6 +196,9 @@ def detect(
     return DriftEvidence(every[begin:], _detector(value[begin:]))
 
 
+NUMBERS = "numbers"
+
+
 def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series[float]":
     """Evidence, night by night, that a column has changed, for a stream from anywhere.
 
@@ -215,9 +220,11 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
             raise BadInput(f"{argument} holds lists, or the like; give a number or a text for each row.")
     if reference.empty:
         raise BadInput("reference has no values; give it those of the nights that are known to be sound.")
-    numeric = pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)
-    if numeric and len(stream) and not pd.api.types.is_numeric_dtype(stream):
-        raise BadInput(f"reference holds numbers and stream {stream.dtype}; give both the same kind of values.")
+    reference, stream = _plain(reference, "reference"), _plain(stream, "stream")
+    holds, comes = _kind(reference), _kind(stream)
+    if stream.notna().any() and holds != comes:
+        raise BadInput(f"reference holds {holds} and stream {comes}; give both the same kind of values.")
+    numeric = holds == NUMBERS
     # their weekdays tell nights apart as those of date ordinals do
     training, index = np.unique(arguments.days(reference.index, "The index of reference"), return_inverse=True)
     nights, place = np.unique(arguments.days(stream.index, "The index of stream"), return_inverse=True)
@@ -229,6 +236,25 @@ def monitor(reference: "pd.Series[Any]", stream: "pd.Series[Any]") -> "pd.Series
     evidence = detect([column], training, nights, [counts], int(nights[0]) if len(nights) else 0)
     dates = pd.DatetimeIndex(nights.astype("datetime64[D]"), name="night")
     return pd.Series(evidence.value[:, 0], index=dates, name="evidence")
+
+
+def _plain(values: "pd.Series[Any]", argument: str) -> "pd.Series[Any]":
+    """The values, as numbers where every one is a number, whatever its type. Raises BadInput for times."""
+    if values.dtype.kind in "mM" or isinstance(values.dtype, pd.DatetimeTZDtype | pd.PeriodDtype):
+        raise BadInput(f"{argument} holds {values.dtype}; give numbers, like the seconds between two instants.")
+    own = values.dropna() if values.dtype == object else ()
+    if len(own) and all(isinstance(value, Real | Decimal) and not isinstance(value, bool) for value in own):
+        return pd.Series([float("nan") if pd.isna(value) else float(value) for value in values], index=values.index)
+    return values
+
+
+def _kind(values: "pd.Series[Any]") -> str:
+    """What a column holds, in words."""
+    if pd.api.types.is_bool_dtype(values) or (
+        values.dtype == object and values.notna().any() and all(isinstance(value, bool) for value in values.dropna())
+    ):
+        return "yes or no"
+    return NUMBERS if pd.api.types.is_numeric_dtype(values) else "categories"
 
 
 def _detector(e: Floats) -> Floats:

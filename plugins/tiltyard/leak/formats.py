@@ -38,7 +38,7 @@ def as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) ->
         if path.suffix and path.suffix.lower() not in (".parquet", ".pq"):
             notes.append(f"{path.name} is Parquet, whatever its ending says; it was read as that.")
         try:
-            connection.execute(f"describe select * from read_parquet({text(str(path))})")
+            connection.execute(f"describe select * from read_parquet({text(str(path))}, hive_partitioning = false)")
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -105,7 +105,8 @@ def _from_csv(
     tries = [(code, size) for code in ([encoding] if encoding else ["utf-8", "latin-1"]) for size in (20_480, -1)]
     trouble = ""
     for code, size in tries:
-        source = f"read_csv({text(str(path))}, encoding = '{code}', sample_size = {size}, {fixed})"
+        how = f"hive_partitioning = false, encoding = '{code}', sample_size = {size}, {fixed}"
+        source = f"read_csv({text(str(path))}, {how})"
         try:
             described = connection.execute(f"describe select * from {source}").fetchall()
             names = [name for name, *_ in described]
@@ -161,7 +162,7 @@ def _uneven(path: Path, delimiter: str, encoding: str) -> str:
 
 def _without_mark(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     """UTF-16 leaves its byte order mark in the name of the first column."""
-    raw = f"read_parquet({text(str(copy))})"
+    raw = f"read_parquet({text(str(copy))}, hive_partitioning = false)"
     first = connection.execute(f"describe select * from {raw}").fetchall()[0][0]
     if first.startswith("\ufeff"):
         unmarked = f"select * rename ({quoted(first)} as {quoted(first[1:])}) from {raw}"
@@ -180,7 +181,8 @@ def renamed(connection: duckdb.DuckDBPyConnection, path: Path, source: Path, sto
         names = connection.execute(f"select name from parquet_schema({text(str(path))})").fetchall()
         own = {name for (name,) in names}
     else:
-        head = f"read_csv({text(str(path))}, header = false, all_varchar = true, ignore_errors = true)"
+        options = "hive_partitioning = false, header = false, all_varchar = true, ignore_errors = true"
+        head = f"read_csv({text(str(path))}, {options})"
         try:
             own = set(first_row(connection, f"select * from {head} limit 1"))
         except (duckdb.Error, AssertionError):  # in another encoding; the note is all that is lost

@@ -61,7 +61,7 @@ def table(
     Raises BadInput for whatever is no table, for a missing column and for one that holds no time.
     """
     source, notes = as_parquet(connection, path, folder / f"{name}.parquet")
-    raw = f"read_parquet({text(str(source))})"
+    raw = f"read_parquet({text(str(source))}, hive_partitioning = false)"
     stored = {column: kind for column, kind, *_ in connection.execute(f"describe select * from {raw}").fetchall()}
     (rows,) = first_row(connection, f"select count(*) from {raw}")
     if not rows:

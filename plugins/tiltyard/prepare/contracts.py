@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-import yaml
 from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.prepare import schedules
 from tiltyard.settings import Settings
-from tiltyard.spec import YAML_LOADER, Duration, Strict
+from tiltyard.spec import Duration, Strict, read_yaml
 
 DeclaredT = TypeVar("DeclaredT", bound=Strict)
 
@@ -162,12 +161,12 @@ def read(settings: Settings, source: str) -> SourceContract:
     if not _NAME.match(source) or not path.is_file():
         names = ", ".join(sources(settings)) or "none"
         raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
+    _, content = read_yaml(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
         [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
         tables = tuple(_table(path, source, entry) for entry in declaration["tables"])
         rhythm = _declared(f"{path}: source '{source}'", Rhythm, _meta(declaration) or {})
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: not a dbt source file that declares the source '{source}' and its tables "
             f"({type(error).__name__}: {error})."

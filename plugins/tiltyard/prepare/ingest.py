@@ -283,7 +283,7 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     if files[0].is_parquet:
         rows = f"""
             select *, filename as _file, file_row_number + 1 as _line
-            from read_parquet({paths}, file_row_number = true, filename = true)"""
+            from read_parquet({paths}, file_row_number = true, filename = true, hive_partitioning = false)"""
     else:
         names = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in files[0].header) + "}"
         missing = "[" + ", ".join(text(value) for value in ("", *table.timing.null_values)) + "]"
@@ -291,8 +291,8 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
             select *, _row - min(_row) over (partition by _file) + 1 as _line
             from (
                 select *, filename as _file, row_number() over () as _row
-                from read_csv({paths}, columns = {names}, auto_detect = false, header = true, delim = ',',
-                              quote = '"', escape = '"', nullstr = {missing}, filename = true)
+                from read_csv({paths}, columns = {names}, auto_detect = false, header = true, delim = ',', quote = '"',
+                              escape = '"', nullstr = {missing}, filename = true, hive_partitioning = false)
             )"""
     values = {name: f'cast("{name}" as {kind})' for name, kind in table.columns.items()}
     values["event_time"] = _instant(table, table.timing.event_time)

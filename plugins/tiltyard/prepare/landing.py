@@ -106,8 +106,12 @@ class LandingFile:
 
     def _inspect_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
-            described = connection.execute(f"describe select * from read_parquet({path_literal(self.path)})").fetchall()
-            count = connection.execute(f"select count(*) from read_parquet({path_literal(self.path)})").fetchone()
+            described = connection.execute(
+                f"describe select * from read_parquet({path_literal(self.path)}, hive_partitioning = false)"
+            ).fetchall()
+            count = connection.execute(
+                f"select count(*) from read_parquet({path_literal(self.path)}, hive_partitioning = false)"
+            ).fetchone()
         except duckdb.Error as error:
             self.reason = f"it is no readable Parquet file, or is cut off ({first_line(error)})"
             return

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from tiltyard import arguments
+from tiltyard import arguments, clock
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted
 from tiltyard.leak.engine import nearest
 from tiltyard.prepare.frame import point_in_time_sql
 
@@ -52,25 +52,28 @@ def point_in_time_join(
     arguments.check_frame(features, "features")
     columns = [name for name in features.columns if name not in (*keys, *times)]
     _check(predictions, features, keys, prediction_time, times, columns)
-    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < timedelta()):
+    if max_age is not None and (not isinstance(max_age, timedelta) or not timedelta() <= max_age <= clock.LONGEST):
         raise BadInput(f"max_age is a length of time, like datetime.timedelta(days=2), not {max_age!r}.")
-    numbered = [f"feature_{number}" for number in range(len(columns))]
     sql = point_in_time_sql(
         MACROS,
         spine="prediction",
         view="feature",
         key="entity",
-        columns=numbered,
+        columns=["row"],
         spine_key=["place"],
         prefix="used",
         max_age_s=None if max_age is None else max_age.total_seconds(),
     )
     parts = {name: f"key_{number}" for number, name in enumerate(keys)}
+    for name in keys:
+        whole = {_is_whole(predictions[name]), _is_whole(features[name])}
+        if whole == {True, False}:  # 2**53 + 1 would be the float 2**53
+            raise BadInput(f"The column '{name}' is of another type in one frame than in the other; cast it.")
     with closing(duckdb.connect()) as connection:
         connection.execute("set TimeZone = 'UTC'")
-        _read(connection, "prediction", predictions, {**parts, prediction_time: "prediction_time"}, len(keys))
+        _read(connection, "prediction", "place", predictions, {**parts, prediction_time: "prediction_time"}, len(keys))
         named = parts | {event_time: "event_time", available_at: "available_at"}
-        _read(connection, "feature", features, named | dict(zip(columns, numbered, strict=True)), len(keys))
+        _read(connection, "feature", "row", features, named, len(keys))
         for name, part in parts.items():
             try:
                 connection.execute(f"from prediction where {part} in (select {part} from feature) limit 1")
@@ -79,9 +82,11 @@ def point_in_time_join(
                     f"The column '{name}' is of another type in one frame than in the other; cast it."
                 ) from None
         used = connection.execute(f"select * from ({sql}) as answer order by place").df()
-    used = used[[*numbered, "used__event_time", "used__available_at"]]
-    used.columns = pd.Index([*columns, *times])
-    return pd.concat([predictions, used.set_axis(predictions.index)], axis=1)
+    # the values themselves never pass through SQL: whatever type they have, they come back as they were
+    values = features[columns].reset_index(drop=True).reindex(used["row"].astype("Int64").fillna(-1).astype("int64"))
+    moments = used[["used__event_time", "used__available_at"]].set_axis(list(times), axis=1)
+    parts_of_answer = (values.set_axis(predictions.index), moments.set_axis(predictions.index))
+    return pd.concat([predictions, *parts_of_answer], axis=1)
 
 
 def _check(
@@ -124,8 +129,20 @@ def _check(
         raise BadInput(f"Both frames have a column '{twice[0]}'; rename it in one of them.")
 
 
+def _is_whole(values: "pd.Series[Any]") -> bool | None:
+    """Whether a column holds whole numbers; None where it holds no numbers."""
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+        return None
+    return pd.api.types.is_integer_dtype(values)
+
+
 def _read(
-    connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFrame, names: Mapping[str, str], keys: int
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    place: str,
+    frame: pd.DataFrame,
+    names: Mapping[str, str],
+    keys: int,
 ) -> None:
     """A table of the frame's columns under the names that the macro is given, with the place of each row.
 
@@ -142,9 +159,12 @@ def _read(
     for name, alias in names.items():
         is_time = alias in ("prediction_time", "event_time", "available_at")
         kind = "timestamp" if is_time and frame[name].dt.tz is None else "timestamptz"
-        listed.append(f"cast({quoted(name)} as {kind}) as {alias}" if is_time else f"{quoted(name)} as {alias}")
-    connection.register("given", frame[list(names)].assign(place=np.arange(len(frame))))
+        listed.append(f"cast({alias} as {kind}) as {alias}" if is_time else alias)
+    # under names of our own: to DuckDB x and X are one
+    given = frame[list(names)].set_axis(list(names.values()), axis=1).assign(**{place: np.arange(len(frame))})
+    connection.register("given", given)
     connection.execute(
-        f"create temp table {table} as select *, {entity} as entity from (select {', '.join(listed)}, place from given)"
+        f"create temp table {table} as select *, {entity} as entity "
+        f"from (select {', '.join(listed)}, {place} from given)"
     )
     connection.unregister("given")

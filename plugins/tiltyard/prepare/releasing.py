@@ -5,9 +5,13 @@ accepted text stays in force, or it is not there yet, and everything else is acc
 (`tiltyard.release`), a night names the one that it ran under, and a text that is mended is accepted the next time.
 """
 
+import logging
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -29,6 +33,10 @@ NEEDED = (
     "expectations/predictions.yaml",
 )
 """Suites without which no night can be judged."""
+LEFTOVER_S = 3_600
+"""Seconds after which the folder of a trial is nobody's any more."""
+
+log = logging.getLogger(__name__)
 
 
 def accept(rails: Rails, now: datetime) -> AcceptedRelease:
@@ -81,12 +89,21 @@ def compose(settings: Settings, before: Texts, texts: Texts) -> tuple[dict[str, 
     with ExitStack() as stack:
         releases = settings.home / "releases"
         releases.mkdir(parents=True, exist_ok=True)
+        _sweep(releases)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".trial-", dir=releases)))
         trial = _Trial(settings, folder, before, texts)
         trial.choose_suites()
         trial.choose_dbt()
         trial.choose_models()
         return trial.accepted, trial.refused
+
+
+def _sweep(releases: Path) -> None:
+    """Take away what a trial has left that was killed: those that run now are younger."""
+    for path in releases.glob(".trial-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 Groups = dict[str, tuple[str, ...]]
@@ -172,8 +189,8 @@ class _Trial:
             for source in dbt.sources:
                 contracts.read(at, source)
             transform.parse(at, self.settings.home / "dbt" / "trial")
-        except BadInput as error:
-            why = self._in_checkout(str(error), at)
+        except Exception as error:
+            why = self._in_checkout(_reason(error), at)
             left = {name: paths for name, paths in groups.items() if name not in aside}
             return tuple(name for name, paths in left.items() if any(path in why for path in _mentions(paths))), why
         for name in sorted(_models(self.before) & _models(self.texts)):
@@ -209,6 +226,12 @@ class _Trial:
         dbt = project.read(at)
         if "models/portfolio.yaml" in self.texts:
             self._take(("models/portfolio.yaml",), at, lambda: load_portfolio(at.models))
+        for name in sorted(release.folders(self.settings.models) - _models(self.texts)):
+            spec = self.settings.models / name / "spec.yaml"
+            if name in _models(self.before) or os.path.lexists(spec):  # whoever deletes a model deletes its folder
+                paths = tuple(sorted({f"models/{name}/spec.yaml", *_below(f"models/{name}/", self.before)}))
+                why = f"{spec} is no file that can be read; put one there, or delete {spec.parent}."
+                self._refuse(paths, why, f"models/{name}")
         for name in sorted(_models(self.texts)):
             paths = tuple(sorted(_below(f"models/{name}/", {**self.before, **self.texts})))
             self._take(paths, at, partial(_check, dbt, at, name), path=f"models/{name}")
@@ -219,8 +242,8 @@ class _Trial:
         """Take files of the checkout that pass a check, made where they are tried, or leave them as they were."""
         try:
             check()
-        except BadInput as error:
-            self._refuse(paths, self._in_checkout(str(error), at), path)
+        except Exception as error:
+            self._refuse(paths, self._in_checkout(_reason(error), at), path)
         else:
             self.accepted.update({path: self.texts[path] for path in paths if path in self.texts})
 
@@ -256,9 +279,18 @@ def _complaint(dbt: project.Project, at: Settings, model: str) -> str | None:
     """What is wrong with a model beside a dbt project; None when nothing is."""
     try:
         _check(dbt, at, model)
-    except BadInput as error:
-        return str(error)
+    except Exception as error:
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Why a text is refused. What nobody foresaw refuses the text that it comes from as well: it would stop the night
+    of everybody."""
+    if isinstance(error, BadInput):
+        return str(error)
+    log.exception("A text of the checkout cannot be read.", exc_info=error)
+    return f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}."
 
 
 def _below(prefix: str, texts: Texts) -> dict[str, bytes]:

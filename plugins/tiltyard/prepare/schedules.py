@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
 from tiltyard import clock
 
@@ -23,6 +23,11 @@ def checked(text: str) -> str:
     expression = cron(text)
     if expression is not None and (len(expression.split()) != 5 or not croniter.is_valid(expression)):
         raise ValueError(f"'{text}' is no schedule; write a cron expression like '0 5 * * *', @daily, or none")
+    if expression is not None:
+        try:
+            croniter(expression, clock.midnight(date(2024, 1, 1))).get_next()
+        except CroniterBadDateError:
+            raise ValueError(f"'{text}' is a day that never comes; write a cron expression like '0 5 * * *'") from None
     return text
 
 

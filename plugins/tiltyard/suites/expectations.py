@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import JsonValue
 
 from tiltyard.errors import BadInput
-from tiltyard.spec import read_yaml
+from tiltyard.spec import SAFE_LOADER, read_yaml
 
 Severity = Literal["critical", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
@@ -77,7 +76,7 @@ class Suite:
 @functools.lru_cache(maxsize=256)
 def _read(path: Path, modified_ns: int) -> Suite:
     """The suite in `path`, read again when the file has changed."""
-    node, content = read_yaml(path, yaml.SafeLoader)  # which names the line where text ends too early, not the next
+    node, content = read_yaml(path, SAFE_LOADER)
     if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
         raise BadInput(
             f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."

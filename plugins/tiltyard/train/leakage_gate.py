@@ -51,7 +51,7 @@ def check_frame(
 
     Raises BadInput when the frame lacks columns that a frame must have.
     """
-    relation = f"read_parquet({text(str(training_frame.path))})"
+    relation = f"read_parquet({text(str(training_frame.path))}, hive_partitioning = false)"
     connection = rails.lake.connection
     described = connection.execute(f"describe select * from {relation}").fetchall()
     columns = {name: kind for name, kind, *_ in described}

@@ -170,7 +170,11 @@ def _mark(rails: Rails, *, dry_run: bool) -> tuple[str, dict[str, datetime]]:
         content = f"select {text(own)} as lake, {literal(clock.now())} as since"
         connection.execute(f"copy ({content}) to {text(f'{path}/{MARK}{own}.json')} (format json)")
     columns = "columns = {lake: 'varchar', since: 'timestamptz'}"
-    return own, dict(connection.execute(f"select lake, since from read_json({folder}, {columns})").fetchall())
+    return own, dict(
+        connection.execute(
+            f"select lake, since from read_json({folder}, {columns}, hive_partitioning = false)"
+        ).fetchall()
+    )
 
 
 def _removed(rails: Rails, function: str, before: datetime, *, dry_run: bool) -> list[str]:

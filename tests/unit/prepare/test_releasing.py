@@ -16,6 +16,7 @@ from tests.conftest import make_settings
 from tests.lakes import instant
 from tiltyard import rails as rails_module
 from tiltyard import release
+from tiltyard.errors import BadInput
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.records import AcceptedRelease
@@ -68,6 +69,11 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
+def folder_for(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def test_before_the_first_release_the_checkout_counts(settings: Settings) -> None:
     assert release.in_force(settings) == settings
 
@@ -87,6 +93,36 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda folder: change(folder / SPEC, "tier: 3", "tier: 7"),
         "models/churn",
         r"checkout/models/churn/spec.yaml:4: tier: ",
+    ),
+    "a day that there is not, in a spec": (
+        lambda folder: change(folder / SPEC, "owner: subscriptions", "owner: 2024-02-30"),
+        "models/churn",
+        r"checkout/models/churn/spec.yaml:\d+: .*day is out of range for month",
+    ),
+    "a key that stands twice": (
+        lambda folder: append(folder / SPEC, "\ntier: 1\n"),
+        "models/churn",
+        r"spec.yaml:\d+: .*'tier' stands there twice",
+    ),
+    "a spec that is nested too deep": (
+        lambda folder: append(folder / SPEC, "\nnotes: " + 25_000 * "[" + 25_000 * "]"),
+        "models/churn",
+        "levels deep",
+    ),
+    "a duration longer than time": (
+        lambda folder: change(folder / SPEC, "horizon: 14d", "horizon: 99999999999999d"),
+        "models/churn",
+        r"spec.yaml:\d+: .*longer than a hundred years",
+    ),
+    "a spec that is a folder": (
+        lambda folder: folder_for(folder / SPEC),
+        "models/churn",
+        "is no file that can be read",
+    ),
+    "a .yml whose parts are no parts": (
+        lambda folder: (folder / f"{VIEW}.yml").write_text("models:\n  - zz\n", encoding="utf-8"),
+        f"{VIEW}.yml",
+        "",
     ),
     "a spec that names a view that is not there": (
         lambda folder: change(folder / SPEC, "ftr_customer__activity", "ftr_customer__activities"),
@@ -247,3 +283,11 @@ def test_killed_anywhere_the_release_in_force_stays_and_the_next_attempt_goes_on
     assert isinstance(accepted, AcceptedRelease)
     assert find(release.in_force(rails.settings).models, "churn").tier == 2
     assert rails.ledger.release() == accepted
+
+
+def test_a_checkout_without_its_models_takes_nobody_away(rails: Rails, checkout: Path) -> None:
+    before = rails.ledger.release()
+    (checkout / "models").rename(checkout / "aside")
+    with pytest.raises(BadInput, match="TILTYARD_MODELS"):
+        releasing.accept(rails, NOW)
+    assert rails.ledger.release() == before

@@ -31,7 +31,7 @@ def test_the_nights_of_a_schedule(text: str, nights: set[date]) -> None:
     assert {night for night in (TUESDAY, WEDNESDAY) if schedules.has_run(expression, night)} == nights
 
 
-@pytest.mark.parametrize("text", ["daily", "0 25 * * *", "0 5 * * * *", "* * * *", "@never"])
+@pytest.mark.parametrize("text", ["daily", "0 25 * * *", "0 0 30 2 *", "0 5 * * * *", "* * * *", "@never"])
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write a cron expression like '0 5"):
         schedules.checked(text)
