@@ -74,17 +74,25 @@ def working(settings: Settings) -> dict[str, bytes]:
     """The texts as they lie in the checkout, hidden files apart. Raises BadInput for a file that cannot be read."""
     texts: dict[str, bytes] = {}
     for part in PARTS:
-        folder: Path = getattr(settings, part)
-        if not folder.is_dir():
-            raise BadInput(f"{folder} is no folder; put it back, or set {ENV_PREFIX}{part.upper()} to where it is.")
-        texts.update(_texts(folder, part))
+        texts.update(_texts(getattr(settings, part), part))
     return texts
+
+
+def missing(settings: Settings) -> dict[str, str]:
+    """The parts of which the checkout has no folder → what to do about it, as a sentence."""
+    return {
+        part: f"{folder} is no folder; put it back, or set {ENV_PREFIX}{part.upper()} to where it is."
+        for part in PARTS
+        if not (folder := getattr(settings, part)).is_dir()
+    }
 
 
 def folders(models: Path) -> frozenset[str]:
     """The models that have a folder, whatever lies in it: those that nobody has deleted."""
     return frozenset(
-        path.name for path in models.iterdir() if (path.is_dir() or path.is_symlink()) and not path.name.startswith(".")
+        path.name
+        for path in (models.iterdir() if models.is_dir() else ())
+        if (path.is_dir() or path.is_symlink()) and not path.name.startswith(".")
     )
 
 

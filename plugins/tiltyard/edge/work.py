@@ -91,7 +91,7 @@ def _is_about(text: RefusedText, rails: "Rails", source: str) -> bool:
     kind, *below = text.path.split("/")
     if fed_by := Feeding.of(rails.settings, every=True).of_table(PurePosixPath(text.path).stem):
         return source in fed_by
-    if kind == "models" and text.stands and below != ["portfolio.yaml"]:
+    if kind == "models" and below and text.stands and below != ["portfolio.yaml"]:
         return find(rails.settings.models, below[0]).source == source
     return kind != "dbt" or below[:2] != ["models", "staging"] or below[2] == source
 

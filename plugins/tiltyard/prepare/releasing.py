@@ -46,15 +46,15 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
     """
     settings = rails.settings
     with rails.lake.exclusive("release"):
-        texts = release.working(settings)
-        checkout, last = release.digest(texts), rails.ledger.release()
         folder = release.current(settings)
         before = release.stored(folder)
+        texts, missing = _checkout(settings, before)
+        checkout, last = release.digest(texts | {text.path: b"" for text in missing}), rails.ledger.release()
         is_whole = last is not None and folder is not None and release.digest(before) == last.digest
         if last is not None and is_whole and last.checkout == checkout:
             return last
         accepted, refused = compose(settings, before, texts)
-        made = _made(accepted, refused, checkout, now)
+        made = _made(accepted, [*missing, *refused], checkout, now)
         kept = release.keep(settings, accepted)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
@@ -69,9 +69,22 @@ def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:
 
 def preview(rails: Rails, now: datetime) -> AcceptedRelease:
     """What `accept` would make of the checkout; nothing changes."""
-    texts = release.working(rails.settings)
-    accepted, refused = compose(rails.settings, release.stored(release.current(rails.settings)), texts)
-    return _made(accepted, refused, release.digest(texts), now)
+    before = release.stored(release.current(rails.settings))
+    texts, missing = _checkout(rails.settings, before)
+    accepted, refused = compose(rails.settings, before, texts)
+    return _made(accepted, [*missing, *refused], release.digest(texts), now)
+
+
+def _checkout(settings: Settings, before: Texts) -> tuple[dict[str, bytes], list[RefusedText]]:
+    """(the texts of the checkout, what is told of them). A folder that is not there takes nothing away: its texts stay
+    as they are in force. Raises BadInput where none are."""
+    texts, missing = release.working(settings), []
+    for part, why in release.missing(settings).items():
+        if not _below(part, before):
+            raise BadInput(why)
+        texts |= _below(part, before)
+        missing.append(RefusedText(path=part, reason=why, stands=True))
+    return texts, missing
 
 
 def _made(accepted: Texts, refused: Iterable[RefusedText], checkout: str, now: datetime) -> AcceptedRelease:

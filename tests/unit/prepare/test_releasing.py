@@ -287,7 +287,17 @@ def test_killed_anywhere_the_release_in_force_stays_and_the_next_attempt_goes_on
 
 def test_a_checkout_without_its_models_takes_nobody_away(rails: Rails, checkout: Path) -> None:
     before = rails.ledger.release()
+    assert before is not None
     (checkout / "models").rename(checkout / "aside")
-    with pytest.raises(BadInput, match="TILTYARD_MODELS"):
-        releasing.accept(rails, NOW)
-    assert rails.ledger.release() == before
+    accepted = releasing.accept(rails, NOW)
+    (refused,) = accepted.refused
+    assert (refused.path, refused.stands, accepted.digest) == ("models", True, before.digest)
+    assert "TILTYARD_MODELS" in refused.reason
+    (checkout / "aside").rename(checkout / "models")
+    assert releasing.accept(rails, NOW).refused == ()
+
+
+def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) -> None:
+    (checkout / "models").rename(checkout / "aside")
+    with rails_module.opened(settings) as opened, pytest.raises(BadInput, match="TILTYARD_MODELS"):
+        releasing.accept(opened, NOW)
