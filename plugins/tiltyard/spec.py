@@ -595,6 +595,8 @@ def read_yaml(path: Path, loader: Any = YAML_LOADER) -> tuple[yaml.Node | None, 
         text = path.read_text(encoding="utf-8")
         _check_depth(text, loader)
         return yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
+    except FileNotFoundError:
+        raise  # whoever asks knows what it means that there is none
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); put a file there.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
