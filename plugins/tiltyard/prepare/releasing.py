@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tiltyard import release, suites
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, TiltyardError
 from tiltyard.prepare import contracts, project, transform
 from tiltyard.rails import Rails
 from tiltyard.records import AcceptedRelease, RefusedText
@@ -49,7 +49,7 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
         folder = release.current(settings)
         before = release.stored(folder)
         texts, missing = _checkout(settings, before)
-        checkout, last = release.digest(texts | {text.path: b"" for text in missing}), rails.ledger.release()
+        checkout, last = _digest(texts, missing), rails.ledger.release()
         is_whole = last is not None and folder is not None and release.digest(before) == last.digest
         if last is not None and is_whole and last.checkout == checkout:
             return last
@@ -72,7 +72,12 @@ def preview(rails: Rails, now: datetime) -> AcceptedRelease:
     before = release.stored(release.current(rails.settings))
     texts, missing = _checkout(rails.settings, before)
     accepted, refused = compose(rails.settings, before, texts)
-    return _made(accepted, [*missing, *refused], release.digest(texts), now)
+    return _made(accepted, [*missing, *refused], _digest(texts, missing), now)
+
+
+def _digest(texts: Texts, missing: Iterable[RefusedText]) -> str:
+    """SHA-256 of the checkout: one that lacks a folder is another one than that which has it."""
+    return release.digest({**texts, **{text.path: b"" for text in missing}})
 
 
 def _checkout(settings: Settings, before: Texts) -> tuple[dict[str, bytes], list[RefusedText]]:
@@ -299,9 +304,12 @@ def _complaint(dbt: project.Project, at: Settings, model: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     """Why a text is refused. What nobody foresaw refuses the text that it comes from as well: it would stop the night
-    of everybody."""
+    of everybody. Raises what is no fault of the text, like a full disk or somebody who is away: a refusal stands until
+    the text is another one, and these pass."""
     if isinstance(error, BadInput):
         return str(error)
+    if isinstance(error, TiltyardError | OSError | MemoryError) and not isinstance(error, FileNotFoundError):
+        raise error
     log.exception("A text of the checkout cannot be read.", exc_info=error)
     return f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}."
 

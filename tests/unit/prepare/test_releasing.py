@@ -1,5 +1,6 @@
 """What takes effect of the checkout's specs, suites and dbt files, and what a refused text changes: nothing."""
 
+import errno
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from tests.conftest import make_settings
 from tests.lakes import instant
 from tiltyard import rails as rails_module
 from tiltyard import release
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.records import AcceptedRelease
@@ -301,3 +302,22 @@ def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) 
     (checkout / "models").rename(checkout / "aside")
     with rails_module.opened(settings) as opened, pytest.raises(BadInput, match="TILTYARD_MODELS"):
         releasing.accept(opened, NOW)
+
+
+@pytest.mark.parametrize("error", [Unavailable("The store is away."), OSError(errno.ENOSPC, "full")])
+def test_what_is_no_fault_of_a_text_refuses_none(
+    rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A refusal would stand until somebody changes the text, long after the disk has room again."""
+
+    def away(*_: object) -> None:
+        raise error
+
+    append(checkout / f"{VIEW}.sql", "\n-- a line more\n")
+    before = rails.ledger.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(releasing.transform, "parse", away)
+        with pytest.raises(type(error)):
+            releasing.accept(rails, NOW)
+    assert rails.ledger.release() == before
+    assert releasing.accept(rails, NOW).refused == ()
