@@ -239,7 +239,7 @@ def test_rubbish_and_a_contract_that_cannot_be_read_are_one_source_s(rails: Rail
     sound = path.read_text(encoding="utf-8")
     path.write_text("sources: [", encoding="utf-8")
     deliver(rails, 2, "shop")
-    with pytest.raises(BadInput, match="not a dbt source file"):
+    with pytest.raises(BadInput, match="not readable as YAML"):
         features.build_night(rails, FIRST + 2 * NIGHT, ["web"], render=False)
     assert rails.ledger.stage_status("features", "web", day(2)) == "failed"
     assert states(rails, 2)["ftr_shop__traffic"] == "blocked", "nobody waits for it"
