@@ -74,6 +74,7 @@ def _row(result: Result) -> str:
     answers = ", ".join(f"{count} × {how}" for how, count in result.answers.items())
     downstream = f"{result.downstream}, {result.touched} noticed: {answers}" if result.downstream else "nobody"
     seen = "; ".join(result.seen[:2]) + (f"; and {len(result.seen) - 2} more" if len(result.seen) > 2 else "")
+    seen = seen or result.unseen
     collateral = len(result.collateral) + len(result.collateral_tables)
     mended = (
         result.lasting

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+import yaml
 
 from tests.conftest import make_settings
 from tiltyard import clock, release
@@ -22,9 +23,10 @@ from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import due, nights, status
 from tiltyard.edge.document import ModelStatus
-from tiltyard.errors import CheckFailed
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.govern import drift, grants
 from tiltyard.judge import shadow
+from tiltyard.online import fill
 from tiltyard.prepare import features, releasing
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
@@ -277,6 +279,15 @@ def test_a_spine_that_is_mended_nights_later_is_caught_up_with_and_nothing_is_sc
             (FIRST + late * NIGHT).date() for late in range(3, position + 1)
         }
     assert grants.waiting(rails, [churn], (FIRST + 5 * NIGHT).date(), FIRST + 5 * NIGHT) == [], "nobody waits for it"
+    document = status.status(rails, churn)
+    assert isinstance(document, ModelStatus)
+    assert document.as_of == FIRST + 2 * NIGHT, "the model's newest night"
+    assert {state.table: state.since for state in document.unpublished}[SPINE] == (FIRST + 3 * NIGHT).date()
+    assert document.checks is not None
+    assert document.checks.night == (FIRST + 5 * NIGHT).date(), "and its source's"
+    before = status.status(rails, churn, FIRST + 2 * NIGHT)
+    assert isinstance(before, ModelStatus)
+    assert before.unpublished == ()
     node.mend()
     as_of = FIRST + 6 * NIGHT
     built = features.build_night(rails, as_of, render=False)
@@ -379,6 +390,61 @@ def test_a_release_that_is_accepted_in_mid_night_loses_and_doubles_no_row(homes:
     features.build_night(after, as_of + NIGHT, render=False)
     shadow.shadow_night(after, find(after.settings.models, "churn"), as_of + NIGHT)
     homes.same("churn", as_of + NIGHT)
+
+
+def test_a_view_that_is_not_built_yet_stops_no_version_that_was_trained_without_it(homes: Homes) -> None:
+    """The release that names it comes when the features of the night are built. On its first night a check holds it."""
+    checkout, as_of, new = homes.broken, FIRST + 10 * NIGHT, "ftr_customer__fees"
+    before, _ = releasing.in_force(checkout, as_of)
+    assert features.build_night(before, as_of, render=False).unpublished == ()
+
+    folder, spec_file = checkout.settings.dbt / "models" / "features", checkout.settings.models / "churn" / "spec.yaml"
+    for suffix in ("sql", "yml"):
+        text = (folder / f"ftr_customer__payments.{suffix}").read_text()
+        for word, other in (
+            ("ftr_customer__payments", new),
+            ("payment_count", "fee_count"),
+            ("failed_payments", "failed_fees"),
+            ("unpaid_payments", "unpaid_fees"),
+            ("last_amount_eur", "last_fee_eur"),
+            ("fee_rate", "fee_share"),
+        ):
+            text = text.replace(word, other)
+        (folder / f"{new}.{suffix}").write_text(text)
+    body = yaml.safe_load(spec_file.read_text())
+    body["prediction"]["features"].append(new)
+    spec_file.write_text(yaml.safe_dump(body))
+    check = Break.text(checkout.settings.expectations / "features" / f"{new}.yaml", lambda _: NEVER_MET)
+    after, accepted = releasing.in_force(checkout, as_of)
+    assert accepted.refused == ()
+    churn = find(after.settings.models, "churn")
+    assert new in churn.prediction.features
+
+    def scored(night: datetime, state: str) -> None:
+        summary = shadow.shadow_night(after, churn, night)
+        assert [(table.table, table.state) for table in summary.unpublished] == [(new, state)]
+        rows, usual = predictions(after, "churn", night), homes.undisturbed("churn", night)
+        assert set(rows["apart"]) == {f'{{"{new}": [null, null]}}'}
+        pd.testing.assert_frame_equal(rows.drop(columns="apart"), usual.drop(columns="apart"))
+        drift.measure_night(after, churn, night)
+        explained = status.explain(after, churn, str(rows["request_id"].iloc[0]))
+        assert {value.view for value in explained.features} == {*churn.prediction.features} - {new}
+        filled = fill.fill_night(after, night)
+        assert filled.waiting == {}, "the views that there is something of are in the store of online features"
+
+    scored(as_of, "blocked")
+    with pytest.raises(BadInput, match=f"no table 'features.{new}'"):
+        training.train(after, churn, as_of, requested_by="somebody")
+
+    (held,) = features.build_night(after, as_of + NIGHT, render=False).unpublished
+    assert (held.table, held.state, held.snapshot) == (new, "held", None)
+    scored(as_of + NIGHT, "held")
+
+    check.mend()
+    mended, _ = releasing.in_force(checkout, as_of)
+    assert features.build_night(mended, as_of + 2 * NIGHT, render=False).unpublished == ()
+    assert shadow.shadow_night(mended, churn, as_of + 2 * NIGHT).unpublished == ()
+    homes.same("churn", as_of + 2 * NIGHT)
 
 
 def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(

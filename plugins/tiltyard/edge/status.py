@@ -102,7 +102,12 @@ def _refused(rails: Rails, spec: Spec) -> tuple[RefusedText, ...]:
 
 
 def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
-    """The model's document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines."""
+    """The model's document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines.
+
+    Without `as_of` of the newest night of the model, and of its source's data as far as that is known: a model that
+    waits for its tables would look well otherwise.
+    """
+    is_asked = as_of is not None
     as_of = as_of or _newest(rails, spec)
     if as_of is None:
         return NoNight(
@@ -113,6 +118,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             state=f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE",
         )
     night = as_of.date()
+    known = night if is_asked else _known(rails, spec, night)
     roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
     counts = truth.counts(rails, spec, as_of)
@@ -153,19 +159,19 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         online=arm.report(rails, spec, as_of),
         drift=_drift(rails, spec, night),
         governor=_governor(rails, spec, night),
-        freshness=_freshness(rails, spec, as_of),
+        freshness=_freshness(rails, spec, clock.midnight(known)),
         latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
-        incidents=data_incidents.of_source(rails, spec.source, night),
-        quarantined=ingest.quarantined(rails, spec.source, night),
+        incidents=data_incidents.of_source(rails, spec.source, known),
+        quarantined=ingest.quarantined(rails, spec.source, known),
         unpublished=tuple(
             state
-            for state in rails.ledger.table_states(until=night)
+            for state in rails.ledger.table_states(until=known)
             if state.table in spec.tables and not state.is_published
         ),
         refused=_refused(rails, spec),
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
-        checks=_checks(rails, spec, night),
+        checks=_checks(rails, spec, known),
         training=_training(training),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
@@ -303,10 +309,10 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
 def _explained(
     rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, publication: Publication
 ) -> tuple[FeatureValue, ...]:
-    """The inputs of a prediction; none where a view had never been good, so that nothing was read."""
-    if any(state.snapshot is None for state in publication.tables.values()):
-        return ()
-    return frame.feature_values(rails, spec, entity_id, prediction_time, publication)
+    """The inputs of a prediction, of the views that there was something of then."""
+    return frame.feature_values(
+        rails, frame.readable(rails, spec, publication), entity_id, prediction_time, publication
+    )
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
@@ -435,6 +441,12 @@ def _drift(rails: Rails, spec: Spec, night: date) -> DriftNight | None:
     if newest.status != "done":
         values |= {"verdict": newest.status, "reasons": (newest.summary.reason,) if newest.summary.reason else ()}
     return DriftNight(**values)
+
+
+def _known(rails: Rails, spec: Spec, night: date) -> date:
+    """The newest night of which something of the model's source is recorded, or `night`."""
+    newest = rails.ledger.last_features_run(spec.source, before=date.max)
+    return max(night, newest.night) if newest else night
 
 
 def _checks(rails: Rails, spec: Spec, night: date) -> ChecksNight | None:

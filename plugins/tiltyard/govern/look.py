@@ -116,7 +116,8 @@ class Look:
         """The values of the window beside those kept from training."""
         publication = self.rails.publication()
         start = self.as_of - self.spec.drift.window
-        rows = frame.build(self.rails, self.spec, start, self.as_of, self.as_of, publication)
+        read = frame.readable(self.rails, self.spec, publication)
+        rows = frame.build(self.rails, read, start, self.as_of, self.as_of, publication)
         training = self.scorer.reference_frame()
         newest = truth.cutoff(self.spec, self.as_of).date() - timedelta(days=self.window - 1)
         matured = self.matured[self.matured["night"] >= newest]

@@ -279,6 +279,7 @@ def _gather(
 def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
     """Per night from `since` on: `night`, `rows`, and per feature how many of them have no value."""
     publication = rails.publication()
+    spec = frame.readable(rails, spec, publication)
     counts = ", ".join(
         f'count_if("{feature.name}" is null'
         f'{f""" or isnan("{feature.name}")""" if feature.kind == "numeric" else ""}) as "{feature.name}"'

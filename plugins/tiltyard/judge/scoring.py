@@ -5,8 +5,9 @@ say `shadow`. When the champion's files are refused, or it has no number for a r
 and `tier_reason` says why (fallback.py); without a champion it is the safe default. A night never goes dark.
 
 A feature view that is not good on the night is read as it was on its last good one, and `apart` says so. A row for
-which that has nothing within `max_feature_age` gets the safe default, since every tier reads the same views. A spine
-that is not good has no rows of the night: it is scored when it has.
+which that has nothing within `max_feature_age` gets no score of a version that reads the view, and a view that there is
+nothing of yet (it was never good, or no night was built since the spec names it) keeps none of those from answering
+that were trained without it. A spine that is not good has no rows of the night: it is scored when it has.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ from tiltyard.train.scorer import Scorer
 SHADOW = "shadow"
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,30 @@ class Scores:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """What a night's rows lack of the feature views that are not good."""
+
+    rows: Mapping[str, Bools]
+    """View that is not good, and can be read → whether it has nothing for a row, (rows,)."""
+    view_of: Mapping[str, str]
+    """Column → its view, of those that can be read."""
+    unread: bool
+    """Whether there is a view that cannot be read at all."""
+
+    def of(self, version: Scorer, count: int) -> Bools:
+        """Whether a version lacks a view that it reads, for each of `count` rows."""
+        columns = version.features
+        if self.unread and not self.view_of.keys() >= set(columns):
+            return np.ones(count, dtype=bool)
+        views = {self.view_of[name] for name in columns if name in self.view_of}
+        lacks = [self.rows[view] for view in sorted(views & self.rows.keys())]
+        return np.logical_or.reduce(lacks) if lacks else np.zeros(count, dtype=bool)
+
+
+NO_GAPS = Gaps({}, {}, unread=False)
+
+
 def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score the spine rows of the night that closes at `as_of` and replace the night's predictions.
 
@@ -56,7 +82,10 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     when the spine's rows of the night are not.
     """
     night = night_closing(as_of)
-    publication = rails.publication().part((spec.prediction.spine, *spec.prediction.features))
+    whole = rails.publication()
+    read = frame.readable(rails, spec, whole)
+    whole = whole.without(set(spec.prediction.features) - set(read.prediction.features), night)
+    publication = whole.part((spec.prediction.spine, *spec.prediction.features))
     if waits := waits_for(publication, spec, as_of):
         raise Stopped(
             f"{spec.name} has no rows of {night}: {waits}. They are scored on the next night on which it is published.",
@@ -68,13 +97,17 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     unpublished = publication.unpublished(publication.tables)
     start, end = clock.interval(as_of, spec.prediction.every)
     roles = rails.ledger.roles(spec.name, night)
-    if any(state.snapshot is None for state in unpublished):
-        rows = frame.spine(rails, spec, start, end, as_of, publication).assign(**dict.fromkeys(spec.gate.slices))
-        stale = np.ones(len(rows), dtype=bool)
-    else:
-        rows = frame.build(rails, spec, start, end, as_of, publication)
-        stale = rows[[f"{state.table}__event_time" for state in unpublished]].isna().any(axis=1).to_numpy()
-    predictions, failed = predict(rails, spec, roles, rows, stale)
+    rows = frame.build(rails, read, start, end, as_of, publication)
+    if read is not spec:  # a slice may be a column of a view that cannot be read
+        rows = rows.assign(**{name: None for name in spec.gate.slices if name not in rows})
+    lacking = {
+        state.table: rows[f"{state.table}__event_time"].isna().to_numpy()
+        for state in unpublished
+        if state.table in read.prediction.features
+    }
+    view_of = {feature.name: feature.view for feature in frame.features(rails, read, publication)}
+    gaps = Gaps(lacking, view_of, unread=read is not spec)
+    predictions, failed, stale = predict(rails, spec, roles, rows, gaps)
     for name, reason in failed.items():
         rails.ledger.add_event("version_did_not_score", spec.name, night, {"version": name, "reason": reason})
     predictions = predictions.assign(
@@ -84,7 +117,7 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         available_at=as_of,
         scored_at=clock.now(),
     )
-    profiles = _profiles(rails, spec, roles, rows[~stale], predictions, failed).assign(night=night, available_at=as_of)
+    profiles = _profiles(rails, spec, roles, rows, stale, predictions, failed).assign(night=night, available_at=as_of)
 
     def write(connection: Any) -> None:
         partition = {"model": spec.name, "night": night}
@@ -115,10 +148,10 @@ def waits_for(publication: Publication, spec: Spec, as_of: datetime) -> str | No
 
 
 def predict(
-    rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame, stale: NDArray[np.bool_] | None = None
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Predictions of every version on `rows`, and version → reason for those that failed. A row that is `stale` lacks a
-    feature view that it should have, and gets no score of any version.
+    rails: Rails, spec: Spec, roles: Roles, rows: pd.DataFrame, gaps: Gaps = NO_GAPS
+) -> tuple[pd.DataFrame, dict[str, str], dict[int, Bools]]:
+    """Predictions of every version on `rows`; version → reason for those that failed; and version → whether it lacks a
+    view that it reads, for each row: it has no score there.
 
     Raises BadInput when a declared slice is no column of the rows.
     """
@@ -129,8 +162,11 @@ def predict(
             f"mend models/{spec.name}/spec.yaml."
         )
     scorers, failed = _load(rails, spec, roles)
-    stale = np.zeros(len(rows), dtype=bool) if stale is None else stale
-    scores = {number: _fresh(scorers.get(number), rows, stale, number, spec.target.bounds) for number in roles.scored}
+    stale = {number: gaps.of(scorer, len(rows)) for number, scorer in scorers.items()}
+    scores = {
+        number: _fresh(scorers.get(number), rows, stale.get(number), number, spec.target.bounds)
+        for number in roles.scored
+    }
     failed |= {str(number): score.error for number, score in scores.items() if score.error}
     tier, reason, light = _serve(spec, roles, rows, stale, scores, scorers)
     base = pd.DataFrame(
@@ -152,7 +188,7 @@ def predict(
     predictions = pd.concat([part for part in parts if len(part)] or parts[-1:], ignore_index=True)
     predictions["model"] = spec.name
     predictions["request_id"] = _request_ids(predictions)
-    return predictions, failed
+    return predictions, failed, stale
 
 
 def request_id(model: str, who: str, entity_id: str, prediction_time: datetime) -> str:
@@ -169,21 +205,21 @@ def _profiles(
     spec: Spec,
     roles: Roles,
     rows: pd.DataFrame,
+    stale: Mapping[int, Bools],
     predictions: pd.DataFrame,
     failed: Mapping[str, str],
 ) -> pd.DataFrame:
     """The night's rows in the cells of every version that scored them: drift need not read features again."""
-
     own = predictions["tier"] != "light"
     records = []
     for number in roles.scored:
-        if rows.empty or failed.get(str(number), "").startswith("not loaded"):
+        if number not in stale or stale[number].all():  # it was not loaded, or there is nothing that it could score
             continue
         reference = registry.load(rails, spec.name, number).profile
         if reference is None:  # a version from before there were profiles
             continue
         score = predictions.loc[own & (predictions["version"] == number), "score"].to_numpy(dtype=np.float64)
-        for name, counts in profile.night(reference, rows, score).items():
+        for name, counts in profile.night(reference, rows[~stale[number]], score).items():
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
     return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])
@@ -203,14 +239,14 @@ def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], 
 def _fresh(
     scorer: "Scorer | None",
     rows: pd.DataFrame,
-    stale: NDArray[np.bool_],
+    stale: Bools | None,
     version: int,
     bounds: tuple[float, float],
     *,
     light: bool = False,
 ) -> Scores:
     """`_score` of the rows that are not stale; the others have no score."""
-    if not stale.any():
+    if stale is None or not stale.any():
         return _score(scorer, rows, version, bounds, light=light)
     score = _score(scorer, rows[~stale], version, bounds, light=light)
     values = np.full(len(rows), np.nan)
@@ -246,7 +282,7 @@ def _serve(
     spec: Spec,
     roles: Roles,
     rows: pd.DataFrame,
-    stale: NDArray[np.bool_],
+    stale: Mapping[int, Bools],
     scores: Mapping[int, Scores],
     scorers: Mapping[int, "Scorer"],
 ) -> tuple[NDArray[Any], NDArray[Any], Floats]:
@@ -258,7 +294,14 @@ def _serve(
     light = None
     alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
-        light = _fresh(scorers.get(champion.version), rows, stale, champion.version, spec.target.bounds, light=True)
+        light = _fresh(
+            scorers.get(champion.version),
+            rows,
+            stale.get(champion.version),
+            champion.version,
+            spec.target.bounds,
+            light=True,
+        )
     answers: dict[Role, Scores] = {}
     if champion is not None:
         answers["champion"] = champion
@@ -266,12 +309,15 @@ def _serve(
         answers["previous"] = previous
     if light is not None:
         answers["light"] = light
-    has = np.column_stack([~stale, *(~np.isnan(score.values) for score in answers.values())])
-    for pattern in np.unique(has, axis=0):
-        inside = (has == pattern).all(axis=1)
+    fresh = np.zeros(len(rows), dtype=bool)
+    ends = np.column_stack(
+        [fresh, *(np.where(stale.get(each.version, fresh), 2, ~np.isnan(each.values)) for each in answers.values())]
+    )
+    for pattern in np.unique(ends, axis=0):
+        inside = (ends == pattern).all(axis=1)
         outcomes: dict[fallback.Seat, fallback.TierOutcome] = {
-            name: "scored" if scored else score.outcome if pattern[0] else "features_stale"
-            for scored, (name, score) in zip(pattern[1:], answers.items(), strict=True)
+            seat: "features_stale" if end == 2 else "scored" if end else each.outcome
+            for end, (seat, each) in zip(pattern[1:], answers.items(), strict=True)
         }
         choice = fallback.choose(spec.fallback.tiers, outcomes)
         tiers[inside] = choice.tier

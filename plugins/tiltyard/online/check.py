@@ -82,6 +82,7 @@ def check_lookups(rails: Rails, spec: Spec, as_of: datetime) -> LookupCheck | No
     if not lookups:
         return None
     night, publication = night_closing(as_of), rails.publication()
+    spec = frame.readable(rails, spec, publication)
     features = frame.features(rails, spec, publication)
     views: dict[str, dict[str, int]] = {}
     examples: list[JsonObject] = []

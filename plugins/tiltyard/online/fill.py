@@ -143,9 +143,12 @@ def tables(rails: Rails, specs: Sequence[Spec], publication: Publication) -> tup
 
 
 def _tables_of(rails: Rails, spec: Spec, publication: Publication) -> list[OnlineTable]:
-    """One model's tables. Raises BadInput while its views are not built."""
+    """One model's tables, but for the views that there is nothing of yet. Raises BadInput while its spine is not built,
+    or none of its views."""
+    publication.of(spec.prediction.spine)  # says so when it was never good
+    read = frame.readable(rails, spec, publication)
+    spec = read if read.prediction.features else spec
     lookup_plan = plan(spec)
-    publication.of(lookup_plan.spine)  # says so when it was never good
     features = frame.features(rails, spec, publication)
     parts = []
     for view, key in lookup_plan.views:

@@ -89,6 +89,18 @@ class TrainingFrame:
         return frame
 
 
+def readable(rails: Rails, spec: Spec, at: At = None) -> Spec:
+    """The spec with those of its feature views that there is something of; itself where that is all of them.
+
+    One that was never good is left out, and one that is not in the lake yet: a spec may name a view before the first
+    night that is built with it.
+    """
+    views = tuple(view for view in spec.prediction.features if _is_there(rails, view, at))
+    if views == spec.prediction.features:
+        return spec
+    return spec.model_copy(update={"prediction": spec.prediction.model_copy(update={"features": views})})
+
+
 def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
     """The model's inputs, in the order of its views and their columns. Raises BadInput for what cannot be one."""
     at = rails.lake.snapshot() if at is None else at
@@ -119,17 +131,6 @@ def build(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datet
     """
     at = rails.lake.snapshot() if at is None else at
     return rails.lake.connection.execute(select(rails, spec, start, end, as_of, at)).df()
-
-
-def spine(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, at: At = None) -> pd.DataFrame:
-    """Key and prediction_time of the rows that `build` would give features: where a view cannot be read at all."""
-    return rails.lake.query(
-        f'select distinct "{spec.key}", prediction_time from {{{qualified(spec.prediction.spine)}}} '
-        f'where prediction_time >= $start and prediction_time < $end order by prediction_time, "{spec.key}"',
-        as_of,
-        {"start": start, "end": end},
-        at,
-    )
 
 
 def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> TrainingFrame:
@@ -305,6 +306,13 @@ def _moment(table: str, as_of: datetime, at: int | Publication) -> datetime:
     """The instant up to which a table is read at `as_of`."""
     until = at.until(table) if isinstance(at, Publication) else None
     return as_of if until is None else min(as_of, until)
+
+
+def _is_there(rails: Rails, table: str, at: At) -> bool:
+    try:
+        return bool(_columns(rails, table, at))
+    except BadInput:
+        return False
 
 
 def _columns(rails: Rails, table: str, at: At) -> dict[str, str]:

@@ -245,7 +245,7 @@ def complaint(unpublished: Sequence[TableState], night: date) -> str:
     if not unpublished:
         return ""
     own = [state for state in unpublished if state.cause == state.table] or list(causes.values())
-    named = "; ".join(f"{state.table} is {state.state}: {state.reason}" for state in own[:5])
+    named = "; ".join(f"{state.table} is {state.state}: {state.reason}".rstrip(".") for state in own[:5])
     more = f", and {len(own) - 5} more" if len(own) > 5 else ""
     return (
         f"Not published of {night}: {counted(len(unpublished), 'table')}, because of {len(causes)}: {named}{more}. "

@@ -7,7 +7,7 @@ snapshot). Every other table stands at the snapshot of the batch that was publis
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Literal
 
@@ -109,6 +109,16 @@ class Publication(Record):
             if not state.is_published or state.snapshot != snapshot:
                 apart[name] = state
         return Publication(snapshot=snapshot, tables=apart)
+
+    def without(self, tables: Collection[str], night: date) -> "Publication":
+        """The same, and that there is nothing yet of some tables that no night was built with."""
+        reason = "no features have been built since a spec names it"
+        new = {
+            name: TableState(night=night, table=name, state="blocked", reason=reason, cause=name)
+            for name in map(plain, sorted(tables))
+            if name not in self.tables
+        }
+        return replace(self, tables={**self.tables, **new}) if new else self
 
     @property
     def apart(self) -> str | None:

@@ -176,7 +176,7 @@ def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, tr
 
 def test_champion_and_challenger_score_the_same_rows(arena, trained):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
-    predictions, failed = scoring.predict(arena.rails, trained, ROLES, rows)
+    predictions, failed, _ = scoring.predict(arena.rails, trained, ROLES, rows)
     assert failed == {}
     champion, challenger = (predictions[predictions["version"] == number] for number in (1, 2))
     assert list(champion["entity_id"]) == list(challenger["entity_id"]) == list(rows["ticket_id"])
@@ -188,11 +188,13 @@ def test_champion_and_challenger_score_the_same_rows(arena, trained):
 
 
 def test_a_row_that_a_view_says_nothing_of_any_more_gets_the_safe_default_and_the_others_their_score(arena, trained):
-    """`stale`: of a view that is not good on the night nothing is left within max_feature_age."""
+    """Of a view that is not good on the night nothing is left within max_feature_age."""
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
-    stale = np.arange(len(rows)) == 0
-    predictions, _ = scoring.predict(arena.rails, trained, ROLES, rows, stale)
-    usual, _ = scoring.predict(arena.rails, trained, ROLES, rows)
+    view_of = {feature.name: feature.view for feature in frame.features(arena.rails, trained)}
+    view = view_of[registry.load(arena.rails, trained.name, 1).features[0]]
+    gaps = scoring.Gaps({view: np.arange(len(rows)) == 0}, view_of, unread=False)
+    predictions, _, _ = scoring.predict(arena.rails, trained, ROLES, rows, gaps)
+    usual, _, _ = scoring.predict(arena.rails, trained, ROLES, rows)
     served = predictions[predictions["tier"] != "shadow"].set_index("entity_id")
     first = str(rows[trained.key].iloc[0])
     assert served.index.sort_values().tolist() == sorted(rows[trained.key].astype(str)), "an answer for every row"
@@ -201,11 +203,29 @@ def test_a_row_that_a_view_says_nothing_of_any_more_gets_the_safe_default_and_th
     pd.testing.assert_frame_equal(others, usual[usual["entity_id"] != first].reset_index(drop=True))
 
 
+def test_a_version_lacks_what_it_was_trained_with_alone(arena, trained):
+    rows = night_rows(arena, trained, FIRST + 20 * DAY)
+    scorer = registry.load(arena.rails, trained.name, 1)
+    view_of = dict.fromkeys(scorer.features, "own") | {"other": "theirs"}
+    first = np.arange(len(rows)) == 0
+    lacking = {
+        "a view of its own": (scoring.Gaps({"own": first}, view_of, unread=False), first),
+        "another's": (scoring.Gaps({"theirs": first}, view_of, unread=False), ~first & first),
+        "one that cannot be read, and has nothing of its own": (scoring.Gaps({}, view_of, unread=True), ~first & first),
+        "one that cannot be read, with a column of its own": (
+            scoring.Gaps({}, dict.fromkeys(scorer.features[1:], "own"), unread=True),
+            first | ~first,
+        ),
+    }
+    for what, (gaps, expected) in lacking.items():
+        assert gaps.of(scorer, len(rows)).tolist() == expected.tolist(), what
+
+
 def test_a_champion_that_cannot_be_loaded_leaves_the_night_to_the_previous(arena, trained, broken):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
     broken(2)
     roles = Roles(champion=2, previous=1, challengers=(), first=1)
-    predictions, failed = scoring.predict(arena.rails, trained, roles, rows)
+    predictions, failed, _ = scoring.predict(arena.rails, trained, roles, rows)
     assert len(predictions) == PER_NIGHT
     assert set(predictions["tier"]) == {"previous"}
     assert set(predictions["tier_reason"]) == {"champion_not_loaded"}
@@ -215,7 +235,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_night_to_the_previous(arena
 def test_when_no_version_can_be_loaded_the_safe_default_is_served(arena, trained, broken):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
     broken(1)
-    predictions, _ = scoring.predict(arena.rails, trained, replace(ROLES, challengers=()), rows)
+    predictions, _, _ = scoring.predict(arena.rails, trained, replace(ROLES, challengers=()), rows)
     assert set(predictions["tier"]) == {"safe_default"}
     assert set(predictions["tier_reason"]) == {"champion_not_loaded"}
 
@@ -259,8 +279,7 @@ class Halting:
 def test_rows_without_a_number_go_to_the_light_twin_one_by_one(arena, trained):
     rows = night_rows(arena, trained, FIRST + 20 * DAY)
     scores = {1: scoring._score(Halting(), rows, 1)}
-    fresh = np.zeros(len(rows), dtype=bool)
-    tier, reason, light = scoring._serve(trained, replace(ROLES, challengers=()), rows, fresh, scores, {1: Halting()})
+    tier, reason, light = scoring._serve(trained, replace(ROLES, challengers=()), rows, {}, scores, {1: Halting()})
     assert list(tier[:4]) == ["champion", "light", "champion", "light"]
     assert list(reason[:2]) == ["in_service", "champion_no_score"]
     assert light[1] == 0.2
