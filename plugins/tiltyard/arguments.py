@@ -3,6 +3,7 @@
 Every sentence names the argument and says what belongs there, since the caller sees neither a command line nor a file.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import date
 from numbers import Number
@@ -30,6 +31,13 @@ def check_frame(frame: object, argument: str) -> None:
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise BadInput(f"Two columns of {argument} are called '{twice[0]}'; rename one of them.")
+
+
+def check_in_sql(columns: Iterable[str], argument: str) -> None:
+    """Raises BadInput for a column's name that SQL cannot say: no character, the one that ends a text, half a pair."""
+    odd = next((name for name in columns if not name or re.search("[\0\ud800-\udfff]", name)), None)
+    if odd is not None:
+        raise BadInput(f"A column of {argument} is called {odd!r}, which no database takes for a name; rename it.")
 
 
 def mixed(column: "pd.Series[Any]") -> bool:
@@ -75,8 +83,10 @@ def check_count(number: object, argument: str) -> None:
 def numbers(values: ArrayLike, argument: str) -> NDArray[np.float64]:
     """The values as numbers, whatever they are in. Raises BadInput when some of them are none."""
     try:
+        if np.iscomplexobj(values):  # NumPy would drop a part of each
+            raise TypeError
         return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{argument} is a column of numbers; some of what was given is none.") from None
 
 

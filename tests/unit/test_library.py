@@ -239,6 +239,8 @@ def test_alpha_has_the_bounds_of_a_spec(alpha: object) -> None:
     [
         ((["a"], [0.1], [1]), "champion is a column of numbers"),
         (([0.1], ["b"], [1]), "challenger is a column of numbers"),
+        (([0.1], [0.2 + 0.3j], [1]), "challenger is a column of numbers"),
+        (([10**400], [0.2], [1]), "champion is a column of numbers"),
         (([0.1], [0.2], ["tonight"]), "nights holds what is no date"),
         (([0.1], [0.2], [1.5]), r"nights holds numbers \(1\.5, …\) and no dates"),
         (([0.1], [0.2], [pd.NaT]), "nights has rows without a date"),
@@ -365,6 +367,8 @@ ORDERS = pd.DataFrame({"at": instants(*range(1, 29)), "late": [True, False] * 14
         ({"frame": "orders.csv"}, "frame is a pandas DataFrame, not a value of type str"),
         ({"frame": pd.concat([ORDERS, ORDERS["size"]], axis=1)}, "Two columns of frame are called 'size'"),
         ({"frame": ORDERS.rename(columns={"size": 3})}, "A column of frame is called 3, which is no text"),
+        ({"frame": ORDERS.rename(columns={"size": ""})}, "A column of frame is called '', which no database takes"),
+        ({"frame": ORDERS.rename(columns={"size": "a\0b"})}, "which no database takes for a name; rename it"),
         ({"frame": ORDERS.iloc[:0]}, r"^frame has no rows\.$"),
         ({"frame": pd.DataFrame()}, r"^frame has no columns\.$"),
         ({"label": "lat"}, r"^label: the frame has no column 'lat'; did you mean 'late'\?$"),
@@ -401,10 +405,11 @@ def test_the_auditor_names_its_own_arguments_and_no_file_that_nobody_gave(
 
 
 def test_columns_that_no_file_has_a_type_for_are_read_as_text_and_it_is_said() -> None:
-    frame = ORDERS.assign(mixed=[1, "x"] * 14, odd=[complex(row, 1) for row in range(28)])
+    frame = ORDERS.assign(mixed=[1, "x"] * 14, odd=[complex(row, 1) for row in range(28)], huge=[2**70, 1] * 14)
+    frame["half"] = pd.Series(["\ud800", "x"] * 14, dtype=object)
     audit = audit_frame(frame, label="late", prediction_time="at")
     said = "its values are of several kinds, or of one that no file has; read as text."
-    assert audit.notes[:2] == (f"mixed: {said}", f"odd: {said}")
+    assert audit.notes[:4] == tuple(f"{name}: {said}" for name in ("mixed", "odd", "huge", "half"))
     assert frame["mixed"].tolist() == [1, "x"] * 14, "the caller's frame stays as it was"
 
 
@@ -448,6 +453,25 @@ def test_the_join_gives_back_values_as_they_were_under_whatever_name() -> None:
     assert list(joined["x"]) == values[::-1]
     assert list(joined["X"]) == [2, 1]
     assert [str(period) for period in joined["row"]] == ["2024-02", "2024-01"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.period_range("2024-01", periods=2, freq="M"),
+        pd.interval_range(0, 2),
+        pd.arrays.SparseArray([1, 2]),
+        np.array([1j, 2j]),
+        pd.Series([True, 3], dtype=object),
+        pd.Series(["\ud800", "x"], dtype=object),
+    ],
+)
+def test_a_key_of_which_the_engine_knows_no_type_is_named(values: object) -> None:
+    at = pd.to_datetime(["2024-01-02", "2024-01-02"], utc=True)
+    predictions = pd.DataFrame({"k": values, "prediction_time": at})
+    features = pd.DataFrame({"k": values, "x": [1, 2], "event_time": at, "available_at": at})
+    with pytest.raises(BadInput, match=r"Rows of predictions cannot be found by 'k' \(.*\): .*; cast it, say to text"):
+        point_in_time_join(predictions, features, on="k")
 
 
 def test_a_whole_number_is_no_key_of_a_float() -> None:

@@ -14,7 +14,7 @@ from tiltyard.leak.audit import Audit, audit
 
 __all__ = ["audit_frame"]
 
-_UNTYPED = (TypeError, ValueError, NotImplementedError)
+_UNTYPED = (TypeError, ValueError, OverflowError, NotImplementedError)
 """What the errors of PyArrow are of when a column has no type there."""
 
 
@@ -63,6 +63,7 @@ def _write(frame: pd.DataFrame, argument: str, path: Path) -> list[str]:
     Raises BadInput for what is no frame, or an empty one.
     """
     arguments.check_frame(frame, argument)
+    arguments.check_in_sql(frame.columns, argument)
     if frame.empty:
         raise BadInput(f"{argument} has no {'rows' if len(frame.columns) else 'columns'}.")
     table, notes = frame.copy(deep=False), []
@@ -75,10 +76,15 @@ def _write(frame: pd.DataFrame, argument: str, path: Path) -> list[str]:
     except _UNTYPED:
         for name in frame.columns:
             if not _has_type(table[[name]]):
-                table[name] = frame[name].map(str, na_action="ignore").astype(object)
+                table[name] = frame[name].map(_text, na_action="ignore").astype(object)
                 notes.append(f"{name}: its values are of several kinds, or of one that no file has; read as text.")
         table.to_parquet(path, index=False)
     return notes
+
+
+def _text(value: object) -> str:
+    """A value as text that a file can hold: half of a surrogate pair, which is no character, as `\\ud800`."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _has_type(column: pd.DataFrame) -> bool:

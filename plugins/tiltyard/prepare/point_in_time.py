@@ -162,9 +162,14 @@ def _read(
         listed.append(f"cast({alias} as {kind}) as {alias}" if is_time else alias)
     # under names of our own: to DuckDB x and X are one
     given = frame[list(names)].set_axis(list(names.values()), axis=1).assign(**{place: np.arange(len(frame))})
-    connection.register("given", given)
-    connection.execute(
-        f"create temp table {table} as select *, {entity} as entity "
-        f"from (select {', '.join(listed)}, {place} from given)"
-    )
+    try:
+        connection.register("given", given)
+        connection.execute(
+            f"create temp table {table} as select *, {entity} as entity "
+            f"from (select {', '.join(listed)}, {place} from given)"
+        )
+    except duckdb.Error as error:  # of a type, or with a value, that the engine does not know
+        named = ", ".join(f"'{name}' ({frame[name].dtype})" for name, alias in names.items() if alias in parts)
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        raise BadInput(f"Rows of {table}s cannot be found by {named}: {said}; cast it, say to text.") from None
     connection.unregister("given")
