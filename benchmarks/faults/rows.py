@@ -138,7 +138,8 @@ def answered(rails: Rails, spec: Spec, as_of: datetime) -> Answered:
     publication = rails.publication()
     start, end = clock.interval(as_of, spec.prediction.every)
     waits = scoring.waits_for(publication, spec, as_of)
-    spine = frame.spine(rails, spec, start, end, as_of, publication)
+    bare = spec.model_copy(update={"prediction": spec.prediction.model_copy(update={"features": ()})})
+    spine = frame.build(rails, bare, start, end, as_of, publication)
     expected = {(str(row[0]), row[1]) for row in spine[[spec.key, "prediction_time"]].itertuples(index=False)}
     rows = rails.lake.connection.execute(
         f"select entity_id, prediction_time, tier, tier_reason, apart from lake.{tables.PREDICTION} "

@@ -594,7 +594,12 @@ def read_yaml(path: Path, loader: Any = YAML_LOADER) -> tuple[yaml.Node | None, 
     try:
         text = path.read_text(encoding="utf-8")
         _check_depth(text, loader)
-        return yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
+        reader = loader(text)
+        try:
+            node = reader.get_single_node()
+            return node, None if node is None else reader.construct_document(node)
+        finally:
+            reader.dispose()
     except FileNotFoundError:
         raise  # whoever asks knows what it means that there is none
     except OSError as error:

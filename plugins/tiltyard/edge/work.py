@@ -89,7 +89,7 @@ def _is_about(text: RefusedText, rails: "Rails", source: str) -> bool:
     from tiltyard.prepare.publishing import Feeding
 
     kind, *below = text.path.split("/")
-    if fed_by := Feeding.of(rails.settings, every=True).of_table(PurePosixPath(text.path).stem):
+    if fed_by := Feeding.of_every_source(rails.settings).of_table(PurePosixPath(text.path).stem):
         return source in fed_by
     if kind == "models" and below and text.stands and below != ["portfolio.yaml"]:
         return find(rails.settings.models, below[0]).source == source

@@ -10,7 +10,7 @@ import duckdb
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
-from tiltyard.lake import quoted, text
+from tiltyard.lake import parquet, quoted, text
 from tiltyard.leak.engine import first_row, nearest
 from tiltyard.words import counted, ended
 
@@ -38,7 +38,7 @@ def as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) ->
         if path.suffix and path.suffix.lower() not in (".parquet", ".pq"):
             notes.append(f"{path.name} is Parquet, whatever its ending says; it was read as that.")
         try:
-            connection.execute(f"describe select * from read_parquet({text(str(path))}, hive_partitioning = false)")
+            connection.execute(f"describe select * from {parquet(path)}")
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -162,7 +162,7 @@ def _uneven(path: Path, delimiter: str, encoding: str) -> str:
 
 def _without_mark(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     """UTF-16 leaves its byte order mark in the name of the first column."""
-    raw = f"read_parquet({text(str(copy))}, hive_partitioning = false)"
+    raw = parquet(copy)
     first = connection.execute(f"describe select * from {raw}").fetchall()[0][0]
     if first.startswith("\ufeff"):
         unmarked = f"select * rename ({quoted(first)} as {quoted(first[1:])}) from {raw}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted, text
+from tiltyard.lake import parquet, quoted
 from tiltyard.leak.engine import WIDE_NUMBERS, first_row, nearest
 from tiltyard.leak.formats import as_parquet, renamed
 from tiltyard.leak.times import read_times
@@ -61,7 +61,7 @@ def table(
     Raises BadInput for whatever is no table, for a missing column and for one that holds no time.
     """
     source, notes = as_parquet(connection, path, folder / f"{name}.parquet")
-    raw = f"read_parquet({text(str(source))}, hive_partitioning = false)"
+    raw = parquet(source)
     stored = {column: kind for column, kind, *_ in connection.execute(f"describe select * from {raw}").fetchall()}
     (rows,) = first_row(connection, f"select count(*) from {raw}")
     if not rows:

@@ -21,23 +21,13 @@ from tiltyard.prepare import contracts, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
-from tiltyard.records import QuarantinedFile, Record
+from tiltyard.records import QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
 
 QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quarantined:
-    """A file that was put into quarantine."""
-
-    file: str
-    """Table and name of the file, like `login/2025-02-05.parquet`."""
-    reason: str
-    """What is wrong with it, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +46,7 @@ class IngestSummary(Record):
     """Table → number of its rows, for the tables that got any file."""
     repeated: int
     """Number of files that came again under another name, and were passed over."""
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[RefusedFile, ...]
     """Files that could not be taken."""
     null_available_at: int
     """Number of rows whose `available_at` could not be read. They are never seen."""
@@ -126,7 +116,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         rows=sum(rows.values()),
         tables=rows,
         repeated=sifted.repeated,
-        quarantined=tuple(Quarantined(file=_name(file), reason=reason) for file, reason in refused),
+        quarantined=tuple(RefusedFile(file=_name(file), reason=reason) for file, reason in refused),
         null_available_at=nulls["available_at"],
         null_event_time=nulls["event_time"],
         snapshot=snapshot,

@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 import duckdb
 
 from tiltyard.files import whole
-from tiltyard.lake import text
+from tiltyard.lake import parquet, text
 from tiltyard.prepare import contracts
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.settings import Settings
@@ -106,12 +106,8 @@ class LandingFile:
 
     def _inspect_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
-            described = connection.execute(
-                f"describe select * from read_parquet({path_literal(self.path)}, hive_partitioning = false)"
-            ).fetchall()
-            count = connection.execute(
-                f"select count(*) from read_parquet({path_literal(self.path)}, hive_partitioning = false)"
-            ).fetchone()
+            described = connection.execute(f"describe select * from {parquet(self.path)}").fetchall()
+            count = connection.execute(f"select count(*) from {parquet(self.path)}").fetchone()
         except duckdb.Error as error:
             self.reason = f"it is no readable Parquet file, or is cut off ({first_line(error)})"
             return

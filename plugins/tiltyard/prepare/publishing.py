@@ -53,19 +53,24 @@ def _graph(settings: Settings, *_stamp: int) -> tuple[Graph, Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class Feeding:
-    """Which of the active sources feed which table."""
+    """Which sources feed which table."""
 
     graph: Graph
     """Which table stands on which."""
     sources: Mapping[str, str]
-    """Raw table → its source, of the active ones."""
+    """Raw table → its source."""
 
     @classmethod
-    def of(cls, settings: Settings, *, every: bool = False) -> "Feeding":
-        """Of the dbt project as it was built last, whatever its files say now. `every` source, not the active alone."""
+    def of(cls, settings: Settings) -> "Feeding":
+        """Of the dbt project as it was built last, whatever its files say now."""
+        whole = cls.of_every_source(settings)
+        return cls(whole.graph, {table: owner for table, owner in whole.sources.items() if owner in settings.sources})
+
+    @classmethod
+    def of_every_source(cls, settings: Settings) -> "Feeding":
+        """The same, and not of the active sources alone."""
         stamp = transform.manifest_path(settings).stat()
-        graph, owners = _graph(settings, stamp.st_mtime_ns, stamp.st_size)
-        return cls(graph, {table: owner for table, owner in owners.items() if every or owner in settings.sources})
+        return cls(*_graph(settings, stamp.st_mtime_ns, stamp.st_size))
 
     def raw(self, source: str) -> tuple[str, ...]:
         """The raw tables of a source."""

@@ -13,6 +13,8 @@ from tiltyard.records.delivered import (
     FeatureValue,
     LatencyReport,
     LatencyVerdict,
+    QuarantinedFile,
+    RefusedFile,
 )
 from tiltyard.records.entry import (
     Decision,
@@ -22,7 +24,6 @@ from tiltyard.records.entry import (
     Hold,
     Parity,
     Promotion,
-    QuarantinedFile,
     Recovery,
     Retrain,
     StageRun,
@@ -133,6 +134,7 @@ __all__ = [
     "QuarantinedFile",
     "Record",
     "Recovery",
+    "RefusedFile",
     "RefusedText",
     "Release",
     "ReplaySummary",

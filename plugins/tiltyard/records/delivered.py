@@ -11,6 +11,29 @@ LatencyVerdict = Literal["kept", "over", "late", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefusedFile(Record):
+    """A delivered file that could not be taken."""
+
+    file: str
+    """Folder and name of the file, like `login/2025-02-05.parquet`."""
+    reason: str
+    """What is wrong with it, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantinedFile(RefusedFile):
+    """A delivered file that could not be taken and was put into quarantine."""
+
+    source: str
+    """Name of the source."""
+    night: date
+    """The newest night on which it was refused."""
+
+    def __str__(self) -> str:
+        return f"{self.file} on {self.night}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embargo(Record):
     """What the latencies of the last nights say of one table, over all its rows."""
 

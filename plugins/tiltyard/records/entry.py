@@ -191,23 +191,6 @@ class Retrain(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuarantinedFile(Record):
-    """A delivered file that could not be taken and was put into quarantine."""
-
-    source: str
-    """Name of the source."""
-    file: str
-    """Folder and name of the file, like `login/2025-02-05.parquet`."""
-    reason: str
-    """What is wrong with it, in words."""
-    night: date
-    """The newest night on which it was refused."""
-
-    def __str__(self) -> str:
-        return f"{self.file} on {self.night}: {self.reason}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Event(Record):
     """Something that a person should find later: a forged approval, a fenced attempt, an alias moved by hand."""
 

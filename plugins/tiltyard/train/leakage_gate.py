@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted, text
+from tiltyard.lake import parquet, quoted
 from tiltyard.leak import evidence, rules, suite
 from tiltyard.leak.case import Sample
 from tiltyard.leak.rules import LOADER_TIMES, RuleResult
@@ -51,7 +51,7 @@ def check_frame(
 
     Raises BadInput when the frame lacks columns that a frame must have.
     """
-    relation = f"read_parquet({text(str(training_frame.path))}, hive_partitioning = false)"
+    relation = parquet(training_frame.path)
     connection = rails.lake.connection
     described = connection.execute(f"describe select * from {relation}").fetchall()
     columns = {name: kind for name, kind, *_ in described}
