@@ -1,11 +1,13 @@
 """The maintenance of the lake: what it takes, what it leaves, and that no reader is told anything else afterwards.
 
     python benchmarks/maintenance.py --nights 16 --models 100
+    python benchmarks/maintenance.py --nights 365 --every 7 --build-every 7
 
 A simulated business of which every night is landed, built by dbt, published and predicted (by the safe default; the
-checks of the batch are left out). Beside it, every night writes one small commit of `ops.profile` for each of many
-models, as stages of models of their own do. Then everything is taken for older than the grace, and the lake is put in
-order. Frames, a replay and explained predictions are compared before and after.
+checks of the batch are left out). With `--build-every` the nights between two builds are shortened: they predict what
+is there, and nothing is landed or built. Beside it, every night writes one small commit of `ops.profile` for each of
+many models, as stages of models of their own do. Then everything is taken for older than the grace, and the lake is put
+in order. Frames, a replay and explained predictions are compared before and after.
 """
 
 import argparse
@@ -46,6 +48,7 @@ def main() -> None:
     arguments.add_argument("--nights", type=int, default=16)
     arguments.add_argument("--models", type=int, default=100)
     arguments.add_argument("--customers", type=int, default=1_000)
+    arguments.add_argument("--build-every", type=int, default=1, help="nights from one build by dbt to the next")
     arguments.add_argument("--every", type=int, help="nights between two maintenances; default: one after the last")
     asked = arguments.parse_args()
     home = Path(tempfile.mkdtemp(prefix="tiltyard-maintenance-"))
@@ -56,16 +59,17 @@ def main() -> None:
             settings.landing / "subscription"
         )
         with rails_module.opened(settings) as rails:
-            measure(rails, find(ROOT / "models", "churn"), asked.nights, asked.models, asked.every)
+            measure(rails, find(ROOT / "models", "churn"), asked)
     finally:
         postgres.stop(settings)
         shutil.rmtree(home, ignore_errors=True)
 
 
-def measure(rails: Rails, spec: Spec, nights: int, models: int, every: int | None) -> None:
+def measure(rails: Rails, spec: Spec, asked: argparse.Namespace) -> None:
+    nights, models, every = asked.nights, asked.models, asked.every
     began = time.monotonic()
     for number in range(nights):
-        night(rails, spec, number, models)
+        night(rails, spec, number, models, is_built=number % asked.build_every == 0)
         if every and (number + 1) % every == 0:
             done = maintain(rails, number)
             print(
@@ -101,11 +105,12 @@ def maintain(rails: Rails, number: int) -> LakeMaintenanceSummary:
     return maintenance.maintain(rails, as_of, now=clock.now() + timedelta(days=3))
 
 
-def night(rails: Rails, spec: Spec, number: int, models: int) -> None:
+def night(rails: Rails, spec: Spec, number: int, models: int, *, is_built: bool) -> None:
     """Land, build, publish and predict a night; write what every model would."""
     as_of = START + timedelta(days=FIRST + number)
-    features.ingest(rails, as_of)
-    features.transform(rails, as_of)
+    if is_built:
+        features.ingest(rails, as_of)
+        features.transform(rails, as_of)
     snapshot = rails.lake.snapshot()
     rails.ledger.record_stage("", as_of.date(), "done", FeaturesSummary(snapshot=snapshot))
     scoring.score_night(rails, spec, as_of)
