@@ -152,6 +152,8 @@ class Kind:
     """A model that somebody trains by hand on that night."""
     opens: str = ""
     """A report that somebody opens afterwards, by its path; {night} is the night."""
+    late: bool = False
+    """Whether it is put in once the night's features are in service, which do not stand on what it breaks."""
     again: bool = False
     """Whether somebody does the night of the downstream models again by hand once it is mended: a version that did not
     score is no reason for a night to be due."""

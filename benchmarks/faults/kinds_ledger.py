@@ -11,6 +11,8 @@ NOBODY: frozenset[str] = frozenset()
 SOURCE = "haven"
 ONE = model(SOURCE, "money")
 BEFORE = LAST.date()
+READ_BY_STAGES = ("finding", "version", "decision", "promotion")
+"""Tables of the ledger in which no features look."""
 RUBBISH = """'{"rubbish": [1, 2, 3]}'::jsonb"""
 
 
@@ -33,6 +35,7 @@ def row(
             downstream,
             lambda place: place.ledger(table, where, change),
             sources=sources,
+            late=table in READ_BY_STAGES,
             lasting=lasting,
             unseen=unseen,
         )

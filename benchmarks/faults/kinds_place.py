@@ -32,7 +32,7 @@ def corrupt(version: int, file: str, what: str, name: str) -> None:
             content[len(content) // 2] ^= 0xFF
             place.write(path, bytes(content))
 
-    add(Kind(name, "version", what, frozenset({ONE}), put_in, again=True))
+    add(Kind(name, "version", what, frozenset({ONE}), put_in, late=True, again=True))
 
 
 for _role, _version in VERSIONS.items():
@@ -69,6 +69,7 @@ add(
         "A file of the champion is gone, in the store and in the cache.",
         frozenset({ONE}),
         _gone,
+        late=True,
         again=True,
     )
 )
@@ -79,10 +80,15 @@ add(
         "All files of all versions of a model are gone.",
         frozenset({ONE}),
         _all_gone,
+        late=True,
         again=True,
     )
 )
-add(Kind("cache_damaged", "version", "The champion's file is damaged in the cache alone.", NOBODY, _cache_only))
+add(
+    Kind(
+        "cache_damaged", "version", "The champion's file is damaged in the cache alone.", NOBODY, _cache_only, late=True
+    )
+)
 add(
     Kind(
         "cache_is_a_file",
@@ -94,6 +100,7 @@ add(
             place.write(place.at.home / "cache" / ONE, b"?"),
             None,
         )[-1],
+        late=True,
     )
 )
 

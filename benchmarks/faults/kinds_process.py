@@ -94,7 +94,14 @@ def untouched(place: Place) -> None:
 
 
 def process(
-    name: str, what: str, trap: Trap, downstream: frozenset[str], *, sources: tuple[str, ...] = (), **environment: str
+    name: str,
+    what: str,
+    trap: Trap,
+    downstream: frozenset[str],
+    *,
+    sources: tuple[str, ...] = (),
+    late: bool = False,
+    **environment: str,
 ) -> None:
     add(
         Kind(
@@ -106,6 +113,7 @@ def process(
             sources=sources,
             traps=(trap,),
             environment={f"TILTYARD_{key.upper()}": value for key, value in environment.items()},
+            late=late,
         )
     )
 
@@ -146,24 +154,28 @@ for _stage, _where in STAGES.items():
         f"A chunk is killed in the middle of {_stage}, at one of its models, and only the first time.",
         at(_where, kill, dag=_stage, of=ONE, once=True),
         NOBODY,
+        late=True,
     )
     process(
         f"killed_{_stage}",
         f"Whatever process does {_stage} of a model is killed.",
         at(_where, kill, dag=_stage, of=ONE),
         frozenset({ONE}),
+        late=True,
     )
     process(
         f"raises_{_stage}",
         f"{_stage} of a model raises what nobody foresaw.",
         at(_where, foresee_nothing, dag=_stage, of=ONE),
         frozenset({ONE}),
+        late=True,
     )
     process(
         f"hangs_{_stage}",
         f"{_stage} of a model hangs.",
         at(_where, hang, dag=_stage, of=ONE),
         frozenset({ONE}),
+        late=True,
         stage_limits=f"{_stage}=20s",
     )
 process(
@@ -171,36 +183,42 @@ process(
     "A library crashes the process that scores a model.",
     at(STAGES["shadow"], crash, dag="shadow", of=ONE),
     frozenset({ONE}),
+    late=True,
 )
 process(
     "leaves_shadow",
     "The process that scores a model ends without a word, and says that it went well.",
     at(STAGES["shadow"], leave, dag="shadow", of=ONE),
     frozenset({ONE}),
+    late=True,
 )
 process(
     "memory_shadow",
     "A model needs more memory than there is when it is scored.",
     at(STAGES["shadow"], eat, dag="shadow", of=ONE),
     frozenset({ONE}),
+    late=True,
 )
 process(
     "killed_plan",
     "The task that plans shadow is killed before it has planned anything, on every attempt.",
     at("edge.due.lot", kill, dag="shadow", task="plan"),
     NOBODY,
+    late=True,
 )
 process(
     "killed_governor_once",
     "The governor is killed on its first attempt.",
     at("govern.grants.govern_night", kill, dag="governor", once=True),
     NOBODY,
+    late=True,
 )
 process(
     "killed_audit_once",
     "The audit of fallbacks is killed on its first attempt, in the middle.",
     at("answered.fallback_audit.audit_night", kill, dag="fallback_audit", of=ONE, once=True),
     NOBODY,
+    late=True,
 )
 
 
@@ -268,6 +286,7 @@ def training(name: str, what: str, act: Callable[[], None], **environment: str) 
             traps=(at("train.candidate.make", act, dag=f"{TRAINED}__training"),),
             environment={f"TILTYARD_{key.upper()}": value for key, value in environment.items()},
             trains=TRAINED,
+            late=True,
             lasting="that it was trained, and how that ended, stays recorded",
         )
     )

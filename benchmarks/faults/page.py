@@ -26,7 +26,8 @@ HEAD = """# What a fault does, and to whom
 Written by `python benchmarks/blast.py --docs`; do not edit. {models} models read {sources} sources: every source has
 its own deliveries, staging, spine, three feature views, labels and popular items, and five models, each of which reads
 another choice of the views. Every kind of fault below was put into a copy of the same home, the night was played
-through the tasks of the DAG files, each a process of its own, and held against the night without a fault.
+through the tasks of the DAG files, each a process of its own, and held against the night without a fault. What no
+features read or write (stages of models, files of versions) was broken when the night's features were in service.
 
 - **Downstream** are the models that stand on what was broken, by lineage, and how their rows were answered. A table
   that is not good is read as of its last good night; a row that the night does not have is answered by the service.

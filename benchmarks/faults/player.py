@@ -143,12 +143,20 @@ class Player:
         """A run of a DAG of one task."""
         return Run(self, dag_id, as_of, nights=nights).task(task_id)
 
-    def night(self, as_of: datetime, sources: Sequence[str]) -> None:
-        """Every DAG of a night, each started by what the one before announced; by hand, all of them are looked at."""
+    def build(self, as_of: datetime, sources: Sequence[str]) -> bool:
+        """The features of a night. Whether they announced anything."""
         self.parse()
         announced = [self.features(source, as_of) for source in sources]
+        return any(announced)
+
+    def night(self, as_of: datetime, sources: Sequence[str], *, is_built: bool = False) -> None:
+        """Every DAG of a night, each started by what the one before announced; by hand, all of them are looked at.
+
+        `is_built` of whose features an earlier call of `build` has announced.
+        """
+        announced = self.build(as_of, sources)
         day = [as_of.isoformat()]
-        if not (any(announced) or self.by_hand):
+        if not (announced or is_built or self.by_hand):
             return
         again = as_of if self.models else None
         scored = self.stage("shadow", again, events=day)

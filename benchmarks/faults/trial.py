@@ -96,12 +96,17 @@ class Bench:
         return self.folder / "base"
 
     @property
+    def _built(self) -> Path:
+        """The base, and the features of the night."""
+        return self.folder / "built"
+
+    @property
     def _undisturbed(self) -> Path:
         return self.folder / "undisturbed.pickle"
 
     @property
     def is_prepared(self) -> bool:
-        return self._base.is_dir() and self._undisturbed.exists()
+        return self._base.is_dir() and self._built.is_dir() and self._undisturbed.exists()
 
     def apart(self, number: int) -> None:
         """Let this process, and what it starts, see a folder of its own at the home's path."""
@@ -124,13 +129,16 @@ class Bench:
             folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
         if not self._base.is_dir():
             base.make(self.at, jobs, say)
-            part = self._base.with_name("base.part")
-            shutil.rmtree(part, ignore_errors=True)
-            subprocess.run(["cp", "-a", str(self.place), str(part)], check=True)
-            part.rename(self._base)
+            self._keep(self._base)
+        if not self._built.is_dir():
+            self.restore(self._base)
+            player = self._player(Place(self.at, NIGHT))
+            in_a_process(lambda: player.build(NIGHT, business.SOURCES))
+            self.stop()
+            self._keep(self._built)
         if not self._undisturbed.exists():
             begun = time.perf_counter()
-            self.restore()
+            self.restore(self._base)
             written, player = self.play(Place(self.at, NIGHT), business.SOURCES)
             self.stop()
             bad = [f"{outcome.job}: {outcome.error}" for outcome in player.outcomes if outcome.is_bad]
@@ -145,11 +153,17 @@ class Bench:
             told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in tasks.items())
             say(f"the undisturbed night took {time.perf_counter() - begun:.0f} s ({told})")
 
-    def restore(self) -> None:
-        """Put the base home where it was."""
+    def restore(self, kept: Path) -> None:
+        """Put a home that is kept where it was."""
         self.stop()
         self._empty()
-        subprocess.run(["cp", "-a", f"{self._base}/.", str(self.place)], check=True)
+        subprocess.run(["cp", "-a", f"{kept}/.", str(self.place)], check=True)
+
+    def _keep(self, kept: Path) -> None:
+        part = kept.with_name(f"{kept.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        subprocess.run(["cp", "-a", str(self.place), str(part)], check=True)
+        part.rename(kept)
 
     def _empty(self) -> None:
         for path in self.place.iterdir():
@@ -174,31 +188,31 @@ class Bench:
         self, place: Place, sources: Sequence[str], kind: Kind | None = None, *, by_hand: bool = False
     ) -> tuple[rows.Written, Player]:
         """Play the night, and read what it wrote. `sources` come by their schedule, or are started by hand."""
-        environment = in_a_process(lambda: tiltyard_env(place.at)) | {"TILTYARD_SOURCES": ",".join(business.SOURCES)}
-        logs = self.place / "task_logs"
-        logs.mkdir(exist_ok=True)
         disturbed = kind is not None and not by_hand
-        player = Player(
-            environment | _environment(kind if disturbed else None, place),
-            logs,
-            kind.traps if kind and disturbed else (),
-            by_hand=by_hand,
-            models=tuple(sorted(kind.downstream)) if kind and by_hand and kind.again else (),
-        )
-        trains = kind.trains if kind and disturbed else ""
-        player = in_a_process(lambda: _played(player, place, sources, trains))
+        player = self._player(place, kind if disturbed else None)
+        player.by_hand = by_hand
+        player.models = tuple(sorted(kind.downstream)) if kind and by_hand and kind.again else ()
+        trains, is_built = (kind.trains, kind.late) if kind and disturbed else ("", False)
+        player = in_a_process(lambda: _played(player, place, () if is_built else sources, trains, is_built))
         if kind and disturbed and kind.opens:
             path = kind.opens.format(night=place.night)
             if not in_a_process(lambda: _is_opened(player.environment, path)):
                 player.unopened = path
         return in_a_process(lambda: _read(place)), player
 
+    def _player(self, place: Place, kind: Kind | None = None) -> Player:
+        """Who plays the night, with the kind's settings and traps."""
+        environment = in_a_process(lambda: tiltyard_env(place.at)) | {"TILTYARD_SOURCES": ",".join(business.SOURCES)}
+        logs = self.place / "task_logs"
+        logs.mkdir(exist_ok=True)
+        return Player(environment | _environment(kind, place), logs, kind.traps if kind else ())
+
     def try_out(self, kind: Kind) -> Result:
         """Put a kind of fault in, play, compare, mend, play again and compare again."""
         begun = time.perf_counter()
         with self._undisturbed.open("rb") as file:
             undisturbed: rows.Written = pickle.load(file)  # noqa: S301  # written by `prepare`
-        self.restore()
+        self.restore(self._built if kind.late else self._base)
         place = Place(self.at, NIGHT)
         try:
             kind.put_in(place)
@@ -216,8 +230,8 @@ def _environment(kind: Kind | None, place: Place) -> dict[str, str]:
     return {name: text.format(home=place.at.home) for name, text in kind.environment.items()} if kind else {}
 
 
-def _played(player: Player, place: Place, sources: Sequence[str], trains: str) -> Player:
-    player.night(place.as_of, sources)
+def _played(player: Player, place: Place, sources: Sequence[str], trains: str, is_built: bool) -> Player:
+    player.night(place.as_of, sources, is_built=is_built)
     if trains:
         player.one(f"{trains}__training", "train", [place.as_of.isoformat()], place.as_of)
     return replace(player, traps=(), _dags={})
