@@ -36,6 +36,7 @@ def row(
             lambda place: place.ledger(table, where, change),
             sources=sources,
             late=table in READ_BY_STAGES,
+            again=table == "version" or name == "promotion_of_no_version",  # a version did not score
             lasting=lasting,
             unseen=unseen,
         )
