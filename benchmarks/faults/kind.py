@@ -115,7 +115,10 @@ class Place:
             with rails_module.opened(self.at) as rails, rails.ledger.engine.begin() as connection:
                 columns = [column["name"] for column in sa.inspect(connection).get_columns(table)]
                 listed = ", ".join(f'"{name}"' for name in columns)
-                connection.execute(sa.text(f"delete from {table} where {where}"))
+                key = ", ".join(
+                    f'"{name}"' for name in sa.inspect(connection).get_pk_constraint(table)["constrained_columns"]
+                )
+                connection.execute(sa.text(f"delete from {table} where ({key}) in (select {key} from {kept})"))
                 overriding = " overriding system value" if "id" in columns else ""
                 connection.execute(sa.text(f"insert into {table} ({listed}){overriding} select {listed} from {kept}"))
                 connection.execute(sa.text(f"drop table {kept}"))

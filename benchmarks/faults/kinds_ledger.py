@@ -70,8 +70,22 @@ row(
     f"summary = {RUBBISH}",
     NOBODY,
 )
-row("finding", "A model's findings cannot be read.", "finding", OWN, f"body = {RUBBISH}")
-row("finding_is_a_number", "A model's findings are a number.", "finding", OWN, "body = '7'::jsonb")
+row(
+    "finding",
+    "A model's findings cannot be read.",
+    "finding",
+    OWN,
+    f"body = {RUBBISH}",
+    unseen="the governor reads those of its own night",
+)
+row(
+    "finding_is_a_number",
+    "A model's findings are a number.",
+    "finding",
+    OWN,
+    "body = '7'::jsonb",
+    unseen="the governor reads those of its own night",
+)
 row(
     "version_of_champion",
     "The ledger's row of the champion's version cannot be read.",

@@ -101,6 +101,7 @@ add(
             None,
         )[-1],
         late=True,
+        again=True,
     )
 )
 

@@ -222,6 +222,15 @@ process(
 )
 
 
+process(
+    "raises_audit",
+    "The audit of a model's fallbacks raises what nobody foresaw.",
+    at("answered.fallback_audit.audit_night", foresee_nothing, dag="fallback_audit", of=ONE),
+    frozenset({ONE}),
+    late=True,
+)
+
+
 def _clock(days: int) -> Trap:
     def trap(job: Job) -> None:
         if job.dag_id == f"{SOURCE}__features" and job.task_id == "ingest":

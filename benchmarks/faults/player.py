@@ -164,7 +164,9 @@ class Player:
             return
         self.stage("promotion", again, events=day)
         found = self.stage("drift", again, events=day)
-        self.one("fallback_audit", "audit", day)
+        audited = Run(self, "fallback_audit", nights=day)
+        for own in audited.task("audit").value or ():
+            audited.task("alone", own)
         if found or self.by_hand:
             granted = self.one("governor", "decide", day, as_of if self.by_hand else None)
             for asset, nights in granted.events:
@@ -299,7 +301,7 @@ class Run:
 
     player: Player
     dag_id: str
-    as_of: datetime | None
+    as_of: datetime | None = None
     nights: Sequence[str] = ()
     handed: dict[tuple[str, str], Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)

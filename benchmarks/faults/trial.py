@@ -363,6 +363,11 @@ def seen(kind: Kind, undisturbed: rows.Written, written: rows.Written, player: P
         for outcome in player.outcomes
         if outcome.state == "failed"
     ]
+    told += [
+        f"{outcome.job.dag_id}.{outcome.job.task_id} took {outcome.tried} attempts"
+        for outcome in player.outcomes
+        if outcome.state != "failed" and outcome.tried > 1
+    ]
     for model in sorted(kind.downstream):
         for stage, status in written.stages.get(model, {}).items():
             if status != undisturbed.stages.get(model, {}).get(stage):

@@ -66,7 +66,7 @@ from tiltyard.records import (
 )
 from tiltyard.settings import Settings
 from tiltyard.stages import StageName
-from tiltyard.succession import ChampionChange, Roles, cast, succession
+from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succession
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
@@ -344,8 +344,18 @@ class Ledger:
         return cast(trained, self.changes(model), self.rejected(model, night), night)
 
     def changes(self, model: str) -> list[ChampionChange]:
-        """Every promotion and rollback of the model, in the order of nights."""
-        return succession(self.promotions(model), self.watches(model, verdict="rollback"))
+        """Every promotion and rollback of the model, in the order of nights.
+
+        What else their records keep is not read: be it damaged, it takes nobody out of service.
+        """
+        promoted = sa.select(promotion.c.night, sa.false(), promotion.c.version, promotion.c.replaced)
+        back = sa.select(watch.c.night, sa.true(), watch.c.champion, watch.c.previous)
+        steps = sa.union_all(
+            promoted.where(promotion.c.model == model),
+            back.where(watch.c.model == model, watch.c.verdict == "rollback"),
+        )
+        with self.engine.connect() as connection:
+            return succession(ChampionStep._make(row) for row in connection.execute(steps))
 
     def tide(self) -> str:
         """Changes whenever something does that decides who is in service: asked often, costs one query."""

@@ -1,11 +1,20 @@
 """Who is champion, previous, challenger and first at a night, from what was decided on earlier ones. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from tiltyard.records import Promotion, Watch
+
+class ChampionStep(NamedTuple):
+    """A promotion or a rollback, as far as it says who is in service."""
+
+    night: date
+    is_rollback: bool
+    version: int
+    """The version that was promoted, or sent back."""
+    before: int | None
+    """The version that it replaced; None for the safe default."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +29,19 @@ class ChampionChange:
     previous: int | None
 
 
-def succession(promotions: Sequence[Promotion], rollbacks: Sequence[Watch]) -> list[ChampionChange]:
+def succession(steps: Iterable[ChampionStep]) -> list[ChampionChange]:
     """Promotions and rollbacks of one model as changes, in the order of nights.
 
     A rollback puts things back to what they were before the promotion that it undoes.
     """
     earlier: dict[int, int | None] = {}
     changes: list[ChampionChange] = []
-    steps = [(entry.night, False, entry) for entry in promotions] + [(entry.night, True, entry) for entry in rollbacks]
-    for night, _, entry in sorted(steps, key=lambda step: step[:2]):
-        if isinstance(entry, Watch):
-            demoted = entry.champion
-            changes.append(ChampionChange(night, "rollback", demoted, entry.previous, earlier.get(demoted)))
+    for night, is_rollback, version, before in sorted(steps, key=lambda step: step[:2]):
+        if is_rollback:
+            changes.append(ChampionChange(night, "rollback", version, before, earlier.get(version)))
         else:
-            earlier[entry.version] = changes[-1].previous if changes else None
-            changes.append(ChampionChange(night, "promotion", entry.version, entry.version, entry.replaced))
+            earlier[version] = changes[-1].previous if changes else None
+            changes.append(ChampionChange(night, "promotion", version, version, before))
     return changes
 
 

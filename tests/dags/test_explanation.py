@@ -195,6 +195,31 @@ def test_an_answer_to_another_question_is_none(waiting: Rails, spec: Spec, run: 
     assert fallback_audit.open_task(waiting, spec.name)
 
 
+def test_a_model_whose_audit_fails_keeps_no_other_from_its_own(
+    waiting: Rails, spec: Spec, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [spec.model_copy(update={"name": f"{spec.name}_{which}"}) for which in ("one", "other")]
+    for one in specs:
+        waiting.ledger.record_stage(one.name, NEWEST, "done", ShadowSummary())
+    usual, handed = fallback_audit.audit_night, {}
+    run["ti"].xcom_push = lambda key, value: handed.update({key: value})
+
+    def audit_night(rails: Rails, audited: Spec, as_of: datetime) -> FallbackAuditSummary:
+        if audited.name == specs[0].name:
+            raise ZeroDivisionError("nobody foresaw it")
+        return usual(rails, audited, as_of)
+
+    with monkeypatch.context() as trap:
+        trap.setattr(fallback_audit, "audit_night", audit_night)
+        said = work.audit_fallback(waiting, specs)
+        assert (list(said.nights), list(said.failed)) == ([specs[1].name], [specs[0].name])
+        [left] = said.handed_on()
+        with pytest.raises(RuntimeError, match="ZeroDivisionError: nobody foresaw it"):
+            work.audit_alone(waiting, specs, left["label"])
+    assert list(handed["nights"]) == [specs[1].name]
+    assert list(work.audit_alone(waiting, specs, left["label"])) == [str(NEWEST)]
+
+
 def test_an_audit_announces_whom_a_person_is_asked_about(waiting: Rails, spec: Spec, run: dict[str, Any]) -> None:
     """The task here is of a night before; the nights to audit have no answer, which neither opens nor closes any. The
     newest was audited, and has been scored again since."""
@@ -203,10 +228,11 @@ def test_an_audit_announces_whom_a_person_is_asked_about(waiting: Rails, spec: S
         for day in (NEWEST, date(2016, 4, 5)):
             waiting.ledger.record_stage(one.name, day, "done", ShadowSummary())
     said = work.audit_fallback(waiting, specs)
-    assert [list(nights) for nights in said.values()] == [[NEWEST, date(2016, 4, 5)]] * 2
+    assert said.failed == {}
+    assert [list(nights) for nights in said.nights.values()] == [[NEWEST, date(2016, 4, 5)]] * 2
     assert announced(run) == [f"{spec.name}/unexplained"]
     with pytest.raises(AirflowSkipException, match="is audited"):
         work.audit_fallback(waiting, specs)
     run["outlet_events"], run["ti"].try_number = OutletEventAccessors(), 2
-    assert work.audit_fallback(waiting, specs) == {}
+    assert work.audit_fallback(waiting, specs).nights == {}
     assert announced(run) == [f"{spec.name}/unexplained"], "a second attempt says what the first may not have"

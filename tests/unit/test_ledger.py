@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from tiltyard import ledger_tables
 from tiltyard.ledger import Ledger
@@ -93,6 +94,22 @@ def test_roles_at_a_night_are_decided_on_earlier_nights(ledger: Ledger) -> None:
     assert roles[6] == Roles(champion=2, previous=1, challengers=(3,), first=1)
     assert roles[7] == Roles(champion=2, previous=1, challengers=(), first=1)
     assert roles[6].scored == {2: "champion", 1: "previous", 3: "challenger"}
+
+
+def test_a_damaged_record_of_a_promotion_or_a_rollback_takes_nobody_out_of_service(ledger: Ledger) -> None:
+    for version, on in ((1, 1), (2, 3)):
+        train(ledger, version, on=on)
+    ledger.claim_promotion(promotion(1, on=2))
+    ledger.claim_promotion(promotion(2, on=4, replaced=1))
+    assert ledger.add_watch(watched(2, on=6, verdict="rollback", previous=1))
+    before = ledger.roles("m", night(7))
+    assert (before.champion, before.previous) == (1, None)
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.text("update promotion set approval = '7'::jsonb"))
+        connection.execute(sa.text("update watch set evidence = '7'::jsonb, reasons = '7'::jsonb"))
+    assert ledger.roles("m", night(7)) == before
+    with pytest.raises(ValidationError):
+        ledger.promotions("m")
 
 
 def test_models_do_not_see_each_other(ledger: Ledger) -> None:

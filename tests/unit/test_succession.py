@@ -3,44 +3,25 @@
 from collections.abc import Mapping
 from datetime import date, timedelta
 
-from tiltyard.records import EvidenceRecord, Promotion, Watch
-from tiltyard.succession import Roles, cast, succession
+from tiltyard.succession import ChampionStep, Roles, cast, succession
 
 
 def night(number: int) -> date:
     return date(2016, 3, 31) + timedelta(days=number)
 
 
-def promoted(version: int, on: int, replaced: int | None = None) -> Promotion:
-    return Promotion(
-        model="m",
-        version=version,
-        night=night(on),
-        replaced=replaced,
-        requested_by="test",
-        approved_by=None,
-        approval={},
-    )
+def promoted(version: int, on: int, replaced: int | None = None) -> ChampionStep:
+    return ChampionStep(night(on), False, version, replaced)
 
 
-def sent_back(version: int, on: int, previous: int | None = None) -> Watch:
-    return Watch(
-        model="m",
-        night=night(on),
-        champion=version,
-        previous=previous,
-        verdict="rollback",
-        reasons=("worse",),
-        evidence=EvidenceRecord(model="m", night=night(on)),
-    )
+def sent_back(version: int, on: int, previous: int | None = None) -> ChampionStep:
+    return ChampionStep(night(on), True, version, previous)
 
 
-def roles(trained: Mapping[int, int], *steps: Promotion | Watch, at: int, rejected: tuple[int, ...] = ()) -> Roles:
+def roles(trained: Mapping[int, int], *steps: ChampionStep, at: int, rejected: tuple[int, ...] = ()) -> Roles:
     """The roles at a night. `trained`: version → number of the night of its training."""
-    promotions = [step for step in steps if isinstance(step, Promotion)]
-    rollbacks = [step for step in steps if isinstance(step, Watch)]
     nights = {version: night(on) for version, on in trained.items()}
-    return cast(nights, succession(promotions, rollbacks), rejected, night(at))
+    return cast(nights, succession(steps), rejected, night(at))
 
 
 def test_without_a_training_there_is_nobody() -> None:

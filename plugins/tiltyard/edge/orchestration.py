@@ -35,6 +35,7 @@ from tiltyard.edge.work import (
     announce_evaluations,
     announce_findings,
     announce_promotions,
+    audit_alone,
     audit_fallback,
     check,
     grant,
@@ -57,7 +58,8 @@ from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
     "JudgedNight", "Settled", "accepting", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_fallback", "check", "each_night",
+    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_alone", "audit_fallback", "check",
+    "each_night",
     "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks",
     "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking",
     "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio", "portfolio_asset",

@@ -1,5 +1,6 @@
 """What the tasks of the DAGs do, stage by stage, where it takes more than one call of the library."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -18,8 +19,8 @@ from tiltyard.edge.assets import (
     settled_assets,
 )
 from tiltyard.edge.due import Lot
-from tiltyard.edge.nights import SWEEP, each_night, nights, same_nights
-from tiltyard.errors import CheckFailed
+from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights
+from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.records import (
     FallbackAuditSummary,
     FeaturesSummary,
@@ -36,6 +37,8 @@ from tiltyard.spec import Spec, find, portfolio
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
+
+log = logging.getLogger(__name__)
 
 
 def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
@@ -267,9 +270,24 @@ def in_short(decided: Mapping[date, PortfolioNight]) -> dict[str, JsonObject]:
     return {day: {name: value for name, value in body.items() if name in shown} for day, body in bodies.items()}
 
 
-def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date, FallbackAuditSummary]]:
+@dataclass(frozen=True)
+class PortfolioAudit:
+    """What an audit of many models came to."""
+
+    nights: Mapping[str, Mapping[date, FallbackAuditSummary]]
+    """Model → night → what it says."""
+    failed: Mapping[str, str]
+    """Model → why it could not be audited."""
+
+    def handed_on(self) -> list[JsonObject]:
+        """Leave what was audited for whoever looks, under `nights`; the models that failed, each to be done alone."""
+        task_run.hand_on("nights", {name: dict(kept(of_model)) for name, of_model in self.nights.items()})
+        return [{"label": name, "reason": reason} for name, reason in sorted(self.failed.items())]
+
+
+def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     """Audit every scored night of the last week that was not audited, of any model, oldest first; announce the models
-    that a person is asked about. Model → night → its summary.
+    that a person is asked about. What is wrong with one model's audit keeps no other from its own.
 
     The parameter's night alone, of all models, when it is given. A second attempt announces all of them again, since
     the first may not have come so far. Skips the task when there is nothing to audit.
@@ -277,21 +295,37 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> dict[str, dict[date
     from tiltyard.answered import fallback_audit
 
     chosen = task_run.chosen_night()
-    audits: dict[str, dict[date, FallbackAuditSummary]] = {}
+    audits: dict[str, Mapping[date, FallbackAuditSummary]] = {}
+    failed: dict[str, str] = {}
     has_asked = False
     unaudited = _unaudited(rails, specs)
     for spec in specs:
         when = [chosen] if chosen else same_nights(unaudited[spec.name])
-        if when:
-            audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
-        if when or not task_run.is_first_attempt():
-            task = fallback_audit.open_task(rails, spec.name)
-            if task:
-                explanations.ask(spec, task.opened)
-                has_asked = True
-    if not audits and not has_asked:
+        try:
+            if when:
+                audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
+            if when or not task_run.is_first_attempt():
+                task = fallback_audit.open_task(rails, spec.name)
+                if task:
+                    explanations.ask(spec, task.opened)
+                    has_asked = True
+        except Unavailable:
+            raise
+        except Exception as error:  # whatever it is, it is this model's
+            log.exception("The audit of %s failed; the others go on.", spec.name)
+            failed[spec.name] = f"{type(error).__name__}: {error}"[:500]
+    if not audits and not failed and not has_asked:
         task_run.skip("Every night that was scored is audited.")
-    return audits
+    return PortfolioAudit(audits, failed)
+
+
+def audit_alone(rails: "Rails", specs: Sequence[Spec], name: str) -> JsonObject:
+    """Audit a model whose audit failed beside the others'. Night → what it says. Raises RuntimeError where it fails
+    again."""
+    audit = audit_fallback(rails, [spec for spec in specs if spec.name == name])
+    if audit.failed:
+        raise RuntimeError(audit.failed[name])
+    return dict(kept(audit.nights.get(name, {})))
 
 
 def _unaudited(rails: "Rails", specs: Sequence[Spec]) -> dict[str, set[date]]:

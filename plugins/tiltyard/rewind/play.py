@@ -20,7 +20,7 @@ from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
 from tiltyard.rewind.past import ModelPast, PastVersion
 from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.spec import Spec
-from tiltyard.succession import ChampionChange, Roles, cast, succession
+from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succession
 from tiltyard.train import profile
 
 ASSUMED = gate.Replayed("pass", "assumed in a hindcast: the predictions it would test were never made")
@@ -75,7 +75,9 @@ class Play:
     @property
     def changes(self) -> list[ChampionChange]:
         """The changes of champion so far, oldest first."""
-        return succession(self.promotions, self.watches)
+        steps = [ChampionStep(entry.night, False, entry.version, entry.replaced) for entry in self.promotions]
+        steps += [ChampionStep(entry.night, True, entry.champion, entry.previous) for entry in self.watches]
+        return succession(steps)
 
     def roles(self, night: date) -> Roles:
         """Who does what at a night."""
