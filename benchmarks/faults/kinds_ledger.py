@@ -106,6 +106,7 @@ row(
     "decision",
     OWN,
     f"evidence = {RUBBISH}, reasons = '7'::jsonb, verdict = 'perhaps'",
+    unseen="a later night reads who was rejected, and none was; who asks for them is told",
 )
 row(
     "approval",
