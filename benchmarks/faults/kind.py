@@ -118,7 +118,9 @@ class Place:
                 key = ", ".join(
                     f'"{name}"' for name in sa.inspect(connection).get_pk_constraint(table)["constrained_columns"]
                 )
-                connection.execute(sa.text(f"delete from {table} where ({key}) in (select {key} from {kept})"))
+                connection.execute(
+                    sa.text(f"delete from {table} where ({key}) in (select {key} from {kept}) or ({where})")
+                )
                 overriding = " overriding system value" if "id" in columns else ""
                 connection.execute(sa.text(f"insert into {table} ({listed}){overriding} select {listed} from {kept}"))
                 connection.execute(sa.text(f"drop table {kept}"))

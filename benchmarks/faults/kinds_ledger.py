@@ -119,7 +119,7 @@ row(
     "promotion_of_no_version",
     "A promotion speaks of a version that there is not.",
     "promotion",
-    f"{OWN} and version = 2",
+    f"{OWN} and night = (select max(night) from promotion where {OWN})",
     "version = 99",
 )
 row(

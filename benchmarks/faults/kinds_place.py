@@ -86,7 +86,13 @@ add(
 )
 add(
     Kind(
-        "cache_damaged", "version", "The champion's file is damaged in the cache alone.", NOBODY, _cache_only, late=True
+        "cache_damaged",
+        "version",
+        "The champion's file is damaged in the cache alone.",
+        NOBODY,
+        _cache_only,
+        late=True,
+        unseen="MLflow's store has it whole; the log says that it was fetched again",
     )
 )
 add(

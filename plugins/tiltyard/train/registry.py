@@ -42,6 +42,8 @@ from tiltyard.train.scorer import FILES, Scorer
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
+
 ALIASES = ("champion", "challenger", "previous")
 Tell = Callable[[JsonObject], None]
 """Hears which files were refused, and why."""
@@ -341,9 +343,13 @@ def checked_files(rails: Rails, row: Version) -> dict[str, bytes]:
 
 def _checked(settings: Settings, row: Version, tell: Tell) -> dict[str, bytes]:
     folder = _cache(settings, row)
-    if _wrong(_read(folder), row.digests):
-        _fetch(settings, row, folder)
     files = _read(folder)
+    if wrong := _wrong(files, row.digests):
+        if files:
+            damaged = f"{row.model} version {row.version}: {', '.join(wrong)} in {folder} is not what the ledger holds"
+            log.warning("%s; all of its files are fetched again from MLflow's store.", damaged)
+        _fetch(settings, row, folder)
+        files = _read(folder)
     wrong = _wrong(files, row.digests)
     if wrong:
         shutil.rmtree(folder, ignore_errors=True)

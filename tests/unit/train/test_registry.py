@@ -97,12 +97,14 @@ def test_a_flipped_bit_is_refused_and_recorded(fresh: Market, file: str) -> None
     assert events[-1].detail["files"] == [file]
 
 
-def test_a_broken_cache_is_filled_again(fresh: Market) -> None:
+def test_a_broken_cache_is_filled_again_and_the_log_says_so(fresh: Market, caplog: pytest.LogCaptureFixture) -> None:
     rails, spec, rows = fresh
     expected = registry.load(rails, spec.name, 1).score(rows)
     registry._scorers.clear()
     flip(rails.settings.home / "cache" / spec.name / "1" / "model.onnx")
     np.testing.assert_array_equal(registry.load(rails, spec.name, 1).score(rows), expected)
+    assert "model.onnx in" in caplog.text
+    assert "is not what the ledger holds; all of its files are fetched again" in caplog.text
 
 
 def test_a_cache_that_holds_does_not_need_the_store(fresh: Market) -> None:
