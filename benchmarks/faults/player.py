@@ -169,6 +169,10 @@ class Player:
             audited.task("alone", own)
         if found or self.by_hand:
             granted = self.one("governor", "decide", day, as_of if self.by_hand else None)
+            if granted.state == "skipped":  # it waits for somebody; hours later it does not
+                os.environ["TILTYARD_GOVERNOR_WAIT_H"] = "0"
+                granted = self.one("governor", "decide", day)
+                del os.environ["TILTYARD_GOVERNOR_WAIT_H"]
             for asset, nights in granted.events:
                 self.one(f"{asset.partition('/')[0]}__training", "train", nights)
 

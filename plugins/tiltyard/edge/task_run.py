@@ -1,6 +1,9 @@
 """The task that is running: what Airflow tells it, and what it says to Airflow."""
 
+import faulthandler
 import logging
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -131,6 +134,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
     """
     from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed
 
+    end_where_it_crashes()
     try:
         with rails.opened(settings) as opened:
             yield opened
@@ -140,6 +144,18 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
         raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
     except TiltyardError as error:
         raise AirflowFailException(str(error)) from error
+
+
+def end_where_it_crashes() -> None:
+    """Let a process end when a library reads where there is no memory, and the log say in which line.
+
+    Whoever parses a DAG file has Airflow's handler of that signal, in Python, from then on, and a task parses its own.
+    Such a handler is run once the faulty instruction is done, which it never is: the process would come back to it for
+    ever, at full load.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    faulthandler.enable(2)
 
 
 def looking(landed: JsonObject | None) -> PokeReturnValue:
