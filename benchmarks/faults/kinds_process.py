@@ -276,7 +276,7 @@ add(
         readers(SOURCE, "payments"),
         _slow,
         sources=(SOURCE,),
-        environment={"TILTYARD_BUILD_TIMEOUT_S": "12"},
+        environment={"TILTYARD_BUILD_TIMEOUT_S": "45"},
     )
 )
 
