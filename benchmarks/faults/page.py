@@ -1,5 +1,6 @@
 """docs/reference/faults.md, from the results."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from faults.trial import Result
 from tiltyard.settings import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "faults.md"
+HOME = re.compile(r"/[^\s']*/place/(checkout/|home/)?")
+"""Where the kinds were tried, which says nothing."""
 GROUPS = {
     "nothing": "No fault",
     "delivery": "What a source delivers",
@@ -36,9 +39,8 @@ features read or write (stages of models, files of versions) was broken when the
   governor decided, how every stage ended and what it said. Left out are snapshots, instants of the wall clock, and ids
   (`benchmarks/faults/rows.py`).
 - **Mended**: the fault is taken away and the source's night is done again by hand, or the next run takes up what is
-  due.
-  *same* says that every model's night is then the undisturbed one; only what was decided, asked or put down meanwhile
-  stands.
+  due. *same* says that every model's night is then the undisturbed one; only what was decided, asked or put down
+  meanwhile stands.
 
 {kinds} kinds, collateral {collateral}, rows without an answer {unanswered}.
 """
@@ -74,7 +76,8 @@ def _row(result: Result) -> str:
     tables = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
     answers = ", ".join(f"{count} × {how}" for how, count in result.answers.items())
     downstream = f"{result.downstream}, {result.touched} noticed: {answers}" if result.downstream else "nobody"
-    seen = "; ".join(result.seen[:2]) + (f"; and {len(result.seen) - 2} more" if len(result.seen) > 2 else "")
+    shown = [HOME.sub("", text) for text in result.seen[:2]]
+    seen = "; ".join(shown) + (f"; and {len(result.seen) - 2} more" if len(result.seen) > 2 else "")
     seen = seen or result.unseen
     collateral = len(result.collateral) + len(result.collateral_tables)
     mended = (
