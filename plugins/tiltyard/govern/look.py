@@ -1,7 +1,7 @@
 """One version on one night, for drift: what the lake and the ledger hold of it, and how it compares with training."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,10 +42,10 @@ class Look:
         self.production = profiles(rails, spec, as_of, version, record.night)
         """The version's nights in production."""
         rows = truth.matured(
-            rails, spec, as_of, versions=[version], since=record.night, columns=("night", "score", "label")
+            rails, spec, as_of, versions=[version], since=record.night, columns=("ordinal", "score", "label")
         ).dropna(subset=["score"])
-        self.matured = rows.sort_values("night", kind="stable")
-        """Rows whose truth has matured, with score and label."""
+        self.matured = rows.sort_values("ordinal", kind="stable")
+        """Rows whose truth has matured, with the night (a date ordinal), score and label."""
 
     @property
     def empty(self) -> tuple[Broken, ...]:
@@ -101,7 +101,7 @@ class Look:
 
     def _truth(self, reference: profile.Reference | None) -> KnownTruth:
         cutoff = night_closing(truth.cutoff(self.spec, self.as_of)).toordinal()
-        nights = np.array([night.toordinal() for night in self.matured["night"]], dtype=np.int64)
+        nights = self.matured["ordinal"].to_numpy(dtype=np.int64)
         score = self.matured["score"].to_numpy(dtype=np.float64)
         label = self.matured["label"].to_numpy(dtype=np.float64)
         target = self.spec.target
@@ -119,8 +119,8 @@ class Look:
         read = frame.readable(self.rails, self.spec, publication)
         rows = frame.build(self.rails, read, start, self.as_of, self.as_of, publication)
         training = self.scorer.reference_frame()
-        newest = truth.cutoff(self.spec, self.as_of).date() - timedelta(days=self.window - 1)
-        matured = self.matured[self.matured["night"] >= newest]
+        newest = _ordinal(truth.cutoff(self.spec, self.as_of)) - self.window + 1
+        matured = self.matured[self.matured["ordinal"] >= newest]
         now = {name: self._sampled(rows[name]) for name in columns if name in rows}
         now[profile.PREDICTION] = self._sampled(
             pd.Series(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
@@ -161,18 +161,26 @@ def profiles(rails: Rails, spec: Spec, as_of: datetime, version: int, since: dat
     if not rails.lake.has(PROFILE):
         return profile.EMPTY
     sql = f"""
-        select night, column_name, counts from {{{PROFILE}}}
-        where model = $model and version = $version and night >= $since order by night, column_name
+        select column_name, {truth.ORDINAL}, counts from {{{PROFILE}}}
+        where model = $model and version = $version and night >= $since order by column_name, night
     """
-    rows = rails.lake.query(sql, as_of, {"model": spec.name, "version": version, "since": since})
-    ordinals = np.array([night.toordinal() for night in pd.to_datetime(rows["night"]).dt.date], dtype=np.int64)
-    nights, place = np.unique(ordinals, return_inverse=True)
+    params = {"model": spec.name, "version": version, "since": since}
+    # by Arrow, where a column of lists is one array: a year has ten thousand of them
+    rows = rails.lake.connection.execute(rails.lake.sql(sql, as_of), params).to_arrow_table().combine_chunks()
+    if not rows.num_rows:
+        return profile.EMPTY
+    nights, place = np.unique(rows["ordinal"].to_numpy(), return_inverse=True)
+    lists = rows["counts"].chunk(0)
+    values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
+    names = rows["column_name"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
     counts = {}
-    for name, own in rows.assign(place=place).groupby("column_name"):
-        nightly = np.zeros((len(nights), len(own["counts"].iloc[0])), dtype=np.int64)
-        nightly[own["place"].to_numpy()] = np.stack(list(own["counts"]))
-        counts[str(name)] = nightly
-    return profile.Nights(nights, counts)
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        of_column = values[offsets[start] : offsets[end]].reshape(end - start, -1)
+        nightly = np.zeros((len(nights), of_column.shape[1]), dtype=np.int64)
+        nightly[place[start:end]] = of_column
+        counts[str(names[start])] = nightly
+    return profile.Nights(nights.astype(np.int64), counts)
 
 
 def scores(rails: Rails, spec: Spec, as_of: datetime, version: int, since: int) -> Floats:
