@@ -75,6 +75,8 @@ class Lake:
         self._catalogue = postgres.url(settings, "lake")
         self._ensured: set[str] = set()
         self.connection = duckdb.connect(config={"threads": settings.threads})
+        # a query of more than two seconds would be drawn on stdout, in the middle of a JSON document
+        self.connection.execute("set enable_progress_bar_print = false")
         configure(self.connection, settings, read_only=read_only)
 
     def __enter__(self) -> "Lake":

@@ -82,15 +82,15 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     when the spine's rows of the night are not.
     """
     night = night_closing(as_of)
-    whole = rails.publication()
-    read = frame.readable(rails, spec, whole)
-    whole = whole.without(set(spec.prediction.features) - set(read.prediction.features), night)
-    publication = whole.part((spec.prediction.spine, *spec.prediction.features))
+    whole, tables = rails.publication(), (spec.prediction.spine, *spec.prediction.features)
+    publication = whole.part(tables)
     if waits := waits_for(publication, spec, as_of):
         raise Stopped(
             f"{spec.name} has no rows of {night}: {waits}. They are scored on the next night on which it is published.",
             unpublished=[state.to_json() for state in publication.unpublished(publication.tables)],
         )
+    read = frame.readable(rails, spec, whole)
+    publication = whole.without(set(tables[1:]) - set(read.prediction.features), night).part(tables)
     fence = rails.ledger.claim(f"shadow/{spec.name}/{night}")
     rails.lake.ensure(PREDICTION)
     rails.lake.ensure(PROFILE)

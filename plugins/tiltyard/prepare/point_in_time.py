@@ -71,6 +71,7 @@ def point_in_time_join(
             raise BadInput(f"The column '{name}' is of another type in one frame than in the other; cast it.")
     with closing(duckdb.connect()) as connection:
         connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set enable_progress_bar_print = false")
         _read(connection, "prediction", "place", predictions, {**parts, prediction_time: "prediction_time"}, len(keys))
         named = parts | {event_time: "event_time", available_at: "available_at"}
         _read(connection, "feature", "row", features, named, len(keys))
