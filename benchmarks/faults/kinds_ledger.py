@@ -26,6 +26,7 @@ def row(
     sources: tuple[str, ...] = (),
     lasting: str = "",
     unseen: str = "",
+    again: bool = False,
 ) -> None:
     add(
         Kind(
@@ -36,7 +37,7 @@ def row(
             lambda place: place.ledger(table, where, change),
             sources=sources,
             late=table in READ_BY_STAGES,
-            again=table == "version" or name == "promotion_of_no_version",  # a version did not score
+            again=again,
             lasting=lasting,
             unseen=unseen,
         )
@@ -92,6 +93,7 @@ row(
     "version",
     f"{OWN} and version = 2",
     f"facts = {RUBBISH}, digests = '[]'::jsonb",
+    again=True,
 )
 row(
     "version_without_digests",
@@ -99,6 +101,7 @@ row(
     "version",
     f"{OWN} and version = 2",
     "digests = '{}'::jsonb",
+    again=True,
 )
 row(
     "decision",
@@ -121,6 +124,7 @@ row(
     "promotion",
     f"{OWN} and night = (select max(night) from promotion where {OWN})",
     "version = 99",
+    again=True,
 )
 row(
     "publication_without_snapshot",

@@ -204,7 +204,7 @@ def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: 
         )
     try:
         night.airflow.wait_for_dags(["broken__training"])
-        with pytest.raises(CheckFailed, match=r"failed in (promotion|drift)"):
+        with pytest.raises(CheckFailed, match="failed in drift"):
             quickstart.night_in_airflow(night.rails, night.airflow, specs, as_of)
         deadline = time.monotonic() + 300
         while {stage for name, stage in quickstart.unfinished(night.rails, specs, as_of.date()) if name == "churn"}:
@@ -215,10 +215,9 @@ def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: 
         shutil.rmtree(models / "broken")
         with night.rails.ledger.engine.begin() as connection:
             connection.execute(sa.text("delete from promotion where model = 'broken'"))
-    unfinished = quickstart.unfinished(night.rails, specs, as_of.date())
-    assert {name for name, _ in unfinished} == {"broken"}
-    assert unfinished >= {("broken", "promotion"), ("broken", "drift")}
-    assert ("broken", "shadow") not in unfinished, "the safe default answers"
+    assert quickstart.unfinished(night.rails, specs, as_of.date()) == {
+        ("broken", "drift"), ("broken", "governor"),
+    }  # fmt: skip
     runs = {run.state: run for run in night.airflow.runs("drift")[:1]}
     tasks = night.airflow.tasks("drift", runs["failed"].dag_run_id)
     states = {(task.task_id, task.rendered_map_index): task.state for task in tasks}
@@ -242,10 +241,7 @@ def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> Non
 
     again = quickstart.nights_in_airflow(night.rails, live_nights(night.spec))
     assert again == night.ups[0]
-    deadline = time.monotonic() + 60
-    while not services.status(night.settings).healthy:
-        assert time.monotonic() < deadline, "Airflow does not say that it is well"
-        time.sleep(1)
+    assert services.status(night.settings).healthy
     assert {dag_id: night.airflow.runs(dag_id) for dag_id in before} == before
     assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once
 

@@ -58,13 +58,12 @@ from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
     "JudgedNight", "Settled", "accepting", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_alone", "audit_fallback", "check",
-    "each_night",
-    "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "in_chunks",
-    "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking",
-    "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio", "portfolio_asset",
-    "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip", "tags", "tidy", "timetable",
-    "train", "transform", "unexplained_assets", "working",
+    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_alone", "audit_fallback",
+    "check", "each_night", "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant",
+    "granted_assets", "in_chunks", "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked",
+    "look_at_model", "looking", "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio",
+    "portfolio_asset", "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip",
+    "tags", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

@@ -48,6 +48,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import (
     Decision,
     DriftSummary,
+    FeaturesSummary,
     FeatureValue,
     GovernorSummary,
     JsonObject,
@@ -118,7 +119,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             state=f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE",
         )
     night = as_of.date()
-    known = night if is_asked else _known(rails, spec, night)
+    checked = rails.ledger.last_features_run(spec.source, before=night + DAY if is_asked else date.max)
+    known = max(night, checked.night) if checked else night
     roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
     counts = truth.counts(rails, spec, as_of)
@@ -171,7 +173,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         refused=_refused(rails, spec),
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
-        checks=_checks(rails, spec, known),
+        checks=_checks(checked),
         training=_training(training),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
@@ -443,14 +445,7 @@ def _drift(rails: Rails, spec: Spec, night: date) -> DriftNight | None:
     return DriftNight(**values)
 
 
-def _known(rails: Rails, spec: Spec, night: date) -> date:
-    """The newest night of which something of the model's source is recorded, or `night`."""
-    newest = rails.ledger.last_features_run(spec.source, before=date.max)
-    return max(night, newest.night) if newest else night
-
-
-def _checks(rails: Rails, spec: Spec, night: date) -> ChecksNight | None:
-    newest = rails.ledger.last_features_run(spec.source, before=night + DAY)
+def _checks(newest: StageRun[FeaturesSummary] | None) -> ChecksNight | None:
     if newest is None:
         return None
     return ChecksNight(**vars(newest.summary) | {"night": newest.night, "status": newest.status})

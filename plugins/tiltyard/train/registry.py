@@ -344,13 +344,14 @@ def checked_files(rails: Rails, row: Version) -> dict[str, bytes]:
 def _checked(settings: Settings, row: Version, tell: Tell) -> dict[str, bytes]:
     folder = _cache(settings, row)
     files = _read(folder)
-    if wrong := _wrong(files, row.digests):
+    wrong = _wrong(files, row.digests)
+    if wrong:
         if files:
             damaged = f"{row.model} version {row.version}: {', '.join(wrong)} in {folder} is not what the ledger holds"
             log.warning("%s; all of its files are fetched again from MLflow's store.", damaged)
         _fetch(settings, row, folder)
         files = _read(folder)
-    wrong = _wrong(files, row.digests)
+        wrong = _wrong(files, row.digests)
     if wrong:
         shutil.rmtree(folder, ignore_errors=True)
         _refuse(row, wrong, "its SHA-256 is not the one the ledger holds", tell)
