@@ -1,4 +1,7 @@
-"""The question about a safe default in Airflow's terms: when it waits, when it goes away, what counts as an answer."""
+"""The question about a safe default in Airflow's terms: when it waits, when it goes away, what counts as an answer.
+
+And of every question: which answer counts when an attempt at asking it was given up.
+"""
 
 import json
 import uuid
@@ -18,7 +21,7 @@ from tests.conftest import make_settings
 from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.answered import fallback_audit
-from tiltyard.edge import explanations, task_run, work
+from tiltyard.edge import answers, approvals, explanations, task_run, work
 from tiltyard.edge.assets import unexplained_assets
 from tiltyard.rails import Rails
 from tiltyard.records import DefaultTask, FallbackAuditSummary, ShadowSummary
@@ -50,7 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
     monkeypatch.setenv("TILTYARD_DATABASE_URL", opened.settings.database_url or "")
     monkeypatch.setenv("TILTYARD_DATABASE_PREFIX", opened.settings.database_prefix)
     ti = SimpleNamespace(id=uuid.uuid4(), dag_id=f"{spec.name}__explanation", run_id="one", task_id="explain")
-    ti.try_number = 1
+    ti.try_number, ti.max_tries = 1, 2
     by_nobody = SimpleNamespace(triggering_user_name=None)
     context = {"params": {}, "ti": ti, "task_instance": ti, "dag_run": by_nobody}
     context["outlet_events"] = OutletEventAccessors()
@@ -156,6 +159,47 @@ def test_an_answer_is_kept_with_the_name_that_airflow_recorded(
     assert {key: str(getattr(answered, key)) for key in GOOD} == GOOD
     assert (answered.answered_by, answered.source, answered.answered_at) == ("bob", "airflow", ANSWERED)
     assert announced(run) == []
+
+
+def test_an_answer_that_an_attempt_died_over_is_kept_by_the_next_one(
+    waiting: Rails, spec: Spec, run: dict[str, Any], record: Any
+) -> None:
+    """As when it comes while the asking attempt still ends: Airflow takes that one for killed."""
+    record(GOOD)
+    run["ti"].try_number = 2
+    form = explanations.explanation(spec)
+    form.retries = 2
+    form.execute(run)
+    [row] = waiting.ledger.default_tasks(spec.name)
+    assert row.explanation
+    assert (row.explanation.answered_by, row.explanation.answered_at) == ("bob", ANSWERED)
+
+
+def test_an_approval_that_an_attempt_died_over_is_not_asked_for_again(
+    waiting: Rails, spec: Spec, run: dict[str, Any], record: Any
+) -> None:
+    """The promoting task reads it in Airflow's record, which asking again would empty."""
+    record({})
+    run["ti"].try_number = 2
+    run["ti"].xcom_pull = lambda **which: {"proposal": {"subject": "Promote?", "body": ""}}
+    [asking] = approvals.approvals(spec.model_copy(update={"tier": 1}), "judge")[:1]
+    asking.retries = 2
+    assert asking.execute(run) is None
+    answer = answers.recorded(waiting, task_run.key())
+    assert answer
+    assert answer.responded_by == "bob"
+
+
+def test_who_clears_a_question_that_was_answered_is_asked_anew(
+    waiting: Rails, spec: Spec, run: dict[str, Any], record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **asked: None)  # the supervisor would write it down
+    record(GOOD)
+    run["ti"].try_number, run["ti"].max_tries = 2, 3
+    form = explanations.explanation(spec)
+    form.retries = 2
+    with pytest.raises(TaskAwaitingInput):
+        form.execute(run)
 
 
 @pytest.mark.parametrize(

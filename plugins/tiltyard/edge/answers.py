@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from tiltyard.edge import task_run
 from tiltyard.edge.task_run import TaskKey
 
 if TYPE_CHECKING:
@@ -33,6 +34,20 @@ class RecordedAnswer:
     """When it was answered; None when it was not."""
     responded_by: str | None = None
     """The name of whoever was logged in; None when nobody answered, or the timeout did."""
+
+
+def to_earlier_attempt(retries: int) -> RecordedAnswer | None:
+    """What a person answered to an attempt at this task that Airflow gave up; None where nobody did.
+
+    Airflow takes an answer that comes while the asking attempt still ends for a task that was killed, and tries again;
+    so it does when an attempt dies over an answer. Asking again would delete the answer. A task that a person has
+    cleared asks anew.
+    """
+    if not task_run.is_retry(retries):
+        return None
+    with task_run.working() as rails:
+        answer = recorded(rails, task_run.key())
+    return answer if answer and answer.responded_by and answer.responded_at else None
 
 
 def recorded(rails: "Rails", task: TaskKey) -> RecordedAnswer | None:

@@ -43,6 +43,8 @@ class PromotionApproval(ApprovalOperator):
     def execute(self, context: Any) -> Any:
         if not (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal"):
             task_run.skip("The gate proposes no promotion tonight, so nobody has to be asked.")
+        if answers.to_earlier_attempt(self.retries or 0):
+            return None
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:

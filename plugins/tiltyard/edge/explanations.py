@@ -54,6 +54,8 @@ class ExplanationForm(HITLEntryOperator):
         )
 
     def execute(self, context: Any) -> Any:
+        if answer := answers.to_earlier_attempt(self.retries or 0):
+            return self._read(answer)
         form = self._question()
         self.subject, self.body = form.subject, form.body
         return super().execute(context)
@@ -64,6 +66,11 @@ class ExplanationForm(HITLEntryOperator):
             raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
         with task_run.working() as rails:
             answer = answers.recorded(rails, task_run.key()) or RecordedAnswer()
+        return self._read(answer)
+
+    def _read(self, answer: RecordedAnswer) -> JsonObject:
+        """Keep an answer that is about this model."""
+        with task_run.working() as rails:
             question = _QUESTION.fullmatch(answer.subject)
             if question is None or question["model"] != self.spec.name:
                 raise BadInput(

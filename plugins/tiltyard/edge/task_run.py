@@ -82,6 +82,13 @@ def is_first_attempt() -> bool:
     return int(get_current_context()["ti"].try_number) <= 1
 
 
+def is_retry(retries: int) -> bool:
+    """Whether Airflow gave up an earlier attempt at this task, and no person has cleared it since: a clearing raises
+    how often it may be tried above the task's own `retries`."""
+    ti = get_current_context()["ti"]
+    return not is_first_attempt() and int(ti.max_tries) <= retries
+
+
 def key() -> TaskKey:
     """Which task of which run this is."""
     ti = get_current_context()["ti"]
