@@ -19,6 +19,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
 from tiltyard.edge.airflow_api import Airflow
 from tiltyard.edge.airflow_settings import airflow_env, tiltyard_env
+from tiltyard.prepare import releasing
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
@@ -46,6 +47,7 @@ def main() -> None:
         spec = find(settings.models, "churn")
         try:
             with rails_module.opened(settings) as rails:
+                releasing.accept(rails, clock.now())  # as the history that `make up` plays has done before Airflow starts
                 hindcast.hindcast(rails, [spec], FIRST, FIRST)
                 begun = time.perf_counter()
                 services.start(settings)
