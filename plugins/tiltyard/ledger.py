@@ -251,6 +251,24 @@ class Ledger:
         """The newest state of every table, or the newest up to and including a night, by name."""
         return [TableState.from_json(row) for row in self._rows(newest_states(until))]
 
+    def newest_good(self, until: Mapping[str, date]) -> dict[str, TableState]:
+        """Table → its newest state of those up to and including a night on which it was published. One query."""
+        if not until:
+            return {}
+        asked = (
+            sa.func.unnest(sa.cast(list(until), pg.ARRAY(sa.Text)), sa.cast(list(until.values()), pg.ARRAY(sa.Date)))
+            .table_valued(sa.column("name", sa.Text), sa.column("until", sa.Date))
+            .render_derived("asked")
+        )
+        query = (
+            sa.select(publication)
+            .where(publication.c.table == asked.c.name, publication.c.night <= asked.c.until)
+            .where(publication.c.state == "published")
+            .distinct(publication.c.table)
+            .order_by(publication.c.table, publication.c.night.desc())
+        )
+        return {row["table"]: TableState.from_json(row) for row in self._rows(query)}
+
     def publication(self) -> Publication | None:
         """What is in service; None before anything was published.
 

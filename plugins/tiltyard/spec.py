@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -76,9 +77,20 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str),
     Field(json_schema_extra={"type": "string", "pattern": r"^\d+(ms|s|m|h|d|w)$", "examples": ["7d", "12h"]}),
 ]
+
+
+def _no_answers(name: str) -> str:
+    """A view `ftr_x__answers` would be taken for what is kept of the answers of `ftr_x`."""
+    if name.endswith("__answers"):
+        raise ValueError(f"'{name}' ends in __answers, which is kept for Tiltyard's own tables; give it another name")
+    return name
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
 Spine = Annotated[str, StringConstraints(pattern=r"^spn_[a-z0-9_]{1,58}$")]
-FeatureView = Annotated[str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$")]
+FeatureView = Annotated[
+    str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$"), AfterValidator(_no_answers)
+]
 LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
@@ -116,6 +128,16 @@ class Prediction(Strict):
     """The feature views that the model reads."""
     max_feature_age: Duration | None = None
     """Age at the prediction time from which a feature row counts as missing. None: rows of any age count."""
+
+    @field_validator("every")
+    @classmethod
+    def _a_night(cls, value: timedelta) -> timedelta:
+        if value != timedelta(days=1):
+            raise ValueError(
+                f"{format_duration(value)} is no night, and every night scores the rows of its day: over a longer time "
+                "a row would be scored again and again; write 1d, or leave it out"
+            )
+        return value
 
 
 class Label(Strict):

@@ -5,9 +5,9 @@ Ingest, dbt, suites and publication are the real ones, on a small project.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +21,20 @@ from tiltyard.errors import BadInput, CheckFailed, TiltyardError
 from tiltyard.judge import scoring
 from tiltyard.prepare import features
 from tiltyard.prepare.features import SourceNight
+from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
 from tiltyard.spec import find, portfolio
 
 FIRST = clock.parse_as_of("2025-03-04")
 NIGHT = timedelta(days=1)
 BOTH = "ftr_shop__both"
+NEVER_MET = """expectations:
+  - type: expect_table_row_count_to_be_between
+    kwargs: {min_value: 1000000000}
+    severity: critical
+    meta: {why: "So many rows there are not."}
+meta: {may_be_empty: true}
+"""
 
 
 @pytest.fixture
@@ -187,6 +195,71 @@ def test_a_late_source_of_the_spine_is_caught_up_with_and_nothing_is_scored_twic
     every = rails.lake.query("select * from {ops.prediction} where model = 'till'", FIRST + 9 * NIGHT)
     assert len(every) == 8
     assert every["request_id"].is_unique
+
+
+def test_what_nobody_foresaw_of_one_source_ends_no_other(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(rails, 1, "shop", "web")
+    usual = features.transform
+
+    def transform(opened: Rails, as_of: datetime, sources: Sequence[str]) -> BuildSummary:
+        if list(sources) == ["shop"]:
+            raise ZeroDivisionError("nobody foresaw it")
+        return usual(opened, as_of, sources)
+
+    with monkeypatch.context() as trap:
+        trap.setattr(features, "transform", transform)
+        night = features.build_night(rails, FIRST + NIGHT, render=False)
+    assert night.sources["shop"].error == "nobody foresaw it"
+    assert "ftr_shop__traffic" in night.sources["web"].published.published
+    assert rails.ledger.stage_status("features", "web", day(1)) == "done"
+    night = features.build_night(rails, FIRST + NIGHT, render=False)
+    assert night.unpublished == (), "of a table that both feed, the verdict of the one that came last counts"
+    assert set(states(rails, 1).values()) == {"published"}
+
+
+def test_a_slower_attempt_takes_nothing_back_that_was_published_since(rails: Rails) -> None:
+    bazaar.contract(rails.settings, "shop", "due_by: 5h")
+    deliver(rails, 1, "web")
+    a_night(rails, 1, "web")
+    as_of = FIRST + NIGHT
+    build = features.transform(rails, as_of, ["shop"])
+    late = features.check(rails, "shop", as_of, build, render=False)
+    assert not late.published
+    deliver(rails, 1, "shop")
+    assert not a_night(rails, 1, "shop").published.unpublished
+    features._recorded(rails, "shop", as_of.date(), late)
+    features.end(rails, "shop", as_of)
+    assert rails.ledger.stage_status("features", "shop", day(1)) == "done"
+    assert set(states(rails, 1).values()) == {"published"}
+
+
+def test_a_source_that_is_active_no_more_stops_nobody_with_what_it_left_behind(rails: Rails) -> None:
+    bazaar.contract(rails.settings, "web", "due_by: 1h")
+    deliver(rails, 1, "shop")
+    for source in ("shop", "web"):
+        a_night(rails, 1, source)
+    assert states(rails, 1)[BOTH] == "late"
+    alone = Rails(rails.settings.model_copy(update={"sources": ("shop",)}), rails.lake, rails.ledger)
+    deliver(rails, 2, "shop")
+    assert BOTH in a_night(alone, 2, "shop").published.published
+
+
+def test_a_table_that_is_held_on_moves_to_an_older_night_that_is_mended(rails: Rails) -> None:
+    view = "ftr_shop__sales"
+    suite = rails.settings.expectations / "features" / f"{view}.yaml"
+    for number in (1, 2, 3):
+        suite.write_text(NEVER_MET, encoding="utf-8")
+        deliver(rails, number, "shop")
+        a_night(rails, number, "shop")
+    suite.unlink()
+    assert view in a_night(rails, 2, "shop").published.published
+    suite.write_text(NEVER_MET, encoding="utf-8")
+    for number in (3, 4):
+        deliver(rails, number, "shop")
+        a_night(rails, number, "shop")
+        [state] = [state for state in rails.ledger.table_states(until=day(number)) if state.table == view]
+        assert (state.state, state.good_night, state.since) == ("held", day(2), day(3))
+    assert len(content(rails, f"features.{view}")) == 6, "the rows of the nights up to the mended one"
 
 
 @pytest.mark.parametrize("schedule", ["none", "0 3 1 * *"])

@@ -38,6 +38,8 @@ def test_every_spec_of_the_portfolio_loads_and_is_short() -> None:
         ("ftr_group__load", "group_load", "write ftr_<entity>__<topic>"),
         ("class: xgboost.XGBClassifier", "class: os.system", "xgboost.XGBClassifier"),
         ("tier: 2 ", "tier: 9 ", "1, 2 or 3"),
+        ("every: 1d", "every: 7d", "7d is no night"),
+        ("ftr_group__load", "ftr_group__answers", "ends in __answers"),
     ],
 )
 def test_a_typo_fails_at_load_with_file_and_line(tmp_path: Path, old: str, new: str, words: str) -> None:

@@ -7,7 +7,7 @@ until when it is waited for.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -148,6 +148,25 @@ def sources(settings: Settings) -> tuple[str, ...]:
     """The sources there is a contract with, sorted."""
     staging = settings.dbt / "models" / "staging"
     return tuple(sorted(path.parent.name for path in staging.glob("*/_*__sources.yml")))
+
+
+def path_of(source: str) -> str:
+    """Where the contract with a source stands, below the checkout."""
+    return f"dbt/models/staging/{source}/_{source}__sources.yml"
+
+
+def tell_apart(settings: Settings, contracts: Iterable[SourceContract]) -> None:
+    """Raises BadInput, with the file of the later one, where two sources have a table of one name: all rows of either
+    would land in the same raw table."""
+    owners: dict[str, str] = {}
+    for contract in contracts:
+        for table in contract.tables:
+            if owners.setdefault(table.name, contract.name) != contract.name:
+                path = settings.dbt / "models" / "staging" / contract.name / f"_{contract.name}__sources.yml"
+                raise BadInput(
+                    f"{path}: table '{table.name}' is a table of {owners[table.name]} already, and all rows of both "
+                    f"would land in {table.raw}; give it another name."
+                )
 
 
 def raw_tables(settings: Settings, source: str) -> tuple[str, ...]:

@@ -68,7 +68,12 @@ class FeaturesNight(Record):
     @property
     def unpublished(self) -> tuple[TableState, ...]:
         """The tables that stay as they were, and why, in the order of the sources."""
-        return tuple(state for source in self.sources.values() for state in source.published.unpublished)
+        states: dict[str, TableState] = {}
+        for source in self.sources.values():  # of a table that several feed, the one that settled it last counts
+            for table in source.published.published:
+                states.pop(table, None)
+            states |= {state.table: state for state in source.published.unpublished}
+        return tuple(states.values())
 
 
 def build_night(
@@ -76,31 +81,38 @@ def build_night(
 ) -> FeaturesNight:
     """The whole stage for one night, source by source: of `sources`, or of all that are active.
 
-    What ends one source ends no other. Raises what ended the first of them where nothing of any could be published.
+    What ends one source ends no other. Raises what ended the first of them where nothing of any could be published,
+    and, when all others are done, what was out of reach or taken over of one.
     """
-    nights, errors = {}, []
+    nights: dict[str, SourceNight] = {}
+    errors: list[Exception] = []
+    interrupted: list[TiltyardError] = []
     for source in rails.settings.sources if sources is None else sources:
-        landed, build, summary, error = None, None, None, None
+        landed, build, summary, error = None, None, None, ""
         try:
             landed = ingest(rails, as_of, [source])[source]
             build = transform(rails, as_of, [source])
             summary = check(rails, source, as_of, build, render=render)
-        except (Unavailable, Fenced):
-            raise
-        except TiltyardError as failure:
-            log.warning("%s", failure)
-            error = failure
+        except (Unavailable, Fenced) as failure:  # it is tried again, or another attempt has it
+            log.warning("%s: %s", source, failure)
+            interrupted.append(failure)
+            continue
+        except Exception as failure:  # whatever nobody foresaw of one source
+            log.warning("%s: %s", source, failure, exc_info=not isinstance(failure, TiltyardError))
+            error = str(failure) or type(failure).__name__
             errors.append(failure)
         published = end(rails, source, as_of)
-        if error is None and not published.published:
+        if not error and not published.published:
             errors.append(CheckFailed(complaint(published.unpublished, published.night)))
         nights[source] = SourceNight(
             published=published,
             ingest=landed,
             transform=build,
             checks=summary,
-            error=str(error) if error else None,
+            error=error or None,
         )
+    if interrupted:
+        raise interrupted[0]
     if errors and not any(entry.published.published for entry in nights.values()):
         raise errors[0]
     return FeaturesNight(night=night_closing(as_of), sources=nights)
@@ -151,7 +163,8 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
         )
         waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
         settled = [table for table in tables if table not in waiting]
-        given = [state for state in rails.ledger.table_states(until=night) if state.table not in tables]
+        before = rails.ledger.table_states(until=night)
+        given = [state for state in before if state.table not in tables and feeding.is_fed(state.table)]
         states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
         summary = FeaturesSummary(
             snapshot=snapshot,
@@ -171,11 +184,13 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
 
 def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> FeaturesSummary:
     before = rails.ledger.stage_run(FeaturesSummary, source, night)
+    if before is not None and before.status == "done" and before.summary.snapshot > summary.snapshot:
+        return summary  # a slower attempt, which has been overtaken: what is published since is newer, and stays
     if not summary.published:
         summary = replace(summary, reason=complaint(summary.unpublished, night))
         rails.ledger.record_stage(source, night, "stopped", summary)
     elif before is None or before.status != "done" or before.summary.snapshot < summary.snapshot:
-        # otherwise a slower attempt has been overtaken: what is published since is as new, and stays published
+        # otherwise the same batch was judged twice at once: what is published since is as new, and stays published
         rails.ledger.record_stage(source, night, "checked", summary)
     return summary
 

@@ -6,6 +6,7 @@ under a fence, together with their digests in `ops.landed_file`: a killed run ha
 nothing left to do.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,16 @@ import pandas as pd
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.lake import identifier, literal, put, text
+from tiltyard.errors import BadInput
+from tiltyard.lake import Lake, identifier, literal, put, text
 from tiltyard.prepare import contracts, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.records import QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
+
+log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
@@ -68,12 +72,13 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
     contract = contracts.read(rails.settings, source)
     for table in contract.tables:
         lake.ensure(Table(table.raw, table.raw_columns))
+        _same_types(lake, table)
     lake.ensure(LANDED_FILE)
     lake.ensure(INGEST_RUN)
     fence = rails.ledger.claim(f"ingest/{source}")  # from here on, what an older run has landed is in sight
     sifted = _sift(rails, contract, as_of)
 
-    moment = clock.now()
+    moment = _stamp(lake.connection, source, clock.now())
     stamps = {"landed_night": f"date {text(night.isoformat())}", "ingested_at": literal(moment)}
     refused = list(sifted.refused)
     loaded: dict[str, list[LandingFile]] = {}
@@ -81,8 +86,9 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
     snapshot: int | None = None
     try:
         for name, files in sifted.fresh.items():
-            good, bad = _stage(lake.connection, files, stamps)
+            staged, bad = _stage(lake.connection, files, stamps)
             refused += bad
+            good = _unchanged(lake.connection, name, staged)
             if good:
                 loaded[name] = good
                 nulls += _count(lake.connection, name, good)
@@ -135,7 +141,30 @@ def quarantined(rails: Rails, source: str, night: date) -> tuple[QuarantinedFile
 
 
 def _name(file: LandingFile) -> str:
-    return f"{file.path.parent.name}/{file.path.name}"
+    """Table and file, of bytes that are no UTF-8 as JSON can carry them."""
+    return f"{file.path.parent.name}/{file.path.name}".encode("utf-8", "backslashreplace").decode()
+
+
+def _same_types(lake: Lake, table: TableContract) -> None:
+    """Raises BadInput where the contract gives a column another type than its raw table has: DuckDB would cast what
+    comes, and round a 2.5 to 2 without a word."""
+    present = lake.columns(table.raw)
+    for name, kind in table.columns.items():
+        if present[name] != kind:
+            raise BadInput(
+                f"{table.raw}: the contract makes column '{name}' {kind}, and the rows that have landed have it as "
+                f"{present[name]}; give it another name in the contract of {table.source}, or its old type."
+            )
+
+
+def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) -> datetime:
+    """When a load is written: now, and never before the source's newest load. What is made of raw rows is told by
+    their stamps which of them are new, and a clock may run behind the one of the worker that loaded last."""
+    queries = (
+        f"select max(ingested_at) from {identifier(table)} where source = ?" for table in (LANDED_FILE, INGEST_RUN)
+    )
+    newest = [row[0] for query in queries if (row := connection.execute(query, [source]).fetchone()) and row[0]]
+    return max([now, *(stamp + timedelta(microseconds=1) for stamp in newest)])
 
 
 def newest_delivery(rails: Rails, source: str) -> date | None:
@@ -261,6 +290,23 @@ def _stage(
                 except duckdb.Error as error:
                     bad.append((file, f"its rows cannot be read ({landing.first_line(error)})"))
     return good, bad
+
+
+def _unchanged(connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[LandingFile]) -> list[LandingFile]:
+    """The staged files that are still those that were inspected. What was replaced meanwhile is taken out again, and
+    is looked at anew with the next load."""
+    same = []
+    for file in files:
+        try:
+            is_same = LandingFile.of(file.path, file.contract).stat == file.stat
+        except FileNotFoundError:
+            is_same = False
+        if is_same:
+            same.append(file)
+        else:
+            log.warning("%s was changed while it was read; it lands with the next look.", _name(file))
+            connection.execute(f'delete from temp."{_batch(table)}" where source_file = ?', [file.path.name])
+    return same
 
 
 def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], stamps: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ import csv
 import gzip
 import hashlib
 import json
+import logging
 import re
 import shutil
 import zlib
@@ -25,6 +26,8 @@ from tiltyard.lake import parquet, text
 from tiltyard.prepare import contracts
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _WIDENS = {
     "BIGINT": {"INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT"},
@@ -137,15 +140,22 @@ def due_files(
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         table = contract.table(folder.name)
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.name.endswith((".part", ".tmp")) or not path.is_file():
+            if path.name.startswith(".") or path.name.endswith((".part", ".tmp")):
+                continue
+            day = contracts.day_of(path.name)
+            if day is not None and contracts.due(path.name) > as_of:
+                continue
+            if not path.is_file():
+                log.warning("%s is named like a delivery and is no file; it is left alone.", path)
                 continue
             complaint = None
+            if table is None and folder.is_symlink():
+                log.warning("%s leads elsewhere and is no table of %s; it is left alone.", folder, contract.name)
+                break
             if table is None:
                 complaint = f"there is no table '{folder.name}' in the contract of {contract.name}"
-            elif contracts.day_of(path.name) is None:
+            elif day is None:
                 complaint = "its name is not like 2016-03-01.csv, .csv.gz or .parquet"
-            elif contracts.due(path.name) > as_of:
-                continue
             yield path, table, complaint
 
 

@@ -85,6 +85,11 @@ class Feeding:
         above = self.graph.upstream(table) if table in self.graph.parents else frozenset()
         return frozenset(self.sources[name] for name in above if name in self.sources)
 
+    def is_fed(self, table: str) -> bool:
+        """Whether an active source feeds a table, or the graph does not know it: what a source left behind that is
+        active no more stops nobody."""
+        return table not in self.graph.parents or bool(self.of_table(table))
+
 
 def awaited(rails: Rails, feeding: Feeding, night: date) -> frozenset[str]:
     """The sources that have a run for the night and are not settled for it."""
@@ -193,7 +198,7 @@ def _decided(
     beside = read_beside(rails, feeding, source)
     judged |= dict.fromkeys(beside, summary)
     faults = [state for table, batch in judged.items() for state in batch.faults if state.table == table]
-    given = [state for table, state in before.items() if table not in judged]
+    given = [state for table, state in before.items() if table not in judged and feeding.is_fed(table)]
     settled = settling.settle(feeding.graph, [*tables, *beside], night, faults=faults, given=given)
     states = _standing(rails, settled, {table: batch.snapshot for table, batch in judged.items()}, before)
     decided = replace(
@@ -219,6 +224,8 @@ def _standing(
     """The states of a night with what each table's last good night was: asked when it is published, since nights before
     it may have been published after it was judged. `before`: the newest state of each table."""
     in_service = rails.ledger.publication()
+    nights = {state.table: state.night for state in settled}
+    good_nights = rails.ledger.newest_good(nights)
     states = []
     for state in settled:
         if state.is_published:
@@ -228,6 +235,9 @@ def _standing(
         good = (last.snapshot, last.good_night) if last else (None, None)
         if state.table in before and last and last.is_published and in_service:
             good = (in_service.of(state.table), last.good_night)  # newer, where a night before it was done again since
+        newest = good_nights.get(state.table)
+        if newest and (good[1] is None or newest.night > good[1]):  # mended since the newest night was judged
+            good, last = (newest.snapshot, newest.night), newest
         since = last.since if last and last.since else state.night
         states.append(replace(state, snapshot=good[0], good_night=good[1], since=since))
     return states

@@ -204,8 +204,8 @@ class _Trial:
         at = self._written({**self._dbt(groups, aside), **_below("models", self.before)})
         try:
             dbt = project.read(at)
-            for source in dbt.sources:
-                contracts.read(at, source)
+            read = [contracts.read(at, source) for source in dbt.sources]
+            contracts.tell_apart(at, sorted(read, key=lambda each: contracts.path_of(each.name) not in self.before))
             transform.parse(at, self.settings.home / "dbt" / "trial")
         except Exception as error:
             why = self._in_checkout(_reason(error), at)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,76 @@ def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(s
     found = rows(shop, "hour(event_time), available_at = ingested_at, available_at", "visit")
     assert [row[:2] for row in found] == [(11, True), (12, True)]  # noon in Vienna is eleven
     assert all(before <= row[2] <= clock.now() for row in found)
+
+
+def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, monkeypatch):
+    """What is made of raw rows takes up those that were loaded after its own newest one."""
+    usual, stamps = clock.now, []
+    for name, ahead in (("2025-01-01.csv", 300), ("2025-01-01-b.csv", 0), ("2025-01-01-c.csv", 0)):
+        monkeypatch.setattr(clock, "now", lambda ahead=ahead: usual() + timedelta(seconds=ahead))
+        deliver(shop, name, GOOD.replace("tea", name))
+        ingest.land_night(shop, "shop", NIGHT)
+        [(stamp,)] = shop.lake.connection.execute(
+            "select distinct ingested_at from lake.raw.sale where source_file = ?", [name]
+        ).fetchall()
+        stamps.append(stamp)
+    assert stamps == sorted(set(stamps))
+
+
+@pytest.mark.parametrize("kind", ["double", "varchar", "integer"])
+def test_a_column_that_the_contract_gives_another_type_is_refused(shop, kind):
+    """Cast to what the table has, 2.5 pieces would be 2."""
+    deliver(shop, "2025-01-01.csv", GOOD)
+    ingest.land_night(shop, "shop", NIGHT)
+    path = shop.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    path.write_text(CONTRACT.replace("data_type: bigint", f"data_type: {kind}"))
+    deliver(shop, "2025-01-02.csv", GOOD.replace("tea,3", "tea,2.5"))
+    try:
+        with pytest.raises(BadInput, match=rf"raw.sale: the contract makes column 'pieces' {kind.upper()}, .* BIGINT"):
+            ingest.land_night(shop, "shop", NIGHT + timedelta(days=1))
+    finally:
+        path.write_text(CONTRACT)
+    assert rows(shop) == [("tea", 3), (None, 1)]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_lands_with_the_next_look(shop, monkeypatch):
+    usual, path = ingest._read, deliver(shop, "2025-01-01.csv", GOOD)
+    deliver(shop, "2025-01-01-b.csv", GOOD.replace("tea", "salt"))
+
+    def read(*asked):
+        usual(*asked)
+        path.write_text(
+            GOOD.replace("item,pieces,sold_at", "item,sold_at,pieces")
+            .replace("3,2025-01-01T08:00:00Z", "2025-01-01T08:00:00Z,3")
+            .replace("1,2025-01-01 09:30:00+01", "2025-01-01 09:30:00+01,1")
+        )
+
+    with monkeypatch.context() as trap:
+        trap.setattr(ingest, "_read", read)
+        assert ingest.land_night(shop, "shop", NIGHT).files == 1
+    assert rows(shop, "source_file") == [("2025-01-01-b.csv",)] * 2
+    assert ingest.land_night(shop, "shop", NIGHT).files == 1
+    assert rows(shop) == [("salt", 3), ("tea", 3), (None, 1), (None, 1)]
+
+
+def test_a_name_that_is_no_text_goes_to_quarantine_and_is_told(shop):
+    path = deliver(shop, "2025-01-01.csv", GOOD)
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/2025-01-01\xff.csv"))
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert [file.file for file in result.quarantined] == ["sale/2025-01-01\\udcff.csv"]
+    json.dumps(result.to_json())
+
+
+def test_what_leads_elsewhere_or_is_no_file_is_left_alone(shop, caplog):
+    path = deliver(shop, "2025-01-01.csv", GOOD)
+    (path.parent / "2025-01-02.csv").mkdir()
+    (path.parent.parent / "copy").symlink_to(path.parent)
+    early = deliver(shop, "2025-03-01.csv", GOOD, table="nothing")
+    result = ingest.land_night(shop, "shop", NIGHT + timedelta(days=1))
+    assert (result.files, result.quarantined) == (1, ())
+    assert early.exists(), "it is not due yet"
+    assert "2025-01-02.csv is named like a delivery and is no file" in caplog.text
+    assert "copy leads elsewhere and is no table of shop" in caplog.text
 
 
 BROKEN = {
@@ -304,6 +375,14 @@ def test_a_contract_that_does_not_hold_is_one_sentence_that_names_the_file(tmp_p
     (folder / "_shop__sources.yml").write_text(CONTRACT.replace(wrong, message, 1))
     with pytest.raises(BadInput, match=r"_shop__sources\.yml: .*\.$"):
         contracts.read(settings.model_copy(update={"dbt": tmp_path}), "shop")
+
+
+def test_two_sources_with_a_table_of_one_name_are_told_apart(opened):
+    shop = contracts.read(opened.settings, "shop")
+    other = replace(shop, name="web", tables=shop.tables[1:])
+    with pytest.raises(BadInput, match=r"_web__sources.yml: table 'visit' is a table of shop already"):
+        contracts.tell_apart(opened.settings, [shop, other])
+    contracts.tell_apart(opened.settings, [shop])
 
 
 def test_the_sources_of_this_checkout_have_contracts(settings):
