@@ -261,7 +261,7 @@ class Ledger:
             .render_derived("asked")
         )
         query = (
-            sa.select(publication)
+            sa.select(*(column.label(column.key) for column in publication.c))
             .where(publication.c.table == asked.c.name, publication.c.night <= asked.c.until)
             .where(publication.c.state == "published")
             .distinct(publication.c.table)
