@@ -17,8 +17,10 @@ maintenance may merge, since a row that was deleted stays for the snapshots that
     {%- endif -%}
 {%- endmacro %}
 
+{#- The stamp that the stage gives its build, by the clock of the database: workers' own may differ by minutes, and an
+input that is stamped before its reader's newest row would never be read. dbt's own clock where a person runs dbt. -#}
 {% macro built_at() -%}
-    cast('{{ run_started_at }}' as timestamptz)
+    coalesce(cast(getvariable('built_at') as timestamptz), cast('{{ run_started_at }}' as timestamptz))
 {%- endmacro %}
 
 {#- The newest build among this model's rows: inputs written later are new to it. -#}

@@ -12,7 +12,7 @@ worked out in `succession`.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -250,6 +250,12 @@ class Ledger:
     def table_states(self, until: date | None = None) -> list[TableState]:
         """The newest state of every table, or the newest up to and including a night, by name."""
         return [TableState.from_json(row) for row in self._rows(newest_states(until))]
+
+    def moment(self) -> datetime:
+        """Now, by the database's clock: one for all workers, whose own may differ by minutes."""
+        with self.engine.connect() as connection:
+            moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
 
     def newest_good(self, until: Mapping[str, date]) -> dict[str, TableState]:
         """Table → its newest state of those up to and including a night on which it was published. One query."""

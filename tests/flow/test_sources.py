@@ -7,7 +7,7 @@ Ingest, dbt, suites and publication are the real ones, on a small project.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pandas as pd
@@ -195,6 +195,48 @@ def test_a_late_source_of_the_spine_is_caught_up_with_and_nothing_is_scored_twic
     every = rails.lake.query("select * from {ops.prediction} where model = 'till'", FIRST + 9 * NIGHT)
     assert len(every) == 8
     assert every["request_id"].is_unique
+
+
+def test_of_two_workers_whose_clocks_differ_each_reads_what_the_other_wrote(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written as views are: what was built after its own newest row is new to a view."""
+    fed = "select shop_id, size as moved, event_time, available_at, built_at from "
+    rows = f"{fed} {{{{ ref('stg_shop__sale') }}}} union all {fed} {{{{ ref('stg_web__click') }}}}"
+    view = f"""{{{{ config(materialized='incremental', unique_key='shop_id', contract={{'enforced': false}}) }}}}
+        with rows as ({rows})
+        select shop_id, moved, event_time, available_at, {{{{ built_at() }}}} as built_at from rows
+        {{% if is_incremental() %}}
+        where shop_id in (select shop_id from rows where built_at > {{{{ last_built() }}}})
+        {{% endif %}}"""
+    (rails.settings.dbt / "models" / "features" / f"{BOTH}.sql").write_text(view, encoding="utf-8")
+    for source, (table, key) in bazaar.TABLES.items():
+        staging = f"""{{{{ config(materialized='incremental', incremental_strategy='append',
+            contract={{'enforced': false}}) }}}}
+            select {key}, shop_id, size, ingested_at, {bazaar.TIMES} from {{{{ source('{source}', '{table}') }}}}
+            {{% if is_incremental() %}} where ingested_at > {{{{ last_ingested() }}}} {{% endif %}}"""
+        path = rails.settings.dbt / "models" / "staging" / source / f"stg_{source}__{table}.sql"
+        path.write_text(staging, encoding="utf-8")
+    rails.lake.connection.execute("drop table lake.staging.stg_shop__sale")
+    rails.lake.connection.execute("drop table lake.staging.stg_web__click")
+    rails.lake.connection.execute(f"drop table lake.features.{BOTH}")
+    real = datetime
+    for number in (1, 2):
+        for source, shop, ahead in (("shop", "a", 120), ("web", "c", 0)):
+            row = {bazaar.TABLES[source][1]: f"{number}-{shop}", "shop_id": shop, "size": 1.0}
+            noon = f"{day(number - 1)}T12:00:00+00:00"
+            bazaar.deliver(rails.settings, source, day(number - 1), [{**row, "at": noon}])
+
+            class Shifted(real):
+                @classmethod
+                def now(cls, tz: tzinfo | None = None, ahead: int = ahead) -> datetime:  # type: ignore[override]
+                    return real.now(tz) + timedelta(seconds=ahead)
+
+            with monkeypatch.context() as trap:
+                trap.setattr("dbt.tracking.datetime", Shifted)
+                a_night(rails, number, source)
+    moved = content(rails, f"features.{BOTH}").groupby("shop_id").size().to_dict()
+    assert moved == {"a": 2 + 2, "b": 2, "c": 2}
 
 
 def test_what_nobody_foresaw_of_one_source_ends_no_other(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
-"""What dbt/profiles.yml names and dbt-duckdb loads: it hands the lake's passwords and keys to dbt's own connection.
+"""What dbt/profiles.yml names and dbt-duckdb loads: it hands dbt's own connection the lake's passwords and keys, and
+the stamp of the build.
 
-dbt prints what it cannot read in its profile, so no secret passes through that.
+dbt prints what it cannot read in its profile, so no secret passes through that; and it parses the whole project again
+when a variable of its own has changed, which the stamp does every night.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from dbt.adapters.duckdb.plugins import BasePlugin
 from duckdb import DuckDBPyConnection
@@ -12,14 +15,16 @@ from duckdb import DuckDBPyConnection
 from tiltyard import lake
 from tiltyard.settings import Settings
 
-_in_use: list[Settings] = []
-"""The settings of the dbt command that runs in this process; dbt opens its connection in any of its threads."""
+_in_use: list[tuple[Settings, datetime | None]] = []
+"""The settings of the dbt command that runs in this process, and the stamp of its build; dbt opens its connection in
+any of its threads."""
 
 
 @contextmanager
-def secrets_of(settings: Settings) -> Iterator[None]:
-    """Within it, dbt's connections get the secrets of these settings."""
-    _in_use.append(settings)
+def connecting(settings: Settings, built_at: datetime | None = None) -> Iterator[None]:
+    """Within it, dbt's connections get the secrets of these settings, and `built_at` as the stamp of what they build
+    (None: when dbt was started)."""
+    _in_use.append((settings, built_at))
     try:
         yield
     finally:
@@ -30,4 +35,8 @@ class Plugin(BasePlugin):
     """The secrets of the settings in use; those of the environment where a person runs dbt by hand."""
 
     def configure_connection(self, conn: DuckDBPyConnection) -> None:
-        lake.create_secrets(conn, _in_use[-1] if _in_use else Settings())
+        lake.create_secrets(conn, _in_use[-1][0] if _in_use else Settings())
+
+    def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
+        if _in_use and (built_at := _in_use[-1][1]):
+            cursor.execute(f"set variable built_at = {lake.literal(built_at)}")

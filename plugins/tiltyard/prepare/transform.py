@@ -98,7 +98,8 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
     began = time.monotonic()
     limit = rails.settings.build_timeout_s
     with alone(rails), _ended_after(limit) as ended:
-        nodes = _run(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments)
+        moment = rails.ledger.moment()
+        nodes = _run(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments, built_at=moment)
         _keep_manifest(rails.settings)
     if not nodes:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
@@ -193,8 +194,11 @@ def parse(settings: Settings, work: Path) -> None:
         raise BadInput(f"Tables read each other in a circle: {names}. Take a ref out of one of {files}.")
 
 
-def _run(settings: Settings, command: str, *arguments: str, work: Path | None = None) -> list[Node]:
-    """The nodes that one dbt command ran, good or not. Raises BadInput when dbt does not get so far."""
+def _run(
+    settings: Settings, command: str, *arguments: str, work: Path | None = None, built_at: datetime | None = None
+) -> list[Node]:
+    """The nodes that one dbt command ran, good or not; `built_at` is the stamp of what it builds. Raises BadInput when
+    dbt does not get so far."""
     # dbt takes 1.7 s to import, and only a build needs it
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -206,7 +210,7 @@ def _run(settings: Settings, command: str, *arguments: str, work: Path | None = 
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
     flags += ["--target-path", str(work / "target"), "--log-level", "none", "--log-level-file", "info"]
     flags.append("--write-json" if command in ("build", "parse") else "--no-write-json")
-    with _environment(_profile(settings)), dbt_plugin.secrets_of(settings):
+    with _environment(_profile(settings)), dbt_plugin.connecting(settings, built_at):
         try:
             outcome = dbtRunner().invoke([command, *flags, *arguments])
         finally:
