@@ -111,6 +111,31 @@ def test_a_view_of_two_sources_waits_for_the_last_of_them_whichever_that_is(rail
             assert rows["request_id"].is_unique
 
 
+def test_a_closed_source_is_neither_late_nor_empty_nor_old(rails: Rails) -> None:
+    """Two nights without a delivery, of which the first is closed. Without it, rows are older than they may be on both,
+    and the views that the shop alone feeds have none."""
+    suite = rails.settings.expectations / "features" / "default.yaml"
+    suite.write_text("expectations: []\n", encoding="utf-8")
+    bazaar.contract(rails.settings, "shop", "due_by: 6h, closed: [2025-03-04]")
+    path = rails.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    limit = "config: {freshness: {error_after: {count: 30, period: hour}}, meta:"
+    path.write_text(path.read_text(encoding="utf-8").replace("config: {meta:", limit), encoding="utf-8")
+    deliver(rails, 1, "web")
+    a_night(rails, 1, "shop")
+    a_night(rails, 1, "web")
+    assert set(states(rails, 1).values()) == {"published"}
+    assert ready(rails, 1) == {"till", "flow", "blend"}
+    assert scored(rails, "till", 1).empty
+
+    bazaar.contract(rails.settings, "shop", "closed: [2025-03-04]")
+    path.write_text(path.read_text(encoding="utf-8").replace("config: {meta:", limit), encoding="utf-8")
+    a_night(rails, 2, "shop")
+    [state] = [state for state in rails.ledger.table_states(until=day(2)) if state.table == "raw.sale"]
+    assert (state.night, state.state) == (day(2), "held")
+    assert state.reason
+    assert "age_hours" in state.reason
+
+
 def test_of_two_sources_that_publish_at_once_one_is_the_last(rails: Rails) -> None:
     deliver(rails, 1, "shop", "web")
     as_of = FIRST + NIGHT
