@@ -91,7 +91,7 @@ def _unanswered(document: ModelStatus) -> str:
     rows = counted(sum(document.unanswered.values()), "row")
     return (
         f"{rows} of {', '.join(map(str, nights))}: known after that night was scored, or it never was; "
-        f"tiltyard shadow {document.model} --as-of {nights[-1] + timedelta(days=1)} scores what is known now"
+        f"tiltyard shadow {document.model} --as-of {nights[-1]} scores what is known now"
     )
 
 

@@ -142,7 +142,7 @@ def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
     first = min(scored, default=night)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
     sql = f"""
-        select cast(asked.prediction_time at time zone 'UTC' as date) as night, count(*) as rows
+        select cast((asked.prediction_time + interval 1 day) at time zone 'UTC' as date) as night, count(*) as rows
         from (
             select distinct cast("{spec.key}" as varchar) as entity_id, prediction_time from {spine}
             where prediction_time >= $since and prediction_time < $until
@@ -153,8 +153,8 @@ def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
         ) as answered using (entity_id, prediction_time)
         group by all order by all
     """
-    asked_from = clock.midnight(first) + timedelta(days=1) - spec.prediction.every
-    params = {"model": spec.name, "first": first, "since": asked_from, "until": as_of}
+    since, _ = clock.interval(clock.midnight(first), spec.prediction.every)
+    params = {"model": spec.name, "first": first, "since": since, "until": as_of}
     rows = rails.lake.query(sql, as_of, params)
     return {pd.Timestamp(day).date(): int(count) for day, count in zip(rows["night"], rows["rows"], strict=True)}
 

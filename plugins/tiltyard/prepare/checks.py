@@ -24,13 +24,13 @@ from typing import TypeVar
 import duckdb
 
 from tiltyard import suites
-from tiltyard.clock import night_closing
+from tiltyard.clock import day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import contracts, latency, observation
-from tiltyard.prepare.closed_days import closed_nights
+from tiltyard.prepare.closed_days import closed_until
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
@@ -194,14 +194,14 @@ def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: i
         rails.lake.columns(table.raw)  # says so when it is missing
     source = contract.name
     night = observation.observe(rails, source, as_of, snapshot)
-    closed = closed_nights(contract.rhythm.closed, as_of)
+    closed = closed_until(contract.rhythm.closed, day_ending(as_of))
     pages: Pages = {}
     for table in contract.tables:
         with faults.of(table.raw):
             with suites.one_view(rails):
                 freshness = _freshness_sql(rails, table.raw, as_of, snapshot, closed)
             sql = f"select *, {night.columns(table.raw)} from ({freshness})"
-            batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **_limits(table)})
+            batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **limits(table)})
             pages[table.raw] = suites.run_suite(rails, suite, batch, complete=True)
     specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
     views = sorted({view for spec in specs for view in spec.prediction.features})
@@ -210,14 +210,14 @@ def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: i
     return pages
 
 
-def _limits(table: TableContract) -> dict[str, float]:
+def limits(table: TableContract) -> dict[str, float]:
     """What the contract allows of a table, as parameters of the suite."""
     hours = (ANY if age is None else age / timedelta(hours=1) for age in (table.age.warn_after, table.age.error_after))
     return {**dict(zip(("warn_age_hours", "hold_age_hours"), hours, strict=True)), **table.volume.model_dump()}
 
 
 def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None, closed: Collection[date]) -> str:
-    """`closed`: the nights that make nothing older, and on which nothing is usual."""
+    """`closed`: the days that make nothing older, and on which nothing is usual."""
     days_off = f"[{', '.join(f'date {text(night.isoformat())}' for night in closed)}]::date[]"
     night, moment = f"date {text(night_closing(as_of).isoformat())}", literal(as_of)
     rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot, closed)
@@ -244,8 +244,8 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
 def _usual(
     rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None, closed: Collection[date] = ()
 ) -> tuple[int, float | None]:
-    """Rows of the night, and the median of the same weekday's batches; None while history is short, and on a closed
-    night.
+    """Rows of the night, and the median of the same weekday's batches; None while history is short, and of a closed
+    day.
 
     A weekday counts from the table's first row on; one on which nothing came counts as zero, unless it was closed.
     """
@@ -261,9 +261,9 @@ def _usual(
     past = [
         rows
         for rows, end in zip(past, ends[1:], strict=True)
-        if first is not None and end - every >= first and night_closing(end) not in closed
+        if first is not None and end - every >= first and day_ending(end) not in closed
     ]
-    is_usual = len(past) >= ENOUGH_WEEKS and night_closing(as_of) not in closed
+    is_usual = len(past) >= ENOUGH_WEEKS and day_ending(as_of) not in closed
     return now, float(median(past)) if is_usual else None
 
 
@@ -347,15 +347,16 @@ def _with_volume(suite: Suite, own: Path) -> Suite:
 
 
 def _closed(rails: Rails, views: Iterable[str], as_of: datetime) -> dict[str, frozenset[date]]:
-    """Feature view → the nights on which every source that feeds it is closed, of those that have any."""
-    nights = {}
+    """Feature view → the days on which every source that feeds it is closed; empty where no source ever is."""
+    closed = {}
     for source in rails.settings.sources:
         with suppress(BadInput):  # its own run says what is wrong with the contract
-            nights[source] = frozenset(closed_nights(contracts.read(rails.settings, source).rhythm.closed, as_of))
-    if not any(nights.values()):
+            rules = contracts.read(rails.settings, source).rhythm.closed
+            closed[source] = frozenset(closed_until(rules, day_ending(as_of)))
+    if not any(closed.values()):
         return {}
     feeding = Feeding.of(rails.settings)
-    of_view = {view: [nights.get(source, frozenset()) for source in feeding.of_table(view)] for view in views}
+    of_view = {view: [closed.get(source, frozenset()) for source in feeding.of_table(view)] for view in views}
     return {view: frozenset.intersection(*of_sources) for view, of_sources in of_view.items() if of_sources}
 
 
@@ -365,14 +366,14 @@ def _view_batch(
     """The rows that became available in (as_of - every, as_of], and what is usual.
 
     A weekday on which usually nothing comes may be empty (a shop that says of no day that it is closed), but not the
-    whole week; a closed night may.
+    whole week; a closed day may.
     """
     columns = tuple(rails.lake.columns(view))
     relation = rails.lake.relation(view, as_of, snapshot)
     sql = f"select * from {relation} where available_at > {literal(as_of - every)}"
     rows, usual = _usual(rails, view, as_of, every, snapshot, closed)
     week = f"select 1 from {relation} where available_at > {literal(as_of - timedelta(days=7))} limit 1"
-    is_day_off = night_closing(as_of) in closed
+    is_day_off = day_ending(as_of) in closed
     is_day_off |= usual == 0 and rails.lake.connection.execute(week).fetchone() is not None
     parameters = {
         "least_rows": 0 if is_day_off else 1,

@@ -1,11 +1,11 @@
-"""On which nights a source has nothing to deliver, because it is closed. Pure.
+"""On which days a source has nothing to deliver, because it is closed. Pure.
 
-Weekdays, single dates, and the public holidays of a country, which the library `holidays` knows. A night is named by
-its UTC date, and so is a closed day.
+Weekdays, single dates, and the public holidays of a country, which the library `holidays` knows. A delivery is named by
+the UTC day that it is about, and so is a closed day: the night that brings it closes when that day is over.
 """
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -22,7 +22,7 @@ Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "satur
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 """The names of weekdays, as `date.weekday` counts them."""
 LONGEST = 400
-"""Days back from a night in which closed ones are counted: more than a year of silence is no holiday."""
+"""Number of days back in which closed ones are counted: more than a year of silence is no holiday."""
 
 
 class PublicHolidays(Strict):
@@ -64,28 +64,25 @@ ClosedDay = Annotated[Weekday | date | PublicHolidays, BeforeValidator(_closed_d
 """A weekday, a date, or a country's public holidays."""
 
 
-def why_closed(days: Iterable[ClosedDay], night: date) -> str | None:
-    """Why there is nothing to deliver for a night: its weekday, `closed` or the holiday's name; None where there is."""
-    for day in days:
-        if isinstance(day, PublicHolidays):
-            if name := _calendar(day.holidays, day.subdivision, night.year).get(night):
+def why_closed(closed: Iterable[ClosedDay], day: date) -> str | None:
+    """Why there is nothing to deliver of a day: its weekday, `closed` or the holiday's name; None where there is."""
+    for rule in closed:
+        if isinstance(rule, PublicHolidays):
+            if name := _calendar(rule.holidays, rule.subdivision, day.year).get(day):
                 return str(name)
-        elif isinstance(day, date):
-            if day == night:
+        elif isinstance(rule, date):
+            if rule == day:
                 return "closed"
-        elif WEEKDAYS[night.weekday()] == day:
-            return day
+        elif WEEKDAYS[day.weekday()] == rule:
+            return rule
     return None
 
 
-def closed_nights(days: Iterable[ClosedDay], as_of: datetime) -> tuple[date, ...]:
-    """The closed nights of the LONGEST days before an instant, the oldest first."""
-    closed = tuple(days)
-    if not closed:
-        return ()
-    newest = (as_of - timedelta(days=1)).date()
-    nights = (newest - timedelta(days=back) for back in reversed(range(LONGEST)))
-    return tuple(night for night in nights if why_closed(closed, night))
+def closed_until(closed: Iterable[ClosedDay], last: date) -> tuple[date, ...]:
+    """The closed ones of LONGEST days up to and with the last, the oldest first."""
+    rules = tuple(closed)
+    days = (last - timedelta(days=back) for back in reversed(range(LONGEST if rules else 0)))
+    return tuple(day for day in days if why_closed(rules, day))
 
 
 @lru_cache(maxsize=64)

@@ -230,14 +230,9 @@ def is_expected(settings: Settings, source: str, night: date) -> bool:
 def deadline(settings: Settings, source: str, as_of: datetime) -> datetime | None:
     """Until when a delivery of the night that closes at `as_of` is waited for; None: it is not, or it is closed."""
     rhythm = _rhythm(settings, source)
-    if rhythm.due_by is None or closed_days.why_closed(rhythm.closed, clock.night_closing(as_of)):
+    if rhythm.due_by is None or closed_days.why_closed(rhythm.closed, clock.day_ending(as_of)):
         return None
     return as_of + rhythm.due_by
-
-
-def why_closed(settings: Settings, source: str, night: date) -> str | None:
-    """Why a source has nothing to deliver for a night: the weekday or the holiday; None where it has."""
-    return closed_days.why_closed(_rhythm(settings, source).closed, night)
 
 
 def _rhythm(settings: Settings, source: str) -> Rhythm:

@@ -1,19 +1,18 @@
-"""Which nights a source has nothing to deliver for."""
+"""Which days a source has nothing to deliver of."""
 
 from datetime import date
 
 import pytest
 from pydantic import ValidationError
 
-from tests.lakes import instant
-from tiltyard.prepare.closed_days import closed_nights, why_closed
+from tiltyard.prepare.closed_days import closed_until, why_closed
 from tiltyard.prepare.contracts import Rhythm
 
 BRAZIL = Rhythm.model_validate({"closed": ["Sunday", {"holidays": "BR"}, "2016-05-16"]}).closed
 
 
 @pytest.mark.parametrize(
-    ("night", "reason"),
+    ("day", "reason"),
     [
         (date(2016, 4, 21), "Tiradentes' Day"),
         (date(2016, 5, 15), "sunday"),
@@ -22,8 +21,8 @@ BRAZIL = Rhythm.model_validate({"closed": ["Sunday", {"holidays": "BR"}, "2016-0
         (date(2016, 1, 25), None),  # of the city of São Paulo alone
     ],
 )
-def test_a_weekday_a_holiday_or_a_date(night: date, reason: str | None) -> None:
-    assert why_closed(BRAZIL, night) == reason
+def test_a_weekday_a_holiday_or_a_date(day: date, reason: str | None) -> None:
+    assert why_closed(BRAZIL, day) == reason
 
 
 def test_a_part_of_a_country_has_holidays_of_its_own() -> None:
@@ -32,11 +31,11 @@ def test_a_part_of_a_country_has_holidays_of_its_own() -> None:
     assert why_closed(BRAZIL, date(2016, 7, 9)) is None
 
 
-def test_the_nights_up_to_the_one_that_closes() -> None:
-    nights = closed_nights(BRAZIL, instant("2016-05-17"))
-    assert nights[-3:] == (date(2016, 5, 8), date(2016, 5, 15), date(2016, 5, 16))
-    assert closed_nights(BRAZIL, instant("2016-05-16"))[-1] == date(2016, 5, 15)
-    assert closed_nights((), instant("2016-05-16")) == ()
+def test_the_days_up_to_the_one_that_is_over() -> None:
+    days = closed_until(BRAZIL, date(2016, 5, 16))
+    assert days[-3:] == (date(2016, 5, 8), date(2016, 5, 15), date(2016, 5, 16))
+    assert closed_until(BRAZIL, date(2016, 5, 14))[-1] == date(2016, 5, 8)
+    assert closed_until((), date(2016, 5, 16)) == ()
 
 
 @pytest.mark.parametrize(
