@@ -93,6 +93,11 @@ def night_closing(as_of: datetime) -> date:
     return as_of.date()
 
 
+def day_ending(as_of: datetime) -> date:
+    """The day that is over when the night closes at `as_of`: that of the deliveries which it brings."""
+    return (as_of - timedelta(days=1)).date()
+
+
 def night_covering(prediction_time: datetime) -> date:
     """The date that names the night which speaks for a prediction time: it closes at the end of that day."""
     return (prediction_time + timedelta(days=1)).date()

@@ -143,6 +143,18 @@ def test_a_night_of_which_the_spine_has_no_rows_waits_and_is_caught_up_with_howe
     assert lot(rails, "shadow") == {}, "none is scored twice"
 
 
+def test_a_night_on_which_no_source_had_a_run_is_done_with_the_next(rails: Rails) -> None:
+    """The rows of its spine have an answer all the same, though late. Nothing goes further back than a week."""
+    assert lot(rails, "shadow") == {}
+    for number in (1, 4):
+        published(rails, number)
+    assert lot(rails, "shadow") == {name: days(1, 2, 3, 4) for name in (SPEC.name, "other")}
+    done(rails, ShadowSummary(), 1, 2, 3, 4)
+    assert lot(rails, "shadow") == {}
+    published(rails, 24)
+    assert lot(rails, "shadow") == {name: days(*range(17, 25)) for name in (SPEC.name, "other")}
+
+
 def test_a_view_that_is_held_keeps_no_model_from_its_night(rails: Rails) -> None:
     published(rails, 1)
     done(rails, ShadowSummary(), 1)

@@ -16,9 +16,9 @@ import pytest
 from tests import bazaar
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import due
+from tiltyard.edge import describe, due, status
 from tiltyard.errors import BadInput, CheckFailed, TiltyardError
-from tiltyard.judge import scoring
+from tiltyard.judge import scoring, shadow
 from tiltyard.prepare import features
 from tiltyard.prepare.features import SourceNight
 from tiltyard.prepare.transform import BuildSummary
@@ -117,6 +117,48 @@ def test_a_view_of_two_sources_waits_for_the_last_of_them_whichever_that_is(rail
             rows = scored(rails, model, number)
             assert len(rows) == 2
             assert rows["request_id"].is_unique
+
+
+def test_a_closed_source_is_neither_late_nor_empty_nor_old(rails: Rails) -> None:
+    """Two nights without a delivery, of which the first is closed. Without it, rows are older than they may be on both,
+    and the views that the shop alone feeds have none."""
+    suite = rails.settings.expectations / "features" / "default.yaml"
+    suite.write_text("expectations: []\n", encoding="utf-8")
+    bazaar.contract(rails.settings, "shop", "due_by: 6h, closed: [2025-03-04]")
+    path = rails.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    limit = "config: {freshness: {error_after: {count: 30, period: hour}}, meta:"
+    path.write_text(path.read_text(encoding="utf-8").replace("config: {meta:", limit), encoding="utf-8")
+    deliver(rails, 1, "web")
+    a_night(rails, 1, "shop")
+    a_night(rails, 1, "web")
+    assert set(states(rails, 1).values()) == {"published"}
+    assert ready(rails, 1) == {"till", "flow", "blend"}
+    assert scored(rails, "till", 1).empty
+
+    bazaar.contract(rails.settings, "shop", "closed: [2025-03-04]")
+    path.write_text(path.read_text(encoding="utf-8").replace("config: {meta:", limit), encoding="utf-8")
+    a_night(rails, 2, "shop")
+    [state] = [state for state in rails.ledger.table_states(until=day(2)) if state.table == "raw.sale"]
+    assert (state.night, state.state) == (day(2), "held")
+    assert state.reason
+    assert "age_hours" in state.reason
+
+
+def test_rows_that_come_after_their_night_was_scored_are_counted_until_somebody_answers(rails: Rails) -> None:
+    till = find(rails.settings.models, "till")
+    deliver(rails, 1, "shop")
+    a_night(rails, 1, "shop")
+    assert shadow.shadow_night(rails, till, FIRST + NIGHT).unanswered == {}
+    late = {"sale_id": "late", "shop_id": "a", "size": 1.0, "at": f"{day(0)}T12:00:00+00:00"}
+    deliver(rails, 2, "shop")
+    bazaar.deliver(rails.settings, "shop", day(1), [late], of=".late")
+    a_night(rails, 2, "shop")
+    assert shadow.shadow_night(rails, till, FIRST + 2 * NIGHT).unanswered == {day(1): 1}
+    text = describe.model(status.status(rails, till))
+    assert f"unanswered   1 row of {day(1)}: known after that night was scored" in text
+    assert f"tiltyard shadow till --as-of {day(1)}" in text
+    shadow.shadow_night(rails, till, FIRST + NIGHT)
+    assert shadow.evaluate(rails, till, FIRST + 2 * NIGHT).unanswered == {}
 
 
 def test_of_two_sources_that_publish_at_once_one_is_the_last(rails: Rails) -> None:

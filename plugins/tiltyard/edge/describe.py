@@ -73,6 +73,7 @@ def model(document: Document) -> str:
         **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
+        **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         "training": _training(document.training),
         "replay": _replay(document.replay),
     }
@@ -82,6 +83,16 @@ def model(document: Document) -> str:
         facts["popular"] = _list(f"{item.item_name} ({item.score:.0%})" for item in document.popular)
     head = f"{document.model} as of {document.as_of:%Y-%m-%d} (owner {document.owner}, tier {document.tier})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
+
+
+def _unanswered(document: ModelStatus) -> str:
+    """How many rows nobody has answered, and what would."""
+    nights = sorted(document.unanswered)
+    rows = counted(sum(document.unanswered.values()), "row")
+    return (
+        f"{rows} of {', '.join(map(str, nights))}: known after that night was scored, or it never was; "
+        f"tiltyard shadow {document.model} --as-of {nights[-1]} scores what is known now"
+    )
 
 
 def lake(maintained: LakeMaintenanceSummary | None, size: LakeSize) -> str:

@@ -311,6 +311,8 @@ class ModelStatus(ModelHead):
     """The model's tables that were not good on the night, by name: since when, why, and where they stand."""
     refused: tuple[RefusedText, ...] = ()
     """What of the specs, suites and dbt files in the checkout is not in force, of this model and of what all share."""
+    unanswered: dict[date, int] = field(default_factory=dict)
+    """Night of the last week → rows of the spine that nobody has answered; without the nights that have none."""
     label_arrival: ArrivalReport | None
     """How the truth comes in; None before the first prediction."""
     estimated: dict[str, EstimatedVersion]

@@ -8,7 +8,7 @@ twice. Every question goes back a week from the model's newest night, however ma
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -254,18 +254,40 @@ def _with_rows(
     """Of the settled nights those of which the spine has rows, and those older ones of which it had none then.
 
     A night whose rows the spine does not have, because it is not good, waits: its record says so, and it is done with
-    the first night on which the spine is good again, however long that took.
+    the first night on which the spine is good again, however long that took. So is a night of the last week on which
+    no source had a run, between nights that were scored or may be.
     """
     publication = rails.ledger.publication()
+    scored = _scored(rails, settled)
     owed = rails.ledger.unpublished({spec.prediction.spine for spec in specs})
     finished: dict[str, dict[date, datetime]] = {}
     for spec in specs:
         nights = dict(settled[spec.name])
+        nights |= dict.fromkeys(_between(nights, scored.get(spec.name, set())), LONG_AGO)
         nights |= dict.fromkeys(owed.get(spec.prediction.spine, set()) - nights.keys(), LONG_AGO)
         waiting = waiting_nights(publication, spec, nights) if publication else {}
         _record_waiting(rails, spec, waiting)
         finished[spec.name] = {day: at for day, at in nights.items() if day not in waiting}
     return finished
+
+
+def _scored(rails: "Rails", settled: Mapping[str, Mapping[date, datetime]]) -> dict[str, set[date]]:
+    """Model → its nights of the last week that have a record of being scored, however it ended, and its newest one."""
+    since = {name: max(nights) - SWEEP for name, nights in settled.items() if nights}
+    scored = {name: set(ends) for name, ends in rails.ledger.ends("shadow", since).items()}
+    for name, night in rails.ledger.newest_nights("shadow", list(since)).items():
+        scored[name].add(night)
+    return scored
+
+
+def _between(settled: Collection[date], scored: Collection[date]) -> set[date]:
+    """The nights of the last week that were neither settled nor scored, between one that was and the newest."""
+    if not settled:
+        return set()
+    newest = max(settled)
+    oldest = max(min({*settled, *scored}), newest - SWEEP)
+    nights = {oldest + timedelta(days=number) for number in range((newest - oldest).days)}
+    return nights - {*settled} - {*scored}
 
 
 def waiting_nights(publication: Publication, spec: Spec, nights: Collection[date]) -> dict[date, str]:

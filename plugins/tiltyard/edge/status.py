@@ -54,6 +54,7 @@ from tiltyard.records import (
     JsonObject,
     Publication,
     RefusedText,
+    ShadowSummary,
     StageRun,
     TrainingSummary,
 )
@@ -125,6 +126,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     nights = _shadow_nights(rails, spec, as_of)
     counts = truth.counts(rails, spec, as_of)
     training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)
+    scored = rails.ledger.last_stage_run(ShadowSummary, spec.name, before=night + DAY)
     return ModelStatus(
         model=spec.name,
         owner=spec.owner,
@@ -171,6 +173,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             if state.table in spec.tables and not state.is_published
         ),
         refused=_refused(rails, spec),
+        unanswered=scored.summary.unanswered if scored else {},
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
         checks=_checks(checked),

@@ -7,14 +7,14 @@ are *estimated* to be, which nothing decides on. Whether the truth still comes i
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import lake
+from tiltyard import clock, lake
 from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
 from tiltyard.judge import arrival, estimate, scoring
@@ -24,11 +24,13 @@ from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import ShadowSummary, VersionFigures
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
-from tiltyard.tables import ESTIMATE, EVALUATION, Table
+from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
 from tiltyard.train import evaluation
 
 STAGE: StageName = "shadow"
 SAFE_DEFAULT = "safe_default"
+ASKED_AGAIN = timedelta(days=7)
+"""How far back rows of the spine without an answer are counted."""
 TEACHES = 4
 """The map is learned from so many drift.windows of matured cohorts, the newest."""
 
@@ -48,6 +50,7 @@ def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSumm
         counts=evaluated.counts,
         metrics=evaluated.metrics,
         arrival=evaluated.arrival,
+        unanswered=evaluated.unanswered,
         online=evaluated.online,
         lookups=evaluated.lookups,
     )
@@ -92,6 +95,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         counts=truth.counts(rails, spec, as_of, since),
         metrics={_name(row["version"]): _figures(spec, row) for row in rows if row["slice"] == evaluation.ALL},
         arrival=arrival.record(rails, spec, as_of),
+        unanswered=unanswered(rails, spec, as_of),
         online=online,
         lookups=lookups,
     )
@@ -121,6 +125,38 @@ def evaluations(
             }
             written.append(row)
     return written
+
+
+def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
+    """Night of the last week → rows of the spine, as known at `as_of`, that nobody has answered; none of those before
+    the first night of the week that was scored, and without the nights on which all were.
+
+    They became known after their night had been scored, or their night never was.
+    """
+    night = night_closing(as_of)
+    scored = [
+        day
+        for day, end in rails.ledger.ends(STAGE, {spec.name: night_closing(as_of - ASKED_AGAIN)})[spec.name].items()
+        if end.status == "done" and day <= night
+    ]
+    first = min(scored, default=night)
+    spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
+    sql = f"""
+        select cast((asked.prediction_time + interval 1 day) at time zone 'UTC' as date) as night, count(*) as rows
+        from (
+            select distinct cast("{spec.key}" as varchar) as entity_id, prediction_time from {spine}
+            where prediction_time >= $since and prediction_time < $until
+        ) as asked
+        anti join (
+            select entity_id, prediction_time from {{{PREDICTION.name}}}
+            where model = $model and night >= $first and tier <> '{scoring.SHADOW}'
+        ) as answered using (entity_id, prediction_time)
+        group by all order by all
+    """
+    since, _ = clock.interval(clock.midnight(first), spec.prediction.every)
+    params = {"model": spec.name, "first": first, "since": since, "until": as_of}
+    rows = rails.lake.query(sql, as_of, params)
+    return {pd.Timestamp(day).date(): int(count) for day, count in zip(rows["night"], rows["rows"], strict=True)}
 
 
 def estimates(

@@ -13,10 +13,10 @@ of the same weekday in the last weeks.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -24,12 +24,15 @@ from typing import TypeVar
 import duckdb
 
 from tiltyard import suites
-from tiltyard.clock import night_closing
+from tiltyard.clock import day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import RuleResult
 from tiltyard.prepare import contracts, latency, observation
+from tiltyard.prepare.closed_days import closed_until
+from tiltyard.prepare.contracts import SourceContract, TableContract
+from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
 from tiltyard.suites import Batch, CheckReport, CheckResult, Expectation, Suite, SuiteResult
@@ -178,27 +181,28 @@ def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot
     observation.expectations()
     pages: Pages = {}
     for source in sources:
-        tables = contracts.raw_tables(rails.settings, source)
-        with faults.of(*tables):
-            pages |= _source(rails, source, tables, as_of, snapshot, faults)
+        contract = contracts.read(rails.settings, source)
+        with faults.of(*(table.raw for table in contract.tables)):
+            pages |= _source(rails, contract, as_of, snapshot, faults)
     return pages
 
 
-def _source(
-    rails: Rails, source: str, tables: Sequence[str], as_of: datetime, snapshot: int | None, faults: _Faults
-) -> Pages:
-    """The raw tables of one source, by expectations/freshness.yaml."""
+def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: int | None, faults: _Faults) -> Pages:
+    """The raw tables of one source, by expectations/freshness.yaml and the limits of its contract."""
     suite = suites.load(_file(rails, "freshness.yaml"))
-    for table in tables:
-        rails.lake.columns(table)  # says so when it is missing
+    for table in contract.tables:
+        rails.lake.columns(table.raw)  # says so when it is missing
+    source = contract.name
     night = observation.observe(rails, source, as_of, snapshot)
+    closed = closed_until(contract.rhythm.closed, day_ending(as_of))
     pages: Pages = {}
-    for table in tables:
-        with faults.of(table):
+    for table in contract.tables:
+        with faults.of(table.raw):
             with suites.one_view(rails):
-                sql = f"select *, {night.columns(table)} from ({_freshness_sql(rails, table, as_of, snapshot)})"
-            batch = Batch(table, sql, _FRESHNESS, {"as_of": as_of.isoformat()})
-            pages[table] = suites.run_suite(rails, suite, batch, complete=True)
+                freshness = _freshness_sql(rails, table.raw, as_of, snapshot, closed)
+            sql = f"select *, {night.columns(table.raw)} from ({freshness})"
+            batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **limits(table)})
+            pages[table.raw] = suites.run_suite(rails, suite, batch, complete=True)
     specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
     views = sorted({view for spec in specs for view in spec.prediction.features})
     existing = [view for view in views if rails.lake.has(view)]
@@ -206,14 +210,24 @@ def _source(
     return pages
 
 
-def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None) -> str:
+def limits(table: TableContract) -> dict[str, float]:
+    """What the contract allows of a table, as parameters of the suite."""
+    hours = (ANY if age is None else age / timedelta(hours=1) for age in (table.age.warn_after, table.age.error_after))
+    return {**dict(zip(("warn_age_hours", "hold_age_hours"), hours, strict=True)), **table.volume.model_dump()}
+
+
+def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None, closed: Collection[date]) -> str:
+    """`closed`: the days that make nothing older, and on which nothing is usual."""
+    days_off = f"[{', '.join(f'date {text(night.isoformat())}' for night in closed)}]::date[]"
     night, moment = f"date {text(night_closing(as_of).isoformat())}", literal(as_of)
-    rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot)
+    rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot, closed)
     return f"""
         select {text(table)} as table_name, known.*, {rows} as rows_night,
             {"null" if usual is None else usual}::double as usual_rows,
             case when usual_rows >= {FEW_ROWS} then rows_night / usual_rows end as volume_ratio,
-            date_diff('minute', known.newest, {moment}) / 60.0 as age_hours,
+            date_diff('minute', known.newest, {moment}) / 60.0
+                - 24 * len(list_filter({days_off}, lambda day: day > (known.newest at time zone 'UTC')::date))
+                as age_hours,
             landed.*, landed.undated_rows / greatest(landed.rows_landed, 1) as undated_share
         from (
             select count(*) as rows_total, max(available_at) as newest
@@ -228,11 +242,12 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
 
 
 def _usual(
-    rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None
+    rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None, closed: Collection[date] = ()
 ) -> tuple[int, float | None]:
-    """Rows of the night, and the median of the same weekday's batches; None while history is short.
+    """Rows of the night, and the median of the same weekday's batches; None while history is short, and of a closed
+    day.
 
-    A weekday counts from the table's first row on; one on which nothing came counts as zero.
+    A weekday counts from the table's first row on; one on which nothing came counts as zero, unless it was closed.
     """
     step = max(timedelta(days=7), every)
     ends = [as_of - step * week for week in range(WEEKS + 1)]
@@ -243,8 +258,13 @@ def _usual(
     row = rails.lake.connection.execute(f"select min(available_at), {counts} from {relation}").fetchone()
     assert row is not None
     first, now, *past = row
-    past = [rows for rows, end in zip(past, ends[1:], strict=True) if first is not None and end - every >= first]
-    return now, float(median(past)) if len(past) >= ENOUGH_WEEKS else None
+    past = [
+        rows
+        for rows, end in zip(past, ends[1:], strict=True)
+        if first is not None and end - every >= first and day_ending(end) not in closed
+    ]
+    is_usual = len(past) >= ENOUGH_WEEKS and day_ending(as_of) not in closed
+    return now, float(median(past)) if is_usual else None
 
 
 # -- features ---------------------------------------------------------------------------------
@@ -265,9 +285,12 @@ def _features(
             if tables is not None and view not in tables:
                 continue
             every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
+    closed = _closed(rails, every, as_of)
     results = _shared(rails, as_of, snapshot).views
     new = [view for view in sorted(every) if (view, every[view]) not in results]
-    batches = faults.each(rails, new, lambda view: _view_batch(rails, view, as_of, every[view], snapshot))
+    batches = faults.each(
+        rails, new, lambda view: _view_batch(rails, view, as_of, every[view], snapshot, closed.get(view, ()))
+    )
     for view, batch in batches.items():
         with faults.of(view):
             own = _file(rails, "features", f"{view}.yaml")
@@ -323,17 +346,35 @@ def _with_volume(suite: Suite, own: Path) -> Suite:
     return replace(suite, expectations=(*suite.expectations, volume))
 
 
-def _view_batch(rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None) -> Batch:
+def _closed(rails: Rails, views: Iterable[str], as_of: datetime) -> dict[str, frozenset[date]]:
+    """Feature view → the days on which every source that feeds it is closed; empty where no source ever is."""
+    closed = {}
+    for source in rails.settings.sources:
+        with suppress(BadInput):  # its own run says what is wrong with the contract
+            rules = contracts.read(rails.settings, source).rhythm.closed
+            closed[source] = frozenset(closed_until(rules, day_ending(as_of)))
+    if not any(closed.values()):
+        return {}
+    feeding = Feeding.of(rails.settings)
+    of_view = {view: [closed.get(source, frozenset()) for source in feeding.of_table(view)] for view in views}
+    return {view: frozenset.intersection(*of_sources) for view, of_sources in of_view.items() if of_sources}
+
+
+def _view_batch(
+    rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None, closed: Collection[date]
+) -> Batch:
     """The rows that became available in (as_of - every, as_of], and what is usual.
 
-    A weekday on which usually nothing comes may be empty (a shop is closed on Saturdays), but not the whole week.
+    A weekday on which usually nothing comes may be empty (a shop that says of no day that it is closed), but not the
+    whole week; a closed day may.
     """
     columns = tuple(rails.lake.columns(view))
     relation = rails.lake.relation(view, as_of, snapshot)
     sql = f"select * from {relation} where available_at > {literal(as_of - every)}"
-    rows, usual = _usual(rails, view, as_of, every, snapshot)
+    rows, usual = _usual(rails, view, as_of, every, snapshot, closed)
     week = f"select 1 from {relation} where available_at > {literal(as_of - timedelta(days=7))} limit 1"
-    is_day_off = usual == 0 and rails.lake.connection.execute(week).fetchone() is not None
+    is_day_off = day_ending(as_of) in closed
+    is_day_off |= usual == 0 and rails.lake.connection.execute(week).fetchone() is not None
     parameters = {
         "least_rows": 0 if is_day_off else 1,
         "as_of": as_of.isoformat(),

@@ -3,12 +3,12 @@
 It is the dbt source YAML (dbt/models/staging/<source>/_<source>__sources.yml): the columns with their types, and under
 `config.meta.tiltyard` which of them tell when a row happened and when it was written. A delivery is a file that is
 named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`. The source itself says there when it is looked for, and
-until when it is waited for.
+until when it is waited for, on which days it is closed, and how old and how few its rows may be.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,8 @@ from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.prepare import schedules
+from tiltyard.prepare import closed_days, schedules
+from tiltyard.prepare.closed_days import ClosedDay
 from tiltyard.settings import Settings
 from tiltyard.spec import Duration, Strict, read_yaml
 
@@ -76,6 +77,29 @@ class Promise(Strict):
     """Time from its event_time within which a row is here, for 99 of a hundred rows."""
 
 
+class Volume(Strict):
+    """How many rows a night may bring, in parts of what is usual on its weekday."""
+
+    warn_below: float = 0.4
+    """Share below which a warning says so."""
+    warn_above: float = 2.2
+    """Share above which a warning says so."""
+    hold_below: float = 0.02
+    """Share below which the table is held."""
+
+
+class Age(Strict):
+    """How old the newest row of a table may be when a night is judged, closed days left out.
+
+    It is dbt's own `config.freshness`, of the table or else of the source.
+    """
+
+    warn_after: timedelta | None = timedelta(hours=36)
+    """Age from which on a warning says so; None: never."""
+    error_after: timedelta | None = timedelta(days=7)
+    """Age from which on the table is held; None: never."""
+
+
 class Timing(Strict):
     """`config.meta.tiltyard` of a dbt source table."""
 
@@ -87,16 +111,22 @@ class Timing(Strict):
     """Spellings of "missing" in a text file, beside the empty field."""
     latency: Promise | None = None
     """Promise of the source; None where it makes none."""
+    volume: Volume | None = None
+    """How many rows a night may bring; None: as its source says."""
 
 
 class Rhythm(Strict):
-    """`config.meta.tiltyard` of a dbt source: when it is looked for, and until when it is waited for."""
+    """`config.meta.tiltyard` of a dbt source: when it is looked for, until when it is waited for, and what is usual."""
 
     schedule: str | None = None
     """When its features DAG starts by itself, UTC: a cron expression, @daily, or none. Unset: TILTYARD_SCHEDULE."""
     due_by: Duration | None = None
     """How long after the night's end a delivery may come: a source that has delivered nothing by then is late. Unset:
     it is not waited for, and what there is at its schedule is judged as it is."""
+    closed: tuple[ClosedDay, ...] = ()
+    """Days on which there is nothing to deliver: weekdays, dates, and `holidays: BR` for those of a country."""
+    volume: Volume = Volume()
+    """How many rows a night of its tables may bring."""
 
     @field_validator("schedule")
     @classmethod
@@ -116,6 +146,10 @@ class TableContract:
     """Column → DuckDB type, in the contract's order."""
     timing: Timing
     """Which columns tell its times."""
+    age: Age = field(default_factory=Age)
+    """How old its newest row may be."""
+    volume: Volume = field(default_factory=Volume)
+    """How many rows a night may bring."""
 
     @property
     def raw(self) -> str:
@@ -183,8 +217,10 @@ def read(settings: Settings, source: str) -> SourceContract:
     _, content = read_yaml(path)
     try:
         [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
-        tables = tuple(_table(path, source, entry) for entry in declaration["tables"])
-        rhythm = _declared(f"{path}: source '{source}'", Rhythm, _meta(declaration) or {})
+        where = f"{path}: source '{source}'"
+        rhythm = _declared(where, Rhythm, _meta(declaration) or {})
+        age = _age(where, declaration, Age())
+        tables = tuple(_table(path, source, entry, rhythm, age) for entry in declaration["tables"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: not a dbt source file that declares the source '{source}' and its tables "
@@ -211,9 +247,11 @@ def is_expected(settings: Settings, source: str, night: date) -> bool:
 
 
 def deadline(settings: Settings, source: str, as_of: datetime) -> datetime | None:
-    """Until when a delivery of the night that closes at `as_of` is waited for; None: it is not."""
-    due_by = _rhythm(settings, source).due_by
-    return None if due_by is None else as_of + due_by
+    """Until when a delivery of the night that closes at `as_of` is waited for; None: it is not, or it is closed."""
+    rhythm = _rhythm(settings, source)
+    if rhythm.due_by is None or closed_days.why_closed(rhythm.closed, clock.day_ending(as_of)):
+        return None
+    return as_of + rhythm.due_by
 
 
 def _rhythm(settings: Settings, source: str) -> Rhythm:
@@ -238,7 +276,26 @@ def _declared(where: str, kind: type[DeclaredT], meta: Any) -> DeclaredT:
         raise BadInput(f"{where}: config.meta.tiltyard.{place}: {message}.") from None
 
 
-def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
+def _age(where: str, entry: Mapping[str, Any], inherited: Age) -> Age:
+    """dbt's `config.freshness` of a source or a table; `null`, whole or in part, lets rows be of any age."""
+    config = entry.get("config") or {}
+    if "freshness" not in config:
+        return inherited
+    ages = {}
+    for name, period in (config["freshness"] or {"warn_after": None, "error_after": None}).items():
+        if name not in Age.model_fields:
+            continue  # dbt's `filter`
+        try:
+            ages[name] = None if period is None else timedelta(**{f"{period['period']}s": period["count"]})
+        except (KeyError, TypeError):
+            raise BadInput(
+                f"{where}: config.freshness.{name}: write it like {{count: 36, period: hour}}; periods are minute, "
+                "hour and day."
+            ) from None
+    return inherited.model_copy(update=ages)
+
+
+def _table(path: Path, source: str, entry: Mapping[str, Any], rhythm: Rhythm, age: Age) -> TableContract:
     """The contract of one entry under `tables` of the YAML."""
     name = str(entry["name"])
     where = f"{path}: table '{name}'"
@@ -256,7 +313,7 @@ def _table(path: Path, source: str, entry: Mapping[str, Any]) -> TableContract:
             if columns[time.column] not in _TELLS_TIME:
                 kind = columns[time.column]
                 raise BadInput(f"{where}: the time column '{time.column}' is {kind}, which tells no time.")
-    return TableContract(source, name, columns, timing)
+    return TableContract(source, name, columns, timing, _age(where, entry, age), timing.volume or rhythm.volume)
 
 
 def _columns(where: str, entry: Mapping[str, Any]) -> dict[str, str]:

@@ -145,6 +145,8 @@ class ShadowSummary(Summary):
     """Version, or `safe_default` → how good it was."""
     arrival: dict[str, LabelArrival] = field(default_factory=dict)
     """Kind of label → how many came and were to be expected."""
+    unanswered: dict[date, int] = field(default_factory=dict)
+    """Night of the last week → rows of the spine that nobody has answered; without the nights that have none."""
     online: dict[str, tuple[ArmFigures, ...]] = field(default_factory=dict)
     """Arm → how its answers turned out, the whole of it first."""
     lookups: LookupCheck | None = None

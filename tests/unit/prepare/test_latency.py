@@ -14,7 +14,7 @@ from tiltyard import suites
 from tiltyard.edge import describe
 from tiltyard.leak import suite
 from tiltyard.pages import plots
-from tiltyard.prepare import embargo, latency, observation
+from tiltyard.prepare import checks, contracts, embargo, latency, observation
 from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.embargo import learn, quantile_of_counts
 from tiltyard.prepare.latency import Latency, Spread, backfills
@@ -183,6 +183,8 @@ VERY_LATE = [  # rows of 100 that come nights late, observed p99 in units of the
 def test_a_night_of_mostly_very_late_rows_is_not_served(rails: Rails) -> None:
     observation.expectations()
     suite = suites.load(rails.settings.expectations / "freshness.yaml")
+    table = contracts.read(rails.settings, "subscription").table("login")
+    assert table
     listed = ", ".join(f"{value} as {name}" for name, value in GOOD_NIGHT.items())
     for late, promises, expected in VERY_LATE:
         observed = Spread(*[promises * 30 * HOUR] * 4)
@@ -190,6 +192,6 @@ def test_a_night_of_mostly_very_late_rows_is_not_served(rails: Rails) -> None:
         one = Latency("raw.login", "source", 100, 100, 0, observed, observed, missed, timedelta(hours=30))
         night_of_shop = Observation("shop", {"raw.login": one}, {"raw.login": OutageVerdict((), frozenset())}, ())
         sql = f"select {listed}, {night_of_shop.columns('raw.login')}"
-        batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *observation.OBSERVED), {})
+        batch = suites.Batch("raw.login", sql, (*GOOD_NIGHT, *observation.OBSERVED), checks.limits(table))
         results = suites.run_suite(rails, suite, batch, complete=True).results
         assert {one.column: one.severity for one in results if not one.success} == expected, (late, promises)
