@@ -160,11 +160,12 @@ def _same_types(lake: Lake, table: TableContract) -> None:
 def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) -> datetime:
     """When a load is written: now, and never before the source's newest load. What is made of raw rows is told by
     their stamps which of them are new, and a clock may run behind the one of the worker that loaded last."""
-    queries = (
-        f"select max(ingested_at) from {identifier(table)} where source = ?" for table in (LANDED_FILE, INGEST_RUN)
-    )
-    newest = [row[0] for query in queries if (row := connection.execute(query, [source]).fetchone()) and row[0]]
-    return max([now, *(stamp + timedelta(microseconds=1) for stamp in newest)])
+    stamps: list[datetime] = [now]
+    for table in (LANDED_FILE, INGEST_RUN):
+        query = f"select max(ingested_at) from {identifier(table)} where source = ?"
+        if (row := connection.execute(query, [source]).fetchone()) and row[0]:
+            stamps.append(row[0] + timedelta(microseconds=1))
+    return max(stamps)
 
 
 def newest_delivery(rails: Rails, source: str) -> date | None:
