@@ -113,8 +113,8 @@ def every_aggregate(log: EntityLog) -> Iterator[Aggregate]:
             if reading.values is None:
                 continue
             here = rows & ~np.isnan(reading.values)
-            if not here.any():
-                continue
+            if not here.any() or np.ptp(reading.values[here]) == 0:
+                continue  # of one value alone, like that of the filter itself, they only say whether there is a row
             values = np.where(here, reading.values, 0.0)
             if reading.kind == "number":
                 yield _summed(log, f"the sum of {name}{words}", values, None)

@@ -196,6 +196,26 @@ def test_a_column_that_is_nearly_always_nought_is_no_aggregate_that_ends_at_noug
     assert evidence.weigh(Sample(frame, **roles, history=log, history_as_of="at")).suspicions == ()
 
 
+def test_whether_there_is_a_row_is_no_aggregate_that_a_count_of_one_has_seen():
+    """Of customers whose first payment failed and whose later ones did not, "the number of different is_failed where
+    is_failed is 0" is 1 in the end and 0 by then; and so is, for a while, an honest count of payments 1."""
+    rng = np.random.default_rng(5)
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    rows, log = [], []
+    for number in range(400):
+        name, times = f"c{number}", np.sort(rng.uniform(0, 360, 3))
+        failed = [number % 3 == 0, False, False]
+        log += [(name, start + pd.Timedelta(days=float(at)), int(bad)) for at, bad in zip(times, failed, strict=True)]
+        asked = start + pd.Timedelta(days=float(rng.uniform(times[0], times[1])))
+        rows.append((name, asked, bool(rng.random() < 0.3), 1, rng.integers(1, 900)))
+    frame = pd.DataFrame(rows, columns=["customer", "asked_at", "bad", "payment_count", "noise"])
+    more = pd.DataFrame(
+        {"customer": [f"d{number}" for number in range(300)], "asked_at": start + pd.Timedelta(days=200), "bad": False}
+    ).assign(payment_count=rng.integers(2, 9, 300), noise=1)
+    history = pd.DataFrame(log, columns=["customer", "at", "is_failed"])
+    assert weigh(pd.concat([frame, more]), history=history, history_as_of="at").suspicions == ()
+
+
 def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     frame, log = orders()
     whole = log.groupby("customer")["pounds"].sum()
