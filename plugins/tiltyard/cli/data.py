@@ -65,11 +65,13 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
 def features(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
     """Ingest, build with dbt, check, publish, source by source. A table that is not good stays as it was, and is named
     (exit 1)."""
+    from tiltyard.cli import landed
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
     night, chosen = options.night(as_of), _chosen(Settings(), source)
     with options.opened(sources=chosen) as opened:
+        landed.require_near(opened, chosen, night)
         built = stage.build_night(opened, night, chosen)
         online_features = fill.fill_night(opened, night)
     emit(built.to_json() | {"online": online_features.to_json()}, as_json)

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
     from tiltyard.edge.document import NoNight
     from tiltyard.rails import Rails
+
+AHEAD = timedelta(days=30)
+"""How far after the newest delivery no night is meant: after a week of silence every table is held as it is."""
 
 
 def require(rails: "Rails", sources: Sequence[str]) -> None:
@@ -32,6 +37,21 @@ def nothing(rails: "Rails", sources: Sequence[str]) -> str | None:
     )
 
 
+def require_near(rails: "Rails", sources: Sequence[str], *nights: datetime) -> None:
+    """Raises BadInput for a night that lies AHEAD or more after the newest delivery of all of these sources. It would
+    find every table too old and hold it, and every night up to it with it, until it is done again with data."""
+    newest = max((day for source in sources if (day := _newest(rails, source))), default=None)
+    night = max(nights)
+    if newest is None:
+        return
+    after = clock.midnight(newest) + timedelta(days=1)
+    if night - after >= AHEAD:
+        raise BadInput(
+            f"The night of {night:%Y-%m-%d} lies {(night - after).days} days after the newest delivery of "
+            f"{', '.join(sources)}, which is that of {newest}; name one that has data, like --as-of {after:%Y-%m-%d}."
+        )
+
+
 def first_step(rails: "Rails", document: "NoNight", source: str) -> "NoNight":
     """The document of a model without a night, with what comes before one where nothing has landed."""
     sentence = nothing(rails, (source,))
@@ -41,6 +61,15 @@ def first_step(rails: "Rails", document: "NoNight", source: str) -> "NoNight":
 def places(settings: Settings, sources: Sequence[str]) -> str:
     """Where the deliveries of these sources are looked for."""
     return ", ".join(str(settings.landing / source) for source in sources)
+
+
+def _newest(rails: "Rails", source: str) -> date | None:
+    """The day of a source's newest delivery that has landed, or lies there; None where there is none."""
+    from tiltyard.prepare import contracts, ingest
+
+    lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
+    days = [day for day in (ingest.newest_delivery(rails, source), *lying) if day]
+    return max(days, default=None)
 
 
 def _lies_there(settings: Settings, source: str) -> bool:

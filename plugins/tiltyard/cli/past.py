@@ -1,9 +1,10 @@
 """`hindcast`: past nights once more, as they were or under other policies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +15,9 @@ from tiltyard.cli.options import Json
 from tiltyard.cli.output import emit, progress, say, table
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.rails import Rails
 
 PANEL = "Past nights"
 commands = typer.Typer()
@@ -57,6 +61,7 @@ def hindcast(
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
     """
+    from tiltyard.cli import landed
     from tiltyard.rewind import hindcast as loop
 
     assumed = _approval(approve)
@@ -66,9 +71,12 @@ def hindcast(
         settings = Settings()
         _try_policies(settings, _chosen(settings, model), (begin, end), policy, jobs or 2, plots, as_json)
         return
-    with options.opened(sources=_sources(Settings(), model)) as opened, progress(as_json) as step:
+    sources = _sources(Settings(), model)
+    with options.opened(sources=sources) as opened, progress(as_json) as step:
+        landed.require_near(opened, sources, begin, end)
         chosen = _chosen(opened.settings, model)
-        result = loop.hindcast(opened, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
+        own = _of_their_sources(opened, chosen) if model else opened
+        result = loop.hindcast(own, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
     emit(result, as_json)
     if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
         raise CheckFailed(sentence)
@@ -84,6 +92,16 @@ def _sources(settings: Settings, names: list[str] | None) -> tuple[str, ...]:
     if not names:
         return settings.sources
     return tuple(sorted({spec.source for spec in specs.read_all(settings.models)[0] if spec.name in names}))
+
+
+def _of_their_sources(rails: "Rails", chosen: Sequence[specs.Spec]) -> "Rails":
+    """The rails with the sources alone that feed what these models read: no night of another source is touched."""
+    from tiltyard.prepare.publishing import Feeding
+
+    feeding = Feeding.of(rails.settings)
+    sources = {source for spec in chosen for table in spec.tables for source in feeding.of_table(table)}
+    active = tuple(sorted(sources | {spec.source for spec in chosen}))
+    return replace(rails, settings=rails.settings.model_copy(update={"sources": active}))
 
 
 def _approval(text: str) -> Literal["auto", "never"]:

@@ -238,6 +238,23 @@ def test_a_home_where_nothing_has_landed_names_the_way_out_before_anything_is_bu
     assert not (settings.home / "releases").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("features", "--source", "incident"),
+        ("hindcast", "--model", "sla_breach", "--from", "2016-03-02", "--to", "2017-03-02"),
+    ],
+)
+def test_a_night_far_behind_all_data_is_refused(settings: Settings, words: tuple[str, ...]) -> None:
+    """It would hold every table, and every night up to it with it: the last midnight, where data is of the past."""
+    deliver(settings, "incident/incident_update/2016-03-01.csv")
+    done = tiltyard(*words, settings=settings)
+    assert done.returncode == 2, done.stderr
+    sentence = " ".join(done.stderr.split())
+    assert "days after the newest delivery of incident, which is that of 2016-03-01" in sentence
+    assert "--as-of 2016-03-02" in sentence
+
+
 def test_an_ingest_that_finds_nothing_says_where_it_looked(settings: Settings) -> None:
     deliver(settings, "incident/incident_update/2016-03-01.csv")
     done = tiltyard("ingest", "--as-of", "2016-02-01", settings=settings)
