@@ -55,7 +55,8 @@ class ExplanationForm(HITLEntryOperator):
 
     def execute(self, context: Any) -> Any:
         if answer := answers.to_earlier_attempt(self.retries or 0):
-            return self._read(answer)
+            with task_run.working() as rails:
+                return self._read(rails, answer)
         form = self._question()
         self.subject, self.body = form.subject, form.body
         return super().execute(context)
@@ -65,18 +66,14 @@ class ExplanationForm(HITLEntryOperator):
             self._question()
             raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
         with task_run.working() as rails:
-            answer = answers.recorded(rails, task_run.key()) or RecordedAnswer()
-        return self._read(answer)
+            return self._read(rails, answers.recorded(rails, task_run.key()) or RecordedAnswer())
 
-    def _read(self, answer: RecordedAnswer) -> JsonObject:
+    def _read(self, rails: "Rails", answer: RecordedAnswer) -> JsonObject:
         """Keep an answer that is about this model."""
-        with task_run.working() as rails:
-            question = _QUESTION.fullmatch(answer.subject)
-            if question is None or question["model"] != self.spec.name:
-                raise BadInput(
-                    f"Airflow has no question about {self.spec.name} on record; clear the task to ask again."
-                )
-            return self._keep(rails, date.fromisoformat(question["night"]), answer)
+        question = _QUESTION.fullmatch(answer.subject)
+        if question is None or question["model"] != self.spec.name:
+            raise BadInput(f"Airflow has no question about {self.spec.name} on record; clear the task to ask again.")
+        return self._keep(rails, date.fromisoformat(question["night"]), answer)
 
     def _keep(self, rails: "Rails", opened: date, answer: RecordedAnswer) -> JsonObject:
         """Keep the answer in the ledger; ask again where it is none."""

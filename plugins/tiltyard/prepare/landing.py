@@ -146,7 +146,8 @@ def due_files(
             if day is not None and contracts.due(path.name) > as_of:
                 continue
             if not path.is_file():
-                log.warning("%s is named like a delivery and is no file; it is left alone.", path)
+                if day is not None:
+                    log.warning("%s is named like a delivery and is no file; it is left alone.", path)
                 continue
             complaint = None
             if table is None and folder.is_symlink():
