@@ -222,8 +222,9 @@ def _decided(
 
 def counted_states(states: Iterable[TableState], kept: Collection[str]) -> dict[State, int]:
     """State → number of tables, by name; those that are `kept` are published."""
-    counts = Counter[State](state.state for state in states) + Counter[State](published=len(kept))
-    return dict(sorted(counts.items()))
+    counts: Counter[State] = Counter(state.state for state in states)
+    counts["published"] += len(kept)
+    return {state: count for state, count in sorted(counts.items()) if count}
 
 
 def _standing(
