@@ -3,14 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import shorten
 
 from faults import business
+from faults.kinds import KINDS
 from faults.trial import Result
 from tiltyard.settings import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "faults.md"
 HOME = re.compile(r"/[^\s']*/place/(checkout/|home/)?")
 """Where the kinds were tried, which says nothing."""
+SEEN = 400
+"""Characters of what a person sees."""
 GROUPS = {
     "nothing": "No fault",
     "delivery": "What a source delivers",
@@ -47,18 +51,19 @@ features read or write (stages of models, files of versions) was broken when the
 
 
 def write(results: Sequence[Result]) -> None:
-    """Write the page."""
+    """Write the page. Kinds without a result keep the row that it has of them."""
+    rows = _rows_there() | {result.kind: _row(result) for result in results}
     lines = [
         HEAD.format(
             models=len(business.every_model()),
             sources=len(business.SOURCES),
-            kinds=sum(result.group != "nothing" for result in results),
-            collateral=sum(len(result.collateral) + len(result.collateral_tables) for result in results),
+            kinds=sum(name in rows and kind.group != "nothing" for name, kind in KINDS.items()),
+            collateral=sum(int(row.split(" | ")[-2]) for row in rows.values()),
             unanswered=sum(len(result.unanswered) for result in results),
         )
     ]
     for group, title in GROUPS.items():
-        own = [result for result in results if result.group == group]
+        own = [rows[name] for name, kind in KINDS.items() if kind.group == group and name in rows]
         if not own:
             continue
         lines += [
@@ -67,8 +72,14 @@ def write(results: Sequence[Result]) -> None:
             "| where a person sees it | collateral | mended |",
             "|---|---|---|---|---|--:|---|",
         ]
-        lines += [_row(result) for result in own]
+        lines += own
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rows_there() -> dict[str, str]:
+    """Kind → its row on the page as it stands."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    return {found[1]: found[0] for found in re.finditer(r"^\| `(\w+)` \| .*$", text, re.MULTILINE)}
 
 
 def _row(result: Result) -> str:
@@ -87,5 +98,6 @@ def _row(result: Result) -> str:
         if result.left
         else "same"
     )
-    cells = (f"`{result.kind}`", result.what, tables, downstream, seen[:240], str(collateral), mended)
+    seen = shorten(seen, SEEN, placeholder=" …")
+    cells = (f"`{result.kind}`", result.what, tables, downstream, seen, str(collateral), mended)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -627,9 +627,23 @@ def read_yaml(path: Path, loader: Any = YAML_LOADER) -> tuple[yaml.Node | None, 
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); put a file there.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(f"{where}: not readable as YAML ({getattr(error, 'problem', None) or error}).") from None
+        raise BadInput(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a text that is no YAML: at the line where what does not end begins, since the line where the
+    parser notices is often the next one, which is right."""
+    problem = getattr(error, "problem", None) or error
+    noticed, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    if noticed is None:
+        return f"{path}: not readable as YAML ({problem})."
+    if (
+        begun is None
+        or begun.line == noticed.line
+        or not re.search("simple key|flow|quoted", str(getattr(error, "context", "")))
+    ):
+        return f"{path}:{noticed.line + 1}: not readable as YAML ({problem})."
+    return f"{path}:{begun.line + 1}: not readable as YAML ({problem} before line {noticed.line + 1})."
 
 
 def _check_depth(text: str, loader: Any) -> None:

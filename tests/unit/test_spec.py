@@ -60,7 +60,7 @@ def test_a_missing_field_is_named(tmp_path: Path) -> None:
 
 def test_yaml_that_is_none_names_the_line(tmp_path: Path) -> None:
     folder = write(tmp_path / "broken", "entity: ticket\nowner: [a\ntier: 2\n")
-    with pytest.raises(BadInput, match=r"spec.yaml:3: not readable as YAML"):
+    with pytest.raises(BadInput, match=r"spec.yaml:2: not readable as YAML .* before line 3"):
         spec.load(folder)
 
 
@@ -205,3 +205,21 @@ def test_a_probability_served_by_default_lies_between_0_and_1(tmp_path: Path) ->
 
 def yaml_line(text: str, field: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(f"{field}:"))
+
+
+@pytest.mark.parametrize(
+    ("written", "instead_of", "line"),
+    [
+        ("owner service-desk", "owner: service-desk", 2),
+        ('owner: "service-desk', "owner: service-desk", 2),
+        ("features: [ftr_ticket__intake", "features: [ftr_ticket__intake]", 4),
+    ],
+)
+def test_text_that_does_not_end_is_named_by_the_line_where_it_begins(
+    tmp_path: Path, written: str, instead_of: str, line: int
+) -> None:
+    """The parser notices on a later line, which is right."""
+    text = "entity: ticket\nowner: service-desk\nprediction:\n  features: [ftr_ticket__intake]\n  every: 1d\ntier: 2\n"
+    (tmp_path / "spec.yaml").write_text(text.replace(instead_of, written))
+    with pytest.raises(BadInput, match=rf"spec.yaml:{line}: not readable as YAML \(.* before line \d\)"):
+        spec.load(tmp_path)

@@ -17,7 +17,7 @@ Source = Annotated[
 ]
 commands = typer.Typer()
 data = typer.Typer(help="Fetch the data that the models feed on.", no_args_is_help=True)
-commands.add_typer(data, name="data", rich_help_panel=PANEL)
+commands.add_typer(data, name="data", rich_help_panel=PANEL, epilog="Example: tiltyard data fetch incident")
 
 
 @data.command("fetch", epilog="Example: tiltyard data fetch incident")

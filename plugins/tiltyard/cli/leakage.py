@@ -20,7 +20,12 @@ PANEL = "Leakage"
 
 commands = typer.Typer()
 leakage = typer.Typer(help="Leakage: what a model could not have known yet.", no_args_is_help=True)
-commands.add_typer(leakage, name="leakage", rich_help_panel=PANEL)
+commands.add_typer(
+    leakage,
+    name="leakage",
+    rich_help_panel=PANEL,
+    epilog="Example: tiltyard leakage audit frame.parquet --label churned --prediction-time at --entity id",
+)
 
 
 @leakage.command(

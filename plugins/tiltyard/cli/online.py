@@ -13,7 +13,12 @@ from tiltyard.settings import Settings
 PANEL = "Online features"
 commands = typer.Typer()
 stream = typer.Typer(help="Keep online features up to the minute from a stream.", no_args_is_help=True)
-commands.add_typer(stream, name="stream", rich_help_panel=PANEL)
+commands.add_typer(
+    stream,
+    name="stream",
+    rich_help_panel=PANEL,
+    epilog="Example: tiltyard stream kafka ticket-features --servers localhost:9092",
+)
 
 Drain = Annotated[bool, typer.Option("--drain", help="Stop when everything that is there has been read.")]
 

@@ -17,11 +17,11 @@ from tiltyard.words import counted
 PANEL = "All models together"
 commands = typer.Typer()
 incidents = typer.Typer(help="What is wrong upstream of several models, and a person's word on it.")
-commands.add_typer(incidents, name="incidents", rich_help_panel=PANEL)
+commands.add_typer(incidents, name="incidents", rich_help_panel=PANEL, epilog="Example: tiltyard incidents")
 
 
 holds = typer.Typer(help="Legal holds: a person's word that nothing of some days may go from the lake.")
-commands.add_typer(holds, name="holds", rich_help_panel=PANEL)
+commands.add_typer(holds, name="holds", rich_help_panel=PANEL, epilog="Example: tiltyard holds")
 
 
 class _ShowByDefault(TyperGroup):

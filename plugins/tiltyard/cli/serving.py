@@ -14,9 +14,11 @@ from tiltyard.settings import Settings
 PANEL = "Serve"
 commands = typer.Typer()
 keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
-commands.add_typer(keys, name="keys", rich_help_panel=PANEL)
+commands.add_typer(keys, name="keys", rich_help_panel=PANEL, epilog="Example: tiltyard keys new billing")
 requests = typer.Typer(help="The log of the answers that were given online.", no_args_is_help=True)
-commands.add_typer(requests, name="requests", rich_help_panel=PANEL)
+commands.add_typer(
+    requests, name="requests", rich_help_panel=PANEL, epilog="Example: tiltyard requests show sla_breach"
+)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard serve --port 8090 --as-of latest")

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -32,6 +33,9 @@ from tiltyard.prepare import cuts
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.records import Record
 from tiltyard.settings import Settings
+from tiltyard.words import counted
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float | None], None]
 """Is told what is done, and which share of all of it; None: nobody knows."""
@@ -39,6 +43,8 @@ Progress = Callable[[str, float | None], None]
 ATTEMPTS = 5
 """How often a download that breaks off is taken up again in one run."""
 _BLOCK = 1 << 18
+SHOWN = 3
+"""Names of files that a sentence gives."""
 _MANIFEST = ".manifest.json"
 
 
@@ -190,6 +196,9 @@ class FetchSummary(Record):
     """Number of rows in them."""
     unchanged: bool
     """Whether everything was there already."""
+    restored: tuple[str, ...] = ()
+    """Files below the landing folder that had been changed or taken away since the last fetch, and are as the data set
+    has them again; by name."""
 
 
 def fetch(
@@ -238,14 +247,36 @@ def _fetch_public(settings: Settings, dataset: Dataset, report: Progress) -> Fet
     report(f"{dataset.name} data: cutting into days", 0.9)
     deliveries = dataset.cut(contents)
     facts = LandingFacts(len(deliveries.files), deliveries.rows)
+    restored = _differing(folder, dataset.digest)
     _place(folder, deliveries.files, dataset.digest, facts)
     report(f"{dataset.name} data: landed", 1.0)
-    return _summary(dataset.name, ", ".join(origins), folder, facts, unchanged=False)
+    return _summary(dataset.name, ", ".join(origins), folder, facts, unchanged=False, restored=restored)
 
 
-def _summary(name: str, origin: str | None, folder: Path, facts: LandingFacts, *, unchanged: bool) -> FetchSummary:
+def _summary(
+    name: str,
+    origin: str | None,
+    folder: Path,
+    facts: LandingFacts,
+    *,
+    unchanged: bool,
+    restored: Sequence[str] = (),
+) -> FetchSummary:
+    if restored:
+        more = f" and {len(restored) - SHOWN} more" if len(restored) > SHOWN else ""
+        log.warning(
+            "%s data: %s of %s had been changed or taken away, and stand as they were delivered: %s%s; to try other "
+            "rows, put them into a source of your own",
+            name, counted(len(restored), "file"), folder, ", ".join(restored[:SHOWN]), more,
+        )  # fmt: skip
     return FetchSummary(
-        name=name, origin=origin, landing=str(folder), files=facts.files, rows=facts.rows, unchanged=unchanged
+        name=name,
+        origin=origin,
+        landing=str(folder),
+        files=facts.files,
+        rows=facts.rows,
+        unchanged=unchanged,
+        restored=tuple(restored),
     )
 
 
@@ -424,11 +455,12 @@ def _fetch_simulated(settings: Settings, report: Progress, *, cancel_trigger: bo
         report("simulated data: living through the days", 0.1)
         landing = simulator.land(scratch, lambda label, fraction: report(label, 0.1 + 0.8 * (fraction or 0)))
         facts = LandingFacts(landing.files, landing.rows)
+        restored = _differing(folder, simulator.digest)
         _publish(folder, scratch, simulator.digest, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report("simulated data: landed", 1.0)
-    return _summary("simulated", "simulator", folder, facts, unchanged=False)
+    return _summary("simulated", "simulator", folder, facts, unchanged=False, restored=restored)
 
 
 # -- the landing zone -------------------------------------------------------------------------
@@ -471,15 +503,22 @@ def _manifest(folder: Path) -> Manifest | None:
 def _intact(folder: Path, content: str) -> LandingFacts | None:
     """What was landed, if it is of this content and every file still is what it was."""
     manifest = _manifest(folder)
+    return manifest.facts if manifest and manifest.content == content and not _differing(folder, content) else None
+
+
+def _differing(folder: Path, content: str) -> list[str]:
+    """The files of a data set of this content that are not what was landed, or are gone; none where it never was."""
+    manifest = _manifest(folder)
     if manifest is None or manifest.content != content:
-        return None
+        return []
+    return [name for name, digest in sorted(manifest.sha256.items()) if not _is(folder / name, digest)]
+
+
+def _is(path: Path, digest: str) -> bool:
     try:
-        for name, digest in manifest.sha256.items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                return None
-    except OSError:  # a file is gone: cut again
-        return None
-    return manifest.facts
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:  # it is gone
+        return False
 
 
 def _scratch(folder: Path) -> Path:

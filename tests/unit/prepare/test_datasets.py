@@ -140,7 +140,9 @@ def test_the_second_fetch_asks_nobody_and_a_damaged_landing_is_mended(settings, 
     assert len(home.asked) == 1
     (settings.landing / "incident" / "incident_update" / "2016-03-02.csv").write_text("half a fi")
     (settings.landing / "incident" / "incident_update" / "2016-03-03.csv").unlink()
-    assert not datasets.fetch(settings, "incident").unchanged
+    again = datasets.fetch(settings, "incident")
+    assert not again.unchanged
+    assert again.restored == ("incident_update/2016-03-02.csv", "incident_update/2016-03-03.csv")
     assert landed(settings) == before
 
 
@@ -295,6 +297,9 @@ def test_the_simulated_business_lands_once(settings, monkeypatch):
     folder = settings.landing / "subscription"
     assert result.files == len(list(folder.glob("*/*.parquet"))) == 4 * 14
     assert datasets.fetch(settings, "simulated").unchanged
+    edited = sorted(folder.glob("*/*.parquet"))[0]
+    edited.write_bytes(b"rows of somebody's own")
+    assert datasets.fetch(settings, "simulated").restored == (edited.relative_to(folder).as_posix(),)
 
 
 def _small_init(init):
