@@ -19,6 +19,20 @@ from tiltyard.settings import ROOT, Settings
 hypothesis.settings.register_profile("tiltyard", deadline=None)  # a busy machine is no counterexample
 hypothesis.settings.load_profile("tiltyard")
 
+LONGEST = ("flow/test_publication.py", "e2e/", "flow/test_hindcast.py", "flow/", "dags/")
+"""Files, and folders of files, that take longest, below tests/."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no worker is left with it when the others have done all else. A file
+    stays whole and in its order."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.removeprefix("tests/")
+        return next((place for place, start in enumerate(LONGEST) if file.startswith(start)), len(LONGEST))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import bazaar
+from tests import bazaar, homes
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, due, status
@@ -23,6 +23,7 @@ from tiltyard.prepare import features
 from tiltyard.prepare.features import SourceNight
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
+from tiltyard.settings import Settings
 from tiltyard.spec import find, portfolio
 
 FIRST = clock.parse_as_of("2025-03-04")
@@ -37,13 +38,20 @@ meta: {may_be_empty: true}
 """
 
 
-@pytest.fixture
-def rails(tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Settings:
     """A home in which the first night of both sources is published."""
-    settings = bazaar.settings_of(tmp_path, postgres_url)
+    settings = bazaar.settings_of(tmp_path_factory.mktemp("made"), postgres_url)
     with rails_module.opened(settings) as opened:
         deliver(opened, 0, "shop", "web")
         assert features.build_night(opened, FIRST, render=False).unpublished == ()
+    return settings
+
+
+@pytest.fixture
+def rails(tmp_path: Path, made: Settings) -> Iterator[Rails]:
+    """A copy of that home for every test."""
+    with rails_module.opened(homes.copied(made, tmp_path)) as opened:
         yield opened
 
 
