@@ -183,22 +183,46 @@ def cooling(past: ModelHistory, night: date, policy: DriftPolicy, trainings: Tra
     running = [grant.night for grant in before if grant.became == "running"]
     if running:
         return Cooldown(night + timedelta(days=1), f"; the one of {max(running)} is still running")
-    vain = _in_vain(before, past.best)
+    waits = [_after_a_version(before, past.best, policy, trainings), _after_nothing(before, policy)]
+    latest = max((wait for wait in waits if wait is not None), key=lambda wait: wait.until)
+    return latest if latest.until > night else None
+
+
+def _after_a_version(
+    grants: Sequence[Grant], best: date | None, policy: DriftPolicy, trainings: Trainings
+) -> Cooldown | None:
+    """How long a model waits after the newest retrain that gave a version; None without one."""
+    made = [grant for grant in grants if grant.became != "none"]
+    if not made:
+        return None
+    vain = _in_vain(made, best)
     longest = max(policy.cooldown, trainings.max_cooldown)
     wait = policy.cooldown
     for _ in range(vain):
         wait = min(2 * wait, longest)
-    again = max(grant.night for grant in before) + wait
-    if again <= night:
+    reason = f"; {counted(vain, 'retrain')} made nothing better" if vain else ""
+    return Cooldown(max(grant.night for grant in made) + wait, reason)
+
+
+def _after_nothing(grants: Sequence[Grant], policy: DriftPolicy) -> Cooldown | None:
+    """How long a model waits after a retrain that gave no version; None where the newest gave one.
+
+    What kept it from one (too few cohorts, a check) may be over on the next night, so that it waits for one night, and
+    for twice as many with each further one that came to nothing, up to a cooldown.
+    """
+    newest = max((grant.night for grant in grants if grant.became != "none"), default=date.min)
+    nothing = [grant.night for grant in grants if grant.became == "none" and grant.night > newest]
+    if not nothing:
         return None
-    return Cooldown(again, f"; {counted(vain, 'retrain')} made nothing better" if vain else "")
+    wait = min(timedelta(days=2 ** min(len(nothing) - 1, 10)), policy.cooldown)
+    return Cooldown(max(nothing) + wait, f"; {counted(len(nothing), 'training')} in a row gave no version")
 
 
 def _in_vain(grants: Sequence[Grant], best: date | None) -> int:
     """How many retrains since the champion's own training made nothing better.
 
     One whose version was rejected, was promoted and had to give way again (it would be the champion's own else), or
-    still was a challenger when the next one was trained. One that gave no version says nothing.
+    still was a challenger when the next one was trained.
     """
     last = max(grant.night for grant in grants)
     return sum(

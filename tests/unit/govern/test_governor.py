@@ -364,9 +364,25 @@ def test_no_two_grants_are_closer_than_the_cooldown(nightly: list[Finding], poli
         if outcome.granted:
             granted.append(Grant(night, became))
     between = [later.night - earlier.night for earlier, later in pairwise(granted)]
-    assert all(wait >= policy.cooldown for wait in between)
-    if became != "none":  # each of them made nothing better: the wait doubles
+    if became == "none":  # each of them gave no version: what kept it from one may be over soon
+        least = [min(timedelta(days=2**number), policy.cooldown) for number in range(len(between))]
+        assert all(wait >= pause for wait, pause in zip(between, least, strict=True))
+    else:  # each of them made nothing better: the wait doubles
+        assert all(wait >= policy.cooldown for wait in between)
         assert all(later >= earlier for earlier, later in pairwise(between)) or len(between) < 2
+
+
+def test_a_training_that_gave_no_version_costs_no_cooldown() -> None:
+    """One cohort was too few on Monday; on Tuesday there are two."""
+    policy, night = DriftPolicy(cooldown=timedelta(days=14)), START
+    waits = []
+    for _ in range(6):
+        past = ModelHistory(tuple(Grant(START + wait, "none") for wait in waits))
+        while cooling(past, night, policy, Trainings()) is not None:
+            night += timedelta(days=1)
+        waits.append(night - START)
+        night += timedelta(days=1)
+    assert [wait.days for wait in waits] == [0, 1, 3, 7, 15, 29], "twice the pause each time, up to the cooldown"
 
 
 @given(pasts, policies)
