@@ -6,10 +6,13 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json
-from tiltyard.cli.output import emit, print_error, progress, say
+from tiltyard.cli.output import emit, failed, print_error, progress, say
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
+SHOWN = 3
+"""Files that went to quarantine that are named."""
 PANEL = "Bring data in"
 Source = Annotated[
     str | None,
@@ -46,7 +49,7 @@ def fetch(
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
 def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
-    """Land what became available until the night: append-only, exactly once; bad files go to quarantine."""
+    """Land what became available until the night: append-only, exactly once; bad files go to quarantine (exit 1)."""
     from tiltyard.cli import landed
     from tiltyard.prepare import features as stage
 
@@ -59,6 +62,13 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
         if not as_json and not summary.files and not summary.quarantined:
             where = landed.places(settings, [name])
             say(f"{name}: found nothing new that was due at {night:%Y-%m-%d %H:%M} UTC in {where}")
+    refused = [f"{file.file}: {file.reason}" for summary in result.values() for file in summary.quarantined]
+    if refused:
+        more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        failed(
+            f"{counted(len(refused), 'file')} went to quarantine, {'; '.join(refused[:SHOWN])}{more}. Mend them in "
+            f"{settings.quarantine} or mend the contract, put them back into the landing zone, and run this again."
+        )
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")

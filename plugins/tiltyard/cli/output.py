@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tiltyard.errors import CheckFailed
 from tiltyard.records import Record
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
@@ -37,6 +40,13 @@ def say(text: str) -> None:
 def print_error(sentence: str) -> None:
     """The one place that prints an error. A pipe gets it as one line: at a width, rich breaks a long path in two."""
     err.print(f"[bold red]error[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+
+
+def failed(sentence: str) -> NoReturn:
+    """End a command that has printed what it came to, and that a check failed: with exit code 1, and stdout as it is, one
+    document with --json."""
+    print_error(sentence)
+    raise typer.Exit(CheckFailed.exit_code)
 
 
 def warn(sentence: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model
-from tiltyard.cli.output import emit
+from tiltyard.cli.output import emit, failed
 from tiltyard.spec import Spec, find
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def train(
     trials: Annotated[int | None, typer.Option(min=1, max=500, help="Tuning trials; default: the spec's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a champion-to-be and its light twin on matured labels; register it as a challenger."""
+    """Train a champion-to-be and its light twin on matured labels; register it as a challenger. Where the rows cannot
+    carry a model no version is made, and the reason is told (exit 1)."""
     from tiltyard.train import training
 
     night, reasons = options.night(as_of), tuple(reason or ("asked by hand",))
@@ -36,6 +37,8 @@ def train(
         spec = find(opened.settings.models, model)
         result = training.train(opened, spec, night, requested_by=options.user(), reasons=reasons, trials=trials)
     emit(result, as_json)
+    if not result.trained:
+        failed(f"{model}: no version was trained as of {result.night}: {result.reason}.")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
