@@ -22,12 +22,14 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock, postgres
 from tiltyard.fence import Fence, claim
 from tiltyard.ledger_tables import (
+    ACCEPTED,
     decision,
     default_task,
     default_task_end,
     event,
     features_runs,
     finding,
+    first_nights,
     incident,
     json_text,
     metadata,
@@ -185,6 +187,15 @@ class Ledger:
         newest = sa.select(stage_run.c.night).where(*own).order_by(stage_run.c.night.desc()).limit(1).lateral("newest")
         query = sa.select(names.c.name, newest.c.night).select_from(names.join(newest, sa.true()))
         return {row["name"]: row["night"] for row in self._rows(query)}
+
+    def begin(self, model: str, night: date) -> None:
+        """A model came into the portfolio, and takes part from this night on; it shows among its events."""
+        self._insert(event, kind=ACCEPTED, model=model, night=night, detail={})
+
+    def first_nights(self, models: Collection[str]) -> dict[str, date]:
+        """Model → the first night that it takes part in, of those that came later than the home's first release; the
+        others go back as far as the data does. One query."""
+        return {row["name"]: row["night"] for row in self._rows(first_nights(models))}
 
     def ends(
         self, stage: StageName, since: Mapping[str, date], until: date | None = None

@@ -295,12 +295,14 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     from tiltyard.answered import fallback_audit
 
     chosen = task_run.chosen_night()
+    first = rails.ledger.first_nights([spec.name for spec in specs])
     audits: dict[str, Mapping[date, FallbackAuditSummary]] = {}
     failed: dict[str, str] = {}
     has_asked = False
     unaudited = _unaudited(rails, specs)
     for spec in specs:
         when = [chosen] if chosen else same_nights(unaudited[spec.name])
+        when = [as_of for as_of in when if clock.night_closing(as_of) >= first.get(spec.name, date.min)]
         try:
             if when:
                 audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)

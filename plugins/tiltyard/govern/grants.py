@@ -87,8 +87,11 @@ def published(rails: Rails, specs: Iterable[Spec], back: timedelta) -> set[date]
 
 
 def taking_part(rails: Rails, specs: Iterable[Spec], night: date) -> list[Spec]:
-    """The models of sources that have a run for a night, by their schedule or by their record."""
+    """The models of sources that have a run for a night, by their schedule or by their record; without those that came
+    later than that night."""
     specs = list(specs)
+    first = rails.ledger.first_nights([spec.name for spec in specs])
+    specs = [spec for spec in specs if night >= first.get(spec.name, date.min)]
     publishers = _publishers(specs)
     ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
     begun = {source for source in publishers if night in ends[source]}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tiltyard import release
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
-from tiltyard.records import AcceptedRelease
+from tiltyard.records import AcceptedRelease, FeaturesSummary, TableState
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find, portfolio
 
@@ -236,6 +237,32 @@ def test_a_new_model_that_is_refused_is_not_there_yet_and_a_deleted_one_is_gone(
     shutil.rmtree(checkout / "models/young")
     assert releasing.accept(rails, NOW).refused == ()
     assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
+
+
+def test_a_new_model_begins_with_the_next_night_of_its_source(rails: Rails, checkout: Path) -> None:
+    """Also where it comes back; and one of a home's first release with its data."""
+    assert rails.ledger.first_nights(["churn", "twin"]) == {}
+    for day in (3, 4):
+        rails.ledger.record_stage("subscription", date(2025, 2, day), "done", FeaturesSummary())
+    rails.ledger.record_stage("incident", date(2016, 4, 1), "done", FeaturesSummary())
+    shutil.copytree(checkout / "models" / "churn", checkout / "models" / "twin")
+    change(checkout / SPEC, "tier: 3", "tier: 2")
+    releasing.preview(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {}
+    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 5)}
+    assert [(event.kind, event.night) for event in rails.ledger.events("twin")] == [
+        ("model_accepted", date(2025, 2, 5))
+    ]
+    shutil.move(checkout / "models" / "twin", checkout / "twin")
+    releasing.accept(rails, NOW)
+    spine = find(checkout / "models", "churn").prediction.spine
+    settled = TableState(night=date(2025, 2, 7), table=spine, state="published")
+    rails.ledger.publish([settled], settled.night, "done", FeaturesSummary())
+    shutil.move(checkout / "twin", checkout / "models" / "twin")
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 8)}
 
 
 def test_a_column_that_others_need_is_not_renamed_under_them(rails: Rails, checkout: Path) -> None:
