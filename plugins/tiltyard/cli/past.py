@@ -60,6 +60,9 @@ def hindcast(
 
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
+
+    Ends with exit code 1 where a check stopped a stage of any model on these nights, or one failed: other than with
+    `up`, that every night got through is what was asked.
     """
     from tiltyard.cli import landed
     from tiltyard.rewind import hindcast as loop

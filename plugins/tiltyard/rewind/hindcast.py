@@ -39,6 +39,7 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName
 from tiltyard.train import training
+from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -319,6 +320,29 @@ def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
     rest = f" And {len(entries) - 3} more." if len(entries) > 3 else ""
     models = len({model for model, _ in entries})
     return f"{models} of {len(ended)} models did not get through. {'; '.join(shown)}{rest}"
+
+
+def failures(ended: Mapping[str, Sequence[EndedEarly]]) -> dict[str, tuple[EndedEarly, ...]]:
+    """Of `ended` what failed, of every model. What a check stopped is none of it: it is how the loop is meant to end
+    where the data is not to be trusted, the champion stays in service, and it is shown."""
+    return {model: tuple(entry for entry in own if entry.status == "failed") for model, own in ended.items()}
+
+
+def stops(ended: Mapping[str, Sequence[EndedEarly]]) -> list[str]:
+    """What checks stopped, a sentence per model and stage: the newest night with its reason, and where to look."""
+    sentences = []
+    for model, entries in ended.items():
+        for stage in dict.fromkeys(entry.stage for entry in entries):
+            own = [entry for entry in entries if entry.stage == stage and entry.status == "stopped"]
+            if not own:
+                continue
+            earlier = f" (and of {counted(len(own) - 1, 'earlier night')})" if len(own) > 1 else ""
+            reason = (own[-1].reason or "it does not say why").rstrip(".")
+            sentences.append(
+                f"{model}: its {stage} of {own[-1].night}{earlier} was stopped by a check: {reason}; what was in "
+                f"service stays, and tiltyard status {model} says how the model stands."
+            )
+    return sentences
 
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:
