@@ -19,7 +19,7 @@ _UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
 """A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
 
 ACCEPTED = "model_accepted"
-"""Kind of the event of a model that came into the portfolio; its night is the first one that the model takes part in."""
+"""Kind of the event of a model that came into the portfolio; its night is the first one that it takes part in."""
 
 metadata = sa.MetaData()
 _json = pg.JSONB

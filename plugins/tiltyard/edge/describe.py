@@ -27,11 +27,11 @@ from tiltyard.edge.document import (
 from tiltyard.judge.arrival import ArrivalReport
 from tiltyard.records import (
     ArmFigures,
-    DataIncident,
     Embargo,
     Incident,
     LakeMaintenanceSummary,
     LakeSize,
+    OpenIncident,
     PortfolioNight,
     ReplaySummary,
     VersionFigures,
@@ -69,7 +69,7 @@ def model(document: Document) -> str:
         "realized": _realized(document.realized),
         "checks": _checks(document.checks),
         "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
-        "incidents": _list(_incident(incident) for incident in document.incidents),
+        "incidents": "; ".join(map(_open, document.open_incidents)) or "none",
         **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
@@ -216,22 +216,35 @@ def _task(model: str, task: TaskReport) -> str:
     return f"{answer}; it {recovery}" if recovery else answer
 
 
-def incidents(open_now: Sequence[Incident]) -> str:
+def incidents(open_now: Sequence[OpenIncident]) -> str:
     """The portfolio's incidents, a line for each."""
     return "\n".join(map(_shared, open_now)) or "no incident is open"
+
+
+def _open(incident: OpenIncident) -> str:
+    """An incident in a model's status; `tiltyard incidents` says more."""
+    columns = f" ({', '.join(incident.columns)})" if incident.columns else ""
+    kind = incident.kind.replace("_", " ")
+    return f"{incident.node} {kind} since {incident.since}{columns}" + (
+        f", {incident.closing}" if incident.closing else ""
+    )
 
 
 def _shared(incident: Incident) -> str:
     node, models = incident.node, incident.models
     named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
     columns = f", columns {', '.join(incident.columns)}" if incident.columns else ""
-    end = {
-        "broken": "closes when it is mended",
-        "missing": f"closes when it is back, or: tiltyard incidents release {node} --reason …",
-        "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
-    }[incident.kind]
+    closing = incident.closing if isinstance(incident, OpenIncident) else None
+    end = (
+        closing
+        or {
+            "broken": "closes when it is mended",
+            "missing": f"closes when it is back, or: tiltyard incidents release {node} --reason …",
+            "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
+        }[incident.kind]
+    )
     kind = incident.kind.replace("_", " ")
-    whom = f"{counted(len(models), 'model')} ({named}){columns}"
+    whom = f"{counted(len(models), 'model')} ({named}){columns}" if models else f"no model{columns}"
     return f"{node} {kind} since {incident.since}, {whom}: {incident.reason}; {end}"
 
 
@@ -240,10 +253,6 @@ def _late(embargo: Embargo) -> str:
         return f"{embargo.table} p99 {_took(embargo.observed_p99_s)}, promised {_took(embargo.promised_p99_s)}"
     missed = counted(embargo.missed_nights, "night")
     return f"{embargo.table} misses {missed}, {embargo.late_rows} of {embargo.rows} rows late"
-
-
-def _incident(incident: DataIncident) -> str:
-    return f"{incident.place} {incident.what.replace('_', ' ')} since {incident.since}"
 
 
 def _took(seconds: float | None) -> str:

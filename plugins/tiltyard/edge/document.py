@@ -18,6 +18,7 @@ from tiltyard.records import (
     GovernorAction,
     Instant,
     JsonObject,
+    OpenIncident,
     PopularItem,
     QuarantinedFile,
     Record,
@@ -305,6 +306,8 @@ class ModelStatus(ModelHead):
     """How late the rows of every table that the model stands on really were."""
     incidents: tuple[DataIncident, ...]
     """The data incidents of the source that are open after the night."""
+    open_incidents: tuple[OpenIncident, ...] = ()
+    """What is open after the night and holds the model, or is wrong with its source, as `tiltyard incidents` has it."""
     quarantined: tuple[QuarantinedFile, ...] = ()
     """The files of the source that were put into quarantine in the week up to the night."""
     unpublished: tuple[TableState, ...] = ()

@@ -2,7 +2,8 @@
 
 An event only says *look*. A night of a model is due when the stage before has finished it and this one has not, or when
 the stage before has done it again since; so nothing that was lost is missed, and nothing that comes twice is done
-twice. A model that came later owes no night from before it was there (`Ledger.first_nights`). Every question goes back a week from the model's newest night, however many nights there are.
+twice. A model that came later owes no night from before it was there (`Ledger.first_nights`). Every question goes back
+a week from the model's newest night, however many nights there are.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
