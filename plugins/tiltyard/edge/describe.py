@@ -73,6 +73,7 @@ def model(document: Document) -> str:
         **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
+        **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         "training": _training(document.training),
         "replay": _replay(document.replay),

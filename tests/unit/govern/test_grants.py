@@ -220,13 +220,13 @@ def test_what_the_governor_has_not_counted_is_open_as_well(rails: Rails) -> None
     """A data incident of a night that it has not come to, and one that holds no model."""
     rails.ledger.record_stage("subscription", NIGHT, "done", FeaturesSummary())
     opened(rails, NIGHT, "open")
-    opened(rails, NIGHT, "open", "raw.nobody_reads", "nobody_reads_it")
-    first, second = standing.incidents(rails)
+    opened(rails, NIGHT, "open", "lbl_another", "")
+    second, first = standing.incidents(rails)
     assert (first.node, first.columns, first.kind, first.night) == ("raw.login", ("device",), "broken", NIGHT)
     assert "churn" in first.models
-    assert (second.node, second.models) == ("raw.nobody_reads", ())
-    assert [one.node for one in standing.of_model(rails, CHURN, NIGHT)] == ["raw.login", "raw.nobody_reads"]
-    assert "no model, columns nobody_reads_it" in describe.incidents([second])
+    assert (second.node, second.models) == ("lbl_another", ())
+    assert [one.node for one in standing.of_model(rails, CHURN, NIGHT)] == ["lbl_another", "raw.login"]
+    assert "lbl_another broken since 2025-02-03, no model: " in describe.incidents([second])
 
 
 def test_each_source_has_incidents_of_its_own_newest_night(rails: Rails) -> None:
