@@ -337,6 +337,12 @@ class Ledger:
             nights.setdefault(row["table"], set()).add(row["night"])
         return nights
 
+    def unpublished_states(self, first: date, last: date) -> list[TableState]:
+        """The states of tables that were not good on the nights in [first, last], by night and table."""
+        columns = (column.label(column.key) for column in publication.c)
+        query = sa.select(*columns).where(publication.c.night.between(first, last), publication.c.state != "published")
+        return self._records(TableState, query.order_by(publication.c.night, publication.c.table))
+
     def settled_at(
         self, tables: Collection[str], nights: int, until: date | None = None
     ) -> dict[str, dict[date, datetime]]:

@@ -87,7 +87,7 @@ def withdraw(rails: "Rails", asked: Collection[tuple[str, str]]) -> list[TaskKey
     there, gone = {dag_id for dag_id, _ in asked}, []
     try:
         with engine.begin() as connection:
-            for task in [TaskKey(*row) for row in connection.execute(waiting)]:
+            for task in [TaskKey._make(row) for row in connection.execute(waiting)]:
                 if (task.dag_id, task.task_id) in asked or not _asks(task.dag_id):
                     continue
                 gone.append(task)

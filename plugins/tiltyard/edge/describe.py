@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
@@ -42,7 +44,12 @@ from tiltyard.target import MEASURES, at_start
 from tiltyard.upkeep.holds import OpenHold
 from tiltyard.words import counted
 
+if TYPE_CHECKING:  # the loop brings MLflow along
+    from tiltyard.rewind.hindcast import HeldTable, Hindcast
+
 NOTHING = "–"
+SHOWN = 5
+"""So many tables or files are named one by one."""
 POLICY_COLUMNS = (
     "model", "policy", "promotions", "rollbacks", "retrains", "for nothing", "days behind", "loss", "over the best",
 )  # fmt: skip
@@ -462,6 +469,35 @@ def _version(number: int | None) -> str:
 
 def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
+
+
+def held_back(result: "Hindcast", quarantine: Path) -> str:
+    """What the nights of a hindcast had to do without: tables that were not good, and files in quarantine."""
+    lines = ["tables       all good on every night"]
+    if result.tables:
+        many = counted(len(result.tables), "table")
+        lines = [
+            f"tables       {many} not good on some of these nights; tiltyard status says how they stand now, and "
+            f"tiltyard features --as-of {result.tables[0].last} does a night again once it is mended",
+            *(f"  {_held(table)}" for table in result.tables[:SHOWN]),
+            *_more(len(result.tables) - SHOWN),
+        ]
+    if not result.quarantined:
+        return "\n".join([*lines, "quarantine   no file"])
+    many = counted(len(result.quarantined), "file")
+    lines.append(f"quarantine   {many} that these nights did without, each with its reason beside it in {quarantine}")
+    lines += [f"  {file.source}/{file}" for file in result.quarantined[:SHOWN]]
+    return "\n".join([*lines, *_more(len(result.quarantined) - SHOWN)])
+
+
+def _held(table: "HeldTable") -> str:
+    states = ", ".join(f"{state} on {counted(nights, 'night')}" for state, nights in table.states.items())
+    when = f"{table.first} to {table.last}" if table.nights > 1 else f"{table.last}"
+    return f"{table.table} {states} ({when}): {table.reason}"
+
+
+def _more(number: int) -> list[str]:
+    return [f"  and {number:,} more (--json has all)"] if number > 0 else []
 
 
 def policies(trial: PolicyTrial) -> list[dict[str, str | int]]:

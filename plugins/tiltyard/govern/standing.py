@@ -146,8 +146,8 @@ class _Source:
 
     def _is_still(self, model: str, broken: Broken) -> bool:
         """Whether what was broken for a model on the governor's night is so by now."""
-        if broken.node in STAGES:
-            stage = STAGES[broken.node].name
+        stage = next((stage for stage in STAGES if stage == broken.node), None)
+        if stage is not None:
             assert self.night is not None
             recorded = recorded_as(stage, model, self.source)
             return self.rails.ledger.stage_status(stage, recorded, self.night) != "done"
