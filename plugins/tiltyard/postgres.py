@@ -10,6 +10,7 @@ connection to its socket. Everything else (first start, a crash, a lost socket) 
 import fcntl
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -37,6 +38,11 @@ START_TIMEOUT_S = 120
 ROOT_RUNS_AS = "pgserver"
 """PostgreSQL refuses to run as root; root hands it to this user."""
 
+_GONE = re.compile(
+    "connection to server (on|at)|could not connect to server|server closed the connection|terminating connection|"
+    "no connection to the server|connection (has been |already |is )?closed|[Cc]onnection (refused|reset)|"
+    "SSL SYSCALL error|the database system is (starting up|shutting down|in recovery mode|not yet accepting)"
+)
 _known: set[tuple[str, str]] = set()
 """(server, database) that this process has found or created."""
 
@@ -106,6 +112,27 @@ def is_running(settings: Settings) -> bool:
     except psycopg2.OperationalError:
         return False
     return True
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether an error, or what it came from, says that the server went away or let nobody in: in the words of
+    psycopg2, whoever has wrapped them, or of DuckDB, which speaks to the lake's catalogue with libpq."""
+    link: BaseException | None = error
+    while link is not None:
+        driver = type(link).__module__.partition(".")[0]
+        if driver in ("psycopg2", "duckdb", "_duckdb") and _GONE.search(str(link)):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def gone(settings: Settings) -> Unavailable:
+    """What is told when the server went away in the middle; without the drivers' words, which may hold a password."""
+    advice = "see that it runs" if settings.database_url else f"{_log(settings)} says why"
+    return Unavailable(
+        f"PostgreSQL went away in the middle of this ({advice}); what was committed is kept, and the same again goes "
+        "on from there."
+    )
 
 
 # -- databases ------------------------------------------------------------------------------------

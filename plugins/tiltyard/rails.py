@@ -3,13 +3,13 @@
 import difflib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from tiltyard import release
+from tiltyard import postgres, release
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
@@ -73,12 +73,22 @@ def opened(settings: Settings | None = None) -> Iterator[Rails]:
     Without `settings` those of the environment, with the specs, suites and dbt project of the release in force.
     """
     settings = settings or release.in_force(Settings())
-    ledger = Ledger(settings)
+    with _within_reach(settings), closing(Ledger(settings)) as ledger, Lake(settings) as lake:
+        yield Rails(settings, lake, ledger)
+
+
+@contextmanager
+def _within_reach(settings: Settings) -> Iterator[None]:
+    """Where PostgreSQL goes away in the middle, each of its clients has words of its own for it: here they become one
+    Unavailable, so that what was only out of reach is tried again and nobody is shown a traceback."""
     try:
-        with Lake(settings) as lake:
-            yield Rails(settings, lake, ledger)
-    finally:
-        ledger.close()
+        yield
+    except TiltyardError:
+        raise
+    except Exception as error:
+        if postgres.is_gone(error):
+            raise postgres.gone(settings) from error
+        raise
 
 
 def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]]:
@@ -105,7 +115,8 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     since nothing of it was undone, and an attempt that ends well replaces what this one has said.
     """
     try:
-        yield
+        with _within_reach(rails.settings):
+            yield
     except (Unavailable, Fenced):
         raise
     except TiltyardError as error:

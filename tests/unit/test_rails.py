@@ -1,17 +1,26 @@
 """How a stage ends that does not end well is in the ledger, where the governor, a hindcast and status look for it."""
 
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+import psycopg2
 import pytest
 
 from tests.lakes import instant, small_spec
+from tiltyard import postgres
+from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.govern import grants
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import ShadowSummary
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.tables import PREDICTION
 
 AS_OF = instant("2024-03-05")
 NIGHT = night_closing(AS_OF)
@@ -80,3 +89,65 @@ def test_a_later_attempt_that_ends_well_is_what_counts(rails: Rails, tmp_path: P
     rails.ledger.record_stage(spec.name, NIGHT, "done", ShadowSummary(night=NIGHT))
     record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
     assert record is not None and record.status == "done"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Settings]:
+    """A home whose PostgreSQL is its own, and may be stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="tiltyard home "))
+    settings = Settings(home=folder, database_url=None)
+    yield settings
+    postgres.stop(settings)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def asks_the_ledger(rails: Rails) -> None:
+    rails.ledger.models()
+
+
+def reads_the_lake(rails: Rails) -> None:
+    rails.lake.connection.execute("select * from lake.ops.prediction").fetchall()
+
+
+def commits(rails: Rails) -> None:
+    rails.lake.commit(lambda lake: lake.execute("delete from lake.ops.prediction"), message="nothing")
+
+
+def waits_for_its_turn(rails: Rails) -> None:
+    with rails.lake.exclusive("something"):
+        pass
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize(
+    "step",
+    [asks_the_ledger, reads_the_lake, commits, waits_for_its_turn],
+    ids=lambda step: step.__name__,
+)
+def test_a_server_that_goes_away_in_the_middle_was_only_out_of_reach(
+    embedded: Settings, tmp_path: Path, step: Callable[[Rails], None], how: str
+) -> None:
+    spec = small_spec(tmp_path)
+
+    @records_its_end("shadow")
+    def work(rails: Rails, spec: Spec, as_of: datetime) -> None:
+        rails.lake.ensure(PREDICTION)
+        step(rails)
+        if how == "stopped":
+            postgres.stop(embedded)
+        else:
+            server = psutil.Process(int((embedded.home / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
+            for process in [server, *server.children(recursive=True)]:
+                process.kill()
+            psutil.wait_procs([server])
+        step(rails)
+
+    with pytest.raises(Unavailable, match="PostgreSQL went away"), rails_module.opened(embedded) as rails:
+        work(rails, spec, AS_OF)
+    with rails_module.opened(embedded) as rails:
+        assert rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT) is None, "another attempt will be made"
+
+
+def test_what_is_not_the_servers_fault_is_not_laid_to_it(embedded: Settings) -> None:
+    for error in (psycopg2.OperationalError("out of memory"), ValueError("the connection is closed")):
+        assert not postgres.is_gone(error)

@@ -8,7 +8,6 @@ it afterwards (`online.fill`).
 """
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -143,19 +142,27 @@ def transform(rails: Rails, as_of: datetime, sources: Sequence[str] | None = Non
         return transforming.build(rails, chosen, as_of)
 
 
-def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
+def check(
+    rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True, keep: bool = False
+) -> FeaturesSummary:
     """Judge a source's batch of the night at the lake's current snapshot; record what was judged, and which tables are
     good as far as this source goes.
 
-    `build` is what `transform` said of it. Nothing is put in service yet. The stage is recorded as `checked`, and as
-    `stopped` when no table is good.
+    `build` is what `transform` said of it. `keep`: what is in service as of this night stays as it is, and only what is
+    not is judged, so that no model that reads the former has its night done again. Nothing is put in service yet. The
+    stage is recorded as `checked`, and as `stopped` when no table is good.
     """
     night = night_closing(as_of)
     with recording_its_end(rails, STAGE, as_of, source):
         with transforming.alone(rails):
             snapshot = rails.lake.snapshot()
         feeding = Feeding.of(rails.settings)
-        tables = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
+        whole = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
+        kept = publishing.published_on(rails, night, whole) if keep else ()
+        tables = [table for table in whole if table not in kept]
+        before = rails.ledger.features_run(source, night) if kept else None
+        if before is not None and not tables:
+            return before.summary
         reports = _reports(rails, source, tables, as_of, snapshot, render)
         suites.record(rails, reports, as_of)
         faults = settling.at_fault(
@@ -163,23 +170,34 @@ def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, re
         )
         waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
         settled = [table for table in tables if table not in waiting]
-        before = rails.ledger.table_states(until=night)
-        given = [state for state in before if state.table not in tables and feeding.is_fed(state.table)]
+        standing = rails.ledger.table_states(until=night)
+        given = [state for state in standing if state.table not in tables and feeding.is_fed(state.table)]
         states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
         summary = FeaturesSummary(
             snapshot=snapshot,
             release=release.name(rails.settings),
             checks=sum(len(report.results) for report in reports),
             critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
-            warnings=tuple(str(failure) for report in reports for failure in report.warnings),
+            warnings=(
+                *(_warnings_of(before.summary, kept) if before else ()),
+                *(str(failure) for report in reports for failure in report.warnings),
+            ),
             reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
-            states=dict(sorted(Counter(state.state for state in states).items())),
-            published=tuple(state.table for state in states if state.is_published),
+            states=publishing.counted_states(states, kept),
+            published=(*kept, *(state.table for state in states if state.is_published)),
             unpublished=tuple(state for state in states if not state.is_published),
             faults=faults,
             waiting=waiting,
+            kept=kept,
         )
         return _recorded(rails, source, night, summary)
+
+
+def _warnings_of(summary: FeaturesSummary, tables: Collection[str]) -> list[str]:
+    """What a record warns of these tables."""
+    return [
+        text for text in summary.warnings if text.startswith(tuple(f"{name}{end}" for name in tables for end in ".:"))
+    ]
 
 
 def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> FeaturesSummary:

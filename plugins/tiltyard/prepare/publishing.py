@@ -5,6 +5,7 @@ rows of all of them, and its verdict counts. Which others are still to come is d
 that of two that come at once one is the last. A source whose schedule has no run for the night is not waited for.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -120,6 +121,13 @@ def read_beside(rails: Rails, feeding: Feeding, source: str) -> list[str]:
     return sorted(table for table in read if not feeding.of_table(table))
 
 
+def published_on(rails: Rails, night: date, tables: Collection[str]) -> tuple[str, ...]:
+    """Those of the tables that are published as of a night, in their order."""
+    states = rails.ledger.table_states(until=night)
+    published = {state.table for state in states if state.night == night and state.is_published}
+    return tuple(table for table in tables if table in published)
+
+
 def publish(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
     """Put the tables of a source that are good in service; the others stay as they were on their last good night.
 
@@ -181,7 +189,8 @@ def _decided(
     """
     missing = awaited(rails, feeding, night) - {source}
     held_up = waiting(feeding, source, missing)
-    tables = [table for table in feeding.below(source) if table not in held_up]
+    kept = frozenset(summary.kept)
+    tables = [table for table in feeding.below(source) if table not in held_up and table not in kept]
     before = {state.table: state for state in rails.ledger.table_states(until=night)}
     batches = {source: summary}
     for other in {name for table in tables for name in feeding.of_table(table)} - {source}:
@@ -195,7 +204,7 @@ def _decided(
         )
         for table in tables
     }
-    beside = read_beside(rails, feeding, source)
+    beside = [table for table in read_beside(rails, feeding, source) if table not in kept]
     judged |= dict.fromkeys(beside, summary)
     faults = [state for table, batch in judged.items() for state in batch.faults if state.table == table]
     given = [state for table, state in before.items() if table not in judged and feeding.is_fed(table)]
@@ -203,19 +212,19 @@ def _decided(
     states = _standing(rails, settled, {table: batch.snapshot for table, batch in judged.items()}, before)
     decided = replace(
         summary,
-        states=_counted(states),
-        published=tuple(state.table for state in states if state.is_published),
+        states=counted_states(states, summary.kept),
+        published=(*summary.kept, *(state.table for state in states if state.is_published)),
         unpublished=tuple(state for state in states if not state.is_published),
         waiting=held_up,
     )
     return decided, states
 
 
-def _counted(states: Iterable[TableState]) -> dict[State, int]:
-    counts: dict[State, int] = {}
-    for state in states:
-        counts[state.state] = counts.get(state.state, 0) + 1
-    return dict(sorted(counts.items()))
+def counted_states(states: Iterable[TableState], kept: Collection[str]) -> dict[State, int]:
+    """State → number of tables, by name; those that are `kept` are published."""
+    counts: Counter[State] = Counter(state.state for state in states)
+    counts["published"] += len(kept)
+    return {state: count for state, count in sorted(counts.items()) if count}
 
 
 def _standing(

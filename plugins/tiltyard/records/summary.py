@@ -69,6 +69,8 @@ class FeaturesSummary(Summary):
     """The tables that were at fault themselves when they were judged, also of those that other sources feed as well."""
     waiting: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Table that other sources feed as well → those that it waits for."""
+    kept: tuple[str, ...] = ()
+    """Those of the published tables that were in service as of this night before, and were not judged again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -288,7 +288,7 @@ class _Auditor:
 def _check(as_of: datetime, build: BuildSummary, render: bool) -> None:
     for source in worker.rails().settings.sources:
         try:
-            features.check(worker.rails(), source, as_of, build, render=render)
+            features.check(worker.rails(), source, as_of, build, render=render, keep=True)
         except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed
             raise
         except TiltyardError as error:
