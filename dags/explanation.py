@@ -15,7 +15,8 @@ default still answers, it asks again.
 - Marking it as successful answers nothing: the next night asks again.
 
 **What to do when it keeps asking.** The reasons in the question say why no model answers; mend that. A model that
-nobody will mend should not be there: delete its folder.
+nobody will mend should not be there: delete its folder. Its question ends with the next run of any source's features,
+and so does that of a model which gets another name.
 
 **Manual parameters.** `as_of` has no effect: what is open in the ledger is asked.
 """

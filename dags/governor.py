@@ -13,7 +13,8 @@ service. The log says what was missing. Clear *decide*: a night done again keeps
 
 **What to do when it holds models back.** `tiltyard incidents` names the table, the models and the columns.
 
-- *broken*, *missing*: mend the source. The incident closes by itself on the first good night.
+- *broken*, *missing*: mend the source. The incident then says *mended, closes with the night of …*, and closes by
+  itself when that night is decided on.
 - *shared shift*: columns of many models moved at once. Look upstream first: a change of units, a join, a renamed
   category. Where it is the world that changed, say so, with your name and a reason, and they may retrain:
   `tiltyard incidents release NODE --reason …`.

@@ -22,6 +22,8 @@ question is open, the model is judged there only. Where the champion stays, `pro
 - *promote* refuses: the log says why (no recorded answer, the requester approved, the page was changed meanwhile). The
   attempt is kept among the model's events, on the portfolio page. Marking tasks as successful promotes nothing. Clear
   *judge* to ask again; delete a page that was changed first, and it is drawn as it was.
+- The model is gone, has another name, or is of another tier: its question ends with the next run of any source's
+  features.
 - The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
 
 **Manual parameters.** `as_of`: the one night to judge (again; a verdict once given stands). `models`, of the

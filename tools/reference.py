@@ -38,7 +38,8 @@ EXIT_CODES = """| exit code | when |
 | 130 | interrupted; what was committed is kept, and the same command goes on from there |
 
 A spec that does not hold is bad input where it is what the command was asked about (`validate`: 2), and a failed check
-where the command does its work without it (`release`, with `--dry-run` as well: 1; all else takes effect)."""
+where the command does its work without it (`release`, with `--dry-run` as well: 1; all else takes effect). A check that
+stops a training is what `train` and `hindcast` were asked about (1), and an outcome that `up` names (0)."""
 
 
 def command_line() -> str:

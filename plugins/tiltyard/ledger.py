@@ -22,12 +22,14 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock, postgres
 from tiltyard.fence import Fence, claim
 from tiltyard.ledger_tables import (
+    ACCEPTED,
     decision,
     default_task,
     default_task_end,
     event,
     features_runs,
     finding,
+    first_nights,
     incident,
     json_text,
     metadata,
@@ -186,6 +188,15 @@ class Ledger:
         query = sa.select(names.c.name, newest.c.night).select_from(names.join(newest, sa.true()))
         return {row["name"]: row["night"] for row in self._rows(query)}
 
+    def begin(self, model: str, night: date) -> None:
+        """A model came into the portfolio, and takes part from this night on; it shows among its events."""
+        self._insert(event, kind=ACCEPTED, model=model, night=night, detail={})
+
+    def first_nights(self, models: Collection[str]) -> dict[str, date]:
+        """Model → the first night that it takes part in, of those that came later than the home's first release; the
+        others go back as far as the data does. One query."""
+        return {row["name"]: row["night"] for row in self._rows(first_nights(models))}
+
     def ends(
         self, stage: StageName, since: Mapping[str, date], until: date | None = None
     ) -> dict[str, dict[date, StageEnd]]:
@@ -325,6 +336,12 @@ class Ledger:
         for row in self._rows(query):
             nights.setdefault(row["table"], set()).add(row["night"])
         return nights
+
+    def unpublished_states(self, first: date, last: date) -> list[TableState]:
+        """The states of tables that were not good on the nights in [first, last], by night and table."""
+        columns = (column.label(column.key) for column in publication.c)
+        query = sa.select(*columns).where(publication.c.night.between(first, last), publication.c.state != "published")
+        return self._records(TableState, query.order_by(publication.c.night, publication.c.table))
 
     def settled_at(
         self, tables: Collection[str], nights: int, until: date | None = None

@@ -18,6 +18,9 @@ from tiltyard.stages import StageName
 _UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
 """A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
 
+ACCEPTED = "model_accepted"
+"""Kind of the event of a model that came into the portfolio; its night is the first one that it takes part in."""
+
 metadata = sa.MetaData()
 _json = pg.JSONB
 _instant = sa.DateTime(timezone=True)
@@ -202,6 +205,30 @@ def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
     insert = pg.insert(table).values([dict(row) for row in rows])
     update = {table.c[name]: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
     return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
+
+
+def first_nights(models: Collection[str]) -> sa.Select[Any]:
+    """Per model that was accepted into a home that had a release already, its first night: the one that it was accepted
+    for, or an earlier one on which it was scored since, as by a hindcast. It reads as many rows as there are models."""
+    names = named_rows(models)
+    accepted = (
+        sa.select(event.c.night, event.c.recorded_at)
+        .where(event.c.model == names.c.name, event.c.kind == ACCEPTED, event.c.night.is_not(None))
+        .order_by(event.c.id.desc())
+        .limit(1)
+        .lateral("accepted")
+    )
+    scored = (
+        sa.select(stage_run.c.night)
+        .where(stage_run.c.stage == "shadow", stage_run.c.model == names.c.name)
+        .where(stage_run.c.night < accepted.c.night, stage_run.c.recorded_at >= accepted.c.recorded_at)
+        .order_by(stage_run.c.night)
+        .limit(1)
+        .lateral("scored")
+    )
+    first = sa.func.least(accepted.c.night, scored.c.night).label("night")
+    joined = names.join(accepted, sa.true()).outerjoin(scored, sa.true())
+    return sa.select(names.c.name, first).select_from(joined)
 
 
 def recorded_as(stage: StageName, model: str) -> tuple[sa.ColumnElement[bool], ...]:

@@ -10,8 +10,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole, whole_folder
@@ -21,6 +22,10 @@ PARTS = ("models", "expectations", "dbt")
 """What a release is made of, as the folders of a checkout are called."""
 LEFT_OUT = ("target", "logs", "dbt_packages", "__pycache__")
 """Folders that a tool writes into the checkout, and no text of ours."""
+NAMED = 5
+"""So many models are named one by one."""
+Difference = Literal["new", "changed", "removed"]
+"""How a model of the checkout differs from the one in force."""
 _DIGITS = 16
 
 Texts = Mapping[str, bytes]
@@ -46,6 +51,64 @@ class Changes:
 
     def __str__(self) -> str:
         return f"{self.new} new, {self.changed} changed, {self.gone} gone"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """How the checkout differs from the release in force: what waits to take effect."""
+
+    models: Mapping[str, Difference] = field(default_factory=dict)
+    """Model → how it differs, of those that do."""
+    shared: Changes = Changes(0, 0, 0)
+    """The files that are no model's: the dbt project, the suites, what holds for all models."""
+
+    def __str__(self) -> str:
+        """What is not in force yet, and the way out, as a sentence; empty where nothing waits."""
+        named = [f"{name} ({how})" for name, how in sorted(self.models.items())]
+        more = f" and {len(named) - NAMED} more models" if len(named) > NAMED else ""
+        parts = [", ".join(named[:NAMED]) + more] if named else []
+        if self.shared != Changes(0, 0, 0):
+            parts.append(f"files of all models ({self.shared})")
+        if not parts:
+            return ""
+        return (
+            f"Not in force yet: {'; '.join(parts)}. The next night puts in force what is acceptable of the checkout, "
+            "and tiltyard release does at once and names what is refused."
+        )
+
+
+def pending(settings: Settings) -> Pending:
+    """What of the checkout waits to take effect. `settings` of the checkout. Nothing before the first release, when the
+    checkout counts as it is. Raises BadInput for a file that cannot be read."""
+    folder = current(settings)
+    if folder is None:
+        return Pending()
+    before, after = stored(folder), working(settings)
+    for part in missing(settings):  # a folder that is not there takes nothing away
+        after |= {path: content for path, content in before.items() if path.startswith(f"{part}/")}
+    there = folders(settings.models) if settings.models.is_dir() else _models(before)
+    own = {name: _of_model(name, before) != _of_model(name, after) for name in _models(before) | _models(after)}
+    differing: dict[str, Difference] = {}
+    for name, differs in own.items():
+        if name not in _models(before):
+            differing[name] = "new"
+        elif name not in there:
+            differing[name] = "removed"
+        elif differs:
+            differing[name] = "changed"
+    return Pending(differing, Changes.between(_shared(before), _shared(after)))
+
+
+def _models(texts: Texts) -> frozenset[str]:
+    return frozenset(path.split("/")[1] for path in texts if re.fullmatch(r"models/[^/]+/spec\.yaml", path))
+
+
+def _of_model(name: str, texts: Texts) -> dict[str, bytes]:
+    return {path: content for path, content in texts.items() if path.startswith(f"models/{name}/")}
+
+
+def _shared(texts: Texts) -> dict[str, bytes]:
+    return {path: content for path, content in texts.items() if not re.match(r"models/[^/]+/", path)}
 
 
 def in_force(settings: Settings) -> Settings:

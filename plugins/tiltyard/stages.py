@@ -79,6 +79,13 @@ def dag_of(stage: StageName, model: str, source: str) -> str:
     return dag_id(stage, {"portfolio": None, "source": source, "model": model}[STAGES[stage].dag_per])
 
 
+def split(dag_id: str) -> tuple[StageName, str]:
+    """(the stage, the source or model) of a DAG, by its dag_id; of one of the portfolio an empty text. Raises KeyError
+    for a DAG of no stage."""
+    of, _, stage = dag_id.rpartition("__")
+    return STAGES[stage].name, of  # type: ignore[index]  # any text may be asked for
+
+
 def place(dag_id: str) -> int:
     """Where in the order of a night a DAG stands, by its dag_id. Raises ValueError for a DAG of no stage."""
     return [*STAGES].index(dag_id.rpartition("__")[2])  # type: ignore[arg-type]  # any text may be asked for

@@ -8,6 +8,7 @@ from tiltyard import clock
 from tiltyard.edge import due
 from tiltyard.edge.due import Lot
 from tiltyard.errors import BadInput
+from tiltyard.govern import grants
 from tiltyard.rails import Rails
 from tiltyard.records import DriftSummary, FeaturesSummary, PromotionSummary, ShadowSummary, Summary, TableState
 from tiltyard.settings import ROOT
@@ -173,6 +174,43 @@ def test_what_is_left_of_what_was_planned(rails: Rails) -> None:
     assert due.unheard(rails, "drift", planned).models == {SPEC.name: days(1)}, "the other one has said something"
     done(rails, DriftSummary(), 1)
     assert due.left(rails, "drift", planned).models == {}
+
+
+def test_a_model_that_came_later_owes_nothing_from_before_it_was_there(rails: Rails) -> None:
+    """Neither a night that was settled, nor one on which its spine was held, nor one between, nor one by hand."""
+    spine = SPEC.prediction.spine
+    published(rails, 1)
+    published(rails, 2, held=(spine,))
+    for number in (3, 5, 6):
+        published(rails, number)
+    assert lot(rails, "shadow", specs=(SPEC,)) == {SPEC.name: days(1, 2, 3, 4, 5, 6)}
+    rails.ledger.begin("other", day(7))
+    assert lot(rails, "shadow", specs=(OTHER,)) == {}
+    assert lot(rails, "shadow", as_of=6) == {SPEC.name: days(6)}
+    assert lot(rails, "shadow", as_of=6, named=True)["other"] == days(6), "unless a person says so"
+    assert due.ready_nights(rails, [OTHER], day(6)) == {"other": {}}
+    published(rails, 7)
+    assert lot(rails, "shadow", specs=(OTHER,)) == {"other": days(7)}
+
+
+def test_a_model_that_was_hindcast_since_it_came_goes_on_from_its_first_record(rails: Rails) -> None:
+    done(rails, ShadowSummary(), 1, models=(OTHER,))  # of a model of that name that was deleted
+    for number in range(1, 7):
+        published(rails, number)
+    rails.ledger.begin("other", day(7))
+    assert rails.ledger.first_nights([SPEC.name, "other"]) == {"other": day(7)}
+    done(rails, ShadowSummary(), 4, 5, models=(OTHER,))
+    assert rails.ledger.first_nights([SPEC.name, "other"]) == {"other": day(4)}
+    assert lot(rails, "shadow", specs=(OTHER,)) == {"other": days(6)}
+
+
+def test_the_governor_waits_on_no_night_for_a_model_that_came_later(rails: Rails) -> None:
+    published(rails, 6, source=SPEC.source)
+    assert grants.waiting(rails, SPECS, day(6), clock.now()) == ["other", SPEC.name]
+    rails.ledger.begin("other", day(7))
+    assert grants.waiting(rails, SPECS, day(6), clock.now()) == [SPEC.name]
+    published(rails, 7, source=SPEC.source)
+    assert grants.waiting(rails, SPECS, day(7), clock.now()) == ["other", SPEC.name]
 
 
 @pytest.mark.parametrize(

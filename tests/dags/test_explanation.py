@@ -264,6 +264,21 @@ def test_a_model_whose_audit_fails_keeps_no_other_from_its_own(
     assert list(work.audit_alone(waiting, specs, left["label"])) == [str(NEWEST)]
 
 
+def test_no_night_is_audited_from_before_a_model_was_there(waiting: Rails, spec: Spec, run: dict[str, Any]) -> None:
+    """Of a model whose name another one had; nor where a person names the night for all models."""
+    specs = [spec, spec.model_copy(update={"name": f"{spec.name}_new"})]
+    for one in specs:
+        for day in (NEWEST, date(2016, 4, 5)):
+            waiting.ledger.record_stage(one.name, day, "done", ShadowSummary())
+    waiting.ledger.begin(specs[1].name, date(2016, 4, 5))
+    said = work.audit_fallback(waiting, specs)
+    assert {name: list(nights) for name, nights in said.nights.items()} == {
+        spec.name: [NEWEST, date(2016, 4, 5)], specs[1].name: [date(2016, 4, 5)],
+    }  # fmt: skip
+    run["params"] = {"as_of": str(NEWEST)}
+    assert list(work.audit_fallback(waiting, specs).nights) == [spec.name]
+
+
 def test_an_audit_announces_whom_a_person_is_asked_about(waiting: Rails, spec: Spec, run: dict[str, Any]) -> None:
     """The task here is of a night before; the nights to audit have no answer, which neither opens nor closes any. The
     newest was audited, and has been scored again since."""

@@ -18,7 +18,7 @@ from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident, FeaturesSummary, ShadowSummary
+from tiltyard.records import DataIncident, FeaturesSummary, OpenIncident, ShadowSummary
 from tiltyard.settings import ROOT
 
 
@@ -133,6 +133,18 @@ def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType
     assert "Estimated, where truth has not come" in page
     assert "<em>0.1234</em>" in page
     assert "nothing, raw scores" in page
+
+
+def test_incidents_are_those_of_the_list_with_the_night_that_closes_them(view: ModuleType) -> None:
+    since = date(2016, 4, 30)
+    incident = OpenIncident("raw.login", "broken", ("sla_breach",), ("device",), "device went null", since, since)
+    assert '<span class="bad">raw.login</span> broken since 2016-04-30 <' in shown(
+        view, "sla_breach", open_incidents=(incident,)
+    )
+    closing = replace(incident, closing="mended, closes with the night of 2016-05-01")
+    page = shown(view, "sla_breach", open_incidents=(closing,))
+    assert '<span class="wait">raw.login</span> broken since 2016-04-30, mended, closes with the night of' in page
+    assert "none open" in shown(view, "sla_breach")
 
 
 def test_a_number_is_shown_by_its_absolute_error_and_a_yes_or_no_by_its_brier_score(view: ModuleType) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.govern import drift, grants
+from tiltyard.govern import drift, grants, standing
 from tiltyard.prepare import data_incidents, features, observation
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary, PortfolioNight
@@ -80,7 +80,7 @@ def test_one_break_over_eighty_models_is_one_incident_and_no_retrain(rails: Rail
     assert incident.models == tuple(spec.name for spec in portfolio(rails.settings))
     assert "device went null" in incident.reason
     assert outcome.actions["churn_79"].reasons[-1] == "broken data is no reason to retrain"
-    assert [incident.node for incident in grants.incidents(rails)] == ["raw.login"]
+    assert [incident.node for incident in standing.incidents(rails)] == ["raw.login"]
 
 
 def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None:

@@ -21,7 +21,7 @@ from tests.conftest import business_home
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import airflow_settings, describe, reports, status
+from tiltyard.edge import airflow_settings, describe, quickstart, reports, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import CheckFailed
 from tiltyard.govern import drift, grants
@@ -254,6 +254,15 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         assert sentence is not None
         assert sentence.startswith("1 of 2 models did not get through. leaky: training of 2025-02-03 stopped: ")
         assert "leakage gate" in sentence
+
+        ended_of = {name: of_model.ended_early for name, of_model in again.models.items()}
+        (stopped,) = hindcast.stops(ended_of)
+        assert stopped.startswith("leaky: its training of 2025-02-03 was stopped by a check: ")
+        assert "tiltyard status leaky" in stopped
+        assert hindcast.complaint(hindcast.failures(ended_of)) is None
+        assert quickstart.is_outcome(rails, "leaky__training", FIRST.date())
+        assert not quickstart.is_outcome(rails, "churn__training", FIRST.date())
+        assert not quickstart.is_outcome(rails, "shadow", FIRST.date())
 
 
 def test_models_side_by_side_write_what_they_write_one_by_one(

@@ -22,7 +22,7 @@ from tests.conftest import make_settings
 from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import due, nights, status
+from tiltyard.edge import describe, due, nights, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.govern import drift, grants
@@ -462,9 +462,30 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
     first = FIRST + 2 * NIGHT  # on whose day the CRM writes every customer
     silent, last = first + NIGHT, first + 2 * NIGHT
     (settings.landing / "subscription" / "customer" / f"{first.date()}.parquet").unlink()
+    (settings.landing / "twin" / "entry" / "notes.txt").write_text("nothing", encoding="utf-8")
     with rails_module.opened(settings) as rails:
         specs = [find(settings.models, name) for name in ("churn", "lapse")]
         result = hindcast.hindcast(rails, specs, first, last, jobs=1)  # two processes: test_hindcast.py
+        held = {table.table: table for table in result.tables}
+        assert (result.tables[0].table, held["raw.customer"].states) == ("raw.customer", {"held": 1})
+        assert held["raw.customer"].first == held["raw.customer"].last == silent.date()
+        assert held[SPINE].states == {"blocked": 1}
+        assert "raw.entry" not in held
+        assert [(file.source, file.file) for file in result.quarantined] == [("twin", "entry/notes.txt")]
+        told = describe.held_back(result, settings.quarantine)
+        assert f"tables       {len(held)} tables not good on some of these nights; tiltyard status says" in told
+        assert f"  raw.customer held on 1 night ({silent.date()}): " in told
+        assert (
+            f"quarantine   1 file that these nights did without, each with its reason beside it in {settings.home}"
+            in told
+        )
+        assert "  twin/entry/notes.txt on " in told
+        assert hindcast.hindcast(rails, specs, first, last).tables == result.tables, "also where nothing is left to do"
+        earlier = hindcast.hindcast(rails, specs, first, first)
+        assert (earlier.tables, earlier.quarantined) == ((), ())
+        assert describe.held_back(earlier, settings.quarantine).splitlines() == [
+            "tables       all good on every night", "quarantine   no file",
+        ]  # fmt: skip
         states = {state.table: state.state for state in rails.ledger.table_states(until=silent.date())}
         assert (states["raw.customer"], states[SPINE], states["raw.entry"]) == ("held", "blocked", "published")
         assert {state.state for state in rails.ledger.table_states()} == {"published"}

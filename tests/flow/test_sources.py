@@ -165,6 +165,8 @@ def test_rows_that_come_after_their_night_was_scored_are_counted_until_somebody_
     text = describe.model(status.status(rails, till))
     assert f"unanswered   1 row of {day(1)}: known after that night was scored" in text
     assert f"tiltyard shadow till --as-of {day(1)}" in text
+    rails.ledger.begin("till", day(2))  # as if what was scored before were of another model of that name
+    assert shadow.evaluate(rails, till, FIRST + 2 * NIGHT).unanswered == {}
     shadow.shadow_night(rails, till, FIRST + NIGHT)
     assert shadow.evaluate(rails, till, FIRST + 2 * NIGHT).unanswered == {}
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tiltyard.cli.options import Json
-from tiltyard.cli.output import emit, out, progress, say
+from tiltyard.cli.output import caution, emit, out, progress, say
 from tiltyard.errors import CheckFailed
 from tiltyard.settings import Settings
 
@@ -26,15 +26,21 @@ def up(
     ] = "incident",
     as_json: Json = False,
 ) -> None:
-    """Fetch data, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat."""
+    """Fetch data, hindcast a history, start Airflow, run the last three nights in it. Safe to repeat.
+
+    A training that a check has stopped is an outcome, which is named with its reason: everything runs (exit 0). A stage
+    that failed is something to mend (exit 1).
+    """
     from tiltyard.edge import quickstart
     from tiltyard.rewind import hindcast
 
     with progress(as_json) as step:
         result = quickstart.up(Settings(), name, step)
     emit(result, as_json, lambda: say(quickstart.summary(result)))
-    if sentence := hindcast.complaint(result.ended_early):
-        raise CheckFailed(sentence)
+    for sentence in hindcast.stops(result.ended_early):
+        caution(sentence)
+    if failed := hindcast.complaint(hindcast.failures(result.ended_early)):
+        raise CheckFailed(failed)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")

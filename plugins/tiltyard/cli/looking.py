@@ -1,7 +1,8 @@
 """`models`, `validate`, `status`, `explain`: what there is, and how it stands. Nothing is written."""
 
 import json
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +10,12 @@ from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
-from tiltyard.cli.output import emit, out, print_error, say, table
+from tiltyard.cli.output import caution, emit, out, print_error, say, table
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from tiltyard.edge.document import NoNight
 
 PANEL = "Look"
 commands = typer.Typer()
@@ -19,8 +23,14 @@ commands = typer.Typer()
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard models --json")
 def models(as_json: Json = False) -> None:
-    """List the portfolio: every model, its promise in one line, and whether its source is active here."""
+    """List the checkout's models: each one's promise in a line, whether its source is active here, and what is not in
+    force yet: new, changed, removed."""
     settings = Settings()
+    pending = release.pending(settings)
+    listed = {spec.name: spec for spec in specs.load_all(settings.models)}
+    removed = [name for name, how in pending.models.items() if how == "removed"]
+    in_force = release.in_force(settings).models
+    listed |= {name: specs.find(in_force, name) for name in removed}
     rows = [
         {
             "model": spec.name,
@@ -30,10 +40,12 @@ def models(as_json: Json = False) -> None:
             "source": spec.source,
             "active": spec.source in settings.sources,
             "horizon": clock.format_duration(spec.label.horizon),
+            "not_in_force_yet": pending.models.get(spec.name, ""),
         }
-        for spec in specs.load_all(settings.models)
+        for _, spec in sorted(listed.items())
     ]
     emit(rows, as_json, lambda: table(rows))
+    _caution(pending)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard validate sla_breach")
@@ -42,7 +54,8 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold specs against their schema and against the dbt project: tables, keys, columns. Exit 2 when one fails."""
+    """Hold the checkout's specs against their schema and against its dbt project: tables, keys, columns. Exit 2 when
+    one fails. What holds and is not in force yet is named."""
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
@@ -61,12 +74,14 @@ def validate(
         except BadInput as error:
             refused[spec.name] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}
+    pending = release.pending(settings)
 
     def show() -> None:
         if valid:
             out.print(f"[green]ok[/] {', '.join(valid)}")
 
-    emit({"valid": valid, "refused": reasons}, as_json, show)
+    emit({"valid": valid, "refused": reasons, "not_in_force_yet": dict(pending.models)}, as_json, show)
+    _caution(pending)
     if reasons and not as_json:
         for reason in reasons.values():
             print_error(reason)
@@ -81,7 +96,8 @@ def status(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of what --json prints.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks."""
+    """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks, under the
+    texts in force; what of the checkout is not in force yet is named."""
     from tiltyard import rails
     from tiltyard.cli import landed
     from tiltyard.edge import describe
@@ -92,16 +108,21 @@ def status(
     if schema:
         print(json.dumps(documented.schema(), indent=2))
         return
-    settings = release.in_force(Settings())
-    chosen, at = options.chosen(model, settings), options.asked_night(as_of)
+    settings, pending = release.in_force(Settings()), release.pending(Settings())
+    waiting = _waiting(pending, model)
+    chosen = () if model and waiting else options.chosen(model, settings)
+    at = options.asked_night(as_of)
     with rails.opened(settings) as opened:
         answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
-        documents = [
+        told = [
             landed.first_step(opened, answer, spec.source) if isinstance(answer, documented.NoNight) else answer
             for spec, answer in zip(chosen, answers, strict=True)
             if not isinstance(answer, str)
         ]
         lake = None if model or as_json else maintenance.last_size(opened)
+
+    differing = [replace(document, not_in_force_yet=pending.models.get(document.model)) for document in told]
+    documents = sorted([*differing, *waiting], key=lambda document: document.model)
 
     def show() -> None:
         for document in documents:
@@ -110,11 +131,38 @@ def status(
             say(describe.lake(*lake))
 
     emit(documents, as_json, show)
+    _caution(pending)
     reasons = [answer for answer in answers if isinstance(answer, str)]
     for reason in reasons:
         print_error(reason)
     if reasons:
         raise typer.Exit(BadInput.exit_code)
+
+
+def _caution(pending: release.Pending) -> None:
+    """Say what of the checkout is not in force yet, and what puts it there."""
+    if sentence := str(pending):
+        caution(sentence)
+
+
+def _waiting(pending: release.Pending, model: str | None) -> "list[NoNight]":
+    """The documents of the new models that are not in force yet, or of the one that is asked about."""
+    from tiltyard.edge.document import NoNight
+
+    settings = Settings()
+    read, _ = specs.read_all(settings.models) if "new" in pending.models.values() else ((), {})
+    return [
+        NoNight(
+            model=spec.name,
+            owner=spec.owner,
+            tier=spec.tier,
+            measure=spec.target.measure,
+            not_in_force_yet="new",
+            state="new in the checkout and not in force yet; tiltyard release says whether it is accepted",
+        )
+        for spec in read
+        if pending.models.get(spec.name) == "new" and model in (None, spec.name) and spec.source in settings.sources
+    ]
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard explain sla_breach 1f0c…")

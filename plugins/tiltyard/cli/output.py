@@ -43,7 +43,7 @@ def print_error(sentence: str) -> None:
 
 
 def failed(sentence: str) -> NoReturn:
-    """End a command that has printed what it came to, and that a check failed: with exit code 1, and stdout as it is, one
+    """End a command that has printed what it came to, since a check failed: with exit code 1, and stdout as it is, one
     document with --json."""
     print_error(sentence)
     raise typer.Exit(CheckFailed.exit_code)

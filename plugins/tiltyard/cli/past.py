@@ -60,8 +60,12 @@ def hindcast(
 
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
+
+    Ends with exit code 1 where a check stopped a stage of any model on these nights, or one failed: other than with
+    `up`, that every night got through is what was asked.
     """
     from tiltyard.cli import landed
+    from tiltyard.edge import describe
     from tiltyard.rewind import hindcast as loop
 
     assumed = _approval(approve)
@@ -77,7 +81,12 @@ def hindcast(
         chosen = _chosen(opened.settings, model)
         own = _of_their_sources(opened, chosen) if model else opened
         result = loop.hindcast(own, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)
-    emit(result, as_json)
+    if as_json:
+        emit(result, as_json)
+    else:
+        body = result.to_json()
+        emit({name: value for name, value in body.items() if name not in ("tables", "quarantined")}, as_json)
+        say(describe.held_back(result, opened.settings.quarantine))
     if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
         raise CheckFailed(sentence)
 

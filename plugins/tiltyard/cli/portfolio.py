@@ -85,15 +85,15 @@ def put_in_force(
 
 @incidents.callback(invoke_without_command=True, epilog="Example: tiltyard incidents --as-of 2016-05-02")
 def show_incidents(context: typer.Context, as_of: GovernedAsOf = None, as_json: Json = False) -> None:
-    """List the portfolio's open incidents: what feeds several models and is broken, or moved in all of them at once."""
+    """List what is open: what feeds models and is broken, or moved in many of them at once. `status` says the same."""
     if context.invoked_subcommand:
         return
     from tiltyard import rails
     from tiltyard.edge import describe
-    from tiltyard.govern import grants
+    from tiltyard.govern import standing
 
     with rails.opened() as opened:
-        result = grants.incidents(opened, options.asked_night(as_of))
+        result = standing.incidents(opened, options.asked_night(as_of))
     emit(result, as_json, lambda: say(describe.incidents(result)))
 
 

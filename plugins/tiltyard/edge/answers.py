@@ -1,10 +1,11 @@
-"""What a person answered, as Airflow recorded it.
+"""What a person answered, as Airflow recorded it; and the end of questions that nobody has to answer any more.
 
 Any user who may edit task instances can mark a task successful or write its XCom, and a task may ask the execution API
 only about itself; the record that the answering endpoint writes (`hitl_detail`) names the logged-in user.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,9 +14,18 @@ from pydantic import JsonValue
 
 from tiltyard.edge import task_run
 from tiltyard.edge.task_run import TaskKey
+from tiltyard.stages import StageName
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
+
+
+log = logging.getLogger(__name__)
+
+ASKING: tuple[StageName, ...] = ("promotion", "explanation")
+"""The stages in whose DAGs people are asked, model by model."""
+UNFINISHED = "('scheduled', 'queued', 'deferred', 'awaiting_input', 'up_for_retry', 'up_for_reschedule')"
+"""States of Airflow's tasks that wait, in SQL; one that works is left to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,53 @@ def to_earlier_attempt(retries: int) -> RecordedAnswer | None:
     with task_run.working() as rails:
         answer = recorded(rails, task_run.key())
     return answer if answer and answer.responded_by and answer.responded_at else None
+
+
+def withdraw(rails: "Rails", asked: Collection[tuple[str, str]]) -> list[TaskKey]:
+    """End the questions that wait for nobody any more, as skipped, with the rest of their runs: those of models that
+    were deleted or renamed, and of approvals that a spec no longer asks for. Returns their tasks.
+
+    `asked`: (dag_id, task_id) of every task that may ask. Airflow has no DAG of the others any more, so that nothing
+    of its own wakes or ends them. Where its database cannot be asked, that is logged, and the next night does it.
+    """
+    import sqlalchemy as sa
+
+    from tiltyard import postgres
+
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    waiting = sa.text(
+        "select t.dag_id, t.run_id, t.task_id from hitl_detail h join task_instance t on t.id = h.ti_id"
+        f" where h.responded_at is null and t.state in {UNFINISHED} order by 1, 2, 3"
+    )
+    end_task = (
+        "update task_instance set state = 'skipped', end_date = now()"
+        f" where dag_id = :dag_id and run_id = :run_id and (state is null or state in {UNFINISHED})"
+    )
+    end_run = sa.text(
+        "update dag_run set state = 'success', end_date = now()"
+        " where dag_id = :dag_id and run_id = :run_id and state in ('queued', 'running')"
+    )
+    there, gone = {dag_id for dag_id, _ in asked}, []
+    try:
+        with engine.begin() as connection:
+            for task in [TaskKey._make(row) for row in connection.execute(waiting)]:
+                if (task.dag_id, task.task_id) in asked or not _asks(task.dag_id):
+                    continue
+                gone.append(task)
+                if task.dag_id in there:
+                    connection.execute(sa.text(f"{end_task} and task_id = :task_id"), task._asdict())
+                else:
+                    connection.execute(sa.text(end_task), task._asdict())
+                    connection.execute(end_run, task._asdict())
+    except sa.exc.SQLAlchemyError as error:
+        log.warning("Questions that nobody has to answer any more stay for now: %s", error)
+        return []
+    return gone
+
+
+def _asks(dag_id: str) -> bool:
+    """Whether a DAG is one of ours in which people are asked."""
+    return dag_id.rpartition("__")[2] in ASKING and "__" in dag_id
 
 
 def recorded(rails: "Rails", task: TaskKey) -> RecordedAnswer | None:

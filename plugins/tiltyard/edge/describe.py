@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
@@ -27,11 +29,11 @@ from tiltyard.edge.document import (
 from tiltyard.judge.arrival import ArrivalReport
 from tiltyard.records import (
     ArmFigures,
-    DataIncident,
     Embargo,
     Incident,
     LakeMaintenanceSummary,
     LakeSize,
+    OpenIncident,
     PortfolioNight,
     ReplaySummary,
     VersionFigures,
@@ -42,7 +44,12 @@ from tiltyard.target import MEASURES, at_start
 from tiltyard.upkeep.holds import OpenHold
 from tiltyard.words import counted
 
+if TYPE_CHECKING:  # the loop brings MLflow along
+    from tiltyard.rewind.hindcast import HeldTable, Hindcast
+
 NOTHING = "–"
+SHOWN = 5
+"""So many tables or files are named one by one."""
 POLICY_COLUMNS = (
     "model", "policy", "promotions", "rollbacks", "retrains", "for nothing", "days behind", "loss", "over the best",
 )  # fmt: skip
@@ -69,10 +76,11 @@ def model(document: Document) -> str:
         "realized": _realized(document.realized),
         "checks": _checks(document.checks),
         "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
-        "incidents": _list(_incident(incident) for incident in document.incidents),
+        "incidents": "; ".join(map(_open, document.open_incidents)) or "none",
         **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
+        **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         "training": _training(document.training),
         "replay": _replay(document.replay),
@@ -216,22 +224,35 @@ def _task(model: str, task: TaskReport) -> str:
     return f"{answer}; it {recovery}" if recovery else answer
 
 
-def incidents(open_now: Sequence[Incident]) -> str:
+def incidents(open_now: Sequence[OpenIncident]) -> str:
     """The portfolio's incidents, a line for each."""
     return "\n".join(map(_shared, open_now)) or "no incident is open"
+
+
+def _open(incident: OpenIncident) -> str:
+    """An incident in a model's status; `tiltyard incidents` says more."""
+    columns = f" ({', '.join(incident.columns)})" if incident.columns else ""
+    kind = incident.kind.replace("_", " ")
+    return f"{incident.node} {kind} since {incident.since}{columns}" + (
+        f", {incident.closing}" if incident.closing else ""
+    )
 
 
 def _shared(incident: Incident) -> str:
     node, models = incident.node, incident.models
     named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
     columns = f", columns {', '.join(incident.columns)}" if incident.columns else ""
-    end = {
-        "broken": "closes when it is mended",
-        "missing": f"closes when it is back, or: tiltyard incidents release {node} --reason …",
-        "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
-    }[incident.kind]
+    closing = incident.closing if isinstance(incident, OpenIncident) else None
+    end = (
+        closing
+        or {
+            "broken": "closes when it is mended",
+            "missing": f"closes when it is back, or: tiltyard incidents release {node} --reason …",
+            "shared_shift": f"held until it is over, or: tiltyard incidents release {node} --reason …",
+        }[incident.kind]
+    )
     kind = incident.kind.replace("_", " ")
-    whom = f"{counted(len(models), 'model')} ({named}){columns}"
+    whom = f"{counted(len(models), 'model')} ({named}){columns}" if models else f"no model{columns}"
     return f"{node} {kind} since {incident.since}, {whom}: {incident.reason}; {end}"
 
 
@@ -240,10 +261,6 @@ def _late(embargo: Embargo) -> str:
         return f"{embargo.table} p99 {_took(embargo.observed_p99_s)}, promised {_took(embargo.promised_p99_s)}"
     missed = counted(embargo.missed_nights, "night")
     return f"{embargo.table} misses {missed}, {embargo.late_rows} of {embargo.rows} rows late"
-
-
-def _incident(incident: DataIncident) -> str:
-    return f"{incident.place} {incident.what.replace('_', ' ')} since {incident.since}"
 
 
 def _took(seconds: float | None) -> str:
@@ -452,6 +469,35 @@ def _version(number: int | None) -> str:
 
 def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
+
+
+def held_back(result: "Hindcast", quarantine: Path) -> str:
+    """What the nights of a hindcast had to do without: tables that were not good, and files in quarantine."""
+    lines = ["tables       all good on every night"]
+    if result.tables:
+        many = counted(len(result.tables), "table")
+        lines = [
+            f"tables       {many} not good on some of these nights; tiltyard status says how they stand now, and "
+            f"tiltyard features --as-of {result.tables[0].last} does a night again once it is mended",
+            *(f"  {_held(table)}" for table in result.tables[:SHOWN]),
+            *_more(len(result.tables) - SHOWN),
+        ]
+    if not result.quarantined:
+        return "\n".join([*lines, "quarantine   no file"])
+    many = counted(len(result.quarantined), "file")
+    lines.append(f"quarantine   {many} that these nights did without, each with its reason beside it in {quarantine}")
+    lines += [f"  {file.source}/{file}" for file in result.quarantined[:SHOWN]]
+    return "\n".join([*lines, *_more(len(result.quarantined) - SHOWN)])
+
+
+def _held(table: "HeldTable") -> str:
+    states = ", ".join(f"{state} on {counted(nights, 'night')}" for state, nights in table.states.items())
+    when = f"{table.first} to {table.last}" if table.nights > 1 else f"{table.last}"
+    return f"{table.table} {states} ({when}): {table.reason}"
+
+
+def _more(number: int) -> list[str]:
+    return [f"  and {number:,} more (--json has all)"] if number > 0 else []
 
 
 def policies(trial: PolicyTrial) -> list[dict[str, str | int]]:

@@ -18,6 +18,7 @@ from tiltyard.records import (
     GovernorAction,
     Instant,
     JsonObject,
+    OpenIncident,
     PopularItem,
     QuarantinedFile,
     Record,
@@ -28,6 +29,7 @@ from tiltyard.records import (
     VersionFigures,
 )
 from tiltyard.records.base import describe
+from tiltyard.release import Difference
 
 SAFE_DEFAULT = "safe_default"
 """Key of the safe default among versions."""
@@ -239,6 +241,9 @@ class ModelHead(Record):
     """The model's tier: 1 for the highest stakes."""
     measure: str
     """The figure that the model is measured by: `brier` of a yes or no, `absolute_error` of a number."""
+    not_in_force_yet: Difference | None = None
+    """How the checkout's text differs from the one in force, which is spoken of: changed, or removed; new, where there
+    is none in force yet; None where it does not differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +310,8 @@ class ModelStatus(ModelHead):
     """How late the rows of every table that the model stands on really were."""
     incidents: tuple[DataIncident, ...]
     """The data incidents of the source that are open after the night."""
+    open_incidents: tuple[OpenIncident, ...] = ()
+    """What is open after the night and holds the model, or is wrong with its source, as `tiltyard incidents` has it."""
     quarantined: tuple[QuarantinedFile, ...] = ()
     """The files of the source that were put into quarantine in the week up to the night."""
     unpublished: tuple[TableState, ...] = ()

@@ -2,7 +2,8 @@
 
 An event only says *look*. A night of a model is due when the stage before has finished it and this one has not, or when
 the stage before has done it again since; so nothing that was lost is missed, and nothing that comes twice is done
-twice. Every question goes back a week from the model's newest night, however many nights there are.
+twice. A model that came later owes no night from before it was there (`Ledger.first_nights`). Every question goes back
+a week from the model's newest night, however many nights there are.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -186,6 +187,8 @@ def _finished_on(rails: "Rails", stage: StageName, specs: Sequence[Spec], day: d
     if before != "features":
         ends = rails.ledger.ends(before, dict.fromkeys(_names(specs), day), until=day)
         return [name for name, own in ends.items() if day in own and own[day].status == "done"]
+    first = rails.ledger.first_nights(_names(specs))
+    specs = [spec for spec in specs if day >= first.get(spec.name, date.min)]
     states = rails.ledger.settled_at({spec.prediction.spine for spec in specs}, 1, until=day)
     at_once = rails.ledger.ends("features", {"": day}, until=day)[""].get(day)
     if at_once is not None and at_once.status == "done":
@@ -195,7 +198,7 @@ def _finished_on(rails: "Rails", stage: StageName, specs: Sequence[Spec], day: d
 
 def ready_nights(rails: "Rails", specs: Sequence[Spec], on: date | None = None) -> dict[str, dict[date, datetime]]:
     """Model → night on which it may start → when the last of its tables was settled. Of the model's own last week,
-    since the data of another source may be of another year, or of the night `on` alone.
+    since the data of another source may be of another year, or of the night `on` alone; none from before it was there.
 
     It may start when every table that it reads is published or settled otherwise, or fed by sources alone that have no
     run for the night. In older ledgers all sources are published at once: then a night may be started that is.
@@ -204,6 +207,7 @@ def ready_nights(rails: "Rails", specs: Sequence[Spec], on: date | None = None) 
     states = rails.ledger.settled_at(set().union(*tables.values()), 1 if on else 2 * SWEEP.days, until=on)
     at_once = _published_at_once(rails, on)
     awaited = _Awaited(rails)
+    first = rails.ledger.first_nights(tables)
     ready: dict[str, dict[date, datetime]] = {}
     for spec in specs:
         own = {table: states.get(table, {}) for table in sorted(tables[spec.name])}
@@ -212,8 +216,8 @@ def ready_nights(rails: "Rails", specs: Sequence[Spec], on: date | None = None) 
             missing = [table for table, of_table in own.items() if day not in of_table]
             if on in (None, day) and not any(awaited.has_to_come(table, day) for table in missing):
                 nights[day] = max(of_table[day] for of_table in own.values() if day in of_table)
-        newest = max(nights, default=date.min)
-        ready[spec.name] = {day: at for day, at in nights.items() if newest - day < SWEEP}
+        newest, begin = max(nights, default=date.min), first.get(spec.name, date.min)
+        ready[spec.name] = {day: at for day, at in nights.items() if newest - day < SWEEP and day >= begin}
     return ready
 
 
@@ -260,11 +264,13 @@ def _with_rows(
     publication = rails.ledger.publication()
     scored = _scored(rails, settled)
     owed = rails.ledger.unpublished({spec.prediction.spine for spec in specs})
+    first = rails.ledger.first_nights(_names(specs))
     finished: dict[str, dict[date, datetime]] = {}
     for spec in specs:
         nights = dict(settled[spec.name])
         nights |= dict.fromkeys(_between(nights, scored.get(spec.name, set())), LONG_AGO)
         nights |= dict.fromkeys(owed.get(spec.prediction.spine, set()) - nights.keys(), LONG_AGO)
+        nights = {day: at for day, at in nights.items() if day >= first.get(spec.name, date.min)}
         waiting = waiting_nights(publication, spec, nights) if publication else {}
         _record_waiting(rails, spec, waiting)
         finished[spec.name] = {day: at for day, at in nights.items() if day not in waiting}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tiltyard.answered.fallback_audit import TaskForm
     from tiltyard.rails import Rails
 
+EXPLAIN = "explain"
+"""The task that asks."""
 LOOK_AGAIN = timedelta(hours=6)
 """How often a question that waits is looked at: is it still asked?"""
 
@@ -121,7 +123,7 @@ def explanation(spec: Spec) -> ExplanationForm:
         "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
         "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
     }
-    return ExplanationForm(task_id="explain", spec=spec, params=form)
+    return ExplanationForm(task_id=EXPLAIN, spec=spec, params=form)
 
 
 def ask(spec: Spec, opened: date) -> None:

@@ -41,6 +41,7 @@ from tiltyard.edge.document import (
     WatchedChampion,
 )
 from tiltyard.errors import BadInput, TiltyardError
+from tiltyard.govern import standing
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
@@ -166,6 +167,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         freshness=_freshness(rails, spec, clock.midnight(known)),
         latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
         incidents=data_incidents.of_source(rails, spec.source, known),
+        open_incidents=standing.of_model(rails, spec, known),
         quarantined=ingest.quarantined(rails, spec.source, known),
         unpublished=tuple(
             state

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import due, explanations, limits, task_run
+from tiltyard.edge import answers, due, explanations, limits, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -32,6 +32,7 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.spec import Spec, find, portfolio
+from tiltyard.stages import dag_id
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
 
@@ -57,11 +58,21 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
     do so until its `due_by`, and nobody asked for this night by hand."""
     from tiltyard.prepare import contracts, features, ingest
 
+    withdraw_questions(rails)
     landed = features.ingest(rails, as_of, [source])[source]
     deadline = contracts.deadline(rails.settings, source, as_of)
     if deadline is None or deadline <= clock.now() or task_run.chosen_night():
         return landed.to_json()
     return landed.to_json() if ingest.has_delivered(ingest.newest_delivery(rails, source), as_of) else None
+
+
+def withdraw_questions(rails: "Rails") -> None:
+    """End the questions of models that are no longer in force, as every run does that puts a release in force."""
+    specs = portfolio(rails.settings)
+    asked = {(dag_id("explanation", spec.name), explanations.EXPLAIN) for spec in specs}
+    asked |= {(dag_id("promotion", spec.name), task) for spec in specs for task in approval_tasks(spec)}
+    for task in answers.withdraw(rails, asked):
+        log.warning("%s of %s has ended: nobody has to answer it any more.", task.task_id, task.dag_id)
 
 
 def transform(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
@@ -295,12 +306,14 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     from tiltyard.answered import fallback_audit
 
     chosen = task_run.chosen_night()
+    first = rails.ledger.first_nights([spec.name for spec in specs])
     audits: dict[str, Mapping[date, FallbackAuditSummary]] = {}
     failed: dict[str, str] = {}
     has_asked = False
     unaudited = _unaudited(rails, specs)
     for spec in specs:
         when = [chosen] if chosen else same_nights(unaudited[spec.name])
+        when = [as_of for as_of in when if clock.night_closing(as_of) >= first.get(spec.name, date.min)]
         try:
             if when:
                 audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)

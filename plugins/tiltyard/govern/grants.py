@@ -15,13 +15,13 @@ from tiltyard.govern import governor
 from tiltyard.govern.governor import GovernorOutcome
 from tiltyard.govern.history import Became, Drifting, Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
+from tiltyard.govern.standing import RELEASED, incidents
 from tiltyard.prepare import contracts, data_incidents, transform
 from tiltyard.rails import Rails
 from tiltyard.records import (
     GovernorAction,
     GovernorSummary,
     JsonObject,
-    OpenIncident,
     PortfolioNight,
     Release,
     TrainingSummary,
@@ -32,8 +32,6 @@ from tiltyard.stages import StageName
 STAGE: StageName = "governor"
 STOPPABLE: tuple[StageName, ...] = ("shadow", "drift")
 """The stages that a model passes before the governor."""
-RELEASED = "incident_release"
-"""The kind of event in the ledger."""
 UNHEARD = timedelta(days=2)
 """A training of which nothing was heard for so many nights is not running any more: it failed."""
 NIGHT = timedelta(days=1)
@@ -87,8 +85,11 @@ def published(rails: Rails, specs: Iterable[Spec], back: timedelta) -> set[date]
 
 
 def taking_part(rails: Rails, specs: Iterable[Spec], night: date) -> list[Spec]:
-    """The models of sources that have a run for a night, by their schedule or by their record."""
+    """The models of sources that have a run for a night, by their schedule or by their record; without those that came
+    later than that night."""
     specs = list(specs)
+    first = rails.ledger.first_nights([spec.name for spec in specs])
+    specs = [spec for spec in specs if night >= first.get(spec.name, date.min)]
     publishers = _publishers(specs)
     ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
     begun = {source for source in publishers if night in ends[source]}
@@ -143,18 +144,6 @@ def actions(rails: Rails, night: date) -> Mapping[str, GovernorAction]:
 
 
 # -- incidents ------------------------------------------------------------------------------------
-
-
-def incidents(rails: Rails, as_of: datetime | None = None) -> list[OpenIncident]:
-    """The portfolio's incidents that were open on a night, by default the newest that was governed."""
-    if as_of is None:
-        newest = rails.ledger.last_stage_run(GovernorSummary)
-        if newest is None:
-            return []
-        night = newest.night
-    else:
-        night = night_closing(as_of)
-    return [OpenIncident(**vars(incident), night=night) for incident in rails.ledger.incidents(night)]
 
 
 def release(rails: Rails, node: str, *, by: str, reason: str, as_of: datetime | None = None) -> Release:

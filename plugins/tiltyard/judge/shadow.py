@@ -129,7 +129,8 @@ def evaluations(
 
 def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
     """Night of the last week → rows of the spine, as known at `as_of`, that nobody has answered; none of those before
-    the first night of the week that was scored, and without the nights on which all were.
+    the first night of the week that was scored or on which the model was there, and without the nights on which all
+    were.
 
     They became known after their night had been scored, or their night never was.
     """
@@ -139,7 +140,7 @@ def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
         for day, end in rails.ledger.ends(STAGE, {spec.name: night_closing(as_of - ASKED_AGAIN)})[spec.name].items()
         if end.status == "done" and day <= night
     ]
-    first = min(scored, default=night)
+    first = max(min(scored, default=night), rails.ledger.first_nights([spec.name]).get(spec.name, date.min))
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
     sql = f"""
         select cast((asked.prediction_time + interval 1 day) at time zone 'UTC' as date) as night, count(*) as rows

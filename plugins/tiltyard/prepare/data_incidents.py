@@ -47,11 +47,11 @@ def changes(rails: Rails, until: date) -> Iterator[DatedChange]:
             yield DatedChange(night, DataIncidentChange.from_json(event.detail))
 
 
-def open_after(rails: Rails, source: str, night: date) -> dict[DataIncidentKey, DataIncident]:
-    """The data incidents of a source that are open after `night`, by what tells them apart."""
+def open_after(rails: Rails, source: str | None, night: date) -> dict[DataIncidentKey, DataIncident]:
+    """The data incidents of a source, or of any, that are open after `night`, by what tells them apart."""
     incidents: dict[DataIncidentKey, DataIncident] = {}
     for _, change in changes(rails, night):
-        if change.source != source:
+        if source is not None and change.source != source:
             continue
         if change.state == "open":
             incidents[change.key] = _incident(change)

@@ -8,7 +8,7 @@ nothing left to do.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -131,13 +131,31 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
 
 def quarantined(rails: Rails, source: str, night: date) -> tuple[QuarantinedFile, ...]:
     """The files of a source that were put into quarantine in the week up to a night, the oldest first."""
-    events = rails.ledger.events(kind=QUARANTINED, since=night - TOLD + timedelta(days=1))
+    return _refused(rails, night - TOLD + timedelta(days=1), lambda file: file.source == source and file.night <= night)
+
+
+def quarantined_of(rails: Rails, first: date, last: date) -> tuple[QuarantinedFile, ...]:
+    """The files of the active sources that nights in [first, last] had to do without, since they were put into
+    quarantine on one of them or were due on one, the oldest first."""
+
+    def was_due(file: QuarantinedFile) -> bool:
+        day = contracts.day_of(file.file.rpartition("/")[2])
+        due = day + timedelta(days=1) if day else file.night
+        return file.source in rails.settings.sources and any(first <= night <= last for night in (due, file.night))
+
+    return _refused(rails, None, was_due)
+
+
+def _refused(
+    rails: Rails, since: date | None, wanted: Callable[[QuarantinedFile], bool]
+) -> tuple[QuarantinedFile, ...]:
+    """The files that were put into quarantine since a night, those that are wanted, each once."""
     files = [
         QuarantinedFile.from_json({**event.detail, "night": event.night.isoformat()})
-        for event in events
-        if event.night is not None and event.night <= night and event.detail.get("source") == source
+        for event in rails.ledger.events(kind=QUARANTINED, since=since)
+        if event.night is not None
     ]
-    return tuple({file.file: file for file in files}.values())
+    return tuple({(file.source, file.file): file for file in files if wanted(file)}.values())
 
 
 def _name(file: LandingFile) -> str:

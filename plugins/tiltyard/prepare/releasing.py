@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -56,9 +56,24 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
         accepted, refused = compose(settings, before, texts)
         made = _made(accepted, [*missing, *refused], checkout, now)
         kept = release.keep(settings, accepted)
+        _begin(rails, before, accepted, kept)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
+
+
+def _begin(rails: Rails, before: Texts, accepted: Texts, kept: Path) -> None:
+    """Put down with which night every new model begins: the next one of its source, or of its spine where other sources
+    feed that. Those of a home's first release begin with its data.
+
+    `before`: the texts of the release in force; `kept`: the folder of the one that follows it.
+    """
+    for name in sorted(_models(accepted) - _models(before)) if before else ():
+        spec = load(kept / "models" / name)
+        settled = rails.ledger.settled_at({spec.prediction.spine}, 1).get(spec.prediction.spine, {})
+        run = rails.ledger.last_features_run(spec.source, date.max)
+        if nights := [*settled, *([run.night] if run else [])]:
+            rails.ledger.begin(name, max(nights) + timedelta(days=1))
 
 
 def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:

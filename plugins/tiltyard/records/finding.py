@@ -116,6 +116,8 @@ class OpenIncident(Incident):
 
     night: date
     """The night."""
+    closing: str | None = None
+    """That what it rests on is gone, or released, and with which night it closes; None while it is there."""
 
 
 @dataclass(frozen=True)

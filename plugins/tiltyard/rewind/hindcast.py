@@ -13,6 +13,7 @@ holds the models that read it; one whose spine is held catches up on the first n
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -29,16 +30,18 @@ from tiltyard.errors import Fenced, TiltyardError, Unavailable
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
-from tiltyard.prepare import features
+from tiltyard.prepare import features, ingest
+from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import SUMMARIES, Record, Status
+from tiltyard.records import SUMMARIES, QuarantinedFile, Record, State, Status, TableState
 from tiltyard.rewind import worker
 from tiltyard.rewind.crew import Crew, Killed, Work
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName
 from tiltyard.train import training
+from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,24 @@ class ModelHindcast(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldTable(Record):
+    """A table that was not good on some of the nights, as the ledger has them by now."""
+
+    table: str
+    """The table; of a source with its schema, like `raw.login`."""
+    nights: int
+    """Number of nights on which it was not good."""
+    states: dict[State, int]
+    """State → number of those nights: held, blocked, late, failed."""
+    first: date
+    """The first of them."""
+    last: date
+    """The last of them."""
+    reason: str | None
+    """Why it was not good on the last of them, as a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hindcast(Record):
     """What a hindcast came to."""
 
@@ -111,6 +132,10 @@ class Hindcast(Record):
     """What was assumed of the approvals that tier-1 models need, like `assumed: auto`."""
     models: dict[str, ModelHindcast]
     """Model → what happened to it."""
+    tables: tuple[HeldTable, ...] = ()
+    """The tables of these sources that were not good on some of the nights: what is at fault itself first."""
+    quarantined: tuple[QuarantinedFile, ...] = ()
+    """The files that these nights had to do without, since they lie in quarantine, the oldest first."""
 
 
 @dataclass
@@ -204,7 +229,41 @@ def hindcast(
     models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ())) for spec in specs}
     say("done", 1.0)
     return Hindcast(
-        first=night_closing(first), last=night_closing(last), approvals=f"assumed: {approve}", models=models
+        first=days[0],
+        last=days[-1],
+        approvals=f"assumed: {approve}",
+        models=models,
+        tables=held_tables(rails, days),
+        quarantined=ingest.quarantined_of(rails, days[0], days[-1]),
+    )
+
+
+def held_tables(rails: Rails, nights: Sequence[date]) -> tuple[HeldTable, ...]:
+    """The tables of the active sources that were not good on some of these nights: those at fault themselves first, of
+    them those of most nights."""
+    states = [state for state in rails.ledger.unpublished_states(min(nights), max(nights)) if state.night in {*nights}]
+    if not states:
+        return ()
+    feeding = Feeding.of(rails.settings)
+    by_table: dict[str, list[TableState]] = {}
+    for state in states:
+        if feeding.of_table(state.table):
+            by_table.setdefault(state.table, []).append(state)
+
+    def rank(table: str) -> tuple[bool, int, str]:
+        own = by_table[table]
+        return (all(state.cause not in (None, table) for state in own), -len(own), table)
+
+    return tuple(
+        HeldTable(
+            table=table,
+            nights=len(by_table[table]),
+            states=dict(Counter(state.state for state in by_table[table])),
+            first=by_table[table][0].night,
+            last=by_table[table][-1].night,
+            reason=by_table[table][-1].reason,
+        )
+        for table in sorted(by_table, key=rank)
     )
 
 
@@ -319,6 +378,29 @@ def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
     rest = f" And {len(entries) - 3} more." if len(entries) > 3 else ""
     models = len({model for model, _ in entries})
     return f"{models} of {len(ended)} models did not get through. {'; '.join(shown)}{rest}"
+
+
+def failures(ended: Mapping[str, Sequence[EndedEarly]]) -> dict[str, tuple[EndedEarly, ...]]:
+    """Of `ended` what failed, of every model. What a check stopped is none of it: it is how the loop is meant to end
+    where the data is not to be trusted, the champion stays in service, and it is shown."""
+    return {model: tuple(entry for entry in own if entry.status == "failed") for model, own in ended.items()}
+
+
+def stops(ended: Mapping[str, Sequence[EndedEarly]]) -> list[str]:
+    """What checks stopped, a sentence per model and stage: the newest night with its reason, and where to look."""
+    sentences = []
+    for model, entries in ended.items():
+        for stage in dict.fromkeys(entry.stage for entry in entries):
+            own = [entry for entry in entries if entry.stage == stage and entry.status == "stopped"]
+            if not own:
+                continue
+            earlier = f" (and of {counted(len(own) - 1, 'earlier night')})" if len(own) > 1 else ""
+            reason = (own[-1].reason or "it does not say why").rstrip(".")
+            sentences.append(
+                f"{model}: its {stage} of {own[-1].night}{earlier} was stopped by a check: {reason}; what was in "
+                f"service stays, and tiltyard status {model} says how the model stands."
+            )
+    return sentences
 
 
 def complete(rails: Rails, spec: Spec, night: date) -> bool:

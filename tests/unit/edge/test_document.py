@@ -40,7 +40,7 @@ def test_what_version_0_1_0_printed_stands_where_it_stood() -> None:
 def test_a_model_without_a_night_has_a_short_document() -> None:
     waiting = NoNight(model="churn", owner="ann", tier=2, measure="brier", state="no night yet")
     body = {"model": "churn", "owner": "ann", "tier": 2, "measure": "brier", "as_of": None, "state": "no night yet"}
-    assert waiting.to_json() == body
+    assert waiting.to_json() == body | {"not_in_force_yet": None}
 
 
 def test_the_schema_describes_every_field() -> None:

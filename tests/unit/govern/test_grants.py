@@ -1,5 +1,6 @@
 """The governor stage on a ledger: what it writes, what a night done again does, what a person may release."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import pytest
 
 from tiltyard import clock
+from tiltyard.edge import describe
 from tiltyard.errors import BadInput
-from tiltyard.govern import grants
+from tiltyard.govern import grants, standing
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
 from tiltyard.records import (
     Broken,
+    DataIncident,
     Decision,
     EvidenceRecord,
     FeaturesSummary,
@@ -22,6 +25,7 @@ from tiltyard.records import (
     Promotion,
     ShadowSummary,
     Signal,
+    TableState,
     TrainingSummary,
     Version,
     VersionFacts,
@@ -55,11 +59,11 @@ def govern(rails: Rails, chosen: list[Spec], night: date = NIGHT, **portfolio: A
 
 @pytest.fixture
 def rails(rails: Rails, manifest: Path) -> Rails:
-    """With the manifest of the real project, as a build leaves it."""
+    """With two sources, and the manifest of the real project, as a build leaves it."""
     target = rails.settings.home / "dbt" / "manifest.json"
     target.parent.mkdir(parents=True)
     target.write_bytes(manifest.read_bytes())
-    return rails
+    return replace(rails, settings=rails.settings.model_copy(update={"sources": ("subscription", "incident")}))
 
 
 def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails: Rails) -> None:
@@ -147,7 +151,7 @@ def test_one_break_over_eighty_models_is_one_incident_in_the_ledger(rails: Rails
     assert outcome.decisions == {"incident": 80}
     [incident] = rails.ledger.incidents(NIGHT)
     assert (incident.node, incident.kind, len(incident.models)) == ("raw.login", "broken", 80)
-    assert [incident.node for incident in grants.incidents(rails)] == ["raw.login"]
+    assert [incident.node for incident in standing.incidents(rails)] == ["raw.login"]
     with pytest.raises(BadInput, match="nobody can release"):
         grants.release(rails, "raw.login", by="alice", reason="never mind")
 
@@ -155,8 +159,87 @@ def test_one_break_over_eighty_models_is_one_incident_in_the_ledger(rails: Rails
     for spec in chosen:
         add_finding(rails, spec, NIGHT + timedelta(days=1), alarm=False)
     govern(rails, chosen, NIGHT + timedelta(days=1))
-    assert grants.incidents(rails) == []
-    assert [incident.node for incident in grants.incidents(rails, clock.midnight(NIGHT))] == ["raw.login"]
+    assert standing.incidents(rails) == []
+    assert [incident.node for incident in standing.incidents(rails, clock.midnight(NIGHT))] == ["raw.login"]
+
+
+def opened(rails: Rails, night: date, state: str, table: str = "raw.login", column: str = "device") -> None:
+    detail = {"source": "subscription", "table": table, "column": column, "what": "went_null", "reason": "all missing"}
+    rails.ledger.add_event(data_incidents.EVENT, "", night, {**detail, "since": str(NIGHT), "state": state})
+
+
+def test_an_incident_that_is_mended_says_with_which_night_it_closes(rails: Rails) -> None:
+    """Also where only the stage was done again; and a past night is told as the ledger has it."""
+    spec, following = CHURN, NIGHT + timedelta(days=1)
+    said = str(DataIncident(table="raw.login", column="device", what="went_null", reason="", since=NIGHT))
+    rails.ledger.record_stage("subscription", NIGHT, "done", FeaturesSummary())
+    opened(rails, NIGHT, "open")
+    add_finding(rails, spec, broken=(Broken("raw.login", "device", said),))
+    govern(rails, [spec])
+    [open_now] = standing.incidents(rails)
+    assert (open_now.node, open_now.closing) == ("raw.login", None)
+
+    rails.ledger.record_stage("subscription", following, "checked", FeaturesSummary())
+    opened(rails, following, "closed")
+    [mended] = standing.incidents(rails)
+    assert mended.closing == f"mended, closes with the night of {following}"
+    assert standing.of_model(rails, spec, following) == (mended,)
+    assert standing.incidents(rails, clock.midnight(NIGHT)) == [open_now], "on its night it was open"
+    assert "mended, closes with the night of 2025-02-04" in describe.incidents([mended])
+
+    add_finding(rails, spec, following, alarm=False)
+    govern(rails, [spec], following)
+    assert standing.incidents(rails) == []
+
+
+@pytest.mark.parametrize("stage", ["shadow", "features"])
+def test_a_stage_that_was_done_again_closes_its_incident_with_the_next_night(rails: Rails, stage: str) -> None:
+    add_finding(rails, CHURN, broken=(Broken(stage, None, f"the {stage} stage of {NIGHT} is failed"),))
+    govern(rails, [CHURN])
+    [open_now] = standing.incidents(rails)
+    assert open_now.closing is None
+    name, summary = ("churn", ShadowSummary()) if stage == "shadow" else ("subscription", FeaturesSummary())
+    rails.ledger.record_stage(name, NIGHT, "done", summary)
+    [mended] = standing.incidents(rails)
+    assert mended.closing == "mended, closes with the night of 2025-02-04"
+
+
+def test_a_table_that_is_good_again_closes_its_incident_with_the_next_night(rails: Rails) -> None:
+    view, following = "ftr_customer__activity", NIGHT + timedelta(days=1)
+    held = TableState(night=NIGHT, table=view, state="held", since=NIGHT, reason="no rows", cause=view)
+    rails.ledger.publish([held], NIGHT, "stopped", FeaturesSummary(), "subscription")
+    add_finding(rails, CHURN, broken=(Broken(view, None, str(held)),))
+    govern(rails, [CHURN])
+    assert [one.closing for one in standing.incidents(rails)] == [None]
+    good = TableState(night=following, table=view, state="published", snapshot=1, good_night=following)
+    rails.ledger.publish([good], following, "done", FeaturesSummary(), "subscription")
+    assert [one.closing for one in standing.incidents(rails)] == ["mended, closes with the night of 2025-02-04"]
+
+
+def test_what_the_governor_has_not_counted_is_open_as_well(rails: Rails) -> None:
+    """A data incident of a night that it has not come to, and one that holds no model."""
+    rails.ledger.record_stage("subscription", NIGHT, "done", FeaturesSummary())
+    opened(rails, NIGHT, "open")
+    opened(rails, NIGHT, "open", "lbl_another", "")
+    second, first = standing.incidents(rails)
+    assert (first.node, first.columns, first.kind, first.night) == ("raw.login", ("device",), "broken", NIGHT)
+    assert "churn" in first.models
+    assert (second.node, second.models) == ("lbl_another", ())
+    assert [one.node for one in standing.of_model(rails, CHURN, NIGHT)] == ["lbl_another", "raw.login"]
+    assert "lbl_another broken since 2025-02-03, no model: " in describe.incidents([second])
+
+
+def test_each_source_has_incidents_of_its_own_newest_night(rails: Rails) -> None:
+    """The data of two sources may be years apart: the newest governed night of one hides nothing of the other."""
+    other = find(ROOT / "models", "sla_breach")
+    long_ago = date(2016, 5, 2)
+    rails.ledger.record_stage("incident", long_ago, "done", FeaturesSummary())
+    rails.ledger.record_stage("subscription", NIGHT, "done", FeaturesSummary())
+    add_finding(rails, other, long_ago, broken=(Broken("features", None, "the features stage is stopped"),))
+    govern(rails, [other], long_ago)
+    add_finding(rails, CHURN, alarm=False)
+    govern(rails, [CHURN])
+    assert [(one.night, one.models) for one in standing.incidents(rails)] == [(long_ago, ("sla_breach",))]
 
 
 def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None:
@@ -166,7 +249,7 @@ def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None
         for spec in chosen:
             add_finding(rails, spec, night, signals=moved())
         assert govern(rails, chosen, night).decisions == {"incident": 5}
-    [open_now] = grants.incidents(rails)
+    [open_now] = standing.incidents(rails)
     assert (open_now.node, open_now.kind) == ("ftr_customer__payments", "shared_shift")
     assert (open_now.since, open_now.night) == (nights[0], nights[1])
 
@@ -177,11 +260,14 @@ def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None
     released = grants.release(rails, "ftr_customer__payments", by="alice", reason="prices rose")
     assert (released.by, released.night, len(released.models)) == ("alice", nights[1], 5)
 
+    [closing] = standing.incidents(rails)
+    assert closing.closing == f"released by alice, closes with the night of {nights[2]}"
+
     for spec in chosen:
         add_finding(rails, spec, nights[2], signals=moved())
     assert govern(rails, chosen, nights[2]).decisions == {"retrain": 5}
-    assert grants.incidents(rails) == []
-    assert rails.ledger.events(kind=grants.RELEASED)[0].detail["reason"] == "prices rose"
+    assert standing.incidents(rails) == []
+    assert rails.ledger.events(kind=standing.RELEASED)[0].detail["reason"] == "prices rose"
     # and the night before the person's word stays what it was
     assert govern(rails, chosen, nights[0]).decisions == {"incident": 5}
 

@@ -1,6 +1,7 @@
 """What takes effect of the checkout's specs, suites and dbt files, and what a refused text changes: nothing."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,11 @@ from tests.conftest import make_settings
 from tests.lakes import instant
 from tiltyard import rails as rails_module
 from tiltyard import release
+from tiltyard.edge import airflow_settings
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
-from tiltyard.records import AcceptedRelease
+from tiltyard.records import AcceptedRelease, FeaturesSummary, TableState
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find, portfolio
 
@@ -236,6 +239,74 @@ def test_a_new_model_that_is_refused_is_not_there_yet_and_a_deleted_one_is_gone(
     shutil.rmtree(checkout / "models/young")
     assert releasing.accept(rails, NOW).refused == ()
     assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
+
+
+def test_a_new_model_begins_with_the_next_night_of_its_source(rails: Rails, checkout: Path) -> None:
+    """Also where it comes back; and one of a home's first release with its data."""
+    assert rails.ledger.first_nights(["churn", "twin"]) == {}
+    for day in (3, 4):
+        rails.ledger.record_stage("subscription", date(2025, 2, day), "done", FeaturesSummary())
+    rails.ledger.record_stage("incident", date(2016, 4, 1), "done", FeaturesSummary())
+    shutil.copytree(checkout / "models" / "churn", checkout / "models" / "twin")
+    change(checkout / SPEC, "tier: 3", "tier: 2")
+    releasing.preview(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {}
+    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 5)}
+    assert [(event.kind, event.night) for event in rails.ledger.events("twin")] == [
+        ("model_accepted", date(2025, 2, 5))
+    ]
+    shutil.move(checkout / "models" / "twin", checkout / "twin")
+    releasing.accept(rails, NOW)
+    spine = find(checkout / "models", "churn").prediction.spine
+    settled = TableState(night=date(2025, 2, 7), table=spine, state="published")
+    rails.ledger.publish([settled], settled.night, "done", FeaturesSummary())
+    shutil.move(checkout / "twin", checkout / "models" / "twin")
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 8)}
+
+
+def test_what_of_the_checkout_waits_is_said_of_every_model(rails: Rails, checkout: Path) -> None:
+    """Also by the commands that speak of the checkout, and by the one that speaks of what is in force."""
+    settings = rails.settings
+    assert str(release.pending(settings)) == ""
+    shutil.copytree(checkout / "models" / "churn", checkout / "models" / "twin")
+    change(checkout / SPEC, "tier: 3", "tier: 2")
+    shutil.rmtree(checkout / "models" / "sla_breach")
+    append(checkout / "expectations" / "leakage.yaml", "# seen\n")
+    (checkout / "models" / "hotel_cancellation" / "spec.yaml").unlink()  # which takes nobody away
+    told = release.pending(settings)
+    assert told.models == {
+        "twin": "new", "churn": "changed", "sla_breach": "removed", "hotel_cancellation": "changed",
+    }  # fmt: skip
+    assert told.shared == release.Changes(0, 1, 0)
+    for sentence in (told_by(settings, "models"), told_by(settings, "validate"), told_by(settings, "status")):
+        assert "Not in force yet: churn (changed), hotel_cancellation (changed), sla_breach (removed)" in sentence
+        assert "twin (new); files of all models (0 new, 1 changed, 0 gone)" in sentence
+        assert "tiltyard release" in sentence
+    rows = json.loads(told_by(settings, "models", "--json", stderr=False))
+    assert {row["model"]: row["not_in_force_yet"] for row in rows if row["not_in_force_yet"]} == {
+        "twin": "new", "churn": "changed", "sla_breach": "removed",
+    }  # fmt: skip
+    documents = json.loads(told_by(settings, "status", "--json", stderr=False))
+    ours = {document["model"]: document["not_in_force_yet"] for document in documents}
+    assert (ours["twin"], ours["churn"], ours["sla_breach"]) == ("new", "changed", "removed")
+    assert "twin: new in the checkout and not in force yet" in told_by(settings, "status", "twin", stderr=False)
+
+    shutil.rmtree(checkout / "models" / "hotel_cancellation")
+    releasing.accept(rails, NOW)
+    assert str(release.pending(settings)) == ""
+    assert "Not in force" not in told_by(settings, "models")
+
+
+def told_by(settings: Settings, *words: str, stderr: bool = True) -> str:
+    """What a command says in a process of its own."""
+    environment = airflow_settings.tiltyard_env(settings) | {"PYTHONPATH": str(ROOT / "plugins")}
+    environment["TILTYARD_SOURCES"] = ",".join(settings.sources)
+    command = [sys.executable, "-m", "tiltyard.cli", *words]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    return " ".join(done.stderr.split()) if stderr else done.stdout
 
 
 def test_a_column_that_others_need_is_not_renamed_under_them(rails: Rails, checkout: Path) -> None:

@@ -1,0 +1,67 @@
+"""What `make up` ends with: what a check stopped is an outcome, what failed is not."""
+
+from datetime import date
+
+import pytest
+
+from tiltyard.cli import lifecycle
+from tiltyard.edge import quickstart
+from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
+from tiltyard.errors import CheckFailed
+from tiltyard.rails import Rails
+from tiltyard.records import ShadowSummary, TrainingSummary
+from tiltyard.rewind import hindcast
+
+NIGHTS = [date(2016, 4, 1), date(2016, 4, 2)]
+LEAK = "The leakage gate found two features that know the label."
+
+
+@pytest.fixture
+def played(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> Rails:
+    """A home whose ledger says how the nights went; Airflow, which takes minutes, is not started for it."""
+
+    def up(*_: object) -> DemoOutcome:
+        of_model = hindcast.ended_early(rails, NIGHTS)
+        return DemoOutcome(
+            models=(),
+            plots=(),
+            nights=tuple(NIGHTS),
+            ended_early={name: of_model.get(name, ()) for name in ("churn", "leaky")},
+            airflow=AirflowAccess(url="http://127.0.0.1:8400", user="admin", password_file="passwords.json"),
+        )
+
+    monkeypatch.setattr(quickstart, "up", up)
+    return rails
+
+
+def test_a_training_that_a_check_stopped_is_named_and_is_no_failure(
+    played: Rails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for night in NIGHTS:
+        played.ledger.record_stage("leaky", night, "stopped", TrainingSummary(model="leaky", reason=LEAK))
+    lifecycle.up()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "leaky: its training of 2016-04-02 (and of 1 earlier night) was stopped by a check: " in told
+    assert LEAK.rstrip(".") in told
+    assert "tiltyard status leaky" in told
+    assert "churn" not in told
+
+
+def test_a_stage_that_failed_is_one(played: Rails, capsys: pytest.CaptureFixture[str]) -> None:
+    played.ledger.record_stage("leaky", NIGHTS[0], "stopped", TrainingSummary(model="leaky", reason=LEAK))
+    played.ledger.record_stage("churn", NIGHTS[1], "failed", ShadowSummary(reason="its files were changed"))
+    with pytest.raises(CheckFailed, match=r"1 of 2 models did not get through\. churn: shadow of 2016-04-02 failed"):
+        lifecycle.up()
+    assert "leaky: its training of 2016-04-01 was stopped by a check" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_red_run_is_an_outcome_where_a_check_stopped_what_is_not_taken_up_again(rails: Rails) -> None:
+    night = NIGHTS[0]
+    assert not quickstart.is_outcome(rails, "leaky__training", night), "nobody has said why it is red"
+    rails.ledger.record_stage("leaky", night, "failed", TrainingSummary(model="leaky", reason="no memory"))
+    assert not quickstart.is_outcome(rails, "leaky__training", night)
+    rails.ledger.record_stage("leaky", night, "stopped", TrainingSummary(model="leaky", reason=LEAK))
+    assert quickstart.is_outcome(rails, "leaky__training", night)
+    rails.ledger.record_stage("leaky", night, "stopped", ShadowSummary(reason="its spine is held"))
+    assert not quickstart.is_outcome(rails, "shadow", night)
+    assert not quickstart.is_outcome(rails, "lake_maintenance", night)
