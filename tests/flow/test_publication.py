@@ -466,6 +466,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
     with rails_module.opened(settings) as rails:
         specs = [find(settings.models, name) for name in ("churn", "lapse")]
         result = hindcast.hindcast(rails, specs, first, last, jobs=1)  # two processes: test_hindcast.py
+        assert {model.waiting for model in result.models.values()} == {()}, "the silent night was caught up with"
         held = {table.table: table for table in result.tables}
         assert (result.tables[0].table, held["raw.customer"].states) == ("raw.customer", {"held": 1})
         assert held["raw.customer"].first == held["raw.customer"].last == silent.date()

@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from tiltyard.cli.options import Json
-from tiltyard.cli.output import caution, emit, out, progress, say
-from tiltyard.errors import CheckFailed
+from tiltyard.cli.output import caution, emit, failed, out, progress, say
 from tiltyard.settings import Settings
 
 PANEL = "Start and stop"
@@ -39,8 +38,8 @@ def up(
     emit(result, as_json, lambda: say(quickstart.summary(result)))
     for sentence in hindcast.stops(result.ended_early):
         caution(sentence)
-    if failed := hindcast.complaint(hindcast.failures(result.ended_early)):
-        raise CheckFailed(failed)
+    if failures := hindcast.complaint(hindcast.failures(result.ended_early)):
+        failed(failures)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")

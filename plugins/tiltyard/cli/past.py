@@ -12,8 +12,8 @@ from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json
-from tiltyard.cli.output import emit, progress, say, table
-from tiltyard.errors import BadInput, CheckFailed
+from tiltyard.cli.output import emit, failed, progress, say, table
+from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,8 +87,12 @@ def hindcast(
         body = result.to_json()
         emit({name: value for name, value in body.items() if name not in ("tables", "quarantined")}, as_json)
         say(describe.held_back(result, opened.settings.quarantine))
-    if sentence := loop.complaint({name: model.ended_early for name, model in result.models.items()}):
-        raise CheckFailed(sentence)
+    complaints = (
+        loop.complaint({name: model.ended_early for name, model in result.models.items()}),
+        loop.unscored(result.models),
+    )
+    if any(complaints):
+        failed(" ".join(filter(None, complaints)))
 
 
 def _chosen(settings: Settings, names: list[str] | None) -> list[specs.Spec]:

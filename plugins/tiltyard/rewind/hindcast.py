@@ -34,7 +34,7 @@ from tiltyard.prepare import features, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import SUMMARIES, QuarantinedFile, Record, State, Status, TableState
+from tiltyard.records import SUMMARIES, QuarantinedFile, Record, State, Status, TableState, TrainingSummary
 from tiltyard.rewind import worker
 from tiltyard.rewind.crew import Crew, Killed, Work
 from tiltyard.settings import Settings
@@ -83,6 +83,8 @@ class RetrainedNight(Record):
     """The version that was made; None for none."""
     reasons: tuple[str, ...]
     """Why it was granted, a sentence each."""
+    unmade: str | None = None
+    """Why no version was made, as a sentence; None where one was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,8 @@ class ModelHindcast(Record):
     """The promotions of this run, by night."""
     retrains: tuple[RetrainedNight, ...]
     """The retrains of this run, by night."""
+    waiting: tuple[date, ...] = ()
+    """The nights that have no scores yet, since what they are made of is not good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,7 @@ class _Tally:
     promotions: list[HindcastPromotion] = field(default_factory=list)
     retrains: list[RetrainedNight] = field(default_factory=list)
 
-    def closed(self, ended: Sequence[EndedEarly]) -> ModelHindcast:
+    def closed(self, ended: Sequence[EndedEarly], waiting: Sequence[datetime]) -> ModelHindcast:
         return ModelHindcast(
             nights=self.nights,
             resumed=self.resumed,
@@ -156,6 +160,7 @@ class _Tally:
             ended_early=tuple(ended),
             promotions=tuple(self.promotions),
             retrains=tuple(self.retrains),
+            waiting=tuple(map(night_closing, waiting)),
         )
 
 
@@ -226,7 +231,7 @@ def hindcast(
         fill.fill_night(rails, published)
     days = [night_closing(as_of) for as_of in nights]
     ended = ended_early(rails, days)
-    models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ())) for spec in specs}
+    models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ()), owed.get(spec.name, ())) for spec in specs}
     say("done", 1.0)
     return Hindcast(
         first=days[0],
@@ -341,10 +346,16 @@ def _trainings(rails: Rails, crew: Crew, specs: Sequence[Spec], as_of: datetime,
     """The governor's word on the night, and the trainings that it grants."""
     granted = grants.govern_night(rails, as_of, specs).granted
     versions, failed = crew.each([spec for spec in specs if spec.name in granted], as_of, _train)
-    for model, reasons in granted.items():
-        retrain = RetrainedNight(night=night_closing(as_of), version=versions.get(model), reasons=tuple(reasons))
-        tallies[model].retrains.append(retrain)
     _note(rails, failed, as_of, "training")
+    night = night_closing(as_of)
+    for model, reasons in granted.items():
+        version = versions.get(model)
+        run = rails.ledger.stage_run(TrainingSummary, model, night) if version is None else None
+        tallies[model].retrains.append(
+            RetrainedNight(
+                night=night, version=version, reasons=tuple(reasons), unmade=run.summary.reason if run else None
+            )
+        )
 
 
 def _note(rails: Rails, failed: Mapping[str, Exception], as_of: datetime, stage: StageName) -> None:
@@ -367,6 +378,20 @@ def ended_early(rails: Rails, nights: Sequence[date]) -> dict[str, tuple[EndedEa
                 entry = EndedEarly(night=run.night, stage=stage, status=run.status, reason=run.summary.reason)
                 ended.setdefault(run.model, []).append(entry)
     return {model: tuple(sorted(entries, key=lambda entry: entry.night)) for model, entries in ended.items()}
+
+
+def unscored(models: Mapping[str, ModelHindcast]) -> str | None:
+    """Which models have nights that could not be scored, and why, as a sentence; None where none has."""
+    waiting = {name: model for name, model in models.items() if model.waiting}
+    if not waiting:
+        return None
+    shown = [
+        f"{name}: {len(model.waiting)} of {counted(model.nights, 'night')} wait for tables that are not good"
+        + (f" ({model.stopped[-1].rstrip('.')})" if model.stopped else "")
+        for name, model in list(waiting.items())[:3]
+    ]
+    rest = f" And {len(waiting) - 3} more." if len(waiting) > 3 else ""
+    return f"{len(waiting)} of {counted(len(models), 'model')} not scored on every night. {'; '.join(shown)}.{rest}"
 
 
 def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
