@@ -129,8 +129,15 @@ class ColumnLineage:
         )
 
     def _outside(self, table: str) -> frozenset[str]:
-        """The columns that come out of a table, as far as they are known."""
-        return self.raw.get(table, frozenset()) | self.described.get(table, frozenset())
+        """The columns that may come out of a table, as far as they are known."""
+        known = self.raw.get(table, frozenset()) | self.described.get(table, frozenset())
+        query = self.queries.get(table)
+        if query is None:
+            return known
+        known |= query.items.keys()
+        if query.has_star or not query.is_written_here:
+            known |= frozenset[str]().union(*(self._outside(parent) for parent in query.tables)) - query.dropped
+        return known
 
 
 def worse(first: Made, second: Made) -> Made:
