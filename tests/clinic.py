@@ -2,9 +2,9 @@
 
 A booking is made, now and then its status is written (a message was sent, a guest confirmed), and at its appointment it
 is settled. `booking_export` holds one row of each, as the system knew it in the end; `booking_log` one row per writing;
-`booking_stamped` is an export that says when the status was written. Each shape below is a feature view of its own, with
-one feature, and what is right to say of it. Whether the status goes with the outcome hangs on the seed: what is declared
-needs no statistics.
+`booking_stamped` is an export that says when the status was written. Each shape below is a feature view of its own,
+with one feature, and what is right to say of it. Whether the status goes with the outcome hangs on the seed: what is
+declared needs no statistics.
 """
 
 import shutil
@@ -199,7 +199,8 @@ def project(folder: Path, *, said: bool = True) -> Path:
     at = "strptime(status_at, '%d/%m/%Y %H:%M')::timestamptz"
     _write(
         staging / "stg_clinic__known.sql",
-        f"with timed as (select * exclude (status_at), {at} as status_at from {{{{ source('clinic', 'booking_stamped') }}}}), "
+        f"with timed as (select * exclude (status_at), {at} as status_at "
+        "from {{ source('clinic', 'booking_stamped') }}), "
         "told as (select * exclude (event_time, available_at), event_time, available_at from timed union all "
         "select * exclude (event_time, available_at), status_at as event_time, status_at as available_at from timed "
         "where status_at is not null) "

@@ -55,26 +55,26 @@ def test_the_nearest_word_counts(shipped: Columns) -> None:
 @pytest.mark.parametrize(
     ("sql", "column", "expected"),
     [
-        ("select size from {{ ref('stg_shop__sale') }}", "size", {("size", "same")}),
-        ("select s.size as wide from {{ ref('stg_shop__sale') }} as s", "wide", {("size", "same")}),
-        ("select cast(size as integer) as wide from {{ ref('stg_shop__sale') }}", "wide", {("size", "same")}),
-        ("select size::double as wide from {{ ref('stg_shop__sale') }}", "wide", {("size", "same")}),
-        ("select size * price as worth from {{ ref('stg_shop__sale') }}", "worth", {("size", "made"), ("price", "made")}),
-        ("select size is not null as has_size from {{ ref('stg_shop__sale') }}", "has_size", {("size", "made")}),
-        ("select extract(month from sold_at) as month from {{ ref('stg_shop__sale') }}", "month", {("sold_at", "made")}),
-        ("select sum(size) as total from {{ ref('stg_shop__sale') }}", "total", {("size", "counted")}),
-        ("select count(*) filter (where price > 2) as dear from {{ ref('stg_shop__sale') }}", "dear",
+        ("select size from SALE", "size", {("size", "same")}),
+        ("select s.size as wide from SALE as s", "wide", {("size", "same")}),
+        ("select cast(size as integer) as wide from SALE", "wide", {("size", "same")}),
+        ("select size::double as wide from SALE", "wide", {("size", "same")}),
+        ("select size * price as worth from SALE", "worth", {("size", "made"), ("price", "made")}),
+        ("select size is not null as has_size from SALE", "has_size", {("size", "made")}),
+        ("select extract(month from sold_at) as month from SALE", "month", {("sold_at", "made")}),
+        ("select sum(size) as total from SALE", "total", {("size", "counted")}),
+        ("select count(*) filter (where price > 2) as dear from SALE", "dear",
          {("price", "counted")}),
-        ("select size from {{ ref('stg_shop__sale') }} where price > 2", "size", {("size", "same"), ("price", "chosen")}),
-        ("with a as (select * from {{ ref('stg_shop__sale') }}), b as (select size + 1 as more from a) select more from b",
+        ("select size from SALE where price > 2", "size", {("size", "same"), ("price", "chosen")}),
+        ("with a as (select * from SALE), b as (select size + 1 as more from a) select more from b",
          "more", {("size", "made")}),
-        ("select * replace (size * price as size) from {{ ref('stg_shop__sale') }}", "size",
+        ("select * replace (size * price as size) from SALE", "size",
          {("size", "made"), ("price", "made")}),
-        ("select * exclude (size) from {{ ref('stg_shop__sale') }}", "size", set()),
-        ("select {{ known_by('sold_at', 'size') }} as size from {{ ref('stg_shop__sale') }} -- price", "size",
+        ("select * exclude (size) from SALE", "size", set()),
+        ("select {{ known_by('sold_at', 'size') }} as size from SALE -- price", "size",
          {("size", "made"), ("sold_at", "made")}),
-        ("select 'price' as what, /* price */ size from {{ ref('stg_shop__sale') }}", "what", set()),
-        ("select price is distinct from size as differs, sold_at from {{ ref('stg_shop__sale') }}", "differs",
+        ("select 'price' as what, /* price */ size from SALE", "what", set()),
+        ("select price is distinct from size as differs, sold_at from SALE", "differs",
          {("price", "made"), ("size", "made")}),
         ("{{ somewhere_else('stg_shop__sale') }}", "anything",
          {("size", "counted"), ("price", "counted"), ("sold_at", "counted")}),
@@ -82,9 +82,13 @@ def test_the_nearest_word_counts(shipped: Columns) -> None:
 )  # fmt: skip
 def test_what_a_column_is_made_of(sql: str, column: str, expected: set[tuple[str, str]]) -> None:
     sale = read("select size, price, sold_at from {{ source('shop', 'sale') }}", TABLES, {})
+    sql = sql.replace("SALE", "{{ ref('stg_shop__sale') }}")
     lineage = columns.ColumnLineage(
         raw={"raw.sale": frozenset({"size", "price", "sold_at"})},
-        queries={"stg_shop__sale": sale, "view": read(sql, TABLES, {"somewhere_else": "{% macro somewhere_else(t) %}"})},
+        queries={
+            "stg_shop__sale": sale,
+            "view": read(sql, TABLES, {"somewhere_else": "{% macro somewhere_else(t) %}"}),
+        },
     )
     steps = lineage.steps("view", column)
     assert {(step.column, step.made) for step in steps if lineage.has("view", column) is not False} == expected

@@ -89,7 +89,9 @@ def test_what_is_written_later_is_not_in_a_row_from_before(connection: duckdb.Du
     early = [f"(timestamptz '{NOON}', true, timestamptz '{LATER}')", f"(timestamptz '{NOON}', true, null)"]
     written = WrittenLater("sent", "sent_at::date" if is_day else "sent_at", is_day)
     for rows, violations in ((times, 0), ([*times, *early], 2)):
-        values = f"select available_at, sent, sent_at from (values {', '.join(rows)}) as t (available_at, sent, sent_at)"
+        values = (
+            f"select available_at, sent, sent_at from (values {', '.join(rows)}) as t (available_at, sent, sent_at)"
+        )
         counted = found(dated(connection, values, ("sent_at",), written))
         assert counted.get(("used_before_written", "sent"), 0) == violations
 
