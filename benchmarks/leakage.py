@@ -8,7 +8,8 @@ TILTYARD_DATA_MIRROR or their public homes.
 
 By what is said: `--declared` makes up clinics (tests/clinic.py), a dbt project and a lake of each, and prints how many
 leaks through a column that is `written_later` the gate before training stops, how many honest uses of one it accuses,
-and how many planned columns; and the same where nothing is said. `--seeds 5` is how many clinics.
+and how many planned columns; and the same where nothing is said. `--seeds 5` is how many clinics, a fifth of them
+without a word.
 """
 
 import argparse
@@ -75,11 +76,11 @@ def declared(seeds: int) -> None:
         server = Settings(home=Path(name) / "server")
         address = postgres.server_url(server).render_as_string(hide_password=False)
         try:
-            for said in (True, False):
+            for said, number in ((True, seeds), (False, max(1, seeds // 5))):
                 leaks, honest, planned = (
                     [report for reports in all_reports for report in reports]
                     for all_reports in zip(
-                        *(_clinic(Path(name) / f"{seed}-{said}", address, seed, said=said) for seed in range(seeds)),
+                        *(_clinic(Path(name) / f"{seed}-{said}", address, seed, said=said) for seed in range(number)),
                         strict=True,
                     )
                 )

@@ -59,13 +59,19 @@ def _from(table: str) -> str:
     return f"from {{{{ ref('stg_clinic__{table}') }}}}"
 
 
-_LAST = f"select *, row_number() over (partition by booking_id order by available_at desc) as place {_from('log')}"
 _DATED = (
-    f"with latest as ({_LAST}), first as (select booking_id, {FIRST} {_from('log')} group by booking_id) "
+    "with latest as (select *, row_number() over (partition by booking_id order by available_at desc) as place LOG), "
+    f"first as (select booking_id, {FIRST} LOG group by booking_id) "
     "select latest.booking_id, TOLD as told, first.event_time, first.available_at, first.built_at "
     "from latest inner join first on latest.booking_id = first.booking_id where latest.place = 1"
 )
 """The last writing of every booking, under the times of the first."""
+
+
+def _dated(told: str, table: str = "log") -> str:
+    return _DATED.replace("TOLD", told).replace("LOG", _from(table))
+
+
 LEAKS = {
     "carried": f"select booking_id, status as told, {TIMES} {_from('export')}",
     "cast": f"select booking_id, cast(note as double) as told, {TIMES} {_from('export')}",
@@ -75,9 +81,11 @@ LEAKS = {
     "chosen": f"with sent as (select * {_from('export')} where status = 'sent') "
     f"select booking_id, guests as told, {TIMES} from sent",
     "by_macro": "{{ from_a_macro('stg_clinic__export') }}",
-    "last_carried": _DATED.replace("TOLD", "latest.status"),
-    "last_flagged": _DATED.replace("TOLD", "latest.status is not null"),
-    "last_mixed": _DATED.replace("TOLD", "latest.guests * coalesce(latest.note, 0)"),
+    "last_carried": _dated("latest.status"),
+    "last_flagged": _dated("latest.status is not null"),
+    "last_mixed": _dated("latest.guests * coalesce(latest.note, 0)"),
+    "known_last": _dated("latest.status", "known"),
+    "known_last_flag": _dated("latest.status is not null", "known"),
     "greatest": f"select booking_id, max(note) as told, {FIRST} {_from('log')} group by booking_id",
     "stamped": f"select booking_id, status as told, {TIMES} {_from('stamped')}",
     "stamped_flag": f"select booking_id, status is not null as told, {TIMES} {_from('stamped')}",

@@ -129,12 +129,12 @@ class ColumnLineage:
         )
 
     def _outside(self, table: str) -> frozenset[str]:
-        """The columns that may come out of a table, as far as they are known."""
-        known = self.raw.get(table, frozenset()) | self.described.get(table, frozenset())
+        """The columns that come out of a table: those that its `.yml` describes, else all that its SQL may have."""
+        described = self.raw.get(table) or self.described.get(table)
         query = self.queries.get(table)
-        if query is None:
-            return known
-        known |= query.items.keys()
+        if described or query is None:
+            return described or frozenset()
+        known = frozenset(query.items)
         if query.has_star or not query.is_written_here:
             known |= frozenset[str]().union(*(self._outside(parent) for parent in query.tables)) - query.dropped
         return known
