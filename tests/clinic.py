@@ -80,6 +80,8 @@ LEAKS = {
     "counted": f"select customer_id, count(status) as told, {FIRST} {_from('export')} group by customer_id",
     "chosen": f"with sent as (select * {_from('export')} where status = 'sent') "
     f"select booking_id, guests as told, {TIMES} from sent",
+    "of_customer": f"select customer_id, status as told, {TIMES} {_from('export')}",
+    "flag_of_customer": f"select customer_id, status is not null as told, {TIMES} {_from('export')}",
     "by_macro": "{{ from_a_macro('stg_clinic__export') }}",
     "last_carried": _dated("latest.status"),
     "last_flagged": _dated("latest.status is not null"),
