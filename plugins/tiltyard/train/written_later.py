@@ -21,6 +21,8 @@ from tiltyard.spec import Spec, feature_key
 
 RULE = "used_before_written"
 """Its key in `leak.suite.RULES`."""
+_OF_THE_LOADER = frozenset({"ingested_at", "landed_night", "source_file", "row_number", "built_at"})
+"""Columns in which a row that was delivered twice differs from itself."""
 _ROWS = "_written_later_rows"
 """Temporary table: the frame's rows, each with the key of one view."""
 
@@ -151,9 +153,10 @@ def _identity(rails: Rails, spec: Spec, columns: Columns, origin: Origin, told: 
     counts = _numbers(rails, f"select {', '.join(f'count(distinct {quoted(name)})' for name in names)} "
                              f"from {told.relation}")  # fmt: skip
     finest = quoted(names[max(range(len(names)), key=lambda place: counts[place])])
-    rows, instants = _numbers(
+    content = ", ".join(quoted(name) for name in rails.lake.columns(origin.table) if name not in _OF_THE_LOADER)
+    rows, instants = _numbers(  # a row that was delivered twice is one
         rails,
-        f"select count(*), count(distinct ({finest}, available_at)) from {told.relation} "
+        f"select count(distinct ({content})), count(distinct ({finest}, available_at)) from {told.relation} "
         f"where {finest} is not null and available_at is not null",
     )
     return finest if rows == instants else None
