@@ -54,8 +54,8 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold the specs of the checkout against their schema and its dbt project (tables, keys, columns), and what that says
-    of its columns. Exit 2 when one fails. What holds and is not in force yet is named."""
+    """Hold the checkout's specs against their schema and its dbt project (tables, keys, columns), and what that says of
+    its columns. Exit 2 when one fails. What holds and is not in force yet is named."""
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
