@@ -101,11 +101,7 @@ class _Source:
         told = [OpenIncident(**vars(row), night=self.night, closing=self.closing(row)) for row in rows if self.night]
         for incident in self.data:
             if not any(_covers(row, incident) for row in rows):
-                held = [
-                    spec.name
-                    for spec in specs
-                    if data_incidents.touches(self.rails, self.source, incident, spec.label.table)
-                ]
+                held = [spec.name for spec in specs if data_incidents.touches(self.rails.settings, spec, incident)]
                 told.append(
                     OpenIncident(
                         node=incident.table,

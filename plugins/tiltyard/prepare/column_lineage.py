@@ -118,7 +118,7 @@ class ColumnLineage:
         if query is None:
             return ()
         if not query.is_written_here:
-            named = ((parent, name) for parent in sorted(query.tables) for name in sorted(self._outside(parent)))
+            named = ((parent, name) for parent in sorted(query.tables) for name in sorted(self.columns(parent)))
             return tuple(Step(parent, name, "counted") for parent, name in named)
         words = _resolved(query, column)
         return tuple(
@@ -128,7 +128,7 @@ class ColumnLineage:
             if self.has(parent, word)
         )
 
-    def _outside(self, table: str) -> frozenset[str]:
+    def columns(self, table: str) -> frozenset[str]:
         """The columns that come out of a table: those that its `.yml` describes, else all that its SQL may have."""
         described = self.raw.get(table) or self.described.get(table)
         query = self.queries.get(table)
@@ -136,7 +136,7 @@ class ColumnLineage:
             return described or frozenset()
         known = frozenset(query.items)
         if query.has_star or not query.is_written_here:
-            known |= frozenset[str]().union(*(self._outside(parent) for parent in query.tables)) - query.dropped
+            known |= frozenset[str]().union(*(self.columns(parent) for parent in query.tables)) - query.dropped
         return known
 
 

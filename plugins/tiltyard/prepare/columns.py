@@ -170,6 +170,23 @@ class Columns:
         steps = (Step(table, column, "same"), *self._unchanged(table, column))
         return any(said.identifies for step in steps if (said := self.of(step.table, step.column)))
 
+    def stands_on(self, tables: Iterable[str], raw: str, column: str | None = None) -> bool:
+        """Whether any column of these tables is made of a raw table, or of one of its columns, in whatever way: also
+        where it only says which rows there are, or when they were known. True for a raw table that is not known."""
+        if raw not in self.lineage.raw or column in self.own_times.get(raw, ()):  # of such a one its times are made
+            return True
+        waiting = [Step(table, name, "same") for table in tables for name in self.lineage.columns(table)]
+        visited = set()
+        while waiting:
+            step = waiting.pop()
+            if (place := (step.table, step.column)) in visited:
+                continue
+            visited.add(place)
+            if step.table == raw and column in (None, step.column):
+                return True
+            waiting += self.lineage.steps(step.table, step.column)
+        return False
+
     def _unchanged(self, table: str, column: str) -> Iterator[Step]:
         """The columns whose value a column carries, and itself."""
         waiting, visited = [Step(table, column, "same")], set()

@@ -5,16 +5,17 @@ first night that is clean. Events are added, never rewritten: of one night the l
 order.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Literal, NamedTuple
 
+from tiltyard.prepare import columns
 from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.latency import FEW_ROWS, Latency
 from tiltyard.prepare.outage import OutageVerdict
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.words import counted
 
@@ -67,29 +68,18 @@ def of_source(rails: Rails, source: str, night: date) -> tuple[DataIncident, ...
 
 
 def of_model(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
-    """Those open after `night` that a model stands on: of its source's columns, and of its own truth."""
+    """Those open after `night` that a model stands on: of what its tables are made of, and of its own truth."""
     return tuple(
-        incident
-        for incident in of_source(rails, spec.source, night)
-        if touches(rails, spec.source, incident, spec.label.table)
+        incident for incident in of_source(rails, spec.source, night) if touches(rails.settings, spec, incident)
     )
 
 
-def touches(rails: Rails, source: str, incident: DataIncident, label: str | None = None) -> bool:
-    """Does anything stand on what is broken? A column that no staging model reads is shown, and holds nothing up.
-
-    `label`: the label table of the model that asks; a truth that stopped is that of another where it is not this one.
-    """
-    if incident.table.startswith("lbl_") and label is not None:
-        return incident.table == label
-    if not incident.column:
-        return True
-    folder = rails.settings.dbt / "models" / "staging" / source
-    code = " ".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
-    return (
-        re.search(rf"\b{re.escape(incident.column)}\b", code) is not None
-        or re.search(r"select\s+\*\s+from\s+\{\{\s*source", code) is not None
-    )
+def touches(settings: Settings, spec: Spec, incident: DataIncident) -> bool:
+    """Does anything of a model stand on what is broken? A column that nothing of it is made of is shown, and holds
+    nothing up; a truth that stopped is that of the models that learn from it."""
+    if incident.table.startswith("lbl_"):
+        return incident.table == spec.label.table
+    return columns.read(settings).stands_on(spec.tables, incident.table, incident.column or None)
 
 
 class ClosedIncident(NamedTuple):

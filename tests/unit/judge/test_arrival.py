@@ -119,8 +119,9 @@ def test_while_it_is_open_the_model_counts_as_broken(arena, cut):
 def test_a_truth_that_stopped_holds_up_only_the_models_that_learn_from_it(arena, cut):
     spec, _ = cut
     (one, *_) = arrival.incidents(arena.rails, spec, night_closing(FIRST + (CUT + 5) * DAY))
-    assert data_incidents.touches(arena.rails, spec.source, one, label=spec.label.table)
-    assert not data_incidents.touches(arena.rails, spec.source, one, label="lbl_another")
+    other = spec.model_copy(update={"label": spec.label.model_copy(update={"table": "lbl_another"})})
+    assert data_incidents.touches(arena.rails.settings, spec, one)
+    assert not data_incidents.touches(arena.rails.settings, other, one)
 
 
 def test_what_a_person_sees(arena, cut):

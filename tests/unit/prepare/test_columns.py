@@ -12,6 +12,7 @@ from tiltyard.prepare import columns
 from tiltyard.prepare.column_lineage import read
 from tiltyard.prepare.columns import Columns
 from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import find
 
 TABLES = {"stg_shop__sale": "stg_shop__sale", "sale": "raw.sale"}
 
@@ -35,6 +36,20 @@ def test_what_is_said_in_a_contract_holds_for_what_is_made_of_it(shipped: Column
     assert shipped.identifies("ftr_ticket__intake", "opened_by")
     assert not shipped.identifies("ftr_ticket__intake", "has_assignee")
     assert shipped.keys("ftr_booking__intake", "booking_id", "raw.hotel_booking") == ("booking_number",)
+
+
+def test_what_is_broken_holds_the_models_alone_that_are_made_of_it(shipped: Columns) -> None:
+    churn = find(ROOT / "models", "churn").tables
+    assert shipped.stands_on(churn, "raw.payment", "amount_eur")
+    assert shipped.stands_on(churn, "raw.login", "device")
+    assert shipped.stands_on(churn, "raw.login"), "the table as a whole"
+    assert not shipped.stands_on(churn, "raw.flight")
+    breach = find(ROOT / "models", "sla_breach").tables
+    assert shipped.stands_on(breach, "raw.incident_update", "priority")
+    assert shipped.stands_on(breach, "raw.incident_update", "sys_updated_at"), "the times of its rows are made of it"
+    assert shipped.stands_on(breach, "raw.incident_update", "incident_state"), "it says which rows there are"
+    assert not shipped.stands_on(breach, "raw.incident_update", "vendor"), "no table of it reads that"
+    assert shipped.stands_on(breach, "raw.of_another_home", "size"), "of what nobody knows the worst is taken"
 
 
 def test_the_nearest_word_counts(shipped: Columns) -> None:
