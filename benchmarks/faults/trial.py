@@ -196,8 +196,7 @@ class Bench:
         player = in_a_process(lambda: _played(player, place, () if is_built else sources, trains, is_built))
         if kind and disturbed and kind.opens:
             path = kind.opens.format(night=place.night)
-            if not in_a_process(lambda: _is_opened(player.environment, path)):
-                player.unopened = path
+            player.unopened = in_a_process(lambda: _unopened(player.environment, path))
         return in_a_process(lambda: _read(place)), player
 
     def _player(self, place: Place, kind: Kind | None = None) -> Player:
@@ -237,10 +236,14 @@ def _played(player: Player, place: Place, sources: Sequence[str], trains: str, i
     return replace(player, traps=(), _dags={})
 
 
-def _is_opened(environment: Mapping[str, str], path: str) -> bool:
-    """Whether a report is there for whoever opens it."""
+def _unopened(environment: Mapping[str, str], path: str) -> str:
+    """What a person who opens a report is told instead of it, or on it; empty where it is there."""
     os.environ.update(environment)
-    return reports.opened(release.in_force(Settings()), path) is not None
+    page = reports.opened(release.in_force(Settings()), path)
+    if page is None:
+        return f"the report {path} is not drawn, and the log says why"
+    text = page.read_text(encoding="utf-8")
+    return f"the report {path} says that there are no pictures, and why" if "There are no pictures" in text else ""
 
 
 def _read(place: Place) -> rows.Written:
@@ -379,6 +382,6 @@ def seen(kind: Kind, undisturbed: rows.Written, written: rows.Written, player: P
         if differs := written.source_differs(undisturbed, source):
             told.append(f"the features' record of {source}: {differs[0][:200]}")
     if player.unopened:
-        told.append(f"the report {player.unopened} is not drawn, and the log says why")
+        told.append(player.unopened)
     told += written.models.get("", {}).get("event", [])[:3]
     return tuple(dict.fromkeys(told))

@@ -254,6 +254,11 @@ def deadline(settings: Settings, source: str, as_of: datetime) -> datetime | Non
     return as_of + rhythm.due_by
 
 
+def closed(settings: Settings, source: str, last: date) -> tuple[date, ...]:
+    """The days up to and with the last on which a source was closed, the oldest first."""
+    return closed_days.closed_until(_rhythm(settings, source).closed, last)
+
+
 def _rhythm(settings: Settings, source: str) -> Rhythm:
     try:
         return read(settings, source).rhythm

@@ -5,9 +5,10 @@ is which night looked for a delivery and which one landed it: `delivery_times` i
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import count, islice
 from typing import Literal
 
 from tiltyard import clock
@@ -20,6 +21,8 @@ from tiltyard.tables import INGEST_RUN, LANDED_FILE
 Basis = Literal["night", "delivery", "untimed"]
 
 DAY = timedelta(days=1)
+REGULAR = 7
+"""Days in a row on which a table has to have had a delivery for one to be missed."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,42 @@ def of_source(rails: Rails, source: str, as_of: datetime) -> dict[str, Deliverie
         if f"raw.{table}" in files:
             files[f"raw.{table}"].append(Delivery(*row))
     return {table: Deliveries(table, tuple(own), delivery_times(own, looks)) for table, own in files.items()}
+
+
+def silent_tables(
+    days: Mapping[str, Collection[date]], day: date, closed: Collection[date] = ()
+) -> dict[str, tuple[date, ...]]:
+    """The tables of a source that have no delivery of a day, though another one has, and had one on each of the days
+    before it: table → these `REGULAR` days, the closed ones left out.
+
+    Of a table that is not delivered daily nothing is said, and of a source that is silent as a whole neither: that is
+    late, or too old.
+    """
+    if not any(day in own for own in days.values()):
+        return {}
+    open_days = (before for number in count(1) if (before := day - number * DAY) not in closed)
+    usual = tuple(islice(open_days, REGULAR))
+    return {table: usual for table, own in sorted(days.items()) if day not in own and {*usual} <= {*own}}
+
+
+def missing(rails: Rails, source: str, as_of: datetime) -> tuple[str, ...]:
+    """What a source delivers every day and has not delivered for the night that closes at `as_of`, a sentence each."""
+    rails.lake.ensure(LANDED_FILE)
+    day = clock.day_ending(as_of)
+    closed = contracts.closed(rails.settings, source, day)
+    rows = rails.lake.connection.execute(
+        f"select distinct table_name, left(file, 10) from {identifier(LANDED_FILE)} "
+        "where source = $source and file >= $first and file < $last",
+        {"source": source, "first": f"{day - 4 * REGULAR * DAY}", "last": f"{day + DAY}"},
+    ).fetchall()
+    days: dict[str, set[date]] = {}
+    for table, text_of_day in rows:
+        days.setdefault(table, set()).add(date.fromisoformat(text_of_day))
+    return tuple(
+        f"raw.{table}: nothing was delivered of {day}, though something was of each of the {REGULAR} open days before "
+        f"it ({usual[-1]} to {usual[0]}), and other tables of {source} came"
+        for table, usual in silent_tables(days, day, closed).items()
+    )
 
 
 def delivered_rows(table: str, times: Mapping[str, DeliveryTime], snapshot: int | None, columns: str = "raw.*") -> str:

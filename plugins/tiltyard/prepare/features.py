@@ -16,7 +16,7 @@ from datetime import date, datetime
 from tiltyard import release, suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import checks, contracts, publishing, settling
+from tiltyard.prepare import checks, contracts, deliveries, publishing, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.ingest import IngestSummary
@@ -181,6 +181,7 @@ def check(
             warnings=(
                 *(_warnings_of(before.summary, kept) if before else ()),
                 *(str(failure) for report in reports for failure in report.warnings),
+                *deliveries.missing(rails, source, as_of),
             ),
             reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
             states=publishing.counted_states(states, kept),
