@@ -53,6 +53,7 @@ from tiltyard.records import (
     Explanation,
     FeaturesSummary,
     Finding,
+    GovernorSummary,
     Incident,
     Promotion,
     Publication,
@@ -149,6 +150,12 @@ class Ledger:
         if before is not None:
             query = query.where(stage_run.c.night < before)
         return self._newest_run(kind, query.order_by(stage_run.c.night.desc()))
+
+    def last_governed(self, model: str, before: date) -> StageRun[GovernorSummary] | None:
+        """The governor's newest night before one that decided on a model: the nights of other sources may be newer."""
+        query = sa.select(stage_run).where(stage_run.c.stage == GovernorSummary.stage, stage_run.c.night < before)
+        query = query.where(stage_run.c.summary["actions"].has_key(model))
+        return self._newest_run(GovernorSummary, query.order_by(stage_run.c.night.desc()))
 
     def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
         """night → how a stage went in a word, in the order of nights. `model`: of features the source."""

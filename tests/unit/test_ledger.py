@@ -14,6 +14,8 @@ from tiltyard.records import (
     Decision,
     EvidenceRecord,
     FeaturesSummary,
+    GovernorAction,
+    GovernorSummary,
     Promotion,
     Publication,
     ShadowSummary,
@@ -343,3 +345,14 @@ def test_when_tables_were_settled_is_asked_of_their_newest_nights(rails: Rails) 
     }, "held is settled, too"  # fmt: skip
     assert set(ledger.settled_at(["a"], 1, until=night(3))["a"]) == {night(2)}
     assert ledger.settled_at(["a"], 1, until=night(0)) == {}
+
+
+def test_the_governors_word_on_a_model_is_of_its_own_newest_night(ledger: Ledger) -> None:
+    """A night of a source whose data is newer says nothing of it."""
+    word = GovernorAction(decision="steady", reasons=("no alarm",))
+    for day, model in ((date(2016, 4, 1), "breach"), (date(2016, 4, 2), "breach"), (date(2025, 2, 3), "churn")):
+        ledger.record_stage("", day, "done", GovernorSummary(night=day, actions={model: word}))
+    newest = ledger.last_governed("breach", before=date(2026, 1, 1))
+    assert newest is not None and newest.night == date(2016, 4, 2)
+    assert ledger.last_governed("breach", before=date(2016, 4, 1)) is None
+    assert ledger.last_governed("nobody", before=date(2026, 1, 1)) is None

@@ -51,7 +51,6 @@ from tiltyard.records import (
     DriftSummary,
     FeaturesSummary,
     FeatureValue,
-    GovernorSummary,
     JsonObject,
     Publication,
     RefusedText,
@@ -432,10 +431,10 @@ def _watch(rails: Rails, spec: Spec, as_of: datetime) -> WatchedChampion | None:
 
 def _governor(rails: Rails, spec: Spec, night: date) -> GovernedNight | None:
     """What the governor decided on the model, on the newest night that it decided on, until `night`."""
-    newest = rails.ledger.last_stage_run(GovernorSummary, before=night + DAY)
-    action = newest.summary.actions.get(spec.name) if newest else None
-    if newest is None or action is None:
+    newest = rails.ledger.last_governed(spec.name, before=night + DAY)
+    if newest is None:
         return None
+    action = newest.summary.actions[spec.name]
     return GovernedNight(night=newest.night, decision=action.decision, reasons=action.reasons, incident=action.incident)
 
 
