@@ -241,15 +241,18 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
         result = hindcast.hindcast(rails, specs, FIRST, last, jobs=1)  # in this process, where the gate is another
         assert [retrain.version for retrain in result.models["churn"].retrains] == [1]
         assert result.models["churn"].ended_early == ()
-        (ended,) = result.models["leaky"].ended_early
+        ended, again_ended = result.models["leaky"].ended_early  # what stopped it may be over on the next night
         assert (ended.night, ended.stage, ended.status) == (FIRST.date(), "training", "stopped")
+        assert (again_ended.night, again_ended.stage, again_ended.status) == (last.date(), "training", "stopped")
+        unmade = [retrain.unmade for retrain in result.models["leaky"].retrains]
+        assert len(unmade) == 2 and all("leakage gate" in str(reason) for reason in unmade)
         assert rails.ledger.stage_runs(ShadowSummary, "leaky").keys() == {FIRST.date(), last.date()}
 
         times = tested.count("leaky")
         again = hindcast.hindcast(rails, specs, FIRST, last, jobs=1)
         assert tested.count("leaky") == times, "the same frame would be stopped again"
         assert again.models["leaky"].resumed == 2
-        assert again.models["leaky"].ended_early == (ended,)
+        assert again.models["leaky"].ended_early == (ended, again_ended)
         sentence = hindcast.complaint({name: of_model.ended_early for name, of_model in again.models.items()})
         assert sentence is not None
         assert sentence.startswith("1 of 2 models did not get through. leaky: training of 2025-02-03 stopped: ")
@@ -257,7 +260,7 @@ def test_one_leaky_model_stops_no_other_and_is_named_whenever_the_hindcast_is_re
 
         ended_of = {name: of_model.ended_early for name, of_model in again.models.items()}
         (stopped,) = hindcast.stops(ended_of)
-        assert stopped.startswith("leaky: its training of 2025-02-03 was stopped by a check: ")
+        assert stopped.startswith("leaky: its training of 2025-02-04 (and of 1 earlier night) was stopped by a check: ")
         assert "tiltyard status leaky" in stopped
         assert hindcast.complaint(hindcast.failures(ended_of)) is None
         assert quickstart.is_outcome(rails, "leaky__training", FIRST.date())

@@ -30,8 +30,8 @@ from tiltyard.stages import StageName
 from tiltyard.suites import CheckReport
 
 __all__ = [
-    "STAGE", "FeaturesNight", "PublishedNight", "SourceNight", "build_night", "check", "complaint", "end", "ingest",
-    "publish", "transform",
+    "STAGE", "FeaturesNight", "PublishedNight", "SourceNight", "build_night", "check", "check_more", "complaint", "end",
+    "ingest", "publish", "transform",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -142,63 +142,88 @@ def transform(rails: Rails, as_of: datetime, sources: Sequence[str] | None = Non
         return transforming.build(rails, chosen, as_of)
 
 
-def check(
-    rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True, keep: bool = False
-) -> FeaturesSummary:
+def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
     """Judge a source's batch of the night at the lake's current snapshot; record what was judged, and which tables are
     good as far as this source goes.
 
-    `build` is what `transform` said of it. `keep`: what is in service as of this night stays as it is, and only what is
-    not is judged, so that no model that reads the former has its night done again. Nothing is put in service yet. The
-    stage is recorded as `checked`, and as `stopped` when no table is good.
+    `build` is what `transform` said of it. Nothing is put in service yet. The stage is recorded as `checked`, and as
+    `stopped` when no table is good.
     """
     night = night_closing(as_of)
     with recording_its_end(rails, STAGE, as_of, source):
-        with transforming.alone(rails):
-            snapshot = rails.lake.snapshot()
+        feeding = Feeding.of(rails.settings)
+        tables = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
+        return _recorded(rails, source, night, _judged(rails, feeding, source, tables, as_of, build, render))
+
+
+def check_more(
+    rails: Rails, source: str, as_of: datetime, build: BuildSummary, wanted: Collection[str], *, render: bool = True
+) -> FeaturesSummary | None:
+    """`check` of what a night that was settled lacks: the tables that have no state as of it, and of those that are not
+    good the ones that `wanted`, or what these are made of, names. Everything else stays as it is (`kept`), so that no
+    model that reads it has its night done again.
+
+    Nothing is recorded: `end` takes what this returns. None where nothing is lacking. A night that was not settled is
+    checked whole.
+    """
+    night = night_closing(as_of)
+    with recording_its_end(rails, STAGE, as_of, source):
         feeding = Feeding.of(rails.settings)
         whole = [*feeding.below(source), *publishing.read_beside(rails, feeding, source)]
-        kept = publishing.published_on(rails, night, whole) if keep else ()
-        tables = [table for table in whole if table not in kept]
-        before = rails.ledger.features_run(source, night) if kept else None
-        if before is not None and not tables:
-            return before.summary
-        reports = _reports(rails, source, tables, as_of, snapshot, render)
-        suites.record(rails, reports, as_of)
-        faults = settling.at_fault(
-            tables, night, failed=build.failed, held=_held(reports), late=_late(rails, feeding, source, as_of)
-        )
-        waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
-        settled = [table for table in tables if table not in waiting]
-        standing = rails.ledger.table_states(until=night)
-        given = [state for state in standing if state.table not in tables and feeding.is_fed(state.table)]
-        states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
-        summary = FeaturesSummary(
-            snapshot=snapshot,
-            release=release.name(rails.settings),
-            checks=sum(len(report.results) for report in reports),
-            critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
-            warnings=(
-                *(_warnings_of(before.summary, kept) if before else ()),
-                *(str(failure) for report in reports for failure in report.warnings),
-                *deliveries.missing(rails, source, as_of),
-            ),
-            reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
-            states=publishing.counted_states(states, kept),
-            published=(*kept, *(state.table for state in states if state.is_published)),
-            unpublished=tuple(state for state in states if not state.is_published),
-            faults=faults,
-            waiting=waiting,
-            kept=kept,
-        )
-        return _recorded(rails, source, night, summary)
+        settled = publishing.settled_on(rails, night)
+        known = [table for table in wanted if table in feeding.graph.parents]
+        asked = {*wanted}.union(*(feeding.graph.upstream(table) for table in known))
+        kept = [name for name in whole if name in settled and (settled[name].is_published or name not in asked)]
+        lacking = [table for table in whole if table not in kept]
+        if kept and not lacking:
+            return None
+        if kept:
+            more = _judged(rails, feeding, source, lacking, as_of, build, render)
+            return publishing.with_kept(
+                more, rails.ledger.features_run(source, night), [settled[name] for name in kept]
+            )
+    return check(rails, source, as_of, build, render=render)
 
 
-def _warnings_of(summary: FeaturesSummary, tables: Collection[str]) -> list[str]:
-    """What a record warns of these tables."""
-    return [
-        text for text in summary.warnings if text.startswith(tuple(f"{name}{end}" for name in tables for end in ".:"))
-    ]
+def _judged(
+    rails: Rails,
+    feeding: Feeding,
+    source: str,
+    tables: Sequence[str],
+    as_of: datetime,
+    build: BuildSummary,
+    render: bool,
+) -> FeaturesSummary:
+    """What the suites say of these tables of a source, and how the tables stand then."""
+    night = night_closing(as_of)
+    with transforming.alone(rails):
+        snapshot = rails.lake.snapshot()
+    reports = _reports(rails, source, tables, as_of, snapshot, render)
+    suites.record(rails, reports, as_of)
+    faults = settling.at_fault(
+        tables, night, failed=build.failed, held=_held(reports), late=_late(rails, feeding, source, as_of)
+    )
+    waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
+    settled = [table for table in tables if table not in waiting]
+    before = rails.ledger.table_states(until=night)
+    given = [state for state in before if state.table not in tables and feeding.is_fed(state.table)]
+    states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
+    return FeaturesSummary(
+        snapshot=snapshot,
+        release=release.name(rails.settings),
+        checks=sum(len(report.results) for report in reports),
+        critical=tuple(str(failure) for report in reports for failure in report.critical_failures),
+        warnings=(
+            *(str(failure) for report in reports for failure in report.warnings),
+            *deliveries.missing(rails, source, as_of),
+        ),
+        reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
+        states=publishing.counted_states(states),
+        published=tuple(state.table for state in states if state.is_published),
+        unpublished=tuple(state for state in states if not state.is_published),
+        faults=faults,
+        waiting=waiting,
+    )
 
 
 def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> FeaturesSummary:
@@ -252,12 +277,13 @@ def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[
     return dict.fromkeys(feeding.raw(source), reason)
 
 
-def end(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
+def end(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | None = None) -> PublishedNight:
     """Publish what is good of a source's night, however it went: where it ended before it was judged, everything of it
-    stays as it was, and is told so, so that nobody waits for it."""
+    stays as it was, and is told so, so that nobody waits for it. `more`: what `check_more` has judged beside what was
+    in service."""
     night = night_closing(as_of)
     run = rails.ledger.stage_run(FeaturesSummary, source, night)
     if run is None:
         reason = "it was ended from outside, or its limit ran out; the log of its last attempt says more."
         rails.ledger.record_bad_end(source, night, "failed", FeaturesSummary(night=night, reason=reason))
-    return publish(rails, source, as_of)
+    return publish(rails, source, as_of, more)

@@ -17,7 +17,7 @@ from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts, popular, settling, transform
 from tiltyard.prepare.graph import Graph, parents, sources
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, Publication, Record, Status, TableState
+from tiltyard.records import FeaturesSummary, Publication, Record, StageRun, Status, TableState
 from tiltyard.records.publication import State
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
@@ -121,17 +121,33 @@ def read_beside(rails: Rails, feeding: Feeding, source: str) -> list[str]:
     return sorted(table for table in read if not feeding.of_table(table))
 
 
-def published_on(rails: Rails, night: date, tables: Collection[str]) -> tuple[str, ...]:
-    """Those of the tables that are published as of a night, in their order."""
-    states = rails.ledger.table_states(until=night)
-    published = {state.table for state in states if state.night == night and state.is_published}
-    return tuple(table for table in tables if table in published)
+def settled_on(rails: Rails, night: date) -> dict[str, TableState]:
+    """Table → how it was settled for a night, of those that were."""
+    return {state.table: state for state in rails.ledger.table_states(until=night) if state.night == night}
 
 
-def publish(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
+def with_kept(
+    more: FeaturesSummary, before: StageRun[FeaturesSummary] | None, kept: Sequence[TableState]
+) -> FeaturesSummary:
+    """What was judged later of a night, as part of what is known of it: `before` is its record, and `kept` the states
+    that stay as they are."""
+    names = [state.table for state in kept]
+    said = before.summary if before else FeaturesSummary()
+    ours = tuple(f"{name}{end}" for name in names for end in ".:")
+    return replace(
+        more,
+        warnings=tuple(dict.fromkeys((*(text for text in said.warnings if text.startswith(ours)), *more.warnings))),
+        critical=tuple(dict.fromkeys((*(text for text in said.critical if text.startswith(ours)), *more.critical))),
+        faults=(*(state for state in said.faults if state.table in names), *more.faults),
+        kept=tuple(names),
+    )
+
+
+def publish(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | None = None) -> PublishedNight:
     """Put the tables of a source that are good in service; the others stay as they were on their last good night.
 
-    Twice is once. Raises BadInput when the night's batch was not judged, and did not end otherwise either.
+    `more`: what was judged of the night beside what it has in service, and has no record yet. Twice is once. Raises
+    BadInput when the night's batch was not judged, and did not end otherwise either.
     """
     night = night_closing(as_of)
     feeding = Feeding.of(rails.settings)
@@ -143,6 +159,8 @@ def publish(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
                 f"tiltyard features --source {source} --as-of {night}."
             )
         summary = run.summary
+        if more is not None and more.kept and more.snapshot >= summary.snapshot:
+            summary, run = more, replace(run, status="checked")
         if run.status == "done":  # by an earlier attempt, and perhaps a later night since
             return _outcome(night, summary)
         if run.status == "failed":
@@ -158,7 +176,9 @@ def publish(rails: Rails, source: str, as_of: datetime) -> PublishedNight:
             specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
             items = {spec.name: popular.items(rails, spec, as_of, publication) for spec in specs}
             summary = replace(summary, popular={name: best for name, best in items.items() if best})
-        rails.ledger.publish(states, night, status, summary, source)
+        before = settled_on(rails, night)
+        news = [state for state in states if state.is_published or state != before.get(state.table)]
+        rails.ledger.publish(news, night, status, summary, source)  # what stands as it stood is settled since then
     return _outcome(night, summary)
 
 
@@ -210,21 +230,21 @@ def _decided(
     given = [state for table, state in before.items() if table not in judged and feeding.is_fed(table)]
     settled = settling.settle(feeding.graph, [*tables, *beside], night, faults=faults, given=given)
     states = _standing(rails, settled, {table: batch.snapshot for table, batch in judged.items()}, before)
+    whole = [*(before[table] for table in summary.kept), *states]
     decided = replace(
         summary,
-        states=counted_states(states, summary.kept),
-        published=(*summary.kept, *(state.table for state in states if state.is_published)),
-        unpublished=tuple(state for state in states if not state.is_published),
+        states=counted_states(whole),
+        published=tuple(state.table for state in whole if state.is_published),
+        unpublished=tuple(state for state in whole if not state.is_published),
         waiting=held_up,
     )
     return decided, states
 
 
-def counted_states(states: Iterable[TableState], kept: Collection[str]) -> dict[State, int]:
-    """State → number of tables, by name; those that are `kept` are published."""
-    counts: Counter[State] = Counter(state.state for state in states)
-    counts["published"] += len(kept)
-    return {state: count for state, count in sorted(counts.items()) if count}
+def counted_states(states: Iterable[TableState]) -> dict[State, int]:
+    """State → number of tables, by name."""
+    counts = Counter(state.state for state in states)
+    return dict(sorted(counts.items()))
 
 
 def _standing(

@@ -70,7 +70,7 @@ class FeaturesSummary(Summary):
     waiting: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Table that other sources feed as well → those that it waits for."""
     kept: tuple[str, ...] = ()
-    """Those of the published tables that were in service as of this night before, and were not judged again."""
+    """The tables that were settled for this night before, and were not judged again."""
 
 
 @dataclass(frozen=True, kw_only=True)

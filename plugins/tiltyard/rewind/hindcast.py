@@ -34,7 +34,16 @@ from tiltyard.prepare import features, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
-from tiltyard.records import SUMMARIES, QuarantinedFile, Record, State, Status, TableState, TrainingSummary
+from tiltyard.records import (
+    SUMMARIES,
+    FeaturesSummary,
+    QuarantinedFile,
+    Record,
+    State,
+    Status,
+    TableState,
+    TrainingSummary,
+)
 from tiltyard.rewind import worker
 from tiltyard.rewind.crew import Crew, Killed, Work
 from tiltyard.settings import Settings
@@ -190,7 +199,11 @@ def hindcast(
         say("landing the data", 0.0)
         features.ingest(rails, last)
         say("building the features", 0.0)
-        auditor = _Auditor(rails.settings, todo, features.transform(rails, last), render=render)
+        wanted = {
+            night: frozenset(table for spec in specs if spec.name not in done[night] for table in spec.tables)
+            for night in todo
+        }
+        auditor = _Auditor(rails.settings, wanted, features.transform(rails, last), render=render)
     published = None
     owed: dict[str, list[datetime]] = {}  # model → nights of which its spine, which is not good, has no rows yet
     with auditor or nullcontext(), Crew(rails, (spec.name for spec in specs if todo), jobs) as crew:
@@ -204,8 +217,10 @@ def hindcast(
             if not waiting:
                 continue
             assert auditor is not None  # a night that waits is one to do
-            auditor.wait_for(as_of)
-            outcomes = {source: features.end(rails, source, as_of) for source in rails.settings.sources}
+            more = auditor.judged(as_of)
+            outcomes = {
+                source: features.end(rails, source, as_of, more.get(source)) for source in rails.settings.sources
+            }
             if any(outcome.published for outcome in outcomes.values()):
                 published = as_of
             tonight = []
@@ -275,9 +290,14 @@ def held_tables(rails: Rails, nights: Sequence[date]) -> tuple[HeldTable, ...]:
 class _Auditor:
     """Checks the batches of the nights ahead in a process beside the loop: no later stage changes what they say."""
 
-    def __init__(self, settings: Settings, nights: Sequence[datetime], build: BuildSummary, *, render: bool) -> None:
+    def __init__(
+        self, settings: Settings, nights: Mapping[datetime, frozenset[str]], build: BuildSummary, *, render: bool
+    ) -> None:
+        """`nights`: night → the tables that are wanted of it."""
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=worker.begin, initargs=(settings,))
-        self._checks = {as_of: self._pool.submit(_check, as_of, build, render) for as_of in nights}
+        self._checks = {
+            as_of: self._pool.submit(_check, as_of, build, wanted, render) for as_of, wanted in nights.items()
+        }
 
     def __enter__(self) -> "_Auditor":
         return self
@@ -285,19 +305,23 @@ class _Auditor:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def wait_for(self, as_of: datetime) -> None:
-        """Wait until the night's batch is judged."""
-        self._checks[as_of].result()
+    def judged(self, as_of: datetime) -> dict[str, FeaturesSummary]:
+        """Wait until the night's batch is judged. Source → what was judged of it, of those that it is known of."""
+        return self._checks[as_of].result()
 
 
-def _check(as_of: datetime, build: BuildSummary, render: bool) -> None:
+def _check(as_of: datetime, build: BuildSummary, wanted: frozenset[str], render: bool) -> dict[str, FeaturesSummary]:
+    judged = {}
     for source in worker.rails().settings.sources:
         try:
-            features.check(worker.rails(), source, as_of, build, render=render, keep=True)
+            summary = features.check_more(worker.rails(), source, as_of, build, wanted, render=render)
+            if summary is not None:
+                judged[source] = summary
         except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed
             raise
         except TiltyardError as error:
             log.warning("%s", error)
+    return judged
 
 
 def _night(

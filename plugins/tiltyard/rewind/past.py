@@ -245,7 +245,7 @@ def is_judged(rails: Rails, as_of: datetime) -> bool:
 
 def _check(as_of: datetime, build: BuildSummary) -> None:
     for source in worker.rails().settings.sources:
-        features.check(worker.rails(), source, as_of, build, render=False, keep=True)
+        features.check_more(worker.rails(), source, as_of, build, (), render=False)
 
 
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
