@@ -44,7 +44,10 @@ def audit(
     ] = None,
     planned: Annotated[
         list[str] | None,
-        typer.Option(help="Column of instants known ahead, like a due date. Repeat it for several.", metavar="COL"),
+        typer.Option(
+            help="Column that is known ahead, like a due date: nothing is held against it. Repeat it for several.",
+            metavar="COL",
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="Column that is not to be judged. Repeat it for several.", metavar="COL")

@@ -1,6 +1,6 @@
 """Values of the window and of training side by side, as Evidently takes them, and the page that it draws."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -82,8 +82,9 @@ class Raw:
             column for column, result in zip(comparable, results, strict=True) if result["value"]["count"] > 0
         )
 
-    def draw(self, title: str, finding: Finding) -> str:
+    def draw(self, title: str, finding: Finding, units: Mapping[str, str] | None = None) -> str:
         """Evidently's data drift page over every column, the finding before it, as one self-contained HTML text.
+        `units`: column → what its numbers are in, which stands beside its name.
 
         The preset draws every column twice, for its table and for a metric of its own that it does not show; only
         the count and the table are asked for here, which halves the time.
@@ -102,13 +103,23 @@ class Raw:
                 metrics: Sequence[MetricOrContainer] = super().generate_metrics(context)
                 return metrics[:1]
 
-        columns = list(self.kinds)
-        preset = DriftTable(**self._methods(columns))
+        drawn = self._in_units(units or {})
+        columns = list(drawn.kinds)
+        preset = DriftTable(**drawn._methods(columns))
         with np.errstate(invalid="ignore"):
-            snapshot = Report([preset], include_tests=False).run(*self.datasets(columns))
+            snapshot = Report([preset], include_tests=False).run(*drawn.datasets(columns))
         page: str = snapshot.get_html_str(as_iframe=False)
         page = page.replace("<head>", f"<head><title>{kit.text(title)}</title>", 1)
         return page.replace("<body>", f"<body>{above}", 1)
+
+    def _in_units(self, units: Mapping[str, str]) -> "Raw":
+        """The same, with units in the names."""
+        drawn = Raw()
+        for column, kind in self.kinds.items():
+            name = f"{column} ({units[column]})" if column in units else column
+            drawn.kinds[name], drawn.threshold[name] = kind, self.threshold[column]
+            drawn.reference[name], drawn.current[name] = self.reference[column], self.current[column]
+        return drawn
 
     def _methods(self, columns: Sequence[str]) -> EvidentlyOptions:
         return EvidentlyOptions(

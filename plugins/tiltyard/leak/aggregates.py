@@ -53,8 +53,15 @@ def aggregates(case: Case) -> Iterator[Suspicion | Untested]:
 def _in_log(case: Case, log: EntityLog, numbers: dict[str, Reading]) -> dict[str, Suspicion]:
     """Column → what it is suspected of: of the aggregates of the log that it equals the one that chance explains least.
 
-    A column is named only where chance does not explain it, after as many trials as there were.
+    A column is named only where chance does not explain it, after as many trials as there were; and not where it holds
+    what a column of the log held by the prediction: how many guests a booking is for is the sum over its one row that
+    says that they have come, too.
     """
+    held = [
+        running(log, "", carried(log, column.values)).by_prediction
+        for column in log.columns.values()
+        if column.values is not None
+    ]
     best: dict[str, tuple[float, float, Suspicion]] = {}
     trials = 0
     for aggregate in every_aggregate(log):
@@ -69,6 +76,8 @@ def _in_log(case: Case, log: EntityLog, numbers: dict[str, Reading]) -> dict[str
         for name, reading in numbers.items():
             assert reading.values is not None
             if are_close(reading.values[probe], aggregate.whole[probe]).mean() < NEARLY_ALL * 0.9:
+                continue
+            if any(are_close(reading.values[rows], values[rows]).mean() >= NEARLY_ALL for values in held):
                 continue
             if suspicion := _future(case, reading, aggregate, differ):
                 chance = _by_chance(case, reading.values, aggregate.whole, comparable, differ)

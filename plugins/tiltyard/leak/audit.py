@@ -212,7 +212,7 @@ def audit(
     """Judge a Parquet or CSV file of any size within `memory` for the engine and a sample beside it.
 
     `available_at`: feature → the column that says since when its value was known; the key `*` stands for every
-    feature that has none of its own. `planned`: columns with instants that are known ahead. `history`: an event or
+    feature that has none of its own. `planned`: columns that are known ahead. `history`: an event or
     version log of the same entities, with `history_as_of` the time of each row. `progress` is called with what is
     going on and the share of the whole that is done. `words`: what the arguments are called by whoever reads the
     sentences (roles.py).

@@ -53,7 +53,7 @@ class Sample:
     history_as_of: str | None = None
     """The log's column that says when a row was known; None without a log."""
     planned: frozenset[str] = frozenset()
-    """Columns of instants that are known ahead: a due date."""
+    """Columns that are known ahead, like a due date: nothing is held against them, and they may explain others."""
 
 
 class Case:
@@ -240,12 +240,13 @@ class Case:
 
     @property
     def unsuspected(self) -> list[Reading]:
-        """The columns that another may be explained by: no instants after the prediction, no parts of the wait, no
-        clock readings, which may hold what is to be explained."""
+        """The columns that another may be explained by: what is known ahead; of the others no instants after the
+        prediction, no parts of the wait, no clock readings, which may hold what is to be explained."""
         return [
             reading
             for name, reading in self.readings.items()
-            if name not in self.parts and name not in self.clocks and not self.is_late(name)
+            if name in self.sample.planned
+            or (name not in self.parts and name not in self.clocks and not self.is_late(name))
         ]
 
     @cached_property

@@ -18,6 +18,8 @@ from tiltyard.leak.suspicion import KINDS_OF_EVIDENCE, Suspicion, Untested, Weig
 
 __all__ = ["Sample", "Suspicion", "Untested", "Weighed", "weigh"]
 
+PLANNED = "It is said to be known ahead; nothing is held against it."
+"""Why a column is not judged that is planned."""
 _WEIGHERS: Mapping[str, Callable[[Case], Iterator[Suspicion | Untested]]] = {
     "instant_after_prediction": outcome_time.instants,
     "part_of_outcome_time": outcome_time.parts,
@@ -40,13 +42,14 @@ def weigh(
 ) -> Weighed:
     """Judge every feature of the sample. The same sample gives the same result, whatever its columns are called.
 
-    Only `kinds` are looked for: a second log of the same entities needs no other kind weighed again. `progress` is
-    called with what is going on and the share of the whole that is done.
+    Only `kinds` are looked for: a second log of the same entities needs no other kind weighed again. Nothing is held
+    against what is planned, which is `untested` instead; the others are weighed beside it. `progress` is called with
+    what is going on and the share of the whole that is done.
 
     Raises BadInput when a column that is named is not there; everything else that stands in the way is `untested`.
     """
     case = Case(sample)
-    untested = list(case.untested)
+    untested = [*case.untested, *(Untested(name, "*", PLANNED) for name in case.features if name in sample.planned)]
     suspicions: list[Suspicion] = []
     weighers = [(kind, weigher) for kind, weigher in _WEIGHERS.items() if kind in kinds]
     for place, (kind, weigher) in enumerate(weighers):
@@ -55,6 +58,7 @@ def weigh(
         obstacle = case.obstacle(kind)
         outcomes: list[Suspicion | Untested] = [obstacle] if obstacle else list(weigher(case))
         raised = [outcome for outcome in outcomes if isinstance(outcome, Suspicion)]
+        raised = [suspicion for suspicion in raised if suspicion.feature not in sample.planned]
         gaps = [outcome for outcome in outcomes if isinstance(outcome, Untested)]
         suspicions += raised
         untested += gaps

@@ -48,7 +48,7 @@ def instants(case: Case) -> Iterator[Suspicion | Untested]:
     """A value that is an instant after the prediction. Exact: it counts rows, and one is enough."""
     assert case.prediction is not None
     for name, reading in case.readings.items():
-        if reading.kind != "instant" or reading.values is None or name in case.sample.planned:
+        if reading.kind != "instant" or reading.values is None:
             continue
         offset = reading.values - case.prediction
         if reading.day_only:  # of a date only the day is known; in the prediction's zone it may begin a day earlier

@@ -38,7 +38,7 @@ class ColumnRoles:
     available_at: Mapping[str, str] = field(default_factory=dict)
     """Feature, or `EVERY` → the column that says since when its value was known."""
     planned: tuple[str, ...] = ()
-    """Features with instants that are known ahead, like a due date."""
+    """Features that are known ahead, like a due date: nothing is held against them."""
     ignore: tuple[str, ...] = ()
     """Columns that are not judged."""
     history_as_of: str | None = None

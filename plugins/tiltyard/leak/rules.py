@@ -172,22 +172,51 @@ def _in_words(worst: object) -> str:
 # -- the rules ---------------------------------------------------------------------------------
 
 
-def dated(
-    connection: duckdb.DuckDBPyConnection, table: str, relation: str, columns: Mapping[str, str], planned: Sequence[str]
-) -> list[RuleResult]:
-    """Two rules on one table, in one pass: its rows are dated, and none tells a later time.
+@dataclass(frozen=True)
+class WrittenLater:
+    """A column that is filled in after its row was first known, beside one that tells when."""
 
-    No instant in a row lies after the row's own `available_at`: it would tell the future. `planned` columns
-    hold instants that are known ahead (a due date); a DATE is compared by day; times without a zone count as
-    UTC. Rows without `available_at` are never read (they fail closed); here they are counted.
+    column: str
+    when: str
+    """SQL of that instant, or of its day."""
+    is_day: bool = False
+    """Only the day is known."""
+
+    def probe(self) -> Probe:
+        """It is filled in, and had not been written when the row was known."""
+        filled = f"{quoted(self.column)} is not null"
+        late = f"{self.when} > available_at{'::date' if self.is_day else ''}"
+        worst = "'undated'" if self.is_day else f"epoch_us({self.when}) - epoch_us(available_at)"
+        return Probe("used_before_written", self.column, filled, f"{filled} and ({self.when} is null or {late})", worst)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is said of a table's columns."""
+
+    planned: tuple[str, ...] = ()
+    """Those that are known ahead."""
+    written_later: tuple[WrittenLater, ...] = ()
+    """Those that are filled in later, where a column tells when."""
+
+
+def dated(
+    connection: duckdb.DuckDBPyConnection, table: str, relation: str, columns: Mapping[str, str], declared: Declared
+) -> list[RuleResult]:
+    """Three rules on one table, in one pass: its rows are dated, none tells a later time, or what was written later.
+
+    No instant in a row lies after the row's own `available_at`: it would tell the future. What is planned is known
+    ahead (a due date); a DATE is compared by day; times without a zone count as UTC. Rows without `available_at` are
+    never read (they fail closed); here they are counted.
     """
-    skipped = LOADER_TIMES | {"available_at", *planned}
+    skipped = LOADER_TIMES | {"available_at", *declared.planned}
     probes = [Probe("null_available_at", "available_at", "true", "available_at is null", "'never read'")]
     probes += [
         later("later_than_available_at", column, Times(column, kind), Times("available_at", columns["available_at"]))
         for column, kind in columns.items()
         if is_instant(kind) and column not in skipped
     ]
+    probes += [column.probe() for column in declared.written_later]
     return tally(connection, table, relation, probes)
 
 

@@ -5,14 +5,14 @@ of the project it comes (write times, arrivals, the replay, evidence in a frame)
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tiltyard import suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.lake import literal, qualified, stored, text
-from tiltyard.leak.rules import RuleResult, dated
+from tiltyard.leak.rules import Declared, RuleResult, dated
 from tiltyard.leak.suspicion import Severity
 from tiltyard.rails import Rails
 from tiltyard.suites import CheckReport, CheckResult
@@ -25,6 +25,7 @@ RULES = {
     "point_in_time": "expect_features_known_at_prediction_time",
     "used_without_available_at": "expect_available_at_of_every_feature_used",
     "repeated_prediction": "expect_one_row_per_prediction",
+    "used_before_written": "expect_no_feature_before_it_was_written",
     "label_among_features": "expect_label_not_among_features",
     "immature_label": "expect_labels_to_have_matured",
     "replay": "expect_replay_to_agree",
@@ -63,18 +64,22 @@ def known_or_undated(table: str, columns: Mapping[str, str], as_of: datetime, sn
 
 
 def table_results(
-    rails: Rails, tables: Iterable[str], as_of: datetime, snapshot: int | None, planned: Mapping[str, Sequence[str]]
+    rails: Rails,
+    tables: Iterable[str],
+    as_of: datetime,
+    snapshot: int | None,
+    declared: Callable[[str, Mapping[str, str]], Declared],
 ) -> list[RuleResult]:
     """The rules on single tables of the lake: staging, spine, feature views, label.
 
-    `planned`: table, without its schema → its columns of instants that are known ahead.
+    `declared`: gives what is said of a table's columns, of which it is told name → DuckDB type.
     """
     results: list[RuleResult] = []
     for table in tables:
         columns = rails.lake.columns(table)
         relation = known_or_undated(table, columns, as_of, snapshot)
-        ahead = planned.get(table.split(".")[-1], ())
-        results += dated(rails.lake.connection, qualified(table), relation, columns, ahead)
+        said = declared(table.split(".")[-1], columns)
+        results += dated(rails.lake.connection, qualified(table), relation, columns, said)
     return results
 
 

@@ -48,6 +48,8 @@ def applicable(roles: ColumnRoles, table: AuditedTable, features: Sequence[str])
     chosen: list[Rule] = []
     for feature in features:
         kind, since = table.columns[feature], availability.get(feature)
+        if feature in roles.planned and feature not in roles.available_at:
+            continue  # known ahead, whenever its row was
         if since is not None and since != feature:
             available = Times(since, table.columns[since])
             chosen.append(Rule(rules.later("point_in_time", feature, available, moment, value=feature), moment.column))

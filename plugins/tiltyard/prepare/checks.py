@@ -13,10 +13,11 @@ of the same weekday in the last weeks.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -26,11 +27,12 @@ import duckdb
 from tiltyard import suites
 from tiltyard.clock import day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.lake import literal, stored, text
+from tiltyard.lake import literal, quoted, stored, text
 from tiltyard.leak import suite as leakage_suite
-from tiltyard.leak.rules import RuleResult
-from tiltyard.prepare import contracts, latency, observation
+from tiltyard.leak.rules import Declared, RuleResult, WrittenLater
+from tiltyard.prepare import columns, contracts, ingest, latency, observation
 from tiltyard.prepare.closed_days import closed_until
+from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
@@ -417,11 +419,13 @@ def _leakage(
     tables |= {name for source in chosen.sources for name in leakage_suite.staging_tables(rails, source)}
     report = CheckReport("leakage", night_closing(as_of), subject, (), None)
     with faults.of(*sorted(tables)):
-        planned = suites.load(_file(rails, "leakage.yaml")).meta.get("planned") or {}
+        declared = partial(_declared, columns.read(rails.settings))
         of_table = _shared(rails, as_of, snapshot).rules
         new = sorted(tables - of_table.keys())
         of_table |= faults.each(
-            rails, new, lambda table: leakage_suite.table_results(rails, [table], as_of, snapshot, planned)
+            rails,
+            new,
+            lambda table: leakage_suite.table_results(rails, [table], as_of, snapshot, declared),
         )
         results = [result for table in sorted(tables & of_table.keys()) for result in of_table[table]]
         for source in chosen.sources:
@@ -430,6 +434,17 @@ def _leakage(
                 results += latency.backfill_results(rails, source, as_of, snapshot)
         report = leakage_suite.report(rails, results, as_of, subject=subject, place=place, render=render, record=record)
     return replace(report, unjudged=faults.reasons)
+
+
+def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
+    """What is said of a table's columns. `kinds`: column → DuckDB type."""
+    later = []
+    for name, column in said.said.get(table, {}).items():
+        if column.when is not None and {name, column.when.column} <= kinds.keys():
+            is_day = kinds[column.when.column] == "DATE"
+            when = quoted(column.when.column) if is_day else ingest.instant(column.when, kinds[column.when.column])
+            later.append(WrittenLater(name, when, is_day))
+    return Declared(said.planned(table, kinds), tuple(later))
 
 
 # -- predictions ------------------------------------------------------------------------------

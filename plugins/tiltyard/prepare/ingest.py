@@ -332,11 +332,10 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
                               escape = '"', nullstr = {missing}, filename = true, hive_partitioning = false)
             )"""
     values = {name: f'cast("{name}" as {kind})' for name, kind in table.columns.items()}
-    values["event_time"] = _instant(table, table.timing.event_time)
+    happened, written = table.timing.event_time, table.timing.available_at
+    values["event_time"] = instant(happened, table.columns[happened.column])
     values["available_at"] = (
-        _instant(table, table.timing.available_at)
-        if isinstance(table.timing.available_at, TimeColumn)
-        else stamps["ingested_at"]
+        instant(written, table.columns[written.column]) if isinstance(written, TimeColumn) else stamps["ingested_at"]
     )
     values |= {**stamps, "source_file": "parse_filename(_file)", "row_number": "_line"}
     columns = ", ".join(f'"{name}"' for name in values)
@@ -346,9 +345,9 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     )
 
 
-def _instant(table: TableContract, time: TimeColumn) -> str:
-    """SQL of a column as timestamptz; NULL where it cannot be read."""
-    column, kind = f'"{time.column}"', table.columns[time.column]
+def instant(time: TimeColumn, kind: str) -> str:
+    """SQL of a column of this DuckDB type as timestamptz; NULL where it cannot be read."""
+    column = f'"{time.column}"'
     if kind == "TIMESTAMP WITH TIME ZONE":
         return column
     if kind == "VARCHAR" and time.format is None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
+from tiltyard.prepare import columns
+from tiltyard.prepare.columns import Columns
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, feature_key, read_yaml
 
@@ -40,15 +42,19 @@ class Project:
     """Names of the tables that have their SQL."""
     sources: tuple[str, ...]
     """Names of the sources: the folders of models/staging, sorted."""
+    said: Columns
+    """What is said of its columns, and which is made of which."""
 
 
 def read(settings: Settings) -> Project:
-    """The dbt project as it is now. Raises BadInput naming the file that cannot be read."""
+    """The dbt project as it is now. Raises BadInput naming the file that cannot be read, and the line of what is said
+    of a column and does not hold."""
     folder = settings.dbt / "models"
     return Project(
         models=_models(folder),
         queries=frozenset(path.stem for path in folder.rglob("*.sql")),
         sources=tuple(sorted(path.name for path in (folder / "staging").iterdir() if path.is_dir())),
+        said=columns.read(settings),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import JsonValue
 
 from tiltyard.errors import BadInput
@@ -23,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FUNCTIONS = {"abs", "round", "trunc", "sgn", "sin", "cos", "tan", "exp"}
 ROW_COUNTS = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 """Expectations that look at no column; those that name columns look at these only."""
+META = ("may_be_empty", "great_expectations_version")
+"""What the `meta` of a suite may say: that a night may well have no row; the version that Great Expectations writes."""
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
 """Arguments of an expectation that name columns."""
 
@@ -82,6 +85,7 @@ def _read(path: Path, modified_ns: int) -> Suite:
             f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."
         )
     assert node is not None  # content is a mapping
+    _check_meta(path, node)
     nodes = {key.value: value for key, value in node.value}
     for key, _ in node.value:
         if key.value not in ("name", "meta", "notes", "expectations"):
@@ -91,6 +95,19 @@ def _read(path: Path, modified_ns: int) -> Suite:
         _expectation(path, line, entry) for line, entry in zip(lines, content["expectations"], strict=True)
     )
     return Suite(path, content.get("meta") or {}, expectations)
+
+
+def _check_meta(path: Path, node: yaml.Node) -> None:
+    """The `meta` of a suite says nothing that nobody reads. Raises BadInput with file and line."""
+    meta = next((value for key, value in node.value if key.value == "meta"), None)
+    for key, _ in meta.value if isinstance(meta, yaml.MappingNode) else ():
+        where = f"{path}:{key.start_mark.line + 1}: meta.{key.value}"
+        if key.value == "planned":
+            raise BadInput(
+                f"{where}: say it of the column in its .yml: config: {{meta: {{tiltyard: {{planned: true}}}}}}."
+            )
+        if key.value not in META:
+            raise BadInput(f"{where}: unknown field{closest(key.value, META)}; a suite's are {', '.join(META)}.")
 
 
 def load(path: Path) -> Suite:

@@ -1,8 +1,8 @@
 """The leakage gate of training: may a model learn from this frame?
 
-A training frame is held to the rules on write times (leak/rules.py), to what the arrivals of its features allow
-(prepare/latency.py), and to the evidence in its own data (leak/evidence.py). expectations/leakage.yaml says which of
-these stops a training.
+A training frame is held to the rules on write times (leak/rules.py), to what is said of its columns (written_later.py),
+to what the arrivals of its features allow (prepare/latency.py), and to the evidence in its own data (leak/evidence.py).
+expectations/leakage.yaml says which of these stops a training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,14 @@ from tiltyard.leak import evidence, rules, suite
 from tiltyard.leak.case import Sample
 from tiltyard.leak.rules import LOADER_TIMES, RuleResult
 from tiltyard.leak.suspicion import Suspicion
+from tiltyard.prepare import columns as columns_said
 from tiltyard.prepare import embargo
+from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec
 from tiltyard.suites import CheckReport
+from tiltyard.train import written_later
 
 SUITE = "training_frame"
 """Under this name the results are kept and their page is rendered."""
@@ -64,29 +67,39 @@ def check_frame(
         features.setdefault(feature.view, []).append(feature.name)
     names = [feature.name for feature in training_frame.features]
     hidden = {label, *rails.lake.columns(spec.label.table)} - {spec.key}
-    table = f"frame_{spec.name}"
+    table, said = f"frame_{spec.name}", columns_said.read(rails.settings)
     results = [
         *rules.point_in_time(connection, table, relation, columns, features),
         *rules.used_without_available_at(connection, table, relation, features),
         *rules.repeated_prediction(connection, table, relation, spec.key),
         *rules.label_among_features(connection, table, relation, columns, names, label, hidden),
+        *written_later.frame_results(rails, spec, training_frame, table, relation, said, as_of),
         *rules.immature_label(connection, table, relation, spec, label, as_of),
         *embargo.frame_results(rails, spec, table, relation, features, as_of),
-        *evidence_results(rails, spec, training_frame, table, relation, label, as_of),
+        *evidence_results(rails, spec, training_frame, table, relation, label, as_of, said),
     ]
     return suite.report(rails, results, as_of, subject=spec.name, suite_name=SUITE, render=render, record=record)
 
 
 def evidence_results(
-    rails: Rails, spec: Spec, frame: TrainingFrame, table: str, relation: str, label: str, as_of: datetime
+    rails: Rails,
+    spec: Spec,
+    frame: TrainingFrame,
+    table: str,
+    relation: str,
+    label: str,
+    as_of: datetime,
+    said: Columns,
 ) -> tuple[RuleResult, ...]:
     """What the data of a training frame tells by itself (evidence.py): two rules, critical and warning.
 
     `relation`: SQL of the frame; `table`: the name that it bears in the results. The source's staging tables that
-    hold several rows per entity are its logs: has an aggregate seen rows that came after the prediction?
+    hold several rows per entity are its logs: has an aggregate seen rows that came after the prediction? Nothing is
+    held against what is `said` to be planned.
     """
     drawn = f"hash(f.{quoted(spec.key)}) % {_PARTS} < {_PARTS * EVIDENCE_ROWS // max(frame.rows, 1)}"
-    sample = _sample(rails, spec, frame, relation, label, as_of, drawn)
+    planned = frozenset(feature.name for feature in frame.features if said.is_planned(feature.view, feature.name))
+    sample = replace(_sample(rails, spec, frame, relation, label, as_of, drawn), planned=planned)
     weighed = evidence.weigh(sample)
     suspicions = {(suspicion.feature, suspicion.kind): suspicion for suspicion in weighed.suspicions}
     for log in _logs(rails, spec, frame, as_of, drawn):

@@ -147,6 +147,18 @@ def test_a_spec_with_a_typo_names_file_and_line(tmp_path: Path) -> None:
     assert done.stdout == "", "where nothing holds nothing is ok"
 
 
+def test_a_wrong_word_of_a_column_names_file_and_line(tmp_path: Path) -> None:
+    dbt = tmp_path / "dbt"
+    shutil.copytree(ROOT / "dbt", dbt, ignore=shutil.ignore_patterns("target", "logs"))
+    path = dbt / "models" / "staging" / "hotels" / "stg_hotels__booking.yml"
+    path.write_text(path.read_text().replace("{planned: true}", "{planed: true}"))
+    done = tiltyard("validate", TILTYARD_DBT=str(dbt))
+    assert done.returncode == 2
+    assert f"{path.name}:21: column 'arrival_date': there is no 'planed'; did you mean 'planned'?" in " ".join(
+        done.stderr.split()
+    )
+
+
 def test_every_spec_that_does_not_hold_is_named_beside_those_that_do(tmp_path: Path) -> None:
     models = tmp_path / "models"
     shutil.copytree(ROOT / "models", models)

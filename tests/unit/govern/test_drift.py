@@ -1,7 +1,7 @@
 """Drift: what moved is found, the rest is left alone, what cannot be tested is said; and the stage on a lake."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tiltyard import spec as specs
 from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants
@@ -20,8 +21,9 @@ from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, FeaturesSummary, GovernorAction, Promotion
+from tiltyard.records import DriftSummary, FeaturesSummary, Finding, GovernorAction, Promotion
 from tiltyard.serve.spool import Spool
+from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 from tiltyard.tables import Table
 from tiltyard.train import profile, training
@@ -59,6 +61,20 @@ def ours(reference: pd.DataFrame, current: pd.DataFrame) -> dict[str, float]:
         before, now = profile.count(cells, reference[column]), profile.count(cells, current[column])
         found[column] = float(profile.distance(cells, before, now))
     return found
+
+
+def test_a_unit_stands_beside_the_name_of_its_column() -> None:
+    raw = side_by_side(customers(300, 1), customers(300, 2))
+    finding = Finding(
+        model="stays", night=date(2024, 4, 7), tier=3, owner="nobody", champion=None, challengers=(),
+    )  # fmt: skip
+    page = raw.draw("Drift", finding, {"amount_eur": "EUR"})
+    assert "amount_eur (EUR)" in page and "tenure_days (EUR)" not in page
+
+
+def test_what_identifies_a_person_is_not_drawn() -> None:
+    said = drift_page._Said.of(Settings(), specs.find(ROOT / "models", "sla_breach"))
+    assert "opened_by" in said.identifying and "priority" not in said.identifying
 
 
 @hypothesis_settings(max_examples=5)

@@ -155,6 +155,24 @@ def test_parts_of_the_wait_and_clocks_of_the_outcome_are_critical():
     }
 
 
+def test_what_is_planned_is_never_accused_and_hides_no_true_leak():
+    """A booking is settled when the guest comes, so that what is planned until then grows with the wait. Said to be
+    planned it is held against nobody, and the delay beside it is a leak all the same."""
+    rng = np.random.default_rng(11)
+    frame = plain(6_000)
+    ahead = rng.gamma(2, 5, len(frame))
+    late = rng.gamma(2, 1, len(frame))
+    frame["bad"] = late + rng.normal(0, 0.5, len(frame)) > 2
+    frame["ended"] = frame["asked_at"] + pd.to_timedelta(ahead + late, unit="D")
+    frame["visits"], frame["delay_days"] = (ahead // 7).astype(int), late
+    accused = {(one.feature, one.kind) for one in weigh(frame, label_time="ended").suspicions}
+    assert ("visits", "grows_until_outcome") in accused
+    frame["lead_days"] = ahead
+    weighed = weigh(frame, label_time="ended", planned=frozenset({"lead_days", "visits"}))
+    assert {one.feature for one in weighed.suspicions} == {"delay_days"}
+    assert {gap.feature for gap in weighed.untested if gap.why == evidence.PLANNED} == {"lead_days", "visits"}
+
+
 def test_what_is_counted_until_the_outcome_is_critical_and_what_was_there_before_is_not():
     rng = np.random.default_rng(7)
     frame = plain(8_000)

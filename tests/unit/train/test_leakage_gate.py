@@ -9,7 +9,7 @@ import pytest
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tiltyard.leak import rules
-from tiltyard.leak.rules import RuleResult
+from tiltyard.leak.rules import Declared, RuleResult, WrittenLater
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
 from tiltyard.train import leakage_gate
@@ -29,10 +29,12 @@ def found(findings: list[RuleResult]) -> dict[tuple[str, str], int]:
     return {(finding.rule, finding.column): finding.violations for finding in findings if finding.violations}
 
 
-def dated(connection: duckdb.DuckDBPyConnection, rows: str, planned: tuple[str, ...] = ()) -> list[RuleResult]:
+def dated(
+    connection: duckdb.DuckDBPyConnection, rows: str, planned: tuple[str, ...] = (), *written_later: WrittenLater
+) -> list[RuleResult]:
     connection.execute(f"create or replace table t as {rows}")
     columns = {name: kind for name, kind, *_ in connection.execute("describe t").fetchall()}
-    return rules.dated(connection, "staging.t", "t", columns, planned)
+    return rules.dated(connection, "staging.t", "t", columns, Declared(planned, written_later))
 
 
 # |  row       | available_at | resolved_at |                                  |
@@ -72,6 +74,26 @@ def test_an_instant_known_ahead_is_declared(connection: duckdb.DuckDBPyConnectio
     rows = f"select timestamptz '{NOON}' as available_at, timestamptz '{LATER}' as due_at"
     assert found(dated(connection, rows))
     assert not found(dated(connection, rows, planned=("due_at",)))
+
+
+# |  available_at | sent  | sent_at     |                                   |
+# |  1 Feb 12:00  | -     | -           | as it was booked                  |
+# |  7 Mar 12:00  | true  | 7 Mar 12:00 | as it was written                 |
+# |  1 Feb 12:00  | true  | 7 Mar 12:00 | it was not written yet            |
+# |  1 Feb 12:00  | true  | -           | nobody says when it was written   |
+
+
+@pytest.mark.parametrize("is_day", [False, True])
+def test_what_is_written_later_is_not_in_a_row_from_before(connection: duckdb.DuckDBPyConnection, is_day: bool) -> None:
+    times = [f"(timestamptz '{NOON}', null, null)", f"(timestamptz '{LATER}', true, timestamptz '{LATER}')"]
+    early = [f"(timestamptz '{NOON}', true, timestamptz '{LATER}')", f"(timestamptz '{NOON}', true, null)"]
+    written = WrittenLater("sent", "sent_at::date" if is_day else "sent_at", is_day)
+    for rows, violations in ((times, 0), ([*times, *early], 2)):
+        values = (
+            f"select available_at, sent, sent_at from (values {', '.join(rows)}) as t (available_at, sent, sent_at)"
+        )
+        counted = found(dated(connection, values, ("sent_at",), written))
+        assert counted.get(("used_before_written", "sent"), 0) == violations
 
 
 def test_rows_that_cannot_be_dated_are_counted(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,366 @@
+"""What a column is, said once: `config.meta.tiltyard` of the column in its dbt `.yml`, of a source or of a model.
+
+- `planned: true`: known ahead by its nature, like a due date. It is never suspected.
+- `written_later: true`, or the column that tells when: filled in after the row was first known, like a status.
+- `identifies: true`: it identifies a person.
+- `unit`: what a number is in, like EUR.
+
+What is said of a column holds for what is made of it (`column_lineage`), until somebody says something else there.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import StrictBool, ValidationError, field_validator, model_validator
+
+from tiltyard.errors import BadInput
+from tiltyard.prepare import column_lineage
+from tiltyard.prepare.column_lineage import ColumnLineage, Made, Step, worse
+from tiltyard.prepare.contracts import AUDIT_COLUMNS, TimeColumn
+from tiltyard.settings import Settings
+from tiltyard.spec import Strict, read_yaml
+
+TIMES = frozenset({*AUDIT_COLUMNS, "built_at", "prediction_time"})
+"""Columns that tell when a row was known, and where it came from. Nothing is said of these."""
+OF_A_TABLE = ("horizon", "delay")
+"""What `config.meta.tiltyard` of a model may say (of a label table; `project.check_spec`)."""
+_MACRO = re.compile(r"\{%-?\s*macro\s+(\w+).*?endmacro", re.DOTALL)
+
+
+class ColumnMeta(Strict):
+    """`config.meta.tiltyard` of a column."""
+
+    planned: StrictBool = False
+    """Known ahead by its nature."""
+    written_later: StrictBool | TimeColumn = False
+    """Filled in after the row was first known; the column that tells when, where there is one."""
+    identifies: StrictBool = False
+    """It identifies a person."""
+    unit: str | None = None
+    """What a number is in; None: nobody says."""
+
+    @field_validator("written_later", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {"column": value} if isinstance(value, str) else value
+
+    @field_validator("unit")
+    @classmethod
+    def _a_unit(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it is empty; write what the numbers are in, like EUR, or take it away")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ColumnMeta":
+        if self.planned and self.written_later:
+            raise ValueError(
+                "it is planned, known ahead, or written_later, after its row was known, and not both; take one away"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class ColumnSaid:
+    """What is said of one column."""
+
+    table: str
+    """Its table: `raw.login`, or what dbt makes by its own name."""
+    column: str
+    planned: bool = False
+    """Known ahead by its nature."""
+    written_later: bool = False
+    """Filled in after the row was first known."""
+    when: TimeColumn | None = None
+    """The column of the same table that tells when it was written; None where none does."""
+    identifies: bool = False
+    """It identifies a person."""
+    unit: str | None = None
+    """What a number is in."""
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a column is made of in the end: a column of which something is said about time, or one of a raw table."""
+
+    table: str
+    column: str
+    made: Made
+    """How, all steps together."""
+    said: ColumnSaid | None = None
+    """What is said of it; None where nothing is."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Everything that is said of columns, and which is made of which."""
+
+    said: Mapping[str, Mapping[str, ColumnSaid]]
+    """Table → column → what is said of it; only those of which something is said."""
+    lineage: ColumnLineage
+    """Which column is made of which."""
+    own_times: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Raw table → its columns that tell when a row happened or was written, by its contract."""
+
+    def of(self, table: str, column: str) -> ColumnSaid | None:
+        """What is said of a column itself."""
+        return self.said.get(table, {}).get(column)
+
+    def origins(self, table: str, column: str) -> tuple[Origin, ...]:
+        """What a column is made of in the end, up to the first place where something is said about time; the times of
+        rows apart."""
+        found: dict[tuple[str, str], Origin] = {}
+        waiting = [Step(table, column, "same")]
+        visited = set()
+        while waiting:
+            step = waiting.pop()
+            if step in visited or step.column in TIMES or step.column in self.own_times.get(step.table, ()):
+                continue
+            visited.add(step)
+            said = self.of(step.table, step.column)
+            if (said and (said.planned or said.written_later)) or step.table in self.lineage.raw:
+                last = found.get((step.table, step.column))
+                if last is None or worse(last.made, step.made) != step.made:
+                    found[step.table, step.column] = Origin(step.table, step.column, step.made, said)
+                continue
+            for above in self.lineage.steps(step.table, step.column):
+                waiting.append(Step(above.table, above.column, worse(step.made, above.made)))
+        return tuple(found[key] for key in sorted(found))
+
+    def is_planned(self, table: str, column: str) -> bool:
+        """Whether a column is known ahead: it is said so, or it is made of nothing else, row by row."""
+        made_of = [origin for origin in self.origins(table, column) if origin.made != "chosen"]
+        return bool(made_of) and all(
+            origin.made != "counted" and origin.said is not None and origin.said.planned for origin in made_of
+        )
+
+    def planned(self, table: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of a table's columns that are known ahead."""
+        return tuple(name for name in names if self.is_planned(table, name))
+
+    def written_later(self, table: str, column: str) -> tuple[Origin, ...]:
+        """The columns that are written later, of which this one is made."""
+        return tuple(origin for origin in self.origins(table, column) if origin.said and origin.said.written_later)
+
+    def keys(self, table: str, column: str, of: str) -> tuple[str, ...]:
+        """The columns of the table `of` that a column carries unchanged."""
+        return tuple(step.column for step in self._unchanged(table, column) if step.table == of)
+
+    def unit(self, table: str, column: str) -> str | None:
+        """What a column is in: as it is said of it, or of the one whose value it carries; None where nobody says, or
+        two differ."""
+        own = self.of(table, column)
+        if own and own.unit:
+            return own.unit
+        units = {said.unit for step in self._unchanged(table, column) if (said := self.of(step.table, step.column))}
+        units.discard(None)
+        return units.pop() if len(units) == 1 else None
+
+    def identifies(self, table: str, column: str) -> bool:
+        """Whether a column identifies a person: it is said so of it, or of one whose value it carries."""
+        steps = (Step(table, column, "same"), *self._unchanged(table, column))
+        return any(said.identifies for step in steps if (said := self.of(step.table, step.column)))
+
+    def _unchanged(self, table: str, column: str) -> Iterator[Step]:
+        """The columns whose value a column carries, and itself."""
+        waiting, visited = [Step(table, column, "same")], set()
+        while waiting:
+            step = waiting.pop()
+            if step in visited:
+                continue
+            visited.add(step)
+            yield step
+            waiting += [above for above in self.lineage.steps(step.table, step.column) if above.made == "same"]
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def read(settings: Settings) -> Columns:
+    """What the dbt project says of its columns. Raises BadInput, with file and line, for what does not hold."""
+    paths = sorted(path for part in ("models", "macros") for path in (settings.dbt / part).rglob("*.yml"))
+    paths += sorted(path for part in ("models", "macros") for path in (settings.dbt / part).rglob("*.sql"))
+    return _read(settings.dbt, tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@lru_cache(maxsize=8)
+def _read(dbt: Path, files: tuple[tuple[Path, int, int], ...]) -> Columns:
+    """The same; read again when a file is another one."""
+    models = dbt / "models"
+    entries = [entry for path, *_ in files if path.suffix == ".yml" for entry in _entries(path)]
+    described: dict[str, frozenset[str]] = {}
+    for entry in entries:
+        described[entry.table] = described.get(entry.table, frozenset()) | {entry.column}
+    raw = {table: columns | AUDIT_COLUMNS.keys() for table, columns in described.items() if table.startswith("raw.")}
+    texts = {path: path.read_text(encoding="utf-8") for path, *_ in files if path.suffix == ".sql"}
+    macros = {match[1]: match[0] for text in texts.values() for match in _MACRO.finditer(text)}
+    queries = {path.stem: text for path, text in texts.items() if path.is_relative_to(models)}
+    names = {table.removeprefix("raw."): table for table in raw} | {name: name for name in queries}
+    lineage = ColumnLineage(
+        raw=raw,
+        queries={name: column_lineage.read(text, names, macros) for name, text in queries.items()},
+        described={table: columns for table, columns in described.items() if table not in raw},
+    )
+    said: dict[str, dict[str, ColumnSaid]] = {}
+    own_times: dict[str, frozenset[str]] = {}
+    for entry in entries:
+        own_times[entry.table] = entry.own_times
+        if entry.meta is not None:
+            _check(entry, lineage, described[entry.table])
+            said.setdefault(entry.table, {})[entry.column] = _said(entry)
+    return Columns(said, lineage, own_times)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A column as a `.yml` has it."""
+
+    where: str
+    """File and line of its `meta`, or of the column."""
+    table: str
+    column: str
+    meta: ColumnMeta | None
+    own_times: frozenset[str]
+    """Of its table."""
+
+
+def _said(entry: _Entry) -> ColumnSaid:
+    meta = entry.meta
+    assert meta is not None
+    return ColumnSaid(
+        table=entry.table,
+        column=entry.column,
+        planned=meta.planned,
+        written_later=bool(meta.written_later),
+        when=meta.written_later if isinstance(meta.written_later, TimeColumn) else None,
+        identifies=meta.identifies,
+        unit=meta.unit,
+    )
+
+
+def _check(entry: _Entry, lineage: ColumnLineage, columns: Iterable[str]) -> None:
+    """The column is there, and so is the one that tells when it was written. Raises BadInput."""
+    if entry.column in TIMES:
+        raise BadInput(f"{entry.where}: '{entry.column}' tells when a row was known, and is no column to say more of.")
+    if lineage.has(entry.table, entry.column) is False:
+        raise BadInput(
+            f"{entry.where}: the SQL of {entry.table} makes no column '{entry.column}'; mend its name, or take it away."
+        )
+    when = entry.meta.written_later if entry.meta else False
+    if not isinstance(when, TimeColumn):
+        return
+    if when.column in TIMES:
+        raise BadInput(
+            f"{entry.where}: written_later: '{when.column}' is the time of the whole row; name the column that tells "
+            f"when {entry.column} was written, or say written_later: true."
+        )
+    if lineage.has(entry.table, when.column) is False:
+        close = difflib.get_close_matches(when.column, sorted(columns), n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "; name one that tells when it was written, or say true."
+        raise BadInput(f"{entry.where}: written_later: {entry.table} has no column '{when.column}'{hint}")
+
+
+# -- a file, with its lines --------------------------------------------------------------------
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    """The columns that a `.yml` describes."""
+    node, content = read_yaml(path)
+    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+        return
+    for model, at in _list(content, node, "models"):
+        _only(path, model, at)
+        yield from _columns(path, str(model.get("name")), model, at)
+    for source, source_at in _list(content, node, "sources"):
+        for table, at in _list(source, source_at, "tables"):
+            if source.get("schema") == "raw":
+                yield from _columns(path, f"raw.{table.get('name')}", table, at)
+
+
+def _columns(path: Path, table: str, entry: Mapping[str, Any], node: yaml.MappingNode) -> Iterator[_Entry]:
+    timing = (entry.get("config") or {}).get("meta") or {}
+    timing = timing.get("tiltyard") or {}
+    own_times = frozenset(
+        str(time["column"])
+        for name in ("event_time", "available_at")
+        if isinstance(time := timing.get(name), dict) and "column" in time
+    )
+    for column, at in _list(entry, node, "columns"):
+        name = str(column.get("name"))
+        if isinstance(column.get("meta"), dict) and "tiltyard" in column["meta"]:
+            line = _below(at, "meta")[1]
+            raise BadInput(f"{path}:{line}: column '{name}': what is said for Tiltyard stands in config.meta.tiltyard.")
+        config, _ = _below(at, "config")
+        meta, _ = _below(config, "meta")
+        tiltyard, line = _below(meta, "tiltyard")
+        if tiltyard is None:
+            yield _Entry(f"{path}:{at.start_mark.line + 1}", table, name, None, own_times)
+            continue
+        where = f"{path}:{line}: column '{name}'"
+        yield _Entry(where, table, name, _meta(path, name, column["config"]["meta"]["tiltyard"], tiltyard), own_times)
+
+
+def _meta(path: Path, name: str, content: Any, node: yaml.Node) -> ColumnMeta:
+    """What is said of a column. Raises BadInput with the line of the key that is wrong."""
+    line = node.start_mark.line + 1
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}:{line}: column '{name}': config.meta.tiltyard is a mapping, like {{planned: true}}.")
+    for key in content:
+        if key not in ColumnMeta.model_fields:
+            raise BadInput(f"{path}:{_below(node, key)[1]}: column '{name}': {_unknown(key, ColumnMeta.model_fields)}")
+    try:
+        return ColumnMeta(**content)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = [str(part) for part in detail["loc"]]
+        if place:
+            line = _below(node, place[0])[1]
+        message = detail["msg"].removeprefix("Value error, ")
+        if place[:1] == ["written_later"] and not isinstance(content["written_later"], dict):
+            message = "true, or the column that tells when it was written"
+        shown = f"{place[0]}: " if place else ""
+        raise BadInput(f"{path}:{line}: column '{name}': {shown}{message}.") from None
+
+
+def _only(path: Path, model: Mapping[str, Any], node: yaml.MappingNode) -> None:
+    """`config.meta.tiltyard` of a model says nothing that nobody reads. Raises BadInput."""
+    meta, _ = _below(_below(node, "config")[0], "meta")
+    tiltyard, _ = _below(meta, "tiltyard")
+    if isinstance(tiltyard, yaml.MappingNode):
+        for key, _value in tiltyard.value:
+            if key.value not in OF_A_TABLE:
+                where = f"{path}:{key.start_mark.line + 1}: {model.get('name')}"
+                raise BadInput(f"{where}: config.meta.tiltyard: {_unknown(key.value, OF_A_TABLE)}")
+
+
+def _unknown(key: object, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(str(key), names, n=1)
+    return f"there is no '{key}'; " + (f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}.")
+
+
+def _list(content: Mapping[str, Any], node: yaml.MappingNode, key: str) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The mappings of a list under a key, each with its place."""
+    below, _ = _below(node, key)
+    if isinstance(below, yaml.SequenceNode) and isinstance(content.get(key), list):
+        for entry, at in zip(content[key], below.value, strict=True):
+            if isinstance(entry, dict):
+                yield entry, at
+
+
+def _below(node: yaml.Node | None, key: object) -> tuple[yaml.Node | None, int]:
+    """(what stands under a key, the key's line); None where there is none."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == str(key):
+                return value, name.start_mark.line + 1
+    return None, node.start_mark.line + 1 if node is not None else 0
