@@ -310,5 +310,7 @@ def _show_model(plan: "ModelPlan") -> None:
         f"  past rate of the outcome per: {', '.join(plan.asked.rates) or '–'}; "
         f"rows per: {', '.join(plan.asked.loads) or '–'}"
     )
-    say(f"  first night that can train: {plan.nights.first_trainable}; last that has landed: {plan.nights.last_night}")
+    say(
+        f"  first night that can train: {plan.nights.first_trainable}; last that tells something: {plan.nights.last_night}"
+    )
     say("  not known: whether a column was filled in later without saying so; what was corrected in the export")

@@ -195,7 +195,7 @@ def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | 
         raise BadInput(f"--label: '{column}' holds {what}, so that there is nothing to learn; give another column.")
     if kind == "yes_no":
         wanted = _boolean(positive)
-        return (f"versions.{column}", f"{column}") if wanted else (f"not versions.{column}", f"not {column}")
+        return (f"versions.{column}", f"{column} is yes") if wanted else (f"not versions.{column}", f"{column} is no")
     if positive is None:
         if set(values) == {"0", "1"}:
             positive = "1"

@@ -216,7 +216,9 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
         if name in (*project.RESERVED, delivered.key, delivered.contract.timing.event_time.column):
             continue
         kind = delivered.kind(name)
-        if name == label or said.written_later(staging, name):
+        if name == label:
+            left_out[name] = "it is the outcome"
+        elif said.written_later(staging, name):
             left_out[name] = "it is written later"
         elif said.identifies(staging, name):
             left_out[name] = "it identifies a person"
