@@ -1,10 +1,10 @@
 """A clinic's bookings, made up: what was planned, what was written later, and every way to take it into a feature.
 
 A booking is made, now and then its status is written (a message was sent, a guest confirmed), and at its appointment it
-is settled. `booking_export` holds one row of each, as the system knew it in the end; `booking_log` one row per writing;
-`booking_stamped` is an export that says when the status was written. Each shape below is a feature view of its own,
-with one feature, and what is right to say of it. Whether the status goes with the outcome hangs on the seed: what is
-declared needs no statistics.
+is settled. `booking_export` holds one row of each, as the system knew it in the end; `booking_log` one row per writing,
+a few of them twice; `booking_stamped` is an export that says when the status was written. Each shape below is a feature
+view of its own, with one feature, and what is right to say of it. Whether the status goes with the outcome hangs on the
+seed: what is declared needs no statistics.
 """
 
 import shutil
@@ -80,6 +80,8 @@ LEAKS = {
     "counted": f"select customer_id, count(status) as told, {FIRST} {_from('export')} group by customer_id",
     "chosen": f"with sent as (select * {_from('export')} where status = 'sent') "
     f"select booking_id, guests as told, {TIMES} from sent",
+    "of_customer": f"select customer_id, status as told, {TIMES} {_from('export')}",
+    "flag_of_customer": f"select customer_id, status is not null as told, {TIMES} {_from('export')}",
     "by_macro": "{{ from_a_macro('stg_clinic__export') }}",
     "last_carried": _dated("latest.status"),
     "last_flagged": _dated("latest.status is not null"),
@@ -167,7 +169,7 @@ def bookings(seed: int, rows: int = 1_500) -> dict[str, pd.DataFrame]:
     settled = due + pd.to_timedelta(np.round(rng.exponential(30, rows)), unit="min")
     return {
         "booking_export": booked,
-        "booking_log": pd.concat([first, second]).sort_values("written_at", kind="stable"),
+        "booking_log": pd.concat([first, second, second[:5]]).sort_values("written_at", kind="stable"),
         "booking_stamped": stamped,
         "outcome": pd.DataFrame({"booking_id": booked["booking_id"], "is_kept": kept, "settled_at": settled}),
     }

@@ -42,7 +42,10 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold specs against their schema and against the dbt project: tables, keys, columns. Exit 2 when one fails."""
+    """Hold specs against their schema and the dbt project (tables, keys, columns), and what it says of its columns.
+
+    Exit 2 when one fails.
+    """
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()

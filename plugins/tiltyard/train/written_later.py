@@ -21,6 +21,8 @@ from tiltyard.spec import Spec, feature_key
 
 RULE = "used_before_written"
 """Its key in `leak.suite.RULES`."""
+_OF_THE_LOADER = frozenset({"ingested_at", "landed_night", "source_file", "row_number", "built_at"})
+"""Columns in which a row that was delivered twice differs from itself."""
 _ROWS = "_written_later_rows"
 """Temporary table: the frame's rows, each with the key of one view."""
 
@@ -37,6 +39,8 @@ class _Told:
     """SQL of the instant from which on a row is known to have held it; NULL where nothing says when."""
     is_settled: bool
     """No row holds it before it was written, as the column says that tells when."""
+    identity: str | None = None
+    """The column, quoted, that tells the rows' things apart, of which there may be versions; None where none does."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def frame_results(
         for use in uses:
             place = use.origin.table, use.origin.column
             if place not in told:
-                told[place] = _told(rails, use.origin, as_of, frame)
+                known = _told(rails, use.origin, as_of, frame)
+                told[place] = known and replace(known, identity=_identity(rails, spec, columns, use.origin, known))
             of_feature.setdefault(use.feature, []).append(_judged(rails, table, use, told[place]))
         results += [max(of_one, key=lambda result: result.violations) for of_one in of_feature.values()]
     rails.lake.connection.execute(f"drop table if exists temp.{_ROWS}")
@@ -137,6 +142,26 @@ def _told(rails: Rails, origin: Origin, as_of: datetime, frame: TrainingFrame) -
     return _Told(relation, column, since, is_settled=early == 0)
 
 
+def _identity(rails: Rails, spec: Spec, columns: Columns, origin: Origin, told: _Told) -> str | None:
+    """The finest of the keys that the model's spine and the project's views carry from the table, quoted, if there is
+    one row of each at an instant: several bookings of a customer are no versions of one another."""
+    keys = {view: feature_key(view) for view in columns.lineage.queries if view.startswith("ftr_")}
+    keys[spec.prediction.spine] = spec.key
+    names = sorted({name for table, key in keys.items() for name in columns.keys(table, key, origin.table)})
+    if not names:
+        return None
+    counts = _numbers(rails, f"select {', '.join(f'count(distinct {quoted(name)})' for name in names)} "
+                             f"from {told.relation}")  # fmt: skip
+    finest = quoted(names[max(range(len(names)), key=lambda place: counts[place])])
+    content = ", ".join(quoted(name) for name in rails.lake.columns(origin.table) if name not in _OF_THE_LOADER)
+    rows, instants = _numbers(  # a row that was delivered twice is one
+        rails,
+        f"select count(distinct ({content})), count(distinct ({finest}, available_at)) from {told.relation} "
+        f"where {finest} is not null and available_at is not null",
+    )
+    return finest if rows == instants else None
+
+
 def _judged(rails: Rails, table: str, use: _Use, told: _Told | None) -> RuleResult:
     """What one column says of one feature."""
     feature, origin = quoted(use.feature), use.origin
@@ -152,11 +177,12 @@ def _judged(rails: Rails, table: str, use: _Use, told: _Told | None) -> RuleResu
         if told.is_settled:
             return result
         return stopped(rows, "is written later, and no time in its table proves that it had been written by then")
-    if origin.said and origin.said.when is None and not _has_versions(rails, told, use.key):
+    has_time = origin.said is not None and origin.said.when is not None
+    if not has_time and not _has_versions(rails, told):
         return stopped(rows, f"is written later, but {origin.table} holds one version of it: nothing proves since when")
     if origin.made == "same" and (count := _not_yet(rails, use, told)) is not None:
         return stopped(count, "is written later: the value was not there yet when the feature is said to be known")
-    if not use.is_alone:
+    if not use.is_alone or (not has_time and use.key != told.identity):
         if told.is_settled:
             return result
         return stopped(_unwritten(rails, use, told), "is written later, and had not been when the feature was known")
@@ -169,15 +195,13 @@ def _verb(origin: Origin) -> str:
     ]
 
 
-def _has_versions(rails: Rails, told: _Told, key: str) -> bool:
-    """Whether the column of any key ever comes to be another one."""
-    return bool(
-        _number(
-            rails,
-            f"select count(*) from (select 1 from {told.relation} where {key} is not null group by {key} "
-            f"having count(distinct {told.column}) + (count(*) > count({told.column}))::integer > 1 limit 1)",
-        )
-    )
+def _has_versions(rails: Rails, told: _Told) -> bool:
+    """Whether the column of any of the things ever comes to be another one."""
+    if told.identity is None:
+        return False
+    kinds = f"count(distinct {told.column}) + (count(*) > count({told.column}))::integer"
+    changed = f"select 1 from {told.relation} where {told.identity} is not null group by {told.identity}"
+    return _number(rails, f"select count(*) from ({changed} having {kinds} > 1 limit 1)") > 0
 
 
 def _not_yet(rails: Rails, use: _Use, told: _Told) -> int | None:

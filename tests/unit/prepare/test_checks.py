@@ -341,6 +341,8 @@ def test_an_unknown_suite_is_named(rails: Rails) -> None:
         ("expectation:", "expectations:", r"yaml:1: a suite is a mapping with a list of 'expectations'"),
         ('because: "A size."', 'why: "A size."', r"yaml:8: .*meta\.why"),
         ("[calm, busy", "[calm, busy]", r"yaml:1\d: not readable as YAML"),
+        ("may_be_emty", "may_be_empty", r"yaml:\d: meta\.may_be_emty: unknown field; did you mean 'may_be_empty'"),
+        ("planned", "may_be_empty", r"yaml:\d: meta\.planned: say it of the column in its \.yml"),
     ],
 )  # fmt: skip
 def test_a_typo_in_a_suite_is_one_sentence_with_its_line(
