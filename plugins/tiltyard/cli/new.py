@@ -311,6 +311,7 @@ def _show_model(plan: "ModelPlan") -> None:
         f"rows per: {', '.join(plan.asked.loads) or '–'}"
     )
     say(
-        f"  first night that can train: {plan.nights.first_trainable}; last that tells something: {plan.nights.last_night}"
+        f"  first night that can train: {plan.nights.first_trainable}; "
+        f"last that tells something: {plan.nights.last_night}"
     )
     say("  not known: whether a column was filled in later without saying so; what was corrected in the export")
