@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests import clinics
+from tests import stranger
 from tests.conftest import make_settings
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
@@ -36,7 +36,7 @@ SAID = Said(
     written_later={"No-show": "AppointmentDay", "SMS_received": "AppointmentDay"},
     identifies=("PatientId",),
 )
-TABLE = clinics.appointments()
+TABLE = stranger.appointments()
 ASKED = ModelRequest("no_show", "clinic", label="No-show", horizon_days=14, rates=("PatientId",), loads=("PatientId",))
 
 
@@ -62,7 +62,7 @@ def copied(folder: Path, postgres_url: str) -> Settings:
 def written(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Written:
     folder = tmp_path_factory.mktemp("stranger")
     settings = copied(folder, postgres_url)
-    export = clinics.write(folder / "KaggleV2.csv", TABLE)
+    export = stranger.write(folder / "KaggleV2.csv", TABLE)
     plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
     write.files(settings, source_texts.texts(plan))
     cut = cutting.cut(settings, "clinic", export)
@@ -186,8 +186,8 @@ def test_a_question_that_cannot_be_answered(written: Written, request_: ModelReq
 
 def test_an_outcome_with_one_value_is_no_question(tmp_path: Path, postgres_url: str) -> None:
     settings = copied(tmp_path, postgres_url)
-    table = clinics.appointments(600).assign(**{"No-show": "No"})
-    export = clinics.write(tmp_path / "a.csv", table)
+    table = stranger.appointments(600).assign(**{"No-show": "No"})
+    export = stranger.write(tmp_path / "a.csv", table)
     plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
     write.files(settings, source_texts.texts(plan))
     cutting.cut(settings, "clinic", export)
@@ -216,8 +216,8 @@ def test_a_source_that_cannot_be(written: Written, values: dict[str, Any], messa
 
 def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Path, postgres_url: str) -> None:
     settings = copied(tmp_path, postgres_url)
-    table = clinics.appointments(400).rename(columns={"Age": "Alter in Jähren", "Gender": "order"})
-    export = clinics.write(tmp_path / "a.csv", table, delimiter="|", encoding="cp1252")
+    table = stranger.appointments(400).rename(columns={"Age": "Alter in Jähren", "Gender": "order"})
+    export = stranger.write(tmp_path / "a.csv", table, delimiter="|", encoding="cp1252")
     plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
     write.files(settings, source_texts.texts(plan))
     contract = contracts.read(settings, "clinic")
@@ -226,8 +226,8 @@ def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Pat
     folder = settings.landing / "clinic" / "appointment"
     folder.mkdir(parents=True)
     delivered = table.assign(written_at=table["ScheduledDay"])
-    clinics.write(folder / "2016-06-01.csv", delivered, delimiter="|", encoding="cp1252")
-    clinics.write(folder / "2016-06-02.csv", delivered.drop(columns="order"), delimiter="|", encoding="cp1252")
+    stranger.write(folder / "2016-06-01.csv", delivered, delimiter="|", encoding="cp1252")
+    stranger.write(folder / "2016-06-02.csv", delivered.drop(columns="order"), delimiter="|", encoding="cp1252")
     with rails_module.opened(settings) as rails:
         summary = ingest.land_night(rails, "clinic", datetime(2016, 6, 3, tzinfo=UTC))
         assert [refused.reason for refused in summary.quarantined] == ["column 'order' is missing"]
@@ -271,7 +271,7 @@ def tiltyard(settings: Settings, *words: str, answers: str | None = None) -> sub
 
 def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> None:
     settings = copied(tmp_path, postgres_url)
-    export = str(clinics.write(tmp_path / "appointment.csv", clinics.appointments(3_000)))
+    export = str(stranger.write(tmp_path / "appointment.csv", stranger.appointments(3_000)))
 
     refused = tiltyard(settings, "new", "source", "clinic", export)
     assert refused.returncode == 2
@@ -302,9 +302,9 @@ def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> 
 
 def test_an_amount_is_a_number_with_bounds(tmp_path: Path, postgres_url: str) -> None:
     settings = copied(tmp_path, postgres_url)
-    table = clinics.appointments(3_000)
+    table = stranger.appointments(3_000)
     table["Minutes"] = table["Age"].replace("NA", "40").astype(int) // 2 + 10
-    export = clinics.write(tmp_path / "a.csv", table)
+    export = stranger.write(tmp_path / "a.csv", table)
     said = Said("ScheduledDay", None, None, ("AppointmentDay",), {"Minutes": "AppointmentDay"}, ("PatientId",))
     plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=said))
     write.files(settings, source_texts.texts(plan))

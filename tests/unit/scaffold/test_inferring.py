@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import clinics
+from tests import stranger
 from tiltyard.errors import BadInput
 from tiltyard.scaffold import inferring, sample
 from tiltyard.scaffold.found import Findings
@@ -15,13 +15,13 @@ from tiltyard.scaffold.new_source import SourceRequest, find
 
 
 def found(path: Path, table: pd.DataFrame, **said: object) -> Findings:
-    clinics.write(path / "a.csv", table)
+    stranger.write(path / "a.csv", table)
     with sample.opened(path / "a.csv") as opened:
         return find(opened, SourceRequest("clinic", path / "a.csv", said=Said(**said)))  # type: ignore[arg-type]
 
 
 def test_the_roles_of_appointments(tmp_path: Path) -> None:
-    findings = found(tmp_path, clinics.appointments(4_000))
+    findings = found(tmp_path, stranger.appointments(4_000))
     assert findings.roles.event_time == "scheduled_day"
     assert findings.roles.planned == ("appointment_day",)
     assert findings.roles.written_later == {"sms_received": "appointment_day", "no_show": "appointment_day"}
@@ -34,14 +34,14 @@ def test_the_roles_of_appointments(tmp_path: Path) -> None:
 
 def test_what_somebody_said_stands(tmp_path: Path) -> None:
     findings = found(
-        tmp_path, clinics.appointments(1_000), written_later={"No-show": "AppointmentDay"}, planned=("AppointmentDay",)
+        tmp_path, stranger.appointments(1_000), written_later={"No-show": "AppointmentDay"}, planned=("AppointmentDay",)
     )
     assert findings.roles.written_later == {"no_show": "appointment_day"}
     assert not findings.notes
 
 
 def test_rows_that_were_sampled_by_another_day_are_told(tmp_path: Path) -> None:
-    table = clinics.appointments(12_000, days=120)
+    table = stranger.appointments(12_000, days=120)
     table["AppointmentDay"] = table["AppointmentDay"].str[:10]
     ahead = pd.to_datetime(table["AppointmentDay"]) - pd.to_datetime(table["ScheduledDay"].str[:10])
     assert ahead.max() > timedelta(days=15)
@@ -75,10 +75,10 @@ def test_closed_days_are_weekdays_and_dates() -> None:
 )
 def test_what_somebody_said_and_cannot_be(tmp_path: Path, said: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput) as raised:
-        found(tmp_path, clinics.appointments(300), **said)
+        found(tmp_path, stranger.appointments(300), **said)
     assert message in str(raised.value)
 
 
 def test_a_table_without_times(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No column tells when a row happened"):
-        found(tmp_path, clinics.appointments(300)[["PatientId", "Gender", "Age"]])
+        found(tmp_path, stranger.appointments(300)[["PatientId", "Gender", "Age"]])

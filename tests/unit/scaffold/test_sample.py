@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests import clinics
+from tests import stranger
 from tiltyard.errors import BadInput
 from tiltyard.scaffold import sample
 from tiltyard.scaffold.found import Column, Table
@@ -27,7 +27,7 @@ def column(table: Table, name: str) -> Column:
     ("delimiter", "encoding"), [(";", "utf-8"), (",", "cp1252"), ("\t", "utf-16"), ("|", "utf-8-sig")]
 )
 def test_any_dialect_and_encoding_gives_the_same_columns(tmp_path: Path, delimiter: str, encoding: str) -> None:
-    path = clinics.write(tmp_path / "a.csv", clinics.appointments(500), delimiter=delimiter, encoding=encoding)
+    path = stranger.write(tmp_path / "a.csv", stranger.appointments(500), delimiter=delimiter, encoding=encoding)
     table = table_of(path)
     assert table.form.delimiter == delimiter
     assert table.form.null_values == ("NA",)
