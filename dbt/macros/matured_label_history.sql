@@ -8,7 +8,8 @@ cohort of theirs matures.
     members       the staging table that tells to whom a member belongs
     source_name   the source, for what has landed
     horizon_days  of the label
-    outcome       what a positive label is called in the columns: <entity>_<outcome>_rate
+    outcome       what a positive label, or the number that it is, is called in the columns: <entity>_<outcome>_rate;
+                  of a number it is the mean
     lately_days   the window of <entity>_<outcome>_rate_<lately_days>d -#}
 {% macro matured_label_history(
     entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days
@@ -99,7 +100,7 @@ per_instant as (
         {{ entity }}_id,
         matured_at,
         count(*) as matured,
-        count(*) filter (where label) as positive
+        sum(cast(label as double)) as positive
     from affected
     group by {{ entity }}_id, matured_at
 
@@ -110,8 +111,8 @@ final as (
     select
         {{ entity }}_id,
         cast(sum(matured) over so_far as bigint) as {{ entity }}_matured_count,
-        cast(sum(positive) over so_far as double) / sum(matured) over so_far as {{ entity }}_{{ outcome }}_rate,
-        cast(sum(positive) over lately as double) / sum(matured) over lately as {{ entity }}_{{ outcome }}_rate_{{ lately_days }}d,
+        sum(positive) over so_far / sum(matured) over so_far as {{ entity }}_{{ outcome }}_rate,
+        sum(positive) over lately / sum(matured) over lately as {{ entity }}_{{ outcome }}_rate_{{ lately_days }}d,
         matured_at as event_time,
         matured_at as available_at,
         {{ built_at() }} as built_at

@@ -9,6 +9,7 @@ batch), and `cli`, the command line over all of it.
 
 - `prepare`: what the sources deliver becomes features, and later the truth.
 - `train`: from published features to a registered challenger, past the millisecond test.
+- `scaffold`: from somebody's table to a source and a model, as text.
 - `judge`: every night's scores, what they are worth, and which version may serve.
 - `govern`: whether the world has moved, and the few trainings that all models together may have.
 - `leak`: does anything tell what could not have been known yet? Here, and in anybody's table.

@@ -1,5 +1,6 @@
-"""`data fetch`, `ingest`, `features`: what the sources deliver becomes a published night."""
+"""`data fetch`, `data cut`, `ingest`, `features`: what the sources deliver becomes a published night."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,32 @@ def fetch(
 
     with progress(as_json) as step:
         summary = datasets.fetch(Settings(), name, progress=step, cancel_trigger=cancel_trigger)
+    emit(summary.to_json(), as_json)
+
+
+@data.command("cut", epilog="Example: tiltyard data cut clinic appointments.csv")
+def cut(
+    source: Annotated[str, typer.Argument(help="A source with a contract.", metavar="SOURCE")],
+    file: Annotated[Path, typer.Argument(help="An export that fits it: CSV, JSON lines or Parquet.", metavar="FILE")],
+    table: Annotated[str | None, typer.Option(help="Table of the source; default: its only one.")] = None,
+    available_at: Annotated[
+        str | None,
+        typer.Option(help="Column that tells when a row was known. Default: when it happened.", metavar="COL"),
+    ] = None,
+    written_after: Annotated[
+        str, typer.Option(help="How long after its row what is written later is known, where no column tells when.")
+    ] = "30d",
+    as_json: Json = False,
+) -> None:
+    """Lay a one-off export into the landing zone: a file a day, what is written later on the day on which it was."""
+    from tiltyard.clock import parse_duration
+    from tiltyard.scaffold import cutting
+
+    after = parse_duration(written_after)
+    with progress(as_json) as step:
+        summary = cutting.cut(
+            Settings(), source, file, table=table, known=available_at, written_after=after, progress=step
+        )
     emit(summary.to_json(), as_json)
 
 

@@ -44,6 +44,8 @@ class ColumnMeta(Strict):
     """It identifies a person."""
     unit: str | None = None
     """What a number is in; None: nobody says."""
+    header: str | None = None
+    """How a delivery spells the column of a source; None: by its own name."""
 
     @field_validator("written_later", mode="before")
     @classmethod

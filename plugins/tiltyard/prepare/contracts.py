@@ -6,6 +6,7 @@ named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`. The source itself 
 until when it is waited for, on which days it is closed, and how old and how few its rows may be.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,32 @@ class Age(Strict):
     """Age from which on the table is held; None: never."""
 
 
+class Format(Strict):
+    """How the text files of a table are written. Parquet says it itself."""
+
+    delimiter: str = ","
+    """The character between two fields."""
+    encoding: str = "utf-8"
+    """The name that Python has for how its letters are written, like latin-1."""
+    decimal: Literal[".", ","] = "."
+    """The character before the decimals of a number."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        if len(value) != 1 or value in '"\r\n':
+            raise ValueError(f"{value!r} parts no fields; write one character, like ';' or \"\\t\"")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _that_is_known(cls, value: str) -> str:
+        try:
+            return codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(f"'{value}' is no encoding; write it like utf-8, latin-1, cp1252 or utf-16") from None
+
+
 class Timing(Strict):
     """`config.meta.tiltyard` of a dbt source table."""
 
@@ -109,6 +136,8 @@ class Timing(Strict):
     """Column that tells when the row was written; `ingested_at` where the source cannot prove it."""
     null_values: tuple[str, ...] = ()
     """Spellings of "missing" in a text file, beside the empty field."""
+    format: Format = Format()
+    """How its text files are written."""
     latency: Promise | None = None
     """Promise of the source; None where it makes none."""
     volume: Volume | None = None
@@ -150,6 +179,12 @@ class TableContract:
     """How old its newest row may be."""
     volume: Volume = field(default_factory=Volume)
     """How many rows a night may bring."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Column → how a delivery spells it; only those that it spells otherwise."""
+
+    def header(self, column: str) -> str:
+        """How a delivery spells a column."""
+        return self.headers.get(column, column)
 
     @property
     def raw(self) -> str:
@@ -305,6 +340,7 @@ def _table(path: Path, source: str, entry: Mapping[str, Any], rhythm: Rhythm, ag
     name = str(entry["name"])
     where = f"{path}: table '{name}'"
     columns = _columns(where, entry)
+    headers = _headers(where, entry)
     if not _NAME.match(name) or not columns:
         raise BadInput(f"{where}: a table needs a plain name and its columns.")
     meta = _meta(entry)
@@ -318,7 +354,8 @@ def _table(path: Path, source: str, entry: Mapping[str, Any], rhythm: Rhythm, ag
             if columns[time.column] not in _TELLS_TIME:
                 kind = columns[time.column]
                 raise BadInput(f"{where}: the time column '{time.column}' is {kind}, which tells no time.")
-    return TableContract(source, name, columns, timing, _age(where, entry, age), timing.volume or rhythm.volume)
+    volume = timing.volume or rhythm.volume
+    return TableContract(source, name, columns, timing, _age(where, entry, age), volume, headers)
 
 
 def _columns(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
@@ -333,6 +370,22 @@ def _columns(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
             raise BadInput(f"{where}: column '{column['name']}' needs a data_type, one of {', '.join(TYPES)}.")
         columns[column["name"]] = kind
     return columns
+
+
+def _headers(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Column → its `config.meta.tiltyard.header`. Raises BadInput where two columns would be the same one of a file."""
+    headers: dict[str, str] = {}
+    columns = [str(column["name"]) for column in entry.get("columns") or ()]
+    for column in entry.get("columns") or ():
+        header = (_meta(column) or {}).get("header")
+        if header is not None:
+            headers[str(column["name"])] = str(header)
+    owners: dict[str, str] = {}
+    for name in columns:
+        header = headers.get(name, name)
+        if owners.setdefault(header, name) != name:
+            raise BadInput(f"{where}: '{owners[header]}' and '{name}' are both the column '{header}' of a file.")
+    return headers
 
 
 # -- the name of a delivery -------------------------------------------------------------------

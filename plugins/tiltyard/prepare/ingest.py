@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -18,7 +19,7 @@ import pandas as pd
 from tiltyard import clock
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import Lake, identifier, literal, put, text
+from tiltyard.lake import Lake, identifier, literal, put, quoted, text
 from tiltyard.prepare import contracts, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
@@ -334,33 +335,55 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     Row numbers count from 1 in each file. A time that cannot be read is NULL, and fails closed downstream.
     """
     table = files[0].table
-    paths = "[" + ", ".join(landing.path_literal(file.path) for file in files) + "]"
+    with landing.in_utf8(files) as paths:
+        values = typed(table, stamps["ingested_at"])
+        values |= {**stamps, "source_file": "parse_filename(_file)", "row_number": "_line"}
+        columns = ", ".join(f'"{name}"' for name in values)
+        select = ", ".join(f'{value} as "{name}"' for name, value in values.items())
+        connection.execute(
+            f'insert into temp."{_batch(table.name)}" ({columns}) '
+            f"with delivered as ({delivered(files, paths)}) select {select} from delivered"
+        )
+
+
+def delivered(files: Sequence[LandingFile], paths: Sequence[Path]) -> str:
+    """SQL of the rows of files of one shape, which lie in UTF-8 at `paths`: every column by its own name, of a text
+    not of its type yet; then `_file`, and `_line`, which counts from 1 in each file."""
+    table, form = files[0].table, files[0].table.timing.format
+    listed = "[" + ", ".join(landing.path_literal(path) for path in paths) + "]"
     if files[0].is_parquet:
-        rows = f"""
-            select *, filename as _file, file_row_number + 1 as _line
-            from read_parquet({paths}, file_row_number = true, filename = true, hive_partitioning = false)"""
-    else:
-        names = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in files[0].header) + "}"
-        missing = "[" + ", ".join(text(value) for value in ("", *table.timing.null_values)) + "]"
-        rows = f"""
-            select *, _row - min(_row) over (partition by _file) + 1 as _line
-            from (
-                select *, filename as _file, row_number() over () as _row
-                from read_csv({paths}, columns = {names}, auto_detect = false, header = true, delim = ',', quote = '"',
-                              escape = '"', nullstr = {missing}, filename = true, hive_partitioning = false)
-            )"""
-    values = {name: f'cast("{name}" as {kind})' for name, kind in table.columns.items()}
+        named = ", ".join(f"{quoted(table.header(name))} as {quoted(name)}" for name in files[0].columns)
+        return f"""
+            select {named}, filename as _file, file_row_number + 1 as _line
+            from read_parquet({listed}, file_row_number = true, filename = true, hive_partitioning = false)"""
+    names = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in files[0].columns) + "}"
+    missing = "[" + ", ".join(text(value) for value in ("", *table.timing.null_values)) + "]"
+    return f"""
+        select *, _row - min(_row) over (partition by _file) + 1 as _line
+        from (
+            select *, filename as _file, row_number() over () as _row
+            from read_csv({listed}, columns = {names}, auto_detect = false, header = true,
+                          delim = {text(form.delimiter)}, quote = '"', escape = '"', nullstr = {missing},
+                          filename = true, hive_partitioning = false)
+        )"""
+
+
+def typed(table: TableContract, ingested_at: str) -> dict[str, str]:
+    """Column → SQL of its value in a delivery that `delivered` reads, with `event_time` and `available_at`."""
+    values = {name: _cast(table, name, kind) for name, kind in table.columns.items()}
     happened, written = table.timing.event_time, table.timing.available_at
     values["event_time"] = instant(happened, table.columns[happened.column])
     values["available_at"] = (
-        instant(written, table.columns[written.column]) if isinstance(written, TimeColumn) else stamps["ingested_at"]
+        instant(written, table.columns[written.column]) if isinstance(written, TimeColumn) else ingested_at
     )
-    values |= {**stamps, "source_file": "parse_filename(_file)", "row_number": "_line"}
-    columns = ", ".join(f'"{name}"' for name in values)
-    select = ", ".join(f'{value} as "{name}"' for name, value in values.items())
-    connection.execute(
-        f'insert into temp."{_batch(table.name)}" ({columns}) with delivered as ({rows}) select {select} from delivered'
-    )
+    return values
+
+
+def _cast(table: TableContract, name: str, kind: str) -> str:
+    value = quoted(name)
+    if kind == "DOUBLE" and table.timing.format.decimal == ",":
+        value = f"replace({value}::varchar, ',', '.')"
+    return f"cast({value} as {kind})"
 
 
 def instant(time: TimeColumn, kind: str) -> str:

@@ -4,6 +4,7 @@ A file that cannot be taken is moved to quarantine whole, with its reason beside
 rows is found later, by `ingest`.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -11,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -35,6 +37,8 @@ _WIDENS = {
     "DOUBLE": {"FLOAT"},
 }
 """A contract's type → the types of a Parquet file that fit into it without loss."""
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+"""What parts the columns of a text file, in words."""
 _BLOCK = 1 << 20
 """Bytes that are read at once."""
 
@@ -77,6 +81,12 @@ class LandingFile:
         """Whether it is Parquet, by its name."""
         return self.path.suffix == ".parquet"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Its columns by the names that the contract gives them, in its order."""
+        names = {self.table.header(name): name for name in self.table.columns}
+        return tuple(names[header] for header in self.header)
+
     def inspect(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Read its columns, and whether it is whole: sets `header`, `has_rows` and `reason`."""
         if self.stat[1] == 0:
@@ -87,8 +97,9 @@ class LandingFile:
             self._inspect_csv()
 
     def _inspect_csv(self) -> None:
+        form = self.table.timing.format
         try:
-            with _opened(self.path) as file:
+            with _opened(self.path, form.encoding) as file:
                 first = file.readline()
                 last = first
                 while block := file.read(_BLOCK):
@@ -102,9 +113,9 @@ class LandingFile:
             self.reason = f"it cannot be unpacked, or is cut off ({error})"
             return
         except UnicodeDecodeError:
-            self.reason = "it is not UTF-8 text"
+            self.reason = f"it is not {form.encoding.upper()} text"
             return
-        self.header = tuple(next(csv.reader([line]), ()))
+        self.header = tuple(next(csv.reader([line], delimiter=form.delimiter), ()))
         self.reason = _misfit(self.table, self.header, line)
 
     def _inspect_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -120,9 +131,9 @@ class LandingFile:
         self.reason = _misfit(self.table, self.header, None)
         if self.reason is None:
             wrong = [
-                f"'{name}' is {types[name]} instead of {kind}"
-                for name, kind in self.table.columns.items()
-                if types[name] != kind and types[name] not in _WIDENS.get(kind, ())
+                f"'{header}' is {types[header]} instead of {kind}"
+                for header, kind in ((self.table.header(name), kind) for name, kind in self.table.columns.items())
+                if types[header] != kind and types[header] not in _WIDENS.get(kind, ())
             ]
             self.reason = f"column {'; '.join(wrong)}" if wrong else None
 
@@ -211,9 +222,34 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def in_utf8(files: Sequence[LandingFile]) -> Iterator[list[Path]]:
+    """Where the text of these files can be read as UTF-8: where they lie, or copies of their names for as long."""
+    with tempfile.TemporaryDirectory(prefix="tiltyard-") as folder:
+        yield [_transcoded(file, Path(folder) / str(place)) for place, file in enumerate(files)]
+
+
+def _transcoded(file: LandingFile, folder: Path) -> Path:
+    encoding = file.table.timing.format.encoding
+    if file.is_parquet or encoding == "utf-8":
+        return file.path
+    folder.mkdir()
+    copy = folder / file.path.name
+    with (
+        _opened(file.path, encoding) as before,
+        closing(gzip.open(copy, "wb", compresslevel=1) if copy.suffix == ".gz" else copy.open("wb")) as after,
+    ):
+        shutil.copyfileobj(before, cast(BinaryIO, after))
+    return copy
+
+
+@contextmanager
+def _opened(path: Path, encoding: str) -> Iterator[BinaryIO]:
+    """The bytes of a text file, unpacked and in UTF-8."""
     with closing(gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-        yield cast(BinaryIO, file)
+        if encoding == "utf-8":
+            yield cast(BinaryIO, file)
+        else:
+            yield cast(BinaryIO, codecs.EncodedFile(cast(BinaryIO, file), "utf-8", encoding))
 
 
 def _misfit(table: TableContract, header: Sequence[str], line: str | None) -> str | None:
@@ -222,11 +258,13 @@ def _misfit(table: TableContract, header: Sequence[str], line: str | None) -> st
     `line` is the header of a text file as it stands there; None for a Parquet file.
     """
     if line is not None and len(header) == 1 and len(table.columns) > 1:
-        for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        agreed = table.timing.format.delimiter
+        for delimiter, name in _DELIMITERS.items():
             if delimiter in line:
-                return f"its columns are parted by {name} instead of commas"
-    missing = [name for name in table.columns if name not in header]
-    extra = [name for name in header if name not in table.columns]
+                return f"its columns are parted by {name} instead of {_DELIMITERS.get(agreed, repr(agreed))}"
+    names = [table.header(name) for name in table.columns]
+    missing = [name for name in names if name not in header]
+    extra = [name for name in header if name not in names]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         return f"column {_list(twice)} is there twice"

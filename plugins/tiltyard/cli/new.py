@@ -1,0 +1,317 @@
+"""`new source`, `new model`: from somebody's table to a model, by asking, by flags, or by what the rows say."""
+
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiltyard.cli.options import Json
+from tiltyard.cli.output import caution, emit, progress, say
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tiltyard.scaffold.inferring import Said
+    from tiltyard.scaffold.new_model import ModelPlan, ModelRequest
+    from tiltyard.scaffold.source_texts import SourcePlan
+
+PANEL = "Bring data in"
+commands = typer.Typer()
+new = typer.Typer(help="Write a source or a model from what a table says.", no_args_is_help=True)
+commands.add_typer(new, name="new", rich_help_panel=PANEL)
+
+Yes = Annotated[bool, typer.Option("--yes", help="Take what was inferred for all that no option says; ask nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")]
+
+
+@new.command(
+    "source",
+    epilog="Example: tiltyard new source clinic appointments.csv --event-time ScheduledDay --planned AppointmentDay "
+    "--written-later No-show=AppointmentDay --identifies PatientId",
+)
+def source(
+    name: Annotated[str, typer.Argument(help="Name of the source, like clinic.", metavar="NAME")],
+    file: Annotated[Path, typer.Argument(help="An export: CSV, JSON lines or Parquet.", metavar="FILE")],
+    table: Annotated[
+        str | None, typer.Option(help="What one row is, like appointment. Default: after the file.")
+    ] = None,
+    event_time: Annotated[
+        str | None, typer.Option(help="Column that tells when a row happened.", metavar="COL")
+    ] = None,
+    available_at: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that tells when a row was known. Default: when it happened. ingested_at: when it is "
+            "loaded; then nothing is cut.",
+            metavar="COL",
+        ),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Column that names a row.", metavar="COL")] = None,
+    planned: Annotated[
+        list[str] | None, typer.Option(help="Column that is known ahead, like a due date; repeat it.", metavar="COL")
+    ] = None,
+    written_later: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column that is filled in after its row was known, and the one that tells when; repeat it.",
+            metavar="COL[=WHEN]",
+        ),
+    ] = None,
+    identifies: Annotated[
+        list[str] | None, typer.Option(help="Column that identifies a person; repeat it.", metavar="COL")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Zone of times without one, like Europe/Vienna.")] = "UTC",
+    country: Annotated[
+        str | None, typer.Option(help="Country whose public holidays the source keeps, like BR.", metavar="CODE")
+    ] = None,
+    written_after: Annotated[
+        str, typer.Option(help="How long after its row what is written later is known, where no column tells when.")
+    ] = "30d",
+    cut: Annotated[bool, typer.Option(help="Lay the rows of the file into the landing zone, a file a day.")] = True,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Look at a table nobody has described; write its contract and staging, and cut it into daily deliveries."""
+    from tiltyard.clock import parse_duration
+    from tiltyard.scaffold import cutting, write
+    from tiltyard.scaffold.inferring import Said
+    from tiltyard.scaffold.new_source import SourceRequest, look
+    from tiltyard.scaffold.source_texts import texts
+
+    settings = Settings()
+    later = dict(_pair(text) for text in written_later or ())
+    said = Said(event_time, available_at, key, tuple(planned or ()), later, tuple(identifies or ()))
+    request = SourceRequest(name, file, table, zone, country, said)
+    after = parse_duration(written_after)
+    plan = look(settings, request)
+    if not (yes or dry_run):
+        _must_be_asked()
+        request = SourceRequest(name, file, table, zone, country, _asked(plan, said))
+        plan = look(settings, request)
+    written = texts(plan)
+    if not as_json:
+        _show(plan)
+    for sentence in plan.found.notes:
+        caution(sentence)
+    if dry_run:
+        emit(_planned(written), as_json, lambda: _print(written))
+        return
+    paths = write.files(settings, written)
+    done: dict[str, object] = {"source": name, "table": plan.table, "files": [str(path) for path in paths]}
+    if cut and plan.available_at != "ingested_at":
+        known = plan.found.roles.available_at
+        with progress(as_json) as step:
+            done["cut"] = cutting.cut(
+                settings, name, file, table=plan.table, known=known, written_after=after, progress=step
+            ).to_json()
+    done["next"] = f"tiltyard new model MODEL --source {name}"
+    emit(done, as_json)
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    """`COL=WHEN` or `COL`."""
+    column, _, when = text.partition("=")
+    return column, when or None
+
+
+def _must_be_asked() -> None:
+    """Raises BadInput where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise BadInput(
+            "This is no terminal, so nothing can be asked; say --yes to take what was inferred, or --dry-run."
+        )
+
+
+def _asked(plan: "SourcePlan", said: "Said") -> "Said":
+    """What a person says of the columns, where no option has said it; what was inferred is offered."""
+    from tiltyard.scaffold.inferring import Said
+
+    roles = plan.found.roles
+    headers = {column.name: column.header for column in plan.found.table.columns}
+    say("Columns: " + ", ".join(f"{column.header} ({column.kind})" for column in plan.found.table.columns))
+
+    def asked(question: str, found: str) -> str:
+        return str(typer.prompt(question, default=found or "-")).strip().removeprefix("-")
+
+    def several(question: str, given: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, ...]:
+        if given:
+            return given
+        answer = asked(question, ", ".join(headers[name] for name in found))
+        return tuple(part.strip() for part in answer.split(",") if part.strip())
+
+    event_time = said.event_time or asked("Which column tells when a row happened?", headers[roles.event_time])
+    available_at = said.available_at or asked("Which column tells when it was known (- none, ingested_at)?", "") or None
+    key = said.key or asked("Which column names a row (- none)?", headers.get(roles.key or "", "")) or None
+    planned = several("Which columns are known ahead, like a due date?", said.planned, roles.planned)
+    guessed = tuple(
+        f"{headers[name]}={headers[when]}" if when else headers[name] for name, when in roles.written_later.items()
+    )
+    later: Mapping[str, str | None] = said.written_later
+    if not later:
+        answer = asked("Which columns are written later, and by which one is it known (COL=WHEN)?", ", ".join(guessed))
+        later = dict(_pair(part.strip()) for part in answer.split(",") if part.strip())
+    identifies = several("Which columns identify a person?", said.identifies, roles.identifies)
+    return Said(event_time, available_at, key, planned, later, identifies)
+
+
+def _show(plan: "SourcePlan") -> None:
+    """What was found, for a person."""
+    from tiltyard.scaffold.source_texts import describe
+
+    form = plan.found.table.form
+    say(
+        f"{plan.found.table.rows:,} rows, {len(plan.found.table.columns)} columns; {form.kind}, {form.encoding}"
+        + (f", parted by {form.delimiter!r}" if form.kind == "csv" else "")
+    )
+    for word, found in describe(plan.found).items():
+        say(f"  {word:<14} {found}")
+
+
+def _planned(written: "Mapping[PurePosixPath, str]") -> dict[str, str]:
+    return {str(path): text for path, text in written.items()}
+
+
+def _print(written: "Mapping[PurePosixPath, str]") -> None:
+    for path, text in written.items():
+        say(f"\n# {path}\n{text}")
+
+
+@new.command(
+    "model",
+    epilog="Example: tiltyard new model no_show --source clinic --label No-show --horizon 14 --rate-of PatientId",
+)
+def model(
+    name: Annotated[str, typer.Argument(help="Name of the model, like no_show.", metavar="NAME")],
+    source: Annotated[str, typer.Option(help="The source whose rows it is about.", metavar="NAME")],
+    table: Annotated[str | None, typer.Option(help="Table of the source; default: its only one.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the outcome, which is written later.", metavar="COL")
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The value that is asked for, like Yes. Default: yes, or 1.", metavar="VALUE")
+    ] = None,
+    number: Annotated[bool, typer.Option("--number", help="The outcome is an amount, and no yes or no.")] = False,
+    entity: Annotated[
+        str | None, typer.Option(help="Column that names whom a prediction is about; default: the row.", metavar="COL")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Days within which the outcome counts. Default: by what was delivered.")
+    ] = None,
+    rate_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Past rate of the outcome per value of this column, matured outcomes only; repeat it.", metavar="COL"
+        ),
+    ] = None,
+    load_of: Annotated[
+        list[str] | None, typer.Option(help="Rows per value of this column and day; repeat it.", metavar="COL")
+    ] = None,
+    no_history: Annotated[bool, typer.Option("--no-history", help="Only what the row says of itself.")] = False,
+    owner: Annotated[str, typer.Option(help="Who answers for it.")] = "nobody-yet",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a question of a source's rows; write spine, label, feature views, suites, spec, card and exposure."""
+    from tiltyard.scaffold import write
+    from tiltyard.scaffold.new_model import ModelRequest, look
+
+    settings = Settings()
+    rates = () if no_history else tuple(rate_of) if rate_of else None
+    loads = () if no_history else tuple(load_of) if load_of else None
+    request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner)
+    if not (yes or dry_run):
+        _must_be_asked()
+        request = _asked_model(settings, request)
+    plan = look(settings, request)
+    if not as_json:
+        _show_model(plan)
+    for sentence in plan.notes:
+        caution(sentence)
+    if dry_run:
+        emit(_planned(plan.texts), as_json, lambda: _print(plan.texts))
+        return
+    paths = write.files(settings, plan.texts, plan.exposure)
+    nights = plan.nights
+    done = {
+        "model": name,
+        "files": [str(path) for path in paths],
+        "first_trainable": nights.first_trainable.isoformat(),
+        "rows_per_night": plan.facts.per_day,
+        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {nights.last_night}",
+    }
+    emit(done, as_json)
+
+
+def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
+    """What a person says of the question, where no option has said it."""
+    from dataclasses import replace
+
+    from tiltyard.scaffold.new_model import candidates, look
+
+    offered = candidates(settings, request)
+    if request.label is None:
+        say("Columns that are written later: " + (", ".join(offered.labels) or "none"))
+        request = replace(
+            request,
+            label=typer.prompt("Which one is asked for?", default=offered.labels[0] if offered.labels else None),
+        )
+    if request.positive is None and not request.is_number:
+        found = offered.values.get(request.label or "", ())
+        if found:
+            shown = ", ".join(found[:6])
+            answer = typer.prompt(
+                f"It is {shown}. Which is meant (number: an amount)?", default="true" if "true" in found else found[-1]
+            )
+            request = replace(request, is_number=answer == "number", positive=None if answer == "number" else answer)
+    if request.rates is None:
+        answer = typer.prompt(
+            "Past rate of the outcome per which columns (- none)?", default=", ".join(offered.groups[:2]) or "-"
+        )
+        request = replace(request, rates=_names(answer))
+    if request.loads is None:
+        answer = typer.prompt("Rows per day per which columns (- none)?", default=", ".join(offered.groups[:1]) or "-")
+        request = replace(request, loads=_names(answer))
+    if request.horizon_days is None:
+        plan = look(settings, request)
+        for days, share in plan.facts.outcomes.shown:
+            say(f"  {days:>4} days  {100 * share:5.1f} % of the outcomes are known")
+        request = replace(
+            request, horizon_days=typer.prompt("Within how many days?", default=plan.asked.horizon_days, type=int)
+        )
+    return request
+
+
+def _names(answer: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in answer.split(",") if part.strip() not in ("", "-"))
+
+
+def _show_model(plan: "ModelPlan") -> None:
+    """What was found, for a person."""
+    from tiltyard.scaffold import promise_texts
+
+    facts = plan.facts
+    say(promise_texts.question(plan.asked))
+    say(
+        f"  {facts.outcomes.rows:,} rows of {facts.first} to {facts.last}, about {facts.per_day:g} a night; "
+        f"{facts.outcomes.told:,} have an outcome"
+    )
+    say(f"  horizon {plan.asked.horizon_days} days: {plan.why_horizon}")
+    for days, share in facts.outcomes.shown:
+        say(f"    {days:>4} days  {100 * share:5.1f} % of the outcomes are known")
+    say(f"  features of the row: {', '.join(feature.name for feature in facts.features)}")
+    for column, reason in facts.left_out.items():
+        say(f"  left out: {column}, {reason}")
+    say(
+        f"  past rate of the outcome per: {', '.join(plan.asked.rates) or '–'}; "
+        f"rows per: {', '.join(plan.asked.loads) or '–'}"
+    )
+    say(
+        f"  first night that can train: {plan.nights.first_trainable}; "
+        f"last that tells something: {plan.nights.last_night}"
+    )
+    say("  not known: whether a column was filled in later without saying so; what was corrected in the export")

@@ -1,0 +1,219 @@
+"""A question about the rows of a source: what is asked, and what the deliveries say of it. Records, and pure sums."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from tiltyard.errors import BadInput
+from tiltyard.scaffold.found import Cohorts
+
+HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
+"""Days among which a horizon is chosen."""
+KNOWN = 0.95
+"""Share of the outcomes that should be known within the horizon."""
+LATELY_DAYS = 28
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is to tell."""
+
+    model: str
+    source: str
+    table: str
+    entity: str
+    """Whom a prediction is about: the key is <entity>_id."""
+    label: str
+    """The column of the outcome."""
+    truth: str
+    """SQL of the truth, from the label column as `versions` has it."""
+    positive: str
+    """What a positive outcome is, in words; empty for a number."""
+    is_number: bool
+    horizon_days: int
+    rates: tuple[str, ...]
+    """Columns for whose values the past rate of the outcome is kept."""
+    loads: tuple[str, ...]
+    """Columns for whose values rows are counted."""
+    owner: str
+    zone: str
+
+    @property
+    def key(self) -> str:
+        """The key of spine, feature views and label table."""
+        return f"{self.entity}_id"
+
+    @property
+    def staging(self) -> str:
+        """The table that all of it is made of."""
+        return f"stg_{self.source}__{self.table}"
+
+    @property
+    def spine(self) -> str:
+        """Name of the spine."""
+        return f"spn_{self.model}"
+
+    @property
+    def labels(self) -> str:
+        """Name of the label table."""
+        return f"lbl_{self.model}"
+
+    def view(self, entity: str, topic: str) -> str:
+        """Name of a feature view."""
+        return f"ftr_{entity}__{self.model}_{topic}"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature of the row itself."""
+
+    name: str
+    sql: str
+    """From the columns of its first version."""
+    data_type: str
+    description: str
+    kind: Literal["text", "whole", "number", "yes_no"]
+    low: float | None = None
+    high: float | None = None
+    """1st and 99th percentile of a number."""
+    values: tuple[str, ...] = ()
+    """Of a text with twenty values at most: these."""
+    missing: float = 0.0
+    """Share of rows without it."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the deliveries say of the outcomes."""
+
+    rows: int
+    """Rows there is a first version of."""
+    told: int
+    """Rows of which the outcome has been written."""
+    known_by: Mapping[int, float]
+    """Days → share of the outcomes that were written within so many days of the row."""
+    positive_by: Mapping[int, float]
+    """Days → share of rows that had a positive outcome by then."""
+    base: float
+    """Share of positives among all outcomes; of a number its median."""
+    bounds: tuple[float, float] | None
+    """1st and 99th percentile of a number; None for a yes or no."""
+
+    @property
+    def shown(self) -> tuple[tuple[int, float], ...]:
+        """Days, and share of the outcomes that are known by then, up to the first at which all are."""
+        pairs = list(self.known_by.items())
+        end = next((place for place, (_, share) in enumerate(pairs) if share >= 0.9995), len(pairs) - 1)
+        return tuple(pairs[: end + 1])
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a model's texts are made of, beside the question."""
+
+    features: tuple[Feature, ...]
+    left_out: Mapping[str, str]
+    """Column → why it is no feature."""
+    outcomes: Outcomes
+    cohorts: Cohorts | None
+    first: date
+    """First day whose rows are predicted for."""
+    last: date
+    """Day of the newest row."""
+    landed: date
+    """Day of the newest delivery."""
+    per_day: float
+    """Median number of rows of a day that has any."""
+    has_silent_days: bool
+    """There are days without rows."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When something can come of a model."""
+
+    first_trainable: date
+    """as_of of the first night whose matured cohorts carry a training."""
+    with_history: date
+    """as_of of the first night on which half of what is learned from has a past; the same where none is asked for."""
+    last_night: date
+    """as_of of the last night that tells something: it has landed, and the last rows have matured by it."""
+    window_days: int
+    """How far its training cohorts reach back."""
+    min_matured: int
+
+    @property
+    def begin(self) -> date:
+        """Where a hindcast best begins: with a past to learn from, where two weeks of nights are left then."""
+        return self.with_history if self.last_night - self.with_history >= timedelta(days=14) else self.first_trainable
+
+
+def horizon(outcomes: Outcomes, span_days: int) -> tuple[int, str]:
+    """The fewest days in which nearly all outcomes are known, at most a quarter of those that there are; and why."""
+    most = max(1, span_days // 4)
+    fitting = [days for days in HORIZONS if days <= most] or [1]
+    for days in fitting:
+        if outcomes.known_by.get(days, 0.0) >= KNOWN:
+            return days, f"{100 * outcomes.known_by[days]:.3g} % of the outcomes are known by then"
+    days = fitting[-1]
+    return days, (
+        f"only {100 * outcomes.known_by.get(days, 0.0):.3g} % of the outcomes are known by then, and more would leave "
+        f"too few of the {span_days} days to learn from"
+    )
+
+
+def calendar(facts: Facts, horizon_days: int, fewest_rows: int, *, has_rates: bool) -> Calendar:
+    """The first night to train on: two weeks of whole cohorts, and `fewest_rows` of them, have matured. A past rate
+    begins when the first cohort has matured, so that only what came after it can have one."""
+    cohorts = max(14, -(-fewest_rows // max(1, int(facts.per_day))))
+    first = facts.first + timedelta(days=cohorts + horizon_days)
+    span = (facts.last - facts.first).days + 1
+    return Calendar(
+        first_trainable=first,
+        with_history=max(first, facts.first + timedelta(days=3 * horizon_days)) if has_rates else first,
+        last_night=min(facts.landed, facts.last + timedelta(days=horizon_days)) + timedelta(days=1),
+        window_days=max(30, min(90, span)),
+        min_matured=int(min(500, max(100, 5 * facts.per_day))),
+    )
+
+
+def number_bounds(low: float, high: float) -> tuple[float, float]:
+    """Bounds of a number: a tenth of their width beyond its 1st and 99th percentile, not below 0 where none is."""
+    wide = 0.1 * (high - low)
+    lower = low - wide if low < 0 else max(0.0, low - wide)
+    return float(f"{lower:.3g}"), float(f"{high + wide:.3g}")
+
+
+def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | None) -> tuple[str, str]:
+    """SQL of the truth of a yes-or-no label, and what a positive is in words.
+
+    Raises BadInput where one value is all there is, or nobody says which of several is meant.
+    """
+    if len(values) < 2:
+        what = f"only {values[0]!r}" if values else "nothing"
+        raise BadInput(f"--label: '{column}' holds {what}, so that there is nothing to learn; give another column.")
+    if kind == "yes_no":
+        wanted = _boolean(positive)
+        return (f"versions.{column}", f"{column} is yes") if wanted else (f"not versions.{column}", f"{column} is no")
+    if positive is None:
+        if set(values) == {"0", "1"}:
+            positive = "1"
+        else:
+            shown = ", ".join(values[:6])
+            raise BadInput(
+                f"--label: '{column}' has the values {shown}; say which is meant with --positive, or --number."
+            )
+    if positive not in values:
+        raise BadInput(f"--positive: '{column}' is never {positive!r}; it is {', '.join(values[:6])}.")
+    literal = positive if kind in ("whole", "number") else "'" + positive.replace("'", "''") + "'"
+    return f"versions.{column} = {literal}", f"{column} is {positive}"
+
+
+def _boolean(positive: str | None) -> bool:
+    text = (positive or "true").strip().lower()
+    if text in ("true", "yes", "y", "t", "1"):
+        return True
+    if text in ("false", "no", "n", "f", "0"):
+        return False
+    raise BadInput(f"--positive: the label is a yes or no, and '{positive}' is neither; write yes or no.")

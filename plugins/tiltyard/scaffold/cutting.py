@@ -1,0 +1,331 @@
+"""One export becomes the deliveries that would have brought its rows: a file a day, as the source's contract has it.
+
+A row is delivered on the day on which it was known, without what is written later; and again, with that, on the day on
+which that was. A day stands for its end: a row that happened on it is known in its last second, what is written later
+and is known by a day with the midnight after. So nothing is there before it could have been, and a model that is
+trained on the deliveries sees of each row what it would have seen.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+
+from tiltyard.errors import BadInput
+from tiltyard.files import whole
+from tiltyard.lake import quoted, text
+from tiltyard.prepare import closed_days, contracts, ingest, landing
+from tiltyard.prepare.columns import ColumnMeta
+from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
+from tiltyard.prepare.landing import LandingFile
+from tiltyard.records import Record
+from tiltyard.settings import Settings
+from tiltyard.spec import read_yaml
+
+Progress = Callable[[str, float | None], None]
+WRITTEN_AFTER = timedelta(days=30)
+"""How long after its row what is written later is taken to be known, where no column tells when."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutSummary(Record):
+    """What a cut has laid into the landing zone."""
+
+    source: str
+    table: str
+    deliveries: int
+    """Number of files."""
+    rows: int
+    """Rows of the export."""
+    written_again: int
+    """Rows that are delivered once more, with what was written later."""
+    undated: int
+    """Rows that are left out, because nothing tells when they happened."""
+    first: date
+    last: date
+    """Days of the first delivery and of the last."""
+
+
+def cut(
+    settings: Settings,
+    source: str,
+    path: Path,
+    *,
+    table: str | None = None,
+    known: str | None = None,
+    written_after: timedelta = WRITTEN_AFTER,
+    progress: Progress = lambda label, share: None,
+) -> CutSummary:
+    """Lay the rows of a file into the landing zone, by the contract of its source.
+
+    `known` is the column that tells when a row was known, where the contract leaves that to the cut. Raises BadInput
+    for an export that does not fit the contract, and where the table has deliveries already.
+    """
+    contract = contracts.read(settings, source)
+    if table is None and len(contract.tables) > 1:
+        names = ", ".join(entry.name for entry in contract.tables)
+        raise BadInput(f"{source} has the tables {names}; say which one the file is of, with --table.")
+    chosen = contract.table(table) if table else contract.tables[0]
+    if chosen is None:
+        raise BadInput(f"{source} has no table '{table}'.")
+    folder = settings.landing / source / chosen.name
+    if folder.is_dir() and any(folder.iterdir()):
+        raise BadInput(
+            f"{folder} holds deliveries already, and none is written over; take them away, or cut into another home."
+        )
+    if not path.is_file() or path.stat().st_size == 0:
+        raise BadInput(f"{path} is {'empty' if path.is_file() else 'no file'}; give the export that is to be cut.")
+    with tempfile.TemporaryDirectory(prefix="tiltyard-") as temporary, duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        progress("reading", 0.0)
+        export = _export(connection, path, Path(temporary), chosen, key_of(settings, chosen))
+        known_column = _known_column(path, chosen, known, export)
+        try:
+            _read(connection, export, known_column)
+            later = {name: meta.written_later for name, meta in said_of(settings, chosen).items() if meta.written_later}
+            connection.execute(f"create temp table written as {_versions(export, later, written_after)}")
+        except duckdb.Error as error:
+            raise BadInput(f"{path} does not fit the contract of {source} ({landing.first_line(error)}).") from None
+        return _deliver(connection, contract, export, folder, progress)
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Export:
+    """An export that fits a contract, but for the columns that a cut fills in."""
+
+    file: LandingFile
+    """Where its rows can be read, as those of a delivery that lacks these columns."""
+    table: TableContract
+    """The contract."""
+    key: str | None
+    """The column that names a row."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The columns that a cut fills in: when a row was written, and its number."""
+        return tuple(name for name in self.table.columns if name not in self.file.table.columns)
+
+
+def _export(
+    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, table: TableContract, key: str | None
+) -> _Export:
+    """The export, as a delivery could be. Raises BadInput for what is missing in it, or is too much."""
+    with path.open("rb") as opened:
+        head = opened.read(4096)
+    if head.startswith(b"PAR1") or head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
+        source = (
+            f"read_parquet({text(str(path))})"
+            if head.startswith(b"PAR1")
+            else f"read_json({text(str(path))}, sample_size = -1)"
+        )
+        there = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
+        kinds = {table.header(name): kind for name, kind in table.columns.items()}
+        values = ", ".join(f"cast({quoted(name)} as {kinds.get(name, 'varchar')}) as {quoted(name)}" for name in there)
+        copy = folder / "export.parquet"
+        try:
+            connection.execute(f"copy (select {values} from {source}) to {text(str(copy))} (format parquet)")
+        except duckdb.Error as error:
+            raise BadInput(
+                f"{path} does not fit the contract of {table.source} ({landing.first_line(error)})."
+            ) from None
+    else:
+        copy = folder / "export.csv"
+        _copy_text(path, copy, table.timing.format.encoding)
+        form = table.timing.format.model_copy(update={"encoding": "utf-8"})
+        table = replace(table, timing=table.timing.model_copy(update={"format": form}))
+    whole_file = LandingFile.of(copy, table)
+    whole_file.inspect(connection)
+    written = table.timing.available_at
+    own = {key} if key and table.columns[key] == "BIGINT" else set()
+    own |= {written.column} if isinstance(written, TimeColumn) else set()
+    kept = {
+        name: kind for name, kind in table.columns.items() if name not in own or table.header(name) in whole_file.header
+    }
+    timing = table.timing
+    if isinstance(written, TimeColumn) and written.column not in kept:
+        timing = timing.model_copy(update={"available_at": "ingested_at"})
+    file = LandingFile.of(copy, replace(table, columns=kept, timing=timing))
+    file.inspect(connection)
+    if file.reason:
+        raise BadInput(f"{path} does not fit the contract of {table.source}: {file.reason}.")
+    return _Export(file, table, key)
+
+
+def _copy_text(path: Path, copy: Path, encoding: str) -> None:
+    """A text in UTF-8, with a line break at its end."""
+    last = "\n"
+    try:
+        with path.open(encoding=encoding, newline="") as before, copy.open("w", encoding="utf-8", newline="") as after:
+            while block := before.read(1 << 20):
+                after.write(block)
+                last = block[-1]
+            after.write("" if last == "\n" else "\n")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not {encoding.upper()} text, as the contract says; mend its format.") from None
+
+
+def _known_column(path: Path, table: TableContract, known: str | None, export: _Export) -> TimeColumn | None:
+    """The column that tells when a row was known; None: its event time does."""
+    if known is None:
+        written = table.timing.available_at
+        return written if isinstance(written, TimeColumn) and written.column not in export.added else None
+    name = next((name for name in table.columns if known in (name, table.header(name))), None)
+    if name is None:
+        raise BadInput(f"{path}: the contract of {table.source} has no column '{known}'.")
+    return TimeColumn(column=name, zone=table.timing.event_time.zone)
+
+
+def _read(connection: duckdb.DuckDBPyConnection, export: _Export, known: TimeColumn | None) -> None:
+    """Fill the table `typed`: the rows as the contract has them, when each happened and when it was known."""
+    table = export.file.table
+    values = ingest.typed(table, "cast(null as timestamptz)")
+    selected = ", ".join(f"{values[name]} as {quoted(name)}" for name in table.columns)
+    happened = ingest.instant(table.timing.event_time, table.columns[table.timing.event_time.column])
+    first = _ending(known or table.timing.event_time, table)
+    with landing.in_utf8([export.file]) as paths:
+        connection.execute(
+            f"create temp table typed as with delivered as ({ingest.delivered([export.file], paths)}), "
+            f"shaped as (select {selected}, _line from delivered) "
+            f"select *, {happened} as _happened, {first} as _known from shaped"
+        )
+
+
+def _ending(time: TimeColumn, table: TableContract) -> str:
+    """SQL of the instant by which a time has passed: of a day its last second."""
+    kind = table.columns[time.column]
+    instant = ingest.instant(time, kind)
+    return f"({instant} + interval '1 day' - interval '1 second')" if _is_day(time, kind) else instant
+
+
+def _is_day(time: TimeColumn, kind: str) -> bool:
+    return kind == "DATE" or (time.format is not None and not re.search("%-?[HIcX]", time.format))
+
+
+def _versions(export: _Export, later: Mapping[str, bool | TimeColumn], written_after: timedelta) -> str:
+    """SQL of every row at every time at which it was written: first without what is written later, then with what was
+    written by each of its times."""
+    table = export.file.table
+    seconds = f"interval '{int(written_after.total_seconds())} seconds'"
+    times = {name: when for name, when in later.items() if isinstance(when, TimeColumn)}
+    known_by = {name: _by(when, table) for name, when in times.items()}
+    last = (
+        f"coalesce(greatest({', '.join(dict.fromkeys(known_by.values()))}), _known + {seconds})"
+        if known_by
+        else f"_known + {seconds}"
+    )
+    instants = {
+        name: f"greatest(coalesce({known_by[name]}, {last}), _known + interval '1 second')" if name in known_by
+        else f"greatest({last}, _known + interval '1 second')"
+        for name in later
+    }  # fmt: skip
+    own = [name for name in table.columns if name not in later]
+
+    def version(at: str, shown: Mapping[str, str], condition: str) -> str:
+        values = [f"{quoted(name)}" for name in own]
+        values += [
+            f"case when {instants[name]} <= {at} then {quoted(name)} end as {quoted(name)}" if name in shown
+            else f"cast(null as {table.columns[name]}) as {quoted(name)}"
+            for name in later
+        ]  # fmt: skip
+        return f"select {', '.join(values)}, {at} as _written, _line from typed where {condition}"
+
+    is_dated = "_known is not null and _happened is not null"
+    parts = [version("_known", {}, is_dated)]
+    for at in dict.fromkeys(instants.values()):
+        filled = " or ".join(f"{quoted(name)} is not null" for name, instant in instants.items() if instant == at)
+        parts.append(version(at, instants, f"{is_dated} and ({filled})"))
+    return " union ".join(parts)
+
+
+def _by(when: TimeColumn, table: TableContract) -> str:
+    """SQL of the instant at which what is written later is known: of a day the midnight after."""
+    kind = table.columns[when.column]
+    instant = ingest.instant(when, kind)
+    return f"({instant} + interval '1 day')" if _is_day(when, kind) else instant
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def _deliver(
+    connection: duckdb.DuckDBPyConnection, contract: SourceContract, export: _Export, folder: Path, progress: Progress
+) -> CutSummary:
+    """Write a file for each day from the first to the last on which the source is not closed, or has rows all the same:
+    an export is complete, so that a day without rows is one on which there was nothing."""
+    table, added = export.table, export.added
+    written = table.timing.available_at
+    values = []
+    for name, kind in table.columns.items():
+        if name not in added:
+            values.append(quoted(name))
+        elif isinstance(written, TimeColumn) and name == written.column:
+            values.append(f"cast(_written as {kind})")
+        else:
+            values.append("_line")
+    named = ", ".join(
+        f"{value} as {quoted(table.header(name))}" for value, name in zip(values, table.columns, strict=True)
+    )
+    day = "cast(_written - interval '1 microsecond' as date)"
+    connection.execute(f"create temp table placed as select *, {day} as _day from written")
+    counts = dict(connection.execute("select _day, count(*) from placed group by 1").fetchall())
+    if not counts:
+        raise BadInput(
+            f"No row tells when it happened: {table.timing.event_time.column} cannot be read in any of them."
+        )
+    first, last = min(counts), max(counts)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = 0
+    for number in range((last - first).days + 1):
+        current = first + timedelta(days=number)
+        if current not in counts and closed_days.why_closed(contract.rhythm.closed, current):
+            continue
+        progress("writing", number / ((last - first).days + 1))
+        with whole(folder / f"{current.isoformat()}.parquet") as part:
+            connection.execute(
+                f"copy (select {named} from placed where _day = date {text(current.isoformat())} "
+                f"order by _written, _line) to {text(str(part))} (format parquet)"
+            )
+        files += 1
+    rows, undated = connection.execute(
+        "select count(*), count(*) filter (_known is null or _happened is null) from typed"
+    ).fetchone() or (0, 0)
+    again = sum(counts.values()) - (rows - undated)
+    return CutSummary(
+        source=contract.name, table=table.name, deliveries=files, rows=rows, written_again=again, undated=undated,
+        first=first, last=last,
+    )  # fmt: skip
+
+
+# -- what the project says --------------------------------------------------------------------
+
+
+def said_of(settings: Settings, table: TableContract) -> Mapping[str, ColumnMeta]:
+    """Column → what the contract says of it."""
+    path = settings.dbt / "models" / "staging" / table.source / f"_{table.source}__sources.yml"
+    [entry] = [
+        entry for source in read_yaml(path)[1]["sources"] for entry in source["tables"] if entry["name"] == table.name
+    ]
+    return {
+        column["name"]: ColumnMeta(**(((column.get("config") or {}).get("meta") or {}).get("tiltyard") or {}))
+        for column in entry["columns"]
+    }
+
+
+def key_of(settings: Settings, table: TableContract) -> str | None:
+    """The column that names a row: the first of the grain of its staging table; None where there is none."""
+    path = settings.dbt / "models" / "staging" / table.source / f"stg_{table.source}__{table.name}.yml"
+    if not path.is_file():
+        return None
+    for model in read_yaml(path)[1].get("models", ()):
+        for test in model.get("data_tests", ()):
+            if isinstance(test, Mapping) and "one_row_per" in test:
+                name = str(test["one_row_per"]["arguments"]["columns"][0])
+                return name if name in table.columns else None
+    return None

@@ -1,0 +1,338 @@
+"""What has been delivered of a table, read as its staging makes it, and what it says of a question."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from tiltyard.errors import BadInput
+from tiltyard.lake import quoted, text
+from tiltyard.prepare import contracts, ingest, landing, project
+from tiltyard.prepare.columns import Columns
+from tiltyard.prepare.contracts import TableContract
+from tiltyard.prepare.landing import LandingFile, first_line
+from tiltyard.scaffold import inferring, naming, sample
+from tiltyard.scaffold.asked import HORIZONS, Feature, Outcomes
+from tiltyard.scaffold.found import Cohorts
+from tiltyard.scaffold.inferring import Lead
+from tiltyard.settings import Settings
+
+MOST_VALUES = 1_000
+"""Different texts up to which a column is a feature."""
+_KINDS = {"bigint": "whole", "integer": "whole", "double": "number", "boolean": "yes_no", "varchar": "text"}
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The rows that a source has delivered."""
+
+    connection: duckdb.DuckDBPyConnection
+    """Has `versions`, every row at every time at which it was written, and `first_known`, each as known first."""
+    contract: TableContract
+    staging: project.Model
+    key: str
+    said: Columns
+    landed: date
+    """Day of the newest delivery."""
+
+    def kind(self, column: str) -> str:
+        """What the values of a column of the staging table are."""
+        declared = self.staging.types.get(column, "")
+        return _KINDS.get(declared, "day" if declared == "date" else "instant" if "time" in declared else "text")
+
+    def has_values(self, column: str) -> bool:
+        """Whether the deliveries have the column as the staging table has it."""
+        return column in self.contract.columns
+
+
+@contextmanager
+def opened(settings: Settings, source: str, table: str | None) -> Iterator[Delivered]:
+    """The deliveries of a table. Raises BadInput where there are none, or no staging that can be read."""
+    contract = contracts.read(settings, source)
+    chosen = contract.tables[0] if table is None else contract.table(table)
+    if chosen is None or (table is None and len(contract.tables) > 1):
+        names = ", ".join(entry.name for entry in contract.tables)
+        raise BadInput(f"{source} has the tables {names}; say with --table which one holds the outcome.")
+    described = project.read(settings)
+    staging = described.models.get(f"stg_{source}__{chosen.name}")
+    if staging is None or not {"event_time", "available_at"} <= set(staging.columns):
+        raise BadInput(
+            f"There is no stg_{source}__{chosen.name} with event_time and available_at, as `tiltyard new source` "
+            "writes it; a model over another staging is written by hand (docs/tutorial/add-a-model.md)."
+        )
+    key = _key(settings, source, chosen, staging)
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        try:
+            newest = _read(connection, settings, source, chosen)
+            _as_staged(connection, chosen, staging)
+        except duckdb.Error as error:
+            raise BadInput(f"The deliveries of {source} cannot be read ({first_line(error)}).") from None
+        connection.execute(
+            f"create table first_known as select * from versions qualify "
+            f"row_number() over (partition by {quoted(key)} order by available_at, event_time) = 1"
+        )
+        yield Delivered(connection, chosen, staging, key, described.said, newest)
+
+
+def _key(settings: Settings, source: str, table: TableContract, staging: project.Model) -> str:
+    from tiltyard.scaffold.cutting import key_of
+
+    key = key_of(settings, table)
+    if key is None or not key.endswith("_id") or staging.types.get(key) != "varchar":
+        raise BadInput(
+            f"{staging.name} names no key that ends in _id and is text, as the first column of its one_row_per."
+        )
+    return key
+
+
+def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str, table: TableContract) -> date:
+    """Fill `versions`; returns the day of the newest delivery."""
+    folder = settings.landing / source / table.name
+    files = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if contracts.day_of(path.name) is not None:
+            file = LandingFile.of(path, table)
+            file.inspect(connection)
+            if file.reason is None:
+                files.append(file)
+    if not files:
+        raise BadInput(
+            f"Nothing of {source} lies in {folder}; lay an export there with tiltyard data cut {source} FILE."
+        )
+    values = ingest.typed(table, "_due")
+    selected = ", ".join(f"{value} as {quoted(name)}" for name, value in values.items())
+    parts = []
+    with landing.in_utf8(files) as paths:
+        shapes: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
+        for place, file in enumerate(files):
+            shapes.setdefault((file.is_parquet, file.header), []).append(place)
+        for places in shapes.values():
+            rows = ingest.delivered([files[place] for place in places], [paths[place] for place in places])
+            due = "cast(left(parse_filename(_file), 10) as timestamptz) + interval '1 day'"
+            parts.append(f"select {selected} from (select *, {due} as _due from ({rows}))")
+        connection.execute(
+            f"create table versions as select * from ({' union all by name '.join(parts)}) "
+            "where available_at is not null"
+        )
+    return max(day for file in files if (day := contracts.day_of(file.path.name)))
+
+
+def _as_staged(connection: duckdb.DuckDBPyConnection, table: TableContract, staging: project.Model) -> None:
+    """Give the columns that are text in a delivery, and times in the staging table, the types that they have there."""
+    for name, kind in table.columns.items():
+        declared = staging.types.get(name, "")
+        if kind == "VARCHAR" and (declared == "date" or declared.startswith("timestamp")):
+            column = quoted(name)
+            form = sample.time_format(connection, "versions", column)
+            value = f"strptime({column}, {text(form)})" if form else f"cast({column} as timestamp)"
+            wanted = "date" if declared == "date" else "timestamp"
+            connection.execute(f"alter table versions alter {column} type {wanted} using cast({value} as {wanted})")
+
+
+# -- what the rows say ------------------------------------------------------------------------
+
+
+def days(delivered: Delivered) -> list[tuple[date, int]]:
+    """Day (UTC) → rows that were known first on it, in order."""
+    return delivered.connection.execute(
+        "select cast(available_at as date) as day, count(*) from first_known group by 1 order by 1"
+    ).fetchall()
+
+
+def cohorts(delivered: Delivered, per_day: Sequence[tuple[date, int]]) -> Cohorts | None:
+    """Since when all rows of a day are there, where they were chosen by a planned time."""
+    planned = {}
+    for name in delivered.staging.columns:
+        if (
+            delivered.kind(name) == "day"
+            and delivered.has_values(name)
+            and delivered.said.is_planned(delivered.staging.name, name)
+        ):
+            ahead = f"({quoted(name)} - cast(event_time as date))"
+            row = delivered.connection.execute(
+                f"select count({quoted(name)}), count(*) filter ({ahead} < 0), count(*) filter ({ahead} > 0), "
+                f"quantile_cont({ahead}, 0.95), min({quoted(name)}), max({quoted(name)}) from first_known"
+            ).fetchone()
+            if row and row[0]:
+                planned[name] = Lead(row[0], row[1], row[2], float(row[3]), row[4], row[5])
+    return inferring.cohorts(per_day, planned) if planned else None
+
+
+def label_values(delivered: Delivered, label: str) -> tuple[str, ...]:
+    """The values that a label has been told as, the most frequent first; thirty at most."""
+    rows = delivered.connection.execute(
+        f"select {quoted(label)}::varchar from versions where {quoted(label)} is not null group by 1 "
+        "order by count(*) desc, 1 limit 30"
+    ).fetchall()
+    return tuple(value for (value,) in rows)
+
+
+def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -> Outcomes:
+    """When outcomes were told, and how often they are positive."""
+    key = quoted(delivered.key)
+    connection = delivered.connection
+    connection.execute(
+        f"create or replace table told as select first_known.{key}, "
+        f"first_known.available_at as since, versions.available_at as told_at, {truth} as truth "
+        f"from first_known inner join versions on first_known.{key} = versions.{key} "
+        f"where versions.{quoted(label)} is not null "
+        f"qualify row_number() over (partition by first_known.{key} order by versions.available_at) = 1"
+    )
+    rows = _one(connection, "select count(*) from first_known")[0]
+    told = _one(connection, "select count(*) from told")[0]
+    if not told:
+        raise BadInput(f"--label: no delivery tells '{label}' of any row; give another column.")
+    known = ", ".join(f"avg((told_at <= since + interval '{days} days')::int)" for days in HORIZONS)
+    base = "median(truth)" if is_number else "avg(truth::int)"
+    low = "quantile_cont(truth, 0.01)" if is_number else "null"
+    high = "quantile_cont(truth, 0.99)" if is_number else "null"
+    first, lowest, highest, *by = _one(connection, f"select {base}, {low}, {high}, {known} from told")
+    positive: Sequence[float] = ()
+    if not is_number:
+        listed = ", ".join(
+            f"count(*) filter (truth and told_at <= since + interval '{days} days')" for days in HORIZONS
+        )
+        positive = [count / rows for count in _one(connection, f"select {listed} from told")]
+    return Outcomes(
+        rows=rows,
+        told=told,
+        known_by=dict(zip(HORIZONS, (float(share) for share in by), strict=True)),
+        positive_by=dict(zip(HORIZONS, positive, strict=False)),
+        base=float(first),
+        bounds=(float(lowest), float(highest)) if is_number else None,
+    )
+
+
+def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature, ...], Mapping[str, str]]:
+    """The features that are in a row itself when it is known first, and column → why it is none."""
+    found: list[Feature] = []
+    left_out: dict[str, str] = {}
+    staging, said = delivered.staging.name, delivered.said
+    today = f"cast(timezone('{zone}', event_time) as date)" if zone != "UTC" else "cast(event_time as date)"
+    for name in delivered.staging.columns:
+        if name in (*project.RESERVED, delivered.key, delivered.contract.timing.event_time.column):
+            continue
+        kind = delivered.kind(name)
+        if name == label:
+            left_out[name] = "it is the outcome"
+        elif said.written_later(staging, name):
+            left_out[name] = "it is written later"
+        elif said.identifies(staging, name):
+            left_out[name] = "it identifies a person"
+        elif kind == "day":
+            found += _of_day(delivered, name, today)
+        elif kind == "instant":
+            found += _of_instant(delivered, name)
+        elif not delivered.has_values(name):
+            left_out[name] = "the deliveries do not have it as staging does"
+        elif reason := _useless(delivered, name, kind):
+            left_out[name] = reason
+        else:
+            found.append(_as_is(delivered, name, kind))
+    found.append(
+        Feature(
+            "event_weekday",
+            f"cast(extract(isodow from {today}) as integer)",
+            "integer",
+            "Weekday on which it happened, 1 is Monday.",
+            "whole",
+            1,
+            7,
+        )
+    )
+    if delivered.contract.columns[delivered.contract.timing.event_time.column] != "DATE":
+        hour = f"timezone('{zone}', event_time)" if zone != "UTC" else "event_time"
+        found.append(
+            Feature(
+                "event_hour",
+                f"cast(extract(hour from {hour}) as integer)",
+                "integer",
+                "Hour in which it happened.",
+                "whole",
+                0,
+                23,
+            )
+        )
+    return tuple(found), left_out
+
+
+def _useless(delivered: Delivered, name: str, kind: str) -> str | None:
+    given, distinct, rows = _one(
+        delivered.connection,
+        f"select count({quoted(name)}), count(distinct {quoted(name)}), count(*) from first_known",
+    )
+    if not given:
+        return "it is missing in every row when the row is first known"
+    if distinct == 1 and given == rows:
+        return "it has one value only"
+    if kind == "text" and (distinct > MOST_VALUES or distinct > 0.5 * rows):
+        return f"it has {distinct:,} different texts"
+    return None
+
+
+def _as_is(delivered: Delivered, name: str, kind: str) -> Feature:
+    column = quoted(name)
+    declared = delivered.staging.types[name]
+    missing = float(_one(delivered.connection, f"select avg(({column} is null)::int) from first_known")[0])
+    description = naming.words(name).capitalize() + "."
+    if kind == "yes_no":
+        return Feature(name, name, declared, description, "yes_no", missing=missing)
+    if kind == "text":
+        rows = delivered.connection.execute(
+            f"select {column} from first_known where {column} is not null group by 1 order by count(*) desc, 1 limit 21"
+        ).fetchall()
+        values = tuple(value for (value,) in rows) if len(rows) <= 20 else ()
+        return Feature(name, name, declared, description, "text", values=values, missing=missing)
+    low, high = _one(
+        delivered.connection, f"select quantile_cont({column}, 0.01), quantile_cont({column}, 0.99) from first_known"
+    )
+    number = "whole" if kind == "whole" else "number"
+    return Feature(name, name, declared, description, number, float(low), float(high), missing=missing)  # type: ignore[arg-type]
+
+
+def _of_day(delivered: Delivered, name: str, today: str) -> list[Feature]:
+    words = naming.words(name)
+    ahead = Feature(
+        f"{name}_days_ahead",
+        f"cast({name} - {today} as bigint)",
+        "bigint",
+        f"Days until the {words}; less than 0 where it has passed.",
+        "whole",
+    )
+    if not delivered.said.is_planned(delivered.staging.name, name):
+        return [ahead]
+    return [
+        ahead,
+        Feature(
+            f"{name}_weekday",
+            f"cast(extract(isodow from {name}) as integer)",
+            "integer",
+            f"Weekday of the {words}, 1 is Monday.",
+            "whole",
+            1,
+            7,
+        ),
+    ]
+
+
+def _of_instant(delivered: Delivered, name: str) -> list[Feature]:
+    words = naming.words(name)
+    ahead = f"cast(date_diff('hour', event_time, {name}) as bigint)"
+    return [
+        Feature(
+            f"{name}_hours_ahead",
+            ahead,
+            "bigint",
+            f"Hours until the {words}; less than 0 where it has passed.",
+            "whole",
+        )
+    ]
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: ignore[type-arg]
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row

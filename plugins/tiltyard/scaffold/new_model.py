@@ -1,0 +1,267 @@
+"""A new model: a question is asked of the rows that a source has delivered, and all that answers it is written."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+from tiltyard import spec as specs
+from tiltyard.errors import BadInput
+from tiltyard.prepare import project
+from tiltyard.scaffold import asked as asking
+from tiltyard.scaffold import delivered as delivered_rows
+from tiltyard.scaffold import model_texts, naming, promise_texts
+from tiltyard.scaffold.asked import Calendar, Facts, Question
+from tiltyard.scaffold.delivered import Delivered
+from tiltyard.settings import Settings
+from tiltyard.train.blocks import MIN_ROWS
+from tiltyard.words import ended, meant
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What somebody asks for; None and empty: what is inferred."""
+
+    name: str
+    source: str
+    table: str | None = None
+    label: str | None = None
+    positive: str | None = None
+    is_number: bool = False
+    entity: str | None = None
+    """The column that names whom a prediction is about."""
+    horizon_days: int | None = None
+    rates: tuple[str, ...] | None = None
+    loads: tuple[str, ...] | None = None
+    owner: str = "nobody-yet"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What would be written."""
+
+    asked: Question
+    facts: Facts
+    nights: Calendar
+    why_horizon: str
+    notes: tuple[str, ...]
+    """What somebody should know, a sentence each."""
+
+    @property
+    def texts(self) -> Mapping[PurePosixPath, str]:
+        """Path below the checkout → what stands there."""
+        tables = model_texts.tables(self.asked, self.facts)
+        return {**tables, **promise_texts.promises(self.asked, self.facts, self.nights, self.why_horizon)}
+
+    @property
+    def exposure(self) -> str:
+        """The entry among the exposures."""
+        return promise_texts.exposure(self.asked)
+
+
+def look(settings: Settings, request: ModelRequest) -> ModelPlan:
+    """What would be written. Raises BadInput for a question that the rows cannot answer."""
+    _free(settings, request.name)
+    with delivered_rows.opened(settings, request.source, request.table) as rows:
+        labels = _labels(rows)
+        label = _label(rows, request, labels)
+        values = delivered_rows.label_values(rows, label)
+        truth, positive = _truth(rows, request, label, values)
+        outcomes = delivered_rows.outcomes(rows, label, truth, is_number=request.is_number)
+        per_day = delivered_rows.days(rows)
+        cohorts = delivered_rows.cohorts(rows, per_day)
+        first = cohorts.first if cohorts else per_day[0][0]
+        last = per_day[-1][0]
+        within = [count for day, count in per_day if day >= first]
+        zone = rows.contract.timing.event_time.zone
+        features, left_out = delivered_rows.features(rows, label, zone)
+        facts = Facts(
+            features=features,
+            left_out=left_out,
+            outcomes=outcomes,
+            cohorts=cohorts,
+            first=first,
+            last=last,
+            landed=rows.landed,
+            per_day=sorted(within)[len(within) // 2],
+            has_silent_days=len(within) <= (last - first).days,
+        )
+        horizon, why = asking.horizon(outcomes, (last - first).days + 1)
+        if request.horizon_days is not None and request.horizon_days != horizon:
+            share = outcomes.known_by.get(request.horizon_days)
+            known = f"; {100 * share:.3g} % of the outcomes are known by then" if share is not None else ""
+            horizon, why = request.horizon_days, f"as was asked for{known}"
+        groups = _groups(rows, label)
+        asked = Question(
+            model=request.name,
+            source=request.source,
+            table=rows.contract.name,
+            entity=_entity(rows, request),
+            label=label,
+            truth=truth,
+            positive=positive,
+            is_number=request.is_number,
+            horizon_days=horizon,
+            rates=_shared(rows, request.rates, groups, "--rate-of"),
+            loads=_shared(rows, request.loads, groups, "--load-of"),
+            owner=request.owner,
+            zone=zone,
+        )
+    nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates))
+    return ModelPlan(asked, facts, nights, why, _notes(asked, facts, nights))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What may be asked of a table."""
+
+    labels: tuple[str, ...]
+    values: Mapping[str, tuple[str, ...]]
+    """Column → what it has been told as."""
+    groups: tuple[str, ...]
+    """Columns whose values rows share."""
+
+
+def candidates(settings: Settings, request: ModelRequest) -> Candidates:
+    """What may be asked. Raises BadInput as `look` does."""
+    _free(settings, request.name)
+    with delivered_rows.opened(settings, request.source, request.table) as rows:
+        labels = _labels(rows)
+        values = {name: delivered_rows.label_values(rows, name) for name in labels}
+        return Candidates(labels, values, _groups(rows, ""))
+
+
+def _free(settings: Settings, name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > 30 or name in naming.RESERVED:
+        raise BadInput(
+            f"'{name}' is no plain name of a model: small letters, digits and single underscores, 30 at most."
+        )
+    if (settings.models / name).exists():
+        raise BadInput(f"{settings.models / name} is there already, and nothing is written over; choose another name.")
+    exposures = settings.dbt / "models" / "_models__exposures.yml"
+    if exposures.exists():
+        entries = (specs.read_yaml(exposures)[1] or {}).get("exposures") or ()
+        if any(entry.get("name") == name for entry in entries):
+            raise BadInput(f"{exposures} has an exposure '{name}' already; take it away, or choose another name.")
+
+
+def _labels(rows: Delivered) -> tuple[str, ...]:
+    """The columns that are written later, and are no times."""
+    return tuple(
+        name
+        for name in rows.staging.columns
+        if rows.has_values(name)
+        and rows.kind(name) not in ("day", "instant")
+        and rows.said.written_later(rows.staging.name, name)
+    )
+
+
+def _label(rows: Delivered, request: ModelRequest, labels: tuple[str, ...]) -> str:
+    if request.label is None:
+        if len(labels) == 1:
+            return labels[0]
+        near = f": {', '.join(labels)}" if labels else ", and no column is said to be written later"
+        raise BadInput(f"Say which column holds the outcome with --label{near}.")
+    name = _column(rows, request.label, "--label")
+    if name not in labels:
+        raise BadInput(
+            f"--label: '{name}' is not said to be written later, so that it is known with its row and nothing is to be "
+            f"predicted; say written_later of it in {rows.contract.source}'s contract, and cut the export again."
+        )
+    return name
+
+
+def _column(rows: Delivered, name: str, option: str) -> str:
+    """A column of the staging table, by its name or by its header."""
+    by_header = {header: column for column, header in rows.contract.headers.items()}
+    chosen = by_header.get(name, name)
+    if chosen not in rows.staging.columns or chosen in project.RESERVED:
+        near = meant(chosen, rows.staging.columns)
+        raise BadInput(ended(f"{option}: {rows.staging.name} has no column '{name}'{near}"))
+    if not rows.has_values(chosen):
+        raise BadInput(f"{option}: '{name}' is not in the deliveries as {rows.staging.name} has it.")
+    return chosen
+
+
+def _truth(rows: Delivered, request: ModelRequest, label: str, values: tuple[str, ...]) -> tuple[str, str]:
+    kind = rows.kind(label)
+    if request.is_number:
+        if kind not in ("whole", "number"):
+            raise BadInput(f"--number: '{label}' holds no numbers; say which value is meant with --positive.")
+        if len(values) < 2:
+            raise BadInput(f"--label: '{label}' has one value only, so that there is nothing to learn.")
+        return f"versions.{label}", ""
+    positive = request.positive
+    return asking.positive_sql(label, kind, values, positive)
+
+
+def _entity(rows: Delivered, request: ModelRequest) -> str:
+    if request.entity is not None and _column(rows, request.entity, "--entity") != rows.key:
+        raise BadInput(
+            f"--entity: a prediction is about one row, which {rows.key} names; for what is known of "
+            f"'{request.entity}', say --rate-of or --load-of."
+        )
+    return naming.entity_of(rows.key)
+
+
+def _groups(rows: Delivered, label: str) -> tuple[str, ...]:
+    """The columns whose values rows share, of the most different values first: of these each says most."""
+    found: dict[str, int] = {}
+    for name in rows.staging.columns:
+        kind = rows.kind(name)
+        is_key = name.endswith("_id") or kind == "text" or rows.said.identifies(rows.staging.name, name)
+        if name in (rows.key, label) or name in project.RESERVED or not is_key or not rows.has_values(name):
+            continue
+        if rows.said.written_later(rows.staging.name, name) or kind in ("day", "instant", "number", "yes_no"):
+            continue
+        distinct = rows.connection.execute(
+            f'select count(distinct "{name}"), count("{name}") from first_known'
+        ).fetchone()
+        if distinct and distinct[0] >= 3 and distinct[1] >= 1.5 * distinct[0]:
+            found[name] = distinct[0]
+    return tuple(sorted(found, key=lambda name: -found[name]))
+
+
+def _shared(rows: Delivered, chosen: tuple[str, ...] | None, groups: tuple[str, ...], option: str) -> tuple[str, ...]:
+    if chosen is None:
+        return groups[:2] if option == "--rate-of" else groups[:1]
+    columns = tuple(dict.fromkeys(_column(rows, name, option) for name in chosen))
+    for name in columns:
+        if name == rows.key:
+            raise BadInput(f"{option}: '{name}' names one row, which has no past; give a column that rows share.")
+        if rows.said.written_later(rows.staging.name, name):
+            raise BadInput(
+                f"{option}: '{name}' is written later, so that nobody knows whose row it is; give another column."
+            )
+    entities = [naming.entity_of(name) for name in columns]
+    if len(set(entities)) < len(entities):
+        raise BadInput(f"{option}: {', '.join(columns)} would be one entity by their names; leave one out.")
+    return columns
+
+
+def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
+    notes = []
+    if facts.cohorts is not None:
+        notes.append(
+            f"Rows were sampled by {facts.cohorts.sampled_by}: the spine begins on {facts.cohorts.first}, and from "
+            f"{facts.cohorts.last} on the long leads are missing."
+        )
+    share = facts.outcomes.known_by.get(asked.horizon_days, 1.0)
+    if not promise_texts.known_enough(share):
+        notes.append(f"Of the outcomes {100 * (1 - share):.3g} % come after the horizon of {asked.horizon_days} days.")
+    if nights.first_trainable < nights.with_history < nights.last_night:
+        notes.append(
+            f"Past rates begin on {facts.first + timedelta(days=asked.horizon_days)}, when the first outcomes "
+            f"have matured: what trains before {nights.with_history} learns from rows that mostly have none."
+        )
+    if facts.last < nights.last_night:
+        notes.append(
+            f"The rows end on {facts.last}: on later nights only outcomes come, and tables without new rows are held."
+        )
+    if nights.first_trainable >= nights.last_night:
+        notes.append(
+            f"The rows end before anything can be trained: the first night that could is {nights.first_trainable}, the "
+            f"last that tells something {nights.last_night}; a shorter --horizon or a longer export helps."
+        )
+    return tuple(notes)

@@ -1,0 +1,256 @@
+"""What is promised of a model, as text: its spec, its card, the suites of its views, its exposure. Pure."""
+
+from pathlib import PurePosixPath
+
+from tiltyard.scaffold import naming
+from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question, number_bounds
+from tiltyard.scaffold.model_texts import views
+from tiltyard.scaffold.yaml_text import listed, scalar
+
+
+def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[PurePosixPath, str]:
+    """Path below the checkout → what stands there."""
+    suites = PurePosixPath("expectations/features")
+    written = {
+        PurePosixPath("models") / asked.model / "spec.yaml": spec(asked, facts, nights),
+        PurePosixPath("models") / asked.model / "card.md": card(asked, facts, nights, why),
+        suites / f"{asked.view(asked.entity, 'intake')}.yaml": intake_suite(asked, facts),
+    }
+    for column in asked.rates:
+        entity = naming.entity_of(column)
+        written[suites / f"{asked.view(entity, 'history')}.yaml"] = history_suite(asked, facts, entity)
+    for column in asked.loads:
+        entity = naming.entity_of(column)
+        written[suites / f"{asked.view(entity, 'load')}.yaml"] = load_suite(facts, entity)
+    return written
+
+
+def question(asked: Question) -> str:
+    """What is asked, in a sentence."""
+    row, days = naming.words(asked.entity), asked.horizon_days
+    if asked.is_number:
+        return f"When the {row} is known, what will {naming.words(asked.label)} be, as it is told within {days} days?"
+    return f"When the {row} is known, will it turn out within {days} days that {asked.positive}?"
+
+
+def spec(asked: Question, facts: Facts, nights: Calendar) -> str:
+    """models/<model>/spec.yaml."""
+    outcomes = facts.outcomes
+    if outcomes.bounds is not None:
+        low, high = number_bounds(*outcomes.bounds)
+        kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
+        heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
+        default = f"{min(max(outcomes.base, low), high):.3g}"
+    else:
+        kind = "  positive: true\n"
+        heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
+        share = outcomes.positive_by.get(asked.horizon_days, outcomes.base)
+        default = f"{min(max(share, 0.001), 0.999):.3f}"
+    return f"""# {question(asked)}
+entity: {asked.entity}
+owner: {scalar(asked.owner)}
+tier: 2                       # 1 = high stakes: promotion needs a person's approval
+source: {asked.source}
+prediction:
+  spine: {asked.spine}
+  every: 1d
+  features: [{", ".join(views(asked))}]
+label:
+  table: {asked.labels}
+{kind}  horizon: {asked.horizon_days}d                # why so many days: card.md
+  delay: 0d
+estimator:
+  class: {heavy}
+  window: {nights.window_days}d
+  tune: {{trials: 12}}
+light: {{class: {light}}}
+gate: {{metric: {metric}, alpha: 0.05, min_matured: {nights.min_matured}, min_shadow: 7d}}
+drift: {{window: 7d, reference: training, on_drift: retrain, cooldown: 14d}}
+fallback: {{deadline_ms: 20, tiers: [champion, previous, light], safe_default: {default}, audit_after: 3d}}
+"""
+
+
+def card(asked: Question, facts: Facts, nights: Calendar, why: str) -> str:
+    """models/<model>/card.md: what was inferred, and what was not known."""
+    outcomes = facts.outcomes
+    base = f"{outcomes.base:.4g} at the median" if asked.is_number else f"{100 * outcomes.base:.3g} % positive"
+    rows = "\n".join(
+        f"| {days} | {100 * share:.3g} % |"
+        + ("" if asked.is_number else f" {100 * outcomes.positive_by.get(days, 0.0):.3g} % |")
+        for days, share in outcomes.known_by.items()
+        if days <= max(2 * asked.horizon_days, 14)
+    )
+    head = "| days | share of the outcomes that are known |" + (
+        "" if asked.is_number else " positive by then, of all rows |"
+    )
+    line = "|---|---|" + ("" if asked.is_number else "---|")
+    late = outcomes.known_by.get(asked.horizon_days, 1.0)
+    left = "\n".join(f"- `{name}` is no feature: {reason}." for name, reason in facts.left_out.items())
+    what = (
+        f"An outcome that comes later ({100 * (1 - late):.3g} %) gives the row no label."
+        if asked.is_number
+        else f"An outcome that comes later ({100 * (1 - late):.3g} %) counts as no."
+    )
+    cohorts = (
+        f"- Rows were sampled by `{facts.cohorts.sampled_by}`: of days before {facts.cohorts.first} only those with a "
+        f"long lead are there, so that the spine begins then. From {facts.cohorts.last} on long leads are missing.\n"
+        if facts.cohorts is not None
+        else ""
+    )
+    return f"""# {naming.words(asked.model).capitalize()}
+
+{question(asked)} Written by `tiltyard new model` from {outcomes.rows:,} rows of {facts.first} to {facts.last}; whoever
+knows more writes it here. Owner: {asked.owner}. Tier 2: the gate decides alone.
+
+## Label and horizon
+
+The outcome is `{asked.label}` of `{asked.staging}`, as it is first written: {base} of {outcomes.told:,}. {what}
+
+{asked.horizon_days} days: {why}.
+
+{head}
+{line}
+{rows}
+
+## Features
+
+{_features(asked)}
+
+{left}
+
+## Nights
+
+About {facts.per_day:g} rows a night. The first night that can train is {nights.first_trainable}, when two weeks of
+cohorts have matured.
+
+## Known limits
+
+{cohorts}- What the columns mean is inferred from their names and values. Whether a column was filled in later, and is
+  not said to be, cannot be seen in an export.
+- An export bears the last value of everything: what was corrected is there as if it had always been so.
+"""
+
+
+def _features(asked: Question) -> str:
+    rows = [
+        "| view | says | as of |",
+        "|---|---|---|",
+        f"| `{asked.view(asked.entity, 'intake')}` | what the row says of itself | when it is known first |",
+    ]
+    for column in asked.rates:
+        entity = naming.entity_of(column)
+        rows.append(
+            f"| `{asked.view(entity, 'history')}` | past outcomes of the same {naming.words(entity)}, from matured "
+            f"cohorts only, ever and over {LATELY_DAYS} days | the last matured cohort |"
+        )
+    for column in asked.loads:
+        entity = naming.entity_of(column)
+        rows.append(
+            f"| `{asked.view(entity, 'load')}` | how many rows of the same {naming.words(entity)} came in a day and in "
+            f"{LATELY_DAYS} days | the last row |"
+        )
+    return "\n".join(rows)
+
+
+def exposure(asked: Question) -> str:
+    """The entry in dbt/models/_models__exposures.yml."""
+    refs = "\n".join(f"      - ref('{name}')" for name in (asked.spine, *views(asked), asked.labels))
+    text = f"{question(asked)} The promise is models/{asked.model}/spec.yaml."
+    return f"""  - name: {asked.model}
+    label: {scalar(naming.words(asked.model).capitalize())}
+    type: ml
+    description: {scalar(text)}
+    owner: {{name: {scalar(asked.owner)}}}
+    depends_on:
+{refs}
+"""
+
+
+# -- suites -----------------------------------------------------------------------------------
+
+
+def _expect(kind: str, kwargs: str, severity: str, why: str) -> str:
+    return f"  - type: {kind}\n    kwargs: {{{kwargs}}}\n    severity: {severity}\n    meta: {{why: {scalar(why)}}}\n"
+
+
+def _head(comment: str, *, may_be_empty: bool) -> str:
+    return f"# {comment}\n" + ("meta: {may_be_empty: true}\n" if may_be_empty else "") + "expectations:\n"
+
+
+_VOLUME = (
+    _expect(
+        "expect_table_row_count_to_be_between", "min_value: {$PARAMETER: usual_rows * 0.02}", "critical",
+        "Collapsed volume against the same weekday's median.",
+    )
+    + _expect(
+        "expect_table_row_count_to_be_between",
+        "min_value: {$PARAMETER: usual_rows * 0.3}, max_value: {$PARAMETER: usual_rows_or_any * 4}", "warning",
+        "Far from the same weekday's median.",
+    )
+)  # fmt: skip
+
+
+def intake_suite(asked: Question, facts: Facts) -> str:
+    """What a night's rows look like, by the quantiles of those that were delivered."""
+    text = _head(
+        f"The rows of the night, by those of {facts.first} to {facts.last}.", may_be_empty=facts.has_silent_days
+    )
+    text += _VOLUME
+    for feature in facts.features:
+        if feature.values:
+            text += _expect(
+                "expect_column_values_to_be_in_set",
+                f"column: {feature.name}, value_set: {listed(feature.values)}, mostly: 0.95", "warning",
+                "Other values are scored as unknown until the model is trained with them.",
+            )  # fmt: skip
+        if feature.low is not None and feature.high is not None:
+            room = max(feature.high - feature.low, abs(feature.high), 1.0)
+            low, high = feature.low - 0.5 * room, feature.high + 0.5 * room
+            if feature.low >= 0:
+                low = 0.0
+            text += _expect(
+                "expect_column_values_to_be_between",
+                f"column: {feature.name}, min_value: {low:.6g}, max_value: {high:.6g}, mostly: 0.98", "warning",
+                f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
+            )  # fmt: skip
+        if feature.missing < 0.5:
+            mostly = max(0.05, (1 - feature.missing) * 0.9)
+            text += _expect(
+                "expect_column_values_to_not_be_null", f"column: {feature.name}, mostly: {mostly:.2g}", "warning",
+                f"{100 * feature.missing:.2g} % were missing; far more is a lost column.",
+            )  # fmt: skip
+    return text
+
+
+def history_suite(asked: Question, facts: Facts, entity: str) -> str:
+    """Of past outcomes."""
+    rate = f"{entity}_{asked.label}_rate"
+    text = _head("Past outcomes, from matured labels: nothing before the first cohort has matured.", may_be_empty=True)
+    if not asked.is_number:
+        text += _expect(
+            "expect_column_values_to_be_between", f"column: {rate}, min_value: 0, max_value: 1", "critical", "A rate."
+        )
+    text += _expect(
+        "expect_column_values_to_not_be_null",
+        f"column: {rate}",
+        "critical",
+        "A row is written when a label matures, so that there is always a rate.",
+    )
+    return text + _expect(
+        "expect_column_values_to_be_between", f"column: {entity}_matured_count, min_value: 1", "critical",
+        "A row is written when a label matures, so that there is always one.",
+    )  # fmt: skip
+
+
+def load_suite(facts: Facts, entity: str) -> str:
+    """Of counts."""
+    text = _head("How many rows came, after each of them.", may_be_empty=facts.has_silent_days) + _VOLUME
+    return text + _expect(
+        "expect_column_values_to_be_between", f"column: {entity}_rows_1d, min_value: 1", "critical",
+        "A row is written when one comes, so that there is always one.",
+    )  # fmt: skip
+
+
+def known_enough(share: float) -> bool:
+    """Whether a horizon lets nearly all outcomes be known."""
+    return share >= KNOWN

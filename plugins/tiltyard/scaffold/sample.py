@@ -1,0 +1,398 @@
+"""A file that nobody has described: how it is written, its columns with their types, and what their values look like.
+
+It is read into a table of a DuckDB of its own, whose columns have the plain names of `naming`. DuckDB's sniffer finds
+the dialect and the types (https://duckdb.org/docs/stable/data/csv/auto_detection); the encoding, spellings of
+"missing", instants that are days, and other ways to write a time are found here.
+"""
+
+import codecs
+import csv
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from tiltyard.errors import BadInput
+from tiltyard.lake import quoted, text
+from tiltyard.prepare.landing import first_line
+from tiltyard.scaffold import naming
+from tiltyard.scaffold.found import Column, FileForm, Kind, Table
+from tiltyard.scaffold.inferring import Lead
+
+MOST_ROWS = 5_000_000
+"""Rows that are read of a larger file."""
+SPELLINGS = (
+    "NULL",
+    "null",
+    "Null",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "NaN",
+    "nan",
+    "None",
+    "none",
+    "\\N",
+    "-",
+    "--",
+    "?",
+    ".",
+)
+"""How "missing" is spelled; the first eight are that wherever they stand, the others where a column then has a type."""
+FORMATS = tuple(
+    day + hour
+    for day in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y",
+                "%d %b %Y",
+                "%d %B %Y", "%B %d, %Y", "%d/%m/%y", "%m/%d/%y")
+    for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+)  # fmt: skip
+"""How times are written that are not ISO 8601. Where a day may be a month, the day is taken to stand first."""
+_ALWAYS = SPELLINGS[:8]
+_FEW = 20
+_SOME = 100
+"""Values that tell in which format a time can be."""
+_KINDS: dict[str, tuple[str, Kind]] = {
+    "BOOLEAN": ("boolean", "yes_no"),
+    "TINYINT": ("integer", "whole"), "SMALLINT": ("integer", "whole"), "INTEGER": ("integer", "whole"),
+    "UTINYINT": ("integer", "whole"), "USMALLINT": ("integer", "whole"), "UINTEGER": ("bigint", "whole"),
+    "BIGINT": ("bigint", "whole"), "UBIGINT": ("double", "number"), "HUGEINT": ("double", "number"),
+    "FLOAT": ("double", "number"), "DOUBLE": ("double", "number"),
+    "DATE": ("date", "day"), "TIMESTAMP": ("timestamp", "instant"),
+    "TIMESTAMP WITH TIME ZONE": ("timestamptz", "instant"),
+    "TIMESTAMP_NS": ("timestamp", "instant"), "TIMESTAMP_MS": ("timestamp", "instant"),
+    "TIMESTAMP_S": ("timestamp", "instant"),
+}  # fmt: skip
+"""DuckDB's type → a contract's, and what such values are; any other is text."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that has been read."""
+
+    connection: duckdb.DuckDBPyConnection
+    """Has its rows as the table `sample`: the columns by their plain names, and `_line`."""
+    table: Table
+    """What it looks like."""
+    notes: tuple[str, ...]
+    """What somebody should know of how it was read."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Read a file: CSV of any dialect and encoding, JSON lines, or Parquet.
+
+    Raises BadInput, one sentence, for a file that is not there, is empty, is no text, has no header or a column twice.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path} is no file; give one CSV, a file of JSON lines, or Parquet.")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty (0 bytes); export it again, with a header and rows.")
+    with tempfile.TemporaryDirectory(prefix="tiltyard-") as folder, duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        try:
+            form, headers = _form(connection, path, Path(folder))
+            plain = Path(folder) / "utf8" if (Path(folder) / "utf8").exists() else path
+            _load(connection, path, form, headers, plain)
+            formats = _typed(connection, plain, form, naming.aliases(headers)) if form.kind == "csv" else {}
+        except duckdb.Error as error:
+            raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
+        rows = _one(connection, "select count(*) from sample")[0]
+        if not rows:
+            raise BadInput(f"{path} has a header and no rows; export it with some.")
+        described = connection.execute("describe sample").fetchall()
+        types = {name: kind for name, kind, *_ in described if name != "_line"}
+        columns = tuple(
+            _column(connection, header, name, types[name], form, rows, formats.get(name))
+            for header, name in zip(headers, naming.aliases(headers), strict=True)
+        )
+        notes = (f"Only the first {MOST_ROWS:,} rows were read.",) if rows == MOST_ROWS else ()
+        yield Opened(connection, Table(form, rows, columns), notes)
+
+
+def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tuple[FileForm, list[str]]:
+    """How a file is written, and its header; a text that is not UTF-8 is written to the folder as such."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if head.startswith(b"PAR1"):
+        described = connection.execute(f"describe select * from read_parquet({text(str(path))})").fetchall()
+        return FileForm("parquet"), _each_once(path, [name for name, *_ in described])
+    encoding = _encoding(path, head)
+    plain = path
+    if encoding != "utf-8":
+        plain = folder / "utf8"
+        with path.open("rb") as before, plain.open("wb") as after:
+            shutil.copyfileobj(codecs.EncodedFile(before, "utf-8", encoding), after)
+    if head.decode(encoding, "ignore").lstrip("\ufeff \r\n\t").startswith("{"):
+        described = connection.execute(
+            f"describe select * from read_json({text(str(plain))}, sample_size = -1)"
+        ).fetchall()
+        return FileForm("jsonl", encoding=encoding), _each_once(path, [name for name, *_ in described])
+    return _csv_form(connection, path, plain, encoding)
+
+
+def _encoding(path: Path, head: bytes) -> str:
+    """The encoding of a text. Raises BadInput for what is none."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in head or head[:2] in (b"PK", b"\x1f\x8b"):
+        what = "it is packed; unpack it first" if head[:2] in (b"PK", b"\x1f\x8b") else "export it as CSV"
+        raise BadInput(f"{path} is not text, and no Parquet: {what}.")
+    candidates = ("utf-8", "cp1252", "iso8859-1")
+    for encoding in candidates:
+        try:
+            with path.open(encoding=encoding) as file:
+                while file.read(1 << 20):
+                    pass
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return candidates[-1]
+
+
+def _csv_form(
+    connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str
+) -> tuple[FileForm, list[str]]:
+    sniffed = _one(
+        connection,
+        f"select Delimiter, HasHeader, list_transform(Columns, c -> c.type) "
+        f"from sniff_csv({text(str(plain))}, sample_size = -1)",
+    )
+    delimiter = str(sniffed[0])
+    with plain.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        header, second = next(reader, []), next(reader, [])
+    _is_header(path, header, second, bool(sniffed[1]))
+    form = FileForm("csv", delimiter, encoding, "." if delimiter == "," else _decimal(connection, plain, delimiter))
+    return replace(form, null_values=_missing(connection, plain, form)), _each_once(path, header)
+
+
+def _is_header(path: Path, header: Sequence[str], second: Sequence[str], sniffed: bool) -> None:
+    """Raises BadInput for a first line that is none."""
+    values = sum(any(letter.isdigit() for letter in name) and not any(map(str.isalpha, name)) for name in header)
+    if not header or values or (not sniffed and not all(name.strip() for name in header)):
+        first = ", ".join(header[:3])
+        raise BadInput(
+            f"{path} has no header: its first line begins with {first[:60]!r}; write the columns' names there."
+        )
+    if not second:
+        raise BadInput(f"{path} has a header and no rows; export it with some.")
+
+
+def _each_once(path: Path, header: Sequence[str]) -> list[str]:
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise BadInput(f"{path} has the column {twice[0]!r} twice; rename one of them, or take it away.")
+    return list(header)
+
+
+def _decimal(connection: duckdb.DuckDBPyConnection, plain: Path, delimiter: str) -> Literal[".", ","]:
+    """`,` where numbers are written so: some column has such values, and none that are no such number."""
+    everything = f"read_csv({text(str(plain))}, delim = {text(delimiter)}, all_varchar = true, header = true)"
+    described = [name for name, *_ in connection.execute(f"describe select * from {everything}").fetchall()]
+    parts = ", ".join(
+        f"count({quoted(name)}) filter (regexp_full_match({quoted(name)}, '-?[0-9]+,[0-9]+')), "
+        f"count({quoted(name)}) filter (not regexp_full_match({quoted(name)}, '-?[0-9]+(,[0-9]+)?'))"
+        for name in described
+    )
+    counts = _one(connection, f"select {parts} from (select * from {everything} limit 20000)")
+    return "," if any(commas and not others for commas, others in zip(counts[::2], counts[1::2], strict=True)) else "."
+
+
+def _options(form: FileForm, missing: Sequence[str]) -> str:
+    spelled = ", ".join(text(value) for value in ("", *missing))
+    return (
+        f"delim = {text(form.delimiter)}, quote = '\"', escape = '\"', header = true, sample_size = -1, "
+        f"decimal_separator = {text(form.decimal)}, nullstr = [{spelled}]"
+    )
+
+
+def _missing(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm) -> tuple[str, ...]:
+    """The spellings of "missing" that the file has."""
+    where = text(str(plain))
+    everything = f"read_csv({where}, {_options(form, ())}, all_varchar = true)"
+    names = [name for name, *_ in connection.execute(f"describe select * from {everything}").fetchall()]
+    listed = ", ".join(text(value) for value in SPELLINGS)
+    parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in names)
+    found = [set(values or ()) for values in _one(connection, f"select {parts} from {everything}")]
+    present = [value for value in SPELLINGS if any(value in values for values in found)]
+    if not present:
+        return ()
+    types = [
+        kind
+        for _, kind, *_ in connection.execute(
+            f"describe select * from read_csv({where}, {_options(form, present)})"
+        ).fetchall()
+    ]
+    times = [
+        kind == "VARCHAR" and bool(values) and time_format(connection, everything, quoted(name), SPELLINGS) is not None
+        for name, kind, values in zip(names, types, found, strict=True)
+    ]
+    typed = {
+        value
+        for values, kind, is_time in zip(found, types, times, strict=True)
+        if kind != "VARCHAR" or is_time
+        for value in values
+    }
+    return tuple(value for value in present if value in _ALWAYS or value in typed)
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, path: Path, form: FileForm, headers: Sequence[str], plain: Path
+) -> None:
+    """Read all rows, a text as text: what its columns are is found by casting them as ingest will."""
+    where = text(str(plain))
+    source = {
+        "parquet": f"read_parquet({where})",
+        "jsonl": f"read_json({where}, sample_size = -1)",
+        "csv": f"read_csv({where}, {_options(form, form.null_values)}, all_varchar = true)",
+    }[form.kind]
+    described = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
+    if len(described) != len(headers):
+        raise BadInput(f"{path}: its header has {len(headers)} columns, and its lines have {len(described)}.")
+    pairs = zip(described, naming.aliases(headers), strict=True)
+    named = ", ".join(f"{quoted(old)} as {quoted(new)}" for old, new in pairs)
+    connection.execute(
+        f"create table sample as select {named}, row_number() over () as _line from {source} limit {MOST_ROWS}"
+    )
+
+
+def _typed(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm, names: Sequence[str]) -> dict[str, str]:
+    """Give the columns of a text the types that all their values have; returns column → strptime format, of those whose
+    times are not written as ISO 8601."""
+    sniffed = connection.execute(
+        f"describe select * from read_csv({text(str(plain))}, {_options(form, form.null_values)})"
+    ).fetchall()
+    formats: dict[str, str] = {}
+    for name, (_, kind, *_rest) in zip(names, sniffed, strict=True):
+        column = quoted(name)
+        value = f"replace({column}, ',', '.')" if kind == "DOUBLE" and form.decimal == "," else column
+        if (
+            kind != "VARCHAR"
+            and _one(connection, f"select count({column}) = count(try_cast({value} as {kind})) from sample")[0]
+        ):
+            connection.execute(f"alter table sample alter {column} type {kind} using cast({value} as {kind})")
+        elif format_ := time_format(connection, "sample", column):
+            formats[name] = format_
+            connection.execute(
+                f"alter table sample alter {column} type timestamp using strptime({column}, {text(format_)})"
+            )
+    return formats
+
+
+def time_format(
+    connection: duckdb.DuckDBPyConnection, table: str, column: str, besides: Sequence[str] = ()
+) -> str | None:
+    """The first of FORMATS that every value of a column of texts is written in, `besides` left out; None: none is.
+
+    A few values tell which it can be; only those are held against all of them.
+    """
+    listed = ", ".join(text(value) for value in ("", *besides))
+    some = f"(select distinct {column} from {table} where {column} not in ({listed}) limit {_SOME})"
+    longest = _one(connection, f"select max(length({column})) from {some}")[0] or 0
+    if not 6 <= longest <= 30:
+        return None
+    fitting = _parsing(connection, some, column, FORMATS)
+    everything = f"(select {column} from {table} where {column} not in ({listed}))"
+    return next(iter(_parsing(connection, everything, column, fitting)), None) if fitting else None
+
+
+def _parsing(connection: duckdb.DuckDBPyConnection, rows: str, column: str, formats: Sequence[str]) -> list[str]:
+    """Those of the formats that every value of some rows is written in."""
+    parts = ", ".join(f"count(try_strptime({column}, {text(format_)}))" for format_ in formats)
+    given, *parsed = _one(connection, f"select count({column}), {parts} from {rows}")
+    return [format_ for format_, count in zip(formats, parsed, strict=True) if count == given > 0]
+
+
+def _column(
+    connection: duckdb.DuckDBPyConnection,
+    header: str,
+    name: str,
+    kind: str,
+    form: FileForm,
+    rows: int,
+    format_: str | None,
+) -> Column:
+    """What one column looks like."""
+    column = quoted(name)
+    data_type, values = _KINDS.get(kind, ("double", "number") if kind.startswith("DECIMAL") else ("varchar", "text"))
+    given, distinct, least, most = _one(
+        connection,
+        f"select count({column}), count(distinct {column}), min({column})::varchar, max({column})::varchar from sample",
+    )
+    described = Column(
+        header=header, name=name, data_type=data_type, kind=values, is_zoned=data_type == "timestamptz",
+        rows=rows, missing=rows - given, distinct=distinct, least=least or "", most=most or "",
+    )  # fmt: skip
+    if values in ("whole", "number"):
+        low, high = _one(connection, f"select quantile_cont({column}, 0.01), quantile_cont({column}, 0.99) from sample")
+        described = replace(described, low=low, high=high)
+    if values == "instant" and given:
+        described = _as_day(connection, described, form)
+    if format_ is not None:
+        described = replace(described, data_type="varchar", format=format_)
+    if distinct <= _FEW and not described.is_time:
+        frequent = connection.execute(
+            f"select {column}::varchar from sample where {column} is not null group by 1 order by count(*) desc, 1"
+        ).fetchall()
+        described = replace(described, values=tuple(value for (value,) in frequent))
+    return described
+
+
+def _as_day(connection: duckdb.DuckDBPyConnection, column: Column, form: FileForm) -> Column:
+    """An instant that is midnight in every row is a day."""
+    name = quoted(column.name)
+    if _one(connection, f"select bool_and({name} = date_trunc('day', {name})) from sample")[0] is not True:
+        return column
+    connection.execute(f"alter table sample alter {name} type date")
+    kept = column.data_type if form.kind == "parquet" else "date"
+    return replace(column, kind="day", data_type=kept, is_zoned=False, least=column.least[:10], most=column.most[:10])
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: ignore[type-arg]
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+# -- times ------------------------------------------------------------------------------------
+
+
+def day_of(column: Column, zone: str) -> str:
+    """SQL of the day of a time, by the clocks of the zone."""
+    name = quoted(column.name)
+    if column.kind == "instant" and column.is_zoned:
+        return f"cast(timezone({text(zone)}, {name}) as date)"
+    return f"cast({name} as date)"
+
+
+def leads(sample: Opened, happened: Column, zone: str) -> dict[str, Lead]:
+    """How the times of each other column lie to when the rows happened."""
+    found = {}
+    for column in sample.table.columns:
+        if column.is_time and column.name != happened.name and column.missing < column.rows:
+            day, own = day_of(column, zone), day_of(happened, zone)
+            ahead = f"({day} - {own})"
+            filled, before, after, usual, first, last = _one(
+                sample.connection,
+                f"select count({day}), count(*) filter ({ahead} < 0), count(*) filter ({ahead} > 0), "
+                f"quantile_cont({ahead}, 0.95), min({day}), max({day}) from sample",
+            )
+            found[column.name] = Lead(filled, before, after, float(usual), first, last)
+    return found
+
+
+def days(sample: Opened, happened: Column) -> list[tuple[date, int]]:
+    """Day (UTC) → how many rows happened on it, in order."""
+    rows = sample.connection.execute(
+        f"select cast({quoted(happened.name)} as date) as day, count(*) from sample "
+        "where day is not null group by 1 order by 1"
+    ).fetchall()
+    return [(day, count) for day, count in rows]

@@ -1,0 +1,40 @@
+"""The one place that writes into a checkout. Nothing that is there is written over."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from tiltyard.errors import BadInput
+from tiltyard.files import whole
+from tiltyard.settings import Settings
+
+EXPOSURES = PurePosixPath("dbt/models/_models__exposures.yml")
+"""The one file that is there already: exposures are added at its end."""
+
+
+def place(settings: Settings, path: PurePosixPath) -> Path:
+    """Where a path below the checkout lies by these settings."""
+    roots = {"dbt": settings.dbt, "models": settings.models, "expectations": settings.expectations}
+    return roots[path.parts[0]].joinpath(*path.parts[1:])
+
+
+def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str | None = None) -> tuple[Path, ...]:
+    """Write the texts where they belong; all of them, or none. Raises BadInput naming the first that is there."""
+    places = {place(settings, path): text for path, text in texts.items()}
+    for path in places:
+        if path.exists():
+            raise BadInput(
+                f"{path} is there already, and nothing is written over; choose another name, or take it away."
+            )
+    written = []
+    for path, text in places.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+        written.append(path)
+    if exposure is not None:
+        path = place(settings, EXPOSURES)
+        before = path.read_text(encoding="utf-8") if path.exists() else "version: 2\n\nexposures:\n"
+        with whole(path) as part:
+            part.write_text(before.rstrip("\n") + "\n\n" + exposure, encoding="utf-8")
+        written.append(path)
+    return tuple(written)

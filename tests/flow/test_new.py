@@ -1,0 +1,320 @@
+"""From a stranger's table to a registered version: `new source` and `new model` write it all, and nothing is mended."""
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+import yaml
+
+from tests import stranger
+from tests.conftest import make_settings
+from tiltyard import rails as rails_module
+from tiltyard.errors import BadInput
+from tiltyard.prepare import contracts, frame, ingest, project
+from tiltyard.rails import Rails
+from tiltyard.rewind import hindcast
+from tiltyard.scaffold import cutting, new_model, new_source, source_texts, write
+from tiltyard.scaffold.inferring import Said
+from tiltyard.scaffold.new_model import ModelPlan, ModelRequest
+from tiltyard.scaffold.new_source import SourceRequest
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import find
+
+SAID = Said(
+    event_time="ScheduledDay",
+    planned=("AppointmentDay",),
+    written_later={"No-show": "AppointmentDay", "SMS_received": "AppointmentDay"},
+    identifies=("PatientId",),
+)
+TABLE = stranger.appointments()
+ASKED = ModelRequest("no_show", "clinic", label="No-show", horizon_days=14, rates=("PatientId",), loads=("PatientId",))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkout into which a source and a model were written."""
+
+    settings: Settings
+    export: Path
+    plan: ModelPlan
+    cut: cutting.CutSummary
+
+
+def copied(folder: Path, postgres_url: str) -> Settings:
+    """A checkout of the shipped texts, and a home."""
+    for name in ("dbt", "models", "expectations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs"))
+    roots = {name: folder / name for name in ("dbt", "models", "expectations")}
+    return make_settings(folder, postgres_url, sources=("clinic",), **roots)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Written:
+    folder = tmp_path_factory.mktemp("stranger")
+    settings = copied(folder, postgres_url)
+    export = stranger.write(folder / "KaggleV2.csv", TABLE)
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
+    write.files(settings, source_texts.texts(plan))
+    cut = cutting.cut(settings, "clinic", export)
+    asked = new_model.look(settings, ASKED)
+    write.files(settings, asked.texts, asked.exposure)
+    return Written(settings, export, asked, cut)
+
+
+@pytest.fixture(scope="module")
+def played(written: Written) -> Iterator[Rails]:
+    """Four nights from the first with a past to learn from."""
+    first = datetime.combine(written.plan.nights.begin, time(), UTC)
+    with rails_module.opened(written.settings) as rails:
+        spec = find(written.settings.models, "no_show")
+        result = hindcast.hindcast(rails, [spec], first, first + timedelta(days=3), jobs=1)
+        assert result.models["no_show"].stopped == ()
+        assert result.models["no_show"].ended_early == ()
+        yield rails
+
+
+def test_what_is_written_passes_validate_and_the_linter(written: Written) -> None:
+    settings = written.settings
+    project.check_spec(project.read(settings), settings, find(settings.models, "no_show"))
+    command = [sys.executable, "-m", "sqlfluff", "lint", "--disable-progress-bar", "--config", str(ROOT / ".sqlfluff")]
+    paths = [
+        path for path in settings.dbt.rglob("*.sql") if not (ROOT / "dbt" / path.relative_to(settings.dbt)).exists()
+    ]
+    assert len(paths) == 6
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_row_is_delivered_as_it_was_known_and_again_with_its_outcome(written: Written) -> None:
+    files = written.settings.landing / "clinic" / "appointment"
+    rows = duckdb.sql(f"select *, filename from read_parquet('{files}/*.parquet', filename = true)").df()
+    assert (written.cut.rows, written.cut.written_again, written.cut.undated) == (len(TABLE), len(TABLE), 0)
+    assert len(rows) == 2 * len(TABLE)
+    first, second = rows[rows["No-show"].isna()], rows[rows["No-show"].notna()]
+    assert first["SMS_received"].isna().all()
+    assert first["AppointmentID"].is_unique and second["AppointmentID"].is_unique
+    assert (first["written_at"] == first["ScheduledDay"]).all()
+    on = pd.to_datetime(second["AppointmentDay"]).dt.tz_localize("UTC") + pd.Timedelta(days=1)
+    assert (second["written_at"] == on).all(), "an outcome is known with the midnight after its day"
+    named = pd.to_datetime(rows["filename"].str[-18:-8]).dt.tz_localize("UTC")
+    assert ((rows["written_at"] > named) & (rows["written_at"] <= named + pd.Timedelta(days=1))).all()
+    truth = TABLE.set_index("AppointmentID")["No-show"].eq("Yes").sort_index()
+    assert (second.set_index("AppointmentID")["No-show"].astype(bool).sort_index() == truth).all()
+
+
+def test_it_says_what_is_no_feature_and_why(written: Written) -> None:
+    left_out = written.plan.facts.left_out
+    assert left_out["sms_received"] == "it is written later"
+    assert left_out["patient_id"] == "it identifies a person"
+    features = {feature.name for feature in written.plan.facts.features}
+    assert {"age", "gender", "appointment_day_days_ahead", "event_weekday"} <= features
+    assert not features & {"no_show", "sms_received", "patient_id", "appointment_id"}
+    card = (written.settings.models / "no_show" / "card.md").read_text()
+    assert "`sms_received` is no feature: it is written later." in card
+    exposures = yaml.safe_load((written.settings.dbt / "models" / "_models__exposures.yml").read_text())["exposures"]
+    assert exposures[-1]["name"] == "no_show" and len(exposures) == 6
+
+
+def test_a_version_comes_of_it_that_is_better_than_the_base_rate(played: Rails, written: Written) -> None:
+    spec = find(written.settings.models, "no_show")
+    versions = played.ledger.versions(spec.name)
+    assert [version.version for version in versions] == [1]
+    base = written.plan.facts.outcomes.base
+    measured = versions[0].facts.metrics
+    assert measured is not None and measured.brier is not None and measured.auc is not None
+    assert measured.brier.value < base * (1 - base) - 0.005
+    assert measured.auc.low > 0.5
+    assert spec.fallback.safe_default == pytest.approx(base, abs=0.05)
+
+
+def test_every_history_is_filled_and_knows_nothing_too_early(played: Rails, written: Written) -> None:
+    spec = find(written.settings.models, "no_show")
+    night = datetime.combine(written.plan.nights.begin, time(), UTC) + timedelta(days=3)
+    rows = frame.training(played, spec, night).read()
+    assert rows["patient_rows_28d"].notna().all()
+    assert rows["patient_no_show_rate"].notna().mean() > 0.1
+    truth = TABLE.set_index(TABLE["AppointmentID"].astype(str))["No-show"].eq("Yes")
+    assert (rows.set_index("appointment_id")["label"] <= truth.reindex(rows["appointment_id"])).all()
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_written_over(written: Written) -> None:
+    settings = written.settings
+    with pytest.raises(BadInput, match="There is a source 'clinic' already"):
+        new_source.look(settings, SourceRequest("clinic", written.export))
+    with pytest.raises(BadInput, match="clinic has a table 'appointment' already"):
+        new_source.look(settings, SourceRequest("praxis", written.export, table="appointment"))
+    with pytest.raises(BadInput, match="no_show is there already"):
+        new_model.look(settings, ASKED)
+    with pytest.raises(BadInput, match="holds deliveries already"):
+        cutting.cut(settings, "clinic", written.export)
+    with pytest.raises(BadInput, match=r"spn_no_show\.sql is there already"):
+        write.files(settings, written.plan.texts)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ModelRequest("m", "clinic"), "Say which column holds the outcome with --label: sms_received, no_show"),
+        (ModelRequest("m", "clinic", label="Age"), "'age' is not said to be written later"),
+        (ModelRequest("m", "clinic", label="No-shows"), "did you mean no_show?"),
+        (ModelRequest("m", "clinic", label="No-show", positive="perhaps"), "'perhaps' is neither"),
+        (ModelRequest("m", "clinic", label="No-show", is_number=True), "holds no numbers"),
+        (ModelRequest("m", "clinic", label="No-show", rates=("AppointmentID",)), "names one row, which has no past"),
+        (ModelRequest("m", "clinic", label="No-show", entity="PatientId"), "a prediction is about one row"),
+        (ModelRequest("No Show", "clinic"), "is no plain name of a model"),
+        (ModelRequest("m", "nowhere"), "There is no source 'nowhere'"),
+    ],
+)
+def test_a_question_that_cannot_be_answered(written: Written, request_: ModelRequest, message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        new_model.look(written.settings, request_)
+    assert message in str(raised.value)
+
+
+def test_an_outcome_with_one_value_is_no_question(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    table = stranger.appointments(600).assign(**{"No-show": "No"})
+    export = stranger.write(tmp_path / "a.csv", table)
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
+    write.files(settings, source_texts.texts(plan))
+    cutting.cut(settings, "clinic", export)
+    with pytest.raises(BadInput, match="holds only 'false', so that there is nothing to learn"):
+        new_model.look(settings, ModelRequest("m", "clinic", label="No-show"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "Clinic"}, "'Clinic' is no plain name of a source"),
+        ({"zone": "Vienna"}, "'Vienna' is no time zone"),
+        ({"country": "XX"}, "no holidays are known of 'XX'"),
+        ({"said": Said("AppointmentDay", "ScheduledDay")}, "rows were known before they happened"),
+    ],
+)
+def test_a_source_that_cannot_be(written: Written, values: dict[str, Any], message: str) -> None:
+    asked = {"name": "praxis", "path": written.export, "table": "visit", "said": SAID, **values}
+    with pytest.raises(BadInput) as raised:
+        new_source.look(written.settings, SourceRequest(**asked))
+    assert message in str(raised.value)
+
+
+# -- the contract -----------------------------------------------------------------------------
+
+
+def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    table = stranger.appointments(400).rename(columns={"Age": "Alter in Jähren", "Gender": "order"})
+    export = stranger.write(tmp_path / "a.csv", table, delimiter="|", encoding="cp1252")
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
+    write.files(settings, source_texts.texts(plan))
+    contract = contracts.read(settings, "clinic")
+    assert contract.tables[0].timing.format.encoding == "cp1252"
+    assert contract.tables[0].header("alter_in_jahren") == "Alter in Jähren"
+    folder = settings.landing / "clinic" / "appointment"
+    folder.mkdir(parents=True)
+    delivered = table.assign(written_at=table["ScheduledDay"])
+    stranger.write(folder / "2016-06-01.csv", delivered, delimiter="|", encoding="cp1252")
+    stranger.write(folder / "2016-06-02.csv", delivered.drop(columns="order"), delimiter="|", encoding="cp1252")
+    with rails_module.opened(settings) as rails:
+        summary = ingest.land_night(rails, "clinic", datetime(2016, 6, 3, tzinfo=UTC))
+        assert [refused.reason for refused in summary.quarantined] == ["column 'order' is missing"]
+        assert (summary.rows, summary.null_available_at) == (400, 0)
+        rows = rails.lake.connection.execute(
+            "select order_value, count(*), count(alter_in_jahren), count(*) filter (neighbourhood = 'ITARARÉ') "
+            "from lake.raw.appointment group by 1 order by 1"
+        ).fetchall()
+    assert [row[0] for row in rows] == ["F", "M"]
+    assert sum(row[1] for row in rows) == 400
+    assert 0 < sum(row[2] for row in rows) == (table["Alter in Jähren"] != "NA").sum()
+    assert sum(row[3] for row in rows) == (table["Neighbourhood"] == "ITARARÉ").sum()
+
+
+# -- the command line -------------------------------------------------------------------------
+
+
+def tiltyard(settings: Settings, *words: str, answers: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A command over this checkout; `answers` are typed on a terminal."""
+    ours = {
+        f"TILTYARD_{name.upper()}": str(getattr(settings, name)) for name in ("home", "dbt", "models", "expectations")
+    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TILTYARD_")} | ours
+    typed, terminal = pty.openpty()
+    try:
+        if answers is not None:
+            os.write(typed, answers.encode())
+        return subprocess.run(
+            [sys.executable, "-m", "tiltyard.cli", *words],
+            env=environment | {"PYTHONPATH": str(ROOT / "plugins")},
+            stdin=subprocess.DEVNULL if answers is None else terminal,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        os.close(typed)
+        os.close(terminal)
+
+
+def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    export = str(stranger.write(tmp_path / "appointment.csv", stranger.appointments(3_000)))
+
+    refused = tiltyard(settings, "new", "source", "clinic", export)
+    assert refused.returncode == 2
+    assert "This is no terminal, so nothing can be asked" in refused.stderr
+    shown = tiltyard(settings, "new", "source", "clinic", export, "--dry-run")
+    assert shown.returncode == 0
+    assert "header: No-show, written_later: appointment_day" in shown.stdout
+    assert not (settings.dbt / "models" / "staging" / "clinic").exists()
+
+    lines = ["", "", "", "", "No-show=AppointmentDay, SMS_received=AppointmentDay", "", ""]
+    asked = tiltyard(settings, "new", "source", "clinic", export, answers="\n".join(lines) + "\n")
+    assert asked.returncode == 0, asked.stderr
+    assert "Which column tells when a row happened? [ScheduledDay]" in asked.stdout
+    assert "taken to be written later" not in asked.stderr.splitlines()[-1]
+    assert len(list((settings.landing / "clinic" / "appointment").iterdir())) > 70
+
+    lines = ["no_show", "", "PatientId", "-", "7"]
+    asked = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", answers="\n".join(lines) + "\n")
+    assert asked.returncode == 0, asked.stderr
+    assert "of the outcomes are known" in asked.stdout
+    spec = find(settings.models, "no_show")
+    assert spec.label.horizon == timedelta(days=7)
+    assert spec.prediction.features == ("ftr_appointment__no_show_intake", "ftr_patient__no_show_history")
+    again = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", "--label", "No-show", "--yes")
+    assert again.returncode == 2
+    assert "is there already, and nothing is written over" in again.stderr
+
+
+def test_an_amount_is_a_number_with_bounds(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    table = stranger.appointments(3_000)
+    table["Minutes"] = table["Age"].replace("NA", "40").astype(int) // 2 + 10
+    export = stranger.write(tmp_path / "a.csv", table)
+    said = Said("ScheduledDay", None, None, ("AppointmentDay",), {"Minutes": "AppointmentDay"}, ("PatientId",))
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=said))
+    write.files(settings, source_texts.texts(plan))
+    cutting.cut(settings, "clinic", export)
+    asked = new_model.look(
+        settings, ModelRequest("minutes", "clinic", is_number=True, horizon_days=10, rates=("PatientId",), loads=())
+    )
+    write.files(settings, asked.texts, asked.exposure)
+    spec = find(settings.models, "minutes")
+    project.check_spec(project.read(settings), settings, spec)
+    assert spec.label.bounds is not None
+    assert spec.label.bounds[0] <= 10 and spec.label.bounds[1] >= 59
+    assert 30 <= spec.fallback.safe_default <= 40

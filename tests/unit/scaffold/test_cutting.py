@@ -1,0 +1,90 @@
+"""One export becomes the deliveries that would have brought it: nothing in them before it could have been known."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tiltyard.errors import BadInput
+from tiltyard.scaffold import cutting, new_source, source_texts, write
+from tiltyard.scaffold.cutting import CutSummary
+from tiltyard.scaffold.inferring import Said
+from tiltyard.scaffold.new_source import SourceRequest
+from tiltyard.settings import Settings
+
+EXPORT = """am,bis,was,ausgang,bericht
+01.03.2016,01.03.2016,a,gut,x
+01.03.2016,04.03.2016,b,schlecht,
+02.03.2016,05.03.2016,c,,
+03.03.2016,03.03.2016,d,gut,y
+"""
+SAID = Said(event_time="am", planned=("bis",), written_later={"ausgang": "bis", "bericht": None})
+
+
+def cut(
+    folder: Path, text: str = EXPORT, *, zone: str = "UTC", known: str | None = None, said: Said = SAID
+) -> CutSummary:
+    """The export beside a checkout without any other source."""
+    (folder / "dbt" / "models" / "staging").mkdir(parents=True)
+    settings = Settings(home=folder, dbt=folder / "dbt")
+    (folder / "a.csv").write_text(text, encoding="utf-8")
+    plan = new_source.look(settings, SourceRequest("werk", folder / "a.csv", table="auftrag", zone=zone, said=said))
+    write.files(settings, source_texts.texts(plan))
+    return cutting.cut(settings, "werk", folder / "a.csv", known=known)
+
+
+def delivered(folder: Path) -> list[tuple[object, ...]]:
+    """(day of the file, number, what is written later, when it was written), in order."""
+    files = folder / "landing" / "werk" / "auftrag" / "*.parquet"
+    query = (
+        "select left(parse_filename(filename), 10), auftrag_id, ausgang, bericht, "
+        "strftime(written_at, '%m-%d %H:%M:%S') "
+        f"from read_parquet('{files}', filename = true) order by 2, written_at"
+    )
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        return connection.execute(query).fetchall()
+
+
+def test_a_day_stands_for_its_end_and_an_outcome_of_the_same_day_comes_after_it(tmp_path: Path) -> None:
+    summary = cut(tmp_path)
+    assert (summary.rows, summary.written_again, summary.undated) == (4, 3, 0)
+    assert delivered(tmp_path) == [
+        ("2016-03-01", 1, None, None, "03-01 23:59:59"),
+        ("2016-03-01", 1, "gut", "x", "03-02 00:00:00"),
+        ("2016-03-01", 2, None, None, "03-01 23:59:59"),
+        ("2016-03-04", 2, "schlecht", None, "03-05 00:00:00"),
+        ("2016-03-02", 3, None, None, "03-02 23:59:59"),
+        ("2016-03-03", 4, None, None, "03-03 23:59:59"),
+        ("2016-03-03", 4, "gut", "y", "03-04 00:00:00"),
+    ]
+
+
+def test_days_are_those_of_the_zone(tmp_path: Path) -> None:
+    cut(tmp_path, zone="America/Sao_Paulo")
+    assert delivered(tmp_path)[0] == ("2016-03-02", 1, None, None, "03-02 02:59:59")
+    assert delivered(tmp_path)[1] == ("2016-03-02", 1, "gut", "x", "03-02 03:00:00")
+
+
+def test_what_nothing_dates_comes_thirty_days_after_its_row(tmp_path: Path) -> None:
+    said = Said(event_time="am", planned=("bis",), written_later={"ausgang": None, "bericht": None})
+    cut(tmp_path, said=said)
+    assert delivered(tmp_path)[1] == ("2016-03-31", 1, "gut", "x", "03-31 23:59:59")
+
+
+def test_an_empty_day_within_is_a_delivery_without_rows(tmp_path: Path) -> None:
+    summary = cut(tmp_path, EXPORT.replace("03.03.2016,03.03.2016,d", "08.03.2016,08.03.2016,d"))
+    assert summary.deliveries == 8
+    assert len(list((tmp_path / "landing" / "werk" / "auftrag").iterdir())) == 8
+
+
+def test_an_export_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    cut(tmp_path)
+    settings = Settings(home=tmp_path / "other", dbt=tmp_path / "dbt")
+    (tmp_path / "b.csv").write_text(EXPORT.replace("ausgang", "ergebnis"), encoding="utf-8")
+    with pytest.raises(BadInput, match="'ausgang' is missing and 'ergebnis' is not in the contract"):
+        cutting.cut(settings, "werk", tmp_path / "b.csv")
+    with pytest.raises(BadInput, match="has no table 'lauf'"):
+        cutting.cut(settings, "werk", tmp_path / "a.csv", table="lauf")
+    with pytest.raises(BadInput, match="no column 'wann'"):
+        cutting.cut(settings, "werk", tmp_path / "a.csv", known="wann")

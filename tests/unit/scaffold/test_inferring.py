@@ -1,0 +1,84 @@
+"""What columns are taken for, where nobody said it; and that what somebody said stands."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import stranger
+from tiltyard.errors import BadInput
+from tiltyard.scaffold import inferring, sample
+from tiltyard.scaffold.found import Findings
+from tiltyard.scaffold.inferring import Said
+from tiltyard.scaffold.new_source import SourceRequest, find
+
+
+def found(path: Path, table: pd.DataFrame, **said: object) -> Findings:
+    stranger.write(path / "a.csv", table)
+    with sample.opened(path / "a.csv") as opened:
+        return find(opened, SourceRequest("clinic", path / "a.csv", said=Said(**said)))  # type: ignore[arg-type]
+
+
+def test_the_roles_of_appointments(tmp_path: Path) -> None:
+    findings = found(tmp_path, stranger.appointments(4_000))
+    assert findings.roles.event_time == "scheduled_day"
+    assert findings.roles.planned == ("appointment_day",)
+    assert findings.roles.written_later == {"sms_received": "appointment_day", "no_show": "appointment_day"}
+    assert findings.roles.identifies == ("patient_id",)
+    assert findings.roles.key == "appointment_id"
+    assert findings.rhythm.closed == ("sunday",)
+    assert findings.cohorts is None
+    assert sum("after its name" in note for note in findings.notes) == 2
+
+
+def test_what_somebody_said_stands(tmp_path: Path) -> None:
+    findings = found(
+        tmp_path, stranger.appointments(1_000), written_later={"No-show": "AppointmentDay"}, planned=("AppointmentDay",)
+    )
+    assert findings.roles.written_later == {"no_show": "appointment_day"}
+    assert not findings.notes
+
+
+def test_rows_that_were_sampled_by_another_day_are_told(tmp_path: Path) -> None:
+    table = stranger.appointments(12_000, days=120)
+    table["AppointmentDay"] = table["AppointmentDay"].str[:10]
+    ahead = pd.to_datetime(table["AppointmentDay"]) - pd.to_datetime(table["ScheduledDay"].str[:10])
+    assert ahead.max() > timedelta(days=15)
+    findings = found(tmp_path, table[table["AppointmentDay"].between("2016-05-01", "2016-06-10")])
+    assert findings.cohorts is not None
+    assert findings.cohorts.sampled_by == "appointment_day"
+    assert findings.cohorts.first in (date(2016, 5, 1), date(2016, 5, 2))
+    assert findings.cohorts.last < date(2016, 6, 10)
+    assert any("sampled by appointment_day" in note for note in findings.notes)
+
+
+def test_closed_days_are_weekdays_and_dates() -> None:
+    days = [date(2016, 1, 1) + timedelta(days=number) for number in range(60)]
+    rows = [(day, 40 + day.day) for day in days if day.weekday() < 5 and day != date(2016, 2, 9)]
+    rhythm = inferring.rhythm(rows)
+    assert rhythm.closed == ("saturday", "sunday", "2016-02-09")
+    assert inferring.rhythm(rows, "BR").closed == ("saturday", "sunday", "holidays: BR", "2016-02-09")
+    assert rhythm.warn_below <= 0.4
+    assert rhythm.warn_above >= 2.2
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"event_time": "Age"}, "'Age' holds numbers, and no times"),
+        ({"event_time": "ScheduleDay"}, "has no column 'ScheduleDay'; did you mean ScheduledDay?"),
+        ({"key": "PatientId"}, "'PatientId' does not name a row"),
+        ({"planned": ("No-show",), "written_later": {"No-show": None}}, "say one of both"),
+        ({"planned": ("ScheduledDay",)}, "tells when a row happened"),
+    ],
+)
+def test_what_somebody_said_and_cannot_be(tmp_path: Path, said: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        found(tmp_path, stranger.appointments(300), **said)
+    assert message in str(raised.value)
+
+
+def test_a_table_without_times(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="No column tells when a row happened"):
+        found(tmp_path, stranger.appointments(300)[["PatientId", "Gender", "Age"]])
