@@ -399,6 +399,8 @@ class TrainingSummary(Summary):
     """Who asked for it; None in records of trainings that made no version."""
     replay: ReplaySummary | None = None
     """The millisecond test; None where the training ended before it."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the version's features, a sentence each; empty where there is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
