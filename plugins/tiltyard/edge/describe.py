@@ -427,7 +427,11 @@ def _lines(means: RealizedMeans) -> str:
 def _checks(checks: ChecksNight | None) -> str:
     if checks is None:
         return NOTHING
-    return f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+    anew = f"; made anew: {', '.join(f'{table} ({why})' for table, why in checks.rebuilt.items())}"
+    return (
+        f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+        f"{anew if checks.rebuilt else ''}"
+    )
 
 
 def _training(training: TrainingNight | None) -> str:

@@ -71,6 +71,8 @@ class FeaturesSummary(Summary):
     """Table that other sources feed as well → those that it waits for."""
     kept: tuple[str, ...] = ()
     """Those of the published tables that were in service as of this night before, and were not judged again."""
+    rebuilt: dict[str, str] = field(default_factory=dict)
+    """Table that was made anew with all its rows → why: its text had changed, or somebody asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
