@@ -56,6 +56,17 @@ LANDED_FILE: Final = Table(
 )
 """One row per file that was landed. `modified_ns`: when the file was last written, in nanoseconds since 1970."""
 
+BUILT: Final = Table(
+    "ops.built",
+    {
+        "table_name": "varchar",
+        "digest": "varchar",
+        "available_at": "timestamptz",
+    },
+)
+"""One row per table that dbt makes: the digest of the text that built it, and one per source, `source:NAME`, with that
+of the whole dbt project. Empty where the last build did not come to its end (see `prepare/rebuilding.py`)."""
+
 COLUMN_PROFILE: Final = Table(
     "ops.column_profile",
     {

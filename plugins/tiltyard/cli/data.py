@@ -99,17 +99,26 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
-def features(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
-    """Ingest, build with dbt, check, publish, source by source. A table that is not good stays as it was, and is named
-    (exit 1)."""
+def features(
+    as_of: AsOf = None,
+    source: Source = None,
+    rebuild: Annotated[
+        list[str] | None,
+        typer.Option("--rebuild", help="Make a table anew with all its rows; may be given again.", metavar="TABLE"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ingest, build with dbt, check, publish, source by source. A table whose SQL or columns have changed is made anew
+    by itself. A table that is not good stays as it was, and is named (exit 1)."""
     from tiltyard.cli import landed
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
     night, chosen = options.night(as_of), _chosen(Settings(), source)
     with options.opened(sources=chosen) as opened:
+        stage.require_tables(opened.settings, rebuild or ())
         landed.require_near(opened, chosen, night)
-        built = stage.build_night(opened, night, chosen)
+        built = stage.build_night(opened, night, chosen, rebuild=rebuild or ())
         online_features = fill.fill_night(opened, night)
     emit(built.to_json() | {"online": online_features.to_json()}, as_json)
     for name, done in built.sources.items():

@@ -54,8 +54,8 @@ def validate(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold the checkout's specs against their schema and its dbt project (tables, keys, columns), and what that says of
-    its columns. Exit 2 when one fails. What holds and is not in force yet is named."""
+    """Hold the checkout's specs against their schema and its dbt project (tables, keys, columns), what that says of its
+    columns, and its SQL against its .yml. Exit 2 when one fails. What holds and is not in force yet is named."""
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
@@ -73,6 +73,10 @@ def validate(
             valid.append(spec.name)
         except BadInput as error:
             refused[spec.name] = error
+    told = {str(error) for error in refused.values()}
+    for name, why in () if model else project.said.disagreements.items():
+        if why not in told:  # of a table that no model names
+            refused[name] = BadInput(why)
     reasons = {name: str(refused[name]) for name in sorted(refused)}
     pending = release.pending(settings)
 

@@ -15,6 +15,7 @@ from tiltyard.edge.document import (
     DriftNight,
     EstimatedVersion,
     ExplainedPrediction,
+    FilledFeatures,
     GateDecision,
     GovernedNight,
     MeasuredVersion,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:  # the loop brings MLflow along
 NOTHING = "–"
 SHOWN = 5
 """So many tables or files are named one by one."""
+MOVED = 0.1
+"""A feature is named when the share of rows that have a value differs by so much from training."""
 POLICY_COLUMNS = (
     "model", "policy", "promotions", "rollbacks", "retrains", "for nothing", "days behind", "loss", "over the best",
 )  # fmt: skip
@@ -83,6 +86,7 @@ def model(document: Document) -> str:
         **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         "training": _training(document.training),
+        **({"features": features(document.features)} if document.features else {}),
         "replay": _replay(document.replay),
     }
     if document.fallback.on_default or document.fallback.tasks:
@@ -423,7 +427,11 @@ def _lines(means: RealizedMeans) -> str:
 def _checks(checks: ChecksNight | None) -> str:
     if checks is None:
         return NOTHING
-    return f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+    anew = f"; made anew: {', '.join(f'{table} ({why})' for table, why in checks.rebuilt.items())}"
+    return (
+        f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+        f"{anew if checks.rebuilt else ''}"
+    )
 
 
 def _training(training: TrainingNight | None) -> str:
@@ -432,6 +440,21 @@ def _training(training: TrainingNight | None) -> str:
     outcome = f"v{training.version}" if training.version is not None else "no version"
     state = "" if training.status == "done" else f"{training.status}, "
     return f"{state}{outcome} on {training.night}" + (f": {training.reason}" if training.reason else "")
+
+
+def features(filled: FilledFeatures) -> str:
+    """The features of which training saw at most one value, and those that are filled otherwise than then."""
+    newest = f"now is the night of {filled.night}" if filled.night else "no night was scored lately"
+    head = f"{len(filled.features)} of v{filled.version}"
+    dead = [str(feature) for feature in filled.features if feature.is_dead]
+    moved = [
+        str(feature)
+        for feature in filled.features
+        if not feature.is_dead and feature.now is not None and abs(feature.now - feature.training) >= MOVED
+    ]
+    parts = [f"{len(dead)} had at most one value at training: {', '.join(dead)}"] if dead else []
+    parts += [f"{len(moved)} filled otherwise than at training: {', '.join(moved)}"] if moved else []
+    return f"{head}, {'; '.join(parts)}; {newest}" if parts else f"{head}, filled as at training"
 
 
 def _replay(replay: ReplaySummary | None) -> str:

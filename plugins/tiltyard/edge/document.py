@@ -15,6 +15,7 @@ from tiltyard.records import (
     Embargo,
     FeaturesSummary,
     FeatureValue,
+    FilledFeature,
     GovernorAction,
     Instant,
     JsonObject,
@@ -204,6 +205,18 @@ class TrainingNight(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilledFeatures(Record):
+    """How far the features of a version have values: at training, and on the newest night that it scored."""
+
+    version: int
+    """The champion, or the newest challenger where there is none."""
+    night: date | None
+    """The newest night of which its rows were counted; None where there was none lately."""
+    features: tuple[FilledFeature, ...]
+    """Every feature; `now` is of that night."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RealizedMeans(Record):
     """Mean measure of three lines on the same rows with matured truth."""
 
@@ -328,6 +341,8 @@ class ModelStatus(ModelHead):
     """The checks of the source; None before the first."""
     training: TrainingNight | None = None
     """The newest training; None before the first."""
+    features: FilledFeatures | None = None
+    """How far the features have values, then and now; None without a version, or of one from before it was kept."""
     replay: ReplaySummary | None
     """The millisecond test before the newest training; None where that ended before it, or there was none."""
     realized: Realized | None

@@ -6,7 +6,7 @@ Everything is read at an `as_of` (by default the newest night that was scored), 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from tiltyard.edge.document import (
     DriftNight,
     EstimatedVersion,
     ExplainedPrediction,
+    FilledFeatures,
     Freshness,
     GateDecision,
     GovernedNight,
@@ -41,7 +42,7 @@ from tiltyard.edge.document import (
     WatchedChampion,
 )
 from tiltyard.errors import BadInput, TiltyardError
-from tiltyard.govern import standing
+from tiltyard.govern import look, standing
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
@@ -59,11 +60,15 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.spec import Spec
+from tiltyard.succession import Roles
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
+from tiltyard.train import profile
 
 log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)
+LATELY = timedelta(days=7)
+"""How far back the newest night of a version is looked for."""
 LINES = ("promoted line", "never retrained", "safe default")
 """The lines of losses that are held against each other, as a picture names them."""
 
@@ -179,6 +184,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         estimated=_estimated(rails, spec, as_of),
         checks=_checks(checked),
         training=_training(training),
+        features=_features(rails, spec, as_of, roles),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
         events=len(rails.ledger.events(spec.name)),
@@ -460,6 +466,23 @@ def _training(newest: StageRun[TrainingSummary] | None) -> TrainingNight | None:
         return None
     return TrainingNight(
         night=newest.night, status=newest.status, version=newest.summary.version, reason=newest.summary.reason
+    )
+
+
+def _features(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> FilledFeatures | None:
+    """How far the features of the champion have values, or of the newest challenger where there is none: what the
+    shadow stage counted of its newest night, in the version's own cells."""
+    number = roles.champion if roles.champion is not None else max(roles.challengers, default=None)
+    version = None if number is None else rails.ledger.version(spec.name, number)
+    if version is None or not version.facts.filled:
+        return None
+    lately = look.profiles(rails, spec, as_of, version.version, (as_of - LATELY).date())
+    newest = {name: counts[-1] for name, counts in lately.counts.items()} if len(lately.nights) else {}
+    shares = {name: float(profile.filled(counts)) for name, counts in newest.items() if counts.sum()}
+    return FilledFeatures(
+        version=version.version,
+        night=date.fromordinal(int(lately.nights[-1])) if newest else None,
+        features=tuple(replace(feature, now=shares.get(feature.feature)) for feature in version.facts.filled),
     )
 
 

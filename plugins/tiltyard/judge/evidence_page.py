@@ -19,6 +19,7 @@ from tiltyard.records import (
     CohortArrival,
     Criterion,
     EvidenceRecord,
+    FilledFeature,
     PromiseRecord,
     RunningPoint,
     SliceInterval,
@@ -84,6 +85,7 @@ def draw(record: EvidenceRecord) -> str:
             "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
             "known early is not a random sample and moved nothing here.",
         ),
+        *([_dead(record.dead)] if record.dead else []),
         *([_online(record.online, target)] if record.online else []),
         _origin(record, promise),
     ]
@@ -153,6 +155,17 @@ def _online(arms: Mapping[str, Sequence[ArmFigures]], target: Target) -> Html:
     )
     heading = "How did the answers given online turn out?"
     return kit.section(heading, kit.table(columns, rows), kit.paragraph(note, "quiet"))
+
+
+def _dead(features: Sequence[FilledFeature]) -> Html:
+    """The features that the challenger cannot have learned from; nothing of it decided."""
+    columns = [PageColumn("feature"), PageColumn("filled at training", "number"), PageColumn("in shadow", "number")]
+    rows = [(row.feature, f"{row.training:.1%}", "–" if row.now is None else f"{row.now:.1%}") for row in features]
+    note = (
+        "For reading: of these features training saw at most one value. Nothing can be learned from what "
+        "they say, only from whether they say anything."
+    )
+    return kit.section("Which features say nothing?", kit.table(columns, rows), kit.paragraph(note, "quiet"))
 
 
 def _origin(record: EvidenceRecord, promise: PromiseRecord) -> Html:

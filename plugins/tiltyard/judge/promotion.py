@@ -26,6 +26,7 @@ from tiltyard.records import (
     ChallengerDecision,
     Decision,
     EvidenceRecord,
+    FilledFeature,
     JsonObject,
     PageFile,
     PromiseRecord,
@@ -200,7 +201,7 @@ def _decide(
     if verdict.verdict == "promote":
         drawn = pairs.picture(spec, evidence, history.rows, challenger, champion)
         record = replace(record, drawn=drawn, promise=_promise(spec, trained))
-    record = record.signed(verdict.verdict)
+    record = replace(record.signed(verdict.verdict), dead=_dead(history, trained) or None)
     if verdict.verdict == "promote":
         # Shown beside the digest of what decided, which the outcomes online are no part of.
         record = replace(record, online=arm.report(rails, spec, as_of) or None)
@@ -299,6 +300,16 @@ def _shares_missing(profiled: pd.DataFrame, since: date) -> dict[str, float]:
     sums = profiled[profiled["night"] >= since].drop(columns="night").sum()
     rows = float(sums["rows"])
     return {str(name): float(count) / rows for name, count in sums.drop("rows").items()} if rows else {}
+
+
+def _dead(history: _ModelNight, trained: Version) -> tuple[FilledFeature, ...]:
+    """The features of which the version's training saw at most one value, with what they are since it is in shadow."""
+    dead = [feature for feature in trained.facts.filled if feature.is_dead]
+    nights = history.nights.get(trained.version, ())
+    missing = _shares_missing(history.profile, nights[0]) if dead and nights else {}
+    return tuple(
+        replace(feature, now=1 - missing[feature.feature] if feature.feature in missing else None) for feature in dead
+    )
 
 
 def _files(rails: Rails, spec: Spec, version: int) -> tuple[dict[str, float], float | None]:

@@ -20,7 +20,7 @@ import yaml
 from pydantic import StrictBool, ValidationError, field_validator, model_validator
 
 from tiltyard.errors import BadInput
-from tiltyard.prepare import column_lineage
+from tiltyard.prepare import column_lineage, select_list
 from tiltyard.prepare.column_lineage import ColumnLineage, Made, Step, worse
 from tiltyard.prepare.contracts import AUDIT_COLUMNS, TimeColumn
 from tiltyard.settings import Settings
@@ -112,6 +112,8 @@ class Columns:
     """Which column is made of which."""
     own_times: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Raw table → its columns that tell when a row happened or was written, by its contract."""
+    disagreements: Mapping[str, str] = field(default_factory=dict)
+    """Table that dbt makes → where its SQL and its `.yml` have other columns, as a sentence; only those that differ."""
 
     def of(self, table: str, column: str) -> ColumnSaid | None:
         """What is said of a column itself."""
@@ -236,7 +238,34 @@ def _read(dbt: Path, files: tuple[tuple[Path, int, int], ...]) -> Columns:
         if entry.meta is not None:
             _check(entry, lineage, described[entry.table])
             said.setdefault(entry.table, {})[entry.column] = _said(entry)
-    return Columns(said, lineage, own_times)
+    sql = {path.stem: path for path in texts if path.is_relative_to(models)}
+    differ = {name: why for name, path in sql.items() if (why := _disagreement(name, path, texts[path], entries))}
+    return Columns(said, lineage, own_times, differ)
+
+
+def _disagreement(table: str, path: Path, text: str, entries: Iterable["_Entry"]) -> str | None:
+    """Where the SQL of a table and its `.yml` have other columns; None where they agree, where there is no `.yml`, and
+    where the text does not say. Of staging a `.yml` need not describe everything."""
+    described = {entry.column: entry.at for entry in entries if entry.table == table}
+    given = select_list.given(text) if described else None
+    if given is None:
+        return None
+    names = {column.name for column in given}
+    for name, at in described.items():
+        if name.lower() not in names:
+            return (
+                f"{at}: {table} describes a column '{name}', and {path.name} does not give it; add it to the SQL, or "
+                "take it out of the .yml."
+            )
+    known = {name.lower() for name in described}
+    for column in () if table.startswith("stg_") else given:
+        if column.name not in known:
+            yml = next(iter(described.values())).rpartition(":")[0].rpartition("/")[2]
+            return (
+                f"{path}:{column.line}: {table} gives a column '{column.name}', and {yml} does not describe it; add it "
+                "to the .yml, or take it out of the SQL."
+            )
+    return None
 
 
 @dataclass(frozen=True)
@@ -245,6 +274,8 @@ class _Entry:
 
     where: str
     """File and line of its `meta`, or of the column."""
+    at: str
+    """File and line of the column."""
     table: str
     column: str
     meta: ColumnMeta | None
@@ -318,14 +349,16 @@ def _columns(path: Path, table: str, entry: Mapping[str, Any], node: yaml.Mappin
         if isinstance(column.get("meta"), dict) and "tiltyard" in column["meta"]:
             line = _below(at, "meta")[1]
             raise BadInput(f"{path}:{line}: column '{name}': what is said for Tiltyard stands in config.meta.tiltyard.")
+        place = f"{path}:{at.start_mark.line + 1}"
         config, _ = _below(at, "config")
         meta, _ = _below(config, "meta")
         tiltyard, line = _below(meta, "tiltyard")
         if tiltyard is None:
-            yield _Entry(f"{path}:{at.start_mark.line + 1}", table, name, None, own_times)
+            yield _Entry(place, place, table, name, None, own_times)
             continue
         where = f"{path}:{line}: column '{name}'"
-        yield _Entry(where, table, name, _meta(path, name, column["config"]["meta"]["tiltyard"], tiltyard), own_times)
+        meta_of = _meta(path, name, column["config"]["meta"]["tiltyard"], tiltyard)
+        yield _Entry(where, place, table, name, meta_of, own_times)
 
 
 def _meta(path: Path, name: str, content: Any, node: yaml.Node) -> ColumnMeta:

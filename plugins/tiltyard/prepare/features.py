@@ -7,6 +7,7 @@ on. A source in trouble is in nobody's way but that of what is made of it. The s
 it afterwards (`online.fill`).
 """
 
+import difflib
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from datetime import date, datetime
 
 from tiltyard import release, suites
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed, Fenced, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
 from tiltyard.prepare import checks, contracts, deliveries, publishing, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
@@ -25,6 +26,7 @@ from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import FeaturesSummary, Record, TableState
 from tiltyard.records.publication import plain
+from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
 from tiltyard.stages import StageName
 from tiltyard.suites import CheckReport
@@ -76,13 +78,20 @@ class FeaturesNight(Record):
 
 
 def build_night(
-    rails: Rails, as_of: datetime, sources: Sequence[str] | None = None, *, render: bool = True
+    rails: Rails,
+    as_of: datetime,
+    sources: Sequence[str] | None = None,
+    *,
+    render: bool = True,
+    rebuild: Collection[str] = (),
 ) -> FeaturesNight:
-    """The whole stage for one night, source by source: of `sources`, or of all that are active.
+    """The whole stage for one night, source by source: of `sources`, or of all that are active. The tables named in
+    `rebuild` are made anew with all their rows, by the first source that feeds them.
 
     What ends one source ends no other. Raises what ended the first of them where nothing of any could be published,
     and, when all others are done, what was out of reach or taken over of one.
     """
+    again = set(rebuild)
     nights: dict[str, SourceNight] = {}
     errors: list[Exception] = []
     interrupted: list[TiltyardError] = []
@@ -90,7 +99,8 @@ def build_night(
         landed, build, summary, error = None, None, None, ""
         try:
             landed = ingest(rails, as_of, [source])[source]
-            build = transform(rails, as_of, [source])
+            build = transform(rails, as_of, [source], rebuild=again)
+            again -= build.rebuilt.keys()
             summary = check(rails, source, as_of, build, render=render)
         except (Unavailable, Fenced) as failure:  # it is tried again, or another attempt has it
             log.warning("%s: %s", source, failure)
@@ -117,6 +127,17 @@ def build_night(
     return FeaturesNight(night=night_closing(as_of), sources=nights)
 
 
+def require_tables(settings: Settings, tables: Collection[str]) -> None:
+    """Raises BadInput naming the first of the tables that dbt does not make of any active source, and close ones."""
+    feeding = Feeding.of(settings)
+    made = [table for source in settings.sources for table in feeding.below(source) if table not in feeding.sources]
+    for table in tables:
+        if table not in made:
+            close = difflib.get_close_matches(table, made, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else "give its name as in its SQL file."
+            raise BadInput(f"--rebuild: no active source feeds a table '{table}'; {hint}")
+
+
 @contextmanager
 def _recording(rails: Rails, sources: Collection[str], as_of: datetime) -> Iterator[None]:
     """What ends the stage inside is in the record of every one of the sources."""
@@ -135,11 +156,14 @@ def ingest(rails: Rails, as_of: datetime, sources: Sequence[str] | None = None) 
     return landed
 
 
-def transform(rails: Rails, as_of: datetime, sources: Sequence[str] | None = None) -> BuildSummary:
-    """Bring staging, spines, features and labels up to what has landed of `sources`, or of all active ones."""
+def transform(
+    rails: Rails, as_of: datetime, sources: Sequence[str] | None = None, rebuild: Collection[str] = ()
+) -> BuildSummary:
+    """Bring staging, spines, features and labels up to what has landed of `sources`, or of all active ones; the tables
+    named in `rebuild` are made anew with all their rows."""
     chosen = rails.settings.sources if sources is None else sources
     with _recording(rails, chosen, as_of):
-        return transforming.build(rails, chosen, as_of)
+        return transforming.build(rails, chosen, as_of, rebuild=rebuild)
 
 
 def check(rails: Rails, source: str, as_of: datetime, build: BuildSummary, *, render: bool = True) -> FeaturesSummary:
@@ -160,8 +184,8 @@ def check_more(
     rails: Rails, source: str, as_of: datetime, build: BuildSummary, wanted: Collection[str], *, render: bool = True
 ) -> FeaturesSummary | None:
     """`check` of what a night that was settled lacks: the tables that have no state as of it, and of those that are not
-    good the ones that `wanted`, or what these are made of, names. Everything else stays as it is (`kept`), so that no
-    model that reads it has its night done again.
+    good, or were made anew, the ones that `wanted`, or what these are made of, names. Everything else stays as it is
+    (`kept`), so that no model that reads it has its night done again.
 
     Nothing is recorded: `end` takes what this returns. None where nothing is lacking. A night that was not settled is
     checked whole.
@@ -173,7 +197,8 @@ def check_more(
         settled = publishing.settled_on(rails, night)
         known = [table for table in wanted if table in feeding.graph.parents]
         asked = {*wanted}.union(*(feeding.graph.upstream(table) for table in known))
-        kept = [name for name in whole if name in settled and (settled[name].is_published or name not in asked)]
+        good = {name for name, state in settled.items() if state.is_published and name not in build.rebuilt}
+        kept = [name for name in whole if name in settled and (name in good or name not in asked)]
         lacking = [table for table in whole if table not in kept]
         if kept and not lacking:
             return None
@@ -223,6 +248,7 @@ def _judged(
         unpublished=tuple(state for state in states if not state.is_published),
         faults=faults,
         waiting=waiting,
+        rebuilt={table: why for table, why in build.rebuilt.items() if table in tables},
     )
 
 

@@ -102,6 +102,10 @@ def check_spec(project: Project, settings: Settings, spec: Spec) -> None:
         for column in ("item_id", "item_name", "score", "event_time", "available_at"):
             _has(items, column, where)
     _check_views(spec, spine, views, where)
+    popular = (spec.fallback.popular.table,) if spec.fallback.popular else ()
+    for table in (spine.name, *spec.prediction.features, label.name, *popular):
+        if why := project.said.disagreements.get(table):
+            raise BadInput(why)
     if spec.source not in project.sources:
         close = _close_to(spec.source, project.sources)
         raise BadInput(f"{where}: the dbt project has no source '{spec.source}'{close}")

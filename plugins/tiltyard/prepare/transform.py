@@ -6,12 +6,13 @@ entity: a build after a night costs what the night brought.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,16 +23,21 @@ from typing import Any
 from tiltyard import lake
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole
-from tiltyard.prepare import graph
+from tiltyard.prepare import graph, rebuilding
+from tiltyard.prepare.rebuilding import Plan, Text
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.settings import Settings
 from tiltyard.words import counted
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 60.0
 """Seconds in which dbt comes to its end once its limit has passed."""
 AGAIN_S = 1.0
 """Seconds after which what still runs is interrupted again."""
+TESTS = ("resource_type:test", "resource_type:unit_test")
+"""How dbt selects its tests."""
 _TOO_LONG = (
     "dbt was ended at {node}: it took longer than TILTYARD_BUILD_TIMEOUT_S ({limit:g} s) for its source. Make its SQL "
     "quicker, or raise the limit"
@@ -77,35 +83,38 @@ class BuildSummary(Record):
     as_of: datetime
     """Instant at which the night closes that asked for it."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Table that dbt could not build, or whose test failed → why, as dbt says it."""
+    """Table that dbt could not build, or whose test failed, or that stays as it is → why."""
+    rebuilt: Mapping[str, str] = field(default_factory=dict)
+    """Table that was made anew, with all its rows → why."""
 
 
-def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: bool = False) -> BuildSummary:
+def build(
+    rails: Rails,
+    sources: Sequence[str],
+    as_of: datetime,
+    full_refresh: bool = False,
+    rebuild: Collection[str] = (),
+) -> BuildSummary:
     """Bring every model of `sources` up to what has landed. Safe to repeat, to kill and to start twice.
 
-    The nodes do not depend on `as_of`; the last instant that has landed is read from the lake. A node that fails, or is
-    ended since dbt took too long, leaves its table and what is made of it as they were, and stops no other. Raises
-    BadInput when there is nothing to build, CheckFailed for a node that fails and is no table's, Unavailable when
-    others have been building for longer than they may.
+    A table whose text has changed since it was built, or that is named in `rebuild`, is made anew with all its rows,
+    and so is what is made of it (see `rebuilding`). The nodes do not depend on `as_of`; the last instant that has
+    landed is read from the lake. A node that fails, or is ended since dbt took too long, leaves its table and what is
+    made of it as they were, and stops no other. Raises BadInput when there is nothing to build, CheckFailed for a node
+    that fails and is no table's, Unavailable when others have been building for longer than they may.
     """
     if not sources:
         raise BadInput("There is no source to build; set TILTYARD_SOURCES, like TILTYARD_SOURCES=incident.")
-    arguments = ["--exclude", "tag:reference"]
-    if full_refresh:
-        arguments.append("--full-refresh")
-    for source in sources:
-        arguments += ["--select", f"source:{source}+"]
     began = time.monotonic()
     limit = rails.settings.build_timeout_s
     with alone(rails), _ended_after(limit) as ended:
-        moment = rails.ledger.moment()
-        nodes = _run(rails.settings, "build", "--exclude-resource-type", "unit_test", *arguments, built_at=moment)
-        _keep_manifest(rails.settings)
-    if not nodes:
+        nodes, plan = _built(rails, sources, full_refresh, rebuild)
+    if not nodes and not plan.refused:
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
     failed = [node for node in nodes if not node.is_good]
     _complain([node for node in failed if not node.tables])
     models = [node for node in nodes if node.type in ("model", "snapshot")]
+    anew = {node.name for node in models if node.status == "success"}
     slowest = sorted(models, key=lambda node: -node.seconds)[:3]
     return BuildSummary(
         models=len(models),
@@ -119,7 +128,65 @@ def build(rails: Rails, sources: Sequence[str], as_of: datetime, full_refresh: b
             else f"dbt failed at {node.name}: {node.message or node.status}"
             for node in failed
             for table in node.tables
-        },
+        }
+        | {**plan.refused},
+        rebuilt={table: why for table, why in plan.rebuilt.items() if table in anew},
+    )
+
+
+def _built(
+    rails: Rails, sources: Sequence[str], full_refresh: bool, rebuild: Collection[str]
+) -> tuple[list[Node], Plan]:
+    """(the nodes that were run, what was made anew): first what is brought up to date, then what is made anew, which
+    nothing of the former is made of."""
+    selection = [argument for source in sources for argument in ("--select", f"source:{source}+")]
+    arguments = [*selection, "--exclude-resource-type", "unit_test", *(["--full-refresh"] if full_refresh else [])]
+    digest, texts, plan = rebuilding.texts_digest(rails.settings.dbt), {}, Plan()
+    is_known = rebuilding.is_known(rails, sources, digest)
+    if rebuild or not is_known:
+        texts = _texts(rails.settings, selection)
+        plan = rebuilding.plan(rails, texts, rebuild) if not full_refresh else plan
+    for table, why in plan.rebuilt.items():
+        log.info("%s is made anew with all its rows: %s", table, why)
+    moment = rails.ledger.moment()
+    nodes = _run(rails.settings, "build", *arguments, "--exclude", "tag:reference", *plan.apart, built_at=moment)
+    if plan.rebuilt:
+        rebuilding.begin(rails, plan, moment)
+        whole = ("--full-refresh", "--exclude-resource-type", "unit_test", "--select", *plan.rebuilt)
+        nodes += _run(rails.settings, "build", *whole, "--exclude", "tag:reference", *plan.refused, built_at=moment)
+    _keep_manifest(rails.settings)
+    if texts:
+        built = {node.name for node in nodes if node.type == "model" and node.status == "success"}
+        rebuilding.keep(rails, sources, digest, texts, plan, built, moment)
+    return nodes, plan
+
+
+def _texts(settings: Settings, selection: Sequence[str]) -> dict[str, Text]:
+    """What makes each of the selected tables, as dbt compiles it for all rows. What does not compile is left out: the
+    build says so."""
+    results = _results(settings, "compile", *selection, "--full-refresh", "--exclude", "tag:reference", *TESTS)
+    return {
+        text.name: text
+        for result in results
+        if (text := _text(result.node)) is not None and str(result.status) == "success"
+    }
+
+
+def _text(node: Any) -> Text | None:
+    """What makes the table of a node; None of one that makes none of its own, like an ephemeral model."""
+    if not node.compiled_code or node.config.materialized == "ephemeral":
+        return None
+    keys = node.config.unique_key or ()
+    parts = [key.split(".") for key in node.depends_on.nodes]
+    return Text(
+        name=str(node.name),
+        table=f"{node.schema}.{node.alias}",
+        relation=str(node.relation_name),
+        sql=str(node.compiled_code),
+        columns={name: str(column.data_type or "") for name, column in node.columns.items()},
+        is_whole=bool(node.config.contract.enforced),
+        keys=(keys,) if isinstance(keys, str) else tuple(keys),
+        parents=frozenset(f"raw.{key[-1]}" if key[0] == "source" else key[2] for key in parts),
     )
 
 
@@ -197,8 +264,15 @@ def parse(settings: Settings, work: Path) -> None:
 def _run(
     settings: Settings, command: str, *arguments: str, work: Path | None = None, built_at: datetime | None = None
 ) -> list[Node]:
-    """The nodes that one dbt command ran, good or not; `built_at` is the stamp of what it builds. Raises BadInput when
-    dbt does not get so far."""
+    """The nodes that one dbt command ran, good or not. Raises as `_results` does."""
+    return [_node(result) for result in _results(settings, command, *arguments, work=work, built_at=built_at)]
+
+
+def _results(
+    settings: Settings, command: str, *arguments: str, work: Path | None = None, built_at: datetime | None = None
+) -> list[Any]:
+    """What one dbt command says of each of its nodes, good or not; `built_at` is the stamp of what it builds. Raises
+    BadInput when dbt does not get so far."""
     # dbt takes 1.7 s to import, and only a build needs it
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
@@ -215,11 +289,11 @@ def _run(
             outcome = dbtRunner().invoke([command, *flags, *arguments])
         finally:
             _close(DuckDBConnectionManager)
-    nodes = [_node(result) for result in getattr(outcome.result, "results", None) or []]
-    if outcome.exception is not None or (not outcome.success and all(node.is_good for node in nodes)):
+    results = getattr(outcome.result, "results", None) or []
+    if outcome.exception is not None or (not outcome.success and all(_node(result).is_good for result in results)):
         reason = " ".join(str(outcome.exception or "no reason given").split())
         raise BadInput(f"dbt does not run: {reason[:600]} (log: {work / 'logs' / 'dbt.log'}).")
-    return nodes
+    return list(results)
 
 
 def manifest(settings: Settings) -> dict[str, Any]:

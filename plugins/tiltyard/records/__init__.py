@@ -49,7 +49,7 @@ from tiltyard.records.evidence import (
     SliceMean,
     TrainedFrom,
 )
-from tiltyard.records.figures import ArmFigures, Interval, Measured, VersionFigures
+from tiltyard.records.figures import ArmFigures, FilledFeature, Interval, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
 from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
@@ -104,6 +104,7 @@ __all__ = [
     "FallbackAuditSummary",
     "FeatureValue",
     "FeaturesSummary",
+    "FilledFeature",
     "Finding",
     "GovernorAction",
     "GovernorSummary",

@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from tiltyard.records.base import JsonObject, Record, formerly
 from tiltyard.records.evidence import EvidenceRecord
-from tiltyard.records.figures import Measured
+from tiltyard.records.figures import FilledFeature, Measured
 from tiltyard.records.summary import Summary
 from tiltyard.stages import StageName
 
@@ -64,6 +64,8 @@ class VersionFacts(Record):
     """Number of trials of tuning."""
     features: tuple[str, ...] = ()
     """The features' names, in the order of the matrix."""
+    filled: tuple[FilledFeature, ...] = ()
+    """How far each of them has values in the training frame; empty where it was not kept."""
     params: dict[str, float] = field(default_factory=dict)
     """Parameter → what tuning chose."""
     metrics: Measured | None = None

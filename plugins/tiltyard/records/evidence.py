@@ -11,7 +11,7 @@ from datetime import date
 from typing import ClassVar, Literal
 
 from tiltyard.records.base import JsonObject, Record
-from tiltyard.records.figures import ArmFigures
+from tiltyard.records.figures import ArmFigures, FilledFeature
 
 CriterionStatus = Literal["pass", "fail", "not_yet"]
 
@@ -236,7 +236,7 @@ class PromiseRecord(Record):
 class EvidenceRecord(_Sparse):
     """What a decision on one challenger, or on the champion under watch, stood on."""
 
-    _later: ClassVar[tuple[str, ...]] = ("promoted_on", "drawn", "promise", "online", "page", "digest")
+    _later: ClassVar[tuple[str, ...]] = ("promoted_on", "drawn", "promise", "dead", "online", "page", "digest")
 
     model: str
     """The model's name."""
@@ -303,7 +303,10 @@ class EvidenceRecord(_Sparse):
     promise: PromiseRecord | None = None
     """Of a promotion: whose model it is, under which policy it was judged, and where the challenger comes from."""
     digest: str | None = None
-    """SHA-256 of all of it but the page and the online outcomes."""
+    """SHA-256 of all of it but the page, the online outcomes and the dead features."""
+    dead: tuple[FilledFeature, ...] | None = None
+    """The challenger's features of which training saw at most one value, filled then and since it is in shadow; shown,
+    and no part of what decided. None where there are none, or it was not kept."""
     online: dict[str, tuple[ArmFigures, ...]] | None = None
     """Of a promotion: arm → how its answers given online turned out; shown, and no part of what decided."""
     page: PageFile | None = None
@@ -318,7 +321,7 @@ class EvidenceRecord(_Sparse):
     def signed(self, verdict: str) -> "EvidenceRecord":
         """The record with its digest, which covers the verdict too."""
         content = self.to_json() | {"verdict": verdict}
-        for name in ("digest", "online", "page"):
+        for name in ("digest", "dead", "online", "page"):
             content.pop(name, None)
         return replace(self, digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest())
 

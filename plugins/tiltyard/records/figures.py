@@ -23,6 +23,25 @@ class Interval(Record):
     """Upper end; None where it cannot be computed."""
 
 
+@dataclass(frozen=True)
+class FilledFeature(Record):
+    """How far a feature of a version has values, at training and later."""
+
+    feature: str
+    """Its name."""
+    training: float
+    """Share of the training rows that have a value, between 0 and 1."""
+    is_dead: bool = False
+    """Whether training saw no two different values of it: what it says moves no score."""
+    now: float | None = None
+    """The same share of later rows; None where there are none."""
+
+    def __str__(self) -> str:
+        what = "" if not self.is_dead else "no value, " if self.training == 0 else "one value only, "
+        later = "" if self.now is None else f", now {100 * self.now:.3g} %"
+        return f"{self.feature} ({what}filled at training {100 * self.training:.3g} %{later})"
+
+
 class WithFigures(Generic[FigureT]):
     """What has figures by name: some in fields of their own, the others among `more`."""
 

@@ -71,6 +71,8 @@ class FeaturesSummary(Summary):
     """Table that other sources feed as well → those that it waits for."""
     kept: tuple[str, ...] = ()
     """The tables that were settled for this night before, and were not judged again."""
+    rebuilt: dict[str, str] = field(default_factory=dict)
+    """Table that was made anew with all its rows → why: its text had changed, or somebody asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,6 +401,8 @@ class TrainingSummary(Summary):
     """Who asked for it; None in records of trainings that made no version."""
     replay: ReplaySummary | None = None
     """The millisecond test; None where the training ended before it."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the version's features, a sentence each; empty where there is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,14 +95,17 @@ def make(
         tuned=tuned,
     )
     sample = _sample(prepared, fitted, settings.seed)
+    remembered = _reference(spec, order.as_of, training_frame, prepared, fitted)
+    kept = profile.read(remembered)
     files = {
         **_models(fitted, prepared, target),
         "encoding.json": prepared.encoding.to_json().encode(),
-        "reference.json": json.dumps(_reference(spec, order.as_of, training_frame, prepared, fitted)).encode(),
+        "reference.json": json.dumps(remembered).encode(),
         "reference.parquet": parquet(sample),
     }
     facts = replace(
         _facts(spec, settings, training_frame, order, prepared, fitted),
+        filled=profile.features(kept) if kept else (),
         latency_ms=latency_ms(Scorer.from_files(spec.name, 0, files), sample),
         size_mb=registry.size_mb(files),
         parity=Parity(

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from tiltyard.records import JsonObject
+from tiltyard.records import FilledFeature, JsonObject
 from tiltyard.spec import REPORT_COLUMNS
 from tiltyard.target import YES_OR_NO, Target
 
@@ -94,6 +94,18 @@ class ProfiledColumn:
     """How its values are cut."""
     counts: Counts
     """(training nights, cells) number of rows."""
+
+    @property
+    def filled(self) -> float:
+        """Share of the training rows that have a value; NaN without rows."""
+        return float(filled(self.counts.sum(axis=0)))
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether training saw no two different values: what is missing is none."""
+        if self.cells.is_numeric:
+            return self.cells.low == self.cells.high
+        return len(self.cells.names) + len(self.cells.rare) < 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,6 +318,15 @@ def importance(values: Floats, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, shares.astype(float).tolist(), strict=True))
 
 
+def features(reference: Reference) -> tuple[FilledFeature, ...]:
+    """How far each feature was filled at training, in the reference's order."""
+    return tuple(
+        FilledFeature(column.name, column.filled, column.is_dead)
+        for column in reference.columns
+        if column.kind == "feature"
+    )
+
+
 # -- distances --------------------------------------------------------------------------------
 
 
@@ -339,6 +360,11 @@ def missing(counts: NDArray[Any]) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         share: Floats = counts[..., -1] / counts.sum(axis=-1)
     return share
+
+
+def filled(counts: NDArray[Any]) -> Floats:
+    """The share of rows that have a value, of (…, cells); NaN without rows."""
+    return 1 - missing(counts)
 
 
 def _shares(counts: NDArray[Any]) -> Floats:

@@ -17,11 +17,12 @@ from tiltyard.fence import Fence
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails, records_its_end
-from tiltyard.records import ReplaySummary, TrainingSummary
+from tiltyard.records import ReplaySummary, TrainingSummary, VersionFacts
 from tiltyard.spec import Spec
 from tiltyard.train import candidate, leakage_gate, registry, replay
 from tiltyard.train.blocks import Untrainable
 from tiltyard.train.candidate import Order
+from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ def train_on(
             return _untrained(rails, spec, night, str(error), training_frame)
         version, reused = registry.register(rails, spec, made, fence)
     log.info("%s: version %d %s", spec.name, version.version, "was there already" if reused else "registered")
+    warnings = _warnings(version.facts)
+    for warning in warnings:
+        log.warning("%s: version %d: %s", spec.name, version.version, warning)
     summary = TrainingSummary(
         night=night,
         model=spec.name,
@@ -139,9 +143,22 @@ def train_on(
         reasons=tuple(reasons),
         requested_by=requested_by,
         replay=replayed,
+        warnings=warnings,
     )
     rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
+
+
+def _warnings(facts: VersionFacts) -> tuple[str, ...]:
+    """What a person should know of the features of a version, a sentence each."""
+    dead = [feature for feature in facts.filled if feature.is_dead]
+    if not dead:
+        return ()
+    names = ", ".join(map(str, dead))
+    return (
+        f"{len(dead)} of {counted(len(facts.filled), 'feature')} had at most one value at training: {names}. Mend "
+        "their feature views, or take them out.",
+    )
 
 
 def _untrained(

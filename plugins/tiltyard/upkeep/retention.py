@@ -12,10 +12,11 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import identifier, literal
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
-from tiltyard.tables import INGEST_RUN, LANDED_FILE, REQUEST_SEGMENT, TABLES
+from tiltyard.tables import BUILT, INGEST_RUN, LANDED_FILE, REQUEST_SEGMENT, TABLES
 
-FOR_EVER = (INGEST_RUN.name, LANDED_FILE.name, REQUEST_SEGMENT.name)
-"""What says that a file or a segment was taken in already: without it, it would be taken in twice."""
+FOR_EVER = (INGEST_RUN.name, LANDED_FILE.name, BUILT.name, REQUEST_SEGMENT.name)
+"""What says that a file or a segment was taken in already: without it, it would be taken in twice. And what says from
+which text a table was built: without it, a changed one would not be noticed."""
 OTHERS = "default"
 """What stands for all tables that the setting does not name."""
 

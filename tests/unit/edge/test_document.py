@@ -1,13 +1,16 @@
 """The document of `tiltyard status`: what scripts read of it stays, and its schema says what everything is."""
 
 import json
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiltyard.edge import document
-from tiltyard.edge.document import ModelStatus, NoNight, Realized
+from tiltyard.edge import describe, document
+from tiltyard.edge.document import FilledFeatures, ModelStatus, NoNight, Realized
+from tiltyard.records import FilledFeature
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "status" / "0.1.0.json"
 """What `tiltyard status --json` of version 0.1.0 printed of the demo."""
@@ -60,3 +63,22 @@ def test_the_schema_names_the_keys_that_are_printed(name: str) -> None:
     schema: Any = document.schema()
     assert {"model", "owner", "tier", "measure", "as_of"} <= set(schema["$defs"][name]["properties"])
     assert "from" in schema["$defs"]["Realized"]["properties"]
+
+
+def test_the_features_that_say_nothing_or_moved_are_named() -> None:
+    (printed,) = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    older = ModelStatus.from_json(printed)
+    assert "features " not in describe.model(older), "a version from before it was kept says nothing of it"
+    features = (
+        FilledFeature("history", 0.0, is_dead=True, now=0.4),
+        FilledFeature("plan", 1.0, now=0.98),
+        FilledFeature("device", 0.9, now=0.5),
+    )
+    filled = FilledFeatures(version=3, night=date(2024, 5, 1), features=features)
+    assert describe.features(filled) == (
+        "3 of v3, 1 had at most one value at training: history (no value, filled at training 0 %, now 40 %); "
+        "1 filled otherwise than at training: device (filled at training 90 %, now 50 %); now is the night of "
+        "2024-05-01"
+    )
+    assert describe.features(filled) in describe.model(replace(older, features=filled))
+    assert describe.features(replace(filled, features=features[1:2])) == "1 of v3, filled as at training"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.judge.test_pairs import TONIGHT, drawn, spec_of
 from tiltyard.judge import evidence_page, gate, pairs
-from tiltyard.records import ArmFigures, Criterion, EvidenceRecord, PromiseRecord, TrainedFrom
+from tiltyard.records import ArmFigures, Criterion, EvidenceRecord, FilledFeature, PromiseRecord, TrainedFrom
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ledger"
 
@@ -114,6 +114,19 @@ def test_a_record_with_little_in_it_is_drawn_too(record: EvidenceRecord) -> None
     evidence, gathered = pairs.gather(spec, TONIGHT, rows, 2, None)
     slim = replace(gathered, promise=record.promise, drawn=pairs.picture(spec, evidence, rows, 2, None))
     assert evidence_page.draw(slim).count("<svg") == 5
+
+
+def test_features_that_say_nothing_are_a_note_and_no_part_of_what_decided(record: EvidenceRecord) -> None:
+    dead = (FilledFeature("<b>size", 0.0, True, 0.25),)
+    noted = replace(record, dead=dead)
+    page, shown = evidence_page.draw(record), evidence_page.draw(noted)
+    assert "Which features say nothing?" not in page
+    for text in ("Which features say nothing?", "&lt;b&gt;size", "0.0%", "25.0%"):
+        assert text in shown
+    assert shown.replace(evidence_page._dead(dead) + "\n", "") == page
+    assert noted.signed("promote").digest == record.digest
+    assert EvidenceRecord.from_json(json.loads(json.dumps(noted.to_json()))) == noted
+    assert "dead" not in record.to_json(), "a record from before is as it was"
 
 
 def test_the_outcome_of_each_arm_online_is_shown_where_there_is_one(record: EvidenceRecord) -> None:

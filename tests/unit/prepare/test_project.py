@@ -1,5 +1,6 @@
 """Specs against the dbt project's files; no database."""
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,3 +42,44 @@ def test_a_name_that_is_not_there_comes_with_those_that_are_close() -> None:
 def test_a_spec_of_another_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="the dbt project has no spine 'spn_visit'"):
         project.check_spec(project.read(Settings()), Settings(), small_spec(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "reason"),
+    [
+        (
+            "sql",
+            "        amount_eur as last_amount_eur,\n",
+            "",
+            r"ftr_customer__payments.yml:23: ftr_customer__payments describes a column 'last_amount_eur', and "
+            "ftr_customer__payments.sql does not give it",
+        ),
+        (
+            "yml",
+            "      - name: last_amount_eur\n        data_type: double\n"
+            "        description: Amount of the last statement.\n",
+            "",
+            r"ftr_customer__payments.sql:\d+: ftr_customer__payments gives a column 'last_amount_eur', and "
+            "ftr_customer__payments.yml does not describe it",
+        ),
+    ],
+)
+def test_sql_and_yml_that_disagree_are_named_with_file_and_line(
+    tmp_path: Path, kind: str, old: str, new: str, reason: str
+) -> None:
+    shutil.copytree(ROOT / "dbt", tmp_path / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    path = tmp_path / "dbt" / "models" / "features" / f"ftr_customer__payments.{kind}"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    settings = Settings(dbt=tmp_path / "dbt")
+    read = project.read(settings)
+    assert read.said.disagreements.keys() == {"ftr_customer__payments"}
+    with pytest.raises(BadInput, match=reason):
+        project.check_spec(read, settings, specs.find(ROOT / "models", "churn"))
+    project.check_spec(read, settings, specs.find(ROOT / "models", "sla_breach"))
+
+
+def test_the_shipped_project_agrees_with_itself() -> None:
+    read = project.read(Settings())
+    assert read.said.disagreements == {}

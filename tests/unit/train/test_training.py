@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
-from tests.lakes import LABELS
-from tests.market import AS_OF, FIRST, market
+from tests.lakes import FEATURES, LABELS
+from tests.market import AS_OF, FIRST, market, publish
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Fenced
 from tiltyard.govern import grants
@@ -308,6 +308,30 @@ def test_the_reference_describes_every_row(trained: Market) -> None:
     sample = scorer.reference_frame()
     assert set(sample.columns) == {"size", "mood", "is_open", "label", "score"}
     assert sample["score"].between(0, 1).all()
+
+
+def test_a_feature_that_says_nothing_is_named(
+    tmp_path: Path, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the three features one never has a value and one has the same in every row."""
+    with market(tmp_path, postgres_url) as (rails, spec):
+        rails.lake.connection.execute(f"update lake.{FEATURES} set size = null, is_open = true")
+        publish(rails, AS_OF)
+        summary = training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
+        version = rails.ledger.version(spec.name, 1)
+    assert version is not None
+    filled = {feature.feature: feature for feature in version.facts.filled}
+    assert {name for name, feature in filled.items() if feature.is_dead} == {"size", "is_open"}
+    assert (filled["size"].training, filled["is_open"].training) == (0, 1)
+    assert 0.5 < filled["mood"].training < 1
+    (warning,) = summary.warnings
+    assert "2 of 3 features had at most one value at training" in warning and warning in caplog.text
+    assert "size (no value, filled at training 0 %)" in warning
+    assert "is_open (one value only, filled at training 100 %)" in warning
+
+
+def test_features_that_say_something_are_not_warned_of(trained: Market) -> None:
+    assert trained[2].warnings == ()
 
 
 def test_labels_that_came_late_are_not_learned_from(trained: Market) -> None:
