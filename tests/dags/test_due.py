@@ -120,7 +120,27 @@ def test_a_night_by_hand(rails: Rails) -> None:
     done(rails, ShadowSummary(), 1, models=(SPEC,))
     assert lot(rails, "shadow", as_of=1) == {SPEC.name: days(1), "other": days(1)}, "done or not"
     assert lot(rails, "drift", as_of=1) == {SPEC.name: days(1)}, "but not where there is nothing to look at"
-    assert lot(rails, "drift", as_of=1, named=True)["other"] == days(1), "unless a person says so"
+    with pytest.raises(BadInput, match="shadow has not finished the night of 2016-04-01"):
+        lot(rails, "drift", as_of=1, specs=(OTHER,), named=True)
+    published(rails, 4)
+    assert lot(rails, "shadow", as_of=3, named=True)["other"] == days(3), "no source had a run, and a person says so"
+    with pytest.raises(BadInput, match="features has not finished the night of 2016-04-05"):
+        lot(rails, "shadow", as_of=5, named=True)
+
+
+def test_a_night_beyond_all_that_was_done_is_refused_to_whoever_asks_for_one_stage(rails: Rails) -> None:
+    """It would find no rows, and be the model's newest night."""
+    with pytest.raises(BadInput, match="features has not done the night of 2016-04-02, it has done none yet"):
+        due.require_reached(rails, "shadow", SPEC, clock.midnight(day(2)))
+    published(rails, 2)
+    due.require_reached(rails, "shadow", SPEC, clock.midnight(day(1)))
+    due.require_reached(rails, "shadow", SPEC, clock.midnight(day(2)))
+    with pytest.raises(BadInput, match="the newest night that it has is that of 2016-04-02"):
+        due.require_reached(rails, "shadow", SPEC, clock.midnight(day(3)))
+    with pytest.raises(BadInput, match="shadow has not done the night of 2016-04-02"):
+        due.require_reached(rails, "drift", SPEC, clock.midnight(day(2)))
+    done(rails, ShadowSummary(), 2)
+    due.require_reached(rails, "drift", SPEC, clock.midnight(day(2)))
 
 
 def test_a_home_from_before_tables_had_states(rails: Rails) -> None:

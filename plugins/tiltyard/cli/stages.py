@@ -10,6 +10,7 @@ from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model
 from tiltyard.cli.output import emit, failed
 from tiltyard.spec import Spec, find
+from tiltyard.stages import StageName
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -46,7 +47,7 @@ def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Score the night with champion and challengers; evaluate both on matured cohorts."""
     from tiltyard.judge import shadow as stage
 
-    _stage(model, as_of, as_json, stage.shadow_night)
+    _stage("shadow", model, as_of, as_json, stage.shadow_night)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")
@@ -54,7 +55,7 @@ def promote(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     """Let the gate decide on matured evidence. Tier 1 is decided here and approved in Airflow."""
     from tiltyard.judge import promotion as stage
 
-    _stage(model, as_of, as_json, stage.judge_night)
+    _stage("promotion", model, as_of, as_json, stage.judge_night)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard drift sla_breach --as-of 2016-05-02")
@@ -69,11 +70,22 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
             page.draw(rails, spec, night.date())
         return summary
 
-    _stage(model, as_of, as_json, measured_and_drawn)
+    _stage("drift", model, as_of, as_json, measured_and_drawn)
 
 
-def _stage(model: str, as_of: str | None, as_json: bool, stage: Callable[["Rails", Spec, datetime], object]) -> None:
+def _stage(
+    name: StageName,
+    model: str,
+    as_of: str | None,
+    as_json: bool,
+    stage: Callable[["Rails", Spec, datetime], object],
+) -> None:
+    from tiltyard.edge import due
+
     night = options.night(as_of)
     with options.opened() as opened:
-        result = stage(opened, find(opened.settings.models, model), night)
+        spec = find(opened.settings.models, model)
+        opened.publication()  # says what comes first where nothing is there yet
+        due.require_reached(opened, name, spec, night)
+        result = stage(opened, spec, night)
     emit(result, as_json)

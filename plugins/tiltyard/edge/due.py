@@ -67,13 +67,16 @@ def lot(
 ) -> Lot:
     """What `stage` has to do for these models.
 
-    With a night chosen, that night alone, of those models for which the stage before has it: of all of them where they
-    were `named` one by one. Raises BadInput where that is none.
+    With a night chosen, that night alone, of those models for which the stage before has it; where they were `named`
+    one by one, of all with which it has come as far. Raises BadInput where that is none.
     """
     finished: dict[str, dict[date, datetime]] = {}
     if chosen is not None:
         day = clock.night_closing(chosen)
-        nights = {name: {day} for name in (_names(specs) if named else _finished_on(rails, stage, specs, day))}
+        if named:
+            nights = {name: {day} for name, newest in _newest(rails, stage, specs).items() if newest >= day}
+        else:
+            nights = {name: {day} for name in _finished_on(rails, stage, specs, day)}
         if not nights:
             raise BadInput(
                 f"{STAGES[stage].works_on} has not finished the night of {day} for any model; do that first."
@@ -94,6 +97,35 @@ def lot(
             if days & ends[name].keys()
         },
     )
+
+
+def require_reached(rails: "Rails", stage: StageName, spec: Spec, as_of: datetime) -> None:
+    """Raises BadInput for a night after the newest one that the stage before has come to for a model: it would be done
+    without rows, and be the model's newest."""
+    day, before = clock.night_closing(as_of), STAGES[stage].works_on
+    newest = _newest(rails, stage, [spec]).get(spec.name)
+    if newest is None or newest < day:
+        come = f"the newest night that it has is that of {newest}" if newest else "it has done none yet"
+        raise BadInput(
+            f"{spec.name}: {before} has not done the night of {day}, {come}; do that first, or name a night that it "
+            "has with --as-of."
+        )
+
+
+def _newest(rails: "Rails", stage: StageName, specs: Sequence[Spec]) -> dict[str, date]:
+    """Model → the newest night that the stage before has come to, of those with which it has come to any."""
+    before = STAGES[stage].works_on
+    assert before
+    if before != "features":
+        return rails.ledger.newest_nights(before, _names(specs))
+    settled = rails.ledger.settled_at({spec.prediction.spine for spec in specs}, 1)
+    at_once = rails.ledger.newest_nights("features", [""]).get("")
+    newest = {}
+    for spec in specs:
+        nights = [*settled.get(spec.prediction.spine, {}), *([at_once] if at_once else [])]
+        if nights:
+            newest[spec.name] = max(nights)
+    return newest
 
 
 def left(rails: "Rails", stage: StageName, planned: Lot) -> Lot:

@@ -8,7 +8,7 @@ nothing left to do.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -156,7 +156,23 @@ def _refused(
         for event in rails.ledger.events(kind=QUARANTINED, since=since)
         if event.night is not None
     ]
-    return tuple({(file.source, file.file): file for file in files if wanted(file)}.values())
+    refused = {(file.source, file.file): file for file in files if wanted(file)}
+    for mended in _landed_since(rails, refused.values()):
+        del refused[mended]
+    return tuple(refused.values())
+
+
+def _landed_since(rails: Rails, files: Collection[QuarantinedFile]) -> set[tuple[str, str]]:
+    """(source, table and file) of those of the files that were mended and have landed under their name since."""
+    if not files or not rails.lake.has(LANDED_FILE):
+        return set()
+    rows = rails.lake.connection.execute(
+        f"select source, table_name || '/' || file, max(landed_night) from {identifier(LANDED_FILE)} "
+        "where list_contains($sources, source) and list_contains($files, table_name || '/' || file) group by all",
+        {"sources": sorted({file.source for file in files}), "files": sorted({file.file for file in files})},
+    ).fetchall()
+    landed = {(source, name): night for source, name, night in rows}
+    return {key for file in files if (key := (file.source, file.file)) in landed and landed[key] >= file.night}
 
 
 def _name(file: LandingFile) -> str:

@@ -271,6 +271,22 @@ def test_what_went_to_quarantine_is_told_for_a_week(shop):
     assert ingest.quarantined(shop, "stall", night) == ()
 
 
+def test_a_file_that_was_mended_and_has_landed_is_told_no_more(shop):
+    deliver(shop, "2025-01-01.csv", "a\n1\n")
+    ingest.land_night(shop, "shop", NIGHT)
+    night = clock.night_closing(NIGHT)
+    assert [file.file for file in ingest.quarantined(shop, "shop", night)] == ["sale/2025-01-01.csv"]
+    deliver(shop, "2025-01-01.csv", GOOD)
+    ingest.land_night(shop, "shop", NIGHT)
+    assert ingest.quarantined(shop, "shop", night) == ()
+    assert ingest.quarantined_of(shop, night, night) == ()
+    deliver(shop, "2025-01-01.csv", GOOD + "tea,3,2025-01-01 09:00:00,2025-01-01 09:00:00\n")  # and written over later
+    ingest.land_night(shop, "shop", NIGHT + timedelta(days=1))
+    later = night + timedelta(days=1)
+    refused = [file.file for file in ingest.quarantined(shop, "shop", later)]
+    assert refused == ["sale/2025-01-01.csv"], "what had landed before it was refused mends nothing"
+
+
 def test_a_quarantine_that_takes_nothing_keeps_no_other_file_from_landing(shop):
     broken = deliver(shop, "2025-01-01.csv", "item,pieces\ntea,3\n")
     deliver(shop, "2025-01-01-b.csv", GOOD)
