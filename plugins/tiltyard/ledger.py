@@ -23,6 +23,7 @@ from tiltyard import clock, postgres
 from tiltyard.fence import Fence, claim
 from tiltyard.ledger_tables import (
     ACCEPTED,
+    REMOVED,
     decision,
     default_task,
     default_task_end,
@@ -198,6 +199,20 @@ class Ledger:
     def begin(self, model: str, night: date) -> None:
         """A model came into the portfolio, and takes part from this night on; it shows among its events."""
         self._insert(event, kind=ACCEPTED, model=model, night=night, detail={})
+
+    def leave(self, model: str, night: date) -> None:
+        """A model left the portfolio when this was the newest night that was settled for it."""
+        self._insert(event, kind=REMOVED, model=model, night=night, detail={})
+
+    def left_after(self, model: str) -> date | None:
+        """The newest night that was settled for a model when it left the portfolio last; None where it never did."""
+        rows = self._rows(
+            sa.select(event.c.night)
+            .where(event.c.model == model, event.c.kind == REMOVED)
+            .order_by(event.c.id.desc())
+            .limit(1)
+        )
+        return rows[0]["night"] if rows else None
 
     def first_nights(self, models: Collection[str]) -> dict[str, date]:
         """Model → the first night that it takes part in, of those that came later than the home's first release; the

@@ -20,6 +20,8 @@ _UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
 
 ACCEPTED = "model_accepted"
 """Kind of the event of a model that came into the portfolio; its night is the first one that it takes part in."""
+REMOVED = "model_removed"
+"""Kind of the event of a model that left the portfolio; its night is the newest one that was settled for it by then."""
 
 metadata = sa.MetaData()
 _json = pg.JSONB

@@ -17,6 +17,8 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from tiltyard import release, suites
 from tiltyard.errors import BadInput, TiltyardError
 from tiltyard.prepare import contracts, project, transform
@@ -33,6 +35,7 @@ NEEDED = (
     "expectations/predictions.yaml",
 )
 """Suites without which no night can be judged."""
+NIGHT = timedelta(days=1)
 LEFTOVER_S = 3_600
 """Seconds after which the folder of a trial is nobody's any more."""
 
@@ -63,17 +66,45 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
 
 
 def _begin(rails: Rails, before: Texts, accepted: Texts, kept: Path) -> None:
-    """Put down with which night every new model begins: the next one of its source, or of its spine where other sources
-    feed that. Those of a home's first release begin with its data.
+    """Put down with which night every new model begins, and after which one every other that is gone has left.
+
+    A new model begins with the next night of its source, or of its spine where other sources feed that. One that takes
+    the place of another, which leaves with the same release and has the same spine, as one does that is renamed, begins
+    with the first night that the other has not scored. One that comes back before another night was settled was never
+    away. Those of a home's first release begin with its data.
 
     `before`: the texts of the release in force; `kept`: the folder of the one that follows it.
     """
-    for name in sorted(_models(accepted) - _models(before)) if before else ():
+    if not before:
+        return
+    gone = {name: _read_of(before, name) for name in sorted(_models(before) - _models(accepted))}
+    scored = rails.ledger.newest_nights("shadow", list(gone))
+    for name, (spine, source) in gone.items():
+        if newest := _newest_settled(rails, spine, source):
+            rails.ledger.leave(name, newest)
+    for name in sorted(_models(accepted) - _models(before)):
         spec = load(kept / "models" / name)
-        settled = rails.ledger.settled_at({spec.prediction.spine}, 1).get(spec.prediction.spine, {})
-        run = rails.ledger.last_features_run(spec.source, date.max)
-        if nights := [*settled, *([run.night] if run else [])]:
-            rails.ledger.begin(name, max(nights) + timedelta(days=1))
+        newest = _newest_settled(rails, spec.prediction.spine, spec.source)
+        if newest is None:
+            continue
+        place_of = [other for other, (spine, _) in gone.items() if spine == spec.prediction.spine]
+        done = [scored.get(other, newest - NIGHT) for other in place_of]
+        if rails.ledger.left_after(name) == newest and not any(night >= newest for night in done):
+            continue
+        rails.ledger.begin(name, min([newest, *done]) + NIGHT)
+
+
+def _read_of(texts: Texts, model: str) -> tuple[str, str]:
+    """(spine, source) of a model that was accepted."""
+    content = yaml.safe_load(texts[f"models/{model}/spec.yaml"])
+    return str(content["prediction"]["spine"]), str(content.get("source", ""))
+
+
+def _newest_settled(rails: Rails, spine: str, source: str) -> date | None:
+    """The newest night that was settled for a model; None without one."""
+    settled = rails.ledger.settled_at({spine}, 1).get(spine, {})
+    run = rails.ledger.last_features_run(source, date.max)
+    return max([*settled, *([run.night] if run else [])], default=None)
 
 
 def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:

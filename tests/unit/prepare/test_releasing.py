@@ -23,7 +23,7 @@ from tiltyard.edge import airflow_settings
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
-from tiltyard.records import AcceptedRelease, FeaturesSummary, TableState
+from tiltyard.records import AcceptedRelease, FeaturesSummary, ShadowSummary, TableState
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find, portfolio
 
@@ -265,6 +265,43 @@ def test_a_new_model_begins_with_the_next_night_of_its_source(rails: Rails, chec
     shutil.move(checkout / "twin", checkout / "models" / "twin")
     releasing.accept(rails, NOW)
     assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 8)}
+
+
+def settle(rails: Rails, day: int, *scored: str) -> None:
+    """A night whose features are there, and the models that were scored on it."""
+    night = date(2025, 2, day)
+    rails.ledger.record_stage("subscription", night, "done", FeaturesSummary())
+    for name in scored:
+        rails.ledger.record_stage(name, night, "done", ShadowSummary(night=night))
+
+
+def test_a_model_that_takes_the_place_of_another_begins_with_what_that_has_not_scored(
+    rails: Rails, checkout: Path
+) -> None:
+    """Renamed between features and shadow: the night is scored under its new name."""
+    settle(rails, 3, "churn")
+    settle(rails, 4)
+    shutil.move(checkout / "models" / "churn", checkout / "models" / "lapse")
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["lapse"]) == {"lapse": date(2025, 2, 4)}
+    settle(rails, 4, "lapse")
+    shutil.move(checkout / "models" / "lapse", checkout / "models" / "churn")  # and back: this one scored the night
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn"]) == {"churn": date(2025, 2, 5)}
+
+
+def test_a_model_that_is_back_before_another_night_was_settled_was_never_away(rails: Rails, checkout: Path) -> None:
+    shutil.copytree(checkout / "models" / "churn", checkout / "models" / "twin")
+    settle(rails, 3)
+    releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 4)}
+    settle(rails, 4)
+    for name in ("churn", "twin"):
+        shutil.move(checkout / "models" / name, checkout / name)
+        releasing.accept(rails, NOW)
+        shutil.move(checkout / name, checkout / "models" / name)
+        releasing.accept(rails, NOW)
+    assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 4)}
 
 
 def test_what_of_the_checkout_waits_is_said_of_every_model(rails: Rails, checkout: Path) -> None:
