@@ -30,6 +30,9 @@ TIMES = frozenset({*AUDIT_COLUMNS, "built_at", "prediction_time"})
 """Columns that tell when a row was known, and where it came from. Nothing is said of these."""
 OF_A_TABLE = ("horizon", "delay")
 """What `config.meta.tiltyard` of a model may say (of a label table; `project.check_spec`)."""
+TEXTS = frozenset({"varchar", "text", "string"})
+INSTANTS = frozenset({"timestamptz", "timestamp with time zone", "timestamp", "date"})
+"""Types of columns that tell a time."""
 _MACRO = re.compile(r"\{%-?\s*macro\s+(\w+).*?endmacro", re.DOTALL)
 
 
@@ -218,9 +221,10 @@ def _read(dbt: Path, files: tuple[tuple[Path, int, int], ...]) -> Columns:
     """The same; read again when a file is another one."""
     models = dbt / "models"
     entries = [entry for path, *_ in files if path.suffix == ".yml" for entry in _entries(path)]
-    described: dict[str, frozenset[str]] = {}
+    kinds: dict[str, dict[str, str | None]] = {}
     for entry in entries:
-        described[entry.table] = described.get(entry.table, frozenset()) | {entry.column}
+        kinds.setdefault(entry.table, {})[entry.column] = entry.kind
+    described = {table: frozenset(columns) for table, columns in kinds.items()}
     raw = {table: columns | AUDIT_COLUMNS.keys() for table, columns in described.items() if table.startswith("raw.")}
     texts = {path: path.read_text(encoding="utf-8") for path, *_ in files if path.suffix == ".sql"}
     macros = {match[1]: match[0] for text in texts.values() for match in _MACRO.finditer(text)}
@@ -236,7 +240,7 @@ def _read(dbt: Path, files: tuple[tuple[Path, int, int], ...]) -> Columns:
     for entry in entries:
         own_times[entry.table] = entry.own_times
         if entry.meta is not None:
-            _check(entry, lineage, described[entry.table])
+            _check(entry, lineage, kinds[entry.table])
             said.setdefault(entry.table, {})[entry.column] = _said(entry)
     sql = {path.stem: path for path in texts if path.is_relative_to(models)}
     differ = {name: why for name, path in sql.items() if (why := _disagreement(name, path, texts[path], entries))}
@@ -281,6 +285,8 @@ class _Entry:
     meta: ColumnMeta | None
     own_times: frozenset[str]
     """Of its table."""
+    kind: str | None = None
+    """Its `data_type`; None where the `.yml` does not give it."""
 
 
 def _said(entry: _Entry) -> ColumnSaid:
@@ -297,8 +303,11 @@ def _said(entry: _Entry) -> ColumnSaid:
     )
 
 
-def _check(entry: _Entry, lineage: ColumnLineage, columns: Iterable[str]) -> None:
-    """The column is there, and so is the one that tells when it was written. Raises BadInput."""
+def _check(entry: _Entry, lineage: ColumnLineage, columns: Mapping[str, str | None]) -> None:
+    """The column is there, and so is the one that tells when it was written, which is a time. Raises BadInput.
+
+    `columns`: those that the `.yml` of the table describes, each with its type.
+    """
     if entry.column in TIMES:
         raise BadInput(f"{entry.where}: '{entry.column}' tells when a row was known, and is no column to say more of.")
     if lineage.has(entry.table, entry.column) is False:
@@ -317,6 +326,16 @@ def _check(entry: _Entry, lineage: ColumnLineage, columns: Iterable[str]) -> Non
         close = difflib.get_close_matches(when.column, sorted(columns), n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "; name one that tells when it was written, or say true."
         raise BadInput(f"{entry.where}: written_later: {entry.table} has no column '{when.column}'{hint}")
+    kind = (columns.get(when.column) or "").lower().split("(")[0]
+    if kind in TEXTS or (kind in INSTANTS and when.format is None):
+        return
+    if kind in INSTANTS:
+        raise BadInput(f"{entry.where}: written_later: '{when.column}' is {kind} and takes no format; take it away.")
+    if kind:
+        raise BadInput(
+            f"{entry.where}: written_later: '{when.column}' is {kind}, which tells no time; name the column that tells "
+            f"when {entry.column} was written, or say true."
+        )
 
 
 # -- a file, with its lines --------------------------------------------------------------------
@@ -354,11 +373,17 @@ def _columns(path: Path, table: str, entry: Mapping[str, Any], node: yaml.Mappin
         meta, _ = _below(config, "meta")
         tiltyard, line = _below(meta, "tiltyard")
         if tiltyard is None:
-            yield _Entry(place, place, table, name, None, own_times)
+            for key in column.get("config", {}).get("meta") or {} if isinstance(column.get("config"), dict) else ():
+                if key in ColumnMeta.model_fields:
+                    raise BadInput(
+                        f"{path}:{_below(meta, key)[1]}: column '{name}': what is said for Tiltyard stands one level "
+                        f"deeper, config: {{meta: {{tiltyard: {{{key}: …}}}}}}."
+                    )
+            yield _Entry(place, place, table, name, None, own_times, column.get("data_type"))
             continue
         where = f"{path}:{line}: column '{name}'"
         meta_of = _meta(path, name, column["config"]["meta"]["tiltyard"], tiltyard)
-        yield _Entry(where, place, table, name, meta_of, own_times)
+        yield _Entry(where, place, table, name, meta_of, own_times, column.get("data_type"))
 
 
 def _meta(path: Path, name: str, content: Any, node: yaml.Node) -> ColumnMeta:

@@ -164,3 +164,38 @@ def test_a_column_of_a_contract_is_read_again_when_its_file_changes(tmp_path: Pa
     path = dbt / "models" / "staging" / "hotels" / "_hotels__sources.yml"
     path.write_text(path.read_text().replace("{planned: true, unit: days}", "{unit: days}"))
     assert not columns.read(settings).is_planned("ftr_booking__intake", "lead_days")
+
+
+@pytest.mark.parametrize(
+    ("kind", "when", "complaint"),
+    [
+        ("bigint", "status_at", "'status_at' is bigint, which tells no time; name the column that tells when status"),
+        ("timestamptz", "{column: status_at, format: '%d'}", "'status_at' is timestamptz and takes no format"),
+        ("varchar", "{column: status_at, format: '%d.%m.%Y'}", None),
+        ("timestamptz", "status_at", None),
+        ("date", "status_at", None),
+    ],
+)
+def test_what_tells_when_a_column_was_written_is_a_time(
+    tmp_path: Path, kind: str, when: str, complaint: str | None
+) -> None:
+    settings = Settings(dbt=clinic.project(tmp_path))
+    path = settings.dbt / "models" / "staging" / "clinic" / "stg_clinic__known.yml"
+    text = path.read_text().replace("{name: status_at,", f"{{name: status_at, data_type: {kind},")
+    text = text.replace("{written_later: status_at}", f"{{written_later: {when}}}")
+    path.write_text(text)
+    if complaint is None:
+        assert columns.read(settings).of("stg_clinic__known", "status")
+        return
+    with pytest.raises(BadInput, match=rf"^{re.escape(str(path))}:5: column 'status': written_later: {complaint}"):
+        columns.read(settings)
+
+
+def test_a_word_that_stands_one_level_too_high_is_told_where_it_belongs(tmp_path: Path) -> None:
+    settings = Settings(dbt=clinic.project(tmp_path))
+    path = settings.dbt / "models" / "staging" / "clinic" / "stg_clinic__known.yml"
+    path.write_text(
+        path.read_text().replace("{meta: {tiltyard: {written_later: status_at}}}", "{meta: {planned: true}}", 1)
+    )
+    with pytest.raises(BadInput, match=r":5: column 'status': .* one level deeper, config: {meta: {tiltyard: {planned"):
+        columns.read(settings)
