@@ -24,13 +24,14 @@ commands = typer.Typer()
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard models --json")
 def models(as_json: Json = False) -> None:
     """List the checkout's models: each one's promise in a line, whether its source is active here, and what is not in
-    force yet: new, changed, removed."""
+    force yet: new, changed, removed. A spec that is refused is named (exit 2), and its last accepted text listed."""
     settings = Settings()
     pending = release.pending(settings)
-    listed = {spec.name: spec for spec in specs.load_all(settings.models)}
-    removed = [name for name, how in pending.models.items() if how == "removed"]
-    in_force = release.in_force(settings).models
-    listed |= {name: specs.find(in_force, name) for name in removed}
+    valid, refused = specs.read_all(settings.models)
+    in_force = {spec.name: spec for spec in specs.read_all(release.in_force(settings).models)[0]}
+    listed = {spec.name: spec for spec in valid}
+    before = [*refused, *(name for name, how in pending.models.items() if how == "removed")]
+    listed |= {name: in_force[name] for name in before if name in in_force}
     rows = [
         {
             "model": spec.name,
@@ -40,12 +41,16 @@ def models(as_json: Json = False) -> None:
             "source": spec.source,
             "active": spec.source in settings.sources,
             "horizon": clock.format_duration(spec.label.horizon),
-            "not_in_force_yet": pending.models.get(spec.name, ""),
+            "not_in_force_yet": "refused" if spec.name in refused else pending.models.get(spec.name, ""),
         }
         for _, spec in sorted(listed.items())
     ]
     emit(rows, as_json, lambda: table(rows))
     _caution(pending)
+    for _, error in sorted(refused.items()):
+        print_error(str(error))
+    if refused:
+        raise typer.Exit(BadInput.exit_code)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard validate sla_breach")

@@ -158,6 +158,18 @@ def test_a_wrong_word_of_a_column_names_file_and_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_spec_with_a_typo_hides_no_other_model(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models", models)
+    spec = models / "churn" / "spec.yaml"
+    spec.write_text(spec.read_text().replace("owner:", "ownr:"))
+    done = tiltyard("models", "--json", TILTYARD_MODELS=str(models))
+    assert done.returncode == 2
+    names = {row["model"] for row in json.loads(done.stdout)}
+    assert names == {path.parent.name for path in models.glob("*/spec.yaml")} - {"churn"}, "it was never accepted"
+    assert f"{spec}:3: ownr: unknown field" in done.stderr
+
+
 def test_every_spec_that_does_not_hold_is_named_beside_those_that_do(tmp_path: Path) -> None:
     models = tmp_path / "models"
     shutil.copytree(ROOT / "models", models)
