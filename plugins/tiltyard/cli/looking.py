@@ -118,8 +118,8 @@ def status(
         print(json.dumps(documented.schema(), indent=2))
         return
     settings, pending = release.in_force(Settings()), release.pending(Settings())
-    waiting = _waiting(pending, model)
-    chosen = () if model and waiting else options.chosen(model, settings)
+    waiting, wrong = _waiting(pending, model)
+    chosen = () if model and (waiting or wrong) else options.chosen(model, settings)
     at = options.asked_night(as_of)
     with rails.opened(settings) as opened:
         answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
@@ -141,7 +141,7 @@ def status(
 
     emit(documents, as_json, show)
     _caution(pending)
-    reasons = [answer for answer in answers if isinstance(answer, str)]
+    reasons = [*(answer for answer in answers if isinstance(answer, str)), *wrong]
     for reason in reasons:
         print_error(reason)
     if reasons:
@@ -154,13 +154,19 @@ def _caution(pending: release.Pending) -> None:
         caution(sentence)
 
 
-def _waiting(pending: release.Pending, model: str | None) -> "list[NoNight]":
-    """The documents of the new models that are not in force yet, or of the one that is asked about."""
+def _waiting(pending: release.Pending, model: str | None) -> "tuple[list[NoNight], list[str]]":
+    """Of the new models that are not in force yet, or of the one that is asked about: the documents, and a sentence
+    each of those whose spec does not hold."""
     from tiltyard.edge.document import NoNight
 
     settings = Settings()
-    read, _ = specs.read_all(settings.models) if "new" in pending.models.values() else ((), {})
-    return [
+    read, refused = specs.read_all(settings.models) if "new" in pending.models.values() else ((), {})
+    wrong = [
+        f"{name} is new, and its spec does not hold: {error}"
+        for name, error in sorted(refused.items())
+        if pending.models.get(name) == "new" and model in (None, name)
+    ]
+    documents = [
         NoNight(
             model=spec.name,
             owner=spec.owner,
@@ -172,6 +178,7 @@ def _waiting(pending: release.Pending, model: str | None) -> "list[NoNight]":
         for spec in read
         if pending.models.get(spec.name) == "new" and model in (None, spec.name) and spec.source in settings.sources
     ]
+    return documents, wrong
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard explain sla_breach 1f0c…")

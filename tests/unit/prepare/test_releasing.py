@@ -330,6 +330,10 @@ def test_what_of_the_checkout_waits_is_said_of_every_model(rails: Rails, checkou
     ours = {document["model"]: document["not_in_force_yet"] for document in documents}
     assert (ours["twin"], ours["churn"], ours["sla_breach"]) == ("new", "changed", "removed")
     assert "twin: new in the checkout and not in force yet" in told_by(settings, "status", "twin", stderr=False)
+    change(checkout / "models" / "twin" / "spec.yaml", "tier: 3", "tier: 7")
+    for words in (("status",), ("status", "twin")):
+        assert "twin is new, and its spec does not hold: " in told_by(settings, *words)
+    change(checkout / "models" / "twin" / "spec.yaml", "tier: 7", "tier: 3")
 
     shutil.rmtree(checkout / "models" / "hotel_cancellation")
     releasing.accept(rails, NOW)
