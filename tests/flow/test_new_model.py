@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 
 from tests.conftest import business_home
@@ -13,6 +14,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import due
+from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.rewind import hindcast
@@ -70,6 +72,18 @@ def test_a_hindcast_of_a_new_model_leaves_the_nights_of_the_others_as_they_are(
         shutil.copytree(models / "habit", models / "wont")
         hindcast.hindcast(rails, [find(models, "wont")], FIRST, LAST)
         assert published(rails) == before
+
+        delivery = settings.landing / "subscription" / "login" / f"{LAST.date()}.parquet"
+        rows = pq.read_table(delivery)
+        pq.write_table(
+            rows.rename_columns(["dev" if name == "device" else name for name in rows.column_names]), delivery
+        )
+        built = features.build_night(rails, LAST + NIGHT, render=False)
+        reasons = {state.table: str(state.reason) for state in built.unpublished}
+        cause = f"its delivery login/{LAST.date()}.parquet lies in quarantine: column 'device' is missing"
+        assert reasons["raw.login"].startswith(cause), "and not only that there are too few rows"
+        assert f"which is held: {cause}" in reasons[VIEW]
+        assert churn.prediction.spine not in reasons
 
 
 def nights() -> list[Any]:

@@ -9,7 +9,7 @@ it afterwards (`online.fill`).
 
 import difflib
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -24,7 +24,7 @@ from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.publishing import Feeding, PublishedNight, complaint, publish
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails, recording_its_end
-from tiltyard.records import FeaturesSummary, Record, TableState
+from tiltyard.records import FeaturesSummary, QuarantinedFile, Record, TableState
 from tiltyard.records.publication import plain
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
@@ -223,11 +223,11 @@ def _judged(
     night = night_closing(as_of)
     with transforming.alone(rails):
         snapshot = rails.lake.snapshot()
-    reports = _reports(rails, source, tables, as_of, snapshot, render)
+    made = [table for table in tables if table not in build.failed]  # of the others dbt has said what is wrong
+    reports = _reports(rails, source, made, as_of, snapshot, render)
     suites.record(rails, reports, as_of)
-    faults = settling.at_fault(
-        tables, night, failed=build.failed, held=_held(reports), late=_late(rails, feeding, source, as_of)
-    )
+    held = _held(reports, ingesting.quarantined(rails, source, night))
+    faults = settling.at_fault(tables, night, failed=build.failed, held=held, late=_late(rails, feeding, source, as_of))
     waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
     settled = [table for table in tables if table not in waiting]
     before = rails.ledger.table_states(until=night)
@@ -281,15 +281,24 @@ def _reports(
     ]  # fmt: skip
 
 
-def _held(reports: Sequence[CheckReport]) -> dict[str, tuple[str, ...]]:
-    """Table → why checks do not let it through, each reason once."""
+def _held(reports: Sequence[CheckReport], refused: Iterable[QuarantinedFile]) -> dict[str, tuple[str, ...]]:
+    """Table → why checks do not let it through, each reason once; and before them which of its deliveries is in
+    quarantine, which is where most of them come from."""
     held: dict[str, dict[str, None]] = {}
     for report in reports:
         for failure in report.critical_failures:
             held.setdefault(plain(failure.table), {})[str(failure)] = None
         for table, reason in report.unjudged.items():
             held.setdefault(plain(table), {})[reason] = None
-    return {table: tuple(reasons) for table, reasons in held.items()}
+    told = {}
+    for table, reasons in held.items():
+        lie = [
+            f"its delivery {file.file} lies in quarantine: {file.reason}"
+            for file in refused
+            if f"raw.{file.file.partition('/')[0]}" == table
+        ]
+        told[table] = (*lie[-1:], *reasons)
+    return told
 
 
 def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[str, str]:
