@@ -667,11 +667,13 @@ class Ledger:
     # -- what refers to the lake --------------------------------------------------------------
 
     def publications(self) -> dict[date, set[int]]:
-        """night → the lake's snapshots whose features were judged, and published unless a check stopped them."""
+        """night → the lake's snapshots whose features were judged, and published unless a check stopped them; and those
+        at which a table was published that a later judgement of the night has left as it was."""
         number = sa.cast(stage_run.c.summary["snapshot"].astext, sa.BigInteger)
         query = sa.select(stage_run.c.night, number.label("snapshot")).where(stage_run.c.stage == "features")
         snapshots: dict[date, set[int]] = {}
-        for row in self._rows(query):
+        tables = sa.select(publication.c.night, publication.c.snapshot).where(publication.c.state == "published")
+        for row in (*self._rows(query), *self._rows(tables.distinct())):
             if row["snapshot"]:
                 snapshots.setdefault(row["night"], set()).add(row["snapshot"])
         return snapshots

@@ -347,6 +347,14 @@ def test_when_tables_were_settled_is_asked_of_their_newest_nights(rails: Rails) 
     assert ledger.settled_at(["a"], 1, until=night(0)) == {}
 
 
+def test_a_snapshot_at_which_a_table_stands_is_one_of_its_night_whatever_was_judged_since(ledger: Ledger) -> None:
+    kept = TableState(night=FIRST, table="ftr_a__b", state="published", snapshot=5, good_night=FIRST)
+    held = TableState(night=FIRST, table="ftr_a__c", state="held", snapshot=3, reason="it is wrong")
+    ledger.publish([kept, held], FIRST, "done", FeaturesSummary(night=FIRST, snapshot=5), "shop")
+    ledger.publish([], FIRST, "done", FeaturesSummary(night=FIRST, snapshot=9, kept=("ftr_a__b",)), "shop")
+    assert ledger.publications() == {FIRST: {5, 9}}
+
+
 def test_the_governors_word_on_a_model_is_of_its_own_newest_night(ledger: Ledger) -> None:
     """A night of a source whose data is newer says nothing of it."""
     word = GovernorAction(decision="steady", reasons=("no alarm",))
