@@ -2,6 +2,7 @@
 which of their texts are in force; and the lake that they share: `holds`, `lake-maintenance`."""
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -10,7 +11,8 @@ from typer.core import TyperGroup
 from tiltyard import clock, release
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, AuditedAsOf, GovernedAsOf, Json, Model, ModelOrAll
-from tiltyard.cli.output import emit, say
+from tiltyard.cli.output import caution, emit, say
+from tiltyard.records import GovernorSummary
 from tiltyard.settings import Settings
 from tiltyard.words import counted
 
@@ -93,8 +95,15 @@ def show_incidents(context: typer.Context, as_of: GovernedAsOf = None, as_json: 
     from tiltyard.govern import standing
 
     with rails.opened() as opened:
-        result = standing.incidents(opened, options.asked_night(as_of))
+        asked = options.asked_night(as_of)
+        result = standing.incidents(opened, asked)
+        before = asked.date() + timedelta(days=1) if asked else None
+        newest = opened.ledger.last_stage_run(GovernorSummary, before=before)
     emit(result, as_json, lambda: say(describe.incidents(result)))
+    if not as_json and (newest is None or (asked and newest.night < asked.date())):
+        looked = f"its newest night is that of {newest.night}" if newest else "it has done none yet"
+        of = f" the night of {asked.date()}" if asked else " any night"
+        caution(f"The governor has not decided on{of}, {looked}; tiltyard status says which tables are not good.")
 
 
 @incidents.command("release", epilog="Example: tiltyard incidents release raw.payment --reason 'prices rose in March'")
