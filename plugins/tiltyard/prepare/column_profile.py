@@ -58,21 +58,28 @@ def scan(
         histograms = ", ".join(f"histogram({values[name]}::varchar)" for name in few)
         per_night = connection.execute(f"select night, {histograms} {source} group by night").fetchall()
         counts = {night: list(categories) for night, *categories in per_night}
+    times = _times(table)
     profiles = []
     for night, count, digest, *figures in rows:
         categories_of = dict(zip(few, counts.get(night, ()), strict=False))
         columns = {}
         for place, name in enumerate(values):
             nulls, zeros, kinds, is_constant = figures[_FIGURES * place : _FIGURES * (place + 1)]
+            is_constant &= name not in times  # a batch that was written down at one instant has lost nothing
             columns[name] = ColumnProfile(nulls, zeros, kinds, is_constant, dict(categories_of.get(name) or {}))
         profiles.append(TableProfile(night, count, str(digest), columns))
     return sorted(profiles, key=lambda profile: profile.night)
 
 
+def _times(table: TableContract) -> set[str]:
+    """The columns that tell when a row happened, and when it was known."""
+    timing = table.timing
+    return {time.column for time in (timing.event_time, timing.available_at) if isinstance(time, TimeColumn)}
+
+
 def _content(table: TableContract, values: Mapping[str, str]) -> str:
     """SQL of the digest of all rows without their times."""
-    timing = table.timing
-    times = {time.column for time in (timing.event_time, timing.available_at) if isinstance(time, TimeColumn)}
+    times = _times(table)
     hashed = [
         value
         for name, value in values.items()
