@@ -178,7 +178,8 @@ def latencies(embargoes: Iterable[Embargo]) -> list[dict[str, str | int]]:
 
 def governed(night: PortfolioNight) -> str:
     """The governor's word on a night: how many of each, the incidents, and every model that is not steady."""
-    counts = ", ".join(f"{number} {decision}" for decision, number in night.decisions.items())
+    told = {"incident": "held by an incident", "cooldown": "in their cooldown"}
+    counts = ", ".join(f"{number} {told.get(decision, decision)}" for decision, number in night.decisions.items())
     lines = [f"night of {night.night}: {counts or 'no model'}"]
     lines += [f"  {_shared(incident)}" for incident in night.incidents]
     lines += [
