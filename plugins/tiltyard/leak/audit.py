@@ -275,6 +275,7 @@ def _audit(
     readable = tuple(feature for feature in features if is_readable(table.columns[feature]))
     progress("rules on write times", 0.2)
     exact, gaps = write_times.check(connection, table, roles, readable, progress)
+    early = write_times.outcome_first(connection, table, roles)
     progress("drawing the sample", 0.55)
     sample, sample_notes = drawing.draw(connection, table, roles, readable, label)
     log_notes: list[str] = []
@@ -295,7 +296,7 @@ def _audit(
         suspicions=suspicions,
         untested=untested,
         coverage=coverage,
-        notes=(*table.notes, *notes, *sample_notes, *log_notes, *weighed.notes),
+        notes=(*table.notes, *notes, *early, *sample_notes, *log_notes, *weighed.notes),
         features=features,
         label=label,
         sampled=len(sample.frame),

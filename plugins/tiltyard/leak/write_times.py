@@ -117,6 +117,22 @@ def _gaps(
     return gaps
 
 
+def outcome_first(connection: duckdb.DuckDBPyConnection, table: AuditedTable, roles: ColumnRoles) -> list[str]:
+    """How many rows have an outcome that is dated before their prediction, as a sentence; none where none has."""
+    if roles.label_time is None or not rules.is_instant(table.columns[roles.label_time]):
+        return []
+    moment, outcome = (Times(name, table.columns[name]) for name in (roles.prediction_time, roles.label_time))
+    probe = rules.later("point_in_time", roles.prediction_time, moment, outcome)
+    (result,) = rules.tally(connection, table.path.name, table.relation, [probe], count_applicable=False)
+    if not result.violations:
+        return []
+    by_day = ", compared by day" if "DATE" in (moment.kind, outcome.kind) else ""
+    return [
+        f"{roles.label_time}: the outcome of {counted(result.violations, 'row')} of {table.rows:,} is dated before the "
+        f"prediction time{by_day}. There is nothing to predict there: leave them out, or name another time."
+    ]
+
+
 def in_words(roles: ColumnRoles, features: Sequence[str], table: AuditedTable) -> str:
     """What was counted over all rows, in sentences."""
     dated = len(roles.availability(features))

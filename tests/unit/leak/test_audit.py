@@ -340,6 +340,20 @@ def test_a_length_of_time_of_pandas_is_read_in_a_frame() -> None:
     assert "took: its lengths of time were read as seconds." in audited.notes
 
 
+def test_an_outcome_that_is_dated_before_its_prediction_is_said(tmp_path: Path) -> None:
+    frame, _ = waited()
+    assert not any("dated before" in note for note in judged(frame, tmp_path, label_time="ended").notes)
+    early = frame["ended"].where(frame.index % 4 != 0, frame["at"] - DAY)
+    known = int((frame.index % 4 == 0).sum())
+    found = judged(frame.assign(ended=early), tmp_path, label_time="ended")
+    said = (
+        f"ended: the outcome of {known:,} rows of {len(frame):,} is dated before the prediction time. There is nothing"
+    )
+    assert any(note.startswith(said) for note in found.notes), found.notes
+    days = frame.assign(ended=early.dt.date, at=frame["at"].dt.date)
+    assert any("prediction time, compared by day." in note for note in judged(days, tmp_path, label_time="ended").notes)
+
+
 # -- words ------------------------------------------------------------------------------------
 
 
