@@ -98,7 +98,9 @@ def test_a_column_that_no_model_is_made_of_holds_nobody_up(rails: Rails) -> None
     rails.ledger.record_stage("", night_closing(night), "done", FeaturesSummary(snapshot=rails.lake.snapshot()))
     chosen = portfolio(rails.settings)[-2:]
     outcome = looked_at(rails, chosen, night)
-    assert [len(finding.broken) for finding in rails.ledger.findings(night_closing(night))] == [1, 1]
+    assert [finding.broken for finding in rails.ledger.findings(night_closing(night))] == [(), ()]
+    (shown,) = data_incidents.of_source(rails, "subscription", night_closing(night))
+    assert shown.column == "reason", "it is told all the same"
     assert (outcome.decisions, outcome.incidents) == ({"retrain": 2}, ())
 
 

@@ -5,7 +5,7 @@ Ingest, dbt, suites and publication are the real ones, on a small project.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -295,10 +295,10 @@ def test_what_nobody_foresaw_of_one_source_ends_no_other(rails: Rails, monkeypat
     deliver(rails, 1, "shop", "web")
     usual = features.transform
 
-    def transform(opened: Rails, as_of: datetime, sources: Sequence[str]) -> BuildSummary:
+    def transform(opened: Rails, as_of: datetime, sources: Sequence[str], **more: Collection[str]) -> BuildSummary:
         if list(sources) == ["shop"]:
             raise ZeroDivisionError("nobody foresaw it")
-        return usual(opened, as_of, sources)
+        return usual(opened, as_of, sources, **more)
 
     with monkeypatch.context() as trap:
         trap.setattr(features, "transform", transform)

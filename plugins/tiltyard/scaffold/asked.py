@@ -97,7 +97,7 @@ class Outcomes:
     """Days → share of rows that had a positive outcome by then."""
     base: float
     """Share of positives among all outcomes; of a number its median."""
-    bounds: tuple[float, float] | None
+    percentiles: tuple[float, float] | None
     """1st and 99th percentile of a number; None for a yes or no."""
 
     @property

@@ -202,7 +202,7 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         known_by=dict(zip(HORIZONS, (float(share) for share in by), strict=True)),
         positive_by=dict(zip(HORIZONS, positive, strict=False)),
         base=float(first),
-        bounds=(float(lowest), float(highest)) if is_number else None,
+        percentiles=(float(lowest), float(highest)) if is_number else None,
     )
 
 

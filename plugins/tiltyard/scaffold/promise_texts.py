@@ -36,8 +36,8 @@ def question(asked: Question) -> str:
 def spec(asked: Question, facts: Facts, nights: Calendar) -> str:
     """models/<model>/spec.yaml."""
     outcomes = facts.outcomes
-    if outcomes.bounds is not None:
-        low, high = number_bounds(*outcomes.bounds)
+    if outcomes.percentiles is not None:
+        low, high = number_bounds(*outcomes.percentiles)
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
         default = f"{min(max(outcomes.base, low), high):.3g}"

@@ -12,7 +12,10 @@ STAMP = "coalesce(cast(getvariable('built_at') as timestamptz), cast('{}' as tim
 
 def text(name: str, *parents: str, sql: str = "select a, b from t") -> Text:
     columns = {"a": "bigint", "b": "varchar"}
-    return Text(name, f"features.{name}", f'"lake"."features"."{name}"', sql, columns, ("a",), frozenset(parents))
+    relation = f'"lake"."features"."{name}"'
+    return Text(
+        name, f"features.{name}", relation, sql, columns, is_whole=True, keys=("a",), parents=frozenset(parents)
+    )
 
 
 @pytest.mark.parametrize(
