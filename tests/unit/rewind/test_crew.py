@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_a_database_that_is_away_ends_the_night_after_everybody_has_tried(rails:
     with Crew(rails, [spec.name for spec in models], 2) as crew, pytest.raises(Unavailable):
         crew.each(models, AS_OF, done_here)
     assert finished(rails.settings.home) == {"away", "first", "second"}
+
+
+def test_a_database_that_is_away_when_a_process_begins_kills_nobody(rails: Rails) -> None:
+    """A process that cannot open its rails looks like one that was killed to whoever only sees that it ended."""
+    nowhere = rails.settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1"})
+    models = specs("first", "second")
+    with Crew(replace(rails, settings=nowhere), [spec.name for spec in models], 2) as crew:
+        with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
+            crew.each(models, AS_OF, done_here)
+    assert finished(rails.settings.home) == set()
 
 
 def test_a_killed_process_takes_nobody_with_it(rails: Rails) -> None:
