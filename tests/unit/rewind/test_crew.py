@@ -65,9 +65,9 @@ def test_a_database_that_is_away_when_a_process_begins_kills_nobody(rails: Rails
     """A process that cannot open its rails looks like one that was killed to whoever only sees that it ended."""
     nowhere = rails.settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1"})
     models = specs("first", "second")
-    with Crew(replace(rails, settings=nowhere), [spec.name for spec in models], 2) as crew:
-        with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
-            crew.each(models, AS_OF, done_here)
+    away = pytest.raises(Unavailable, match="PostgreSQL does not answer")
+    with Crew(replace(rails, settings=nowhere), [spec.name for spec in models], 2) as crew, away:
+        crew.each(models, AS_OF, done_here)
     assert finished(rails.settings.home) == set()
 
 
