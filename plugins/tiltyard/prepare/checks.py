@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import duckdb
 
-from tiltyard import suites
+from tiltyard import release, suites
 from tiltyard.clock import day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, quoted, stored, text
@@ -167,6 +167,11 @@ def _file(rails: Rails, *parts: str) -> Path:
     return rails.settings.expectations.joinpath(*parts)
 
 
+def _suite(rails: Rails, path: Path) -> suites.Suite:
+    """The suite in a file; of a release as it was accepted."""
+    return suites.load(path, is_accepted=release.name(rails.settings) is not None)
+
+
 # -- freshness --------------------------------------------------------------------------------
 
 _FRESHNESS = (
@@ -191,7 +196,7 @@ def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot
 
 def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: int | None, faults: _Faults) -> Pages:
     """The raw tables of one source, by expectations/freshness.yaml and the limits of its contract."""
-    suite = suites.load(_file(rails, "freshness.yaml"))
+    suite = _suite(rails, _file(rails, "freshness.yaml"))
     for table in contract.tables:
         rails.lake.columns(table.raw)  # says so when it is missing
     source = contract.name
@@ -296,7 +301,7 @@ def _features(
     for view, batch in batches.items():
         with faults.of(view):
             own = _file(rails, "features", f"{view}.yaml")
-            suite = _with_volume(suites.load(own if own.exists() else _file(rails, "features", "default.yaml")), own)
+            suite = _with_volume(_suite(rails, own if own.exists() else _file(rails, "features", "default.yaml")), own)
             results[view, every[view]] = suites.run_suite(rails, suite, batch)
     return {view: results[view, every[view]] for view in sorted(every) if (view, every[view]) in results}
 
@@ -456,7 +461,7 @@ _PREDICTIONS = (
 
 def _predictions(rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None) -> Pages:
     """The night's predictions side by side with the spine they should answer, a row for each of either."""
-    suite = suites.load(_file(rails, "predictions.yaml"))
+    suite = _suite(rails, _file(rails, "predictions.yaml"))
     with suites.one_view(rails):
         rails.lake.columns(PREDICTION)
         rails.lake.columns(spec.prediction.spine)

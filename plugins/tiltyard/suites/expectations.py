@@ -77,7 +77,7 @@ class Suite:
 
 
 @functools.lru_cache(maxsize=256)
-def _read(path: Path, modified_ns: int) -> Suite:
+def _read(path: Path, modified_ns: int, is_accepted: bool) -> Suite:
     """The suite in `path`, read again when the file has changed."""
     node, content = read_yaml(path, SAFE_LOADER)
     if not isinstance(content, dict) or not isinstance(content.get("expectations"), list):
@@ -85,7 +85,8 @@ def _read(path: Path, modified_ns: int) -> Suite:
             f"{path}:1: a suite is a mapping with a list of 'expectations', see expectations/freshness.yaml."
         )
     assert node is not None  # content is a mapping
-    _check_meta(path, node)
+    if not is_accepted:
+        _check_meta(path, node)
     nodes = {key.value: value for key, value in node.value}
     for key, _ in node.value:
         if key.value not in ("name", "meta", "notes", "expectations"):
@@ -110,10 +111,14 @@ def _check_meta(path: Path, node: yaml.Node) -> None:
             raise BadInput(f"{where}: unknown field{closest(key.value, META)}; a suite's are {', '.join(META)}.")
 
 
-def load(path: Path) -> Suite:
-    """The suite in `path`. Raises BadInput with file and line for what GX would answer with a traceback."""
+def load(path: Path, *, is_accepted: bool = False) -> Suite:
+    """The suite in `path`. Raises BadInput with file and line for what GX would answer with a traceback.
+
+    Of one that was accepted into a release before a word of its `meta` was one too many, the word is passed over: what
+    is in force goes on, and is refused when it is to be accepted anew.
+    """
     try:
-        return _read(path, path.stat().st_mtime_ns)
+        return _read(path, path.stat().st_mtime_ns, is_accepted)
     except FileNotFoundError:
         raise BadInput(f"There is no suite at {path}; write one, see expectations/freshness.yaml.") from None
 
