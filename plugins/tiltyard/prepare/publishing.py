@@ -176,9 +176,7 @@ def publish(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | 
             specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
             items = {spec.name: popular.items(rails, spec, as_of, publication) for spec in specs}
             summary = replace(summary, popular={name: best for name, best in items.items() if best})
-        before = settled_on(rails, night)
-        news = [state for state in states if state.is_published or state != before.get(state.table)]
-        rails.ledger.publish(news, night, status, summary, source)  # what stands as it stood is settled since then
+        rails.ledger.publish(states, night, status, summary, source)
     return _outcome(night, summary)
 
 
@@ -238,7 +236,8 @@ def _decided(
         unpublished=tuple(state for state in whole if not state.is_published),
         waiting=held_up,
     )
-    return decided, states
+    news = [state for state in states if state.is_published or state != before.get(state.table)]
+    return decided, news  # what stands as it stood is settled since then
 
 
 def counted_states(states: Iterable[TableState]) -> dict[State, int]:
