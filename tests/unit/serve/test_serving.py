@@ -33,19 +33,20 @@ AT = NOW.timestamp()
 CODES = [name for name in faulty.CODES if name != "late"]
 HANG_MS = 1500
 """How long a hanging version works, by the speed this machine had when the version was built: many times the deadline
-of 200 ms, since the machine may be several times as fast by the time the version hangs."""
+of `served.SOON`, since the machine may be several times as fast by the time the version hangs."""
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, postgres_url):
-    """Two models with a sound previous champion and a faulty champion; a third that never had one."""
+    """Three models with a sound previous champion and a faulty champion; a fourth that never had one."""
     settings = served.home(
         tmp_path_factory.mktemp("serving"), postgres_url, f"serve{uuid.uuid4().hex[:8]}_", serve_refresh_s=0.1
     )
     with rails_module.opened(settings) as rails:
         sound, light = served.model(1), served.model(2)
         broken = faulty.faulty(sound, 0, hang_ms=HANG_MS)
-        for name, changes in (("steady", {}), ("split", {"traffic": {"challenger": 0.5}})):
+        models = (("steady", {}), ("hanging", {"fallback": served.SOON}), ("split", {"traffic": {"challenger": 0.5}}))
+        for name, changes in models:
             spec = served.written(settings.models, name, **changes)
             first = served.register(rails, spec, served.FIRST, sound, light)
             second = served.register(rails, spec, served.FIRST + served.DAY, broken, light)
@@ -166,14 +167,14 @@ def test_a_champion_that_hangs_is_late_at_its_deadline_and_then_not_asked(base):
     with client(base) as opened:
         found = []
         while len(found) < 30 and ("previous", "champion_breaker_open") not in found:
-            found.append(told(predict(opened, "steady", {"weight": faulty.HANGS})[0]))
+            found.append(told(predict(opened, "hanging", {"weight": faulty.HANGS})[0]))
         assert (
             len(found) > 5
         )  # more than 5 where this process stood still at a deadline: that is not the champion's fault
         assert set(found[:-1]) == {("previous", "champion_late")}
         assert found[-1] == ("previous", "champion_breaker_open")
-        assert metric(opened, "tiltyard_breaker_open", model="steady", version="2") == 1
-        until(lambda: told(predict(opened)[0]) == ("champion", "in_service"))  # a probe finds it well again
+        assert metric(opened, "tiltyard_breaker_open", model="hanging", version="2") == 1
+        until(lambda: told(predict(opened, "hanging")[0]) == ("champion", "in_service"))  # a probe finds it well again
 
 
 def test_rows_fall_one_by_one(base):
@@ -318,7 +319,7 @@ def test_a_challenger_has_its_share_and_scores_the_others_unseen(base):
 
 def test_a_challenger_that_fails_leaves_its_share_to_the_champion(base):
     with rails_module.opened(base) as rails:
-        spec = served.written(base.models, "dared", traffic={"challenger": 0.5})
+        spec = served.written(base.models, "dared", traffic={"challenger": 0.5}, fallback=served.SOON)
         sound, light = served.model(1), served.model(2)
         first = served.register(rails, spec, served.FIRST, sound, light)
         served.promote(rails, spec, first, served.FIRST + 2 * served.DAY)
@@ -417,7 +418,7 @@ def test_a_value_that_is_held_as_another_kind_is_a_failure_of_the_version_that_c
 def test_a_champion_that_raises_is_not_late_because_the_previous_one_is(base):
     sound = served.model(1)
     broken = [(faulty.faulty(sound, column, hang_ms=HANG_MS), served.ENCODING) for column in (1, 0)]
-    deployed(base, "both", *broken)
+    deployed(base, "both", *broken, fallback=served.SOON)
     with client(base) as opened:
         served_too(opened, "both")
         (one,) = predict(opened, "both", {"weight": faulty.RAISES, "size": faulty.HANGS})
@@ -478,7 +479,7 @@ def test_a_request_that_comes_again_while_it_is_under_way_is_answered_with_it(ba
     slow = {"rows": [{"features": {**served.ROW, "weight": faulty.HANGS}}], "request_id": "at-once"}
     other = {"rows": [{"features": served.ROW}], "request_id": "at-once"}
     with client(base) as opened, ThreadPoolExecutor() as pool:
-        url = "/v1/models/steady/predict"
+        url = "/v1/models/hanging/predict"
         asked = [pool.submit(opened.post, url, json=slow)]
         until(lambda: opened.app.service._repeated._under_way)
         asked += [pool.submit(opened.post, url, json=slow) for _ in range(2)]
