@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,13 +17,12 @@ from typing import Literal
 from tiltyard.errors import BadInput
 from tiltyard.files import whole, whole_folder
 from tiltyard.settings import ENV_PREFIX, Settings
+from tiltyard.words import listed
 
 PARTS = ("models", "expectations", "dbt")
 """What a release is made of, as the folders of a checkout are called."""
 LEFT_OUT = ("target", "logs", "dbt_packages", "__pycache__")
 """Folders that a tool writes into the checkout, and no text of ours."""
-NAMED = 5
-"""So many models are named one by one."""
 Difference = Literal["new", "changed", "removed"]
 """How a model of the checkout differs from the one in force."""
 _DIGITS = 16
@@ -62,17 +61,35 @@ class Pending:
     shared: Changes = Changes(0, 0, 0)
     """The files that are no model's: the dbt project, the suites, what holds for all models."""
 
-    def __str__(self) -> str:
-        """What is not in force yet, and the way out, as a sentence; empty where nothing waits."""
-        named = [f"{name} ({how})" for name, how in sorted(self.models.items())]
-        more = f" and {len(named) - NAMED} more models" if len(named) > NAMED else ""
-        parts = [", ".join(named[:NAMED]) + more] if named else []
+    @classmethod
+    def between(cls, before: Texts, after: Texts, there: Collection[str] | None = None) -> "Pending":
+        """From one set of texts to another; `there` are the models that have a folder, by default those with a spec."""
+        old, new = _models(before), _models(after)
+        kept = new if there is None else there
+        differing: dict[str, Difference] = {}
+        for name in sorted(old | new):
+            if name not in old:
+                differing[name] = "new"
+            elif name not in kept:
+                differing[name] = "removed"
+            elif _of_model(name, before) != _of_model(name, after):
+                differing[name] = "changed"
+        return cls(differing, Changes.between(_shared(before), _shared(after)))
+
+    @property
+    def named(self) -> str:
+        """What differs, model by model; empty where nothing does."""
+        parts = [listed([f"{name} ({how})" for name, how in self.models.items()])] if self.models else []
         if self.shared != Changes(0, 0, 0):
             parts.append(f"files of all models ({self.shared})")
-        if not parts:
+        return "; ".join(parts)
+
+    def __str__(self) -> str:
+        """What is not in force yet, and the way out, as a sentence; empty where nothing waits."""
+        if not self.named:
             return ""
         return (
-            f"Not in force yet: {'; '.join(parts)}. The next night puts in force what is acceptable of the checkout, "
+            f"Not in force yet: {self.named}. The next night puts in force what is acceptable of the checkout, "
             "and tiltyard release does at once and names what is refused."
         )
 
@@ -87,16 +104,7 @@ def pending(settings: Settings) -> Pending:
     for part in missing(settings):  # a folder that is not there takes nothing away
         after |= {path: content for path, content in before.items() if path.startswith(f"{part}/")}
     there = folders(settings.models) if settings.models.is_dir() else _models(before)
-    own = {name: _of_model(name, before) != _of_model(name, after) for name in _models(before) | _models(after)}
-    differing: dict[str, Difference] = {}
-    for name, differs in own.items():
-        if name not in _models(before):
-            differing[name] = "new"
-        elif name not in there:
-            differing[name] = "removed"
-        elif differs:
-            differing[name] = "changed"
-    return Pending(differing, Changes.between(_shared(before), _shared(after)))
+    return Pending.between(before, after, there)
 
 
 def _models(texts: Texts) -> frozenset[str]:

@@ -677,9 +677,14 @@ def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
 
 def _spelled(loc: tuple[Any, ...]) -> str:
     """How a name is written there."""
-    forms = {"spine": "spn_<what>", "features": "ftr_<entity>__<topic>", "popular": "pop_<what>", "table": "lbl_<what>"}
+    forms = {
+        "spine": "spn_<what>, in lower case, <what> of 58 characters at most",
+        "features": "ftr_<entity>__<topic>, in lower case, <topic> of 40 characters at most",
+        "popular": "pop_<what>, in lower case, <what> of 58 characters at most",
+        "table": "lbl_<what>, in lower case, <what> of 58 characters at most",
+    }
     form = next((forms[part] for part in loc if part in forms), None)
-    return f"write {form}, in lower case" if form else "write lower-case letters, digits and underscores"
+    return f"write {form or 'lower-case letters, digits and underscores, a letter first, 48 at most'}"
 
 
 def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:

@@ -22,7 +22,7 @@ from tests.conftest import make_settings
 from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import describe, due, nights, status
+from tiltyard.edge import describe_nights, due, nights, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.govern import drift, grants
@@ -473,7 +473,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
         assert held[SPINE].states == {"blocked": 1}
         assert "raw.entry" not in held
         assert [(file.source, file.file) for file in result.quarantined] == [("twin", "entry/notes.txt")]
-        told = describe.held_back(result, settings.quarantine)
+        told = describe_nights.held_back(result, settings.quarantine)
         assert f"tables       {len(held)} tables not good on some of these nights; tiltyard status says" in told
         assert f"  raw.customer held on 1 night ({silent.date()}): " in told
         assert (
@@ -484,7 +484,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
         assert hindcast.hindcast(rails, specs, first, last).tables == result.tables, "also where nothing is left to do"
         earlier = hindcast.hindcast(rails, specs, first, first)
         assert (earlier.tables, earlier.quarantined) == ((), ())
-        assert describe.held_back(earlier, settings.quarantine).splitlines() == [
+        assert describe_nights.held_back(earlier, settings.quarantine).splitlines() == [
             "tables       all good on every night", "quarantine   no file",
         ]  # fmt: skip
         states = {state.table: state.state for state in rails.ledger.table_states(until=silent.date())}

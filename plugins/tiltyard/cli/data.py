@@ -10,10 +10,8 @@ from tiltyard.cli.options import AsOf, Json
 from tiltyard.cli.output import emit, failed, print_error, progress, say
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
-SHOWN = 3
-"""Files that went to quarantine that are named."""
 PANEL = "Bring data in"
 Source = Annotated[
     str | None,
@@ -91,9 +89,8 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
             say(f"{name}: found nothing new that was due at {night:%Y-%m-%d %H:%M} UTC in {where}")
     refused = [f"{file.file}: {file.reason}" for summary in result.values() for file in summary.quarantined]
     if refused:
-        more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         failed(
-            f"{counted(len(refused), 'file')} went to quarantine, {'; '.join(refused[:SHOWN])}{more}. Mend them in "
+            f"{counted(len(refused), 'file')} went to quarantine, {listed(refused, '; ')}. Mend them in "
             f"{settings.quarantine} or mend the contract, put them back into the landing zone, and run this again."
         )
 
@@ -111,6 +108,7 @@ def features(
     """Ingest, build with dbt, check, publish, source by source. A table whose SQL or columns have changed is made anew
     by itself. A table that is not good stays as it was, and is named (exit 1)."""
     from tiltyard.cli import landed
+    from tiltyard.edge import describe_nights
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
@@ -120,7 +118,8 @@ def features(
         landed.require_near(opened, chosen, night)
         built = stage.build_night(opened, night, chosen, rebuild=rebuild or ())
         online_features = fill.fill_night(opened, night)
-    emit(built.to_json() | {"online": online_features.to_json()}, as_json)
+    document = built.to_json() | {"online": online_features.to_json()}
+    emit(document, as_json, lambda: say(describe_nights.features(built, online_features)))
     for name, done in built.sources.items():
         if done.error:
             print_error(f"{name}: {done.error}")

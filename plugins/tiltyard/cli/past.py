@@ -65,7 +65,7 @@ def hindcast(
     `up`, that every night got through is what was asked.
     """
     from tiltyard.cli import landed
-    from tiltyard.edge import describe
+    from tiltyard.edge import describe_nights
     from tiltyard.rewind import hindcast as loop
 
     assumed = _approval(approve)
@@ -86,7 +86,7 @@ def hindcast(
     else:
         body = result.to_json()
         emit({name: value for name, value in body.items() if name not in ("tables", "quarantined")}, as_json)
-        say(describe.held_back(result, opened.settings.quarantine))
+        say(describe_nights.held_back(result, opened.settings.quarantine))
     complaints = (
         loop.complaint({name: model.ended_early for name, model in result.models.items()}),
         loop.unscored(result.models),
@@ -136,7 +136,7 @@ def _try_policies(
 ) -> None:
     """Replay the same nights under every policy in `names`, and print a table of what each did."""
     from tiltyard import rails
-    from tiltyard.edge import describe
+    from tiltyard.edge import describe_nights
     from tiltyard.rewind import backtest
     from tiltyard.rewind import policy as policies
 
@@ -156,8 +156,8 @@ def _try_policies(
         result = backtest.try_policies(opened, tried, *nights, jobs=jobs, plots=folder, progress=step)
 
     def show() -> None:
-        table(describe.policies(result))
-        for line in describe.policies_notes(result):
+        table(describe_nights.policies(result))
+        for line in describe_nights.policies_notes(result):
             say(line)
 
     emit(result, as_json, show)

@@ -72,14 +72,18 @@ def put_in_force(
         accepted = (releasing.preview if dry_run else releasing.accept)(opened, clock.now())
     is_same = accepted.digest == release.digest(before)
     # of a dry run: of the checkout, so that a file which is refused counts as well
-    changes = release.Changes.between(
-        before, release.working(settings) if dry_run else release.stored(release.current(settings))
-    )
+    after = release.working(settings) if dry_run else release.stored(release.current(settings))
+    changes, named = release.Changes.between(before, after), release.Pending.between(before, after)
     what = "is already in force" if is_same else "would be in force" if dry_run else "is in force"
-    differs = f"; {'the checkout differs from the one in force' if dry_run else 'against the one before'}: {changes}"
+    against = "the checkout differs from the one in force" if dry_run else "against the one before"
+    differs = f"; {against}: {changes}: {named.named}"
     size = counted(accepted.files, "file")
     lines = [f"release {accepted.name} {what}: {size}{'' if is_same or not before else differs}"]
-    document = {**accepted.to_json(), "is_already_in_force": is_same, "changes": asdict(changes)}
+    document = {
+        **accepted.to_json(),
+        "is_already_in_force": is_same,
+        "changes": {**asdict(changes), "models": named.models},
+    }
     emit(document, as_json, lambda: say("\n".join([*lines, *map(str, accepted.refused)])))
     if accepted.refused:
         raise typer.Exit(1)

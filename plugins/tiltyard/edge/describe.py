@@ -3,8 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
@@ -39,23 +37,15 @@ from tiltyard.records import (
     ReplaySummary,
     VersionFigures,
 )
-from tiltyard.rewind.hindsight import BEST
-from tiltyard.rewind.trial import PolicyTrial, Worth
 from tiltyard.target import MEASURES, at_start
 from tiltyard.upkeep.holds import OpenHold
-from tiltyard.words import counted
-
-if TYPE_CHECKING:  # the loop brings MLflow along
-    from tiltyard.rewind.hindcast import HeldTable, Hindcast
+from tiltyard.words import counted, listed
 
 NOTHING = "–"
 SHOWN = 5
 """So many tables or files are named one by one."""
 MOVED = 0.1
 """A feature is named when the share of rows that have a value differs by so much from training."""
-POLICY_COLUMNS = (
-    "model", "policy", "promotions", "rollbacks", "retrains", "for nothing", "days behind", "loss", "over the best",
-)  # fmt: skip
 
 
 def model(document: Document) -> str:
@@ -245,7 +235,7 @@ def _open(incident: OpenIncident) -> str:
 
 def _shared(incident: Incident) -> str:
     node, models = incident.node, incident.models
-    named = f"{', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
+    named = f"{listed(models)}"
     columns = f", columns {', '.join(incident.columns)}" if incident.columns else ""
     closing = incident.closing if isinstance(incident, OpenIncident) else None
     end = (
@@ -402,7 +392,7 @@ def _drift(drift: DriftNight | None) -> str:
     if drift is None:
         return NOTHING
     skewed = drift.skew.skewed if drift.skew else ()
-    aside = f"; online not as at night: {_list(skewed[:3])}" if skewed else ""
+    aside = f"; online not as at night: {listed(skewed)}" if skewed else ""
     return f"{drift.verdict} on {drift.night}: {_sentences(drift.reasons)}{aside}"
 
 
@@ -493,78 +483,3 @@ def _version(number: int | None) -> str:
 
 def _round(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
-
-
-def held_back(result: "Hindcast", quarantine: Path) -> str:
-    """What the nights of a hindcast had to do without: tables that were not good, and files in quarantine."""
-    lines = ["tables       all good on every night"]
-    if result.tables:
-        many = counted(len(result.tables), "table")
-        lines = [
-            f"tables       {many} not good on some of these nights; tiltyard status says how they stand now, and "
-            f"tiltyard features --as-of {result.tables[0].last} does a night again once it is mended",
-            *(f"  {_held(table)}" for table in result.tables[:SHOWN]),
-            *_more(len(result.tables) - SHOWN),
-        ]
-    if not result.quarantined:
-        return "\n".join([*lines, "quarantine   no file"])
-    many = counted(len(result.quarantined), "file")
-    lines.append(f"quarantine   {many} that these nights did without, each with its reason beside it in {quarantine}")
-    lines += [f"  {file.source}/{file}" for file in result.quarantined[:SHOWN]]
-    return "\n".join([*lines, *_more(len(result.quarantined) - SHOWN)])
-
-
-def _held(table: "HeldTable") -> str:
-    states = ", ".join(f"{state} on {counted(nights, 'night')}" for state, nights in table.states.items())
-    when = f"{table.first} to {table.last}" if table.nights > 1 else f"{table.last}"
-    return f"{table.table} {states} ({when}): {table.reason}"
-
-
-def _more(number: int) -> list[str]:
-    return [f"  and {number:,} more (--json has all)"] if number > 0 else []
-
-
-def policies(trial: PolicyTrial) -> list[dict[str, str | int]]:
-    """The cells of `tiltyard hindcast --policy`: per model the policies in the order given, then what they are held
-    against."""
-    rows = []
-    for model, baselines in trial.baselines.items():
-        best = baselines[BEST].loss
-        for name, of_model in trial.policies.items():
-            worth = of_model[model]
-            rows.append(
-                {
-                    **_worth(model, name, worth, best),
-                    "promotions": len(worth.promotions),
-                    "rollbacks": len(worth.rollbacks),
-                    "retrains": len(worth.retrains),
-                    "for nothing": worth.false_retrains,
-                }
-            )
-        for name, baseline in baselines.items():
-            retrains = "" if baseline.retrains is None else baseline.retrains
-            rows.append({**_worth(model, name, baseline, best), "retrains": retrains})
-    return [{column: row[column] for column in POLICY_COLUMNS} for row in rows]
-
-
-def _worth(model: str, name: str, worth: Worth, best: float | None) -> dict[str, str | int]:
-    """The cells that a policy and a baseline both have, and nothing in the others."""
-    cells: dict[str, str | int] = dict.fromkeys(POLICY_COLUMNS, "")
-    return cells | {
-        "model": model,
-        "policy": name,
-        "days behind": worth.days_behind,
-        "loss": NOTHING if worth.loss is None else f"{worth.loss:.4f}",
-        "over the best": NOTHING if worth.loss is None or best is None else f"{worth.loss - best:+.4f}",
-    }
-
-
-def policies_notes(trial: PolicyTrial) -> list[str]:
-    """What to read the table with."""
-    notes = [f"nights of {trial.first} to {trial.last}; assumed: {'; '.join(trial.assumed)}"]
-    for name, models in trial.policies.items():
-        for model, worth in models.items():
-            held = _list(f"{criterion} {times}" for criterion, times in list(worth.held_by.items())[:4])
-            changes = [f"{promotion.night} v{promotion.version}" for promotion in worth.promotions]
-            notes.append(f"{name}, {model}: promoted {_list(changes)}; held most often by {held}")
-    return [*notes, *(f"plot {path}" for path in trial.plots)]

@@ -16,6 +16,7 @@ from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, StageName, recorded_as
+from tiltyard.words import listed
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -91,7 +92,7 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
             continue
         if missing := grants.waiting(rails, specs, day, now):
             expected = len(grants.taking_part(rails, specs, day))
-            late = f"The night of {day} waits for {len(missing)} of {expected}: {', '.join(missing[:5])}."
+            late = f"The night of {day} waits for {len(missing)} of {expected}: {listed(sorted(missing))}."
         else:
             ready.append(clock.midnight(day))
     if not ready:

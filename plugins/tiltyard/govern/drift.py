@@ -39,6 +39,7 @@ from tiltyard.stages import StageName, recorded_as
 from tiltyard.succession import Roles
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR
 from tiltyard.train import profile
+from tiltyard.words import listed
 
 STAGE: StageName = "drift"
 
@@ -160,11 +161,11 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     for kind in ("performance", "label", "prediction", "feature"):
         signals = [signal for signal in drifted if signal.kind == kind]
         if signals:
-            what = "; ".join(map(_measure, signals[:3]))
-            more = f" and {len(signals) - 3} more" if len(signals) > 3 else ""
-            lines.append(f"{kind} drift: {what}{more}" if kind != "performance" else f"performance: {what}{more}")
+            what = listed([_measure(signal) for signal in signals], "; ")
+            lines.append(f"{kind} drift: {what}" if kind != "performance" else f"performance: {what}")
     if finding.evidence is not None and finding.threshold is not None:
-        lines.append(f"evidence {finding.evidence:,.0f} of {finding.threshold:,.0f}{', an alarm' * finding.alarm}")
+        verdict = ", an alarm" if finding.alarm else _lacking(finding)
+        lines.append(f"evidence {finding.evidence:,.0f} of {finding.threshold:,.0f}{verdict}")
     if finding.alarm or finding.harm == "felt":
         lines.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_reason}")
     untested = {
@@ -173,6 +174,23 @@ def sentences(finding: Finding) -> tuple[str, ...]:
         if signal.value is None and signal.kind != "feature"
     }
     return (*lines, *sorted(untested)) or ("nothing could be tested",)
+
+
+def _lacking(finding: Finding) -> str:
+    """What evidence that has reached its limit still lacks for an alarm; nothing where it has not reached it."""
+    limit = finding.threshold
+    if finding.evidence is None or limit is None or finding.evidence < limit:
+        return ""
+    moved = [signal for signal in finding.signals if signal.drifted and signal.kind not in ("missing", "performance")]
+    proven = [signal.column for signal in moved if (signal.evidence or 0.0) >= limit]
+    if proven:
+        return f", no alarm: Evidently does not find {listed(proven)} drifted in the raw rows"
+    if moved:
+        return f", no alarm: {listed([signal.column for signal in moved])} moved, without evidence of their own"
+    measured = [signal for signal in finding.signals if signal.value is not None and signal.threshold]
+    shifts = [signal for signal in measured if signal.kind not in ("missing", "performance")]
+    nearest = max(shifts, key=lambda signal: (signal.value or 0.0) / (signal.threshold or 1.0), default=None)
+    return f", no alarm: no column moved far enough, the nearest is {_measure(nearest)}" if nearest else ", no alarm"
 
 
 def _measure(signal: Signal) -> str:

@@ -13,11 +13,11 @@ from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
 from tiltyard.govern.history import Drifting, Grant, ModelHistory, NightHistory
-from tiltyard.govern.incident import incidents, listed
+from tiltyard.govern.incident import incidents
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Finding, Harm, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, Trainings
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
 """What follows for a model."""

@@ -10,14 +10,13 @@ from tiltyard.govern.history import NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.records import Cause, Finding, Incident, Signal
 from tiltyard.spec import SharedBreak
+from tiltyard.words import listed
 
 TOGETHER = timedelta(days=3)
 """Models whose columns began to drift within so many nights of each other drift together: their windows and their
 hysteresis differ by a night or two."""
 NEARLY = 0.9
 """A node explains a shift when it explains this share of what the best node does; of those the most downstream."""
-NAMED = 5
-"""So many models, columns or sentences are spelled out in a reason."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ def incidents(
     free = {model: own for model, own in moves.items() if model not in held}
     shared = _Shifts(findings, lineage, history, policy).of(free)
     return tuple(sorted((*broken, *shared), key=lambda incident: (incident.node, incident.kind)))
-
-
-def listed(parts: Sequence[str], between: str = ", ") -> str:
-    """The first NAMED parts, and how many more there are."""
-    more = len(parts) - NAMED
-    return between.join(parts[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 # -- what has moved ---------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from tiltyard.leak.roles import ARGUMENTS, ColumnRoles, roles_of
 from tiltyard.leak.rules import is_instant
 from tiltyard.leak.suspicion import KINDS, Cell, LeakVerdict, Severity, Suspicion, Untested, Want
 from tiltyard.records import Record
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 UNTESTED_LINES = 8
 """So many lines of what could not be tested are printed; the page has all of them."""
@@ -321,17 +321,13 @@ def _verdict(suspicions: Sequence[Suspicion], idle: str) -> tuple[LeakVerdict, s
     if critical:
         columns = list(dict.fromkeys(suspicion.feature for suspicion in critical))
         verb = "tells" if len(columns) == 1 else "tell"
-        return "fail", f"{_listed(columns)} {verb} what could not have been known at the prediction time."
+        return "fail", f"{listed(columns)} {verb} what could not have been known at the prediction time."
     if idle:
         return "untestable", f"The data itself could not be tested: {idle}"
     if suspicions:
         columns = list(dict.fromkeys(suspicion.feature for suspicion in suspicions))
-        return "warn", f"Nothing is certain, but somebody should have a look at {_listed(columns)}."
+        return "warn", f"Nothing is certain, but somebody should have a look at {listed(columns)}."
     return "pass", "Nothing of what was looked for tells what could not have been known at the prediction time."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _what_stopped(path: Path, folder: Path, memory: str, error: str) -> str:

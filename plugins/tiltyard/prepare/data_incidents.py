@@ -17,7 +17,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 EVENT = "data_incident"
 """The kind of event in the ledger."""
@@ -134,7 +134,7 @@ def settle(
             well[DataIncidentKey(table, column, rule)] = "no clean night is left: it is the new usual"
         own = latencies[table]
         if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
-            files = ", ".join(own.late_files[:3])
+            files = listed(own.late_files)
             reason = f"{files}: {own.late} of {own.rows} rows missed up to {counted(max(own.missed), 'night')}"
             broken[DataIncidentKey(table, "", LATE)] = reason
         elif own.rows:

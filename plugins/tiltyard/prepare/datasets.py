@@ -33,7 +33,7 @@ from tiltyard.prepare import cuts
 from tiltyard.prepare.simulator import Simulator
 from tiltyard.records import Record
 from tiltyard.settings import Settings
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,6 @@ Progress = Callable[[str, float | None], None]
 ATTEMPTS = 5
 """How often a download that breaks off is taken up again in one run."""
 _BLOCK = 1 << 18
-SHOWN = 3
-"""Names of files that a sentence gives."""
 _MANIFEST = ".manifest.json"
 
 
@@ -263,11 +261,10 @@ def _summary(
     restored: Sequence[str] = (),
 ) -> FetchSummary:
     if restored:
-        more = f" and {len(restored) - SHOWN} more" if len(restored) > SHOWN else ""
         log.warning(
-            "%s data: %s of %s had been changed or taken away, and stand as they were delivered: %s%s; to try other "
+            "%s data: %s of %s had been changed or taken away, and stand as they were delivered: %s; to try other "
             "rows, put them into a source of your own",
-            name, counted(len(restored), "file"), folder, ", ".join(restored[:SHOWN]), more,
+            name, counted(len(restored), "file"), folder, listed(restored),
         )  # fmt: skip
     return FetchSummary(
         name=name,

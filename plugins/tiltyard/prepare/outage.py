@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from tiltyard.words import listed
+
 WINDOW = 35
 """Number of nights of the past that are looked at."""
 FEW_ROWS = 20
@@ -245,7 +247,7 @@ def _category_vanished(tonight: ColumnProfile, rows: int, past: Past) -> str | N
     ]
     if not gone:
         return ""
-    named = ", ".join(f"{name!r} (at least {shares[name]:.1%} usually)" for name in gone[:3])
+    named = listed([f"{name!r} (at least {shares[name]:.1%} usually)" for name in gone])
     return f"none of {values} values is {named}"
 
 

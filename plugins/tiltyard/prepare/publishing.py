@@ -21,7 +21,7 @@ from tiltyard.records import FeaturesSummary, Publication, Record, StageRun, Sta
 from tiltyard.records.publication import State
 from tiltyard.settings import Settings
 from tiltyard.spec import portfolio
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,10 +288,9 @@ def complaint(unpublished: Sequence[TableState], night: date) -> str:
     if not unpublished:
         return ""
     own = [state for state in unpublished if state.cause == state.table] or list(causes.values())
-    named = "; ".join(f"{state.table} is {state.state}: {state.reason}".rstrip(".") for state in own[:5])
-    more = f", and {len(own) - 5} more" if len(own) > 5 else ""
+    named = listed([f"{state.table} is {state.state}: {state.reason}".rstrip(".") for state in own], "; ")
     return (
-        f"Not published of {night}: {counted(len(unpublished), 'table')}, because of {len(causes)}: {named}{more}. "
+        f"Not published of {night}: {counted(len(unpublished), 'table')}, because of {len(causes)}: {named}. "
         "They stay in service as of their last good night, and so do the champions that read them; mend the cause and "
         "run the night again."
     )

@@ -11,9 +11,7 @@ from datetime import date
 from tiltyard.prepare.graph import Graph
 from tiltyard.records import TableState
 from tiltyard.records.publication import State
-
-SHOWN = 3
-"""Reasons of one table that are told."""
+from tiltyard.words import listed
 
 
 def at_fault(
@@ -36,8 +34,7 @@ def at_fault(
         elif table in failed:
             states.append(TableState(night=night, table=table, state="failed", reason=failed[table], cause=table))
         elif reasons := tuple(held.get(table, ())):
-            more = f" And {len(reasons) - SHOWN} more." if len(reasons) > SHOWN else ""
-            reason = "; ".join(reasons[:SHOWN]) + more
+            reason = listed(reasons, "; ")
             states.append(TableState(night=night, table=table, state="held", reason=reason, cause=table))
     return tuple(states)
 

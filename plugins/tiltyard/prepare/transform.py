@@ -28,7 +28,7 @@ from tiltyard.prepare.rebuilding import Plan, Text
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.settings import Settings
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def invoke(settings: Settings, command: str, *arguments: str) -> list[Node]:
 def _complain(failed: Sequence[Node]) -> None:
     """Raises CheckFailed naming the first of the nodes that failed, if there is one."""
     if failed:
-        reasons = "; ".join(f"{node.name}: {node.message}" for node in failed[:5])
+        reasons = listed([f"{node.name}: {node.message}" for node in failed], "; ")
         raise CheckFailed(
             f"dbt failed at {counted(len(failed), 'node')}: {reasons}. Mend them and run the stage again."
         )

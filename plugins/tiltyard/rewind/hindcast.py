@@ -50,7 +50,7 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName
 from tiltyard.train import training
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,8 @@ def hindcast(
     auditor: _Auditor | None = None
     done = {night: completed(rails, specs, night_closing(night)) for night in nights}
     todo = [night for night in nights if not all(spec.name in done[night] for spec in specs)]
+    if len(todo) < len(nights):
+        say(f"{len(nights) - len(todo)} of {counted(len(nights), 'night')} done before", 0.0)
     if todo:
         say("landing the data", 0.0)
         features.ingest(rails, last)
@@ -209,13 +211,13 @@ def hindcast(
     with auditor or nullcontext(), Crew(rails, (spec.name for spec in specs if todo), jobs) as crew:
         for position, as_of in enumerate(nights):
             night = night_closing(as_of)
-            say(f"night of {night}", position / len(nights))
             waiting = [spec for spec in specs if spec.name not in done[as_of]]
             for spec in specs:
                 tallies[spec.name].nights += 1
                 tallies[spec.name].resumed += spec.name in done[as_of]
             if not waiting:
                 continue
+            say(f"night of {night}", position / len(nights))
             assert auditor is not None  # a night that waits is one to do
             more = auditor.judged(as_of)
             outcomes = {
@@ -412,10 +414,9 @@ def unscored(models: Mapping[str, ModelHindcast]) -> str | None:
     shown = [
         f"{name}: {len(model.waiting)} of {counted(model.nights, 'night')} wait for tables that are not good"
         + (f" ({model.stopped[-1].rstrip('.')})" if model.stopped else "")
-        for name, model in list(waiting.items())[:3]
+        for name, model in waiting.items()
     ]
-    rest = f" And {len(waiting) - 3} more." if len(waiting) > 3 else ""
-    return f"{len(waiting)} of {counted(len(models), 'model')} not scored on every night. {'; '.join(shown)}.{rest}"
+    return f"{len(waiting)} of {counted(len(models), 'model')} not scored on every night. {listed(shown, '; ')}."
 
 
 def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
@@ -423,10 +424,9 @@ def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:
     entries = [(model, entry) for model, of_model in ended.items() for entry in of_model]
     if not entries:
         return None
-    shown = [f"{model}: {entry.stage} of {entry.night} {entry.status}: {entry.reason}" for model, entry in entries[:3]]
-    rest = f" And {len(entries) - 3} more." if len(entries) > 3 else ""
+    shown = [f"{model}: {entry.stage} of {entry.night} {entry.status}: {entry.reason}" for model, entry in entries]
     models = len({model for model, _ in entries})
-    return f"{models} of {len(ended)} models did not get through. {'; '.join(shown)}{rest}"
+    return f"{models} of {len(ended)} models did not get through. {listed(shown, '; ')}"
 
 
 def failures(ended: Mapping[str, Sequence[EndedEarly]]) -> dict[str, tuple[EndedEarly, ...]]:

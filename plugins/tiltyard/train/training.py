@@ -22,7 +22,7 @@ from tiltyard.spec import Spec
 from tiltyard.train import candidate, leakage_gate, registry, replay
 from tiltyard.train.blocks import Untrainable
 from tiltyard.train.candidate import Order
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train(
     log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)
     report = leakage_gate.check_frame(rails, spec, training_frame, as_of)
     if report.critical_failures:
-        failures = "; ".join(str(failure) for failure in report.critical_failures[:3])
+        failures = listed([str(failure) for failure in report.critical_failures], "; ")
         raise Stopped(
             f"{spec.name}: the training frame of {night} is stopped by its leakage gate ({failures}); "
             "no version was trained. Mend the feature view and train again.",

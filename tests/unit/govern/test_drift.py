@@ -1,6 +1,8 @@
 """Drift: what moved is found, the rest is left alone, what cannot be tested is said; and the stage on a lake."""
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -41,6 +43,12 @@ def customers(rows: int, seed: int, *, shift: float = 0.0, plans: str = "abcd") 
             "is_company": random.random(rows) < 0.3,
         }
     )
+
+
+def lacking(finding: Finding) -> str:
+    """What is said after the figures of the evidence."""
+    [sentence] = [one for one in drift.sentences(finding) if one.startswith("evidence ")]
+    return re.sub(r"^evidence [\d,]+ of [\d,]*\d", "", sentence)
 
 
 # -- Evidently --------------------------------------------------------------------------------
@@ -289,6 +297,17 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     assert {name for name, signal in kept["columns"].items() if signal["drifted"]} == set(moved.drifted)
     assert DriftSummary.from_json(kept | {"drifted": moved.drifted, "untested": moved.untested}) == moved
     assert not list(page.parent.glob(".*"))
+
+    # evidence that has reached its limit says what it still lacks, where it is no alarm
+    [finding] = rails.ledger.findings(moved.night)
+    assert lacking(replace(finding, alarm=True)) == ", an alarm"
+    assert lacking(replace(finding, evidence=1.0, alarm=False)) == ""
+    names = [signal.column for signal in finding.signals if signal.drifted and signal.kind != "performance"]
+    assert "Evidently does not find " + ", ".join(names[:1]) in lacking(replace(finding, alarm=False))
+    weak = replace(finding, alarm=False, signals=tuple(replace(one, evidence=1.0) for one in finding.signals))
+    assert lacking(weak).endswith("moved, without evidence of their own")
+    still = replace(finding, alarm=False, signals=tuple(replace(one, drifted=False) for one in finding.signals))
+    assert ", no alarm: no column moved far enough, the nearest is " in lacking(still)
 
     # twice is once
     before = stored(rails, night(37))
