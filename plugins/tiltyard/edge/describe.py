@@ -420,7 +420,8 @@ def _checks(checks: ChecksNight | None) -> str:
         return NOTHING
     anew = f"; made anew: {', '.join(f'{table} ({why})' for table, why in checks.rebuilt.items())}"
     return (
-        f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+        f"{checks.status} on {checks.night}: {len(checks.critical)} critical and "
+        f"{counted(len(checks.warnings), 'warning')} of {counted(checks.checks, 'check')} of its source"
         f"{anew if checks.rebuilt else ''}"
     )
 
