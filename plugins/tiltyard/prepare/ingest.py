@@ -33,6 +33,8 @@ QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""A clock that is further behind the stamp of the load before is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,12 @@ def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) ->
         query = f"select max(ingested_at) from {identifier(table)} where source = ?"
         if (row := connection.execute(query, [source]).fetchone()) and row[0]:
             stamps.append(row[0] + timedelta(microseconds=1))
+    if max(stamps) - now > CLOCKS_DIFFER:
+        log.warning(
+            "%s: the clock of this machine is at %s, and what was loaded last at %s: it is behind, or "
+            "that machine's was ahead; set it. No row is lost by it: they are stamped after those.",
+            source, f"{now:%Y-%m-%d %H:%M} UTC", f"{max(stamps):%Y-%m-%d %H:%M} UTC",
+        )  # fmt: skip
     return max(stamps)
 
 
