@@ -288,7 +288,7 @@ def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> 
     assert "taken to be written later" not in asked.stderr.splitlines()[-1]
     assert len(list((settings.landing / "clinic" / "appointment").iterdir())) > 70
 
-    lines = ["no_show", "", "PatientId", "-", "7"]
+    lines = ["", "no_show", "", "PatientId", "-", "7"]
     asked = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", answers="\n".join(lines) + "\n")
     assert asked.returncode == 0, asked.stderr
     assert "of the outcomes are known" in asked.stdout

@@ -437,8 +437,10 @@ def past_sql(review: Review, facts: ReviewFacts) -> str:
     selected = "\n".join(f"        {sql} as {name}," for name, sql, _, _ in past(review, facts))
     needed = tuple(dict.fromkeys(column.name for column in facts.columns))
     carried = "".join(f"\n        happened.{name}," for name in needed)
+    has_texts = any(column.kind == "text" for column in facts.columns)
+    place = f"row_number() over (partition by {', '.join(review.columns)} order by event_time, {review.row}) as place"
     placed = (
-        f"row_number() over (partition by {', '.join(review.columns)} order by event_time, {review.row}) as place",
+        *((place,) if has_texts else ()),
         f"min(available_at) over (partition by {', '.join(review.columns)}) as first_known_at",
     )
     return f"""{{{{ config(unique_key=['{key}', 'event_time']) }}}}
@@ -491,7 +493,14 @@ affected as (
         reviews.prediction_time as reviewed_at
     from reviews
     {{%- if is_incremental() %}}
-    inner join fresh on reviews.{key} = fresh.{key} and reviews.prediction_time >= fresh.since
+    where
+        exists (
+            select 1
+            from fresh
+            where
+                reviews.{key} = fresh.{key}
+                and reviews.prediction_time >= fresh.since
+        )
     {{%- endif %}}
 
 ),
@@ -501,8 +510,12 @@ seen as (
     select
         affected.{key},
         affected.reviewed_at,{carried}
-        happened.happened_at,
-        happened.place,
+        happened.happened_at,{
+        '''
+        happened.place,'''
+        if has_texts
+        else ""
+    }
         happened.first_known_at
     from affected
     inner join happened
