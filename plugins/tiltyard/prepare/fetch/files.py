@@ -6,7 +6,7 @@ what lies in the landing zone and what has landed from there. Nothing else is ke
 
 import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -54,19 +54,19 @@ def fetch(
     day: str | None,
     as_of: datetime,
     folder: Path,
-    had: Mapping[str, int],
+    had: Collection[tuple[str, int]],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Bring those that are due and new into a folder of the landing zone; returns the names of their deliveries, and
     the paths of the files in whose names no day is.
 
-    `had`: name of a delivery → its size in bytes, of all that have been fetched. One that has another size now is
+    `had`: (name of a delivery, its size in bytes) of all that have been fetched. One that has another size now is
     brought again, for ingest to say that a file is not changed once it has landed.
     """
     named = {file.path: file.delivery(day) for file in files}
     brought = []
     for file in sorted(files, key=lambda each: (named[each.path] or "", each.path)):
         name = named[file.path]
-        if name is None or contracts.due(name) > as_of or had.get(name) == file.size:
+        if name is None or contracts.due(name) > as_of or (name, file.size) in had:
             continue
         with whole(folder / name) as part:
             file.fetch(part)

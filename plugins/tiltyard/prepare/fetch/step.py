@@ -6,6 +6,7 @@ makes its own tables late, and is in nobody else's way.
 """
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -30,6 +31,7 @@ AWAY = "place_away"
 """Kind of the ledger's event for a place that could not be read."""
 BACK = "place_back"
 """Kind of the event for one that could be, later in the same night."""
+_NUMBERED = re.compile(r"^[0-9a-f]{12}-(?=\d{4}-)")
 WAIT_S = 3600.0
 """Seconds that a fetch waits for another one of the same source."""
 
@@ -95,10 +97,12 @@ def _files(
     rails: Rails, table: TableContract, place: Fetch, as_of: datetime, connection: Connection | None
 ) -> FetchedTable:
     folder = rows.folder_of(rails, table)
-    refused = rails.settings.quarantine / table.source / table.name
-    aside = {path.name: path.stat().st_size for path in refused.glob("*")} if refused.is_dir() else {}
+    refused = (
+        rails.settings.quarantine / table.source / table.name
+    )  # of a second one of a name it has the digest before
+    aside = {(_NUMBERED.sub("", path.name), path.stat().st_size) for path in refused.glob("*")}
     with rows.had(rails, table, folder) as before, files.listed(place.address, connection, rails.settings) as found:
-        names, undated = files.fetch(found, place.day, as_of, folder, {**aside, **before.files})
+        names, undated = files.fetch(found, place.day, as_of, folder, aside | {*before.files.items()})
     for path in undated:
         log.warning("%s: %s has no day like %s in its name; it is left alone", table.raw, path, place.day)
     return FetchedTable(table=table.raw, files=names)
