@@ -396,15 +396,27 @@ def _table(where: _Where, source: str, entry: Mapping[str, Any], rhythm: Rhythm,
         raise where.wrong(f"{misfit}.", *_META, "fetch")
     volume = timing.volume or rhythm.volume
     zones = _zones(entry, timing)
-    return TableContract(source, name, columns, timing, _age(where, entry, age), volume, headers, zones)
+    return TableContract(
+        source, name, columns, _in_zones(timing, zones), _age(where, entry, age), volume, headers, zones
+    )
 
 
 def _zones(entry: Mapping[str, Any], timing: Timing) -> dict[str, str]:
     """Column → the zone of its times that carry none, where the contract says one, of whichever of its times."""
     later = [(_meta(column) or {}).get("written_later") for column in entry.get("columns") or ()]
-    zones = {str(when["column"]): str(when.get("zone", "UTC")) for when in later if isinstance(when, dict)}
-    own = [time for time in (timing.event_time, timing.available_at) if isinstance(time, TimeColumn)]
-    return {name: zone for name, zone in {**zones, **{time.column: time.zone for time in own}}.items() if zone != "UTC"}
+    said = [(str(when["column"]), str(when.get("zone", "UTC"))) for when in later if isinstance(when, dict)]
+    said += [(time.column, time.zone) for time in (timing.available_at, timing.event_time) if time != "ingested_at"]
+    return {column: zone for column, zone in said if zone != "UTC"}
+
+
+def _in_zones(timing: Timing, zones: Mapping[str, str]) -> Timing:
+    """The times, each in the zone of its column: what is said of it once need not be said again."""
+    times = {
+        name: time.model_copy(update={"zone": zones[time.column]})
+        for name, time in (("event_time", timing.event_time), ("available_at", timing.available_at))
+        if time != "ingested_at" and "zone" not in time.model_fields_set and time.column in zones
+    }
+    return timing.model_copy(update=times)
 
 
 def _columns(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
