@@ -158,9 +158,10 @@ def _field(column: "sa.ColumnClause[Any]") -> pa.Field:
     kind = column.type
     if isinstance(kind, sa.DateTime):
         return pa.field(column.name, pa.timestamp("us", tz="UTC" if kind.timezone else None))
+    if isinstance(kind, sa.Numeric) and kind.scale == 0:
+        return pa.field(column.name, pa.int64() if (kind.precision or 99) <= 18 else pa.string())
     kinds: Mapping[type, pa.DataType] = {
-        sa.Boolean: pa.bool_(), sa.Integer: pa.int64(), sa.Double: pa.float64(), sa.Float: pa.float64(),
-        sa.Date: pa.date32(),
+        sa.Boolean: pa.bool_(), sa.Integer: pa.int64(), sa.Numeric: pa.float64(), sa.Date: pa.date32(),
     }  # fmt: skip
     return pa.field(column.name, next((kept for own, kept in kinds.items() if isinstance(kind, own)), pa.string()))
 
@@ -185,7 +186,9 @@ def _value(value: Any, kind: pa.DataType) -> Any:
         return value if isinstance(value, str) else format(value, "f") if isinstance(value, Decimal) else _text(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    return float(value) if isinstance(value, Decimal) else value
+    if isinstance(value, Decimal):
+        return int(value) if pa.types.is_integer(kind) else float(value)
+    return value
 
 
 def _text(value: Any) -> str:

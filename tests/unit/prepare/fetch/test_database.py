@@ -330,6 +330,6 @@ def test_sqlite_too_by_a_day_as_cursor(tmp_path: Path) -> None:
     assert database.read(address, None, ["number", "day", "paid", "price"], window, into) == 1
     assert duckdb.sql(f"select * from '{into}'").fetchall() == [(2, FIRST.date() - timedelta(days=2), None, None)]
     assert database.read(address, None, [], None, into) == 3
-    assert duckdb.sql(f"select price from '{into}' order by number").fetchall()[0] == ("1.25",)
+    assert duckdb.sql(f"select price from '{into}' order by number").fetchall()[0] == (1.25,)
     with pytest.raises(BadInput, match="no column 'week'"):
         database.read(address, None, [], database.Window("week", None, None), into)
