@@ -511,7 +511,7 @@ def _read(path: Path, modified_ns: int, size: int) -> Spec:
     if not isinstance(content, dict):
         raise BadInput(f"{path}:1: a spec is a mapping that begins with 'entity:', see another model's spec.yaml.")
     if "name" in content:
-        raise BadInput(f"{path}:{_line(node, ('name',))}: name: the folder is the name; remove this line.")
+        raise BadInput(f"{path}:{line_of(node, ('name',))}: name: the folder is the name; remove this line.")
     try:
         return Spec(name=folder.name, **{str(key): value for key, value in content.items()})
     except ValidationError as error:
@@ -672,7 +672,7 @@ def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
         message = "this field is missing"
     elif detail["type"] == "string_pattern_mismatch":
         message = f"{detail['input']!r} is no name for it; {_spelled(detail['loc'])}"
-    return f"{path}:{_line(node, detail['loc'])}: {where}: {message}"
+    return f"{path}:{line_of(node, detail['loc'])}: {where}: {message}"
 
 
 def _spelled(loc: tuple[Any, ...]) -> str:
@@ -687,7 +687,7 @@ def _spelled(loc: tuple[Any, ...]) -> str:
     return f"write {form or 'lower-case letters, digits and underscores, a letter first, 48 at most'}"
 
 
-def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
+def line_of(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
     """The line of the deepest part of `loc` that the YAML text has."""
     line = node.start_mark.line + 1 if node else 1
     for part in loc:

@@ -1,7 +1,9 @@
 """`new source`, `new model`: from somebody's table to a model, by asking, by flags, or by what the rows say."""
 
 import sys
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tiltyard.scaffold.inferring import Said
+    from tiltyard.scaffold.new_source import SourceRequest
     from tiltyard.scaffold.planned import ModelPlan, ModelRequest
     from tiltyard.scaffold.source_texts import SourcePlan
 
@@ -34,7 +37,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 )
 def source(
     name: Annotated[str, typer.Argument(help="Name of the source, like clinic.", metavar="NAME")],
-    file: Annotated[Path, typer.Argument(help="An export: CSV, JSON lines or Parquet.", metavar="FILE")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An export (CSV, JSON lines or Parquet), as a path or an http(s) or s3:// address; or where rows are "
+            "to be fetched from: files like 's3://bucket/visits/*.csv', or a table of a database like "
+            "'postgresql://reader@host/shop#web.visit'.",
+            metavar="FILE|URL",
+        ),
+    ],
     table: Annotated[
         str | None, typer.Option(help="What one row is, like appointment. Default: after the file.")
     ] = None,
@@ -70,6 +81,14 @@ def source(
     written_after: Annotated[
         str, typer.Option(help="How long after its row what is written later is known, where no column tells when.")
     ] = "30d",
+    connection: Annotated[
+        str | None,
+        typer.Option(help="Connection of Airflow that says who reads the address, as AIRFLOW_CONN_NAME has it here."),
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Column of a table of a database by which it is told what is new.", metavar="COL"),
+    ] = None,
     cut: Annotated[bool, typer.Option(help="Lay the rows of the file into the landing zone, a file a day.")] = True,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -77,22 +96,38 @@ def source(
 ) -> None:
     """Look at a table nobody has described; write its contract and staging, and cut it into daily deliveries."""
     from tiltyard.clock import parse_duration
-    from tiltyard.scaffold import cutting, write
+    from tiltyard.scaffold import afar
     from tiltyard.scaffold.inferring import Said
     from tiltyard.scaffold.new_source import SourceRequest, look
-    from tiltyard.scaffold.source_texts import texts
 
     settings = Settings()
     later = dict(_pair(text) for text in written_later or ())
     said = Said(event_time, available_at, key, tuple(planned or ()), later, tuple(identifies or ()))
-    request = SourceRequest(name, file, table, zone, country, said)
     after = parse_duration(written_after)
-    plan = look(settings, request)
-    if not (yes or dry_run):
-        _must_be_asked()
-        request = SourceRequest(name, file, table, zone, country, _asked(plan, said))
+    newest_by = cursor or (None if available_at == "ingested_at" else available_at)
+    with afar.brought(settings, file, connection, newest_by) as sample:
+        request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
         plan = look(settings, request)
-    written = texts(plan)
+        if not (yes or dry_run):
+            _must_be_asked()
+            request = replace(request, said=_asked(plan, said))
+            plan = look(settings, request)
+        _write_source(settings, request, plan, after if cut else None, dry_run, as_json)
+
+
+def _write_source(
+    settings: Settings,
+    request: "SourceRequest",
+    plan: "SourcePlan",
+    written_after: timedelta | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show what was found, and write it; cut the file, unless nothing is to be cut or the rows are fetched."""
+    from tiltyard.scaffold import cutting, write
+    from tiltyard.scaffold.source_texts import texts
+
+    name, written = request.name, texts(plan)
     if not as_json:
         _show(plan)
     for sentence in plan.found.notes:
@@ -102,11 +137,16 @@ def source(
         return
     paths = write.files(settings, written)
     done: dict[str, object] = {"source": name, "table": plan.table, "files": [str(path) for path in paths]}
-    if cut and plan.available_at != "ingested_at":
+    if plan.place is not None:
+        (settings.landing / name).mkdir(parents=True, exist_ok=True)  # so that it is an active source
+        done["next"] = f"tiltyard ingest --source {name}, and then tiltyard new model MODEL --source {name}"
+        emit(done, as_json)
+        return
+    if written_after is not None and plan.available_at != "ingested_at":
         known = plan.found.roles.available_at
         with progress(as_json) as step:
             done["cut"] = cutting.cut(
-                settings, name, file, table=plan.table, known=known, written_after=after, progress=step
+                settings, name, request.path, table=plan.table, known=known, written_after=written_after, progress=step
             ).to_json()
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
@@ -261,8 +301,6 @@ def model(
 
 def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
     """What a person says of the question, where no option has said it."""
-    from dataclasses import replace
-
     from tiltyard.scaffold.new_model import candidates
 
     offered = candidates(settings, request)
@@ -301,8 +339,6 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
 
 def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest":
     """What a person says of the outcome of a question about whoever rows are of."""
-    from dataclasses import replace
-
     if request.label is None and not request.is_number:
         answer = typer.prompt(
             "Is it whether a row comes (comes), how many do (count), or the sum of a column (its name)?",
@@ -314,8 +350,6 @@ def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest"
 
 
 def _asked_horizon(settings: Settings, request: "ModelRequest") -> "ModelRequest":
-    from dataclasses import replace
-
     from tiltyard.scaffold.new_model import look
 
     if request.horizon_days is None:

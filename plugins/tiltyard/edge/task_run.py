@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, Connection, PokeReturnValue, get_current_context
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 from pydantic import JsonValue
 
 from tiltyard import clock
@@ -43,6 +48,15 @@ class TaskKey(NamedTuple):
 
 
 # -- what it is told ------------------------------------------------------------------------------
+
+
+def connection(name: str) -> str | None:
+    """A connection as Airflow has it, as JSON, from wherever it looks for one; None where it has none of that name."""
+    try:
+        found: str = Connection.get(name).as_json()
+    except AirflowNotFoundException:
+        return None
+    return found
 
 
 def chosen_night() -> datetime | None:

@@ -14,7 +14,6 @@ import pytest
 import tiltyard as package
 from tiltyard.settings import ROOT, Settings
 
-
 NO_HOME = tempfile.TemporaryDirectory(prefix="tiltyard-no-home-")
 """Where nothing is: the checkout's own home may hold a release that differs from the checkout."""
 
