@@ -1,11 +1,12 @@
-"""`up` and `down`: everything started, everything stopped."""
+"""`up`, `start` and `down`: everything started, with data and history or as it is; everything stopped."""
 
 from typing import Annotated
 
 import typer
 
+from tiltyard import clock
 from tiltyard.cli.options import Json
-from tiltyard.cli.output import caution, emit, failed, out, progress, say
+from tiltyard.cli.output import caution, emit, failed, out, print_error, progress, say
 from tiltyard.settings import Settings
 
 PANEL = "Start and stop"
@@ -40,6 +41,37 @@ def up(
         caution(sentence)
     if failures := hindcast.complaint(hindcast.failures(result.ended_early)):
         failed(failures)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard start --night 2016-05-02")
+def start(
+    night: Annotated[
+        list[str] | None,
+        typer.Option("--night", metavar="DATE", help="A night to let run in Airflow, UTC; may be given several times."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start Airflow for the sources and models that are there. Fetches nothing, plays no past. Safe to repeat.
+
+    Where all data is of the past no night starts by itself: name those that are to run. What of the checkout is refused
+    is named, and everything else runs.
+    """
+    from tiltyard import rails
+    from tiltyard.cli import landed
+    from tiltyard.edge import starting
+
+    settings, nights = Settings(), sorted({clock.parse_night(text) for text in night or ()})
+    if nights:
+        with rails.opened(settings) as opened:
+            landed.require(opened, settings.sources)
+            landed.require_near(opened, settings.sources, *nights)
+    with progress(as_json) as step:
+        result = starting.start(settings, nights, step)
+    emit(result, as_json, lambda: say(starting.summary(result)))
+    for note in result.notes:
+        caution(note)
+    for text in result.refused:
+        print_error(str(text))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")
