@@ -95,6 +95,8 @@ LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+OutputFormat = Literal["csv", "parquet"]
+"""How a file of answers is written."""
 if TYPE_CHECKING:
     Kind: TypeAlias = str
     HeavyClass: TypeAlias = str

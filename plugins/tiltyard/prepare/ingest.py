@@ -229,6 +229,13 @@ def newest_delivery(rails: Rails, source: str) -> date | None:
     return contracts.day_of(f"{row[0]}.csv") if row and row[0] else None
 
 
+def newest_here(rails: Rails, source: str) -> date | None:
+    """The day of a source's newest delivery that has landed, or lies in the landing zone; None where there is none."""
+    lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
+    days = [day for day in (newest_delivery(rails, source), *lying) if day]
+    return max(days, default=None)
+
+
 def has_delivered(newest: date | None, as_of: datetime) -> bool:
     """Whether a source with this newest delivery has delivered for the night that closes at `as_of`."""
     return newest is not None and contracts.due(f"{newest}.csv") >= as_of
