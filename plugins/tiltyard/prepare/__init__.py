@@ -6,7 +6,7 @@ files) → `ingest` (`contracts`: what was agreed with a source; `schedules`: wh
 due) → `transform` (with `dbt_plugin`; `rebuilding`: what has to be made anew) → `checks` → `settling` (which table is
 good, by `graph`: which stands on which) → `publishing`, all run by `features`. What a night delivered: `deliveries`
 (when each was here) → `latency` (how long rows took) → `embargo` (what the nights say together); `column_profile` →
-`outage` (what fell silent) → `data_incidents`; `observation` is all of that for one night of one source. What is read of it: `popular`
-(what a model that ranks shows with its safe default), `frame` (features as they were known at each prediction), `truth`
-(predictions joined with labels, when they have come).
+`outage` (what fell silent) → `data_incidents`; `observation` is all of that for one night of one source. What is read
+of it: `popular` (what a model that ranks shows with its safe default), `frame` (features as they were known at each
+prediction), `truth` (predictions joined with labels, when they have come).
 """
