@@ -300,6 +300,28 @@ class DriftPolicy(Strict):
     """How often an effect has to show before it counts."""
 
 
+class RetrainPolicy(Strict):
+    """When a model is trained anew though nothing has drifted. The cooldown, open incidents and the portfolio's limits
+    hold for these retrains as for the others."""
+
+    every: Duration | None = None
+    """Age of the newest version from which a retrain is due, not shorter than `drift.cooldown`. None: no age is."""
+    after_matured: Annotated[int, Field(ge=1)] | None = None
+    """Labels that have matured since the newest training, from which a retrain is due. None: nobody counts them."""
+
+    @field_validator("every")
+    @classmethod
+    def _a_night(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(days=1):
+            raise ValueError(f"{format_duration(value)} is shorter than a night; write 1d or more")
+        return value
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any rule."""
+        return self.every is not None or self.after_matured is not None
+
+
 class LeakagePolicy(Strict):
     """How far the past may have been written over before a model may not learn from it (see `replay`)."""
 
@@ -415,6 +437,8 @@ class Spec(Strict):
     """When a challenger has earned its place."""
     drift: DriftPolicy = DriftPolicy()
     """When a model is looked at again."""
+    retrain: RetrainPolicy = RetrainPolicy()
+    """When a model is trained anew though nothing has drifted."""
     leakage: LeakagePolicy = LeakagePolicy()
     """How far the past may have been written over."""
     fallback: Fallback
@@ -426,6 +450,12 @@ class Spec(Strict):
     def _consistent(self) -> "Spec":
         if len(set(self.prediction.features)) != len(self.prediction.features):
             raise ValueError("prediction.features names a feature view twice")
+        every, cooldown = self.retrain.every, self.drift.cooldown
+        if every is not None and every < cooldown:
+            raise ValueError(
+                f"retrain.every is {format_duration(every)}, and drift.cooldown lets {format_duration(cooldown)} pass "
+                "between two retrains; make one longer or the other shorter"
+            )
         return self
 
     @field_validator("estimator", "light", "gate", "fallback")
