@@ -33,7 +33,7 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from tiltyard import docstrings, target
+from tiltyard import docstrings, estimators, target
 from tiltyard.clock import format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     Metric: TypeAlias = str
 else:  # what the kinds of label know, as closed sets
     Kind = Literal[tuple(target.KINDS)]
-    HeavyClass = Literal[target.HEAVY_CLASSES]
+    HeavyClass = Literal[estimators.CLASSES]
     LightClass = Literal[target.LIGHT_CLASSES]
     Metric = Literal[tuple(target.METRICS)]
 
@@ -184,11 +184,33 @@ class Estimator(Strict):
     """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
 
     class_: Annotated[HeavyClass, Field(alias="class")]
-    """The regressor where `label.bounds` is declared, else the classifier."""
+    """A regressor where `label.bounds` is declared, else a classifier."""
+    params: dict[str, Finite] = Field(default_factory=dict)
+    """Parameters that are given and not searched, like `{max_depth: 3}`. See [estimators](estimators.md)."""
+    search: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
+    """Where parameters are searched, instead of where the class is searched by default: from low to high, like
+    `{learning_rate: [0.01, 0.1]}`; of `half_life_days` the values to choose from."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What it is fitted on. `cuda` is for XGBoost; where there is none it is fitted on the CPU, which the version's
+    record says."""
     window: Duration = timedelta(days=60)
     """Time that the training cohorts reach back from the last matured one."""
     tune: Tune = Tune()
     """The search for its parameters."""
+
+    @model_validator(mode="after")
+    def _searchable(self) -> "Estimator":
+        family = estimators.of_class(self.class_)
+        family.searched(self.params, self.search)
+        if self.device not in family.devices:
+            raise ValueError(f"{self.class_} is fitted on {' or '.join(family.devices)}; take device out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        plain = {"params": {}, "search": {}, "device": "cpu"}  # said or not, it is the same promise
+        return {name: value for name, value in content.items() if name not in plain or value != plain[name]}
 
 
 class Light(Strict):
@@ -495,7 +517,7 @@ def check_part(of_label: Target, part: Estimator | Light | GatePolicy | Fallback
     """Raises ValueError where a part of a spec is not for a label of this kind."""
     match part:
         case Estimator():
-            of_label.check_class(part.class_, of_label.heavy_class)
+            estimators.check_class(part.class_, of_label)
         case Light():
             of_label.check_class(part.class_, of_label.light_class)
         case GatePolicy():
