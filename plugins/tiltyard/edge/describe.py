@@ -76,6 +76,7 @@ def model(document: Document) -> str:
         **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         "training": _training(document.training),
+        **({"next retrain": str(document.next_retrain)} if document.next_retrain else {}),
         **({"features": features(document.features)} if document.features else {}),
         "replay": _replay(document.replay),
     }
