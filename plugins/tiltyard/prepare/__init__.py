@@ -3,8 +3,8 @@ the checkout (`project`: the dbt project as its files describe it, and whether a
 of each column, which `column_lineage` follows through the SQL, and `select_list`: which columns that gives). The
 features stage:
 `datasets` (`cuts`, `simulator`) → `fetch` (what is new at the `places` that a contract names becomes files) → `ingest`
-(`contracts`: what was agreed with a source; `schedules`: when it comes; `landing`: the files that are due) → `transform` (with `dbt_plugin`; `rebuilding`: what has
-to be made anew) → `checks` → `settling` (which table is good, by
+(`contracts`: what was agreed with a source; `schedules`: when it comes; `landing`: the files that are due) →
+`transform` (with `dbt_plugin`; `rebuilding`: what has to be made anew) → `checks` → `settling` (which table is good, by
 `graph`: which stands on which) → `publishing`, all run by `features`. What a night delivered: `deliveries` (when each
 was here) → `latency` (how long rows took) → `embargo` (what the nights say together); `column_profile` → `outage` (what
 fell silent) → `data_incidents`; `observation` is all of that for one night of one source. What is read of it: `popular`

@@ -178,6 +178,13 @@ def test_a_number_as_cursor_and_rows_that_are_known_when_they_are_fetched(shop: 
     assert shop.rows("available_at = ingested_at, cast(event_time as varchar)")[0] == (True, "2025-03-01 09:00:00+00")
 
 
+def test_a_row_like_one_that_came_alone_before_is_no_repeated_file(shop: Shop) -> None:
+    for _ in range(3):
+        shop.write(1, "2025-03-03 10:00+00")
+        assert shop.night().rows == 1
+    assert len(shop.rows()) == 3
+
+
 def test_a_row_that_was_written_again_comes_again(shop: Shop) -> None:
     shop.write(1, "2025-03-03 10:00+00")
     shop.night()
