@@ -149,8 +149,10 @@ def _value(table: TableContract, name: str, found: str) -> str:
     header, kind, zone = quoted(table.header(name)), table.columns[name], table.zones.get(name, "UTC")
     if kind == "TIMESTAMP WITH TIME ZONE" and found == "VARCHAR":
         return ingest.zoned(header, zone)
-    if kind == "TIMESTAMP WITH TIME ZONE" and found == "TIMESTAMP":
+    if {kind, found} == {"TIMESTAMP WITH TIME ZONE", "TIMESTAMP"}:
         return f"timezone({text(zone)}, {header})"
+    if kind == "DATE" and found == "TIMESTAMP WITH TIME ZONE":
+        return f"cast(timezone({text(zone)}, {header}) as date)"
     return f"cast({header} as {kind})"
 
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tests.conftest import make_settings
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import features
 from tiltyard.prepare.fetch import database, step
 from tiltyard.prepare.ingest import IngestSummary
@@ -338,5 +338,8 @@ def test_sqlite_too_by_a_day_as_cursor(tmp_path: Path) -> None:
     assert duckdb.sql(f"select * from '{into}'").fetchall() == [(2, FIRST.date() - timedelta(days=2), None, None)]
     assert database.read(address, None, [], None, into) == 3
     assert duckdb.sql(f"select price from '{into}' order by number").fetchall()[0] == (1.25,)
+    with pytest.raises(Unavailable, match="is not there"):
+        database.read(f"sqlite:///{tmp_path}/gone.db#visit", None, [], None, into)
+    assert not (tmp_path / "gone.db").exists()
     with pytest.raises(BadInput, match="no column 'week'"):
         database.read(address, None, [], database.Window("week", None, None), into)
