@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 CODE := plugins dags tests benchmarks tools
 
-.PHONY: help setup up serve down test lint format docs bench bench-peers lock clean
+.PHONY: help setup up start serve down test lint format docs bench bench-peers lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ setup: ## the locked environment in .venv; seconds when it is there already
 
 up: setup ## data, history, Airflow and its last three nights; DATA=simulated needs no download, DATA=all is all five
 	@$(PY) -m tiltyard.cli up --data "$(DATA)"
+
+start: setup ## Airflow for the sources and models that are there; NIGHT=2016-05-02 lets that night run
+	@$(PY) -m tiltyard.cli start $(if $(NIGHT),--night "$(NIGHT)")
 
 serve: setup ## predictions over HTTP on 127.0.0.1:8090; AS_OF=latest for data of the past
 	@$(PY) -m tiltyard.cli serve $(if $(AS_OF),--as-of "$(AS_OF)")

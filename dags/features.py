@@ -2,9 +2,10 @@
 
 **What it does.** One DAG per source, by the schedule in its contract. `ingest` puts the checkout's specs, suites and
 dbt files in force, fetches what is new at the places that the contract names, lands what became available until the
-night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform` builds staging, spines, feature views and labels with dbt; `checks` runs the freshness,
-quality and leakage suites; `publish` puts every table that is good in service, brings the store of online features up
-to it, and tells the shadow stage. A table that several sources feed is settled by the last of them.
+night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform`
+builds staging, spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites;
+`publish` puts every table that is good in service, brings the store of online features up to it, and tells the shadow
+stage. A table that several sources feed is settled by the last of them.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 

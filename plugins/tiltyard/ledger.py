@@ -284,6 +284,11 @@ class Ledger:
         """The newest state of every table, or the newest up to and including a night, by name."""
         return [TableState.from_json(row) for row in self._rows(newest_states(until))]
 
+    def forget_tables(self, tables: Collection[str]) -> None:
+        """Forget how tables stood that there are no more: one of the same name that comes is another one."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(publication).where(publication.c.table.in_(sorted(tables))))
+
     def moment(self) -> datetime:
         """Now, by the database's clock: one for all workers, whose own may differ by minutes."""
         with self.engine.connect() as connection:

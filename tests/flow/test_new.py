@@ -31,8 +31,8 @@ from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
 from tiltyard.scaffold import afar, cutting, new_model, new_source, source_texts, write
 from tiltyard.scaffold.inferring import Said
-from tiltyard.scaffold.new_model import ModelPlan, ModelRequest
 from tiltyard.scaffold.new_source import SourceRequest
+from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 
@@ -119,10 +119,10 @@ def test_every_row_is_delivered_as_it_was_known_and_again_with_its_outcome(writt
 
 
 def test_it_says_what_is_no_feature_and_why(written: Written) -> None:
-    left_out = written.plan.facts.left_out
+    left_out = written.plan.left_out
     assert left_out["sms_received"] == "it is written later"
     assert left_out["patient_id"] == "it identifies a person"
-    features = {feature.name for feature in written.plan.facts.features}
+    features = set(written.plan.features)
     assert {"age", "gender", "appointment_day_days_ahead", "event_weekday"} <= features
     assert not features & {"no_show", "sms_received", "patient_id", "appointment_id"}
     card = (written.settings.models / "no_show" / "card.md").read_text()
@@ -135,7 +135,7 @@ def test_a_version_comes_of_it_that_is_better_than_the_base_rate(played: Rails, 
     spec = find(written.settings.models, "no_show")
     versions = played.ledger.versions(spec.name)
     assert [version.version for version in versions] == [1]
-    base = written.plan.facts.outcomes.base
+    base = written.plan.base
     measured = versions[0].facts.metrics
     assert measured is not None and measured.brier is not None and measured.auc is not None
     assert measured.brier.value < base * (1 - base) - 0.005
@@ -179,7 +179,7 @@ def test_nothing_is_written_over(written: Written) -> None:
         (ModelRequest("m", "clinic", label="No-show", positive="perhaps"), "'perhaps' is neither"),
         (ModelRequest("m", "clinic", label="No-show", is_number=True), "holds no numbers"),
         (ModelRequest("m", "clinic", label="No-show", rates=("AppointmentID",)), "names one row, which has no past"),
-        (ModelRequest("m", "clinic", label="No-show", entity="PatientId"), "a prediction is about one row"),
+        (ModelRequest("m", "clinic", label="No-show", entity="patient=PatientId"), "is written later than its row"),
         (ModelRequest("No Show", "clinic"), "is no plain name of a model"),
         (ModelRequest("m", "nowhere"), "There is no source 'nowhere'"),
     ],
@@ -296,7 +296,7 @@ def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> 
     assert "taken to be written later" not in asked.stderr.splitlines()[-1]
     assert len(list((settings.landing / "clinic" / "appointment").iterdir())) > 70
 
-    lines = ["no_show", "", "PatientId", "-", "7"]
+    lines = ["", "no_show", "", "PatientId", "-", "7"]
     asked = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", answers="\n".join(lines) + "\n")
     assert asked.returncode == 0, asked.stderr
     assert "of the outcomes are known" in asked.stdout

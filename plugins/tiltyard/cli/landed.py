@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
@@ -42,9 +42,9 @@ def nothing(rails: "Rails", sources: Sequence[str]) -> str | None:
 def require_near(rails: "Rails", sources: Sequence[str], *nights: datetime) -> None:
     """Raises BadInput for a night that lies AHEAD or more after the newest delivery of all of these sources. It would
     find every table too old and hold it, and every night up to it with it, until it is done again with data."""
-    from tiltyard.prepare import contracts
+    from tiltyard.prepare import contracts, ingest
 
-    newest = max((day for source in sources if (day := _newest(rails, source))), default=None)
+    newest = max((day for source in sources if (day := ingest.newest_here(rails, source))), default=None)
     night = max(nights)
     if newest is None or any(contracts.fetches(rails.settings, source) for source in sources):
         return  # what is newer may be fetched
@@ -65,15 +65,6 @@ def first_step(rails: "Rails", document: "NoNight", source: str) -> "NoNight":
 def places(settings: Settings, sources: Sequence[str]) -> str:
     """Where the deliveries of these sources are looked for."""
     return ", ".join(str(settings.landing / source) for source in sources)
-
-
-def _newest(rails: "Rails", source: str) -> date | None:
-    """The day of a source's newest delivery that has landed, or lies there; None where there is none."""
-    from tiltyard.prepare import contracts, ingest
-
-    lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
-    days = [day for day in (ingest.newest_delivery(rails, source), *lying) if day]
-    return max(days, default=None)
 
 
 def _lies_there(settings: Settings, source: str) -> bool:

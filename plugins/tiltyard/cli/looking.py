@@ -1,7 +1,10 @@
-"""`models`, `validate`, `status`, `explain`: what there is, and how it stands. Nothing is written."""
+"""`models`, `validate`, `status`, `explain`, `predictions`: what there is, and how it stands. Nothing is changed."""
 
 import json
+import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +13,10 @@ from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
-from tiltyard.cli.output import caution, emit, out, print_error, say, table
+from tiltyard.cli.output import caution, emit, out, print_error, say, table, write_bytes
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
 if TYPE_CHECKING:
     from tiltyard.edge.document import NoNight
@@ -205,3 +209,50 @@ def explain(
     with rails.opened() as opened:
         document = looking.explain(opened, spec, request_id)
     emit(document, as_json, lambda: say(describe.prediction(document)))
+
+
+@commands.command(
+    rich_help_panel=PANEL, epilog="Example: tiltyard predictions sla_breach --night 2016-05-02 --out scores.csv"
+)
+def predictions(
+    model: Model,
+    night: Annotated[
+        str | None,
+        typer.Option("--night", "--as-of", metavar="DATE", help="The night, UTC. Default: the newest that was scored."),
+    ] = None,
+    kind: Annotated[str, typer.Option("--format", metavar="csv|parquet", help="How the rows are written.")] = "csv",
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to. Default: standard output.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write out one night's answers, one per row of the spine: entity, time, score, version, tier and reason. With
+    --json they are one document, or, with --out, what was written."""
+    from tiltyard import rails
+    from tiltyard.answered import predictions as answers
+
+    spec, asked, written_as = options.spec(model), options.asked_night(night), _format(kind)
+    if written_as == "parquet" and out_file is None and not as_json and sys.stdout.isatty():
+        raise BadInput("Parquet is nothing for a terminal; name a file with --out, or send it on.")
+    with rails.opened() as opened:
+        day = clock.night_closing(asked) if asked else answers.newest_night(opened, spec.name)
+        rows = answers.of_night(opened, spec.name, day)
+    if out_file is not None:
+        answers.save(rows, out_file, written_as)
+        document = {"model": spec.name, "night": day, "rows": rows.num_rows, "file": out_file, "format": written_as}
+        told = f"{counted(rows.num_rows, 'answer')} of {spec.name} of {day}: {out_file}"
+        emit(document, as_json, lambda: say(told))
+    elif as_json:
+        emit({"model": spec.name, "night": day, "rows": rows.to_pylist()}, as_json)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "rows")
+            answers.save(rows, path, written_as)
+            write_bytes(path.read_bytes())
+
+
+def _format(text: str) -> specs.OutputFormat:
+    match text:
+        case "csv" | "parquet":
+            return text
+    raise BadInput(f"--format is csv or parquet, not '{text}'.")

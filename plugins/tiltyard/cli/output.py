@@ -1,6 +1,7 @@
 """How results are printed: text for a person, or one JSON document. Progress and warnings go to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,15 @@ def emit(result: object, as_json: bool, text: Callable[[], object] | None = None
 def say(text: str) -> None:
     """Print lines for a person as they are, unwrapped."""
     out.print(plain(text), soft_wrap=True)
+
+
+def write_bytes(content: bytes) -> None:
+    """Hand a file on by standard output, whole; nothing where whoever reads it has stopped reading."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed to it at the end
 
 
 def print_error(sentence: str) -> None:

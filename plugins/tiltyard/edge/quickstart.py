@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from tiltyard import clock, stages
+from tiltyard import clock, release, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import describe, services, status
@@ -176,15 +176,20 @@ def _part(progress: Progress, begin: float, share: float) -> Progress:
     return lambda label, fraction: progress(label, begin + share * (fraction or 0.0))
 
 
-def _models(settings: Settings) -> tuple[Spec, ...]:
-    """The models that are played. Raises BadInput where a demo has nothing to stand on: outside a checkout."""
-    for name in ("models", "dbt", "expectations"):
+def require_checkout(settings: Settings) -> None:
+    """Raises BadInput where one of the folders of a checkout is missing."""
+    for name in release.PARTS:
         folder = getattr(settings, name)
         if not folder.is_dir():
             raise BadInput(
                 f"There is no {name} folder at {folder}; run it in a checkout of Tiltyard, or set TILTYARD_"
                 f"{name.upper()}."
             )
+
+
+def _models(settings: Settings) -> tuple[Spec, ...]:
+    """The models that are played. Raises BadInput where a demo has nothing to stand on: outside a checkout."""
+    require_checkout(settings)
     specs = portfolio(settings)
     if not specs:
         named = " or ".join(settings.sources)

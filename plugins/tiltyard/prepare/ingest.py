@@ -35,6 +35,8 @@ _NAIVE = r"\s*\d{4}-\d{1,2}-\d{1,2}([T ]+\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?)?\s*"
 """An ISO 8601 day or instant without a zone."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""A clock that is further behind the stamp of the load before is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,12 @@ def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) ->
         query = f"select max(ingested_at) from {identifier(table)} where source = ?"
         if (row := connection.execute(query, [source]).fetchone()) and row[0]:
             stamps.append(row[0] + timedelta(microseconds=1))
+    if max(stamps) - now > CLOCKS_DIFFER:
+        log.warning(
+            "%s: the clock of this machine is at %s, and what was loaded last at %s: it is behind, or "
+            "that machine's was ahead; set it. No row is lost by it: they are stamped after those.",
+            source, f"{now:%Y-%m-%d %H:%M} UTC", f"{max(stamps):%Y-%m-%d %H:%M} UTC",
+        )  # fmt: skip
     return max(stamps)
 
 
@@ -219,6 +227,13 @@ def newest_delivery(rails: Rails, source: str) -> date | None:
     query = f"select max(left(file, 10)) from {identifier(LANDED_FILE)} where source = ?"
     row = rails.lake.connection.execute(query, [source]).fetchone()
     return contracts.day_of(f"{row[0]}.csv") if row and row[0] else None
+
+
+def newest_here(rails: Rails, source: str) -> date | None:
+    """The day of a source's newest delivery that has landed, or lies in the landing zone; None where there is none."""
+    lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
+    days = [day for day in (newest_delivery(rails, source), *lying) if day]
+    return max(days, default=None)
 
 
 def has_delivered(newest: date | None, as_of: datetime) -> bool:

@@ -4,6 +4,7 @@
 `inferring` (what rows say), `afar` (a sample is brought from elsewhere), `sample` (a file is read), `yaml_text` (values
 as YAML), `source_texts` (the files of a source), `new_source` (a file is looked at), `cutting` (one export becomes the
 deliveries that would have brought it), `asked` (records: a question about rows), `delivered` (what the deliveries say
-of it), `model_texts` and `promise_texts` (the files of a model), `new_model` (a question is looked at), and `write`,
-the one place that writes into a checkout, and never over a file that is there.
+of it), `model_texts` and `promise_texts` (the files of a model), `reviewing`, `review_texts` and `new_review` (the same
+of a question about whoever rows are of), `planned` (records: what would be written), `new_model` (a question is looked
+at), and `write`, the one place that writes into a checkout, and never over a file that is there.
 """

@@ -140,10 +140,10 @@ def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(s
     assert all(before <= row[2] <= clock.now() for row in found)
 
 
-def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, monkeypatch):
+def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, monkeypatch, caplog):
     """What is made of raw rows takes up those that were loaded after its own newest one."""
     usual, stamps = clock.now, []
-    for name, ahead in (("2025-01-01.csv", 300), ("2025-01-01-b.csv", 0), ("2025-01-01-c.csv", 0)):
+    for name, ahead in (("2025-01-01.csv", 900), ("2025-01-01-b.csv", 0), ("2025-01-01-c.csv", 800)):
         monkeypatch.setattr(clock, "now", lambda ahead=ahead: usual() + timedelta(seconds=ahead))
         deliver(shop, name, GOOD.replace("tea", name))
         ingest.land_night(shop, "shop", NIGHT)
@@ -152,6 +152,8 @@ def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, mo
         ).fetchall()
         stamps.append(stamp)
     assert stamps == sorted(set(stamps))
+    [told] = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
+    assert told.startswith("shop: the clock of this machine is at ") and "No row is lost by it" in told
 
 
 @pytest.mark.parametrize("kind", ["double", "varchar", "integer"])

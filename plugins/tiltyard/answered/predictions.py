@@ -1,0 +1,81 @@
+"""The answers of a night as a table for whoever uses them: a row per row of the spine, with who gave it and why.
+
+The same answers make the same bytes: rows are in the order of their keys, and nothing of the clock is in them.
+"""
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.files import whole
+from tiltyard.lake import text
+from tiltyard.rails import Rails
+from tiltyard.spec import OutputFormat
+from tiltyard.tables import PREDICTION
+
+COLUMNS = {
+    "model": "varchar",
+    "night": "date",
+    "entity_id": "varchar",
+    "prediction_time": "timestamptz",
+    "score": "double",
+    "version": "integer",
+    "tier": "varchar",
+    "reason": "varchar",
+    "request_id": "varchar",
+}
+"""Column → DuckDB type, in their order. `version` is NULL where the safe default answered; `tier` says who answered,
+`reason` why it was not the champion."""
+_FORMATS: dict[OutputFormat, str] = {"csv": "format csv, header", "parquet": "format parquet, compression zstd"}
+
+
+def newest_night(rails: Rails, model: str) -> date:
+    """The newest night that was scored. Raises BadInput where none was."""
+    nights = rails.ledger.finished("shadow", model)
+    if not nights:
+        raise BadInput(f"No night of {model} is scored yet; tiltyard status {model} says what comes first.")
+    return max(nights)
+
+
+def of_night(rails: Rails, model: str, night: date) -> pa.Table:
+    """The answers of a night that was scored, by entity and time; none where its spine had no rows.
+
+    Raises BadInput for a night that was not.
+    """
+    nights = rails.ledger.finished("shadow", model)
+    if night not in nights:
+        newest = f"its newest scored night is {max(nights)}" if nights else "no night of it is scored yet"
+        raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
+    sql = f"""
+        select model, night, entity_id, prediction_time, score, version, tier, tier_reason as reason, request_id
+        from {{{PREDICTION}}} where model = $model and night = $night and tier <> 'shadow'
+        order by entity_id, prediction_time
+    """
+    as_of = clock.midnight(night)
+    rails.lake.ensure(PREDICTION)
+    found = rails.lake.connection.execute(rails.lake.sql(sql, as_of), {"model": model, "night": night})
+    return found.to_arrow_table()
+
+
+def write(connection: duckdb.DuckDBPyConnection, rows: pa.Table, target: str, kind: OutputFormat) -> None:
+    """Write rows to a file, or to an address that the connection may write to. Raises duckdb.Error."""
+    connection.execute("set TimeZone = 'UTC'")
+    connection.register("_rows", rows)
+    try:
+        connection.execute(f"copy (from _rows) to {text(target)} ({_FORMATS[kind]})")
+    finally:
+        connection.unregister("_rows")
+
+
+def save(rows: pa.Table, path: Path, kind: OutputFormat) -> None:
+    """Write rows to a local file, whole or not at all. Raises BadInput where its place cannot be taken."""
+    try:
+        with whole(path) as part, duckdb.connect(config={"threads": 1}) as connection:
+            write(connection, rows, str(part), kind)
+    except (OSError, duckdb.IOException) as error:
+        why = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+        raise BadInput(f"{path} cannot be written ({why}); name another place.") from None

@@ -1,0 +1,165 @@
+"""What `tiltyard start` does: Airflow up for the sources and models that are there, whatever they are.
+
+It fetches nothing and plays no past. What is acceptable of the checkout is put in force, what runs stays, what is
+missing is started; nights that are named run as real DAG runs. Safe to repeat.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.edge import quickstart, services
+from tiltyard.edge.airflow_api import Airflow, Progress
+from tiltyard.edge.quickstart import AirflowAccess, LiveNight
+from tiltyard.errors import BadInput
+from tiltyard.prepare import contracts, ingest, releasing
+from tiltyard.rails import Rails
+from tiltyard.records import Record, RefusedText
+from tiltyard.settings import Settings
+from tiltyard.spec import Spec, load_all, portfolio
+
+PAST = timedelta(days=30)
+"""A source whose newest delivery is that much older than today delivers no more: its data is of the past."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedSource(Record):
+    """A source that runs."""
+
+    name: str
+    """Its name."""
+    schedule: str | None
+    """The cron expression, UTC, by which its nights start by themselves; None: nights are asked for."""
+    newest: date | None
+    """The day of its newest delivery; None where nothing is there."""
+    models: tuple[str, ...]
+    """The models that it feeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOutcome(Record):
+    """What a start came to."""
+
+    started: tuple[str, ...]
+    """Parts of Airflow that were started now; empty when all of them ran already."""
+    airflow: AirflowAccess
+    """Where Airflow is, and how to log in."""
+    sources: tuple[StartedSource, ...]
+    """The active sources."""
+    resting: tuple[str, ...]
+    """The models whose source is not active here."""
+    nights: tuple[date, ...]
+    """The nights that were asked for, and are through."""
+    refused: tuple[RefusedText, ...]
+    """What of the checkout is not in force."""
+    notes: tuple[str, ...]
+    """What is not as somebody may think, a sentence each."""
+
+
+def start(settings: Settings, nights: Sequence[datetime], progress: Progress) -> StartOutcome:
+    """Start what does not run, wait until Airflow has the DAGs of every model, and let these nights run in it.
+
+    Raises BadInput where there is no checkout, no source that is active, or, with nights, no model; Unavailable when a
+    part stays down; CheckFailed when a night fails.
+    """
+    quickstart.require_checkout(settings)
+    if services.status(settings).pids["api-server"] is None:
+        services.check_port(settings)
+    with rails_module.opened(settings) as checkout:
+        progress("putting the checkout in force", 0.0)
+        rails, accepted = releasing.in_force(checkout, clock.now())
+        specs = portfolio(rails.settings)
+        if nights and not specs:
+            raise BadInput(
+                f"No model feeds on the active sources ({', '.join(rails.settings.sources)}), so that no night can "
+                "run; write one with tiltyard new model, or land what its source delivers."
+            )
+        schedule, sources, notes = scheduled(rails)
+        settings = settings.model_copy(update={"schedule": schedule})  # of the checkout: Airflow follows its releases
+        through = [_live(as_of, sources, specs) for as_of in nights]
+        running = quickstart.nights_in_airflow(replace(checkout, settings=settings), through, progress)
+        if not nights:
+            with Airflow(settings) as airflow:
+                airflow.wait_for_dags(quickstart.dag_ids(settings, specs))
+        resting = tuple(spec.name for spec in load_all(rails.settings.models) if spec.source not in settings.sources)
+    progress("up", 1.0)
+    if "api-server" not in running.started:
+        notes = (
+            "Airflow ran already and goes on with the settings that it was started with; tiltyard down ends it.",
+            *notes,
+        )
+    return StartOutcome(
+        started=running.started,
+        airflow=AirflowAccess(url=running.url, user=running.user, password_file=str(running.password_file)),
+        sources=sources,
+        resting=resting,
+        nights=tuple(clock.night_closing(as_of) for as_of in nights),
+        refused=accepted.refused,
+        notes=notes,
+    )
+
+
+def _live(as_of: datetime, sources: Sequence[StartedSource], specs: Sequence[Spec]) -> LiveNight:
+    """A night of the sources that still delivered then: of the others every table would be held."""
+    names = tuple(each.name for each in sources if each.newest and as_of - clock.midnight(each.newest) <= PAST)
+    return LiveNight(as_of, names, tuple(spec for spec in specs if spec.source in names))
+
+
+def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, ...]]:
+    """(TILTYARD_SCHEDULE that Airflow is started with, the active sources, what to say of them).
+
+    A source of the past would find every table too old tonight and hold it. So nights start by themselves only where a
+    source still delivers, or has nothing yet.
+    """
+    settings, now = rails.settings, clock.now()
+    newest = {source: ingest.newest_here(rails, source) for source in settings.sources}
+    past = {name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST}
+    notes = []
+    if past and len(past) == len(settings.sources):
+        settings = settings.model_copy(update={"schedule": "none"})
+    by_itself = {source: contracts.schedule(settings, source) for source in settings.sources}
+    for source, day in past.items():
+        told = f"{source}: its newest delivery is that of {day}"
+        if by_itself[source] is None:
+            night = day + timedelta(days=1)
+            notes.append(f"{told}, so that no night starts by itself; tiltyard start --night {night} lets one run.")
+        else:
+            notes.append(
+                f"{told}, and its nights start by themselves: they will hold its tables as too old. Write "
+                "schedule: none into its contract, or bring deliveries."
+            )
+    notes += [
+        f"{source}: nothing has landed yet; put deliveries under {settings.landing / source}."
+        for source, day in newest.items()
+        if day is None
+    ]
+    specs = portfolio(settings)
+    sources = tuple(
+        StartedSource(
+            name=source,
+            schedule=by_itself[source],
+            newest=newest[source],
+            models=tuple(spec.name for spec in specs if spec.source == source),
+        )
+        for source in settings.sources
+    )
+    return settings.schedule, sources, tuple(notes)
+
+
+def summary(outcome: StartOutcome) -> str:
+    """What `start` prints at its end."""
+    lines = []
+    for source in outcome.sources:
+        when = f"at {source.schedule} UTC" if source.schedule else "when they are asked for"
+        models = ", ".join(source.models) or "no model yet"
+        lines.append(f"{source.name}: {models}; its nights start {when}")
+    if outcome.resting:
+        lines.append(f"resting, since their source is not active here: {', '.join(outcome.resting)}")
+    lines += [f"night of {night}: done" for night in outcome.nights]
+    airflow = outcome.airflow
+    lines.append(
+        f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; tiltyard down stops it."
+    )
+    return "\n".join(lines)

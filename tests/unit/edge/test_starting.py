@@ -1,0 +1,70 @@
+"""What `tiltyard start` decides before Airflow is asked: whose nights start by themselves, and what it says."""
+
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.edge import starting
+from tiltyard.errors import BadInput
+from tiltyard.settings import Settings
+
+TODAY = clock.now().date()
+
+
+def home(settings: Settings, newest: dict[str, date]) -> Settings:
+    """Of a home in whose landing zone the newest delivery of each source is that of a day."""
+    for source, day in newest.items():
+        folder = settings.landing / source / "update"
+        folder.mkdir(parents=True)
+        (folder / f"{day}.csv").write_text("a\n1\n")
+    return settings.model_copy(update={"sources": tuple(sorted(newest))})
+
+
+def test_nights_start_by_themselves_where_a_source_still_delivers(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": TODAY - timedelta(days=1)})) as rails:
+        schedule, sources, notes = starting.scheduled(rails)
+    assert (schedule, notes) == ("@daily", ())
+    assert [(each.name, each.schedule, each.models) for each in sources] == [("incident", "0 0 * * *", ("sla_breach",))]
+
+
+def test_no_night_starts_by_itself_where_all_data_is_of_the_past_and_the_way_out_is_named(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": date(2016, 5, 31), "retail": date(2011, 10, 1)})) as rails:
+        schedule, sources, notes = starting.scheduled(rails)
+    assert schedule == "none"
+    assert {each.schedule for each in sources} == {None}
+    assert "incident: its newest delivery is that of 2016-05-31" in notes[0]
+    assert "tiltyard start --night 2016-06-01" in notes[0]
+
+
+def test_a_source_of_the_past_beside_one_that_delivers_is_named(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": TODAY, "retail": date(2011, 10, 1)})) as rails:
+        schedule, _, [note] = starting.scheduled(rails)
+    assert schedule == "@daily"
+    assert "retail: its newest delivery is that of 2011-10-01" in note
+    assert "schedule: none" in note
+
+
+def test_a_source_of_which_nothing_has_landed_is_named_with_its_folder(settings: Settings) -> None:
+    with rails_module.opened(settings.model_copy(update={"sources": ("flights",)})) as rails:
+        schedule, [flights], [note] = starting.scheduled(rails)
+    assert (schedule, flights.newest) == ("@daily", None)
+    assert str(settings.landing / "flights") in note
+
+
+def test_a_night_is_of_the_sources_that_delivered_then(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": date(2016, 5, 31), "retail": date(2011, 10, 1)})) as rails:
+        _, sources, _ = starting.scheduled(rails)
+        specs = starting.portfolio(rails.settings)
+    live = starting._live(clock.parse_night("2016-05-30"), sources, specs)
+    assert (live.sources, [spec.name for spec in live.specs]) == (("incident",), ["sla_breach"])
+
+
+def test_outside_a_checkout_nothing_is_started(settings: Settings, tmp_path: Path) -> None:
+    shutil.copytree(settings.models, tmp_path / "models")
+    nowhere = settings.model_copy(update={"models": tmp_path / "models", "dbt": tmp_path / "no"})
+    with pytest.raises(BadInput, match=r"There is no dbt folder at .*; run it in a checkout"):
+        starting.start(nowhere, (), lambda *_: None)
