@@ -22,9 +22,8 @@ stage. A table that several sources feed is settled by the last of them.
   longer than `TILTYARD_SOURCE_TIMEOUT_S`. *publish* has then told that nothing of the source is new. Mend it, clear the
   task. A file whose schema is wrong does not fail the run; it waits in quarantine with its reason.
 - *ingest* is up for reschedule: the source has delivered nothing for the night yet, or the place that it is fetched
-  from does not answer (its log says which), and it is looked for every ten minutes.
-- *checks* is red and says that a table *could not be fetched*: the database, bucket or broker did not answer. The next
-  night brings what was missed; clear the run from *ingest* to have it sooner.
+  from does not answer, and it is looked for every ten minutes. *checks* is red where a table *could not be fetched* in
+  time: the next night brings what was missed; clear the run from *ingest* to have it sooner.
 - *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
   without it, and requests get the features of the last night until `max_feature_age` refuses them. Do what it says and
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
