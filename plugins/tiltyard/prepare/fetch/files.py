@@ -164,7 +164,7 @@ def _s3(address: str, connection: Connection | None, settings: Settings) -> Iter
     own = f"{scheme}://{settings.s3_endpoint}" if settings.s3_endpoint else None
     refused = False
     try:
-        client = boto3.client(
+        client = boto3.session.Session().client(  # of its own: the shared one keeps the keys that it met first
             "s3",
             endpoint_url=extra.get("endpoint_url") or own,
             region_name=extra.get("region_name") or settings.s3_region,
