@@ -437,6 +437,13 @@ def test_a_table_of_a_database_is_a_source_and_its_rows_are_fetched(
     model = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", "--label", "No-show", "--positive",
                      "Yes", "--no-history", "--yes", **variables)  # fmt: skip
     assert model.returncode == 0, model.stderr
+    path = settings.dbt / "models" / "staging" / "clinic" / "_clinic__sources.yml"
+    path.write_text(path.read_text().replace("cursor: updated_at", "cursor: gone"))
+    wrong = tiltyard(settings, "validate", **variables)
+    assert wrong.returncode == 2
+    line = next(place for place, text in enumerate(path.read_text().splitlines(), 1) if "cursor: gone" in text)
+    said = f"_clinic__sources.yml:{line}: table 'appointment': fetch names the column 'gone'"
+    assert said in wrong.stderr.replace("\n", " ")
 
 
 def test_an_address_is_a_file_to_be_cut_and_one_that_cannot_be_had_says_so(tmp_path: Path, postgres_url: str) -> None:
