@@ -41,15 +41,20 @@ def newest_night(rails: Rails, model: str) -> date:
     return max(nights)
 
 
+def require_scored(rails: Rails, model: str, night: date) -> None:
+    """Raises BadInput for a night that was not scored, naming the newest that was."""
+    nights = rails.ledger.finished("shadow", model)
+    if night not in nights:
+        newest = f"its newest scored night is {max(nights)}" if nights else "no night of it is scored yet"
+        raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
+
+
 def of_night(rails: Rails, model: str, night: date) -> pa.Table:
     """The answers of a night that was scored, by entity and time; none where its spine had no rows.
 
     Raises BadInput for a night that was not.
     """
-    nights = rails.ledger.finished("shadow", model)
-    if night not in nights:
-        newest = f"its newest scored night is {max(nights)}" if nights else "no night of it is scored yet"
-        raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
+    require_scored(rails, model, night)
     sql = f"""
         select model, night, entity_id, prediction_time, score, version, tier, tier_reason as reason, request_id
         from {{{PREDICTION}}} where model = $model and night = $night and tier <> 'shadow'

@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, PokeReturnValue, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, Connection, PokeReturnValue, get_current_context
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 from pydantic import JsonValue
 
 from tiltyard import clock
@@ -109,6 +114,16 @@ def requesters() -> tuple[str, ...]:
 def requester() -> str:
     """Those who started this run, as a text."""
     return ", ".join(requesters())
+
+
+def connection(name: str) -> str | None:
+    """One of Airflow's connections as JSON, from the environment or wherever Airflow keeps them; None for a name that
+    it does not know."""
+    try:
+        found: str = Connection.get(name).as_json()
+    except AirflowNotFoundException:
+        return None
+    return found
 
 
 def handed_on(task_id: str, key: str) -> JsonObject | None:
