@@ -36,7 +36,7 @@ def main() -> None:
     parts = blocks.split(pd.Series([END - timedelta(days=40 - day) for day in days]), label, timedelta(days=1), END)
     begun = time.perf_counter()
     fitted = fit.fit(blocks.Rows(matrix, label, days), parts, encoding, trials=5, seed=1, threads=1)
-    trees = fitted.params.n_estimators
+    trees = int(fitted.params.heavy["n_estimators"])
     taken = time.perf_counter() - begun
     print(f"training: {ROWS:,} rows, 5 trials, {taken:.1f} s; {trees} trees")
 
@@ -77,7 +77,7 @@ def smaller(fitted: fit.Fitted, matrix: np.ndarray, label: np.ndarray, days: np.
     print(f"{'trees × depth':20}{'one row':>12}{'kB':>8}{'Brier':>10}{'apart from the largest':>26}")
     largest = None
     for trees, depth in ((100, 6), (100, 4), (50, 4), (50, 3), (25, 3)):
-        params = replace(fitted.params, n_estimators=trees, max_depth=depth)
+        params = replace(fitted.params, heavy={**fitted.params.heavy, "n_estimators": trees, "max_depth": depth})
         model = fit.Fitter(Encoding(()), 1, 1).heavy(older, params)
         content = export.heavy_onnx(model, matrix[cut:])
         graph = scorer.session(content)

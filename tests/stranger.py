@@ -42,3 +42,27 @@ def write(path: Path, table: pd.DataFrame, *, delimiter: str = ";", encoding: st
     """The table as a file."""
     table.to_csv(path, sep=delimiter, index=False, encoding=encoding)
     return path
+
+
+def purchases(rows: int = 6_000, days: int = 120, seed: int = 2) -> pd.DataFrame:
+    """Receipts of six shops in three towns, whose names hold what keys are parted by; nothing in a row is an outcome.
+
+    Some customers come often, others once. A receipt has no number of its own, and two may be of one second.
+    """
+    rng = np.random.default_rng(seed)
+    customers = rows // 12
+    eager = rng.gamma(0.7, 1.0, customers)
+    customer = rng.choice(customers, rows, p=eager / eager.sum())
+    at = pd.Timestamp(FIRST) + pd.to_timedelta(np.sort(rng.integers(0, days * 86_400, rows)), unit="s")
+    shop = rng.choice(["North", "South|x"], rows)
+    return pd.DataFrame(
+        {
+            "At": at.strftime("%Y-%m-%d %H:%M:%S"),
+            "CustomerNo": customer + 1,
+            "Shop": shop,
+            "Town": rng.choice(["A", r"B\|c", "C"], rows),
+            "Payment": rng.choice(["card", "cash", "voucher"], rows, p=[0.6, 0.3, 0.1]),
+            "Amount": np.round(rng.gamma(2.0, 12.0, rows), 2),
+            "Items": rng.integers(1, 9, rows),
+        }
+    )

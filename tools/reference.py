@@ -3,6 +3,7 @@
 - `cli.md`: every command with its arguments, options and example, from the command line itself.
 - `settings.md`: every setting with its default, from `tiltyard.settings.Settings` and the texts under its fields.
 - `spec.md`: every field of spec.yaml and portfolio.yaml, from their JSON schemas.
+- `estimators.md`: every class that may be trained with its search space, from `tiltyard.estimators`.
 - `dags.md`: every DAG, from the docstrings in `dags/`.
 """
 
@@ -18,7 +19,7 @@ from pydantic import JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from tiltyard import docstrings, settings, spec
+from tiltyard import docstrings, estimators, settings, spec
 from tiltyard.cli import app
 from tiltyard.settings import ROOT, Settings
 
@@ -217,6 +218,7 @@ def _values(field: Schema) -> str:
     if kind.get("examples"):
         return "a duration"
     words = {"string": "a name" if "pattern" in kind else "text", "integer": "a whole number", "number": "a number"}
+    words["object"] = "a mapping of names"
     return f"{words.get(str(kind.get('type')), 'true or false')}{_limits(kind)}"
 
 
@@ -245,6 +247,48 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+# -- what may be trained --------------------------------------------------------------------------------------
+
+
+def all_estimators() -> str:
+    """docs/reference/estimators.md."""
+    pages = [
+        "# Estimators",
+        GENERATED.format(source="`plugins/tiltyard/estimators/`"),
+        "`estimator.class` is one of a closed set. Of each the parameters are searched within these ranges, unless the "
+        "spec gives them (`params`) or ranges of its own (`search`), both within the limits of the last column:",
+        "```yaml\nestimator:\n  class: sklearn.ensemble.HistGradientBoostingClassifier\n"
+        "  params: {max_features: 1, half_life_days: 0}\n"
+        "  search: {learning_rate: [0.01, 0.1], max_leaf_nodes: [8, 256]}\n  tune: {trials: 40}\n```",
+        "Rounds are not searched: one fit with the most tells the error after each, and the best number counts. Every "
+        "version is written as ONNX and held against the model that it was made of; the light twin is the same for "
+        "all.",
+    ]
+    for family in estimators.FAMILIES:
+        pages += _family(family)
+    return "\n\n".join(pages) + "\n"
+
+
+def _family(family: estimators.Family) -> list[str]:
+    rows = []
+    for name, dimension in family.searched({}, {}).items():
+        low, high = f"{dimension.low:g}", f"{dimension.high:g}"
+        values = f"{low} to {high}" if low != high else f"{low}, not searched"
+        if dimension.choices:
+            values = ", ".join(f"{value:g}" for value in dimension.choices)
+        how = ", by its logarithm" if dimension.is_log else ", by rounds" if dimension.is_by_round else ""
+        whole = "whole numbers, " if dimension.is_whole else ""
+        limits = f"{whole}{dimension.least:g} to {dimension.most:g}"
+        rows.append(f"| `{name}` | {values}{how} | {dimension.first:g} | {limits} |")
+    classes = " and ".join(f"`{name}`" for name in (family.classifier, family.regressor) if name)
+    devices = " It is fitted on the CPU, or on a GPU with `device: cuda`." if "cuda" in family.devices else ""
+    return [
+        f"## {type(family).__name__}",
+        f"{classes}. {_cell(inspect.cleandoc(type(family).__doc__ or ''))}{devices}",
+        "\n".join(["| parameter | searched | first | a spec may say |", "|---|---|---|---|", *rows]),
+    ]
+
+
 # -- all of them ----------------------------------------------------------------------------------------------
 
 
@@ -259,6 +303,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": command_line,
     "settings.md": all_settings,
     "spec.md": specification,
+    "estimators.md": all_estimators,
     "dags.md": dags,
 }
 

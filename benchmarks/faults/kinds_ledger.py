@@ -164,7 +164,16 @@ def _release_changed(place: Place) -> None:
     place.write(folder / "models" / ONE / "spec.yaml", "tier: [")
 
 
-add(Kind("release_pointer", "ledger", "The file that names the release in force is rubbish.", NOBODY, _pointer))
+add(
+    Kind(
+        "release_pointer",
+        "ledger",
+        "The file that names the release in force is rubbish.",
+        NOBODY,
+        _pointer,
+        unseen="the ledger has the release as well, and the file is written again; the log says so",
+    )
+)
 add(
     Kind(
         "release_changed",

@@ -8,6 +8,7 @@ which night), `ledger` (who decided what), `lake`, `rails` (the three opened tog
 batch), and `cli`, the command line over all of it.
 
 - `prepare`: what the sources deliver becomes features, and later the truth.
+- `estimators`: what may be trained as the heavy model, a family per file.
 - `train`: from published features to a registered challenger, past the millisecond test.
 - `scaffold`: from somebody's table to a source and a model, as text.
 - `judge`: every night's scores, what they are worth, and which version may serve.

@@ -128,7 +128,7 @@ def in_force(settings: Settings) -> Settings:
 def current(settings: Settings) -> Path | None:
     """The folder of the release in force; None before the first one."""
     try:
-        name = _pointer(settings).read_text(encoding="utf-8").strip()
+        name = pointer(settings).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     folder = settings.home / "releases" / name
@@ -203,13 +203,20 @@ def keep(settings: Settings, texts: Texts) -> Path:
     return folder
 
 
+def kept(settings: Settings, digest: str) -> Path | None:
+    """The folder of the release with this digest, where it is kept."""
+    folder = settings.home / "releases" / digest[:_DIGITS]
+    return folder if folder.is_dir() else None
+
+
 def put_in_force(settings: Settings, folder: Path) -> None:
     """Let a release that is kept be the one in force from now on."""
-    with whole(_pointer(settings)) as part:
+    with whole(pointer(settings)) as part:
         part.write_text(folder.name, encoding="utf-8")
 
 
-def _pointer(settings: Settings) -> Path:
+def pointer(settings: Settings) -> Path:
+    """The file that names the release in force."""
     return settings.home / "releases" / "current"
 
 

@@ -33,7 +33,7 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from tiltyard import docstrings, target
+from tiltyard import docstrings, estimators, target
 from tiltyard.clock import format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     Metric: TypeAlias = str
 else:  # what the kinds of label know, as closed sets
     Kind = Literal[tuple(target.KINDS)]
-    HeavyClass = Literal[target.HEAVY_CLASSES]
+    HeavyClass = Literal[estimators.CLASSES]
     LightClass = Literal[target.LIGHT_CLASSES]
     Metric = Literal[tuple(target.METRICS)]
 
@@ -186,11 +186,33 @@ class Estimator(Strict):
     """The champion-to-be. The class is one of a closed set: a spec may not import what it likes."""
 
     class_: Annotated[HeavyClass, Field(alias="class")]
-    """The regressor where `label.bounds` is declared, else the classifier."""
+    """A regressor where `label.bounds` is declared, else a classifier."""
+    params: dict[str, Finite] = Field(default_factory=dict)
+    """Parameters that are given and not searched, like `{max_depth: 3}`. See [estimators](estimators.md)."""
+    search: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
+    """Where parameters are searched, instead of where the class is searched by default: from low to high, like
+    `{learning_rate: [0.01, 0.1]}`; of `half_life_days` the values to choose from."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What it is fitted on. `cuda` is for XGBoost; where there is none it is fitted on the CPU, which the version's
+    record says."""
     window: Duration = timedelta(days=60)
     """Time that the training cohorts reach back from the last matured one."""
     tune: Tune = Tune()
     """The search for its parameters."""
+
+    @model_validator(mode="after")
+    def _searchable(self) -> "Estimator":
+        family = estimators.of_class(self.class_)
+        family.searched(self.params, self.search)
+        if self.device not in family.devices:
+            raise ValueError(f"{self.class_} is fitted on {' or '.join(family.devices)}; take device out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        plain = {"params": {}, "search": {}, "device": "cpu"}  # said or not, it is the same promise
+        return {name: value for name, value in content.items() if name not in plain or value != plain[name]}
 
 
 class Light(Strict):
@@ -300,6 +322,28 @@ class DriftPolicy(Strict):
     """Distance (normalised Wasserstein, Jensen-Shannon) from which a change is worth an alarm."""
     hysteresis: Hysteresis = Hysteresis()
     """How often an effect has to show before it counts."""
+
+
+class RetrainPolicy(Strict):
+    """When a model is trained anew though nothing has drifted. The cooldown, open incidents and the portfolio's limits
+    hold for these retrains as for the others."""
+
+    every: Duration | None = None
+    """Age of the newest version from which a retrain is due, not shorter than `drift.cooldown`. None: no age is."""
+    after_matured: Annotated[int, Field(ge=1)] | None = None
+    """Labels that have matured since the newest training, from which a retrain is due. None: nobody counts them."""
+
+    @field_validator("every")
+    @classmethod
+    def _a_night(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(days=1):
+            raise ValueError(f"{format_duration(value)} is shorter than a night; write 1d or more")
+        return value
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any rule."""
+        return self.every is not None or self.after_matured is not None
 
 
 class LeakagePolicy(Strict):
@@ -447,6 +491,8 @@ class Spec(Strict):
     """When a challenger has earned its place."""
     drift: DriftPolicy = DriftPolicy()
     """When a model is looked at again."""
+    retrain: RetrainPolicy = RetrainPolicy()
+    """When a model is trained anew though nothing has drifted."""
     leakage: LeakagePolicy = LeakagePolicy()
     """How far the past may have been written over."""
     fallback: Fallback
@@ -460,6 +506,12 @@ class Spec(Strict):
     def _consistent(self) -> "Spec":
         if len(set(self.prediction.features)) != len(self.prediction.features):
             raise ValueError("prediction.features names a feature view twice")
+        every, cooldown = self.retrain.every, self.drift.cooldown
+        if every is not None and every < cooldown:
+            raise ValueError(
+                f"retrain.every is {format_duration(every)}, and drift.cooldown lets {format_duration(cooldown)} pass "
+                "between two retrains; make one longer or the other shorter"
+            )
         return self
 
     @field_validator("estimator", "light", "gate", "fallback")
@@ -499,7 +551,7 @@ def check_part(of_label: Target, part: Estimator | Light | GatePolicy | Fallback
     """Raises ValueError where a part of a spec is not for a label of this kind."""
     match part:
         case Estimator():
-            of_label.check_class(part.class_, of_label.heavy_class)
+            estimators.check_class(part.class_, of_label)
         case Light():
             of_label.check_class(part.class_, of_label.light_class)
         case GatePolicy():
@@ -545,7 +597,7 @@ def _read(path: Path, modified_ns: int, size: int) -> Spec:
     if not isinstance(content, dict):
         raise BadInput(f"{path}:1: a spec is a mapping that begins with 'entity:', see another model's spec.yaml.")
     if "name" in content:
-        raise BadInput(f"{path}:{_line(node, ('name',))}: name: the folder is the name; remove this line.")
+        raise BadInput(f"{path}:{line_of(node, ('name',))}: name: the folder is the name; remove this line.")
     try:
         return Spec(name=folder.name, **{str(key): value for key, value in content.items()})
     except ValidationError as error:
@@ -706,7 +758,7 @@ def _problem(path: Path, node: yaml.Node | None, detail: Any) -> str:
         message = "this field is missing"
     elif detail["type"] == "string_pattern_mismatch":
         message = f"{detail['input']!r} is no name for it; {_spelled(detail['loc'])}"
-    return f"{path}:{_line(node, detail['loc'])}: {where}: {message}"
+    return f"{path}:{line_of(node, detail['loc'])}: {where}: {message}"
 
 
 def _spelled(loc: tuple[Any, ...]) -> str:
@@ -721,7 +773,7 @@ def _spelled(loc: tuple[Any, ...]) -> str:
     return f"write {form or 'lower-case letters, digits and underscores, a letter first, 48 at most'}"
 
 
-def _line(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
+def line_of(node: yaml.Node | None, loc: tuple[Any, ...]) -> int:
     """The line of the deepest part of `loc` that the YAML text has."""
     line = node.start_mark.line + 1 if node else 1
     for part in loc:

@@ -1,10 +1,10 @@
 """The kinds of label, and all that differs between them. Pure: numbers and words, no file and no clock.
 
 A label is a yes or no (`Binary`) or a number within bounds (`Bounded`). A kind says how its label is read in SQL and
-in a frame, where a score lies and what it loses by, which figures are measured and what they are called, what learns
-it, how a model's margin becomes a score, and which words stand in plots and texts. Everything else in the library asks
-`spec.target` and does not care which kind it has. A third kind is one more class here and its place in `KINDS`. This
-module is longer than others so that whoever writes that class has all of it before them.
+in a frame, where a score lies and what it loses by, which figures are measured and what they are called, which loss
+learns it, how a model's margin becomes a score, and which words stand in plots and texts. Everything else in the
+library asks `spec.target` and does not care which kind it has. A third kind is one more class here and its place in
+`KINDS`. This module is longer than others so that whoever writes that class has all of it before them.
 
 XGBoost, scikit-learn and ONNX are named here, never imported: a DAG file is parsed with this module.
 """
@@ -86,18 +86,14 @@ class Drawn(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """How XGBoost learns the label."""
+    """How boosted trees learn the label."""
 
     objective: str
+    """XGBoost's."""
     eval_metric: str
-
-
-class OnnxOutput(NamedTuple):
-    """The last output of the heavy model's ONNX graph, as the converter makes it."""
-
-    name: str
-    columns: int
-    """Of which the last is the score."""
+    """XGBoost's."""
+    loss: str = "squared_error"
+    """Of scikit-learn's histogram-based boosting."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,6 @@ class Target(ABC):
     """Fields of a spec's label that this kind has and another may lack."""
     described: ClassVar[str]
     """What the label is, for a sentence that begins "the label is"."""
-    heavy_class: ClassVar[str]
-    """Import path of the estimator that is trained."""
     light_class: ClassVar[str]
     """Import path of the light twin's linear model."""
     metrics: ClassVar[Mapping[str, str]]
@@ -160,7 +154,6 @@ class Target(ABC):
     """Of labels in a frame that a person or an evaluation reads."""
     too_few: ClassVar[str]
     """Which rows a block of the split has too few of, after their number and "rows"."""
-    onnx: ClassVar[OnnxOutput]
     mlflow_type: ClassVar[str]
     """MLflow's word for the model."""
     light_output: ClassVar[str]
@@ -342,7 +335,6 @@ class Binary(Target):
     kind = "yes_or_no"
     fields = frozenset({"positive"})
     described = "a yes or no (no label.bounds)"
-    heavy_class = "xgboost.XGBClassifier"
     light_class = "sklearn.linear_model.LogisticRegression"
     metrics: ClassVar[Mapping[str, str]] = {
         "brier": "Brier score",
@@ -364,10 +356,9 @@ class Binary(Target):
     more_counts = ()
     miscalibrated = "Scores are off the observed share by"
     # the error is that of the probability: the root of the Brier score, which the gate decides on
-    learner = Learner("binary:logistic", "rmse")
+    learner = Learner("binary:logistic", "rmse", "log_loss")
     dtype = "int64"
     too_few = "of one class"
-    onnx = OnnxOutput("probabilities", 2)
     mlflow_type = "classifier"
     light_output = "positive"
     light_link = "Sigmoid"
@@ -509,7 +500,6 @@ class Bounded(Target):
     kind = "number"
     fields = frozenset({"bounds"})
     described = "a number (label.bounds)"
-    heavy_class = "xgboost.XGBRegressor"
     light_class = "sklearn.linear_model.Ridge"
     metrics: ClassVar[Mapping[str, str]] = {"absolute_error": "absolute error, over the width of the label's bounds"}
     needs = "label.bounds, like bounds: [0, 100]"
@@ -526,10 +516,9 @@ class Bounded(Target):
     has_classes = False
     more_counts = ("outside",)
     miscalibrated = "Scores are off the mean label, over the width of its bounds, by"
-    learner = Learner("reg:absoluteerror", "mae")
+    learner = Learner("reg:absoluteerror", "mae", "absolute_error")
     dtype = "float64"
     too_few = "whose label is not its commonest one"
-    onnx = OnnxOutput("variable", 1)
     mlflow_type = "regressor"
     light_output = "variable"
     light_link = None
@@ -668,7 +657,6 @@ class Bounded(Target):
 KINDS: dict[str, type[Target]] = {target.kind: target for target in (Binary, Bounded)}
 FIELDS = frozenset[str]().union(*(target.fields for target in KINDS.values()))
 """Fields of a spec's label that not every kind has."""
-HEAVY_CLASSES = tuple(dict.fromkeys(target.heavy_class for target in KINDS.values()))
 LIGHT_CLASSES = tuple(dict.fromkeys(target.light_class for target in KINDS.values()))
 METRICS: dict[str, str] = {metric: words for target in KINDS.values() for metric, words in target.metrics.items()}
 """Metrics that a gate may decide on, each with its words."""

@@ -1,32 +1,38 @@
 """From a stranger's table to a registered version: `new source` and `new model` write it all, and nothing is mended."""
 
+import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from tests import stranger
 from tests.conftest import make_settings
 from tiltyard import rails as rails_module
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, TiltyardError, Unavailable
 from tiltyard.prepare import contracts, frame, ingest, project
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
-from tiltyard.scaffold import cutting, new_model, new_source, source_texts, write
+from tiltyard.scaffold import afar, cutting, new_model, new_source, source_texts, write
 from tiltyard.scaffold.inferring import Said
-from tiltyard.scaffold.new_model import ModelPlan, ModelRequest
 from tiltyard.scaffold.new_source import SourceRequest
+from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 
@@ -113,10 +119,10 @@ def test_every_row_is_delivered_as_it_was_known_and_again_with_its_outcome(writt
 
 
 def test_it_says_what_is_no_feature_and_why(written: Written) -> None:
-    left_out = written.plan.facts.left_out
+    left_out = written.plan.left_out
     assert left_out["sms_received"] == "it is written later"
     assert left_out["patient_id"] == "it identifies a person"
-    features = {feature.name for feature in written.plan.facts.features}
+    features = set(written.plan.features)
     assert {"age", "gender", "appointment_day_days_ahead", "event_weekday"} <= features
     assert not features & {"no_show", "sms_received", "patient_id", "appointment_id"}
     card = (written.settings.models / "no_show" / "card.md").read_text()
@@ -129,7 +135,7 @@ def test_a_version_comes_of_it_that_is_better_than_the_base_rate(played: Rails, 
     spec = find(written.settings.models, "no_show")
     versions = played.ledger.versions(spec.name)
     assert [version.version for version in versions] == [1]
-    base = written.plan.facts.outcomes.base
+    base = written.plan.base
     measured = versions[0].facts.metrics
     assert measured is not None and measured.brier is not None and measured.auc is not None
     assert measured.brier.value < base * (1 - base) - 0.005
@@ -173,7 +179,7 @@ def test_nothing_is_written_over(written: Written) -> None:
         (ModelRequest("m", "clinic", label="No-show", positive="perhaps"), "'perhaps' is neither"),
         (ModelRequest("m", "clinic", label="No-show", is_number=True), "holds no numbers"),
         (ModelRequest("m", "clinic", label="No-show", rates=("AppointmentID",)), "names one row, which has no past"),
-        (ModelRequest("m", "clinic", label="No-show", entity="PatientId"), "a prediction is about one row"),
+        (ModelRequest("m", "clinic", label="No-show", entity="patient=PatientId"), "is written later than its row"),
         (ModelRequest("No Show", "clinic"), "is no plain name of a model"),
         (ModelRequest("m", "nowhere"), "There is no source 'nowhere'"),
     ],
@@ -245,7 +251,9 @@ def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Pat
 # -- the command line -------------------------------------------------------------------------
 
 
-def tiltyard(settings: Settings, *words: str, answers: str | None = None) -> subprocess.CompletedProcess[str]:
+def tiltyard(
+    settings: Settings, *words: str, answers: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """A command over this checkout; `answers` are typed on a terminal."""
     ours = {
         f"TILTYARD_{name.upper()}": str(getattr(settings, name)) for name in ("home", "dbt", "models", "expectations")
@@ -257,7 +265,7 @@ def tiltyard(settings: Settings, *words: str, answers: str | None = None) -> sub
             os.write(typed, answers.encode())
         return subprocess.run(
             [sys.executable, "-m", "tiltyard.cli", *words],
-            env=environment | {"PYTHONPATH": str(ROOT / "plugins")},
+            env=environment | {"PYTHONPATH": str(ROOT / "plugins")} | variables,
             stdin=subprocess.DEVNULL if answers is None else terminal,
             capture_output=True,
             text=True,
@@ -288,7 +296,7 @@ def test_the_commands_ask_show_and_refuse(tmp_path: Path, postgres_url: str) -> 
     assert "taken to be written later" not in asked.stderr.splitlines()[-1]
     assert len(list((settings.landing / "clinic" / "appointment").iterdir())) > 70
 
-    lines = ["no_show", "", "PatientId", "-", "7"]
+    lines = ["", "no_show", "", "PatientId", "-", "7"]
     asked = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", answers="\n".join(lines) + "\n")
     assert asked.returncode == 0, asked.stderr
     assert "of the outcomes are known" in asked.stdout
@@ -318,3 +326,117 @@ def test_an_amount_is_a_number_with_bounds(tmp_path: Path, postgres_url: str) ->
     assert spec.label.bounds is not None
     assert spec.label.bounds[0] <= 10 and spec.label.bounds[1] >= 59
     assert 30 <= spec.fallback.safe_default <= 40
+
+
+# -- a table that is not a file here ----------------------------------------------------------
+
+
+@pytest.fixture
+def clinic_database(postgres_url: str) -> sa.URL:
+    """A database in which the appointments stand as they are now, each with when it was written last."""
+    url = sa.make_url(postgres_url)
+    name = f"clinic_{uuid.uuid4().hex[:8]}"
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    table = stranger.appointments(3_000)
+    table["ScheduledDay"] = pd.to_datetime(table["ScheduledDay"])
+    table["AppointmentDay"] = pd.to_datetime(table["AppointmentDay"]).dt.date
+    table["updated_at"] = table["ScheduledDay"] + pd.Timedelta(minutes=5)
+    table["Fee"] = table["AppointmentID"] % 7 + 0.5
+    engine = sa.create_engine(url.set(database=name))
+    kinds = {"AppointmentDay": sa.Date(), "ScheduledDay": sa.DateTime(timezone=True), "Fee": sa.Numeric(9, 2),
+             "updated_at": sa.DateTime(timezone=True)}  # fmt: skip
+    table.to_sql("Termine", engine, index=False, dtype=kinds)
+    engine.dispose()
+    return url.set(database=name)
+
+
+def test_a_table_of_a_database_is_a_source_and_its_rows_are_fetched(
+    tmp_path: Path, postgres_url: str, clinic_database: sa.URL
+) -> None:
+    settings = copied(tmp_path, postgres_url)
+    address = clinic_database.set(username=None).render_as_string() + "#public.Termine"
+    variables = {
+        "AIRFLOW_CONN_CLINIC": f"postgresql://{clinic_database.username}:a-pass%40word@/",
+        "TILTYARD_DATABASE_URL": str(settings.database_url), "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
+    }  # fmt: skip
+    words = ["new", "source", "clinic", address, "--table", "appointment", "--connection", "clinic", "--yes"]
+    said = ["--event-time", "ScheduledDay", "--planned", "AppointmentDay", "--available-at", "updated_at"]
+    done = tiltyard(settings, *words, *said, "--written-later", "No-show", "--json", **variables)
+    assert done.returncode == 0, done.stderr
+    assert "a-pass" not in done.stdout + done.stderr
+    [table] = contracts.read(settings, "clinic").tables
+    assert table.timing.fetch is not None
+    assert (table.timing.fetch.cursor, table.timing.fetch.connection) == ("updated_at", "clinic")
+    assert (table.columns["fee"], table.columns["appointment_day"]) == ("DOUBLE", "DATE")
+    checked = tiltyard(settings, "validate", "--json", **variables)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    landed = tiltyard(settings, "ingest", "--source", "clinic", "--as-of", "2016-07-01", "--json", **variables)
+    assert landed.returncode == 0, landed.stderr
+    assert json.loads(landed.stdout)["clinic"]["rows"] == 3_000
+    assert "a-pass" not in landed.stdout + landed.stderr
+    model = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", "--label", "No-show", "--positive",
+                     "Yes", "--no-history", "--yes", **variables)  # fmt: skip
+    assert model.returncode == 0, model.stderr
+
+
+def test_an_address_is_a_file_to_be_cut_and_one_that_cannot_be_had_says_so(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    stranger.write(folder / "Kaggle V2.csv", stranger.appointments(2_000))
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"http://127.0.0.1:{server.server_port}/"
+        with afar.brought(settings, f"{there}Kaggle%20V2.csv?signature=x") as sample:
+            plan = new_source.look(settings, SourceRequest("clinic", sample.path, said=SAID, place=sample.place))
+            write.files(settings, source_texts.texts(plan))
+            assert cutting.cut(settings, "clinic", sample.path).rows == 2_000
+        assert (plan.table, plan.place) == ("kaggle_v2", None)
+        with pytest.raises(Unavailable, match=rf"{there}gone.csv cannot be had \(the server answers 404"), \
+                afar.brought(settings, f"{there}gone.csv?signature=x"):  # fmt: skip
+            pass
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("postgresql://me:a-pass@host/shop#web.visit", "carries a password"),
+        ("https://me:a-pass@host/visits.csv", "carries a password"),
+        ("kafka://host:9092/visits", "write its contract by hand"),
+        ("ftp://host/visits.csv", "ftp:// is no place"),
+        ("/nowhere/at/all/*.csv", "is not there"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_without_its_password(tmp_path: Path, address: str, message: str) -> None:
+    with pytest.raises(TiltyardError, match=message) as raised, afar.brought(Settings(home=tmp_path), address):
+        pass
+    assert "a-pass" not in str(raised.value)
+
+
+def test_files_by_a_pattern_are_fetched_and_the_newest_is_the_sample(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    table = stranger.appointments(3_000)
+    for day, rows in table.groupby(table["ScheduledDay"].str[:10]):
+        stranger.write(exports / f"visits-{day}.csv", rows)
+    with afar.brought(settings, f"{exports}/*.csv") as sample:
+        said = Said("ScheduledDay", "ScheduledDay", None, ("AppointmentDay",), {}, ("PatientId",))
+        with pytest.raises(BadInput, match="All rows happened on one day"):
+            new_source.look(settings, SourceRequest("clinic", sample.path, said=said, place=sample.place))
+    stranger.write(exports / "all-2016-06-30.csv", table)
+    with afar.brought(settings, f"{exports}/*.csv") as sample:
+        request = SourceRequest("clinic", sample.path, "appointment", said=said, place=sample.place)
+        plan = new_source.look(settings, request)
+    write.files(settings, source_texts.texts(plan))
+    assert plan.available_at == "scheduled_day"
+    [declared] = contracts.read(settings, "clinic").tables
+    assert declared.timing.fetch is not None
+    assert declared.timing.fetch.address == f"{exports}/*.csv"

@@ -5,6 +5,7 @@ Ingest, dbt, suites and publication are the real ones, on a small project.
 """
 
 import threading
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta, tzinfo
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from tests import bazaar, homes
 from tiltyard import clock
@@ -443,3 +445,37 @@ def test_a_query_that_hangs_costs_its_source_the_limit_and_no_other_anything(rai
     shop = a_night(limited, 1, "shop")
     assert not shop.published.unpublished or {state.table for state in shop.published.unpublished} == {BOTH}
     assert ready(rails, 1) == {"till", "flow", "blend"}
+
+
+def test_a_place_that_is_away_makes_its_table_late_and_is_caught_up_with(rails: Rails) -> None:
+    assert rails.settings.database_url is not None
+    name = f"till_{uuid.uuid4().hex[:8]}"
+    url = sa.make_url(rails.settings.database_url)
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+    there = url.set(database=name).render_as_string(hide_password=False)
+    with sa.create_engine(there).begin() as connection:
+        connection.execute(sa.text("create table sale (sale_id text, shop_id text, size float, at timestamptz)"))
+        rows = [{"id": f"{number}-{shop}", "shop": shop, "at": f"{day(number - 1)} 12:00+00"}
+                for number in (1, 2) for shop in "ab"]  # fmt: skip
+        connection.execute(sa.text("insert into sale values (:id, :shop, 1, :at)"), rows)
+    path = rails.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    contract = path.read_text()
+
+    def fetched_from(address: str) -> None:
+        available = "available_at: {column: at}"
+        place = f"{available}\n              fetch: {{from: '{address}#sale', cursor: at}}"
+        path.write_text(contract.replace(available, place))
+
+    fetched_from("postgresql://127.0.0.1:1/till")
+    deliver(rails, 1, "web")
+    late = a_night(rails, 1, "shop")
+    assert late.published.unpublished[0].state == "late"
+    assert late.checks is not None
+    assert late.checks.reason is not None
+    assert "it could not be fetched for the night: postgresql://127.0.0.1:1/till does not answer" in late.checks.reason
+    assert "ftr_shop__traffic" in a_night(rails, 1, "web").published.published, "the other source goes on"
+    fetched_from(there)
+    deliver(rails, 2, "web")
+    assert not a_night(rails, 2, "shop").published.unpublished
+    assert len(content(rails, "spines.spn_sale")) == 6, "both nights are there, each row once"

@@ -1,5 +1,6 @@
 """Specs: what loads, and what a person reads when one does not."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,18 @@ def test_an_error_that_costs_nothing_may_stand_beside_one_that_does(tmp_path: Pa
     cost = spec.load(write(tmp_path / "sla_breach", text)).gate.cost
     assert cost is not None
     assert cost.false_negative == 2
+
+
+def test_a_retrain_by_age_is_no_sooner_than_the_cooldown(tmp_path: Path) -> None:
+    text = f"{GOOD}\nretrain: {{every: 28d, after_matured: 10000}}\n"
+    rule = spec.load(write(tmp_path / "sla_breach", text)).retrain
+    assert (rule.every, rule.after_matured) == (timedelta(days=28), 10_000)
+    for every, words in (
+        ("3d", r"retrain.every is 3d, and drift.cooldown lets 7d pass between two retrains"),
+        ("12h", r"spec.yaml:\d+: retrain.every: 12h is shorter than a night; write 1d or more"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            spec.load(write(tmp_path / every / "sla_breach", text.replace("28d", every)))
 
 
 # -- a number instead of a yes or no --------------------------------------------------------------

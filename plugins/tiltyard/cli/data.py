@@ -74,7 +74,8 @@ def cut(
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")
 def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> None:
-    """Land what became available until the night: append-only, exactly once; bad files go to quarantine (exit 1)."""
+    """Fetch and land what became available until the night: append-only, exactly once; bad files go to quarantine, and
+    a place that is away is told (exit 1)."""
     from tiltyard.cli import landed
     from tiltyard.prepare import features as stage
 
@@ -87,12 +88,17 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
         if not as_json and not summary.files and not summary.quarantined:
             where = landed.places(settings, [name])
             say(f"{name}: found nothing new that was due at {night:%Y-%m-%d %H:%M} UTC in {where}")
+    away = [sentence for summary in result.values() for sentence in summary.away]
+    for sentence in away:
+        print_error(f"{sentence.rstrip('.')}; run this again when it does.")
     refused = [f"{file.file}: {file.reason}" for summary in result.values() for file in summary.quarantined]
     if refused:
         failed(
             f"{counted(len(refused), 'file')} went to quarantine, {listed(refused, '; ')}. Mend them in "
             f"{settings.quarantine} or mend the contract, put them back into the landing zone, and run this again."
         )
+    if away:
+        raise typer.Exit(1)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")

@@ -25,10 +25,12 @@ def require(rails: "Rails", sources: Sequence[str]) -> None:
 
 def nothing(rails: "Rails", sources: Sequence[str]) -> str | None:
     """That nothing of these sources has ever landed, and the way out; None where something has, or none is named."""
-    from tiltyard.prepare import ingest
+    from tiltyard.prepare import contracts, ingest
 
     if not sources or any(_lies_there(rails.settings, source) for source in sources):
         return None
+    if any(contracts.fetches(rails.settings, source) for source in sources):
+        return None  # it is fetched when it is ingested
     if any(ingest.newest_delivery(rails, source) for source in sources):
         return None  # its files may be gone, its rows are in the lake
     return (

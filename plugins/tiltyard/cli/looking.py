@@ -64,7 +64,9 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Hold the checkout's specs against their schema and its dbt project (tables, keys, columns), what that says of its
-    columns, and its SQL against its .yml. Exit 2 when one fails. What holds and is not in force yet is named."""
+    columns, its SQL against its .yml, and the contracts with its sources. Exit 2 when one fails. What holds and is not
+    in force yet is named."""
+    from tiltyard.prepare import contracts
     from tiltyard.prepare import project as dbt_project
 
     settings = Settings()
@@ -86,6 +88,11 @@ def validate(
     for name, why in () if model else project.said.disagreements.items():
         if why not in told:  # of a table that no model names
             refused[name] = BadInput(why)
+    for source in () if model else contracts.sources(settings):
+        try:
+            contracts.read(settings, source)
+        except BadInput as error:
+            refused[source] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}
     pending = release.pending(settings)
 

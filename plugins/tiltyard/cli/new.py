@@ -1,7 +1,9 @@
 """`new source`, `new model`: from somebody's table to a model, by asking, by flags, or by what the rows say."""
 
 import sys
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tiltyard.scaffold.inferring import Said
-    from tiltyard.scaffold.new_model import ModelPlan, ModelRequest
+    from tiltyard.scaffold.new_source import SourceRequest
+    from tiltyard.scaffold.planned import ModelPlan, ModelRequest
     from tiltyard.scaffold.source_texts import SourcePlan
 
 PANEL = "Bring data in"
@@ -34,7 +37,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 )
 def source(
     name: Annotated[str, typer.Argument(help="Name of the source, like clinic.", metavar="NAME")],
-    file: Annotated[Path, typer.Argument(help="An export: CSV, JSON lines or Parquet.", metavar="FILE")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="An export (CSV, JSON lines or Parquet), as a path or an http(s) or s3:// address; or where rows are "
+            "to be fetched from: files like 's3://bucket/visits/*.csv', or a table of a database like "
+            "'postgresql://reader@host/shop#web.visit'.",
+            metavar="FILE|URL",
+        ),
+    ],
     table: Annotated[
         str | None, typer.Option(help="What one row is, like appointment. Default: after the file.")
     ] = None,
@@ -70,6 +81,14 @@ def source(
     written_after: Annotated[
         str, typer.Option(help="How long after its row what is written later is known, where no column tells when.")
     ] = "30d",
+    connection: Annotated[
+        str | None,
+        typer.Option(help="Connection of Airflow that says who reads the address, as AIRFLOW_CONN_NAME has it here."),
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Column of a table of a database by which it is told what is new.", metavar="COL"),
+    ] = None,
     cut: Annotated[bool, typer.Option(help="Lay the rows of the file into the landing zone, a file a day.")] = True,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -77,22 +96,38 @@ def source(
 ) -> None:
     """Look at a table nobody has described; write its contract and staging, and cut it into daily deliveries."""
     from tiltyard.clock import parse_duration
-    from tiltyard.scaffold import cutting, write
+    from tiltyard.scaffold import afar
     from tiltyard.scaffold.inferring import Said
     from tiltyard.scaffold.new_source import SourceRequest, look
-    from tiltyard.scaffold.source_texts import texts
 
     settings = Settings()
     later = dict(_pair(text) for text in written_later or ())
     said = Said(event_time, available_at, key, tuple(planned or ()), later, tuple(identifies or ()))
-    request = SourceRequest(name, file, table, zone, country, said)
     after = parse_duration(written_after)
-    plan = look(settings, request)
-    if not (yes or dry_run):
-        _must_be_asked()
-        request = SourceRequest(name, file, table, zone, country, _asked(plan, said))
+    newest_by = cursor or (None if available_at == "ingested_at" else available_at)
+    with afar.brought(settings, file, connection, newest_by) as sample:
+        request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
         plan = look(settings, request)
-    written = texts(plan)
+        if not (yes or dry_run):
+            _must_be_asked()
+            request = replace(request, said=_asked(plan, said))
+            plan = look(settings, request)
+        _write_source(settings, request, plan, after if cut else None, dry_run, as_json)
+
+
+def _write_source(
+    settings: Settings,
+    request: "SourceRequest",
+    plan: "SourcePlan",
+    written_after: timedelta | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Show what was found, and write it; cut the file, unless nothing is to be cut or the rows are fetched."""
+    from tiltyard.scaffold import cutting, write
+    from tiltyard.scaffold.source_texts import texts
+
+    name, written = request.name, texts(plan)
     if not as_json:
         _show(plan)
     for sentence in plan.found.notes:
@@ -102,11 +137,16 @@ def source(
         return
     paths = write.files(settings, written)
     done: dict[str, object] = {"source": name, "table": plan.table, "files": [str(path) for path in paths]}
-    if cut and plan.available_at != "ingested_at":
+    if plan.place is not None:
+        (settings.landing / name).mkdir(parents=True, exist_ok=True)  # so that it is an active source
+        done["next"] = f"tiltyard ingest --source {name}, and then tiltyard new model MODEL --source {name}"
+        emit(done, as_json)
+        return
+    if written_after is not None and plan.available_at != "ingested_at":
         known = plan.found.roles.available_at
         with progress(as_json) as step:
             done["cut"] = cutting.cut(
-                settings, name, file, table=plan.table, known=known, written_after=after, progress=step
+                settings, name, request.path, table=plan.table, known=known, written_after=written_after, progress=step
             ).to_json()
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
@@ -182,21 +222,32 @@ def _print(written: "Mapping[PurePosixPath, str]") -> None:
 
 @new.command(
     "model",
-    epilog="Example: tiltyard new model no_show --source clinic --label No-show --horizon 14 --rate-of PatientId",
+    epilog="Example: tiltyard new model no_show --source clinic --label No-show --horizon 14 --rate-of PatientId\n\n"
+    "tiltyard new model repurchase --source shop --entity customer=CustomerID --horizon 28",
 )
 def model(
     name: Annotated[str, typer.Argument(help="Name of the model, like no_show.", metavar="NAME")],
     source: Annotated[str, typer.Option(help="The source whose rows it is about.", metavar="NAME")],
     table: Annotated[str | None, typer.Option(help="Table of the source; default: its only one.")] = None,
     label: Annotated[
-        str | None, typer.Option(help="Column of the outcome, which is written later.", metavar="COL")
+        str | None,
+        typer.Option(
+            help="Column of the outcome: of a row one that is written later; with --entity one of the rows that come, "
+            "left out where it is that one comes, or with --number how many do.",
+            metavar="COL",
+        ),
     ] = None,
     positive: Annotated[
         str | None, typer.Option(help="The value that is asked for, like Yes. Default: yes, or 1.", metavar="VALUE")
     ] = None,
     number: Annotated[bool, typer.Option("--number", help="The outcome is an amount, and no yes or no.")] = False,
     entity: Annotated[
-        str | None, typer.Option(help="Column that names whom a prediction is about; default: the row.", metavar="COL")
+        str | None,
+        typer.Option(
+            help="Whom a prediction is about, where it is no single row: a column, or several that are one key "
+            "together, like shop=store,city. Each is reviewed every few days; the outcome is in the rows that come.",
+            metavar="[NAME=]COL[,COL]",
+        ),
     ] = None,
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Days within which the outcome counts. Default: by what was delivered.")
@@ -218,7 +269,8 @@ def model(
 ) -> None:
     """Ask a question of a source's rows; write spine, label, feature views, suites, spec, card and exposure."""
     from tiltyard.scaffold import write
-    from tiltyard.scaffold.new_model import ModelRequest, look
+    from tiltyard.scaffold.new_model import look
+    from tiltyard.scaffold.planned import ModelRequest
 
     settings = Settings()
     rates = () if no_history else tuple(rate_of) if rate_of else None
@@ -241,7 +293,7 @@ def model(
         "model": name,
         "files": [str(path) for path in paths],
         "first_trainable": nights.first_trainable.isoformat(),
-        "rows_per_night": plan.facts.per_day,
+        "rows_per_night": plan.rows_per_night,
         "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {nights.last_night}",
     }
     emit(done, as_json)
@@ -249,11 +301,17 @@ def model(
 
 def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
     """What a person says of the question, where no option has said it."""
-    from dataclasses import replace
-
-    from tiltyard.scaffold.new_model import candidates, look
+    from tiltyard.scaffold.new_model import candidates
 
     offered = candidates(settings, request)
+    if request.entity is None and request.label is None and offered.groups:
+        say("A prediction is about a row, or about whoever rows are of: " + ", ".join(offered.groups))
+        answer = typer.prompt("Which?", default="row" if offered.labels else offered.groups[0]).strip()
+        if answer != "row":
+            request = replace(request, entity=answer)
+            offered = candidates(settings, request)
+    if offered.of_whom:
+        return _asked_review(settings, request)
     if request.label is None:
         say("Columns that are written later: " + (", ".join(offered.labels) or "none"))
         request = replace(
@@ -276,12 +334,30 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
     if request.loads is None:
         answer = typer.prompt("Rows per day per which columns (- none)?", default=", ".join(offered.groups[:1]) or "-")
         request = replace(request, loads=_names(answer))
+    return _asked_horizon(settings, request)
+
+
+def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest":
+    """What a person says of the outcome of a question about whoever rows are of."""
+    if request.label is None and not request.is_number:
+        answer = typer.prompt(
+            "Is it whether a row comes (comes), how many do (count), or the sum of a column (its name)?",
+            default="comes",
+        ).strip()
+        if answer != "comes":
+            request = replace(request, is_number=True, label=None if answer == "count" else answer)
+    return _asked_horizon(settings, request)
+
+
+def _asked_horizon(settings: Settings, request: "ModelRequest") -> "ModelRequest":
+    from tiltyard.scaffold.new_model import look
+
     if request.horizon_days is None:
         plan = look(settings, request)
-        for days, share in plan.facts.outcomes.shown:
-            say(f"  {days:>4} days  {100 * share:5.1f} % of the outcomes are known")
+        for line in plan.by_horizon:
+            say(line)
         request = replace(
-            request, horizon_days=typer.prompt("Within how many days?", default=plan.asked.horizon_days, type=int)
+            request, horizon_days=typer.prompt("Within how many days?", default=plan.horizon_days, type=int)
         )
     return request
 
@@ -292,24 +368,8 @@ def _names(answer: str) -> tuple[str, ...]:
 
 def _show_model(plan: "ModelPlan") -> None:
     """What was found, for a person."""
-    from tiltyard.scaffold import promise_texts
-
-    facts = plan.facts
-    say(promise_texts.question(plan.asked))
-    say(
-        f"  {facts.outcomes.rows:,} rows of {facts.first} to {facts.last}, about {facts.per_day:g} a night; "
-        f"{facts.outcomes.told:,} have an outcome"
-    )
-    say(f"  horizon {plan.asked.horizon_days} days: {plan.why_horizon}")
-    for days, share in facts.outcomes.shown:
-        say(f"    {days:>4} days  {100 * share:5.1f} % of the outcomes are known")
-    say(f"  features of the row: {', '.join(feature.name for feature in facts.features)}")
-    for column, reason in facts.left_out.items():
-        say(f"  left out: {column}, {reason}")
-    say(
-        f"  past rate of the outcome per: {', '.join(plan.asked.rates) or '–'}; "
-        f"rows per: {', '.join(plan.asked.loads) or '–'}"
-    )
+    for line in plan.found:
+        say(line)
     say(
         f"  first night that can train: {plan.nights.first_trainable}; "
         f"last that tells something: {plan.nights.last_night}"

@@ -78,6 +78,7 @@ def model(document: Document) -> str:
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         **({"delivered": delivery(document.delivery)} if document.delivery else {}),
         "training": _training(document.training),
+        **({"next retrain": str(document.next_retrain)} if document.next_retrain else {}),
         **({"features": features(document.features)} if document.features else {}),
         "replay": _replay(document.replay),
     }
@@ -430,7 +431,8 @@ def _checks(checks: ChecksNight | None) -> str:
         return NOTHING
     anew = f"; made anew: {', '.join(f'{table} ({why})' for table, why in checks.rebuilt.items())}"
     return (
-        f"{checks.status} on {checks.night}: {len(checks.critical)} critical, {len(checks.warnings)} warnings"
+        f"{checks.status} on {checks.night}: {len(checks.critical)} critical and "
+        f"{counted(len(checks.warnings), 'warning')} of {counted(checks.checks, 'check')} of its source"
         f"{anew if checks.rebuilt else ''}"
     )
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tiltyard.answered.report import FallbackReport
+from tiltyard.govern.routine import NextRetrain
 from tiltyard.judge.arrival import ArrivalReport
 from tiltyard.records import (
     ArmFigures,
@@ -345,6 +346,8 @@ class ModelStatus(ModelHead):
     """The checks of the source; None before the first."""
     training: TrainingNight | None = None
     """The newest training; None before the first."""
+    next_retrain: NextRetrain | None = None
+    """When a retrain is due that no alarm asks for; None where the spec names no rule, or nothing was trained yet."""
     features: FilledFeatures | None = None
     """How far the features have values, then and now; None without a version, or of one from before it was kept."""
     replay: ReplaySummary | None

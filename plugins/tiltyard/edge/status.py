@@ -42,7 +42,8 @@ from tiltyard.edge.document import (
     WatchedChampion,
 )
 from tiltyard.errors import BadInput, TiltyardError
-from tiltyard.govern import look, standing
+from tiltyard.govern import governor, grants, look, routine, standing
+from tiltyard.govern.routine import NextRetrain
 from tiltyard.judge import arrival, estimate, rollback, shadow
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
@@ -59,7 +60,7 @@ from tiltyard.records import (
     StageRun,
     TrainingSummary,
 )
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, load_portfolio
 from tiltyard.succession import Roles
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
 from tiltyard.train import profile
@@ -184,6 +185,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         estimated=_estimated(rails, spec, as_of),
         checks=_checks(checked),
         training=_training(training),
+        next_retrain=_next_retrain(rails, spec, as_of),
         features=_features(rails, spec, as_of, roles),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
@@ -468,6 +470,16 @@ def _training(newest: StageRun[TrainingSummary] | None) -> TrainingNight | None:
     return TrainingNight(
         night=newest.night, status=newest.status, version=newest.summary.version, reason=newest.summary.reason
     )
+
+
+def _next_retrain(rails: Rails, spec: Spec, as_of: datetime) -> NextRetrain | None:
+    """When a retrain is due by the spec's own rules, after what this night granted."""
+    if not spec.retrain.is_given:
+        return None
+    following = as_of.date() + DAY
+    past = grants.past(rails, spec.name, following)
+    cooldown = governor.cooling(past, following, spec.drift, load_portfolio(rails.settings.models).trainings)
+    return routine.upcoming(spec.retrain, look.since_training(rails, spec, as_of, before=following), *(cooldown or ()))
 
 
 def _features(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> FilledFeatures | None:

@@ -50,6 +50,15 @@ class TaskKey(NamedTuple):
 # -- what it is told ------------------------------------------------------------------------------
 
 
+def connection(name: str) -> str | None:
+    """A connection as Airflow has it, as JSON, from wherever it looks for one; None where it has none of that name."""
+    try:
+        found: str = Connection.get(name).as_json()
+    except AirflowNotFoundException:
+        return None
+    return found
+
+
 def chosen_night() -> datetime | None:
     """The night that the run's parameter names; None where it was left empty."""
     as_of = (get_current_context().get("params") or {}).get("as_of")

@@ -54,16 +54,17 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
 
 
 def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
-    """Land what a source has delivered for a night; None while it is waited for: it has delivered nothing for it, may
-    do so until its `due_by`, and nobody asked for this night by hand."""
+    """Fetch and land what a source has for a night; None while it is waited for: it has delivered nothing for it, or a
+    place of it is away, it may come until its `due_by`, and nobody asked for this night by hand."""
     from tiltyard.prepare import contracts, features, ingest
 
     withdraw_questions(rails)
-    landed = features.ingest(rails, as_of, [source])[source]
+    landed = features.ingest(rails, as_of, [source], lookup=task_run.connection)[source]
     deadline = contracts.deadline(rails.settings, source, as_of)
     if deadline is None or deadline <= clock.now() or task_run.chosen_night():
         return landed.to_json()
-    return landed.to_json() if ingest.has_delivered(ingest.newest_delivery(rails, source), as_of) else None
+    is_here = not landed.away and ingest.has_delivered(ingest.newest_delivery(rails, source), as_of)
+    return landed.to_json() if is_here else None
 
 
 def withdraw_questions(rails: "Rails") -> None:

@@ -28,12 +28,12 @@ from tiltyard.clock import night_closing
 from tiltyard.fence import Fence
 from tiltyard.govern import page
 from tiltyard.govern.change import DriftComparison
-from tiltyard.govern.look import Look
+from tiltyard.govern.look import Look, since_training
 from tiltyard.govern.raw import ordered
 from tiltyard.pages import kit
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.rails import Rails, drawing, records_its_end
-from tiltyard.records import Broken, DriftSummary, Finding, JsonObject, Signal, Skew
+from tiltyard.records import Broken, DriftSummary, Finding, JsonObject, Signal, SinceTraining, Skew
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName, recorded_as
 from tiltyard.succession import Roles
@@ -69,7 +69,8 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime) -> DriftSummary:
         if comparison is not None:
             broken += comparison.broken
     drawn = page.path(rails.settings, spec.name, night)
-    finding = _finding(spec, night, roles, comparison, signals, broken, matured, drawn)
+    passed = since_training(rails, spec, as_of, before=night)
+    finding = _finding(spec, night, roles, comparison, signals, broken, matured, passed, drawn)
     summary = _summary(version, finding, comparison, online)
     with drawing(rails, str(drawn.relative_to(rails.settings.reports)), night):
         kit.save(json.dumps(_document(summary, finding), indent=1), drawn.with_suffix(".json"))
@@ -92,6 +93,7 @@ def _finding(
     signals: Sequence[Signal],
     broken: tuple[Broken, ...],
     matured: int,
+    passed: SinceTraining,
     drawn: Path,
 ) -> Finding:
     return Finding(
@@ -108,6 +110,7 @@ def _finding(
         harm_reason=comparison.harm_reason if comparison else "",
         signals=ordered(signals),
         broken=broken,
+        since_training=passed,
         matured=matured,
         min_matured=spec.gate.min_matured,
         report=str(drawn) if comparison else None,

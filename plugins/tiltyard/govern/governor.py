@@ -2,7 +2,8 @@
 
 Many findings in, few actions out. Data that is broken or missing is an incident and never a reason to retrain; what
 many models show at once is one incident of the table that they have in common. What is left may retrain: where harm
-is felt, not sooner than its cooldown, and not more a night than the portfolio affords, the highest stakes first.
+is felt or the spec's time has come, not sooner than its cooldown, and not more a night than the portfolio affords, the
+highest stakes first.
 It fails closed: a model of which nothing is known waits.
 """
 
@@ -15,8 +16,9 @@ from typing import Literal, NamedTuple
 from tiltyard.govern.history import Drifting, Grant, ModelHistory, NightHistory
 from tiltyard.govern.incident import incidents
 from tiltyard.govern.lineage import Lineage
+from tiltyard.govern.routine import due
 from tiltyard.records import Finding, Harm, Incident, Signal
-from tiltyard.spec import DriftPolicy, Portfolio, Trainings
+from tiltyard.spec import DriftPolicy, Portfolio, RetrainPolicy, Trainings
 from tiltyard.words import counted, listed
 
 RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
@@ -61,8 +63,10 @@ def govern(
     history: NightHistory,
     drift: Mapping[str, DriftPolicy],
     portfolio: Portfolio,
+    retrain: Mapping[str, RetrainPolicy] | None = None,
 ) -> GovernorOutcome:
-    """Decide for every model of `drift` on the night of `history`. Findings may come in any order.
+    """Decide for every model of `drift` on the night of `history`. Findings may come in any order. `retrain`: model →
+    when it asks for a training without an alarm; one that never does may be left out.
 
     A model without a finding of this night waits: nothing follows for it. Raises ValueError for two findings of one
     model. Of every other model exactly one thing follows, in this order:
@@ -72,10 +76,12 @@ def govern(
     2. Without a model, enough matured labels are a reason for a first training.
     3. Without an alarm it is *steady*. With one, `on_drift` and the harm say whether to *report* or to retrain; harm
        that is not known yet is none yet: it is reported, and looked at again on the next night. While no version is in
-       service there is nothing that could feel it, and the alarm is enough.
-    4. Within its cooldown (`cooling`) it is *cooldown*. The others are granted a *retrain* by tier, then by evidence,
-       then by name, up to `trainings.per_night` less what earlier nights have running; the rest is *queued*, which
-       keeps nothing: on the next night its finding of that night counts.
+       service there is nothing that could feel it, and the alarm is enough. What the spec asks for by age or by
+       matured rows (routine.py) is a reason of its own, whatever became of the alarm.
+    4. Within its cooldown (`cooling`) it is *cooldown*. The others are granted a *retrain* by tier, then alarms before
+       first trainings before those that are due without either, then by evidence, then by name, up to
+       `trainings.per_night` less what earlier nights have running; the rest is *queued*, which keeps nothing: on the
+       next night its finding of that night counts.
     """
     night = history.night
     tonight = _by_model(findings, night, drift)
@@ -92,6 +98,9 @@ def govern(
             actions[model] = Action(model, "waiting", (f"nothing is known of it on {night}",))
             continue
         action = _alone(tonight[model], lineage, history, drift[model], holding.get(model, []))
+        if action.decision in ("steady", "report"):
+            reasons = due((retrain or {}).get(model, RetrainPolicy()), tonight[model].since_training, night)
+            action = Action(model, "retrain", (*action.reasons, *reasons)) if reasons else action
         if action.decision == "retrain":
             cooldown = cooling(history.past(model), night, drift[model], portfolio.trainings)
             if cooldown is None:
@@ -293,8 +302,16 @@ def _granted(
 
 
 def _in_order(asking: Iterable[str], findings: Mapping[str, Finding]) -> list[str]:
-    """Tier 1 first; then who has the most evidence for its limit; then by name."""
-    return sorted(asking, key=lambda model: (findings[model].tier, -_excess(findings[model]), model))
+    """Tier 1 first; then alarms, first trainings, and what is due without either; then who has the most evidence for
+    its limit; then by name."""
+
+    def place(model: str) -> tuple[int, int, float, str]:
+        finding = findings[model]
+        has_version = finding.champion is not None or bool(finding.challengers)
+        cause = 0 if finding.alarm else 2 if has_version else 1
+        return finding.tier, cause, -_excess(finding), model
+
+    return sorted(asking, key=place)
 
 
 def _excess(record: Finding | Signal) -> float:

@@ -55,6 +55,7 @@ def govern_night(
         _history(rails, night),
         {name: spec.drift for name, spec in models.items()},
         portfolio or specs_module.load_portfolio(rails.settings.models),
+        {name: spec.retrain for name, spec in models.items()},
     )
     actions = _actions(outcome)
     granted = {model: actions[model].reasons for model in outcome.granted}

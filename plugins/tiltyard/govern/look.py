@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tiltyard.clock import night_closing
+from tiltyard.clock import midnight, night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import DriftComparison, KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.raw import ColumnKind, Raw
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
-from tiltyard.records import Broken, Signal, SignalKind
+from tiltyard.records import Broken, Signal, SignalKind, SinceTraining
 from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.tables import DRIFT_DETECTOR, PREDICTION, PROFILE
 from tiltyard.train import profile, registry
@@ -149,6 +149,16 @@ class Look:
             return values
         chosen = np.random.default_rng(self.night.toordinal()).choice(len(values), SAMPLE, replace=False)
         return values.iloc[np.sort(chosen)]
+
+
+def since_training(rails: Rails, spec: Spec, as_of: datetime, *, before: date) -> SinceTraining:
+    """What has passed at `as_of` since the newest training of a night before `before`. Matured labels are counted only
+    where the spec asks for them."""
+    trained = [version.night for version in rails.ledger.versions(spec.name) if version.night < before]
+    if not trained or spec.retrain.after_matured is None:
+        return SinceTraining(max(trained, default=None))
+    newest = max(trained)
+    return SinceTraining(newest, frame.matured(rails, spec, as_of, rails.publication(), after=midnight(newest)))
 
 
 def _ordinal(instant: datetime) -> int:

@@ -32,6 +32,7 @@ from tiltyard import clock
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.online.connection import connect
 from tiltyard.online.store import EARLIEST, LATEST, FeatureRow, R, Store, TableNote, Value, table_note
+from tiltyard.prepare.fetch.topic import options as topic_options
 from tiltyard.records import Record
 from tiltyard.settings import Settings
 
@@ -548,13 +549,7 @@ def kinesis(stream: str, sink: Sink) -> Kinesis:
 
 def kafka(settings: Settings, topic: str, servers: str, group: str, sink: Sink) -> Kafka:
     """A consumer; what librdkafka wants to know beside these is in TILTYARD_KAFKA_OPTIONS."""
-    text = settings.kafka_options.get_secret_value() if settings.kafka_options else ""
-    options: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, sign, value = part.partition("=")
-        if not sign:
-            raise BadInput("TILTYARD_KAFKA_OPTIONS is written like security.protocol=SASL_SSL,sasl.username=me.")
-        options[name.strip()] = value.strip()
+    options = topic_options(settings)
     if not group:  # librdkafka's binding ends the process
         raise BadInput("A consumer group has a name: give one with --group.")
     options |= {"bootstrap.servers": servers, "group.id": group}

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+import yaml
 from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.prepare import closed_days, schedules
 from tiltyard.prepare.closed_days import ClosedDay
+from tiltyard.prepare.places import Fetch
 from tiltyard.settings import Settings
-from tiltyard.spec import Duration, Strict, read_yaml
+from tiltyard.spec import Duration, Strict, line_of, read_yaml
 
 DeclaredT = TypeVar("DeclaredT", bound=Strict)
 
@@ -47,6 +49,7 @@ TYPES = {
     "timestamptz": "TIMESTAMP WITH TIME ZONE",
 }
 """A column's `data_type` in the YAML → its DuckDB type."""
+_META = ("config", "meta", "tiltyard")
 _TELLS_TIME = ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 _FILE = re.compile(r"^(\d{4}-\d{2}-\d{2})[A-Za-z0-9_.-]*?(\.csv|\.csv\.gz|\.parquet)$")
@@ -142,6 +145,8 @@ class Timing(Strict):
     """Promise of the source; None where it makes none."""
     volume: Volume | None = None
     """How many rows a night may bring; None: as its source says."""
+    fetch: Fetch | None = None
+    """Where its rows are brought from; None: somebody lays its deliveries into the landing zone."""
 
 
 class Rhythm(Strict):
@@ -181,6 +186,8 @@ class TableContract:
     """How many rows a night may bring."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Column → how a delivery spells it; only those that it spells otherwise."""
+    zones: Mapping[str, str] = field(default_factory=dict)
+    """Column → the zone of its times that carry none; only those of which the contract says one."""
 
     def header(self, column: str) -> str:
         """How a delivery spells a column."""
@@ -244,18 +251,22 @@ def raw_tables(settings: Settings, source: str) -> tuple[str, ...]:
 
 
 def read(settings: Settings, source: str) -> SourceContract:
-    """The contract with `source`. Raises BadInput, with the file, when it does not hold together."""
+    """The contract with `source`. Raises BadInput, with file and line, when it does not hold together."""
     path = settings.dbt / "models" / "staging" / source / f"_{source}__sources.yml"
     if not _NAME.match(source) or not path.is_file():
         names = ", ".join(sources(settings)) or "none"
         raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
-    _, content = read_yaml(path)
+    node, content = read_yaml(path)
     try:
-        [declaration] = [entry for entry in content["sources"] if entry["name"] == source]
-        where = f"{path}: source '{source}'"
+        [place] = [number for number, entry in enumerate(content["sources"]) if entry["name"] == source]
+        declaration = content["sources"][place]
+        where = _Where(path, node, ("sources", place), f"source '{source}'")
         rhythm = _declared(where, Rhythm, _meta(declaration) or {})
         age = _age(where, declaration, Age())
-        tables = tuple(_table(path, source, entry, rhythm, age) for entry in declaration["tables"])
+        tables = tuple(
+            _table(where.below(f"table '{entry['name']}'", "tables", number), source, entry, rhythm, age)
+            for number, entry in enumerate(declaration["tables"])
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: not a dbt source file that declares the source '{source}' and its tables "
@@ -294,6 +305,34 @@ def closed(settings: Settings, source: str, last: date) -> tuple[date, ...]:
     return closed_days.closed_until(_rhythm(settings, source).closed, last)
 
 
+def fetches(settings: Settings, source: str) -> bool:
+    """Whether rows of a source are brought from elsewhere, so that it begins without a file in the landing zone."""
+    try:
+        return any(table.timing.fetch for table in read(settings, source).tables)
+    except BadInput:
+        return False
+
+
+@dataclass(frozen=True)
+class _Where:
+    """A part of a contract, for a sentence on what is wrong there."""
+
+    path: Path
+    node: yaml.Node | None
+    """The YAML of the whole file, which knows its lines."""
+    loc: tuple[Any, ...]
+    what: str
+    """What it is, in words."""
+
+    def below(self, what: str, *loc: Any) -> "_Where":
+        """A part of it."""
+        return _Where(self.path, self.node, (*self.loc, *loc), what)
+
+    def wrong(self, message: str, *loc: Any) -> BadInput:
+        """The error that says what is wrong, with the line of the part at `loc` below it."""
+        return BadInput(f"{self.path}:{line_of(self.node, (*self.loc, *loc))}: {self.what}: {message}")
+
+
 def _rhythm(settings: Settings, source: str) -> Rhythm:
     try:
         return read(settings, source).rhythm
@@ -305,7 +344,7 @@ def _meta(entry: Mapping[str, Any]) -> Any:
     return ((entry.get("config") or {}).get("meta") or {}).get("tiltyard")
 
 
-def _declared(where: str, kind: type[DeclaredT], meta: Any) -> DeclaredT:
+def _declared(where: _Where, kind: type[DeclaredT], meta: Any) -> DeclaredT:
     """What `config.meta.tiltyard` says. Raises BadInput, with the place."""
     try:
         return kind(**meta)
@@ -313,10 +352,10 @@ def _declared(where: str, kind: type[DeclaredT], meta: Any) -> DeclaredT:
         detail = error.errors()[0]
         place = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{where}: config.meta.tiltyard.{place}: {message}.") from None
+        raise where.wrong(f"config.meta.tiltyard.{place}: {message}.", *_META, *detail["loc"]) from None
 
 
-def _age(where: str, entry: Mapping[str, Any], inherited: Age) -> Age:
+def _age(where: _Where, entry: Mapping[str, Any], inherited: Age) -> Age:
     """dbt's `config.freshness` of a source or a table; `null`, whole or in part, lets rows be of any age."""
     config = entry.get("config") or {}
     if "freshness" not in config:
@@ -328,51 +367,74 @@ def _age(where: str, entry: Mapping[str, Any], inherited: Age) -> Age:
         try:
             ages[name] = None if period is None else timedelta(**{f"{period['period']}s": period["count"]})
         except (KeyError, TypeError):
-            raise BadInput(
-                f"{where}: config.freshness.{name}: write it like {{count: 36, period: hour}}; periods are minute, "
-                "hour and day."
-            ) from None
+            raise where.wrong(
+                f"config.freshness.{name}: write it like {{count: 36, period: hour}}; periods are minute, hour and "
+                "day.", "config", "freshness", name,
+            ) from None  # fmt: skip
     return inherited.model_copy(update=ages)
 
 
-def _table(path: Path, source: str, entry: Mapping[str, Any], rhythm: Rhythm, age: Age) -> TableContract:
+def _table(where: _Where, source: str, entry: Mapping[str, Any], rhythm: Rhythm, age: Age) -> TableContract:
     """The contract of one entry under `tables` of the YAML."""
     name = str(entry["name"])
-    where = f"{path}: table '{name}'"
     columns = _columns(where, entry)
     headers = _headers(where, entry)
     if not _NAME.match(name) or not columns:
-        raise BadInput(f"{where}: a table needs a plain name and its columns.")
+        raise where.wrong("a table needs a plain name and its columns.")
     meta = _meta(entry)
     if meta is None:
-        raise BadInput(f"{where}: config.meta.tiltyard must say which column is event_time and which available_at.")
+        raise where.wrong("config.meta.tiltyard must say which column is event_time and which available_at.")
     timing = _declared(where, Timing, meta)
-    for time in (timing.event_time, timing.available_at):
+    for said, time in (("event_time", timing.event_time), ("available_at", timing.available_at)):
         if isinstance(time, TimeColumn):
             if time.column not in columns:
-                raise BadInput(f"{where}: the time column '{time.column}' is not among its columns.")
+                raise where.wrong(f"the time column '{time.column}' is not among its columns.", *_META, said)
             if columns[time.column] not in _TELLS_TIME:
                 kind = columns[time.column]
-                raise BadInput(f"{where}: the time column '{time.column}' is {kind}, which tells no time.")
+                raise where.wrong(f"the time column '{time.column}' is {kind}, which tells no time.", *_META, said)
+    if timing.fetch is not None and (misfit := timing.fetch.misfit(columns)):
+        raise where.wrong(f"{misfit}.", *_META, "fetch")
     volume = timing.volume or rhythm.volume
-    return TableContract(source, name, columns, timing, _age(where, entry, age), volume, headers)
+    zones = _zones(entry, timing)
+    return TableContract(
+        source, name, columns, _in_zones(timing, zones), _age(where, entry, age), volume, headers, zones
+    )
 
 
-def _columns(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _zones(entry: Mapping[str, Any], timing: Timing) -> dict[str, str]:
+    """Column → the zone of its times that carry none, where the contract says one, of whichever of its times."""
+    later = [(_meta(column) or {}).get("written_later") for column in entry.get("columns") or ()]
+    said = [(str(when["column"]), str(when.get("zone", "UTC"))) for when in later if isinstance(when, dict)]
+    said += [(time.column, time.zone) for time in (timing.available_at, timing.event_time) if time != "ingested_at"]
+    return {column: zone for column, zone in said if zone != "UTC"}
+
+
+def _in_zones(timing: Timing, zones: Mapping[str, str]) -> Timing:
+    """The times, each in the zone of its column: what is said of it once need not be said again."""
+    times = {
+        name: time.model_copy(update={"zone": zones[time.column]})
+        for name, time in (("event_time", timing.event_time), ("available_at", timing.available_at))
+        if time != "ingested_at" and "zone" not in time.model_fields_set and time.column in zones
+    }
+    return timing.model_copy(update=times)
+
+
+def _columns(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
     columns: dict[str, str] = {}
-    for column in entry.get("columns") or ():
-        if not _NAME.match(str(column["name"])):
-            raise BadInput(f"{where}: '{column['name']}' is no plain column name (lower case, digits, underscores).")
-        if column["name"] in AUDIT_COLUMNS or column["name"] in columns:
-            raise BadInput(f"{where}: column '{column['name']}' is declared twice, or is one that ingest adds.")
+    for number, column in enumerate(entry.get("columns") or ()):
+        name, here = column["name"], ("columns", number)
+        if not _NAME.match(str(name)):
+            raise where.wrong(f"'{name}' is no plain column name (lower case, digits, underscores).", *here)
+        if name in AUDIT_COLUMNS or name in columns:
+            raise where.wrong(f"column '{name}' is declared twice, or is one that ingest adds.", *here)
         kind = TYPES.get(str(column.get("data_type", "")).lower())
         if kind is None:
-            raise BadInput(f"{where}: column '{column['name']}' needs a data_type, one of {', '.join(TYPES)}.")
-        columns[column["name"]] = kind
+            raise where.wrong(f"column '{name}' needs a data_type, one of {', '.join(TYPES)}.", *here)
+        columns[name] = kind
     return columns
 
 
-def _headers(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
+def _headers(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
     """Column → its `config.meta.tiltyard.header`. Raises BadInput where two columns would be the same one of a file."""
     headers: dict[str, str] = {}
     columns = [str(column["name"]) for column in entry.get("columns") or ()]
@@ -384,7 +446,10 @@ def _headers(where: str, entry: Mapping[str, Any]) -> dict[str, str]:
     for name in columns:
         header = headers.get(name, name)
         if owners.setdefault(header, name) != name:
-            raise BadInput(f"{where}: '{owners[header]}' and '{name}' are both the column '{header}' of a file.")
+            raise where.wrong(
+                f"'{owners[header]}' and '{name}' are both the column '{header}' of a file.",
+                "columns", columns.index(name),
+            )  # fmt: skip
     return headers
 
 

@@ -1,4 +1,4 @@
-"""The features stage, source by source: ingest → dbt build → checks → publish.
+"""The features stage, source by source: fetch and ingest → dbt build → checks → publish.
 
 Write, audit, publish: dbt builds into the lake, the suites judge the night's batch at that snapshot, and only then is
 the batch published, table by table. What dbt could not build, what a critical check holds, what is late, and what is
@@ -20,6 +20,8 @@ from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavai
 from tiltyard.prepare import checks, contracts, deliveries, publishing, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
+from tiltyard.prepare.fetch import step as fetching
+from tiltyard.prepare.fetch.credentials import Lookup, from_environment
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.publishing import Feeding, PublishedNight, complaint, publish
 from tiltyard.prepare.transform import BuildSummary
@@ -147,12 +149,16 @@ def _recording(rails: Rails, sources: Collection[str], as_of: datetime) -> Itera
         yield
 
 
-def ingest(rails: Rails, as_of: datetime, sources: Sequence[str] | None = None) -> dict[str, IngestSummary]:
-    """Land what became available until `as_of`: name of the source → what landed, of `sources` or all active ones."""
+def ingest(
+    rails: Rails, as_of: datetime, sources: Sequence[str] | None = None, lookup: Lookup = from_environment
+) -> dict[str, IngestSummary]:
+    """Fetch and land what became available until `as_of`: name of the source → what landed, of `sources` or all active
+    ones. `lookup` knows the connections by which places are read."""
     landed = {}
     for source in rails.settings.sources if sources is None else sources:
         with recording_its_end(rails, STAGE, as_of, source):
-            landed[source] = ingesting.land_night(rails, source, as_of)
+            fetched = fetching.fetch_night(rails, source, as_of, lookup)
+            landed[source] = replace(ingesting.land_night(rails, source, as_of), fetched=fetched)
     return landed
 
 
@@ -302,14 +308,16 @@ def _held(reports: Sequence[CheckReport], refused: Iterable[QuarantinedFile]) ->
 
 
 def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[str, str]:
-    """Raw table of a source that is late → why; empty for one that has delivered, or that is not waited for."""
+    """Raw table of a source that is late → why: its place was away, or nothing of the source has come in time."""
+    away = fetching.away(rails, source, night_closing(as_of))
     deadline = contracts.deadline(rails.settings, source, as_of)
     newest = None if deadline is None else ingesting.newest_delivery(rails, source)
     if deadline is None or ingesting.has_delivered(newest, as_of):
-        return {}
+        return {table: f"it could not be fetched for the night: {reason}" for table, reason in away.items()}
     last = f"its newest delivery is that of {newest}" if newest else "nothing of it has ever landed"
     reason = f"{source} had until {deadline:%Y-%m-%d %H:%M} UTC and has delivered nothing for the night; {last}"
-    return dict.fromkeys(feeding.raw(source), reason)
+    reasons = {table: f"{reason}; {why.rstrip('.')}" for table, why in away.items()}
+    return {**dict.fromkeys(feeding.raw(source), reason), **reasons}
 
 
 def end(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | None = None) -> PublishedNight:

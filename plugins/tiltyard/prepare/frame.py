@@ -181,9 +181,13 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
     )
 
 
-def matured(rails: Rails, spec: Spec, as_of: datetime, at: At) -> int:
-    """How many matured labels a training frame of `as_of` would hold."""
+def matured(rails: Rails, spec: Spec, as_of: datetime, at: At, after: datetime | None = None) -> int:
+    """How many matured labels a training frame of `as_of` would hold; with `after`, how many have matured since that
+    instant, however long ago."""
     end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    start = end - spec.estimator.window
+    if after is not None:
+        start = clock.last_matured(after, spec.label.horizon, spec.label.delay) + _INSTANT
     counts = rails.lake.query(
         f"""
         select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
@@ -193,7 +197,7 @@ def matured(rails: Rails, spec: Spec, as_of: datetime, at: At) -> int:
         where spine.prediction_time >= $start and spine.prediction_time <= $end and label.label is not null
         """,
         as_of,
-        {"start": end - spec.estimator.window, "end": end},
+        {"start": start, "end": end},
         at,
     )
     return int(counts["matured"].iloc[0])

@@ -24,15 +24,19 @@ from tiltyard.prepare import contracts, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
-from tiltyard.records import QuarantinedFile, Record, RefusedFile
+from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
 
 log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
+_NAIVE = r"\s*\d{4}-\d{1,2}-\d{1,2}([T ]+\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?)?\s*"
+"""An ISO 8601 day or instant without a zone."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""A clock that is further behind the stamp of the load before is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,13 @@ class IngestSummary(Record):
     """Number of rows whose `event_time` could not be read."""
     snapshot: int | None
     """Snapshot of the lake that holds the rows; None when nothing landed."""
+    fetched: tuple[FetchedTable, ...] = ()
+    """What was brought before from the places that its contract names."""
+
+    @property
+    def away(self) -> tuple[str, ...]:
+        """Why places of its contract could not be read, a sentence each."""
+        return tuple(table.away for table in self.fetched if table.away)
 
 
 # -- a night ----------------------------------------------------------------------------------
@@ -200,6 +211,12 @@ def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) ->
         query = f"select max(ingested_at) from {identifier(table)} where source = ?"
         if (row := connection.execute(query, [source]).fetchone()) and row[0]:
             stamps.append(row[0] + timedelta(microseconds=1))
+    if max(stamps) - now > CLOCKS_DIFFER:
+        log.warning(
+            "%s: the clock of this machine is at %s, and what was loaded last at %s: it is behind, or "
+            "that machine's was ahead; set it. No row is lost by it: they are stamped after those.",
+            source, f"{now:%Y-%m-%d %H:%M} UTC", f"{max(stamps):%Y-%m-%d %H:%M} UTC",
+        )  # fmt: skip
     return max(stamps)
 
 
@@ -406,18 +423,31 @@ def _cast(table: TableContract, name: str, kind: str) -> str:
     value = quoted(name)
     if kind == "DOUBLE" and table.timing.format.decimal == ",":
         value = f"replace({value}::varchar, ',', '.')"
-    return f"cast({value} as {kind})"
+    zone = table.zones.get(name, "UTC")
+    return zoned(value, zone) if kind == "TIMESTAMP WITH TIME ZONE" and zone != "UTC" else f"cast({value} as {kind})"
+
+
+def zoned(value: str, zone: str) -> str:
+    """SQL of an instant that may be text: a zone in the text counts, and else it is read in this one. Fails where it
+    cannot be read."""
+    spelled = f"cast({value} as varchar)"
+    return (
+        f"case when regexp_full_match({spelled}, {text(_NAIVE)}) "
+        f"then timezone({text(zone)}, cast({spelled} as timestamp)) else cast({spelled} as timestamptz) end"
+    )
 
 
 def instant(time: TimeColumn, kind: str) -> str:
     """SQL of a column of this DuckDB type as timestamptz; NULL where it cannot be read."""
     column = f'"{time.column}"'
     if kind == "TIMESTAMP WITH TIME ZONE":
-        return column
+        return column if time.zone == "UTC" else zoned(column, time.zone)
+    if kind == "TIMESTAMP" and time.format is None and time.zone != "UTC":
+        return zoned(column, time.zone)  # of a text file it is still text here, which may carry a zone
     if kind == "VARCHAR" and time.format is None:
-        zoned = f"regexp_matches({column}, '(Z|[+-]\\d{{2}}(:?\\d{{2}})?)$') and contains({column}, ':')"
+        has_zone = f"regexp_matches({column}, '(Z|[+-]\\d{{2}}(:?\\d{{2}})?)$') and contains({column}, ':')"
         naive = f"timezone({text(time.zone)}, try_cast({column} as timestamp))"
-        return f"case when {zoned} then try_cast({column} as timestamptz) else {naive} end"
+        return f"case when {has_zone} then try_cast({column} as timestamptz) else {naive} end"
     value = f"try_strptime({column}, {text(time.format)})" if time.format and kind == "VARCHAR" else column
     return f"timezone({text(time.zone)}, cast({value} as timestamp))"
 

@@ -49,12 +49,15 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
     """
     settings = rails.settings
     with rails.lake.exclusive("release"):
-        folder = release.current(settings)
+        last = rails.ledger.release()
+        folder = _in_force(settings, last)
         before = release.stored(folder)
         texts, missing = _checkout(settings, before)
-        checkout, last = _digest(texts, missing), rails.ledger.release()
+        checkout = _digest(texts, missing)
         is_whole = last is not None and folder is not None and release.digest(before) == last.digest
-        if last is not None and is_whole and last.checkout == checkout:
+        if last is not None and folder is not None and is_whole and last.checkout == checkout:
+            if folder != release.current(settings):
+                release.put_in_force(settings, folder)
             return last
         accepted, refused = compose(settings, before, texts)
         made = _made(accepted, [*missing, *refused], checkout, now)
@@ -63,6 +66,18 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
+
+
+def _in_force(settings: Settings, last: AcceptedRelease | None) -> Path | None:
+    """The folder of the release in force: by the ledger, where the file that names it is gone, or names another one."""
+    folder = release.current(settings)
+    kept = release.kept(settings, last.digest) if last else None
+    if kept is not None and folder != kept:
+        log.warning(
+            "%s does not name the newest release; it is %s, by the ledger.", release.pointer(settings), kept.name
+        )
+        return kept
+    return folder
 
 
 def _begin(rails: Rails, before: Texts, accepted: Texts, kept: Path) -> None:
@@ -115,7 +130,7 @@ def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:
 
 def preview(rails: Rails, now: datetime) -> AcceptedRelease:
     """What `accept` would make of the checkout; nothing changes."""
-    before = release.stored(release.current(rails.settings))
+    before = release.stored(_in_force(rails.settings, rails.ledger.release()))
     texts, missing = _checkout(rails.settings, before)
     accepted, refused = compose(rails.settings, before, texts)
     return _made(accepted, [*missing, *refused], _digest(texts, missing), now)

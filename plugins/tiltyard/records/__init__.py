@@ -12,6 +12,7 @@ from tiltyard.records.delivered import (
     DeliverySummary,
     Embargo,
     FeatureValue,
+    FetchedTable,
     LatencyReport,
     LatencyVerdict,
     QuarantinedFile,
@@ -51,7 +52,18 @@ from tiltyard.records.evidence import (
     TrainedFrom,
 )
 from tiltyard.records.figures import ArmFigures, FilledFeature, Interval, Measured, VersionFigures
-from tiltyard.records.finding import Broken, Cause, Finding, Harm, Incident, OpenIncident, Release, Signal, SignalKind
+from tiltyard.records.finding import (
+    Broken,
+    Cause,
+    Finding,
+    Harm,
+    Incident,
+    OpenIncident,
+    Release,
+    Signal,
+    SignalKind,
+    SinceTraining,
+)
 from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
 from tiltyard.records.summary import (
@@ -106,6 +118,7 @@ __all__ = [
     "FallbackAuditSummary",
     "FeatureValue",
     "FeaturesSummary",
+    "FetchedTable",
     "FilledFeature",
     "Finding",
     "GovernorAction",
@@ -147,6 +160,7 @@ __all__ = [
     "ShadowSummary",
     "Signal",
     "SignalKind",
+    "SinceTraining",
     "Skew",
     "SkewedFeature",
     "SliceInterval",

@@ -22,6 +22,20 @@ class RefusedFile(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FetchedTable(Record):
+    """What was brought of one table from the place that its contract names."""
+
+    table: str
+    """The raw table, like `raw.visit`."""
+    files: tuple[str, ...] = ()
+    """Names of the deliveries that were laid into the landing zone."""
+    rows: int | None = None
+    """Number of rows in them; None where files were brought as they are."""
+    away: str | None = None
+    """Why nothing could be had there, a sentence; None where the place answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuarantinedFile(RefusedFile):
     """A delivered file that could not be taken and was put into quarantine."""
 

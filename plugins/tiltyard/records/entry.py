@@ -68,6 +68,10 @@ class VersionFacts(Record):
     """How far each of them has values in the training frame; empty where it was not kept."""
     params: dict[str, float] = field(default_factory=dict)
     """Parameter → what tuning chose."""
+    device: str = "cpu"
+    """What the heavy model was fitted on: cpu or cuda."""
+    device_reason: str = ""
+    """Why it is not the one that the spec names; empty where it is."""
     metrics: Measured | None = None
     """How good it was on held-out rows."""
     labels_outside_bounds: int | None = None

@@ -54,6 +54,16 @@ class Broken(Record):
 
 
 @dataclass(frozen=True)
+class SinceTraining(Record):
+    """What has passed since a model was trained last."""
+
+    night: date | None = None
+    """The night as of which the newest version was trained; None without one, or where nobody looked."""
+    matured: int | None = None
+    """Number of labels that have matured since; None where nobody counted them."""
+
+
+@dataclass(frozen=True)
 class Finding(Record):
     """What drift knows about one model on one night. It decides nothing."""
 
@@ -87,6 +97,8 @@ class Finding(Record):
     """Number of matured labels that a training frame of this night would hold."""
     min_matured: int = 0
     """Number of matured labels that a first training wants."""
+    since_training: SinceTraining = SinceTraining()
+    """What has passed since the newest training before the night."""
     report: str | None = None
     """Path of the page, which is drawn when somebody opens it; None where there is nothing to draw."""
 

@@ -164,6 +164,7 @@ def _play(
             ),
             drift,
             policy.portfolio,
+            {spec.name: spec.retrain for spec in policy.specs},
         )
         since, incidents = governed.since, governed.incidents
         reasons = {action.model: action.reasons for action in governed.actions}

@@ -50,7 +50,7 @@ from tiltyard.train.scorer import FILES, Scorer, answers, session
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAYOUT = 2
+LAYOUT = 3
 """Part of every kept file's name: raise it when the same inputs would be kept otherwise."""
 
 

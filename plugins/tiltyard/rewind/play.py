@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard.clock import night_closing
+from tiltyard.clock import midnight, night_closing
 from tiltyard.govern import change, history
 from tiltyard.govern.change import KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.history import Became, Grant
 from tiltyard.judge import gate, pairs, rollback
 from tiltyard.prepare import truth as truths
-from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, Watch
+from tiltyard.records import Broken, EvidenceRecord, Finding, Promotion, SinceTraining, Watch
 from tiltyard.rewind.past import ModelPast, PastVersion
 from tiltyard.rewind.trainings import PastTrainings
 from tiltyard.spec import Spec
@@ -220,6 +220,7 @@ class Play:
             champion=roles.champion,
             challengers=tuple(roles.challengers),
             min_matured=spec.gate.min_matured,
+            since_training=self._since_training(as_of),
         )
         if number is None:
             return replace(plain, broken=broken, matured=self.trainings.matured(night))
@@ -260,6 +261,15 @@ class Play:
             signals=comparison.signals,
             broken=(*broken, *comparison.broken),
         )
+
+    def _since_training(self, as_of: datetime) -> SinceTraining:
+        """What has passed since the newest training before the night."""
+        night = night_closing(as_of)
+        trained = max((when for when in self.trained.values() if when < night), default=None)
+        if trained is None or self.spec.retrain.after_matured is None:
+            return SinceTraining(trained)
+        since = self.past.matured_at(as_of) & ~self.past.matured_at(midnight(trained))
+        return SinceTraining(trained, int(np.isfinite(self.past.truth_at(as_of)[since]).sum()))
 
     def _truth(self, as_of: datetime, version: PastVersion, trained: date, reference: profile.Reference) -> KnownTruth:
         """The matured truth of one version at `as_of`, and its scores of the window that wait for theirs."""

@@ -3,12 +3,14 @@
     # cautious.yaml
     gate: {alpha: 0.01, min_shadow: 14d}
     drift: {on_drift: report}
+    retrain: {every: 28d}
     portfolio: {budget: {false_retrains_per_model_year: 0.5}}
     models:
       sla_breach: {gate: {max_slice_loss: 0.05}}
 
-Only the gate, drift and the portfolio's rules can differ: they decide about models. Whatever makes a model (its
-features, label, estimator) is the same under every policy, so that a night's training is done once for all of them.
+Only the gate, drift, retrains without an alarm and the portfolio's rules can differ: they decide about models. Whatever
+makes a model (its features, label, estimator) is the same under every policy, so that a night's training is done once
+for all of them.
 """
 
 from collections.abc import Iterable
@@ -27,12 +29,14 @@ CURRENT = "current"
 
 
 class Overlay(Strict):
-    """Fields of a spec's gate and drift sections, as they are written there."""
+    """Fields of a spec's gate, drift and retrain sections, as they are written there."""
 
     gate: JsonObject = Field(default_factory=dict)
     """Fields of the gate."""
     drift: JsonObject = Field(default_factory=dict)
     """Fields of drift."""
+    retrain: JsonObject = Field(default_factory=dict)
+    """Fields of retrain."""
 
 
 class PolicyFile(Overlay):
@@ -92,7 +96,7 @@ def _applied(path: Path, node: Any, spec: Spec, read: PolicyFile) -> Spec:
     content = spec.model_dump(mode="json", by_alias=True)
     for overlay in (read, read.models.get(spec.name)):
         if overlay is not None:
-            content = merged(content, {"gate": overlay.gate, "drift": overlay.drift})
+            content = merged(content, {"gate": overlay.gate, "drift": overlay.drift, "retrain": overlay.retrain})
     try:
         return Spec(**content)
     except ValidationError as error:

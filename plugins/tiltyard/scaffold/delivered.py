@@ -228,7 +228,7 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
             found += _of_instant(delivered, name)
         elif not delivered.has_values(name):
             left_out[name] = "the deliveries do not have it as staging does"
-        elif reason := _useless(delivered, name, kind):
+        elif reason := useless(delivered, name, kind):
             left_out[name] = reason
         else:
             found.append(_as_is(delivered, name, kind))
@@ -259,7 +259,8 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
     return tuple(found), left_out
 
 
-def _useless(delivered: Delivered, name: str, kind: str) -> str | None:
+def useless(delivered: Delivered, name: str, kind: str) -> str | None:
+    """Why a column tells nothing, as half a sentence; None where it may."""
     given, distinct, rows = _one(
         delivered.connection,
         f"select count({quoted(name)}), count(distinct {quoted(name)}), count(*) from first_known",
@@ -268,6 +269,8 @@ def _useless(delivered: Delivered, name: str, kind: str) -> str | None:
         return "it is missing in every row when the row is first known"
     if distinct == 1 and given == rows:
         return "it has one value only"
+    if kind == "whole" and distinct == rows:
+        return "it has another number in every row, as a name has"
     if kind == "text" and (distinct > MOST_VALUES or distinct > 0.5 * rows):
         return f"it has {distinct:,} different texts"
     return None

@@ -4,66 +4,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import PurePosixPath
 
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput
 from tiltyard.prepare import project
 from tiltyard.scaffold import asked as asking
 from tiltyard.scaffold import delivered as delivered_rows
-from tiltyard.scaffold import model_texts, naming, promise_texts
+from tiltyard.scaffold import model_texts, naming, new_review, promise_texts, reviewing
 from tiltyard.scaffold.asked import Calendar, Facts, Question
 from tiltyard.scaffold.delivered import Delivered
+from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
 from tiltyard.train.blocks import MIN_ROWS
 from tiltyard.words import ended, meant
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """What somebody asks for; None and empty: what is inferred."""
-
-    name: str
-    source: str
-    table: str | None = None
-    label: str | None = None
-    positive: str | None = None
-    is_number: bool = False
-    entity: str | None = None
-    """The column that names whom a prediction is about."""
-    horizon_days: int | None = None
-    rates: tuple[str, ...] | None = None
-    loads: tuple[str, ...] | None = None
-    owner: str = "nobody-yet"
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """What would be written."""
-
-    asked: Question
-    facts: Facts
-    nights: Calendar
-    why_horizon: str
-    notes: tuple[str, ...]
-    """What somebody should know, a sentence each."""
-
-    @property
-    def texts(self) -> Mapping[PurePosixPath, str]:
-        """Path below the checkout → what stands there."""
-        tables = model_texts.tables(self.asked, self.facts)
-        return {**tables, **promise_texts.promises(self.asked, self.facts, self.nights, self.why_horizon)}
-
-    @property
-    def exposure(self) -> str:
-        """The entry among the exposures."""
-        return promise_texts.exposure(self.asked)
 
 
 def look(settings: Settings, request: ModelRequest) -> ModelPlan:
     """What would be written. Raises BadInput for a question that the rows cannot answer."""
     _free(settings, request.name)
     with delivered_rows.opened(settings, request.source, request.table) as rows:
+        if asks_of_whom(rows, request):
+            return new_review.plan(rows, request)
         labels = _labels(rows)
         label = _label(rows, request, labels)
         values = delivered_rows.label_values(rows, label)
@@ -97,7 +58,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             model=request.name,
             source=request.source,
             table=rows.contract.name,
-            entity=_entity(rows, request),
+            entity=naming.entity_of(rows.key),
             label=label,
             truth=truth,
             positive=positive,
@@ -109,7 +70,28 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             zone=zone,
         )
     nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates))
-    return ModelPlan(asked, facts, nights, why, _notes(asked, facts, nights))
+    promises = promise_texts.promises(asked, facts, nights, why)
+    return ModelPlan(
+        texts={**model_texts.tables(asked, facts), **promises},
+        exposure=promise_texts.exposure_text(promise_texts.promised(asked, facts)),
+        nights=nights,
+        rows_per_night=facts.per_day,
+        horizon_days=horizon,
+        base=outcomes.base,
+        features=tuple(feature.name for feature in features),
+        left_out=left_out,
+        found=promise_texts.shown(asked, facts, why),
+        by_horizon=promise_texts.by_horizon(facts),
+        notes=_notes(asked, facts, nights),
+    )
+
+
+def asks_of_whom(rows: Delivered, request: ModelRequest) -> bool:
+    """Whether a prediction is about whoever rows are of, and not about a row."""
+    if request.entity is None:
+        return False
+    _, columns = reviewing.named(rows, request.entity)
+    return columns != (rows.key,)
 
 
 @dataclass(frozen=True)
@@ -121,6 +103,8 @@ class Candidates:
     """Column → what it has been told as."""
     groups: tuple[str, ...]
     """Columns whose values rows share."""
+    of_whom: bool
+    """Whether the question is about whoever rows are of."""
 
 
 def candidates(settings: Settings, request: ModelRequest) -> Candidates:
@@ -129,7 +113,7 @@ def candidates(settings: Settings, request: ModelRequest) -> Candidates:
     with delivered_rows.opened(settings, request.source, request.table) as rows:
         labels = _labels(rows)
         values = {name: delivered_rows.label_values(rows, name) for name in labels}
-        return Candidates(labels, values, _groups(rows, ""))
+        return Candidates(labels, values, _groups(rows, ""), asks_of_whom(rows, request))
 
 
 def _free(settings: Settings, name: str) -> None:
@@ -194,15 +178,6 @@ def _truth(rows: Delivered, request: ModelRequest, label: str, values: tuple[str
         return f"versions.{label}", ""
     positive = request.positive
     return asking.positive_sql(label, kind, values, positive)
-
-
-def _entity(rows: Delivered, request: ModelRequest) -> str:
-    if request.entity is not None and _column(rows, request.entity, "--entity") != rows.key:
-        raise BadInput(
-            f"--entity: a prediction is about one row, which {rows.key} names; for what is known of "
-            f"'{request.entity}', say --rate-of or --load-of."
-        )
-    return naming.entity_of(rows.key)
 
 
 def _groups(rows: Delivered, label: str) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """A new source: a file is looked at, its contract and staging are written, and its rows are cut into deliveries."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
+from tiltyard.prepare.places import CURSORS, Fetch
 from tiltyard.scaffold import inferring, naming, sample
 from tiltyard.scaffold.found import Findings
 from tiltyard.scaffold.inferring import Said
@@ -25,6 +26,10 @@ class SourceRequest:
     country: str | None = None
     """Whose public holidays the source keeps; None: nobody's."""
     said: Said = field(default_factory=Said)
+    place: Fetch | None = None
+    """Where rows are fetched from, of which the file is a sample; None: the file is all there is."""
+    cursor: str | None = None
+    """Column of a table of a database by which it is told what is new; None: as it was inferred."""
 
 
 def look(settings: Settings, request: SourceRequest) -> SourcePlan:
@@ -45,7 +50,45 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
     with sample.opened(request.path) as opened:
         found = find(opened, request)
     said = request.said.available_at
-    return plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
+    planned = plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
+    return planned if request.place is None else _fetched(planned, request, request.place)
+
+
+def _fetched(planned: SourcePlan, request: SourceRequest, place: Fetch) -> SourcePlan:
+    """The plan of a source whose rows are fetched: nobody numbers them, or writes down when each was known."""
+    found, notes = planned.found, [*planned.found.notes]
+    if planned.is_numbered:
+        raise BadInput(
+            f"No column names a row, and nobody numbers those that are fetched; say --key COL for {place.address}."
+        )
+    roles = found.roles
+    known = found.table.column(roles.available_at) if roles.available_at else None
+    available_at = "ingested_at" if known is None or known.kind == "day" else known.name
+    if available_at == "ingested_at":
+        notes.append(
+            "Nothing tells when a row was written, so it is known when it is fetched, and no night of the past can be "
+            "played with it; where a column does tell, say --available-at COL."
+        )
+    planned = replace(planned, available_at=available_at, found=replace(found, notes=tuple(notes)))
+    if place.kind == "table":
+        place = place.model_copy(update={"cursor": _cursor(planned, request, available_at)})
+    return replace(planned, place=place)
+
+
+def _cursor(planned: SourcePlan, request: SourceRequest, available_at: str) -> str:
+    """The column by which it is told what is new: the one that is said, else the one that tells when a row was written,
+    else a number that names it, else when it happened."""
+    columns, roles = planned.columns, planned.found.roles
+    if request.cursor is not None:
+        asked = inferring.named(planned.found.table, request.cursor, "--cursor")
+        chosen = next(column for column in columns if column.header == asked.header)
+        if contracts.TYPES[chosen.data_type] not in CURSORS:
+            raise BadInput(f"--cursor: '{asked.header}' is neither a day, an instant nor a whole number; give another.")
+        return chosen.name
+    if available_at != "ingested_at":
+        return available_at
+    key = next(column for column in columns if column.name == planned.key)
+    return key.name if key.kind == "whole" else roles.event_time
 
 
 def find(opened: sample.Opened, request: SourceRequest) -> Findings:

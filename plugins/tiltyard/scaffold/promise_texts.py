@@ -1,5 +1,6 @@
 """What is promised of a model, as text: its spec, its card, the suites of its views, its exposure. Pure."""
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming
@@ -12,7 +13,7 @@ def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[
     """Path below the checkout → what stands there."""
     suites = PurePosixPath("expectations/features")
     written = {
-        PurePosixPath("models") / asked.model / "spec.yaml": spec(asked, facts, nights),
+        PurePosixPath("models") / asked.model / "spec.yaml": spec_text(promised(asked, facts), nights),
         PurePosixPath("models") / asked.model / "card.md": card(asked, facts, nights, why),
         suites / f"{asked.view(asked.entity, 'intake')}.yaml": intake_suite(asked, facts),
     }
@@ -33,31 +34,68 @@ def question(asked: Question) -> str:
     return f"When the {row} is known, will it turn out within {days} days that {asked.positive}?"
 
 
-def spec(asked: Question, facts: Facts, nights: Calendar) -> str:
-    """models/<model>/spec.yaml."""
+@dataclass(frozen=True)
+class Promise:
+    """What the spec of a model and its exposure say."""
+
+    model: str
+    entity: str
+    owner: str
+    source: str
+    spine: str
+    views: tuple[str, ...]
+    labels: str
+    question: str
+    horizon_days: int
+    bounds: tuple[float, float] | None
+    """Of a number; None for a yes or no."""
+    base: float
+    """What the safe default says: the share of yes, or the median of a number."""
+
+
+def promised(asked: Question, facts: Facts) -> Promise:
+    """What they say of a question about the rows themselves."""
     outcomes = facts.outcomes
-    if outcomes.percentiles is not None:
-        low, high = number_bounds(*outcomes.percentiles)
+    bounds = number_bounds(*outcomes.percentiles) if outcomes.percentiles is not None else None
+    share = outcomes.base if bounds else outcomes.positive_by.get(asked.horizon_days, outcomes.base)
+    return Promise(
+        model=asked.model,
+        entity=asked.entity,
+        owner=asked.owner,
+        source=asked.source,
+        spine=asked.spine,
+        views=views(asked),
+        labels=asked.labels,
+        question=question(asked),
+        horizon_days=asked.horizon_days,
+        bounds=bounds,
+        base=share,
+    )
+
+
+def spec_text(promise: Promise, nights: Calendar) -> str:
+    """models/<model>/spec.yaml."""
+    if promise.bounds is not None:
+        low, high = promise.bounds
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
-        default = f"{min(max(outcomes.base, low), high):.3g}"
+        default = f"{min(max(promise.base, low), high):.3g}"
     else:
         kind = "  positive: true\n"
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
-        share = outcomes.positive_by.get(asked.horizon_days, outcomes.base)
-        default = f"{min(max(share, 0.001), 0.999):.3f}"
-    return f"""# {question(asked)}
-entity: {asked.entity}
-owner: {scalar(asked.owner)}
+        default = f"{min(max(promise.base, 0.001), 0.999):.3f}"
+    return f"""# {promise.question}
+entity: {promise.entity}
+owner: {scalar(promise.owner)}
 tier: 2                       # 1 = high stakes: promotion needs a person's approval
-source: {asked.source}
+source: {promise.source}
 prediction:
-  spine: {asked.spine}
+  spine: {promise.spine}
   every: 1d
-  features: [{", ".join(views(asked))}]
+  features: [{", ".join(promise.views)}]
 label:
-  table: {asked.labels}
-{kind}  horizon: {asked.horizon_days}d                # why so many days: card.md
+  table: {promise.labels}
+{kind}  horizon: {promise.horizon_days}d                # why so many days: card.md
   delay: 0d
 estimator:
   class: {heavy}
@@ -152,37 +190,60 @@ def _features(asked: Question) -> str:
     return "\n".join(rows)
 
 
-def exposure(asked: Question) -> str:
+def exposure_text(promise: Promise) -> str:
     """The entry in dbt/models/_models__exposures.yml."""
-    refs = "\n".join(f"      - ref('{name}')" for name in (asked.spine, *views(asked), asked.labels))
-    text = f"{question(asked)} The promise is models/{asked.model}/spec.yaml."
-    return f"""  - name: {asked.model}
-    label: {scalar(naming.words(asked.model).capitalize())}
+    refs = "\n".join(f"      - ref('{name}')" for name in (promise.spine, *promise.views, promise.labels))
+    text = f"{promise.question} The promise is models/{promise.model}/spec.yaml."
+    return f"""  - name: {promise.model}
+    label: {scalar(naming.words(promise.model).capitalize())}
     type: ml
     description: {scalar(text)}
-    owner: {{name: {scalar(asked.owner)}}}
+    owner: {{name: {scalar(promise.owner)}}}
     depends_on:
 {refs}
 """
 
 
+def shown(asked: Question, facts: Facts, why: str) -> tuple[str, ...]:
+    """What was found, a line each."""
+    return (
+        question(asked),
+        f"  {facts.outcomes.rows:,} rows of {facts.first} to {facts.last}, about {facts.per_day:g} a night; "
+        f"{facts.outcomes.told:,} have an outcome",
+        f"  horizon {asked.horizon_days} days: {why}",
+        *(f"  {line}" for line in by_horizon(facts)),
+        f"  features of the row: {', '.join(feature.name for feature in facts.features)}",
+        *(f"  left out: {column}, {reason}" for column, reason in facts.left_out.items()),
+        f"  past rate of the outcome per: {', '.join(asked.rates) or '–'}; rows per: {', '.join(asked.loads) or '–'}",
+    )
+
+
+def by_horizon(facts: Facts) -> tuple[str, ...]:
+    """The share of the outcomes that is known by day, a line each."""
+    return tuple(
+        f"  {days:>4} days  {100 * share:5.1f} % of the outcomes are known" for days, share in facts.outcomes.shown
+    )
+
+
 # -- suites -----------------------------------------------------------------------------------
 
 
-def _expect(kind: str, kwargs: str, severity: str, why: str) -> str:
+def expect(kind: str, kwargs: str, severity: str, why: str) -> str:
+    """One expectation."""
     return f"  - type: {kind}\n    kwargs: {{{kwargs}}}\n    severity: {severity}\n    meta: {{why: {scalar(why)}}}\n"
 
 
-def _head(comment: str, *, may_be_empty: bool) -> str:
+def head(comment: str, *, may_be_empty: bool) -> str:
+    """How a suite begins."""
     return f"# {comment}\n" + ("meta: {may_be_empty: true}\n" if may_be_empty else "") + "expectations:\n"
 
 
-_VOLUME = (
-    _expect(
+VOLUME = (
+    expect(
         "expect_table_row_count_to_be_between", "min_value: {$PARAMETER: usual_rows * 0.02}", "critical",
         "Collapsed volume against the same weekday's median.",
     )
-    + _expect(
+    + expect(
         "expect_table_row_count_to_be_between",
         "min_value: {$PARAMETER: usual_rows * 0.3}, max_value: {$PARAMETER: usual_rows_or_any * 4}", "warning",
         "Far from the same weekday's median.",
@@ -192,13 +253,13 @@ _VOLUME = (
 
 def intake_suite(asked: Question, facts: Facts) -> str:
     """What a night's rows look like, by the quantiles of those that were delivered."""
-    text = _head(
+    text = head(
         f"The rows of the night, by those of {facts.first} to {facts.last}.", may_be_empty=facts.has_silent_days
     )
-    text += _VOLUME
+    text += VOLUME
     for feature in facts.features:
         if feature.values:
-            text += _expect(
+            text += expect(
                 "expect_column_values_to_be_in_set",
                 f"column: {feature.name}, value_set: {listed(feature.values)}, mostly: 0.95", "warning",
                 "Other values are scored as unknown until the model is trained with them.",
@@ -208,14 +269,14 @@ def intake_suite(asked: Question, facts: Facts) -> str:
             low, high = feature.low - 0.5 * room, feature.high + 0.5 * room
             if feature.low >= 0:
                 low = 0.0
-            text += _expect(
+            text += expect(
                 "expect_column_values_to_be_between",
                 f"column: {feature.name}, min_value: {low:.6g}, max_value: {high:.6g}, mostly: 0.98", "warning",
                 f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
             )  # fmt: skip
         if feature.missing < 0.5:
             mostly = max(0.05, (1 - feature.missing) * 0.9)
-            text += _expect(
+            text += expect(
                 "expect_column_values_to_not_be_null", f"column: {feature.name}, mostly: {mostly:.2g}", "warning",
                 f"{100 * feature.missing:.2g} % were missing; far more is a lost column.",
             )  # fmt: skip
@@ -225,18 +286,18 @@ def intake_suite(asked: Question, facts: Facts) -> str:
 def history_suite(asked: Question, facts: Facts, entity: str) -> str:
     """Of past outcomes."""
     rate = f"{entity}_{asked.label}_rate"
-    text = _head("Past outcomes, from matured labels: nothing before the first cohort has matured.", may_be_empty=True)
+    text = head("Past outcomes, from matured labels: nothing before the first cohort has matured.", may_be_empty=True)
     if not asked.is_number:
-        text += _expect(
+        text += expect(
             "expect_column_values_to_be_between", f"column: {rate}, min_value: 0, max_value: 1", "critical", "A rate."
         )
-    text += _expect(
+    text += expect(
         "expect_column_values_to_not_be_null",
         f"column: {rate}",
         "critical",
         "A row is written when a label matures, so that there is always a rate.",
     )
-    return text + _expect(
+    return text + expect(
         "expect_column_values_to_be_between", f"column: {entity}_matured_count, min_value: 1", "critical",
         "A row is written when a label matures, so that there is always one.",
     )  # fmt: skip
@@ -244,8 +305,8 @@ def history_suite(asked: Question, facts: Facts, entity: str) -> str:
 
 def load_suite(facts: Facts, entity: str) -> str:
     """Of counts."""
-    text = _head("How many rows came, after each of them.", may_be_empty=facts.has_silent_days) + _VOLUME
-    return text + _expect(
+    text = head("How many rows came, after each of them.", may_be_empty=facts.has_silent_days) + VOLUME
+    return text + expect(
         "expect_column_values_to_be_between", f"column: {entity}_rows_1d, min_value: 1", "critical",
         "A row is written when one comes, so that there is always one.",
     )  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from tiltyard.prepare.places import Fetch
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Column, Findings
 from tiltyard.scaffold.yaml_text import columns, mapping, model, scalar
@@ -26,6 +27,8 @@ class SourcePlan:
     """Nothing in the file names a row: the cut numbers them."""
     available_at: str
     """The column that tells when a row was known; `ingested_at`: none does."""
+    place: Fetch | None = None
+    """Where its rows are fetched from; None: somebody delivers them."""
 
     @property
     def staging(self) -> str:
@@ -137,6 +140,9 @@ def _timing(planned: SourcePlan) -> str:
     ]
     if form.null_values:
         lines.append(f"null_values: [{', '.join(scalar(value) for value in form.null_values)}]")
+    if planned.place is not None:
+        said = planned.place.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
+        lines.append(f"fetch: {mapping(said)}")
     spelled: dict[str, object] = {}
     if form.delimiter != ",":
         spelled["delimiter"] = form.delimiter

@@ -28,9 +28,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -38,6 +36,7 @@ from numpy.typing import NDArray
 
 from tiltyard import child as children
 from tiltyard.errors import CheckFailed, TiltyardError, Unavailable
+from tiltyard.estimators.shapley import library
 from tiltyard.records import Version
 from tiltyard.train.scorer import FILES, Scorer
 
@@ -100,7 +99,7 @@ def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> 
 
     Raises CheckFailed when they do not add up to the score, or for a row of another width.
     """
-    shap = _shap()
+    shap = library()
     features = scorer.features
     if len(values) != len(features):
         raise CheckFailed(f"{scorer.model} version {scorer.version} has {len(features)} features, not {len(values)}.")
@@ -131,24 +130,6 @@ def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> 
         method=METHOD,
         background=len(background),
     )
-
-
-@cache
-def _shap() -> ModuleType:
-    """The shap library with its loops as plain Python: compiling them takes 10 to 20 s, running them 15 ms.
-
-    It is imported here, since only the child needs it and it takes seconds.
-    """
-    import numba
-
-    config: Any = numba.config  # read when a function is decorated, which is while shap is imported
-    before, config.DISABLE_JIT = config.DISABLE_JIT, 1
-    try:
-        import shap  # type: ignore[import-untyped]
-    finally:
-        config.DISABLE_JIT = before
-    library: ModuleType = shap
-    return library
 
 
 class Explainer:
@@ -267,7 +248,7 @@ def main(cache: Path) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
     os.nice(10)
-    _shap()  # here, so that the seconds that its import takes are the start's and not the first question's
+    library()  # here, so that the seconds that its import takes are the start's and not the first question's
     _say(answers, b"ready\n")
     scorers: OrderedDict[str, Scorer] = OrderedDict()
     for line in sys.stdin.buffer:

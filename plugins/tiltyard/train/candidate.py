@@ -6,7 +6,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from tiltyard.target import Target
 from tiltyard.train import export, fit, look, profile, registry
 from tiltyard.train.blocks import Rows, Split, split
 from tiltyard.train.encoding import EncodedColumn, Encoding
-from tiltyard.train.fit import Fitted, Fitter, Tuned
+from tiltyard.train.fit import Fitted, Fitter, Plan, Tuned
 from tiltyard.train.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def make(
     `tuned`: what tuning this frame gave, where somebody has done it. Raises Untrainable when the frame cannot carry a
     model, and CheckFailed when ONNX does not score as the models do.
     """
-    target, prepared = spec.target, _prepare(spec, order.as_of, training_frame)
+    target, prepared, plan = spec.target, _prepare(spec, order.as_of, training_frame), Plan.of(spec.estimator)
     fitted = fit.fit(
         prepared.rows,
         prepared.parts,
@@ -92,19 +92,20 @@ def make(
         seed=settings.seed,
         threads=settings.threads,
         target=target,
+        plan=plan,
         tuned=tuned,
     )
     sample = _sample(prepared, fitted, settings.seed)
     remembered = _reference(spec, order.as_of, training_frame, prepared, fitted)
     kept = profile.read(remembered)
     files = {
-        **_models(fitted, prepared, target),
+        **_models(fitted, prepared, target, plan),
         "encoding.json": prepared.encoding.to_json().encode(),
         "reference.json": json.dumps(remembered).encode(),
         "reference.parquet": parquet(sample),
     }
     facts = replace(
-        _facts(spec, settings, training_frame, order, prepared, fitted),
+        _facts(spec, settings, training_frame, order, prepared, fitted, plan),
         filled=profile.features(kept) if kept else (),
         latency_ms=latency_ms(Scorer.from_files(spec.name, 0, files), sample),
         size_mb=registry.size_mb(files),
@@ -118,10 +119,17 @@ def make(
         inputs=order.inputs,
         files=files,
         features=prepared.encoding.features,
-        params={**asdict(fitted.params), "trials": order.trials, "seed": settings.seed, "light": spec.light.class_},
+        params={
+            **fitted.params.flat,
+            "trials": order.trials,
+            "seed": settings.seed,
+            "heavy": spec.estimator.class_,
+            "light": spec.light.class_,
+            "device": plan.device.name,
+        },
         metrics=_flat(fitted.metrics.to_json()),
         tags=_tags(spec, training_frame, order, facts),
-        plots=_plots(fitted, prepared.encoding, target) if draw else {},
+        plots=_plots(fitted, prepared.encoding, target, plan) if draw else {},
         facts=facts,
         requested_by=order.requested_by,
         description=_description(spec, training_frame, order),
@@ -140,9 +148,11 @@ def sketch(
     Raises as `make` does.
     """
     prepared = _prepare(spec, as_of, training_frame)
-    fitter = Fitter(prepared.encoding, settings.seed, settings.threads, spec.target)
+    plan = Plan.of(spec.estimator)
+    fitter = Fitter(prepared.encoding, settings.seed, settings.threads, spec.target, plan)
     tuned = fit.tune(fitter, prepared.rows, prepared.parts, trials)
-    heavy = export.heavy_onnx(fitter.heavy(prepared.rows, tuned.params), prepared.rows.matrix, spec.target)
+    model = fitter.heavy(prepared.rows, tuned.params)
+    heavy = export.heavy_onnx(model, prepared.rows.matrix, spec.target, plan.family)
     return heavy, prepared.encoding, tuned
 
 
@@ -158,9 +168,9 @@ def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Pre
 # -- files ------------------------------------------------------------------------------------
 
 
-def _models(fitted: Fitted, prepared: _Prepared, target: Target) -> dict[str, bytes]:
+def _models(fitted: Fitted, prepared: _Prepared, target: Target, plan: Plan) -> dict[str, bytes]:
     matrix = prepared.rows.matrix
-    heavy = export.heavy_onnx(fitted.heavy, matrix, target)
+    heavy = export.heavy_onnx(fitted.heavy, matrix, target, plan.family)
     light = export.light_onnx(fitted.light, matrix, target)
     log.info("converted to ONNX, %d and %d bytes", len(heavy), len(light))
     return {"model.onnx": heavy, "light.onnx": light}
@@ -242,12 +252,12 @@ def parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _plots(fitted: Fitted, encoding: Encoding, target: Target) -> dict[str, bytes]:
+def _plots(fitted: Fitted, encoding: Encoding, target: Target, plan: Plan) -> dict[str, bytes]:
     """File name → PNG."""
     rows = fitted.held_out
     return {
         "calibration.png": look.calibration(rows.label, rows.scores, target),
-        "shap_summary.png": look.contributions(rows.contributions, rows.explained, encoding, target.margin_unit),
+        "shap_summary.png": look.contributions(rows.contributions, rows.explained, encoding, plan.family.unit(target)),
     }
 
 
@@ -281,6 +291,7 @@ def _facts(
     order: Order,
     prepared: _Prepared,
     fitted: Fitted,
+    plan: Plan,
 ) -> VersionFacts:
     """What the ledger keeps of how the version was made, without what is measured on its files."""
     commit, dirty = _git()
@@ -294,7 +305,9 @@ def _facts(
         seed=settings.seed,
         trials=order.trials,
         features=prepared.encoding.features,
-        params=asdict(fitted.params),
+        params=fitted.params.flat,
+        device=plan.device.name,
+        device_reason=plan.device.reason,
         metrics=fitted.metrics,
         labels_outside_bounds=prepared.outside,
         reasons=order.reasons,

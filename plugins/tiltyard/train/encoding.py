@@ -61,6 +61,11 @@ class Encoding:
         """The features' names, in the order of the matrix."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def codes(self) -> dict[int, int]:
+        """Column of a category → how many codes it has."""
+        return {place: column.codes for place, column in enumerate(self.columns) if column.kind == "categorical"}
+
     @classmethod
     def fit(cls, frame: pd.DataFrame, features: Iterable[Named]) -> "Encoding":
         """Learn the categories from `frame`: by frequency, ties in alphabetical order."""

@@ -5,79 +5,82 @@ in a drifting world the newest rows are the ones that matter. What is learned, a
 kind says: of a yes or no the Brier score, of a number the mean absolute error.
 """
 
-import importlib
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltyard import estimators
+from tiltyard.estimators import XGBOOST, Dimension, Family, Learning, linear
+from tiltyard.estimators.family import CPU, HALF_LIFE, Device, Model, named
 from tiltyard.records import Interval, Measured, Record
+from tiltyard.spec import Estimator
 from tiltyard.target import YES_OR_NO, Target, Values
 from tiltyard.train import profile
 from tiltyard.train.blocks import Matrix, Rows, Split
-from tiltyard.train.encoding import MOST, Encoding
+from tiltyard.train.encoding import Encoding
 
 if TYPE_CHECKING:
     import optuna
 
 log = logging.getLogger(__name__)
 
-FEWEST_ROUNDS, MOST_ROUNDS = 30, 120
-"""Boosting rounds to choose from. Between two blocks the base rate may have moved so far that a model that has
-learned nothing looks best; the lower bound keeps one such pair from talking the model out of learning."""
 FOLDS = 5
 """Of the scores that each row gets from a model that has not seen it."""
 EXPLAINED = 500
 """Most held-out rows whose scores are explained."""
 RESAMPLES = 500
 """Bootstrap samples behind an interval."""
-HALF_LIVES = (7, 14, 28, 0)
-"""Days after which a training row weighs half; 0: all weigh the same."""
 PENALTIES = (0.003, 0.03, 0.3, 3.0)
 """Inverse penalties of the light twin to choose from."""
 MANY = 50_000
-"""Rows from which XGBoost gets more than one thread. Below, a second thread saves little on an idle machine and
+"""Rows from which a fit gets more than one thread. Below, a second thread saves little on an idle machine and
 costs thirty times the wall time on a busy one, where its threads wait for each other by spinning."""
 
 Floats = NDArray[np.float64]
-Model: TypeAlias = Any
-"""A fitted estimator of XGBoost or scikit-learn, which share no type."""
 
 
 @dataclass(frozen=True)
 class Params(Record):
-    """Parameters of both models. The defaults are the first trial; the others are the sampler's."""
+    """Parameters of both models."""
 
-    max_depth: int = 4
-    """Depth of a tree."""
-    learning_rate: float = 0.1
-    """Share of a tree that counts."""
-    min_child_weight: float = 5.0
-    """Least weight of the rows in a leaf."""
-    subsample: float = 0.8
-    """Share of the rows that a tree sees."""
-    colsample_bytree: float = 0.8
-    """Share of the features that a tree sees."""
-    reg_lambda: float = 1.0
-    """Penalty on the leaves' squares."""
+    heavy: dict[str, float] = field(default_factory=dict)
+    """Parameter of the heavy model's family → its value; what is not named is as in its first trial."""
     half_life_days: float = 14
     """Days after which a training row weighs half; 0 where all weigh the same."""
-    n_estimators: int = MOST_ROUNDS
-    """Number of trees."""
     light_C: float = PENALTIES[2]
     """Inverse penalty of the light twin, which is chosen after the others."""
 
     @property
-    def of_trees(self) -> dict[str, float]:
-        """XGBoost's part of them, without the number of trees."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_OF_TREES}
+    def flat(self) -> dict[str, float]:
+        """All of them by name."""
+        return {**self.heavy, HALF_LIFE: self.half_life_days, "light_C": self.light_C}
 
 
-NOT_OF_TREES = frozenset({"half_life_days", "n_estimators", "light_C"})
+@dataclass(frozen=True)
+class Plan:
+    """What is trained as the heavy model."""
+
+    family: Family
+    """Its family."""
+    searched: Mapping[str, Dimension]
+    """Where its parameters are searched."""
+    device: Device = CPU
+    """What it is fitted on."""
+
+    @classmethod
+    def of(cls, estimator: Estimator) -> "Plan":
+        """As a spec has it, on what there is here."""
+        family = estimators.of_class(estimator.class_)
+        return cls(family, family.searched(estimator.params, estimator.search), family.device(estimator.device))
+
+
+PLAIN = Plan(XGBOOST, XGBOOST.searched({}, {}))
+"""Of a model of which nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Trial(Record):
     error: float
     """Mean error over the folds, at the best number of rounds."""
     rounds: int
-    """That number of boosting rounds."""
+    """That number of boosting rounds; 1 of a family without rounds."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,14 @@ def fit(
     seed: int,
     threads: int,
     target: Target = YES_OR_NO,
+    plan: Plan = PLAIN,
     tuned: Tuned | None = None,
 ) -> Fitted:
     """Tune both models, measure them on the held-out rows, fit them again on all rows.
 
-    `tuned`: what tuning these rows gave, where somebody has done it.
+    `plan`: what is trained as the heavy model; `tuned`: what tuning these rows gave, where somebody has done it.
     """
-    fitter = Fitter(encoding, seed, threads, target)
+    fitter = Fitter(encoding, seed, threads, target, plan)
     tuned = tuned or tune(fitter, rows, parts, trials)
     params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
     log.info("tuned in %d trials: %s", len(tuned.trials), params)
@@ -159,7 +163,7 @@ def fit(
     heavy, light = fitter.heavy(older, params), fitter.light(older, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}
     explained = newest.matrix[:: -(-len(newest.label) // EXPLAINED)]
-    moves = contributions(heavy, explained)
+    moves = plan.family.contributions(heavy, explained)
     return Fitted(
         heavy=fitter.heavy(rows, params),
         light=fitter.light(rows, params),
@@ -181,86 +185,48 @@ class Fitter:
     seed: int
     """Seed of everything random."""
     threads: int
-    """Threads that XGBoost may have for many rows."""
+    """Threads that a fit may have for many rows."""
     target: Target = YES_OR_NO
     """The kind of label."""
+    plan: Plan = PLAIN
+    """What is trained as the heavy model."""
 
-    def heavy(self, rows: Rows, params: Params, newer: Rows | None = None) -> Model:
-        """XGBoost. With `newer`, the model knows its error on those rows after every round (`errors`)."""
-        learner = self.target.learner
-        model = _class(self.target.heavy_class)(
-            **params.of_trees,
-            n_estimators=params.n_estimators,
-            objective=learner.objective,
-            eval_metric=learner.eval_metric,
-            tree_method="hist",
-            max_bin=MOST + 8,  # a bin for every code of a category
-            random_state=self.seed,
-            n_jobs=self.threads if len(rows.label) >= MANY else 1,
-        )
-        return model.fit(
-            rows.matrix,
-            rows.label,
-            sample_weight=rows.weights(params.half_life_days),
-            eval_set=[(newer.matrix, newer.label)] if newer else None,
-            verbose=False,
-        )
+    def heavy(self, rows: Rows, params: Params) -> Model:
+        """The heavy model, of the plan's family."""
+        return self.plan.family.fit(self.learning(rows, params), params.heavy)
+
+    def errors(self, rows: Rows, params: Params, newer: Rows) -> Floats:
+        """(rounds,) the mean loss of the heavy model on newer rows after each round; one where there are no rounds."""
+        return self.plan.family.errors(self.learning(rows, params), newer.matrix, newer.label, params.heavy)
 
     def light(self, rows: Rows, params: Params) -> Model:
         """A linear model over the same matrix, standardised, made of parts that convert to ONNX."""
-        from sklearn.pipeline import make_pipeline  # by weight, here and below: a second of imports
+        return linear.fitted(self.linear(params.light_C), self.learning(rows, params))
 
-        linear = self.linear(params.light_C)
-        model = make_pipeline(self.light_inputs(), linear)
-        weights = rows.weights(params.half_life_days)
-        return model.fit(rows.matrix, rows.label, **{f"{type(linear).__name__.lower()}__sample_weight": weights})
+    def learning(self, rows: Rows, params: Params) -> Learning:
+        """The rows as families take them."""
+        return Learning(
+            matrix=rows.matrix,
+            label=rows.label,
+            weights=rows.weights(params.half_life_days),
+            target=self.target,
+            codes=self.encoding.codes,
+            seed=self.seed,
+            threads=self.threads if len(rows.label) >= MANY else 1,
+            device=self.plan.device.name,
+        )
 
     def linear(self, penalty: float) -> Model:
         """The light twin's last step, not fitted; `penalty` is the inverse one."""
-        return _class(self.target.light_class)(**self.target.light_arguments(penalty))
+        return named(self.target.light_class)(**self.target.light_arguments(penalty))
 
     def score(self, model: Model, matrix: Any) -> Floats:
         """(rows,) what a model says of encoded rows, as it is scored. `matrix` may be sparse."""
         return self.target.within(self.target.answers(model, matrix))
 
-    def errors(self, model: Model) -> Floats:
-        """(rounds,) of a model that was fitted with newer rows its error on them after each round."""
-        [by_round] = model.evals_result()["validation_0"].values()
-        return self.target.errors(np.array(by_round))
-
     def light_inputs(self) -> Model:
-        """What the light twin sees of the matrix, not fitted.
-
-        A number is imputed by its median, and beside it stands whether it was there at all (written as a
-        constant no number reaches and a threshold, because the converter knows no indicator); categories are
-        one-hot.
-        """
-        from sklearn.compose import ColumnTransformer
-        from sklearn.impute import SimpleImputer
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
-
-        columns = self.encoding.columns
-        numbers = [place for place, column in enumerate(columns) if column.kind != "categorical"]
-        categories = [place for place, column in enumerate(columns) if column.kind == "categorical"]
-        steps: list[tuple[str, Model, list[int]]] = []
-        if numbers:
-            imputed = SimpleImputer(strategy="median", keep_empty_features=True)
-            present = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
-            steps.append(("number", make_pipeline(imputed, StandardScaler()), numbers))
-            steps.append(("present", make_pipeline(present, Binarizer(threshold=-1e29)), numbers))
-        if categories:
-            missing = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
-            codes = [[float(code) for code in range(-1, columns[place].codes)] for place in categories]
-            one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=True)
-            steps.append(("category", make_pipeline(missing, one_hot), categories))
-        return ColumnTransformer(steps, sparse_threshold=1.0)
-
-
-def _class(path: str) -> Any:
-    """An estimator's class by its import path, one of target.HEAVY_CLASSES or target.LIGHT_CLASSES."""
-    module, name = path.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
+        """What the light twin sees of the matrix, not fitted."""
+        return linear.inputs(len(self.encoding.columns), self.encoding.codes)
 
 
 # -- tuning -----------------------------------------------------------------------------------
@@ -271,38 +237,52 @@ def tune(fitter: Fitter, rows: Rows, parts: Split, trials: int) -> Tuned:
     import optuna  # by weight: half a second
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = fitter.plan.searched
+    by_round = next((name for name, dimension in space.items() if dimension.is_by_round), None)
+    fewest = int(space[by_round].low) if by_round else 1
     rounds: dict[int, int] = {}
+    tried: dict[int, Params] = {}
     folds = [(rows.take(older), rows.take(newer)) for older, newer in parts.folds]
 
     def error(trial: "optuna.Trial") -> float:
-        params = _suggested(trial)
-        models = list(side_by_side.map(lambda fold: fitter.heavy(fold[0], params, newer=fold[1]), folds))
-        mean = np.mean([fitter.errors(model) for model in models], axis=0)[FEWEST_ROUNDS - 1 :]
-        rounds[trial.number] = FEWEST_ROUNDS + int(mean.argmin())
+        params = _params({name: _suggested(trial, name, dimension) for name, dimension in space.items()})
+        errors = list(side_by_side.map(lambda fold: fitter.errors(fold[0], params, fold[1]), folds))
+        mean = np.mean(errors, axis=0)[fewest - 1 :]
+        rounds[trial.number] = fewest + int(mean.argmin())
+        of_rounds = {by_round: rounds[trial.number]} if by_round else {}
+        tried[trial.number] = replace(params, heavy={**params.heavy, **of_rounds})
         return float(mean.min())
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=fitter.seed, n_startup_trials=8))
-    first = Params()
-    study.enqueue_trial({**first.of_trees, "half_life_days": first.half_life_days})
-    with ThreadPoolExecutor(len(folds)) as side_by_side:  # XGBoost lets go of the interpreter while it fits
-        study.optimize(error, n_trials=trials)
+    study.enqueue_trial({name: dimension.first for name, dimension in space.items() if _is_searched(dimension)})
+    with ThreadPoolExecutor(len(folds)) as side_by_side:  # the libraries let go of the interpreter while they fit
+        study.optimize(error, n_trials=trials if any(map(_is_searched, space.values())) else 1)
     return Tuned(
-        params=Params(**study.best_params, n_estimators=rounds[study.best_trial.number]),
+        params=tried[study.best_trial.number],
         trials=tuple(Trial(float(trial.value or 0.0), rounds[trial.number]) for trial in study.trials),
     )
 
 
-def _suggested(trial: "optuna.Trial") -> Params:
-    """What the sampler asks to be tried."""
-    return Params(
-        max_depth=trial.suggest_int("max_depth", 2, 6),
-        learning_rate=trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
-        min_child_weight=trial.suggest_float("min_child_weight", 1.0, 50.0, log=True),
-        subsample=trial.suggest_float("subsample", 0.5, 1.0),
-        colsample_bytree=trial.suggest_float("colsample_bytree", 0.3, 1.0),
-        reg_lambda=trial.suggest_float("reg_lambda", 0.1, 30.0, log=True),
-        half_life_days=trial.suggest_categorical("half_life_days", HALF_LIVES),
-    )
+def _is_searched(dimension: Dimension) -> bool:
+    wide = len(dimension.choices) > 1 if dimension.choices else dimension.low < dimension.high
+    return wide and not dimension.is_by_round
+
+
+def _suggested(trial: "optuna.Trial", name: str, dimension: Dimension) -> float:
+    """What the sampler asks to be tried; of what is not searched, or found by rounds, the largest."""
+    if not _is_searched(dimension):
+        return dimension.first if dimension.choices else dimension.high
+    if dimension.choices:
+        chosen: float = trial.suggest_categorical(name, dimension.choices)
+        return chosen
+    if dimension.is_whole:
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.is_log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.is_log)
+
+
+def _params(chosen: Mapping[str, float]) -> Params:
+    """From a value for every dimension."""
+    return Params({name: value for name, value in chosen.items() if name != HALF_LIFE}, chosen[HALF_LIFE])
 
 
 def _tune_light(fitter: Fitter, rows: Rows, parts: Split, params: Params) -> float:
@@ -363,14 +343,3 @@ def _interval(values: Floats) -> Interval:
     """Of a figure of the rows as they are, followed by those of the resamples."""
     low, high = np.nanpercentile(values[1:], [2.5, 97.5])
     return Interval(value=float(values[0]), low=float(low), high=float(high))
-
-
-def contributions(model: Model, matrix: Matrix) -> Floats:
-    """(rows, features) the SHAP value of each feature in each row.
-
-    Exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine Intelligence 2:56-67.
-    """
-    import xgboost  # by weight: a second
-
-    values: Floats = model.get_booster().predict(xgboost.DMatrix(matrix), pred_contribs=True)[:, :-1].astype(np.float64)
-    return values

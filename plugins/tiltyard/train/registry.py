@@ -228,13 +228,16 @@ def _log_files(flow: "MlflowClient", run: Any, folder: Path, candidate: Candidat
     from mlflow.types import Schema, TensorSpec
 
     width = len(candidate.features)
-    output = candidate.target.onnx
+    heavy = onnx.load_model_from_string(candidate.files["model.onnx"])
+    output = heavy.graph.output[-1]
+    columns = output.type.tensor_type.shape.dim[-1].dim_value
+    kind = onnx.helper.tensor_dtype_to_np_dtype(output.type.tensor_type.elem_type)
     mlflow.onnx.save_model(
-        onnx.load_model_from_string(candidate.files["model.onnx"]),
+        heavy,
         str(folder),
         signature=ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), "input")]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, output.columns), output.name)]),
+            outputs=Schema([TensorSpec(kind, (-1, columns), output.name)]),
         ),
         pip_requirements=["onnxruntime", "numpy", "pandas"],
         onnx_execution_providers=["CPUExecutionProvider"],

@@ -150,12 +150,14 @@ def train_on(
 
 
 def _warnings(facts: VersionFacts) -> tuple[str, ...]:
-    """What a person should know of the features of a version, a sentence each."""
+    """What a person should know of how a version was made, a sentence each."""
+    warnings = (f"It was to be fitted on another device: {facts.device_reason}.",) if facts.device_reason else ()
     dead = [feature for feature in facts.filled if feature.is_dead]
     if not dead:
-        return ()
+        return warnings
     names = ", ".join(map(str, dead))
     return (
+        *warnings,
         f"{len(dead)} of {counted(len(facts.filled), 'feature')} had at most one value at training: {names}. Mend "
         "their feature views, or take them out.",
     )

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ import pytest
 import tiltyard as package
 from tiltyard.settings import ROOT, Settings
 
+NO_HOME = tempfile.TemporaryDirectory(prefix="tiltyard-no-home-")
+"""Where nothing is: the checkout's own home may hold a release that differs from the checkout."""
+
 
 def tiltyard(*words: str, settings: Settings | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("TILTYARD_")}
-    ours = {"PYTHONPATH": str(ROOT / "plugins"), **environment}
+    ours = {"PYTHONPATH": str(ROOT / "plugins"), "TILTYARD_HOME": NO_HOME.name, **environment}
     if settings:
         ours |= {
             "TILTYARD_HOME": str(settings.home),

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from tiltyard import spec as specs
 from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
-from tiltyard.govern import drift, grants
+from tiltyard.edge import status
+from tiltyard.govern import drift, grants, look
 from tiltyard.govern import page as drift_page
 from tiltyard.govern.raw import Raw
 from tiltyard.judge import shadow
 from tiltyard.prepare import data_incidents
 from tiltyard.prepare import frame as frames
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, FeaturesSummary, Finding, GovernorAction, Promotion
+from tiltyard.records import DriftSummary, FeaturesSummary, Finding, GovernorAction, Promotion, SinceTraining
 from tiltyard.serve.spool import Spool
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
@@ -266,6 +267,15 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     publish(rails, night(20))
     version = champion(rails, night(20))
     live(rails, 22, 40)
+    counted = SPEC.model_copy(update={"retrain": specs.RetrainPolicy(after_matured=1)})
+    passed = look.since_training(rails, counted, night(30), before=night(30).date())
+    assert passed == SinceTraining(night(20).date(), 10 * 60), "sixty a day, whatever the window"
+    assert look.since_training(rails, counted, night(20), before=night(20).date()) == SinceTraining()
+    aged = SPEC.model_copy(update={"retrain": specs.RetrainPolicy(every=timedelta(days=28), after_matured=9999)})
+    assert str(status._next_retrain(rails, aged, night(30))) == (
+        f"due on {night(48).date()} by age or 600 of 9,999 labels have matured since the training of {night(20).date()}"
+    )
+    assert look.since_training(rails, SPEC, night(30), before=night(30).date()) == SinceTraining(night(20).date())
 
     verdicts = {day: drift.measure_night(rails, SPEC, night(day)) for day in range(22, 37)}
     quiet = verdicts[30]

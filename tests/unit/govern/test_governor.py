@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tiltyard.govern.governor import Action, GovernorOutcome, cooling, govern
 from tiltyard.govern.history import Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
-from tiltyard.records import Broken, Finding, Incident, Release, Signal
-from tiltyard.spec import DriftPolicy, Portfolio, Trainings
+from tiltyard.govern.routine import upcoming
+from tiltyard.records import Broken, Finding, Incident, Release, Signal, SinceTraining
+from tiltyard.spec import DriftPolicy, Portfolio, RetrainPolicy, Trainings
 
 CASES = Path(__file__).resolve().parents[2] / "golden" / "governor"
 START = date(2016, 4, 1)
@@ -35,17 +36,22 @@ def finding_of(model: str, night: date, values: dict[str, Any]) -> Finding:
     parts = {
         "signals": tuple(signal_of(one) for one in values.get("signals", ())),
         "broken": tuple(Broken(**one) for one in values.get("broken", ())),
+        "since_training": SinceTraining(**values.get("since_training", {})),
     }
     return Finding(model=model, **{**defaults, **values, **parts})
 
 
-def case_of(content: dict[str, Any]) -> tuple[list[Finding], Lineage, NightHistory, dict[str, DriftPolicy], Portfolio]:
+def case_of(
+    content: dict[str, Any],
+) -> tuple[list[Finding], Lineage, NightHistory, dict[str, DriftPolicy], Portfolio, dict[str, RetrainPolicy]]:
     """A case's input.yaml. `copies: 80` of a model `m` are m_01 to m_80."""
     night = content["night"]
-    findings, policies, pasts, reads, labels = [], {}, {}, {}, {}
+    findings, policies, pasts, reads, labels, retrain = [], {}, {}, {}, {}, {}
     for name, model in content["models"].items():
         for copy in copies(name, model.get("copies")):
             policies[copy] = DriftPolicy(**model.get("policy", {}))
+            if "retrain" in model:
+                retrain[copy] = RetrainPolicy(**model["retrain"])
             if "finding" in model:
                 findings.append(finding_of(copy, night, model["finding"]))
             if "past" in model:
@@ -69,7 +75,7 @@ def case_of(content: dict[str, Any]) -> tuple[list[Finding], Lineage, NightHisto
         mended=tuple(Mended(**one) for one in said.get("mended", ())),
     )
     lineage = Lineage({table: frozenset(above) for table, above in parents.items()}, reads, labels)
-    return findings, lineage, history, policies, Portfolio(**content.get("portfolio", {}))
+    return findings, lineage, history, policies, Portfolio(**content.get("portfolio", {})), retrain
 
 
 def copies(name: str, number: int | None) -> list[str]:
@@ -261,6 +267,42 @@ def test_a_retrain_has_a_cause_and_broken_data_is_none(night: Any) -> None:
         served = finding.champion is not None
         felt = finding.harm == "felt" or not served or policy[model].on_drift == "retrain_always"
         assert bootstrap or (finding.alarm and felt and policy[model].on_drift != "report")
+
+
+@given(nights(), st.lists(st.integers(1, 60), min_size=6, max_size=6))
+def test_what_is_due_without_an_alarm_takes_no_place_of_an_alarm(night: Any, ages: list[int]) -> None:
+    here, history, policy, portfolio = night
+    aged = dict(zip(MODELS, ages, strict=True))
+    dated = [
+        dataclasses.replace(one, since_training=SinceTraining(START - timedelta(days=aged[one.model]))) for one in here
+    ]
+    rule = dict.fromkeys(MODELS, RetrainPolicy(every=timedelta(days=28)))
+    before = govern(dated, GRAPH, history, policy, portfolio)
+    after = govern(dated, GRAPH, history, policy, portfolio, rule)
+    assert govern(dated, GRAPH, history, policy, portfolio, {}) == before
+    assert after.incidents == before.incidents
+    was, now, seen = decided(before), decided(after), {one.model: one for one in dated}
+    for model in MODELS:
+        if was[model].decision != now[model].decision and was[model].decision in ("steady", "report"):
+            assert aged[model] >= 28, "only the rule moves a model that asked for nothing"
+        if was[model].decision in ("incident", "waiting", "cooldown"):
+            assert now[model] == was[model]
+        if was[model].decision == "retrain" and now[model].decision == "queued":
+            assert any(seen[other].tier < seen[model].tier for other in after.granted)
+
+
+def test_the_next_retrain_is_named_ahead() -> None:
+    since = SinceTraining(date(2016, 4, 1), 3210)
+    policy = RetrainPolicy(every=timedelta(days=28), after_matured=10_000)
+    said = "due on 2016-04-29 by age or 3,210 of 10,000 labels have matured since the training of 2016-04-01"
+    assert str(upcoming(policy, since)) == said
+    assert str(upcoming(policy, since, date(2016, 5, 6), "; 1 retrain made nothing better")) == (
+        f"{said}; not before 2016-05-06; 1 retrain made nothing better"
+    )
+    assert str(upcoming(RetrainPolicy(after_matured=3000), since)) == (
+        "3,210 of 3,000 labels have matured, due since the training of 2016-04-01"
+    )
+    assert upcoming(policy, SinceTraining()) is None and upcoming(RetrainPolicy(), since) is None
 
 
 @given(nights())

@@ -25,13 +25,14 @@ from tiltyard.records import (
     Promotion,
     ShadowSummary,
     Signal,
+    SinceTraining,
     TableState,
     TrainingSummary,
     Version,
     VersionFacts,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import Portfolio, Spec, find
+from tiltyard.spec import Portfolio, RetrainPolicy, Spec, find
 
 NIGHT = date(2025, 2, 3)
 CHURN = find(ROOT / "models", "churn")
@@ -85,6 +86,16 @@ def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails
     later = govern(rails, chosen, NIGHT + timedelta(days=1), trainings={"per_night": 1})
     assert list(later.granted) == ["churn_01"]
     assert later.actions["churn_00"].decision == "cooldown"
+
+
+def test_a_retrain_that_is_due_by_age_is_granted_and_its_reason_kept(rails: Rails) -> None:
+    rule = RetrainPolicy.model_validate({"every": "28d"})
+    [spec] = specs(1, retrain=rule)
+    trained = SinceTraining(NIGHT - timedelta(days=28))
+    add_finding(rails, spec, alarm=False, since_training=trained)
+    assert list(govern(rails, [spec]).granted) == [spec.name]
+    [retrain] = rails.ledger.retrains()
+    assert retrain.reasons[-1] == "the newest version is 28 nights old, retrain.every is 28d"
 
 
 def test_a_training_that_is_not_done_takes_up_its_place_for_a_night(rails: Rails) -> None:

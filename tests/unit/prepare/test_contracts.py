@@ -52,3 +52,54 @@ def test_what_it_may_not_say(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadInput) as raised:
         read(tmp_path, text)
     assert message in str(raised.value)
+
+
+FETCH = "              fetch: {{{}}}\n"
+DATABASE = "from: 'postgresql://reader@db.example.org/shop#web.visit'"
+
+
+@pytest.mark.parametrize(
+    ("fetch", "kind"),
+    [
+        ("from: /exports/visits/*.csv", "files"),
+        ("from: 's3://bucket/visits/**/*.parquet', day: '%Y%m%d', connection: lake_keys", "files"),
+        (f"{DATABASE}, cursor: visited_at, overlap: 1h", "table"),
+        (f"{DATABASE}, cursor: visit_id, overlap: 100", "table"),
+        ("from: 'kafka://a:9092,b:9092/visits', partition: visit_id, offset: visit_id", "topic"),
+    ],
+)
+def test_a_place_is_told_by_its_address(tmp_path: Path, fetch: str, kind: str) -> None:
+    number = "          - {name: visit_id, data_type: bigint}\n"
+    table = read(tmp_path, HEAD + FETCH.format(fetch) + COLUMNS + number)
+    assert table.timing.fetch is not None
+    assert table.timing.fetch.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("fetch", "message"),
+    [
+        ("from: visits/*.csv", "a folder is written from its root on"),
+        ("from: /exports/visits", "its files end in .csv"),
+        ("from: 's3://bucket'", "a bucket is written with the files in it"),
+        ("from: 'ftp://host/visits.csv'", "ftp:// is no place to fetch from"),
+        ("from: 'kafka://a:9092'", "a topic is written like"),
+        ("from: 'kafka://a:9092/visits'", "a topic needs partition"),
+        ("from: 'kafka://a:9092/visits', partition: basket, offset: basket", "'basket', which is DOUBLE"),
+        (DATABASE, "a table needs cursor"),
+        (f"{DATABASE}, cursor: basket", "'basket', which is DOUBLE, and has to be a day, an instant"),
+        (f"{DATABASE}, cursor: gone", "'gone', which is not among its columns"),
+        (f"{DATABASE}, cursor: visited_at, overlap: 3", "a time, is written like 1h"),
+        (f"{DATABASE}, cursor: visited_at, overlap: soon", "'soon' is not a duration"),
+        (f"{DATABASE}, cursor: visited_at, day: '%Y'", "day is said of files"),
+        (f"{DATABASE}, cursor: visited_at, connection: 'a b'", "fetch.connection"),
+        ("from: 'postgresql://me:s3cr3t@host/shop#visit', cursor: visited_at", "it carries a password"),
+        ("from: 'postgresql://host/shop?password=s3cr3t#visit', cursor: visited_at", "it carries a password"),
+        ("cursor: visited_at", "fetch.from"),
+    ],
+)
+def test_a_place_that_cannot_be_is_named_with_its_line(tmp_path: Path, fetch: str, message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        read(tmp_path, HEAD + FETCH.format(fetch) + COLUMNS)
+    assert message in str(raised.value)
+    assert "_shop__sources.yml:11: table 'visit': " in str(raised.value)
+    assert "s3cr3t" not in str(raised.value)

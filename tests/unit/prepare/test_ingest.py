@@ -104,6 +104,33 @@ def test_csv_gzip_and_parquet_of_one_table_land_alike(shop):
     ]
 
 
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "varchar"])
+def test_a_time_without_a_zone_is_read_in_that_of_the_contract_whatever_its_type(shop, kind):
+    """And a zone in the text counts."""
+    path = shop.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    mended = CONTRACT.replace("{column: sold_at}", "{column: sold_at, zone: Europe/Vienna}")
+    shop.lake.connection.execute("drop table if exists lake.raw.sale")
+    shop.lake._ensured.clear()
+    try:
+        path.write_text(mended.replace("sold_at, data_type: timestamptz", f"sold_at, data_type: {kind}"))
+        written = ["2025-01-01 09:00:00", "2025-01-01T09:00:00Z", "2025-01-01 09:00:00.5+03", "2025-01-01"]
+        deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + "".join(f"x,1,{text}\n" for text in written))
+        assert not ingest.land_night(shop, "shop", NIGHT).quarantined
+        instants = [
+            "2025-01-01 08:00:00+00",
+            "2025-01-01 09:00:00+00",
+            "2025-01-01 06:00:00.5+00",
+            "2024-12-31 23:00:00+00",
+        ]
+        assert rows(shop, "event_time::varchar, available_at::varchar") == sorted((text, text) for text in instants)
+        if kind == "timestamptz":
+            assert rows(shop, "sold_at::varchar") == sorted((text,) for text in instants)
+    finally:
+        path.write_text(CONTRACT)
+        shop.lake.connection.execute("drop table lake.raw.sale")
+        shop.lake._ensured.clear()
+
+
 def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(shop):
     deliver(shop, "2025-01-01.csv", "day\n2025-01-01 12:00\n2025-01-01T12:00:00Z\n", table="visit")
     before = clock.now()
@@ -113,10 +140,10 @@ def test_where_the_source_cannot_prove_it_available_at_is_when_it_was_ingested(s
     assert all(before <= row[2] <= clock.now() for row in found)
 
 
-def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, monkeypatch):
+def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, monkeypatch, caplog):
     """What is made of raw rows takes up those that were loaded after its own newest one."""
     usual, stamps = clock.now, []
-    for name, ahead in (("2025-01-01.csv", 300), ("2025-01-01-b.csv", 0), ("2025-01-01-c.csv", 0)):
+    for name, ahead in (("2025-01-01.csv", 900), ("2025-01-01-b.csv", 0), ("2025-01-01-c.csv", 800)):
         monkeypatch.setattr(clock, "now", lambda ahead=ahead: usual() + timedelta(seconds=ahead))
         deliver(shop, name, GOOD.replace("tea", name))
         ingest.land_night(shop, "shop", NIGHT)
@@ -125,6 +152,8 @@ def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, mo
         ).fetchall()
         stamps.append(stamp)
     assert stamps == sorted(set(stamps))
+    [told] = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
+    assert told.startswith("shop: the clock of this machine is at ") and "No row is lost by it" in told
 
 
 @pytest.mark.parametrize("kind", ["double", "varchar", "integer"])
@@ -389,7 +418,7 @@ def test_a_contract_that_does_not_hold_is_one_sentence_that_names_the_file(tmp_p
     folder = tmp_path / "models" / "staging" / "shop"
     folder.mkdir(parents=True)
     (folder / "_shop__sources.yml").write_text(CONTRACT.replace(wrong, message, 1))
-    with pytest.raises(BadInput, match=r"_shop__sources\.yml: .*\.$"):
+    with pytest.raises(BadInput, match=r"_shop__sources\.yml(:\d+)?: .*\.$"):
         contracts.read(settings.model_copy(update={"dbt": tmp_path}), "shop")
 
 

@@ -73,6 +73,24 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
+@pytest.mark.parametrize("text", ["../../etc", "", "0123456789abcdef", None])
+def test_the_ledger_names_the_release_where_the_file_in_the_home_does_not(
+    rails: Rails, checkout: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, pointer = release.current(rails.settings), release.pointer(rails.settings)
+    assert before is not None
+    if text is None:
+        pointer.unlink()
+    else:
+        pointer.write_text(text)
+    append(checkout / SPEC, "tier: [\n")
+    accepted = releasing.accept(rails, NOW)
+    assert [(refused.path, refused.stands) for refused in accepted.refused] == [("models/churn", True)]
+    folder = release.current(rails.settings)
+    assert folder is not None and (folder / SPEC).read_bytes() == (before / SPEC).read_bytes()
+    assert f"it is {before.name}, by the ledger" in caplog.text
+
+
 def folder_for(path: Path) -> None:
     path.unlink()
     path.mkdir()

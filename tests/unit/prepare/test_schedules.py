@@ -69,7 +69,7 @@ def test_the_contract_says_when_and_for_how_long(shop: Settings) -> None:
 )
 def test_what_a_contract_says_wrongly_is_named_with_its_place(shop: Settings, rhythm: str, sentence: str) -> None:
     bazaar.contract(shop, "shop", rhythm)
-    with pytest.raises(BadInput, match=f"_shop__sources.yml: source 'shop': {sentence}"):
+    with pytest.raises(BadInput, match=rf"_shop__sources.yml:\d+: source 'shop': {sentence}"):
         contracts.read(shop, "shop")
     assert contracts.schedule(shop, "shop") == "0 1 * * 3", "its run says what is wrong, and has to start for it"
 

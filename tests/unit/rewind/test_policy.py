@@ -24,6 +24,7 @@ def test_a_policy_changes_what_it_names_and_makes_no_other_model(tmp_path: Path)
     text = """
         gate: {alpha: 0.01}
         drift: {hysteresis: {of: 5}}
+        retrain: {every: 28d}
         portfolio: {budget: {false_retrains_per_model_year: 0.5}}
         models: {sla_breach: {gate: {max_slice_loss: 0.05}}}
     """
@@ -31,6 +32,7 @@ def test_a_policy_changes_what_it_names_and_makes_no_other_model(tmp_path: Path)
     assert found.name == "cautious"
     assert {one.gate.alpha for one in found.specs} == {0.01}
     assert {(one.drift.hysteresis.least, one.drift.hysteresis.of) for one in found.specs} == {(2, 5)}
+    assert {one.retrain.every for one in found.specs} == {timedelta(days=28)}
     assert {one.name: one.gate.max_slice_loss for one in found.specs}["sla_breach"] == 0.05
     assert {one.gate.max_slice_loss for one in found.specs if one.name != "sla_breach"} == {0.02}
     assert [one.recipe for one in found.specs] == [one.recipe for one in SPECS]

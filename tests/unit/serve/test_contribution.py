@@ -49,7 +49,7 @@ def trained(bounds: tuple[float, float] | None) -> Scorer:
     target = YES_OR_NO if bounds is None else Bounded(bounds)
     fitter = Fitter(ENCODING, 1, 1, target)
     rows = Rows(ENCODING.transform(frame), label, np.arange(count) / 10)
-    params = Params(n_estimators=30, light_C=0.3)
+    params = Params({"n_estimators": 30}, light_C=0.3)
     return Scorer.from_files(
         "tried",
         1,

@@ -152,7 +152,7 @@ def fitted(target: Target = YES_OR_NO) -> tuple[Any, Any, np.ndarray]:
     label = rng.random(rows) < 1 / (1 + np.exp(-push)) if target == YES_OR_NO else np.clip(10 * push, *target.bounds)
     fitter = fit.Fitter(encoding, 1, 1, target)
     given = blocks.Rows(matrix, label, np.arange(rows) / 50)
-    params = fit.Params(max_depth=6, n_estimators=120, light_C=3.0)
+    params = fit.Params({"max_depth": 6, "n_estimators": 120}, light_C=3.0)
     return fitter.heavy(given, params), fitter.light(given, params), matrix
 
 
