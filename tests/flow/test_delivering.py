@@ -25,6 +25,7 @@ from tiltyard.answered import delivery, destination, predictions
 from tiltyard.edge import describe, work
 from tiltyard.errors import BadInput, OutOfTime, Unavailable
 from tiltyard.judge import shadow
+from tiltyard.prepare.fetch import credentials
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.settings import Settings
@@ -242,10 +243,10 @@ def test_a_night_that_is_not_scored_is_not_delivered_and_a_hindcast_owes_nothing
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [
-        (None, "There is no Airflow connection 'crm'; set AIRFLOW_CONN_CRM"),
-        ("no uri at all", "cannot be read"),
-        ('{"host": ', "cannot be read"),
-        (f"postgresql://me:{PASSWORD}@127.0.0.1:notaport/x", "cannot be read"),
+        (None, "There is no connection 'crm'; make one in Airflow"),
+        ("no uri at all", "is neither a URI nor JSON"),
+        ('{"host": ', "is neither a URI nor JSON"),
+        (f"postgresql://me:{PASSWORD}@127.0.0.1:notaport/x", "is neither a URI nor JSON"),
         ("postgresql://me:pX7secret@127.0.0.1:1/x", "was not written"),
     ],
 )
@@ -319,4 +320,4 @@ def test_unavailable_is_what_a_destination_raises(shop: Rails, bucket: Any) -> N
     shadow.shadow_night(rails, spec, NIGHT)
     rows = predictions.of_night(rails, "small", NIGHT.date())
     with pytest.raises(Unavailable, match="the bucket exists"):
-        destination.send(rails.settings, spec.deliver, rows, "small", NIGHT.date(), destination.from_environment)
+        destination.send(rails.settings, spec.deliver, rows, "small", NIGHT.date(), credentials.from_environment)

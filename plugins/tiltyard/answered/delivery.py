@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable
 from datetime import date
 
 from tiltyard.answered import destination, predictions
-from tiltyard.answered.destination import Connections
 from tiltyard.errors import BadInput, Fenced, OutOfTime, TiltyardError
+from tiltyard.prepare.fetch import credentials
+from tiltyard.prepare.fetch.credentials import Lookup
 from tiltyard.rails import Rails
 from tiltyard.records import DeliverySummary, Event
 from tiltyard.spec import Spec
@@ -50,7 +51,7 @@ def owed(rails: Rails, model: str) -> tuple[date, ...]:
 def deliver(
     rails: Rails,
     spec: Spec,
-    connections: Connections = destination.from_environment,
+    lookup: Lookup = credentials.from_environment,
     scored: Collection[date] = (),
 ) -> DeliverySummary | None:
     """Bring every night that is owed, and those that were `scored` now, to their destination, the oldest first; None
@@ -65,7 +66,7 @@ def deliver(
     done = rails.ledger.finished("shadow", spec.name) & {*scored} if scored else set()
     for night in sorted({*owed(rails, spec.name), *done}):
         try:
-            delivered[night] = _deliver(rails, spec, night, connections)
+            delivered[night] = _deliver(rails, spec, night, lookup)
         except OutOfTime:
             raise
         except Fenced as error:
@@ -81,20 +82,20 @@ def deliver(
     return DeliverySummary(to=to, delivered=delivered)
 
 
-def _deliver(rails: Rails, spec: Spec, night: date, connections: Connections) -> int:
+def _deliver(rails: Rails, spec: Spec, night: date, lookup: Lookup) -> int:
     """Bring one night there; the number of its answers."""
     assert spec.deliver is not None
     fence = rails.ledger.claim(f"delivery/{spec.name}/{night}")
     with fence.held():
         rows = predictions.of_night(rails, spec.name, night)
-        destination.send(rails.settings, spec.deliver, rows, spec.name, night, connections)
+        destination.send(rails.settings, spec.deliver, rows, spec.name, night, lookup)
         detail = {"to": destination.name_of(spec.deliver), "rows": rows.num_rows}
         rails.ledger.add_event(DELIVERED, spec.name, night, detail)
     return int(rows.num_rows)
 
 
 def again(
-    rails: Rails, spec: Spec, night: date | None, connections: Connections = destination.from_environment
+    rails: Rails, spec: Spec, night: date | None, lookup: Lookup = credentials.from_environment
 ) -> DeliverySummary:
     """Bring what is owed to its destination, and this night again. Raises BadInput for a model that delivers nowhere,
     and for a night that was not scored."""
@@ -105,7 +106,7 @@ def again(
     if night is not None:
         predictions.require_scored(rails, spec.name, night)
         owe(rails, spec, [night])
-    summary = deliver(rails, spec, connections)
+    summary = deliver(rails, spec, lookup)
     assert summary is not None
     return summary
 

@@ -5,12 +5,8 @@ rows of a table, deleted and inserted in one transaction. Credentials come from 
 connections and go to DuckDB's secret manager, which shows them to nobody; no sentence quotes what DuckDB says of them.
 """
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -19,11 +15,11 @@ from tiltyard import lake
 from tiltyard.answered import predictions
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import quoted, text
+from tiltyard.prepare.fetch import credentials
+from tiltyard.prepare.fetch.credentials import Connection, Lookup
 from tiltyard.settings import Settings
 from tiltyard.spec import Deliver
 
-Connections = Callable[[str], str | None]
-"""Name of an Airflow connection → its URI or JSON; None where there is none of that name."""
 PATIENCE_S = 30
 """Seconds for which a destination may not answer."""
 STATEMENT_S = 600
@@ -38,105 +34,31 @@ _PHRASES = (
 _POSTGRES = {"varchar": "text", "double": "double precision", "timestamptz": "timestamptz"}
 
 
-def from_environment(name: str) -> str | None:
-    """A connection as Airflow reads it from the environment: `AIRFLOW_CONN_<NAME>`."""
-    return os.environ.get(f"AIRFLOW_CONN_{name.upper()}")
-
-
-@dataclass(frozen=True)
-class Connection:
-    """An Airflow connection, as far as it is used here."""
-
-    host: str | None
-    port: int | None
-    login: str | None
-    password: str | None = field(repr=False)
-    schema: str | None
-    """The database."""
-    extra: Mapping[str, str] = field(repr=False)
-    """Whatever else it says, like sslmode, endpoint_url or region_name."""
-
-    @classmethod
-    def named(cls, name: str, connections: Connections) -> "Connection":
-        """The connection of that name. Raises BadInput where there is none, or where it cannot be read; never with
-        anything that stands in it."""
-        told = connections(name)
-        if not told:
-            raise BadInput(
-                f"There is no Airflow connection '{name}'; set AIRFLOW_CONN_{name.upper()}, or add it in Airflow under "
-                "Admin, Connections."
-            )
-        try:
-            return cls._of_json(json.loads(told)) if told.lstrip().startswith("{") else cls._of_uri(told)
-        except (ValueError, TypeError, AttributeError):
-            raise BadInput(
-                f"The Airflow connection '{name}' cannot be read; write it like postgresql://user:password@host:5432/"
-                "database, with %40 for an @ in the password, or as JSON."
-            ) from None
-
-    @classmethod
-    def _of_json(cls, body: Mapping[str, object]) -> "Connection":
-        extra = body.get("extra") or {}
-        extra = json.loads(extra) if isinstance(extra, str) else extra
-        if not isinstance(extra, Mapping):
-            raise ValueError("extra")
-        port = body.get("port")
-        host, login, password, schema = (str(body[name]) if body.get(name) else None for name in cls._texts())
-        return cls(
-            host, int(str(port)) if port else None, login, password, schema, {key: str(extra[key]) for key in extra}
-        )
-
-    @classmethod
-    def _of_uri(cls, uri: str) -> "Connection":
-        parts = urlsplit(uri)
-        if not parts.scheme:
-            raise ValueError("scheme")
-        extra = dict(parse_qsl(parts.query))
-        nested = json.loads(extra.pop("__extra__")) if "__extra__" in extra else {}
-        return cls(
-            host=unquote(parts.hostname) if parts.hostname else extra.get("host"),
-            port=parts.port,
-            login=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            schema=unquote(parts.path.strip("/")) or None,
-            extra={**extra, **{key: str(nested[key]) for key in nested}},
-        )
-
-    @staticmethod
-    def _texts() -> tuple[str, ...]:
-        return "host", "login", "password", "schema"
-
-
-def check(settings: Settings, deliver: Deliver, connections: Connections) -> None:
-    """Raises BadInput where the credentials of a destination are missing."""
-    if deliver.connection is not None:
-        Connection.named(deliver.connection, connections)
-    elif deliver.folder is not None and deliver.folder.startswith("s3://"):
-        lake.s3_secret(settings, deliver.folder)
-
-
 def name_of(deliver: Deliver) -> str:
     """A destination, for a sentence."""
     return deliver.folder or f"{deliver.table} of {deliver.connection}"
 
 
-def send(
-    settings: Settings, deliver: Deliver, rows: pa.Table, model: str, night: date, connections: Connections
-) -> None:
+def send(settings: Settings, deliver: Deliver, rows: pa.Table, model: str, night: date, lookup: Lookup) -> None:
     """Bring the answers of a night to their destination, in place of what is there of that night.
 
     Raises Unavailable where it does not answer or refuses them, BadInput for credentials that are missing.
     """
     if deliver.table is not None:
-        _to_table(deliver, rows, model, night, connections)
+        _to_table(deliver, rows, model, night, lookup)
     else:
         assert deliver.folder is not None  # the spec names one of the two
-        _to_folder(settings, deliver, deliver.folder, rows, f"{model}_{night}.{deliver.format}", connections)
+        _to_folder(settings, deliver, deliver.folder, rows, f"{model}_{night}.{deliver.format}", lookup)
 
 
-def _to_folder(
-    settings: Settings, deliver: Deliver, folder: str, rows: pa.Table, name: str, connections: Connections
-) -> None:
+def _connection(name: str, lookup: Lookup) -> Connection:
+    """The connection of that name. Raises BadInput where there is none, or it is none."""
+    found = credentials.find(name, lookup)
+    assert found is not None  # it has a name
+    return found
+
+
+def _to_folder(settings: Settings, deliver: Deliver, folder: str, rows: pa.Table, name: str, lookup: Lookup) -> None:
     if not folder.startswith("s3://"):
         place = settings.home / folder / name
         try:  # of what may be a mount the folder above has to be there
@@ -150,7 +72,7 @@ def _to_folder(
             raise Unavailable(str(error)) from None
         return
     address = f"{folder.rstrip('/')}/{name}"
-    secret = _s3_secret(settings, deliver, connections)
+    secret = _s3_secret(settings, deliver, lookup)
     with duckdb.connect(config={"threads": 1}) as connection:
         lake.load(connection, "httpfs")
         try:
@@ -164,11 +86,11 @@ def _to_folder(
             ) from None
 
 
-def _s3_secret(settings: Settings, deliver: Deliver, connections: Connections) -> str:
+def _s3_secret(settings: Settings, deliver: Deliver, lookup: Lookup) -> str:
     """`create secret` for S3, with the keys of the environment or of the connection."""
     if deliver.connection is None:
         return lake.s3_secret(settings, deliver.folder or "")
-    found = Connection.named(deliver.connection, connections)
+    found = _connection(deliver.connection, lookup)
     if not found.login or not found.password:
         raise BadInput(f"The Airflow connection '{deliver.connection}' has no login and password: the keys of S3.")
     endpoint = found.extra.get("endpoint_url")
@@ -188,10 +110,10 @@ def _kind(error: duckdb.Error) -> str:
     return f"{type(error).__name__}{f': {found}' if found else ''}"
 
 
-def _to_table(deliver: Deliver, rows: pa.Table, model: str, night: date, connections: Connections) -> None:
+def _to_table(deliver: Deliver, rows: pa.Table, model: str, night: date, lookup: Lookup) -> None:
     assert deliver.table is not None
     assert deliver.connection is not None
-    found = Connection.named(deliver.connection, connections)
+    found = _connection(deliver.connection, lookup)
     schema, _, table = deliver.table.rpartition(".")
     schema = schema or "public"
     place = f"destination.{quoted(schema)}.{quoted(table)}"
@@ -221,7 +143,7 @@ def _to_table(deliver: Deliver, rows: pa.Table, model: str, night: date, connect
 def _postgres_secret(found: Connection) -> str:
     given = {
         "host": found.host, "port": str(found.port or 5432), "user": found.login, "password": found.password,
-        "database": found.schema,
+        "database": found.database,
     }  # fmt: skip
     parts = "".join(f", {name} {text(value)}" for name, value in given.items() if value)
     return f"create or replace secret destination (type postgres{parts})"

@@ -125,16 +125,6 @@ def requester() -> str:
     return ", ".join(requesters())
 
 
-def connection(name: str) -> str | None:
-    """One of Airflow's connections as JSON, from the environment or wherever Airflow keeps them; None for a name that
-    it does not know."""
-    try:
-        found: str = Connection.get(name).as_json()
-    except AirflowNotFoundException:
-        return None
-    return found
-
-
 def handed_on(task_id: str, key: str) -> JsonObject | None:
     """What another task of this run has handed on under a key; None where it has not."""
     value: JsonObject | None = get_current_context()["ti"].xcom_pull(task_ids=task_id, key=key)
