@@ -23,7 +23,7 @@ from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.answered import delivery, destination, predictions
 from tiltyard.edge import describe, work
-from tiltyard.errors import BadInput, OutOfTime, Unavailable
+from tiltyard.errors import BadInput, OutOfTime, Stopped, Unavailable
 from tiltyard.judge import shadow
 from tiltyard.prepare.fetch import credentials
 from tiltyard.rails import Rails
@@ -213,6 +213,25 @@ def test_who_dies_between_a_night_and_its_delivery_owes_it(shop: Rails, monkeypa
         "small_2024-03-03.parquet", "small_2024-03-04.parquet",
     }  # fmt: skip
     assert delivery.owed(shop, "small") == ()
+
+
+def test_a_night_that_is_stopped_keeps_no_other_from_being_delivered(
+    shop: Rails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, score = delivering(shop, folder="out", format="csv"), shadow.score
+
+    def held(rails: Rails, spec: Spec, as_of: Any) -> Any:
+        if as_of == NIGHT:
+            raise Stopped("small has no rows of 2024-03-03: its spine is held.")
+        return score(rails, spec, as_of)
+
+    monkeypatch.setattr(shadow, "score", held)
+    with pytest.raises(Stopped):
+        work.shadow_model(shop, spec, [NIGHT, NIGHT + DAY])
+    assert [path.name for path in (shop.settings.home / "out").iterdir()] == ["small_2024-03-04.csv"]
+    monkeypatch.setattr(shadow, "score", score)
+    work.shadow_model(shop, spec, [NIGHT])
+    assert len(list((shop.settings.home / "out").iterdir())) == 2
 
 
 def test_what_nobody_foresaw_of_a_destination_is_an_event_and_a_limit_ends_it(
