@@ -3,7 +3,7 @@
 **What it does.** For every model whose feature views are published: predict the night's rows with the champion and
 every challenger, unseen by anyone who acts on predictions; join the labels that matured since, and write the metrics of
 each version, overall and per slice. Then promotion, drift and the audit start. Nights that were missed are done as
-well.
+well. Where a spec says `deliver`, the night's answers are brought there, with whatever is owed of nights before.
 
 `plan` asks the ledger which models have which nights to do and divides them into chunks; `chunk` does its models one
 after the other in one process. A model that fails there stops no other: `left` finds it, and `alone` does it again in a
@@ -16,6 +16,8 @@ process of its own. What fits into one chunk `plan` does itself.
 - A newer attempt is at work: nothing to do, the other run is doing the night.
 - It took longer than it may (`TILTYARD_STAGE_LIMITS`), or its process was killed: see where in the log; with *killed*,
   look at the memory. A red `chunk` was killed by one of its models, which `alone` names.
+- A night is green and its answers are not at their destination: that is an event and no failure. `tiltyard status` says
+  what is owed and why; the next night brings it, or `tiltyard deliver`.
 - Anything else was tried three times. Clear *alone*; what it wrote for the night is replaced.
 
 While a model is red, its predictions are missing, promotion holds it and drift says nothing of it: no decision is made

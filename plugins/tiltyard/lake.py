@@ -263,14 +263,8 @@ def put(
 
 def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool = False) -> None:
     """Attach the lake as `lake` to any DuckDB connection (dbt and Great Expectations bring their own)."""
-    import duckdb_extensions
-
     for extension in EXTENSIONS:
-        try:
-            connection.load_extension(extension)
-        except duckdb.Error:
-            duckdb_extensions.import_extension(extension)
-            connection.load_extension(extension)
+        load(connection, extension)
     connection.execute("set TimeZone = 'UTC'")
     create_secrets(connection, settings)
     if not is_on_s3(settings):
@@ -286,6 +280,17 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
             if attempt == ATTEMPTS - 1 or ("already exists" not in str(error) and "duplicate key" not in str(error)):
                 raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
+
+
+def load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:
+    """Load one of DuckDB's extensions, from the package that brings it: nothing is downloaded."""
+    import duckdb_extensions
+
+    try:
+        connection.load_extension(extension)
+    except duckdb.Error:
+        duckdb_extensions.import_extension(extension)
+        connection.load_extension(extension)
 
 
 def attach_sql(settings: Settings, *, read_only: bool = False) -> str:
@@ -327,11 +332,13 @@ def catalogue_secret(settings: Settings) -> str:
     return f"create or replace secret {CATALOGUE_SECRET} (type postgres{value})"
 
 
-def s3_secret(settings: Settings) -> str:
-    """`create secret` for s3://; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+def s3_secret(settings: Settings, address: str | None = None) -> str:
+    """`create secret` for s3://, the lake's or another address; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    Raises BadInput where one is missing."""
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
-        raise BadInput(f"The lake is at {settings.lake_path}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        whose = f"{address} is in S3" if address else f"The lake is at {settings.lake_path}"
+        raise BadInput(f"{whose}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     endpoint = ""
     if settings.s3_endpoint:
         ssl = "false" if settings.s3_insecure else "true"

@@ -388,6 +388,36 @@ class Fallback(Strict):
     """The items that answers of the safe default carry. None: they carry none."""
 
 
+class Deliver(Strict):
+    """Where every night's answers are brought: a folder, S3, or a table of a PostgreSQL. No credentials stand here."""
+
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """A folder, a relative one below the home, or s3://bucket/prefix. It gets a file per night, `<model>_<night>.csv`.
+    None: they go to `table`."""
+    table: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}(\.[a-z][a-z0-9_]{0,62})?$")] | None = None
+    """A table of the database that `connection` names, with its schema, like public.churn_scores. It is made where it
+    is not there yet. None: they go to `folder`."""
+    format: OutputFormat = "parquet"
+    """How the files of `folder` are written."""
+    connection: Name | None = None
+    """The Airflow connection with address and credentials, as AIRFLOW_CONN_<NAME> in the environment or in Airflow. Of
+    a table it has to be named. None: the keys of S3 are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Deliver":
+        if (self.folder is None) == (self.table is None):
+            raise ValueError("name either a folder (or s3://bucket/prefix) or a table")
+        if self.table is not None and self.connection is None:
+            raise ValueError("a table needs connection, the name of the Airflow connection of its database")
+        if self.table is not None and "format" in self.model_fields_set:
+            raise ValueError("a table has no format; remove that line")
+        if self.folder is not None and not re.fullmatch(r"s3://[A-Za-z0-9][^@\s]*|(?!\w+://)[^\0]+", self.folder):
+            raise ValueError("folder is a folder, or written like s3://bucket/prefix, and never holds credentials")
+        if self.connection is not None and self.folder is not None and not self.folder.startswith("s3://"):
+            raise ValueError("a folder of this machine needs no connection; remove that line")
+        return self
+
+
 class Budget(Strict):
     """How many retrains for nothing the portfolio may cost, whatever the number of models."""
 
@@ -469,6 +499,8 @@ class Spec(Strict):
     """What is served when the champion cannot be."""
     traffic: Traffic = Traffic()
     """How online traffic is split."""
+    deliver: Annotated[Deliver | None, Field(exclude_if=lambda value: value is None)] = None
+    """Where every night's answers are brought. None: nowhere, they are in the lake."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":

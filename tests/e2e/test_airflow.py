@@ -15,11 +15,14 @@ import httpx
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+import yaml
 
+from tests import homes
 from tests.conftest import business_home
-from tiltyard import clock
+from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
-from tiltyard.edge import processes, quickstart, services
+from tiltyard.answered import predictions
+from tiltyard.edge import processes, quickstart, services, starting
 from tiltyard.edge.airflow_api import Airflow, Run
 from tiltyard.edge.airflow_settings import address
 from tiltyard.errors import CheckFailed
@@ -43,7 +46,9 @@ class Night:
     twin: Rails
     airflow: Airflow
     ups: tuple[services.Started, services.Started]
-    """What the first `up` started, and the second one right after it."""
+    """What the first start started, and the last one, when the nights were through."""
+    crm: dict[str, Any]
+    """A database of somebody else's, as Airflow's connection `crm` names it: there the answers are delivered."""
 
 
 def live_nights(spec: Spec) -> list[quickstart.LiveNight]:
@@ -64,12 +69,32 @@ def night(
     twin_settings = business_home(folder / "two", postgres_url, eager_models, deliveries)
     with rails_module.opened(settings) as rails, rails_module.opened(twin_settings) as twin:
         hindcast.hindcast(twin, [spec], FIRST, NIGHT)
+        deliver(models / "churn" / "spec.yaml")
+        crm = database(settings)
         try:
-            first, second = (quickstart.nights_in_airflow(rails, live_nights(spec)) for _ in range(2))
+            first = services.start(settings)
             with Airflow(settings) as airflow:
-                yield Night(settings, spec, rails, twin, airflow, (first, second))
+                airflow.call("POST", "/api/v2/connections", json={"connection_id": "crm", **crm})
+                _, second = (quickstart.nights_in_airflow(rails, live_nights(spec)) for _ in range(2))
+                yield Night(settings, spec, rails, twin, airflow, (first, second), crm)
         finally:
             services.stop(settings)
+
+
+def deliver(path: Path) -> None:
+    """Let a model deliver into a table of the database that Airflow's connection `crm` names."""
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | {"deliver": {"table": "churn_scores", "connection": "crm"}}))
+
+
+def database(settings: Settings) -> dict[str, Any]:
+    """A database of somebody else's, as Airflow's form of a connection says it."""
+    server = postgres.server_url(settings)
+    name = f"{settings.database_prefix}crm"
+    with homes.cursor(settings, "postgres") as cursor:
+        cursor.execute(f"create database {name}")
+    host = str(server.query.get("host", server.host))
+    return {"conn_type": "postgres", "host": host, "login": server.username, "password": "p@ss w/ord", "schema": name}
 
 
 def test_every_run_of_the_chain_is_green(night: Night) -> None:
@@ -118,6 +143,18 @@ def test_the_stages_were_started_by_assets(night: Night) -> None:
 @pytest.mark.parametrize("table", ["ops.prediction", "ops.evaluation", "ops.drift"])
 def test_airflow_writes_the_rows_that_a_hindcast_writes(night: Night, table: str) -> None:
     pd.testing.assert_frame_equal(rows(night.rails, table), rows(night.twin, table))
+
+
+def test_the_answers_of_both_nights_are_in_the_table_of_airflows_connection(night: Night) -> None:
+    with homes.cursor(night.settings, night.crm["schema"]) as cursor:
+        cursor.execute("select night, entity_id, score, tier from churn_scores order by night, entity_id")
+        there = cursor.fetchall()
+    expected = [
+        (row["night"], row["entity_id"], row["score"], row["tier"])
+        for as_of in (FIRST, NIGHT)
+        for row in predictions.of_night(night.twin, "churn", as_of.date()).to_pylist()
+    ]
+    assert there == expected != []
 
 
 def test_the_gate_said_the_same(night: Night) -> None:
@@ -239,8 +276,12 @@ def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> Non
     assert set(services.status(night.settings).pids.values()) == {None}
     assert services.stop(night.settings).stopped == ()
 
-    again = quickstart.nights_in_airflow(night.rails, live_nights(night.spec))
-    assert again == night.ups[0]
+    again = starting.start(night.settings, [FIRST, NIGHT], services.silent)
+    assert again.started == night.ups[0].started
+    assert (again.airflow.url, again.resting, again.refused) == (night.ups[0].url, (), ())
+    assert [(source.name, source.schedule, source.models) for source in again.sources] == [
+        ("subscription", None, ("churn",))
+    ]
     assert services.status(night.settings).healthy
     assert {dag_id: night.airflow.runs(dag_id) for dag_id in before} == before
     assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once

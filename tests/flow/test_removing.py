@@ -94,6 +94,7 @@ def test_a_dry_run_names_every_path_and_how_git_has_it_and_changes_nothing(check
     models = checkout.settings.models / "churn"
     (models / "notes.txt").write_text("mine\n")
     (models / "card.md").write_text("changed\n")
+    (models.parent / "sla_breach" / "card.md").write_text("changed, too\n")
     before = state(checkout)
     found = removing.plan(checkout, "churn")
     assert state(checkout) == before
@@ -101,6 +102,7 @@ def test_a_dry_run_names_every_path_and_how_git_has_it_and_changes_nothing(check
     assert (files["notes.txt"], files["card.md"], files["spec.yaml"]) == ("not in git", "changed", "committed")
     assert {file.path for file in found.edited} == {str(checkout.settings.dbt / "models" / "_models__exposures.yml")}
     assert set(found.online) == VIEWS
+    assert "What waits in the checkout goes into force with it: sla_breach (changed)." in found.kept
     assert "spines.spn_customer_reviewed" in found.tables
     assert not [table for table in found.tables if table.startswith(("raw.", "staging."))]
     assert not found.is_done

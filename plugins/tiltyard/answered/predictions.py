@@ -14,8 +14,10 @@ from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import text
 from tiltyard.rails import Rails
+from tiltyard.records import ShadowSummary
 from tiltyard.spec import OutputFormat
 from tiltyard.tables import PREDICTION
+from tiltyard.words import counted
 
 COLUMNS = {
     "model": "varchar",
@@ -41,15 +43,20 @@ def newest_night(rails: Rails, model: str) -> date:
     return max(nights)
 
 
-def of_night(rails: Rails, model: str, night: date) -> pa.Table:
-    """The answers of a night that was scored, by entity and time; none where its spine had no rows.
-
-    Raises BadInput for a night that was not.
-    """
+def require_scored(rails: Rails, model: str, night: date) -> None:
+    """Raises BadInput for a night that was not scored, naming the newest that was."""
     nights = rails.ledger.finished("shadow", model)
     if night not in nights:
         newest = f"its newest scored night is {max(nights)}" if nights else "no night of it is scored yet"
         raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
+
+
+def of_night(rails: Rails, model: str, night: date) -> pa.Table:
+    """The answers of a night that was scored, by entity and time; none where its spine had no rows.
+
+    Raises BadInput for a night that was not, and for one whose answers are in the lake no more.
+    """
+    require_scored(rails, model, night)
     sql = f"""
         select model, night, entity_id, prediction_time, score, version, tier, tier_reason as reason, request_id
         from {{{PREDICTION}}} where model = $model and night = $night and tier <> 'shadow'
@@ -58,7 +65,14 @@ def of_night(rails: Rails, model: str, night: date) -> pa.Table:
     as_of = clock.midnight(night)
     rails.lake.ensure(PREDICTION)
     found = rails.lake.connection.execute(rails.lake.sql(sql, as_of), {"model": model, "night": night})
-    return found.to_arrow_table()
+    rows = found.to_arrow_table()
+    run = rails.ledger.stage_run(ShadowSummary, model, night)
+    if not rows.num_rows and run is not None and run.summary.rows:
+        raise BadInput(
+            f"The {counted(run.summary.rows, 'answer')} of {model} of {night} are in the lake no more: "
+            "TILTYARD_LAKE_RETENTION keeps them for a shorter time; name a newer night."
+        )
+    return rows
 
 
 def write(connection: duckdb.DuckDBPyConnection, rows: pa.Table, target: str, kind: OutputFormat) -> None:

@@ -1,4 +1,4 @@
-"""`train`, `shadow`, `promote`, `drift`: one stage of one model for one night."""
+"""`train`, `shadow`, `deliver`, `promote`, `drift`: one stage of one model for one night."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -8,7 +8,7 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, Json, Model
-from tiltyard.cli.output import emit, failed
+from tiltyard.cli.output import caution, emit, failed, say
 from tiltyard.spec import Spec, find
 from tiltyard.stages import StageName
 
@@ -44,10 +44,43 @@ def train(
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
 def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Score the night with champion and challengers; evaluate both on matured cohorts."""
+    """Score the night with champion and challengers; evaluate both on matured cohorts. Where the spec says `deliver`,
+    the night's answers are brought there."""
+    from tiltyard.answered import delivery
     from tiltyard.judge import shadow as stage
 
-    _stage("shadow", model, as_of, as_json, stage.shadow_night)
+    def scored_and_delivered(rails: "Rails", spec: Spec, night: datetime) -> object:
+        delivery.owe(rails, spec, [night.date()])
+        summary = stage.shadow_night(rails, spec, night)
+        sent = delivery.deliver(rails, spec, scored=[night.date()])
+        if sent and sent.reason:
+            caution(f"{spec.name} of {night.date()} is not delivered: {sent.reason}")
+        return summary
+
+    _stage("shadow", model, as_of, as_json, scored_and_delivered)
+
+
+@commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard deliver sla_breach --night 2016-05-02")
+def deliver(
+    model: Model,
+    night: Annotated[
+        str | None,
+        typer.Option("--night", "--as-of", metavar="DATE", help="Bring this night there, too, once more, UTC."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the nights that are owed to where the spec's `deliver` says, as the shadow stage of every night does. Twice
+    is once. What could not be delivered is named, and owed still (exit 1)."""
+    from tiltyard import rails
+    from tiltyard.answered import delivery
+    from tiltyard.edge import describe
+
+    spec, asked = options.spec(model), options.asked_night(night)
+    with rails.opened() as opened:
+        result = delivery.again(opened, spec, asked.date() if asked else None)
+    emit(result, as_json, lambda: say(f"{model} {describe.delivery(result)}"))
+    if result.reason:
+        failed(f"{model} is not delivered: {result.reason}")
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard promote sla_breach --as-of 2016-05-02")

@@ -28,6 +28,7 @@ from tiltyard.edge.document import (
 from tiltyard.judge.arrival import ArrivalReport
 from tiltyard.records import (
     ArmFigures,
+    DeliverySummary,
     Embargo,
     Incident,
     LakeMaintenanceSummary,
@@ -75,6 +76,7 @@ def model(document: Document) -> str:
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
         **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
+        **({"delivered": delivery(document.delivery)} if document.delivery else {}),
         "training": _training(document.training),
         **({"next retrain": str(document.next_retrain)} if document.next_retrain else {}),
         **({"features": features(document.features)} if document.features else {}),
@@ -96,6 +98,14 @@ def _unanswered(document: ModelStatus) -> str:
         f"{rows} of {', '.join(map(str, nights))}: known after that night was scored, or it never was; "
         f"tiltyard shadow {document.model} --as-of {nights[-1]} scores what is known now"
     )
+
+
+def delivery(summary: DeliverySummary) -> str:
+    """Which nights are at their destination, and which are owed, and why."""
+    done = [f"{night} ({counted(rows, 'answer')})" for night, rows in sorted(summary.delivered.items())]
+    waiting = f"; owed: {listed([str(night) for night in summary.owed])}" if summary.owed else ""
+    why = f": {summary.reason}" if summary.owed and summary.reason else ""
+    return f"to {summary.to}: {listed(done) or 'nothing'}{waiting}{why}"
 
 
 def lake(maintained: LakeMaintenanceSummary | None, size: LakeSize) -> str:

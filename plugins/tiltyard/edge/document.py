@@ -12,6 +12,7 @@ from tiltyard.judge.arrival import ArrivalReport
 from tiltyard.records import (
     ArmFigures,
     DataIncident,
+    DeliverySummary,
     DriftSummary,
     Embargo,
     FeaturesSummary,
@@ -334,6 +335,9 @@ class ModelStatus(ModelHead):
     """What of the specs, suites and dbt files in the checkout is not in force, of this model and of what all share."""
     unanswered: dict[date, int] = field(default_factory=dict)
     """Night of the last week → rows of the spine that nobody has answered; without the nights that have none."""
+    delivery: DeliverySummary | None = None
+    """How its answers are brought out now: the newest night that is there, and what is owed; None where they are
+    not."""
     label_arrival: ArrivalReport | None
     """How the truth comes in; None before the first prediction."""
     estimated: dict[str, EstimatedVersion]

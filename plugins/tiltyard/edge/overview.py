@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tiltyard import rails as rails_module
 from tiltyard import release
+from tiltyard.answered import delivery
 from tiltyard.edge import status
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.reports import find_report
@@ -84,7 +85,7 @@ def _entry(rails: Rails, spec: Spec) -> Entry:
         plot=find_report(reports, f"realized/{spec.name}.png"),
         latency=isinstance(document, ModelStatus) and bool(document.latency),
         arrival=find_report(reports, f"arrival/{spec.name}.png"),
-        events=tuple(rails.ledger.events(spec.name)[-EVENTS:]),
+        events=tuple(delivery.remarkable(rails.ledger.events(spec.name))[-EVENTS:]),
         status=document,
         problem=problem,
     )

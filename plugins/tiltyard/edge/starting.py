@@ -139,6 +139,11 @@ def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, 
         for source, day in newest.items()
         if day is None
     ]
+    notes += [
+        f"{source}: it has files in the landing zone and no contract, so that its nights fail, alone; write one with "
+        f"tiltyard new source {source}, or take it away with tiltyard remove {source}."
+        for source in sorted({*settings.sources} - {*contracts.sources(settings)})
+    ]
     specs = portfolio(settings)
     sources = tuple(
         StartedSource(

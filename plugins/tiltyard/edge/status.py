@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 from tiltyard import clock
-from tiltyard.answered import arm, fallback_audit
+from tiltyard.answered import arm, delivery, fallback_audit
 from tiltyard.edge.document import (
     SAFE_DEFAULT,
     ChecksNight,
@@ -189,7 +189,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         features=_features(rails, spec, as_of, roles),
         replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
-        events=len(rails.ledger.events(spec.name)),
+        delivery=delivery.standing(rails, spec),
+        events=len(delivery.remarkable(rails.ledger.events(spec.name))),
     )
 
 

@@ -1,6 +1,7 @@
-"""What is known of the data that came: how late it was, what of it fell silent, and what one prediction was made of."""
+"""What is known of the data that came: how late it was, what of it fell silent, and what one prediction was made of;
+and of the answers that were brought out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -161,3 +162,17 @@ class FeatureValue(Record):
     """When the row happened that it was read from; None where there was no row."""
     available_at: Instant | None
     """When that row could first be known; None where there was no row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliverySummary(Record):
+    """What an attempt to deliver a model's nights came to."""
+
+    to: str
+    """The destination."""
+    delivered: dict[date, int] = field(default_factory=dict)
+    """Night → number of its answers, of the nights that were brought there now."""
+    owed: tuple[date, ...] = ()
+    """The nights that are scored and not there yet."""
+    reason: str | None = None
+    """Why a night is not there, and what to do; None where all are."""

@@ -85,7 +85,7 @@ def event_time(table: Table, said: Said) -> Column:
 def _parts(table: Table) -> str:
     """The end of a sentence, where a date stands in several columns."""
     parts = [column.header for column in table.columns if re.search(r"(^|_)(year|month|day(_of_month)?)$", column.name)]
-    return f", or name the columns that tell it together, like --event-time {','.join(parts)}" if len(parts) >= 2 else ""
+    return f", or name those that tell it together, like --event-time {','.join(parts)}" if len(parts) >= 2 else ""
 
 
 def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said) -> Roles:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +138,7 @@ def remove(rails: Rails, name: str, kind: Kind | None = None, *, by: str, now: d
         detail = {"kind": names.kind, "name": name, "by": by, "files": len(removal.files), "tables": [*removal.tables]}
         rails.ledger.add_event(REMOVED, name if names.kind == "model" else "", None, detail)
         note.unlink()
-    return Removal(**{**vars(removal), "is_done": True})
+    return replace(removal, is_done=True)
 
 
 # -- what it is ---------------------------------------------------------------------------------------------
@@ -314,6 +314,10 @@ def _kept(rails: Rails, names: _Names, parts: Belongings) -> tuple[str, ...]:
         )
         if names.name in os.environ.get("TILTYARD_SOURCES", "").split(","):
             kept.append(f"TILTYARD_SOURCES names {names.name}; take it out there.")
+    pending = release.pending(rails.settings)
+    pending = replace(pending, models={name: how for name, how in pending.models.items() if name != names.name})
+    if (parts.files or parts.edited) and pending.named:
+        kept.append(f"What waits in the checkout goes into force with it: {pending.named}.")
     return tuple(kept)
 
 

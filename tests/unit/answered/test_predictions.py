@@ -16,9 +16,11 @@ from tiltyard.answered import predictions
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.judge import shadow
+from tiltyard.lake import identifier
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.settings import ROOT, Settings
+from tiltyard.tables import PREDICTION
 
 NIGHT = instant("2024-03-03")
 
@@ -92,6 +94,14 @@ def test_a_night_without_rows_has_a_head_and_no_answers_and_one_that_was_not_sco
             predictions.of_night(rails, "small", date(2024, 4, 1))
         with pytest.raises(BadInput, match="No night of other is scored yet"):
             predictions.newest_night(rails, "other")
+
+
+def test_answers_that_are_in_the_lake_no_more_are_no_night_without_answers(shop: Settings) -> None:
+    with rails_module.opened(shop) as rails:
+        rails.lake.connection.execute(f"delete from {identifier(PREDICTION)}")
+        with pytest.raises(BadInput, match="3 answers of small of 2024-03-03 are in the lake no more"):
+            predictions.of_night(rails, "small", NIGHT.date())
+        assert not predictions.of_night(rails, "small", (NIGHT + timedelta(days=1)).date()).num_rows
 
 
 def test_the_command_writes_a_file_or_standard_output_or_one_document(shop: Settings, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_help_names_every_command_and_each_has_an_example() -> None:
     for command in (
         "models", "validate", "data", "ingest", "features", "train", "shadow", "promote", "drift",
         "govern", "incidents", "hindcast", "leakage", "status", "explain", "up", "down", "serve", "keys", "requests",
-        "fallback", "online", "stream", "lake-maintenance", "holds",
+        "fallback", "online", "stream", "lake-maintenance", "holds", "start", "remove", "predictions", "deliver",
     ):  # fmt: skip
         assert command in text
         assert "Example: tiltyard" in tiltyard(command, "--help").stdout

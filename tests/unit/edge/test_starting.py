@@ -73,6 +73,14 @@ def test_a_source_that_is_fetched_is_not_of_the_past_and_begins_with_its_first_n
         assert starting.scheduled(rails)[2] == ()
 
 
+def test_a_source_without_a_contract_is_named_with_both_ways_out(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": TODAY, "gone": TODAY})) as rails:
+        _, _, [note] = starting.scheduled(rails)
+    assert "gone: it has files in the landing zone and no contract" in note
+    assert "tiltyard new source gone" in note
+    assert "tiltyard remove gone" in note
+
+
 def test_a_night_is_of_the_sources_that_delivered_then(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": date(2016, 5, 31), "retail": date(2011, 10, 1)})) as rails:
         _, sources, _ = starting.scheduled(rails)
