@@ -90,3 +90,10 @@ def _anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_decision_has_a_number_of_its_own_and_says_it() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [path.name[:4] for path in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+    for path in records:
+        assert re.match(rf"# ({int(path.name[:4])}\. )?\S", path.read_text(encoding="utf-8")), path
