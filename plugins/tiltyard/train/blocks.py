@@ -79,26 +79,61 @@ class Split:
 def split(times: pd.Series, label: Values, every: timedelta, as_of: datetime, target: Target = YES_OR_NO) -> Split:
     """Five blocks of about as many rows by time, cut between cohorts (the predictions of one night).
 
-    Raises Untrainable when there are too few rows, cohorts, or rows of a class in a block.
+    Where a block would hold too few rows of a class, as a closed day among large ones does, small cohorts are taken
+    together with those before them. Raises Untrainable when there are too few rows, cohorts, or rows of a class in a
+    block all the same.
     """
     if len(times) < MIN_ROWS:
         raise Untrainable(f"{len(times)} matured rows are too few to train on, it takes {MIN_ROWS}")
     night = -np.ceil((pd.Timestamp(as_of) - times).to_numpy() / np.timedelta64(every))
+    try:
+        block = _blocks(night, label, target)
+    except Untrainable as reason:
+        try:
+            block = _blocks(_merged(night, label), label, target)
+        except Untrainable:
+            raise reason from None
+    order = np.argsort(times.to_numpy(), kind="stable")
+    return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
+
+
+def _blocks(night: NDArray[np.float64], label: Values, target: Target) -> Places:
+    """(rows,) the block of each row, from (rows,) the night or group of nights that it is of."""
     cohorts, counts = np.unique(night, return_counts=True)
     if len(cohorts) < BLOCKS:
         raise Untrainable(f"{len(cohorts)} cohorts are too few for a split by time, it takes {BLOCKS}")
-    before = np.cumsum(counts) / len(times)
+    before = np.cumsum(counts) / len(night)
     cuts: list[int] = []  # each the place of the first cohort of a block but the first
     for number in range(1, BLOCKS):
         nearest = int(np.argmin(np.abs(before - number / BLOCKS))) + 1
         cuts.append(int(np.clip(nearest, (cuts or [0])[-1] + 1, len(cohorts) - BLOCKS + number)))
     block = np.digitize(night, cohorts[cuts])
     for number in range(BLOCKS):
-        sizes = np.unique(label[block == number], return_counts=True)[1]
-        fewest = int(sizes.sum() - sizes.max())
+        fewest = _rarer(label[block == number])
         if fewest < MIN_OF_CLASS:
             raise Untrainable(
                 f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {target.too_few}, it takes {MIN_OF_CLASS}"
             )
-    order = np.argsort(times.to_numpy(), kind="stable")
-    return Split(tuple(order[block[order] == number] for number in range(BLOCKS)))
+    return block
+
+
+def _merged(night: NDArray[np.float64], label: Values) -> NDArray[np.float64]:
+    """(rows,) the newest night of the group that each row is of: nights that follow each other, the fewest that hold
+    enough of every class together; what is left over joins the newest group."""
+    groups: list[list[float]] = []
+    waiting: list[float] = []
+    for cohort in np.unique(night):
+        waiting.append(float(cohort))
+        if _rarer(label[np.isin(night, waiting)]) >= MIN_OF_CLASS:
+            groups.append(waiting)
+            waiting = []
+    if waiting and groups:
+        groups[-1] += waiting
+    newest = {cohort: group[-1] for group in groups or [waiting] for cohort in group}
+    return np.array([newest[float(cohort)] for cohort in night])
+
+
+def _rarer(label: Values) -> int:
+    """Number of rows that have another label than most."""
+    sizes = np.unique(label, return_counts=True)[1]
+    return int(sizes.sum() - sizes.max()) if len(sizes) else 0

@@ -240,6 +240,18 @@ def test_the_split_is_by_time_and_keeps_cohorts_whole() -> None:
         assert times.iloc[older].max() < times.iloc[newer].min()
 
 
+def test_a_cohort_that_is_too_small_for_a_block_goes_with_its_neighbours() -> None:
+    """A Saturday with one positive at the end of a week, and two such days in the middle of one."""
+    times, label = cohorts(20, 20, 20, 20, 20, 1)
+    parts = blocks.split(times, label, timedelta(days=1), FIRST + timedelta(days=9))
+    days = [sorted({time.day for time in times.iloc[block]}) for block in parts.blocks]
+    assert days == [[1], [2], [3], [4], [5, 6]]
+    times, label = cohorts(20, 2, 3, 20, 20, 20)
+    parts = blocks.split(times, label, timedelta(days=1), FIRST + timedelta(days=9))
+    days = [sorted({time.day for time in times.iloc[block]}) for block in parts.blocks]
+    assert days == [[1], [2, 3], [4], [5], [6]]
+
+
 def test_one_large_cohort_does_not_swallow_its_neighbours() -> None:
     times, label = cohorts(*[20] * 6)
     heavy = pd.concat([times, pd.Series([times.iloc[-1]] * 2000).astype(times.dtype)], ignore_index=True)
@@ -252,6 +264,7 @@ def test_one_large_cohort_does_not_swallow_its_neighbours() -> None:
     [
         ([5] * 5, 30, "150 matured rows are too few"),
         ([20] * 4, 60, "4 cohorts are too few"),
+        ([20, 20, 20, 20, 1], 60, "block 5 of 5 by time holds 1 rows of one class"),
         ([20, 20, 20, 20, 60], 60, "block 5 of 5 by time holds 0 rows of one class"),
         ([0] * 9, 60, "block 1 of 5 by time holds 0 rows of one class"),
     ],
