@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import pairwise
 
 from tiltyard.words import listed
 
@@ -28,6 +29,8 @@ RECENT = 3
 """Number of last nights, whatever their weekday, on which a category that vanished was there, too."""
 NIGHTS = 14
 """Number of nights of past below which nothing is usual yet: two weekends, which are unlike the week."""
+RISES = 3
+"""So many times the least value of a text has risen that only ever goes on."""
 CHANCE = 1e-9
 """Probability below which a night is not explained by chance. 40 columns, four rules and 200 nights are 32,000 looks;
 what chance shows once in 30,000 times that is no chance."""
@@ -131,6 +134,7 @@ def verdict_on(tonight: TableProfile, past: Sequence[TableProfile]) -> OutageVer
                 continue
             if is_broken:
                 continue  # a column of nothing but NULL has lost its categories, too: once is enough
+            nights = sorted(nights, key=lambda night: night.night)
             reason = check(column, tonight.rows, [(night.columns[name], night.rows) for night in nights])
             if reason:
                 outages.append(Outage(rule, name, f"{reason} ({_against(nights, tonight)})"))
@@ -170,7 +174,7 @@ def _against(nights: Sequence[TableProfile], tonight: TableProfile) -> str:
 
 
 Past = Sequence[tuple[ColumnProfile, int]]
-"""A column on other nights, each with the night's number of rows."""
+"""A column on other nights, the oldest first, each with the night's number of rows."""
 Check = Callable[[ColumnProfile, int, Past], str | None]
 """(column, rows of the night, past) → what is wrong, in words; None when all is well, "" when it cannot be told."""
 
@@ -233,6 +237,8 @@ def _category_vanished(tonight: ColumnProfile, rows: int, past: Past) -> str | N
         return ""
     if any(column.is_constant for column, _ in past):  # a month: one value for weeks, and then the next
         return ""
+    if _grows([column for column, _ in past], tonight):
+        return None
     shares: dict[str, float] = {}
     for name in set.intersection(*(set(column.categories) for column, _ in past)) - set(tonight.categories):
         share = min(column.categories[name] / max(total - column.nulls, 1) for column, total in past)
@@ -249,6 +255,14 @@ def _category_vanished(tonight: ColumnProfile, rows: int, past: Past) -> str | N
         return ""
     named = listed([f"{name!r} (at least {shares[name]:.1%} usually)" for name in gone])
     return f"none of {values} values is {named}"
+
+
+def _grows(past: Sequence[ColumnProfile], tonight: ColumnProfile) -> bool:
+    """Whether a text only ever goes on, like a day that is written as one: its least value never falls, has risen
+    several times, and what tonight lacks lies below all that it has."""
+    least = [min(column.categories) for column in past] + [min(tonight.categories, default="")]
+    rises = sum(later > earlier for earlier, later in pairwise(least))
+    return rises >= RISES and all(later >= earlier for earlier, later in pairwise(least))
 
 
 _CHECKS: dict[str, Check] = {

@@ -159,3 +159,18 @@ def test_a_profile_is_kept_once_and_leaves_those_of_other_tables_alone(rails: Ra
         ("raw.visit", str(second.night), "device", ""),
     ]
     assert len(rows) == 6
+
+
+def test_a_day_that_is_written_as_text_passes_and_is_no_value_that_vanished() -> None:
+    """What is due on the day before is there on every night up to it; tonight nothing can be due before tonight."""
+    last = (TONIGHT - timedelta(days=1)).isoformat()
+    past = []
+    for back in range(1, 29):
+        night = TONIGHT - timedelta(days=back)
+        days = {(night + timedelta(days=ahead)).isoformat(): 20 for ahead in range(10)}
+        past.append(profile(back, due=devices({**days, last: 400})))
+    tonight = profile(due=devices({(TONIGHT + timedelta(days=ahead)).isoformat(): 60 for ahead in range(10)}))
+    verdict = verdict_on(tonight, past)
+    assert verdict.outages == () and ("category_vanished", "due") in verdict.clean
+    letters = [profile(back, due=devices({"a": 400, "b": 300})) for back in range(1, 29)]
+    assert verdict_on(profile(due=devices({"b": 700})), letters).outages, "a letter that is gone has not passed"
