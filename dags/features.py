@@ -2,9 +2,10 @@
 
 **What it does.** One DAG per source, by the schedule in its contract. `ingest` puts the checkout's specs, suites and
 dbt files in force, fetches what is new at the places that the contract names, lands what became available until the
-night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform` builds staging, spines, feature views and labels with dbt; `checks` runs the freshness,
-quality and leakage suites; `publish` puts every table that is good in service, brings the store of online features up
-to it, and tells the shadow stage. A table that several sources feed is settled by the last of them.
+night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform`
+builds staging, spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites;
+`publish` puts every table that is good in service, brings the store of online features up to it, and tells the shadow
+stage. A table that several sources feed is settled by the last of them.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 
@@ -21,9 +22,8 @@ to it, and tells the shadow stage. A table that several sources feed is settled 
   longer than `TILTYARD_SOURCE_TIMEOUT_S`. *publish* has then told that nothing of the source is new. Mend it, clear the
   task. A file whose schema is wrong does not fail the run; it waits in quarantine with its reason.
 - *ingest* is up for reschedule: the source has delivered nothing for the night yet, or the place that it is fetched
-  from does not answer (its log says which), and it is looked for every ten minutes.
-- *checks* is red and says that a table *could not be fetched*: the database, bucket or broker did not answer. The next
-  night brings what was missed; clear the run from *ingest* to have it sooner.
+  from does not answer, and it is looked for every ten minutes. *checks* is red where a table *could not be fetched* in
+  time: the next night brings what was missed; clear the run from *ingest* to have it sooner.
 - *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
   without it, and requests get the features of the last night until `max_feature_age` refuses them. Do what it says and
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.

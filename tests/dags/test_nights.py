@@ -1,5 +1,6 @@
 """Which nights a task works on, and what counts as a person's answer."""
 
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -304,6 +305,31 @@ def test_a_source_that_has_not_delivered_is_looked_for_until_it_is_due(
         assert not landed("web", 1), "that is of the night before"
         bazaar.deliver(settings, "web", date(2025, 3, 4))
         assert landed("web", 1)
+
+
+def test_a_place_that_is_away_is_looked_for_until_its_source_is_due_and_read_by_a_connection_of_airflow(
+    tmp_path: Path, postgres_url: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = bazaar.settings_of(tmp_path, postgres_url)
+    bazaar.contract(settings, "web", "due_by: 5h")
+    path = settings.dbt / "models" / "staging" / "web" / "_web__sources.yml"
+    shop = tmp_path / "web.db"
+    place = f"fetch: {{from: 'sqlite:///{shop}#click', cursor: at, connection: web_db}}"
+    path.write_text(path.read_text().replace("available_at: {", f"{place}\n              available_at: {{"))
+    as_of = datetime(2025, 3, 5, tzinfo=UTC)
+    run()
+    with opened(settings) as rails:
+        monkeypatch.setattr(clock, "now", lambda: as_of + timedelta(hours=1))
+        with pytest.raises(BadInput, match="There is no connection 'web_db'"):
+            work.land(rails, "web", as_of)
+        monkeypatch.setenv("AIRFLOW_CONN_WEB_DB", '{"conn_type": "sqlite"}')
+        assert work.land(rails, "web", as_of) is None
+        with sqlite3.connect(shop) as connection:
+            connection.execute("create table click (click_id text, shop_id text, size double, at timestamp)")
+            connection.execute("insert into click values ('c', 'a', 1.5, '2025-03-04 12:00:00.000000')")
+        landed = work.land(rails, "web", as_of)
+        assert landed is not None
+        assert landed["rows"] == 1
 
 
 def test_a_model_starts_when_every_source_that_it_reads_is_settled(tmp_path: Path, postgres_url: str, run: Any) -> None:

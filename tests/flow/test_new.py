@@ -248,6 +248,65 @@ def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Pat
     assert sum(row[3] for row in rows) == (table["Neighbourhood"] == "ITARARÉ").sum()
 
 
+@pytest.mark.parametrize(
+    ("split", "asked", "timing"),
+    [
+        (
+            {"day": "%Y-%m-%d", "hour_of_day": "%H:%M:%S"}, None,
+            {"column": "day", "further": ["hour_of_day"]},
+        ),
+        (
+            {"Tag": "%d.%m.%Y", "Uhrzeit": "%H:%M:%S"}, "Tag, Uhrzeit",
+            {"column": "tag", "further": ["uhrzeit"], "format": "%d.%m.%Y %H:%M:%S"},
+        ),
+        (
+            {"year": "%Y", "month": "%-m", "day": "%-d", "hour": "%-H", "minute": "%-M"}, None,
+            {"column": "year", "further": ["month", "day", "hour", "minute"], "format": "%Y %m %d %H %M"},
+        ),
+        (
+            {"year": "%Y", "month": "%-m", "day": "%-d"}, None,
+            {"column": "year", "further": ["month", "day"], "format": "%Y %m %d"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_time_that_stands_in_several_columns_lands_as_one(
+    tmp_path: Path, postgres_url: str, split: dict[str, str], asked: str | None, timing: dict[str, Any]
+) -> None:
+    settings = copied(tmp_path, postgres_url)
+    table = stranger.purchases(900, days=30)
+    at = pd.to_datetime(table.pop("At"))
+    for place, (header, form) in enumerate(split.items()):
+        table.insert(place, header, at.dt.strftime(form))
+    export = stranger.write(tmp_path / "a.csv", table)
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="receipt", said=Said(asked)))
+    assert bool(plan.found.notes) == (asked is None), "what is guessed is told"
+    write.files(settings, source_texts.texts(plan))
+    declared = yaml.safe_load((settings.dbt / "models/staging/clinic/_clinic__sources.yml").read_text())
+    assert declared["sources"][0]["tables"][0]["config"]["meta"]["tiltyard"]["event_time"] == timing
+    cut = cutting.cut(settings, "clinic", export)
+    assert (cut.rows, cut.undated) == (900, 0)
+    with rails_module.opened(settings) as rails:
+        assert ingest.land_night(rails, "clinic", datetime(2016, 5, 1, tzinfo=UTC)).rows == 900
+        found = rails.lake.connection.execute(
+            "select event_time, available_at from lake.raw.receipt order by receipt_id"
+        ).fetchall()
+    finest = next(reversed(split.values()))
+    step = next(step for letters, step in (("%S", "s"), ("M", "min"), ("d", "D")) if finest.endswith(letters))
+    expected = at.dt.floor(step).dt.tz_localize("UTC")
+    assert [row[0] for row in found] == list(expected)
+    end = pd.Timedelta(days=1) - pd.Timedelta(seconds=1) if step == "D" else pd.Timedelta(0)
+    assert [row[1] for row in found] == list(expected + end), "a day is known at its end"
+
+
+def test_columns_that_are_no_time_together_are_refused(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    export = stranger.write(tmp_path / "a.csv", stranger.purchases(300))
+    with pytest.raises(BadInput, match=r"--event-time: Shop,Town together are no time, like "):
+        new_source.look(settings, SourceRequest("clinic", export, table="receipt", said=Said("Shop,Town")))
+    with pytest.raises(BadInput, match=r"did you mean Town\?"):
+        new_source.look(settings, SourceRequest("clinic", export, table="receipt", said=Said("Shop,Towm")))
+
+
 # -- the command line -------------------------------------------------------------------------
 
 
@@ -378,6 +437,13 @@ def test_a_table_of_a_database_is_a_source_and_its_rows_are_fetched(
     model = tiltyard(settings, "new", "model", "no_show", "--source", "clinic", "--label", "No-show", "--positive",
                      "Yes", "--no-history", "--yes", **variables)  # fmt: skip
     assert model.returncode == 0, model.stderr
+    path = settings.dbt / "models" / "staging" / "clinic" / "_clinic__sources.yml"
+    path.write_text(path.read_text().replace("cursor: updated_at", "cursor: gone"))
+    wrong = tiltyard(settings, "validate", **variables)
+    assert wrong.returncode == 2
+    line = next(place for place, text in enumerate(path.read_text().splitlines(), 1) if "cursor: gone" in text)
+    said = f"_clinic__sources.yml:{line}: table 'appointment': fetch names the column 'gone'"
+    assert said in wrong.stderr.replace("\n", " ")
 
 
 def test_an_address_is_a_file_to_be_cut_and_one_that_cannot_be_had_says_so(tmp_path: Path, postgres_url: str) -> None:

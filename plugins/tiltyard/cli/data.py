@@ -91,13 +91,16 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
     away = [sentence for summary in result.values() for sentence in summary.away]
     for sentence in away:
         print_error(f"{sentence.rstrip('.')}; run this again when it does.")
+    aside = [table.unusable for summary in result.values() for table in summary.fetched if table.unusable]
+    for sentence in aside:
+        print_error(f"{sentence}.")
     refused = [f"{file.file}: {file.reason}" for summary in result.values() for file in summary.quarantined]
     if refused:
         failed(
             f"{counted(len(refused), 'file')} went to quarantine, {listed(refused, '; ')}. Mend them in "
             f"{settings.quarantine} or mend the contract, put them back into the landing zone, and run this again."
         )
-    if away:
+    if away or aside:
         raise typer.Exit(1)
 
 

@@ -42,12 +42,12 @@ def nothing(rails: "Rails", sources: Sequence[str]) -> str | None:
 def require_near(rails: "Rails", sources: Sequence[str], *nights: datetime) -> None:
     """Raises BadInput for a night that lies AHEAD or more after the newest delivery of all of these sources. It would
     find every table too old and hold it, and every night up to it with it, until it is done again with data."""
-    from tiltyard.prepare import ingest
+    from tiltyard.prepare import contracts, ingest
 
     newest = max((day for source in sources if (day := ingest.newest_here(rails, source))), default=None)
     night = max(nights)
-    if newest is None:
-        return
+    if newest is None or any(contracts.fetches(rails.settings, source) for source in sources):
+        return  # what is newer may be fetched
     after = clock.midnight(newest) + timedelta(days=1)
     if night - after >= AHEAD:
         raise BadInput(

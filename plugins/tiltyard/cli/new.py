@@ -50,7 +50,11 @@ def source(
         str | None, typer.Option(help="What one row is, like appointment. Default: after the file.")
     ] = None,
     event_time: Annotated[
-        str | None, typer.Option(help="Column that tells when a row happened.", metavar="COL")
+        str | None,
+        typer.Option(
+            help="Column that tells when a row happened; or several, like day,hour or year,month,day.",
+            metavar="COL[,COL]",
+        ),
     ] = None,
     available_at: Annotated[
         str | None,
@@ -171,8 +175,9 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
     from tiltyard.scaffold.inferring import Said
 
     roles = plan.found.roles
-    headers = {column.name: column.header for column in plan.found.table.columns}
-    say("Columns: " + ", ".join(f"{column.header} ({column.kind})" for column in plan.found.table.columns))
+    columns = plan.found.table.columns
+    headers = {column.name: column.header for column in columns}
+    say("Columns: " + ", ".join(f"{column.header} ({column.kind})" for column in columns if not column.parts))
 
     def asked(question: str, found: str) -> str:
         return str(typer.prompt(question, default=found or "-")).strip().removeprefix("-")
@@ -203,8 +208,9 @@ def _show(plan: "SourcePlan") -> None:
     from tiltyard.scaffold.source_texts import describe
 
     form = plan.found.table.form
+    columns = sum(not column.parts for column in plan.found.table.columns)
     say(
-        f"{plan.found.table.rows:,} rows, {len(plan.found.table.columns)} columns; {form.kind}, {form.encoding}"
+        f"{plan.found.table.rows:,} rows, {columns} columns; {form.kind}, {form.encoding}"
         + (f", parted by {form.delimiter!r}" if form.kind == "csv" else "")
     )
     for word, found in describe(plan.found).items():

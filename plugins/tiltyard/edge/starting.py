@@ -115,7 +115,10 @@ def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, 
     """
     settings, now = rails.settings, clock.now()
     newest = {source: ingest.newest_here(rails, source) for source in settings.sources}
-    past = {name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST}
+    fetched = {source for source in settings.sources if contracts.fetches(settings, source)}  # what is newer comes
+    past = {
+        name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST and name not in fetched
+    }
     notes = []
     if past and len(past) == len(settings.sources):
         settings = settings.model_copy(update={"schedule": "none"})
@@ -131,7 +134,8 @@ def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, 
                 "schedule: none into its contract, or bring deliveries."
             )
     notes += [
-        f"{source}: nothing has landed yet; put deliveries under {settings.landing / source}."
+        f"{source}: nothing has landed yet; "
+        + ("its first night fetches it." if source in fetched else f"put deliveries under {settings.landing / source}.")
         for source, day in newest.items()
         if day is None
     ]

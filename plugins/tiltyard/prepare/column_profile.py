@@ -74,7 +74,8 @@ def scan(
 def _times(table: TableContract) -> set[str]:
     """The columns that tell when a row happened, and when it was known."""
     timing = table.timing
-    return {time.column for time in (timing.event_time, timing.available_at) if isinstance(time, TimeColumn)}
+    times = (time for time in (timing.event_time, timing.available_at) if isinstance(time, TimeColumn))
+    return {name for time in times for name in time.columns}
 
 
 def _content(table: TableContract, values: Mapping[str, str]) -> str:

@@ -60,10 +60,24 @@ class TimeColumn(Strict):
 
     column: str
     """Its name in a delivery."""
+    further: tuple[str, ...] = ()
+    """Columns whose texts stand behind its own, parted by a space each: the hour beside a day, month and day beside a
+    year."""
     format: str | None = None
     """strptime format of a text column. None: ISO 8601, or a column that has a type of time already."""
     zone: str = "UTC"
     """Zone of times that carry none."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All the columns that tell it."""
+        return (self.column, *self.further)
+
+    def is_day(self, kind: str) -> bool:
+        """Whether it tells no more than a day. `kind` is the DuckDB type of its column."""
+        if self.format is not None:
+            return not re.search("%-?[HIcX]", self.format)
+        return kind == "DATE" and not self.further
 
     @field_validator("zone")
     @classmethod
@@ -387,9 +401,9 @@ def _table(where: _Where, source: str, entry: Mapping[str, Any], rhythm: Rhythm,
     timing = _declared(where, Timing, meta)
     for said, time in (("event_time", timing.event_time), ("available_at", timing.available_at)):
         if isinstance(time, TimeColumn):
-            if time.column not in columns:
-                raise where.wrong(f"the time column '{time.column}' is not among its columns.", *_META, said)
-            if columns[time.column] not in _TELLS_TIME:
+            if strange := next((part for part in time.columns if part not in columns), None):
+                raise where.wrong(f"the time column '{strange}' is not among its columns.", *_META, said)
+            if columns[time.column] not in _TELLS_TIME and not time.further:
                 kind = columns[time.column]
                 raise where.wrong(f"the time column '{time.column}' is {kind}, which tells no time.", *_META, said)
     if timing.fetch is not None and (misfit := timing.fetch.misfit(columns)):

@@ -438,8 +438,11 @@ def zoned(value: str, zone: str) -> str:
 
 
 def instant(time: TimeColumn, kind: str) -> str:
-    """SQL of a column of this DuckDB type as timestamptz; NULL where it cannot be read."""
+    """SQL of a column of this DuckDB type, with those behind it, as timestamptz; NULL where it cannot be read."""
     column = f'"{time.column}"'
+    if time.further:
+        column = "(" + " || ' ' || ".join(f'cast("{name}" as varchar)' for name in time.columns) + ")"
+        kind = "VARCHAR"
     if kind == "TIMESTAMP WITH TIME ZONE":
         return column if time.zone == "UTC" else zoned(column, time.zone)
     if kind == "TIMESTAMP" and time.format is None and time.zone != "UTC":

@@ -31,6 +31,8 @@ class FetchedTable(Record):
     """Names of the deliveries that were laid into the landing zone."""
     rows: int | None = None
     """Number of rows in them; None where files were brought as they are."""
+    unusable: str | None = None
+    """That messages could not be used, how many, and where they are; None where all could."""
     away: str | None = None
     """Why nothing could be had there, a sentence; None where the place answered."""
 

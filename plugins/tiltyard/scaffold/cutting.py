@@ -6,7 +6,6 @@ and is known by a day with the midnight after. So nothing is there before it cou
 trained on the deliveries sees of each row what it would have seen.
 """
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -201,11 +200,7 @@ def _ending(time: TimeColumn, table: TableContract) -> str:
     """SQL of the instant by which a time has passed: of a day its last second."""
     kind = table.columns[time.column]
     instant = ingest.instant(time, kind)
-    return f"({instant} + interval '1 day' - interval '1 second')" if _is_day(time, kind) else instant
-
-
-def _is_day(time: TimeColumn, kind: str) -> bool:
-    return kind == "DATE" or (time.format is not None and not re.search("%-?[HIcX]", time.format))
+    return f"({instant} + interval '1 day' - interval '1 second')" if time.is_day(kind) else instant
 
 
 def _versions(export: _Export, later: Mapping[str, bool | TimeColumn], written_after: timedelta) -> str:
@@ -248,7 +243,7 @@ def _by(when: TimeColumn, table: TableContract) -> str:
     """SQL of the instant at which what is written later is known: of a day the midnight after."""
     kind = table.columns[when.column]
     instant = ingest.instant(when, kind)
-    return f"({instant} + interval '1 day')" if _is_day(when, kind) else instant
+    return f"({instant} + interval '1 day')" if when.is_day(kind) else instant
 
 
 # -- writing ----------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
     staging, said = delivered.staging.name, delivered.said
     today = f"cast(timezone('{zone}', event_time) as date)" if zone != "UTC" else "cast(event_time as date)"
     for name in delivered.staging.columns:
-        if name in (*project.RESERVED, delivered.key, delivered.contract.timing.event_time.column):
+        if name in (*project.RESERVED, delivered.key, *delivered.contract.timing.event_time.columns):
             continue
         kind = delivered.kind(name)
         if name == label:
@@ -243,7 +243,8 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
             7,
         )
     )
-    if delivered.contract.columns[delivered.contract.timing.event_time.column] != "DATE":
+    happened = delivered.contract.timing.event_time
+    if not happened.is_day(delivered.contract.columns[happened.column]):
         hour = f"timezone('{zone}', event_time)" if zone != "UTC" else "event_time"
         found.append(
             Feature(

@@ -35,6 +35,8 @@ class Column:
     kind: Kind
     format: str | None = None
     """strptime format of a time that is text."""
+    parts: tuple[str, ...] = ()
+    """The columns that it is made of, by our names; of a column of the file none."""
     is_zoned: bool = False
     """An instant that carries its zone."""
     rows: int = 0

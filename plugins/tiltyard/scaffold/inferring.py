@@ -22,7 +22,7 @@ _PERSON = re.compile(
 )
 _LATER = re.compile(
     r"(^|_)(status|outcome|result|no_?show|show|cancel\w*|churn\w*|returned|resolved|closed|paid|reminded|sms\w*|"
-    r"defaulted|converted|delivered|approved|response|target)($|_)"
+    r"defaulted|converted|delivered|approved|response|target|delay\w*|actual|elapsed)($|_)"
 )
 _WHOLE = 0.99
 """Share of rows for which something holds that is taken to hold."""
@@ -85,7 +85,7 @@ def event_time(table: Table, said: Said) -> Column:
 def _parts(table: Table) -> str:
     """The end of a sentence, where a date stands in several columns."""
     parts = [column.header for column in table.columns if re.search(r"(^|_)(year|month|day(_of_month)?)$", column.name)]
-    return f", or write one column from {', '.join(parts)}" if len(parts) >= 2 else ""
+    return f", or name those that tell it together, like --event-time {','.join(parts)}" if len(parts) >= 2 else ""
 
 
 def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said) -> Roles:
@@ -116,7 +116,7 @@ def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said)
         when = max(times, key=lambda name: leads[name].usual, default=None)  # by the last of all, everything is known
         for column in table.columns:
             is_free = column.name not in {*spoken, *planned, *later, key}
-            if is_free and column.distinct <= 20 and _LATER.search(column.name):
+            if is_free and (column.distinct <= 20 or column.missing) and _LATER.search(column.name):
                 later[column.name] = when
     people = [named(table, name, "--identifies").name for name in said.identifies] or [
         column.name for column in table.columns if _PERSON.search(column.name) and column.distinct > 50

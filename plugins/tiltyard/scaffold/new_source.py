@@ -95,7 +95,8 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
     """What the rows say, with what somebody said."""
     said = request.said
     if said.available_at == "ingested_at":
-        said = Said(said.event_time, None, said.key, said.planned, said.written_later, said.identifies)
+        said = replace(said, available_at=None)
+    opened, said = sample.with_joined_time(opened, said)
     happened = inferring.event_time(opened.table, said)
     leads = sample.leads(opened, happened, request.zone)
     roles = inferring.roles(opened.table, happened, leads, said)

@@ -304,7 +304,7 @@ def _columns(delivered: Delivered, review: Review) -> tuple[tuple[PastColumn, ..
     left_out: dict[str, str] = {}
     staging, said = delivered.staging.name, delivered.said
     for name in delivered.staging.columns:
-        if name in (*project.RESERVED, delivered.key, *review.columns, delivered.contract.timing.event_time.column):
+        if name in (*project.RESERVED, delivered.key, *review.columns, *delivered.contract.timing.event_time.columns):
             continue
         kind = delivered.kind(name)
         if said.written_later(staging, name):

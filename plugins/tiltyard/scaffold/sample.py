@@ -7,6 +7,7 @@ the dialect and the types (https://duckdb.org/docs/stable/data/csv/auto_detectio
 
 import codecs
 import csv
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -22,9 +23,9 @@ import duckdb
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.prepare.landing import first_line
-from tiltyard.scaffold import naming
+from tiltyard.scaffold import inferring, naming
 from tiltyard.scaffold.found import Column, FileForm, Kind, Table
-from tiltyard.scaffold.inferring import Lead
+from tiltyard.scaffold.inferring import Lead, Said
 
 MOST_ROWS = 5_000_000
 """Rows that are read of a larger file."""
@@ -363,6 +364,98 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: i
 
 
 # -- times ------------------------------------------------------------------------------------
+
+JOINED = "happened_at"
+"""The name of a time that is made of several columns; no delivery has it."""
+_HOURS = ("", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p", " %H")
+_OF_NUMBERS = {
+    3: ("%Y %m %d", "%d %m %Y", "%m %d %Y"),
+    4: ("%Y %m %d %H",),
+    5: ("%Y %m %d %H %M",),
+    6: ("%Y %m %d %H %M %S",),
+}
+"""How a time is written whose parts are numbers, by how many there are."""
+
+
+def with_joined_time(sample: Opened, said: Said) -> tuple[Opened, Said]:
+    """The file with one column more that tells when a row happened, where several do; and that it does.
+
+    They are those that somebody named with commas between them; where nobody named any, an hour beside a day, or year,
+    month and day. Raises BadInput for columns that together are no time.
+    """
+    table = sample.table
+    if said.event_time is not None and "," in said.event_time and table.column(said.event_time) is None:
+        parts = [inferring.named(table, part.strip(), "--event-time") for part in said.event_time.split(",")]
+        joined = _joined(sample, parts)
+        if joined is None:
+            shown = " ".join(part.least for part in parts)
+            raise BadInput(f"--event-time: {said.event_time} together are no time, like {shown!r}; give other columns.")
+    elif said.event_time is None:
+        joined = next((time for parts in _beside(table) if (time := _joined(sample, parts))), None)
+    else:
+        joined = None
+    if joined is None:
+        return sample, said
+    note = f"{' and '.join(joined.parts)} together are taken to tell when a row happened; say --event-time where not."
+    notes = sample.notes if said.event_time is not None else (*sample.notes, note)
+    columns = (*table.columns, replace(joined, header=said.event_time or joined.header))
+    opened = Opened(sample.connection, replace(table, columns=columns), notes)
+    return opened, replace(said, event_time=columns[-1].header)
+
+
+def _beside(table: Table) -> Iterator[list[Column]]:
+    """The columns that may be one time together: a day and the one hour beside it; or year, month and day, where no
+    column tells a day."""
+    times = [column for column in table.columns if column.is_time]
+    hours = [column for column in table.columns if re.fullmatch(r"(\w+_)?(time|hour)(_of_day)?", column.name)]
+    if len(times) == 1 and times[0].kind == "day" and len(hours) == 1 and not hours[0].is_time:
+        yield [times[0], hours[0]]
+    by_name = {column.name: column for column in table.columns}
+    if not times and {"year", "month", "day"} <= by_name.keys():
+        day = [by_name[name] for name in ("year", "month", "day")]
+        clock = [by_name[name] for name in ("hour", "minute") if name in by_name]
+        yield from (day + clock[:number] for number in range(len(clock), -1, -1))
+
+
+def _joined(sample: Opened, parts: Sequence[Column]) -> Column | None:
+    """The time that the texts of these columns are together, parted by spaces, which the sample then has as JOINED;
+    None where they are none in every row that has them all."""
+    if any(part.kind == "instant" for part in parts):
+        return None
+    value = " || ' ' || ".join(_text(part) for part in parts)
+    given = _one(sample.connection, f"select count({value}) from sample")[0]
+    if not given:
+        return None
+    # a cast takes other texts than ISO 8601 as well, and not those of numbers as they are meant
+    is_iso = parts[0].kind == "day" and parts[0].format is None
+    if is_iso and _one(sample.connection, f"select count(try_cast({value} as timestamp)) from sample")[0] == given:
+        format_, time = "", f"cast({value} as timestamp)"
+    else:
+        days = [parts[0].format or "%Y-%m-%d"] if parts[0].kind == "day" else list(FORMATS)
+        formats = _OF_NUMBERS.get(len(parts), ()) if all(part.kind == "whole" for part in parts) else ()
+        fitting = _parsing(
+            sample.connection, f"(select {value} as joined from sample)", "joined",
+            formats or [day + hour for day in days for hour in _HOURS],
+        )  # fmt: skip
+        if not fitting:
+            return None
+        format_, time = fitting[0], f"strptime({value}, {text(fitting[0])})"
+    sample.connection.execute(f"alter table sample add column {JOINED} timestamp")
+    sample.connection.execute(f"update sample set {JOINED} = {time}")
+    is_day = format_ != "" and "%H" not in format_ and "%I" not in format_
+    least, most = _one(sample.connection, f"select min({JOINED})::varchar, max({JOINED})::varchar from sample")
+    return Column(
+        header=JOINED, name=JOINED, data_type="varchar", kind="day" if is_day else "instant", format=format_ or None,
+        parts=tuple(part.name for part in parts), rows=sample.table.rows, missing=sample.table.rows - given,
+        least=least, most=most,
+    )  # fmt: skip
+
+
+def _text(part: Column) -> str:
+    """SQL of a column as the deliveries have it."""
+    if part.format is not None and part.kind == "day":
+        return f"strftime({quoted(part.name)}, {text(part.format)})"
+    return f"cast({quoted(part.name)} as varchar)"
 
 
 def day_of(column: Column, zone: str) -> str:

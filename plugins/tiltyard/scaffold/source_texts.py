@@ -36,13 +36,20 @@ class SourcePlan:
         return f"stg_{self.source}__{self.table}"
 
     @property
+    def happened(self) -> Column:
+        """The time that tells when a row happened, of one column or made of several."""
+        own = self.found.table.column(self.found.roles.event_time)
+        assert own is not None
+        return own if own.parts else self._named(own)
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The columns of a delivery."""
         added = []
         if self.is_numbered:
             header = self.key
             added.append(Column(header, self.key, "bigint", "whole"))
-        kept = [self._named(column) for column in self.found.table.columns]
+        kept = [self._named(column) for column in self.found.table.columns if not column.parts]
         if self.available_at == WRITTEN_AT:
             kept.append(Column(WRITTEN_AT, WRITTEN_AT, "timestamptz", "instant", is_zoned=True))
         return (*added, *kept)
@@ -132,7 +139,7 @@ def _grain(planned: SourcePlan) -> str:
 
 def _timing(planned: SourcePlan) -> str:
     found, form = planned.found, planned.found.table.form
-    happened = next(column for column in planned.columns if column.name == found.roles.event_time)
+    happened = planned.happened
     known = next((column for column in planned.columns if column.name == planned.available_at), None)
     lines = [
         f"event_time: {mapping(_time(happened, found.zone))}",
@@ -157,8 +164,10 @@ def _timing(planned: SourcePlan) -> str:
 
 def _time(column: Column, zone: str) -> dict[str, object]:
     """A time of the contract: its column, how it is written, and the zone of times without one."""
+    first, *further = column.parts or (column.name,)
     return {
-        "column": column.name,
+        "column": first,
+        **({"further": further} if further else {}),
         **({"format": column.format} if column.format else {}),
         **({"zone": zone} if zone != "UTC" and not column.is_zoned else {}),
     }
@@ -278,12 +287,9 @@ def _kept(planned: SourcePlan) -> tuple[Column, ...]:
     """The columns of the staging table: those of a delivery but its own two times, which every row has by our names.
     A day is kept, of which the event time has lost whose it was."""
     roles = planned.found.roles
-    times = {planned.available_at, *(() if _event_is_day(planned) else (roles.event_time,))}
+    own = planned.happened.parts or (() if planned.happened.kind == "day" else (roles.event_time,))
+    times = {planned.available_at, *own}
     return tuple(column for column in planned.columns if column.name not in times)
-
-
-def _event_is_day(planned: SourcePlan) -> bool:
-    return any(column.name == planned.found.roles.event_time and column.kind == "day" for column in planned.columns)
 
 
 def _value(planned: SourcePlan, column: Column) -> str:
@@ -318,6 +324,11 @@ def staging_yml(planned: SourcePlan) -> str:
     return model(planned.staging, description, (planned.key, "available_at"), columns([*described, *times]))
 
 
+def _spelled(found: Findings) -> str:
+    happened = found.table.column(found.roles.event_time)
+    return " and ".join(happened.parts) if happened and happened.parts else found.roles.event_time
+
+
 def describe(found: Findings) -> Mapping[str, str]:
     """What the findings say, for a person: a word → what was found."""
     roles = found.roles
@@ -325,7 +336,7 @@ def describe(found: Findings) -> Mapping[str, str]:
         f"{name} ({f'known by {when}' if when else 'nothing tells when'})" for name, when in roles.written_later.items()
     ]
     return {
-        "happened": f"{roles.event_time}, {found.rhythm.first} to {found.rhythm.last}; naive times: {found.zone}",
+        "happened": f"{_spelled(found)}, {found.rhythm.first} to {found.rhythm.last}; naive times: {found.zone}",
         "known": roles.available_at or "not in the file: with the row itself, by the day of what is written later",
         "key": roles.key or "none: rows are numbered",
         "planned": ", ".join(roles.planned) or "–",

@@ -55,6 +55,24 @@ def test_a_source_of_which_nothing_has_landed_is_named_with_its_folder(settings:
     assert str(settings.landing / "flights") in note
 
 
+def test_a_source_that_is_fetched_is_not_of_the_past_and_begins_with_its_first_night(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "dbt" / "models" / "staging" / "shop" / "_shop__sources.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "sources: [{name: shop, tables: [{name: visit, columns: [{name: at, data_type: timestamptz}], config: {meta: "
+        "{tiltyard: {event_time: {column: at}, available_at: {column: at}, fetch: {from: '/exports/*.csv'}}}}}]}]\n"
+    )
+    own = settings.model_copy(update={"dbt": tmp_path / "dbt", "sources": ("shop",)})
+    with rails_module.opened(own) as rails:
+        assert starting.scheduled(rails)[2] == ("shop: nothing has landed yet; its first night fetches it.",)
+        delivery = own.landing / "shop" / "visit" / "2016-05-01.csv"
+        delivery.parent.mkdir(parents=True)
+        delivery.write_text("at\n")
+        assert starting.scheduled(rails)[2] == ()
+
+
 def test_a_source_without_a_contract_is_named_with_both_ways_out(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": TODAY, "gone": TODAY})) as rails:
         _, _, [note] = starting.scheduled(rails)

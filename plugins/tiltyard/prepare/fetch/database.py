@@ -26,6 +26,8 @@ AT_ONCE = 20_000
 """Rows that are held at a time."""
 CONNECT_S = 10
 """Seconds that a database has to answer."""
+_PATIENT = ("psycopg2", "psycopg", "pymysql", "mysqldb", "mariadbconnector")
+"""Drivers that can be told so."""
 
 Bound = datetime | date | int
 
@@ -79,10 +81,10 @@ def _opened(address: str, connection: Connection | None) -> Iterator[tuple[sa.En
     engine: sa.Engine | None = None
     try:
         url = _url(database, connection)
-        known = url.get_backend_name() in ("postgresql", "mysql", "mariadb")
-        engine = sa.create_engine(
-            url, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_S} if known else {}
-        )
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise Unavailable(f"{database} is not there, or may not be read; mount it, or mend the contract.")
+        patience = {"connect_timeout": CONNECT_S} if url.get_driver_name() in _PATIENT else {}
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=patience)
         yield engine, (schema, table)
     except (ModuleNotFoundError, sa.exc.NoSuchModuleError):
         scheme = database.partition("://")[0]

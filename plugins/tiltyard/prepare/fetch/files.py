@@ -5,6 +5,7 @@ what lies in the landing zone and what has landed from there. Nothing else is ke
 """
 
 import fnmatch
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -45,8 +46,11 @@ class RemoteFile:
         told = self.written.astimezone(UTC).date() if day is None else _day_in(self.path, day)
         if ending is None or told is None:
             return None
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.path[: ending.start()]).strip("-")[-_LONGEST:]
-        return f"{told.isoformat()}-{stem}{ending[1]}"
+        stem = self.path[: ending.start()]
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[-_LONGEST:]
+        if plain != stem:  # other paths may become the same
+            plain += f"-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        return f"{told.isoformat()}-{plain}{ending[1]}"
 
 
 def fetch(
@@ -160,7 +164,7 @@ def _s3(address: str, connection: Connection | None, settings: Settings) -> Iter
     own = f"{scheme}://{settings.s3_endpoint}" if settings.s3_endpoint else None
     refused = False
     try:
-        client = boto3.client(
+        client = boto3.session.Session().client(  # of its own: the shared one keeps the keys that it met first
             "s3",
             endpoint_url=extra.get("endpoint_url") or own,
             region_name=extra.get("region_name") or settings.s3_region,

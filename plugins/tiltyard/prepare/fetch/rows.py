@@ -115,9 +115,8 @@ def deliver(
     """
     connection = rails.lake.connection
     folder = rails.settings.landing / table.source / table.name
-    kinds = {
-        name: kind for name, kind, *_ in connection.execute(f"describe select * from {parquet(fetched)}").fetchall()
-    }
+    described = connection.execute(f"describe select * from {parquet(fetched)}").fetchall()
+    kinds = {name: kind for name, kind, *_ in described}
     own = {name: table.header(name) for name in table.columns if table.header(name) in kinds}
     typed = {name: _value(table, name, kinds[header]) for name, header in own.items()}
     names = ", ".join(quoted(name) for name in own)
@@ -129,17 +128,20 @@ def deliver(
 
     try:
         connection.execute(f"create or replace temp table _fetched as ({select(typed)}){known}")
-        days = _days(connection, table, own, before, as_of)
+        day = _day_of(table, own, before, as_of)
     except duckdb.ConversionException:  # as it came: ingest says of it what is wrong, and puts it away
         fitting = {name: value for name, value in typed.items() if _fits(connection, select({name: value}))}
         as_it_came = {name: fitting.get(name, quoted(header)) for name, header in own.items()}
         connection.execute(f"create or replace temp table _fetched as {select(as_it_came)}")
-        day = min(_last_day(), clock.day_ending(as_of))
-        days = {day: f"date {text(day.isoformat())}"}
+        day = f"date {text(min(_last_day(), clock.day_ending(as_of)).isoformat())}"
     try:
-        return _written(connection, table, own, before, days, folder)
+        connection.execute(
+            f"create or replace temp table _dated as select *, {day} as _day from temp._fetched order by _day, {names}"
+        )
+        return _written(connection, own, before, folder)
     finally:
         connection.execute("drop table if exists temp._fetched")
+        connection.execute("drop table if exists temp._dated")
 
 
 def _value(table: TableContract, name: str, found: str) -> str:
@@ -147,8 +149,10 @@ def _value(table: TableContract, name: str, found: str) -> str:
     header, kind, zone = quoted(table.header(name)), table.columns[name], table.zones.get(name, "UTC")
     if kind == "TIMESTAMP WITH TIME ZONE" and found == "VARCHAR":
         return ingest.zoned(header, zone)
-    if kind == "TIMESTAMP WITH TIME ZONE" and found == "TIMESTAMP":
+    if {kind, found} == {"TIMESTAMP WITH TIME ZONE", "TIMESTAMP"}:
         return f"timezone({text(zone)}, {header})"
+    if kind == "DATE" and found == "TIMESTAMP WITH TIME ZONE":
+        return f"cast(timezone({text(zone)}, {header}) as date)"
     return f"cast({header} as {kind})"
 
 
@@ -167,55 +171,48 @@ def _last_day() -> date:
     return clock.now().date() - _DAY
 
 
-def _days(
-    connection: duckdb.DuckDBPyConnection, table: TableContract, own: Mapping[str, str], before: Had, as_of: datetime
-) -> dict[date, str]:
-    """Day of a delivery → SQL of the day of a row: that on which it was written, as far as the contract says so.
+def _day_of(table: TableContract, own: Mapping[str, str], before: Had, as_of: datetime) -> str:
+    """SQL of the day of a row's delivery: that on which it was written, as far as the contract says so.
 
     A row that was not there when its day was delivered goes with the day after the newest delivery, on which it is
     fetched. One that cannot prove when it was known was known when it was fetched.
     """
     last = f"date {text(_last_day().isoformat())}"
     written = table.timing.available_at
-    day = last
-    if isinstance(written, TimeColumn) and written.column in own:
-        instant = ingest.instant(written, table.columns[written.column])
-        known = f"cast(({instant}) - interval '1 microsecond' as date)"
-        night = clock.day_ending(as_of)
-        first = min(before.newest + _DAY, night) if before.newest else None
-        open_day = f"greatest({known}, date {text(first.isoformat())})" if first else known
-        day = f"case when ({instant}) is null then {last} else least({last}, {open_day}) end"
-    rows = connection.execute(f"select distinct {day} from temp._fetched order by 1").fetchall()
-    return {found: day for (found,) in rows}
+    if not isinstance(written, TimeColumn) or written.column not in own:
+        return last
+    instant = ingest.instant(written, table.columns[written.column])
+    known = f"cast(({instant}) - interval '1 microsecond' as date)"
+    night = clock.day_ending(as_of)
+    first = min(before.newest + _DAY, night) if before.newest else None
+    open_day = f"greatest({known}, date {text(first.isoformat())})" if first else known
+    return f"case when ({instant}) is null then {last} else least({last}, {open_day}) end"
 
 
 def _written(
-    connection: duckdb.DuckDBPyConnection,
-    table: TableContract,
-    own: Mapping[str, str],
-    before: Had,
-    days: Mapping[date, str],
-    folder: Path,
+    connection: duckdb.DuckDBPyConnection, own: Mapping[str, str], before: Had, folder: Path
 ) -> tuple[tuple[str, ...], int]:
+    """Write a file for each day of `_dated`, and let all of them take their places."""
     named = ", ".join(f"{quoted(name)} as {quoted(header)}" for name, header in own.items())
     part = folder / _WRITTEN
     part.mkdir()
-    names = []
-    for day, of_row in days.items():
+    names, count = [], 0
+    for day, rows in connection.execute("select _day, count(*) from temp._dated group by 1 order by 1").fetchall():
         name = next(
             name
             for number in range(1, len(before.files) + 2)
             if (name := f"{day}.parquet" if number == 1 else f"{day}-{number}.parquet") not in before.files
         )
+        # with its name in it, since ingest passes over a file with the bytes of another, and rows may be alike
         connection.execute(
-            f"copy (select {named} from temp._fetched where {of_row} = date {text(day.isoformat())} "
-            f"order by all) to {text(str(part / name))} (format parquet)"
+            f"copy (select {named} from temp._dated where _day = date {text(day.isoformat())}) "
+            f"to {text(str(part / name))} (format parquet, kv_metadata {{delivery: {text(name)}}})"
         )
         names.append(name)
-    count = connection.execute("select count(*) from temp._fetched").fetchone()
+        count += rows
     part.rename(folder / _READY)
     _settle(folder)
-    return tuple(names), count[0] if count else 0
+    return tuple(names), count
 
 
 def _settle(folder: Path) -> None:

@@ -85,12 +85,13 @@ def _fetched(rails: Rails, table: TableContract, as_of: datetime, lookup: Lookup
     folder = rows.folder_of(rails, table)
     with tempfile.TemporaryDirectory(prefix="tiltyard-") as scratch, rows.had(rails, table, folder) as before:
         path = Path(scratch) / "fetched.parquet"
+        unusable, since = None, None
         if place.kind == "table":
             since, count = _from_database(rails, table, place, as_of, connection, before, path)
         else:
-            since, count = None, _from_topic(rails, table, place, as_of, connection, before, path)
+            count, unusable = _from_topic(rails, table, place, as_of, connection, before, path)
         names, new = rows.deliver(rails, table, path, before, since, as_of) if count else ((), 0)
-    return FetchedTable(table=table.raw, files=names, rows=new)
+    return FetchedTable(table=table.raw, files=names, rows=new, unusable=unusable)
 
 
 def _files(
@@ -165,8 +166,9 @@ def _literal(value: Bound, kind: str, zone: str) -> str:
 def _from_topic(
     rails: Rails, table: TableContract, place: Fetch, as_of: datetime, connection: Connection | None,
     before: rows.Had, path: Path,
-) -> int:  # fmt: skip
-    """Write the new messages to a Parquet file, and aside those that cannot be used; returns how many can."""
+) -> tuple[int, str | None]:  # fmt: skip
+    """Write the new messages to a Parquet file, and aside those that cannot be used; returns how many can, and what
+    is to be said of those that cannot."""
     assert place.partition is not None and place.offset is not None
     part, offset = quoted(place.partition), quoted(place.offset)
     following = dict(
@@ -176,15 +178,14 @@ def _from_topic(
     read = path.with_name("messages.parquet")
     count = topic.read(place.address, connection, rails.settings, fields, following, read)
     if not count:
-        return 0
+        return 0, None
     bad, reason, aside = rows.set_aside(rails, table, read, path)
-    if aside is not None:
-        detail = {
-            "source": table.source, "file": f"{table.name}/{aside.name}",
-            "reason": f"{bad} of {count} messages of {place.address} cannot be used: {reason}",
-        }  # fmt: skip
-        rails.ledger.add_event(ingest.QUARANTINED, "", night_closing(as_of), detail)
-    return count - bad
+    if aside is None:
+        return count, None
+    said = f"{bad} of {count} messages of {place.address} cannot be used: {reason}"
+    detail = {"source": table.source, "file": f"{table.name}/{aside.name}", "reason": said}
+    rails.ledger.add_event(ingest.QUARANTINED, "", night_closing(as_of), detail)
+    return count - bad, f"{said}; they are in {aside}"
 
 
 def _fields(table: TableContract, place: Fetch) -> Sequence[str]:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tests.conftest import make_settings
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.prepare import features
 from tiltyard.prepare.fetch import database, step
 from tiltyard.prepare.ingest import IngestSummary
@@ -178,6 +178,13 @@ def test_a_number_as_cursor_and_rows_that_are_known_when_they_are_fetched(shop: 
     assert shop.rows("available_at = ingested_at, cast(event_time as varchar)")[0] == (True, "2025-03-01 09:00:00+00")
 
 
+def test_a_row_like_one_that_came_alone_before_is_no_repeated_file(shop: Shop) -> None:
+    for _ in range(3):
+        shop.write(1, "2025-03-03 10:00+00")
+        assert shop.night().rows == 1
+    assert len(shop.rows()) == 3
+
+
 def test_a_row_that_was_written_again_comes_again(shop: Shop) -> None:
     shop.write(1, "2025-03-03 10:00+00")
     shop.night()
@@ -331,5 +338,8 @@ def test_sqlite_too_by_a_day_as_cursor(tmp_path: Path) -> None:
     assert duckdb.sql(f"select * from '{into}'").fetchall() == [(2, FIRST.date() - timedelta(days=2), None, None)]
     assert database.read(address, None, [], None, into) == 3
     assert duckdb.sql(f"select price from '{into}' order by number").fetchall()[0] == (1.25,)
+    with pytest.raises(Unavailable, match="is not there"):
+        database.read(f"sqlite:///{tmp_path}/gone.db#visit", None, [], None, into)
+    assert not (tmp_path / "gone.db").exists()
     with pytest.raises(BadInput, match="no column 'week'"):
         database.read(address, None, [], database.Window("week", None, None), into)

@@ -134,6 +134,8 @@ def test_messages_that_cannot_be_used_hold_nobody_up_and_are_told_once(
     landed = features.ingest(rails, as_of, ["shop"])["shop"]
     assert [row[0] for row in rows(rails)] == ["ann", "cid"]
     assert landed.fetched[0].rows == 2
+    assert landed.fetched[0].unusable is not None
+    assert landed.fetched[0].unusable.startswith(f"4 of 6 messages of kafka://{servers}/mixed cannot be used: it is no")
     again = features.ingest(rails, as_of, ["shop"])["shop"]
     assert (again.rows, len(rows(rails))) == (0, 2)
     [told] = ingest.quarantined(rails, "shop", as_of.date())
