@@ -138,8 +138,13 @@ def test_a_source_goes_once_no_model_reads_it_and_comes_back_as_a_new_one(checko
     with pytest.raises(CheckFailed, match="the model churn reads it, through ftr_customer__activity; remove churn"):
         remove(checkout, "subscription")
     remove(checkout, "churn")
+    layer = checkout.settings.dbt / "models" / "labels" / "int_login_day.sql"  # of nobody's, made of the source
+    layer.write_text("select customer_id from {{ ref('stg_subscription__login') }}\n")
+    checkout.lake.connection.execute("create view lake.labels.int_login_day as select 1 as customer_id")
     removed = remove(checkout, "subscription")
     assert removed.rows[LANDED_FILE.name] == 40
+    assert "labels.int_login_day" in removed.tables
+    assert not layer.exists()
     assert not [table for table in lake_tables(checkout) if "subscription" in table or table.startswith("raw.")]
     assert not (checkout.settings.landing / "subscription").exists()
     assert not checkout.ledger.table_states()

@@ -99,6 +99,11 @@ class _Names:
     raw: tuple[str, ...] = ()
     """Raw tables, like `raw.login`."""
 
+    @property
+    def spelled(self) -> tuple[str, ...]:
+        """How tables of the lake and of the ledger may call them."""
+        return (*self.tables, *self.raw, *map(_qualified, self.tables))
+
 
 def kind(text: str | None) -> Kind | None:
     """The kind that an option names. Raises BadInput for what is none."""
@@ -234,6 +239,14 @@ def _left_behind(rails: Rails, source: str) -> set[str]:
     return {name for schema, name in _lake_tables(rails) if schema == "staging" and name.startswith(f"stg_{source}__")}
 
 
+def _qualified(table: str) -> str:
+    """A table with its schema, where its prefix names one; a table of somebody's own layer has none."""
+    try:
+        return qualified(table)
+    except KeyError:
+        return table
+
+
 def _lake_tables(rails: Rails) -> set[tuple[str, str]]:
     """(schema, name) of every table of the lake."""
     query = "select table_schema, table_name from information_schema.tables where table_catalog = 'lake'"
@@ -245,9 +258,12 @@ def _lake_tables(rails: Rails) -> set[tuple[str, str]]:
 
 def _found(rails: Rails, names: _Names, parts: Belongings, blocked: tuple[str, ...]) -> Removal:
     """What is there now of what goes."""
-    settings, there = rails.settings, {f"{schema}.{name}" for schema, name in _lake_tables(rails)}
-    made = [qualified(table) for table in names.tables]
-    tables = [table for each in (*names.raw, *made) for table in (each, f"{each}__answers") if table in there]
+    settings, own = rails.settings, {name for table in names.tables for name in (table, f"{table}__answers")}
+    tables = sorted(
+        f"{schema}.{name}"
+        for schema, name in _lake_tables(rails)
+        if (f"raw.{name}" in names.raw if schema == "raw" else schema != "ops" and name in own)
+    )
     texts = sorted({*map(str, _paths(settings, names, parts.files))})
     edited = [str(_place(settings, path)) for path in sorted(parts.edited)]
     git = _git(settings)
@@ -387,7 +403,7 @@ def _where(table: Table, names: _Names) -> tuple[str, list[str]]:
     if table in OF_DELIVERIES:
         return "source", [names.name] if names.kind == "source" else []
     beside = [f"source:{names.name}"] if names.kind == "source" and table is BUILT else []
-    return "table_name", [*names.tables, *map(qualified, names.tables), *names.raw, *beside]
+    return "table_name", [*names.spelled, *beside]
 
 
 def _count(rails: Rails, table: Table, names: _Names) -> int:
@@ -468,9 +484,12 @@ def _out_of_force(rails: Rails, names: _Names, parts: Belongings, now: datetime)
 def _drop(rails: Rails, names: _Names, removal: Removal) -> None:
     """Drop its tables, forget what is kept of them by name, and let dbt's project be read anew."""
 
+    query = "select table_schema || '.' || table_name from information_schema.tables where table_type = 'VIEW'"
+    views = {row[0] for row in rails.lake.connection.execute(f"{query} and table_catalog = 'lake'").fetchall()}
+
     def work(connection: Any) -> None:
         for table in removal.tables:
-            connection.execute(f"drop table if exists {identifier(table)}")
+            connection.execute(f"drop {'view' if table in views else 'table'} if exists {identifier(table)}")
         for keeping in (*OF_DELIVERIES, *OF_TABLES):
             column, values = _where(keeping, names)
             if keeping.name in removal.rows:
@@ -481,7 +500,7 @@ def _drop(rails: Rails, names: _Names, removal: Removal) -> None:
     with transform.alone(rails):
         rails.lake.commit(work, message=f"remove {names.kind} {names.name}")
         (rails.settings.home / "dbt" / "manifest.json").unlink(missing_ok=True)
-        rails.ledger.forget_tables({*names.tables, *map(qualified, names.tables), *names.raw})
+        rails.ledger.forget_tables(names.spelled)
 
 
 def _empty_store(settings: Settings, tables: Collection[str]) -> None:
