@@ -69,6 +69,7 @@ from tiltyard.records import (
     Watch,
 )
 from tiltyard.settings import Settings
+from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succession
 
@@ -400,6 +401,21 @@ class Ledger:
         """A version; None when there is none of this number."""
         query = sa.select(version).where(version.c.model == model, version.c.version == number)
         return self._first(Version, query)
+
+    def bounded(self, spec: Spec) -> Spec:
+        """The spec with the bounds that the first version of its label has learned, of a number whose bounds it does
+        not say; itself where it says them, and before any version.
+
+        They stay what they are, whatever is trained later: evidence is summed on their scale. Of a label that has
+        changed since and was not trained on, those of the newest version hold.
+        """
+        if spec.target.is_learned:
+            return spec
+        learned = [(entry.facts.label, entry.facts.bounds) for entry in self.versions(spec.name)]
+        known = [(label, bounds) for label, bounds in learned if bounds]
+        own = [bounds for label, bounds in known if label == spec.label.digest]
+        of_another = [bounds for _, bounds in known[-1:]]
+        return spec.bounded([*own, *of_another][0]) if known else spec
 
     def version_of_inputs(self, model: str, inputs: str) -> Version | None:
         """The version that was made of these inputs; None when there is none."""

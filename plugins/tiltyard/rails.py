@@ -98,7 +98,7 @@ def records_its_end(stage: StageName) -> Callable[[Work[More, T]], Work[More, T]
         @wraps(work)
         def recorded(rails: Rails, spec: Spec, as_of: datetime, /, *more: More.args, **named: More.kwargs) -> T:
             with recording_its_end(rails, stage, as_of, spec.name):
-                return work(rails, spec, as_of, *more, **named)
+                return work(rails, rails.ledger.bounded(spec), as_of, *more, **named)
 
         return recorded
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -148,12 +149,13 @@ class Label(Strict):
     table: LabelTable
     """The table with the truth per entity and prediction time."""
     kind: Kind | None = None
-    """The kind of label. None: a number where `bounds` are declared, else a yes or no."""
+    """The kind of label. None: a number where `bounds` are declared, else a yes or no. `number` without bounds: the
+    labels of the first training say them."""
     positive: bool = True
     """The value of a yes-or-no label that the score is the probability of."""
     bounds: tuple[Finite, Finite] | None = None
     """The least and the largest value that count of a label that is a number, in its own unit. A label beyond them
-    counts as the nearer one. None: the label is a yes or no."""
+    counts as the nearer one. None: the label is a yes or no, or `kind` is `number`."""
     horizon: Duration
     """Time from the prediction until the truth is decided, by definition."""
     delay: Duration = timedelta()
@@ -164,6 +166,11 @@ class Label(Strict):
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
         target.of(self).check_fields(given)
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is promised of the label."""
+        return _digest(self.model_dump(mode="json"))
 
     @model_serializer(mode="wrap")
     def _of_its_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -525,6 +532,10 @@ class Spec(Strict):
     def target(self) -> Target:
         """The kind of label, with all that hangs on it."""
         return target.of(self.label)
+
+    def bounded(self, bounds: tuple[float, float]) -> "Spec":
+        """With bounds that were learned; the same promise, of the same digest."""
+        return self.model_copy(update={"target": replace(self.target, bounds=bounds)})
 
     @property
     def key(self) -> str:

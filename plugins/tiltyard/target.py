@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -41,6 +41,8 @@ else:
     np = _Numpy()
 """Labels as a trainer takes them: booleans, or float64."""
 Interval = tuple[float, float]
+NOT_LEARNED: Interval = (-1e300, 1e300)
+"""Bounds of a number before any are known: no label lies beyond them, and nothing is decided on their scale."""
 Scaled = TypeVar("Scaled", float, Floats)
 
 CLIP = 1e-6
@@ -188,6 +190,15 @@ class Target(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, JsonValue]:
         """What a version and an evidence page keep of its kind; `read` makes a target of it again."""
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the bounds are known; else the first training learns them (`learned`)."""
+        return self.bounds != NOT_LEARNED
+
+    def learned(self, labels: Values, default: float) -> Target:
+        """With bounds of these (rows,) labels, and wide enough for the safe default; itself where they are known."""
+        return self
 
     @property
     def width(self) -> float:
@@ -494,15 +505,16 @@ class Binary(Target):
 
 @dataclass(frozen=True)
 class Bounded(Target):
-    """A number in its own unit, of which the least and the largest that count are known. A label beyond them counts as
-    the nearer one. It is scored by what it is expected to be, and loses by its absolute error."""
+    """A number in its own unit, of which the least and the largest that count are known: the spec says them, or the
+    labels of the first training do. A label beyond them counts as the nearer one. It is scored by what it is expected
+    to be, and loses by its absolute error."""
 
     kind = "number"
     fields = frozenset({"bounds"})
-    described = "a number (label.bounds)"
+    described = "a number (label.bounds, or kind: number)"
     light_class = "sklearn.linear_model.Ridge"
     metrics: ClassVar[Mapping[str, str]] = {"absolute_error": "absolute error, over the width of the label's bounds"}
-    needs = "label.bounds, like bounds: [0, 100]"
+    needs = "label.bounds, like bounds: [0, 100], or kind: number"
     default_within = "label.bounds"
     measure = "absolute_error"
     figure = "absolute error"
@@ -535,9 +547,7 @@ class Bounded(Target):
 
     @classmethod
     def of(cls, label: LabelFields) -> Bounded:
-        if label.bounds is None:
-            raise ValueError(f"a label of the kind {cls.kind} needs {cls.needs}")
-        return cls(label.bounds)
+        return cls(NOT_LEARNED if label.bounds is None else label.bounds)
 
     @classmethod
     def from_json(cls, body: Mapping[str, JsonValue]) -> Bounded:
@@ -550,6 +560,19 @@ class Bounded(Target):
     def to_json(self) -> dict[str, JsonValue]:
         low, high = self.bounds
         return {"bounds": [low, high]}
+
+    def learned(self, labels: Values, default: float) -> Bounded:
+        """A tenth of the width beyond the 1st and the 99th percentile, not below 0 where no label is; where these are
+        one, the least and the largest label."""
+        if self.is_learned:
+            return self
+        numbers = labels.astype(np.float64)
+        low, high = (float(value) for value in np.percentile(numbers, (1, 99)))
+        if low == high:
+            low, high = float(numbers.min()), float(numbers.max())
+        low, high = number_bounds(low, high)
+        low, high = min(low, default), max(high, default)
+        return replace(self, bounds=(low, high if high > low else low + 1))
 
     def check_fields(self, given: Set[str]) -> None:
         if "positive" in given:
@@ -693,6 +716,14 @@ def read(body: Mapping[str, JsonValue]) -> Target:
 def of_metric(metric: str) -> type[Target]:
     """The kind of label that a gate decides on by `metric`."""
     return next(target for target in KINDS.values() if metric in target.metrics)
+
+
+def number_bounds(low: float, high: float) -> Interval:
+    """Bounds of a number from its 1st and 99th percentile: a tenth of their distance beyond them, not below 0 where the
+    lower one is not."""
+    wide = 0.1 * (high - low)
+    lower = low - wide if low < 0 else max(0.0, low - wide)
+    return float(f"{lower:.3g}"), float(f"{high + wide:.3g}")
 
 
 def at_start(words: str) -> str:

@@ -86,6 +86,10 @@ fallback: {deadline_ms: 200, safe_default: 3}
 """
 
 
+LEARNED = SPEC.replace("bounds: [0, 6]", "kind: number").replace("safe_default: 3", "safe_default: 2")
+"""The same model without bounds."""
+
+
 @pytest.fixture(scope="module")
 def loop(
     tmp_path_factory: pytest.TempPathFactory, postgres_url: str, deliveries: Path
@@ -102,15 +106,16 @@ def loop(
         "columns": [{"name": name, "data_type": kind, "description": name} for name, kind in TYPES.items()],
     }
     (labels / "lbl_logins.yml").write_text(yaml.safe_dump({"version": 2, "models": [described]}))
-    model = copy / "models" / "logins"
-    model.mkdir(parents=True)
-    (model / "spec.yaml").write_text(SPEC)
-    (model / "card.md").write_text("# Log-ins\n")
+    for name, text in (("logins", SPEC), ("logins_learned", LEARNED)):
+        model = copy / "models" / name
+        model.mkdir(parents=True)
+        (model / "spec.yaml").write_text(text)
+        (model / "card.md").write_text("# Log-ins\n")
     settings = business_home(copy, postgres_url, copy / "models", deliveries, dbt=copy / "dbt", threads=1)
     spec = find(settings.models, "logins")
     project.check_spec(project.read(settings), settings, spec)
     with rails_module.opened(settings) as rails:
-        yield rails, spec, hindcast.hindcast(rails, [spec], FIRST, LAST)
+        yield rails, spec, hindcast.hindcast(rails, [spec, find(settings.models, "logins_learned")], FIRST, LAST)
 
 
 def test_it_is_promoted_over_the_safe_default_by_its_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
@@ -141,7 +146,7 @@ def test_scores_are_numbers_within_the_bounds_and_labels_beyond_them_are_counted
     loop: tuple[Rails, Spec, dict[str, Any]],
 ) -> None:
     rails, spec, _ = loop
-    scores = rails.lake.query("select score, tier from {ops.prediction}", LAST)
+    scores = rails.lake.query("select score, tier from {ops.prediction} where model = 'logins'", LAST)
     assert scores["score"].between(*BOUNDS).all()
     assert scores["score"].max() > 1
     raw = rails.lake.query("select label from {labels.lbl_logins}", LAST)["label"]
@@ -176,7 +181,9 @@ def test_the_version_says_what_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -
 
 def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:
     rails, spec, _ = loop
-    rows = rails.lake.query("select * from {ops.evaluation} where slice = 'all' and matured > 0", LAST)
+    rows = rails.lake.query(
+        "select * from {ops.evaluation} where slice = 'all' and matured > 0 and model = 'logins'", LAST
+    )
     assert rows["absolute_error"].between(0, BOUNDS[1], inclusive="neither").all()
     assert rows[["brier", "log_loss", "auc", "positive_rate"]].isna().all().all()
     assert not len(rails.lake.query("select * from {ops.estimate}", LAST))
@@ -199,6 +206,45 @@ def test_evaluation_drift_and_status_speak_of_absolute_error(loop: tuple[Rails, 
     assert drawn is not None and drawn.stat().st_size > 0
     example = document.served_by["champion"].example
     assert status.explain(rails, spec, example).score <= BOUNDS[1]
+
+
+def test_bounds_that_no_spec_names_are_learned_from_the_first_training_and_stay(
+    loop: tuple[Rails, Spec, dict[str, Any]],
+) -> None:
+    rails, _, _ = loop
+    spec = find(rails.settings.models, "logins_learned")
+    assert not spec.target.is_learned and spec.target.kind == "number"
+    first, *later = rails.ledger.versions(spec.name)
+    made = frame.training(rails, spec, clock.midnight(first.night)).read()["label"]
+    low, high = spec.target.learned(made.to_numpy(), spec.fallback.safe_default).bounds
+    assert first.facts.bounds == (low, high) and low == 0 and 2 < high < made.max()
+    assert first.facts.labels_outside_bounds == (made > high).sum() > 0
+    assert {version.facts.bounds for version in later} <= {(low, high)}, "the scale of the evidence stays"
+    known = rails.ledger.bounded(spec)
+    assert (known.target.bounds, known.digest, known.recipe) == ((low, high), spec.digest, spec.recipe)
+    assert registry.load(rails, spec.name, 1).target == known.target
+
+    # what is decided counts on that scale, and says how many labels lay beyond
+    [promotion, *_] = rails.ledger.promotions(spec.name)
+    evidence = rails.ledger.decision(spec.name, promotion.night, promotion.version).evidence
+    rows = truth.matured(rails, spec, clock.midnight(promotion.night), versions=[promotion.version])
+    error = np.abs(rows["score"] - rows["label"]) / (high - low)
+    assert evidence.loss_challenger == pytest.approx(error.mean())
+    raw = rails.lake.query("select customer_id as entity_id, prediction_time, label from {labels.lbl_logins}", LAST)
+    joined = rows.merge(raw, on=["entity_id", "prediction_time"], suffixes=("", "_raw"))
+    assert evidence.outside == (joined["label_raw"] > high).sum() > 0
+    assert rows["label"].max() <= high
+    page = Path(evidence.page.path) if evidence.page else None
+    assert page is not None
+    drawn = (page if page.is_absolute() else rails.settings.reports / page).read_text()
+    assert f"0 to {high:g}" in drawn and "labels beyond the bounds" in drawn
+
+    document = status.status(rails, spec, LAST)
+    assert isinstance(document, ModelStatus) and document.bounds is not None
+    assert (document.bounds.low, document.bounds.high, document.bounds.learned) == (low, high, first.night)
+    assert f"bounds 0 to {high:g}, learned on {first.night}" in describe.model(document)
+    scores = rails.lake.query("select score from {ops.prediction} where model = 'logins_learned'", LAST)["score"]
+    assert scores.between(low, high).all()
 
 
 def test_policies_can_be_compared_on_a_number(loop: tuple[Rails, Spec, dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from tiltyard.records import (
     VersionFacts,
     Watch,
 )
+from tiltyard.spec import Spec
 from tiltyard.succession import Roles
 
 FIRST = date(2016, 4, 1)
@@ -38,7 +39,7 @@ def ledger(rails: Rails) -> Ledger:
     return rails.ledger
 
 
-def train(ledger: Ledger, version: int, on: int) -> None:
+def train(ledger: Ledger, version: int, on: int, facts: VersionFacts | None = None) -> None:
     trained = Version(
         model="m",
         version=version,
@@ -46,10 +47,32 @@ def train(ledger: Ledger, version: int, on: int) -> None:
         inputs=f"inputs-{version}",
         run_id=f"run-{version}",
         digests={},
-        facts=VersionFacts(),
+        facts=facts or VersionFacts(),
         requested_by="test",
     )
     ledger.add_version(trained)
+
+
+def test_bounds_are_those_of_the_first_version_that_learned_them_of_this_label(ledger: Ledger) -> None:
+    promise = {
+        "name": "m", "entity": "customer", "owner": "tests", "tier": 3, "source": "test",
+        "prediction": {"spine": "spn_x", "features": ["ftr_customer__x"]},
+        "label": {"table": "lbl_x", "kind": "number", "horizon": "3d"},
+        "estimator": {"class": "xgboost.XGBRegressor"}, "light": {"class": "sklearn.linear_model.Ridge"},
+        "gate": {"metric": "absolute_error"}, "fallback": {"safe_default": 1},
+    }  # fmt: skip
+    spec = Spec.model_validate(promise)
+    other = Spec.model_validate({**promise, "label": {"table": "lbl_y", "kind": "number", "horizon": "3d"}})
+    said = Spec.model_validate({**promise, "label": {"table": "lbl_x", "bounds": [0, 5], "horizon": "3d"}})
+    assert ledger.bounded(spec) is spec, "nothing was trained yet"
+    for number, (of, bounds) in enumerate([(other, (0.0, 3.0)), (spec, (0.0, 9.0)), (spec, (0.0, 9.5))], start=1):
+        facts = VersionFacts(bounds=bounds, label=of.label.digest)
+        train(ledger, version=number, on=number, facts=facts)
+        if number == 1:
+            assert ledger.bounded(spec).target.bounds == (0, 3), "another label's, until this one is trained on"
+    assert ledger.bounded(spec).target.bounds == (0, 9)
+    assert ledger.bounded(other).target.bounds == (0, 3)
+    assert ledger.bounded(said) is said
 
 
 def promotion(version: int, on: int, replaced: int | None = None) -> Promotion:

@@ -176,6 +176,14 @@ def test_a_label_with_bounds_is_a_number(tmp_path: Path) -> None:
     assert other.recipe != number.recipe
 
 
+def test_a_number_whose_bounds_nobody_says_is_a_promise_of_its_own(tmp_path: Path) -> None:
+    opened = spec.load(write(tmp_path / "logins", NUMBER.replace("bounds: [0, 6]", "kind: number")))
+    assert not opened.target.is_learned and opened.model_dump(mode="json")["label"]["kind"] == "number"
+    assert spec.Spec(**opened.model_dump(mode="json", by_alias=True)) == opened
+    learned = opened.bounded((0.0, 9.0))
+    assert (learned.target.bounds, learned.digest, opened.target.is_learned) == ((0, 9), opened.digest, False)
+
+
 def test_a_label_without_bounds_is_the_promise_that_it_was(tmp_path: Path) -> None:
     classifier = spec.load(write(tmp_path / "sla_breach", GOOD))
     kind = classifier.target

@@ -17,6 +17,7 @@ from tiltyard import target
 from tiltyard.records import Measured, VersionFigures
 from tiltyard.serve import additive
 from tiltyard.settings import ROOT
+from tiltyard.spec import Label
 from tiltyard.target import YES_OR_NO, Bounded, CostMatrix, Floats, Learner, Target
 from tiltyard.train import blocks, candidate, evaluation, export, fit
 from tiltyard.train.encoding import EncodedColumn, Encoding
@@ -75,6 +76,23 @@ def test_a_kind_says_all_there_is_to_say(kind: type[Target]) -> None:
 @pytest.mark.parametrize("kind", [YES_OR_NO, NUMBER])
 def test_what_a_version_keeps_of_its_kind_is_read_again(kind: Target) -> None:
     assert target.read(json.loads(json.dumps({"rows": 3, **kind.to_json()}))) == kind
+
+
+def test_bounds_are_learned_from_labels_and_hold_the_safe_default() -> None:
+    opened = target.KINDS["number"].of(Label.model_validate({"table": "lbl_x", "kind": "number", "horizon": "1d"}))
+    assert not opened.is_learned and NUMBER.is_learned and YES_OR_NO.is_learned
+    counts = np.random.default_rng(1).poisson(4, 5_000)
+    high = np.percentile(counts, 99) + 0.1 * (np.percentile(counts, 99) - np.percentile(counts, 1))
+    learned = opened.learned(counts, 3.0)
+    assert learned.bounds == (0.0, pytest.approx(high, rel=0.01))
+    assert learned.of_training(counts)[1] == (counts > learned.bounds[1]).sum()
+    assert opened.learned(counts, 99.0).bounds == (0.0, 99.0)
+    assert opened.learned(counts - 4.0, 0.0).bounds[0] < -4
+    assert opened.learned(np.array([0.0] * 999 + [7.0]), 0.0).bounds == (0.0, 7.7), "percentiles that are one"
+    assert opened.learned(np.zeros(9), 0.0).width > 0
+    assert NUMBER.learned(counts, 3.0) is NUMBER
+    assert opened.of_training(counts)[1] == 0
+    assert np.isfinite(opened.scaled(counts.astype(float))).all(), "before they are known nothing breaks"
 
 
 def test_a_margin_is_a_score_and_back() -> None:

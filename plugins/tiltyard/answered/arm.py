@@ -93,6 +93,7 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> Arms:
     """Write the night's online evaluation; twice is once. Returns what `report` gives; empty without a request."""
     if not rails.lake.has(REQUEST):
         return {}
+    spec = rails.ledger.bounded(spec)
     rows = outcomes(rails, spec, as_of)
     if rows.empty:
         return {}

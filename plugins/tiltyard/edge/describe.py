@@ -284,6 +284,12 @@ def _roles(document: ModelStatus) -> str:
 
 def _truth(document: ModelStatus) -> str:
     counts = f"{document.matured} matured, {document.immature} immature, {document.early} known early and not counted"
+    if document.bounds:
+        learned = document.bounds
+        counts += (
+            f"; bounds {learned.low:g} to {learned.high:g}, learned on {learned.learned}: {learned.outside:,} of "
+            f"{learned.rows:,} labels of the newest training lay beyond"
+        )
     if document.outside:
         counts += f"; {document.outside} beyond the label's bounds, counted as the nearer one"
     return counts

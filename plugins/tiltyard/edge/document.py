@@ -175,6 +175,22 @@ class GovernedNight(GovernorAction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedBounds(Record):
+    """Between which values a label counts, as the labels of a training say."""
+
+    low: float
+    """The least that counts, in the label's unit."""
+    high: float
+    """The largest that counts."""
+    learned: date
+    """The night of the training that learned them."""
+    rows: int
+    """Number of labels of the newest training."""
+    outside: int
+    """Number of those that lay beyond."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Freshness(Record):
     """How old the newest row of a source's table is."""
 
@@ -301,6 +317,8 @@ class ModelStatus(ModelHead):
     """Number of those whose label is known early; counted, never decided on."""
     outside: int | None = None
     """Number of labels beyond the bounds, counted as the nearer one; None of a yes or no."""
+    bounds: LearnedBounds | None = None
+    """The bounds of labels that were learned; None where the spec says them, of a yes or no, and before any version."""
     metrics: dict[str, MeasuredVersion]
     """Version, or `safe_default` → how good it was on the night's window of matured cohorts."""
     gate: GateDecision | None

@@ -29,6 +29,7 @@ from tiltyard.edge.document import (
     GateDecision,
     GovernedNight,
     GrantedRetrain,
+    LearnedBounds,
     MeasuredVersion,
     ModelStatus,
     NoNight,
@@ -125,7 +126,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             measure=spec.target.measure,
             state=f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE",
         )
-    night = as_of.date()
+    spec, night = rails.ledger.bounded(spec), as_of.date()
     checked = rails.ledger.last_features_run(spec.source, before=night + DAY if is_asked else date.max)
     known = max(night, checked.night) if checked else night
     roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
@@ -151,6 +152,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         immature=counts.immature,
         early=counts.early,
         outside=counts.outside,
+        bounds=_bounds(rails, spec),
         metrics=_metrics(rails, spec, as_of),
         gate=_gate(rails.ledger.decisions(spec.name, until=night)),
         promotions=tuple(
@@ -211,7 +213,7 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> RealizedLosses:
     The promoted line is what was served: the safe default until a challenger had earned its place. "Never retrained"
     is the first version, as if it had been put in service at once and left there.
     """
-    versions = rails.ledger.versions(spec.name)
+    spec, versions = rails.ledger.bounded(spec), rails.ledger.versions(spec.name)
     if not versions or not rails.lake.has(PREDICTION):
         return RealizedLosses()
     rows = truth.matured(rails, spec, as_of)
@@ -359,6 +361,18 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 def _newest(rails: Rails, spec: Spec) -> datetime | None:
     nights = rails.ledger.stage_statuses("shadow", spec.name)
     return clock.midnight(max(nights)) if nights else None
+
+
+def _bounds(rails: Rails, spec: Spec) -> LearnedBounds | None:
+    """The bounds that were learned, by the first version that has them."""
+    own = [version for version in rails.ledger.versions(spec.name) if version.facts.bounds == spec.target.bounds]
+    if not own:
+        return None
+    low, high = spec.target.bounds
+    facts = own[-1].facts
+    return LearnedBounds(
+        low=low, high=high, learned=own[0].night, rows=facts.rows or 0, outside=facts.labels_outside_bounds or 0
+    )
 
 
 def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:

@@ -30,7 +30,7 @@ class Look:
     """One version on one night."""
 
     def __init__(self, rails: Rails, spec: Spec, as_of: datetime, version: int) -> None:
-        self.rails, self.spec, self.as_of, self.version = rails, spec, as_of, version
+        self.rails, self.spec, self.as_of, self.version = rails, rails.ledger.bounded(spec), as_of, version
         self.night = night_closing(as_of)
         self.window = max(round(spec.drift.window / spec.prediction.every), 1)
         """Length of the window, in nights."""

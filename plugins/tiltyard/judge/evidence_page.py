@@ -20,6 +20,7 @@ from tiltyard.records import (
     Criterion,
     EvidenceRecord,
     FilledFeature,
+    LearnedScale,
     PromiseRecord,
     RunningPoint,
     SliceInterval,
@@ -100,6 +101,7 @@ def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> Html:
         "matured rows": f"{record.matured:,}",
         "nights in shadow": f"{record.nights:,}",
         "rows that wait for truth": f"{record.immature:,}",
+        **({} if record.outside is None else {"labels beyond the bounds": f"{record.outside:,}"}),
         "judged at once": f"{record.challengers:,}",
         "loss of the challenger": _number(record.loss_challenger),
         f"loss of {record.against}": _number(record.loss_champion),
@@ -175,6 +177,7 @@ def _origin(record: EvidenceRecord, promise: PromiseRecord) -> Html:
         "trained by (who may not approve)": promise.trained_by,
         "why it was trained": "; ".join(training.reasons) or "–",
         "training rows": "–" if training.rows is None else f"{training.rows:,}",
+        **_scale(record.learned),
         "prediction times": f"{training.start or '–'} to {training.end or '–'}",
         "training frame": training.frame or "–",
         "code": training.git_commit or "–",
@@ -190,6 +193,14 @@ def _origin(record: EvidenceRecord, promise: PromiseRecord) -> Html:
         "(<code>sha256sum</code> tells the rest). Before anybody is promoted the file is held against it again.</p>"
         "</section>"
     )
+
+
+def _scale(learned: LearnedScale | None) -> dict[str, str]:
+    """Of a number: between which values it counts, and how many labels of the frame lay beyond."""
+    if learned is None:
+        return {}
+    bounds = {"bounds, learned": "{:g} to {:g}".format(*learned.bounds)} if learned.bounds else {}
+    return {**bounds, "training labels beyond the bounds": f"{learned.outside:,}"}
 
 
 def _figure(heading: str, drawing: Html, caption: str) -> Html:

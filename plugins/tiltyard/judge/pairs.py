@@ -157,6 +157,7 @@ def gather(
         nights=len(shadowed),
         matured=len(differences),
         expected=evidence.expected,
+        outside=int(pairs.rows["is_outside"].to_numpy()[both].sum()) if _counts_outside(spec, pairs.rows) else None,
         immature=evidence.immature,
         early=evidence.early,
         challengers=evidence.challengers,
@@ -206,6 +207,11 @@ def missing_at_training(reference: Mapping[str, Any]) -> dict[str, float]:
     """Feature → share of missing values in the training frame, from a version's reference.json."""
     features = reference.get("features") or {}
     return {str(name): float(entry["missing"]) for name, entry in features.items()}
+
+
+def _counts_outside(spec: Spec, rows: pd.DataFrame) -> bool:
+    """Whether it is known which labels lay beyond the bounds; policies that are tried in memory do not ask."""
+    return "outside" in spec.target.more_counts and "is_outside" in rows
 
 
 def picture(spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None) -> Drawing:

@@ -28,6 +28,7 @@ from tiltyard.records import (
     EvidenceRecord,
     FilledFeature,
     JsonObject,
+    LearnedScale,
     PageFile,
     PromiseRecord,
     Promotion,
@@ -200,7 +201,7 @@ def _decide(
     record = pairs.judged(record, verdict)
     if verdict.verdict == "promote":
         drawn = pairs.picture(spec, evidence, history.rows, challenger, champion)
-        record = replace(record, drawn=drawn, promise=_promise(spec, trained))
+        record = replace(record, drawn=drawn, promise=_promise(spec, trained), learned=_learned(trained))
     record = replace(record.signed(verdict.verdict), dead=_dead(history, trained) or None)
     if verdict.verdict == "promote":
         # Shown beside the digest of what decided, which the outcomes online are no part of.
@@ -365,6 +366,12 @@ def _promise(spec: Spec, trained: Version) -> PromiseRecord:
             reasons=facts.reasons,
         ),
     )
+
+
+def _learned(trained: Version) -> LearnedScale | None:
+    """On which scale the challenger has learned a number, and how many labels of its frame lay beyond."""
+    outside = trained.facts.labels_outside_bounds
+    return None if outside is None else LearnedScale(bounds=trained.facts.bounds, outside=outside)
 
 
 # -- promoting --------------------------------------------------------------------------------

@@ -485,6 +485,6 @@ def _predictions(rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None
     """
     row = rails.lake.connection.execute(f"select count(*) from ({sql})").fetchone()
     empty = row is not None and row[0] == 0
-    bounds = dict(zip(("score_low", "score_high"), spec.target.bounds, strict=True))
+    bounds = dict(zip(("score_low", "score_high"), rails.ledger.bounded(spec).target.bounds, strict=True))
     batch = Batch(PREDICTION.name, sql, _PREDICTIONS, {"as_of": as_of.isoformat(), **bounds}, empty=empty)
     return {PREDICTION.name: suites.run_suite(rails, suite, batch)}

@@ -217,8 +217,9 @@ def side_by_side(
     """Every spine row that was scored, whoever scored it, with the scores of `versions` beside each other.
 
     In the order of prediction times: prediction_time, night (date ordinal), is_matured, is_early (the label is known
-    and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here), a
-    column `v<version>` per version (NaN where it gave no score), and a column `slice_<name>` per declared slice.
+    and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here),
+    is_outside (the label lay beyond the bounds), a column `v<version>` per version (NaN where it gave no score), and a
+    column `slice_<name>` per declared slice.
     """
     rails.lake.ensure(PREDICTION)
     scores = "".join(
@@ -234,14 +235,16 @@ def side_by_side(
         select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
             bool_or(is_matured) as is_matured,
             bool_or(not is_matured and label is not null) as is_early,
-            max(label::double) filter (where is_matured) as label{scores}{slices}
+            max(label::double) filter (where is_matured) as label,
+            bool_or(is_matured and is_outside) as is_outside{scores}{slices}
         from joined
         group by entity_id, prediction_time
         order by prediction_time, entity_id
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     numbers = {"label": "float64", **{f"v{int(number)}": "float64" for number in versions}}
-    return frame.astype({"night": "int64", "is_matured": "bool", "is_early": "bool", **numbers})
+    flags = dict.fromkeys(("is_matured", "is_early", "is_outside"), "bool")
+    return frame.astype({"night": "int64", **flags, **numbers})
 
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
@@ -254,6 +257,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
     `spec` names are checked identifiers (spec.py), the only ones that are pasted into SQL.
     """
+    target = rails.ledger.bounded(spec).target
     return f"""
         predictions as (
             select * from {{{PREDICTION}}}
@@ -268,8 +272,8 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         joined as (
             select
                 predictions.*,
-                {spec.target.sql("labels.label")} as label,
-                {spec.target.sql_outside("labels.label")} as is_outside,
+                {target.sql("labels.label")} as label,
+                {target.sql_outside("labels.label")} as is_outside,
                 predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
             from predictions
             left join labels using (entity_id, prediction_time)

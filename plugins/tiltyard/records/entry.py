@@ -74,6 +74,11 @@ class VersionFacts(Record):
     """Why it is not the one that the spec names; empty where it is."""
     metrics: Measured | None = None
     """How good it was on held-out rows."""
+    bounds: tuple[float, float] | None = None
+    """The bounds of labels that were learned, or were known since a first version learned them; None where the spec
+    says them, and of a yes or no."""
+    label: str | None = None
+    """SHA-256 of the spec's label, which the bounds are of; None where there are none."""
     labels_outside_bounds: int | None = None
     """Number of labels beyond the bounds; None of a yes or no."""
     latency_ms: float | None = None

@@ -213,6 +213,16 @@ class TrainedFrom(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedScale(Record):
+    """Between which values the labels of a training frame count."""
+
+    bounds: tuple[float, float] | None
+    """The bounds, where they were learned; None where the spec says them."""
+    outside: int
+    """Number of labels of the frame beyond the bounds, counted as the nearer one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromiseRecord(Record):
     """Whose model it is, under which policy it was judged, and where the challenger comes from."""
 
@@ -236,7 +246,17 @@ class PromiseRecord(Record):
 class EvidenceRecord(_Sparse):
     """What a decision on one challenger, or on the champion under watch, stood on."""
 
-    _later: ClassVar[tuple[str, ...]] = ("promoted_on", "drawn", "promise", "dead", "online", "page", "digest")
+    _later: ClassVar[tuple[str, ...]] = (
+        "outside",
+        "learned",
+        "promoted_on",
+        "drawn",
+        "promise",
+        "dead",
+        "online",
+        "page",
+        "digest",
+    )
 
     model: str
     """The model's name."""
@@ -260,6 +280,8 @@ class EvidenceRecord(_Sparse):
     """Number of those whose label is known early."""
     challengers: int = 1
     """The largest number of challengers judged at once."""
+    outside: int | None = None
+    """Number of the matured rows whose label lay beyond the bounds, counted as the nearer one; None of a yes or no."""
     metric: str = "brier"
     """The loss that the differences are of."""
     loss_challenger: float | None = None
@@ -302,6 +324,8 @@ class EvidenceRecord(_Sparse):
     """Of a promotion: what the page draws."""
     promise: PromiseRecord | None = None
     """Of a promotion: whose model it is, under which policy it was judged, and where the challenger comes from."""
+    learned: LearnedScale | None = None
+    """Of a promotion: on which scale the number was learned; None of a yes or no."""
     digest: str | None = None
     """SHA-256 of all of it but the page, the online outcomes and the dead features."""
     dead: tuple[FilledFeature, ...] | None = None

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
+from tiltyard.errors import BadInput
 from tiltyard.govern import governor
 from tiltyard.govern.history import Drifting, Mended, NightHistory
 from tiltyard.govern.lineage import Lineage
@@ -54,10 +55,17 @@ def try_policies(
     """Replay every night whose `as_of` lies in [first, last] under each policy.
 
     With `plots`, a picture per model is written into that folder. The same
-    nights and policies give the same result, whatever `jobs`. Raises BadInput for a range without nights.
+    nights and policies give the same result, whatever `jobs`. Raises BadInput for a range without nights, and for a
+    label whose bounds nobody knows.
     """
     say = progress or (lambda label, fraction: None)
+    policies = [replace(policy, specs=tuple(map(rails.ledger.bounded, policy.specs))) for policy in policies]
     specs = policies[0].specs
+    if unknown := [spec.name for spec in specs if not spec.target.is_learned]:
+        raise BadInput(
+            f"The bounds of {unknown[0]}'s label are not known: its spec names none, and no version has learned them. "
+            "Replay its nights without --policy first, or write label.bounds."
+        )
     nights = list(clock.nights(first, last))
     unjudged = [night for night in nights if not past.is_judged(rails, night)]
     verdicts: dict[datetime, Future[None]] = {}

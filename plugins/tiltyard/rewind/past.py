@@ -251,7 +251,7 @@ def _check(as_of: datetime, build: BuildSummary) -> None:
 def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     """Keep the rows of [first, last] with their features, and their labels. Returns the name: the digest of both."""
     rails = worker.rails()
-    spec = find(rails.settings.models, model)
+    spec = rails.ledger.bounded(find(rails.settings.models, model))
     start = first - spec.prediction.every
     rows = frame.build(rails, spec, start, last, last, snapshot)
     spine = rails.lake.query(
@@ -345,7 +345,7 @@ def _of_frame(
 ) -> Kept:
     """What `keep` keeps, of a night's training frame and the digest of its inputs; why nothing, where there is none."""
     rails = worker.rails()
-    spec = find(rails.settings.models, model)
+    spec = rails.ledger.bounded(find(rails.settings.models, model))
     if not frame.matured(rails, spec, as_of, snapshot):
         return Kept(reason="no label has matured")
     try:

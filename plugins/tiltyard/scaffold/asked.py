@@ -178,13 +178,6 @@ def calendar(facts: Facts, horizon_days: int, fewest_rows: int, *, has_rates: bo
     )
 
 
-def number_bounds(low: float, high: float) -> tuple[float, float]:
-    """Bounds of a number: a tenth of their width beyond its 1st and 99th percentile, not below 0 where none is."""
-    wide = 0.1 * (high - low)
-    lower = low - wide if low < 0 else max(0.0, low - wide)
-    return float(f"{lower:.3g}"), float(f"{high + wide:.3g}")
-
-
 def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | None) -> tuple[str, str]:
     """SQL of the truth of a yes-or-no label, and what a positive is in words.
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming
-from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question, number_bounds
+from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question
 from tiltyard.scaffold.model_texts import views
 from tiltyard.scaffold.yaml_text import listed, scalar
+from tiltyard.target import number_bounds
 
 
 def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[PurePosixPath, str]:

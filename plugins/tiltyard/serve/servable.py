@@ -509,7 +509,7 @@ def _roster(ledger: Ledger, spec: Spec, published: FeaturesSummary | None) -> Ro
     roles = ledger.roles(spec.name, date.max)
     holders = {roles.champion, roles.previous, *roles.challengers}
     return Roster(
-        spec=spec,
+        spec=ledger.bounded(spec),
         champion=roles.champion,
         previous=roles.previous,
         challengers=roles.challengers,

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from tiltyard import target as targets
 from tiltyard.clock import night_closing
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.records import JsonObject, Parity, VersionFacts
@@ -83,6 +84,7 @@ def make(
     `tuned`: what tuning this frame gave, where somebody has done it. Raises Untrainable when the frame cannot carry a
     model, and CheckFailed when ONNX does not score as the models do.
     """
+    spec = _bounded(spec, training_frame)
     target, prepared, plan = spec.target, _prepare(spec, order.as_of, training_frame), Plan.of(spec.estimator)
     fitted = fit.fit(
         prepared.rows,
@@ -147,6 +149,7 @@ def sketch(
 
     Raises as `make` does.
     """
+    spec = _bounded(spec, training_frame)
     prepared = _prepare(spec, as_of, training_frame)
     plan = Plan.of(spec.estimator)
     fitter = Fitter(prepared.encoding, settings.seed, settings.threads, spec.target, plan)
@@ -154,6 +157,14 @@ def sketch(
     model = fitter.heavy(prepared.rows, tuned.params)
     heavy = export.heavy_onnx(model, prepared.rows.matrix, spec.target, plan.family)
     return heavy, prepared.encoding, tuned
+
+
+def _bounded(spec: Spec, training_frame: TrainingFrame) -> Spec:
+    """With bounds of the frame's labels, where none are known."""
+    if spec.target.is_learned:
+        return spec
+    labels = pd.read_parquet(training_frame.path, columns=["label"])["label"].to_numpy()
+    return spec.bounded(spec.target.learned(labels, spec.fallback.safe_default).bounds)
 
 
 def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
@@ -309,6 +320,8 @@ def _facts(
         device=plan.device.name,
         device_reason=plan.device.reason,
         metrics=fitted.metrics,
+        bounds=None if targets.of(spec.label).is_learned else spec.target.bounds,
+        label=None if targets.of(spec.label).is_learned else spec.label.digest,
         labels_outside_bounds=prepared.outside,
         reasons=order.reasons,
         git_commit=commit,

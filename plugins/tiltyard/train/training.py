@@ -26,6 +26,8 @@ from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
+MANY_OUTSIDE = 0.05
+"""Share of labels beyond the bounds from which on a training warns."""
 SCHEME = 3
 """Part of a version's inputs: raise it when the same frame would give another model."""
 
@@ -151,7 +153,16 @@ def train_on(
 
 def _warnings(facts: VersionFacts) -> tuple[str, ...]:
     """What a person should know of how a version was made, a sentence each."""
-    warnings = (f"It was to be fitted on another device: {facts.device_reason}.",) if facts.device_reason else ()
+    warnings: tuple[str, ...] = ()
+    if facts.device_reason:
+        warnings += (f"It was to be fitted on another device: {facts.device_reason}.",)
+    outside, rows = facts.labels_outside_bounds or 0, facts.rows or 0
+    if outside > MANY_OUTSIDE * rows:
+        learned = "the bounds that were learned" if facts.bounds else "label.bounds"
+        warnings += (
+            f"{outside:,} of {rows:,} labels lie beyond {learned} and count as the nearer one; write label.bounds that "
+            "hold them.",
+        )
     dead = [feature for feature in facts.filled if feature.is_dead]
     if not dead:
         return warnings

@@ -28,6 +28,8 @@ KINDS: dict[str, type[Record]] = {
 SUMMARIES = {kind.stage: kind for kind in Summary.__subclasses__()}
 
 
+LATER = {"since_training"}
+"""Fields of a finding that older ones do not have."""
 RENAMED = {"said": "reason", "harm_said": "harm_reason"}
 """Field as 0.1.0 called it → its name now."""
 
@@ -80,7 +82,7 @@ def test_an_entry_of_before_is_read_and_nothing_of_it_is_lost(table: str, row: d
 @pytest.mark.parametrize("row", rows("finding"))
 def test_a_finding_of_before_is_read(row: dict[str, Any]) -> None:
     finding = records.Finding.from_json(row["body"])
-    assert finding.to_json().keys() == {RENAMED.get(name, name) for name in row["body"]}
+    assert finding.to_json().keys() - LATER == {RENAMED.get(name, name) for name in row["body"]}
     assert holds(finding.to_json(), row["body"])
 
 
