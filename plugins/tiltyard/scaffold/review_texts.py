@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming, promise_texts
-from tiltyard.scaffold.asked import Calendar, number_bounds
+from tiltyard.scaffold.asked import Calendar
 from tiltyard.scaffold.promise_texts import Promise, expect, head
 from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_whole, key_sql
 from tiltyard.scaffold.yaml_text import columns, model
