@@ -2,15 +2,18 @@
 
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def of_trees(model: Any, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+def of_trees(model: Any, matrix: "NDArray[np.float32]") -> "NDArray[np.float64]":
     """(rows, features) exact TreeSHAP of a model of scikit-learn's trees: Lundberg et al. (2020), Nature Machine
     Intelligence 2:56-67. Of a yes or no, for the yes."""
+    import numpy as np
+
     values = np.asarray(library().TreeExplainer(model).shap_values(matrix, check_additivity=False), dtype=np.float64)
     contributions: NDArray[np.float64] = values[..., -1] if values.ndim == 3 else values
     return contributions

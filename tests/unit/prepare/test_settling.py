@@ -48,9 +48,9 @@ def test_a_night_on_which_nothing_is_wrong_publishes_what_stands_on_its_sources(
 
 
 def test_a_held_view_is_alone() -> None:
-    states = settled(held={"ftr_activity": ["too few rows", "a null", "b", "c"]})
+    states = settled(held={"ftr_activity": ["too few rows", "a null", "b", "c", "d", "e", "f"]})
     assert not_good(states) == {"ftr_activity": "held"}
-    assert states["ftr_activity"].reason == "too few rows; a null; b And 1 more."
+    assert states["ftr_activity"].reason == "too few rows; a null; b; c; d and 2 more"
     assert states["ftr_activity"].cause == "ftr_activity"
 
 
