@@ -3,10 +3,11 @@
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming, promise_texts
-from tiltyard.scaffold.asked import Calendar, number_bounds
+from tiltyard.scaffold.asked import Calendar
 from tiltyard.scaffold.promise_texts import Promise, expect, head
 from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_whole, key_sql
 from tiltyard.scaffold.yaml_text import columns, model
+from tiltyard.target import number_bounds
 
 _INSTANT = "timestamp with time zone"
 _BUILT = ("built_at", _INSTANT, "Start of the build that wrote the row.")
