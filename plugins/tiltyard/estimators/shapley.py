@@ -1,21 +1,21 @@
 """SHAP values by the shap library."""
 
+from __future__ import annotations
+
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from tiltyard.estimators.family import Floats, Matrix, Model
 
 
-def of_trees(model: Any, matrix: "NDArray[np.float32]") -> "NDArray[np.float64]":
+def of_trees(model: Model, matrix: Matrix) -> Floats:
     """(rows, features) exact TreeSHAP of a model of scikit-learn's trees: Lundberg et al. (2020), Nature Machine
     Intelligence 2:56-67. Of a yes or no, for the yes."""
     import numpy as np
 
     values = np.asarray(library().TreeExplainer(model).shap_values(matrix, check_additivity=False), dtype=np.float64)
-    contributions: NDArray[np.float64] = values[..., -1] if values.ndim == 3 else values
+    contributions: Floats = values[..., -1] if values.ndim == 3 else values
     return contributions
 
 

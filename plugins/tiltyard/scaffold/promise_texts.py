@@ -76,7 +76,7 @@ def promised(asked: Question, facts: Facts) -> Promise:
 
 def spec_text(promise: Promise, nights: Calendar) -> str:
     """models/<model>/spec.yaml."""
-    if promise.bounds is not None:
+    if promise.bounds:
         low, high = promise.bounds
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
