@@ -153,6 +153,32 @@ def test_every_history_is_filled_and_knows_nothing_too_early(played: Rails, writ
     assert (rows.set_index("appointment_id")["label"] <= truth.reindex(rows["appointment_id"])).all()
 
 
+def test_versions_prove_when_an_outcome_was_written_of_which_no_column_tells_it(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Each row was delivered without it and again with it: a history that is counted from it can be trained on."""
+    settings = copied(tmp_path, postgres_url)
+    export = stranger.write(tmp_path / "a.csv", stranger.appointments(9_000, days=60))
+    said = Said(
+        "ScheduledDay", None, None, ("AppointmentDay",), {"No-show": None, "SMS_received": None}, ("PatientId",)
+    )
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=said))
+    write.files(settings, source_texts.texts(plan))
+    cutting.cut(settings, "clinic", export, written_after=timedelta(days=4))
+    asked = new_model.look(
+        settings,
+        ModelRequest("no_show", "clinic", label="No-show", horizon_days=5, rates=("PatientId",), loads=()),
+    )
+    write.files(settings, asked.texts, asked.exposure)
+    night = datetime(2016, 4, 18, tzinfo=UTC)
+    with rails_module.opened(settings) as rails:
+        result = hindcast.hindcast(rails, [find(settings.models, "no_show")], night, night, jobs=1).models["no_show"]
+        assert (result.stopped, result.ended_early) == ((), ())
+        assert [version.version for version in rails.ledger.versions("no_show")] == [1]
+        rows = frame.training(rails, find(settings.models, "no_show"), night).read()
+    assert rows["patient_no_show_rate"].notna().any()
+
+
 # -- refusals ---------------------------------------------------------------------------------
 
 

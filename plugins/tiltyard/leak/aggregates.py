@@ -185,6 +185,10 @@ def _since_last(case: Case, reading: Reading, log: EntityLog) -> Suspicion | Non
                 share = whole.sum() / count
                 if share < NEARLY_ALL or by_prediction.sum() / count > 0.5:
                     continue
+                # where one value for all rows would do as well, the lag is the same and the column says nothing of it
+                usual = np.full(len(values), np.nanmedian(values))
+                if _reaches(usual * size, last.whole, origin, size, differ).sum() / count > 0.5:
+                    continue
                 return Suspicion(
                     reading.name,
                     "critical",

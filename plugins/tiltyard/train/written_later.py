@@ -38,7 +38,8 @@ class _Told:
     since: str
     """SQL of the instant from which on a row is known to have held it; NULL where nothing says when."""
     is_settled: bool
-    """No row holds it before it was written, as the column says that tells when."""
+    """No row holds it before it was written: as the column says that tells when, or since the first version of every
+    thing is without it, and a later one has it."""
     identity: str | None = None
     """The column, quoted, that tells the rows' things apart, of which there may be versions; None where none does."""
 
@@ -82,7 +83,11 @@ def frame_results(
             place = use.origin.table, use.origin.column
             if place not in told:
                 known = _told(rails, use.origin, as_of, frame)
-                told[place] = known and replace(known, identity=_identity(rails, spec, columns, use.origin, known))
+                known = known and replace(known, identity=_identity(rails, spec, columns, use.origin, known))
+                has_time = use.origin.said is not None and use.origin.said.when is not None
+                if known is not None and not has_time:
+                    known = replace(known, is_settled=_is_empty_at_first(rails, known) and _has_versions(rails, known))
+                told[place] = known
             of_feature.setdefault(use.feature, []).append(_judged(rails, table, use, told[place]))
         results += [max(of_one, key=lambda result: result.violations) for of_one in of_feature.values()]
     rails.lake.connection.execute(f"drop table if exists temp.{_ROWS}")
@@ -176,7 +181,10 @@ def _judged(rails: Rails, table: str, use: _Use, told: _Told | None) -> RuleResu
     if origin.made in ("counted", "chosen") or use.key is None:
         if told.is_settled:
             return result
-        return stopped(rows, "is written later, and no time in its table proves that it had been written by then")
+        return stopped(
+            rows,
+            "is written later, and neither a time nor a version of its table proves that it had been written by then",
+        )
     has_time = origin.said is not None and origin.said.when is not None
     if not has_time and not _has_versions(rails, told):
         return stopped(rows, f"is written later, but {origin.table} holds one version of it: nothing proves since when")
@@ -193,6 +201,15 @@ def _verb(origin: Origin) -> str:
     return {"same": "carries", "made": "is made of", "counted": "is counted from", "chosen": "has its rows chosen by"}[
         origin.made
     ]
+
+
+def _is_empty_at_first(rails: Rails, told: _Told) -> bool:
+    """Whether no thing holds the column in its first version."""
+    if told.identity is None:
+        return False
+    first = f"row_number() over (partition by {told.identity} order by available_at) = 1"
+    known = f"select {told.column} as _value from {told.relation} where {told.identity} is not null qualify {first}"
+    return _number(rails, f"select count(_value) from ({known})") == 0
 
 
 def _has_versions(rails: Rails, told: _Told) -> bool:

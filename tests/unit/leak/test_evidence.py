@@ -257,6 +257,22 @@ def test_the_future_inside_an_aggregate_is_found_in_the_log_and_without_it():
     assert {(one.feature, one.kind) for one in without} == {("total", "constant_over_life")}
 
 
+def test_a_number_that_hardly_moves_is_no_time_since_a_row_that_always_comes_a_day_later():
+    """Of every stop the outcome is logged a day after it: whatever lies within a unit of one value would come to the
+    same time from there, and tells nothing of it. What counts the days since the last row of all does."""
+    rng = np.random.default_rng(7)
+    frame = plain(1_500).assign(lat=rng.uniform(44.89, 45.05, 1_500), rate=rng.uniform(0, 0.3, 1_500))
+    lag = pd.to_timedelta(86_400 + rng.integers(-5, 5, 1_500) / 10, unit="s")
+    history = pd.DataFrame({"customer": frame["customer"], "at": frame["asked_at"] + lag, "bad": frame["bad"]})
+    first = history.assign(at=frame["asked_at"] - pd.Timedelta(hours=1), bad=None)
+    log = pd.concat([first, history], ignore_index=True)
+    assert weigh(frame, history=log, history_as_of="at").suspicions == ()
+    lags = pd.to_timedelta(rng.integers(1, 40, 1_500), unit="D")
+    log["at"] = pd.concat([first["at"], frame["asked_at"] + lags], ignore_index=True)
+    lying = frame.assign(days_since=-lags.days)
+    assert ("days_since", "future_in_aggregate") in found(weigh(lying, history=log, history_as_of="at"))
+
+
 def moved(seed, late, customers=200):
     """Monthly rows of subscribers and the log of their tier; some leave after months. The tier changes once: `late`,
     a minute after the leaving and only then; else at any time. Each row shows the tier as it was then."""
