@@ -137,6 +137,7 @@ def _write_source(
     for sentence in plan.found.notes:
         caution(sentence)
     if dry_run:
+        caution("Nothing was asked: what is not said by an option was inferred, as with --yes.")
         emit(_planned(written), as_json, lambda: _print(written))
         return
     paths = write.files(settings, written)
@@ -148,10 +149,16 @@ def _write_source(
         return
     if written_after is not None and plan.available_at != "ingested_at":
         known = plan.found.roles.available_at
-        with progress(as_json) as step:
-            done["cut"] = cutting.cut(
-                settings, name, request.path, table=plan.table, known=known, written_after=written_after, progress=step
-            ).to_json()
+        try:
+            with progress(as_json) as step:
+                summary = cutting.cut(
+                    settings, name, request.path, table=plan.table, known=known, written_after=written_after,
+                    progress=step,
+                )  # fmt: skip
+        except Exception:
+            write.taken_back(paths)
+            raise
+        done["cut"] = summary.to_json()
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
 
@@ -185,7 +192,7 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
     def several(question: str, given: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, ...]:
         if given:
             return given
-        answer = asked(question, ", ".join(headers[name] for name in found))
+        answer = asked(f"{question} (several with commas, - none)", ", ".join(headers[name] for name in found))
         return tuple(part.strip() for part in answer.split(",") if part.strip())
 
     event_time = said.event_time or asked("Which column tells when a row happened?", headers[roles.event_time])
@@ -197,7 +204,10 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
     )
     later: Mapping[str, str | None] = said.written_later
     if not later:
-        answer = asked("Which columns are written later, and by which one is it known (COL=WHEN)?", ", ".join(guessed))
+        answer = asked(
+            "Which columns are written later, and by which one is it known (COL=WHEN, with commas, - none)?",
+            ", ".join(guessed),
+        )
         later = dict(_pair(part.strip()) for part in answer.split(",") if part.strip())
     identifies = several("Which columns identify a person?", said.identifies, roles.identifies)
     return Said(event_time, available_at, key, planned, later, identifies)
@@ -279,8 +289,8 @@ def model(
     from tiltyard.scaffold.planned import ModelRequest
 
     settings = Settings()
-    rates = () if no_history else tuple(rate_of) if rate_of else None
-    loads = () if no_history else tuple(load_of) if load_of else None
+    rates = _columns(rate_of, none=no_history)
+    loads = _columns(load_of, none=no_history)
     request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner)
     if not (yes or dry_run):
         _must_be_asked()
@@ -366,6 +376,13 @@ def _asked_horizon(settings: Settings, request: "ModelRequest") -> "ModelRequest
             request, horizon_days=typer.prompt("Within how many days?", default=plan.horizon_days, type=int)
         )
     return request
+
+
+def _columns(given: "list[str] | None", *, none: bool) -> tuple[str, ...] | None:
+    """The columns of an option that may be given again; `-` is none. None: it is to be inferred."""
+    if given is None:
+        return () if none else None
+    return tuple(name for name in given if name != "-")
 
 
 def _names(answer: str) -> tuple[str, ...]:

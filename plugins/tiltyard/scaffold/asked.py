@@ -13,6 +13,8 @@ HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
 KNOWN = 0.95
 """Share of the outcomes that should be known within the horizon."""
 LATELY_DAYS = 28
+MOST_NIGHTS = 100
+"""Nights of a hindcast that is proposed: a quarter of an hour or so."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,10 @@ class Calendar:
 
     @property
     def begin(self) -> date:
-        """Where a hindcast best begins: with a past to learn from, where two weeks of nights are left then."""
-        return self.with_history if self.last_night - self.with_history >= timedelta(days=14) else self.first_trainable
+        """Where a hindcast best begins: with a past to learn from, where two weeks of nights are left then; and a
+        hundred nights before the end, which tell as much as more."""
+        first = self.with_history if self.last_night - self.with_history >= timedelta(days=14) else self.first_trainable
+        return max(first, self.last_night - timedelta(days=MOST_NIGHTS))
 
 
 def horizon(outcomes: Outcomes, span_days: int) -> tuple[int, str]:

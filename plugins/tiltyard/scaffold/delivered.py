@@ -19,6 +19,8 @@ from tiltyard.scaffold.found import Cohorts
 from tiltyard.scaffold.inferring import Lead
 from tiltyard.settings import Settings
 
+FEWEST_DAYS = 14
+"""Days below which nothing is said of how a column goes on with them."""
 MOST_VALUES = 1_000
 """Different texts up to which a column is a feature."""
 _KINDS = {"bigint": "whole", "integer": "whole", "double": "number", "boolean": "yes_no", "varchar": "text"}
@@ -272,8 +274,33 @@ def useless(delivered: Delivered, name: str, kind: str) -> str | None:
         return "it has one value only"
     if kind == "whole" and distinct == rows:
         return "it has another number in every row, as a name has"
+    if kind in ("whole", "number") and (reason := _calendar(delivered, name)):
+        return reason
     if kind == "text" and (distinct > MOST_VALUES or distinct > 0.5 * rows):
         return f"it has {distinct:,} different texts"
+    return None
+
+
+def _calendar(delivered: Delivered, name: str) -> str | None:
+    """Why a number is a clock: it goes on with the days, so that every later night lies where training never was."""
+    days, same, rises, falls = _one(
+        delivered.connection,
+        f"""
+        with days as (
+            select cast(available_at as date) as day, median({quoted(name)}) as middle,
+                min({quoted(name)}) = max({quoted(name)}) as is_same
+            from first_known where {quoted(name)} is not null group by 1
+        ),
+        steps as (select is_same, middle - lag(middle) over (order by day) as step from days)
+        select count(*), count(*) filter (is_same), count(*) filter (step > 0), count(*) filter (step < 0) from steps
+        """,
+    )
+    if days < FEWEST_DAYS or not rises:
+        return None
+    if same >= 0.95 * days:
+        return "it is the same in all rows of a day, as a calendar is"
+    if rises >= 0.9 * (days - 1) and falls <= 0.05 * days:
+        return "it goes on with the days, as a counter does"
     return None
 
 

@@ -122,7 +122,10 @@ def _free(settings: Settings, name: str) -> None:
             f"'{name}' is no plain name of a model: small letters, digits and single underscores, 30 at most."
         )
     if (settings.models / name).exists():
-        raise BadInput(f"{settings.models / name} is there already, and nothing is written over; choose another name.")
+        raise BadInput(
+            f"{settings.models / name} is there already, and nothing is written over; choose another name, or take it "
+            f"away first with tiltyard remove {name}."
+        )
     exposures = settings.dbt / "models" / "_models__exposures.yml"
     if exposures.exists():
         entries = (specs.read_yaml(exposures)[1] or {}).get("exposures") or ()

@@ -1,7 +1,5 @@
 """A new model of whoever rows are of: what comes of them next is asked of the rows that a source has delivered."""
 
-from datetime import timedelta
-
 from tiltyard.errors import BadInput
 from tiltyard.scaffold import delivered as delivered_rows
 from tiltyard.scaffold import naming, review_texts, reviewing
@@ -99,10 +97,5 @@ def _notes(review: Review, facts: ReviewFacts, nights: Calendar) -> tuple[str, .
         notes.append(
             f"The rows end before anything can be trained: the first night that could is {nights.first_trainable}, the "
             f"last that tells something {nights.last_night}; a shorter --horizon or a longer export helps."
-        )
-    if nights.last_night - nights.first_trainable > timedelta(days=200):
-        notes.append(
-            f"From {nights.first_trainable} to {nights.last_night} are many nights; a hindcast of the last hundred "
-            "tells as much in less time."
         )
     return tuple(notes)

@@ -36,13 +36,19 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
     """What would be written. Raises BadInput for a name that is taken or is none, and a file that cannot be used."""
     name = _plain(request.name, "name of a source")
     if name in contracts.sources(settings):
-        raise BadInput(f"There is a source '{name}' already ({contracts.path_of(name)}); choose another name.")
+        raise BadInput(
+            f"There is a source '{name}' already ({contracts.path_of(name)}); choose another name, or take it away "
+            f"first with tiltyard remove {name}."
+        )
     table = _plain(
         request.table or naming.plain(request.path.name.split(".")[0]) or "row", "name of a table; say --table"
     )
     for other in contracts.sources(settings):
         if contracts.read(settings, other).table(table) is not None:
-            raise BadInput(f"{other} has a table '{table}' already, and both would land in raw.{table}; say --table.")
+            raise BadInput(
+                f"{other} has a table '{table}' already, and both would land in raw.{table}; give this one another "
+                "name with --table."
+            )
     try:
         ZoneInfo(request.zone)
     except (KeyError, ValueError, OSError):

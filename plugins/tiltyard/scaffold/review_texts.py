@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from tiltyard.scaffold import naming, promise_texts
 from tiltyard.scaffold.asked import Calendar
 from tiltyard.scaffold.promise_texts import Promise, expect, head
-from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_whole, key_sql
+from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_additive, is_whole, key_sql
 from tiltyard.scaffold.yaml_text import columns, model
 from tiltyard.target import number_bounds
 
@@ -386,19 +386,16 @@ def past(review: Review, facts: ReviewFacts) -> list[tuple[str, str, str, str]]:
         (f"{entity}_rows_{days}d", f"count(*) {within(days)}", "bigint", f"Its rows of the last {days} days.")
         for days in facts.windows
     ]
-    found.append((f"{entity}_rows_{_YEAR}d", "count(*)", "bigint", f"Its rows of the last {_YEAR} days."))
+    if facts.comings.span_days >= 2 * _YEAR:  # on less it would only grow
+        found.append((f"{entity}_rows_{_YEAR}d", "count(*)", "bigint", f"Its rows of the last {_YEAR} days."))
     for column in facts.columns:
         words = naming.words(column.name)
         if column.kind == "number":
-            found += [
-                (f"{entity}_mean_{column.name}", f"avg({column.name})", "double", f"Mean {words} of a row."),
-                (
-                    f"{entity}_{column.name}_{lately}d",
-                    f"cast(coalesce(sum({column.name}) {within(lately)}, 0) as double)",
-                    "double",
-                    f"Sum of the {words} of the last {lately} days.",
-                ),
-            ]
+            found.append((f"{entity}_mean_{column.name}", f"avg({column.name})", "double", f"Mean {words} of a row."))
+            if is_additive(column.name):
+                total = f"cast(coalesce(sum({column.name}) {within(lately)}, 0) as double)"
+                said = f"Sum of the {words} of the last {lately} days."
+                found.append((f"{entity}_{column.name}_{lately}d", total, "double", said))
         elif column.kind == "text":
             name, sql = f"{entity}_last_{column.name}", f"max_by({column.name}, place)"
             found.append((name, sql, "varchar", f"{words.capitalize()} of its last row that has one."))
@@ -419,12 +416,6 @@ def past(review: Review, facts: ReviewFacts) -> list[tuple[str, str, str, str]]:
             "double",
             "Mean number of days between two of its rows.",
         ),
-        (
-            f"{entity}_known_days",
-            "cast({{ dbt.datediff('min(first_known_at)', 'reviewed_at', 'day') }} as integer)",
-            "integer",
-            "Days since its first row.",
-        ),
     ]
     if review.every_days == 1:
         weekday = "cast(extract(isodow from reviewed_at) as integer)"
@@ -440,10 +431,7 @@ def past_sql(review: Review, facts: ReviewFacts) -> str:
     carried = "".join(f"\n        happened.{name}," for name in needed)
     has_texts = any(column.kind == "text" for column in facts.columns)
     place = f"row_number() over (partition by {', '.join(review.columns)} order by event_time, {review.row}) as place"
-    placed = (
-        *((place,) if has_texts else ()),
-        f"min(available_at) over (partition by {', '.join(review.columns)}) as first_known_at",
-    )
+    placed, last = ((place,), ",\n        happened.place") if has_texts else ((), "")
     return f"""{{{{ config(unique_key=['{key}', 'event_time']) }}}}
 
 with
@@ -511,13 +499,7 @@ seen as (
     select
         affected.{key},
         affected.reviewed_at,{carried}
-        happened.happened_at,{
-        '''
-        happened.place,'''
-        if has_texts
-        else ""
-    }
-        happened.first_known_at
+        happened.happened_at{last}
     from affected
     inner join happened
         on

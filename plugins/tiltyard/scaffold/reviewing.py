@@ -4,6 +4,7 @@ Each is reviewed every few days, and the outcome is in the rows that come within
 do, or what they sum up to. Records, and what the deliveries say of the question.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -88,6 +89,17 @@ def key_sql(columns: Sequence[str]) -> str:
         return f"cast({columns[0]} as varchar)"
     parts = (rf"replace(replace(cast({name} as varchar), '\', '\\'), '|', '\|')" for name in columns)
     return " || '|' || ".join(parts)
+
+
+_NO_AMOUNT = re.compile(
+    r"(^|_)(lat\w*|lon\w*|long|age|rate|ratio|share|score|percent\w*|price|temp\w*|code|zip\w*|precinct|year|month|day|"
+    r"hour|minute|week\w*|number|nr|no|index|level|grade|rank|version)($|_)"
+)
+
+
+def is_additive(name: str) -> bool:
+    """Whether the sum of a number over rows says something, by its name: a sum of latitudes does not."""
+    return not _NO_AMOUNT.search(name)
 
 
 def is_whole(columns: Sequence[str]) -> str:
@@ -175,9 +187,8 @@ def named(delivered: Delivered, wanted: str) -> tuple[str, tuple[str, ...]]:
         chosen.append(column)
     entity = name.strip() or "_".join(naming.entity_of(column) for column in chosen)
     if naming.plain(entity) != entity or entity in naming.RESERVED or entity == "id":
-        raise BadInput(
-            f"--entity: '{entity}' is no name for whom it is about; write NAME=COLUMN, like customer={listed}."
-        )
+        why = "a word of SQL" if entity in naming.RESERVED else "no plain name"
+        raise BadInput(f"--entity: '{entity}' is {why}; say who it is with NAME=COLUMN, like customer={listed}.")
     return entity, tuple(dict.fromkeys(chosen))
 
 

@@ -188,6 +188,12 @@ def _is_header(path: Path, header: Sequence[str], second: Sequence[str], sniffed
 
 
 def _each_once(path: Path, header: Sequence[str]) -> list[str]:
+    nameless = next((place for place, name in enumerate(header, start=1) if not name.strip()), None)
+    if nameless is not None:
+        raise BadInput(
+            f"{path}: column {nameless} has no name; give it one in the header, or take it away (an index that pandas "
+            "or R has written: export without it)."
+        )
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise BadInput(f"{path} has the column {twice[0]!r} twice; rename one of them, or take it away.")

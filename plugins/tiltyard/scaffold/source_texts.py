@@ -142,7 +142,7 @@ def _timing(planned: SourcePlan) -> str:
     happened = planned.happened
     known = next((column for column in planned.columns if column.name == planned.available_at), None)
     lines = [
-        f"event_time: {mapping(_time(happened, found.zone))}",
+        f"event_time: {mapping(_time(replace(happened, is_zoned=False), found.zone))}",
         f"available_at: {mapping(_time(known, found.zone)) if known else 'ingested_at'}",
     ]
     if form.null_values:

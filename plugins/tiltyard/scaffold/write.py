@@ -1,6 +1,6 @@
 """The one place that writes into a checkout. Nothing that is there is written over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tiltyard.errors import BadInput
@@ -15,6 +15,14 @@ def place(settings: Settings, path: PurePosixPath) -> Path:
     """Where a path below the checkout lies by these settings."""
     roots = {"dbt": settings.dbt, "models": settings.models, "expectations": settings.expectations}
     return roots[path.parts[0]].joinpath(*path.parts[1:])
+
+
+def taken_back(paths: Sequence[Path]) -> None:
+    """Take away what `files` has written, and the folders that are empty then: of what was half done nothing stays."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str | None = None) -> tuple[Path, ...]:
