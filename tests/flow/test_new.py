@@ -1,5 +1,6 @@
 """From a stranger's table to a registered version: `new source` and `new model` write it all, and nothing is mended."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -177,6 +179,53 @@ def test_versions_prove_when_an_outcome_was_written_of_which_no_column_tells_it(
         assert [version.version for version in rails.ledger.versions("no_show")] == [1]
         rows = frame.training(rails, find(settings.models, "no_show"), night).read()
     assert rows["patient_no_show_rate"].notna().any()
+
+
+def test_what_a_stranger_would_fall_over_is_told_or_left_out(tmp_path: Path, postgres_url: str) -> None:
+    """A missing outcome is unknown where a no is told as such; clocks and names of rows are no features; what nearly is
+    the outcome is asked about; the hour is that of the zone, also where times carry one."""
+    settings = copied(tmp_path, postgres_url)
+    table = stranger.appointments(6_000, days=90)
+    made, missed = pd.to_datetime(table["ScheduledDay"]), table["No-show"].eq("Yes")
+    rng = np.random.default_rng(1)
+    unknown = rng.random(len(table)) < 0.2
+    table.loc[unknown, "No-show"] = "NA"
+    table["Month"], table["Serial"] = made.dt.month, made.rank(method="first").astype(int) // 3
+    table["Waited"] = np.where(missed, 0, rng.integers(40, 60, len(table)))
+    export = stranger.write(tmp_path / "a.csv", table)
+    request = SourceRequest("clinic", export, table="appointment", zone="America/Chicago", said=SAID)
+    write.files(settings, source_texts.texts(new_source.look(settings, request)))
+    cutting.cut(settings, "clinic", export)
+    plan = new_model.look(settings, ASKED)
+    assert plan.left_out["month"] == "it is the same in all rows of a day, as a calendar is"
+    assert plan.left_out["serial"] == "it goes on with the days, as a counter does"
+    assert "age" in plan.features and "waited" in plan.features
+    notes = "\n".join(plan.notes)
+    assert f"{unknown.sum():,} of 6,000 rows have no outcome, and a no is told as such: they have no label" in notes
+    assert "waited nearly tells the outcome (correlation -0.9" in notes
+    assert plan.base == pytest.approx(missed[~unknown].mean(), abs=0.001)
+    texts = {path.name: text for path, text in plan.texts.items()}
+    assert "still_open" not in texts["lbl_no_show.sql"]
+    assert "timezone('America/Chicago', event_time)" in texts["ftr_appointment__no_show_intake.sql"]
+    asked = new_model.look(settings, dataclasses.replace(ASKED, untold="no"))
+    assert "still_open" in {path.name: text for path, text in asked.texts.items()}["lbl_no_show.sql"]
+    assert any("count as no; --untold unknown leaves them out" in note for note in asked.notes)
+
+
+def test_of_a_source_that_cannot_be_cut_nothing_stays(tmp_path: Path, postgres_url: str) -> None:
+    settings = copied(tmp_path, postgres_url)
+    export = stranger.write(tmp_path / "a.csv", stranger.appointments(600))
+    there = settings.landing / "clinic" / "appointment"
+    there.mkdir(parents=True)
+    (there / "2016-03-01.csv").touch()
+    words = ("new", "source", "clinic", str(export), "--table", "appointment", "--yes")
+    done = tiltyard(settings, *words)
+    assert (done.returncode, "holds deliveries already" in done.stderr) == (2, True)
+    assert not (settings.dbt / "models" / "staging" / "clinic").exists()
+    (there / "2016-03-01.csv").unlink()
+    assert tiltyard(settings, *words).returncode == 0
+    again = tiltyard(settings, *words)
+    assert "or take it away first with tiltyard remove clinic" in again.stderr
 
 
 # -- refusals ---------------------------------------------------------------------------------

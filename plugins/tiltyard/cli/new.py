@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -278,6 +278,12 @@ def model(
         list[str] | None, typer.Option(help="Rows per value of this column and day; repeat it.", metavar="COL")
     ] = None,
     no_history: Annotated[bool, typer.Option("--no-history", help="Only what the row says of itself.")] = False,
+    untold: Annotated[
+        Literal["no", "unknown"] | None,
+        typer.Option(
+            help="What a row is without an outcome in time. Default: no, and unknown where a no is told as such."
+        ),
+    ] = None,
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "nobody-yet",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -291,7 +297,7 @@ def model(
     settings = Settings()
     rates = _columns(rate_of, none=no_history)
     loads = _columns(load_of, none=no_history)
-    request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner)
+    request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner, untold)
     if not (yes or dry_run):
         _must_be_asked()
         request = _asked_model(settings, request)

@@ -12,6 +12,8 @@ HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
 """Days among which a horizon is chosen."""
 KNOWN = 0.95
 """Share of the outcomes that should be known within the horizon."""
+UNTOLD = 0.01
+"""Share of rows without any outcome from which on they are unknown, where a no is told as such."""
 LATELY_DAYS = 28
 MOST_NIGHTS = 100
 """Nights of a hindcast that is proposed: a quarter of an hour or so."""
@@ -40,6 +42,8 @@ class Question:
     """Columns for whose values rows are counted."""
     owner: str
     zone: str
+    untold_is_no: bool = True
+    """A row of which no outcome is told in time counts as no; else it has no label, as of a number."""
 
     @property
     def key(self) -> str:
@@ -101,6 +105,11 @@ class Outcomes:
     """Share of positives among all outcomes; of a number its median."""
     percentiles: tuple[float, float] | None
     """1st and 99th percentile of a number; None for a yes or no."""
+
+    @property
+    def untold(self) -> float:
+        """Share of the rows of which no outcome was ever told."""
+        return 1 - self.told / self.rows
 
     @property
     def shown(self) -> tuple[tuple[int, float], ...]:

@@ -21,6 +21,9 @@ from tiltyard.settings import Settings
 
 FEWEST_DAYS = 14
 """Days below which nothing is said of how a column goes on with them."""
+TELLING = 0.85
+"""Correlation with the outcome from which on a column is asked about."""
+_NUMBERS = ("whole", "number", "yes_no")
 MOST_VALUES = 1_000
 """Different texts up to which a column is a feature."""
 _KINDS = {"bigint": "whole", "integer": "whole", "double": "number", "boolean": "yes_no", "varchar": "text"}
@@ -206,6 +209,18 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         base=float(first),
         percentiles=(float(lowest), float(highest)) if is_number else None,
     )
+
+
+def telling(delivered: Delivered, columns: Sequence[str]) -> dict[str, float]:
+    """The numbers among these columns that nearly are the outcome, with their correlation: of the rows of which it was
+    told (`outcomes` has filled the table `told`)."""
+    key = quoted(delivered.key)
+    numbers = [name for name in columns if name in delivered.contract.columns and delivered.kind(name) in _NUMBERS]
+    if not numbers:
+        return {}
+    parts = ", ".join(f"corr({quoted(name)}::double, truth::double)" for name in numbers)
+    found = _one(delivered.connection, f"select {parts} from first_known inner join told using ({key})")
+    return {name: value for name, value in zip(numbers, found, strict=True) if value and TELLING <= abs(value) <= 1}
 
 
 def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature, ...], Mapping[str, str]]:

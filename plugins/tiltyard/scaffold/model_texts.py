@@ -198,7 +198,7 @@ told as (
     where versions.{asked.label} is not null
 
 ),
-{_of_number(asked) if asked.is_number else _of_yes_or_no(asked)}
+{_of_yes_or_no(asked) if asked.untold_is_no and not asked.is_number else _of_number(asked)}
 select * from final
 """
 

@@ -48,6 +48,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             per_day=sorted(within)[len(within) // 2],
             has_silent_days=len(within) <= (last - first).days,
         )
+        telling = delivered_rows.telling(rows, [feature.name for feature in features])
         horizon, why = asking.horizon(outcomes, (last - first).days + 1)
         if request.horizon_days is not None and request.horizon_days != horizon:
             share = outcomes.known_by.get(request.horizon_days)
@@ -68,6 +69,8 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             loads=_shared(rows, request.loads, groups, "--load-of"),
             owner=request.owner,
             zone=zone,
+            untold_is_no=request.untold != "unknown"
+            and (request.untold == "no" or len(values) < 2 or outcomes.untold < asking.UNTOLD),
         )
     nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates))
     promises = promise_texts.promises(asked, facts, nights, why)
@@ -82,7 +85,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         left_out=left_out,
         found=promise_texts.shown(asked, facts, why),
         by_horizon=promise_texts.by_horizon(facts),
-        notes=_notes(asked, facts, nights),
+        notes=(*_notes(asked, facts, nights), *_suspicious(asked, telling)),
     )
 
 
@@ -218,8 +221,23 @@ def _shared(rows: Delivered, chosen: tuple[str, ...] | None, groups: tuple[str, 
     return columns
 
 
+def _suspicious(asked: Question, telling: Mapping[str, float]) -> list[str]:
+    return [
+        f"{name} nearly tells the outcome (correlation {value:.2f}), and is taken to be known with its row; if it is "
+        f"written later, say so in the contract of {asked.source} (written_later), and cut the export again."
+        for name, value in telling.items()
+    ]
+
+
 def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
     notes = []
+    if not asked.is_number and facts.outcomes.untold >= asking.UNTOLD:
+        without = f"{facts.outcomes.rows - facts.outcomes.told:,} of {facts.outcomes.rows:,} rows have no outcome"
+        notes.append(
+            f"{without} and count as no; --untold unknown leaves them out."
+            if asked.untold_is_no
+            else f"{without}, and a no is told as such: they have no label; --untold no counts them as no."
+        )
     if facts.cohorts is not None:
         notes.append(
             f"Rows were sampled by {facts.cohorts.sampled_by}: the spine begins on {facts.cohorts.first}, and from "

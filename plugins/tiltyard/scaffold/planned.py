@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal
 
 from tiltyard.scaffold.asked import Calendar
 
@@ -23,6 +24,8 @@ class ModelRequest:
     rates: tuple[str, ...] | None = None
     loads: tuple[str, ...] | None = None
     owner: str = "nobody-yet"
+    untold: Literal["no", "unknown"] | None = None
+    """What a row is of which no outcome is told in time; None: as the rows have it."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def promised(asked: Question, facts: Facts) -> Promise:
     """What they say of a question about the rows themselves."""
     outcomes = facts.outcomes
     bounds = number_bounds(*outcomes.percentiles) if outcomes.percentiles is not None else None
-    share = outcomes.base if bounds else outcomes.positive_by.get(asked.horizon_days, outcomes.base)
+    in_time = outcomes.positive_by.get(asked.horizon_days, outcomes.base)
+    share = in_time if bounds is None and asked.untold_is_no else outcomes.base
     return Promise(
         model=asked.model,
         entity=asked.entity,
@@ -127,7 +128,7 @@ def card(asked: Question, facts: Facts, nights: Calendar, why: str) -> str:
     left = "\n".join(f"- `{name}` is no feature: {reason}." for name, reason in facts.left_out.items())
     what = (
         f"An outcome that comes later ({100 * (1 - late):.3g} %) gives the row no label."
-        if asked.is_number
+        if asked.is_number or not asked.untold_is_no
         else f"An outcome that comes later ({100 * (1 - late):.3g} %) counts as no."
     )
     cohorts = (

@@ -40,6 +40,18 @@ def test_what_somebody_said_stands(tmp_path: Path) -> None:
     assert not findings.notes
 
 
+def test_a_time_that_is_over_is_written_later_and_one_that_was_set_is_planned(tmp_path: Path) -> None:
+    """Both lie after their row, and no row lacks one: only a name says which was known ahead, and none is no plan."""
+    table = stranger.appointments(1_000)
+    made = pd.to_datetime(table["ScheduledDay"])
+    for name, hours in (("due_at", 50), ("arrived_at", 53), ("seen_on", 54)):
+        table[name] = (made + pd.Timedelta(hours=hours)).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    roles = found(tmp_path, table, written_later={"No-show": "arrived_at"}).roles
+    assert roles.planned == ("appointment_day", "due_at")
+    assert roles.written_later == {"no_show": "arrived_at", "arrived_at": "arrived_at", "seen_on": "seen_on"}
+    assert "arrived_at" in found(tmp_path, table, planned=("arrived_at",)).roles.planned, "a person's word stands"
+
+
 def test_rows_that_were_sampled_by_another_day_are_told(tmp_path: Path) -> None:
     table = stranger.appointments(12_000, days=120)
     table["AppointmentDay"] = table["AppointmentDay"].str[:10]

@@ -83,6 +83,7 @@ def test_a_dash_is_a_value_unless_the_others_are_numbers(tmp_path: Path) -> None
     [
         (b"", "is empty"),
         (b"a,b\n", "has a header and no rows"),
+        (b",a,b\n1,x,3\n4,y,6\n", "column 1 has no name; give it one"),
         (b"a,b,a\n1,2,3\n4,5,6\n", "has the column 'a' twice"),
         (b"1,2\n3,4\n5,6\n", "has no header"),
         (b"\x00\x01\x02\xff\xfe" * 100, "is not text, and no Parquet"),
