@@ -317,8 +317,8 @@ def _kept(rails: Rails, names: _Names, parts: Belongings) -> tuple[str, ...]:
     if names.kind == "model":
         kept.append(
             f"What the ledger and ops.* say of {names.name} stays: versions, decisions, approvals, predictions, and "
-            "the frames and reports that they name. A model that comes back under its name goes on from there; one that "
-            "asks something else wants a name of its own."
+            "the frames and reports that they name. A model that comes back under its name goes on from there; one "
+            "that asks something else wants a name of its own."
         )
         asked = [task for task in rails.ledger.default_tasks(names.name) if not task.explanation and not task.recovery]
         if asked or any(path.endswith("/spec.yaml") for path in parts.files):
