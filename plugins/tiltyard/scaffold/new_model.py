@@ -243,6 +243,11 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
             f"Rows were sampled by {facts.cohorts.sampled_by}: the spine begins on {facts.cohorts.first}, and from "
             f"{facts.cohorts.last} on the long leads are missing."
         )
+    if facts.outcomes.known_by.get(1, 0.0) >= 0.5:
+        notes.append(
+            "Most outcomes are known within a day, and a night answers for the day before it: who needs the answer sooner "
+            "asks the service (docs/how-to/serve.md)."
+        )
     share = facts.outcomes.known_by.get(asked.horizon_days, 1.0)
     if not promise_texts.known_enough(share):
         notes.append(f"Of the outcomes {100 * (1 - share):.3g} % come after the horizon of {asked.horizon_days} days.")

@@ -8,6 +8,7 @@ from tiltyard.scaffold.promise_texts import Promise, expect, head
 from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_additive, is_whole, key_sql
 from tiltyard.scaffold.yaml_text import columns, model
 from tiltyard.target import number_bounds
+from tiltyard.words import counted
 
 _INSTANT = "timestamp with time zone"
 _BUILT = ("built_at", _INSTANT, "Start of the build that wrote the row.")
@@ -645,7 +646,7 @@ def shown(review: Review, facts: ReviewFacts) -> tuple[str, ...]:
     often = "every day" if review.every_days == 1 else f"every {review.every_days} days"
     return (
         question(review),
-        f"  {found.rows:,} rows of {found.entities:,} different {who}, {found.first} to {found.last}",
+        f"  {found.rows:,} rows of {counted(found.entities, who)}, {found.first} to {found.last}",
         f"  reviewed {often}, while the last row is less than {review.active_days} days ago: about "
         f"{facts.per_night:.3g} a night",
         *(f"  {line}" for line in by_horizon(review, facts)),
