@@ -245,7 +245,7 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
         )
     if facts.outcomes.known_by.get(1, 0.0) >= 0.5:
         notes.append(
-            "Most outcomes are known within a day, and a night answers for the day before it: who needs the answer sooner "
+            "Most outcomes are known within a day, and a night answers for the day before it: who needs it sooner "
             "asks the service (docs/how-to/serve.md)."
         )
     share = facts.outcomes.known_by.get(asked.horizon_days, 1.0)
