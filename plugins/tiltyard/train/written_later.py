@@ -38,8 +38,10 @@ class _Told:
     since: str
     """SQL of the instant from which on a row is known to have held it; NULL where nothing says when."""
     is_settled: bool
-    """No row holds it before it was written: as the column says that tells when, or since the first version of every
-    thing is without it, and a later one has it."""
+    """No row holds it before it was written, as the column says that tells when."""
+    is_versioned: bool = False
+    """The first version of every thing is without it, and later ones have it: who counts the rows that were there
+    counts what had been written."""
     identity: str | None = None
     """The column, quoted, that tells the rows' things apart, of which there may be versions; None where none does."""
 
@@ -86,7 +88,8 @@ def frame_results(
                 known = known and replace(known, identity=_identity(rails, spec, columns, use.origin, known))
                 has_time = use.origin.said is not None and use.origin.said.when is not None
                 if known is not None and not has_time:
-                    known = replace(known, is_settled=_is_empty_at_first(rails, known) and _has_versions(rails, known))
+                    versioned = _is_empty_at_first(rails, known) and _has_versions(rails, known)
+                    known = replace(known, is_versioned=versioned)
                 told[place] = known
             of_feature.setdefault(use.feature, []).append(_judged(rails, table, use, told[place]))
         results += [max(of_one, key=lambda result: result.violations) for of_one in of_feature.values()]
@@ -179,7 +182,7 @@ def _judged(rails: Rails, table: str, use: _Use, told: _Told | None) -> RuleResu
     if told is None:
         return stopped(rows, "is written later and is not in the lake: nothing proves that it had been written")
     if origin.made in ("counted", "chosen") or use.key is None:
-        if told.is_settled:
+        if told.is_settled or told.is_versioned:
             return result
         return stopped(
             rows,
