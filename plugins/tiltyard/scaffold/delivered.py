@@ -18,6 +18,7 @@ from tiltyard.scaffold.asked import HORIZONS, Feature, Outcomes
 from tiltyard.scaffold.found import Cohorts
 from tiltyard.scaffold.inferring import Lead
 from tiltyard.settings import Settings
+from tiltyard.words import ended, meant
 
 FEWEST_DAYS = 14
 """Days below which nothing is said of how a column goes on with them."""
@@ -135,6 +136,18 @@ def _as_staged(connection: duckdb.DuckDBPyConnection, table: TableContract, stag
             value = f"strptime({column}, {text(form)})" if form else f"cast({column} as timestamp)"
             wanted = "date" if declared == "date" else "timestamp"
             connection.execute(f"alter table versions alter {column} type {wanted} using cast({value} as {wanted})")
+
+
+def column(rows: Delivered, name: str, option: str) -> str:
+    """A column of the staging table, by its name or by its header. Raises BadInput, with the one that was meant."""
+    by_header = {header: column for column, header in rows.contract.headers.items()}
+    chosen = by_header.get(name, name)
+    if chosen not in rows.staging.columns or chosen in project.RESERVED:
+        near = meant(chosen, rows.staging.columns)
+        raise BadInput(ended(f"{option}: {rows.staging.name} has no column '{name}'{near}"))
+    if not rows.has_values(chosen):
+        raise BadInput(f"{option}: '{name}' is not in the deliveries as {rows.staging.name} has it.")
+    return chosen
 
 
 # -- what the rows say ------------------------------------------------------------------------

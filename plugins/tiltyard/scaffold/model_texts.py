@@ -6,8 +6,8 @@ from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import LATELY_DAYS, Facts, Question
 from tiltyard.scaffold.yaml_text import columns, model
 
-_INSTANT = "timestamp with time zone"
-_BUILT = ("built_at", _INSTANT, "Start of the build that wrote the row.")
+INSTANT = "timestamp with time zone"
+BUILT = ("built_at", INSTANT, "Start of the build that wrote the row.")
 
 
 def tables(asked: Question, facts: Facts) -> dict[PurePosixPath, str]:
@@ -121,10 +121,10 @@ def spine_yml(asked: Question) -> str:
     described = [
         (asked.key, "varchar", f"The {row}."),
         *((_id(column), "varchar", f"Its {naming.words(naming.entity_of(column))}.") for column in _shared(asked)),
-        ("prediction_time", _INSTANT, "When it was known first."),
-        ("event_time", _INSTANT, "When it happened."),
-        ("available_at", _INSTANT, "When it was known first."),
-        _BUILT,
+        ("prediction_time", INSTANT, "When it was known first."),
+        ("event_time", INSTANT, "When it happened."),
+        ("available_at", INSTANT, "When it was known first."),
+        BUILT,
     ]
     required = (asked.key, "prediction_time", "event_time", "available_at")
     return model(
@@ -276,11 +276,11 @@ def label_yml(asked: Question) -> str:
     what = naming.words(asked.label).capitalize() if asked.is_number else f"Whether {asked.positive} within {days} days"
     described = [
         (asked.key, "varchar", f"The {row}."),
-        ("prediction_time", _INSTANT, "When it was known first."),
+        ("prediction_time", INSTANT, "When it was known first."),
         ("label", "double" if asked.is_number else "boolean", f"{what}."),
-        ("event_time", _INSTANT, "When the outcome was written, or the horizon was over."),
-        ("available_at", _INSTANT, "The same instant."),
-        _BUILT,
+        ("event_time", INSTANT, "When the outcome was written, or the horizon was over."),
+        ("available_at", INSTANT, "The same instant."),
+        BUILT,
     ]
     description = f"One row per {row} of which the outcome is known within {days} days."
     return model(
@@ -327,9 +327,9 @@ def intake_yml(asked: Question, facts: Facts) -> str:
     described = [
         (asked.key, "varchar", f"The {row}."),
         *((feature.name, feature.data_type, feature.description) for feature in facts.features),
-        ("event_time", _INSTANT, "When it happened."),
-        ("available_at", _INSTANT, "When it was known first."),
-        _BUILT,
+        ("event_time", INSTANT, "When it happened."),
+        ("available_at", INSTANT, "When it was known first."),
+        BUILT,
     ]
     return model(
         asked.view(asked.entity, "intake"), f"One row per {row}, as it was known first.", (asked.key,),
@@ -364,9 +364,9 @@ def history_yml(asked: Question, column: str) -> str:
             "double",
             f"The same over the cohorts that matured in the last {LATELY_DAYS} days.",
         ),
-        ("event_time", _INSTANT, "When the cohort matured."),
-        ("available_at", _INSTANT, "The same instant."),
-        _BUILT,
+        ("event_time", INSTANT, "When the cohort matured."),
+        ("available_at", INSTANT, "The same instant."),
+        BUILT,
     ]
     return model(
         asked.view(entity, "history"),
@@ -445,9 +445,9 @@ def load_yml(asked: Question, column: str) -> str:
         (f"{entity}_id", "varchar", f"The {words}."),
         (f"{entity}_rows_1d", "bigint", "Its rows of the last 24 hours, this one with them."),
         (f"{entity}_rows_{LATELY_DAYS}d", "bigint", f"Its rows of the last {LATELY_DAYS} days."),
-        ("event_time", _INSTANT, "When a row came."),
-        ("available_at", _INSTANT, "The same instant."),
-        _BUILT,
+        ("event_time", INSTANT, "When a row came."),
+        ("available_at", INSTANT, "The same instant."),
+        BUILT,
     ]
     return model(
         asked.view(entity, "load"), f"One row per {words} and instant at which rows of it came.",

@@ -16,7 +16,6 @@ from tiltyard.scaffold.delivered import Delivered
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
 from tiltyard.train.blocks import MIN_ROWS
-from tiltyard.words import ended, meant
 
 
 def look(settings: Settings, request: ModelRequest) -> ModelPlan:
@@ -153,25 +152,13 @@ def _label(rows: Delivered, request: ModelRequest, labels: tuple[str, ...]) -> s
             return labels[0]
         near = f": {', '.join(labels)}" if labels else ", and no column is said to be written later"
         raise BadInput(f"Say which column holds the outcome with --label{near}.")
-    name = _column(rows, request.label, "--label")
+    name = delivered_rows.column(rows, request.label, "--label")
     if name not in labels:
         raise BadInput(
             f"--label: '{name}' is not said to be written later, so that it is known with its row and nothing is to be "
             f"predicted; say written_later of it in {rows.contract.source}'s contract, and cut the export again."
         )
     return name
-
-
-def _column(rows: Delivered, name: str, option: str) -> str:
-    """A column of the staging table, by its name or by its header."""
-    by_header = {header: column for column, header in rows.contract.headers.items()}
-    chosen = by_header.get(name, name)
-    if chosen not in rows.staging.columns or chosen in project.RESERVED:
-        near = meant(chosen, rows.staging.columns)
-        raise BadInput(ended(f"{option}: {rows.staging.name} has no column '{name}'{near}"))
-    if not rows.has_values(chosen):
-        raise BadInput(f"{option}: '{name}' is not in the deliveries as {rows.staging.name} has it.")
-    return chosen
 
 
 def _truth(rows: Delivered, request: ModelRequest, label: str, values: tuple[str, ...]) -> tuple[str, str]:
@@ -207,7 +194,7 @@ def _groups(rows: Delivered, label: str) -> tuple[str, ...]:
 def _shared(rows: Delivered, chosen: tuple[str, ...] | None, groups: tuple[str, ...], option: str) -> tuple[str, ...]:
     if chosen is None:
         return groups[:2] if option == "--rate-of" else groups[:1]
-    columns = tuple(dict.fromkeys(_column(rows, name, option) for name in chosen))
+    columns = tuple(dict.fromkeys(delivered_rows.column(rows, name, option) for name in chosen))
     for name in columns:
         if name == rows.key:
             raise BadInput(f"{option}: '{name}' names one row, which has no past; give a column that rows share.")

@@ -8,7 +8,6 @@ from tiltyard.scaffold.delivered import Delivered
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.scaffold.reviewing import Review, ReviewFacts, Sort
 from tiltyard.train.blocks import MIN_ROWS
-from tiltyard.words import ended, meant
 
 
 def plan(rows: Delivered, request: ModelRequest) -> ModelPlan:
@@ -58,11 +57,7 @@ def _outcome(rows: Delivered, request: ModelRequest) -> tuple[Sort, str | None, 
     any_row = f"{row}s" if request.is_number else f"a {row}"
     if request.label is None:
         return ("count" if request.is_number else "comes"), None, None, any_row
-    by_header = {header: column for column, header in rows.contract.headers.items()}
-    label = by_header.get(request.label, request.label)
-    if label not in rows.staging.columns or not rows.has_values(label):
-        near = meant(label, rows.staging.columns)
-        raise BadInput(ended(f"--label: {rows.staging.name} has no column '{request.label}'{near}"))
+    label = delivered_rows.column(rows, request.label, "--label")
     if rows.said.written_later(rows.staging.name, label):
         raise BadInput(
             f"--label: '{label}' is written later than its row. With --entity the outcome is in the rows that come, as "

@@ -4,14 +4,13 @@ from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming, promise_texts
 from tiltyard.scaffold.asked import Calendar
+from tiltyard.scaffold.model_texts import BUILT, INSTANT
 from tiltyard.scaffold.promise_texts import Promise, expect, head
 from tiltyard.scaffold.reviewing import MANY, Review, ReviewFacts, is_additive, is_whole, key_sql
 from tiltyard.scaffold.yaml_text import columns, model
 from tiltyard.target import number_bounds
 from tiltyard.words import counted
 
-_INSTANT = "timestamp with time zone"
-_BUILT = ("built_at", _INSTANT, "Start of the build that wrote the row.")
 _YEAR = 365
 """Days of the past that features are made of."""
 
@@ -186,10 +185,10 @@ def spine_yml(review: Review) -> str:
     often = "day" if review.every_days == 1 else f"{review.every_days} days"
     described = [
         (review.key, "varchar", f"The {who}."),
-        ("prediction_time", _INSTANT, "When the review is due."),
-        ("event_time", _INSTANT, "The same instant."),
-        ("available_at", _INSTANT, "The same instant; what is reviewed is known before it."),
-        _BUILT,
+        ("prediction_time", INSTANT, "When the review is due."),
+        ("event_time", INSTANT, "The same instant."),
+        ("available_at", INSTANT, "The same instant; what is reviewed is known before it."),
+        BUILT,
     ]
     required = (review.key, "prediction_time", "event_time", "available_at")
     said = f"One row per {who} and {often}, while its last row is less than {review.active_days} days ago."
@@ -355,11 +354,11 @@ def label_yml(review: Review) -> str:
     }[review.sort]
     described = [
         (review.key, "varchar", f"The {who}."),
-        ("prediction_time", _INSTANT, "When the review was due."),
+        ("prediction_time", INSTANT, "When the review was due."),
         ("label", "double" if review.is_number else "boolean", f"{what}."),
-        ("event_time", _INSTANT, "When it came, or the horizon was over."),
-        ("available_at", _INSTANT, "When that was known."),
-        _BUILT,
+        ("event_time", INSTANT, "When it came, or the horizon was over."),
+        ("available_at", INSTANT, "When that was known."),
+        BUILT,
     ]
     return model(
         review.labels,
@@ -533,9 +532,9 @@ def past_yml(review: Review, facts: ReviewFacts) -> str:
     described = [
         (review.key, "varchar", f"The {who}."),
         *((name, data_type, description) for name, _, data_type, description in past(review, facts)),
-        ("event_time", _INSTANT, "When the review was due."),
-        ("available_at", _INSTANT, "The same instant."),
-        _BUILT,
+        ("event_time", INSTANT, "When the review was due."),
+        ("available_at", INSTANT, "The same instant."),
+        BUILT,
     ]
     return model(
         review.view,

@@ -16,7 +16,7 @@ from tiltyard.prepare import project
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import HORIZONS, Calendar
 from tiltyard.scaffold.delivered import Delivered, useless
-from tiltyard.words import ended, meant
+from tiltyard.scaffold.delivered import column as delivered_column
 
 MANY = 300
 """So many that are reviewed fill a night by a seventh of them; fewer are reviewed every day."""
@@ -175,13 +175,9 @@ class ReviewFacts:
 def named(delivered: Delivered, wanted: str) -> tuple[str, tuple[str, ...]]:
     """Entity and columns of `[NAME=]COLUMN[,COLUMN…]`, headers allowed. Raises BadInput for what names nobody."""
     name, _, listed = wanted.rpartition("=")
-    by_header = {header: column for column, header in delivered.contract.headers.items()}
     chosen = []
     for part in (part.strip() for part in listed.split(",")):
-        column = by_header.get(part, part)
-        if column not in delivered.staging.columns or column in project.RESERVED:
-            near = meant(column, delivered.staging.columns)
-            raise BadInput(ended(f"--entity: {delivered.staging.name} has no column '{part}'{near}"))
+        column = delivered_column(delivered, part, "--entity")
         if delivered.said.written_later(delivered.staging.name, column):
             raise BadInput(f"--entity: '{part}' is written later, so that nobody knows whose row it is; give another.")
         chosen.append(column)
