@@ -59,7 +59,7 @@ def promised(asked: Question, facts: Facts) -> Promise:
     outcomes = facts.outcomes
     bounds = number_bounds(*outcomes.percentiles) if outcomes.percentiles is not None else None
     in_time = outcomes.positive_by.get(asked.horizon_days, outcomes.base)
-    share = in_time if bounds is None and asked.untold_is_no else outcomes.base
+    share = in_time if asked.untold_is_no and not asked.is_number else outcomes.base
     return Promise(
         model=asked.model,
         entity=asked.entity,
