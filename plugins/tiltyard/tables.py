@@ -149,12 +149,14 @@ PREDICTION: Final = Table(
         "night": "date",
         "available_at": "timestamptz",
         "scored_at": "timestamptz",
+        "cohort": "date",
     },
 )
 """One row per version and spine row. `tier` names who answered (champion, previous, light, safe_default) on the one row
 per spine row that was served, and is `shadow` on the others. `slices` is a JSON object, slice column → value.
 `snapshot` is the lake's snapshot of the batch that was in service; `apart` a JSON object of the tables that were read
-elsewhere, table → [snapshot, last good night], and NULL where there was none."""
+elsewhere, table → [snapshot, last good night], and NULL where there was none. `cohort` is the night that names the
+row's cohort where that is not `night`: of a model whose horizon goes until a column of the spine."""
 
 PROFILE: Final = Table(
     "ops.profile",

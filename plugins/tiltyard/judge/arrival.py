@@ -72,19 +72,21 @@ class ArrivalReport(Record):
 def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     """The run-off triangle of the model's cohorts as known at `as_of`; None before its first prediction.
 
-    A cohort is a night, its rows the spine rows that somebody scored. A label arrives on the first night that could
-    read it, at age 0 when the night of the predictions already could.
+    A cohort is a night, its rows the spine rows that somebody scored; where a column tells when each row is decided,
+    those that are decided on one day, whose ages count from then on. A label arrives on the first night that could read
+    it, at age 0 when the night of the cohort already could.
     """
     if not rails.lake.has(PREDICTION):
         return None
     night = night_closing(as_of)
-    matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
+    matures = -(-spec.label.lag // DAY)
     ages = matures + LATER + 1
     is_positive = spec.target.sql_positive("arg_max(label, available_at)")
     sql = f"""
         with rows as (
-            select night, entity_id, prediction_time from {{{PREDICTION}}}
-            where model = $model and night > $since and night <= $night group by all
+            select {truth.COHORT} as night, entity_id, prediction_time from {{{PREDICTION}}}
+            where model = $model and night > $scored_since and {truth.COHORT} > $since and {truth.COHORT} <= $night
+            group by all
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time,
@@ -97,8 +99,10 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
         from rows left join labels using (entity_id, prediction_time) group by all
     """
     since = night - timedelta(days=NIGHTS + ages)
-    start = clock.midnight(since) - spec.prediction.every  # the nights after `since` predict nothing earlier
-    params = {"model": spec.name, "since": since, "from": start, "night": night}
+    scored_since = since - spec.label.horizon if spec.label.until else since
+    start = clock.midnight(scored_since) - spec.prediction.every  # the nights after it predict nothing earlier
+    params = {"model": spec.name, "since": since, "scored_since": scored_since, "from": start, "night": night}
+    rails.lake.ensure(PREDICTION)
     cells = rails.lake.query(sql, as_of, params)
     if cells.empty:
         return None

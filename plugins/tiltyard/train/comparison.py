@@ -220,6 +220,12 @@ class ReplayComparison:
         spec = self.spec
         labels = self.rails.lake.relation(spec.label.table, as_of, self.at)
         cutoff = literal(truth.cutoff(spec, as_of))
+        matured = f"prediction_time < {cutoff}"
+        if spec.label.until:
+            spine = self.rails.lake.relation(spec.prediction.spine, as_of, self.at)
+            keys = f'"{spec.key}", prediction_time'
+            decided = f"{frame.decided_at(self.rails, spec, self.at)} < {cutoff}"
+            matured = f"({keys}) in (select {keys} from {spine} where {decided})"
         ends = sorted({made.as_of for batch in self.batches for made in batch.nights})
         nights = ", ".join(f"({literal(night)})" for night in ends)
         is_positive = spec.target.sql_half("label")
@@ -247,7 +253,7 @@ class ReplayComparison:
                 select cast("{spec.key}" as varchar) as entity_id, prediction_time,
                     arg_max(label, available_at) as label
                 from {labels}
-                where prediction_time < {cutoff} and label is not null
+                where {matured} and label is not null
                 group by all
             ),
             labels as (
