@@ -351,7 +351,7 @@ def decided_at(rails: Rails, spec: Spec, at: At) -> str:
         )
     told = f"cast(\"{name}\" + 1 as timestamptz) - interval '1 microsecond'" if kind == "DATE" else f'"{name}"'
     latest = f"prediction_time + {longest}"
-    return f"greatest(prediction_time, least(coalesce({told}, {latest}), {latest}))"
+    return f"greatest(prediction_time, least({told}, {latest}))"  # least knows no NULL
 
 
 def cohort(rails: Rails, spec: Spec, at: At) -> str:

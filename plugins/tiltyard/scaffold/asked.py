@@ -107,7 +107,7 @@ class Question:
         if self.due is None:
             return longest
         end = f"cast({self.due.column}{' + 1' if self.due.is_day else ''} as timestamptz)"
-        decided = f"greatest(prediction_time, least(coalesce({end}, {longest}), {longest}))"
+        decided = f"greatest(prediction_time, least({end}, {longest}))"
         return f"{decided} + interval '{self.due.delay_days} days'" if self.due.delay_days else decided
 
     def view(self, entity: str, topic: str) -> str:

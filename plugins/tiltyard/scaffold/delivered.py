@@ -11,7 +11,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.prepare import contracts, ingest, landing, project
 from tiltyard.prepare.columns import Columns
-from tiltyard.prepare.contracts import TableContract, TimeColumn
+from tiltyard.prepare.contracts import TableContract
 from tiltyard.prepare.landing import LandingFile, first_line
 from tiltyard.scaffold import inferring, naming, sample
 from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
@@ -249,7 +249,7 @@ def due(delivered: Delivered, column: str, longest_days: int | None) -> Due:
         raise BadInput(f"--until: '{column}' is missing in every row; give another column, or --horizon in days.")
     most = max(1, int(longest) if longest_days is None else longest_days)
     limit = f"available_at + interval '{most} days'"
-    decided = f"greatest(available_at, least(coalesce({end}, {limit}), {limit}))"
+    decided = f"greatest(available_at, least({end}, {limit}))"
     parts = ", ".join(
         f"count(*) filter (told_at <= {decided} + interval '{days} days'), "
         f"count(*) filter (truth::double = 1 and told_at <= {decided} + interval '{days} days')"
@@ -271,8 +271,8 @@ def told_by(delivered: Delivered, label: str) -> str | None:
     """The planned column of which it is said that an outcome is written with it; None where there is none."""
     staging = delivered.staging.name
     for origin in delivered.said.written_later(staging, label):
-        when = origin.said.written_later if origin.said else None
-        if not isinstance(when, TimeColumn) or when.further:
+        when = origin.said.when if origin.said else None
+        if when is None or when.further:
             continue
         for name in delivered.staging.columns:
             carried = delivered.said.keys(staging, name, origin.table)
