@@ -82,12 +82,14 @@ COLUMN_PROFILE: Final = Table(
         "categories": "varchar",
         "broken": "varchar",
         "available_at": "timestamptz",
+        "along": "varchar",
     },
 )
 """One row per night, raw table and column, and one with an empty column name for the delivery as a whole. `nulls`,
 `zeros` and `kinds` (distinct values, about) count among the night's `rows`; `content` is a digest of all of them;
 `categories` is a JSON object, value → rows, of a column with few values; `broken` the rules that the column breaks,
-separated by spaces."""
+separated by spaces. `along` is the planned column whose day had ended, where the rows are those of that day, whenever
+they came; NULL where they are those that came."""
 
 SPREADS: Final = ("claimed", "observed")
 POINTS: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
