@@ -140,6 +140,8 @@ def test_the_truth_of_a_row_comes_so_many_nights_after_its_cohort(drawn: Rails, 
     of_13 = (night_closing(at(13)) - triangle.first).days
     assert triangle.sizes[of_13] == 3
     assert list(triangle.labels[of_13][:2]) == [2, 1], "two on the night of the day itself, one on the next"
+    told = arrival.report(drawn, spec, at(17))
+    assert told is not None and (told.waiting_rows, told.waiting_cohorts) == (1, 1), "beyond waits for day 22"
 
 
 def test_a_column_that_tells_no_time_is_refused(drawn: Rails, tmp_path: Path) -> None:

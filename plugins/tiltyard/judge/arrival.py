@@ -9,6 +9,7 @@ of an incident are no past to compare with; after `runoff.WINDOW` nights what co
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -157,11 +158,12 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
     nights = triangle.nights[triangle.labels > 0]
     waits = triangle.sizes > came
     young = np.arange(len(came)) > len(came) - 1 - triangle.matures
+    ahead = _ahead(rails, spec, as_of)
     return ArrivalReport(
         half_after=curve.age(0.5),
         most_after=curve.age(0.95),
-        waiting_rows=int((triangle.sizes - came)[waits & young].sum()),
-        waiting_cohorts=int((waits & young).sum()),
+        waiting_rows=int((triangle.sizes - came)[waits & young].sum()) + ahead.rows,
+        waiting_cohorts=int((waits & young).sum()) + ahead.cohorts,
         last_arrived=date.fromordinal(int(nights.max())) if len(nights) else None,
         curve=ArrivalShares(
             **{
@@ -171,6 +173,27 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
         ),
         incidents=incidents(rails, spec, night),
     )
+
+
+class _Ahead(NamedTuple):
+    """Rows that are decided on later days."""
+
+    rows: int
+    cohorts: int
+
+
+def _ahead(rails: Rails, spec: Spec, as_of: datetime) -> _Ahead:
+    """The rows that have been predicted and are decided after the night, which the triangle does not hold yet."""
+    if spec.label.until is None:
+        return _Ahead(0, 0)
+    night = night_closing(as_of)
+    sql = f"""
+        select count(distinct (entity_id, prediction_time)) as rows, count(distinct cohort) as cohorts
+        from {{{PREDICTION}}} where model = $model and cohort > $night and night > $since
+    """
+    params = {"model": spec.name, "night": night, "since": night - spec.label.horizon - DAY}
+    row = rails.lake.query(sql, as_of, params).iloc[0]
+    return _Ahead(int(row["rows"]), int(row["cohorts"]))
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
