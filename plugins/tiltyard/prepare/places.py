@@ -4,7 +4,8 @@
 
 - a folder, `/exports/visits/*.csv`, or a bucket, `s3://bucket/visits/*.csv`: files, each of which becomes a delivery;
 - a database, `postgresql://reader@db.example.org/shop#web.visit`: the rows of a table, by a cursor column;
-- `kafka://broker:9092/visits`: the messages of a topic, by their partitions and offsets.
+- `kafka://broker:9092/visits`: the messages of a topic, by their partitions and offsets;
+- `kinesis://visits`: the records of a stream, by their shards and sequence numbers.
 
 An address carries no password. Who reads it is said by `connection`, the name of a connection of Airflow, or by the
 environment.
@@ -22,7 +23,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from tiltyard.clock import parse_duration
 from tiltyard.spec import Strict
 
-Kind = Literal["files", "table", "topic"]
+Kind = Literal["files", "table", "topic", "stream"]
 """What lies at a place."""
 
 CURSORS = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "BIGINT", "INTEGER")
@@ -31,9 +32,17 @@ _OWN: Mapping[Kind, frozenset[str]] = {
     "files": frozenset({"day"}),
     "table": frozenset({"cursor", "overlap"}),
     "topic": frozenset({"partition", "offset"}),
+    "stream": frozenset({"shard", "sequence"}),
 }
 """What only a place of one kind has."""
-_WORDS: Mapping[Kind, str] = {"files": "files", "table": "a table", "topic": "a topic"}
+_WORDS: Mapping[Kind, str] = {"files": "files", "table": "a table", "topic": "a topic", "stream": "a stream"}
+_NEEDED: Mapping[Kind, tuple[str, ...]] = {
+    "files": (),
+    "table": ("cursor",),
+    "topic": ("partition", "offset"),
+    "stream": ("shard", "sequence"),
+}
+"""What a place of one kind must have."""
 _SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 _ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -59,6 +68,10 @@ class Fetch(Strict):
     """Column of a message's partition."""
     offset: str | None = None
     """Column of a message's offset."""
+    shard: str | None = None
+    """Column of a record's shard."""
+    sequence: str | None = None
+    """Column of a record's sequence number, a text of up to 56 digits."""
 
     @field_validator("address")
     @classmethod
@@ -74,7 +87,9 @@ class Fetch(Strict):
                 "it carries a password, which has no place in a text; take it out, and name a connection of Airflow "
                 "with connection, or set it in the environment"
             )
-        check = {"files": _check_files, "table": _check_table, "topic": _check_topic}[kind_of(value)]
+        check = {"files": _check_files, "table": _check_table, "topic": _check_topic, "stream": _check_stream}[
+            kind_of(value)
+        ]
         check(value)
         return value
 
@@ -83,8 +98,7 @@ class Fetch(Strict):
         for kind, names in _OWN.items():
             for name in sorted(names & self.model_fields_set) if kind != self.kind else ():
                 raise ValueError(f"{name} is said of {_WORDS[kind]}, and {self.address} leads to none; take it away")
-        needed = {"files": (), "table": ("cursor",), "topic": ("partition", "offset")}[self.kind]
-        for name in needed:
+        for name in _NEEDED[self.kind]:
             if getattr(self, name) is None:
                 raise ValueError(
                     f"{_WORDS[self.kind]} needs {name}, the column by which it is told what is new; name it"
@@ -101,16 +115,29 @@ class Fetch(Strict):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the contract that it names."""
-        return tuple(name for name in (self.cursor, self.partition, self.offset) if name is not None)
+        named = (self.cursor, self.partition, self.offset, self.shard, self.sequence)
+        return tuple(name for name in named if name is not None)
+
+    @property
+    def message_place(self) -> tuple[str, str]:
+        """The columns that tell where a message stands: of a topic its partition and offset, of a stream its shard and
+        sequence number."""
+        part, place = (self.shard, self.sequence) if self.kind == "stream" else (self.partition, self.offset)
+        assert part is not None and place is not None  # a place of messages names both
+        return part, place
 
     def misfit(self, columns: Mapping[str, str]) -> str | None:
         """What is wrong with the columns that it names, in words; `columns`: those of the contract → DuckDB type."""
         for name in self.columns:
             if name not in columns:
                 return f"fetch names the column '{name}', which is not among its columns"
-            allowed = CURSORS if name == self.cursor else ("BIGINT",)
+            allowed: tuple[str, ...] = ("BIGINT",)
+            kinds = "a bigint"
+            if name == self.cursor:
+                allowed, kinds = CURSORS, "a day, an instant or a whole number"
+            elif name in (self.shard, self.sequence):
+                allowed, kinds = ("VARCHAR",), "a varchar"
             if columns[name] not in allowed:
-                kinds = "a day, an instant or a whole number" if name == self.cursor else "a bigint"
                 return f"fetch names the column '{name}', which is {columns[name]}, and has to be {kinds}"
         if self.cursor and isinstance(self.overlap, timedelta) and columns[self.cursor] in ("BIGINT", "INTEGER"):
             return f"the overlap of the cursor '{self.cursor}', a number, is a number as well"
@@ -126,11 +153,13 @@ def kind_of(address: str) -> Kind:
         return "files"
     if parts.scheme == "kafka":
         return "topic"
+    if parts.scheme == "kinesis":
+        return "stream"
     if parts.fragment:
         return "table"
     raise ValueError(
         f"{parts.scheme}:// is no place to fetch from; write a folder, s3://bucket/visits/*.csv, "
-        "postgresql://reader@host/database#schema.table or kafka://broker:9092/topic"
+        "postgresql://reader@host/database#schema.table, kafka://broker:9092/topic or kinesis://stream"
     )
 
 
@@ -158,6 +187,11 @@ def topic_of(address: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
+def stream_of(address: str) -> str:
+    """The name of the stream of an address in Kinesis."""
+    return address.partition("://")[2]
+
+
 def _check_files(address: str) -> None:
     bucket = bucket_of(address)
     path = bucket[1] if bucket else str(folder_of(address))
@@ -181,3 +215,8 @@ def _check_topic(address: str) -> None:
     servers, topic = topic_of(address)
     if not servers or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
         raise ValueError("a topic is written like kafka://broker:9092/topic")
+
+
+def _check_stream(address: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", stream_of(address)):
+        raise ValueError("a stream is written like kinesis://stream; its region is AWS_REGION, or of the connection")

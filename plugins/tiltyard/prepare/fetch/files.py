@@ -14,10 +14,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tiltyard.errors import BadInput, Unavailable
+from tiltyard.errors import Unavailable
 from tiltyard.files import whole
 from tiltyard.prepare import contracts
-from tiltyard.prepare.fetch import credentials
+from tiltyard.prepare.fetch import aws
 from tiltyard.prepare.fetch.credentials import Connection
 from tiltyard.prepare.places import bucket_of, folder_of
 from tiltyard.settings import Settings
@@ -99,7 +99,7 @@ def listed(address: str, connection: Connection | None, settings: Settings) -> I
     if bucket is None:
         yield _in_folder(str(folder_of(address)))
         return
-    with _s3(address, connection, settings) as client:
+    with aws.client("s3", address, connection, settings) as client:
         yield _in_bucket(client, *bucket)
 
 
@@ -150,46 +150,6 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 # -- S3 ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _s3(address: str, connection: Connection | None, settings: Settings) -> Iterator[Any]:
-    """A client of S3; keys from the connection, else from the usual AWS_* variables and files."""
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-
-    extra = connection.extra if connection else {}
-    scheme = "http" if settings.s3_insecure else "https"
-    own = f"{scheme}://{settings.s3_endpoint}" if settings.s3_endpoint else None
-    refused = False
-    try:
-        client = boto3.session.Session().client(  # of its own: the shared one keeps the keys that it met first
-            "s3",
-            endpoint_url=extra.get("endpoint_url") or own,
-            region_name=extra.get("region_name") or settings.s3_region,
-            aws_access_key_id=connection.login if connection else None,
-            aws_secret_access_key=connection.password if connection else None,
-            aws_session_token=extra.get("aws_session_token"),
-            config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}),
-        )
-        try:
-            yield client
-        finally:
-            client.close()
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        refused = status < 500
-        reason = code or str(status)
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is none
-        reason = credentials.without(str(error).rstrip("."), connection)
-        refused = isinstance(error, NoCredentialsError | PartialCredentialsError)
-    else:
-        return
-    if refused:
-        raise BadInput(f"{address} refuses to be read ({reason}); mend the address, the keys, or their rights.")
-    raise Unavailable(f"{address} does not answer ({reason}).")
 
 
 def _in_bucket(client: Any, bucket: str, pattern: str) -> list[RemoteFile]:

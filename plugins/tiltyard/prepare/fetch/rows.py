@@ -235,9 +235,9 @@ def set_aside(rails: Rails, table: TableContract, fetched: Path, into: Path) -> 
     That file is named after the first of them, so that those that are read again are kept once.
     """
     connection, place = rails.lake.connection, table.timing.fetch
-    assert place is not None and place.partition is not None and place.offset is not None
-    fields = [name for name in table.columns if name not in (place.partition, place.offset)]
-    where = {place.partition: PLACE[0], place.offset: PLACE[1]}
+    assert place is not None
+    fields = [name for name in table.columns if name not in place.message_place]
+    where = dict(zip(place.message_place, PLACE, strict=False))
     wrong = {name: f"{quoted(table.header(name))} is not null and try_cast({quoted(table.header(name))} "
                    f"as {table.columns[name]}) is null" for name in fields}  # fmt: skip
     reason = " ".join(

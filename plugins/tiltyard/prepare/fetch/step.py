@@ -8,7 +8,7 @@ makes its own tables late, and is in nobody else's way.
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tiltyard.errors import Unavailable
 from tiltyard.lake import literal, quoted, text
 from tiltyard.prepare import contracts, ingest
 from tiltyard.prepare.contracts import TableContract
-from tiltyard.prepare.fetch import credentials, database, files, rows, topic
+from tiltyard.prepare.fetch import credentials, database, files, rows, stream, topic
 from tiltyard.prepare.fetch.credentials import Connection, Lookup
 from tiltyard.prepare.fetch.database import Bound, Window
 from tiltyard.prepare.places import Fetch
@@ -89,7 +89,7 @@ def _fetched(rails: Rails, table: TableContract, as_of: datetime, lookup: Lookup
         if place.kind == "table":
             since, count = _from_database(rails, table, place, as_of, connection, before, path)
         else:
-            count, unusable = _from_topic(rails, table, place, as_of, connection, before, path)
+            count, unusable = _from_messages(rails, table, place, as_of, connection, before, path)
         names, new = rows.deliver(rails, table, path, before, since, as_of) if count else ((), 0)
     return FetchedTable(table=table.raw, files=names, rows=new, unusable=unusable)
 
@@ -160,23 +160,26 @@ def _literal(value: Bound, kind: str, zone: str) -> str:
     return str(value) if isinstance(value, int) else f"date {text(value.isoformat())}"
 
 
-# -- a topic ----------------------------------------------------------------------------------
+# -- messages ---------------------------------------------------------------------------------
 
 
-def _from_topic(
+def _from_messages(
     rails: Rails, table: TableContract, place: Fetch, as_of: datetime, connection: Connection | None,
     before: rows.Had, path: Path,
 ) -> tuple[int, str | None]:  # fmt: skip
     """Write the new messages to a Parquet file, and aside those that cannot be used; returns how many can, and what
     is to be said of those that cannot."""
-    assert place.partition is not None and place.offset is not None
-    part, offset = quoted(place.partition), quoted(place.offset)
-    following = dict(
-        rails.lake.connection.execute(f"select {part}, max({offset}) + 1 from {before.relation} group by 1").fetchall()
-    )
-    fields = _fields(table, place)
     read = path.with_name("messages.parquet")
-    count = topic.read(place.address, connection, rails.settings, fields, following, read)
+    fields = [table.header(name) for name in table.columns if name not in place.message_place]
+    part, where = map(quoted, place.message_place)
+    had = rails.lake.connection.execute
+    if place.kind == "stream":  # of numbers of so many digits the longer one is the greater one
+        newest = had(f"select {part}, max(lpad({where}, 128, '0')) from {before.relation} group by 1").fetchall()
+        after = {shard: sequence.lstrip("0") for shard, sequence in newest}
+        count = stream.read(place.address, connection, rails.settings, fields, after, read)
+    else:
+        following = dict(had(f"select {part}, max({where}) + 1 from {before.relation} group by 1").fetchall())
+        count = topic.read(place.address, connection, rails.settings, fields, following, read)
     if not count:
         return 0, None
     bad, reason, aside = rows.set_aside(rails, table, read, path)
@@ -186,7 +189,3 @@ def _from_topic(
     detail = {"source": table.source, "file": f"{table.name}/{aside.name}", "reason": said}
     rails.ledger.add_event(ingest.QUARANTINED, "", night_closing(as_of), detail)
     return count - bad, f"{said}; they are in {aside}"
-
-
-def _fields(table: TableContract, place: Fetch) -> Sequence[str]:
-    return [table.header(name) for name in table.columns if name not in (place.partition, place.offset)]

@@ -145,7 +145,7 @@ def _written(topic: Topic, wanted: Mapping[int, tuple[int, int]], fields: Sequen
                         raise KafkaException(error)
                     continue
                 if part in left and offset < wanted[part][1]:
-                    rows.append(_row(part, offset, message.value() or b"", fields))
+                    rows.append(row_of(part, offset, message.value() or b"", fields))
                 if offset + 1 >= wanted[part][1]:
                     left.discard(part)
                 heard = time.monotonic()
@@ -157,7 +157,7 @@ def _written(topic: Topic, wanted: Mapping[int, tuple[int, int]], fields: Sequen
     return count
 
 
-def _row(part: int, offset: int, content: bytes, fields: Sequence[str]) -> dict[str, object]:
+def row_of(part: int | str, offset: int | str, content: bytes, fields: Sequence[str]) -> dict[str, object]:
     """A message by its fields, each as text; one that is no JSON object has none of them."""
     row: dict[str, object] = {PLACE[0]: part, PLACE[1]: offset, PLACE[2]: content.decode("utf-8", "replace")}
     try:
