@@ -37,7 +37,7 @@ class Count(Bounded):
     measure = "squared_error"
     figure = figure_title = "squared error"
     learner = Learner("count:poisson", "rmse")
-    light_link = "Exp"
+    link = "Exp"
     margin_unit = "log of the count"
 
     def to_json(self) -> dict[str, Any]:
@@ -161,7 +161,8 @@ def test_a_third_kind_is_one_more_class(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_nobody_else_asks_which_kind_it_is() -> None:
     asks = re.compile(
-        r"is_regression|bounds is (not )?None|isinstance\([^)]*(Binary|Bounded)|[!=]= ?\"absolute_error\""
+        r"is_regression|(bounds|classes) is (not )?None|isinstance\([^)]*(Binary|Bounded|Classes)|"
+        r"[!=]= ?\"(absolute_error|class_brier)\""
     )
     library = ROOT / "plugins"
     files = [path for path in (*library.rglob("*.py"), *library.rglob("*.html")) if path.name != "target.py"]
@@ -175,6 +176,7 @@ def test_it_imports_no_trainer() -> None:
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names == {
         "__future__",
+        "json",
         "math",
         "abc",
         "collections.abc",
