@@ -263,7 +263,7 @@ class GatePolicy(Strict):
     """Time in shadow that a decision needs."""
     slices: tuple[Name, ...] = ()
     """Features on whose values the challenger must not be worse than `max_slice_loss` allows. Where the label is one of
-    several classes, each of them is such a slice as well: the rows in which it came."""
+    several classes and there is a champion, each of them is such a slice as well: the rows in which it came."""
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Loss by which a challenger may be worse on any declared slice, scaled to [0, 1]."""
     max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1

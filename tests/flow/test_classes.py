@@ -127,7 +127,7 @@ def brier(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
     return ((scores - np.eye(3)[label]) ** 2).sum(axis=1) / 2
 
 
-def test_it_is_promoted_over_the_safe_default_by_its_brier_score_and_by_every_class(loop: tuple[Rails, Spec]) -> None:
+def test_it_is_promoted_over_the_safe_default_by_its_brier_score(loop: tuple[Rails, Spec]) -> None:
     rails, spec = loop
     first, *_ = rails.ledger.promotions(spec.name)
     decision = rails.ledger.decision(spec.name, first.night, first.version)
@@ -143,18 +143,13 @@ def test_it_is_promoted_over_the_safe_default_by_its_brier_score_and_by_every_cl
     assert evidence.loss_champion == pytest.approx(default.mean())
     # rows whose label is no class have no truth, and are counted
     assert evidence.outside is not None and 0 < evidence.outside == evidence.expected - evidence.matured
-    slices = {part.name: part for part in evidence.slices}
-    for place, name in enumerate(CLASSES):
-        part = slices[f"label={name}"]
-        assert part.rows == (label == place).sum() > 0
-        assert part.mean == pytest.approx((default - losses)[label == place].mean())
     judged = {row.name: row for row in evidence.criteria}
-    assert {f"slice label={name}" for name in CLASSES} <= judged.keys()
+    assert not any("label=" in name for name in judged), "a constant is no measure of one class"
     assert "Scores are off the observed share by" in judged["calibration"].reason
     page = Path(evidence.page.path) if evidence.page else None
     assert page is not None
     drawn = (page if page.is_absolute() else rails.settings.reports / page).read_text()
-    assert "the likeliest class" in drawn and "labels of no class" in drawn and "label=now and then" in drawn
+    assert "the likeliest class" in drawn and "labels of no class" in drawn
 
 
 def test_every_prediction_holds_the_probability_of_each_class(loop: tuple[Rails, Spec]) -> None:

@@ -66,6 +66,8 @@ class Pairs:
     is_early: NDArray[np.bool_]
     rows: pd.DataFrame
     """The same rows, for slices and times."""
+    is_alone: bool
+    """Whether there is no champion, and the other scores are the safe default's."""
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class Pairs:
             is_matured=rows["is_matured"].to_numpy(dtype=bool),
             is_early=rows["is_early"].to_numpy(dtype=bool),
             rows=rows,
+            is_alone=champion is None,
         )
 
     @property
@@ -147,7 +150,7 @@ def gather(
             evaluation.calibration_error(*_paired(spec, pairs.challenger[both], label)),
             evaluation.calibration_error(*_paired(spec, pairs.champion[both], label)),
         ),
-        score_shift=_shift(spec, pairs, shadowed, is_alone=champion is None),
+        score_shift=_shift(spec, pairs, shadowed),
         missing=facts.missing,
         latency_ms=facts.latency_ms,
         size_mb=facts.size_mb,
@@ -282,7 +285,7 @@ def _per_slice(
 ) -> list[tuple[str, Floats, NDArray[np.int64]]]:
     """(name, differences, nights) of all rows, then of every slice."""
     slices = [("all", evidence.differences, clusters)]
-    for column, value, inside in _inside(spec, pairs.rows[pairs.both]):
+    for column, value, inside in _inside(spec, pairs, pairs.both):
         slices.append((f"{column}={value}", evidence.differences[inside], clusters[inside]))
     return slices
 
@@ -327,16 +330,18 @@ def _share_of_default(spec: Spec) -> float:
     return float(spec.target.scaled(spec.target.single(spec.target.constant(spec.fallback.safe_default, 1)))[0])
 
 
-def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
-    """(column, value, places) of every slice that has rows, in the order of columns and values; last the groups of
-    labels on which the gate looks by itself."""
-    slices = []
+def _inside(spec: Spec, pairs: Pairs, among: NDArray[np.bool_]) -> list[tuple[str, str, NDArray[np.intp]]]:
+    """(column, value, places) of every slice that has rows `among` all, in the order of columns and values; last, where
+    there is a champion, the groups of labels on which the gate looks by itself. A constant is no measure of those: the
+    more it gives a class, the better it is on that one's rows, however wrong it is elsewhere."""
+    rows, slices = pairs.rows[among], []
     for column in spec.gate.slices:
         codes, values = pd.factorize(rows[f"slice_{column}"], sort=True)
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(values)))[:-1]) if len(values) else []
         slices += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
-    for name, inside in spec.target.groups(rows["label"].to_numpy(dtype=np.float64)):
+    groups = () if pairs.is_alone else spec.target.groups(pairs.label[among])
+    for name, inside in groups:
         column, _, value = name.partition("=")
         if inside.any():
             slices.append((column, value, np.flatnonzero(inside)))
@@ -349,13 +354,13 @@ def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEv
     both = pairs.both
     place = np.cumsum(both) - 1
     slices = []
-    for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
+    for column, value, inside in _inside(spec, pairs, pairs.is_matured):
         rows = matured[inside]
         slices.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
     return tuple(slices)
 
 
-def _shift(spec: Spec, pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate.Compared | None:
+def _shift(spec: Spec, pairs: Pairs, shadowed: NDArray[np.int64]) -> gate.Compared | None:
     """How far the scores moved from the first half of the nights in shadow to the second; of a distribution, the number
     that moved most."""
     if len(shadowed) < 2:
@@ -363,12 +368,12 @@ def _shift(spec: Spec, pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: b
     rows = pairs.scored & pairs.champion_scored
     is_late = pairs.night[rows] >= shadowed[len(shadowed) // 2]
     moved = []
-    for scores in (pairs.challenger,) if is_alone else (pairs.challenger, pairs.champion):
+    for scores in (pairs.challenger,) if pairs.is_alone else (pairs.challenger, pairs.champion):
         parts = (
             evaluation.population_stability(part[~is_late], part[is_late]) for part in spec.target.parts(scores[rows])
         )
         moved.append(max((shift for shift in parts if shift is not None), default=None))
-    return _compared(moved[0], None if is_alone else moved[1])
+    return _compared(moved[0], None if pairs.is_alone else moved[1])
 
 
 def _compared(challenger: float | None, champion: float | None) -> gate.Compared | None:

@@ -127,7 +127,7 @@ class Race:
         except Exception:  # another tier answers, and the reason says that this one raised
             self._outcomes["light"] = "raised"
             return None
-        if len(values) != len(self._rows):
+        if len(values) != len(self._rows) or (self._target.shape and np.shape(values)[1:] != self._target.shape):
             self._outcomes["light"] = "wrong_shape"
             return None
         return values
