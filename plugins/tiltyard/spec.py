@@ -1,7 +1,8 @@
 """The promise of a model: models/<name>/spec.yaml, read into frozen, strict objects.
 
 A typo fails at load, with the file and the line. Nothing here is pasted into SQL unchecked: table names
-must match their prefix and consist of lower-case letters, digits and underscores.
+must match their prefix and consist of lower-case letters, digits and underscores. Classes of a label are texts, and
+stand in SQL as quoted ones.
 
 A little longer than other modules, because a reader who asks what a spec may say should find it in one place.
 """

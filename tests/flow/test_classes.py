@@ -18,6 +18,7 @@ from tiltyard import rails as rails_module
 from tiltyard.answered import predictions
 from tiltyard.edge import describe, status
 from tiltyard.edge.document import ModelStatus
+from tiltyard.errors import BadInput
 from tiltyard.judge import scoring
 from tiltyard.prepare import frame, project, truth
 from tiltyard.rails import Rails
@@ -122,6 +123,14 @@ def loop(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, deliveries
         yield rails, spec
 
 
+def with_classes(spec: Spec, *classes: str) -> Spec:
+    """The same model, whose spec names other classes."""
+    content = spec.model_dump(mode="json", by_alias=True)
+    content["label"]["classes"] = classes
+    content["fallback"]["safe_default"] = dict.fromkeys(classes, 1 / len(classes))
+    return Spec(**content)
+
+
 def brier(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Half the squared distance from the class that came, by hand."""
     return ((scores - np.eye(3)[label]) ** 2).sum(axis=1) / 2
@@ -152,7 +161,7 @@ def test_it_is_promoted_over_the_safe_default_by_its_brier_score(loop: tuple[Rai
     assert "the likeliest class" in drawn and "labels of no class" in drawn
 
 
-def test_every_prediction_holds_the_probability_of_each_class(loop: tuple[Rails, Spec]) -> None:
+def test_every_prediction_holds_the_probability_of_each_class(loop: tuple[Rails, Spec], tmp_path: Path) -> None:
     rails, spec = loop
     rows = rails.lake.query("select score, scores, tier from {ops.prediction}", LAST)
     told = [json.loads(text) for text in rows["scores"]]
@@ -165,6 +174,11 @@ def test_every_prediction_holds_the_probability_of_each_class(loop: tuple[Rails,
     served = predictions.of_night(rails, spec.name, LAST.date(), spec.target).to_pandas()
     assert list(served["class"]) == [max(said, key=said.get) for said in map(json.loads, served["scores"])]
     assert served["class"].nunique() > 1
+    rows = predictions.of_night(rails, spec.name, LAST.date(), spec.target)
+    predictions.save(rows, tmp_path / "answers.csv", "csv")
+    written = pd.read_csv(tmp_path / "answers.csv")
+    assert list(written.columns) == [*predictions.COLUMNS, "class", "scores"] == list(predictions.types(rows))
+    np.testing.assert_array_equal(spec.target.scores(written["scores"]), spec.target.scores(served["scores"]))
 
 
 def test_a_text_that_is_no_class_is_no_truth_and_is_counted(loop: tuple[Rails, Spec]) -> None:
@@ -180,6 +194,8 @@ def test_a_text_that_is_no_class_is_no_truth_and_is_counted(loop: tuple[Rails, S
     assert told is not None and told.label == "beyond"
     made = frame.training(rails, spec, LAST)
     assert set(made.read()["label"]) == {0, 1, 2} and made.unlabelled > 0
+    with pytest.raises(BadInput, match=r"lbl_logins holds no label that is one of the classes, but '[a-z ]+'; mend"):
+        frame.training(rails, with_classes(spec, "Never", "Now and then", "Often"), LAST)
 
 
 def test_the_version_says_what_it_is(loop: tuple[Rails, Spec]) -> None:
@@ -252,9 +268,7 @@ def test_policies_can_be_compared_on_classes(loop: tuple[Rails, Spec]) -> None:
 
 def test_a_version_that_was_trained_on_other_classes_scores_nothing(loop: tuple[Rails, Spec]) -> None:
     rails, spec = loop
-    label = spec.label.model_copy(update={"classes": ("often", "now and then", "never")})
-    other = spec.model_copy(update={"label": label})
-    other.__dict__.pop("target", None)
+    other = with_classes(spec, "often", "now and then", "never")
     scorer = registry.load(rails, spec.name, 1)
     sample = scorer.reference_frame()
     scores = scoring._score(scorer, sample, 1, other.target)
@@ -264,5 +278,6 @@ def test_a_version_that_was_trained_on_other_classes_scores_nothing(loop: tuple[
     kept = pd.Series(spec.target.told(scorer.score(sample)))
     mended = other.target.scores(kept)
     np.testing.assert_array_equal(mended[:, ::-1], spec.target.scores(kept))
-    fewer = Classes(classes=("never", "often", "rarely"))
-    assert not fewer.is_scored(fewer.scores(kept)).any(), "a distribution over other classes is none"
+    more = with_classes(spec, *CLASSES, "beyond")
+    assert not more.target.is_scored(more.target.scores(kept)).any(), "a distribution over other classes is none"
+    assert truth.matured(rails, more, LAST).empty and len(truth.matured(rails, other, LAST))

@@ -18,7 +18,7 @@ from tiltyard import target
 from tiltyard.records import Measured, VersionFigures
 from tiltyard.serve import additive
 from tiltyard.settings import ROOT
-from tiltyard.spec import Label
+from tiltyard.spec import Label, Spec
 from tiltyard.target import YES_OR_NO, Bounded, Classes, CostMatrix, Floats, Learner, Target
 from tiltyard.train import blocks, candidate, evaluation, export, fit
 from tiltyard.train.encoding import EncodedColumn, Encoding
@@ -346,3 +346,35 @@ def test_a_block_needs_rows_of_every_class() -> None:
     times = pd.Series(pd.date_range("2024-03-01", periods=300, freq="2h", tz="UTC"))
     with pytest.raises(blocks.Untrainable, match="block 1 of 5 by time holds 0 rows of its rarest class"):
         blocks.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), THREE)
+
+
+OF_CLASSES: dict[str, Any] = {
+    "name": "m",
+    "entity": "ticket",
+    "owner": "desk",
+    "tier": 2,
+    "source": "incident",
+    "prediction": {"spine": "spn_m", "features": ["ftr_ticket__m"]},
+    "label": {"table": "lbl_m", "horizon": "2d", "classes": list(THREE.classes)},
+    "estimator": {"class": "xgboost.XGBClassifier"},
+    "light": {"class": "sklearn.linear_model.LogisticRegression"},
+    "fallback": {"safe_default": DEFAULT},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"estimator": {"class": "xgboost.XGBRegressor"}}, "is one of several classes (label.classes), so class is"),
+        ({"estimator": {"class": "sklearn.linear_model.ElasticNet"}}, "so class is xgboost.XGBClassifier"),
+        ({"light": {"class": "sklearn.linear_model.Ridge"}}, "so class is sklearn.linear_model.LogisticRegression"),
+        ({"gate": {"metric": "absolute_error"}}, "so write metric: brier or log_loss and no cost"),
+        ({"gate": {"metric": "cost", "cost": {"false_positive": 1, "false_negative": 1}}}, "brier or log_loss and no"),
+        ({"fallback": {"safe_default": 0.5}}, "write a probability for each"),
+    ],
+)
+def test_a_spec_of_classes_is_refused_what_classes_cannot_have(changes: dict[str, Any], says: str) -> None:
+    assert Spec(**OF_CLASSES).target == THREE
+    assert Spec(**OF_CLASSES, gate={"metric": "log_loss"}).digest != Spec(**OF_CLASSES).digest
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Spec(**OF_CLASSES | changes)

@@ -95,7 +95,10 @@ def matured(
     if "night" in columns:
         frame["night"] = pd.to_datetime(frame["night"]).dt.date
     kinds = {"version": "Int64", "label": spec.target.dtype, "score": spec.target.score_dtype}
-    return frame.astype({name: kind for name, kind in kinds.items() if name in columns})
+    frame = frame.astype({name: kind for name, kind in kinds.items() if name in columns})
+    if "score" in columns and spec.target.shape:  # a distribution over classes that the spec names no more is no score
+        frame = frame[spec.target.is_scored(spec.target.scores(frame["score"]))].reset_index(drop=True)
+    return frame
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> LabelCounts:
