@@ -18,6 +18,7 @@ from tiltyard.records import Promotion, VersionFacts
 from tiltyard.serve.servable import Servables
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
+from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import registry
 from tiltyard.train.encoding import EncodedColumn, Encoding
 
@@ -82,7 +83,7 @@ def home(folder: Path, database_url: str, prefix: str, **values: Any) -> Setting
     )
 
 
-def model(seed: int, encoding: Encoding = ENCODING) -> bytes:
+def model(seed: int, encoding: Encoding = ENCODING, classes: int = 2) -> bytes:
     """A logistic regression on the encoded features, as ONNX with the names that every version has."""
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
@@ -92,17 +93,27 @@ def model(seed: int, encoding: Encoding = ENCODING) -> bytes:
 
     rng = np.random.default_rng(seed)
     matrix = rng.random((400, len(encoding.columns))).astype(np.float32)
-    made = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, rng.random(400) < matrix[:, 0])
+    label = rng.random(400) < matrix[:, 0]
+    if classes > 2:
+        label = np.floor(classes * np.clip(matrix[:, 0] + rng.normal(0, 0.1, 400), 0, 0.99)).astype(int)
+    made = make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, label)
     names = [("input", FloatTensorType([None, matrix.shape[1]]))]
     options = {id(made): {"zipmap": False}}
     return bytes(to_onnx(made, initial_types=names, options=options, target_opset=15).SerializeToString())
 
 
 def register(
-    rails: Rails, spec: Spec, as_of: datetime, heavy: bytes, light: bytes, encoding: Encoding = ENCODING
+    rails: Rails,
+    spec: Spec,
+    as_of: datetime,
+    heavy: bytes,
+    light: bytes,
+    encoding: Encoding = ENCODING,
+    kind: Target = YES_OR_NO,
 ) -> int:
-    """A version, trained as of a night, as training would register it. Returns its number."""
-    rows = pd.DataFrame([ROW, {**ROW, "weight": 0.8, "priority": "low"}]).assign(label=[True, False], score=0.5)
+    """A version, trained as of a night on a label of this kind, as training would register it. Returns its number."""
+    score = kind.column(np.full((2, *kind.shape), 1 / (kind.shape or (2,))[0]))
+    rows = pd.DataFrame([ROW, {**ROW, "weight": 0.8, "priority": "low"}]).assign(label=[True, False], score=score)
     for column in encoding.columns:
         if column not in ENCODING.columns:
             rows[column.name] = [0.1, 0.9]
@@ -112,7 +123,7 @@ def register(
         "model.onnx": heavy,
         "light.onnx": light,
         "encoding.json": encoding.to_json().encode(),
-        "reference.json": json.dumps({}).encode(),
+        "reference.json": json.dumps(kind.to_json()).encode(),
         "reference.parquet": sample.getvalue(),
     }
     candidate = registry.Candidate(

@@ -206,7 +206,10 @@ def _referred(field: Schema) -> str | None:
 def _values(field: Schema) -> str:
     """What may be written there."""
     options = [_mapping(option) for option in _list(field.get("anyOf"))]
-    kind = next((option for option in options if option.get("type") != "null"), field)
+    there = [option for option in options if option.get("type") != "null"]
+    if len(there) > 1:
+        return ", or ".join(_values(option) for option in there)
+    kind = there[0] if there else field
     if "enum" in kind:
         return ", ".join(_written(value) for value in _list(kind["enum"]))
     if "const" in kind:

@@ -1,7 +1,8 @@
 """The promise of a model: models/<name>/spec.yaml, read into frozen, strict objects.
 
 A typo fails at load, with the file and the line. Nothing here is pasted into SQL unchecked: table names
-must match their prefix and consist of lower-case letters, digits and underscores.
+must match their prefix and consist of lower-case letters, digits and underscores. Classes of a label are texts, and
+stand in SQL as quoted ones.
 
 A little longer than other modules, because a reader who asks what a spec may say should find it in one place.
 """
@@ -176,13 +177,16 @@ class Label(Strict):
     table: LabelTable
     """The table with the truth per entity and prediction time."""
     kind: Kind | None = None
-    """The kind of label. None: a number where `bounds` are declared, else a yes or no. `number` without bounds: the
-    labels of the first training say them."""
+    """The kind of label. None: a number where `bounds` are declared, one of several classes where `classes` are, else a
+    yes or no. `number` without bounds: the labels of the first training say them."""
     positive: bool = True
     """The value of a yes-or-no label that the score is the probability of."""
     bounds: tuple[Finite, Finite] | None = None
     """The least and the largest value that count of a label that is a number, in its own unit. A label beyond them
-    counts as the nearer one. None: the label is a yes or no, or `kind` is `number`."""
+    counts as the nearer one. None: the label is no number, or `kind` is `number`."""
+    classes: tuple[str, ...] | None = None
+    """The 3 to 20 texts that the outcome is one of, like `[early, on_time, late]`. A label that is none of them is no
+    truth, and is counted. None: the label is a yes or no, or a number."""
     horizon: Annotated[Duration, Field(json_schema_extra={"pattern": _HORIZON, "examples": ["7d", _EXAMPLE]})]
     """Time from the prediction until the truth is decided, by definition. Where that differs by row, the column of the
     spine that tells it, and the longest time: `until appointment_day, at most 180d`. A day has ended with its last
@@ -231,9 +235,9 @@ class Label(Strict):
     @model_serializer(mode="wrap")
     def _of_its_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = dump(self)
-        for name in target.FIELDS - target.KINDS[self.kind or target.implied(self.bounds)].fields:
+        for name in target.FIELDS - target.KINDS[self.kind or target.implied(self.bounds, self.classes)].fields:
             content.pop(name)
-        if self.kind in (None, target.implied(self.bounds)):  # said or not, it is the same promise
+        if self.kind in (None, target.implied(self.bounds, self.classes)):  # said or not, it is the same promise
             content.pop("kind")
         return content
 
@@ -304,8 +308,8 @@ class GatePolicy(Strict):
     """When a challenger has earned its place, and when it loses it again."""
 
     metric: Metric = "brier"
-    """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; the others
-    are for a yes or no."""
+    """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; `brier` and
+    `log_loss` are for a yes or no and for classes, where the Brier score is halved; `cost` is for a yes or no."""
     cost: Cost | None = None
     """The matrix that the metric `cost` weighs decisions by. None: the metric is another one."""
     alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
@@ -315,14 +319,17 @@ class GatePolicy(Strict):
     min_shadow: Duration = timedelta(days=7)
     """Time in shadow that a decision needs."""
     slices: tuple[Name, ...] = ()
-    """Features on whose values the challenger must not be worse than `max_slice_loss` allows."""
+    """Features on whose values the challenger must not be worse than `max_slice_loss` allows. Where the label is one of
+    several classes and there is a champion, each of them is such a slice as well: the rows in which it came."""
     max_slice_loss: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Loss by which a challenger may be worse on any declared slice, scaled to [0, 1]."""
     max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Root mean square distance of score and observed share; of a number, of score and mean label as a share of the
-    width of its bounds. Where the champion is further off, its distance is the limit."""
+    width of its bounds; of classes, of the probability of the likeliest and how often it came. Where the champion is
+    further off, its distance is the limit."""
     max_score_shift: Annotated[float, Field(ge=0)] = 0.25
-    """Population stability index between the halves of the time in shadow. Where the champion's is larger, that is the
+    """Population stability index between the halves of the time in shadow, of classes the largest of their
+    probabilities'. Where the champion's is larger, that is the
     limit."""
     max_missing_rise: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share by which any feature may be missing more often than in the training frame."""
@@ -443,8 +450,9 @@ class Fallback(Strict):
     """Milliseconds after which an answer goes out, by whoever has one."""
     tiers: tuple[Role, ...] = ("champion", "previous", "light")
     """Who is asked, in this order, before the safe default."""
-    safe_default: Finite
-    """The constant that is served when no model can be: a probability; of a number, a value within its bounds."""
+    safe_default: Finite | dict[str, Finite]
+    """The constant that is served when no model can be: a probability; of a number, a value within its bounds; of
+    classes, a probability for each, like `{early: 0.2, on_time: 0.5, late: 0.3}`, together 1."""
     audit_after: Duration = timedelta(days=3)
     """Time on the safe default after which a person has to explain it."""
     popular: Popular | None = None

@@ -143,6 +143,7 @@ PREDICTION: Final = Table(
         "entity_id": "varchar",
         "prediction_time": "timestamptz",
         "score": "double",
+        "scores": "varchar",
         "tier": "varchar",
         "tier_reason": "varchar",
         "slices": "varchar",
@@ -155,10 +156,12 @@ PREDICTION: Final = Table(
     },
 )
 """One row per version and spine row. `tier` names who answered (champion, previous, light, safe_default) on the one row
-per spine row that was served, and is `shadow` on the others. `slices` is a JSON object, slice column → value.
-`snapshot` is the lake's snapshot of the batch that was in service; `apart` a JSON object of the tables that were read
-elsewhere, table → [snapshot, last good night], and NULL where there was none. `cohort` is the night that names the
-row's cohort where that is not `night`: of a model whose horizon goes until a column of the spine."""
+per spine row that was served, and is `shadow` on the others. `scores` is a JSON object, class → probability, where the
+label is one of several classes, and `score` then the probability of the likeliest; NULL elsewhere. `slices` is a JSON
+object, slice column → value. `snapshot` is the lake's snapshot of the batch that was in service; `apart` a JSON object
+of the tables that were read elsewhere, table → [snapshot, last good night], and NULL where there was none. `cohort` is
+the night that names the row's cohort where that is not `night`: of a model whose horizon goes until a column of the
+spine."""
 
 PROFILE: Final = Table(
     "ops.profile",
@@ -273,6 +276,7 @@ REQUEST: Final = Table(
         "tier": "varchar",
         "reason": "varchar",
         "score": "double",
+        "scores": "varchar",
         "entity_id": "varchar",
         "prediction_time": "timestamptz",
         "scored_at": "timestamptz",
@@ -286,9 +290,10 @@ REQUEST: Final = Table(
         "available_at": "timestamptz",
     },
 )
-"""One row per row that was answered. `features` is a JSON object, feature → value as the model got it; `given` a JSON
-list of those the caller gave; `views` a JSON object, view → [key, event_time, available_at] of the row that was looked
-up, or null where there was none. `night` is the one whose day the prediction time lies in."""
+"""One row per row that was answered. `score` and `scores` as in ops.prediction. `features` is a JSON object, feature →
+value as the model got it; `given` a JSON list of those the caller gave; `views` a JSON object, view → [key, event_time,
+available_at] of the row that was looked up, or null where there was none. `night` is the one whose day the prediction
+time lies in."""
 
 REQUEST_SHADOW: Final = Table(
     "ops.request_shadow",
@@ -298,6 +303,7 @@ REQUEST_SHADOW: Final = Table(
         "model": "varchar",
         "version": "integer",
         "score": "double",
+        "scores": "varchar",
         "scored_at": "timestamptz",
         "available_at": "timestamptz",
     },

@@ -1,16 +1,21 @@
 """The kinds of label, and all that differs between them. Pure: numbers and words, no file and no clock.
 
-A label is a yes or no (`Binary`) or a number within bounds (`Bounded`). A kind says how its label is read in SQL and
-in a frame, where a score lies and what it loses by, which figures are measured and what they are called, which loss
-learns it, how a model's margin becomes a score, and which words stand in plots and texts. Everything else in the
-library asks `spec.target` and does not care which kind it has. A third kind is one more class here and its place in
-`KINDS`. This module is longer than others so that whoever writes that class has all of it before them.
+A label is a yes or no (`Binary`), a number within bounds (`Bounded`) or one of several classes (`Classes`). A kind says
+how its label is read in SQL and in a frame, what a score is and what it loses by, which figures are measured and what
+they are called, which loss learns it, how a model's margin becomes a score, and which words stand in plots and texts.
+Everything else in the library asks `spec.target` and does not care which kind it has. A fourth kind is one more class
+here and its place in `KINDS`. This module is longer than others so that whoever writes that class has all of it before
+them.
+
+A score is one number, or a distribution: one probability per class. Scores of rows are therefore (rows, *shape), with
+`shape` () or (classes,), and whoever needs one number per row asks for `single`, `parts` or `paired`.
 
 XGBoost, scikit-learn and ONNX are named here, never imported: a DAG file is parsed with this module.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
@@ -44,12 +49,17 @@ Interval = tuple[float, float]
 NOT_LEARNED: Interval = (-1e300, 1e300)
 """Bounds of a number before any are known: no label lies beyond them, and nothing is decided on their scale."""
 Scaled = TypeVar("Scaled", float, Floats)
+Default = float | Mapping[str, float]
+"""What a spec may write as its safe default: a score, or a probability for each class."""
 
 CLIP = 1e-6
 """Scores are moved this far from 0 and 1 before their logarithm is taken: log loss stays finite."""
 LOSS_CLIP = 1e-3
 """The same for the log loss that decides (`losses`): its largest value, 6.9 nats, is what it is divided by. A smaller
 clip would let one row in a million set the scale on which the others count."""
+
+SHARES = "cast(cast(scores as json) as map(varchar, double))"
+"""SQL of a distribution as it is written down, class → probability."""
 
 
 class LabelFields(Protocol):
@@ -61,6 +71,8 @@ class LabelFields(Protocol):
     def positive(self) -> bool: ...
     @property
     def bounds(self) -> Interval | None: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
 
 
 class CostMatrix(Protocol):
@@ -78,6 +90,20 @@ class CostMatrix(Protocol):
     def threshold(self) -> float | None: ...
 
 
+class Said(NamedTuple):
+    """What a row is answered with."""
+
+    score: float
+    """The score; of a distribution, the probability of the likeliest class."""
+    shares: dict[str, float] | None
+    """Class → probability; None where a score is one number."""
+
+    @property
+    def likeliest(self) -> str | None:
+        """The likeliest class, of several alike the first; None where a score is one number."""
+        return max(self.shares, key=self.shares.__getitem__) if self.shares else None
+
+
 class Drawn(NamedTuple):
     """The words of the plot of labels against scores on held-out rows."""
 
@@ -93,7 +119,7 @@ class Learner(NamedTuple):
     objective: str
     """XGBoost's."""
     eval_metric: str
-    """XGBoost's."""
+    """XGBoost's; empty where it has none of this loss, and the mean of `row_losses` is taken."""
     loss: str = "squared_error"
     """Of scikit-learn's histogram-based boosting."""
 
@@ -142,16 +168,23 @@ class Target(ABC):
     """Columns of ops.evaluation that `status` shows beside the measure."""
     inestimable: ClassVar[str | None]
     """Why performance cannot be estimated from scores alone. None: it can, a score promises its own loss."""
-    has_classes: ClassVar[bool]
-    """Are there two kinds of rows, positive and negative, whose labels arrive each in their own time?"""
+    has_positives: ClassVar[bool]
+    """Are there positive and negative rows, whose labels arrive each in their own time?"""
     more_counts: ClassVar[tuple[str, ...]]
-    """Counts of labels beside matured, missing, immature and early: `outside` are those beyond the bounds."""
+    """Counts of labels beside matured, missing, immature and early: `outside` are those beyond the bounds, or of no
+    class."""
+    outside_head: ClassVar[str]
+    """What labels that count as outside are called, beside their number."""
+    outside_told: ClassVar[str]
+    """What a label that counts as outside is, after their number."""
     miscalibrated: ClassVar[str]
     """What the gate says of a distance between scores and labels, before the number."""
 
     # -- what learns it -----------------------------------------------------------------------
 
     learner: ClassVar[Learner]
+    is_classified: ClassVar[bool]
+    """Is it learned by a classifier, or by a regressor?"""
     dtype: ClassVar[str]
     """Of labels in a frame that a person or an evaluation reads."""
     too_few: ClassVar[str]
@@ -160,10 +193,16 @@ class Target(ABC):
     """MLflow's word for the model."""
     light_output: ClassVar[str]
     """Name of the output of the light twin's ONNX graph."""
-    light_link: ClassVar[str | None]
-    """The ONNX operator that turns the light twin's sum into a score. None: the sum is the score."""
+    link: ClassVar[str | None]
+    """The ONNX operator that turns a sum of log-odds into a score. None: the sum is the score."""
     margin_unit: ClassVar[str]
     """What a model sums in, for the axis of SHAP values."""
+    stored: ClassVar[str]
+    """Column of ops.prediction, ops.request and ops.request_shadow that a score is read from."""
+    score_dtype: ClassVar[str]
+    """Of that column in pandas."""
+    answered: ClassVar[Mapping[str, str]]
+    """Columns of text that a night's answers have beside the score, where they are written out, each with its SQL."""
     distance: ClassVar[str]
     """What a distance between two scores is a share of, after the number."""
 
@@ -196,7 +235,12 @@ class Target(ABC):
         """Whether the bounds are known; else the first training learns them (`learned`)."""
         return self.bounds != NOT_LEARNED
 
-    def learned(self, labels: Values, default: float) -> Target:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one score: () of a number, (classes,) of a distribution."""
+        return ()
+
+    def learned(self, labels: Values, default: Default) -> Target:
         """With bounds of these (rows,) labels, and wide enough for the safe default; itself where they are known."""
         return self
 
@@ -226,10 +270,17 @@ class Target(ABC):
     def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
         """Raises ValueError when the gate cannot decide by this metric."""
 
-    def check_default(self, value: float) -> None:
+    def check_default(self, value: Default) -> None:
         """Raises ValueError when a safe default is no score."""
+        if isinstance(value, Mapping):
+            raise ValueError(f"safe_default has a number for each class, and the label is {self.described}; write one")
         if not self.bounds[0] <= value <= self.bounds[1]:
             raise ValueError(f"safe_default is {value:g}, which is not within {self.default_within}")
+
+    def unlike(self, trained: Target) -> str | None:
+        """Why scores of a version that was trained on a label of the kind `trained` are none of this label, as a
+        sentence goes on after "it"; None where they are. Bounds may move: a score beyond them is refused by itself."""
+        return None if trained.shape == self.shape else "was trained on a label of another kind"
 
     @abstractmethod
     def wrong_type(self, data_type: str | None) -> str | None:
@@ -254,14 +305,42 @@ class Target(ABC):
     def sql_half(self, column: str) -> str:
         """SQL of two halves that a change which tells the label would tell apart."""
 
+    def sql_told(self, column: str) -> str:
+        """SQL of a label as a person is told it, whether it counts or not."""
+        return self.sql(column, clipped=False)
+
     @abstractmethod
-    def plain(self, label: float) -> bool | float:
-        """A label of the lake as JSON has it."""
+    def plain(self, label: Any) -> bool | float | str:
+        """What `sql_told` gave as JSON has it."""
 
     @abstractmethod
     def of_training(self, values: Values) -> tuple[Values, int | None]:
         """(rows,) labels of a training frame as trainers take them, and how many of them lay beyond the bounds; None
         where labels have none."""
+
+    def base_figure(self, labels: Values) -> float:
+        """The figure `base` of (rows,) labels of a training frame."""
+        return float(labels.mean())
+
+    def fewest(self, labels: Values) -> int:
+        """How many of (rows,) labels of a training frame there are to tell from the others: those that are not the
+        commonest."""
+        sizes = np.unique(labels, return_counts=True)[1]
+        return int(sizes.sum() - sizes.max()) if len(sizes) else 0
+
+    def named_labels(self, labels: Floats) -> Values:
+        """(rows,) labels as a profile counts them: numbers, or texts where no number stands for them."""
+        return labels
+
+    def groups(self, labels: Floats) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
+        """Groups of rows by their labels on which the gate lets no challenger be worse: the name of each, and which of
+        the (rows,) labels are of it."""
+        return ()
+
+    def questions(self, labels: Values) -> tuple[Values, ...]:
+        """The labels of a training frame as the search for leakage takes them: each (rows,), a yes or no or a
+        number."""
+        return (labels,)
 
     @abstractmethod
     def are_labels(self, values: Floats) -> NDArray[np.bool_]:
@@ -278,9 +357,72 @@ class Target(ABC):
     def scaled(self, values: Scaled) -> Scaled:
         """Scores or labels on [0, 1]: their place between the bounds."""
 
+    def nothing(self, rows: int) -> Floats:
+        """(rows, *shape) of no score."""
+        return np.full((rows, *self.shape), np.nan)
+
+    def constant(self, default: Default, rows: int) -> Floats:
+        """(rows, *shape) of the safe default."""
+        return np.full(rows, default)
+
+    def default_told(self, default: Default) -> str:
+        """A safe default in a sentence."""
+        return f"{default:g}"
+
+    def is_scored(self, scores: Floats) -> NDArray[np.bool_]:
+        """Which of (rows, *shape) are a score: finite."""
+        return np.isfinite(scores)
+
+    def usable(self, values: Floats) -> NDArray[np.bool_]:
+        """Which of (rows, *shape) that a version gave can be used: a number within the bounds."""
+        low, high = self.bounds
+        return (values >= low) & (values <= high)
+
+    def where(self, inside: NDArray[np.bool_], scores: Floats, others: Floats | None = None) -> Floats:
+        """(rows, *shape) the scores of the rows that are `inside`, and elsewhere those of `others`, or none."""
+        chosen = inside.reshape(-1, *(1 for _ in self.shape))
+        return np.where(chosen, scores, np.nan if others is None else others)
+
+    def single(self, scores: Floats) -> Floats:
+        """(rows,) what is shown of a score where one number is."""
+        return scores
+
+    def parts(self, scores: Floats) -> tuple[Floats, ...]:
+        """The numbers that a score consists of, each (rows,)."""
+        return (scores,)
+
+    def paired(self, scores: Floats, label: Values) -> tuple[Floats, Values]:
+        """(rows,) a number of each score, and what it should be in the mean: what calibration compares."""
+        return scores, label
+
+    def named_scores(self, scores: Floats) -> Values:
+        """(rows,) scores as a profile counts them: numbers, or texts where no number stands for them."""
+        return scores
+
+    def picked(self, output: Floats) -> Floats:
+        """A model's output (rows, columns) as scores, (rows, *shape): the last column, of a yes or no the yes."""
+        return output[:, -1]
+
+    def said(self, score: Any) -> Said:
+        """One row's score as an answer has it."""
+        return Said(float(score), None)
+
+    def told(self, scores: Floats) -> list[str | None]:
+        """(rows,) distributions as they are written down: JSON, class → probability. None where a score is one
+        number, which is written as it is, and where there is no score."""
+        return [None] * len(scores)
+
+    def column(self, scores: Floats) -> Any:
+        """Scores as a frame of pandas holds them in one column."""
+        return scores
+
+    def scores(self, column: Any) -> Floats:
+        """(rows, *shape) of a column that `stored`, or `column`, has given; NaN where there is no score."""
+        return np.asarray(column, dtype=np.float64)
+
     @abstractmethod
     def answers(self, model: Any, matrix: Any) -> Floats:
-        """What a fitted model says of encoded rows, before `within`: (rows,)."""
+        """What a fitted model says of encoded rows, before `within`: (rows, *shape)."""
 
     @abstractmethod
     def margins(self, scores: Floats) -> Floats:
@@ -363,16 +505,21 @@ class Binary(Target):
     columns: ClassVar[Mapping[str, str]] = {"log_loss": "log loss", "auc": "AUC"}
     status_figures = ("log_loss", "auc", "positive_rate")
     inestimable = None
-    has_classes = True
+    has_positives = True
     more_counts = ()
+    outside_head = outside_told = ""
     miscalibrated = "Scores are off the observed share by"
     # the error is that of the probability: the root of the Brier score, which the gate decides on
     learner = Learner("binary:logistic", "rmse", "log_loss")
+    is_classified = True
     dtype = "int64"
+    stored = "score"
+    score_dtype = "float64"
+    answered: ClassVar[Mapping[str, str]] = {}
     too_few = "of one class"
     mlflow_type = "classifier"
     light_output = "positive"
-    light_link = "Sigmoid"
+    link = "Sigmoid"
     margin_unit = "log-odds"
     distance = "in probability"
     plot = Drawn("Calibration", "observed share")
@@ -407,7 +554,7 @@ class Binary(Target):
     def sql_half(self, column: str) -> str:
         return self.sql(column)
 
-    def plain(self, label: float) -> bool:
+    def plain(self, label: Any) -> bool:
         return bool(label)
 
     def of_training(self, values: Values) -> tuple[Values, int | None]:
@@ -489,11 +636,8 @@ class Binary(Target):
         return squares
 
     def spread(self, labels: Floats) -> Interval:
-        """The 95 % interval of the share of positives (Wilson 1927)."""
-        rows, observed = len(labels), labels.mean()
-        centre = (observed + 1.92 / rows) / (1 + 3.84 / rows)
-        half = 1.96 / (1 + 3.84 / rows) * np.sqrt(observed * (1 - observed) / rows + 0.96 / rows**2)
-        return centre - half, centre + half
+        """The 95 % interval of the share of positives."""
+        return wilson(labels)
 
     @property
     def caption(self) -> str:
@@ -525,15 +669,21 @@ class Bounded(Target):
     columns: ClassVar[Mapping[str, str]] = {}
     status_figures = ("mean_score",)
     inestimable = "a number does not say how far off it is"
-    has_classes = False
+    has_positives = False
     more_counts = ("outside",)
+    outside_head = "labels beyond the bounds"
+    outside_told = "beyond the label's bounds, counted as the nearer one"
     miscalibrated = "Scores are off the mean label, over the width of its bounds, by"
     learner = Learner("reg:absoluteerror", "mae", "absolute_error")
+    is_classified = False
     dtype = "float64"
+    stored = "score"
+    score_dtype = "float64"
+    answered: ClassVar[Mapping[str, str]] = {}
     too_few = "whose label is not its commonest one"
     mlflow_type = "regressor"
     light_output = "variable"
-    light_link = None
+    link = None
     margin_unit = "in the label's unit"
     distance = "of the width of label.bounds"
     plot = Drawn("Label against score", "label: mean and middle 80 %")
@@ -561,10 +711,10 @@ class Bounded(Target):
         low, high = self.bounds
         return {"bounds": [low, high]}
 
-    def learned(self, labels: Values, default: float) -> Bounded:
+    def learned(self, labels: Values, default: Default) -> Bounded:
         """A tenth of the width beyond the 1st and the 99th percentile, not below 0 where no label is; where these are
         one, the least and the largest label."""
-        if self.is_learned:
+        if self.is_learned or isinstance(default, Mapping):
             return self
         numbers = labels.astype(np.float64)
         low, high = (float(value) for value in np.percentile(numbers, (1, 99)))
@@ -604,7 +754,7 @@ class Bounded(Target):
         """A change that tells the label tells the large ones from the small ones."""
         return f"{column} > median({column}) over ()"
 
-    def plain(self, label: float) -> float:
+    def plain(self, label: Any) -> float:
         return float(label)
 
     def of_training(self, values: Values) -> tuple[Values, int | None]:
@@ -675,9 +825,314 @@ class Bounded(Target):
         )
 
 
+@dataclass(frozen=True)
+class Classes(Target):
+    """One of several named texts. It is scored by a distribution, the probability of each class in the spec's order,
+    and loses by half its squared distance from the class that came.
+
+    In numbers a label is the place of its class. A text that is no class is no label: it is counted as outside, and its
+    row stays without a truth.
+    """
+
+    bounds: Interval = field(default=(0.0, 1.0), init=False)
+    classes: tuple[str, ...] = ()
+
+    kind = "classes"
+    fields = frozenset({"classes"})
+    described = "one of several classes (label.classes)"
+    light_class = "sklearn.linear_model.LogisticRegression"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "brier": "Brier score",
+        "log_loss": "log loss, clipped and scaled to [0, 1]",
+    }
+    needs = "label.classes, like classes: [early, on_time, late]"
+    default_within = "the distributions over label.classes"
+    measure = "class_brier"
+    figure = "Brier over classes"
+    figure_title = "Brier score over classes, halved"
+    more_figures = ("log_loss", "accuracy")
+    base = "commonest_class"
+    headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
+    columns: ClassVar[Mapping[str, str]] = {"log_loss": "log loss", "accuracy": "accuracy"}
+    status_figures = ("log_loss", "accuracy")
+    inestimable = "scores are calibrated for that one number at a time, and a distribution has several"
+    has_positives = False
+    more_counts = ("outside",)
+    outside_head = "labels of no class"
+    outside_told = "of none of the label's classes, which are no truth"
+    miscalibrated = Binary.miscalibrated  # of the likeliest class: the gate knows the metric, which both kinds share
+    learner = Learner("multi:softprob", "", "log_loss")
+    is_classified = True
+    dtype = "int64"
+    stored = "scores"
+    score_dtype = "object"
+    answered: ClassVar[Mapping[str, str]] = {
+        "class": f"map_keys({SHARES})[list_position(map_values({SHARES}), list_max(map_values({SHARES})))]",
+        "scores": "scores",
+    }
+    too_few = "of its rarest class"
+    mlflow_type = "classifier"
+    light_output = "probabilities"
+    link = "Softmax"
+    margin_unit = "log-odds of the likeliest class"
+    distance = "in probability"
+    plot = Drawn("Calibration of the likeliest class", "share in which it came")
+    axis = (0.0, 1.0)
+    label_axis = "share of rows in which it came"
+    wrong_label = "that is one of the classes"
+
+    @classmethod
+    def of(cls, label: LabelFields) -> Classes:
+        if label.classes is None:
+            raise ValueError(f"kind: {cls.kind} needs {cls.needs}")
+        return cls(checked_classes(label.classes))
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, JsonValue]) -> Classes:
+        names = body.get("classes") or []
+        if not isinstance(names, list):
+            raise ValueError(f"classes are a list of texts, not {names!r}")
+        return cls(tuple(map(str, names)))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {"kind": self.kind, "classes": [*self.classes]}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.classes),)
+
+    def unlike(self, trained: Target) -> str | None:
+        if trained == self:
+            return None
+        other = trained.to_json().get("classes")
+        names = ", ".join(map(str, other)) if isinstance(other, list) else "another kind"
+        return f"was trained on a label of {names}, and not of {', '.join(self.classes)}; train it again"
+
+    def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
+        if metric not in self.metrics or cost is not None:
+            raise ValueError(f"the label is {self.described}, so write metric: {' or '.join(self.metrics)} and no cost")
+
+    def check_default(self, value: Default) -> None:
+        like = (
+            "{" + ", ".join(f"{name}: {share:g}" for name, share in zip(self.classes, _alike(self), strict=True)) + "}"
+        )
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"safe_default is {value:g}, and the label is {self.described}: write a probability for each, like "
+                f"{like}"
+            )
+        if lacking := [name for name in self.classes if name not in value]:
+            raise ValueError(f"safe_default has no probability for the class '{lacking[0]}'; write one, like {like}")
+        if strange := [name for name in value if name not in self.classes]:
+            raise ValueError(f"safe_default names '{strange[0]}', which is not in label.classes; take it out")
+        if wrong := [name for name, share in value.items() if not 0 <= share <= 1]:
+            raise ValueError(f"safe_default says {value[wrong[0]]:g} of '{wrong[0]}'; a probability is within [0, 1]")
+        if abs(math.fsum(value.values()) - 1) > 1e-6:
+            raise ValueError(f"safe_default adds up to {math.fsum(value.values()):g}; probabilities add up to 1")
+
+    def wrong_type(self, data_type: str | None) -> str | None:
+        if data_type is None or data_type.split("(")[0].strip().lower() in TEXTS:
+            return None
+        return f"classes, but its label is a {data_type}"
+
+    def sql(self, column: str, *, clipped: bool = True) -> str:
+        """The place of the class. What is no class has not come, clipped or not."""
+        places = " ".join(f"when {_literal(name)} then {place}" for place, name in enumerate(self.classes))
+        return f"(case cast({column} as varchar) {places} end)"
+
+    def sql_outside(self, column: str) -> str:
+        return f"coalesce(cast({column} as varchar) not in ({', '.join(map(_literal, self.classes))}), false)"
+
+    def sql_positive(self, column: str) -> str:
+        return "true"
+
+    def sql_half(self, column: str) -> str:
+        """A change that tells the label tells the commonest class from the others."""
+        return f"{column} = mode({column}) over ()"
+
+    def sql_told(self, column: str) -> str:
+        return f"cast({column} as varchar)"
+
+    def plain(self, label: Any) -> str:
+        return str(label)
+
+    def of_training(self, values: Values) -> tuple[Values, int | None]:
+        return values.astype(np.int64), None
+
+    def base_figure(self, labels: Values) -> float:
+        """The share of the commonest class."""
+        return float(np.bincount(labels.astype(np.int64)).max() / len(labels))
+
+    def fewest(self, labels: Values) -> int:
+        """Rows of the rarest class: each has to be learned."""
+        return int(np.bincount(labels.astype(np.int64), minlength=len(self.classes)).min())
+
+    def named_labels(self, labels: Floats) -> Values:
+        return self._names[np.asarray(labels).astype(np.int64)]
+
+    def groups(self, labels: Floats) -> tuple[tuple[str, NDArray[np.bool_]], ...]:
+        """The rows of each class."""
+        return tuple((f"label={name}", labels == place) for place, name in enumerate(self.classes))
+
+    def questions(self, labels: Values) -> tuple[Values, ...]:
+        """Is it this class, or another? Once per class, since the places of classes have no order."""
+        return tuple((labels == place).astype(np.int64) for place in range(len(self.classes)))
+
+    def are_labels(self, values: Floats) -> NDArray[np.bool_]:
+        return np.isin(values, np.arange(len(self.classes)))
+
+    def within(self, values: Floats) -> Floats:
+        """Clipped to [0, 1] and divided by their sum, which is one but for rounding."""
+        inside = np.clip(values, 0, 1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares: Floats = inside / inside.sum(axis=1, keepdims=True)
+        return np.where(np.isfinite(values).all(axis=1, keepdims=True), shares, np.nan)
+
+    def scaled(self, values: Scaled) -> Scaled:
+        return values
+
+    def constant(self, default: Default, rows: int) -> Floats:
+        assert isinstance(default, Mapping)  # check_default has seen it
+        return np.tile(np.array([default[name] for name in self.classes], dtype=np.float64), (rows, 1))
+
+    def default_told(self, default: Default) -> str:
+        assert isinstance(default, Mapping)
+        return ", ".join(f"{name} {default[name]:g}" for name in self.classes)
+
+    def is_scored(self, scores: Floats) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(scores).all(axis=1), dtype=bool)
+
+    def usable(self, values: Floats) -> NDArray[np.bool_]:
+        inside = ((values >= 0) & (values <= 1)).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-6)
+        return np.asarray(inside, dtype=bool)
+
+    def single(self, scores: Floats) -> Floats:
+        """The probability of the likeliest class."""
+        return scores.max(axis=1) if len(scores) else np.empty(0)
+
+    def parts(self, scores: Floats) -> tuple[Floats, ...]:
+        """The probability of each class."""
+        return tuple(scores[:, place] for place in range(len(self.classes)))
+
+    def paired(self, scores: Floats, label: Values) -> tuple[Floats, Values]:
+        """The probability of the likeliest class, and whether it came (Guo et al. 2017, On calibration of modern neural
+        networks, ICML)."""
+        return self.single(scores), (scores.argmax(axis=1) == label).astype(np.float64)
+
+    def named_scores(self, scores: Floats) -> Values:
+        """The likeliest class."""
+        return self._names[scores.argmax(axis=1)] if len(scores) else np.empty(0, dtype=object)
+
+    def picked(self, output: Floats) -> Floats:
+        return output
+
+    def said(self, score: Any) -> Said:
+        shares = dict(zip(self.classes, np.asarray(score, dtype=np.float64).tolist(), strict=True))
+        return Said(max(shares.values()), shares)
+
+    def told(self, scores: Floats) -> list[str | None]:
+        texts = [json.dumps(dict(zip(self.classes, row, strict=True)), ensure_ascii=False) for row in scores.tolist()]
+        return [text if scored else None for text, scored in zip(texts, self.is_scored(scores), strict=True)]
+
+    def column(self, scores: Floats) -> Any:
+        column = np.empty(len(scores), dtype=object)
+        column[:] = list(scores)
+        return column
+
+    def scores(self, column: Any) -> Floats:
+        """A distribution over other classes, from before they were changed, is none."""
+        rows = self.nothing(len(column))
+        for place, value in enumerate(column):
+            if isinstance(value, str):
+                said = json.loads(value)
+                if said.keys() == {*self.classes}:
+                    rows[place] = [said[name] for name in self.classes]
+            elif np.shape(value) == self.shape:
+                rows[place] = value
+        return rows
+
+    def answers(self, model: Any, matrix: Any) -> Floats:
+        scores: Floats = model.predict_proba(matrix).astype(np.float64)
+        return scores
+
+    def margins(self, scores: Floats) -> Floats:
+        logarithms: Floats = np.log(scores)
+        return logarithms
+
+    def score(self, margin: float) -> float:
+        raise TypeError("a distribution is made of a sum per class, not of one")
+
+    def row_losses(self, score: Floats, label: Floats | Values) -> Floats:
+        """Half the squared distance between the distribution and the class that came, in [0, 1] (Brier 1950)."""
+        known, came = self._came(score, label)
+        losses = (np.square(score).sum(axis=1) - 2 * came + 1) / 2
+        return np.where(known, losses, np.nan)
+
+    def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
+        """`brier`: half the squared distance. `log_loss`: nats, the probability of the class that came clipped from
+        below by LOSS_CLIP, divided by the largest possible."""
+        if metric == "brier":
+            return self.row_losses(score, label)
+        if metric != "log_loss":
+            raise ValueError(f"the metric {metric} needs {of_metric(metric).needs}")
+        known, came = self._came(score, label)
+        return np.where(known, np.log(np.clip(came, LOSS_CLIP, 1)) / np.log(LOSS_CLIP), np.nan)
+
+    @property
+    def largest_loss(self) -> float:
+        return 1.0
+
+    def figures(self, score: Floats, label: Floats) -> dict[str, float | None]:
+        logarithms, hits = self._measured(score, label, CLIP)
+        return {"log_loss": float(logarithms.mean()), "accuracy": float(hits.mean())}
+
+    def resampled(self, score: Floats, label: Values, weights: NDArray[np.int64]) -> dict[str, Floats]:
+        """Brier score, log loss and accuracy."""
+        logarithms, hits = self._measured(score, label, CLIP)
+        rows = len(label)
+        return {
+            self.measure: weights @ self.row_losses(score, label) / rows,
+            "log_loss": weights @ logarithms / rows,
+            "accuracy": weights @ hits / rows,
+        }
+
+    def light_arguments(self, penalty: float) -> dict[str, float]:
+        return {"C": penalty, "max_iter": 300}
+
+    def errors(self, by_round: Floats) -> Floats:
+        return by_round
+
+    def spread(self, labels: Floats) -> Interval:
+        """The 95 % interval of the share of rows in which the likeliest class came."""
+        return wilson(labels)
+
+    @property
+    def caption(self) -> str:
+        return (
+            "Share of rows in which the likeliest class came against the mean probability that it was given, in ten "
+            "bins, on the matured rows; the larger a point, the more rows. On the diagonal a class that was given 0.6 "
+            "comes six times in ten."
+        )
+
+    @property
+    def _names(self) -> Values:
+        return np.array(self.classes, dtype=object)
+
+    def _came(self, score: Floats, label: Floats | Values) -> tuple[NDArray[np.bool_], Floats]:
+        """Which rows have a label, and the probability that each gave to the class that came."""
+        known = np.isfinite(label)
+        places = np.where(known, label, 0).astype(np.int64)
+        return known, score[np.arange(len(score)), places]
+
+    def _measured(self, score: Floats, label: Floats | Values, clip: float) -> tuple[Floats, Floats]:
+        """(rows,) the log loss in nats of every row, and whether its likeliest class came."""
+        _, came = self._came(score, label)
+        return -np.log(np.clip(came, clip, 1)), self.paired(score, label)[1]
+
+
 # -- all kinds --------------------------------------------------------------------------------
 
-KINDS: dict[str, type[Target]] = {target.kind: target for target in (Binary, Bounded)}
+KINDS: dict[str, type[Target]] = {target.kind: target for target in (Binary, Bounded, Classes)}
 FIELDS = frozenset[str]().union(*(target.fields for target in KINDS.values()))
 """Fields of a spec's label that not every kind has."""
 LIGHT_CLASSES = tuple(dict.fromkeys(target.light_class for target in KINDS.values()))
@@ -700,17 +1155,20 @@ YES_OR_NO = Binary()
 
 def of(label: LabelFields) -> Target:
     """The kind of a spec's label. Raises ValueError when its fields do not make one."""
-    return KINDS[label.kind or implied(label.bounds)].of(label)
+    return KINDS[label.kind or implied(label.bounds, label.classes)].of(label)
 
 
-def implied(bounds: object) -> str:
-    """The kind of a label that names none: a number where there are bounds, else a yes or no."""
-    return Binary.kind if bounds is None else Bounded.kind
+def implied(bounds: object, classes: object) -> str:
+    """The kind of a label that names none: a number where there are bounds, one of several classes where they are
+    named, else a yes or no."""
+    if bounds is not None:
+        return Bounded.kind
+    return Binary.kind if classes is None else Classes.kind
 
 
 def read(body: Mapping[str, JsonValue]) -> Target:
     """From a mapping that holds what `Target.to_json` gave, among other things: reference.json, a page's record."""
-    return KINDS[str(body.get("kind") or implied(body.get("bounds")))].from_json(body)
+    return KINDS[str(body.get("kind") or implied(body.get("bounds"), body.get("classes")))].from_json(body)
 
 
 def of_metric(metric: str) -> type[Target]:
@@ -724,6 +1182,46 @@ def number_bounds(low: float, high: float) -> Interval:
     wide = 0.1 * (high - low)
     lower = low - wide if low < 0 else max(0.0, low - wide)
     return float(f"{lower:.3g}"), float(f"{high + wide:.3g}")
+
+
+FEWEST_CLASSES, MOST_CLASSES, LONGEST_CLASS = 3, 20, 100
+TEXTS = frozenset({"varchar", "text", "string", "char"})
+"""Declared types of a column of texts."""
+
+
+def checked_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of a label. Raises ValueError with a sentence for what is wrong with them."""
+    if len(set(classes)) != len(classes):
+        twice = next(name for place, name in enumerate(classes) if name in classes[:place])
+        raise ValueError(f"label.classes names '{twice}' twice; name every class once")
+    if len(classes) < FEWEST_CLASSES:
+        raise ValueError(
+            f"label.classes names {len(classes)}, and it takes {FEWEST_CLASSES} to {MOST_CLASSES}; of two, make the "
+            "label a boolean in dbt and leave classes out"
+        )
+    if len(classes) > MOST_CLASSES:
+        raise ValueError(
+            f"label.classes names {len(classes)}, and it takes {FEWEST_CLASSES} to {MOST_CLASSES}; put the rare ones "
+            "together in dbt"
+        )
+    for name in classes:
+        if not name or name != name.strip() or len(name) > LONGEST_CLASS or not name.isprintable() or {*name} & {*"{}"}:
+            raise ValueError(
+                f"label.classes names {name!r}; a class has 1 to {LONGEST_CLASS} printable characters, no space at its "
+                "ends and no braces"
+            )
+    return classes
+
+
+def _literal(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _alike(target: Classes) -> list[float]:
+    """A distribution of about equal shares, for an example."""
+    share = round(1 / len(target.classes), 2)
+    return [*[share] * (len(target.classes) - 1), round(1 - share * (len(target.classes) - 1), 2)]
 
 
 def at_start(words: str) -> str:
@@ -741,6 +1239,14 @@ def decision_threshold(cost: CostMatrix) -> float:
         return cost.threshold
     alarm, miss = cost.false_positive - cost.true_negative, cost.false_negative - cost.true_positive
     return alarm / (alarm + miss)
+
+
+def wilson(outcomes: Floats) -> Interval:
+    """The 95 % interval of the share of (rows,) outcomes that are 1 (Wilson 1927)."""
+    rows, observed = len(outcomes), outcomes.mean()
+    centre = (observed + 1.92 / rows) / (1 + 3.84 / rows)
+    half = 1.96 / (1 + 3.84 / rows) * np.sqrt(observed * (1 - observed) / rows + 0.96 / rows**2)
+    return centre - half, centre + half
 
 
 def log_loss(score: Floats, label: Floats) -> float:

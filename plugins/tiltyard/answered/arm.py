@@ -120,10 +120,10 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
     cohort = frames.cohort(rails, spec, rails.publication())
-    every = int(spec.prediction.every.total_seconds() * 1e6)
+    every, stored = int(spec.prediction.every.total_seconds() * 1e6), spec.target.stored
     sql = f"""
         with asked as (
-            select request_id, "row", arm, version, tier, score, entity_id, prediction_time as asked_at
+            select request_id, "row", arm, version, tier, {stored} as score, entity_id, prediction_time as asked_at
             from {{{REQUEST}}}
             where model = $model
             qualify row_number() over (partition by request_id, "row", entity_id, asked_at order by scored_at) = 1
@@ -153,8 +153,8 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             left join labels using (entity_id, prediction_time)
         ),
         shadow as (
-            select request_id, "row", version, score from {lake.stored(REQUEST_SHADOW)}
-            where model = $model and score is not null and isfinite(score)
+            select request_id, "row", version, {stored} as score from {lake.stored(REQUEST_SHADOW)}
+            where model = $model and {stored} is not null and isfinite(score)
             qualify row_number() over (partition by request_id, "row", version order by scored_at) = 1
         )
         select arm, version, tier, score, prediction_time, is_matured, label, asked_at, cohort from joined
@@ -168,7 +168,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     frame["version"] = frame["version"].astype("Int64")
     frame["prediction_time"] = pd.to_datetime(frame["prediction_time"], utc=True)
     frame["night"] = pd.to_datetime(frame["cohort"]).where(frame["prediction_time"].notna()).dt.date
-    return frame.astype({"label": "float64", "score": "float64", "is_matured": "bool"})
+    return frame.astype({"label": "float64", "score": spec.target.score_dtype, "is_matured": "bool"})
 
 
 def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[ArmOutcome]:
@@ -189,7 +189,7 @@ def _outcome(spec: Spec, rows: pd.DataFrame, since: date, arm: str, version: int
     """Figures of `rows`; those that compare scores with labels are of nights from `since` on."""
     has_label = rows["label"].notna()
     is_matched = rows["prediction_time"].notna()
-    counts = rows["is_matured"] & has_label & rows["score"].abs().lt(float("inf"))
+    counts = rows["is_matured"] & has_label & spec.target.is_scored(spec.target.scores(rows["score"]))
     window = rows[counts & (rows["night"].where(counts, date.min) >= since)]
     (figures,) = evaluation.evaluate(window, target=spec.target)
     return ArmOutcome(

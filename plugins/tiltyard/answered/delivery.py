@@ -87,7 +87,7 @@ def _deliver(rails: Rails, spec: Spec, night: date, lookup: Lookup) -> int:
     assert spec.deliver is not None
     fence = rails.ledger.claim(f"delivery/{spec.name}/{night}")
     with fence.held():
-        rows = predictions.of_night(rails, spec.name, night)
+        rows = predictions.of_night(rails, spec.name, night, spec.target)
         destination.send(rails.settings, spec.deliver, rows, spec.name, night, lookup)
         detail = {"to": destination.name_of(spec.deliver), "rows": rows.num_rows}
         rails.ledger.add_event(DELIVERED, spec.name, night, detail)

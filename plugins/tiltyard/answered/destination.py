@@ -117,9 +117,10 @@ def _to_table(deliver: Deliver, rows: pa.Table, model: str, night: date, lookup:
     schema, _, table = deliver.table.rpartition(".")
     schema = schema or "public"
     place = f"destination.{quoted(schema)}.{quoted(table)}"
-    columns = ", ".join(f"{quoted(name)} {_POSTGRES.get(kind, kind)}" for name, kind in predictions.COLUMNS.items())
+    types = predictions.types(rows)
+    columns = ", ".join(f"{quoted(name)} {_POSTGRES.get(kind, kind)}" for name, kind in types.items())
     made = f"create table if not exists {quoted(schema)}.{quoted(table)} ({columns}, primary key ({', '.join(KEY)}))"
-    names = ", ".join(map(quoted, predictions.COLUMNS))
+    names = ", ".join(map(quoted, types))
     with duckdb.connect(config={"threads": 1}) as connection:
         lake.load(connection, "postgres_scanner")
         connection.execute("set TimeZone = 'UTC'")
@@ -136,7 +137,7 @@ def _to_table(deliver: Deliver, rows: pa.Table, model: str, night: date, lookup:
             raise Unavailable(
                 f"{deliver.table} of the Airflow connection '{deliver.connection}' was not written "
                 f"({_kind(error)}); see whether the database is there, the schema exists, the login may write "
-                f"to it, and a table of that name has the columns {', '.join(predictions.COLUMNS)}."
+                f"to it, and a table of that name has the columns {', '.join(types)}."
             ) from None
 
 

@@ -219,8 +219,8 @@ def question(rails: Rails, spec: Spec) -> TaskForm | None:
     lines = [
         *([f"**Your last answer does not count.** {refusals[-1].detail['sentence']}", ""] if refusals else []),
         f"Of the answers of **{spec.name}** (owner {spec.owner}, tier {spec.tier}) on the night of {task.opened}, "
-        f"**{facts.share:.0%}** were its safe default, {spec.fallback.safe_default:g}, and so on every night with "
-        f"answers since that of {task.since}. It may be there for "
+        f"**{facts.share:.0%}** were its safe default, {spec.target.default_told(spec.fallback.safe_default)}, and so "
+        f"on every night with answers since that of {task.since}. It may be there for "
         f"{clock.format_duration(spec.fallback.audit_after)} before somebody says why.",
         "",
         *(["It has **never had a champion**: no version was ever promoted.", ""] if facts.never_promoted else []),

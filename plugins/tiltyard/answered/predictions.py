@@ -17,6 +17,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import ShadowSummary
 from tiltyard.spec import OutputFormat
 from tiltyard.tables import PREDICTION
+from tiltyard.target import YES_OR_NO, Target
 from tiltyard.words import counted
 
 COLUMNS = {
@@ -30,8 +31,8 @@ COLUMNS = {
     "reason": "varchar",
     "request_id": "varchar",
 }
-"""Column → DuckDB type, in their order. `version` is NULL where the safe default answered; `tier` says who answered,
-`reason` why it was not the champion."""
+"""Column → DuckDB type, in their order; those of `Target.answered` stand behind. `version` is NULL where the safe
+default answered; `tier` says who answered, `reason` why it was not the champion."""
 _FORMATS: dict[OutputFormat, str] = {"csv": "format csv, header", "parquet": "format parquet, compression zstd"}
 
 
@@ -51,14 +52,22 @@ def require_scored(rails: Rails, model: str, night: date) -> None:
         raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
 
 
-def of_night(rails: Rails, model: str, night: date) -> pa.Table:
-    """The answers of a night that was scored, by entity and time; none where its spine had no rows.
+def types(rows: pa.Table) -> dict[str, str]:
+    """Column → DuckDB type, of answers as `of_night` gave them."""
+    more = {name: "varchar" for name in rows.column_names if name not in COLUMNS}
+    return {**COLUMNS, **more}
+
+
+def of_night(rails: Rails, model: str, night: date, target: Target = YES_OR_NO) -> pa.Table:
+    """The answers of a night that was scored, by entity and time; none where its spine had no rows. `target`: the kind
+    of the model's label.
 
     Raises BadInput for a night that was not, and for one whose answers are in the lake no more.
     """
     require_scored(rails, model, night)
+    more = "".join(f", {expression} as {name}" for name, expression in target.answered.items())
     sql = f"""
-        select model, night, entity_id, prediction_time, score, version, tier, tier_reason as reason, request_id
+        select model, night, entity_id, prediction_time, score, version, tier, tier_reason as reason, request_id{more}
         from {{{PREDICTION}}} where model = $model and night = $night and tier <> 'shadow'
         order by entity_id, prediction_time
     """

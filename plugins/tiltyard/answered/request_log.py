@@ -47,6 +47,7 @@ class RequestRow(NamedTuple):
     tier: str
     reason: str
     score: float
+    scores: str | None
     entity_id: str | None
     prediction_time: datetime
     scored_at: datetime
@@ -68,6 +69,7 @@ class ShadowRow(NamedTuple):
     model: str
     version: int
     score: float
+    scores: str | None
     scored_at: datetime
     available_at: datetime
 
@@ -338,6 +340,7 @@ def _request(content: Mapping[str, Any]) -> RequestRow:
         tier=str(content["tier"]),
         reason=str(content["reason"]),
         score=float(content["score"]),
+        scores=_shares(content),
         entity_id=_text(content["entity_id"]),
         prediction_time=at,
         scored_at=_instant(content["scored_at"]),
@@ -362,9 +365,21 @@ def _shadow(content: Mapping[str, Any]) -> ShadowRow:
         model=str(content["model"]),
         version=_whole(content["version"], 32),
         score=float(score) if score is not None else math.nan,
+        scores=_shares(content),
         scored_at=scored_at,
         available_at=scored_at,
     )
+
+
+def _shares(content: Mapping[str, Any]) -> str | None:
+    """Class → probability, as JSON; None of a score that is one number. A record from before there were any has
+    none."""
+    shares = content.get("scores")
+    if shares is None:
+        return None
+    if not isinstance(shares, dict) or not all(isinstance(share, float | int) for share in shares.values()):
+        raise TypeError("scores are an object of numbers")
+    return _json(shares)
 
 
 def _instant(text: str) -> datetime:

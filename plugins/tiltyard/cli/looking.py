@@ -226,8 +226,9 @@ def predictions(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write out one night's answers, one per row of the spine: entity, time, score, version, tier and reason. With
-    --json they are one document, or, with --out, what was written."""
+    """Write out one night's answers, one per row of the spine: entity, time, score, version, tier and reason; where the
+    label is one of several classes, the likeliest and the probability of each as well. With --json they are one
+    document, or, with --out, what was written."""
     from tiltyard import rails
     from tiltyard.answered import predictions as answers
 
@@ -236,7 +237,7 @@ def predictions(
         raise BadInput("Parquet is nothing for a terminal; name a file with --out, or send it on.")
     with rails.opened() as opened:
         day = clock.night_closing(asked) if asked else answers.newest_night(opened, spec.name)
-        rows = answers.of_night(opened, spec.name, day)
+        rows = answers.of_night(opened, spec.name, day, spec.target)
     if out_file is not None:
         answers.save(rows, out_file, written_as)
         document = {"model": spec.name, "night": day, "rows": rows.num_rows, "file": out_file, "format": written_as}

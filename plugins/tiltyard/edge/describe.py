@@ -135,7 +135,7 @@ def prediction(document: ExplainedPrediction) -> str:
     at = document.prediction_time.isoformat()
     return "\n".join(
         [
-            f"{document.model} on {document.entity_id} at {at}: {document.score:.4f}",
+            f"{document.model} on {document.entity_id} at {at}: {_said(document)}",
             f"  served by {document.tier}, {_version(document.version)} as {document.role}, "
             f"from lake snapshot {document.snapshot}{_apart(document)}",
             f"  truth: {truth}",
@@ -146,6 +146,14 @@ def prediction(document: ExplainedPrediction) -> str:
             ),
         ]
     )
+
+
+def _said(document: ExplainedPrediction) -> str:
+    """The score; of several classes, all of them, the likeliest first."""
+    if not document.scores:
+        return f"{document.score:.4f}"
+    ordered = sorted(document.scores.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{name} {share:.4f}" for name, share in ordered)
 
 
 def _apart(document: ExplainedPrediction) -> str:
@@ -291,7 +299,7 @@ def _truth(document: ModelStatus) -> str:
             f"{learned.rows:,} labels of the newest training lay beyond"
         )
     if document.outside:
-        counts += f"; {document.outside} beyond the label's bounds, counted as the nearer one"
+        counts += f"; {document.outside} {MEASURES[document.measure].outside_told}"
     return counts
 
 

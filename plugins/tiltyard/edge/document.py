@@ -31,7 +31,7 @@ from tiltyard.records import (
     TableState,
     VersionFigures,
 )
-from tiltyard.records.base import describe
+from tiltyard.records.base import describe, unless_empty
 from tiltyard.release import Difference
 
 SAFE_DEFAULT = "safe_default"
@@ -253,7 +253,7 @@ class Realized(RealizedMeans):
     """The lines over all nights, and since the first promotion."""
 
     metric: str
-    """The measure: `brier`, `absolute_error`; the unit is its own."""
+    """The measure: `brier`, `absolute_error`, `class_brier`; the unit is its own."""
     first: Annotated[date, Field(alias="from", description="Day of the first prediction.")]
     last: Annotated[date, Field(alias="to", description="Day of the last prediction.")]
     since_first_promotion: RealizedMeans | None
@@ -271,7 +271,8 @@ class ModelHead(Record):
     tier: int
     """The model's tier: 1 for the highest stakes."""
     measure: str
-    """The figure that the model is measured by: `brier` of a yes or no, `absolute_error` of a number."""
+    """The figure that the model is measured by: `brier` of a yes or no, `absolute_error` of a number, `class_brier` of
+    classes."""
     not_in_force_yet: Difference | None = None
     """How the checkout's text differs from the one in force, which is spoken of: changed, or removed; new, where there
     is none in force yet; None where it does not differ."""
@@ -384,8 +385,8 @@ Document = ModelStatus | NoNight
 class PredictionTruth(Record):
     """What became of a prediction."""
 
-    label: bool | float
-    """The label: a yes or no, or a number as it is, within its bounds or not."""
+    label: bool | float | str
+    """The label: a yes or no, a number as it is, within its bounds or not, or a text, one of the classes or not."""
     event_time: Instant
     """When it happened."""
     available_at: Instant
@@ -407,7 +408,9 @@ class ExplainedPrediction(Record):
     night: date
     """The night that made it."""
     score: float
-    """What was predicted: a probability, or a number in the label's unit."""
+    """What was predicted: a probability, or a number in the label's unit; of classes, that of the likeliest."""
+    scores: Annotated[dict[str, float] | None, unless_empty()] = None
+    """Class → probability, where the label is one of several; None elsewhere."""
     role: str
     """The role in which the version answered."""
     version: int | None

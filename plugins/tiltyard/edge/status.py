@@ -3,6 +3,7 @@
 Everything is read at an `as_of` (by default the newest night that was scored), nothing from the clock.
 """
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -224,12 +225,11 @@ def realized(rails: Rails, spec: Spec, as_of: datetime) -> RealizedLosses:
     if both.empty:
         return RealizedLosses()
     label = both["label"].to_numpy(dtype="float64")
-    default = np.full(len(label), spec.fallback.safe_default)
+    target = spec.target
+    default = target.constant(spec.fallback.safe_default, len(label))
+    scores = (target.scores(both["score"]), target.scores(both["first"]), default)
     losses = pd.DataFrame(
-        {
-            line: spec.target.row_losses(np.asarray(score, dtype=np.float64), label)
-            for line, score in zip(LINES, (both["score"], both["first"], default), strict=True)
-        },
+        {line: target.row_losses(score, label) for line, score in zip(LINES, scores, strict=True)},
         index=both.index,
     ).reset_index()
     promotions = rails.ledger.promotions(spec.name, until=as_of.date())
@@ -310,6 +310,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
         prediction_time=prediction_time,
         night=date.fromisoformat(str(row["night"])[:10]),
         score=float(row["score"]),
+        scores=json.loads(row["scores"]) if isinstance(row.get("scores"), str) else None,
         role=row["role"],
         version=None if pd.isna(row["version"]) else int(row["version"]),
         tier=row["tier"],

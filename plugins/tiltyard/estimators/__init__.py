@@ -1,9 +1,10 @@
 """What may be trained as the heavy model: a closed set of families, one file each. `family` says what a family is.
 
-A family names its two scikit-learn or XGBoost classes (one for a yes or no, one for a number), the parameters that are
-searched and within which limits a spec may set them, and how its model is fitted, explained and written as ONNX. A new
-one is one more file and its place in `FAMILIES`: `xgboost_trees`, `hist_gradient_boosting` and `random_forest` (both
-written with `tree_graph`, explained with `shapley`), and `linear`, which is the light twin of every model as well.
+A family names its two scikit-learn or XGBoost classes (one for a yes or no and for several classes, one for a number),
+the parameters that are searched and within which limits a spec may set them, and how its model is fitted, explained and
+written as ONNX. A new one is one more file and its place in `FAMILIES`: `xgboost_trees`, `hist_gradient_boosting` and
+`random_forest` (both written with `tree_graph`, explained with `shapley`), and `linear`, which is the light twin of
+every model as well.
 
 The libraries are imported when something is fitted: a DAG file is parsed with this package.
 """

@@ -121,7 +121,7 @@ class Family(ABC):
     """What can be trained, of one make."""
 
     classifier: ClassVar[str] = ""
-    """Import path of the class that learns a yes or no; empty where there is none."""
+    """Import path of the class that learns a yes or no, or one of several classes; empty where there is none."""
     regressor: ClassVar[str] = ""
     """Import path of the class that learns a number; empty where there is none."""
     space: ClassVar[Space]
@@ -131,7 +131,7 @@ class Family(ABC):
 
     def class_for(self, target: Target) -> str:
         """Import path of the class that learns labels of this kind; empty where there is none."""
-        return self.classifier if target.has_classes else self.regressor
+        return self.classifier if target.is_classified else self.regressor
 
     def searched(self, params: Arguments, search: Mapping[str, Sequence[float]]) -> dict[str, Dimension]:
         """The search space with what a spec says of it: `params` are given, `search` has bounds of its own.
@@ -170,7 +170,8 @@ class Family(ABC):
 
     @abstractmethod
     def contributions(self, model: Model, matrix: Matrix) -> Floats:
-        """(rows, features) the SHAP value of each feature in each row."""
+        """(rows, features) the SHAP value of each feature in each row; of classes, for the one that is likeliest in the
+        row."""
 
     def unit(self, target: Target) -> str:
         """What the contributions sum to, for the axis of their picture."""
@@ -178,7 +179,7 @@ class Family(ABC):
 
     @abstractmethod
     def onnx(self, model: Model, width: int, target: Target) -> bytes:
-        """The model as ONNX: `input` (rows, width) float32 → last of all the score."""
+        """The model as ONNX: `input` (rows, width) float32 → last of all the score, of classes a column for each."""
 
 
 def named(path: str) -> Any:

@@ -43,8 +43,8 @@ class HistGradientBoosting(Family):
         import numpy as np
 
         target, model = learning.target, self.fit(learning, params)
-        staged = model.staged_predict_proba(newer) if target.has_classes else model.staged_predict(newer)
-        answers = (answer[:, 1] if target.has_classes else answer for answer in staged)
+        staged = model.staged_predict_proba(newer) if target.is_classified else model.staged_predict(newer)
+        answers = (target.picked(answer) if target.is_classified else answer for answer in staged)
         return np.array([np.mean(target.row_losses(target.within(answer), label)) for answer in answers])
 
     def contributions(self, model: Model, matrix: Matrix) -> Floats:
@@ -52,10 +52,15 @@ class HistGradientBoosting(Family):
         return shapley.of_trees(model, matrix)
 
     def onnx(self, model: Model, width: int, target: Target) -> bytes:
-        """The trees in float64, as scikit-learn compares and sums them; of a yes or no their sum's sigmoid."""
-        trees = [_tree(predictor.nodes) for [predictor] in model._predictors]
-        link = "Sigmoid" if target.has_classes else None
-        return tree_graph.written(trees, width, base=float(model._baseline_prediction.ravel()[0]), link=link)
+        """The trees in float64, as scikit-learn compares and sums them; of a yes or no their sum's sigmoid, of classes
+        the softmax of a sum for each."""
+        trees = [
+            _tree(predictor.nodes)._replace(place=place)
+            for of_round in model._predictors
+            for place, predictor in enumerate(of_round)
+        ]
+        link = target.link if target.is_classified else None
+        return tree_graph.written(trees, width, base=model._baseline_prediction.ravel(), link=link)
 
 
 def _without_empty(matrix: Matrix) -> Matrix:

@@ -73,12 +73,14 @@ class _Linear(Family):
 
     def contributions(self, model: Model, matrix: Matrix) -> Floats:
         """(rows, features) exact SHAP values of a sum: each term less its mean over these rows (Lundberg and Lee 2017,
-        NIPS, corollary 1)."""
+        NIPS, corollary 1); of several classes, of the sum of the likeliest."""
         import numpy as np
 
         seen = model[0].transform(matrix)
         terms = np.asarray(seen.toarray() if hasattr(seen, "toarray") else seen, dtype=np.float64)
-        terms = (terms - terms.mean(axis=0)) * np.ravel(model[-1].coef_)
+        weights, intercept = np.atleast_2d(model[-1].coef_), np.ravel(model[-1].intercept_)
+        likeliest = (terms @ weights.T + intercept).argmax(axis=1)  # of one sum, that one
+        terms = (terms - terms.mean(axis=0)) * weights[likeliest]
         moves, start = np.zeros(matrix.shape), 0
         for name, step, places in model[0].transformers_:
             for number, place in enumerate(places):
@@ -125,13 +127,15 @@ class ElasticNet(_Linear):
 
 
 def graph(model: Model, width: int, target: Target) -> bytes:
-    """A pipeline of `inputs` and a linear model as ONNX: `input` (rows, width) float32 → score (rows, 1) float64."""
+    """A pipeline of `inputs` and a linear model as ONNX: `input` (rows, width) float32 → score (rows, 1) float64; of
+    classes (rows, classes), a sum for each."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     first, last = model[0], model[-1]
-    made = _Sum(np.ravel(last.coef_).astype(np.float64), np.ravel(last.intercept_)[:1].astype(np.float64))
+    weights = np.atleast_2d(last.coef_).astype(np.float64).T
+    made = _Sum(weights, np.ravel(last.intercept_)[: weights.shape[1]].astype(np.float64))
     for name, transformer, columns in first.transformers_:
         places = np.array(columns, dtype=np.int64)
         if name == "number":
@@ -146,7 +150,7 @@ def graph(model: Model, width: int, target: Target) -> bytes:
             made.nodes,
             "light",
             [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
-            [helper.make_tensor_value_info(target.light_output, TensorProto.DOUBLE, [None, 1])],
+            [helper.make_tensor_value_info(target.light_output, TensorProto.DOUBLE, [None, weights.shape[1]])],
             [numpy_helper.from_array(np.asarray(value), name) for name, value in made.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -161,7 +165,8 @@ class _Sum:
     """A linear model's ONNX graph in the making: a term for every kind of input, and their sum."""
 
     def __init__(self, weights: Floats, intercept: Floats) -> None:
-        """`weights`: (inputs,) of the model's inputs, in the order in which they are added; `intercept`: (1,)."""
+        """`weights`: (inputs, sums) of the model's inputs, in the order in which they are added; `intercept`:
+        (sums,)."""
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {"intercept": intercept}
         self._weights = weights
@@ -177,7 +182,7 @@ class _Sum:
             "median": imputer.statistics_.astype(np.float32),
             "mean": scaler.mean_.astype(np.float32),
             "spread": scaler.scale_.astype(np.float32),
-            "slope": self._next(len(places))[:, None],
+            "slope": self._next(len(places)),
         }
         self._step("Gather", "input numbers", "number", axis=1)
         self._step("IsNaN", "number", "gap")
@@ -191,8 +196,8 @@ class _Sum:
     def add_presence(self, count: int) -> None:
         """Whether each of the numbers was there: counted as there, less what it weighs where it was not."""
         part = self._next(count)
-        self.constants["intercept"] = self.constants["intercept"] + part.sum()
-        self.constants["absence"] = -part[:, None]
+        self.constants["intercept"] = self.constants["intercept"] + part.sum(axis=0)
+        self.constants["absence"] = -part
         self._step("Cast", "gap", "is_gap", to=DOUBLE)
         self._step("MatMul", "is_gap absence", "by_gap")
         self._terms.append("by_gap")
@@ -214,14 +219,14 @@ class _Sum:
         self._step("Cast", "known", "number_of", to=INT64)
         self._step("Add", "number_of offset", "place")
         self._step("Gather", "weight place", "of_code", axis=0)
-        self._step("ReduceSum", "of_code across", "by_category", keepdims=1)
+        self._step("ReduceSum", "of_code across", "by_category", keepdims=0)
         self._terms.append("by_category")
 
     def finish(self, target: Target) -> None:
         """Add the terms up, and make a score of the sum."""
-        self._step("Sum", " ".join([*self._terms, "intercept"]), "margin" if target.light_link else target.light_output)
-        if target.light_link:
-            self._step(target.light_link, "margin", target.light_output)
+        self._step("Sum", " ".join([*self._terms, "intercept"]), "margin" if target.link else target.light_output)
+        if target.link:
+            self._step(target.link, "margin", target.light_output)
 
     def _next(self, count: int) -> Floats:
         """The weights of the inputs that are next in order."""

@@ -36,16 +36,21 @@ class RandomForest(Family):
 
     def unit(self, target: Target) -> str:
         """A forest's trees are averaged as probabilities, or as numbers."""
-        return "in probability" if target.has_classes else target.margin_unit
+        return "in probability" if target.is_classified else target.margin_unit
 
     def onnx(self, model: Model, width: int, target: Target) -> bytes:
         """The trees in float64, as scikit-learn compares and sums them."""
-        trees = [_tree(estimator.tree_, len(model.estimators_)) for estimator in model.estimators_]
-        return tree_graph.written(trees, width)
+        import numpy as np
+
+        trees = [
+            _tree(estimator.tree_, target.picked(estimator.tree_.value[:, 0]) / len(model.estimators_))
+            for estimator in model.estimators_
+        ]
+        return tree_graph.written(trees, width, base=np.zeros(target.shape or 1))
 
 
-def _tree(tree: Any, trees: int) -> Tree:
-    """Of scikit-learn's arrays; a leaf is worth its share in the mean of so many trees."""
+def _tree(tree: Any, value: Floats) -> Tree:
+    """Of scikit-learn's arrays; a leaf is worth its share in the mean of the trees."""
     return Tree(
         feature=tree.feature,
         threshold=tree.threshold,
@@ -53,5 +58,5 @@ def _tree(tree: Any, trees: int) -> Tree:
         right=tree.children_right,
         is_missing_left=tree.missing_go_to_left,
         is_leaf=tree.children_left < 0,
-        value=tree.value[:, 0, -1] / trees,  # of a yes or no the share of the last class, which is yes
+        value=value,
     )

@@ -40,20 +40,26 @@ class Tree(NamedTuple):
     is_leaf: Array
     """Whether the node has no children."""
     value: Array
-    """What a leaf adds."""
+    """What a leaf adds: (nodes,) to one of the sums, or (nodes, sums) to each."""
+    place: int = 0
+    """The sum that it adds to, where it is one."""
 
 
-def written(trees: Sequence[Tree], width: int, *, base: float = 0.0, link: str | None = None) -> bytes:
-    """The graph of `input` (rows, width) float32 → `score` (rows, 1) float32: the sum of `base` and of the leaves, and
-    of that sum the operator `link`."""
+def written(trees: Sequence[Tree], width: int, *, base: Array, link: str | None = None) -> bytes:
+    """The graph of `input` (rows, width) float32 → `score` (rows, sums) float32: the sums of `base` (sums,) and of the
+    leaves, and of them the operator `link`."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     sizes = [len(tree.feature) for tree in trees]
-    nodes = {name: np.concatenate([getattr(tree, name) for tree in trees]) for name in Tree._fields}
+    nodes = {name: np.concatenate([getattr(tree, name) for tree in trees]) for name in Tree._fields[:-1]}
     is_leaf = nodes["is_leaf"].astype(bool)
     tree_of, place_of = np.repeat(np.arange(len(trees)), sizes), np.concatenate([np.arange(size) for size in sizes])
+
+    values = nodes["value"].reshape(len(is_leaf), -1)[is_leaf].astype(np.float64)
+    each = values.shape[1]  # how many sums a leaf adds to
+    first = np.repeat([tree.place for tree in trees], sizes)[is_leaf]
 
     def of_splits(values: Array) -> list[int]:
         return [int(value) for value in np.where(is_leaf, 0, values)]
@@ -63,7 +69,7 @@ def written(trees: Sequence[Tree], width: int, *, base: float = 0.0, link: str |
         ["exact"],
         ["sum"],
         domain="ai.onnx.ml",
-        n_targets=1,
+        n_targets=len(base),
         nodes_treeids=tree_of.tolist(),
         nodes_nodeids=place_of.tolist(),
         nodes_featureids=of_splits(nodes["feature"]),
@@ -72,11 +78,11 @@ def written(trees: Sequence[Tree], width: int, *, base: float = 0.0, link: str |
         nodes_truenodeids=of_splits(nodes["left"]),
         nodes_falsenodeids=of_splits(nodes["right"]),
         nodes_missing_value_tracks_true=of_splits(nodes["is_missing_left"]),
-        target_treeids=tree_of[is_leaf].tolist(),
-        target_nodeids=place_of[is_leaf].tolist(),
-        target_ids=[0] * int(is_leaf.sum()),
-        target_weights_as_tensor=numpy_helper.from_array(nodes["value"][is_leaf].astype(np.float64), "leaves"),
-        base_values_as_tensor=numpy_helper.from_array(np.array([base], dtype=np.float64), "base"),
+        target_treeids=np.repeat(tree_of[is_leaf], each).tolist(),
+        target_nodeids=np.repeat(place_of[is_leaf], each).tolist(),
+        target_ids=(first[:, None] + np.arange(each)).ravel().tolist(),
+        target_weights_as_tensor=numpy_helper.from_array(values.ravel(), "leaves"),
+        base_values_as_tensor=numpy_helper.from_array(base.astype(np.float64), "base"),
     )
     steps = [helper.make_node("Cast", ["input"], ["exact"], to=TensorProto.DOUBLE), ensemble]
     steps.append(helper.make_node(link or "Identity", ["sum"], ["score"]))
@@ -84,7 +90,7 @@ def written(trees: Sequence[Tree], width: int, *, base: float = 0.0, link: str |
         steps,
         "trees",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, len(base)])],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)

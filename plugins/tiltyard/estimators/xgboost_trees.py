@@ -18,6 +18,7 @@ from tiltyard.estimators.family import (
     Space,
     named,
 )
+from tiltyard.estimators.shapley import of_likeliest
 from tiltyard.target import Target, Values
 
 if TYPE_CHECKING:
@@ -61,18 +62,24 @@ class XGBoost(Family):
         return self._fit(learning, params, None)
 
     def errors(self, learning: Learning, newer: Matrix, label: Values, params: Arguments) -> Floats:
-        """(rounds,) the mean loss on newer rows after every round, from XGBoost's own figure."""
+        """(rounds,) the mean loss on newer rows after every round, from XGBoost's own figure where it has one."""
         import numpy as np
 
-        [by_round] = self._fit(learning, params, (newer, label)).evals_result()["validation_0"].values()
+        # the objective's own figure comes first where another one was asked for
+        *_, by_round = self._fit(learning, params, (newer, label)).evals_result()["validation_0"].values()
         return learning.target.errors(np.array(by_round))
 
     def _fit(self, learning: Learning, params: Arguments, newer: tuple[Matrix, Values] | None) -> Model:
         learner = learning.target.learner
+
+        def mean_loss(label: Values, score: Floats) -> float:
+            losses = learning.target.row_losses(score.astype("float64"), label.astype("float64"))
+            return float(losses.mean())
+
         model = named(self.class_for(learning.target))(
             **self.arguments(params),
             objective=learner.objective,
-            eval_metric=learner.eval_metric,
+            eval_metric=learner.eval_metric or mean_loss,
             tree_method="hist",
             max_bin=BINS,
             random_state=learning.seed,
@@ -86,14 +93,17 @@ class XGBoost(Family):
             eval_set=[newer] if newer else None,
             verbose=False,
         )
-        return model.set_params(device="cpu")  # what is asked of it from now on comes from the CPU
+        # what is asked of it from now on comes from the CPU
+        return model.set_params(device="cpu", eval_metric=learner.eval_metric or None)
 
     def contributions(self, model: Model, matrix: Matrix) -> Floats:
         """(rows, features) exact TreeSHAP, computed by XGBoost itself: Lundberg et al. (2020), Nature Machine
         Intelligence 2:56-67."""
         booster = model.get_booster()
         values: Any = booster.predict(named("xgboost.DMatrix")(matrix), pred_contribs=True)
-        contributions: Floats = values[:, :-1].astype("float64")
+        contributions: Floats = values[..., :-1].astype("float64")
+        if contributions.ndim == 3:  # (rows, classes, features)
+            return of_likeliest(contributions.swapaxes(1, 2), values[0, :, -1].astype("float64"))
         return contributions
 
     def onnx(self, model: Model, width: int, target: Target) -> bytes:
@@ -113,23 +123,28 @@ class XGBoost(Family):
 
 def _begin_with_base(node: onnx.NodeProto) -> None:
     """Sum in XGBoost's order: it begins with the base score and adds tree after tree, where ONNX Runtime adds the base
-    last. In float32 that is a difference of several 1e-7. A first tree of one leaf, which is the base, takes it away.
+    last. In float32 that is a difference of several 1e-7. First trees of one leaf, which is the base, take it away:
+    one, or one for each of several classes.
     """
     of = {attribute.name: attribute for attribute in node.attribute}
     kind = "class" if "class_ids" in of else "target"
-    base = of["base_values"].floats[-1] if "base_values" in of else 0.0
+    places = sorted(set(of[f"{kind}_ids"].ints))
+    bases = [*of["base_values"].floats][-len(places) :] if "base_values" in of else [0.0] * len(places)
     for name in ("nodes_treeids", f"{kind}_treeids"):
-        of[name].ints[:] = [tree + 1 for tree in of[name].ints]
-    first = {
-        "nodes_modes": b"LEAF",
-        "nodes_hitrates": 1.0,
-        f"{kind}_weights": base,
-        f"{kind}_ids": of[f"{kind}_ids"].ints[0],
-    }
-    for name, attribute in of.items():
-        if name.startswith(("nodes_", f"{kind}_")):
-            values = attribute.ints or attribute.floats or attribute.strings
-            values.insert(0, first.get(name, 0))
+        of[name].ints[:] = [tree + len(places) for tree in of[name].ints]
+    for number, (place, base) in reversed([*enumerate(zip(places, bases, strict=True))]):
+        first = {
+            "nodes_treeids": number,
+            f"{kind}_treeids": number,
+            "nodes_modes": b"LEAF",
+            "nodes_hitrates": 1.0,
+            f"{kind}_weights": base,
+            f"{kind}_ids": place,
+        }
+        for name, attribute in of.items():
+            if name.startswith(("nodes_", f"{kind}_")):
+                values = attribute.ints or attribute.floats or attribute.strings
+                values.insert(0, first.get(name, 0))
     if "base_values" in of:
         of["base_values"].floats[:] = [0.0] * len(of["base_values"].floats)
 

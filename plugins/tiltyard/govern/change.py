@@ -29,7 +29,7 @@ from tiltyard.govern import detector
 from tiltyard.judge import estimate
 from tiltyard.records import Broken, Harm, Signal
 from tiltyard.spec import DriftPolicy
-from tiltyard.target import YES_OR_NO, Target
+from tiltyard.target import YES_OR_NO, Default, Target
 from tiltyard.train import evaluation, profile
 from tiltyard.train.profile import LABEL, LOSS, Counts, Floats, Nights, ProfiledColumn, Reference
 
@@ -72,7 +72,7 @@ class KnownTruth:
     nights: Counts = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """(rows,): date ordinal of the night of every matured row, non-decreasing."""
     score: Floats = field(default_factory=lambda: np.empty(0))
-    """(rows,): its score."""
+    """(rows, *shape): its score."""
     label: Floats = field(default_factory=lambda: np.empty(0))
     """(rows,): its label, 0 or 1, or an amount in the label's unit."""
     waiting: Floats = field(default_factory=lambda: np.empty(0))
@@ -85,8 +85,8 @@ class TrainedPromise:
 
     loss_high: float | None
     """Upper end of the interval of its held-out measure; None where it was not kept."""
-    safe_default: float
-    """The constant of the spec, in the unit of a score."""
+    safe_default: Default
+    """The constant of the spec."""
     min_matured: int
     """Number of matured rows below which performance is not tested."""
     target: Target = YES_OR_NO
@@ -492,7 +492,7 @@ def decay(truth: KnownTruth, promise: TrainedPromise, looks: float, window: int)
         why = f"{len(score)} of {promise.min_matured} matured predictions in the window"
         return _untested(promise.target.measure, why), _untested("safe_default", why)
     losses = promise.target.row_losses(score, label)
-    excess = losses - promise.target.row_losses(np.full_like(score, promise.safe_default), label)
+    excess = losses - promise.target.row_losses(promise.target.constant(promise.safe_default, len(score)), label)
     confidence = 1 - 2 / max(looks, 4.0)
     loss_low, excess_low = (_low(values, clusters, confidence) for values in (losses, excess))
     loss = float(losses.mean())

@@ -102,9 +102,9 @@ class Look:
     def _truth(self, reference: profile.Reference | None) -> KnownTruth:
         cutoff = night_closing(truth.cutoff(self.spec, self.as_of)).toordinal()
         nights = self.matured["ordinal"].to_numpy(dtype=np.int64)
-        score = self.matured["score"].to_numpy(dtype=np.float64)
-        label = self.matured["label"].to_numpy(dtype=np.float64)
         target = self.spec.target
+        score = target.scores(self.matured["score"])
+        label = self.matured["label"].to_numpy(dtype=np.float64)
         outcomes = profile.EMPTY
         if reference is not None and len(nights):
             outcomes = profile.truth(reference, nights, score, label, target)
@@ -123,12 +123,13 @@ class Look:
         matured = self.matured[self.matured["ordinal"] >= newest]
         now = {name: self._sampled(rows[name]) for name in columns if name in rows}
         now[profile.PREDICTION] = self._sampled(
-            pd.Series(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
+            self._scores(scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1))
         )
-        now[profile.LABEL] = self._sampled(matured["label"].astype("float64"))
+        now[profile.LABEL] = self._sampled(self._labels(matured))
         now[profile.LOSS] = self._sampled(self._losses(matured))
         past = {name: training[name] for name in columns if name in training}
-        past |= {profile.PREDICTION: training["score"], profile.LABEL: training["label"].astype("float64")}
+        past[profile.PREDICTION] = self._scores(self.spec.target.scores(training["score"]))
+        past[profile.LABEL] = self._labels(training)
         past[profile.LOSS] = self._losses(training)
         reference = self.scorer.profile
         raw = Raw()
@@ -140,8 +141,14 @@ class Look:
         return raw
 
     def _losses(self, rows: pd.DataFrame) -> "pd.Series[float]":
-        score, label = (rows[name].to_numpy(dtype=np.float64) for name in ("score", "label"))
-        return pd.Series(self.spec.target.row_losses(score, label))
+        target, label = self.spec.target, rows["label"].to_numpy(dtype=np.float64)
+        return pd.Series(target.row_losses(target.scores(rows["score"]), label))
+
+    def _scores(self, scores: Floats) -> "pd.Series[Any]":
+        return pd.Series(self.spec.target.named_scores(scores))
+
+    def _labels(self, rows: pd.DataFrame) -> "pd.Series[Any]":
+        return pd.Series(self.spec.target.named_labels(rows["label"].to_numpy(dtype=np.float64)))
 
     def _sampled(self, values: "pd.Series[Any]") -> "pd.Series[Any]":
         """At most SAMPLE rows, the same for the same night."""
@@ -199,16 +206,16 @@ def scores(
     """Scores that `version` itself gave from the night `since` (a date ordinal) on, whatever its role was then; with
     `waiting_after`, those of cohorts after that night (a date ordinal)."""
     if not rails.lake.has(PREDICTION):
-        return np.empty(0)
+        return spec.target.nothing(0)
     sql = f"""
-        select score from {{{PREDICTION}}}
+        select {spec.target.stored} as score from {{{PREDICTION}}}
         where model = $model and version = $version and tier not in ('light', 'safe_default') and night >= $since
             and ($waiting::date is null or {truth.COHORT} > $waiting::date)
         order by prediction_time, entity_id
     """
     waiting = None if waiting_after is None else date.fromordinal(waiting_after)
     params = {"model": spec.name, "version": version, "since": date.fromordinal(since), "waiting": waiting}
-    return rails.lake.query(sql, as_of, params)["score"].to_numpy(dtype=np.float64)
+    return spec.target.scores(rails.lake.query(sql, as_of, params)["score"])
 
 
 class Before(NamedTuple):

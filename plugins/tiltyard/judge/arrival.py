@@ -121,7 +121,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     for label, table in classes.items():
         own = (cells["is_positive"] == label).fillna(False).to_numpy(dtype=bool) & (age < ages)
         np.add.at(table, (place[own], age[own]), count[own])
-    return Arrivals(first, night, sizes, classes[True], classes[False], matures, spec.target.has_classes)
+    return Arrivals(first, night, sizes, classes[True], classes[False], matures, spec.target.has_positives)
 
 
 def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, LabelArrival]:

@@ -54,7 +54,7 @@ def draw(record: EvidenceRecord) -> str:
     least = -float(str(promise.policy["max_slice_loss"]))
     title = f"Promote {record.model} version {record.challenger}?"
     parts = [
-        _head(title, record, promise),
+        _head(title, record, promise, target),
         _figure(
             "Is it better, and since when could one know?",
             _running(drawn.running, drawn.level),
@@ -96,12 +96,12 @@ def draw(record: EvidenceRecord) -> str:
 # -- words ------------------------------------------------------------------------------------
 
 
-def _head(title: str, record: EvidenceRecord, promise: PromiseRecord) -> Html:
+def _head(title: str, record: EvidenceRecord, promise: PromiseRecord, target: Target) -> Html:
     facts = {
         "matured rows": f"{record.matured:,}",
         "nights in shadow": f"{record.nights:,}",
         "rows that wait for truth": f"{record.immature:,}",
-        **({} if record.outside is None else {"labels beyond the bounds": f"{record.outside:,}"}),
+        **({} if record.outside is None else {target.outside_head: f"{record.outside:,}"}),
         "judged at once": f"{record.challengers:,}",
         "loss of the challenger": _number(record.loss_challenger),
         f"loss of {record.against}": _number(record.loss_champion),

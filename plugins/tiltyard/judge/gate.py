@@ -482,10 +482,11 @@ def _replay(evidence: Evidence) -> Criterion:
 
 
 def _slices(evidence: Evidence, policy: GatePolicy, sound: bool) -> list[Criterion]:
-    """Every value of every declared column; a column with no value that can be judged is not yet known."""
+    """Every value of every declared column, and of those that the evidence has beside them; a column with no value that
+    can be judged is not yet known."""
     criteria = []
     limit = -policy.max_slice_loss
-    for column in policy.slices:
+    for column in dict.fromkeys((*policy.slices, *(part.name.partition("=")[0] for part in evidence.slices))):
         parts = [part for part in evidence.slices if part.name.startswith(f"{column}=")]
         if not sound or not any(part.rows >= MIN_SLICE_ROWS for part in parts):
             text = f"No {column} has {MIN_SLICE_ROWS} matured rows to say how the challenger does by it."

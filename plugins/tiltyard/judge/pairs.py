@@ -60,48 +60,56 @@ class Pairs:
     """The night that scored it."""
     label: Floats
     challenger: Floats
+    """(rows, *shape) its scores, as are the champion's."""
     champion: Floats
+    scored: NDArray[np.bool_]
+    """By the challenger."""
+    champion_scored: NDArray[np.bool_]
     is_matured: NDArray[np.bool_]
     is_early: NDArray[np.bool_]
     rows: pd.DataFrame
     """The same rows, for slices and times."""
+    is_alone: bool
+    """Whether there is no champion, and the other scores are the safe default's."""
 
     @classmethod
     def of(
         cls, spec: Spec, rows: pd.DataFrame, challenger: int | None, champion: int | None, *, fills: bool = False
     ) -> "Pairs":
         """`fills`: a row that the champion did not score has the safe default."""
+        target = spec.target
         if not rows["night"].is_monotonic_increasing:  # statistics go cohort by cohort
             rows = rows.sort_values("night", kind="stable", ignore_index=True)
         scores = _scores(spec, rows, challenger)
         scored_on = rows["scored_on"].to_numpy(dtype=np.int64)
-        scored = np.isfinite(scores)
+        scored = target.is_scored(scores)
         if scored.any() and scored_on.min() < (first := scored_on[scored].min()):
             keep = scored_on >= first
             rows, scores, scored_on = rows[keep], scores[keep], scored_on[keep]
         elif not scored.any():
             rows, scores, scored_on = rows[:0], scores[:0], scored_on[:0]
         others = _scores(spec, rows, champion)
+        if fills:
+            default = target.constant(spec.fallback.safe_default, len(rows))
+            others = target.where(target.is_scored(others), others, default)
         return cls(
             night=rows["night"].to_numpy(dtype=np.int64),
             scored_on=scored_on,
             label=rows["label"].to_numpy(dtype=np.float64),
             challenger=scores,
-            champion=np.where(np.isfinite(others), others, spec.fallback.safe_default) if fills else others,
+            champion=others,
+            scored=target.is_scored(scores),
+            champion_scored=target.is_scored(others),
             is_matured=rows["is_matured"].to_numpy(dtype=bool),
             is_early=rows["is_early"].to_numpy(dtype=bool),
             rows=rows,
+            is_alone=champion is None,
         )
-
-    @property
-    def scored(self) -> NDArray[np.bool_]:
-        """By the challenger."""
-        return np.isfinite(self.challenger)
 
     @property
     def both(self) -> NDArray[np.bool_]:
         """Matured, labelled, and scored by both."""
-        return self.is_matured & np.isfinite(self.label) & self.scored & np.isfinite(self.champion)
+        return self.is_matured & np.isfinite(self.label) & self.scored & self.champion_scored
 
 
 def gather(
@@ -135,7 +143,7 @@ def gather(
     evidence = gate.Evidence(
         challenger=SAFE_DEFAULT if challenger is None else challenger,
         champion=champion,
-        safe_default=spec.target.scaled(spec.fallback.safe_default) if champion is None else None,
+        safe_default=_share_of_default(spec) if champion is None else None,
         shadow=len(shadowed) * spec.prediction.every,
         differences=differences,
         nights=nights,
@@ -145,10 +153,10 @@ def gather(
         immature=int((scored & ~pairs.is_matured).sum()),
         early=int((scored & ~pairs.is_matured & pairs.is_early).sum()),
         calibration=_compared(
-            evaluation.calibration_error(spec.target.scaled(pairs.challenger[both]), spec.target.scaled(label)),
-            evaluation.calibration_error(spec.target.scaled(pairs.champion[both]), spec.target.scaled(label)),
+            evaluation.calibration_error(*_paired(spec, pairs.challenger[both], label)),
+            evaluation.calibration_error(*_paired(spec, pairs.champion[both], label)),
         ),
-        score_shift=_shift(pairs, shadowed, is_alone=champion is None),
+        score_shift=_shift(spec, pairs, shadowed),
         missing=facts.missing,
         latency_ms=facts.latency_ms,
         size_mb=facts.size_mb,
@@ -163,7 +171,7 @@ def gather(
         nights=len(shadowed),
         matured=len(differences),
         expected=evidence.expected,
-        outside=int(pairs.rows["is_outside"].to_numpy()[both].sum()) if _counts_outside(spec, pairs.rows) else None,
+        outside=_outside(spec, pairs),
         immature=evidence.immature,
         early=evidence.early,
         challengers=evidence.challengers,
@@ -215,18 +223,22 @@ def missing_at_training(reference: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(entry["missing"]) for name, entry in features.items()}
 
 
-def _counts_outside(spec: Spec, rows: pd.DataFrame) -> bool:
-    """Whether it is known which labels lay beyond the bounds; policies that are tried in memory do not ask."""
-    return "outside" in spec.target.more_counts and "is_outside" in rows
+def _outside(spec: Spec, pairs: Pairs) -> int | None:
+    """How many labels of matured rows that both scored count as outside; None where labels have no outside, or it is
+    not known: policies that are tried in memory do not ask."""
+    if "outside" not in spec.target.more_counts or "is_outside" not in pairs.rows:
+        return None
+    inside = pairs.is_matured & pairs.scored & pairs.champion_scored
+    return int(pairs.rows["is_outside"].to_numpy()[inside].sum())
 
 
 def picture(spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger: int, champion: int | None) -> Drawing:
     """What the evidence page draws."""
     pairs = Pairs.of(spec, rows, challenger, champion)
     both = pairs.both
-    label, scaled = pairs.label[both], spec.target.scaled
+    label, single = pairs.label[both], spec.target.single
     clusters = evidence.nights
-    seen = pairs.scored & np.isfinite(pairs.champion)
+    seen = pairs.scored & pairs.champion_scored
     edges = np.linspace(*spec.target.bounds, BINS + 1)
     kind = spec.target.to_json()
     return Drawing(
@@ -238,12 +250,12 @@ def picture(spec: Spec, evidence: gate.Evidence, rows: pd.DataFrame, challenger:
         calibration={
             who: tuple(
                 CalibrationBin(part.low, part.high, part.rows, part.mean_score, part.positive_rate)
-                for part in evaluation.calibration(scaled(scores[both]), scaled(label))
+                for part in evaluation.calibration(*_paired(spec, scores[both], label))
             )
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         scores={
-            who: tuple(int(count) for count in np.histogram(scores[seen], bins=edges)[0])
+            who: tuple(int(count) for count in np.histogram(single(scores[seen]), bins=edges)[0])
             for who, scores in (("challenger", pairs.challenger), ("champion", pairs.champion))
         },
         arrival=_arrival(pairs),
@@ -279,7 +291,7 @@ def _per_slice(
 ) -> list[tuple[str, Floats, NDArray[np.int64]]]:
     """(name, differences, nights) of all rows, then of every slice."""
     slices = [("all", evidence.differences, clusters)]
-    for column, value, inside in _inside(spec, pairs.rows[pairs.both]):
+    for column, value, inside in _inside(spec, pairs, pairs.both):
         slices.append((f"{column}={value}", evidence.differences[inside], clusters[inside]))
     return slices
 
@@ -309,18 +321,36 @@ def _arrival(pairs: Pairs) -> tuple[CohortArrival, ...]:
 
 def _scores(spec: Spec, rows: pd.DataFrame, version: int | None) -> Floats:
     if version is None:
-        return np.full(len(rows), spec.fallback.safe_default)
-    return rows[f"v{version}"].to_numpy(dtype=np.float64)
+        return spec.target.constant(spec.fallback.safe_default, len(rows))
+    return spec.target.scores(rows[f"v{version}"])
 
 
-def _inside(spec: Spec, rows: pd.DataFrame) -> list[tuple[str, str, NDArray[np.intp]]]:
-    """(column, value, places) of every slice that has rows, in the order of columns and values."""
-    slices = []
+def _paired(spec: Spec, scores: Floats, label: Floats) -> tuple[Floats, Floats]:
+    """What calibration compares, on [0, 1]."""
+    score, outcome = spec.target.paired(scores, label)
+    return spec.target.scaled(score), spec.target.scaled(outcome)
+
+
+def _share_of_default(spec: Spec) -> float:
+    """The safe default as one number on [0, 1]."""
+    return float(spec.target.scaled(spec.target.single(spec.target.constant(spec.fallback.safe_default, 1)))[0])
+
+
+def _inside(spec: Spec, pairs: Pairs, among: NDArray[np.bool_]) -> list[tuple[str, str, NDArray[np.intp]]]:
+    """(column, value, places) of every slice that has rows `among` all, in the order of columns and values; last, where
+    there is a champion, the groups of labels on which the gate looks by itself. A constant is no measure of those: the
+    more it gives a class, the better it is on that one's rows, however wrong it is elsewhere."""
+    rows, slices = pairs.rows[among], []
     for column in spec.gate.slices:
         codes, values = pd.factorize(rows[f"slice_{column}"], sort=True)
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(values)))[:-1]) if len(values) else []
         slices += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
+    groups = () if pairs.is_alone else spec.target.groups(pairs.label[among])
+    for name, inside in groups:
+        column, _, value = name.partition("=")
+        if inside.any():
+            slices.append((column, value, np.flatnonzero(inside)))
     return slices
 
 
@@ -330,23 +360,26 @@ def _slices(spec: Spec, pairs: Pairs, differences: Floats) -> tuple[gate.SliceEv
     both = pairs.both
     place = np.cumsum(both) - 1
     slices = []
-    for column, value, inside in _inside(spec, pairs.rows[pairs.is_matured]):
+    for column, value, inside in _inside(spec, pairs, pairs.is_matured):
         rows = matured[inside]
         slices.append(gate.SliceEvidence(f"{column}={value}", differences[place[rows[both[rows]]]], len(rows)))
     return tuple(slices)
 
 
-def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate.Compared | None:
-    """How far the scores moved from the first half of the nights in shadow to the second."""
+def _shift(spec: Spec, pairs: Pairs, shadowed: NDArray[np.int64]) -> gate.Compared | None:
+    """How far the scores moved from the first half of the nights in shadow to the second; of a distribution, the number
+    that moved most."""
     if len(shadowed) < 2:
         return None
-    rows = pairs.scored & np.isfinite(pairs.champion)
+    rows = pairs.scored & pairs.champion_scored
     is_late = pairs.scored_on[rows] >= shadowed[len(shadowed) // 2]
-    moved = [
-        evaluation.population_stability(scores[rows][~is_late], scores[rows][is_late])
-        for scores in ((pairs.challenger,) if is_alone else (pairs.challenger, pairs.champion))
-    ]
-    return _compared(moved[0], None if is_alone else moved[1])
+    moved = []
+    for scores in (pairs.challenger,) if pairs.is_alone else (pairs.challenger, pairs.champion):
+        parts = (
+            evaluation.population_stability(part[~is_late], part[is_late]) for part in spec.target.parts(scores[rows])
+        )
+        moved.append(max((shift for shift in parts if shift is not None), default=None))
+    return _compared(moved[0], None if pairs.is_alone else moved[1])
 
 
 def _compared(challenger: float | None, champion: float | None) -> gate.Compared | None:

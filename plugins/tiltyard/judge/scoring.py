@@ -32,6 +32,7 @@ from tiltyard.serve import fallback
 from tiltyard.spec import DECIDED, Role, Spec
 from tiltyard.succession import Roles
 from tiltyard.tables import PREDICTION, PROFILE
+from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import profile, registry
 from tiltyard.train.scorer import Scorer
 
@@ -43,7 +44,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scores:
-    """What one version gave: `values` with NaN where it has no score, and the outcome of such a row."""
+    """What one version gave: `values`, (rows, *shape) with NaN where it has no score, and the outcome of such a row."""
 
     version: int
     values: Floats
@@ -164,8 +165,7 @@ def predict(
     scorers, failed = _load(rails, spec, roles)
     stale = {number: gaps.of(scorer, len(rows)) for number, scorer in scorers.items()}
     scores = {
-        number: _fresh(scorers.get(number), rows, stale.get(number), number, spec.target.bounds)
-        for number in roles.scored
+        number: _fresh(scorers.get(number), rows, stale.get(number), number, spec.target) for number in roles.scored
     }
     failed |= {str(number): score.error for number, score in scores.items() if score.error}
     tier, reason, light = _serve(spec, roles, rows, stale, scores, scorers)
@@ -180,12 +180,16 @@ def predict(
     parts = []
     for number, role in roles.scored.items():
         served = np.isin(tier, _seats(number, roles)) & (tier != "light")
-        parts.append(_part(base, scores[number].values, number, role, np.where(served, tier, SHADOW), reason))
-    answers = tier == "light"
-    parts.append(_part(base[answers], light[answers], roles.champion, "champion", tier[answers], reason[answers]))
-    default = np.full(len(base), spec.fallback.safe_default)
-    answers = tier == "safe_default"
-    parts.append(_part(base[answers], default[answers], None, "safe_default", tier[answers], reason[answers]))
+        by = np.where(served, tier, SHADOW)
+        parts.append(_part(spec.target, base, scores[number].values, number, role, by, reason))
+    default = spec.target.constant(spec.fallback.safe_default, len(base))
+    for seat, values, version, role in (
+        ("light", light, roles.champion, "champion"),
+        ("safe_default", default, None, "safe_default"),
+    ):
+        answers = tier == seat
+        of_seat = (base[answers], values[answers], version, role, tier[answers], reason[answers])
+        parts.append(_part(spec.target, *of_seat))
     predictions = pd.concat([part for part in parts if len(part)] or parts[-1:], ignore_index=True)
     predictions["model"] = spec.name
     predictions["request_id"] = _request_ids(predictions)
@@ -219,8 +223,8 @@ def _profiles(
         reference = registry.load(rails, spec.name, number).profile
         if reference is None:  # a version from before there were profiles
             continue
-        score = predictions.loc[own & (predictions["version"] == number), "score"].to_numpy(dtype=np.float64)
-        for name, counts in profile.night(reference, rows[~stale[number]], score).items():
+        score = spec.target.scores(predictions.loc[own & (predictions["version"] == number), spec.target.stored])
+        for name, counts in profile.night(reference, rows[~stale[number]], score, spec.target).items():
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
     return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])
@@ -250,15 +254,15 @@ def _fresh(
     rows: pd.DataFrame,
     stale: Bools | None,
     version: int,
-    bounds: tuple[float, float],
+    target: Target,
     *,
     light: bool = False,
 ) -> Scores:
     """`_score` of the rows that are not stale; the others have no score."""
     if stale is None or not stale.any():
-        return _score(scorer, rows, version, bounds, light=light)
-    score = _score(scorer, rows[~stale], version, bounds, light=light)
-    values = np.full(len(rows), np.nan)
+        return _score(scorer, rows, version, target, light=light)
+    score = _score(scorer, rows[~stale], version, target, light=light)
+    values = target.nothing(len(rows))
     values[~stale] = score.values
     return replace(score, values=values)
 
@@ -267,24 +271,26 @@ def _score(
     scorer: "Scorer | None",
     rows: pd.DataFrame,
     version: int,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    target: Target = YES_OR_NO,
     *,
     light: bool = False,
 ) -> Scores:
-    nothing = np.full(len(rows), np.nan)
+    nothing = target.nothing(len(rows))
     if scorer is None:
         return Scores(version, nothing, "not_loaded")
     try:
+        if unlike := target.unlike(scorer.target):
+            return Scores(version, nothing, "no_score", f"did not score: it {unlike}")
         values = np.asarray(scorer.score_light(rows) if light else scorer.score(rows), dtype=np.float64)
     except Exception as error:  # a version that cannot score these rows must not darken the night
         return Scores(version, nothing, "no_score", f"did not score: {error}")
-    if values.shape != (len(rows),):
+    if values.shape != nothing.shape:
         return Scores(version, nothing, "no_score", f"gave {values.size} scores for {len(rows)} rows")
-    low, high = bounds
-    is_usable = (values >= low) & (values <= high)
+    low, high = target.bounds
+    is_usable = target.usable(values)
     unusable = int((~is_usable).sum())
     problem = f"{unusable} of {len(rows)} rows have no score between {low:g} and {high:g}" if unusable else None
-    return Scores(version, np.where(is_usable, values, np.nan), "no_score", problem)
+    return Scores(version, target.where(is_usable, values), "no_score", problem)
 
 
 def _serve(
@@ -301,14 +307,15 @@ def _serve(
     champion = scores.get(roles.champion) if roles.champion is not None else None
     previous = scores.get(roles.previous) if roles.previous is not None else None
     light = None
-    alone = spec.fallback.tiers[0] == "champion" and champion is not None and not np.isnan(champion.values).any()
+    is_scored = spec.target.is_scored
+    alone = spec.fallback.tiers[0] == "champion" and champion is not None and is_scored(champion.values).all()
     if champion is not None and "light" in spec.fallback.tiers and not alone:
         light = _fresh(
             scorers.get(champion.version),
             rows,
             stale.get(champion.version),
             champion.version,
-            spec.target.bounds,
+            spec.target,
             light=True,
         )
     answers: dict[Role, Scores] = {}
@@ -320,7 +327,7 @@ def _serve(
         answers["light"] = light
     fresh = np.zeros(len(rows), dtype=bool)
     ends = np.column_stack(
-        [fresh, *(np.where(stale.get(each.version, fresh), 2, ~np.isnan(each.values)) for each in answers.values())]
+        [fresh, *(np.where(stale.get(each.version, fresh), 2, is_scored(each.values)) for each in answers.values())]
     )
     for pattern in np.unique(ends, axis=0):
         inside = (ends == pattern).all(axis=1)
@@ -331,7 +338,7 @@ def _serve(
         choice = fallback.choose(spec.fallback.tiers, outcomes)
         tiers[inside] = choice.tier
         reasons[inside] = choice.reason
-    return tiers, reasons, light.values if light else np.full(len(rows), np.nan)
+    return tiers, reasons, light.values if light else spec.target.nothing(len(rows))
 
 
 def _seats(number: int, roles: Roles) -> list[str]:
@@ -339,13 +346,20 @@ def _seats(number: int, roles: Roles) -> list[str]:
 
 
 def _part(
-    base: pd.DataFrame, values: Floats, version: int | None, role: str, tier: NDArray[Any], reason: NDArray[Any]
+    target: Target,
+    base: pd.DataFrame,
+    values: Floats,
+    version: int | None,
+    role: str,
+    tier: NDArray[Any],
+    reason: NDArray[Any],
 ) -> pd.DataFrame:
     """Rows of one version; a row without a score is left out."""
     part = base.assign(
         version=pd.array([version] * len(base), dtype="Int32"),
         role=role,
-        score=values,
+        score=target.single(values),
+        scores=pd.Series(target.told(values), dtype=object, index=base.index),
         tier=tier,
         tier_reason=pd.Series(reason, dtype=object).mask(tier == SHADOW, None).to_numpy(),
     )

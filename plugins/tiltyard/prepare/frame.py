@@ -165,6 +165,12 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
     table = rails.lake.connection.execute(sql).to_arrow_table()
     labelled = table.filter(pa.compute.is_valid(table["label"]))
     if labelled.num_rows == 0:
+        strange = f"select label from {label} where {spec.target.sql_outside('label')} limit 1"
+        if found := rails.lake.connection.execute(strange).fetchone():
+            raise BadInput(
+                f"{spec.label.table} holds no label {spec.target.wrong_label}, but '{found[0]}'; mend label in the "
+                f"spec of {spec.name}, or the table."
+            )
         waits = f"{'up to ' if spec.label.until else ''}{clock.format_duration(spec.label.longest)}"
         raise BadInput(
             f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take {waits}; train at a later night."

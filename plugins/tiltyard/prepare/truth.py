@@ -57,8 +57,8 @@ class SliceCount:
 class Truth:
     """What became of one prediction."""
 
-    label: float | bool
-    """The label: a yes or no, or a number as it is, within its bounds or not."""
+    label: float | bool | str
+    """The label: a yes or no, a number as it is, within its bounds or not, or a text, one of the classes or not."""
     event_time: datetime
     """When it happened."""
     available_at: datetime
@@ -87,16 +87,18 @@ def matured(
     """Predictions of matured cohorts with their label as known at `as_of`, by cohort and prediction time.
 
     One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
-    default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
-    bounds); and `ordinal`, the night as a date ordinal, where that is asked for. `versions` may hold None for the safe
-    default; `since` is the first cohort. Scores of the light twin are not its version's own and are left out, unless
-    they were served and `versions` is None. `columns` names those that are wanted, where it is not all: of a year of
-    rows, texts and dates take most of the time.
+    default), role, entity_id, prediction_time, score (a number, or a distribution as Target.scores reads it), tier,
+    slices, night, label (0 or 1; a number within its bounds; the place of a class); and `ordinal`, the night as a date
+    ordinal, where that is asked for. `versions` may hold None for the safe default; `since` is the first cohort. Scores
+    of the light twin are not its version's own and are left out, unless they were served and `versions` is None.
+    `columns` names those that are wanted, where it is not all: of a year of rows, texts and dates take most of the
+    time.
     """
     rails.lake.ensure(PREDICTION)
+    score = f"{spec.target.stored} as score"
     sql = f"""
         with {_joined(rails, spec, as_of)}
-        select {", ".join(ORDINAL if name == "ordinal" else name for name in columns)}
+        select {", ".join({"ordinal": ORDINAL, "score": score}.get(name, name) for name in columns)}
         from joined
         where is_matured and label is not null and {_is_of(versions)}
         order by {"night, " if spec.label.until else ""}prediction_time, entity_id, version nulls first, tier
@@ -104,8 +106,11 @@ def matured(
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     if "night" in columns:
         frame["night"] = pd.to_datetime(frame["night"]).dt.date
-    kinds = {"version": "Int64", "label": spec.target.dtype, "score": "float64"}
-    return frame.astype({name: kind for name, kind in kinds.items() if name in columns})
+    kinds = {"version": "Int64", "label": spec.target.dtype, "score": spec.target.score_dtype}
+    frame = frame.astype({name: kind for name, kind in kinds.items() if name in columns})
+    if "score" in columns and spec.target.shape:  # a distribution over classes that the spec names no more is no score
+        frame = frame[spec.target.is_scored(spec.target.scores(frame["score"]))].reset_index(drop=True)
+    return frame
 
 
 def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None) -> LabelCounts:
@@ -130,7 +135,7 @@ def counts(rails: Rails, spec: Spec, as_of: datetime, since: date | None = None)
 def truth_of(rails: Rails, spec: Spec, entity_id: str, prediction_time: datetime, as_of: datetime) -> Truth | None:
     """The truth of one prediction as known at `as_of`; None before there is any."""
     sql = f"""
-        select {spec.target.sql("label", clipped=False)} as label, event_time, available_at
+        select {spec.target.sql_told("label")} as label, event_time, available_at
         from {labels(rails, spec, as_of)}
         where cast({spec.key} as varchar) = $entity and prediction_time = $at and label is not null
         order by available_at desc limit 1
@@ -201,7 +206,7 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
     role, prediction_time, score, tier, night, in the order of prediction times. `versions` as in `matured`."""
     rails.lake.ensure(PREDICTION)
     sql = f"""
-        select request_id, version, role, prediction_time, score, tier, {COHORT} as night
+        select request_id, version, role, prediction_time, {spec.target.stored} as score, tier, {COHORT} as night
         from {{{PREDICTION}}}
         where model = $model and not (prediction_time < $cutoff and {COHORT} <= $cutoff::date) and {_is_of(versions)}
             and night >= $first::date -- no earlier night has such a row; said so that its files are not opened
@@ -211,7 +216,7 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
     frame = rails.lake.query(sql, as_of, params)
     frame["version"] = frame["version"].astype("Int64")
     frame["night"] = pd.to_datetime(frame["night"]).dt.date
-    return frame.astype({"score": "float64"})
+    return frame.astype({"score": spec.target.score_dtype})
 
 
 def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
@@ -231,13 +236,14 @@ def side_by_side(
 
     In the order of prediction times: prediction_time, night (date ordinal), scored_on (date ordinal of the night that
     scored it: another one than the cohort's where a column tells when each row is decided), is_matured, is_early (the
-    label is known and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to
-    be had here), is_outside (the label lay beyond the bounds), a column `v<version>` per version (NaN where it gave
-    no score), and a column `slice_<name>` per declared slice.
+    label is known and its cohort not matured), label (0 or 1, a number, or the place of a class; NaN unless matured: an
+    early one is not to be had here), is_outside (the label lay beyond the bounds, or is no class), a column
+    `v<version>` per version (for Target.scores; NaN where it gave no score), and a column `slice_<name>` per declared
+    slice.
     """
     rails.lake.ensure(PREDICTION)
     scores = "".join(
-        f", max(score) filter (where version = {int(number)} and tier != 'light') as v{int(number)}"
+        f", max({spec.target.stored}) filter (where version = {int(number)} and tier != 'light') as v{int(number)}"
         for number in versions
     )
     slices = "".join(
@@ -257,7 +263,7 @@ def side_by_side(
         order by prediction_time, entity_id
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
-    numbers = {"label": "float64", **{f"v{int(number)}": "float64" for number in versions}}
+    numbers = {"label": "float64", **{f"v{int(number)}": spec.target.score_dtype for number in versions}}
     flags = dict.fromkeys(("is_matured", "is_early", "is_outside"), "bool")
     return frame.astype({"night": "int64", "scored_on": "int64", **flags, **numbers})
 

@@ -97,7 +97,7 @@ def lines_of(spec: Spec, prepared: Prepared) -> Lines:
     has_truth = np.isfinite(truth)
 
     def losses(score: Floats) -> Floats:
-        is_scored = has_truth & np.isfinite(score)
+        is_scored = has_truth & spec.target.is_scored(score)
         values = np.full(prepared.past.rows, np.nan)
         values[is_scored] = spec.target.losses(spec.gate.metric, score[is_scored], truth[is_scored], spec.gate.cost)
         return values
@@ -105,7 +105,7 @@ def lines_of(spec: Spec, prepared: Prepared) -> Lines:
     return Lines(
         prepared.past.night,
         {night: losses(score) for night, score in prepared.trainings.scores().items()},
-        losses(np.full(prepared.past.rows, spec.fallback.safe_default)),
+        losses(spec.target.constant(spec.fallback.safe_default, prepared.past.rows)),
     )
 
 

@@ -132,7 +132,7 @@ class PastVersion:
     inputs: str
     """The folder's name under which it is kept, from the digest of what made it."""
     scores: Floats
-    """(n,) its scores; NaN where it gave none."""
+    """(n, *shape) its scores; NaN where it gave none."""
     reference: dict[str, Any]
     """What it remembers of its training, as reference.json holds it."""
     facts: VersionFacts
@@ -399,13 +399,16 @@ def _made(
         scorer = Scorer.from_files(spec.name, 0, files)
         frame_ = _features(rails.settings, rows)
         scores = _usable(scorer.score(frame_), spec)
-        counts = _counted(profile.read(json.loads(files["reference.json"])), frame_, scores)
+        told = scorer.target.named_scores(scores)
+        counts = _counted(profile.read(json.loads(files["reference.json"])), frame_, told)
         with whole(scored) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, scores=scores, **counts)
     return Kept(inputs=folder.name)
 
 
-def _counted(reference: profile.Reference | None, rows: pd.DataFrame, scores: Floats) -> dict[str, NDArray[np.int64]]:
+def _counted(
+    reference: profile.Reference | None, rows: pd.DataFrame, scores: NDArray[Any]
+) -> dict[str, NDArray[np.int64]]:
     """`nights`, and per column of the reference its counts of every night (nights, cells)."""
     nights, index = np.unique(_nights(rows["prediction_time"]), return_inverse=True)
     counts: dict[str, NDArray[np.int64]] = {"nights": nights}
@@ -453,7 +456,7 @@ def _sketched(
         if hashlib.sha256(heavy).hexdigest() != sketch["digest"]:
             raise CheckFailed(f"{folder / 'model.onnx'} is damaged; delete the folder and run the hindcast again.")
         matrix = Encoding.from_json(sketch["encoding"]).transform(_features(rails.settings, rows))
-        scores = _usable(spec.target.within(answers(session(heavy), matrix)), spec)
+        scores = _usable(spec.target.within(answers(session(heavy), matrix, spec.target)), spec)
         with whole(scored) as part, part.open("wb") as file:
             np.save(file, scores)
     return Kept(line=folder.name)
@@ -477,8 +480,7 @@ def _features(settings: Settings, rows: str) -> pd.DataFrame:
 
 def _usable(values: Floats, spec: Spec) -> Floats:
     """NaN where a score is none: not finite, or out of bounds."""
-    low, high = spec.target.bounds
-    return np.where((values >= low) & (values <= high), values, np.nan)
+    return spec.target.where(spec.target.usable(values), values)
 
 
 def line(settings: Settings, kept: Kept, rows: str) -> Floats | None:

@@ -100,7 +100,7 @@ class Play:
 
     def side_by_side(self, as_of: datetime, versions: Sequence[int], since: date) -> pd.DataFrame:
         """What truth.side_by_side gives at `as_of`, cut from memory."""
-        own = self.past
+        own, target = self.past, self.spec.target
         night = night_closing(as_of).toordinal()
         inside = slice(*np.searchsorted(own.night, [since.toordinal(), night + 1]))
         matured, label = own.matured_at(as_of)[inside], own.truth_at(as_of)[inside]
@@ -114,8 +114,8 @@ class Play:
             "label": np.where(matured, label, np.nan),
         }
         for number in versions:
-            scores = self.version(number).scores[inside]
-            columns[f"v{number}"] = np.where(nights > self.trained[number].toordinal(), scores, np.nan)
+            scores = target.where(nights > self.trained[number].toordinal(), self.version(number).scores[inside])
+            columns[f"v{number}"] = target.column(scores)
         for name in self.spec.gate.slices:
             columns[f"slice_{name}"] = own.slices[name][inside]
         rows = pd.DataFrame(columns)
@@ -274,10 +274,10 @@ class Play:
 
     def _truth(self, as_of: datetime, version: PastVersion, trained: date, reference: profile.Reference) -> KnownTruth:
         """The matured truth of one version at `as_of`, and its scores of the window that wait for theirs."""
-        own, night = self.past, night_closing(as_of).toordinal()
+        own, night, target = self.past, night_closing(as_of).toordinal(), self.spec.target
         cutoff = truths.cutoff(self.spec, as_of).date().toordinal()
         begin, end = np.searchsorted(own.night, [trained.toordinal() + 1, night + 1])
-        counts = own.matured_at(as_of)[begin:end] & np.isfinite(version.scores[begin:end])
+        counts = own.matured_at(as_of)[begin:end] & target.is_scored(version.scores[begin:end])
         label = own.truth_at(as_of)[begin:end]
         counts &= np.isfinite(label)
         if own.stopped:
@@ -289,9 +289,8 @@ class Play:
         first = night - round(self.spec.drift.window / DAY) + 1
         window = slice(*np.searchsorted(own.night, [max(first, trained.toordinal() + 1), night + 1]))
         waiting = version.scores[window][own.cohort[window] > cutoff]
-        target = self.spec.target
         counted = profile.truth(reference, nights, score, label, target) if len(nights) else profile.EMPTY
-        return KnownTruth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])
+        return KnownTruth(cutoff, counted, nights, score, label, waiting[target.is_scored(waiting)])
 
     def became(self, night: date) -> history.ModelHistory:
         """The model's retrains before `night`, and what had become of each by then."""

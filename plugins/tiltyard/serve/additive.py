@@ -50,7 +50,10 @@ class Additive:
 
 
 def read(score: Callable[[Matrix], Floats], encoding: Encoding, sample: Matrix, target: Target) -> Additive | None:
-    """The sum that `score` is; None where it is none. `sample`: encoded rows, (rows, features), to compare both on."""
+    """The sum that `score` is; None where it is none, or several. `sample`: encoded rows, (rows, features), to compare
+    both on."""
+    if target.shape:
+        return None
     nothing = np.full(len(encoding.columns), np.nan, dtype=np.float32)
     points: list[Sequence[float]] = []
     for place, column in enumerate(encoding.columns):

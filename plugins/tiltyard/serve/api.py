@@ -50,7 +50,9 @@ class PredictRequest(Described):
 class Prediction(Described):
     """The answer of one row, and who gave it."""
 
-    score: float
+    score: float = Field(description="the probability, or the number; of classes, the probability of the likeliest")
+    likeliest: str | None = Field(None, alias="class", description="of classes: the likeliest")
+    scores: dict[str, float] | None = Field(None, description="of classes: the probability of each")
     served_by: Literal["challenger", "champion", "previous", "light", "safe_default"]
     version: int | None = Field(description="null: the safe default has none")
     arm: Literal["champion", "challenger"]
@@ -75,6 +77,7 @@ class ExplainResponse(Described):
     version: int
     score: float
     base: float = Field(description="the mean score of the background rows; base and contributions add up to score")
+    likeliest: str | None = Field(None, alias="class", description="of classes: the one whose probability it is")
     contributions: dict[str, float]
     method: str
 

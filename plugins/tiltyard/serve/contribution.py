@@ -92,6 +92,8 @@ class Explained:
     """METHOD."""
     background: int
     """Number of background rows."""
+    of: str | None = None
+    """The class whose probability it is, the likeliest; None where a score is one number."""
 
 
 def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> Explained:
@@ -108,9 +110,11 @@ def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> 
     background = scorer.encoding.transform(sample.iloc[chosen])
     row = np.asarray(values, dtype=np.float32)[None, :]
 
+    target, scored = scorer.target, scorer.score_light_matrix if light else scorer.score_matrix
+    place = int(np.argmax([part[0] for part in target.parts(scored(row))]))
+
     def score(matrix: NDArray[Any]) -> NDArray[np.float64]:
-        rows = np.asarray(matrix, dtype=np.float32)
-        return scorer.score_light_matrix(rows) if light else scorer.score_matrix(rows)
+        return target.parts(scored(np.asarray(matrix, dtype=np.float32)))[place]
 
     once = 2 * len(features) + 1  # one permutation there and back
     permutations = max(2, min(10, MOST_ROWS // (once * len(background))))
@@ -129,6 +133,7 @@ def explain(scorer: Scorer, values: Sequence[float], *, light: bool = False) -> 
         contributions={name: float(value) for name, value in zip(features, contributions, strict=True)},
         method=METHOD,
         background=len(background),
+        of=target.said(scored(row)[0]).likeliest,
     )
 
 

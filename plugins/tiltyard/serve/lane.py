@@ -28,7 +28,8 @@ ABANDONED = 4
 Matrix = NDArray[Any]
 """Rows, in whatever form the `score` of the lane reads them."""
 Scores = NDArray[np.float64]
-"""One score a row, where the model keeps its word: whoever reads them looks at their shape first."""
+"""One score a row, of classes one probability for each, where the model keeps its word: whoever reads them looks at
+their shape first."""
 Score = Callable[[Matrix], Scores]
 Done = Callable[[Scores | None, BaseException | None], None]
 """Takes the scores, or what was raised in their place."""
@@ -213,7 +214,7 @@ class Lane:
             error = failure
         if len(batch) == 1:
             return [(batch[0], scores, error)]
-        if scores is None or getattr(scores, "shape", None) != (len(matrix),):  # one by one, to see whose rows fail
+        if scores is None or getattr(scores, "shape", ())[:1] != (len(matrix),):  # one by one, to see whose rows fail
             return [answer for job in batch for answer in self._answer([job])]
         answers: list[JobAnswer] = []
         start = 0

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from tiltyard.serve.deadlines import Deadline, Deadlines
 from tiltyard.serve.incoming import IncomingRow
 from tiltyard.serve.lane import Job, Lane, Scores, Spare
 from tiltyard.serve.servable import LoadedVersion, Servable
+from tiltyard.spec import Spec
+from tiltyard.target import Said
 
 ANSWER_S = 0.001
 """Seconds of a deadline that are left for the answer itself, and for a timer that is late; of a short one a fifth."""
@@ -43,8 +46,8 @@ Fell = Callable[[str, str, str], None]
 class RowAnswer:
     """What a row is answered with."""
 
-    score: float
-    """Probability, or the number that the label is expected to be."""
+    said: Said
+    """Probability, or the number that the label is expected to be, or a distribution."""
     tier: fallback.Tier
     """Who answers."""
     reason: str
@@ -68,7 +71,8 @@ class Race:
         self._servable = servable
         self._rows = rows
         self._spec = servable.spec
-        self._low, self._high = servable.spec.target.bounds
+        self._target = servable.spec.target
+        self._low, self._high = self._target.bounds
         share = servable.spec.traffic.challenger
         challenger = servable.challenger if share else None
         self._is_challengers = [False] * len(rows)
@@ -113,7 +117,7 @@ class Race:
         self._light = self._score_light() if "light" in tiers else None
         self.asks = any(version is not None and self._may_score(version) for version in seats.values())
 
-    def _score_light(self) -> Sequence[float] | None:
+    def _score_light(self) -> Sequence[Any] | None:
         """The light twin's scores, computed before anybody is asked; None where there are none."""
         champion = self._servable.champion
         if champion is None:
@@ -123,7 +127,7 @@ class Race:
         except Exception:  # another tier answers, and the reason says that this one raised
             self._outcomes["light"] = "raised"
             return None
-        if len(values) != len(self._rows):
+        if len(values) != len(self._rows) or (self._target.shape and np.shape(values)[1:] != self._target.shape):
             self._outcomes["light"] = "wrong_shape"
             return None
         return values
@@ -299,18 +303,23 @@ class Race:
         """`scored` when at least one row that the version may score has a usable score."""
         if error is not None:
             return "raised", False
-        if scores is None or getattr(scores, "shape", None) != (len(self._rows),):
+        if scores is None or getattr(scores, "shape", None) != (len(self._rows), *self._target.shape):
             return "wrong_shape", False
         lacks = self._lacks(version)
         if len(lacks) == 1:  # the way of nearly every request; what follows says the same, more slowly
-            outcome = self._of(float(scores[0]))
+            outcome = self._of(scores[0])
             return outcome, outcome == "scored"
-        outcomes = {self._of(float(score)) for score, lack in zip(scores, lacks, strict=True) if lack is None}
+        outcomes = {self._of(score) for score, lack in zip(scores, lacks, strict=True) if lack is None}
         is_whole = outcomes == {"scored"} and not self._leaves(version)
         return ("scored" if "scored" in outcomes else min(outcomes)), is_whole
 
-    def _of(self, score: float) -> fallback.TierOutcome:
+    def _of(self, score: Any) -> fallback.TierOutcome:
         """Whether a score can be used."""
+        if self._target.shape:
+            row = np.asarray(score, dtype=np.float64)[None]
+            if self._target.usable(row)[0]:
+                return "scored"
+            return "out_of_range" if self._target.is_scored(row)[0] else "not_finite"
         if self._low <= score <= self._high:
             return "scored"
         return "out_of_range" if np.isfinite(score) else "not_finite"
@@ -340,7 +349,11 @@ class Race:
             scores = self._scores.get("champion")
             # The way of nearly every request; what follows says the same, more slowly.
             if scores is not None and self._spec.fallback.tiers[0] == "champion":
-                return [RowAnswer(float(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion")]
+                return [
+                    RowAnswer(
+                        self._target.said(scores[0]), "champion", fallback.IN_SERVICE, champion.number, "champion"
+                    )
+                ]
         answers = []
         for number in range(len(self._rows)):
             is_challengers = self._is_challengers[number]
@@ -366,7 +379,7 @@ class Race:
                 return self._outcomes.get("light", "absent")
             if servable.champion.features.isdisjoint(row.values):  # it would score a row of which nothing is known
                 return self._lacks(servable.champion)[number] or "features_missing"
-            return self._of(float(self._light[number]))
+            return self._of(self._light[number])
         holder = {"challenger": servable.challenger, "champion": servable.champion, "previous": servable.previous}[seat]
         if holder is None:
             role = {"champion": servable.roster.champion, "previous": servable.roster.previous}.get(seat)
@@ -374,20 +387,25 @@ class Race:
         if (lack := self._lacks(holder)[number]) is not None:
             return lack
         scores = self._scores.get(seat)
-        return self._of(float(scores[number])) if scores is not None else self._outcomes.get(seat, "late")
+        return self._of(scores[number]) if scores is not None else self._outcomes.get(seat, "late")
 
-    def _score(self, tier: fallback.Tier, number: int) -> float:
+    def _score(self, tier: fallback.Tier, number: int) -> Said:
         if tier == "safe_default":
-            return self._spec.fallback.safe_default
+            return default(self._spec)
         if tier == "light" and self._light is not None:
-            return float(self._light[number])
-        return float(self._scores[tier][number])
+            return self._target.said(self._light[number])
+        return self._target.said(self._scores[tier][number])
 
     def _number(self, tier: fallback.Tier) -> int | None:
         if tier == "safe_default":
             return None
         version = self._servable.champion if tier == "light" else self._seats[tier]
         return version.number if version else None
+
+
+def default(spec: Spec) -> Said:
+    """What a row is answered with when nobody can score it."""
+    return spec.target.said(spec.target.constant(spec.fallback.safe_default, 1)[0])
 
 
 def in_share(model: str, entity_id: str, share: float) -> bool:

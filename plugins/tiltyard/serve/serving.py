@@ -36,12 +36,13 @@ from tiltyard.serve.headers import is_longer, media_type
 from tiltyard.serve.incoming import IncomingRow, Rejected, parsed, rows_of
 from tiltyard.serve.lane import Lane
 from tiltyard.serve.metrics import Metrics
-from tiltyard.serve.race import Race, RowAnswer
+from tiltyard.serve.race import Race, RowAnswer, default
 from tiltyard.serve.repeated import Repeated
 from tiltyard.serve.servable import LoadedVersion, Servable, Servables
 from tiltyard.serve.shadowing import RowId, Shadow
 from tiltyard.serve.spool import Spool
 from tiltyard.settings import Settings
+from tiltyard.target import Said
 
 log = logging.getLogger(__name__)
 
@@ -254,6 +255,7 @@ class Service:
                 "version": version.number,
                 "score": rounded(explained.score, decimals),
                 "base": rounded(explained.base, decimals),
+                **({"class": explained.of} if explained.of else {}),
                 "contributions": {name: rounded(value, decimals) for name, value in explained.contributions.items()},
                 "method": explained.method,
             }
@@ -327,8 +329,8 @@ class Service:
             return await self._raced(servable, rows)
         except Exception:
             log.exception("%s is answered by its safe default", servable.spec.name)
-            default = servable.spec.fallback.safe_default
-            return [RowAnswer(default, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
+            said = default(servable.spec)
+            return [RowAnswer(said, "safe_default", fallback.SERVICE_FAILED, None, "champion") for _ in rows]
 
     async def _raced(self, servable: Servable, rows: Sequence[IncomingRow]) -> list[RowAnswer]:
         race = Race(servable, rows, self._deadlines, self.lane, self.metrics.fell)
@@ -373,7 +375,8 @@ class Service:
                         "version": answer.version,
                         "tier": answer.tier,
                         "reason": answer.reason,
-                        "score": answer.score,
+                        "score": answer.said.score,
+                        "scores": answer.said.shares,
                         "entity_id": row.entity_id,
                         "prediction_time": datetime.fromtimestamp(row.at, UTC),
                         "scored_at": scored_at,
@@ -387,13 +390,16 @@ class Service:
                 )
             )
             prediction: dict[str, object] = {
-                "score": rounded(answer.score, decimals),
+                "score": rounded(answer.said.score, decimals),
                 "served_by": answer.tier,
                 "version": answer.version,
                 "arm": answer.arm,
                 "degraded": answer.tier != answer.arm,
                 "reason": answer.reason,
             }
+            if answer.said.shares:
+                prediction["class"] = answer.said.likeliest
+                prediction["scores"] = {name: rounded(share, decimals) for name, share in answer.said.shares.items()}
             if items and answer.tier == "safe_default":
                 prediction["items"] = items
             predictions.append(prediction)
@@ -438,12 +444,18 @@ class Service:
 
     def _shadow_of(self, model: str, version: LoadedVersion) -> Shadow:
         name, tell = f"{model}/{version.number} shadow", partial(self._log_shadow, model, version.number)
-        version.shadow = Shadow(lambda rows: version.scorer.score_matrix(version.matrix(rows)), self._loop, name, tell)
+        version.shadow = Shadow(
+            lambda rows: version.scorer.score_matrix(version.matrix(rows)),
+            self._loop,
+            name,
+            tell,
+            version.scorer.target,
+        )
         if version.is_closed:
             version.shadow.close()
         return version.shadow
 
-    def _log_shadow(self, model: str, version: int, scores: Sequence[tuple[RowId, float | None]]) -> None:
+    def _log_shadow(self, model: str, version: int, scores: Sequence[tuple[RowId, Said | None]]) -> None:
         """Write a challenger's scores to the log; None where it has none, which harms nobody."""
         scored_at = datetime.fromtimestamp(self.now(), UTC)
         records = [
@@ -454,11 +466,12 @@ class Service:
                     "row": number,
                     "model": model,
                     "version": version,
-                    "score": score,
+                    "score": said.score if said else None,
+                    "scores": said.shares if said else None,
                     "scored_at": scored_at,
                 }
             )
-            for (request_id, number), score in scores
+            for (request_id, number), said in scores
         ]
         self.spool.write(records)
         for _, score in scores:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tiltyard.online.store import Value
 from tiltyard.serve.lane import Job, Lane, Scores
+from tiltyard.target import YES_OR_NO, Said, Target
 
 QUEUE = 1_000
 """Number of rows of one challenger that may wait for their scores; more are dropped."""
@@ -21,7 +22,7 @@ HANGS_S = 10.0
 
 RowId = tuple[str, int]
 """(request id, number of the row within the request)."""
-Tell = Callable[[Sequence[tuple[RowId, float | None]]], None]
+Tell = Callable[[Sequence[tuple[RowId, Said | None]]], None]
 """Takes rows with their scores; None where a row has no usable score."""
 
 
@@ -34,16 +35,19 @@ class Shadow:
         loop: asyncio.AbstractEventLoop,
         name: str,
         tell: Tell,
+        target: Target = YES_OR_NO,
     ) -> None:
-        """`score` reads rows as they were logged, (rows,) scores come back; `tell` gets every row that was put."""
+        """`score` reads rows as they were logged, (rows, *shape) scores come back; `tell` gets every row that was
+        put."""
         self._lane = Lane(lambda rows: score(rows.tolist()), loop, name)
         self._loop = loop
         self._tell = tell
+        self._target = target
         self._waiting: dict[Job, RowId] = {}
         """Rows for the next turn."""
         self._under_way: dict[Job, RowId] = {}
         """Rows that the thread has."""
-        self._scored: list[tuple[RowId, float | None]] = []
+        self._scored: list[tuple[RowId, Said | None]] = []
         """Rows to tell of, in this turn of the loop."""
 
     def put(self, row_id: RowId, values: Mapping[str, Value]) -> bool:
@@ -80,8 +84,10 @@ class Shadow:
             return
         if not self._scored:
             self._loop.call_soon(self._say)
-        score = float(scores[0]) if scores is not None and getattr(scores, "shape", None) == (1,) else float("nan")
-        self._scored.append((row_id, score if np.isfinite(score) else None))
+        said = None
+        if scores is not None and getattr(scores, "shape", None) == (1, *self._target.shape):
+            said = self._target.said(scores[0]) if self._target.is_scored(scores)[0] else None
+        self._scored.append((row_id, said))
 
     def _say(self) -> None:
         scored, self._scored = self._scored, []

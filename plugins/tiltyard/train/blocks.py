@@ -90,7 +90,7 @@ def split(times: pd.Series, label: Values, every: timedelta, as_of: datetime, ta
         block = _blocks(night, label, target)
     except Untrainable as reason:
         try:
-            block = _blocks(_merged(night, label), label, target)
+            block = _blocks(_merged(night, label, target), label, target)
         except Untrainable:
             raise reason from None
     order = np.argsort(times.to_numpy(), kind="stable")
@@ -109,7 +109,7 @@ def _blocks(night: NDArray[np.float64], label: Values, target: Target) -> Places
         cuts.append(int(np.clip(nearest, (cuts or [0])[-1] + 1, len(cohorts) - BLOCKS + number)))
     block = np.digitize(night, cohorts[cuts])
     for number in range(BLOCKS):
-        fewest = _rarer(label[block == number])
+        fewest = target.fewest(label[block == number])
         if fewest < MIN_OF_CLASS:
             raise Untrainable(
                 f"block {number + 1} of {BLOCKS} by time holds {fewest} rows {target.too_few}, it takes {MIN_OF_CLASS}"
@@ -117,23 +117,17 @@ def _blocks(night: NDArray[np.float64], label: Values, target: Target) -> Places
     return block
 
 
-def _merged(night: NDArray[np.float64], label: Values) -> NDArray[np.float64]:
+def _merged(night: NDArray[np.float64], label: Values, target: Target) -> NDArray[np.float64]:
     """(rows,) the newest night of the group that each row is of: nights that follow each other, the fewest that hold
     enough of every class together; what is left over joins the newest group."""
     groups: list[list[float]] = []
     waiting: list[float] = []
     for cohort in np.unique(night):
         waiting.append(float(cohort))
-        if _rarer(label[np.isin(night, waiting)]) >= MIN_OF_CLASS:
+        if target.fewest(label[np.isin(night, waiting)]) >= MIN_OF_CLASS:
             groups.append(waiting)
             waiting = []
     if waiting and groups:
         groups[-1] += waiting
     newest = {cohort: group[-1] for group in groups or [waiting] for cohort in group}
     return np.array([newest[float(cohort)] for cohort in night])
-
-
-def _rarer(label: Values) -> int:
-    """Number of rows that have another label than most."""
-    sizes = np.unique(label, return_counts=True)[1]
-    return int(sizes.sum() - sizes.max()) if len(sizes) else 0

@@ -97,7 +97,7 @@ def make(
         plan=plan,
         tuned=tuned,
     )
-    sample = _sample(prepared, fitted, settings.seed)
+    sample = _sample(prepared, fitted, settings.seed, target)
     remembered = _reference(spec, order.as_of, training_frame, prepared, fitted)
     kept = profile.read(remembered)
     files = {
@@ -194,11 +194,11 @@ def _models(fitted: Fitted, prepared: _Prepared, target: Target, plan: Plan) -> 
     return {"model.onnx": heavy, "light.onnx": light}
 
 
-def _sample(prepared: _Prepared, fitted: Fitted, seed: int) -> pd.DataFrame:
+def _sample(prepared: _Prepared, fitted: Fitted, seed: int, target: Target) -> pd.DataFrame:
     """Up to SAMPLE training rows: the features, `label` and `score`, which is out of fold."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(prepared.frame))[:SAMPLE])
     rows = prepared.frame.loc[chosen, list(prepared.encoding.features)]
-    return rows.assign(label=prepared.rows.label[chosen], score=fitted.out_of_fold[chosen])
+    return rows.assign(label=prepared.rows.label[chosen], score=target.column(fitted.out_of_fold[chosen]))
 
 
 def _reference(
@@ -209,9 +209,9 @@ def _reference(
     return {
         "night": str(night_closing(as_of)),
         "rows": len(frame),
-        spec.target.base: float(label.mean()),
+        spec.target.base: spec.target.base_figure(label),
         "metrics": fitted.metrics.to_json(),
-        **reference(frame, prepared.encoding, fitted.out_of_fold, spec.target.bounds),
+        **reference(frame, prepared.encoding, spec.target.single(fitted.out_of_fold), spec.target.bounds),
         **spec.target.to_json(),
         "importance": {**fitted.importance},
         "profile": profile.describe(
@@ -236,7 +236,8 @@ def reference(
         {"kind": "numeric", "edges": [e1 … ek], "shares": [k + 1 shares], "missing"}: bin i is [e_i, e_i+1), the
             first and the last reach to infinity; edges are the distinct deciles
         {"kind": "categorical" | "boolean", "shares": {category: share}, "other", "missing"}},
-     "score": {"edges", "shares"} on ten equal bins between `bounds`, of out-of-fold scores}
+     "score": {"edges", "shares"} on ten equal bins between `bounds`, of out-of-fold scores; of classes, of the
+        likeliest's probability}
     """
     counts, edges = np.histogram(score, bins=np.linspace(*bounds, CELLS + 1))
     return {

@@ -153,13 +153,13 @@ def evaluate(
 ) -> tuple[Evaluation, ...]:
     """`all` first, then every value of every column in `slices`, sorted.
 
-    `frame`: score and label (numbers in the label's unit; of a yes or no a probability and 0 or 1), prediction_time,
-    the slice columns, and night where a night is not the prediction's day. Raises ValueError for a score or a label
-    that is none of `target`.
+    `frame`: score and label (numbers in the label's unit; of a yes or no a probability and 0 or 1; of classes a
+    distribution, as Target.scores reads it, and the place of the class), prediction_time, the slice columns, and night
+    where a night is not the prediction's day. Raises ValueError for a score or a label that is none of `target`.
     """
-    score = frame["score"].to_numpy(dtype=np.float64)
+    score = target.scores(frame["score"])
     label = frame["label"].to_numpy(dtype=np.float64)
-    if len(frame) and not (np.isfinite(score).all() and target.are_labels(label).all()):
+    if len(frame) and not (target.is_scored(score).all() and target.are_labels(label).all()):
         raise ValueError(f"evaluation needs a finite score and a label {target.wrong_label} in every row")
     nights = frame["night"] if "night" in frame else pd.to_datetime(frame["prediction_time"], utc=True).dt.date
     clusters = pd.factorize(nights)[0].astype(np.int64)
@@ -196,7 +196,7 @@ def _evaluation(
         slice=name,
         matured=len(score),
         nights=int(own.max()) + 1,
-        mean_score=float(score.mean()),
+        mean_score=float(target.single(score).mean()),
         cohort_from=times.min().to_pydatetime(),
         cohort_to=times.max().to_pydatetime(),
         figures={

@@ -11,7 +11,7 @@ from tiltyard.train.scorer import answers, session
 
 PARITY = 1e-6
 """How far ONNX may be from the model it was converted from, on any row of the training frame: a share of the bounds'
-width, which is 1 of a probability."""
+width, which is 1 of a probability; of classes, of any of them."""
 
 
 def heavy_onnx(model: Model, rows: Matrix, target: Target = YES_OR_NO, family: Family = XGBOOST) -> bytes:
@@ -33,7 +33,7 @@ def parity(content: bytes, model: Model, rows: Matrix, target: Target = YES_OR_N
     np.fill_diagonal(gaps, np.nan)
     gaps[-1] = np.nan
     rows = np.concatenate([rows, gaps])
-    apart = np.abs(answers(session(content), rows) - target.answers(model, rows)) / target.width
+    apart = np.abs(answers(session(content), rows, target) - target.answers(model, rows)) / target.width
     return float(np.where(np.isfinite(apart), apart, np.inf).max())
 
 

@@ -2,7 +2,7 @@
 
 Parameters are the ones that do best over the folds of `blocks`. Then both models are fitted again on all rows, because
 in a drifting world the newest rows are the ones that matter. What is learned, and what "error" means below, the label's
-kind says: of a yes or no the Brier score, of a number the mean absolute error.
+kind says: of a yes or no and of classes the Brier score, of a number the mean absolute error.
 """
 
 import logging
@@ -110,7 +110,7 @@ class HeldOut:
     label: Values
     """(rows,) their labels."""
     scores: Mapping[str, Floats]
-    """heavy and light → (rows,) their scores."""
+    """heavy and light → (rows, *shape) their scores."""
     explained: Matrix
     """(explained, features) some of the rows, encoded."""
     contributions: Floats
@@ -132,7 +132,7 @@ class Fitted:
     metrics: Measured
     """Figures of both models on held-out rows."""
     out_of_fold: Floats
-    """(rows,) each row's score by a model that has not seen it."""
+    """(rows, *shape) each row's score by a model that has not seen it."""
     importance: dict[str, float]
     """Share of each feature in the mean |SHAP value|."""
     held_out: HeldOut
@@ -221,7 +221,7 @@ class Fitter:
         return named(self.target.light_class)(**self.target.light_arguments(penalty))
 
     def score(self, model: Model, matrix: Any) -> Floats:
-        """(rows,) what a model says of encoded rows, as it is scored. `matrix` may be sparse."""
+        """(rows, *shape) what a model says of encoded rows, as it is scored. `matrix` may be sparse."""
         return self.target.within(self.target.answers(model, matrix))
 
     def light_inputs(self) -> Model:
@@ -299,13 +299,13 @@ def _tune_light(fitter: Fitter, rows: Rows, parts: Split, params: Params) -> flo
 
 
 def _out_of_fold(fitter: Fitter, rows: Rows, params: Params) -> Floats:
-    """(rows,) each row's score by a model that has not seen it.
+    """(rows, *shape) each row's score by a model that has not seen it.
 
     Scores of a model on its own training rows are too sure of themselves; compared with them, every
     production score would look drifted.
     """
     fold = np.random.default_rng(fitter.seed).permutation(len(rows.label)) % FOLDS
-    scores = np.empty(len(fold), dtype=np.float64)
+    scores = fitter.target.nothing(len(fold))
     for number in range(FOLDS):
         model = fitter.heavy(rows.take(np.flatnonzero(fold != number)), params)
         scores[fold == number] = fitter.score(model, rows.matrix[fold == number])
@@ -332,9 +332,9 @@ def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Ta
     log.info("held out: %s", {name: figure.value for name, figure in heavy.items()})
     return Measured.of(
         heavy,
-        **{target.base: float(label.mean())},
+        **{target.base: target.base_figure(label)},
         rows=len(label),
-        mean_score=float(scores["heavy"].mean()),
+        mean_score=float(target.single(scores["heavy"]).mean()),
         light=Measured.of(light, rows=len(label)),
     )
 

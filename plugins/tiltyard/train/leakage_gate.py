@@ -100,13 +100,21 @@ def evidence_results(
     drawn = f"hash(f.{quoted(spec.key)}) % {_PARTS} < {_PARTS * EVIDENCE_ROWS // max(frame.rows, 1)}"
     planned = frozenset(feature.name for feature in frame.features if said.is_planned(feature.view, feature.name))
     sample = replace(_sample(rails, spec, frame, relation, label, as_of, drawn), planned=planned)
-    weighed = evidence.weigh(sample)
-    suspicions = {(suspicion.feature, suspicion.kind): suspicion for suspicion in weighed.suspicions}
-    for log in _logs(rails, spec, frame, as_of, drawn):
-        rows = sample.frame[sample.frame[spec.key].isin(log[spec.key].unique())]
-        logged = replace(sample, frame=rows, history=log, history_as_of="available_at")
-        for suspicion in evidence.weigh(logged, kinds={"future_in_aggregate"}).suspicions:
+    asked = [
+        replace(sample, frame=sample.frame.assign(**{label: question}))
+        for question in spec.target.questions(sample.frame[label].to_numpy())
+    ]
+    weighed = evidence.weigh(asked[0])
+    suspicions: dict[tuple[str, str], Suspicion] = {}
+    for found in (weighed, *(evidence.weigh(question) for question in asked[1:])):
+        for suspicion in found.suspicions:
             suspicions.setdefault((suspicion.feature, suspicion.kind), suspicion)
+    for log in _logs(rails, spec, frame, as_of, drawn):
+        for question in asked:
+            rows = question.frame[question.frame[spec.key].isin(log[spec.key].unique())]
+            logged = replace(question, frame=rows, history=log, history_as_of="available_at")
+            for suspicion in evidence.weigh(logged, kinds={"future_in_aggregate"}).suspicions:
+                suspicions.setdefault((suspicion.feature, suspicion.kind), suspicion)
     results: list[RuleResult] = []
     for severity, rule in suite.EVIDENCE.items():
         of_severity = [suspicion for suspicion in suspicions.values() if suspicion.severity == severity]

@@ -29,12 +29,16 @@ def calibration(label: Values, scores: Mapping[str, NDArray[np.float64]], target
 
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    ends = target.axis or (min(score.min() for score in scores.values()), max(score.max() for score in scores.values()))
+    pairs = {name: target.paired(of_model, label) for name, of_model in scores.items()}
+    ends = target.axis or (
+        min(score.min() for score, _ in pairs.values()),
+        max(score.max() for score, _ in pairs.values()),
+    )
     above.plot(ends, ends, color="0.7", linewidth=1)
-    for (name, score), colour in zip(scores.items(), COLOURS, strict=True):
+    for (name, (score, outcome)), colour in zip(pairs.items(), COLOURS, strict=True):
         bins = np.array_split(np.argsort(score, kind="stable"), BINS)
-        mean, observed = (np.array([values[part].mean() for part in bins]) for values in (score, label))
-        low, high = np.array([target.spread(label[part]) for part in bins]).T
+        mean, observed = (np.array([values[part].mean() for part in bins]) for values in (score, outcome))
+        low, high = np.array([target.spread(outcome[part]) for part in bins]).T
         spread = np.clip([observed - low, high - observed], 0, None)
         above.errorbar(mean, observed, yerr=spread, marker="o", markersize=4, capsize=2, color=colour, label=name)
         below.hist(score, bins=np.linspace(*target.axis, 41) if target.axis else 40, histtype="step", color=colour)

@@ -204,7 +204,7 @@ def nights_of(times: "pd.Series[Any]", every: timedelta, as_of: datetime) -> Cou
     return ((midnight - pd.Timestamp(1970, 1, 1)).days + date(1970, 1, 1).toordinal()).to_numpy().astype(np.int64)
 
 
-def night(reference: Reference, rows: pd.DataFrame, score: Floats) -> dict[str, Counts]:
+def night(reference: Reference, rows: pd.DataFrame, score: Floats, target: Target = YES_OR_NO) -> dict[str, Counts]:
     """The night's counts of every feature that the rows have, and of the prediction."""
     counts = {
         column.name: count(column.cells, rows[column.name])
@@ -213,7 +213,7 @@ def night(reference: Reference, rows: pd.DataFrame, score: Floats) -> dict[str, 
     }
     prediction = reference.column(PREDICTION)
     if prediction is not None:
-        counts[PREDICTION] = count(prediction.cells, score)
+        counts[PREDICTION] = count(prediction.cells, target.named_scores(score))
     return counts
 
 
@@ -226,7 +226,7 @@ def truth(
 ) -> Nights:
     """Counts of label and loss per night, of matured rows; `nights` is the night (date ordinal) of every row."""
     distinct, index = np.unique(nights, return_inverse=True)
-    values = {LABEL: label, LOSS: target.row_losses(score, label)}
+    values = {LABEL: target.named_labels(label), LOSS: target.row_losses(score, label)}
     counts = {
         name: count_nights(column.cells, values[name], index.astype(np.intp), len(distinct))
         for name in (LABEL, LOSS)
@@ -266,8 +266,9 @@ def describe(
 
     for name, weight in weights(importance).items():
         add(name, "feature", frame[name], kinds[name] == "numeric", weight, views.get(name))
-    add(PREDICTION, "prediction", pd.Series(score), True, OTHERS[PREDICTION])
-    add(LABEL, "label", pd.Series(label), True, OTHERS[LABEL])
+    said, came = target.named_scores(score), target.named_labels(label)
+    add(PREDICTION, "prediction", pd.Series(said), said.dtype != object, OTHERS[PREDICTION])
+    add(LABEL, "label", pd.Series(came), came.dtype != object, OTHERS[LABEL])
     add(LOSS, "performance", pd.Series(target.row_losses(score, label)), True, OTHERS[LOSS])
     return {"nights": distinct.tolist(), "columns": columns}
 

@@ -75,23 +75,24 @@ class Scorer:
         return profile.read(self.reference)
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """One score per row, within the bounds of the label's kind. Raises BadInput when a feature is not there."""
+        """(rows, *shape) a score per row, within the bounds of the label's kind. Raises BadInput when a feature is not
+        there."""
         return self.score_matrix(self.encoding.transform(frame))
 
     def score_light(self, frame: pd.DataFrame) -> NDArray[np.float64]:
-        """The light twin's score, one per row."""
+        """(rows, *shape) the light twin's score of each row."""
         return self.score_light_matrix(self.encoding.transform(frame))
 
     def score_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """`score` of rows that are encoded already: (rows, features)."""
-        return self.target.within(answers(self._heavy, matrix))
+        return self.target.within(answers(self._heavy, matrix, self.target))
 
     def score_light_matrix(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """`score_light` of rows that are encoded already: (rows, features)."""
-        return self.target.within(answers(self._light, matrix))
+        return self.target.within(answers(self._light, matrix, self.target))
 
     def reference_frame(self) -> pd.DataFrame:
-        """Up to 2,000 training rows: the features, `label` and `score` (out of fold)."""
+        """Up to 2,000 training rows: the features, `label` and `score` (out of fold, as Target.column gives it)."""
         return pd.read_parquet(io.BytesIO(self._sample))
 
 
@@ -106,17 +107,16 @@ def session(content: bytes) -> Session:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def answers(heavy_or_light: Session, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The last output, of several columns the last (the positive class): (rows,) float64.
+def answers(heavy_or_light: Session, matrix: NDArray[np.float32], kind: Target) -> NDArray[np.float64]:
+    """The last output as scores of a label of this kind: (rows, *shape) float64.
 
     As many scores as the model gives: that it has one a row is for the caller to see.
     """
     if not len(matrix):
-        return np.empty(0, dtype=np.float64)
+        return kind.nothing(0)
     name = heavy_or_light.get_outputs()[-1].name
     output = heavy_or_light.run([name], {"input": matrix})[0]
-    scores: NDArray[np.float64] = output.reshape(len(output), -1)[:, -1].astype(np.float64)
-    return scores
+    return kind.picked(output.reshape(len(output), -1).astype(np.float64))
 
 
 def main(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,16 +15,17 @@ from tiltyard import estimators
 from tiltyard.estimators import FAMILIES, XGBOOST, Family, xgboost_trees
 from tiltyard.estimators.family import Dimension
 from tiltyard.spec import Estimator
-from tiltyard.target import YES_OR_NO, Bounded, Target
+from tiltyard.target import YES_OR_NO, Bounded, Classes, Target
 from tiltyard.train import blocks, export, fit, registry, training
 from tiltyard.train.encoding import EncodedColumn, Encoding
 from tiltyard.train.scorer import answers, session
 
 NUMBER = Bounded((-20.0, 40.0))
+CLASSES = Classes(classes=("early", "on time", "late"))
 LEARNED = [
-    pytest.param(family, target, id=family.class_for(target).rpartition(".")[2])
+    pytest.param(family, target, id=f"{family.class_for(target).rpartition('.')[2]}-{target.kind}")
     for family in FAMILIES
-    for target in (YES_OR_NO, NUMBER)
+    for target in (YES_OR_NO, NUMBER, CLASSES)
     if family.class_for(target)
 ]
 ENCODING = Encoding(
@@ -52,7 +54,11 @@ def rows(target: Target, count: int = 1_200) -> tuple[blocks.Rows, blocks.Split]
     matrix[rng.random(matrix.shape) < 0.1] = np.nan
     matrix[:, 4] = np.nan
     push = np.nan_to_num(matrix[:, 0]) + (matrix[:, 3] == 4) * 2 - np.isnan(matrix[:, 0])
-    label = rng.random(count) < 1 / (1 + np.exp(-push)) if target.has_classes else np.clip(10 * push, *target.bounds)
+    if target.shape:
+        label = np.digitize(push + rng.normal(size=count) / 2, (-0.5, 0.8))
+    else:
+        chance = 1 / (1 + np.exp(-push))
+        label = rng.random(count) < chance if target.is_classified else np.clip(10 * push, *target.bounds)
     days = np.arange(count) / 40
     times = pd.Series(pd.to_datetime(days, unit="D", utc=True))
     parts = blocks.split(times, label, timedelta(days=1), times.iloc[-1].ceil("D").to_pydatetime(), target)
@@ -67,7 +73,11 @@ def test_a_family_is_tuned_fitted_measured_and_explained(family: Family, target:
     again = fit.fit(given, parts, ENCODING, trials=3, seed=1, threads=1, target=target, plan=plan)
     assert (fitted.params, fitted.trials) == (again.params, again.trials)
     np.testing.assert_array_equal(fitted.out_of_fold, again.out_of_fold)
-    constant = target.row_losses(np.full(len(parts.held_out), given.label.mean()), given.label[parts.held_out]).mean()
+    newest = given.label[parts.held_out]
+    default = given.label.mean()
+    if target.shape:
+        default = dict(zip(CLASSES.classes, np.bincount(given.label) / len(given.label), strict=True))
+    constant = target.row_losses(target.constant(default, len(newest)), newest).mean()
     assert fitted.metrics.figure(target.measure).value < 0.9 * constant
     assert fitted.params.heavy.keys() == family.space.keys()
     for name, dimension in family.space.items():
@@ -82,6 +92,13 @@ def test_contributions_sum_to_what_the_model_says(family: Family, target: Target
     model = fit.Fitter(ENCODING, 1, 1, target, fit.Plan(family, family.searched({}, {}))).heavy(given, fit.Params())
     moves = family.contributions(model, given.matrix)
     answer = target.answers(model, given.matrix)
+    if target.shape:  # of the likeliest class, whose base is its own
+        sums = sums_of_classes(family, model, given.matrix)
+        for place in range(3):
+            likeliest = answer.argmax(axis=1) == place
+            assert likeliest.sum() > 50
+            assert np.ptp(sums[likeliest, place] - moves[likeliest].sum(axis=1)) < 1e-5
+        return
     sums = target.margins(answer) if family.unit(target) == "log-odds" else answer
     base = sums - moves.sum(axis=1)
     assert np.ptp(base) < 1e-5 * max(1.0, np.ptp(sums)), "one base for every row"
@@ -94,8 +111,15 @@ def test_onnx_is_the_model_on_gaps_thresholds_and_extremes(family: Family, targe
     content = export.heavy_onnx(model, given.matrix, target, family)
     assert export.parity(content, model, given.matrix, target) <= 3e-7
     edges = extremes(given.matrix) if "linear" in family.class_for(target) else at_thresholds(model, given.matrix)
-    apart = np.abs(answers(session(content), edges) - target.answers(model, edges)) / target.width
+    apart = np.abs(answers(session(content), edges, target) - target.answers(model, edges)) / target.width
     assert len(edges) > 100 and apart.max() <= export.PARITY
+
+
+def sums_of_classes(family: Family, model: Any, matrix: np.ndarray) -> np.ndarray:
+    """(rows, classes) what a model sums in: probabilities, or log-odds."""
+    if family.unit(CLASSES) == "in probability":
+        return model.predict_proba(matrix)
+    return model.predict(matrix, output_margin=True) if family is XGBOOST else model.decision_function(matrix)
 
 
 def at_thresholds(model: object, matrix: np.ndarray) -> np.ndarray:
@@ -121,7 +145,7 @@ def extremes(matrix: np.ndarray, largest: float = 1e12) -> np.ndarray:
 
 def thresholds(model: object) -> list[tuple[int, float]]:
     if hasattr(model, "_predictors"):
-        nodes = np.concatenate([predictor.nodes for [predictor] in model._predictors])
+        nodes = np.concatenate([predictor.nodes for of_round in model._predictors for predictor in of_round])
         nodes = nodes[nodes["is_leaf"] == 0]
         return list(zip(nodes["feature_idx"].tolist(), nodes["num_threshold"].tolist(), strict=True))
     if hasattr(model, "estimators_"):

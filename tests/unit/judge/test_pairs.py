@@ -266,3 +266,75 @@ def test_the_picture_adds_up(spec: Spec) -> None:
         ("all", 540), ("priority=high", 180), ("priority=low", 360)
     ]  # fmt: skip
     assert all(row.low < row.mean < row.high for row in found.slices)
+
+
+# -- classes ----------------------------------------------------------------------------------
+
+CLASSES = ("early", "on_time", "late")
+
+
+def of_classes(**policy: object) -> Spec:
+    plain = spec_of(slices=[], **policy).model_dump(mode="python", by_alias=True)
+    label = {"table": "lbl_m", "horizon": "2d", "classes": CLASSES}
+    return Spec(**plain | {"label": label, "fallback": {"safe_default": {"early": 0.2, "on_time": 0.5, "late": 0.3}}})
+
+
+def drawn_classes() -> tuple[pd.DataFrame, np.ndarray]:
+    """The same rows with distributions: the challenger knows more, and has forgotten that anybody may be late."""
+    rng = np.random.default_rng(4)
+    rows = drawn()
+    chance = rng.dirichlet((1, 2, 0.5), len(rows))
+    came = np.array([rng.choice(3, p=row) for row in chance])
+    kind = of_classes().target
+    knows = 0.5 * chance + 0.5 * np.array([0.3, 0.5, 0.2])
+    forgets = chance * np.array([1, 1, 0.2])
+    told = {"v1": kind.told(knows), "v2": kind.told(forgets / forgets.sum(axis=1, keepdims=True))}
+    return rows.assign(label=np.where(rows["is_matured"], came, np.nan), **told), came
+
+
+def test_no_class_may_be_worse_against_a_champion_and_none_is_asked_about_against_a_constant() -> None:
+    spec = of_classes()
+    rows, came = drawn_classes()
+    found = gathered(spec, rows)
+    matured = rows["is_matured"].to_numpy()
+    scores = {name: spec.target.scores(rows[name])[matured] for name in ("v1", "v2")}
+    loss = {name: ((values - np.eye(3)[came[matured]]) ** 2).sum(axis=1) / 2 for name, values in scores.items()}
+    np.testing.assert_allclose(found.differences, loss["v1"] - loss["v2"])
+    assert [part.name for part in found.slices] == [f"label={name}" for name in CLASSES]
+    for place, part in enumerate(found.slices):
+        inside = came[matured] == place
+        assert part.rows == part.expected == inside.sum()
+        np.testing.assert_allclose(part.differences, (loss["v1"] - loss["v2"])[inside])
+    verdict = gate.decide(found, spec.gate, 20)
+    slices = {row.name: row.status for row in verdict.criteria if row.name.startswith("slice")}
+    assert slices["slice label=late"] in ("fail", "not_yet") and slices["slice label=on_time"] == "pass"
+    assert verdict.verdict != "promote"
+    assert gathered(spec, rows, champion=None).slices == ()
+    drawing = pairs.picture(spec, found, rows, 2, 1)
+    assert drawing.kind == "classes" and sum(drawing.scores["challenger"]) == len(rows)
+    assert [part.name for part in drawing.slices] == ["all", *(f"label={name}" for name in CLASSES)]
+
+
+def test_a_shift_among_classes_is_seen_where_the_likeliest_ones_probability_stays() -> None:
+    spec = of_classes()
+    rows, _ = drawn_classes()
+    late = (rows["night"] >= FIRST.toordinal() + NIGHTS // 2).to_numpy()
+    rng = np.random.default_rng(5)
+    sure = rng.uniform(0.6, 0.9, len(rows))
+    rest = (1 - sure) / 2
+    turned = np.where(late[:, None], np.column_stack([rest, rest, sure]), np.column_stack([sure, rest, rest]))
+    found = gathered(spec, rows.assign(v2=spec.target.told(turned)))
+    assert found.score_shift is not None and found.score_shift.challenger is not None
+    assert found.score_shift.challenger > 1
+    halves = (spec.target.single(turned)[~late], spec.target.single(turned)[late])
+    alone = evaluation.population_stability(*halves)
+    assert alone is not None and alone < 0.1
+
+
+def test_what_a_promoted_version_of_classes_did_not_score_counts_as_the_safe_defaults() -> None:
+    spec = of_classes()
+    rows, _ = drawn_classes()
+    rows.loc[rows.index[::2], "v1"] = None
+    filled, _ = pairs.gather(spec, TONIGHT, rows, 2, 1, fills=True)
+    halved, _ = pairs.gather(spec, TONIGHT, rows, 2, 1)
+    assert len(filled.differences) == 2 * len(halved.differences) == MATURED * PER_NIGHT

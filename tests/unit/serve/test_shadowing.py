@@ -8,6 +8,7 @@ import pytest
 
 from tiltyard.serve import shadowing
 from tiltyard.serve.shadowing import QUEUE, Shadow
+from tiltyard.target import Said
 
 
 def score(rows):
@@ -37,7 +38,7 @@ def test_every_row_has_a_score_or_none_of_its_own():
             assert shadow.put(("asked", number), {"value": value})
         await until(lambda: len(found) == 6)
         shadow.close()
-        return [found["asked", number] for number in range(6)]
+        return [said and said.score for said in (found["asked", number] for number in range(6))]
 
     assert run(work()) == [1.0, None, 2.0, None, None, 3.0]
 
@@ -63,7 +64,7 @@ def test_a_call_that_hangs_loses_its_rows_and_nobody_elses(monkeypatch):
             shadow.close()
         return found
 
-    assert run(work()) == {("first", 0): None, ("second", 0): 5.0}
+    assert run(work()) == {("first", 0): None, ("second", 0): Said(5.0, None)}
 
 
 @pytest.mark.parametrize("is_handed_over", [False, True])
