@@ -17,7 +17,7 @@ import pandas as pd
 
 from tiltyard import lake
 from tiltyard.answered import request_log
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import ArmFigures, JsonObject
@@ -169,7 +169,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
 
 def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[ArmOutcome]:
     """The night's figures from `outcomes`: every arm as a whole, then its versions and tiers."""
-    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + NIGHT)
     result = []
     for arm, of_arm in rows.groupby("arm", sort=True):
         if arm != SHADOW:

@@ -129,7 +129,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     spec, night = rails.ledger.bounded(spec), as_of.date()
     checked = rails.ledger.last_features_run(spec.source, before=night + DAY if is_asked else date.max)
     known = max(night, checked.night) if checked else night
-    roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
+    roles = rails.ledger.roles(spec.name, (as_of + clock.NIGHT).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
     counts = truth.counts(rails, spec, as_of)
     training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)

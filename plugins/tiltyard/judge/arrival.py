@@ -97,7 +97,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
         from rows left join labels using (entity_id, prediction_time) group by all
     """
     since = night - timedelta(days=NIGHTS + ages)
-    start = clock.midnight(since) - spec.prediction.every  # the nights after `since` predict nothing earlier
+    start = clock.midnight(since) - clock.NIGHT  # the nights after `since` predict nothing earlier
     params = {"model": spec.name, "since": since, "from": start, "night": night}
     cells = rails.lake.query(sql, as_of, params)
     if cells.empty:

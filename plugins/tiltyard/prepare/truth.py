@@ -281,9 +281,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
 
 def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
-    first = (
-        clock.midnight(since) - spec.prediction.every if since else None
-    )  # the night `since` predicts nothing earlier
+    first = clock.midnight(since) - clock.NIGHT if since else None  # the night `since` predicts nothing earlier
     return {"model": spec.name, "since": since, "from": first, "cutoff": cutoff(spec, as_of)}
 
 
