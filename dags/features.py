@@ -5,7 +5,9 @@ dbt files in force, fetches what is new at the places that the contract names, l
 night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform`
 builds staging, spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites;
 `publish` puts every table that is good in service, brings the store of online features up to it, and tells the shadow
-stage. A table that several sources feed is settled by the last of them.
+stage. A table that several sources feed is settled by the last of them. Where a model of the source is answered by the
+hour (`prediction.every`), a run between two midnights does an hour in the same way, which settles no night; one that
+finds the night before it not done closes that instead.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 
@@ -29,8 +31,7 @@ stage. A table that several sources feed is settled by the last of them.
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
 - Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the run's own
-interval.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: its interval.
 """
 
 from datetime import timedelta
@@ -51,23 +52,22 @@ def features(source: str) -> None:
     )
     def ingest() -> Any:
         with on.accepting() as rails:
-            return on.looking(on.land(rails, source, on.night()))
+            return on.looking(on.land(rails, source, on.end_of_run(rails, source)))
 
     @task
     def transform() -> JsonObject:
         with on.working() as rails:
-            return on.transform(rails, source, on.night())
+            return on.transform(rails, source, on.end_of_run(rails, source))
 
     @task(execution_timeout=limit)
     def checks(build: JsonObject) -> JsonObject:
-        on.show(f"data_docs/{on.night():%Y-%m-%d}/", settings)
         with on.working() as rails:
-            return on.check(rails, source, on.night(), build).to_json()
+            return on.check(rails, source, on.end_of_run(rails, source), build).to_json()
 
     @task(outlets=[on.settled_assets()], trigger_rule="all_done", execution_timeout=limit)
     def publish() -> JsonObject:
         with on.working() as rails:
-            return on.publish(rails, source, on.night())
+            return on.publish(rails, source, on.end_of_run(rails, source))
 
     built = transform()
     judged = on.linked(checks(built))  # type: ignore[arg-type]  # the task gets the value of what Airflow is given here

@@ -292,8 +292,8 @@ def advancing(kind: str, names: Collection[str], as_of: datetime, snapshot: int,
     """The statement that says of tables or models that an hour of them is done. One that is done again is no newer."""
     rows = [{"kind": kind, "name": name, "as_of": as_of, "snapshot": snapshot} for name in sorted(names)]
     insert = pg.insert(hour).values([{**row, "recorded_at": now} for row in rows])
-    update = {name: sa.func.greatest(hour.c[name], insert.excluded[name]) for name in ("as_of", "snapshot")}
-    update["recorded_at"] = insert.excluded.recorded_at
+    newer = {name: sa.func.greatest(hour.c[name], insert.excluded[name]) for name in ("as_of", "snapshot")}
+    update = {**newer, "recorded_at": insert.excluded.recorded_at}
     return insert.on_conflict_do_update(index_elements=[hour.c.kind, hour.c.name], set_=update)
 
 

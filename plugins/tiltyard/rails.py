@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,7 +14,7 @@ from tiltyard.clock import is_hour, night_closing, night_of
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
-from tiltyard.records import SUMMARIES, Decision, JsonObject, Publication, Status
+from tiltyard.records import SUMMARIES, Decision, Publication, Status
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
@@ -114,8 +114,8 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     A check that stops the stage (CheckFailed) is recorded as `stopped`, anything else as `failed`: with its reason when
     a person has to mend it, by its kind alone when nobody foresaw it, since its text may hold anything. Unavailable
     and Fenced leave no record, since another attempt will be made or is at work. A night that was done stays done,
-    since nothing of it was undone, and an attempt that ends well replaces what this one has said. Of an hour there is an
-    event instead: its night is still to come.
+    since nothing of it was undone, and an attempt that ends well replaces what this one has said. Of an hour there is
+    an event instead: its night is still to come.
     """
     try:
         with _within_reach(rails.settings):
@@ -135,13 +135,15 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         raise
 
 
-def _record_bad_end(rails: Rails, stage: StageName, as_of: datetime, status: Status, body: JsonObject) -> None:
+def _record_bad_end(
+    rails: Rails, stage: StageName, as_of: datetime, status: Status, body: Mapping[str, object]
+) -> None:
     model = str(body["model"])
     if is_hour(as_of):
         detail = {"stage": stage, "hour": as_of.isoformat(), "reason": body["reason"]}
         rails.ledger.add_event(HOUR_MISSED, model, night_of(as_of), detail)
     else:
-        rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json(body))
+        rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json({**body}))
 
 
 @contextmanager

@@ -142,10 +142,11 @@ class Prediction(Strict):
     @classmethod
     def _part_of_a_night(cls, value: timedelta) -> timedelta:
         if value not in EVERY:
-            often = ", ".join(format_duration(part) for part in EVERY[1:])
+            parts = ", ".join(format_duration(part) for part in EVERY[1:])
             raise ValueError(
-                f"{format_duration(value)} is no part of a night, and every night scores the rows of its day: over a "
-                f"longer time a row would be scored again and again; write 1d, one of {often}, or leave it out"
+                f"{format_duration(value)} is no night and no part of it that is told apart: every night scores the "
+                "rows of its day, and over a longer time a row would be scored again and again; write 1d, leave it out, or "
+                f"write one of {parts}"
             )
         return value
 

@@ -182,6 +182,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             if state.table in spec.tables and not state.is_published
         ),
         refused=_refused(rails, spec),
+        answered_until=_answered_until(rails, spec),
         unanswered=scored.summary.unanswered if scored else {},
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
@@ -361,6 +362,13 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 def _newest(rails: Rails, spec: Spec) -> datetime | None:
     nights = rails.ledger.stage_statuses("shadow", spec.name)
     return clock.midnight(max(nights)) if nights else None
+
+
+def _answered_until(rails: Rails, spec: Spec) -> datetime | None:
+    """The end of the newest night or hour whose rows were answered."""
+    ends = [clock.midnight(night) for night in rails.ledger.newest_nights("shadow", [spec.name]).values()]
+    ends += [hour.as_of for hour in rails.ledger.hours("model", [spec.name]).values()]
+    return max(ends, default=None)
 
 
 def _bounds(rails: Rails, spec: Spec) -> LearnedBounds | None:

@@ -49,7 +49,7 @@ def require_hour(spec: Spec, as_of: datetime) -> None:
     every = spec.prediction.every
     if not spec.prediction.is_hourly:
         raise BadInput(
-            f"{spec.name} is answered when its night closes (prediction.every is {clock.format_duration(every)}), and has "
+            f"{spec.name} is answered as its night closes (prediction.every is {clock.format_duration(every)}) and has "
             f"no hours; name a night, like {clock.night_of(as_of)}."
         )
     if clock.floor(as_of, every) != as_of:

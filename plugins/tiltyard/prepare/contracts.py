@@ -2,8 +2,9 @@
 
 It is the dbt source YAML (dbt/models/staging/<source>/_<source>__sources.yml): the columns with their types, and under
 `config.meta.tiltyard` which of them tell when a row happened and when it was written. A delivery is a file that is
-named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`, or by an hour of it, `YYYY-MM-DDTHH*`. The source itself says there when it is looked for, and
-until when it is waited for, on which days it is closed, and how old and how few its rows may be.
+named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`, or by an hour of it, `YYYY-MM-DDTHH*`. The source itself
+says there when it is looked for, and until when it is waited for, on which days it is closed, and how old and how few
+its rows may be.
 """
 
 import codecs

@@ -232,10 +232,8 @@ def _judged(
     made = [table for table in tables if table not in build.failed]  # of the others dbt has said what is wrong
     reports = _reports(rails, source, made, as_of, snapshot, render)
     suites.record(rails, reports, as_of)
-    held_by = held(reports, ingesting.quarantined(rails, source, night))
-    faults = settling.at_fault(
-        tables, night, failed=build.failed, held=held_by, late=_late(rails, feeding, source, as_of)
-    )
+    reasons, late = held(reports, ingesting.quarantined(rails, source, night)), _late(rails, feeding, source, as_of)
+    faults = settling.at_fault(tables, night, failed=build.failed, held=reasons, late=late)
     waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
     settled = [table for table in tables if table not in waiting]
     before = rails.ledger.table_states(until=night)

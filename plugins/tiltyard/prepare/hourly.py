@@ -48,8 +48,8 @@ class PublishedHour(Record):
         own = [state for state in self.unpublished if state.cause == state.table] or list(self.unpublished)
         named = listed([f"{state.table} is {state.state}: {state.reason}".rstrip(".") for state in own], "; ")
         return (
-            f"Not published at {self.as_of:%Y-%m-%d %H:%M} UTC: {counted(len(self.unpublished), 'table')}. {named}. They "
-            f"stay as they were the hour before; the night of {self.night} judges them again."
+            f"Not published at {self.as_of:%Y-%m-%d %H:%M} UTC: {counted(len(self.unpublished), 'table')}. {named}. "
+            f"They stay as they were the hour before; the night of {self.night} judges them again."
         )
 
 
@@ -78,7 +78,7 @@ def require(settings: Settings, source: str, as_of: datetime) -> None:
     if clock.floor(as_of, every) != as_of:
         near = clock.floor(as_of, every)
         raise BadInput(
-            f"{as_of:%H:%M} UTC is no hour of {source}, whose models are answered every {clock.format_duration(every)}; "
+            f"{as_of:%H:%M} UTC is no hour of {source}: its models are answered every {clock.format_duration(every)}; "
             f"name one, like {near:%Y-%m-%dT%H:%MZ}."
         )
 
