@@ -145,8 +145,8 @@ class Prediction(Strict):
             parts = ", ".join(format_duration(part) for part in EVERY[1:])
             raise ValueError(
                 f"{format_duration(value)} is no night and no part of it that is told apart: every night scores the "
-                "rows of its day, and over a longer time a row would be scored again and again; write 1d, leave it out, or "
-                f"write one of {parts}"
+                "rows of its day, and over a longer time a row would be scored again and again; write 1d, leave it "
+                f"out, or write one of {parts}"
             )
         return value
 

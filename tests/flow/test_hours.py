@@ -1,6 +1,11 @@
 """A model that is answered by the hour, from deliveries by the hour to the night that closes over them."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,12 +13,17 @@ import pandas as pd
 import pytest
 
 from tests import bazaar
+from tests.homes import copied
 from tests.lakes import instant
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
+from tiltyard.answered import delivery
 from tiltyard.judge import shadow
 from tiltyard.prepare import features, hourly
 from tiltyard.rails import Rails
+from tiltyard.records import FeaturesSummary
+from tiltyard.rewind import hindcast
+from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec
 
 NIGHT = instant("2025-05-30")
@@ -22,7 +32,7 @@ CLOSES = instant("2025-05-31")
 HOUR = timedelta(hours=1)
 
 
-def sale(hour: float, shop: str = "a", *, known: float | None = None, size: float = 1.0) -> dict[str, object]:
+def sale(hour: float, shop: str = "a", size: float = 1.0) -> dict[str, object]:
     """A sale of 30 May, at this hour, delivered when it was known."""
     at = NIGHT + hour * HOUR
     return {"sale_id": f"{hour:g}{shop}", "shop_id": shop, "size": size, "at": at.isoformat()}
@@ -61,10 +71,10 @@ def close(rails: Rails) -> None:
     shadow.shadow_night(rails, hourly_spec(rails), CLOSES)
 
 
-@pytest.fixture
-def shop(tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Settings:
     """A shop that delivers by the hour, after its first night; its `till` is answered by the hour."""
-    settings = bazaar.settings_of(tmp_path, postgres_url, schedule="none")
+    settings = bazaar.settings_of(tmp_path_factory.mktemp("hours"), postgres_url, schedule="none")
     bazaar.contract(settings, "shop", "schedule: '@hourly'")
     path = settings.models / "till" / "spec.yaml"
     path.write_text(path.read_text().replace("prediction: {", "prediction: {every: 1h, "), encoding="utf-8")
@@ -74,7 +84,35 @@ def shop(tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
     with rails_module.opened(settings) as rails:
         features.build_night(rails, NIGHT, render=False)
         shadow.shadow_night(rails, hourly_spec(rails), NIGHT)
+    return settings
+
+
+@pytest.fixture
+def shop(made: Settings, tmp_path: Path) -> Iterator[Rails]:
+    """A home of its own, as the one that was made."""
+    with rails_module.opened(copied(made, tmp_path)) as rails:
         yield rails
+
+
+def run(rails: Rails, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command line over a home."""
+    settings = rails.settings
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TILTYARD_")}
+    ours = {
+        "PYTHONPATH": str(ROOT / "plugins"),
+        "TILTYARD_HOME": str(settings.home),
+        "TILTYARD_MODELS": str(settings.models),
+        "TILTYARD_DBT": str(settings.dbt),
+        "TILTYARD_EXPECTATIONS": str(settings.expectations),
+        "TILTYARD_SOURCES": "shop,web",
+        "TILTYARD_SCHEDULE": "none",
+        "TILTYARD_DATABASE_URL": settings.database_url or "",
+        "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
+    }
+    command = [sys.executable, "-m", "tiltyard.cli", *words]
+    done = subprocess.run(command, env=kept | ours, capture_output=True, text=True, timeout=500)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
 
 
 def test_rows_are_answered_by_the_hour_and_once(shop: Rails) -> None:
@@ -108,3 +146,70 @@ def test_rows_are_answered_by_the_hour_and_once(shop: Rails) -> None:
         again.drop(columns=["scored_at", "snapshot"]), whole.drop(columns=["scored_at", "snapshot"])
     )
     pd.testing.assert_frame_equal(again.loc[first.index], first)
+
+
+def test_what_an_hour_cannot_publish_waits_for_the_next_one_or_the_night(shop: Rails) -> None:
+    spine = shop.settings.dbt / "models" / "spines" / "spn_sale.sql"
+    good = spine.read_text()
+    deliver(shop, 6)
+    deliver(shop, 7)
+    spine.write_text(good.replace("select ", "select 1/0 as nothing, nowhere, "))
+    broken = hourly.build_hour(shop, "shop", NIGHT + 7 * HOUR)
+    assert {state.table: state.state for state in broken.unpublished} == {"spn_sale": "failed"}
+    assert "spn_sale is failed" in broken.complaint
+    assert "ftr_shop__sales" in broken.published
+    assert "ftr_shop__both" not in broken.published, "the web feeds it as well, and has not been judged"
+    assert shadow.answer_hour(shop, hourly_spec(shop), NIGHT + 7 * HOUR).answered == 0
+    spine.write_text(good)
+    at(shop, 8)
+    assert list(answers(shop).index) == ["7.25a", "7.5b"]
+    close(shop)
+    assert list(answers(shop)["available_at"] == CLOSES) == [True, True, False, False]
+
+
+def test_what_the_night_has_held_no_hour_lets_go(shop: Rails) -> None:
+    [held] = [state for state in shop.ledger.table_states() if state.table == "raw.sale"]
+    snapshot = shop.publication().of("raw.sale")
+    summary = FeaturesSummary(snapshot=snapshot)
+    state = replace(held, state="held", reason="too few rows", cause="raw.sale", snapshot=snapshot, since=NIGHT.date())
+    shop.ledger.publish([state], NIGHT.date(), "done", summary, "shop")
+    deliver(shop, 6)
+    hour = hourly.build_hour(shop, "shop", NIGHT + 7 * HOUR)
+    assert {state.state for state in hour.unpublished} == {"held", "blocked"}
+    assert not {"raw.sale", "spn_sale", "ftr_shop__sales"} & {*hour.published}
+    assert shop.publication().of("raw.sale") == snapshot
+
+
+def test_the_command_line_answers_an_hour_and_says_until_when(shop: Rails) -> None:
+    spec = shop.settings.models / "till" / "spec.yaml"
+    spec.write_text(spec.read_text() + "deliver: {folder: out, format: csv}\n", encoding="utf-8")
+    deliver(shop, 6)
+    run(shop, "features", "--source", "shop", "--night", "2025-05-30T07:00Z")
+    run(shop, "shadow", "till", "--night", "2025-05-30T07:00Z")
+    assert list(answers(shop).index) == ["6.25a", "6.5b"]
+    [path] = (shop.settings.home / "out").iterdir()
+    assert path.name == "till_2025-05-31.csv"
+    assert len(path.read_text().splitlines()) == 3
+    [status] = json.loads(run(shop, "status", "till", "--json").stdout)
+    assert status["answered_until"] == "2025-05-30T07:00:00+00:00"
+    assert delivery.standing(shop, hourly_spec(shop)).owed == ()
+    for words, sentence in (
+        (("shadow", "flow", "--as-of", "2025-05-30T07:00Z"), "flow is answered as its night closes"),
+        (("shadow", "till", "--as-of", "2025-05-30T08:00Z"), "features has not done the hour 2025-05-30T08:00Z"),
+        (("features", "--source", "web", "--as-of", "2025-05-30T07:00Z"), "No model of web is hourly"),
+        (("promote", "till", "--as-of", "2025-05-30T07:00Z"), "a night closes at midnight UTC"),
+    ):
+        refused = run(shop, *words, code=2)
+        assert sentence in " ".join(refused.stderr.split())
+
+
+def test_a_hindcast_plays_the_hours(shop: Rails) -> None:
+    for hour in (6, 7, 23):
+        deliver(shop, hour)
+    deliver(shop, 8, sale(7.75), of="late")
+    hindcast.hindcast(shop, [hourly_spec(shop)], CLOSES, CLOSES, jobs=1)
+    played = answers(shop)["available_at"]
+    assert {name: (when - NIGHT) // HOUR for name, when in played.items()} == {
+        "6.25a": 7, "6.5b": 7, "7.25a": 8, "7.5b": 8, "7.75a": 8, "23.25a": 24, "23.5b": 24,
+    }  # fmt: skip
+    assert CLOSES.date() in shop.ledger.finished("shadow", "till")

@@ -17,7 +17,7 @@ from datetime import date, datetime, timedelta
 from tiltyard import release, suites
 from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import checks, contracts, deliveries, publishing, settling
+from tiltyard.prepare import checks, contracts, deliveries, publishing, schedules, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.fetch import step as fetching
@@ -322,9 +322,11 @@ def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[
 
 
 def every(settings: Settings, source: str) -> timedelta | None:
-    """How often the shortest of the hourly models of a source is answered; None where it has none."""
+    """How long the hours of a source are: how often it is looked for, or one of its hourly models answered; None where
+    it has no such model."""
     hourly = [spec.prediction.every for spec in portfolio(settings) if spec.source == source]
-    return min((often for often in hourly if often < NIGHT), default=None)
+    shortest = min((often for often in hourly if often < NIGHT), default=None)
+    return shortest and min(shortest, schedules.step(contracts.schedule(settings, source)))
 
 
 def end(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | None = None) -> PublishedNight:

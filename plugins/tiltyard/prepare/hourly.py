@@ -64,7 +64,7 @@ class SourceHour(PublishedHour):
 
 
 def sources(settings: Settings) -> Mapping[str, timedelta]:
-    """Active source with hourly models → how often the shortest of them is answered."""
+    """Active source with hourly models → how long its hours are."""
     often = {source: features.every(settings, source) for source in settings.sources}
     return {source: every for source, every in often.items() if every is not None}
 
@@ -78,7 +78,7 @@ def require(settings: Settings, source: str, as_of: datetime) -> None:
     if clock.floor(as_of, every) != as_of:
         near = clock.floor(as_of, every)
         raise BadInput(
-            f"{as_of:%H:%M} UTC is no hour of {source}: its models are answered every {clock.format_duration(every)}; "
+            f"{as_of:%H:%M} UTC is no hour of {source}: it has one every {clock.format_duration(every)}; "
             f"name one, like {near:%Y-%m-%dT%H:%MZ}."
         )
 

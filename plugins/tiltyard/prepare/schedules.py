@@ -48,6 +48,11 @@ def covers(expression: str, every: timedelta) -> bool:
     return len(ends) == clock.NIGHT // every
 
 
+def step(expression: str | None) -> timedelta:
+    """The shortest part of a night that a schedule has a run after each of; a whole one where it is for nights."""
+    return min((part for part in clock.EVERY[1:] if expression and covers(expression, part)), default=clock.NIGHT)
+
+
 def has_run(expression: str | None, night: date) -> bool:
     """Whether a run that does a night is due by this expression: one at any time of the day that names it."""
     if expression is None:
