@@ -3,11 +3,9 @@
 **What it does.** One DAG per source, by the schedule in its contract. `ingest` puts the checkout's specs, suites and
 dbt files in force, fetches what is new at the places that the contract names, lands what became available until the
 night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform`
-builds staging, spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites;
-`publish` puts every table that is good in service, brings the store of online features up to it, and tells the shadow
-stage. A table that several sources feed is settled by the last of them. Where a model of the source is answered by the
-hour (`prediction.every`), a run between two midnights does an hour in the same way, which settles no night; one that
-finds the night before it not done closes that instead.
+builds staging, spines, feature views and labels with dbt; `checks` runs the suites; `publish` puts every table that is
+good in service, with the store of online features, and tells the shadow stage. A table of several sources is settled by
+the last of them. Where a model is answered by the hour, a run between two midnights does an hour, or the night before.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 
@@ -62,7 +60,9 @@ def features(source: str) -> None:
     @task(execution_timeout=limit)
     def checks(build: JsonObject) -> JsonObject:
         with on.working() as rails:
-            return on.check(rails, source, on.end_of_run(rails, source), build).to_json()
+            as_of = on.end_of_run(rails, source)
+            on.show(f"data_docs/{as_of:%Y-%m-%d}/", settings)
+            return on.check(rails, source, as_of, build).to_json()
 
     @task(outlets=[on.settled_assets()], trigger_rule="all_done", execution_timeout=limit)
     def publish() -> JsonObject:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tests import bazaar
 from tests.homes import copied
@@ -18,13 +21,15 @@ from tests.lakes import instant
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.answered import delivery
+from tiltyard.edge import due, task_run, work
+from tiltyard.edge.assets import settled_assets
 from tiltyard.judge import shadow
 from tiltyard.prepare import features, hourly
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, portfolio
 
 NIGHT = instant("2025-05-30")
 """The first night; the hours are those of its day."""
@@ -213,3 +218,25 @@ def test_a_hindcast_plays_the_hours(shop: Rails) -> None:
         "6.25a": 7, "6.5b": 7, "7.25a": 8, "7.5b": 8, "7.75a": 8, "23.25a": 24, "23.5b": 24,
     }  # fmt: skip
     assert CLOSES.date() in shop.ledger.finished("shadow", "till")
+
+
+def test_the_tasks_do_an_hour_as_they_do_a_night(shop: Rails, monkeypatch: pytest.MonkeyPatch) -> None:
+    accessor, ti = OutletEventAccessors(), SimpleNamespace(try_number=1, dag_id="d", run_id="r", task_id="t")
+    context = {"params": {}, "triggering_asset_events": {}, "outlet_events": accessor, "ti": ti}
+    context["dag_run"] = SimpleNamespace(triggering_user_name=None)
+    monkeypatch.setattr(task_run, "get_current_context", lambda: context)
+    monkeypatch.setattr(work, "withdraw_questions", lambda rails: None)
+    specs, as_of = portfolio(shop.settings), NIGHT + 7 * HOUR
+    deliver(shop, 6)
+    assert work.land(shop, "shop", as_of) is not None
+    work.check(shop, "shop", as_of, features.transform(shop, as_of, ["shop"]).to_json())
+    assert {"spn_sale", "ftr_shop__sales"} <= {*work.publish(shop, "shop", as_of)["published"]}
+    assert [event.dest_asset_key.name for event in accessor[settled_assets()].asset_alias_events] == [
+        "features/ftr_shop__sales"
+    ]
+    assert due.lot(shop, "shadow", specs).models == {}, "no night waits for shadow"
+    done = work.answer_hours(shop, specs)
+    assert done["till"][as_of.isoformat()] == 2
+    assert sum(done["till"].values()) == 2
+    with pytest.raises(AirflowSkipException):
+        work.answer_hours(shop, specs)

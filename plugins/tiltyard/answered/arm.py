@@ -1,7 +1,7 @@
 """How the answers given online turned out: per arm of the traffic, per version and per tier.
 
 A request speaks for the spine row of its entity with the latest prediction time that is not after the request's own,
-if that is less than `prediction.every` ago: it shares that row's truth, under the same rule, whole matured cohorts
+if that is less than a day ago: it shares that row's truth, under the same rule, whole matured cohorts
 only. A request that speaks for no spine row (of an unknown entity, or of none) is counted as unmatched, and has no
 outcome. A request that was sent again under its id, for the same entity and instant, counts once.
 
@@ -11,7 +11,7 @@ be compared with each other.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 
@@ -118,7 +118,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     for table in (REQUEST, REQUEST_SHADOW):
         rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
-    every = int(spec.prediction.every.total_seconds() * 1e6)
+    day = NIGHT // timedelta(microseconds=1)
     sql = f"""
         with asked as (
             select request_id, "row", arm, version, tier, score, entity_id, prediction_time as asked_at
@@ -132,7 +132,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         ),
         placed as (
             select asked.*,
-                case when asked_at < spine.prediction_time + to_microseconds({every}) then spine.prediction_time end
+                case when asked_at < spine.prediction_time + to_microseconds({day}) then spine.prediction_time end
                     as prediction_time
             from asked
             asof left join spine on asked.entity_id = spine.entity_id and asked.asked_at >= spine.prediction_time

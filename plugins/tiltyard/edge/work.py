@@ -94,7 +94,6 @@ def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Re
         if hour.unpublished:
             raise CheckFailed(hour.complaint)
         return hour
-    task_run.show(f"data_docs/{as_of:%Y-%m-%d}/", rails.settings)
     summary = features.check(rails, source, as_of, BuildSummary.from_json(build))
     accepted = rails.ledger.release()
     sentences = [str(text) for text in (accepted.refused if accepted else ()) if _is_about(text, rails, source)]

@@ -16,7 +16,7 @@ from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
-from tiltyard.rails import Rails
+from tiltyard.rails import HOUR_MISSED, Rails
 from tiltyard.records import Instant, Record, TableState
 from tiltyard.settings import Settings
 from tiltyard.words import counted, listed
@@ -121,6 +121,9 @@ def publish(rails: Rails, source: str, as_of: datetime, build: BuildSummary) -> 
     )
     with publishing.alone(rails):
         rails.ledger.record_hour("table", hour.published, as_of, snapshot)
+    if hour.unpublished:
+        detail = {"stage": features.STAGE, "hour": as_of.isoformat(), "reason": hour.complaint}
+        rails.ledger.add_event(HOUR_MISSED, source, night, detail)
     return hour
 
 
