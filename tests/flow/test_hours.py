@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import yaml
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
@@ -35,6 +36,14 @@ NIGHT = instant("2025-05-30")
 """The first night; the hours are those of its day."""
 CLOSES = instant("2025-05-31")
 HOUR = timedelta(hours=1)
+INSTANT = "timestamp with time zone"
+TIMES = {"event_time": INSTANT, "available_at": INSTANT, "built_at": INSTANT}
+COLUMNS = {
+    "spines/spn_sale": {"sale_id": "varchar", "shop_id": "varchar", "prediction_time": INSTANT},
+    "features/ftr_shop__sales": {"shop_id": "varchar", "amount": "double"},
+    "labels/lbl_sale": {"sale_id": "varchar", "prediction_time": INSTANT, "label": "boolean"},
+}
+"""What a release asks of the tables of `till`."""
 
 
 def sale(hour: float, shop: str = "a", size: float = 1.0) -> dict[str, object]:
@@ -83,6 +92,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
     bazaar.contract(settings, "shop", "schedule: '@hourly'")
     path = settings.models / "till" / "spec.yaml"
     path.write_text(path.read_text().replace("prediction: {", "prediction: {every: 1h, "), encoding="utf-8")
+    path.with_name("card.md").write_text("# Till\n", encoding="utf-8")
+    for name, columns in COLUMNS.items():
+        listed = [{"name": column, "data_type": kind} for column, kind in {**columns, **TIMES}.items()]
+        text = yaml.safe_dump({"version": 2, "models": [{"name": name.rpartition("/")[2], "columns": listed}]})
+        (settings.dbt / "models" / f"{name}.yml").write_text(text, encoding="utf-8")
     for days in (3, 2, 1):
         bazaar.deliver(settings, "shop", (NIGHT - timedelta(days=days)).date())
         bazaar.deliver(settings, "web", (NIGHT - timedelta(days=days)).date())
@@ -199,7 +213,7 @@ def test_the_command_line_answers_an_hour_and_says_until_when(shop: Rails) -> No
     assert status["answered_until"] == "2025-05-30T07:00:00+00:00"
     assert delivery.standing(shop, hourly_spec(shop)).owed == ()
     for words, sentence in (
-        (("shadow", "flow", "--as-of", "2025-05-30T07:00Z"), "flow is answered as its night closes"),
+        (("shadow", "till", "--as-of", "2025-05-30T07:30Z"), "is no night and no hour"),
         (("shadow", "till", "--as-of", "2025-05-30T08:00Z"), "features has not done the hour 2025-05-30T08:00Z"),
         (("features", "--source", "web", "--as-of", "2025-05-30T07:00Z"), "No model of web is hourly"),
         (("promote", "till", "--as-of", "2025-05-30T07:00Z"), "a night closes at midnight UTC"),
