@@ -3,9 +3,9 @@
 **What it does.** One DAG per source, by the schedule in its contract. `ingest` puts the checkout's specs, suites and
 dbt files in force, fetches what is new at the places that the contract names, lands what became available until the
 night's `as_of`, and waits for a source that has not delivered, or whose place is away, until its `due_by`; `transform`
-builds staging, spines, feature views and labels with dbt; `checks` runs the freshness, quality and leakage suites;
-`publish` puts every table that is good in service, brings the store of online features up to it, and tells the shadow
-stage. A table that several sources feed is settled by the last of them.
+builds staging, spines, feature views and labels with dbt; `checks` runs the suites; `publish` puts every table that is
+good in service, with the store of online features, and tells the shadow stage. A table of several sources is settled by
+the last of them. Where a model is answered by the hour, a run between two midnights does an hour, or the night before.
 
 **What to do when it fails.** No other source waits, and no model that does not read one of this source's tables.
 
@@ -29,8 +29,7 @@ stage. A table that several sources feed is settled by the last of them.
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
 - Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the run's own
-interval.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: its interval.
 """
 
 from datetime import timedelta
@@ -51,23 +50,24 @@ def features(source: str) -> None:
     )
     def ingest() -> Any:
         with on.accepting() as rails:
-            return on.looking(on.land(rails, source, on.night()))
+            return on.looking(on.land(rails, source, on.end_of_run(rails, source)))
 
     @task
     def transform() -> JsonObject:
         with on.working() as rails:
-            return on.transform(rails, source, on.night())
+            return on.transform(rails, source, on.end_of_run(rails, source))
 
     @task(execution_timeout=limit)
     def checks(build: JsonObject) -> JsonObject:
-        on.show(f"data_docs/{on.night():%Y-%m-%d}/", settings)
         with on.working() as rails:
-            return on.check(rails, source, on.night(), build).to_json()
+            as_of = on.end_of_run(rails, source)
+            on.show(f"data_docs/{as_of:%Y-%m-%d}/", settings)
+            return on.check(rails, source, as_of, build).to_json()
 
     @task(outlets=[on.settled_assets()], trigger_rule="all_done", execution_timeout=limit)
     def publish() -> JsonObject:
         with on.working() as rails:
-            return on.publish(rails, source, on.night())
+            return on.publish(rails, source, on.end_of_run(rails, source))
 
     built = transform()
     judged = on.linked(checks(built))  # type: ignore[arg-type]  # the task gets the value of what Airflow is given here

@@ -1,7 +1,8 @@
 """Instants, nights and durations. Pure, but for `now()`, which only the edges may call.
 
 A *night* is named by its `as_of`, the end of its data interval: the night of 2 April 2016 closes at
-2016-04-02 00:00 UTC, and with `every: 1d` it speaks for predictions in [1 April 00:00, 2 April 00:00).
+2016-04-02 00:00 UTC, and speaks for predictions in [1 April 00:00, 2 April 00:00). The *hours* of a night are the
+instants of its day at which rows of a model with `every: 1h` are answered before it closes.
 """
 
 import re
@@ -15,6 +16,10 @@ LONGEST = timedelta(days=36_500)
 """No duration is longer: a hundred years."""
 YEARS = range(1970, 2200)
 """The years in which a night may lie."""
+NIGHT = timedelta(days=1)
+"""How long a night is: what one closes over, however often its rows are answered."""
+EVERY = (NIGHT, *(timedelta(hours=number) for number in (1, 2, 3, 4, 6, 8, 12)))
+"""How often rows may be answered: once a night, or after these parts of a day."""
 _UNIT = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -74,12 +79,23 @@ def parse_night(text: str) -> datetime:
     return as_of
 
 
+def parse_hour(text: str) -> datetime:
+    """The `as_of` of a night or of an hour: `parse_as_of` of a full hour. Raises BadInput for any other instant."""
+    as_of = parse_as_of(text)
+    if as_of != floor(as_of, EVERY[1]):
+        raise BadInput(
+            f"'{text}' is no night and no hour: a night closes at midnight UTC, and an hour on the hour; write it like "
+            f"{as_of:%Y-%m-%d} or {as_of:%Y-%m-%dT%H:00Z}."
+        )
+    return as_of
+
+
 def midnight(day: date) -> datetime:
     """The instant at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def nights(first: datetime, last: datetime, every: timedelta = timedelta(days=1)) -> Iterator[datetime]:
+def nights(first: datetime, last: datetime, every: timedelta = NIGHT) -> Iterator[datetime]:
     """The `as_of` of each night from `first` to `last`, both included."""
     if last < first:
         raise BadInput(f"The range ends ({last:%Y-%m-%d}) before it begins ({first:%Y-%m-%d}); swap --from and --to.")
@@ -103,8 +119,32 @@ def night_covering(prediction_time: datetime) -> date:
     return (prediction_time + timedelta(days=1)).date()
 
 
-def interval(as_of: datetime, every: timedelta = timedelta(days=1)) -> tuple[datetime, datetime]:
-    """[start, end) of the predictions that the night closing at `as_of` speaks for."""
+def night_of(as_of: datetime) -> date:
+    """The date that names the night which closes at `as_of`, or of which `as_of` is an hour: the run at 07:00 of 30 May
+    is one of the night of 31 May."""
+    return night_covering(as_of - timedelta(microseconds=1))
+
+
+def is_hour(as_of: datetime) -> bool:
+    """Whether an `as_of` is an hour of a night, and does not close it."""
+    return as_of != midnight(as_of.date())
+
+
+def floor(instant: datetime, every: timedelta) -> datetime:
+    """The newest end of an interval of `every`, a divisor of a day, at an instant."""
+    day = midnight(instant.date())
+    return day + (instant - day) // every * every
+
+
+def hours(night: date, every: timedelta) -> Iterator[datetime]:
+    """The `as_of` of each hour of a night before it closes, the oldest first; none where `every` is a night."""
+    start, end = interval(midnight(night))
+    while (start := start + every) < end:
+        yield start
+
+
+def interval(as_of: datetime, every: timedelta = NIGHT) -> tuple[datetime, datetime]:
+    """[start, end) of the predictions that the night closing at `as_of` speaks for, or an hour of `every`."""
     return as_of - every, as_of
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from tiltyard.fence import Fence, claim
 from tiltyard.ledger_tables import (
     ACCEPTED,
     REMOVED,
+    advancing,
     decision,
     default_task,
     default_task_end,
@@ -31,6 +32,7 @@ from tiltyard.ledger_tables import (
     features_runs,
     finding,
     first_nights,
+    hour,
     incident,
     json_text,
     metadata,
@@ -75,6 +77,8 @@ from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succe
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
+HourOf = Literal["table", "model"]
+"""Of what there is a newest hour."""
 
 
 class StageEnd(NamedTuple):
@@ -82,6 +86,17 @@ class StageEnd(NamedTuple):
 
     status: Status
     """done; checked, of features before they are published; stopped by a check; failed."""
+    recorded_at: datetime
+    """When it was recorded, wall clock."""
+
+
+class HourEnd(NamedTuple):
+    """The newest hour of a table that was published at it, or of a model that was answered."""
+
+    as_of: datetime
+    """The end of the hour."""
+    snapshot: int
+    """The lake's snapshot that was published, or answered from."""
     recorded_at: datetime
     """When it was recorded, wall clock."""
 
@@ -289,6 +304,21 @@ class Ledger:
         """Forget how tables stood that there are no more: one of the same name that comes is another one."""
         with self.engine.begin() as connection:
             connection.execute(sa.delete(publication).where(publication.c.table.in_(sorted(tables))))
+            connection.execute(sa.delete(hour).where(hour.c.kind == "table", hour.c.name.in_(sorted(tables))))
+
+    def record_hour(self, kind: HourOf, names: Collection[str], as_of: datetime, snapshot: int) -> None:
+        """Say that tables were published at an hour, or that it was answered for models. No night is settled by it."""
+        if names:
+            with self.engine.begin() as connection:
+                connection.execute(advancing(kind, names, as_of, snapshot, clock.now()))
+
+    def hours(self, kind: HourOf, names: Collection[str]) -> dict[str, HourEnd]:
+        """Table, or model → its newest hour, of those that have had one. One query."""
+        query = sa.select(hour).where(hour.c.kind == kind, hour.c.name.in_(sorted(names)))
+        return {
+            row["name"]: HourEnd(row["as_of"].astimezone(UTC), row["snapshot"], row["recorded_at"])
+            for row in self._rows(query)
+        }
 
     def moment(self) -> datetime:
         """Now, by the database's clock: one for all workers, whose own may differ by minutes."""
@@ -318,10 +348,10 @@ class Ledger:
         """What is in service; None before anything was published.
 
         A table that is good on its newest night stands where it was published last, whatever the night: a past night
-        that is done again brings newer rows of all nights. One that is not stands where that night left it. In a home
-        from before tables had states, all of them stand at the newest batch.
+        that is done again brings newer rows of all nights, and so does an hour since. One that is not stands where that
+        night left it. In a home from before tables had states, all of them stand at the newest batch.
         """
-        rows = self._rows(newest_states(None))
+        rows = [_with_hour(row) for row in self._rows(newest_states(None))]
         newest = max((row for row in rows if row["published_at"]), key=lambda row: row["published_at"], default=None)
         if newest is not None:
             snapshot = newest["published_snapshot"]
@@ -754,6 +784,13 @@ class Ledger:
     def _upsert(self, table: sa.Table, **values: Any) -> None:
         with self.engine.begin() as connection:
             connection.execute(upserting(table, [{**values, "recorded_at": clock.now()}]))
+
+
+def _with_hour(row: dict[str, Any]) -> dict[str, Any]:
+    """The newest state of a table, as it stands since its newest hour. What its night has held no hour lets go."""
+    if row["state"] != "published" or (row["hour_snapshot"] or 0) <= (row["published_snapshot"] or 0):
+        return row
+    return {**row, "published_snapshot": row["hour_snapshot"], "published_at": row["hour_at"]}
 
 
 def _columns(record: Record) -> dict[str, object]:

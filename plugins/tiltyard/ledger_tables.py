@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,6 +61,15 @@ sa.Index(
     publication.c.table,
     publication.c.recorded_at.desc(),
     postgresql_where=publication.c.state == "published",
+)
+hour = sa.Table(
+    "hour",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),  # table | model
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("as_of", _instant, nullable=False),  # the newest hour that a table was published at, or a model answered
+    sa.Column("snapshot", sa.BigInteger, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
 )
 sa.Index("night_of_publication", publication.c.night)
 sa.Index("unpublished_of_table", publication.c.table, postgresql_where=publication.c.state != "published")
@@ -252,7 +261,8 @@ def named_rows(names: Collection[str]) -> sa.TableValuedAlias:
 
 
 def newest_states(until: date | None) -> sa.Select[Any]:
-    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last.
+    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last, and
+    `hour_snapshot` and `hour_at` of the newest hour.
 
     It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
     """
@@ -272,8 +282,19 @@ def newest_states(until: date | None) -> sa.Select[Any]:
         .limit(1)
         .lateral("good")
     )
-    joined = names.join(row, sa.true()).outerjoin(good, sa.true())
-    return sa.select(row, good).select_from(joined).order_by(names.c.name)
+    of_table = sa.and_(hour.c.kind == "table", hour.c.name == names.c.name)
+    joined = names.join(row, sa.true()).outerjoin(good, sa.true()).outerjoin(hour, of_table)
+    newest_hour = (hour.c.snapshot.label("hour_snapshot"), hour.c.recorded_at.label("hour_at"))
+    return sa.select(row, good, *newest_hour).select_from(joined).order_by(names.c.name)
+
+
+def advancing(kind: str, names: Collection[str], as_of: datetime, snapshot: int, now: datetime) -> pg.Insert:
+    """The statement that says of tables or models that an hour of them is done. One that is done again is no newer."""
+    rows = [{"kind": kind, "name": name, "as_of": as_of, "snapshot": snapshot} for name in sorted(names)]
+    insert = pg.insert(hour).values([{**row, "recorded_at": now} for row in rows])
+    newer = {name: sa.func.greatest(hour.c[name], insert.excluded[name]) for name in ("as_of", "snapshot")}
+    update = {**newer, "recorded_at": insert.excluded.recorded_at}
+    return insert.on_conflict_do_update(index_elements=[hour.c.kind, hour.c.name], set_=update)
 
 
 def json_text(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tiltyard import postgres, release
-from tiltyard.clock import night_closing
+from tiltyard.clock import is_hour, night_closing, night_of
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 NOT_DRAWN = "page_not_drawn"
 """Kind of the ledger's event of a page that could not be drawn."""
+HOUR_MISSED = "hour_missed"
+"""Kind of the ledger's event of an hour of a model or a source that did not end well; the night catches up on it."""
 More = ParamSpec("More")
 T = TypeVar("T")
 
@@ -112,7 +114,8 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     A check that stops the stage (CheckFailed) is recorded as `stopped`, anything else as `failed`: with its reason when
     a person has to mend it, by its kind alone when nobody foresaw it, since its text may hold anything. Unavailable
     and Fenced leave no record, since another attempt will be made or is at work. A night that was done stays done,
-    since nothing of it was undone, and an attempt that ends well replaces what this one has said.
+    since nothing of it was undone, and an attempt that ends well replaces what this one has said. Of an hour there is
+    an event instead: its night is still to come.
     """
     try:
         with _within_reach(rails.settings):
@@ -123,13 +126,24 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         facts = error.facts if isinstance(error, Stopped) else {}
         body = {"model": model, "night": str(night_closing(as_of)), "reason": str(error), **facts}
         status: Status = "stopped" if isinstance(error, CheckFailed) else "failed"
-        rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json(body))
+        _record_bad_end(rails, stage, as_of, status, body)
         raise
     except Exception as error:
         reason = f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
         body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
-        rails.ledger.record_bad_end(model, night_closing(as_of), "failed", SUMMARIES[stage].from_json(body))
+        _record_bad_end(rails, stage, as_of, "failed", body)
         raise
+
+
+def _record_bad_end(
+    rails: Rails, stage: StageName, as_of: datetime, status: Status, body: Mapping[str, object]
+) -> None:
+    model = str(body["model"])
+    if is_hour(as_of):
+        detail = {"stage": stage, "hour": as_of.isoformat(), "reason": body["reason"]}
+        rails.ledger.add_event(HOUR_MISSED, model, night_of(as_of), detail)
+    else:
+        rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json({**body}))
 
 
 @contextmanager

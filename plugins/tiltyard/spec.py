@@ -36,7 +36,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 
 from tiltyard import docstrings, estimators, target
-from tiltyard.clock import format_duration, parse_duration
+from tiltyard.clock import EVERY, NIGHT, format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
@@ -130,20 +130,28 @@ class Prediction(Strict):
 
     spine: Spine
     """The table with one row per prediction to make."""
-    every: Duration = timedelta(days=1)
-    """Time between two predictions of the same entity."""
+    every: Duration = NIGHT
+    """How often rows of the spine are answered: `1d`, when their night closes, or `1h`, `2h`, `3h`, `4h`, `6h`, `8h` or
+    `12h`, at the end of each such part of the day. They are judged by nights in either case."""
     features: Annotated[tuple[FeatureView, ...], Field(min_length=1)]
     """The feature views that the model reads."""
     max_feature_age: Duration | None = None
     """Age at the prediction time from which a feature row counts as missing. None: rows of any age count."""
 
+    @property
+    def is_hourly(self) -> bool:
+        """Whether rows are answered before their night closes."""
+        return self.every < NIGHT
+
     @field_validator("every")
     @classmethod
-    def _a_night(cls, value: timedelta) -> timedelta:
-        if value != timedelta(days=1):
+    def _part_of_a_night(cls, value: timedelta) -> timedelta:
+        if value not in EVERY:
+            parts = ", ".join(format_duration(part) for part in EVERY[1:])
             raise ValueError(
-                f"{format_duration(value)} is no night, and every night scores the rows of its day: over a longer time "
-                "a row would be scored again and again; write 1d, or leave it out"
+                f"{format_duration(value)} is no night and no part of it that is told apart: every night scores the "
+                "rows of its day, and over a longer time a row would be scored again and again; write 1d, leave it "
+                f"out, or write one of {parts}"
             )
         return value
 

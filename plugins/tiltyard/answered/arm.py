@@ -1,7 +1,7 @@
 """How the answers given online turned out: per arm of the traffic, per version and per tier.
 
 A request speaks for the spine row of its entity with the latest prediction time that is not after the request's own,
-if that is less than `prediction.every` ago: it shares that row's truth, under the same rule, whole matured cohorts
+if that is less than a day ago: it shares that row's truth, under the same rule, whole matured cohorts
 only. A request that speaks for no spine row (of an unknown entity, or of none) is counted as unmatched, and has no
 outcome. A request that was sent again under its id, for the same entity and instant, counts once.
 
@@ -11,13 +11,13 @@ be compared with each other.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 
 from tiltyard import lake
 from tiltyard.answered import request_log
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.prepare import frame as frames
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
@@ -120,7 +120,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
     cohort = frames.cohort(rails, spec, rails.publication())
-    every, stored = int(spec.prediction.every.total_seconds() * 1e6), spec.target.stored
+    day, stored = NIGHT // timedelta(microseconds=1), spec.target.stored
     sql = f"""
         with asked as (
             select request_id, "row", arm, version, tier, {stored} as score, entity_id, prediction_time as asked_at
@@ -134,7 +134,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         ),
         placed as (
             select asked.*,
-                case when asked_at < spine.prediction_time + to_microseconds({every}) then spine.prediction_time end
+                case when asked_at < spine.prediction_time + to_microseconds({day}) then spine.prediction_time end
                     as prediction_time,
                 spine.cohort
             from asked
@@ -173,7 +173,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
 
 def evaluate(spec: Spec, as_of: datetime, rows: pd.DataFrame) -> list[ArmOutcome]:
     """The night's figures from `outcomes`: every arm as a whole, then its versions and tiers."""
-    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + NIGHT)
     result = []
     for arm, of_arm in rows.groupby("arm", sort=True):
         if arm != SHADOW:

@@ -2,7 +2,8 @@
 
 A night is owed before it is scored and until it is there, by events in the ledger: whoever dies in between owes it
 still, and a destination that is away gets all that it missed with the next night. One that is scored again is owed
-again, and replaces what is there of it. What is wrong with one model's delivery is an event, and stops nobody.
+again, and replaces what is there of it. So does every hour of a night that is answered by the hour: what is there of
+the night grows by the rows of the hour. What is wrong with one model's delivery is an event, and stops nobody.
 
 A hindcast owes nothing: it plays the past.
 """
@@ -38,14 +39,14 @@ def owe(rails: Rails, spec: Spec, nights: Collection[date]) -> None:
 
 
 def owed(rails: Rails, model: str) -> tuple[date, ...]:
-    """The nights that are scored and not delivered since, the oldest first."""
+    """The nights that have answers and are not delivered since, the oldest first."""
     newest: dict[date, tuple[int, str]] = {}
     for kind in (OWED, DELIVERED):
         for event in rails.ledger.events(model, kind):
             if event.night is not None:
                 newest[event.night] = max(newest.get(event.night, (0, "")), (event.id, kind))
     waiting = {night for night, (_, kind) in newest.items() if kind == OWED}
-    return tuple(sorted(waiting & rails.ledger.finished("shadow", model))) if waiting else ()
+    return tuple(sorted(waiting & predictions.nights(rails, model))) if waiting else ()
 
 
 def deliver(
@@ -63,7 +64,7 @@ def deliver(
     if spec.deliver is None:
         return None
     to, delivered = destination.name_of(spec.deliver), {}
-    done = rails.ledger.finished("shadow", spec.name) & {*scored} if scored else set()
+    done = predictions.nights(rails, spec.name) & {*scored} if scored else set()
     for night in sorted({*owed(rails, spec.name), *done}):
         try:
             delivered[night] = _deliver(rails, spec, night, lookup)

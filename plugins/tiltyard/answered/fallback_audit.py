@@ -76,7 +76,7 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
         _as_far_as_it_goes(rails, spec, as_of),
         [_task(entry, night) for entry in rails.ledger.default_tasks(spec.name) if entry.opened < night],
         spec.fallback.audit_after,
-        spec.prediction.every,
+        clock.NIGHT,
     )
     for task in decision.recovered:
         rails.ledger.recover_default_task(spec.name, task.opened, night)

@@ -36,19 +36,25 @@ default answered; `tier` says who answered, `reason` why it was not the champion
 _FORMATS: dict[OutputFormat, str] = {"csv": "format csv, header", "parquet": "format parquet, compression zstd"}
 
 
+def nights(rails: Rails, model: str) -> set[date]:
+    """The nights of a model that have answers: those that were scored, and the one whose hours are being answered."""
+    hours = rails.ledger.hours("model", [model]).values()
+    return rails.ledger.finished("shadow", model) | {clock.night_of(hour.as_of) for hour in hours}
+
+
 def newest_night(rails: Rails, model: str) -> date:
-    """The newest night that was scored. Raises BadInput where none was."""
-    nights = rails.ledger.finished("shadow", model)
-    if not nights:
+    """The newest night that has answers. Raises BadInput where none has."""
+    there = nights(rails, model)
+    if not there:
         raise BadInput(f"No night of {model} is scored yet; tiltyard status {model} says what comes first.")
-    return max(nights)
+    return max(there)
 
 
 def require_scored(rails: Rails, model: str, night: date) -> None:
-    """Raises BadInput for a night that was not scored, naming the newest that was."""
-    nights = rails.ledger.finished("shadow", model)
-    if night not in nights:
-        newest = f"its newest scored night is {max(nights)}" if nights else "no night of it is scored yet"
+    """Raises BadInput for a night that has no answers, naming the newest that has."""
+    there = nights(rails, model)
+    if night not in there:
+        newest = f"its newest scored night is {max(there)}" if there else "no night of it is scored yet"
         raise BadInput(f"{model} has no answers of {night}: {newest}; tiltyard status {model} says how it stands.")
 
 
@@ -59,8 +65,8 @@ def types(rows: pa.Table) -> dict[str, str]:
 
 
 def of_night(rails: Rails, model: str, night: date, target: Target = YES_OR_NO) -> pa.Table:
-    """The answers of a night that was scored, by entity and time; none where its spine had no rows. `target`: the kind
-    of the model's label.
+    """The answers of a night that was scored, by entity and time; none where its spine had no rows. Of a night whose
+    hours are being answered those that there are so far. `target`: the kind of the model's label.
 
     Raises BadInput for a night that was not, and for one whose answers are in the lake no more.
     """

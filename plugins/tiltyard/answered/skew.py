@@ -48,7 +48,7 @@ def look(rails: Rails, spec: Spec, as_of: datetime, version: int, offline: profi
     reference = registry.load(rails, spec.name, version).profile if len(rows) else None
     if reference is None:
         return None
-    first = night_closing(as_of - spec.drift.window + spec.prediction.every).toordinal()
+    first = night_closing(as_of - spec.drift.window + clock.NIGHT).toordinal()
     window = (offline.nights >= first) & (offline.nights <= night_closing(as_of).toordinal())
     features: dict[str, SkewedFeature] = {}
     for column in reference.columns:

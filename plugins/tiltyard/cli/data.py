@@ -1,12 +1,14 @@
 """`data fetch`, `data cut`, `ingest`, `features`: what the sources deliver becomes a published night."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tiltyard import clock
 from tiltyard.cli import options
-from tiltyard.cli.options import AsOf, Json
+from tiltyard.cli.options import AsOf, HourAsOf, Json
 from tiltyard.cli.output import emit, failed, print_error, progress, say
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
@@ -106,7 +108,7 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
 def features(
-    as_of: AsOf = None,
+    as_of: HourAsOf = None,
     source: Source = None,
     rebuild: Annotated[
         list[str] | None,
@@ -115,13 +117,19 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Ingest, build with dbt, check, publish, source by source. A table whose SQL or columns have changed is made anew
-    by itself. A table that is not good stays as it was, and is named (exit 1)."""
+    by itself. A table that is not good stays as it was, and is named (exit 1). At an hour that is done for the sources
+    with hourly models, and settles no night."""
     from tiltyard.cli import landed
     from tiltyard.edge import describe_nights
     from tiltyard.online import fill
     from tiltyard.prepare import features as stage
 
-    night, chosen = options.night(as_of), _chosen(Settings(), source)
+    night, chosen = options.hour(as_of), _chosen(Settings(), source)
+    if clock.is_hour(night):
+        if rebuild:
+            raise BadInput("--rebuild is a night's: leave it out, or name a night.")
+        _features_at(night, source, as_json)
+        return
     with options.opened(sources=chosen) as opened:
         stage.require_tables(opened.settings, rebuild or ())
         landed.require_near(opened, chosen, night)
@@ -135,6 +143,29 @@ def features(
         elif done.published.unpublished:
             print_error(stage.complaint(done.published.unpublished, built.night))
     if built.unpublished:
+        raise typer.Exit(1)
+
+
+def _features_at(hour: datetime, source: str | None, as_json: bool) -> None:
+    """The features stage at an hour, of one source or of all that have hourly models."""
+    from tiltyard.cli import landed
+    from tiltyard.edge import describe_nights
+    from tiltyard.online import fill
+    from tiltyard.prepare import hourly
+
+    with options.opened(sources=_chosen(Settings(), source)) as opened:
+        chosen = [source] if source else list(hourly.sources(opened.settings))
+        if not chosen:
+            raise BadInput(f"No active model is hourly; name a night, like --as-of {clock.night_of(hour)}.")
+        landed.require_near(opened, chosen, hour)
+        done = {name: hourly.build_hour(opened, name, hour) for name in chosen}
+        filled = fill.fill_night(opened, hour)
+    document = {"hour": hour.isoformat(), "sources": {name: each.to_json() for name, each in done.items()}}
+    emit(document | {"online": filled.to_json()}, as_json, lambda: say(describe_nights.hour(hour, done, filled)))
+    complaints = [each.complaint for each in done.values() if each.unpublished]
+    for sentence in complaints:
+        print_error(sentence)
+    if complaints:
         raise typer.Exit(1)
 
 

@@ -26,6 +26,16 @@ AsOf = Annotated[
         "--as-of", metavar="DATE", help="The night: the end of its data interval, UTC. Default: the last midnight."
     ),
 ]
+HourAsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        "--night",
+        metavar="DATE",
+        help="The night: the end of its data interval, UTC; of hourly models also an hour, like 2016-04-02T07:00Z. "
+        "Default: the last midnight.",
+    ),
+]
 ScoredAsOf = Annotated[
     str | None,
     typer.Option("--as-of", metavar="DATE", help="The night, UTC. Default: the model's newest."),
@@ -63,6 +73,12 @@ def night(text: str | None) -> datetime:
     """The `as_of` of the night that an option names; without one the last midnight, UTC. Raises BadInput for what is no
     midnight."""
     return asked_night(text) or clock.midnight(clock.now().date())
+
+
+def hour(text: str | None) -> datetime:
+    """The `as_of` of the night or the hour that an option names; without one the last midnight, UTC. Raises BadInput
+    for what is neither."""
+    return clock.parse_hour(text) if text else clock.midnight(clock.now().date())
 
 
 def spec(name: str) -> specs.Spec:

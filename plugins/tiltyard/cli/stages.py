@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tiltyard import clock
 from tiltyard.cli import options
-from tiltyard.cli.options import AsOf, Json, Model
+from tiltyard.cli.options import AsOf, HourAsOf, Json, Model
 from tiltyard.cli.output import caution, emit, failed, say
 from tiltyard.spec import Spec, find
 from tiltyard.stages import StageName
@@ -43,11 +44,16 @@ def train(
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard shadow sla_breach --as-of 2016-04-10")
-def shadow(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
-    """Score the night with champion and challengers; evaluate both on matured cohorts. Where the spec says `deliver`,
-    the night's answers are brought there."""
+def shadow(model: Model, as_of: HourAsOf = None, as_json: Json = False) -> None:
+    """Score the night with champion and challengers; evaluate both on matured cohorts. Of an hour of an hourly model
+    the rows that have no answer are scored, and nothing is evaluated. Where the spec says `deliver`, the answers are
+    brought there."""
     from tiltyard.answered import delivery
     from tiltyard.judge import shadow as stage
+
+    if clock.is_hour(end := options.hour(as_of)):
+        _answer_hour(model, end, as_json)
+        return
 
     def scored_and_delivered(rails: "Rails", spec: Spec, night: datetime) -> object:
         delivery.owe(rails, spec, [night.date()])
@@ -104,6 +110,16 @@ def drift(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
         return summary
 
     _stage("drift", model, as_of, as_json, measured_and_drawn)
+
+
+def _answer_hour(model: str, hour: datetime, as_json: bool) -> None:
+    from tiltyard.edge import hours
+
+    with options.opened() as opened:
+        spec = find(opened.settings.models, model)
+        hours.require_published(opened, spec, hour)
+        [answered] = hours.answer(opened, spec, [hour])
+    emit(answered, as_json)
 
 
 def _stage(

@@ -75,6 +75,7 @@ def model(document: Document) -> str:
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
         **({"refused": "; ".join(map(str, document.refused))} if document.refused else {}),
         **({"checkout": f"{document.not_in_force_yet}, not in force yet"} if document.not_in_force_yet else {}),
+        **({"answered": f"until {_instant(document.answered_until)}"} if document.answered_until else {}),
         **({"unanswered": _unanswered(document)} if document.unanswered else {}),
         **({"delivered": delivery(document.delivery)} if document.delivery else {}),
         "training": _training(document.training),

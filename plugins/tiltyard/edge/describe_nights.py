@@ -1,5 +1,7 @@
 """What commands over whole nights came to, as text for a terminal: `features`, `hindcast`, and `hindcast --policy`."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from tiltyard.words import counted, listed
 if TYPE_CHECKING:  # the stages bring dbt and MLflow along
     from tiltyard.online.fill import FillSummary
     from tiltyard.prepare.features import FeaturesNight, SourceNight
+    from tiltyard.prepare.hourly import SourceHour
     from tiltyard.rewind.hindcast import HeldTable, Hindcast
 
 POLICY_COLUMNS = (
@@ -23,10 +26,25 @@ def features(built: "FeaturesNight", online: "FillSummary") -> str:
     lines = [f"night        {built.night}"]
     for name, source in built.sources.items():
         lines += [f"{name:<12} {_features_of(source)}", *_aside(source)]
+    lines.append(_filled(online))
+    return "\n".join([*lines, *(f"  {model} waits: {reason}" for model, reason in online.waiting.items())])
+
+
+def hour(as_of: datetime, done: "Mapping[str, SourceHour]", online: "FillSummary") -> str:
+    """The features stage at an hour: a line per source."""
+    lines = [f"hour         {as_of:%Y-%m-%d %H:%M} UTC"]
+    for name, source in done.items():
+        landed = f"{counted(source.ingest.rows, 'row')} landed in {counted(source.ingest.files, 'file')}"
+        unpublished = f"; {len(source.unpublished)} not" if source.unpublished else ""
+        lines.append(f"{name:<12} {landed}; {counted(len(source.published), 'table')} published{unpublished}")
+        lines += [f"  {file}" for file in source.ingest.quarantined]
+    return "\n".join([*lines, _filled(online)])
+
+
+def _filled(online: "FillSummary") -> str:
     rows = counted(sum(online.rows.values()), "row")
     filled = online.unavailable or f"{counted(online.tables, 'table')} up to date, {rows} written"
-    lines.append(f"{'online':<12} {filled}" + (f"; made anew: {online.rebuilt}" if online.rebuilt else ""))
-    return "\n".join([*lines, *(f"  {model} waits: {reason}" for model, reason in online.waiting.items())])
+    return f"{'online':<12} {filled}" + (f"; made anew: {online.rebuilt}" if online.rebuilt else "")
 
 
 def _features_of(source: "SourceNight") -> str:

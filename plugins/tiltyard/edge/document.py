@@ -352,6 +352,8 @@ class ModelStatus(ModelHead):
     """The model's tables that were not good on the night, by name: since when, why, and where they stand."""
     refused: tuple[RefusedText, ...] = ()
     """What of the specs, suites and dbt files in the checkout is not in force, of this model and of what all share."""
+    answered_until: Instant | None = None
+    """The end of the newest night or hour whose rows were answered; None before the first."""
     unanswered: dict[date, int] = field(default_factory=dict)
     """Night of the last week → rows of the spine that nobody has answered; without the nights that have none."""
     delivery: DeliverySummary | None = None

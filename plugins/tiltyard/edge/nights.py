@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
-from tiltyard.edge import task_run
+from tiltyard.edge import hours, task_run
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
@@ -44,6 +44,11 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     if not days:
         raise BadInput(f"No night to do: {before} has finished none for {spec.name}; start that first, or give as_of.")
     return [clock.midnight(day) for day in sorted(days)]
+
+
+def end_of_run(rails: "Rails", source: str) -> datetime:
+    """The one `as_of` of a run of a source's features: its parameter, else the night or hour of its interval."""
+    return task_run.chosen_night() or hours.as_of(rails, source, *task_run.interval_end())
 
 
 def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:

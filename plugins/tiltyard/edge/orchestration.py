@@ -28,13 +28,14 @@ from tiltyard.edge.assets import (
 )
 from tiltyard.edge.chunks import Announce, Chunks, Work
 from tiltyard.edge.explanations import explanation
-from tiltyard.edge.nights import each_night, governed_nights, kept, nights, same_nights
+from tiltyard.edge.nights import each_night, end_of_run, governed_nights, kept, nights, same_nights
 from tiltyard.edge.task_run import accepting, announce, linked, looking, night, show, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     announce_evaluations,
     announce_findings,
     announce_promotions,
+    answer_hours,
     audit_alone,
     audit_fallback,
     check,
@@ -58,12 +59,13 @@ from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
     "JudgedNight", "Settled", "accepting", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "any_feature", "approvals", "arguments", "asks", "audit_alone", "audit_fallback",
-    "check", "each_night", "explanation", "feature_assets", "governed_nights", "governor_schedule", "grant",
-    "granted_assets", "in_chunks", "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked",
-    "look_at_model", "looking", "maintenance_timetable", "model_asset", "night", "nights", "per_model", "portfolio",
-    "portfolio_asset", "promote", "publish", "same_nights", "settled_assets", "shadow_model", "show", "skip",
-    "tags", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
+    "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "asks", "audit_alone",
+    "audit_fallback", "check", "each_night", "end_of_run", "explanation", "feature_assets", "governed_nights",
+    "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short", "judge",
+    "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable", "model_asset",
+    "night", "nights", "per_model", "portfolio", "portfolio_asset", "promote", "publish", "same_nights",
+    "settled_assets", "shadow_model", "show", "skip", "tags", "tidy", "timetable", "train", "transform",
+    "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -145,6 +147,11 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
 def in_chunks(stage: StageName, specs: Sequence[Spec], work: Work, announce: Announce) -> None:
     """The tasks of a stage that goes through its models in chunks, inside its DAG. See `chunks`."""
     Chunks(stage, specs, work, announce).lay_out()
+
+
+def hourly(specs: Sequence[Spec]) -> bool:
+    """Whether any model is answered by the hour."""
+    return any(spec.prediction.is_hourly for spec in specs)
 
 
 def asks(spec: Spec) -> bool:

@@ -130,7 +130,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     spec, night = rails.ledger.bounded(spec), as_of.date()
     checked = rails.ledger.last_features_run(spec.source, before=night + DAY if is_asked else date.max)
     known = max(night, checked.night) if checked else night
-    roles = rails.ledger.roles(spec.name, (as_of + spec.prediction.every).date())  # in force from the next night on
+    roles = rails.ledger.roles(spec.name, (as_of + clock.NIGHT).date())  # in force from the next night on
     nights = _shadow_nights(rails, spec, as_of)
     counts = truth.counts(rails, spec, as_of)
     training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)
@@ -183,6 +183,7 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             if state.table in spec.tables and not state.is_published
         ),
         refused=_refused(rails, spec),
+        answered_until=_answered_until(rails, spec),
         unanswered=scored.summary.unanswered if scored else {},
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
@@ -362,6 +363,13 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 def _newest(rails: Rails, spec: Spec) -> datetime | None:
     nights = rails.ledger.stage_statuses("shadow", spec.name)
     return clock.midnight(max(nights)) if nights else None
+
+
+def _answered_until(rails: Rails, spec: Spec) -> datetime | None:
+    """The end of the newest night or hour whose rows were answered."""
+    ends = [clock.midnight(night) for night in rails.ledger.newest_nights("shadow", [spec.name]).values()]
+    ends += [hour.as_of for hour in rails.ledger.hours("model", [spec.name]).values()]
+    return max(ends, default=None)
 
 
 def _bounds(rails: Rails, spec: Spec) -> LearnedBounds | None:

@@ -74,9 +74,15 @@ def night() -> datetime:
     """The one `as_of` of a run that has a data interval of its own: its parameter, else its interval's end."""
     if chosen := chosen_night():
         return chosen
+    end, _ = interval_end()
+    return clock.midnight(end.date())
+
+
+def interval_end() -> tuple[datetime, datetime]:
+    """When the run's data interval ends, and when the run began."""
     run = get_current_context()["dag_run"]
     end = run.data_interval_end or run.logical_date or run.run_after
-    return clock.midnight(end.astimezone(UTC).date())
+    return end.astimezone(UTC), (run.start_date or run.run_after).astimezone(UTC)
 
 
 def announced_nights() -> set[date]:

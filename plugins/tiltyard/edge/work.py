@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, limits, task_run
+from tiltyard.edge import answers, due, explanations, hours, limits, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -20,10 +20,9 @@ from tiltyard.edge.assets import (
 )
 from tiltyard.edge.due import Lot
 from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights
-from tiltyard.errors import CheckFailed, Unavailable
+from tiltyard.errors import CheckFailed, Fenced, Unavailable
 from tiltyard.records import (
     FallbackAuditSummary,
-    FeaturesSummary,
     JsonObject,
     PortfolioNight,
     PromotionSummary,
@@ -63,7 +62,8 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
     deadline = contracts.deadline(rails.settings, source, as_of)
     if deadline is None or deadline <= clock.now() or task_run.chosen_night():
         return landed.to_json()
-    is_here = not landed.away and ingest.has_delivered(ingest.newest_delivery(rails, source), as_of)
+    every = features.every(rails.settings, source) or clock.NIGHT
+    is_here = not landed.away and ingest.has_delivered(ingest.delivered_until(rails, source), as_of, every)
     return landed.to_json() if is_here else None
 
 
@@ -83,12 +83,17 @@ def transform(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     return features.transform(rails, as_of, [source]).to_json()
 
 
-def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> FeaturesSummary:
-    """Judge a source's batch. Raises CheckFailed, with all of it recorded, where a table of it is not good, and where a
-    text that it may stand on is refused."""
-    from tiltyard.prepare import features
+def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Record:
+    """Judge a source's batch; of an hour what is good of it is in service by that. Raises CheckFailed, with all of it
+    recorded, where a table of it is not good, and where a text that it may stand on is refused."""
+    from tiltyard.prepare import features, hourly
     from tiltyard.prepare.transform import BuildSummary
 
+    if clock.is_hour(as_of):
+        hour = hourly.publish(rails, source, as_of, BuildSummary.from_json(build))
+        if hour.unpublished:
+            raise CheckFailed(hour.complaint)
+        return hour
     summary = features.check(rails, source, as_of, BuildSummary.from_json(build))
     accepted = rails.ledger.release()
     sentences = [str(text) for text in (accepted.refused if accepted else ()) if _is_about(text, rails, source)]
@@ -113,10 +118,12 @@ def _is_about(text: RefusedText, rails: "Rails", source: str) -> bool:
 
 def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     """Put what is good of a source's night in service, and the store of online features up to it; announce the feature
-    views that are settled by that, and all views of the models that may start now."""
+    views that are settled by that, and all views of the models that may start now. An hour is in service already."""
     from tiltyard.online import fill
     from tiltyard.prepare import features
 
+    if clock.is_hour(as_of):
+        return _announce_hour(rails, source, as_of)
     published = features.end(rails, source, as_of)
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
@@ -127,6 +134,48 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     for view in sorted(views):
         task_run.announce_through(settled_assets(), feature_asset(view), [as_of])
     return {**published.to_json(), "online": online}
+
+
+def _announce_hour(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
+    """Bring the store of online features up to an hour of a source, and announce the feature views of its hourly
+    models."""
+    from tiltyard.online import fill
+    from tiltyard.prepare.publishing import Feeding
+
+    specs = [spec for spec in portfolio(rails.settings) if spec.source == source and spec.prediction.is_hourly]
+    tables = {*Feeding.of(rails.settings).below(source), *(table for spec in specs for table in spec.tables)}
+    published = frozenset(name for name, end in rails.ledger.hours("table", tables).items() if end.as_of == as_of)
+    online = fill.fill_night(rails, as_of, published).to_json() if published else None
+    for view in sorted({view for spec in specs for view in spec.prediction.features}):
+        task_run.announce_through(settled_assets(), feature_asset(view), [as_of])
+    return {"hour": as_of.isoformat(), "published": [*sorted(published)], "online": online}
+
+
+def answer_hours(rails: "Rails", specs: Sequence[Spec]) -> JsonObject:
+    """Answer the hours that wait, of every hourly model. Model → hour → number of rows that were answered. What is
+    wrong with one model keeps no other from its answers; raises RuntimeError that names those that failed. Skips the
+    task where nothing waits, and in a run that somebody started for a night or for some models."""
+    waiting = {} if task_run.chosen_night() or task_run.chosen_models() else hours.waiting(rails, specs)
+    if not waiting:
+        task_run.skip("No hour waits to be answered.")
+    done: dict[str, JsonObject] = {}
+    failed: dict[str, str] = {}
+    for spec in specs:
+        try:
+            if open_hours := waiting.get(spec.name):
+                with limits.within(rails, "shadow", spec):
+                    answered = hours.answer(rails, spec, open_hours, task_run.connection)
+                done[spec.name] = {hour.as_of.isoformat(): hour.answered for hour in answered}
+        except Unavailable:
+            raise
+        except Fenced as error:
+            log.info("%s", error)  # the night is being closed, and answers what is left
+        except Exception as error:  # whatever it is, it is this model's
+            log.exception("An hour of %s failed; the others go on.", spec.name)
+            failed[spec.name] = f"{type(error).__name__}: {error}"[:500]
+    if failed:
+        raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())))
+    return {**done}
 
 
 def shadow_model(rails: "Rails", spec: Spec, when: Sequence[datetime]) -> None:

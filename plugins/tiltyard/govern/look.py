@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tiltyard.clock import midnight, night_closing
+from tiltyard.clock import NIGHT, midnight, night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import DriftComparison, KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.raw import ColumnKind, Raw
@@ -32,7 +32,7 @@ class Look:
     def __init__(self, rails: Rails, spec: Spec, as_of: datetime, version: int) -> None:
         self.rails, self.spec, self.as_of, self.version = rails, rails.ledger.bounded(spec), as_of, version
         self.night = night_closing(as_of)
-        self.window = max(round(spec.drift.window / spec.prediction.every), 1)
+        self.window = max(round(spec.drift.window / NIGHT), 1)
         """Length of the window, in nights."""
         self.scorer = registry.load(rails, spec.name, version)
         record = rails.ledger.version(spec.name, version)

@@ -101,7 +101,7 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     """
     since = night - timedelta(days=NIGHTS + ages)
     scored_since = since - spec.label.horizon if spec.label.until else since
-    start = clock.midnight(scored_since) - spec.prediction.every  # the nights after it predict nothing earlier
+    start = clock.midnight(scored_since) - clock.NIGHT  # the nights after it predict nothing earlier
     params = {"model": spec.name, "since": since, "scored_since": scored_since, "from": start, "night": night}
     rails.lake.ensure(PREDICTION)
     cells = rails.lake.query(sql, as_of, params)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tiltyard.clock import NIGHT
 from tiltyard.judge import gate, sequential
 from tiltyard.records import (
     CalibrationBin,
@@ -144,7 +145,7 @@ def gather(
         challenger=SAFE_DEFAULT if challenger is None else challenger,
         champion=champion,
         safe_default=_share_of_default(spec) if champion is None else None,
-        shadow=len(shadowed) * spec.prediction.every,
+        shadow=len(shadowed) * NIGHT,
         differences=differences,
         nights=nights,
         expected=int(pairs.is_matured.sum()),

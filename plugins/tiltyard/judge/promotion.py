@@ -287,7 +287,7 @@ def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFr
         f'{f""" or isnan("{feature.name}")""" if feature.kind == "numeric" else ""}) as "{feature.name}"'
         for feature in frame.features(rails, spec, publication)
     )
-    start = clock.midnight(since) - spec.prediction.every
+    start = clock.midnight(since) - clock.NIGHT
     sql = f"""
         select cast(prediction_time as date) + 1 as night, count(*) as rows, {counts}
         from ({frame.select(rails, spec, start, as_of, as_of, publication)}) group by 1 order by 1

@@ -4,6 +4,9 @@ Every version gives one row per spine row. The one that was served says in `tier
 say `shadow`. When the champion's files are refused, or it has no number for a row, the next declared tier answers
 and `tier_reason` says why (fallback.py); without a champion it is the safe default. A night never goes dark.
 
+Of a model that is answered by the hour the hours score what they can, and the night what they have left; a row that an
+hour has answered stays as it was answered.
+
 A feature view that is not good on the night is read as it was on its last good one, and `apart` says so. A row for
 which that has nothing within `max_feature_age` gets no score of a version that reads the view, and a view that there is
 nothing of yet (it was never good, or no night was built since the spec names it) keeps none of those from answering
@@ -14,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,11 @@ from numpy.typing import NDArray
 from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Stopped
+from tiltyard.fence import Fence
 from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
-from tiltyard.records import Publication, ShadowSummary
+from tiltyard.records import AnsweredHour, Publication, ShadowSummary, TableState
 from tiltyard.serve import fallback
 from tiltyard.spec import DECIDED, Role, Spec
 from tiltyard.succession import Roles
@@ -76,13 +80,108 @@ class Gaps:
 NO_GAPS = Gaps({}, {}, unread=False)
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """What a night or an hour has scored."""
+
+    rows: pd.DataFrame
+    """The rows of the spine in its interval, with their features."""
+    answered: Bools
+    """Whether a row was answered before, (rows,)."""
+    kept: pd.DataFrame
+    """The predictions before, of the whole night."""
+    predictions: pd.DataFrame
+    """Predictions of the rows that were not answered."""
+    stale: Mapping[int, Bools]
+    """Version → whether it lacks a view that it reads, of each of these."""
+    roles: Roles
+    """Who scores."""
+    failed: Mapping[str, str]
+    """Version → why it did not score."""
+    publication: Publication
+    """What they were made from."""
+    unpublished: tuple[TableState, ...]
+    """The tables that were not good."""
+    fence: Fence
+    """The claim on the night."""
+
+
 def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
-    """Score the spine rows of the night that closes at `as_of` and replace the night's predictions.
+    """Score the spine rows of the night that closes at `as_of` and replace the night's predictions. What hours of it
+    have answered stays.
 
     Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published, Stopped
     when the spine's rows of the night are not.
     """
     night = night_closing(as_of)
+    scored = _scored(rails, spec, as_of, clock.interval(as_of), before=as_of)
+    of_night = pd.concat([part for part in (scored.kept, scored.predictions) if len(part)] or [scored.predictions])
+    profiles = _profiles(rails, spec, scored, of_night).assign(night=night, available_at=as_of)
+
+    def write(connection: Any) -> None:
+        own = {"model": spec.name, "night": night}
+        lake.put(connection, PREDICTION, {**own, "available_at": as_of}, scored.predictions[list(PREDICTION.columns)])
+        lake.put(connection, PROFILE, own, profiles[list(PROFILE.columns)])
+
+    rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=scored.fence)
+    served = of_night[of_night["tier"] != SHADOW]
+    return ShadowSummary(
+        night=night,
+        rows=len(scored.rows),
+        snapshot=scored.publication.snapshot,
+        unpublished=scored.unpublished,
+        roles=scored.roles.scored,
+        tiers=_counted(served["tier"]),
+        reasons=_counted(served["tier_reason"]),
+        failed=dict(scored.failed),
+        note=None if len(scored.rows) else "The spine has no rows in this night; there was nothing to score.",
+    )
+
+
+def score_hour(rails: Rails, spec: Spec, as_of: datetime) -> AnsweredHour:
+    """Score the spine rows of the hour that ends at `as_of` which nobody has answered, into the night that covers them.
+    Twice is once.
+
+    Raises Fenced when a newer attempt at the same night has begun, BadInput when no features are published, Stopped
+    when the spine's rows of the hour are not.
+    """
+    night = clock.night_of(as_of)
+    scored = _scored(rails, spec, as_of, clock.interval(as_of, spec.prediction.every))
+    if len(scored.predictions):
+        rows = scored.predictions[list(PREDICTION.columns)]
+        rails.lake.commit(
+            lambda connection: lake.put(connection, PREDICTION, {}, rows),
+            message=f"shadow {spec.name} {as_of:%Y-%m-%dT%H:%MZ}",
+            fence=scored.fence,
+        )
+    served = scored.predictions[scored.predictions["tier"] != SHADOW]
+    return AnsweredHour(
+        as_of=as_of,
+        night=night,
+        rows=len(scored.rows),
+        answered=len(served),
+        snapshot=scored.publication.snapshot,
+        unpublished=scored.unpublished,
+        tiers=_counted(served["tier"]),
+        failed=dict(scored.failed),
+    )
+
+
+def predictions_of(rails: Rails, model: str, night: date, before: datetime | None = None) -> pd.DataFrame:
+    """The predictions of a night, the shadows among them; those that its hours made before an instant."""
+    until = "" if before is None else "and available_at < $before"
+    return rails.lake.connection.execute(
+        f"select * from {lake.identifier(PREDICTION)} where model = $model and night = $night {until}",
+        {"model": model, "night": night, **({} if before is None else {"before": before})},
+    ).df()
+
+
+def _scored(
+    rails: Rails, spec: Spec, as_of: datetime, interval: tuple[datetime, datetime], before: datetime | None = None
+) -> _Scored:
+    """Score the spine rows of an interval of a night that were not answered; with `before`, not by an hour before it.
+    The claim comes first: what an attempt before this one has answered is in sight."""
+    night = clock.night_of(as_of)
     whole, tables = rails.publication(), (spec.prediction.spine, *spec.prediction.features)
     publication = whole.part(tables)
     if waits := waits_for(publication, spec, as_of):
@@ -96,9 +195,8 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     rails.lake.ensure(PREDICTION)
     rails.lake.ensure(PROFILE)
     unpublished = publication.unpublished(publication.tables)
-    start, end = clock.interval(as_of, spec.prediction.every)
     roles = rails.ledger.roles(spec.name, night)
-    rows = frame.build(rails, read, start, end, as_of, publication)
+    rows = frame.build(rails, read, *interval, as_of, publication)
     if read is not spec:  # a slice may be a column of a view that cannot be read
         rows = rows.assign(**{name: None for name in spec.gate.slices if name not in rows})
     lacking = {
@@ -107,8 +205,11 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         if state.table in read.prediction.features
     }
     view_of = {feature.name: feature.view for feature in frame.features(rails, read, publication)}
+    kept = predictions_of(rails, spec.name, night, before)
+    answered = _is_answered(spec, rows, kept)
+    lacking = {view: mask[~answered] for view, mask in lacking.items()}
     gaps = Gaps(lacking, view_of, unread=read is not spec)
-    predictions, failed, stale = predict(rails, spec, roles, rows, gaps)
+    predictions, failed, stale = predict(rails, spec, roles, rows[~answered].reset_index(drop=True), gaps)
     for name, reason in failed.items():
         rails.ledger.add_event("version_did_not_score", spec.name, night, {"version": name, "reason": reason})
     predictions = predictions.assign(
@@ -118,26 +219,19 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         available_at=as_of,
         scored_at=clock.now(),
     )
-    profiles = _profiles(rails, spec, roles, rows, stale, predictions, failed).assign(night=night, available_at=as_of)
+    return _Scored(rows, answered, kept, predictions, stale, roles, failed, publication, unpublished, fence)
 
-    def write(connection: Any) -> None:
-        partition = {"model": spec.name, "night": night}
-        lake.put(connection, PREDICTION, partition, predictions[list(PREDICTION.columns)])
-        lake.put(connection, PROFILE, partition, profiles[list(PROFILE.columns)])
 
-    rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=fence)
+def _is_answered(spec: Spec, rows: pd.DataFrame, predictions: pd.DataFrame) -> Bools:
+    """Whether each row has an answer among the predictions."""
+    if predictions.empty:
+        return np.zeros(len(rows), dtype=bool)
     served = predictions[predictions["tier"] != SHADOW]
-    return ShadowSummary(
-        night=night,
-        rows=len(rows),
-        snapshot=publication.snapshot,
-        unpublished=unpublished,
-        roles=roles.scored,
-        tiers=_counted(served["tier"]),
-        reasons=_counted(served["tier_reason"]),
-        failed=failed,
-        note=None if len(rows) else "The spine has no rows in this night; there was nothing to score.",
-    )
+    return _keys(rows[spec.key], rows["prediction_time"]).isin(_keys(served["entity_id"], served["prediction_time"]))
+
+
+def _keys(entity: "pd.Series[Any]", prediction_time: "pd.Series[Any]") -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays([entity.astype(str), pd.to_datetime(prediction_time, utc=True)])
 
 
 def waits_for(publication: Publication, spec: Spec, as_of: datetime) -> str | None:
@@ -205,26 +299,29 @@ def request_id(model: str, who: str, entity_id: str, prediction_time: datetime) 
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _profiles(
-    rails: Rails,
-    spec: Spec,
-    roles: Roles,
-    rows: pd.DataFrame,
-    stale: Mapping[int, Bools],
-    predictions: pd.DataFrame,
-    failed: Mapping[str, str],
-) -> pd.DataFrame:
-    """The night's rows in the cells of every version that scored them: drift need not read features again."""
-    own = predictions["tier"] != "light"
+def _profiles(rails: Rails, spec: Spec, scored: _Scored, predictions: pd.DataFrame) -> pd.DataFrame:
+    """The night's rows in the cells of every version that scored them: drift need not read features again.
+
+    `predictions`: those of the whole night. What an hour has scored is counted by what its features are known to have
+    been by now.
+    """
+    rows, own = scored.rows, predictions[predictions["tier"] != "light"]
     records = []
-    for number in roles.scored:
-        if number not in stale or stale[number].all():  # it was not loaded, or there is nothing that it could score
+    for number in scored.roles.scored:
+        mine = own[own["version"] == number]
+        seen = np.zeros(len(rows), dtype=bool)
+        if number in scored.stale:
+            seen[~scored.answered] = ~scored.stale[number]
+        if scored.answered.any():
+            scores = _keys(mine["entity_id"], mine["prediction_time"])
+            seen |= scored.answered & _keys(rows[spec.key], rows["prediction_time"]).isin(scores)
+        if number not in scored.stale or not seen.any():  # it was not loaded, or there is nothing that it could score
             continue
         reference = registry.load(rails, spec.name, number).profile
         if reference is None:  # a version from before there were profiles
             continue
-        score = spec.target.scores(predictions.loc[own & (predictions["version"] == number), spec.target.stored])
-        for name, counts in profile.night(reference, rows[~stale[number]], score, spec.target).items():
+        score = spec.target.scores(mine[spec.target.stored])
+        for name, counts in profile.night(reference, rows[seen], score, spec.target).items():
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
     return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])

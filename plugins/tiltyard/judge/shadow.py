@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tiltyard import clock, lake
 from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
+from tiltyard.errors import BadInput
 from tiltyard.judge import arrival, estimate, scoring
 from tiltyard.online import check
 from tiltyard.prepare import truth
-from tiltyard.rails import Rails, records_its_end
-from tiltyard.records import ShadowSummary, VersionFigures
+from tiltyard.rails import Rails, recording_its_end, records_its_end
+from tiltyard.records import AnsweredHour, ShadowSummary, VersionFigures
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
@@ -41,6 +42,34 @@ Row = dict[str, object]
 def shadow_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     """Score and evaluate one night; twice is once."""
     return close(rails, spec, score(rails, spec, as_of), evaluate(rails, spec, as_of))
+
+
+def require_hour(spec: Spec, as_of: datetime) -> None:
+    """Raises BadInput where `as_of` is no hour at which rows of a model are answered."""
+    every = spec.prediction.every
+    if not spec.prediction.is_hourly:
+        raise BadInput(
+            f"{spec.name} is answered as its night closes (prediction.every is {clock.format_duration(every)}) and has "
+            f"no hours; name a night, like {clock.night_of(as_of)}."
+        )
+    if clock.floor(as_of, every) != as_of:
+        raise BadInput(
+            f"{spec.name} is answered every {clock.format_duration(every)}, and not at {as_of:%H:%M} UTC; name an hour "
+            f"like {clock.floor(as_of, every):%Y-%m-%dT%H:%MZ}."
+        )
+
+
+def answer_hour(rails: Rails, spec: Spec, as_of: datetime) -> AnsweredHour:
+    """Answer the rows of one hour that have no answer; twice is once. See scoring.score_hour.
+
+    Nothing is evaluated: that is the night's. What ends it is an event. Raises BadInput where it is no hour of the
+    model.
+    """
+    require_hour(spec, as_of)
+    with recording_its_end(rails, STAGE, as_of, spec.name):
+        hour = scoring.score_hour(rails, rails.ledger.bounded(spec), as_of)
+    rails.ledger.record_hour("model", [spec.name], as_of, hour.snapshot)
+    return hour
 
 
 def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSummary) -> ShadowSummary:
@@ -76,7 +105,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     rails.lake.ensure(EVALUATION)
     scored = rails.ledger.roles(spec.name, night).scored
     roles: dict[int | None, str] = {None: SAFE_DEFAULT} | {number: scored[number] for number in scored}
-    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + spec.prediction.every)
+    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + clock.NIGHT)
     versions = tuple(roles)
     taught = truth.matured(rails, spec, as_of, versions=versions, since=since - (TEACHES - 1) * spec.drift.window)
     rows = evaluations(rails, spec, as_of, roles, taught[taught["night"] >= since], since)
@@ -154,7 +183,7 @@ def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
         ) as answered using (entity_id, prediction_time)
         group by all order by all
     """
-    since, _ = clock.interval(clock.midnight(first), spec.prediction.every)
+    since, _ = clock.interval(clock.midnight(first))
     params = {"model": spec.name, "first": first, "since": since, "until": as_of}
     rows = rails.lake.query(sql, as_of, params)
     return {pd.Timestamp(day).date(): int(count) for day, count in zip(rows["night"], rows["rows"], strict=True)}

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import orjson
 import pandas as pd
 
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.lake import stored
 from tiltyard.online.fill import finite
 from tiltyard.online.lookup import iso, plan
@@ -134,7 +134,7 @@ def _logged_lookups(rails: Rails, spec: Spec, as_of: datetime) -> list[LoggedLoo
         where model = $model and prediction_time >= $start and prediction_time < $end and views != '{{}}'
         order by hash(request_id, "row"), request_id, "row" limit {MOST}
         """,
-        {"model": spec.name, "start": as_of - spec.prediction.every, "end": as_of},
+        {"model": spec.name, "start": as_of - NIGHT, "end": as_of},
     ).fetchall()
     return [
         LoggedLookup(

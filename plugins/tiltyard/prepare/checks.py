@@ -25,7 +25,7 @@ from typing import TypeVar
 import duckdb
 
 from tiltyard import release, suites
-from tiltyard.clock import day_ending, night_closing
+from tiltyard.clock import NIGHT, day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, quoted, stored, text
 from tiltyard.leak import suite as leakage_suite
@@ -227,7 +227,7 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
     """`closed`: the days that make nothing older, and on which nothing is usual."""
     days_off = f"[{', '.join(f'date {text(night.isoformat())}' for night in closed)}]::date[]"
     night, moment = f"date {text(night_closing(as_of).isoformat())}", literal(as_of)
-    rows, usual = _usual(rails, table, as_of, timedelta(days=1), snapshot, closed)
+    rows, usual = _usual(rails, table, as_of, snapshot, closed)
     return f"""
         select {text(table)} as table_name, known.*, {rows} as rows_night,
             {"null" if usual is None else usual}::double as usual_rows,
@@ -249,17 +249,16 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
 
 
 def _usual(
-    rails: Rails, table: str, as_of: datetime, every: timedelta, snapshot: int | None, closed: Collection[date] = ()
+    rails: Rails, table: str, as_of: datetime, snapshot: int | None, closed: Collection[date] = ()
 ) -> tuple[int, float | None]:
     """Rows of the night, and the median of the same weekday's batches; None while history is short, and of a closed
     day.
 
     A weekday counts from the table's first row on; one on which nothing came counts as zero, unless it was closed.
     """
-    step = max(timedelta(days=7), every)
-    ends = [as_of - step * week for week in range(WEEKS + 1)]
+    ends = [as_of - timedelta(days=7) * week for week in range(WEEKS + 1)]
     counts = ", ".join(
-        f"count(*) filter (available_at > {literal(end - every)} and available_at <= {literal(end)})" for end in ends
+        f"count(*) filter (available_at > {literal(end - NIGHT)} and available_at <= {literal(end)})" for end in ends
     )
     relation = rails.lake.relation(table, as_of, snapshot)
     row = rails.lake.connection.execute(f"select min(available_at), {counts} from {relation}").fetchone()
@@ -268,7 +267,7 @@ def _usual(
     past = [
         rows
         for rows, end in zip(past, ends[1:], strict=True)
-        if first is not None and end - every >= first and day_ending(end) not in closed
+        if first is not None and end - NIGHT >= first and day_ending(end) not in closed
     ]
     is_usual = len(past) >= ENOUGH_WEEKS and day_ending(as_of) not in closed
     return now, float(median(past)) if is_usual else None
@@ -286,24 +285,18 @@ def _features(
     faults: _Faults,
 ) -> Pages:
     """The night's rows of every feature view, each by expectations/features/<view>.yaml, or by default.yaml."""
-    every: dict[str, timedelta] = {}
-    for spec in specs:
-        for view in spec.prediction.features:
-            if tables is not None and view not in tables:
-                continue
-            every[view] = min(spec.prediction.every, every.get(view, spec.prediction.every))
-    closed = _closed(rails, every, as_of)
+    read = {view for spec in specs for view in spec.prediction.features}
+    views = sorted(read if tables is None else read.intersection(tables))
+    closed = _closed(rails, views, as_of)
     results = _shared(rails, as_of, snapshot).views
-    new = [view for view in sorted(every) if (view, every[view]) not in results]
-    batches = faults.each(
-        rails, new, lambda view: _view_batch(rails, view, as_of, every[view], snapshot, closed.get(view, ()))
-    )
+    new = [view for view in views if view not in results]
+    batches = faults.each(rails, new, lambda view: _view_batch(rails, view, as_of, snapshot, closed.get(view, ())))
     for view, batch in batches.items():
         with faults.of(view):
             own = _file(rails, "features", f"{view}.yaml")
             suite = _with_volume(_suite(rails, own if own.exists() else _file(rails, "features", "default.yaml")), own)
-            results[view, every[view]] = suites.run_suite(rails, suite, batch)
-    return {view: results[view, every[view]] for view in sorted(every) if (view, every[view]) in results}
+            results[view] = suites.run_suite(rails, suite, batch)
+    return {view: results[view] for view in views if view in results}
 
 
 @dataclass(frozen=True)
@@ -315,8 +308,8 @@ class _Shared:
 
     key: tuple[object, ...] = ()
     """Lake, suites, night and snapshot."""
-    views: dict[tuple[str, timedelta], SuiteResult] = field(default_factory=dict)
-    """(feature view, interval of its predictions) → what its suite found."""
+    views: dict[str, SuiteResult] = field(default_factory=dict)
+    """Feature view → what its suite found."""
     rules: dict[str, list[RuleResult]] = field(default_factory=dict)
     """Table → what the leakage rules found."""
 
@@ -367,18 +360,16 @@ def _closed(rails: Rails, views: Iterable[str], as_of: datetime) -> dict[str, fr
     return {view: frozenset.intersection(*of_sources) for view, of_sources in of_view.items() if of_sources}
 
 
-def _view_batch(
-    rails: Rails, view: str, as_of: datetime, every: timedelta, snapshot: int | None, closed: Collection[date]
-) -> Batch:
-    """The rows that became available in (as_of - every, as_of], and what is usual.
+def _view_batch(rails: Rails, view: str, as_of: datetime, snapshot: int | None, closed: Collection[date]) -> Batch:
+    """The rows that became available in the day up to `as_of`, and what is usual.
 
     A weekday on which usually nothing comes may be empty (a shop that says of no day that it is closed), but not the
     whole week; a closed day may.
     """
     columns = tuple(rails.lake.columns(view))
     relation = rails.lake.relation(view, as_of, snapshot)
-    sql = f"select * from {relation} where available_at > {literal(as_of - every)}"
-    rows, usual = _usual(rails, view, as_of, every, snapshot, closed)
+    sql = f"select * from {relation} where available_at > {literal(as_of - NIGHT)}"
+    rows, usual = _usual(rails, view, as_of, snapshot, closed)
     week = f"select 1 from {relation} where available_at > {literal(as_of - timedelta(days=7))} limit 1"
     is_day_off = day_ending(as_of) in closed
     is_day_off |= usual == 0 and rails.lake.connection.execute(week).fetchone() is not None
@@ -465,7 +456,7 @@ def _predictions(rails: Rails, as_of: datetime, spec: Spec, snapshot: int | None
     with suites.one_view(rails):
         rails.lake.columns(PREDICTION)
         rails.lake.columns(spec.prediction.spine)
-    start, end = as_of - spec.prediction.every, as_of
+    start, end = as_of - NIGHT, as_of
     spine = rails.lake.relation(spec.prediction.spine, as_of, snapshot)
     roles = ", ".join(text(role) for role in SERVING)
     sql = f"""

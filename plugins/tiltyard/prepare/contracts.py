@@ -2,8 +2,9 @@
 
 It is the dbt source YAML (dbt/models/staging/<source>/_<source>__sources.yml): the columns with their types, and under
 `config.meta.tiltyard` which of them tell when a row happened and when it was written. A delivery is a file that is
-named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`. The source itself says there when it is looked for, and
-until when it is waited for, on which days it is closed, and how old and how few its rows may be.
+named by its day, `YYYY-MM-DD*.csv`, `.csv.gz` or `.parquet`, or by an hour of it, `YYYY-MM-DDTHH*`. The source itself
+says there when it is looked for, and until when it is waited for, on which days it is closed, and how old and how few
+its rows may be.
 """
 
 import codecs
@@ -52,7 +53,7 @@ TYPES = {
 _META = ("config", "meta", "tiltyard")
 _TELLS_TIME = ("VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-_FILE = re.compile(r"^(\d{4}-\d{2}-\d{2})[A-Za-z0-9_.-]*?(\.csv|\.csv\.gz|\.parquet)$")
+_FILE = re.compile(r"^(\d{4}-\d{2}-\d{2})(?:T([01]\d|2[0-3]))?[A-Za-z0-9_.-]*?(\.csv|\.csv\.gz|\.parquet)$")
 
 
 class TimeColumn(Strict):
@@ -309,9 +310,10 @@ def is_expected(settings: Settings, source: str, night: date) -> bool:
 
 
 def deadline(settings: Settings, source: str, as_of: datetime) -> datetime | None:
-    """Until when a delivery of the night that closes at `as_of` is waited for; None: it is not, or it is closed."""
+    """Until when a delivery of the night that closes at `as_of`, or of the hour that ends then, is waited for; None: it
+    is not, or it is closed."""
     rhythm = _rhythm(settings, source)
-    if rhythm.due_by is None or closed_days.why_closed(rhythm.closed, clock.day_ending(as_of)):
+    if rhythm.due_by is None or closed_days.why_closed(rhythm.closed, clock.night_of(as_of) - timedelta(days=1)):
         return None
     return as_of + rhythm.due_by
 
@@ -489,11 +491,11 @@ def day_of(name: str) -> date | None:
 
 
 def due(name: str) -> datetime:
-    """When the delivery of this name is due: at the end of the day that it is named by.
+    """When the delivery of this name is due: at the end of the day that it is named by, or of the hour.
 
     Raises ValueError for a name that no delivery has.
     """
-    day = day_of(name)
-    if day is None:
+    match, day = _FILE.match(name), day_of(name)
+    if match is None or day is None:
         raise ValueError(f"{name!r} is not named like a delivery")
-    return clock.midnight(day) + timedelta(days=1)
+    return clock.midnight(day) + (timedelta(hours=int(match[2]) + 1) if match[2] else timedelta(days=1))

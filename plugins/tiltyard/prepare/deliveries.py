@@ -30,7 +30,7 @@ class Delivery:
     """One file of one table, as ingest has recorded it."""
 
     file: str
-    """Name of the file, which begins with its day."""
+    """Name of the file, which begins with its day, or the hour."""
     landed_by: datetime
     """as_of of the night that landed it."""
     loaded_at: datetime
@@ -59,7 +59,7 @@ class DeliveryTime:
     """The same, or finer: the loader's clock, where it ran in production time; None where nothing tells."""
     basis: Basis
     """How it is known. night: the nights observed it. delivery: nobody looked in between, so it is taken from the day
-    that the file is named by. untimed: not at all."""
+    or the hour that the file is named by. untimed: not at all."""
 
 
 def delivery_times(deliveries: Sequence[Delivery], looks: Sequence[DeliveryLook]) -> dict[str, DeliveryTime]:
@@ -67,10 +67,10 @@ def delivery_times(deliveries: Sequence[Delivery], looks: Sequence[DeliveryLook]
 
     A night that looked for a delivery that was due and did not find it makes it late: it was here with the night that
     landed it. Landed by the first night that could have, it was here then. Where nobody looked in between (a history
-    landed at once), it cannot have been here before it was due, the end of the day it is named by, and is taken to have
-    been on time. The table's first day brings whatever there was before it, and says nothing.
+    landed at once), it cannot have been here before it was due, the end of the day or hour it is named by, and is taken
+    to have been on time. The table's first day brings whatever there was before it, and says nothing.
     """
-    first = min((due(delivery.file) for delivery in deliveries), default=None)
+    first = min((delivery.file[:10] for delivery in deliveries), default=None)
     ordered = sorted(looks, key=lambda look: look.as_of)
     nights = [look.as_of for look in ordered]
     soonest: list[datetime] = []  # of the looks of this night and all later ones, the wall clock of the first
@@ -80,7 +80,7 @@ def delivery_times(deliveries: Sequence[Delivery], looks: Sequence[DeliveryLook]
     times: dict[str, DeliveryTime] = {}
     for delivery in deliveries:
         end = due(delivery.file)
-        if end == first:
+        if delivery.file[:10] == first:
             times[delivery.file] = DeliveryTime(None, None, "untimed")
             continue
         place = bisect_left(nights, end)

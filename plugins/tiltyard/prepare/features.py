@@ -12,12 +12,12 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from tiltyard import release, suites
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import checks, contracts, deliveries, publishing, settling
+from tiltyard.prepare import checks, contracts, deliveries, publishing, schedules, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.fetch import step as fetching
@@ -232,8 +232,8 @@ def _judged(
     made = [table for table in tables if table not in build.failed]  # of the others dbt has said what is wrong
     reports = _reports(rails, source, made, as_of, snapshot, render)
     suites.record(rails, reports, as_of)
-    held = _held(reports, ingesting.quarantined(rails, source, night))
-    faults = settling.at_fault(tables, night, failed=build.failed, held=held, late=_late(rails, feeding, source, as_of))
+    reasons, late = held(reports, ingesting.quarantined(rails, source, night)), _late(rails, feeding, source, as_of)
+    faults = settling.at_fault(tables, night, failed=build.failed, held=reasons, late=late)
     waiting = publishing.waiting(feeding, source, publishing.awaited(rails, feeding, night))
     settled = [table for table in tables if table not in waiting]
     before = rails.ledger.table_states(until=night)
@@ -287,7 +287,7 @@ def _reports(
     ]  # fmt: skip
 
 
-def _held(reports: Sequence[CheckReport], refused: Iterable[QuarantinedFile]) -> dict[str, tuple[str, ...]]:
+def held(reports: Sequence[CheckReport], refused: Iterable[QuarantinedFile]) -> dict[str, tuple[str, ...]]:
     """Table → why checks do not let it through, each reason once; and before them which of its deliveries is in
     quarantine, which is where most of them come from."""
     held: dict[str, dict[str, None]] = {}
@@ -311,13 +311,22 @@ def _late(rails: Rails, feeding: Feeding, source: str, as_of: datetime) -> dict[
     """Raw table of a source that is late → why: its place was away, or nothing of the source has come in time."""
     away = fetching.away(rails, source, night_closing(as_of))
     deadline = contracts.deadline(rails.settings, source, as_of)
-    newest = None if deadline is None else ingesting.newest_delivery(rails, source)
-    if deadline is None or ingesting.has_delivered(newest, as_of):
+    until = None if deadline is None else ingesting.delivered_until(rails, source)
+    if deadline is None or ingesting.has_delivered(until, as_of, every(rails.settings, source) or NIGHT):
         return {table: f"it could not be fetched for the night: {reason}" for table, reason in away.items()}
+    newest = ingesting.newest_delivery(rails, source)
     last = f"its newest delivery is that of {newest}" if newest else "nothing of it has ever landed"
     reason = f"{source} had until {deadline:%Y-%m-%d %H:%M} UTC and has delivered nothing for the night; {last}"
     reasons = {table: f"{reason}; {why.rstrip('.')}" for table, why in away.items()}
     return {**dict.fromkeys(feeding.raw(source), reason), **reasons}
+
+
+def every(settings: Settings, source: str) -> timedelta | None:
+    """How long the hours of a source are: how often it is looked for, or one of its hourly models answered; None where
+    it has no such model."""
+    hourly = [spec.prediction.every for spec in portfolio(settings) if spec.source == source]
+    shortest = min((often for often in hourly if often < NIGHT), default=None)
+    return shortest and min(shortest, schedules.step(contracts.schedule(settings, source)))
 
 
 def end(rails: Rails, source: str, as_of: datetime, more: FeaturesSummary | None = None) -> PublishedNight:

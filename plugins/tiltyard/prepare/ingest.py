@@ -1,6 +1,7 @@
 """Ingest: what the sources delivered, appended to `raw.*` exactly once, each row with the time it was known.
 
-A delivery is a file `landing/<source>/<table>/YYYY-MM-DD*.csv|.csv.gz|.parquet`, due when its day has ended.
+A delivery is a file `landing/<source>/<table>/YYYY-MM-DD*.csv|.csv.gz|.parquet`, due when its day has ended; or
+`YYYY-MM-DDTHH*`, due when that hour of it has.
 `contracts` says what it must look like, `landing` whether it does. All good files of a night land in one transaction
 under a fence, together with their digests in `ops.landed_file`: a killed run has written nothing, a repeated one finds
 nothing left to do.
@@ -17,7 +18,7 @@ import duckdb
 import pandas as pd
 
 from tiltyard import clock
-from tiltyard.clock import night_closing
+from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, identifier, literal, put, quoted, text
 from tiltyard.prepare import contracts, landing
@@ -80,7 +81,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
 
     Raises BadInput for an unknown source, Fenced when a newer run has taken over (then nothing was written).
     """
-    lake, night = rails.lake, night_closing(as_of)
+    lake, night = rails.lake, night_of(as_of)
     contract = contracts.read(rails.settings, source)
     for table in contract.tables:
         lake.ensure(Table(table.raw, table.raw_columns))
@@ -152,7 +153,7 @@ def quarantined_of(rails: Rails, first: date, last: date) -> tuple[QuarantinedFi
 
     def was_due(file: QuarantinedFile) -> bool:
         day = contracts.day_of(file.file.rpartition("/")[2])
-        due = day + timedelta(days=1) if day else file.night
+        due = day + clock.NIGHT if day else file.night
         return file.source in rails.settings.sources and any(first <= night <= last for night in (due, file.night))
 
     return _refused(rails, None, was_due)
@@ -236,9 +237,23 @@ def newest_here(rails: Rails, source: str) -> date | None:
     return max(days, default=None)
 
 
-def has_delivered(newest: date | None, as_of: datetime) -> bool:
-    """Whether a source with this newest delivery has delivered for the night that closes at `as_of`."""
-    return newest is not None and contracts.due(f"{newest}.csv") >= as_of
+def delivered_until(rails: Rails, source: str) -> datetime | None:
+    """When the newest delivery of a source that has landed was due; None where none has."""
+    if not rails.lake.has(LANDED_FILE):
+        return None
+    landed = identifier(LANDED_FILE)
+    query = (
+        f"select distinct left(file, 13) from {landed} where source = $source "
+        f"and left(file, 10) = (select max(left(file, 10)) from {landed} where source = $source)"
+    )
+    names = rails.lake.connection.execute(query, {"source": source}).fetchall()
+    return max((contracts.due(f"{name}.csv") for (name,) in names), default=None)
+
+
+def has_delivered(until: datetime | None, as_of: datetime, every: timedelta = clock.NIGHT) -> bool:
+    """Whether a source that has `delivered_until` then has delivered for the night that closes at `as_of`; one that
+    delivers more often, for the last part of it, or for its hour."""
+    return until is not None and until > as_of - every
 
 
 @dataclass
@@ -489,7 +504,7 @@ def _record(
             "rows": file.rows,
             "bytes": file.stat[1],
             "modified_ns": file.stat[2],
-            "landed_night": night_closing(as_of),
+            "landed_night": night_of(as_of),
             "available_at": as_of,
             "ingested_at": moment,
         }

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.prepare import columns
+from tiltyard.prepare import columns, contracts, schedules
 from tiltyard.prepare.columns import Columns
 from tiltyard.settings import Settings
 from tiltyard.spec import Horizon, Spec, feature_key, read_yaml
@@ -117,9 +118,21 @@ def check_spec(project: Project, settings: Settings, spec: Spec) -> None:
     if spec.source not in project.sources:
         close = _close_to(spec.source, project.sources)
         raise BadInput(f"{where}: the dbt project has no source '{spec.source}'{close}")
+    _check_hours(settings, spec, where)
     card = settings.models / spec.name / "card.md"
     if not card.is_file():
         raise BadInput(f"{card} is missing; write what {spec.name} is for, why this label, and its known limits.")
+
+
+def _check_hours(settings: Settings, spec: Spec, where: str) -> None:
+    """A model that is answered by the hour needs a source that is looked for as often, or never by itself."""
+    schedule = contracts.schedule(settings, spec.source) if spec.prediction.is_hourly else None
+    if schedule is not None and not schedules.covers(schedule, spec.prediction.every):
+        raise BadInput(
+            f"{where}: prediction.every is {clock.format_duration(spec.prediction.every)}, but its source "
+            f"{spec.source} is looked for by '{schedule}'; write a schedule that runs as often into "
+            f"{contracts.path_of(spec.source)}, like schedule: '@hourly', or every: 1d into the spec."
+        )
 
 
 def _check_label(spec: Spec, label: Model, where: str) -> None:

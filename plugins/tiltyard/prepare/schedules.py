@@ -1,6 +1,6 @@
 """Cron expressions by which sources are looked for. Pure. All of them are UTC."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from croniter import CroniterBadDateError, croniter
 
@@ -35,6 +35,22 @@ def cron(text: str) -> str | None:
     """A schedule as a cron expression; None for one that never starts by itself."""
     text = text.strip()
     return None if text.lower() in NEVER else PRESETS.get(text.lower(), text)
+
+
+def covers(expression: str, every: timedelta) -> bool:
+    """Whether on a day with runs there is one after each part of it that is `every` long, before the next one ends."""
+    first: datetime = croniter(expression, clock.midnight(date(2024, 1, 1)) - timedelta(seconds=1)).get_next(datetime)
+    day = clock.midnight(first.date())
+    runs = croniter(expression, day - timedelta(seconds=1))
+    ends = set()
+    while (run := runs.get_next(datetime)) < day + clock.NIGHT:
+        ends.add(clock.floor(run, every))
+    return len(ends) == clock.NIGHT // every
+
+
+def step(expression: str | None) -> timedelta:
+    """The shortest part of a night that a schedule has a run after each of; a whole one where it is for nights."""
+    return min((part for part in clock.EVERY[1:] if expression and covers(expression, part)), default=clock.NIGHT)
 
 
 def has_run(expression: str | None, night: date) -> bool:

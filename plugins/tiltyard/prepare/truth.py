@@ -305,9 +305,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
     ahead = spec.label.horizon if spec.label.until else timedelta()  # that a row may be predicted before its cohort
     scored_since = (clock.midnight(since) - ahead).date() if since else None
-    first = (
-        clock.midnight(scored_since) - spec.prediction.every if scored_since else None
-    )  # it predicts nothing earlier
+    first = clock.midnight(scored_since) - clock.NIGHT if scored_since else None  # it predicts nothing earlier
     return {
         "model": spec.name,
         "since": since,

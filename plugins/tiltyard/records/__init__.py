@@ -69,6 +69,7 @@ from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
 from tiltyard.records.summary import (
     SUMMARIES,
+    AnsweredHour,
     ChallengerDecision,
     DriftSummary,
     FallbackAuditSummary,
@@ -95,6 +96,7 @@ from tiltyard.records.summary import (
 __all__ = [
     "SUMMARIES",
     "AcceptedRelease",
+    "AnsweredHour",
     "ArmFigures",
     "Broken",
     "CalibrationBin",

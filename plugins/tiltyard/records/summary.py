@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, ClassVar, Literal
 
-from tiltyard.records.base import JsonObject, Record, formerly
+from tiltyard.records.base import Instant, JsonObject, Record, formerly
 from tiltyard.records.figures import ArmFigures, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Harm, Incident
 from tiltyard.records.publication import State, TableState
@@ -155,6 +155,28 @@ class ShadowSummary(Summary):
     """Arm → how its answers turned out, the whole of it first."""
     lookups: LookupCheck | None = None
     """Online features held against the lake; None where nothing was looked up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredHour(Record):
+    """An hour of a night whose rows were answered before the night closes."""
+
+    as_of: Instant
+    """The end of the hour."""
+    night: date
+    """Date that names the night."""
+    rows: int
+    """Number of rows of the spine in the hour."""
+    answered: int
+    """Number of those that had no answer, and have one now."""
+    snapshot: int
+    """The lake's snapshot that the features were read from."""
+    unpublished: tuple[TableState, ...] = ()
+    """The model's tables that were not good, by name: they were read as of their last good night or hour."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Tier → number of these answers that it gave."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Version → why it did not score."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The production loop over past nights, in process: the same stage functions as the DAGs, in the same order.
 
 Data lands once and dbt builds once, up to the last night; every stage reads `as_of`, so each night sees only
-what was known that night. It resumes: a night whose stages are all recorded as done is passed over, and so is a
+what was known that night. Of a model that is answered by the hour the hours of a night are played before it, with what
+the night has published. It resumes: a night whose stages are all recorded as done is passed over, and so is a
 training that a check has stopped, since the same frame would be stopped again. Approvals that tier-1 models need are a
 declared assumption (`approve`), recorded as such.
 
@@ -26,7 +27,7 @@ from pydantic import Field
 
 from tiltyard import clock
 from tiltyard.clock import night_closing
-from tiltyard.errors import Fenced, TiltyardError, Unavailable
+from tiltyard.errors import BadInput, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
@@ -352,6 +353,8 @@ def _stages(rails: Rails, spec: Spec, as_of: datetime, approve: Approve) -> int 
     """A night of one model; the version that it promoted. What stops it is in its records (rails.records_its_end)."""
     promoted = None
     try:
+        for hour in clock.hours(night_closing(as_of), spec.prediction.every):
+            _hour(rails, spec, hour)
         shadow.shadow_night(rails, spec, as_of)
         promoted = promotion.judge_night(rails, spec, as_of, assume=approve).promoted
         drift.measure_night(rails, spec, as_of)
@@ -360,6 +363,14 @@ def _stages(rails: Rails, spec: Spec, as_of: datetime, approve: Approve) -> int 
     except TiltyardError as error:
         log.warning("%s", error)
     return promoted
+
+
+def _hour(rails: Rails, spec: Spec, as_of: datetime) -> None:
+    """Answer an hour. What keeps it from that keeps the night, too, which says so."""
+    try:
+        scoring.score_hour(rails, rails.ledger.bounded(spec), as_of)
+    except (BadInput, Stopped) as error:
+        log.warning("%s at %s: %s", spec.name, f"{as_of:%Y-%m-%dT%H:%MZ}", error)
 
 
 def _train(rails: Rails, spec: Spec, as_of: datetime) -> int | None:

@@ -30,7 +30,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tiltyard import target
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole, whole_folder
 from tiltyard.lake import qualified
@@ -254,7 +254,7 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
     """Keep the rows of [first, last] with their features, and their labels. Returns the name: the digest of both."""
     rails = worker.rails()
     spec = rails.ledger.bounded(find(rails.settings.models, model))
-    start = first - spec.prediction.every
+    start = first - NIGHT
     rows = frame.build(rails, spec, start, last, last, snapshot)
     spine = rails.lake.query(
         f'select "{spec.key}", prediction_time, min(available_at) as spine_known '

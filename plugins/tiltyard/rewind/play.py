@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard.clock import midnight, night_closing
+from tiltyard.clock import NIGHT, midnight, night_closing
 from tiltyard.govern import change, history
 from tiltyard.govern.change import KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.history import Became, Grant
@@ -226,7 +226,7 @@ class Play:
         if number is None:
             return replace(plain, broken=broken, matured=self.trainings.matured(night))
         version, trained = self.version(number), self.trained[number]
-        window = max(round(spec.drift.window / spec.prediction.every), 1)
+        window = max(round(spec.drift.window / NIGHT), 1)
         reference = version.remembered
         seen = version.seen(trained, night, self.past.stopped)
         if not len(seen.nights) or seen.nights[-1] <= night.toordinal() - window:

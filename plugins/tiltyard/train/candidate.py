@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from tiltyard import target as targets
-from tiltyard.clock import night_closing
+from tiltyard.clock import NIGHT, night_closing
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.records import JsonObject, Parity, VersionFacts
 from tiltyard.settings import ROOT, Settings
@@ -170,7 +170,7 @@ def _bounded(spec: Spec, training_frame: TrainingFrame) -> Spec:
 def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
     label, outside = spec.target.of_training(frame["label"].to_numpy())
-    parts = split(_cohort_times(spec, frame), label, spec.prediction.every, as_of, spec.target)
+    parts = split(_cohort_times(spec, frame), label, NIGHT, as_of, spec.target)
     encoding = Encoding.fit(frame, training_frame.features)
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
     return _Prepared(frame, Rows(encoding.transform(frame), label, days), outside, parts, encoding)
@@ -218,7 +218,7 @@ def _reference(
             frame,
             {feature.name: feature.kind for feature in training_frame.features},
             {feature.name: feature.view for feature in training_frame.features},
-            profile.nights_of(_cohort_times(spec, frame), spec.prediction.every, as_of),
+            profile.nights_of(_cohort_times(spec, frame), NIGHT, as_of),
             fitted.out_of_fold,
             label.astype(np.float64),
             fitted.importance,

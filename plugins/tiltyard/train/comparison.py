@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tiltyard import clock
 from tiltyard.lake import identifier, literal, text
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
@@ -114,7 +115,7 @@ class ReplayComparison:
         self.connection.execute(
             f"""
             create temp table replayed as
-            select distinct made.entity_id, made.prediction_time, made.available_at as as_of,
+            select distinct made.entity_id, made.prediction_time, cast(made.night as timestamptz) as as_of,
                 batch.number, made.snapshot as made_from, batch.ahead
             from {identifier(PREDICTION)} as made
             inner join (values {rows}) as batch (as_of, made_from, apart, number, ahead)
@@ -125,8 +126,9 @@ class ReplayComparison:
         )
 
     def _window(self, batches: Sequence[PredictionBatch]) -> tuple[datetime, datetime]:
-        nights = [made.as_of for batch in batches for made in batch.nights]
-        return min(nights) - self.spec.prediction.every, max(nights)
+        ends = [made.as_of for batch in batches for made in batch.nights]
+        begins = [end - (self.spec.prediction.every if clock.is_hour(end) else clock.NIGHT) for end in ends]
+        return min(begins), max(ends)
 
     def _read_now(self, as_of: datetime) -> None:
         """now_rows: the frame as training would compute it today, over all the nights.
@@ -226,10 +228,10 @@ class ReplayComparison:
             keys = f'"{spec.key}", prediction_time'
             decided = f"{frame.decided_at(self.rails, spec, self.at)} < {cutoff}"
             matured = f"({keys}) in (select {keys} from {spine} where {decided})"
-        ends = sorted({made.as_of for batch in self.batches for made in batch.nights})
-        nights = ", ".join(f"({literal(night)})" for night in ends)
+        days = sorted({clock.night_of(made.as_of) for batch in self.batches for made in batch.nights})
+        nights = ", ".join(f"({literal(clock.midnight(day))})" for day in days)
         is_positive = spec.target.sql_half("label")
-        every = spec.prediction.every / timedelta(microseconds=1)
+        every = clock.NIGHT / timedelta(microseconds=1)
         self.connection.execute(
             f"""
             create temp table side_by_side as

@@ -39,7 +39,7 @@ class MadeFrom(NamedTuple):
     """What predictions of a night name as what they were made from."""
 
     as_of: datetime
-    """The end of the night."""
+    """The end of the night, or of the hour of it."""
     snapshot: int
     """The lake's snapshot."""
     apart: str | None

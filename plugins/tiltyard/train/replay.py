@@ -255,7 +255,7 @@ def windows(spec: Spec, as_of: datetime) -> tuple[tuple[datetime, datetime], ...
     The newest ones, where a fault shows first, and the newest ones that have matured: only those can show whether a
     change tells the label, and they are what the model learns from.
     """
-    every, window = spec.prediction.every, spec.leakage.replay_window
+    every, window = clock.NIGHT, spec.leakage.replay_window
     matured = as_of - spec.label.lag
     if matured >= as_of - window:
         return ((matured - window + every, as_of),)

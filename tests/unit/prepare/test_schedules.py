@@ -31,6 +31,26 @@ def test_the_nights_of_a_schedule(text: str, nights: set[date]) -> None:
     assert {night for night in (TUESDAY, WEDNESDAY) if schedules.has_run(expression, night)} == nights
 
 
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("@hourly", 1),
+        ("10 * * * *", 1),
+        ("0 * * * 6", 1),
+        ("0 */2 * * *", 2),
+        ("*/20 */4 * * *", 4),
+        ("0 1,9,17 * * *", 8),
+        ("30 5,17 * * *", 12),
+        ("0 0-22 * * *", 2),  # an hour that none follows in time
+        ("0 8,9 * * *", 24),
+        ("@daily", 24),
+        ("none", 24),
+    ],
+)
+def test_how_long_the_hours_of_a_schedule_are(text: str, hours: int) -> None:
+    assert schedules.step(schedules.cron(schedules.checked(text))) == timedelta(hours=hours)
+
+
 @pytest.mark.parametrize("text", ["daily", "0 25 * * *", "0 0 30 2 *", "0 5 * * * *", "* * * *", "@never"])
 def test_what_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write a cron expression like '0 5"):

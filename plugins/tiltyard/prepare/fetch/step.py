@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from tiltyard import clock
-from tiltyard.clock import night_closing
+from tiltyard.clock import night_of
 from tiltyard.errors import Unavailable
 from tiltyard.lake import literal, quoted, text
 from tiltyard.prepare import contracts, ingest
@@ -49,7 +49,7 @@ def fetch_night(
         return ()
     done = []
     with rails.lake.exclusive(f"fetch/{source}", WAIT_S):
-        missed = away(rails, source, night_closing(as_of))
+        missed = away(rails, source, night_of(as_of))
         for table in wanted:
             try:
                 fetched = _fetched(rails, table, as_of, lookup)
@@ -58,7 +58,7 @@ def fetch_night(
                 fetched = FetchedTable(table=table.raw, away=str(error))
             if fetched.away or table.raw in missed:
                 detail = {"source": source, "table": table.raw, "reason": fetched.away}
-                rails.ledger.add_event(AWAY if fetched.away else BACK, "", night_closing(as_of), detail)
+                rails.ledger.add_event(AWAY if fetched.away else BACK, "", night_of(as_of), detail)
             done.append(fetched)
     return tuple(done)
 
@@ -187,5 +187,5 @@ def _from_messages(
         return count, None
     said = f"{bad} of {count} messages of {place.address} cannot be used: {reason}"
     detail = {"source": table.source, "file": f"{table.name}/{aside.name}", "reason": said}
-    rails.ledger.add_event(ingest.QUARANTINED, "", night_closing(as_of), detail)
+    rails.ledger.add_event(ingest.QUARANTINED, "", night_of(as_of), detail)
     return count - bad, f"{said}; they are in {aside}"
