@@ -1,12 +1,15 @@
 """What every stage stands on: settings, the lake and the ledger, opened together and closed together."""
 
 import difflib
+import errno
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from tiltyard import postgres, release
@@ -23,6 +26,8 @@ log = logging.getLogger(__name__)
 
 NOT_DRAWN = "page_not_drawn"
 """Kind of the ledger's event of a page that could not be drawn."""
+NO_FILE = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
+"""What the system says where a folder takes or gives no file."""
 More = ParamSpec("More")
 T = TypeVar("T")
 
@@ -110,7 +115,8 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     """What ends a stage inside is in its record: nobody takes the stage for running, or waits for it.
 
     A check that stops the stage (CheckFailed) is recorded as `stopped`, anything else as `failed`: with its reason when
-    a person has to mend it, by its kind alone when nobody foresaw it, since its text may hold anything. Unavailable
+    a person has to mend it, which a disk that takes no files is as well, and by its kind alone when nobody foresaw it,
+    since its text may hold anything. Unavailable
     and Fenced leave no record, since another attempt will be made or is at work. A night that was done stays done,
     since nothing of it was undone, and an attempt that ends well replaces what this one has said.
     """
@@ -126,10 +132,19 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json(body))
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
+        reason = _no_file(error) or f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
         body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
         rails.ledger.record_bad_end(model, night_closing(as_of), "failed", SUMMARIES[stage].from_json(body))
         raise
+
+
+def _no_file(error: Exception) -> str | None:
+    """What a disk that is full, read-only or broken says, as a sentence; None for every other error. Unlike other
+    errors' its words are the system's, and the folder one of ours."""
+    if not isinstance(error, OSError) or error.errno not in NO_FILE:
+        return None
+    folder = f"in {Path(os.fsdecode(error.filename)).parent} " if error.filename else ""
+    return f"A file {folder}could not be read or written ({error.strerror}); make room, or mend the folder."
 
 
 @contextmanager
