@@ -131,8 +131,9 @@ def deliver(rails: Rails) -> LogDelivery:
         if total.segments:
             _tidy(rails)
     if stuck:
-        reason = f"{folder} cannot be emptied ({stuck[0].strerror}); mend the folder, then run tiltyard requests deliver"
-        log.warning("%s.", reason)
+        why = stuck[0].strerror
+        reason = f"{folder} cannot be emptied ({why}); mend the folder, then run tiltyard requests deliver."
+        log.warning("%s", reason)
         if total.segments:  # told with what is new, and not by every model of the night
             rails.ledger.add_event(NOT_EMPTIED, "", None, {"reason": reason, "files": len(stuck)})
     if total.lost or total.unreadable or total.damaged:

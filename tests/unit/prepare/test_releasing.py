@@ -433,9 +433,7 @@ def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) 
         releasing.accept(opened, NOW)
 
 
-def test_what_is_no_fault_of_a_text_refuses_none(
-    rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_fault_of_a_text_refuses_none(rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal would stand until somebody changes the text, long after who was away is back."""
 
     def away(*_: object) -> None:
