@@ -13,8 +13,8 @@ KeptReason = Literal[
 """Why a snapshot stays.
 
 - `newest`: the lake as it is.
-- `recent`: a read, a training or a transaction may be under way at it: it is younger than the grace, or was the newest one
-  when that began, however old.
+- `recent`: a read, a training or a transaction may be under way at it: it is younger than the grace, or was the newest
+  one when that began, however old.
 - `in_service`: frames and answers are read from it tonight.
 - `published`: features were published from it on a night of the replay window.
 - `predicted`, `answered`: a prediction, or an answer over HTTP, names it.
