@@ -4,6 +4,7 @@ import difflib
 import errno
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from datetime import date, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+
+import duckdb
 
 from tiltyard import postgres, release
 from tiltyard.clock import night_closing
@@ -141,10 +144,19 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
 def _no_file(error: Exception) -> str | None:
     """What a disk that is full, read-only or broken says, as a sentence; None for every other error. Unlike other
     errors' its words are the system's, and the folder one of ours."""
-    if not isinstance(error, OSError) or error.errno not in NO_FILE:
+    words, file = None, ""
+    if isinstance(error, OSError) and error.errno in NO_FILE:
+        words, file = error.strerror, os.fsdecode(error.filename or "")
+    elif isinstance(
+        error, duckdb.IOException
+    ):  # IO Error: Could not write file "/x/y.parquet": No space left on device
+        said = re.search(r'file "([^"]*)": (.*)$', str(error), re.MULTILINE)
+        if said and said[2] in {os.strerror(code) for code in NO_FILE}:
+            file, words = said.groups()
+    if words is None:
         return None
-    folder = f"in {Path(os.fsdecode(error.filename)).parent} " if error.filename else ""
-    return f"A file {folder}could not be read or written ({error.strerror}); make room, or mend the folder."
+    folder = f"in {Path(file).parent} " if file else ""
+    return f"A file {folder}could not be read or written ({words}); make room, or mend the folder."
 
 
 @contextmanager

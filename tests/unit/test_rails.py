@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import psutil
 import psycopg2
 import pytest
@@ -73,14 +74,21 @@ def test_a_disk_that_takes_no_file_is_in_the_record_with_the_systems_words(rails
     spec = small_spec(tmp_path)
     with pytest.raises(OSError) as full, Path("/dev/full").open("wb", buffering=0) as device:
         device.write(b"anything")
+    with pytest.raises(duckdb.IOException) as of_duckdb:
+        rails.lake.connection.execute("copy (select range from range(100000)) to '/dev/full' (format csv)")
     said = []
-    for error in (full.value, OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".frame.parquet.part"))):
+    for error in (
+        full.value,
+        of_duckdb.value,
+        OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".frame.parquet.part")),
+    ):
         end_with(rails, spec, error)
         record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
         assert record is not None and record.status == "failed"
         said.append(record.summary.reason)
     assert said == [
         "A file could not be read or written (No space left on device); make room, or mend the folder.",
+        "A file in /dev could not be read or written (No space left on device); make room, or mend the folder.",
         f"A file in {tmp_path} could not be read or written (Read-only file system); make room, or mend the folder.",
     ]
     end_with(rails, spec, ConnectionResetError(errno.ECONNRESET, "ann's password"))
