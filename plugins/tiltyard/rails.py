@@ -1,13 +1,19 @@
 """What every stage stands on: settings, the lake and the ledger, opened together and closed together."""
 
 import difflib
+import errno
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+
+import duckdb
 
 from tiltyard import postgres, release
 from tiltyard.clock import is_hour, night_closing, night_of
@@ -25,6 +31,8 @@ NOT_DRAWN = "page_not_drawn"
 """Kind of the ledger's event of a page that could not be drawn."""
 HOUR_MISSED = "hour_missed"
 """Kind of the ledger's event of an hour of a model or a source that did not end well; the night catches up on it."""
+NO_FILE = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
+"""What the system says where a folder takes or gives no file."""
 More = ParamSpec("More")
 T = TypeVar("T")
 
@@ -112,7 +120,8 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     """What ends a stage inside is in its record: nobody takes the stage for running, or waits for it.
 
     A check that stops the stage (CheckFailed) is recorded as `stopped`, anything else as `failed`: with its reason when
-    a person has to mend it, by its kind alone when nobody foresaw it, since its text may hold anything. Unavailable
+    a person has to mend it, which a disk that takes no files is as well, and by its kind alone when nobody foresaw it,
+    since its text may hold anything. Unavailable
     and Fenced leave no record, since another attempt will be made or is at work. A night that was done stays done,
     since nothing of it was undone, and an attempt that ends well replaces what this one has said. Of an hour there is
     an event instead: its night is still to come.
@@ -129,7 +138,7 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         _record_bad_end(rails, stage, as_of, status, body)
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
+        reason = _no_file(error) or f"{type(error).__name__}, which nobody foresaw; the log of the attempt says more."
         body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
         _record_bad_end(rails, stage, as_of, "failed", body)
         raise
@@ -144,6 +153,24 @@ def _record_bad_end(
         rails.ledger.add_event(HOUR_MISSED, model, night_of(as_of), detail)
     else:
         rails.ledger.record_bad_end(model, night_closing(as_of), status, SUMMARIES[stage].from_json({**body}))
+
+
+def _no_file(error: Exception) -> str | None:
+    """What a disk that is full, read-only or broken says, as a sentence; None for every other error. Unlike other
+    errors' its words are the system's, and the folder one of ours."""
+    words, file = None, ""
+    if isinstance(error, OSError) and error.errno in NO_FILE:
+        words, file = error.strerror, os.fsdecode(error.filename or "")
+    elif isinstance(
+        error, duckdb.IOException
+    ):  # IO Error: Could not write file "/x/y.parquet": No space left on device
+        said = re.search(r'file "([^"]*)": (.*)$', str(error), re.MULTILINE)
+        if said and said[2] in {os.strerror(code) for code in NO_FILE}:
+            file, words = said.groups()
+    if words is None:
+        return None
+    folder = f"in {Path(file).parent} " if file else ""
+    return f"A file {folder}could not be read or written ({words}); make room, or mend the folder."
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """How a stage ends that does not end well is in the ledger, where the governor, a hindcast and status look for it."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import psutil
 import psycopg2
 import pytest
@@ -65,6 +68,31 @@ def test_what_nobody_foresaw_is_recorded_by_its_kind_and_not_by_its_text(rails: 
     assert record is not None and record.status == "failed"
     assert "ZeroDivisionError" in str(record.summary.reason) and "secret" not in str(record.summary.reason)
     assert grants.waiting(rails, [spec], NIGHT, AS_OF) == []
+
+
+def test_a_disk_that_takes_no_file_is_in_the_record_with_the_systems_words(rails: Rails, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    with pytest.raises(OSError) as full, Path("/dev/full").open("wb", buffering=0) as device:
+        device.write(b"anything")
+    with pytest.raises(duckdb.IOException) as of_duckdb:
+        rails.lake.connection.execute("copy (select range from range(100000)) to '/dev/full' (format csv)")
+    said = []
+    for error in (
+        full.value,
+        of_duckdb.value,
+        OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".frame.parquet.part")),
+    ):
+        end_with(rails, spec, error)
+        record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
+        assert record is not None and record.status == "failed"
+        said.append(record.summary.reason)
+    assert said == [
+        "A file could not be read or written (No space left on device); make room, or mend the folder.",
+        "A file in /dev could not be read or written (No space left on device); make room, or mend the folder.",
+        f"A file in {tmp_path} could not be read or written (Read-only file system); make room, or mend the folder.",
+    ]
+    end_with(rails, spec, ConnectionResetError(errno.ECONNRESET, "ann's password"))
+    assert "password" not in str(rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT))
 
 
 def test_what_a_check_says_is_in_the_record(rails: Rails, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ removed afterwards: whoever finds a file whose name is in the table only removes
 however late it was delivered; `scored_at` is by the service's clock.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,10 +27,14 @@ from tiltyard.rails import Rails
 from tiltyard.serve import spool
 from tiltyard.tables import REQUEST, REQUEST_SEGMENT, REQUEST_SHADOW, Table
 
+log = logging.getLogger(__name__)
+
 WRITTEN = (REQUEST, REQUEST_SHADOW, REQUEST_SEGMENT)
 """The tables that a delivery writes in one commit."""
 DAMAGED = "damaged"
 """Folder within the spool for segments that a person should look at."""
+NOT_EMPTIED = "spool_not_emptied"
+"""Kind of the ledger's event for files that were delivered and could not be taken away."""
 MANY = 100
 """Number of a table's files from which on they are merged."""
 BATCH = 8
@@ -110,9 +115,11 @@ def deliver(rails: Rails) -> LogDelivery:
 
     Safe to be killed anywhere, to run twice, and to run twice at once (the second waits for the first). A segment that
     is damaged, or has records that are none of ours, is moved to spool/damaged after all that can be read of it was
-    delivered.
+    delivered. A file that cannot be taken away, as on a disk that is read-only, stays where it is, which is an event:
+    it has been delivered, and is not delivered again.
     """
     folder, total = rails.settings.spool, LogDelivery()
+    stuck: list[OSError] = []
     if not folder.is_dir() or not any(folder.iterdir()):
         return total
     for table in WRITTEN:
@@ -121,17 +128,24 @@ def deliver(rails: Rails) -> LogDelivery:
         counts = spool.boots(folder)  # read before the segments are listed, so that these processes add no more
         paths = spool.segments(folder)
         for start in range(0, len(paths), BATCH):
-            total = _plus(total, _deliver(rails, paths[start : start + BATCH]))
-        total = _plus(total, _account(rails, folder, counts))
+            total = _plus(total, _deliver(rails, paths[start : start + BATCH], stuck))
+        total = _plus(total, _account(rails, folder, counts, stuck))
         if total.segments:
             _tidy(rails)
+    if stuck:
+        why = stuck[0].strerror
+        reason = f"{folder} cannot be emptied ({why}); mend the folder, then run tiltyard requests deliver."
+        log.warning("%s", reason)
+        if total.segments:  # told with what is new, and not by every model of the night
+            rails.ledger.add_event(NOT_EMPTIED, "", None, {"reason": reason, "files": len(stuck)})
     if total.lost or total.unreadable or total.damaged:
         rails.ledger.add_event("requests_lost", "", None, total.to_json())
     return total
 
 
-def _deliver(rails: Rails, paths: Sequence[Path]) -> list[SegmentRow]:
-    """Commit the segments that are not in the lake, with their names, then remove the files. Returns what was added."""
+def _deliver(rails: Rails, paths: Sequence[Path], stuck: list[OSError]) -> list[SegmentRow]:
+    """Commit the segments that are not in the lake, with their names, then remove the files; why files could not be
+    removed is added to `stuck`. Returns what was added."""
     fence = rails.ledger.claim("requests")
     is_suspect = _delivered(rails, [path.stem for path in paths])
     batch = _Batch()
@@ -150,7 +164,10 @@ def _deliver(rails: Rails, paths: Sequence[Path]) -> list[SegmentRow]:
     is_suspect |= {row.segment: row.is_damaged or row.unreadable > 0 for row in batch.segments}
     for path in paths:
         if path.stem in is_suspect:
-            _remove(path, keep=is_suspect[path.stem])
+            try:
+                _remove(path, keep=is_suspect[path.stem])
+            except OSError as error:
+                stuck.append(error)
     return batch.segments
 
 
@@ -191,10 +208,10 @@ def _read(path: Path, batch: _Batch) -> None:
     )
 
 
-def _account(rails: Rails, folder: Path, counts: Mapping[str, int]) -> list[SegmentRow]:
+def _account(rails: Rails, folder: Path, counts: Mapping[str, int], stuck: list[OSError]) -> list[SegmentRow]:
     """Commit as lost what processes that have ended numbered beyond their segments.
 
-    `counts`: boot → how many records the process numbered. Returns what was added.
+    `counts`: boot → how many records the process numbered. `stuck` as in `_deliver`. Returns what was added.
     """
     if not counts:
         return []
@@ -231,7 +248,10 @@ def _account(rails: Rails, folder: Path, counts: Mapping[str, int]) -> list[Segm
             lambda connection: lake.put(connection, REQUEST_SEGMENT, {}, frame), message=message, fence=fence
         )
     for boot in counts:
-        (folder / f"{boot}{spool.LOCK}").unlink(missing_ok=True)
+        try:
+            (folder / f"{boot}{spool.LOCK}").unlink(missing_ok=True)
+        except OSError as error:
+            stuck.append(error)
     return rows
 
 

@@ -77,7 +77,9 @@ def measure_night(rails: Rails, spec: Spec, as_of: datetime) -> DriftSummary:
     _store(rails, spec, as_of, version, finding, comparison, claim)
     with claim.held():
         rails.ledger.add_finding(finding)
-        drawn.unlink(missing_ok=True)  # of an earlier attempt; whoever opens it next gets this one's
+        if drawn.exists():  # of an earlier attempt; whoever opens it next gets this one's
+            with drawing(rails, str(drawn.relative_to(rails.settings.reports)), night):
+                drawn.unlink(missing_ok=True)
     rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 

@@ -180,16 +180,22 @@ def digest(path: Path) -> str:
 def put_away(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> str:
     """Move a file out of the landing zone, whole, with its reason beside it. Returns the reason.
 
-    Where the quarantine cannot take it, it stays, which the reason then says: it is refused again on the next night.
+    Where the quarantine cannot take it, or the landing zone does not let it go, it stays, which the reason then says:
+    it is refused again on the next night.
     """
     try:
-        _move(settings, source, file, reason, night)
+        _copy(settings, source, file, reason, night)
     except OSError as error:
         return f"{reason}; it stays in the landing zone, for {settings.quarantine} does not take it ({error.strerror})"
+    try:
+        file.path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"{reason}; it stays in the landing zone, for {file.path.parent} does not let it go ({error.strerror})"
     return reason
 
 
-def _move(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> None:
+def _copy(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> None:
+    """Copy a file into quarantine, with its reason. The landing zone still has it."""
     folder = settings.quarantine / source / file.path.parent.name
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.path.name
@@ -208,7 +214,6 @@ def _move(settings: Settings, source: str, file: LandingFile, reason: str, night
         part.write_text(json.dumps(note, indent=1) + "\n")
     with whole(target) as part:  # the quarantine may be another disk, onto which nothing can be renamed
         shutil.copy2(file.path, part)
-    file.path.unlink()
 
 
 def path_literal(path: Path) -> str:

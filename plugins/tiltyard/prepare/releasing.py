@@ -59,13 +59,39 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
             if folder != release.current(settings):
                 release.put_in_force(settings, folder)
             return last
-        accepted, refused = compose(settings, before, texts)
+        try:
+            accepted, refused = compose(settings, before, texts)
+            kept = release.keep(settings, accepted)
+        except OSError as error:
+            if last is None or not is_whole:
+                raise
+            return _as_before(rails, last, before, texts, error, now)
         made = _made(accepted, [*missing, *refused], checkout, now)
-        kept = release.keep(settings, accepted)
         _begin(rails, before, accepted, kept)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
+
+
+def _as_before(
+    rails: Rails, last: AcceptedRelease, before: Texts, texts: Texts, error: OSError, now: datetime
+) -> AcceptedRelease:
+    """The release in force, with what of the checkout is another text by now as refused: where releases lie nothing can
+    be written. No night waits for that. The next look tries again, since the checkout is not the one of the release."""
+    reason = (
+        f"{rails.settings.home / 'releases'} takes no files ({error.strerror or error}); make room, or mend the folder."
+    )
+    changed = sorted(path for path in {*before, *texts} if before.get(path) != texts.get(path))
+    places = dict.fromkeys("/".join(path.split("/")[:2]) if path.startswith("models/") else path for path in changed)
+    refused = tuple(
+        RefusedText(path=place, reason=reason, stands=bool(_below(place, before)) or place in before)
+        for place in places
+    )
+    if refused == last.refused:
+        return last
+    made = replace(last, refused=refused, accepted_at=now)
+    rails.ledger.accept(made)
+    return made
 
 
 def _in_force(settings: Settings, last: AcceptedRelease | None) -> Path | None:

@@ -146,6 +146,14 @@ def aliases(rails: Rails, model: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in sorted(moved.items())}
 
 
+def name_challenger(rails: Rails, model: str) -> None:
+    """Let MLflow's alias `challenger` be at the model's newest version in the ledger: also where the attempt that
+    registered it has died before it came to that."""
+    newest = max((version.version for version in rails.ledger.versions(model)), default=None)
+    if aliases(rails, model).get("challenger") != newest:
+        set_alias(rails, model, "challenger", newest)
+
+
 def set_alias(rails: Rails, model: str, alias: str, version: int | None) -> None:
     """Let MLflow's alias follow the ledger. `version=None` takes the alias away. Last writer wins."""
     flow = client(rails.settings)
@@ -192,7 +200,6 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
         )
     version = rails.ledger.version(spec.name, number)
     assert version is not None
-    set_alias(rails, spec.name, "challenger", number)
     return version, False
 
 

@@ -132,6 +132,7 @@ def train_on(
         except Untrainable as error:
             return _untrained(rails, spec, night, str(error), training_frame)
         version, reused = registry.register(rails, spec, made, fence)
+    registry.name_challenger(rails, spec.name)
     log.info("%s: version %d %s", spec.name, version.version, "was there already" if reused else "registered")
     warnings = _warnings(version.facts)
     for warning in warnings:

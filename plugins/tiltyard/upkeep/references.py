@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from typing import Literal
 
 KeptReason = Literal[
@@ -12,7 +13,8 @@ KeptReason = Literal[
 """Why a snapshot stays.
 
 - `newest`: the lake as it is.
-- `recent`: a read, a training or a transaction may be under way at it.
+- `recent`: a read, a training or a transaction may be under way at it: it is younger than the grace, or was the newest
+  one when that began, however old.
 - `in_service`: frames and answers are read from it tonight.
 - `published`: features were published from it on a night of the replay window.
 - `predicted`, `answered`: a prediction, or an answer over HTTP, names it.
@@ -43,7 +45,7 @@ class References:
     """What refers to snapshots."""
 
     recent_since: datetime
-    """Snapshots from this instant on are left alone."""
+    """Snapshots that were the newest at this instant or later are left alone."""
     named: Mapping[KeptReason, Collection[int]] = field(default_factory=dict)
     """Reason → the snapshots that something names."""
     replayed_since: int | None = None
@@ -61,8 +63,10 @@ def kept(snapshots: Collection[Snapshot], references: References) -> dict[int, f
     for reason, numbers in references.named.items():
         for number in reasons.keys() & set(numbers):
             reasons[number].add(reason)
-    for snapshot in ordered:
-        if snapshot.at >= references.recent_since:
+    for snapshot, following in zip_longest(ordered, ordered[1:]):
+        # a reader who began within the grace may be at what was the newest then, however long it had been that
+        was_newest = following is not None and following.at > references.recent_since
+        if snapshot.at >= references.recent_since or was_newest:
             reasons[snapshot.number].add("recent")
         since = references.replayed_since
         if since is not None and snapshot.number > since and snapshot.wrote:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,6 +237,28 @@ def test_damage_is_put_aside_with_a_count_and_nothing_else_is_lost(arena: Arena)
     assert ids(arena.rails, model) == [f"{model}-{place}" for place in (0, 2, 3, 4)]
     assert {entry.name for entry in (folder / request_log.DAMAGED).iterdir()} >= {path.name, broken.name}
     assert request_log.deliver(arena.rails).segments == 0
+
+
+def test_a_spool_that_cannot_be_emptied_is_delivered_once_and_holds_nobody_up(arena: Arena) -> None:
+    """Every model's shadow stage delivers: a folder of the service is no reason for any of them to fail."""
+    model, folder = "log_stuck", arena.rails.settings.spool
+    shutil.rmtree(folder / request_log.DAMAGED, ignore_errors=True)
+    for begin in (0, 3):
+        log = Spool(folder)
+        log.write([b"no record of ours", *encoded(*(request(model, place) for place in range(begin, begin + 3)))])
+        log.close()
+    (folder / request_log.DAMAGED).write_text("where the folder should be")
+    told = len(arena.rails.ledger.events(kind=request_log.NOT_EMPTIED))
+    assert request_log.deliver(arena.rails).requests == 6
+    assert request_log.deliver(arena.rails).requests == 0
+    assert ids(arena.rails, model) == [f"{model}-{place}" for place in range(6)]
+    assert len(list(folder.glob("*.log"))) == 2, "nothing of them is lost either"
+    event = arena.rails.ledger.events(kind=request_log.NOT_EMPTIED)[-1]
+    assert len(arena.rails.ledger.events(kind=request_log.NOT_EMPTIED)) == told + 1, "it is told once"
+    assert event.detail["files"] == 2 and str(folder) in str(event.detail["reason"])
+    (folder / request_log.DAMAGED).unlink()
+    assert request_log.deliver(arena.rails).segments == 0
+    assert len(list((folder / request_log.DAMAGED).iterdir())) == 2 and not list(folder.glob("*.log"))
 
 
 def test_many_small_deliveries_become_one_file_and_the_past_reads_the_same(

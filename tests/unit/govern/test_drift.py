@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.answered import request_log, skew
 from tiltyard.clock import night_closing
@@ -223,6 +224,25 @@ def test_a_stopped_batch_asks_for_nothing(rails: Rails) -> None:
     answer = drift.measure_night(rails, SPEC, night(13))
     assert answer.reasons[0] == "the features stage of 2024-03-14 is stopped"
     assert governed(rails, night(13)).decision == "incident"
+
+
+def test_reports_that_cannot_be_written_or_taken_away_keep_no_night_from_its_end(rails: Rails) -> None:
+    fill(rails, moves=False)
+    publish(rails, night(12))
+    page = drift_page.path(rails.settings, SPEC.name, night(12).date())
+    page.parent.parent.mkdir(parents=True)
+    page.parent.write_text("where the folder of the model should be")
+    told = []
+    for _ in range(2):
+        assert drift.measure_night(rails, SPEC, night(12)).verdict == "no_reference"
+        assert rails.ledger.stage_status("drift", SPEC.name, night(12).date()) == "done"
+        assert rails.ledger.finding(SPEC.name, night(12).date()) is not None
+        told.append([event.detail["page"] for event in rails.ledger.events(kind=rails_module.NOT_DRAWN)])
+        if page.parent.is_file():
+            page.parent.unlink()
+            page.mkdir(parents=True)  # what cannot be taken away
+    assert set(told[0]) == set(told[1]) == {f"drift/{SPEC.name}/{page.name}"}
+    assert len(told[1]) > len(told[0])
 
 
 def ask(rails: Rails, name: str, rows: pd.DataFrame, as_of: datetime, *, factor: float = 1.0) -> None:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
-from tiltyard.prepare import contracts, datasets, ingest
+from tiltyard.prepare import contracts, datasets, ingest, landing
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.tables import LANDED_FILE
@@ -282,6 +282,14 @@ def test_a_second_bad_file_of_the_same_name_does_not_hide_the_first(shop):
         ingest.land_night(shop, "shop", NIGHT)
     kept = sorted((shop.settings.quarantine / "shop" / "sale").glob("*.csv"))
     assert sorted(path.read_text() for path in kept) == ["a\n1\n", "b\n1\n"]
+
+
+def test_a_landing_zone_that_lets_nothing_go_is_named_and_not_the_quarantine(shop):
+    file = landing.LandingFile.of(Path("/proc/version"), None)  # which nobody may remove, root neither
+    said = landing.put_away(shop.settings, "shop", file, "it is no table", clock.night_closing(NIGHT))
+    assert said.startswith("it is no table; it stays in the landing zone, for /proc does not let it go (")
+    kept = shop.settings.quarantine / "shop" / "proc" / "version"
+    assert kept.read_bytes() == Path("/proc/version").read_bytes()
 
 
 def test_what_went_to_quarantine_is_told_for_a_week(shop):

@@ -1,6 +1,5 @@
 """What takes effect of the checkout's specs, suites and dbt files, and what a refused text changes: nothing."""
 
-import errno
 import json
 import os
 import re
@@ -434,20 +433,39 @@ def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) 
         releasing.accept(opened, NOW)
 
 
-@pytest.mark.parametrize("error", [Unavailable("The store is away."), OSError(errno.ENOSPC, "full")])
-def test_what_is_no_fault_of_a_text_refuses_none(
-    rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """A refusal would stand until somebody changes the text, long after the disk has room again."""
+def test_what_is_no_fault_of_a_text_refuses_none(rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal would stand until somebody changes the text, long after who was away is back."""
 
     def away(*_: object) -> None:
-        raise error
+        raise Unavailable("The store is away.")
 
     append(checkout / f"{VIEW}.sql", "\n-- a line more\n")
     before = rails.ledger.release()
     with monkeypatch.context() as patch:
         patch.setattr(releasing.transform, "parse", away)
-        with pytest.raises(type(error)):
+        with pytest.raises(Unavailable):
             releasing.accept(rails, NOW)
     assert rails.ledger.release() == before
     assert releasing.accept(rails, NOW).refused == ()
+
+
+def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(rails: Rails, checkout: Path) -> None:
+    """A text that somebody changed, and a folder of the home: neither is a reason to hold the night of any source."""
+    before, folder = rails.ledger.release(), release.current(rails.settings)
+    assert before is not None and folder is not None
+    append(checkout / SPEC, "# a line more\n")
+    append(checkout / f"{VIEW}.sql", "\n-- a line more\n")
+    shutil.copytree(checkout / "models" / "churn", checkout / "models" / "other")
+    next_one = folder.with_name(release.digest(release.working(rails.settings))[: len(folder.name)])
+    next_one.write_text("in the way")
+    for _ in range(2):
+        told = releasing.accept(rails, NOW)
+        assert (told.digest, release.current(rails.settings)) == (before.digest, folder)
+        assert [(refused.path, refused.stands) for refused in told.refused] == [
+            (f"{VIEW}.sql", True), ("models/churn", True), ("models/other", False),
+        ]  # fmt: skip
+        assert f"{folder.parent} takes no files (Not a directory); make room" in str(told.refused[0])
+        assert len(rails.ledger.releases()) == 2, "it is told once"
+    next_one.unlink()
+    assert releasing.accept(rails, NOW).refused == ()
+    assert release.current(rails.settings) == next_one

@@ -9,15 +9,17 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
+from tests.homes import cursor
 from tests.lakes import FEATURES, LABELS
 from tests.market import AS_OF, FIRST, market, publish
 from tiltyard.clock import night_closing
-from tiltyard.errors import CheckFailed, Fenced
+from tiltyard.errors import CheckFailed, Fenced, Unavailable
 from tiltyard.govern import grants
 from tiltyard.govern.history import Grant
+from tiltyard.ledger import Ledger
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
-from tiltyard.records import TrainingSummary
+from tiltyard.records import TrainingSummary, Version
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Bounded, Target
 from tiltyard.train import blocks, export, fit, registry, training
@@ -104,6 +106,32 @@ def test_an_attempt_that_was_overtaken_leaves_no_version(trained: Market) -> Non
         training.train_on(rails, spec, later, made, fence=stale, requested_by="ada", trials=1)
     assert [row.version for row in rails.ledger.versions(spec.name)] == [1]
     assert registry.aliases(rails, spec.name) == {"challenger": 1}
+
+
+def test_where_postgresql_restarts_between_row_and_alias_the_next_attempt_names_the_challenger(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with market(tmp_path, postgres_url) as (rails, spec):
+        genuine = Ledger.add_version
+
+        def add_version(ledger: Ledger, version: Version) -> None:
+            genuine(ledger, version)
+            monkeypatch.undo()
+            with cursor(rails.settings, "postgres") as server:  # as a restart does: nobody stays connected
+                server.execute(
+                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s",
+                    [rails.settings.database("ledger")],
+                )
+
+        monkeypatch.setattr(Ledger, "add_version", add_version)
+        with pytest.raises(Unavailable, match="PostgreSQL went away"):
+            training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
+        assert registry.aliases(rails, spec.name) == {}
+        assert rails.ledger.stage_run(TrainingSummary, spec.name, night_closing(AS_OF)) is None
+        again = training.train(rails, spec, AS_OF, requested_by="ada", trials=1)
+        assert (again.version, again.reused) == (1, True)
+        assert [version.version for version in rails.ledger.versions(spec.name)] == [1]
+        assert registry.aliases(rails, spec.name) == {"challenger": 1}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_what_is_younger_than_the_grace_is_left_alone() -> None:
     assert staying(line("1 2 3"), references) == {2: {"recent"}, 3: {"newest", "recent"}}
 
 
+def test_what_was_the_newest_when_the_grace_began_may_still_be_read_however_old_it_is() -> None:
+    """A lake that rests for a week, somebody who begins to read it, and a night that writes meanwhile."""
+    references = References(recent_since=START + timedelta(days=9))
+    assert staying(line("1 2 10 11"), references) == {2: {"recent"}, 10: {"recent"}, 11: {"newest", "recent"}}
+    assert staying(line("1 2"), references) == {2: {"newest"}}
+
+
 @pytest.mark.parametrize(
     "reason", ["in_service", "published", "predicted", "answered", "trained", "decided", "incident"]
 )

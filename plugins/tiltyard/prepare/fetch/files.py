@@ -118,13 +118,18 @@ def _in_folder(pattern: str) -> list[RemoteFile]:
 
 
 def _copier(path: Path) -> Callable[[Path], None]:
-    def copy(part: Path) -> None:
+    def blocks() -> Iterator[bytes]:
         try:
-            with path.open("rb") as before, part.open("wb") as after:
+            with path.open("rb") as before:
                 while block := before.read(1 << 20):
-                    after.write(block)
+                    yield block
         except OSError as error:
             raise Unavailable(f"{path} cannot be read ({error.strerror}); it is fetched with the next look.") from None
+
+    def copy(part: Path) -> None:
+        with part.open("wb") as after:  # what this side says is no fault of the place
+            for block in blocks():
+                after.write(block)
 
     return copy
 

@@ -41,8 +41,9 @@ def fetch_night(
 ) -> tuple[FetchedTable, ...]:
     """Bring what is new of every table of `source` that its contract says a place of; nothing for others.
 
-    What is brought is due as of the night; a table whose place is away says so. Raises BadInput for a place that
-    refuses, and for a connection that there is not.
+    What is brought is due as of the night; a table whose place is away says so, and so does one whose rows cannot be
+    laid down here, as on a disk that is full or read-only: it is fetched once they can. Raises BadInput for a place
+    that refuses, and for a connection that there is not.
     """
     wanted = [table for table in contracts.read(rails.settings, source).tables if table.timing.fetch is not None]
     if not wanted:
@@ -53,14 +54,21 @@ def fetch_night(
         for table in wanted:
             try:
                 fetched = _fetched(rails, table, as_of, lookup)
-            except Unavailable as error:
-                log.warning("%s: %s", table.raw, error)
-                fetched = FetchedTable(table=table.raw, away=str(error))
+            except (Unavailable, OSError) as error:
+                why = str(error) if isinstance(error, Unavailable) else _unwritten(rails, source, error)
+                log.warning("%s: %s", table.raw, why)
+                fetched = FetchedTable(table=table.raw, away=why)
             if fetched.away or table.raw in missed:
                 detail = {"source": source, "table": table.raw, "reason": fetched.away}
                 rails.ledger.add_event(AWAY if fetched.away else BACK, "", night_of(as_of), detail)
             done.append(fetched)
     return tuple(done)
+
+
+def _unwritten(rails: Rails, source: str, error: OSError) -> str:
+    """Why nothing can be laid down of a table, as a sentence."""
+    folder = Path(error.filename).parent if error.filename else rails.settings.landing / source
+    return f"{folder} takes no files ({error.strerror or error}); make room, or mend the folder."
 
 
 def away(rails: Rails, source: str, night: date) -> Mapping[str, str]:

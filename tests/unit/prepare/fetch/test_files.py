@@ -19,7 +19,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.prepare import features
-from tiltyard.prepare.fetch import files
+from tiltyard.prepare.fetch import files, step
 from tiltyard.prepare.ingest import IngestSummary
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
@@ -146,6 +146,23 @@ def test_a_file_that_changes_after_it_landed_is_refused_once_and_a_mended_one_la
 def test_a_folder_that_is_not_there_is_away(rails: Rails, tmp_path: Path) -> None:
     contract(rails, **{"from": f"{tmp_path}/mount/*.csv"})
     assert night(rails).away == (f"{tmp_path}/mount is not there, or may not be read; mount it, or mend the contract.",)
+
+
+def test_a_landing_zone_that_takes_no_files_makes_the_table_late_until_it_does(rails: Rails, tmp_path: Path) -> None:
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    (exports / "2025-03-02.csv").write_bytes(text(2))
+    contract(rails, **{"from": f"{exports}/*.csv", "day": "%Y-%m-%d"})
+    folder = rails.settings.landing / "shop" / "visit"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("where the deliveries should lie")
+    assert night(rails).away == (f"{folder.parent} takes no files (File exists); make room, or mend the folder.",)
+    assert set(step.away(rails, "shop", NIGHT.date())) == {"raw.visit"}
+    folder.unlink()
+    landed = night(rails)
+    assert (landed.away, landed.rows, step.away(rails, "shop", NIGHT.date())) == ((), 1, {})
+    with files.listed(f"{exports}/*.csv", None, rails.settings) as found, pytest.raises(OSError, match="No space left"):
+        found[0].fetch(Path("/dev/full"))
 
 
 @pytest.mark.parametrize(
