@@ -16,7 +16,8 @@ twice.
 - It ends as skipped: too few matured labels, or only one kind. Wait, or make `estimator.window` longer in the spec.
 - A newer attempt is at work: nothing to do.
 - It took longer than it may (`TILTYARD_STAGE_LIMITS`): see where in the log. Others had waited for its place.
-- It stays *scheduled*: others are training. Airflow's pool `trainings` has `trainings.at_once` slots (portfolio.yaml).
+- It stays *scheduled*: others are training, those of tier 1 before the rest. Airflow's pool `trainings` has
+  `trainings.at_once` slots (portfolio.yaml), and `gpu`, of models with `device: cuda`, `trainings.on_gpu`.
 
 **Manual parameters.** `as_of`: train as of this night, like `2016-05-02`. Empty: the nights that were granted.
 The first version of a new model is trained by hand: start this DAG with `as_of`.
@@ -26,7 +27,7 @@ from airflow.sdk import task
 
 from tiltyard.edge import orchestration as on
 from tiltyard.records import JsonObject
-from tiltyard.settings import TRAINING_POOL
+from tiltyard.settings import GPU_POOL, TRAINING_POOL
 from tiltyard.spec import Spec
 
 
@@ -34,7 +35,12 @@ from tiltyard.spec import Spec
 def training(spec: Spec) -> None:
     challenger = on.model_asset(spec, "challenger")
 
-    @task(outlets=[challenger], pool=TRAINING_POOL)
+    @task(
+        outlets=[challenger],
+        pool=GPU_POOL if spec.estimator.device == "cuda" else TRAINING_POOL,
+        priority_weight=on.by_stakes(spec),
+        weight_rule="absolute",
+    )
     def train() -> dict[str, JsonObject]:
         with on.working() as rails:
             summaries = on.each_night(rails, spec, on.nights(rails, "training", spec), on.train)

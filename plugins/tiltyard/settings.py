@@ -29,6 +29,8 @@ DATABASES = ("airflow", "mlflow", "lake", "ledger")
 
 TRAINING_POOL = "trainings"
 """The Airflow pool of the training DAGs: so many train at once as portfolio.yaml says (`trainings.at_once`)."""
+GPU_POOL = "gpu"
+"""The pool of those whose spec says `device: cuda` (`trainings.on_gpu`)."""
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",

@@ -520,7 +520,9 @@ class Trainings(Strict):
     per_night: Annotated[int, Field(ge=1)] = 10
     """Retrains that a night grants, of all models together."""
     at_once: Annotated[int, Field(ge=1)] = 2
-    """Trainings that run at the same time."""
+    """Trainings that run at the same time, on the CPU."""
+    on_gpu: Annotated[int, Field(ge=1)] = 1
+    """Trainings of models with `device: cuda` that run at the same time, beside those."""
     max_cooldown: Duration = timedelta(days=56)
     """Limit of the cooldown of a model whose retrains make nothing better."""
 

@@ -77,6 +77,21 @@ def test_one_run_at_a_time_and_nothing_is_caught_up(parse: Callable) -> None:
         assert {task.retries for task in dag.tasks if task.task_id != "chunk"} == {2}
 
 
+def test_trainings_wait_for_the_device_that_they_need_and_high_stakes_go_first(parse: Callable, models: Path) -> None:
+    path = models / "beta" / "spec.yaml"
+    path.write_text(path.read_text().replace("estimator:\n", "estimator:\n  device: cuda\n"))
+    dags = parse(models, "incident")
+    found = {
+        name: (task.pool, task.priority_weight)
+        for name in ("alpha", "beta", "gamma")
+        for task in dags[f"{name}__training"].tasks
+    }
+    tiers = {name: spec.find(models, name).tier for name in found}
+    assert spec.find(models, "beta").estimator.device == "cuda"
+    assert found == {name: ("gpu" if name == "beta" else "trainings", 4 - tiers[name]) for name in found}
+    assert len({weight for _, weight in found.values()}) > 1
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_dag_file_is_short(file: Path) -> None:
     text = file.read_text()

@@ -29,7 +29,7 @@ from tiltyard.errors import CheckFailed
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast
-from tiltyard.settings import TRAINING_POOL, Settings
+from tiltyard.settings import GPU_POOL, TRAINING_POOL, Settings
 from tiltyard.spec import Spec, find, load_portfolio, portfolio
 from tiltyard.stages import IN_CHUNKS
 
@@ -125,7 +125,9 @@ def test_the_governor_starts_the_training_that_it_granted_and_no_other(night: Ni
 
 
 def test_so_many_train_at_once_as_the_portfolio_says(night: Night) -> None:
-    assert night.airflow.pool(TRAINING_POOL).slots == load_portfolio(night.settings.models).trainings.at_once
+    trainings = load_portfolio(night.settings.models).trainings
+    assert night.airflow.pool(TRAINING_POOL).slots == trainings.at_once
+    assert night.airflow.pool(GPU_POOL).slots == trainings.on_gpu
 
 
 def test_the_stages_were_started_by_assets(night: Night) -> None:

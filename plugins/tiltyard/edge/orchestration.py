@@ -154,6 +154,11 @@ def hourly(specs: Sequence[Spec]) -> bool:
     return any(spec.prediction.is_hourly for spec in specs)
 
 
+def by_stakes(spec: Spec) -> int:
+    """How far ahead of others a model's tasks go where they wait for one pool: the higher the stakes, the further."""
+    return 4 - spec.tier
+
+
 def asks(spec: Spec) -> bool:
     """Whether a person is asked before a challenger of this model is promoted, in a DAG of its own."""
     return bool(approval_tasks(spec))

@@ -29,12 +29,12 @@ from tiltyard.edge.processes import COMPONENTS, LOOPBACK
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.files import whole
 from tiltyard.records import Record
-from tiltyard.settings import TRAINING_POOL, Settings
+from tiltyard.settings import GPU_POOL, TRAINING_POOL, Settings
 from tiltyard.spec import load_portfolio
 
 START_TIMEOUT_S = 180
 """Seconds that Airflow may take to get well."""
-POOL_DESCRIPTION = "models/portfolio.yaml: trainings.at_once; make up sets it"
+POOL_DESCRIPTION = "models/portfolio.yaml: trainings.{field}; make up sets it"
 EVER = datetime.fromtimestamp(0, UTC)
 
 
@@ -91,8 +91,12 @@ def start(settings: Settings, progress: Progress | None = None) -> Started:
         else:
             _wait_until_healthy(settings, EVER, say)
         with Airflow(settings) as airflow:
-            slots = load_portfolio(settings.models).trainings.at_once
-            airflow.set_pool(Pool(name=TRAINING_POOL, slots=slots, description=POOL_DESCRIPTION))
+            trainings = load_portfolio(settings.models).trainings
+            for name, slots, field in (
+                (TRAINING_POOL, trainings.at_once, "at_once"),
+                (GPU_POOL, trainings.on_gpu, "on_gpu"),
+            ):
+                airflow.set_pool(Pool(name=name, slots=slots, description=POOL_DESCRIPTION.format(field=field)))
         say("Airflow is up", 1.0)
     return Started(started=tuple(missing), url=address(settings), user=USER, password_file=password_file(settings))
 
