@@ -51,8 +51,8 @@ def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
     ends = pd.to_datetime(rows["prediction_time"], utc=True).dt.floor("D") + DAY
     rows = rows.assign(
         request_id=rows["entity_id"], model=spec.name, version=pd.array([None] * len(rows), dtype="Int32"),
-        role="safe_default", score=spec.fallback.safe_default, tier="safe_default", tier_reason=None, slices="{}",
-        snapshot=1, apart=None, night=ends.dt.date, available_at=ends, scored_at=ends, cohort=pd.NaT,
+        role="safe_default", score=spec.fallback.safe_default, scores=None, tier="safe_default", tier_reason=None,
+        slices="{}", snapshot=1, apart=None, night=ends.dt.date, available_at=ends, scored_at=ends, cohort=pd.NaT,
     )  # fmt: skip
     rails.lake.ensure(PREDICTION)
     rails.lake.replace(PREDICTION, {"model": spec.name}, rows[list(PREDICTION.columns)], message="the spine")

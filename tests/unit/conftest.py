@@ -83,6 +83,7 @@ class Arena:
         """Add predictions: version (or missing), role, entity_id, prediction_time, score, and what differs."""
         ends = pd.to_datetime(rows["prediction_time"], utc=True).dt.floor("D") + pd.Timedelta(days=1)
         defaults = {
+            "scores": None,
             "tier": "shadow",
             "tier_reason": None,
             "slices": '{"priority": "high"}',

@@ -20,6 +20,7 @@ from tiltyard.prepare import frame
 from tiltyard.records import ShadowSummary, VersionFacts
 from tiltyard.succession import Roles
 from tiltyard.tables import Table
+from tiltyard.target import YES_OR_NO
 from tiltyard.train import registry
 from tiltyard.train.encoding import Encoding
 
@@ -268,6 +269,8 @@ def test_an_attempt_that_was_taken_over_writes_nothing(arena, trained, monkeypat
 
 class Halting:
     """A heavy model that has no number for every other row; its light twin has."""
+
+    target = YES_OR_NO
 
     def score(self, rows):
         return np.where(np.arange(len(rows)) % 2, np.nan, 0.9)
