@@ -52,7 +52,7 @@ def predicted(rails: Rails, spec: Spec, last: datetime) -> None:
     rows = rows.assign(
         request_id=rows["entity_id"], model=spec.name, version=pd.array([None] * len(rows), dtype="Int32"),
         role="safe_default", score=spec.fallback.safe_default, tier="safe_default", tier_reason=None, slices="{}",
-        snapshot=1, apart=None, night=ends.dt.date, available_at=ends, scored_at=ends,
+        snapshot=1, apart=None, night=ends.dt.date, available_at=ends, scored_at=ends, cohort=pd.NaT,
     )  # fmt: skip
     rails.lake.ensure(PREDICTION)
     rails.lake.replace(PREDICTION, {"model": spec.name}, rows[list(PREDICTION.columns)], message="the spine")

@@ -10,21 +10,31 @@ cohort of theirs matures.
     horizon_days  of the label
     outcome       what a positive label, or the number that it is, is called in the columns: <entity>_<outcome>_rate;
                   of a number it is the mean
-    lately_days   the window of <entity>_<outcome>_rate_<lately_days>d -#}
+    lately_days   the window of <entity>_<outcome>_rate_<lately_days>d
+    matures       SQL of when the label of a row of the spine has matured, from the spine's columns; none: when
+                  horizon_days have passed since its prediction -#}
 {% macro matured_label_history(
-    entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days
+    entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days, matures=none
 ) -%}
+{%- set matures = matures or "prediction_time + interval '" ~ horizon_days ~ " days'" -%}
 with
 
 spine as (
 
-    select * from {{ ref(spine) }}
+    select
+        *,
+        {{ matures }} as matured_at
+    from {{ ref(spine) }}
 
 ),
 
 labels as (
 
-    select * from {{ ref(labels) }}
+    select
+        labels.*,
+        spine.matured_at
+    from {{ ref(labels) }} as labels
+    inner join spine on labels.{{ key }} = spine.{{ key }}
 
 ),
 
@@ -47,14 +57,13 @@ matured as (
     select
         spine.{{ entity }}_id,
         labels.label,
-        labels.prediction_time + interval '{{ horizon_days }} days' as matured_at,
+        labels.matured_at,
         labels.built_at
     from labels
     inner join spine on labels.{{ key }} = spine.{{ key }}
     where
         spine.{{ entity }}_id is not null
-        and labels.prediction_time + interval '{{ horizon_days }} days'
-        <= (select landed.landed_until from landed)
+        and labels.matured_at <= (select landed.landed_until from landed)
 
 ),
 
@@ -67,8 +76,7 @@ fresh_member as (
     from labels
     where
         built_at > {{ last_built() }}
-        or prediction_time + interval '{{ horizon_days }} days'
-        > (select max(this.event_time) from {{ this }} as this)
+        or matured_at > (select max(this.event_time) from {{ this }} as this)
 
 ),
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -88,6 +88,10 @@ def _no_answers(name: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Column = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+_HORIZON = r"^(until [a-z]\w*, at most )?\d+(ms|s|m|h|d|w)$"
+_EXAMPLE = "until appointment_day, at most 180d"
+_UNTIL = re.compile(r"until\s+(\w+),?\s+at\s+most\s+(\w+(?:\s\w+)?)")
 Spine = Annotated[str, StringConstraints(pattern=r"^spn_[a-z0-9_]{1,58}$")]
 FeatureView = Annotated[
     str, StringConstraints(pattern=r"^ftr_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9_]{1,40}$"), AfterValidator(_no_answers)
@@ -151,6 +155,29 @@ class Prediction(Strict):
         return value
 
 
+@dataclass(frozen=True)
+class Horizon:
+    """How long the truth takes by definition, as a spec and a label table write it."""
+
+    longest: timedelta
+    """Time in which it is decided, whatever the row."""
+    until: str | None = None
+    """The column of the spine that tells when each row is decided; None where all take the longest time."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Horizon":
+        """Of `30d`, or of `until appointment_day, at most 180d`. Raises ValueError where it is neither."""
+        if not text.lstrip().startswith("until"):
+            return cls(parse_duration(text))
+        if (said := _UNTIL.fullmatch(text.strip())) is None:
+            raise ValueError(f"horizon '{text}' names no column and no longest time; write it like '{_EXAMPLE}'")
+        return cls(parse_duration(said[2]), said[1])
+
+    def __str__(self) -> str:
+        longest = format_duration(self.longest)
+        return f"until {self.until}, at most {longest}" if self.until else longest
+
+
 class Label(Strict):
     """The truth, and how long it takes."""
 
@@ -164,10 +191,39 @@ class Label(Strict):
     bounds: tuple[Finite, Finite] | None = None
     """The least and the largest value that count of a label that is a number, in its own unit. A label beyond them
     counts as the nearer one. None: the label is a yes or no, or `kind` is `number`."""
-    horizon: Duration
-    """Time from the prediction until the truth is decided, by definition."""
+    horizon: Annotated[Duration, Field(json_schema_extra={"pattern": _HORIZON, "examples": ["7d", _EXAMPLE]})]
+    """Time from the prediction until the truth is decided, by definition. Where that differs by row, the column of the
+    spine that tells it, and the longest time: `until appointment_day, at most 180d`. A day has ended with its last
+    moment, in UTC; a row of which the column tells nothing has the longest time."""
+    until: Annotated[Column | None, Field(exclude_if=lambda value: value is None)] = None
+    """What `horizon` says behind its `until`; written there."""
     delay: Duration = timedelta()
     """Time after the horizon until the truth is known."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_each_row(cls, content: Any) -> Any:
+        text = content.get("horizon") if isinstance(content, dict) else None
+        if not isinstance(text, str) or not text.lstrip().startswith("until"):
+            return content
+        horizon = Horizon.parse(text)
+        return content | {"until": horizon.until, "horizon": horizon.longest}
+
+    @property
+    def longest(self) -> timedelta:
+        """Time after a prediction in which its truth is known by definition, whatever the row."""
+        return self.horizon + self.delay
+
+    @property
+    def lag(self) -> timedelta:
+        """Time from the end of a cohort's day until the cohort has matured: a cohort is of one day of predictions, or,
+        where a column tells when each row is decided, of one day on which rows are decided."""
+        return self.delay if self.until else self.longest
+
+    @property
+    def promised(self) -> Horizon:
+        """The horizon, with the column that tells it where there is one."""
+        return Horizon(self.horizon, self.until)
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Label":
@@ -588,6 +644,9 @@ def _digest(content: Any) -> str:
 
 REPORT_COLUMNS = ("prediction", "label", "loss")
 """Columns that reports hold beside the features; no feature may be called so."""
+DECIDED = "decided_at"
+"""Column of a frame that tells when the truth of each row is decided, where a column of the spine says it; no feature
+of such a model may be called so."""
 
 
 def feature_key(view: str) -> str:

@@ -82,12 +82,14 @@ COLUMN_PROFILE: Final = Table(
         "categories": "varchar",
         "broken": "varchar",
         "available_at": "timestamptz",
+        "along": "varchar",
     },
 )
 """One row per night, raw table and column, and one with an empty column name for the delivery as a whole. `nulls`,
 `zeros` and `kinds` (distinct values, about) count among the night's `rows`; `content` is a digest of all of them;
 `categories` is a JSON object, value → rows, of a column with few values; `broken` the rules that the column breaks,
-separated by spaces."""
+separated by spaces. `along` is the planned column whose day had ended, where the rows are those of that day, whenever
+they came; NULL where they are those that came."""
 
 SPREADS: Final = ("claimed", "observed")
 POINTS: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -149,12 +151,14 @@ PREDICTION: Final = Table(
         "night": "date",
         "available_at": "timestamptz",
         "scored_at": "timestamptz",
+        "cohort": "date",
     },
 )
 """One row per version and spine row. `tier` names who answered (champion, previous, light, safe_default) on the one row
 per spine row that was served, and is `shadow` on the others. `slices` is a JSON object, slice column → value.
 `snapshot` is the lake's snapshot of the batch that was in service; `apart` a JSON object of the tables that were read
-elsewhere, table → [snapshot, last good night], and NULL where there was none."""
+elsewhere, table → [snapshot, last good night], and NULL where there was none. `cohort` is the night that names the
+row's cohort where that is not `night`: of a model whose horizon goes until a column of the spine."""
 
 PROFILE: Final = Table(
     "ops.profile",

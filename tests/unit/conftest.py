@@ -88,6 +88,7 @@ class Arena:
             "slices": '{"priority": "high"}',
             "snapshot": self.rails.lake.snapshot(),
             "apart": None,
+            "cohort": pd.Series(pd.NaT, index=rows.index, dtype="datetime64[us]"),
         }
         rows = rows.assign(
             model=spec.name,

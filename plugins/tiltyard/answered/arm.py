@@ -18,6 +18,7 @@ import pandas as pd
 from tiltyard import lake
 from tiltyard.answered import request_log
 from tiltyard.clock import NIGHT, night_closing
+from tiltyard.prepare import frame as frames
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import ArmFigures, JsonObject
@@ -118,6 +119,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
     for table in (REQUEST, REQUEST_SHADOW):
         rails.lake.ensure(table)
     spine = rails.lake.relation(spec.prediction.spine, as_of, rails.publication())
+    cohort = frames.cohort(rails, spec, rails.publication())
     day = NIGHT // timedelta(microseconds=1)
     sql = f"""
         with asked as (
@@ -127,13 +129,14 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             qualify row_number() over (partition by request_id, "row", entity_id, asked_at order by scored_at) = 1
         ),
         spine as (
-            select distinct cast({spec.key} as varchar) as entity_id, prediction_time from {spine}
+            select distinct cast({spec.key} as varchar) as entity_id, prediction_time, {cohort} as cohort from {spine}
             where cast({spec.key} as varchar) in (select entity_id from asked)
         ),
         placed as (
             select asked.*,
                 case when asked_at < spine.prediction_time + to_microseconds({day}) then spine.prediction_time end
-                    as prediction_time
+                    as prediction_time,
+                spine.cohort
             from asked
             asof left join spine on asked.entity_id = spine.entity_id and asked.asked_at >= spine.prediction_time
         ),
@@ -145,7 +148,7 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
         ),
         joined as (
             select placed.*, {spec.target.sql("labels.label")}::double as label,
-                coalesce(placed.prediction_time < $cutoff, false) as is_matured
+                coalesce(placed.prediction_time < $cutoff and placed.cohort <= $cutoff::date, false) as is_matured
             from placed
             left join labels using (entity_id, prediction_time)
         ),
@@ -154,16 +157,17 @@ def outcomes(rails: Rails, spec: Spec, as_of: datetime) -> pd.DataFrame:
             where model = $model and score is not null and isfinite(score)
             qualify row_number() over (partition by request_id, "row", version order by scored_at) = 1
         )
-        select arm, version, tier, score, prediction_time, is_matured, label, asked_at from joined
+        select arm, version, tier, score, prediction_time, is_matured, label, asked_at, cohort from joined
         union all
-        select '{SHADOW}', shadow.version, '{SHADOW}', shadow.score, prediction_time, is_matured, label, asked_at
+        select '{SHADOW}', shadow.version, '{SHADOW}', shadow.score, prediction_time, is_matured, label, asked_at,
+            cohort
         from joined join shadow using (request_id, "row")
         order by arm, version, tier, prediction_time, asked_at, score
     """
     frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": truth.cutoff(spec, as_of)})
     frame["version"] = frame["version"].astype("Int64")
     frame["prediction_time"] = pd.to_datetime(frame["prediction_time"], utc=True)
-    frame["night"] = (frame["prediction_time"] + pd.Timedelta(days=1)).dt.date
+    frame["night"] = pd.to_datetime(frame["cohort"]).where(frame["prediction_time"].notna()).dt.date
     return frame.astype({"label": "float64", "score": "float64", "is_matured": "bool"})
 
 

@@ -44,7 +44,7 @@ def models(as_json: Json = False) -> None:
             "entity": spec.entity,
             "source": spec.source,
             "active": spec.source in settings.sources,
-            "horizon": clock.format_duration(spec.label.horizon),
+            "horizon": str(spec.label.promised),
             "not_in_force_yet": "refused" if spec.name in refused else pending.models.get(spec.name, ""),
         }
         for _, spec in sorted(listed.items())

@@ -268,6 +268,14 @@ def model(
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Days within which the outcome counts. Default: by what was delivered.")
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="Planned column until which the outcome of each row counts, like the day of an appointment, however "
+            "far ahead; --horizon is the longest then. Default, without --horizon: the one it is written with.",
+            metavar="COL",
+        ),
+    ] = None,
     rate_of: Annotated[
         list[str] | None,
         typer.Option(
@@ -298,6 +306,7 @@ def model(
     rates = _columns(rate_of, none=no_history)
     loads = _columns(load_of, none=no_history)
     request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner, untold)
+    request = replace(request, until=until)
     if not (yes or dry_run):
         _must_be_asked()
         request = _asked_model(settings, request)
@@ -374,13 +383,15 @@ def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest"
 def _asked_horizon(settings: Settings, request: "ModelRequest") -> "ModelRequest":
     from tiltyard.scaffold.new_model import look
 
-    if request.horizon_days is None:
+    if request.horizon_days is None and request.until is None:
         plan = look(settings, request)
         for line in plan.by_horizon:
             say(line)
-        request = replace(
-            request, horizon_days=typer.prompt("Within how many days?", default=plan.horizon_days, type=int)
-        )
+        if plan.until is None:
+            days = typer.prompt("Within how many days?", default=plan.horizon_days, type=int)
+            return replace(request, horizon_days=days)
+        answer = typer.prompt("Within how many days, or until which planned column?", default=plan.until).strip()
+        request = replace(request, horizon_days=int(answer)) if answer.isdigit() else replace(request, until=answer)
     return request
 
 

@@ -109,7 +109,7 @@ class Look:
         if reference is not None and len(nights):
             outcomes = profile.truth(reference, nights, score, label, target)
         start = self.as_of - self.spec.drift.window
-        waiting = scores(self.rails, self.spec, self.as_of, self.version, max(cutoff + 1, _ordinal(start) + 1))
+        waiting = scores(self.rails, self.spec, self.as_of, self.version, _ordinal(start) + 1, waiting_after=cutoff)
         return KnownTruth(cutoff, outcomes, nights, score, label, waiting)
 
     def raw(self, columns: Sequence[str], limits: Mapping[str, float]) -> Raw:
@@ -193,16 +193,21 @@ def profiles(rails: Rails, spec: Spec, as_of: datetime, version: int, since: dat
     return profile.Nights(nights.astype(np.int64), counts)
 
 
-def scores(rails: Rails, spec: Spec, as_of: datetime, version: int, since: int) -> Floats:
-    """Scores that `version` itself gave from the night `since` (a date ordinal) on, whatever its role was then."""
+def scores(
+    rails: Rails, spec: Spec, as_of: datetime, version: int, since: int, waiting_after: int | None = None
+) -> Floats:
+    """Scores that `version` itself gave from the night `since` (a date ordinal) on, whatever its role was then; with
+    `waiting_after`, those of cohorts after that night (a date ordinal)."""
     if not rails.lake.has(PREDICTION):
         return np.empty(0)
     sql = f"""
         select score from {{{PREDICTION}}}
         where model = $model and version = $version and tier not in ('light', 'safe_default') and night >= $since
+            and ($waiting::date is null or {truth.COHORT} > $waiting::date)
         order by prediction_time, entity_id
     """
-    params = {"model": spec.name, "version": version, "since": date.fromordinal(since)}
+    waiting = None if waiting_after is None else date.fromordinal(waiting_after)
+    params = {"model": spec.name, "version": version, "since": date.fromordinal(since), "waiting": waiting}
     return rails.lake.query(sql, as_of, params)["score"].to_numpy(dtype=np.float64)
 
 

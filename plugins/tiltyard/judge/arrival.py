@@ -9,6 +9,7 @@ of an incident are no past to compare with; after `runoff.WINDOW` nights what co
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,19 +73,21 @@ class ArrivalReport(Record):
 def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     """The run-off triangle of the model's cohorts as known at `as_of`; None before its first prediction.
 
-    A cohort is a night, its rows the spine rows that somebody scored. A label arrives on the first night that could
-    read it, at age 0 when the night of the predictions already could.
+    A cohort is a night, its rows the spine rows that somebody scored; where a column tells when each row is decided,
+    those that are decided on one day, whose ages count from then on. A label arrives on the first night that could read
+    it, at age 0 when the night of the cohort already could.
     """
     if not rails.lake.has(PREDICTION):
         return None
     night = night_closing(as_of)
-    matures = -(-(spec.label.horizon + spec.label.delay) // DAY)
+    matures = -(-spec.label.lag // DAY)
     ages = matures + LATER + 1
     is_positive = spec.target.sql_positive("arg_max(label, available_at)")
     sql = f"""
         with rows as (
-            select night, entity_id, prediction_time from {{{PREDICTION}}}
-            where model = $model and night > $since and night <= $night group by all
+            select {truth.COHORT} as night, entity_id, prediction_time from {{{PREDICTION}}}
+            where model = $model and night > $scored_since and {truth.COHORT} > $since and {truth.COHORT} <= $night
+            group by all
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time,
@@ -97,8 +100,10 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
         from rows left join labels using (entity_id, prediction_time) group by all
     """
     since = night - timedelta(days=NIGHTS + ages)
-    start = clock.midnight(since) - clock.NIGHT  # the nights after `since` predict nothing earlier
-    params = {"model": spec.name, "since": since, "from": start, "night": night}
+    scored_since = since - spec.label.horizon if spec.label.until else since
+    start = clock.midnight(scored_since) - clock.NIGHT  # the nights after it predict nothing earlier
+    params = {"model": spec.name, "since": since, "scored_since": scored_since, "from": start, "night": night}
+    rails.lake.ensure(PREDICTION)
     cells = rails.lake.query(sql, as_of, params)
     if cells.empty:
         return None
@@ -153,11 +158,12 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
     nights = triangle.nights[triangle.labels > 0]
     waits = triangle.sizes > came
     young = np.arange(len(came)) > len(came) - 1 - triangle.matures
+    ahead = _ahead(rails, spec, as_of)
     return ArrivalReport(
         half_after=curve.age(0.5),
         most_after=curve.age(0.95),
-        waiting_rows=int((triangle.sizes - came)[waits & young].sum()),
-        waiting_cohorts=int((waits & young).sum()),
+        waiting_rows=int((triangle.sizes - came)[waits & young].sum()) + ahead.rows,
+        waiting_cohorts=int((waits & young).sum()) + ahead.cohorts,
         last_arrived=date.fromordinal(int(nights.max())) if len(nights) else None,
         curve=ArrivalShares(
             **{
@@ -167,6 +173,27 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
         ),
         incidents=incidents(rails, spec, night),
     )
+
+
+class _Ahead(NamedTuple):
+    """Rows that are decided on later days."""
+
+    rows: int
+    cohorts: int
+
+
+def _ahead(rails: Rails, spec: Spec, as_of: datetime) -> _Ahead:
+    """The rows that have been predicted and are decided after the night, which the triangle does not hold yet."""
+    if spec.label.until is None:
+        return _Ahead(0, 0)
+    night = night_closing(as_of)
+    sql = f"""
+        select count(distinct (entity_id, prediction_time)) as rows, count(distinct cohort) as cohorts
+        from {{{PREDICTION}}} where model = $model and cohort > $night and night > $since
+    """
+    params = {"model": spec.name, "night": night, "since": night - spec.label.horizon - DAY}
+    row = rails.lake.query(sql, as_of, params).iloc[0]
+    return _Ahead(int(row["rows"]), int(row["cohorts"]))
 
 
 def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:

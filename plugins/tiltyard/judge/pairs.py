@@ -53,9 +53,12 @@ NO_FACTS = ChallengerFacts()
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """One version's scores beside another's, from the first night on that the challenger scored."""
+    """One version's scores beside another's, from the first night on that the challenger scored, cohort by cohort."""
 
     night: NDArray[np.int64]
+    """The night that names the row's cohort."""
+    scored_on: NDArray[np.int64]
+    """The night that scored it."""
     label: Floats
     challenger: Floats
     champion: Floats
@@ -69,17 +72,20 @@ class Pairs:
         cls, spec: Spec, rows: pd.DataFrame, challenger: int | None, champion: int | None, *, fills: bool = False
     ) -> "Pairs":
         """`fills`: a row that the champion did not score has the safe default."""
+        if not rows["night"].is_monotonic_increasing:  # statistics go cohort by cohort
+            rows = rows.sort_values("night", kind="stable", ignore_index=True)
         scores = _scores(spec, rows, challenger)
-        night = rows["night"].to_numpy(dtype=np.int64)
+        scored_on = rows["scored_on"].to_numpy(dtype=np.int64)
         scored = np.isfinite(scores)
-        if scored.any() and night[0] < (first := night[scored].min()):
-            keep = night >= first
-            rows, scores, night = rows[keep], scores[keep], night[keep]
+        if scored.any() and scored_on.min() < (first := scored_on[scored].min()):
+            keep = scored_on >= first
+            rows, scores, scored_on = rows[keep], scores[keep], scored_on[keep]
         elif not scored.any():
-            rows, scores, night = rows[:0], scores[:0], night[:0]
+            rows, scores, scored_on = rows[:0], scores[:0], scored_on[:0]
         others = _scores(spec, rows, champion)
         return cls(
-            night=night,
+            night=rows["night"].to_numpy(dtype=np.int64),
+            scored_on=scored_on,
             label=rows["label"].to_numpy(dtype=np.float64),
             challenger=scores,
             champion=np.where(np.isfinite(others), others, spec.fallback.safe_default) if fills else others,
@@ -126,7 +132,7 @@ def gather(
     differences = losses["champion"] - losses["challenger"]
     times = pairs.rows["prediction_time"].to_numpy()[both]
     nights = pairs.night[both]
-    shadowed = np.unique(pairs.night[scored])
+    shadowed = np.unique(pairs.scored_on[scored])
     evidence = gate.Evidence(
         challenger=SAFE_DEFAULT if challenger is None else challenger,
         champion=champion,
@@ -165,8 +171,8 @@ def gather(
         metric=spec.gate.metric,
         loss_challenger=_mean(losses["challenger"]),
         loss_champion=_mean(losses["champion"]),
-        cohort_from=str(times[0])[:19] if len(times) else None,
-        cohort_to=str(times[-1])[:19] if len(times) else None,
+        cohort_from=str(times.min())[:19] if len(times) else None,
+        cohort_to=str(times.max())[:19] if len(times) else None,
         slices=tuple(SliceMean(part.name, part.rows, part.expected, part.mean) for part in evidence.slices),
         calibration=evidence.calibration,
         score_shift=evidence.score_shift,
@@ -336,7 +342,7 @@ def _shift(pairs: Pairs, shadowed: NDArray[np.int64], *, is_alone: bool) -> gate
     if len(shadowed) < 2:
         return None
     rows = pairs.scored & np.isfinite(pairs.champion)
-    is_late = pairs.night[rows] >= shadowed[len(shadowed) // 2]
+    is_late = pairs.scored_on[rows] >= shadowed[len(shadowed) // 2]
     moved = [
         evaluation.population_stability(scores[rows][~is_late], scores[rows][is_late])
         for scores in ((pairs.challenger,) if is_alone else (pairs.challenger, pairs.champion))

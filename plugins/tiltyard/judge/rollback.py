@@ -27,7 +27,7 @@ def watched(spec: Spec, changes: Sequence[ChampionChange], as_of: datetime) -> C
     if not earlier or earlier[-1].kind != "promotion" or not spec.gate.rollback_window:
         return None
     promoted = earlier[-1]
-    return promoted if truth.cutoff(spec, as_of).date() <= promoted.night + spec.gate.rollback_window else None
+    return promoted if truth.all_matured(spec, as_of).date() <= promoted.night + spec.gate.rollback_window else None
 
 
 def watch(rails: Rails, spec: Spec, as_of: datetime) -> Watch | None:
@@ -42,8 +42,8 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> Watch | None:
         return None
     versions = [number for number in (change.champion, change.previous) if number is not None]
     rows = truth.side_by_side(rails, spec, as_of, versions, since=change.night)
-    within = (rows["night"] > change.night.toordinal()) & (
-        rows["night"] <= (change.night + spec.gate.rollback_window).toordinal()
+    within = (rows["scored_on"] > change.night.toordinal()) & (
+        rows["scored_on"] <= (change.night + spec.gate.rollback_window).toordinal()
     )
     evidence, record = pairs.gather(spec, night, rows[within], change.previous, change.champion, fills=True)
     verdict = gate.watch(evidence, spec.gate)

@@ -33,7 +33,7 @@ from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
 from tiltyard.records import AnsweredHour, Publication, ShadowSummary, TableState
 from tiltyard.serve import fallback
-from tiltyard.spec import Role, Spec
+from tiltyard.spec import DECIDED, Role, Spec
 from tiltyard.succession import Roles
 from tiltyard.tables import PREDICTION, PROFILE
 from tiltyard.train import profile, registry
@@ -268,6 +268,7 @@ def predict(
             "entity_id": rows[spec.key].astype(str),
             "prediction_time": rows["prediction_time"],
             "slices": _slices(rows, spec.gate.slices),
+            "cohort": _cohorts(rows),
         }
     ).reset_index(drop=True)
     parts = []
@@ -320,6 +321,14 @@ def _profiles(rails: Rails, spec: Spec, scored: _Scored, predictions: pd.DataFra
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
     return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])
+
+
+def _cohorts(rows: pd.DataFrame) -> "pd.Series[Any]":
+    """The night that names the cohort of each row, where that is another one than the night that scores it."""
+    if DECIDED not in rows:
+        return pd.Series(pd.NaT, index=rows.index, dtype="datetime64[us]")
+    days: pd.Series[Any] = rows[DECIDED].dt.tz_localize(None).dt.floor("D")
+    return days + pd.Timedelta(days=1)
 
 
 def _load(rails: Rails, spec: Spec, roles: Roles) -> tuple[dict[int, "Scorer"], dict[str, str]]:

@@ -13,7 +13,7 @@ import duckdb
 
 from tiltyard.errors import BadInput
 from tiltyard.lake import literal, quoted, text
-from tiltyard.spec import Spec
+from tiltyard.spec import DECIDED, Spec
 
 LOADER_TIMES = frozenset({"ingested_at", "built_at", "scored_at", "recorded_at"})
 """Wall clock of our own loaders: later than `available_at` by their meaning, and never a feature."""
@@ -303,8 +303,7 @@ def immature_label(
     connection: duckdb.DuckDBPyConnection, table: str, relation: str, spec: Spec, label: str, as_of: datetime
 ) -> list[RuleResult]:
     """Every row has its truth, and its whole cohort had had its time to be judged at `as_of` (the cohort rule)."""
-    last = literal(as_of - spec.label.horizon - spec.label.delay)
-    late = f"prediction_time > {last}"
+    late = f"{DECIDED if spec.label.until else 'prediction_time'} > {literal(as_of - spec.label.lag)}"
     probes = [
         Probe("immature_label", label, "true", f"{quoted(label)} is null", "prediction_time"),
         Probe("immature_label", "prediction_time", "true", late, "prediction_time"),

@@ -4,16 +4,17 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import duckdb
 import pandas as pd
 
-from tiltyard.lake import identifier, put, stored, text
+from tiltyard import clock
+from tiltyard.lake import identifier, literal, put, stored, text
 from tiltyard.prepare.contracts import TableContract, TimeColumn
-from tiltyard.prepare.deliveries import DeliveryTime
+from tiltyard.prepare.deliveries import DAY, DeliveryTime
 from tiltyard.prepare.outage import MOST_KINDS, ColumnProfile, RuleOnColumn, TableProfile
 from tiltyard.rails import Rails
 from tiltyard.tables import COLUMN_PROFILE
@@ -37,7 +38,44 @@ def scan(
         from (select * from {stored(table.raw, snapshot)}) as raw
         inner join (values {listed}) as delivery (file, night) on raw.source_file = delivery.file
     """
-    values = {name: _value(name, kind) for name, kind in table.columns.items()}
+    return _counted(rails, table, source, tuple(table.columns))
+
+
+def scan_along(
+    rails: Rails, table: TableContract, column: str, nights: Collection[date], snapshot: int | None
+) -> list[TableProfile]:
+    """The profiles of the rows whose planned `column` lies on the day that ended with each of these nights, as they
+    were known when it did, oldest first.
+
+    A day on which nothing happened that could still have been booked for it is left out: what is known of it is what
+    was booked long before.
+    """
+    if not nights:
+        return []
+    listed = ", ".join(f"date {text(night.isoformat())}" for night in sorted(nights))
+    first, end = clock.midnight(min(nights) - DAY), clock.midnight(max(nights))
+    rows = stored(table.raw, snapshot)
+    source = f"""
+        from (
+            select *, cast("{column}" as date) + 1 as night from {rows}
+            where "{column}" >= {literal(first)} and "{column}" < {literal(end)}
+                and available_at <= cast(cast("{column}" as date) + 1 as timestamptz)
+                and cast("{column}" as date) + 1 in ({listed})
+                and cast("{column}" as date) in (
+                    select distinct cast(event_time as date) from {rows}
+                    where event_time >= {literal(first)} and event_time < {literal(end)}
+                )
+        ) as raw
+    """
+    return [
+        replace(profile, along=column)
+        for profile in _counted(rails, table, source, tuple(name for name in table.columns if name != column))
+    ]
+
+
+def _counted(rails: Rails, table: TableContract, source: str, names: Sequence[str]) -> list[TableProfile]:
+    """Per `night` of the rows of `source`, SQL from its `from` on, a profile of these columns."""
+    values = {name: _value(name, table.columns[name]) for name in names}
     parts = ", ".join(
         f"count(*) - count({value}), count(*) filter ({_zero(value, table.columns[name])}), "
         f"approx_count_distinct({value}), coalesce(min({value}) = max({value}), false)"
@@ -101,12 +139,14 @@ def _zero(value: str, kind: str) -> str:
     return f"{value} = 0" if kind in ("BIGINT", "INTEGER", "DOUBLE") else "false"
 
 
-def history(rails: Rails, table: str, since: date, until: date) -> list[TableProfile]:
-    """The stored profiles of the nights in [since, until), oldest first."""
+def history(rails: Rails, table: str, since: date, until: date, along: str = "") -> list[TableProfile]:
+    """The stored profiles of the nights in [since, until), oldest first, of the rows that came or, `along` a planned
+    column, of those of its days."""
     rows = rails.lake.connection.execute(
         f"select night, rows, content, column_name, nulls, zeros, kinds, is_constant, categories, broken "
-        f"from {identifier(COLUMN_PROFILE)} where table_name = ? and night >= ? and night < ?",
-        [table, since, until],
+        f"from {identifier(COLUMN_PROFILE)} where table_name = ? and night >= ? and night < ? "
+        "and coalesce(along, '') = ?",
+        [table, since, until, along],
     ).fetchall()
     nights: dict[date, _Parts] = {}
     for night, count, content, name, nulls, zeros, kinds, is_constant, categories, rules in rows:
@@ -115,7 +155,7 @@ def history(rails: Rails, table: str, since: date, until: date) -> list[TablePro
             parts.columns[name] = ColumnProfile(nulls, zeros, kinds, is_constant, json.loads(categories))
         parts.broken.update((rule, name) for rule in rules.split())
     return [
-        TableProfile(night, parts.rows, parts.content, parts.columns, frozenset(parts.broken))
+        TableProfile(night, parts.rows, parts.content, parts.columns, frozenset(parts.broken), along)
         for night, parts in sorted(nights.items())
     ]
 
@@ -134,8 +174,12 @@ def store(connection: duckdb.DuckDBPyConnection, profiles: Sequence[tuple[str, T
     """Inside a transaction: replace these (table, profile) in ops.column_profile."""
     rows = [row for table, profile in profiles for row in _rows(table, profile, as_of)]
     if rows:
-        listed = ", ".join(f"({text(table)}, date {text(str(profile.night))})" for table, profile in profiles)
-        connection.execute(f"delete from {identifier(COLUMN_PROFILE)} where (table_name, night) in ({listed})")
+        listed = ", ".join(
+            f"({text(table)}, date {text(str(profile.night))}, {text(profile.along)})" for table, profile in profiles
+        )
+        connection.execute(
+            f"delete from {identifier(COLUMN_PROFILE)} where (table_name, night, coalesce(along, '')) in ({listed})"
+        )
         put(connection, COLUMN_PROFILE, {}, pd.DataFrame(rows, columns=list(COLUMN_PROFILE.columns)))
 
 
@@ -148,7 +192,7 @@ def _rows(table: str, profile: TableProfile, as_of: datetime) -> list[dict[str, 
             "column_name": name, "nulls": column.nulls, "zeros": column.zeros, "kinds": column.kinds,
             "is_constant": column.is_constant, "categories": json.dumps(dict(column.categories)),
             "broken": " ".join(sorted(rule for rule, broken in profile.broken if broken == name)),
-            "available_at": as_of,
+            "available_at": as_of, "along": profile.along or None,
         }
         for name, column in {"": whole, **profile.columns}.items()
     ]  # fmt: skip

@@ -203,6 +203,8 @@ class TableContract:
     """Column → how a delivery spells it; only those that it spells otherwise."""
     zones: Mapping[str, str] = field(default_factory=dict)
     """Column → the zone of its times that carry none; only those of which the contract says one."""
+    planned: tuple[str, ...] = ()
+    """Its days and instants that are known ahead, like the day of an appointment."""
 
     def header(self, column: str) -> str:
         """How a delivery spells a column."""
@@ -412,9 +414,16 @@ def _table(where: _Where, source: str, entry: Mapping[str, Any], rhythm: Rhythm,
         raise where.wrong(f"{misfit}.", *_META, "fetch")
     volume = timing.volume or rhythm.volume
     zones = _zones(entry, timing)
+    planned = _planned(entry, columns)
     return TableContract(
-        source, name, columns, _in_zones(timing, zones), _age(where, entry, age), volume, headers, zones
+        source, name, columns, _in_zones(timing, zones), _age(where, entry, age), volume, headers, zones, planned
     )
+
+
+def _planned(entry: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that tell a time and are said to be known ahead."""
+    said = [str(column["name"]) for column in entry["columns"] if (_meta(column) or {}).get("planned") is True]
+    return tuple(name for name in said if columns[name].startswith(("DATE", "TIMESTAMP")))
 
 
 def _zones(entry: Mapping[str, Any], timing: Timing) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from tiltyard.prepare import columns
 from tiltyard.prepare.deliveries import DAY
 from tiltyard.prepare.latency import FEW_ROWS, Latency
-from tiltyard.prepare.outage import OutageVerdict
+from tiltyard.prepare.outage import Looked, OutageVerdict
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, DataIncidentChange, DataIncidentKey
 from tiltyard.settings import Settings
@@ -120,25 +120,30 @@ def _incident(change: DataIncidentChange) -> DataIncident:
 
 
 def settle(
-    rails: Rails, source: str, night: date, verdicts: Mapping[str, OutageVerdict], latencies: Mapping[str, Latency]
+    rails: Rails, source: str, night: date, verdicts: Mapping[Looked, OutageVerdict], latencies: Mapping[str, Latency]
 ) -> tuple[DataIncident, ...]:
     """Open what a night shows and is not open, close what is open and was seen to be well.
 
-    `verdicts` and `latencies` are by raw table. Returns the incidents that are open then.
+    `latencies` are by raw table. Returns the incidents that are open then.
     """
     before, after = open_after(rails, source, night - DAY), open_after(rails, source, night)
-    for table, verdict in verdicts.items():
-        broken = {DataIncidentKey(table, outage.column, outage.rule): outage.reason for outage in verdict.outages}
-        well = {DataIncidentKey(table, column, rule): "" for rule, column in verdict.clean}
+    for looked, verdict in verdicts.items():
+        table = looked.table
+        broken = {
+            DataIncidentKey(table, outage.column, looked.what(outage.rule)): looked.prefix + outage.reason
+            for outage in verdict.outages
+        }
+        well = {DataIncidentKey(table, column, looked.what(rule)): "" for rule, column in verdict.clean}
         for rule, column in verdict.unusual:
-            well[DataIncidentKey(table, column, rule)] = "no clean night is left: it is the new usual"
+            well[DataIncidentKey(table, column, looked.what(rule))] = "no clean night is left: it is the new usual"
         own = latencies[table]
-        if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
-            files = listed(own.late_files)
-            reason = f"{files}: {own.late} of {own.rows} rows missed up to {counted(max(own.missed), 'night')}"
-            broken[DataIncidentKey(table, "", LATE)] = reason
-        elif own.rows:
-            well[DataIncidentKey(table, "", LATE)] = ""
+        if own.rows and not looked.along:  # when rows came is asked once
+            if own.late_files and own.late >= max(FEW_ROWS, LATE_SHARE * own.rows):
+                files = listed(own.late_files)
+                reason = f"{files}: {own.late} of {own.rows} rows missed up to {counted(max(own.missed), 'night')}"
+                broken[DataIncidentKey(table, "", LATE)] = reason
+            else:
+                well[DataIncidentKey(table, "", LATE)] = ""
         for key, reason in broken.items():
             if key not in after:
                 since = before[key].since if key in before else night

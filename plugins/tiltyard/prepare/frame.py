@@ -27,7 +27,7 @@ from tiltyard.prepare import transform
 from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
-from tiltyard.spec import REPORT_COLUMNS, Spec, feature_key
+from tiltyard.spec import DECIDED, REPORT_COLUMNS, Spec, feature_key
 from tiltyard.words import counted
 
 FeatureKind = Literal["numeric", "boolean", "categorical"]
@@ -110,7 +110,7 @@ def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
             if name not in (feature_key(view), *RESERVED):
                 inputs.append(Feature(name, view, _kind(view, name, kind)))
     names = [feature.name for feature in inputs]
-    for name in REPORT_COLUMNS:
+    for name in (*REPORT_COLUMNS, *((DECIDED,) if spec.label.until else ())):
         if name in names:
             raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -127,7 +127,8 @@ def build(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datet
 
     Columns: key, prediction_time, the features (numeric ones as float64, NULL as NaN), and per view
     `<view>__event_time` and `<view>__available_at` of the row that was used (NULL where none could be). Columns the
-    spine needs for its joins only are left out.
+    spine needs for its joins only are left out. `decided_at` follows prediction_time where `label.horizon` goes until a
+    column of the spine.
     """
     at = rails.lake.snapshot() if at is None else at
     return rails.lake.connection.execute(select(rails, spec, start, end, as_of, at)).df()
@@ -139,13 +140,14 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
     The same rows give the same bytes, hence the same name. Raises BadInput when no cohort has matured yet.
     """
     at = rails.lake.snapshot() if at is None else at
-    matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
-    start, end = matured - spec.estimator.window, matured + _INSTANT
+    window = _matured_window(spec, as_of)
     inputs = features(rails, spec, at)
-    columns = ", ".join(f'frame."{name}"' for name in _chosen(spec, inputs))
+    columns = ", ".join(f'frame."{name}"' for name in (*_own(spec), *_chosen(spec, inputs)))
     label = rails.lake.relation(spec.label.table, as_of, at)
     sql = f"""
-        with frame as ({select(rails, spec, start, end, as_of, at)}),
+        with frame as (
+            select * from ({select(rails, spec, window.start, window.end, as_of, at)}) where {window.holds(DECIDED)}
+        ),
         truth as (
             select "{spec.key}", prediction_time, label
             from {label}
@@ -163,9 +165,9 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
     table = rails.lake.connection.execute(sql).to_arrow_table()
     labelled = table.filter(pa.compute.is_valid(table["label"]))
     if labelled.num_rows == 0:
+        waits = f"{'up to ' if spec.label.until else ''}{clock.format_duration(spec.label.longest)}"
         raise BadInput(
-            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take "
-            f"{clock.format_duration(spec.label.horizon + spec.label.delay)}; train at a later night."
+            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take {waits}; train at a later night."
         )
     path, digest = _write(labelled, rails.settings.frames)
     return TrainingFrame(
@@ -175,29 +177,58 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
         unlabelled=table.num_rows - labelled.num_rows,
         snapshot=at.snapshot if isinstance(at, Publication) else at,
         at=at,
-        start=start,
-        end=end,
+        start=window.start,
+        end=window.end,
         features=inputs,
     )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Which rows of a spine have matured."""
+
+    start: datetime
+    """First prediction time that such a row may have."""
+    end: datetime
+    """End of their prediction times, not included."""
+    decided: tuple[datetime, datetime] | None
+    """First and last instant at which their truth is decided; None where their prediction times tell all."""
+
+    def holds(self, decided_at: str) -> str:
+        """SQL of whether a row of these prediction times has matured, by the SQL of when its truth is decided."""
+        if self.decided is None:
+            return "true"
+        return f"{decided_at} between {literal(self.decided[0])} and {literal(self.decided[1])}"
+
+
+def _matured_window(spec: Spec, as_of: datetime, after: datetime | None = None) -> _Window:
+    """The rows that had matured at `as_of`: those of the last `estimator.window`; with `after`, those that had not
+    matured at that instant."""
+    last = as_of - spec.label.lag
+    first = last - spec.estimator.window if after is None else after - spec.label.lag + _INSTANT
+    if spec.label.until is None:
+        return _Window(first, last + _INSTANT, None)
+    return _Window(first - spec.label.horizon, last + _INSTANT, (first, last))
 
 
 def matured(rails: Rails, spec: Spec, as_of: datetime, at: At, after: datetime | None = None) -> int:
     """How many matured labels a training frame of `as_of` would hold; with `after`, how many have matured since that
     instant, however long ago."""
-    end = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
-    start = end - spec.estimator.window
-    if after is not None:
-        start = clock.last_matured(after, spec.label.horizon, spec.label.delay) + _INSTANT
+    window = _matured_window(spec, as_of, after)
     counts = rails.lake.query(
         f"""
         select count(distinct (spine."{spec.key}", spine.prediction_time)) as matured
-        from {{{qualified(spec.prediction.spine)}}} as spine
+        from (
+            select "{spec.key}", prediction_time, {decided_at(rails, spec, at)} as decided_at
+            from {{{qualified(spec.prediction.spine)}}}
+            where prediction_time >= $start and prediction_time < $end
+        ) as spine
         inner join {{{qualified(spec.label.table)}}} as label
             on label."{spec.key}" = spine."{spec.key}" and label.prediction_time = spine.prediction_time
-        where spine.prediction_time >= $start and spine.prediction_time <= $end and label.label is not null
+        where label.label is not null and {window.holds("spine.decided_at")}
         """,
         as_of,
-        {"start": start, "end": end},
+        {"start": window.start, "end": window.end},
         at,
     )
     return int(counts["matured"].iloc[0])
@@ -262,9 +293,10 @@ def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: date
         if key not in spine:
             raise BadInput(f"The spine {spec.prediction.spine} has no column {key}; add it in dbt.")
     quoted = ", ".join(f'"{key}"' for key in keys)
+    decided = f", {decided_at(rails, spec, at)} as {DECIDED}" if spec.label.until else ""
     parts = [
         f"""joined_0 as materialized (
-            select {quoted}, prediction_time
+            select {quoted}, prediction_time{decided}
             from {lake.relation(spec.prediction.spine, as_of, at)}
             where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
         )"""
@@ -294,10 +326,43 @@ def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: date
     numbers = {feature.name for feature in inputs if feature.kind == "numeric"}
     listed = ", ".join(
         f'cast("{name}" as double) as "{name}"' if name in numbers else f'"{name}"'
-        for name in (spec.key, "prediction_time", *_chosen(spec, inputs))
+        for name in (spec.key, "prediction_time", *_own(spec), *_chosen(spec, inputs))
     )
     last = f"joined_{len(spec.prediction.features)}"
     return f'with {", ".join(parts)} select {listed} from {last} order by prediction_time, "{spec.key}"'
+
+
+def decided_at(rails: Rails, spec: Spec, at: At) -> str:
+    """SQL of when the truth of a row of the spine is decided, from the row's columns: what `label.horizon` names, no
+    earlier than the prediction and no later than its longest time. Of a day it is the last moment.
+
+    Raises BadInput where the spine has no such column, or it tells no time.
+    """
+    name, longest = spec.label.until, f"to_microseconds({spec.label.horizon // _INSTANT})"
+    if name is None:
+        return f"prediction_time + {longest}"
+    kind = _columns(rails, spec.prediction.spine, at).get(name)
+    if kind is None:
+        raise BadInput(f"The spine {spec.prediction.spine} has no column {name}, which label.horizon names; add it.")
+    if kind not in ("DATE", "TIMESTAMP WITH TIME ZONE"):
+        raise BadInput(
+            f"{spec.prediction.spine}.{name}, until which label.horizon goes, is a {kind}; cast it to a date or a "
+            "timestamptz in dbt."
+        )
+    told = f"cast(\"{name}\" + 1 as timestamptz) - interval '1 microsecond'" if kind == "DATE" else f'"{name}"'
+    latest = f"prediction_time + {longest}"
+    return f"greatest(prediction_time, least({told}, {latest}))"  # least knows no NULL
+
+
+def cohort(rails: Rails, spec: Spec, at: At) -> str:
+    """SQL of the night that names the cohort of a row of the spine: the one that covers its prediction time, or, where
+    a column tells when each row is decided, that instant."""
+    return f"cast({decided_at(rails, spec, at) if spec.label.until else 'prediction_time'} as date) + 1"
+
+
+def _own(spec: Spec) -> tuple[str, ...]:
+    """The columns of a frame that say more of its rows than whose they are and when."""
+    return (DECIDED,) if spec.label.until else ()
 
 
 def _chosen(spec: Spec, inputs: Sequence[Feature]) -> list[str]:

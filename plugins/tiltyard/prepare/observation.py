@@ -17,7 +17,7 @@ from tiltyard.lake import text
 from tiltyard.prepare import column_profile, contracts, data_incidents, deliveries, latency
 from tiltyard.prepare.deliveries import DAY, Deliveries, DeliveryTime
 from tiltyard.prepare.latency import Latency
-from tiltyard.prepare.outage import WINDOW, OutageVerdict, TableProfile, verdict_on
+from tiltyard.prepare.outage import WINDOW, Looked, OutageVerdict, TableProfile, verdict_on
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident
 from tiltyard.tables import COLUMN_PROFILE, FEATURE_LATENCY
@@ -46,8 +46,9 @@ class Observation:
     """Name of the source."""
     latencies: Mapping[str, Latency]
     """Raw table → how long its rows took."""
-    verdicts: Mapping[str, OutageVerdict]
-    """Raw table → what stopped saying anything."""
+    verdicts: Mapping[Looked, OutageVerdict]
+    """Raw table, and planned column along whose days it was looked at ('' where it was along what came) → what stopped
+    saying anything."""
     profiles: tuple[tuple[str, TableProfile], ...]
     """(raw table, profile) that were not kept yet, or are kept anew."""
 
@@ -63,8 +64,11 @@ class Observation:
         }
         listed = ", ".join(f"{_number(value)}::double as {name}" for name, value in figures.items())
         outages = ", ".join(
-            f"{{'rule': {text(outage.rule)}, 'column_name': {text(outage.column)}, 'reason': {text(outage.reason)}}}"
-            for outage in self.verdicts[table].outages
+            f"{{'rule': {text(outage.rule)}, 'column_name': {text(outage.column)}, "
+            f"'reason': {text(looked.prefix + outage.reason)}}}"
+            for looked, verdict in self.verdicts.items()
+            for outage in verdict.outages
+            if looked.table == table
         )
         return f"{listed}, [{outages}]::struct(rule varchar, column_name varchar, reason varchar)[] as outages"
 
@@ -97,19 +101,26 @@ def observe(rails: Rails, source: str, as_of: datetime, snapshot: int | None = N
     delivered = deliveries.of_source(rails, source, as_of)
     latencies = latency.of_source(rails, source, as_of, snapshot, delivered)
     night = night_closing(as_of)
-    verdicts: dict[str, OutageVerdict] = {}
+    verdicts: dict[Looked, OutageVerdict] = {}
     fresh: list[tuple[str, TableProfile]] = []
     for table in contract.tables:
-        past = column_profile.history(rails, table.raw, night - timedelta(days=WINDOW), night)
-        nights = _unprofiled(delivered[table.raw], as_of, {profile.night for profile in past})
-        verdicts[table.raw] = OutageVerdict((), frozenset())
-        for profile in column_profile.scan(rails, table, nights, snapshot):
-            verdict = verdict_on(profile, past)
-            judged = replace(profile, broken=verdict.broken)
-            fresh.append((table.raw, judged))
-            past.append(judged)
-            if profile.night == night:
-                verdicts[table.raw] = verdict
+        for along in ("", *table.planned):
+            past = column_profile.history(rails, table.raw, night - timedelta(days=WINDOW), night, along)
+            nights = _unprofiled(delivered[table.raw], as_of, {profile.night for profile in past})
+            found = (
+                column_profile.scan_along(rails, table, along, nights, snapshot)
+                if along
+                else column_profile.scan(rails, table, nights, snapshot)
+            )
+            looked = Looked(table.raw, along)
+            verdicts[looked] = OutageVerdict((), frozenset())
+            for profile in found:
+                verdict = verdict_on(profile, past)
+                judged = replace(profile, broken=verdict.broken)
+                fresh.append((table.raw, judged))
+                past.append(judged)
+                if profile.night == night:
+                    verdicts[looked] = verdict
     return Observation(source, latencies, verdicts, tuple(fresh))
 
 

@@ -6,6 +6,10 @@ their times. `verdict_on` compares a night with the same weekday in the last wee
 are few. An outage needs both a large effect and a chance below `CHANCE` that a night like the worst of the past shows
 it.
 
+A fault that follows the day which rows are *about* is diluted among those that come in a night: reminders that were not
+sent for the appointments of a week, made over a month. So rows are also taken by the days of every column that is
+planned, each day once it is over: with its last row, what it lacks is no longer a matter of who books late.
+
 What is found becomes a *data incident* (`data_incidents`). Nights of an open incident are no past to compare with, so a
 column that is gone for good stays an incident until no clean night is left in the window; then what was broken is the
 new usual, and drift takes over.
@@ -16,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 from tiltyard.words import listed
 
@@ -83,6 +88,27 @@ class TableProfile:
     """Name → profile of the column."""
     broken: frozenset[RuleOnColumn] = frozenset()
     """(rule, column) of the outages that were found: such a night is no past for that column."""
+    along: str = ""
+    """The planned column whose day ended with this night, where the rows are those of that day; '' where they are those
+    that came in the night."""
+
+
+class Looked(NamedTuple):
+    """What of a table a night's profile is of."""
+
+    table: str
+    """Raw table."""
+    along: str = ""
+    """The planned column whose day had ended; '': what came in the night."""
+
+    @property
+    def prefix(self) -> str:
+        """How a reason begins."""
+        return f"by {self.along}: " if self.along else ""
+
+    def what(self, rule: str) -> str:
+        """What an incident of a rule is called: both ways of looking at a table have incidents of their own."""
+        return f"{rule}_by_{self.along}" if self.along else rule
 
 
 @dataclass(frozen=True)

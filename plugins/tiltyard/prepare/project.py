@@ -10,8 +10,10 @@ from tiltyard.errors import BadInput
 from tiltyard.prepare import columns, contracts, schedules
 from tiltyard.prepare.columns import Columns
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, feature_key, read_yaml
+from tiltyard.spec import Horizon, Spec, feature_key, read_yaml
 
+_DECIDES = ("date", "timestamptz", "timestamp with time zone")
+"""Types of a column until which a horizon may go."""
 RESERVED = ("prediction_time", "event_time", "available_at", "ingested_at", "built_at")
 """Columns of a feature view that are no features."""
 
@@ -97,6 +99,13 @@ def check_spec(project: Project, settings: Settings, spec: Spec) -> None:
     for column in ("prediction_time", "available_at"):
         _has(spine, column, where)
     _check_label(spec, label, where)
+    if spec.label.until:
+        _has(spine, spec.label.until, where)
+        if (kind := spine.types.get(spec.label.until, "").lower()) not in ("", *_DECIDES):
+            raise BadInput(
+                f"{where}: label.horizon goes until {spec.label.until}, a {kind} of {spine.name}; cast it to a date "
+                "or a timestamptz there."
+            )
     if spec.fallback.popular is not None:
         items = model(spec.fallback.popular.table, "table of popular items", "pop_")
         for column in ("item_id", "item_name", "score", "event_time", "available_at"):
@@ -132,12 +141,11 @@ def _check_label(spec: Spec, label: Model, where: str) -> None:
         _has(label, column, where)
     if wrong := spec.target.wrong_type(label.types.get("label")):
         raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
-    for part, duration in (("horizon", spec.label.horizon), ("delay", spec.label.delay)):
+    for part, promised in (("horizon", spec.label.promised), ("delay", Horizon(spec.label.delay))):
         made_for = label.promises.get(part)
-        if made_for is not None and clock.parse_duration(made_for) != duration:
+        if made_for is not None and Horizon.parse(made_for) != promised:
             raise BadInput(
-                f"{where}: label.{part} is {clock.format_duration(duration)}, but {label.name} is made for "
-                f"{made_for}; give both the same."
+                f"{where}: label.{part} is {promised}, but {label.name} is made for {made_for}; give both the same."
             )
 
 

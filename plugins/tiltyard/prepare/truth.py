@@ -1,15 +1,19 @@
 """The truth, when it has come: predictions joined with labels, by whole cohorts only.
 
-A cohort is a night. It is matured at `as_of` when even its last prediction has had `horizon + delay` to be
-judged. Labels that are known earlier are not a random sample (cancellations arrive before stays), so they are
-counted as early and never decided on; a label that has not come although its cohort is matured is counted as
-missing, never taken for a negative.
+A cohort is a night. It is matured at `as_of` when even its last prediction has had `horizon + delay` to be judged.
+Where the horizon goes until a column of the spine, a cohort is the rows that are decided on one day, whenever they were
+predicted, named by the night that covers that day: `night` below. It is matured when that night is over and the delay
+has passed. When a row is decided is known at its prediction, so that no outcome chooses who is in a cohort.
+
+Labels that are known earlier are not a random sample (cancellations arrive before stays), so they are counted as early
+and never decided on; a label that has not come although its cohort is matured is counted as missing, never taken for a
+negative.
 """
 
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 
@@ -25,6 +29,8 @@ MATURED = (
 """The columns of `matured`."""
 ORDINAL = "night - date '0001-01-01' + 1 as ordinal"
 """SQL of a row's night as a date ordinal: a year of dates as Python's takes longer than the query."""
+COHORT = "coalesce(cohort, night)"
+"""SQL of the night that names the cohort of a prediction."""
 MISSING = "missing"
 """The slice of a row whose slice column has no value."""
 
@@ -60,8 +66,14 @@ class Truth:
 
 
 def cutoff(spec: Spec, as_of: datetime) -> datetime:
-    """Cohorts of prediction times before this instant, a midnight, are matured at `as_of`."""
-    return clock.midnight(clock.last_matured(as_of, spec.label.horizon, spec.label.delay).date())
+    """Cohorts of days before this instant, a midnight, are matured at `as_of`: of days of predictions, or, where a
+    column tells when each row is decided, of days on which rows are decided."""
+    return clock.midnight((as_of - spec.label.lag).date())
+
+
+def all_matured(spec: Spec, as_of: datetime) -> datetime:
+    """Predictions before this instant, a midnight, have all matured at `as_of`, whichever cohorts they are of."""
+    return clock.midnight((as_of - spec.label.longest).date())
 
 
 def matured(
@@ -72,12 +84,12 @@ def matured(
     since: date | None = None,
     columns: Sequence[str] = MATURED,
 ) -> pd.DataFrame:
-    """Predictions of matured cohorts with their label as known at `as_of`, in the order of prediction times.
+    """Predictions of matured cohorts with their label as known at `as_of`, by cohort and prediction time.
 
     One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
     default), role, entity_id, prediction_time, score, tier, slices, night, label (0 or 1; a number within its
     bounds); and `ordinal`, the night as a date ordinal, where that is asked for. `versions` may hold None for the safe
-    default; `since` is the first night. Scores of the light twin are not its version's own and are left out, unless
+    default; `since` is the first cohort. Scores of the light twin are not its version's own and are left out, unless
     they were served and `versions` is None. `columns` names those that are wanted, where it is not all: of a year of
     rows, texts and dates take most of the time.
     """
@@ -87,7 +99,7 @@ def matured(
         select {", ".join(ORDINAL if name == "ordinal" else name for name in columns)}
         from joined
         where is_matured and label is not null and {_is_of(versions)}
-        order by prediction_time, entity_id, version nulls first, tier
+        order by {"night, " if spec.label.until else ""}prediction_time, entity_id, version nulls first, tier
     """
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     if "night" in columns:
@@ -189,13 +201,14 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
     role, prediction_time, score, tier, night, in the order of prediction times. `versions` as in `matured`."""
     rails.lake.ensure(PREDICTION)
     sql = f"""
-        select request_id, version, role, prediction_time, score, tier, night
+        select request_id, version, role, prediction_time, score, tier, {COHORT} as night
         from {{{PREDICTION}}}
-        where model = $model and not (prediction_time < $cutoff and night <= $cutoff::date) and {_is_of(versions)}
-            and night >= $cutoff::date -- no earlier night has such a row; said so that its files are not opened
+        where model = $model and not (prediction_time < $cutoff and {COHORT} <= $cutoff::date) and {_is_of(versions)}
+            and night >= $first::date -- no earlier night has such a row; said so that its files are not opened
         order by prediction_time, entity_id, version nulls first, tier
     """
-    frame = rails.lake.query(sql, as_of, {"model": spec.name, "cutoff": cutoff(spec, as_of)})
+    params = {"model": spec.name, "cutoff": cutoff(spec, as_of), "first": all_matured(spec, as_of)}
+    frame = rails.lake.query(sql, as_of, params)
     frame["version"] = frame["version"].astype("Int64")
     frame["night"] = pd.to_datetime(frame["night"]).dt.date
     return frame.astype({"score": "float64"})
@@ -216,10 +229,11 @@ def side_by_side(
 ) -> pd.DataFrame:
     """Every spine row that was scored, whoever scored it, with the scores of `versions` beside each other.
 
-    In the order of prediction times: prediction_time, night (date ordinal), is_matured, is_early (the label is known
-    and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to be had here),
-    is_outside (the label lay beyond the bounds), a column `v<version>` per version (NaN where it gave no score), and a
-    column `slice_<name>` per declared slice.
+    In the order of prediction times: prediction_time, night (date ordinal), scored_on (date ordinal of the night that
+    scored it: another one than the cohort's where a column tells when each row is decided), is_matured, is_early (the
+    label is known and its cohort not matured), label (0 or 1, or a number; NaN unless matured: an early one is not to
+    be had here), is_outside (the label lay beyond the bounds), a column `v<version>` per version (NaN where it gave
+    no score), and a column `slice_<name>` per declared slice.
     """
     rails.lake.ensure(PREDICTION)
     scores = "".join(
@@ -233,6 +247,7 @@ def side_by_side(
     sql = f"""
         with {_joined(rails, spec, as_of)}
         select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
+            datediff('day', date '0001-01-01', min(scored_on)) + 1 as scored_on,
             bool_or(is_matured) as is_matured,
             bool_or(not is_matured and label is not null) as is_early,
             max(label::double) filter (where is_matured) as label,
@@ -244,7 +259,7 @@ def side_by_side(
     frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
     numbers = {"label": "float64", **{f"v{int(number)}": "float64" for number in versions}}
     flags = dict.fromkeys(("is_matured", "is_early", "is_outside"), "bool")
-    return frame.astype({"night": "int64", **flags, **numbers})
+    return frame.astype({"night": "int64", "scored_on": "int64", **flags, **numbers})
 
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
@@ -260,8 +275,9 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
     target = rails.ledger.bounded(spec).target
     return f"""
         predictions as (
-            select * from {{{PREDICTION}}}
-            where model = $model and ($since::date is null or night >= $since::date)
+            select * replace ({COHORT} as night), night as scored_on from {{{PREDICTION}}}
+            where model = $model
+                and ($since::date is null or night >= $scored_since::date and {COHORT} >= $since::date)
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
@@ -281,8 +297,16 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
 
 
 def _params(spec: Spec, as_of: datetime, since: date | None) -> dict[str, object]:
-    first = clock.midnight(since) - clock.NIGHT if since else None  # the night `since` predicts nothing earlier
-    return {"model": spec.name, "since": since, "from": first, "cutoff": cutoff(spec, as_of)}
+    ahead = spec.label.horizon if spec.label.until else timedelta()  # that a row may be predicted before its cohort
+    scored_since = (clock.midnight(since) - ahead).date() if since else None
+    first = clock.midnight(scored_since) - clock.NIGHT if scored_since else None  # it predicts nothing earlier
+    return {
+        "model": spec.name,
+        "since": since,
+        "scored_since": scored_since,
+        "from": first,
+        "cutoff": cutoff(spec, as_of),
+    }
 
 
 def _is_of(versions: Collection[int | None] | None) -> str:

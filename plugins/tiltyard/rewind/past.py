@@ -40,7 +40,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, VersionFacts
 from tiltyard.rewind import worker
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, find
+from tiltyard.spec import DECIDED, Spec, find
 from tiltyard.train import candidate, leakage_gate, profile, registry, training
 from tiltyard.train.blocks import Untrainable
 from tiltyard.train.encoding import Encoding
@@ -68,6 +68,8 @@ class ModelPast:
     """(n, 2 + slices) entity_id, prediction_time, and a column per declared slice."""
     night: Ints
     """(n,) the night that scored the row."""
+    cohort: Ints
+    """(n,) the night that names the row's cohort: the same one, unless a column tells when each row is decided."""
     revised: Ints
     """(labels,) the row of every label that came, in the order of their instants."""
     revised_at: Ints
@@ -117,7 +119,7 @@ class ModelPast:
     def matured_at(self, as_of: datetime) -> NDArray[np.bool_]:
         """Rows of whole cohorts that have had their time to be judged (truth.cutoff)."""
         cutoff = truth.cutoff(self.spec, as_of)
-        return (self.time < _micro(cutoff)) & (self.night <= cutoff.date().toordinal())
+        return (self.time < _micro(cutoff)) & (self.cohort <= cutoff.date().toordinal())
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +288,10 @@ def _gather(model: str, first: datetime, last: datetime, snapshot: int) -> str:
 def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -> ModelPast:
     """The past that `_gather` kept under the name `rows`."""
     folder = home(rails.settings) / "rows" / rows
-    frame_ = pd.read_parquet(folder / "rows.parquet", columns=[spec.key, "prediction_time", *spec.gate.slices])
+    decided = DECIDED if spec.label.until else "prediction_time"
+    frame_ = pd.read_parquet(
+        folder / "rows.parquet", columns=[*dict.fromkeys([spec.key, "prediction_time", decided, *spec.gate.slices])]
+    )
     keys = pd.DataFrame({"entity_id": frame_[spec.key].astype(str), "prediction_time": frame_["prediction_time"]})
     for name in spec.gate.slices:
         values = frame_[name].astype(object)
@@ -302,6 +307,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
         last=night_closing(last),
         keys=keys,
         night=_nights(keys["prediction_time"]),
+        cohort=_nights(frame_[decided]),
         revised=place[order].astype(np.int64),
         revised_at=_micros(labels["available_at"])[order],
         revised_to=labels["label"].to_numpy(dtype=np.float64)[order],

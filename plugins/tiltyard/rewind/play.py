@@ -107,7 +107,8 @@ class Play:
         nights = own.night[inside]
         columns: dict[str, NDArray[Any]] = {
             "prediction_time": own.instants[inside],
-            "night": nights,
+            "night": own.cohort[inside],
+            "scored_on": nights,
             "is_matured": matured,
             "is_early": ~matured & np.isfinite(label),
             "label": np.where(matured, label, np.nan),
@@ -119,7 +120,7 @@ class Play:
             columns[f"slice_{name}"] = own.slices[name][inside]
         rows = pd.DataFrame(columns)
         stopped = [night_stopped.toordinal() for night_stopped in own.stopped]
-        return rows[~rows["night"].isin(stopped)] if stopped else rows
+        return rows[~rows["scored_on"].isin(stopped)] if stopped else rows
 
     # -- a night ------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class Play:
     def _has_matured(self, as_of: datetime, trained: date) -> bool:
         """Has any row that the version scored matured? Before that no evidence can promote or reject it."""
         first = int(np.searchsorted(self.past.night, trained.toordinal() + 1))
-        return first < self.past.rows and bool(self.past.matured_at(as_of)[first])
+        return bool(self.past.matured_at(as_of)[first:].any())
 
     def _rolled_back(self, as_of: datetime) -> bool:
         change = rollback.watched(self.spec, self.changes, as_of)
@@ -175,7 +176,7 @@ class Play:
             return False
         versions = [number for number in (change.champion, change.previous) if number is not None]
         rows = self.side_by_side(as_of, versions, change.night + DAY)
-        rows = rows[rows["night"] <= (change.night + self.spec.gate.rollback_window).toordinal()]
+        rows = rows[rows["scored_on"] <= (change.night + self.spec.gate.rollback_window).toordinal()]
         evidence, _ = pairs.gather(self.spec, night_closing(as_of), rows, change.previous, change.champion, fills=True)
         if gate.watch(evidence, self.spec.gate).verdict != "rollback":
             return False
@@ -281,11 +282,13 @@ class Play:
         counts &= np.isfinite(label)
         if own.stopped:
             counts &= ~np.isin(own.night[begin:end], [night_stopped.toordinal() for night_stopped in own.stopped])
-        nights, score = own.night[begin:end][counts], version.scores[begin:end][counts]
+        nights, score = own.cohort[begin:end][counts], version.scores[begin:end][counts]
         label = label[counts]
-        first = max(cutoff + 1, night - round(self.spec.drift.window / DAY) + 1)
-        waits = slice(*np.searchsorted(own.night, [max(first, trained.toordinal() + 1), night + 1]))
-        waiting = version.scores[waits]
+        order = np.argsort(nights, kind="stable")
+        nights, score, label = nights[order], score[order], label[order]
+        first = night - round(self.spec.drift.window / DAY) + 1
+        window = slice(*np.searchsorted(own.night, [max(first, trained.toordinal() + 1), night + 1]))
+        waiting = version.scores[window][own.cohort[window] > cutoff]
         target = self.spec.target
         counted = profile.truth(reference, nights, score, label, target) if len(nights) else profile.EMPTY
         return KnownTruth(cutoff, counted, nights, score, label, waiting[np.isfinite(waiting)])

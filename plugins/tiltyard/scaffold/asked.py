@@ -20,6 +20,26 @@ MOST_NIGHTS = 100
 
 
 @dataclass(frozen=True)
+class Due:
+    """Until when the outcome of each row is told, where a planned column says it."""
+
+    column: str
+    """The planned column."""
+    is_day: bool
+    """It tells a day, which is over with its last moment."""
+    longest_days: int
+    """Days after a row in which it is over, whatever the row."""
+    usual_days: int
+    """The same of 95 in 100 rows."""
+    delay_days: int
+    """Days after it within which the outcome is written."""
+    known: float
+    """Share of the outcomes that are written by then."""
+    positive: float
+    """Share of the rows that have a positive outcome by then; 0 of a number."""
+
+
+@dataclass(frozen=True)
 class Question:
     """What a model is to tell."""
 
@@ -44,6 +64,8 @@ class Question:
     zone: str
     untold_is_no: bool = True
     """A row of which no outcome is told in time counts as no; else it has no label, as of a number."""
+    due: Due | None = None
+    """Until when it is told, where a column says it of each row; `horizon_days` is the longest then."""
 
     @property
     def key(self) -> str:
@@ -64,6 +86,29 @@ class Question:
     def labels(self) -> str:
         """Name of the label table."""
         return f"lbl_{self.model}"
+
+    @property
+    def horizon(self) -> str:
+        """The horizon, as spec and label table promise it."""
+        return f"until {self.due.column}, at most {self.horizon_days}d" if self.due else f"{self.horizon_days}d"
+
+    @property
+    def in_time(self) -> str:
+        """Within what the outcome counts, in words."""
+        if self.due is None:
+            return f"within {self.horizon_days} days"
+        end = f"by {self.due.column}"
+        return f"{end} or {self.due.delay_days} days later" if self.due.delay_days else end
+
+    @property
+    def matures(self) -> str:
+        """SQL of when the outcome of a row of the spine has had its time, from the spine's columns."""
+        longest = f"prediction_time + interval '{self.horizon_days} days'"
+        if self.due is None:
+            return longest
+        end = f"cast({self.due.column}{' + 1' if self.due.is_day else ''} as timestamptz)"
+        decided = f"greatest(prediction_time, least({end}, {longest}))"
+        return f"{decided} + interval '{self.due.delay_days} days'" if self.due.delay_days else decided
 
     def view(self, entity: str, topic: str) -> str:
         """Name of a feature view."""
@@ -176,15 +221,19 @@ def horizon(outcomes: Outcomes, span_days: int) -> tuple[int, str]:
     )
 
 
-def calendar(facts: Facts, horizon_days: int, fewest_rows: int, *, has_rates: bool) -> Calendar:
+def calendar(
+    facts: Facts, horizon_days: int, fewest_rows: int, *, has_rates: bool, usual_days: int | None = None
+) -> Calendar:
     """The first night to train on: two weeks of whole cohorts, and `fewest_rows` of them, have matured. A past rate
-    begins when the first cohort has matured, so that only what came after it can have one."""
+    begins when the first cohort has matured, so that only what came after it can have one. `usual_days`: the days that
+    most rows wait, where they do not all wait `horizon_days`."""
+    usual = horizon_days if usual_days is None else usual_days
     cohorts = max(14, -(-fewest_rows // max(1, int(facts.per_day))))
-    first = facts.first + timedelta(days=cohorts + horizon_days)
+    first = facts.first + timedelta(days=cohorts + usual)
     span = (facts.last - facts.first).days + 1
     return Calendar(
         first_trainable=first,
-        with_history=max(first, facts.first + timedelta(days=3 * horizon_days)) if has_rates else first,
+        with_history=max(first, facts.first + timedelta(days=3 * usual)) if has_rates else first,
         last_night=min(facts.landed, facts.last + timedelta(days=horizon_days)) + timedelta(days=1),
         window_days=max(30, min(90, span)),
         min_matured=int(min(500, max(100, 5 * facts.per_day))),

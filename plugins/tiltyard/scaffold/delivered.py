@@ -14,7 +14,7 @@ from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
 from tiltyard.prepare.landing import LandingFile, first_line
 from tiltyard.scaffold import inferring, naming, sample
-from tiltyard.scaffold.asked import HORIZONS, Feature, Outcomes
+from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
 from tiltyard.scaffold.found import Cohorts
 from tiltyard.scaffold.inferring import Lead
 from tiltyard.settings import Settings
@@ -222,6 +222,63 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         base=float(first),
         percentiles=(float(lowest), float(highest)) if is_number else None,
     )
+
+
+DELAYS = (0, 1, 2, 3, 5, 7, 14, 28)
+"""Days among which a delay is chosen."""
+
+
+def due(delivered: Delivered, column: str, longest_days: int | None) -> Due:
+    """Until when outcomes are told where a planned column says it (`outcomes` has filled the table `told`), with the
+    shortest delay after which nearly all are. `longest_days`: as somebody gives them; None: what rows have.
+
+    Raises BadInput where the column is no time that is known ahead.
+    """
+    kind, staging = delivered.kind(column), delivered.staging.name
+    if kind not in ("day", "instant") or not delivered.said.is_planned(staging, column):
+        raise BadInput(
+            f"--until: '{column}' is no day or instant that is planned; say planned of it in the contract of "
+            f"{delivered.contract.source}, or give --horizon in days."
+        )
+    end = f"cast({quoted(column)}{' + 1' if kind == 'day' else ''} as timestamptz)"
+    ahead = f"epoch(greatest({end}, available_at) - available_at) / 86400"
+    usual, longest = _one(
+        delivered.connection, f"select ceil(quantile_cont({ahead}, 0.95)), ceil(max({ahead})) from first_known"
+    )
+    if usual is None:
+        raise BadInput(f"--until: '{column}' is missing in every row; give another column, or --horizon in days.")
+    most = max(1, int(longest) if longest_days is None else longest_days)
+    limit = f"available_at + interval '{most} days'"
+    decided = f"greatest(available_at, least({end}, {limit}))"
+    parts = ", ".join(
+        f"count(*) filter (told_at <= {decided} + interval '{days} days'), "
+        f"count(*) filter (truth::double = 1 and told_at <= {decided} + interval '{days} days')"
+        for days in DELAYS
+    )
+    key = quoted(delivered.key)
+    told, *counts = _one(
+        delivered.connection, f"select count(*), {parts} from first_known inner join told using ({key})"
+    )
+    known = [count / told for count in counts[::2]]
+    place = next((place for place, share in enumerate(known) if share >= KNOWN), len(known) - 1)
+    rows = _one(delivered.connection, "select count(*) from first_known")[0]
+    return Due(
+        column, kind == "day", most, min(int(usual), most), DELAYS[place], known[place], counts[2 * place + 1] / rows
+    )
+
+
+def told_by(delivered: Delivered, label: str) -> str | None:
+    """The planned column of which it is said that an outcome is written with it; None where there is none."""
+    staging = delivered.staging.name
+    for origin in delivered.said.written_later(staging, label):
+        when = origin.said.when if origin.said else None
+        if when is None or when.further:
+            continue
+        for name in delivered.staging.columns:
+            carried = delivered.said.keys(staging, name, origin.table)
+            if when.column in carried and delivered.has_values(name) and delivered.said.is_planned(staging, name):
+                return name
+    return None
 
 
 def telling(delivered: Delivered, columns: Sequence[str]) -> dict[str, float]:

@@ -87,6 +87,7 @@ numbered as (
 def spine_sql(asked: Question, facts: Facts) -> str:
     """One row per prediction to make: each row of the source as it was known first."""
     shared = "".join(f"\n        cast({column} as varchar) as {_id(column)}," for column in _shared(asked))
+    due = f"\n        {asked.due.column}," if asked.due else ""
     since, why = "", ""
     if facts.cohorts is not None:
         since = f"\n        and available_at >= cast('{facts.cohorts.first}' as timestamptz)"
@@ -100,7 +101,7 @@ with
 final as (
 
     select
-        {asked.key},{shared}
+        {asked.key},{shared}{due}
         available_at as prediction_time,
         event_time,
         available_at,
@@ -121,6 +122,7 @@ def spine_yml(asked: Question) -> str:
     described = [
         (asked.key, "varchar", f"The {row}."),
         *((_id(column), "varchar", f"Its {naming.words(naming.entity_of(column))}.") for column in _shared(asked)),
+        *_due_column(asked),
         ("prediction_time", INSTANT, "When it was known first."),
         ("event_time", INSTANT, "When it happened."),
         ("available_at", INSTANT, "When it was known first."),
@@ -130,6 +132,13 @@ def spine_yml(asked: Question) -> str:
     return model(
         asked.spine, f"One row per {row}, predicted when it is known first.", (asked.key,), columns(described, required)
     )
+
+
+def _due_column(asked: Question) -> tuple[tuple[str, str, str], ...]:
+    if asked.due is None:
+        return ()
+    kind = "date" if asked.due.is_day else INSTANT
+    return ((asked.due.column, kind, "Until when its outcome is decided, as it was known first."),)
 
 
 # -- label ------------------------------------------------------------------------------------
@@ -153,7 +162,7 @@ asked as (
 
     select
         *,
-        prediction_time + interval '{asked.horizon_days} days' as deadline
+        {asked.matures} as deadline
     from {{{{ ref('{asked.spine}') }}}}
 
 ),
@@ -180,7 +189,7 @@ affected as (
 
 ),
 
--- the first writing that tells the outcome, within the horizon
+-- the first writing that tells the outcome, in time
 told as (
 
     select
@@ -272,8 +281,8 @@ final as (
 
 def label_yml(asked: Question) -> str:
     """Its columns."""
-    row, days = naming.words(asked.entity), asked.horizon_days
-    what = naming.words(asked.label).capitalize() if asked.is_number else f"Whether {asked.positive} within {days} days"
+    row = naming.words(asked.entity)
+    what = naming.words(asked.label).capitalize() if asked.is_number else f"Whether {asked.positive} {asked.in_time}"
     described = [
         (asked.key, "varchar", f"The {row}."),
         ("prediction_time", INSTANT, "When it was known first."),
@@ -282,11 +291,11 @@ def label_yml(asked: Question) -> str:
         ("available_at", INSTANT, "The same instant."),
         BUILT,
     ]
-    description = f"One row per {row} of which the outcome is known within {days} days."
+    description = f"One row per {row} of which the outcome is known {asked.in_time}."
     return model(
         asked.labels, description, (asked.key,),
         columns(described, (asked.key, "prediction_time", "label", "event_time", "available_at")),
-        meta={"horizon": f"{days}d"},
+        meta={"horizon": asked.horizon},
     )  # fmt: skip
 
 
@@ -341,11 +350,12 @@ def history_sql(asked: Question, column: str) -> str:
     """Past outcomes of the rows that share a value, from matured cohorts alone."""
     entity = naming.entity_of(column)
     outcome = asked.label
+    due = f',\n    matures="{asked.matures}"' if asked.due else ""
     return f"""{{{{ config(unique_key='{entity}_id') }}}}
 
 {{{{ matured_label_history(
     '{entity}', key='{asked.key}', spine='{asked.spine}', labels='{asked.labels}', members='{asked.spine}',
-    source_name='{asked.source}', horizon_days={asked.horizon_days}, outcome='{outcome}', lately_days={LATELY_DAYS}
+    source_name='{asked.source}', horizon_days={asked.horizon_days}, outcome='{outcome}', lately_days={LATELY_DAYS}{due}
 ) }}}}
 """
 

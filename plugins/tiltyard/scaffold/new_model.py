@@ -11,7 +11,7 @@ from tiltyard.prepare import project
 from tiltyard.scaffold import asked as asking
 from tiltyard.scaffold import delivered as delivered_rows
 from tiltyard.scaffold import model_texts, naming, new_review, promise_texts, reviewing
-from tiltyard.scaffold.asked import Calendar, Facts, Question
+from tiltyard.scaffold.asked import Calendar, Due, Facts, Outcomes, Question
 from tiltyard.scaffold.delivered import Delivered
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
@@ -48,11 +48,8 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             has_silent_days=len(within) <= (last - first).days,
         )
         telling = delivered_rows.telling(rows, [feature.name for feature in features])
-        horizon, why = asking.horizon(outcomes, (last - first).days + 1)
-        if request.horizon_days is not None and request.horizon_days != horizon:
-            share = outcomes.known_by.get(request.horizon_days)
-            known = f"; {100 * share:.3g} % of the outcomes are known by then" if share is not None else ""
-            horizon, why = request.horizon_days, f"as was asked for{known}"
+        due = _due(rows, request, label)
+        horizon, why = _horizon(request, outcomes, (last - first).days + 1, due)
         groups = _groups(rows, label)
         asked = Question(
             model=request.name,
@@ -70,8 +67,10 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             zone=zone,
             untold_is_no=request.untold != "unknown"
             and (request.untold == "no" or len(values) < 2 or outcomes.untold < asking.UNTOLD),
+            due=due,
         )
-    nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates))
+    usual = due.usual_days + due.delay_days if due else None
+    nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates), usual_days=usual)
     promises = promise_texts.promises(asked, facts, nights, why)
     return ModelPlan(
         texts={**model_texts.tables(asked, facts), **promises},
@@ -79,6 +78,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         nights=nights,
         rows_per_night=facts.per_day,
         horizon_days=horizon,
+        until=due.column if due else None,
         base=outcomes.base,
         features=tuple(feature.name for feature in features),
         left_out=left_out,
@@ -86,6 +86,28 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         by_horizon=promise_texts.by_horizon(facts),
         notes=(*_notes(asked, facts, nights), *_suspicious(asked, telling)),
     )
+
+
+def _due(rows: Delivered, request: ModelRequest, label: str) -> Due | None:
+    """Until when the outcome of each row is told, where a planned column says it: the one that is asked for, or, where
+    nobody asks for days, the one that the contract says it is written with."""
+    if request.until is not None:
+        return delivered_rows.due(rows, delivered_rows.column(rows, request.until, "--until"), request.horizon_days)
+    column = delivered_rows.told_by(rows, label) if request.horizon_days is None else None
+    return delivered_rows.due(rows, column, None) if column else None
+
+
+def _horizon(request: ModelRequest, outcomes: Outcomes, span_days: int, due: Due | None) -> tuple[int, str]:
+    """Days of the horizon, the longest where a column tells it, and why."""
+    if due is not None:
+        later = f" or {due.delay_days} days later" if due.delay_days else ""
+        return due.longest_days, f"{100 * due.known:.3g} % of the outcomes are known by {due.column}{later}"
+    days, why = asking.horizon(outcomes, span_days)
+    if request.horizon_days is None or request.horizon_days == days:
+        return days, why
+    share = outcomes.known_by.get(request.horizon_days)
+    known = f"; {100 * share:.3g} % of the outcomes are known by then" if share is not None else ""
+    return request.horizon_days, f"as was asked for{known}"
 
 
 def asks_of_whom(rows: Delivered, request: ModelRequest) -> bool:
@@ -216,6 +238,10 @@ def _suspicious(asked: Question, telling: Mapping[str, float]) -> list[str]:
     ]
 
 
+def _first_rates(asked: Question, facts: Facts) -> str:
+    return "at once" if asked.due else f"on {facts.first + timedelta(days=asked.horizon_days)}"
+
+
 def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
     notes = []
     if not asked.is_number and facts.outcomes.untold >= asking.UNTOLD:
@@ -235,12 +261,13 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
             "Most outcomes are known within a day, and a night answers for the day before it: who needs it sooner "
             "asks the service (docs/how-to/serve.md)."
         )
-    share = facts.outcomes.known_by.get(asked.horizon_days, 1.0)
+    share = promise_texts.known_in_time(asked, facts)
     if not promise_texts.known_enough(share):
-        notes.append(f"Of the outcomes {100 * (1 - share):.3g} % come after the horizon of {asked.horizon_days} days.")
+        end = f"later than {asked.in_time}" if asked.due else f"after the horizon of {asked.horizon_days} days"
+        notes.append(f"Of the outcomes {100 * (1 - share):.3g} % come {end}.")
     if nights.first_trainable < nights.with_history < nights.last_night:
         notes.append(
-            f"Past rates begin on {facts.first + timedelta(days=asked.horizon_days)}, when the first outcomes "
+            f"Past rates begin {_first_rates(asked, facts)}, when the first outcomes "
             f"have matured: what trains before {nights.with_history} learns from rows that mostly have none."
         )
     if facts.last < nights.last_night:

@@ -17,6 +17,10 @@ def plan(rows: Delivered, request: ModelRequest) -> ModelPlan:
     entity, columns = reviewing.named(rows, request.entity or "")
     sort, measure, condition, what = _outcome(rows, request)
     found = reviewing.comings(rows, columns, measure, condition)
+    if request.until is not None:
+        raise BadInput(
+            "--until: a review is of many rows, and no column tells until when they count; give --horizon in days."
+        )
     horizon = request.horizon_days or reviewing.default_horizon(found.span_days)
     review = Review(
         model=request.name,
@@ -42,6 +46,7 @@ def plan(rows: Delivered, request: ModelRequest) -> ModelPlan:
         nights=nights,
         rows_per_night=round(facts.per_night, 1),
         horizon_days=horizon,
+        until=None,
         base=facts.base,
         features=tuple(name for name, *_ in review_texts.past(review, facts)),
         left_out=facts.left_out,

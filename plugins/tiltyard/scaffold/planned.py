@@ -21,11 +21,15 @@ class ModelRequest:
     entity: str | None = None
     """`[NAME=]COLUMN[,COLUMN]`: the columns that name whom a prediction is about; None: a row."""
     horizon_days: int | None = None
+    """With `until` the longest."""
     rates: tuple[str, ...] | None = None
     loads: tuple[str, ...] | None = None
     owner: str = "nobody-yet"
     untold: Literal["no", "unknown"] | None = None
     """What a row is of which no outcome is told in time; None: as the rows have it."""
+    until: str | None = None
+    """The planned column until which the outcome of each row is told; None, without `horizon_days`: the one that the
+    contract says it is written with."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class ModelPlan:
     nights: Calendar
     rows_per_night: float
     horizon_days: int
+    until: str | None
+    """The column that tells the horizon of each row; `horizon_days` is the longest then."""
     base: float
     """The share of yes among the outcomes; of a number their median."""
     features: tuple[str, ...]

@@ -29,10 +29,15 @@ def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[
 
 def question(asked: Question) -> str:
     """What is asked, in a sentence."""
-    row, days = naming.words(asked.entity), asked.horizon_days
+    row = naming.words(asked.entity)
     if asked.is_number:
-        return f"When the {row} is known, what will {naming.words(asked.label)} be, as it is told within {days} days?"
-    return f"When the {row} is known, will it turn out within {days} days that {asked.positive}?"
+        return f"When the {row} is known, what will {naming.words(asked.label)} be, as it is told {asked.in_time}?"
+    return f"When the {row} is known, will it turn out {asked.in_time} that {asked.positive}?"
+
+
+def known_in_time(asked: Question, facts: Facts) -> float:
+    """The share of the outcomes that are told in time."""
+    return asked.due.known if asked.due else facts.outcomes.known_by.get(asked.horizon_days, 1.0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Promise:
     views: tuple[str, ...]
     labels: str
     question: str
-    horizon_days: int
+    horizon: str
+    delay_days: int
     bounds: tuple[float, float] | None
     """Of a number; None for a yes or no."""
     base: float
@@ -58,7 +64,7 @@ def promised(asked: Question, facts: Facts) -> Promise:
     """What they say of a question about the rows themselves."""
     outcomes = facts.outcomes
     bounds = number_bounds(*outcomes.percentiles) if outcomes.percentiles is not None else None
-    in_time = outcomes.positive_by.get(asked.horizon_days, outcomes.base)
+    in_time = asked.due.positive if asked.due else outcomes.positive_by.get(asked.horizon_days, outcomes.base)
     share = in_time if asked.untold_is_no and not asked.is_number else outcomes.base
     return Promise(
         model=asked.model,
@@ -69,7 +75,8 @@ def promised(asked: Question, facts: Facts) -> Promise:
         views=views(asked),
         labels=asked.labels,
         question=question(asked),
-        horizon_days=asked.horizon_days,
+        horizon=asked.horizon,
+        delay_days=asked.due.delay_days if asked.due else 0,
         bounds=bounds,
         base=share,
     )
@@ -97,8 +104,8 @@ prediction:
   features: [{", ".join(promise.views)}]
 label:
   table: {promise.labels}
-{kind}  horizon: {promise.horizon_days}d                # why so many days: card.md
-  delay: 0d
+{kind}  horizon: {promise.horizon}                # why so many days: card.md
+  delay: {promise.delay_days}d
 estimator:
   class: {heavy}
   window: {nights.window_days}d
@@ -124,7 +131,7 @@ def card(asked: Question, facts: Facts, nights: Calendar, why: str) -> str:
         "" if asked.is_number else " positive by then, of all rows |"
     )
     line = "|---|---|" + ("" if asked.is_number else "---|")
-    late = outcomes.known_by.get(asked.horizon_days, 1.0)
+    late = known_in_time(asked, facts)
     left = "\n".join(f"- `{name}` is no feature: {reason}." for name, reason in facts.left_out.items())
     what = (
         f"An outcome that comes later ({100 * (1 - late):.3g} %) gives the row no label."
@@ -146,7 +153,7 @@ knows more writes it here. Owner: {asked.owner}. Tier 2: the gate decides alone.
 
 The outcome is `{asked.label}` of `{asked.staging}`, as it is first written: {base} of {outcomes.told:,}. {what}
 
-{asked.horizon_days} days: {why}.
+{asked.horizon.capitalize() if asked.due else f"{asked.horizon_days} days"}: {why}.
 
 {head}
 {line}
@@ -212,7 +219,7 @@ def shown(asked: Question, facts: Facts, why: str) -> tuple[str, ...]:
         question(asked),
         f"  {facts.outcomes.rows:,} rows of {facts.first} to {facts.last}, about {facts.per_day:g} a night; "
         f"{facts.outcomes.told:,} have an outcome",
-        f"  horizon {asked.horizon_days} days: {why}",
+        f"  horizon {asked.horizon if asked.due else f'{asked.horizon_days} days'}: {why}",
         *(f"  {line}" for line in by_horizon(facts)),
         f"  features of the row: {', '.join(feature.name for feature in facts.features)}",
         *(f"  left out: {column}, {reason}" for column, reason in facts.left_out.items()),

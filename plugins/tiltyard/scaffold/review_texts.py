@@ -43,7 +43,8 @@ def promised(review: Review, facts: ReviewFacts) -> Promise:
         views=(review.view,),
         labels=review.labels,
         question=question(review),
-        horizon_days=review.horizon_days,
+        horizon=f"{review.horizon_days}d",
+        delay_days=0,
         bounds=bounds,
         base=facts.base,
     )

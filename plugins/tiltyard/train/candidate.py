@@ -20,7 +20,7 @@ from tiltyard.clock import NIGHT, night_closing
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.records import JsonObject, Parity, VersionFacts
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec
+from tiltyard.spec import DECIDED, Spec
 from tiltyard.target import Target
 from tiltyard.train import export, fit, look, profile, registry
 from tiltyard.train.blocks import Rows, Split, split
@@ -170,10 +170,17 @@ def _bounded(spec: Spec, training_frame: TrainingFrame) -> Spec:
 def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
     frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
     label, outside = spec.target.of_training(frame["label"].to_numpy())
-    parts = split(frame["prediction_time"], label, NIGHT, as_of, spec.target)
+    parts = split(_cohort_times(spec, frame), label, NIGHT, as_of, spec.target)
     encoding = Encoding.fit(frame, training_frame.features)
     days = (frame["prediction_time"] - pd.Timestamp(0, tz="UTC")).to_numpy() / np.timedelta64(1, "D")
     return _Prepared(frame, Rows(encoding.transform(frame), label, days), outside, parts, encoding)
+
+
+def _cohort_times(spec: Spec, frame: pd.DataFrame) -> pd.Series:
+    """The instants by which rows are taken together as cohorts. By the prediction times of rows that are decided at
+    times of their own, the first nights of a frame would hold those alone that were made far ahead, and the last ones
+    those that were not."""
+    return frame[DECIDED if spec.label.until else "prediction_time"]
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -211,7 +218,7 @@ def _reference(
             frame,
             {feature.name: feature.kind for feature in training_frame.features},
             {feature.name: feature.view for feature in training_frame.features},
-            profile.nights_of(frame["prediction_time"], NIGHT, as_of),
+            profile.nights_of(_cohort_times(spec, frame), NIGHT, as_of),
             fitted.out_of_fold,
             label.astype(np.float64),
             fitted.importance,

@@ -224,6 +224,12 @@ class ReplayComparison:
         cutoff = literal(truth.cutoff(spec, as_of))
         days = sorted({clock.night_of(made.as_of) for batch in self.batches for made in batch.nights})
         nights = ", ".join(f"({literal(clock.midnight(day))})" for day in days)
+        matured = f"prediction_time < {cutoff}"
+        if spec.label.until:
+            spine = self.rails.lake.relation(spec.prediction.spine, as_of, self.at)
+            keys = f'"{spec.key}", prediction_time'
+            decided = f"{frame.decided_at(self.rails, spec, self.at)} < {cutoff}"
+            matured = f"({keys}) in (select {keys} from {spine} where {decided})"
         is_positive = spec.target.sql_half("label")
         every = clock.NIGHT / timedelta(microseconds=1)
         self.connection.execute(
@@ -249,7 +255,7 @@ class ReplayComparison:
                 select cast("{spec.key}" as varchar) as entity_id, prediction_time,
                     arg_max(label, available_at) as label
                 from {labels}
-                where prediction_time < {cutoff} and label is not null
+                where {matured} and label is not null
                 group by all
             ),
             labels as (

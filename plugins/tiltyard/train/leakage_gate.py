@@ -61,7 +61,7 @@ def check_frame(
     for column in (spec.key, "prediction_time", label):
         if column not in columns:
             raise BadInput(f"The training frame {training_frame.path} has no column '{column}'; build it again.")
-    as_of = as_of or training_frame.end - timedelta(microseconds=1) + spec.label.horizon + spec.label.delay
+    as_of = as_of or training_frame.end - timedelta(microseconds=1) + spec.label.lag
     features: dict[str, list[str]] = {view: [] for view in spec.prediction.features}
     for feature in training_frame.features:
         features.setdefault(feature.view, []).append(feature.name)

@@ -256,7 +256,7 @@ def windows(spec: Spec, as_of: datetime) -> tuple[tuple[datetime, datetime], ...
     change tells the label, and they are what the model learns from.
     """
     every, window = clock.NIGHT, spec.leakage.replay_window
-    matured = clock.last_matured(as_of, spec.label.horizon, spec.label.delay)
+    matured = as_of - spec.label.lag
     if matured >= as_of - window:
         return ((matured - window + every, as_of),)
     return ((matured - window + every, matured), (as_of - window + every, as_of))

@@ -59,8 +59,12 @@ def train(
             version=None,
         )
     if not frame.matured(rails, spec, as_of, publication):
-        waits = clock.format_duration(spec.label.horizon + spec.label.delay)
-        reason = f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take {waits}"
+        waits = clock.format_duration(spec.label.longest)
+        longest = "up to " if spec.label.until else ""
+        reason = (
+            f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take "
+            f"{longest}{waits}"
+        )
         return _untrained(rails, spec, night, reason)
     training_frame = frame.training(rails, spec, as_of, publication)
     log.info("%s: training frame %s, %d rows", spec.name, training_frame.digest[:12], training_frame.rows)

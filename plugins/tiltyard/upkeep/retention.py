@@ -56,8 +56,7 @@ def durations(written: Sequence[str], specs: Sequence[Spec]) -> dict[str, timede
 
 def _looks_back(spec: Spec) -> timedelta:
     """How old a row may be that a training, a replay, a matured label or a decision of the model asks for."""
-    matures = spec.label.horizon + spec.label.delay
-    return matures + spec.estimator.window + spec.leakage.replay_window + spec.gate.rollback_window
+    return spec.label.longest + spec.estimator.window + spec.leakage.replay_window + spec.gate.rollback_window
 
 
 def let_go(rails: Rails, as_of: datetime, *, dry_run: bool) -> dict[str, int]:

@@ -47,6 +47,7 @@ def drawn(seed: int = 1, **changes: object) -> pd.DataFrame:
         {
             "prediction_time": pd.to_datetime(at, utc=True) + pd.to_timedelta(np.arange(count) % PER_NIGHT, unit="min"),
             "night": night,
+            "scored_on": night,
             "is_matured": is_matured,
             "is_early": ~is_matured & (np.arange(count) % 4 == 0),
             "label": np.where(is_matured, (rng.random(count) < chance).astype(float), np.nan),
