@@ -215,9 +215,7 @@ def test_the_command_line_answers_an_hour_and_says_until_when(shop: Rails) -> No
     assert delivery.standing(shop, hourly_spec(shop)).owed == ()
     refused = run(shop, "shadow", "till", "--as-of", "2025-05-30T07:30Z", code=2)
     assert "is no night and no hour" in " ".join(refused.stderr.split())
-    with pytest.raises(
-        BadInput, match=r"features has not done the hour 2025-05-30T08:00Z, .* ends at .* 07:00"
-    ):
+    with pytest.raises(BadInput, match=r"features has not done the hour 2025-05-30T08:00Z, .* ends at .* 07:00"):
         hours.require_published(shop, hourly_spec(shop), NIGHT + 8 * HOUR)
     with pytest.raises(BadInput, match=r"No model of web is hourly, .* name one, like 2025-05-31"):
         hourly.build_hour(shop, "web", NIGHT + 7 * HOUR)
