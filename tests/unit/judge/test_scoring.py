@@ -166,6 +166,27 @@ def test_twice_is_once(arena, trained):
     )
 
 
+def test_a_night_that_is_answered_by_the_hour_says_what_it_would_have_said_at_once(arena, trained):
+    as_of, audit = FIRST + 22 * DAY, ["scored_at", "available_at"]
+    by_the_hour = trained.prediction.model_copy(update={"every": timedelta(hours=1)})
+    hourly = trained.model_copy(update={"prediction": by_the_hour})
+    whole = shadow.score(arena.rails, trained, as_of)
+    at_once = stored(arena, trained, as_of)
+    own = f"delete from lake.ops.prediction where model = '{trained.name}' and night = '{night_closing(as_of)}'"
+    arena.rails.lake.connection.execute(own)
+    hour = shadow.answer_hour(arena.rails, hourly, as_of - 23 * timedelta(hours=1))
+    assert (hour.rows, hour.answered, hour.tiers) == (PER_NIGHT, PER_NIGHT, {"safe_default": PER_NIGHT})
+    first = as_of - DAY + timedelta(minutes=10)  # from here on as if the rows had become known after the hour
+    arena.rails.lake.connection.execute(f"{own} and prediction_time >= '{first.isoformat()}'")
+    assert shadow.score(arena.rails, hourly, as_of) == whole
+    made = stored(arena, trained, as_of)
+    pd.testing.assert_frame_equal(made.drop(columns=audit), at_once.drop(columns=audit))
+    by_hour = made["available_at"] < as_of
+    assert (made["prediction_time"] < first).equals(by_hour)
+    assert set(made.loc[by_hour, "version"].dropna()) == {1, 2}
+    assert shadow.answer_hour(arena.rails, hourly, as_of - 23 * timedelta(hours=1)).answered == 0
+
+
 def test_a_night_without_tickets_says_so_and_is_evaluated_all_the_same(arena, trained):
     as_of = FIRST + (NIGHTS + 3) * DAY
     summary = shadow.shadow_night(arena.rails, trained, as_of)
