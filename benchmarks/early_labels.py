@@ -94,8 +94,8 @@ def scored(rails: Rails) -> pd.DataFrame:
     found = rows.assign(entity_id=rows[SPEC.key].astype(str), night=ends.dt.date, slice=rows["hotel"].astype(str))
     predictions = found[[*KEYS, "night"]].assign(
         request_id=found["entity_id"], model=SPEC.name, version=pd.array([1] * len(rows), dtype="Int32"),
-        role="champion", score=scores[1], scores=None, tier="champion", tier_reason=None, slices="{}", snapshot=snapshot,
-        apart=None, available_at=ends, scored_at=ends,
+        role="champion", score=scores[1], scores=None, tier="champion", tier_reason=None, slices="{}",
+        snapshot=snapshot, apart=None, available_at=ends, scored_at=ends,
     )  # fmt: skip
     rails.lake.ensure(PREDICTION)
     rails.lake.replace(PREDICTION, {"model": SPEC.name}, predictions[list(PREDICTION.columns)], message="2016")
