@@ -167,7 +167,7 @@ def test_twice_is_once(arena, trained):
 
 
 def test_a_night_that_is_answered_by_the_hour_says_what_it_would_have_said_at_once(arena, trained):
-    as_of, audit = FIRST + 22 * DAY, ["scored_at", "available_at"]
+    as_of, audit = FIRST + 19 * DAY, ["scored_at", "available_at"]
     by_the_hour = trained.prediction.model_copy(update={"every": timedelta(hours=1)})
     hourly = trained.model_copy(update={"prediction": by_the_hour})
     whole = shadow.score(arena.rails, trained, as_of)
