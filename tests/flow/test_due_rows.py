@@ -85,6 +85,10 @@ def test_days_that_are_asked_for_are_the_horizon_and_a_column_has_to_be_planned(
     assert new_model.look(settings, replace(ASKED, name="other", horizon_days=14)).until is None
     asked = new_model.look(settings, replace(ASKED, name="other", horizon_days=5, until="AppointmentDay"))
     assert (asked.until, asked.horizon_days) == ("appointment_day", 5)
+    assert "until appointment_day, at most 5d" in " ".join(asked.found), "who wants to wait less waits no longer for it"
+    spec = next(text for path, text in asked.texts.items() if path.name == "spec.yaml")
+    assert "delay: 0d" in spec
+    assert any("% come later than by appointment_day" in note for note in asked.notes)
     for column in ("Gender", "Age"):
         with pytest.raises(BadInput, match=r"--until: '.*' is no day or instant that is planned"):
             new_model.look(settings, replace(ASKED, name="other", until=column))

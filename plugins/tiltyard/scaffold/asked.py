@@ -7,6 +7,7 @@ from typing import Literal
 
 from tiltyard.errors import BadInput
 from tiltyard.scaffold.found import Cohorts
+from tiltyard.words import counted
 
 HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
 """Days among which a horizon is chosen."""
@@ -96,9 +97,9 @@ class Question:
     def in_time(self) -> str:
         """Within what the outcome counts, in words."""
         if self.due is None:
-            return f"within {self.horizon_days} days"
+            return f"within {counted(self.horizon_days, 'day')}"
         end = f"by {self.due.column}"
-        return f"{end} or {self.due.delay_days} days later" if self.due.delay_days else end
+        return f"{end} or {counted(self.due.delay_days, 'day')} later" if self.due.delay_days else end
 
     @property
     def matures(self) -> str:
@@ -226,14 +227,14 @@ def calendar(
 ) -> Calendar:
     """The first night to train on: two weeks of whole cohorts, and `fewest_rows` of them, have matured. A past rate
     begins when the first cohort has matured, so that only what came after it can have one. `usual_days`: the days that
-    most rows wait, where they do not all wait `horizon_days`."""
+    most rows wait, where they do not all wait `horizon_days`, so that the first rates come at once."""
     usual = horizon_days if usual_days is None else usual_days
     cohorts = max(14, -(-fewest_rows // max(1, int(facts.per_day))))
     first = facts.first + timedelta(days=cohorts + usual)
     span = (facts.last - facts.first).days + 1
     return Calendar(
         first_trainable=first,
-        with_history=max(first, facts.first + timedelta(days=3 * usual)) if has_rates else first,
+        with_history=max(first, facts.first + timedelta(days=3 * usual)) if has_rates and usual_days is None else first,
         last_night=min(facts.landed, facts.last + timedelta(days=horizon_days)) + timedelta(days=1),
         window_days=max(30, min(90, span)),
         min_matured=int(min(500, max(100, 5 * facts.per_day))),
@@ -257,7 +258,12 @@ def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | 
         else:
             shown = ", ".join(values[:6])
             raise BadInput(
-                f"--label: '{column}' has the values {shown}; say which is meant with --positive, or --number."
+                f"--label: '{column}' has the values {shown}; say which is meant with --positive"
+                + (
+                    ", or --number."
+                    if kind in ("whole", "number")
+                    else "; for all of them see docs/how-to/predict-a-class.md."
+                )
             )
     if positive not in values:
         raise BadInput(f"--positive: '{column}' is never {positive!r}; it is {', '.join(values[:6])}.")

@@ -250,21 +250,23 @@ def due(delivered: Delivered, column: str, longest_days: int | None) -> Due:
     most = max(1, int(longest) if longest_days is None else longest_days)
     limit = f"available_at + interval '{most} days'"
     decided = f"greatest(available_at, least({end}, {limit}))"
+    within = f"coalesce({end} <= {limit}, false)"  # what is due later is told later, whatever the delay
     parts = ", ".join(
+        f"count(*) filter ({within} and told_at <= {decided} + interval '{days} days'), "
         f"count(*) filter (told_at <= {decided} + interval '{days} days'), "
         f"count(*) filter (truth::double = 1 and told_at <= {decided} + interval '{days} days')"
         for days in DELAYS
     )
     key = quoted(delivered.key)
-    told, *counts = _one(
-        delivered.connection, f"select count(*), {parts} from first_known inner join told using ({key})"
+    told, inside, *counts = _one(
+        delivered.connection,
+        f"select count(*), count(*) filter ({within}), {parts} from first_known inner join told using ({key})",
     )
-    known = [count / told for count in counts[::2]]
-    place = next((place for place, share in enumerate(known) if share >= KNOWN), len(known) - 1)
+    shares = [count / max(inside, 1) for count in counts[::3]]
+    place = next((place for place, share in enumerate(shares) if share >= KNOWN), len(shares) - 1)
+    known, positive = counts[3 * place + 1] / told, counts[3 * place + 2]
     rows = _one(delivered.connection, "select count(*) from first_known")[0]
-    return Due(
-        column, kind == "day", most, min(int(usual), most), DELAYS[place], known[place], counts[2 * place + 1] / rows
-    )
+    return Due(column, kind == "day", most, min(int(usual), most), DELAYS[place], known, positive / rows)
 
 
 def told_by(delivered: Delivered, label: str) -> str | None:

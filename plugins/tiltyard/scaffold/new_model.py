@@ -16,6 +16,7 @@ from tiltyard.scaffold.delivered import Delivered
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
 from tiltyard.train.blocks import MIN_ROWS
+from tiltyard.words import counted
 
 
 def look(settings: Settings, request: ModelRequest) -> ModelPlan:
@@ -100,7 +101,7 @@ def _due(rows: Delivered, request: ModelRequest, label: str) -> Due | None:
 def _horizon(request: ModelRequest, outcomes: Outcomes, span_days: int, due: Due | None) -> tuple[int, str]:
     """Days of the horizon, the longest where a column tells it, and why."""
     if due is not None:
-        later = f" or {due.delay_days} days later" if due.delay_days else ""
+        later = f" or {counted(due.delay_days, 'day')} later" if due.delay_days else ""
         return due.longest_days, f"{100 * due.known:.3g} % of the outcomes are known by {due.column}{later}"
     days, why = asking.horizon(outcomes, span_days)
     if request.horizon_days is None or request.horizon_days == days:
@@ -238,10 +239,6 @@ def _suspicious(asked: Question, telling: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _first_rates(asked: Question, facts: Facts) -> str:
-    return "at once" if asked.due else f"on {facts.first + timedelta(days=asked.horizon_days)}"
-
-
 def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
     notes = []
     if not asked.is_number and facts.outcomes.untold >= asking.UNTOLD:
@@ -267,7 +264,7 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
         notes.append(f"Of the outcomes {100 * (1 - share):.3g} % come {end}.")
     if nights.first_trainable < nights.with_history < nights.last_night:
         notes.append(
-            f"Past rates begin {_first_rates(asked, facts)}, when the first outcomes "
+            f"Past rates begin on {facts.first + timedelta(days=asked.horizon_days)}, when the first outcomes "
             f"have matured: what trains before {nights.with_history} learns from rows that mostly have none."
         )
     if facts.last < nights.last_night:
