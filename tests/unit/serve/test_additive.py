@@ -17,7 +17,7 @@ ENCODING = served.ENCODING
 
 def scored(content):
     graph = scorer.session(content)
-    return lambda matrix: scorer.answers(graph, matrix)
+    return lambda matrix: scorer.answers(graph, matrix, YES_OR_NO)
 
 
 def frame(rows, seed=0):

@@ -171,7 +171,8 @@ def test_a_champion_that_hangs_is_late_at_its_deadline_and_then_not_asked(base):
         assert (
             len(found) > 5
         )  # more than 5 where this process stood still at a deadline: that is not the champion's fault
-        assert set(found[:-1]) == {("previous", "champion_late")}
+        assert [reason for _, reason in found[:5]] == ["champion_late"] * 5
+        assert {reason for _, reason in found[5:-1]} <= {"champion_late", "champion_breaker_open"}
         assert found[-1] == ("previous", "champion_breaker_open")
         assert metric(opened, "tiltyard_breaker_open", model="hanging", version="2") == 1
         until(lambda: told(predict(opened, "hanging")[0]) == ("champion", "in_service"))  # a probe finds it well again

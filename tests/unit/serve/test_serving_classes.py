@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests import served
+from tests.unit.serve.test_serving import metric, until
 from tiltyard import rails as rails_module
 from tiltyard.answered import request_log
 from tiltyard.lake import stored
@@ -109,6 +110,7 @@ def test_a_version_with_another_number_of_outputs_falls(base: Settings) -> None:
 def test_the_log_brings_every_class_into_the_lake(base: Settings) -> None:
     with client(base) as opened:
         predict(opened, "delays", ROWS)
+        until(lambda: metric(opened, "tiltyard_shadow_total", model="delays", outcome="scored") >= 1)
     records = [orjson.loads(record) for path in sorted(base.spool.glob("*-*.*")) for record in spool.read(path).records]
     shadows = [record for record in records if record["kind"] == "shadow" and record["model"] == "delays"]
     assert shadows and all(list(record["scores"]) == list(CLASSES) for record in shadows)

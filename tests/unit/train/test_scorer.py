@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiltyard.target import YES_OR_NO
 from tiltyard.train import scorer
 
 
@@ -35,8 +36,8 @@ class Session:
 )
 def test_a_score_for_every_row_that_the_model_gives(output: list[Any], scores: list[float]) -> None:
     matrix = np.zeros((2, 3), dtype=np.float32)
-    assert scorer.answers(Session(output), matrix).tolist() == scores
+    assert scorer.answers(Session(output), matrix, YES_OR_NO).tolist() == scores
 
 
 def test_no_row_has_no_score() -> None:
-    assert scorer.answers(Session([[0.5, 0.5]]), np.zeros((0, 3), dtype=np.float32)).shape == (0,)
+    assert scorer.answers(Session([[0.5, 0.5]]), np.zeros((0, 3), dtype=np.float32), YES_OR_NO).shape == (0,)

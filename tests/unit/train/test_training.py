@@ -412,7 +412,7 @@ def test_both_models_of_a_number_learn_it_and_are_the_same_as_onnx() -> None:
         (export.heavy_onnx(fitted.heavy, matrix, target), fitted.heavy),
         (export.light_onnx(fitted.light, matrix, target), fitted.light),
     ):
-        assert scorer.answers(scorer.session(content), matrix) == pytest.approx(model.predict(matrix), abs=4e-5)
+        assert scorer.answers(scorer.session(content), matrix, target) == pytest.approx(model.predict(matrix), abs=4e-5)
 
 
 def test_a_number_that_is_always_the_same_carries_no_model() -> None:
