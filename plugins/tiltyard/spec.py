@@ -225,6 +225,11 @@ class Label(Strict):
         return self.delay if self.until else self.longest
 
     @property
+    def wait(self) -> str:
+        """How long labels take, in words: `30d`, or `up to 180d` where that differs by row."""
+        return f"{'up to ' if self.until else ''}{format_duration(self.longest)}"
+
+    @property
     def promised(self) -> Horizon:
         """The horizon, with the column that tells it where there is one."""
         return Horizon(self.horizon, self.until)

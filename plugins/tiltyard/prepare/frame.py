@@ -19,7 +19,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import At, Lake, literal, qualified, snapshot_of, stored
@@ -171,9 +170,9 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
                 f"{spec.label.table} holds no label {spec.target.wrong_label}, but '{found[0]}'; mend label in the "
                 f"spec of {spec.name}, or the table."
             )
-        waits = f"{'up to ' if spec.label.until else ''}{clock.format_duration(spec.label.longest)}"
         raise BadInput(
-            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take {waits}; train at a later night."
+            f"No label of {spec.name} has matured by {as_of:%Y-%m-%d}: labels take {spec.label.wait}; train at a later "
+            "night."
         )
     path, digest = _write(labelled, rails.settings.frames)
     return TrainingFrame(

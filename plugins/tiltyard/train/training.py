@@ -59,11 +59,9 @@ def train(
             version=None,
         )
     if not frame.matured(rails, spec, as_of, publication):
-        waits = clock.format_duration(spec.label.longest)
-        longest = "up to " if spec.label.until else ""
         reason = (
             f"no label of the last {clock.format_duration(spec.estimator.window)} has matured, labels take "
-            f"{longest}{waits}"
+            f"{spec.label.wait}"
         )
         return _untrained(rails, spec, night, reason)
     training_frame = frame.training(rails, spec, as_of, publication)
