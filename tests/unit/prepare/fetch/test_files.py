@@ -11,12 +11,9 @@ from typing import Any
 
 import boto3
 import pytest
-import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import make_settings
 from tiltyard import clock
-from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.prepare import features
 from tiltyard.prepare.fetch import files, step
@@ -45,25 +42,6 @@ SECRET = "wJalr'XUtn\\FEMI/K7MDENG\"+bPx=RfiCYEXAMPLE"
 
 def text(day: int, who: str = "ann") -> bytes:
     return f"who,visited_at\n{who},2025-03-0{day}T10:00:00Z\n".encode()
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
-    home = tmp_path_factory.mktemp("fetched")
-    with rails_module.opened(make_settings(home, postgres_url, dbt=home / "dbt", sources=("shop",))) as rails:
-        yield rails
-
-
-@pytest.fixture
-def rails(opened: Rails) -> Rails:
-    for folder in (opened.settings.landing, opened.settings.quarantine):
-        shutil.rmtree(folder, ignore_errors=True)
-    for table in ("raw.visit", "ops.landed_file", "ops.ingest_run"):
-        if opened.lake.has(table):
-            opened.lake.connection.execute(f"delete from lake.{table}")
-    with opened.ledger.engine.begin() as connection:
-        connection.execute(sa.text("delete from event"))
-    return opened
 
 
 def contract(rails: Rails, **keys: str) -> None:

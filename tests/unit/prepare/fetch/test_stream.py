@@ -1,19 +1,15 @@
 """Records of a Kinesis stream, from moto's server, become rows of a raw table: every sequence number once."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import boto3
 import pytest
-import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import make_settings
 from tiltyard import clock
-from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts, features, ingest
 from tiltyard.prepare.fetch import stream
@@ -55,25 +51,6 @@ def client() -> Iterator[Any]:
         patch.setattr(stream, "ASK_S", 0.0)
         yield boto3.client("kinesis")
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
-    home = tmp_path_factory.mktemp("fetched")
-    with rails_module.opened(make_settings(home, postgres_url, dbt=home / "dbt", sources=("shop",))) as rails:
-        yield rails
-
-
-@pytest.fixture
-def rails(opened: Rails) -> Rails:
-    for folder in (opened.settings.landing, opened.settings.quarantine):
-        shutil.rmtree(folder, ignore_errors=True)
-    for table in ("raw.visit", "ops.landed_file", "ops.ingest_run"):
-        if opened.lake.has(table):
-            opened.lake.connection.execute(f"delete from lake.{table}")
-    with opened.ledger.engine.begin() as connection:
-        connection.execute(sa.text("delete from event"))
-    return opened
 
 
 def contract(

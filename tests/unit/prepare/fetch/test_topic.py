@@ -1,19 +1,15 @@
 """Messages of a topic, from librdkafka's mock brokers, become rows of a raw table: every offset once."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
-from tests.conftest import make_settings
 from tiltyard import clock
-from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.prepare import features, ingest
 from tiltyard.prepare.fetch import topic
@@ -47,25 +43,6 @@ def kafka() -> Iterator[tuple[Producer, str]]:
     producer = Producer({"test.mock.num.brokers": 2, "bootstrap.servers": "mock", "log_level": 0})
     brokers = producer.list_topics(timeout=10).brokers.values()
     yield producer, ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Rails]:
-    home = tmp_path_factory.mktemp("fetched")
-    with rails_module.opened(make_settings(home, postgres_url, dbt=home / "dbt", sources=("shop",))) as rails:
-        yield rails
-
-
-@pytest.fixture
-def rails(opened: Rails) -> Rails:
-    for folder in (opened.settings.landing, opened.settings.quarantine):
-        shutil.rmtree(folder, ignore_errors=True)
-    for table in ("raw.visit", "ops.landed_file", "ops.ingest_run"):
-        if opened.lake.has(table):
-            opened.lake.connection.execute(f"delete from lake.{table}")
-    with opened.ledger.engine.begin() as connection:
-        connection.execute(sa.text("delete from event"))
-    return opened
 
 
 def contract(
