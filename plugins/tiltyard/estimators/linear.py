@@ -36,27 +36,32 @@ def inputs(width: int, codes: Mapping[int, int]) -> Model:
     """What a linear model sees of a matrix of `width` columns, not fitted. `codes`: column of a category → how many
     codes it has.
 
-    A number is imputed by its median, and beside it stands whether it was there at all (written as a constant no number
-    reaches and a threshold, because the converter knows no indicator); categories are one-hot.
+    A number is imputed by its median, and beside it stands whether it was there at all; categories are one-hot.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import Binarizer, OneHotEncoder, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
     numbers, categories = [place for place in range(width) if place not in codes], sorted(codes)
     steps: list[tuple[str, Model, list[int]]] = []
     if numbers:
         imputed = SimpleImputer(strategy="median", keep_empty_features=True)
-        present = SimpleImputer(strategy="constant", fill_value=-1e30, keep_empty_features=True)
         steps.append(("number", make_pipeline(imputed, StandardScaler()), numbers))
-        steps.append(("present", make_pipeline(present, Binarizer(threshold=-1e29)), numbers))
+        steps.append(("present", FunctionTransformer(_is_there), numbers))
     if categories:
         missing = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
         known = [[float(code) for code in range(-1, codes[place])] for place in categories]
         one_hot = OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=True)
         steps.append(("category", make_pipeline(missing, one_hot), categories))
     return ColumnTransformer(steps, sparse_threshold=1.0)
+
+
+def _is_there(numbers: Matrix) -> Matrix:
+    """(rows, numbers) 1 where there is a number, 0 where it is missing."""
+    import numpy as np
+
+    return (~np.isnan(numbers)).astype(numbers.dtype)
 
 
 def fitted(linear: Model, learning: Learning, label: Any = None) -> Model:

@@ -20,6 +20,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import aliases, approval, evidence_file, gate, pairs, rollback
 from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
+from tiltyard.lake import quoted
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import (
@@ -283,9 +284,9 @@ def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFr
     publication = rails.publication()
     spec = frame.readable(rails, spec, publication)
     counts = ", ".join(
-        f'count_if("{feature.name}" is null'
-        f'{f""" or isnan("{feature.name}")""" if feature.kind == "numeric" else ""}) as "{feature.name}"'
+        f"count_if({name} is null{f' or not abs({name}) <= {LARGEST}' if feature.kind == 'numeric' else ''}) as {name}"
         for feature in frame.features(rails, spec, publication)
+        for name in [quoted(feature.name)]
     )
     start = clock.midnight(since) - clock.NIGHT
     sql = f"""

@@ -39,15 +39,13 @@ from tiltyard.serve.shadowing import Shadow
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all
 from tiltyard.train import registry
-from tiltyard.train.encoding import Encoding
+from tiltyard.train.encoding import LARGEST, Encoding
 from tiltyard.train.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
 WARM = (1, 1, 1, 16)
 """Number of rows of each call that warms a version before it takes traffic."""
-LARGEST = 3.4e38
-"""About the largest number that float32 holds: a larger one counts as missing, as it does in a frame."""
 NAN = float("nan")
 PAUSE_S = 5.0
 """Seconds for which a version that cannot be loaded is left alone; they double with every failure."""
@@ -173,7 +171,7 @@ class LoadedVersion:
             if value is None:
                 encoded.append(NAN)
             elif codes is None:
-                encoded.append(value if -LARGEST < value < LARGEST else NAN)
+                encoded.append(value if -LARGEST <= value <= LARGEST else NAN)
             elif isinstance(value, str):
                 encoded.append(codes.get(value, code_of_others))
             else:

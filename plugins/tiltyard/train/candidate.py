@@ -24,7 +24,7 @@ from tiltyard.spec import DECIDED, Spec
 from tiltyard.target import Target
 from tiltyard.train import export, fit, look, profile, registry
 from tiltyard.train.blocks import Rows, Split, split
-from tiltyard.train.encoding import EncodedColumn, Encoding
+from tiltyard.train.encoding import EncodedColumn, Encoding, is_number
 from tiltyard.train.fit import Fitted, Fitter, Plan, Tuned
 from tiltyard.train.scorer import Scorer
 
@@ -252,8 +252,9 @@ def _shares(column: EncodedColumn, values: "pd.Series[Any]") -> JsonObject:
     """A feature's histogram in the training frame, as `reference` has it."""
     missing = float(values.isna().mean())
     if column.kind == "numeric":
-        numbers = values.dropna().to_numpy(dtype=np.float64)
-        numbers = numbers[np.isfinite(numbers)]
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        missing = float(1 - is_number(numbers).mean())
+        numbers = numbers[is_number(numbers)]
         edges = np.unique(np.quantile(numbers, np.arange(1, CELLS) / CELLS)) if len(numbers) else np.empty(0)
         counts = np.bincount(np.digitize(numbers, edges), minlength=len(edges) + 1)
         return {"edges": edges.tolist(), "shares": (counts / max(len(values), 1)).tolist(), "missing": missing}

@@ -3,6 +3,9 @@
 Numbers pass through, booleans become 0 and 1, a category becomes its place in the list of the training
 frame's most frequent ones. A category that is rare in the training frame, or not in it at all, is `other`:
 the last code, which has rows to learn from because the rare ones share it. The whole is plain JSON.
+
+A number beyond `LARGEST` is missing: what lies there is no measurement but somebody's mark for "no data", like the
+least number of float32 (-3.4028e38), and no model can scale by it.
 """
 
 import json
@@ -19,6 +22,8 @@ from tiltyard.errors import BadInput
 EncodedKind = Literal["numeric", "boolean", "categorical"]
 MOST = 64
 """Categories kept per feature; the others are `other`."""
+LARGEST = 1e30
+"""The largest number that is read as one, of either sign."""
 RARE = 5
 """A category with fewer training rows than this is `other`."""
 
@@ -30,6 +35,11 @@ class Named(Protocol):
     def name(self) -> str: ...
     @property
     def kind(self) -> str: ...
+
+
+def is_number(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a model reads these as numbers: neither missing, nor infinite, nor beyond LARGEST."""
+    return np.abs(numbers) <= LARGEST  # of NaN it is not
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,4 @@ def _encode(values: pd.Series, column: EncodedColumn) -> NDArray[np.float32]:
         raise BadInput(
             f"{column.name} is {column.kind} in this model, but the frame holds {example!r}; mend its feature view."
         ) from None
-    with np.errstate(over="ignore"):
-        numbers = numbers.astype(np.float32)
-    numbers[~np.isfinite(numbers)] = np.nan  # an infinity says as little as a missing value, and trees refuse it
-    return numbers
+    return np.where(is_number(numbers), numbers, np.nan).astype(np.float32)

@@ -24,6 +24,7 @@ from pydantic import JsonValue
 from tiltyard.records import FilledFeature, JsonObject
 from tiltyard.spec import REPORT_COLUMNS
 from tiltyard.target import YES_OR_NO, Target
+from tiltyard.train.encoding import is_number
 
 PREDICTION, LABEL, LOSS = REPORT_COLUMNS
 CELLS = 64
@@ -150,7 +151,7 @@ def cut(values: "pd.Series[Any]", *, numeric: bool) -> Cells:
         ordered = sorted(rows.index, key=lambda name: (-int(rows[name]), name))
         return Cells(False, names=tuple(ordered[:KEPT]), rare=frozenset(ordered[KEPT : KEPT + REMEMBERED]))
     numbers = _numbers(values)
-    numbers = numbers[np.isfinite(numbers)]
+    numbers = numbers[is_number(numbers)]
     if not len(numbers):
         return Cells(True, places=np.zeros(1))
     low, high = float(numbers.min()), float(numbers.max())
@@ -168,11 +169,11 @@ def cut(values: "pd.Series[Any]", *, numeric: bool) -> Cells:
 
 
 def place(cells: Cells, values: "pd.Series[Any] | Floats") -> NDArray[np.intp]:
-    """The cell of every value. Infinite numbers count as missing."""
+    """The cell of every value. A number that no model reads as one counts as missing, too (encoding.LARGEST)."""
     if cells.is_numeric:
         numbers = _numbers(values)
         places = np.searchsorted(cells.edges, numbers, side="right")
-        places[~np.isfinite(numbers)] = cells.count - 1
+        places[~is_number(numbers)] = cells.count - 1
         return places
     series = pd.Series(values)
     codes, kinds = pd.factorize(series)

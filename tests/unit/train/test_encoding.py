@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tiltyard.errors import BadInput
+from tiltyard.train import profile
 from tiltyard.train.encoding import MOST, RARE, Encoding
 
 
@@ -82,3 +83,13 @@ def test_text_where_a_number_belongs_is_named() -> None:
 
 def test_no_rows_are_no_rows() -> None:
     assert Encoding.fit(frame(), FEATURES).transform(frame().head(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("mark", [-3.4028e38, float(np.finfo(np.float32).min), -1.7e308, 1e31, float("-inf")])
+def test_a_mark_for_no_data_is_no_number(mark: float) -> None:
+    values = frame(size=[1e30, mark, None, 3.0] * RARE)
+    nan = np.float32("nan")
+    encoded = Encoding.fit(values, FEATURES).transform(values)[:4, 0]
+    np.testing.assert_array_equal(encoded, np.array([1e30, nan, nan, 3], dtype=np.float32))
+    cells = profile.cut(values["size"], numeric=True)
+    assert profile.count(cells, values["size"])[-1] == 2 * RARE, "the night counts it as missing, too"

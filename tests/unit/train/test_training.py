@@ -234,6 +234,20 @@ def test_a_light_twin_with_one_changed_constant_is_refused(place: str, monkeypat
         export.light_onnx(light, matrix)
 
 
+@pytest.mark.parametrize("mark", [-3.4028e38, -9e29, 9e29, 1e18])
+def test_a_mark_for_no_data_in_every_tenth_row_is_no_reason_to_refuse_a_model(mark: float) -> None:
+    rng, rows = np.random.default_rng(6), 1_000
+    size = np.where(rng.random(rows) < 0.1, mark, rng.normal(size=rows))
+    frame = pd.DataFrame({"size": size, "age": rng.normal(size=rows)})
+    encoding = Encoding((EncodedColumn("size", "numeric"), EncodedColumn("age", "numeric")))
+    label = rng.random(rows) < 1 / (1 + np.exp(-frame["age"] - (size == mark)))
+    given = blocks.Rows(encoding.transform(frame), label.to_numpy(), np.arange(rows) / 50)
+    fitter = fit.Fitter(encoding, 1, 1, YES_OR_NO)
+    params = fit.Params({"max_depth": 4, "n_estimators": 40}, light_C=3.0)
+    export.heavy_onnx(fitter.heavy(given, params), given.matrix)
+    export.light_onnx(fitter.light(given, params), given.matrix)
+
+
 def test_a_conversion_without_a_score_for_gaps_is_refused() -> None:
     """A frame without a gap in it would not show it; the check makes gaps of its own."""
     heavy, _, matrix = fitted()
