@@ -95,13 +95,13 @@ def audit(
             threads=Settings().threads,
             words=COMMAND,
         )
-    page.write(result, target)
-    emit(result.document(target).to_json(), as_json, lambda: _print_audit(result, target, strict))
+    drawn = page.write(result, target)
+    emit(result.document(drawn).to_json(), as_json, lambda: _print_audit(result, drawn, strict))
     if result.verdict in ("fail", "untestable") or (strict and result.verdict == "warn"):
         raise typer.Exit(1)
 
 
-def _print_audit(result: "Audit", target: Path, strict: bool) -> None:
+def _print_audit(result: "Audit", drawn: Path | None, strict: bool) -> None:
     """The verdict, a line per suspicion, and where the rest is."""
     from tiltyard.leak.audit import UNTESTED_LINES
 
@@ -115,7 +115,8 @@ def _print_audit(result: "Audit", target: Path, strict: bool) -> None:
         out.print(f"[dim]untested[/] {plain(str(gap))}", soft_wrap=True)
     if len(result.untested) > UNTESTED_LINES:
         out.print(f"[dim]untested[/] … and {len(result.untested) - UNTESTED_LINES} more, in the report")
-    out.print(f"{result.size}. The page to look at: {plain(str(target))}")
+    looked_at = f"The page to look at: {plain(str(drawn))}" if drawn else "Its page could not be drawn."
+    out.print(f"{result.size}. {looked_at}")
     if result.verdict == "warn":
         end = "exit 1, by --strict" if strict else "exit 0; --strict makes this 1"
         out.print(f"[yellow]Only warnings: {end}.[/]")

@@ -17,7 +17,7 @@ from tiltyard.edge.airflow_settings import address
 from tiltyard.edge.document import Document
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets, releasing
-from tiltyard.rails import Rails
+from tiltyard.rails import Rails, drawing
 from tiltyard.records import GovernorSummary, Record
 from tiltyard.rewind import hindcast
 from tiltyard.rewind.hindcast import EndedEarly
@@ -105,7 +105,10 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         progress("reading the outcome", 0.99)
         newest = [(spec, played.nights[-1]) for played in demos for spec in played.models(specs)]
         documents = tuple(status.status(rails, spec, as_of) for spec, as_of in newest)
-        plots = [status.plot(rails, spec, as_of) for spec, as_of in newest]
+        plots = []
+        for spec, as_of in newest:
+            with drawing(rails, f"realized/{spec.name}.png", night_closing(as_of)):
+                plots.append(status.plot(rails, spec, as_of))
         ended_early: dict[str, tuple[EndedEarly, ...]] = {}
         for played in demos:
             of_model = hindcast.ended_early(rails, [night_closing(as_of) for as_of in played.nights])

@@ -1,6 +1,7 @@
 """Values of the window and of training side by side, as Evidently takes them, and the page that it draws."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -10,9 +11,12 @@ from tiltyard.govern import change
 from tiltyard.pages import kit
 from tiltyard.records import Finding, Signal
 from tiltyard.train import profile
+from tiltyard.train.encoding import is_number
 
 if TYPE_CHECKING:
     from evidently import Dataset
+
+log = logging.getLogger(__name__)
 
 # Evidently takes seconds to import: only the functions that ask it do.
 
@@ -68,19 +72,48 @@ class Raw:
         self.reference[column], self.current[column] = before, now
 
     def evidently_drifted(self, columns: Sequence[str]) -> frozenset[str]:
-        """Of `columns`, those that Evidently calls drifted. No figure is drawn: 20 ms a column."""
+        """Of `columns`, those that Evidently calls drifted. No figure is drawn: 20 ms a column.
+
+        Evidently counts values into bins on its way, which numpy refuses where numbers differ by less than they can
+        tell, like 2**53 and 2**53 + 2. Of a column that it does not take, its statistic is computed here: what cannot
+        be drawn decides nothing.
+        """
+        comparable = [column for column in columns if column in self.kinds]
+        try:
+            return self._found_drifted(comparable)
+        except Exception as error:  # it does not say of which column
+            log.warning("Evidently does not take these columns together: %s", error)
+        found: set[str] = set()
+        for column in comparable:
+            try:
+                found |= self._found_drifted([column])
+            except Exception as error:
+                log.warning("Evidently does not take %s, whose distance is computed here: %s", column, error)
+                found |= {column} if self.distance(column) >= self.threshold[column] else set()
+        return frozenset(found)
+
+    def _found_drifted(self, columns: Sequence[str]) -> frozenset[str]:
         from evidently import Report
         from evidently.metrics import DriftedColumnsCount
 
-        comparable = [column for column in columns if column in self.kinds]
-        if not comparable:
+        if not columns:
             return frozenset()
-        metrics = [DriftedColumnsCount(columns=[column], **self._methods([column])) for column in comparable]
+        metrics = [DriftedColumnsCount(columns=[column], **self._methods([column])) for column in columns]
         with np.errstate(invalid="ignore"):  # densities of a constant column
-            results = Report(metrics, include_tests=False).run(*self.datasets(comparable)).dict()["metrics"]
+            results = Report(metrics, include_tests=False).run(*self.datasets(columns)).dict()["metrics"]
         return frozenset(
-            column for column, result in zip(comparable, results, strict=True) if result["value"]["count"] > 0
+            column for column, result in zip(columns, results, strict=True) if result["value"]["count"] > 0
         )
+
+    def distance(self, column: str) -> float:
+        """What Evidently computes of a column (see profile.py), from its values."""
+        before, now = self.reference[column], self.current[column]
+        if self.kinds[column] == "numeric":
+            places = np.unique(np.concatenate([before, now]))
+            cells = profile.Cells(True, places[1:], places, max(float(before.std(ddof=0)), profile.SMALLEST))
+        else:
+            cells = profile.Cells(False, names=tuple(np.unique(np.concatenate([before, now]))))
+        return float(profile.distance(cells, profile.count(cells, before), profile.count(cells, now)))
 
     def draw(self, title: str, finding: Finding, units: Mapping[str, str] | None = None) -> str:
         """Evidently's data drift page over every column, the finding before it, as one self-contained HTML text.
@@ -104,11 +137,26 @@ class Raw:
                 return metrics[:1]
 
         drawn = self._in_units(units or {})
-        columns = list(drawn.kinds)
-        preset = DriftTable(**drawn._methods(columns))
-        with np.errstate(invalid="ignore"):
-            snapshot = Report([preset], include_tests=False).run(*drawn.datasets(columns))
-        page: str = snapshot.get_html_str(as_iframe=False)
+
+        def page_of(columns: Sequence[str]) -> str:
+            preset = DriftTable(**drawn._methods(columns))
+            with np.errstate(invalid="ignore"):
+                snapshot = Report([preset], include_tests=False).run(*drawn.datasets(columns))
+            page: str = snapshot.get_html_str(as_iframe=False)
+            return page
+
+        try:
+            page = page_of(list(drawn.kinds))
+        except Exception:  # it does not say of which column
+            why = {column: reason for column in drawn.kinds if (reason := _refusal(page_of, column))}
+            left_out = [
+                kit.paragraph(f"{column} is left out of the drawing, which does not take its values: {reason}")
+                for column, reason in why.items()
+            ]
+            above = kit.joined([above, *left_out])
+            if not (columns := [column for column in drawn.kinds if column not in why]):
+                return kit.page(title, [above])
+            page = page_of(columns)
         page = page.replace("<head>", f"<head><title>{kit.text(title)}</title>", 1)
         return page.replace("<body>", f"<body>{above}", 1)
 
@@ -141,10 +189,19 @@ class Raw:
         return Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition)
 
 
+def _refusal(page_of: Callable[[Sequence[str]], str], column: str) -> str | None:
+    """Why a column cannot be drawn by itself; None where it can."""
+    try:
+        page_of([column])
+    except Exception as error:  # whatever Evidently, or numpy below it, says of its values
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def _clean(kind: ColumnKind, values: "pd.Series[Any]") -> "pd.Series[Any]":
     if kind == "numeric":
-        numbers = pd.to_numeric(values, errors="coerce").astype("float64").replace([np.inf, -np.inf], np.nan)
-        return numbers.dropna().reset_index(drop=True)
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        return pd.Series(numbers[is_number(numbers)])
     return values.dropna().reset_index(drop=True).map(str).astype(object)
 
 

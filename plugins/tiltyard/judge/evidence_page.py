@@ -6,7 +6,7 @@ people is escaped. Pictures are SVG by matplotlib, in the palette of pages/pictu
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tiltyard import target as targets
@@ -57,7 +57,7 @@ def draw(record: EvidenceRecord) -> str:
         _head(title, record, promise, target),
         _figure(
             "Is it better, and since when could one know?",
-            _running(drawn.running, drawn.level),
+            lambda: _running(drawn.running, drawn.level),
             f"Mean difference of the losses ({targets.METRICS[record.metric]}) of {record.against} and of the "
             "challenger on the same matured rows, by cohort, with the confidence sequence that holds however often one "
             "looks: the gate asks for its lower end above zero. Below, the evidence that takes each night as one "
@@ -66,23 +66,23 @@ def draw(record: EvidenceRecord) -> str:
         _criteria(record.criteria),
         _figure(
             "For whom?",
-            kit.joined([_slices(drawn.slices, least), _table_of_slices(drawn.slices)]),
+            lambda: kit.joined([_slices(drawn.slices, least), _table_of_slices(drawn.slices)]),
             "Mean difference per declared slice with its 95 % interval, clustered by night (for reading: it is not the "
             "one that decides). Left of the red line a slice loses more than the spec allows.",
         ),
         _figure(
             "Does a score mean what it says?",
-            _calibration(drawn.calibration, record.against, target.label_axis),
+            lambda: _calibration(drawn.calibration, record.against, target.label_axis),
             target.caption,
         ),
         _figure(
             "What would be served?",
-            _scores(drawn.scores, record.against, target.bounds),
+            lambda: _scores(drawn.scores, record.against, target.bounds),
             "How often each score was given, on all rows that both scored, matured or not.",
         ),
         _figure(
             "Which labels have come?",
-            _arrival(drawn.arrival),
+            lambda: _arrival(drawn.arrival),
             "Rows of every cohort since the challenger entered shadow. Only whole, matured cohorts count; what is "
             "known early is not a random sample and moved nothing here.",
         ),
@@ -203,8 +203,8 @@ def _scale(learned: LearnedScale | None) -> dict[str, str]:
     return {**bounds, "training labels beyond the bounds": f"{learned.outside:,}"}
 
 
-def _figure(heading: str, drawing: Html, caption: str) -> Html:
-    return kit.section(heading, kit.figure(drawing, caption))
+def _figure(heading: str, draw: Callable[[], Html], caption: str) -> Html:
+    return kit.section(heading, kit.figure(kit.drawn(draw), caption))
 
 
 def _said(value: object) -> str:

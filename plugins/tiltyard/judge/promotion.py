@@ -44,6 +44,7 @@ from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.succession import ChampionChange, Roles
 from tiltyard.train import registry, replay
+from tiltyard.train.encoding import LARGEST
 
 STAGE: StageName = "promotion"
 DAY = timedelta(days=1)

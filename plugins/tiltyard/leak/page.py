@@ -4,6 +4,7 @@ Every suspicion has its sentence, its effect with the interval, the picture that
 to look up. Whatever comes from the file is escaped. Pictures are SVG, in the palette of pages/picture.py.
 """
 
+import logging
 import math
 import os
 import stat
@@ -16,6 +17,8 @@ from tiltyard.leak.suspicion import KINDS, Cell, Example, Lateness, Offsets, Rat
 from tiltyard.pages import kit, picture
 from tiltyard.pages.kit import Html, PageColumn, text
 from tiltyard.pages.picture import BLUE, GREY
+
+log = logging.getLogger(__name__)
 
 RED = picture.VERMILION
 TONES = {"fail": "bad", "untestable": "wait", "warn": "wait", "pass": "good"}
@@ -58,9 +61,15 @@ def check(target: Path, read: Sequence[Path] = ()) -> None:
         raise BadInput(f"--report: {folder.resolve()} cannot be written to; name a file elsewhere with --report.")
 
 
-def write(audit: Audit, target: Path) -> Path:
-    """Draw the page of an audit and save it. Returns its path; raises BadInput when there is no writing."""
-    return save(render(audit), target)
+def write(audit: Audit, target: Path) -> Path | None:
+    """Draw the page of an audit and save it. Returns its path, None where it cannot be drawn: the audit is as good
+    without one. Raises BadInput when there is no writing."""
+    try:
+        content = render(audit)
+    except Exception as error:  # numbers that no drawing foresaw
+        log.warning("the page of %s is not drawn", audit.path.name, exc_info=error)
+        return None
+    return save(content, target)
 
 
 def save(content: str, target: Path) -> Path:

@@ -5,11 +5,14 @@ parts escape what they are given, and only what is `Html` already goes in as it 
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tiltyard.files import whole
+
+log = logging.getLogger(__name__)
 
 
 class Html(str):
@@ -70,6 +73,15 @@ def figure(drawing: Html, caption: str, *, legend: str = "", css: str = "") -> H
     return Html(f"<figure{_class(css)}>{drawing}<figcaption>{text(legend)}{text(caption)}</figcaption></figure>")
 
 
+def drawn(draw: Callable[[], Html]) -> Html:
+    """What `draw` draws, or, where a library cannot draw these values, why not: a picture takes no page with it."""
+    try:
+        return draw()
+    except Exception as error:  # whatever a library says of numbers that it did not foresee
+        log.warning("a picture is not drawn", exc_info=error)
+        return paragraph(f"This cannot be drawn: {type(error).__name__}: {error}")
+
+
 def svg(body: str, width: int, height: int, label: str) -> Html:
     """A drawing of its own; `label` is what those hear who do not see it."""
     return Html(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{body}</svg>')
@@ -94,7 +106,9 @@ def save(content: str, path: Path) -> Path:
     """Put a page into its place, whole or not at all; folders are made. Raises OSError when there is no writing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
-        part.write_text(content, encoding="utf-8")
+        part.write_bytes(
+            content.encode("utf-8", "replace")
+        )  # half a surrogate pair from somebody's text is no page's end
     return path
 
 

@@ -23,7 +23,7 @@ from tiltyard.leak.rules import RuleResult
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts
 from tiltyard.prepare.deliveries import DAY, microseconds
-from tiltyard.rails import Rails, opened
+from tiltyard.rails import Rails, drawing, opened
 from tiltyard.records import Embargo, LatencyReport, LatencyVerdict
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find
@@ -203,7 +203,9 @@ def look(rails: Rails, *, model: Spec | None, source: str | None, as_of: datetim
     if as_of is None or not rows:
         raise BadInput(f"The latency of {', '.join(tables)} was never measured; run tiltyard features --as-of DATE.")
     name = model.name if model else source or "portfolio"
-    path = plot(rails, name, tables, as_of, max(nights, NIGHTS))
+    path = None
+    with drawing(rails, f"latency/{name}.png", night_closing(as_of)):
+        path = plot(rails, name, tables, as_of, max(nights, NIGHTS))
     return LatencyReport(as_of=as_of, nights=nights, tables=rows, plot=path)
 
 

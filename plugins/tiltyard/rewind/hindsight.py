@@ -1,5 +1,6 @@
 """What policies were worth, in hindsight: their plays and the baselines, measured by the last truth that came."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -35,6 +36,9 @@ ASSUMED = (
     "Evidently agrees with the effect",
     "nobody releases a shift that is held",
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,8 @@ def _mean(loss: Floats) -> float | None:
 
 
 def draw(trial: PolicyTrial, folder: Path) -> tuple[Path, ...]:
-    """A picture per model: every policy's line beside the baselines', and what each policy did."""
+    """A picture per model: every policy's line beside the baselines', and what each policy did. One that cannot be
+    drawn is left out: what was found is as good without it."""
     pictures = []
     for model, baselines in trial.baselines.items():
         tried = {name: models[model] for name, models in trial.policies.items()}
@@ -164,5 +169,10 @@ def draw(trial: PolicyTrial, folder: Path) -> tuple[Path, ...]:
         }
         title = f"{model} under {len(tried)} polic{'y' if len(tried) == 1 else 'ies'}, {trial.first} to {trial.last}"
         metric = METRICS[trial.metric[model]]
-        pictures.append(plots.policies(lines, events, folder / f"{model}.png", title=title, metric=metric))
+        try:
+            pictures.append(plots.policies(lines, events, folder / f"{model}.png", title=title, metric=metric))
+        except OSError:  # nobody can write there, which whoever named the folder mends
+            raise
+        except Exception as error:  # whatever matplotlib says of numbers that it did not foresee
+            log.warning("the picture of %s is not drawn", model, exc_info=error)
     return tuple(pictures)

@@ -1,5 +1,6 @@
 """Data Docs: the pages of a suite, an index of its checks and one per batch that failed any."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from tiltyard.suites.running import SuiteResult
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
+
+log = logging.getLogger(__name__)
 
 
 def render(
@@ -48,7 +51,13 @@ def _draw(target: Path, title: str, pages: Mapping[str, SuiteResult], results: S
     for table, result in sorted(pages.items()):
         if result.validation is None or all(check.success for check in result.results):
             continue
-        kit.save(_page(result.validation), target / f"{table}.html")
+        try:
+            page = _page(result.validation)
+        except Exception as error:  # a value that Great Expectations cannot draw: the index says what was found of it
+            log.warning("%s: %s is not drawn", title, table, exc_info=error)
+            links.append(Html(f"{kit.text(table)} (cannot be drawn: {kit.text(error)})"))
+            continue
+        kit.save(page, target / f"{table}.html")
         links.append(Html(f'<a href="{kit.text(table)}.html">{kit.text(table)}</a>'))
     return kit.save(kit.page(title, _index(title, links, results), STYLE), target / "index.html")
 

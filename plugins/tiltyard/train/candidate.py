@@ -5,7 +5,7 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -273,12 +273,21 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _plots(fitted: Fitted, encoding: Encoding, target: Target, plan: Plan) -> dict[str, bytes]:
-    """File name → PNG."""
+    """File name → PNG, of those that can be drawn: no picture ends a training."""
     rows = fitted.held_out
-    return {
-        "calibration.png": look.calibration(rows.label, rows.scores, target),
-        "shap_summary.png": look.contributions(rows.contributions, rows.explained, encoding, plan.family.unit(target)),
+    draw: dict[str, Callable[[], bytes]] = {
+        "calibration.png": lambda: look.calibration(rows.label, rows.scores, target),
+        "shap_summary.png": lambda: look.contributions(
+            rows.contributions, rows.explained, encoding, plan.family.unit(target)
+        ),
     }
+    drawn = {}
+    for name, picture in draw.items():
+        try:
+            drawn[name] = picture()
+        except Exception as error:  # whatever matplotlib says of numbers that it did not foresee
+            log.warning("%s is not drawn", name, exc_info=error)
+    return drawn
 
 
 # -- facts ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pandas.api.types import is_numeric_dtype
 
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
@@ -113,6 +114,62 @@ def test_evidently_has_the_last_word_on_rows() -> None:
 def test_a_column_with_too_few_rows_is_not_asked_about() -> None:
     raw = side_by_side(customers(2000, 1), customers(29, 2, shift=1.0))
     assert raw.evidently_drifted(list(KINDS)) == frozenset()
+
+
+AWKWARD = {
+    "large_ids": lambda random, moved: 2.0**53 + 2 * random.integers(0, 9 + 40 * moved, 300),
+    "one_value": lambda random, moved: np.full(300, 1e17 * (1 + moved)),
+    "no_data": lambda random, moved: np.where(random.random(300) < 0.1, -3.4028e38, random.normal(moved, 1, 300)),
+    "wide": lambda random, moved: 10.0 ** random.uniform(-300, 29 + moved, 300) * random.choice([-1, 1], 300),
+    "endless": lambda random, moved: np.where(random.random(300) < 0.1, np.inf, random.normal(moved, 1, 300)),
+    "tiny": lambda random, moved: random.normal(moved, 1, 300) * 5e-324,
+    'a "b" <i>ü</i> 🚲': lambda random, moved: random.normal(3 * moved, 1, 300),
+    "texts": lambda random, moved: random.choice(["", " ", "\u202e", "🚲", "x" * 99, "nan", "(new)"][3 * moved :], 300),
+}
+"""Column → its values, of training and moved, that some library cannot draw or count."""
+
+
+def awkward() -> Raw:
+    raw = Raw()
+    for column, values in AWKWARD.items():
+        before, now = (pd.Series(values(np.random.default_rng(moved), moved)) for moved in (0, 1))
+        raw.add(column, "numeric" if is_numeric_dtype(before) else "categorical", before, now, 0.1)
+    return raw
+
+
+def test_what_cannot_be_drawn_decides_nothing() -> None:
+    """numpy refuses to count 2**53 and 2**53 + 2 into ten bins, and Evidently with it."""
+    raw = awkward()
+    found = raw.evidently_drifted(list(AWKWARD))
+    assert {"large_ids", "one_value", "no_data", "endless", "texts"} <= found and "tiny" not in found
+    for column, values in AWKWARD.items():  # the histograms that evidence comes from take them as well
+        series = pd.Series(values(np.random.default_rng(0), 0))
+        cells = profile.cut(series, numeric=is_numeric_dtype(series))
+        assert profile.count(cells, series).sum() == len(series), column
+
+
+def test_a_distance_is_the_one_that_evidently_computes() -> None:
+    from evidently import Report
+    from evidently.metrics import ValueDrift
+
+    raw = side_by_side(customers(500, 1), customers(400, 2, shift=0.2))
+    methods = {"numeric": "wasserstein", "categorical": "jensenshannon"}
+    metrics = [ValueDrift(column=column, method=methods[raw.kinds[column]]) for column in KINDS]
+    results = Report(metrics).run(*raw.datasets(list(KINDS))).dict()["metrics"]
+    assert [raw.distance(column) for column in KINDS] == pytest.approx([float(each["value"]) for each in results])
+
+
+def test_a_column_that_cannot_be_drawn_is_left_out_of_the_page_and_named() -> None:
+    finding = Finding(
+        model="stays", night=date(2024, 4, 7), tier=3, owner="nobody", champion=None, challengers=(),
+    )  # fmt: skip
+    page = awkward().draw("Drift", finding)
+    left_out = set(re.findall(r"<p>([^<]*) is left out of the drawing", page))
+    assert {"large_ids", "one_value"} <= left_out and len(left_out) < len(AWKWARD)
+    assert len(page) > 1_000_000, "the others are drawn"
+    only = Raw()
+    only.add("one_value", "numeric", pd.Series(np.full(300, 1e17)), pd.Series(np.full(300, 1e17)), 0.1)
+    assert "one_value is left out of the drawing" in only.draw("Drift", finding)
 
 
 # -- the stage, on a lake -----------------------------------------------------------------------

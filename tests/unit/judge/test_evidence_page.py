@@ -116,6 +116,14 @@ def test_a_record_with_little_in_it_is_drawn_too(record: EvidenceRecord) -> None
     assert evidence_page.draw(slim).count("<svg") == 5
 
 
+def test_a_picture_that_cannot_be_drawn_takes_no_page_with_it(record: EvidenceRecord) -> None:
+    """Shares of a record that JSON has brought back as something else: no promotion fails over a picture of them."""
+    assert record.drawn is not None
+    broken = replace(record, drawn=replace(record.drawn, scores={"challenger": ["many"], record.against: [1]}))
+    page = evidence_page.draw(broken)
+    assert page.count("<svg") == 4 and "This cannot be drawn: " in page
+
+
 def test_features_that_say_nothing_are_a_note_and_no_part_of_what_decided(record: EvidenceRecord) -> None:
     dead = (FilledFeature("<b>size", 0.0, True, 0.25),)
     noted = replace(record, dead=dead)
