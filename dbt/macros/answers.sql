@@ -36,7 +36,7 @@ create or replace table {{ kept }} as
 {% macro answers_renewed(view, kept, key, columns, built) -%}
 {%- set name = (view | string).split('.')[-1] | replace('"', '') -%}
 {%- set renewed = name ~ '__renewed' -%}
-{%- set touched = '(select ' ~ key ~ ' from ' ~ view ~ ' where built_at = ' ~ built ~ ')' -%}
+{%- set touched = '(select ' ~ adapter.quote(key) ~ ' from ' ~ view ~ ' where built_at = ' ~ built ~ ')' -%}
 create or replace temp table {{ renewed }} as
 {{ answers(view, key, columns, touched) }};
 

@@ -14,7 +14,8 @@ values (NULL is the least). A NULL event_time or available_at is never used: it 
     max_age_s   a view row older than this many seconds at the prediction time counts as missing; none: no limit
     pruned      `view` holds answers only, with their `known_at` (the macro below): the pruning is not done again
 
-It gives every row of the spine exactly once, with NULLs where nothing may be used. -#}
+It gives every row of the spine exactly once, with NULLs where nothing may be used. Columns are quoted: one may be called
+`order`. What begins with an underscore, and `known_at`, is a name of ours (prepare/names.py). -#}
 
 {% macro point_in_time(spine, view, key, columns, spine_key, prefix, max_age_s=none, pruned=false) -%}
     {{ return(adapter.dispatch('point_in_time', 'tiltyard')(
@@ -33,7 +34,7 @@ asof left join (
     {{ _kept(view, key, columns, spine) if pruned else answers(view, key, columns, spine) }}
 ) as known
     on
-        spine.{{ key }} = known.{{ key }}
+        spine.{{ adapter.quote(key) }} = known.{{ adapter.quote(key) }}
         and spine.prediction_time >= known.known_at
 {%- endmacro %}
 
@@ -44,22 +45,23 @@ later, so that the answers of the rows known until an instant are the answers kn
     among       relation or subquery with `key`: only its entities; none: all of them -#}
 {% macro answers(view, key, columns, among=none) -%}
 select
-    {{ key }},
+    {{ adapter.quote(key) }},
     event_time,
     available_at
     {%- for column in columns %},
-    {{ column }}
+    {{ adapter.quote(column) }}
     {%- endfor %},
     greatest(event_time, available_at) as known_at
 from {{ view }}
 where
     event_time is not null
     and available_at is not null
-    and {{ key }} {{ 'is not null' if among is none else 'in (select ' ~ key ~ ' from ' ~ among ~ ')' }}
+    and {{ adapter.quote(key) }}
+    {{- ' is not null' if among is none else ' in (select ' ~ adapter.quote(key) ~ ' from ' ~ among ~ ')' }}
 window known_order as (
-    partition by {{ key }}
+    partition by {{ adapter.quote(key) }}
     order by known_at, event_time, available_at
-    {%- for column in columns %}, {{ column }} nulls first{% endfor %}
+    {%- for column in columns %}, {{ adapter.quote(column) }} nulls first{% endfor %}
 )
 qualify
     event_time >= max(event_time) over (known_order rows between unbounded preceding and current row)
@@ -68,15 +70,15 @@ qualify
 
 {% macro _kept(view, key, columns, among) -%}
 select
-    {{ key }},
+    {{ adapter.quote(key) }},
     event_time,
     available_at
     {%- for column in columns %},
-    {{ column }}
+    {{ adapter.quote(column) }}
     {%- endfor %},
     known_at
 from {{ view }}
-where {{ key }} in (select {{ key }} from {{ among }})
+where {{ adapter.quote(key) }} in (select {{ adapter.quote(key) }} from {{ among }})
 {%- endmacro %}
 
 {#- Any database with window functions; for it, answers are rows like any others. -#}
@@ -88,30 +90,31 @@ from {{ spine }} as spine
 left join (
     select
         {%- for column in spine_key %}
-        candidate.{{ column }} as spine_{{ column }},
+        candidate.{{ adapter.quote(column) }} as {{ adapter.quote('_spine_' ~ column) }},
         {%- endfor %}
         usable.event_time,
         usable.available_at
         {%- for column in columns %},
-        usable.{{ column }}
+        usable.{{ adapter.quote(column) }}
         {%- endfor %},
         row_number() over (
-            partition by {% for column in spine_key %}candidate.{{ column }}{{ ', ' if not loop.last }}{% endfor %}
+            partition by
+                {%- for column in spine_key %} candidate.{{ adapter.quote(column) }}{{ ',' if not loop.last }}{% endfor %}
             order by
                 usable.event_time desc, usable.available_at desc
-                {%- for column in columns %}, usable.{{ column }} desc nulls last{% endfor %}
-        ) as place
+                {%- for column in columns %}, usable.{{ adapter.quote(column) }} desc nulls last{% endfor %}
+        ) as {{ adapter.quote('_place') }}
     from {{ spine }} as candidate
     inner join {{ view }} as usable
         on
-            candidate.{{ key }} = usable.{{ key }}
+            candidate.{{ adapter.quote(key) }} = usable.{{ adapter.quote(key) }}
             and usable.event_time <= candidate.prediction_time
             and usable.available_at <= candidate.prediction_time
 ) as known
     on
-        known.place = 1
+        known.{{ adapter.quote('_place') }} = 1
         {%- for column in spine_key %}
-        and spine.{{ column }} = known.spine_{{ column }}
+        and spine.{{ adapter.quote(column) }} = known.{{ adapter.quote('_spine_' ~ column) }}
         {%- endfor %}
 {%- endmacro %}
 
@@ -120,11 +123,11 @@ left join (
     {%- for column in columns + ['event_time', 'available_at'] -%}
     {%- set name = column if loop.index <= columns | length else prefix ~ '__' ~ column %},
     {% if max_age_s is none -%}
-    known.{{ column }}{% if name != column %} as {{ name }}{% endif %}
+    known.{{ adapter.quote(column) }}{% if name != column %} as {{ adapter.quote(name) }}{% endif %}
     {%- else -%}
     case
-        when known.event_time >= spine.prediction_time - interval '{{ max_age_s }} seconds' then known.{{ column }}
-    end as {{ name }}
+        when known.event_time >= spine.prediction_time - interval '{{ max_age_s }} seconds' then known.{{ adapter.quote(column) }}
+    end as {{ adapter.quote(name) }}
     {%- endif -%}
     {%- endfor %}
 {%- endmacro %}

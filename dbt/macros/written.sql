@@ -5,11 +5,11 @@ and whoever reads the model sees that it changed. To any other its new rows are 
 before is left alone. Rows are compared without their stamp, of which a build has one, and as often as each occurs. -#}
 {% macro written(target, source, name, names, keys, stamp=none) -%}
     {%- set content = names | reject('equalto', stamp) | list -%}
-    {%- set entity = '(' ~ keys | join(', ') ~ ')' -%}
+    {%- set entity = '(' ~ _quoted(keys) | trim ~ ')' -%}
     {%- set replaced = name ~ '__replaced' -%}
     {%- set added = name ~ '__added' -%}
 create or replace temp table {{ replaced }} as
-select distinct {{ keys | join(', ') }}
+select distinct {{ _quoted(keys) }}
 from (
     select {{ _quoted(content) }} from {{ target }}
     where {{ entity }} in (select {{ entity }} from {{ source }})
@@ -34,10 +34,14 @@ union all
 select {{ _quoted(names) }}
 from {{ added }}
 {%- if stamp %}
-cross join (select max({{ stamp }}) as {{ stamp }} from {{ source }})
+cross join (select max({{ adapter.quote(stamp) }}) as {{ adapter.quote(stamp) }} from {{ source }})
 {%- endif %}
 {%- endmacro %}
 
+{#- Names as the adapter quotes them; one that its writer has quoted already, as dbt asks for in a `unique_key`, is not
+quoted again. -#}
 {% macro _quoted(names) -%}
-    "{{ names | join('", "') }}"
+    {%- for name in names -%}
+    {{ name if name[:1] == '"' else adapter.quote(name) }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
 {%- endmacro %}

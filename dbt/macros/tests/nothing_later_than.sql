@@ -4,6 +4,6 @@ select *
 from {{ model }}
 where
     {%- for column in columns %}
-    {{ 'or ' if not loop.first }}{{ column }} > {{ instant }}
+    {{ 'or ' if not loop.first }}{{ _quoted([column]) }} > {{ instant }}
     {%- endfor %}
 {%- endtest %}

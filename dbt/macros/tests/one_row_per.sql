@@ -1,9 +1,9 @@
 {#- The grain: no two rows share these columns. -#}
 {% test one_row_per(model, columns) -%}
 select
-    {{ columns | join(', ') }},
+    {{ _quoted(columns) }},
     count(*) as copies
 from {{ model }}
-group by {{ columns | join(', ') }}
+group by {{ _quoted(columns) }}
 having count(*) > 1
 {%- endtest %}

@@ -281,7 +281,7 @@ def _gather(
 
 
 def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
-    """Per night from `since` on: `night`, `rows`, and per feature how many of them have no value."""
+    """Per night from `since` on: `_night`, `_rows`, and per feature how many of them have no value."""
     publication = rails.publication()
     spec = frame.readable(rails, spec, publication)
     counts = ", ".join(
@@ -291,18 +291,18 @@ def profile(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFr
     )
     start = clock.midnight(since) - clock.NIGHT
     sql = f"""
-        select cast(prediction_time as date) + 1 as night, count(*) as rows, {counts}
+        select cast(prediction_time as date) + 1 as _night, count(*) as _rows, {counts}
         from ({frame.select(rails, spec, start, as_of, as_of, publication)}) group by 1 order by 1
     """
     rows = rails.lake.connection.execute(sql).df()
-    return rows.assign(night=pd.to_datetime(rows["night"]).dt.date)
+    return rows.assign(_night=pd.to_datetime(rows["_night"]).dt.date)
 
 
 def _shares_missing(profiled: pd.DataFrame, since: date) -> dict[str, float]:
     """Feature → share of missing values from a night on; empty when no row was seen."""
-    sums = profiled[profiled["night"] >= since].drop(columns="night").sum()
-    rows = float(sums["rows"])
-    return {str(name): float(count) / rows for name, count in sums.drop("rows").items()} if rows else {}
+    sums = profiled[profiled["_night"] >= since].drop(columns="_night").sum()
+    rows = float(sums["_rows"])
+    return {str(name): float(count) / rows for name, count in sums.drop("_rows").items()} if rows else {}
 
 
 def _dead(history: _ModelNight, trained: Version) -> tuple[FilledFeature, ...]:

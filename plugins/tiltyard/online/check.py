@@ -9,7 +9,7 @@ import orjson
 import pandas as pd
 
 from tiltyard.clock import NIGHT, night_closing
-from tiltyard.lake import stored
+from tiltyard.lake import quoted, stored
 from tiltyard.online.fill import finite
 from tiltyard.online.lookup import iso, plan
 from tiltyard.online.store import FeatureRow
@@ -190,16 +190,17 @@ def _offline(
         pruned=False,
         key=key,
         columns=list(kinds),
-        spine_key=["place"],
+        spine_key=["_place"],
         prefix=view,
         max_age_s=None if age is None else int(age.total_seconds()),
     )
     columns = "".join(
-        f', cast("{name}" as double)' if kind == "numeric" else f', "{name}"' for name, kind in kinds.items()
+        f", cast({quoted(name)} as double)" if kind == "numeric" else f", {quoted(name)}"
+        for name, kind in kinds.items()
     )
     spine = pd.DataFrame(
         {
-            "place": range(len(served_rows)),
+            "_place": range(len(served_rows)),
             key: [served.key for served in served_rows],
             "prediction_time": pd.to_datetime([round(served.at * 1e6) for served in served_rows], unit="us", utc=True),
         }
@@ -209,7 +210,7 @@ def _offline(
     try:
         rows = connection.execute(
             f'select epoch_us("{view}__event_time"), epoch_us("{view}__available_at"){columns} '
-            f"from ({joined}) order by place"
+            f"from ({joined}) order by _place"
         ).fetchall()
     finally:
         connection.unregister("_served")

@@ -14,7 +14,7 @@ import duckdb
 
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.lake import qualified, stored
+from tiltyard.lake import qualified, quoted, stored
 from tiltyard.online.connection import connect
 from tiltyard.online.lookup import plan
 from tiltyard.online.store import BATCH, EARLIEST, Damaged, FeatureRow, Store, TableNote, Value, table_note
@@ -223,19 +223,20 @@ def _newest(
 
 def _newest_sql(table: OnlineTable, snapshot: int, condition: str = "") -> str:
     """SQL of the newest row per key that was known at $until, of the rows that meet a further `condition`."""
-    columns = "".join(f', cast("{name}" as {_CASTS[kind]}) as "{name}"' for name, kind in table.columns.items())
-    order = "".join(f', "{name}" desc nulls last' for name in table.columns)
+    columns = "".join(f", cast({quoted(name)} as {_CASTS[kind]})" for name, kind in table.columns.items())
+    order = "".join(f", {quoted(name)} desc nulls last" for name in table.columns)
     event_us = f'epoch_us("{table.event_time}")'
     oldest = f"and least({event_us}, epoch_us(available_at)) >= {EARLIEST * 1e6:.0f}"
     if table.max_age_s is not None:
         oldest += f" and {event_us} >= $until - {AGES * table.max_age_s * 1_000_000}"
     return f"""
-        select cast("{table.key}" as varchar) as key, {event_us} as event_time,
-            epoch_us(available_at) as available_at{columns}
+        select cast("{table.key}" as varchar), {event_us}, epoch_us(available_at){columns}
         from {stored(table.name, snapshot)}
         where {event_us} <= $until and epoch_us(available_at) <= $until and "{table.key}" is not null {oldest}
             {condition}
-        qualify row_number() over (partition by key order by event_time desc, available_at desc{order}) = 1
+        qualify row_number() over (
+            partition by "{table.key}" order by "{table.event_time}" desc, available_at desc{order}
+        ) = 1
     """
 
 

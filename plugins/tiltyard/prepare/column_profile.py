@@ -36,7 +36,7 @@ def scan(
     listed = ", ".join(f"({text(file)}, date {text(night.isoformat())})" for file, night in sorted(night_of.items()))
     source = f"""
         from (select * from {stored(table.raw, snapshot)}) as raw
-        inner join (values {listed}) as delivery (file, night) on raw.source_file = delivery.file
+        inner join (values {listed}) as delivery (_file, _night) on raw.source_file = delivery._file
     """
     return _counted(rails, table, source, tuple(table.columns))
 
@@ -57,7 +57,7 @@ def scan_along(
     rows = stored(table.raw, snapshot)
     source = f"""
         from (
-            select *, cast("{column}" as date) + 1 as night from {rows}
+            select *, cast("{column}" as date) + 1 as _night from {rows}
             where "{column}" >= {literal(first)} and "{column}" < {literal(end)}
                 and available_at <= cast(cast("{column}" as date) + 1 as timestamptz)
                 and cast("{column}" as date) + 1 in ({listed})
@@ -74,7 +74,8 @@ def scan_along(
 
 
 def _counted(rails: Rails, table: TableContract, source: str, names: Sequence[str]) -> list[TableProfile]:
-    """Per `night` of the rows of `source`, SQL from its `from` on, a profile of these columns."""
+    """Per `_night` of the rows of `source`, SQL from its `from` on, a profile of these columns. A column of a contract
+    begins with a letter, and so is none of ours."""
     values = {name: _value(name, table.columns[name]) for name in names}
     parts = ", ".join(
         f"count(*) - count({value}), count(*) filter ({_zero(value, table.columns[name])}), "
@@ -83,7 +84,7 @@ def _counted(rails: Rails, table: TableContract, source: str, names: Sequence[st
     )
     connection = rails.lake.connection
     rows = connection.execute(
-        f"select night, count(*), {_content(table, values)}, {parts} {source} group by night"
+        f"select _night, count(*), {_content(table, values)}, {parts} {source} group by _night"
     ).fetchall()
     few = [
         name
@@ -94,7 +95,7 @@ def _counted(rails: Rails, table: TableContract, source: str, names: Sequence[st
     counts: dict[date, list[dict[str, int] | None]] = {}
     if few:
         histograms = ", ".join(f"histogram({values[name]}::varchar)" for name in few)
-        per_night = connection.execute(f"select night, {histograms} {source} group by night").fetchall()
+        per_night = connection.execute(f"select _night, {histograms} {source} group by _night").fetchall()
         counts = {night: list(categories) for night, *categories in per_night}
     times = _times(table)
     profiles = []

@@ -23,6 +23,7 @@ from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.prepare import closed_days, schedules
 from tiltyard.prepare.closed_days import ClosedDay
+from tiltyard.prepare.names import OF_THE_LAKE
 from tiltyard.prepare.places import Fetch
 from tiltyard.settings import Settings
 from tiltyard.spec import Duration, Strict, line_of, read_yaml
@@ -452,6 +453,11 @@ def _columns(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
             raise where.wrong(f"'{name}' is no plain column name (lower case, digits, underscores).", *here)
         if name in AUDIT_COLUMNS or name in columns:
             raise where.wrong(f"column '{name}' is declared twice, or is one that ingest adds.", *here)
+        if name in OF_THE_LAKE:
+            raise where.wrong(
+                f"column '{name}' is one that the lake adds to what it says of a table; give it another name, and "
+                f"config.meta.tiltyard.header: {name} where deliveries spell it so.", *here,
+            )  # fmt: skip
         kind = TYPES.get(str(column.get("data_type", "")).lower())
         if kind is None:
             raise where.wrong(f"column '{name}' needs a data_type, one of {', '.join(TYPES)}.", *here)

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
-from tiltyard.lake import At, Lake, literal, qualified, snapshot_of, stored
-from tiltyard.prepare import transform
+from tiltyard.lake import At, Lake, literal, qualified, quoted, snapshot_of, stored
+from tiltyard.prepare import names, transform
 from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
-from tiltyard.spec import DECIDED, REPORT_COLUMNS, Spec, feature_key
+from tiltyard.spec import DECIDED, Spec, feature_key
 from tiltyard.words import counted
 
 FeatureKind = Literal["numeric", "boolean", "categorical"]
@@ -108,11 +108,12 @@ def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
         for name, kind in _columns(rails, view, at).items():
             if name not in (feature_key(view), *RESERVED):
                 inputs.append(Feature(name, view, _kind(view, name, kind)))
-    names = [feature.name for feature in inputs]
-    for name in (*REPORT_COLUMNS, *((DECIDED,) if spec.label.until else ())):
-        if name in names:
-            raise BadInput(f"A feature view of {spec.name} has a column '{name}', which reports use; rename it in dbt.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    keys = _keys(spec)
+    for feature in inputs:
+        if wrong := names.wrong_feature(feature.name, spec, keys):
+            raise BadInput(f"{feature.view} has a column '{feature.name}', {wrong}; rename it in dbt.")
+    called = [feature.name.lower() for feature in inputs]
+    twice = sorted({name for name in called if called.count(name) > 1})
     if twice:
         raise BadInput(
             f"The feature views of {spec.name} share {counted(len(twice), 'column')}, {', '.join(twice)}; "
@@ -141,10 +142,10 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
     at = rails.lake.snapshot() if at is None else at
     window = _matured_window(spec, as_of)
     inputs = features(rails, spec, at)
-    columns = ", ".join(f'frame."{name}"' for name in (*_own(spec), *_chosen(spec, inputs)))
+    columns = ", ".join(f"_frame.{quoted(name)}" for name in (*_own(spec), *_chosen(spec, inputs)))
     label = rails.lake.relation(spec.label.table, as_of, at)
     sql = f"""
-        with frame as (
+        with _frame as (
             select * from ({select(rails, spec, window.start, window.end, as_of, at)}) where {window.holds(DECIDED)}
         ),
         truth as (
@@ -155,11 +156,11 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
                 partition by "{spec.key}", prediction_time order by event_time desc, available_at desc, label desc
             ) = 1
         )
-        select frame."{spec.key}", frame.prediction_time,
+        select _frame."{spec.key}", _frame.prediction_time,
             {spec.target.sql("truth.label", clipped=False)} as label, {columns}
-        from frame left join truth
-            on frame."{spec.key}" = truth."{spec.key}" and frame.prediction_time = truth.prediction_time
-        order by frame.prediction_time, frame."{spec.key}"
+        from _frame left join truth
+            on _frame."{spec.key}" = truth."{spec.key}" and _frame.prediction_time = truth.prediction_time
+        order by _frame.prediction_time, _frame."{spec.key}"
     """
     table = rails.lake.connection.execute(sql).to_arrow_table()
     labelled = table.filter(pa.compute.is_valid(table["label"]))
@@ -292,16 +293,16 @@ def macro(macros: Path, name: str, *arguments: Any, **named: Any) -> str:
 def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datetime, at: int | Publication) -> str:
     """SQL of what `build` gives, for whoever goes on with it in the lake's engine."""
     lake = rails.lake
-    keys = list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
+    keys = _keys(spec)
     spine = _columns(rails, spec.prediction.spine, at)
     for key in (*keys, "prediction_time"):
         if key not in spine:
             raise BadInput(f"The spine {spec.prediction.spine} has no column {key}; add it in dbt.")
-    quoted = ", ".join(f'"{key}"' for key in keys)
+    shown_keys = ", ".join(map(quoted, keys))
     decided = f", {decided_at(rails, spec, at)} as {DECIDED}" if spec.label.until else ""
     parts = [
         f"""joined_0 as materialized (
-            select {quoted}, prediction_time{decided}
+            select {shown_keys}, prediction_time{decided}
             from {lake.relation(spec.prediction.spine, as_of, at)}
             where prediction_time >= {literal(start)} and prediction_time < {literal(end)}
         )"""
@@ -330,7 +331,7 @@ def select(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: date
         parts.append(f"joined_{number + 1} as materialized ({joined})")
     numbers = {feature.name for feature in inputs if feature.kind == "numeric"}
     listed = ", ".join(
-        f'cast("{name}" as double) as "{name}"' if name in numbers else f'"{name}"'
+        f"cast({quoted(name)} as double) as {quoted(name)}" if name in numbers else quoted(name)
         for name in (spec.key, "prediction_time", *_own(spec), *_chosen(spec, inputs))
     )
     last = f"joined_{len(spec.prediction.features)}"
@@ -363,6 +364,11 @@ def cohort(rails: Rails, spec: Spec, at: At) -> str:
     """SQL of the night that names the cohort of a row of the spine: the one that covers its prediction time, or, where
     a column tells when each row is decided, that instant."""
     return f"cast({decided_at(rails, spec, at) if spec.label.until else 'prediction_time'} as date) + 1"
+
+
+def _keys(spec: Spec) -> list[str]:
+    """The keys that the spine has: of the entity, and of every view."""
+    return list(dict.fromkeys([spec.key, *(feature_key(view) for view in spec.prediction.features)]))
 
 
 def _own(spec: Spec) -> tuple[str, ...]:
@@ -454,11 +460,15 @@ def _plain(value: Any) -> Any:
 
 
 class _Adapter:
-    """Stands in for dbt's adapter while the macro files are read: its dispatch is not called from here."""
+    """Stands in for dbt's adapter where the macro files are rendered: its dispatch is not called from here."""
 
     @staticmethod
     def dispatch(name: str, package: str) -> Any:
         raise NotImplementedError(f"{package}.{name} is called by its dispatched name")
+
+    @staticmethod
+    def quote(name: str) -> str:
+        return quoted(name)
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.prepare import columns, contracts, schedules
+from tiltyard.prepare import columns, contracts, names, schedules
 from tiltyard.prepare.columns import Columns
 from tiltyard.settings import Settings
 from tiltyard.spec import Horizon, Spec, feature_key, read_yaml
@@ -160,12 +160,22 @@ def _check_views(spec: Spec, spine: Model, views: Sequence[Model], where: str) -
                 f"{where}: {view.name} is keyed by {key}, which the spine {spine.name} does not have; "
                 f"add {key} to {spine.name} or take the view out."
             )
+    keys = {spec.key, *(feature_key(view.name) for view in views)}
     view_of: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     for view in views:
-        for column in set(view.columns) - {feature_key(view.name), *RESERVED}:
-            first = view_of.setdefault(column, view.name)
+        for column in (name for name in view.columns if name not in {feature_key(view.name), *RESERVED}):
+            if wrong := names.wrong_feature(column, spec, keys):
+                raise BadInput(f"{where}: {view.name} has a column '{column}', {wrong}; rename it in dbt.")
+            same = spelled.setdefault(column.lower(), column)
+            first = view_of.setdefault(same, view.name)
             if first != view.name:
                 raise BadInput(f"{where}: {view.name} and {first} both have a feature {column}; rename one.")
+            if same != column:
+                raise BadInput(
+                    f"{where}: {view.name} has the columns '{same}' and '{column}', which are one to the lake; "
+                    "rename one."
+                )
     for name in spec.gate.slices:
         if name not in view_of:
             raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, view_of)}")

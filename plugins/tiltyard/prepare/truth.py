@@ -153,7 +153,7 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
     """Matured, missing, immature and early rows per version and declared slice, `all` first."""
     rails.lake.ensure(PREDICTION)
     columns = "".join(
-        f", coalesce(json_extract_string(slices, '$.{name}'), 'missing') as {name}" for name in spec.gate.slices
+        f", coalesce(json_extract_string(slices, '$.{name}'), 'missing') as slice_{name}" for name in spec.gate.slices
     )
     parts = [
         f"""
@@ -164,7 +164,7 @@ def by_version(rails: Rails, spec: Spec, as_of: datetime, since: date | None = N
             count(*) filter (where not is_matured and label is not null) as early
         from labelled group by all
         """
-        for name in ("'all'", *(f"concat('{column}=', {column})" for column in spec.gate.slices))
+        for name in ("'all'", *(f"concat('{column}=', slice_{column})" for column in spec.gate.slices))
     ]
     sql = f"""
         with {_joined(rails, spec, as_of)},
@@ -220,10 +220,10 @@ def immature(rails: Rails, spec: Spec, as_of: datetime, versions: Collection[int
 
 
 def with_slices(rows: pd.DataFrame, spec: Spec) -> pd.DataFrame:
-    """`rows` with a column per declared slice, read from their JSON."""
+    """`rows` with a column `slice_<name>` per declared slice, read from their JSON."""
     parsed = {text: json.loads(text) for text in rows["slices"].unique()}
     values = {
-        name: rows["slices"].map({text: row.get(name, MISSING) for text, row in parsed.items()})
+        f"slice_{name}": rows["slices"].map({text: row.get(name, MISSING) for text, row in parsed.items()})
         for name in spec.gate.slices
     }
     return rows.assign(**values)

@@ -65,7 +65,7 @@ class ModelPast:
     last: date
     """The last night."""
     keys: pd.DataFrame
-    """(n, 2 + slices) entity_id, prediction_time, and a column per declared slice."""
+    """(n, 2 + slices) entity_id, prediction_time, and a column `slice_<name>` per declared slice."""
     night: Ints
     """(n,) the night that scored the row."""
     cohort: Ints
@@ -100,7 +100,7 @@ class ModelPast:
     @cached_property
     def slices(self) -> dict[str, NDArray[Any]]:
         """Slice column → its (n,) values."""
-        return {name: self.keys[name].to_numpy(dtype=object) for name in self.spec.gate.slices}
+        return {name: self.keys[f"slice_{name}"].to_numpy(dtype=object) for name in self.spec.gate.slices}
 
     def truth_at(self, as_of: datetime) -> Floats:
         """The label of every row as known at `as_of`: 0, 1 (or a number within its bounds), or NaN."""
@@ -295,7 +295,7 @@ def read(rails: Rails, spec: Spec, first: datetime, last: datetime, rows: str) -
     keys = pd.DataFrame({"entity_id": frame_[spec.key].astype(str), "prediction_time": frame_["prediction_time"]})
     for name in spec.gate.slices:
         values = frame_[name].astype(object)
-        keys[name] = values.where(values.notna(), truth.MISSING).map(str)
+        keys[f"slice_{name}"] = values.where(values.notna(), truth.MISSING).map(str)
     labels = pd.read_parquet(folder / "labels.parquet")
     index = pd.MultiIndex.from_arrays([keys["entity_id"], _micros(keys["prediction_time"])])
     place = index.get_indexer(pd.MultiIndex.from_arrays([labels["entity_id"], _micros(labels["prediction_time"])]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tiltyard import clock
-from tiltyard.lake import identifier, literal, text
+from tiltyard.lake import identifier, literal, quoted, text
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
 from tiltyard.records import Publication
@@ -143,8 +143,8 @@ class ReplayComparison:
         self.connection.execute(
             f"""
             create temp table now_rows as
-            select cast(frame."{key}" as varchar) as entity_id, frame.prediction_time, spine.known_at, frame
-            from ({frame.select(self.rails, self.spec, start, end, as_of, self.at)}) as frame
+            select cast(_row."{key}" as varchar) as entity_id, _row.prediction_time, spine.known_at, _row as frame
+            from ({frame.select(self.rails, self.spec, start, end, as_of, self.at)}) as _row
             left join (
                 select "{key}", prediction_time, min(available_at) as known_at from {spine} group by all
             ) as spine using ("{key}", prediction_time)
@@ -152,7 +152,8 @@ class ReplayComparison:
         )
 
     def _read_then(self) -> None:
-        """then_rows: the frame at each snapshot, the columns that it has in common with today's."""
+        """then_rows: the frame at each snapshot, the columns that it has in common with today's. What is ours in it
+        begins with an underscore, as no feature does."""
         kinds = {feature.name: feature for feature in self.features}
         for batch in self.batches:
             start, end = self._window([batch])
@@ -171,23 +172,23 @@ class ReplayComparison:
                     self.untested.append(
                         UncomparedRows(name, batch.rows, f"{why} (snapshot {batch.snapshot})", in_hindsight)
                     )
-                    selected.append(f'null as "{name}"')
+                    selected.append(f"null as {quoted(name)}")
                 else:
-                    selected.append(f'"{name}"')
+                    selected.append(quoted(name))
             times = [
                 f'"{view}__{time}"' for view in self.spec.prediction.features for time in ("event_time", "available_at")
             ]
             sql = frame.select(self.rails, self.spec, start, end, end, batch.publication)
             body = f"""
-                select cast("{self.spec.key}" as varchar) as entity_id, prediction_time, {batch.number} as number,
+                select cast("{self.spec.key}" as varchar) as _entity, prediction_time, {batch.number} as _number,
                     {", ".join([*selected, *times])}
                 from ({sql})
             """
             if batch.number == 0:
-                names = ", ".join([*(f'"{feature.name}"' for feature in self.features), *times])
+                names = ", ".join([*(quoted(feature.name) for feature in self.features), *times])
                 self.connection.execute(
-                    f"create temp table then_rows as select entity_id, prediction_time, 0 as number, {names} "
-                    "from (select entity_id, prediction_time, unnest(frame) from now_rows) limit 0"
+                    f"create temp table then_rows as select _entity, prediction_time, 0 as _number, {names} "
+                    "from (select entity_id as _entity, unnest(frame) from now_rows) limit 0"
                 )
             self.connection.execute(f"insert into then_rows by name {body}")
 
@@ -236,16 +237,16 @@ class ReplayComparison:
             f"""
             create temp table side_by_side as
             with then_known as (
-                select made.*, then_row.entity_id is not null as was_there, then_row
+                select made.*, _then._entity is not null as was_there, _then as then_row
                 from replayed as made
-                left join then_rows as then_row
-                    on made.entity_id = then_row.entity_id and made.prediction_time = then_row.prediction_time
-                    and made.number = then_row.number
+                left join then_rows as _then
+                    on made.entity_id = _then._entity and made.prediction_time = _then.prediction_time
+                    and made.number = _then._number
             ),
             now_known as (
                 select now_rows.*, night.as_of, was.entity_id is not null as was_in_spine
                 from now_rows
-                left join (select distinct entity_id, prediction_time from then_rows) as was
+                left join (select distinct _entity as entity_id, prediction_time from then_rows) as was
                     using (entity_id, prediction_time)
                 inner join (values {nights}) as night (as_of)
                     on now_rows.prediction_time < night.as_of
@@ -366,7 +367,7 @@ class ReplayComparison:
     def kind(self, feature: frame.Feature) -> str:
         """SQL: in what way a row changed; NULL when it did not."""
         name, view = feature.name, feature.view
-        then, now = f'then_row."{name}"', f'now_row."{name}"'
+        then, now = f"then_row.{quoted(name)}", f"now_row.{quoted(name)}"
         same = f"{then} is not distinct from {now}"
         if feature.kind == "numeric":
             same += f" or abs({then} - {now}) <= {SLACK} * greatest(abs({then}), abs({now}))"

@@ -154,8 +154,9 @@ def evaluate(
     """`all` first, then every value of every column in `slices`, sorted.
 
     `frame`: score and label (numbers in the label's unit; of a yes or no a probability and 0 or 1; of classes a
-    distribution, as Target.scores reads it, and the place of the class), prediction_time, the slice columns, and night
-    where a night is not the prediction's day. Raises ValueError for a score or a label that is none of `target`.
+    distribution, as Target.scores reads it, and the place of the class), prediction_time, `slice_<name>` of every
+    slice, and night where a night is not the prediction's day. Raises ValueError for a score or a label that is none of
+    `target`.
     """
     score = target.scores(frame["score"])
     label = frame["label"].to_numpy(dtype=np.float64)
@@ -167,7 +168,7 @@ def evaluate(
     everything = np.ones(len(frame), dtype=bool)
     results = [_evaluation(ALL, everything, score, label, clusters, times, confidence, target)]
     for column in slices:
-        values = frame[column].astype(str)
+        values = frame[f"slice_{column}"].astype(str)
         for value in sorted(values.unique()):
             inside = (values == value).to_numpy()
             results.append(_evaluation(f"{column}={value}", inside, score, label, clusters, times, confidence, target))

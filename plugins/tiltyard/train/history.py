@@ -10,7 +10,7 @@ from datetime import datetime
 
 import duckdb
 
-from tiltyard.lake import qualified, stored, text
+from tiltyard.lake import qualified, quoted, stored, text
 from tiltyard.rails import Rails
 from tiltyard.tables import LANDED_FILE, Table
 
@@ -133,7 +133,7 @@ def written(
 
     One read of the table's changes: ask for all entities at once.
     """
-    more = "".join(f', "{column}"' for column in columns)
+    more = "".join(f", {quoted(column)}" for column in columns)
     cursor = rails.lake.connection.execute(
         f"""
         select snapshot_id as snapshot, change_type in ('insert', 'update_postimage') as is_insert,

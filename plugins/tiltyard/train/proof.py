@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from tiltyard.lake import stored
+from tiltyard.lake import quoted, stored
 from tiltyard.prepare import contracts, frame
 from tiltyard.spec import feature_key
 from tiltyard.train.comparison import SPINE_JUDGED, SPINE_KIND, ReplayComparison, Tally
@@ -116,7 +116,7 @@ def _changed(comparison: ReplayComparison, feature: frame.Feature | None) -> lis
     else:
         kind, judged = comparison.kind(feature), comparison.comparable(feature)
         columns = (feature.name, f"{feature.view}__event_time", f"{feature.view}__available_at")
-        sides = ", ".join(f'{side}."{column}"' for side in ("then_row", "now_row") for column in columns)
+        sides = ", ".join(f"{side}.{quoted(column)}" for side in ("then_row", "now_row") for column in columns)
     rows = comparison.connection.execute(
         f"""
         select entity_id, prediction_time, {kind} as kind, label, coalesce(made_from, {comparison.oldest}), {sides}
