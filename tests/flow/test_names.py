@@ -145,4 +145,4 @@ def test_the_online_store_has_the_newest_row_of_each(awful: Rails) -> None:
     with closing(connect(rails.settings)) as store:
         held = store.get([(VIEW, key) for key, *_ in newest])
     for row, (_, *values) in zip(held, newest, strict=True):
-        assert row is not None and list(row.values[name] for name in FEATURES) == values
+        assert row is not None and [row.values[name] for name in FEATURES] == values

@@ -88,9 +88,11 @@ def validate(
     for name, why in () if model else project.said.disagreements.items():
         if why not in told:  # of a table that no model names
             refused[name] = BadInput(why)
+    read = []
     for source in () if model else contracts.sources(settings):
         try:
-            contracts.read(settings, source)
+            read.append(contracts.read(settings, source))
+            contracts.tell_apart(settings, read)
         except BadInput as error:
             refused[source] = error
     reasons = {name: str(refused[name]) for name in sorted(refused)}

@@ -435,7 +435,8 @@ def _leakage(
 def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
     """What is said of a table's columns. `kinds`: column → DuckDB type."""
     later = []
-    for name, column in said.said.get(table, {}).items():
+    for column in said.said.get(table, {}).values():
+        name = column.column
         if column.when is not None and {name, column.when.column} <= kinds.keys():
             is_day = kinds[column.when.column] == "DATE"
             when = quoted(column.when.column) if is_day else ingest.instant(column.when, kinds[column.when.column])

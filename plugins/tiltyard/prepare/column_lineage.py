@@ -43,8 +43,10 @@ _PARTS = frozenset(
 )
 """Words of SQL that columns are called by, too."""
 _TAILS = frozenset({"union", "except", "intersect", "window"})
-_TOKEN = re.compile(r"[A-Za-z_]\w*|\"[^\"]+\"|\d[\w.]*|::|<>|<=|>=|!=|\|\||\S")
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_TOKEN = re.compile(r"[^\W\d]\w*|\"(?:[^\"]|\"\")+\"|\d[\w.]*|::|<>|<=|>=|!=|\|\||\S")
+_WORD = re.compile(r"[^\W\d]\w*")
+_QUOTE = "\ue002"
+"""Begins a name that stands in quotation marks, which is no keyword whatever it is called."""
 _CALL = re.compile(r"\{\{-?\s*([\w.]+)\s*(\(.*?\))?\s*-?\}\}", re.DOTALL)
 
 
@@ -101,10 +103,11 @@ class ColumnLineage:
     def has(self, table: str, column: str) -> bool | None:
         """Whether a table has a column; None where its SQL does not say (a macro writes it)."""
         if table in self.raw:
-            return column in self.raw[table]
+            return column.lower() in self.raw[table]
         query = self.queries.get(table)
         if query is None or not query.is_written_here:
             return None
+        column = column.lower()
         if column in query.items:
             return True
         if not query.has_star or column in query.dropped:
@@ -118,9 +121,9 @@ class ColumnLineage:
         if query is None:
             return ()
         if not query.is_written_here:
-            named = ((parent, name) for parent in sorted(query.tables) for name in sorted(self.columns(parent)))
+            named = ((parent, name.lower()) for parent in sorted(query.tables) for name in sorted(self.columns(parent)))
             return tuple(Step(parent, name, "counted") for parent, name in named)
-        words = _resolved(query, column)
+        words = _resolved(query, column.lower())
         return tuple(
             Step(parent, word, made)
             for word, made in words.items()
@@ -186,7 +189,7 @@ def read(sql: str, tables: Mapping[str, str], macros: Mapping[str, str]) -> Quer
     text = re.sub(r"\{%.*?%\}", " ", text, flags=re.DOTALL)
     text = re.sub(r"/\*.*?\*/|--[^\n]*", " ", _CALL.sub(_call, text), flags=re.DOTALL)
     text = re.sub(r"'(?:[^']|'')*'", " ", text)
-    tokens = [token.strip('"').lower() for token in _TOKEN.findall(text)]
+    tokens = [_QUOTE + token[1:-1].lower() if token[0] == '"' else token.lower() for token in _TOKEN.findall(text)]
     items: dict[str, list[Item]] = {}
     has_star = False
     dropped: set[str] = set()
@@ -276,16 +279,16 @@ def _excluded(tokens: Sequence[str]) -> set[str]:
     """The columns that a star leaves out: one, or several in brackets."""
     if "exclude" not in tokens:
         return set()
-    inside = {token for token in _inside(tokens, "exclude") if _is_word(token)}
-    return inside or {tokens[tokens.index("exclude") + 1]}
+    inside = {_name(token) for token in _inside(tokens, "exclude") if _is_word(token)}
+    return inside or {_name(tokens[tokens.index("exclude") + 1])}
 
 
 def _add(items: dict[str, list[Item]], tokens: Sequence[str], chosen_by: frozenset[str]) -> None:
     """An item under the name that it is given, and what its rows are chosen by."""
     if len(tokens) > 2 and tokens[-2] == "as":
-        name, tokens = tokens[-1], tokens[:-2]
-    elif _WORD.fullmatch(tokens[-1]) and (len(tokens) == 1 or tokens[-2:-1] == ["."]):
-        name = tokens[-1]
+        name, tokens = _name(tokens[-1]), tokens[:-2]
+    elif _is_word(tokens[-1]) and (len(tokens) == 1 or tokens[-2:-1] == ["."]):
+        name = _name(tokens[-1])
     else:
         return
     words = frozenset(_words(tokens))
@@ -298,22 +301,27 @@ def _add(items: dict[str, list[Item]], tokens: Sequence[str], chosen_by: frozens
 def _made(tokens: Sequence[str], words: frozenset[str]) -> Made:
     """One column, in nothing but functions that keep its value, is the same; what counts rows is counted."""
     kept = _KEEPS | words | _types(tokens) | _qualifiers(tokens) | {"(", ")", ".", ",", "::", "as"}
-    if len(words) == 1 and set(tokens) <= kept:
+    if len(words) == 1 and set(map(_name, tokens)) <= kept:
         return "same"
     return "counted" if _COUNTS & set(tokens) else "made"
 
 
 def _is_word(token: str) -> bool:
-    return _WORD.fullmatch(token) is not None
+    return token[0] == _QUOTE or _WORD.fullmatch(token) is not None
+
+
+def _name(token: str) -> str:
+    """A word without its quotation marks."""
+    return token.removeprefix(_QUOTE)
 
 
 def _types(tokens: Sequence[str]) -> set[str]:
     """Words that name a type: what comes after `as` in a cast, or after `::`."""
-    return {second for first, second in pairwise(tokens) if first in ("as", "::") and _is_word(second)}
+    return {second for first, second in pairwise(tokens) if first in ("as", "::") and _WORD.fullmatch(second)}
 
 
 def _qualifiers(tokens: Sequence[str]) -> set[str]:
-    return {first for first, second in pairwise(tokens) if second == "."}
+    return {_name(first) for first, second in pairwise(tokens) if second == "."}
 
 
 def _words(tokens: Sequence[str]) -> Iterator[str]:
@@ -325,4 +333,4 @@ def _words(tokens: Sequence[str]) -> Iterator[str]:
             continue
         if token in _KEYWORDS and (token not in _PARTS or following == "from"):
             continue
-        yield token
+        yield _name(token)

@@ -110,7 +110,7 @@ class Columns:
     """Everything that is said of columns, and which is made of which."""
 
     said: Mapping[str, Mapping[str, ColumnSaid]]
-    """Table → column → what is said of it; only those of which something is said."""
+    """Table → column, in lower case, → what is said of it; only those of which something is said."""
     lineage: ColumnLineage
     """Which column is made of which."""
     own_times: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -120,13 +120,13 @@ class Columns:
 
     def of(self, table: str, column: str) -> ColumnSaid | None:
         """What is said of a column itself."""
-        return self.said.get(table, {}).get(column)
+        return self.said.get(table, {}).get(column.lower())
 
     def origins(self, table: str, column: str) -> tuple[Origin, ...]:
         """What a column is made of in the end, up to the first place where something is said about time; the times of
         rows apart."""
         found: dict[tuple[str, str], Origin] = {}
-        waiting = [Step(table, column, "same")]
+        waiting = [Step(table, column.lower(), "same")]
         visited = set()
         while waiting:
             step = waiting.pop()
@@ -137,7 +137,8 @@ class Columns:
             if (said and (said.planned or said.written_later)) or step.table in self.lineage.raw:
                 last = found.get((step.table, step.column))
                 if last is None or worse(last.made, step.made) != step.made:
-                    found[step.table, step.column] = Origin(step.table, step.column, step.made, said)
+                    name = said.column if said else step.column
+                    found[step.table, step.column] = Origin(step.table, name, step.made, said)
                 continue
             for above in self.lineage.steps(step.table, step.column):
                 waiting.append(Step(above.table, above.column, worse(step.made, above.made)))
@@ -174,7 +175,7 @@ class Columns:
 
     def identifies(self, table: str, column: str) -> bool:
         """Whether a column identifies a person: it is said so of it, or of one whose value it carries."""
-        steps = (Step(table, column, "same"), *self._unchanged(table, column))
+        steps = (Step(table, column.lower(), "same"), *self._unchanged(table, column))
         return any(said.identifies for step in steps if (said := self.of(step.table, step.column)))
 
     def stands_on(self, tables: Iterable[str], raw: str, column: str | None = None) -> bool:
@@ -182,7 +183,7 @@ class Columns:
         where it only says which rows there are, or when they were known. True for a raw table that is not known."""
         if raw not in self.lineage.raw or column in self.own_times.get(raw, ()):  # of such a one its times are made
             return True
-        waiting = [Step(table, name, "same") for table in tables for name in self.lineage.columns(table)]
+        waiting = [Step(table, name.lower(), "same") for table in tables for name in self.lineage.columns(table)]
         visited = set()
         while waiting:
             step = waiting.pop()
@@ -196,7 +197,7 @@ class Columns:
 
     def _unchanged(self, table: str, column: str) -> Iterator[Step]:
         """The columns whose value a column carries, and itself."""
-        waiting, visited = [Step(table, column, "same")], set()
+        waiting, visited = [Step(table, column.lower(), "same")], set()
         while waiting:
             step = waiting.pop()
             if step in visited:
@@ -241,7 +242,7 @@ def _read(dbt: Path, files: tuple[tuple[Path, int, int], ...]) -> Columns:
         own_times[entry.table] = entry.own_times
         if entry.meta is not None:
             _check(entry, lineage, kinds[entry.table])
-            said.setdefault(entry.table, {})[entry.column] = _said(entry)
+            said.setdefault(entry.table, {})[entry.column.lower()] = _said(entry)
     sql = {path.stem: path for path in texts if path.is_relative_to(models)}
     differ = {name: why for name, path in sql.items() if (why := _disagreement(name, path, texts[path], entries))}
     return Columns(said, lineage, own_times, differ)

@@ -9,7 +9,7 @@ its rows may be.
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -263,6 +263,14 @@ def tell_apart(settings: Settings, contracts: Iterable[SourceContract]) -> None:
                 )
 
 
+def _once(where: "_Where", tables: Sequence[TableContract]) -> None:
+    """Raises BadInput where a contract declares a table twice."""
+    names = [table.name for table in tables]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise where.wrong(f"the table '{name}' is declared twice; take one away.", "tables", number)
+
+
 def raw_tables(settings: Settings, source: str) -> tuple[str, ...]:
     """The raw tables of a source, like `raw.login`, in the contract's order. Raises BadInput as `read` does."""
     return tuple(table.raw for table in read(settings, source).tables)
@@ -285,6 +293,7 @@ def read(settings: Settings, source: str) -> SourceContract:
             _table(where.below(f"table '{entry['name']}'", "tables", number), source, entry, rhythm, age)
             for number, entry in enumerate(declaration["tables"])
         )
+        _once(where, tables)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: not a dbt source file that declares the source '{source}' and its tables "

@@ -54,10 +54,20 @@ def read(settings: Settings) -> Project:
     folder = settings.dbt / "models"
     return Project(
         models=_models(folder),
-        queries=frozenset(path.stem for path in folder.rglob("*.sql")),
+        queries=_queries(folder),
         sources=tuple(sorted(path.name for path in (folder / "staging").iterdir() if path.is_dir())),
         said=columns.read(settings),
     )
+
+
+def _queries(folder: Path) -> frozenset[str]:
+    """The tables that have their SQL. Raises BadInput where two files would make one table."""
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.sql")):
+        first = paths.setdefault(path.stem.lower(), path)
+        if first != path:
+            raise BadInput(f"{path}: {first} makes a table '{first.stem}' already; give it another name.")
+    return frozenset(path.stem for path in paths.values())
 
 
 def _models(folder: Path) -> dict[str, Model]:

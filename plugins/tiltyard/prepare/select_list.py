@@ -13,8 +13,11 @@ _JINJA = "\ue000"
 """Stands for what a Jinja expression writes."""
 _BLOCK = "\ue001"
 """Stands for a Jinja statement: what lies between two of them may be there or not."""
-_TOKEN = re.compile(rf"'(?:[^']|'')*'|\"[^\"]+\"|[A-Za-z_{_JINJA}][\w{_JINJA}]*|\d[\w.]*|\S|\n")
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_TOKEN = re.compile(rf"'(?:[^']|'')*'|\"(?:[^\"]|\"\")+\"|(?:[^\W\d]|{_JINJA})[\w{_JINJA}]*|\d[\w.]*|\S|\n")
+_WORD = re.compile(r"[^\W\d]\w*")
+_QUOTE = "\ue002"
+"""Begins a name in quotation marks that is no plain word, or is one of SQL's."""
+_WORDS_OF_SQL = frozenset({"select", "from", "distinct", "all", "by", "as", "exclude", "with"})
 _REF = re.compile(r"\{\{-?\s*(?:ref|source)\(.*?['\"](\w+)['\"]\s*\)\s*-?\}\}", re.DOTALL)
 _SETS = frozenset({"union", "except", "intersect"})
 _VALUES = frozenset({"null", "true", "false", "current_date", "current_timestamp"})
@@ -59,10 +62,18 @@ def _tokens(sql: str) -> list[_Token]:
         if match[0] == "\n":
             line += 1
             continue
-        is_text = match[0].startswith("'")
-        tokens.append(_Token(match[0] if is_text else match[0].strip('"').lower(), line))
+        tokens.append(_Token(_said(match[0]), line))
         line += match[0].count("\n")
     return tokens
+
+
+def _said(token: str) -> str:
+    """A token as it is compared: texts as they are, words in lower case, names without their quotation marks."""
+    if token.startswith("'"):
+        return token
+    name = token.strip('"').lower()
+    is_sqls = name in _WORDS_OF_SQL | _SETS | _VALUES | _ENDS or not _WORD.fullmatch(name)
+    return _QUOTE + name if token.startswith('"') and is_sqls else name
 
 
 def _expressions(tokens: Sequence[_Token]) -> "list[tuple[str, Sequence[_Token]]]":
@@ -165,7 +176,11 @@ def _left_out(item: Sequence[_Token]) -> frozenset[str] | None:
     if len(words) == 1:
         return frozenset()
     is_list = words[1:3] == ["exclude", "("] and _closing(item, 2) == len(item) - 1
-    return frozenset(words[2:]) if is_list or (words[1] == "exclude" and len(words) == 3) else None
+    return (
+        frozenset(word.removeprefix(_QUOTE) for word in words[2:])
+        if is_list or (words[1] == "exclude" and len(words) == 3)
+        else None
+    )
 
 
 def _name(item: Sequence[str]) -> str | None:
@@ -176,4 +191,5 @@ def _name(item: Sequence[str]) -> str | None:
     is_column = len(item) == 1 or (len(item) == 3 and item[1] == ".")
     if item[-1] in _VALUES and not is_named:
         return None
-    return item[-1] if (is_named or is_column) and _WORD.fullmatch(item[-1]) else None
+    is_name = item[-1].startswith(_QUOTE) or _WORD.fullmatch(item[-1])
+    return item[-1].removeprefix(_QUOTE) if (is_named or is_column) and is_name else None

@@ -162,6 +162,20 @@ def test_a_wrong_word_of_a_column_names_file_and_line(tmp_path: Path) -> None:
     )
 
 
+def test_two_sources_with_a_table_of_one_name_are_refused(tmp_path: Path) -> None:
+    dbt = tmp_path / "dbt"
+    shutil.copytree(ROOT / "dbt", dbt, ignore=shutil.ignore_patterns("target", "logs"))
+    folder = dbt / "models" / "staging" / "web"
+    folder.mkdir()
+    contract = dbt / "models" / "staging" / "subscription" / "_subscription__sources.yml"
+    text = contract.read_text().replace("- name: subscription", "- name: web")
+    (folder / "_web__sources.yml").write_text(text)
+    done = tiltyard("validate", "--json", TILTYARD_DBT=str(dbt))
+    assert done.returncode == 2
+    refused = json.loads(done.stdout)["refused"]
+    assert refused.keys() == {"web"} and "table 'customer' is a table of subscription already" in refused["web"]
+
+
 def test_a_spec_with_a_typo_hides_no_other_model(tmp_path: Path) -> None:
     models = tmp_path / "models"
     shutil.copytree(ROOT / "models", models)

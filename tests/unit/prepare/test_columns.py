@@ -91,6 +91,10 @@ def test_the_nearest_word_counts(shipped: Columns) -> None:
         ("select 'price' as what, /* price */ size from SALE", "what", set()),
         ("select price is distinct from size as differs, sold_at from SALE", "differs",
          {("price", "made"), ("size", "made")}),
+        ('select "size" as "order", s."price" from SALE as s', "order", {("size", "same")}),
+        ('select size as "Limit" from SALE where "price" > 1', "Limit",
+         {("size", "same"), ("price", "chosen")}),
+        ('select "size" + 1 as "größe in m²" from SALE', "größe in m²", {("size", "made")}),
         ("{{ somewhere_else('stg_shop__sale') }}", "anything",
          {("size", "counted"), ("price", "counted"), ("sold_at", "counted")}),
     ],
@@ -107,6 +111,15 @@ def test_what_a_column_is_made_of(sql: str, column: str, expected: set[tuple[str
     )
     steps = lineage.steps("view", column)
     assert {(step.column, step.made) for step in steps if lineage.has("view", column) is not False} == expected
+
+
+def test_a_column_that_is_called_like_a_keyword_is_a_column() -> None:
+    ticket = read("select \"order\", \"select\" from {{ source('shop', 'sale') }}", TABLES, {})
+    view = read('select max("order") as "from" from {{ ref(\'stg_shop__sale\') }}', TABLES, {})
+    raw = {"raw.sale": frozenset({"order", "select"})}
+    said = {"stg_shop__sale": {"order": columns.ColumnSaid("stg_shop__sale", "Order", written_later=True)}}
+    known = columns.Columns(said, columns.ColumnLineage(raw=raw, queries={"stg_shop__sale": ticket, "view": view}))
+    assert [str(origin.said) for origin in known.written_later("view", "From")] == ["stg_shop__sale.Order"]
 
 
 WRONG = {

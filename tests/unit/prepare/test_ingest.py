@@ -417,6 +417,8 @@ def test_of_two_runs_at_once_one_lands_and_the_other_is_fenced(shop, monkeypatch
         ("null_values", "nul_values"),
         ("name: pieces", "name: 'pieces; drop'"),
         ("name: pieces", "name: available_at"),
+        ("name: pieces", "name: rowid"),
+        ("name: visit", "name: sale"),
         ("Europe/Vienna", "Europe/Wien"),
         ("meta: {tiltyard", "meta: {tilted"),
         ("- name: shop", "- name: shed"),

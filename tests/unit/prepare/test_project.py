@@ -80,6 +80,44 @@ def test_sql_and_yml_that_disagree_are_named_with_file_and_line(
     project.check_spec(read, settings, specs.find(ROOT / "models", "sla_breach"))
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Prediction", "'Prediction', which is the name of a column of Tiltyard's own"),
+        ("score", "'score', which is the name of a column of Tiltyard's own"),
+        ("known_at", "'known_at', which is the name of a column of Tiltyard's own"),
+        ("rowid", "'rowid', which is the name of a column of Tiltyard's own"),
+        ("_size", "'_size', whose name begins with an underscore"),
+        ("'a \"b\"'", "which holds a quotation mark"),
+        ("UNPAID_payments", "has the columns 'unpaid_payments' and 'UNPAID_payments', which are one to the lake"),
+        ("Logins_7d", "ftr_customer__payments and ftr_customer__activity both have a feature Logins_7d"),
+        ("limit", None),
+        ("Größe in m²", None),
+    ],
+)
+def test_a_name_that_is_ours_is_refused_and_any_other_is_not(tmp_path: Path, name: str, reason: str | None) -> None:
+    shutil.copytree(ROOT / "dbt", tmp_path / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    path = tmp_path / "dbt" / "models" / "features" / "ftr_customer__payments.yml"
+    path.write_text(path.read_text().replace("name: last_amount_eur", f"name: {name}"))
+    sql = path.with_suffix(".sql")
+    sql.write_text(sql.read_text().replace("as last_amount_eur", f'as "{name}"'))
+    settings = Settings(dbt=tmp_path / "dbt")
+    read, spec = project.read(settings), specs.find(ROOT / "models", "churn")
+    if reason is None:
+        project.check_spec(read, settings, spec)
+        return
+    with pytest.raises(BadInput, match=reason):
+        project.check_spec(read, settings, spec)
+
+
+def test_two_files_that_would_make_one_table_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dbt", tmp_path / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    folder = tmp_path / "dbt" / "models"
+    shutil.copy(folder / "features" / "ftr_customer__payments.sql", folder / "labels")
+    with pytest.raises(BadInput, match=r"labels/ftr_customer__payments.sql: .* makes a table 'ftr_customer__payments'"):
+        project.read(Settings(dbt=tmp_path / "dbt"))
+
+
 def test_the_shipped_project_agrees_with_itself() -> None:
     read = project.read(Settings())
     assert read.said.disagreements == {}

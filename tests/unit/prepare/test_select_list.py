@@ -18,6 +18,8 @@ from tiltyard.prepare import select_list
         ("with f as (select a from t {% if is_incremental() %} where a > 1 {% endif %}) select * from f", "a"),
         ("select a is distinct from b as differs, c from t", "differs c"),
         ("select 1 as a union all select 2 as b", "a"),
+        ('select a as "from", b as "Order", t."select", d as "union" from t', "from order select union"),
+        ('with f as (select größe, a as "null", "limit" from t) select * exclude ("null") from f', "größe limit"),
         ("select cast(a as date) as day, case when b then 1 else 2 end as kind from t", "day kind"),
     ],
 )
