@@ -1,13 +1,36 @@
 """The errors a person meets. Each message is one sentence that says what to do.
 
-`exit_code` is what the command line ends with: 2 for bad input, 1 for a check that failed.
+`exit_code` is what the command line ends with: 2 for bad input, 1 for a check that failed. What a message quotes may be
+anything that somebody has written: it is shown on one line, without what a terminal would obey, and cut where it has no
+end.
 """
+
+import re
+
+LONGEST_WORD, LONGEST = 1_000, 4_000
+"""Characters of a word, and of a whole message, beyond which the rest is left out."""
+_LINE_ENDS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
+_ENDLESS = re.compile(rf"\S{{{LONGEST_WORD},}}")
+
+
+def shown(message: str) -> str:
+    """A message as a person is shown it."""
+    line = _LINE_ENDS.sub(" ", message.strip())
+    if not line.isprintable():
+        line = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
+        )
+    line = _ENDLESS.sub(lambda word: f"{word[0][: LONGEST_WORD // 2]}…", line)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 class TiltyardError(Exception):
     """Base of every error that is reported without a traceback."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class BadInput(TiltyardError):

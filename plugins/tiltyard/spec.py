@@ -43,6 +43,8 @@ from tiltyard.target import Target
 
 DEEPEST = 100
 """Levels of nesting that a text may have: a few thousand end the process."""
+MOST = 100_000
+"""Values that a text may have, those that an alias stands for counted wherever it stands."""
 
 
 def _strict(base: Any) -> Any:
@@ -798,6 +800,7 @@ def read_yaml(path: Path, loader: Any = YAML_LOADER) -> tuple[yaml.Node | None, 
         reader = loader(text)
         try:
             node = reader.get_single_node()
+            _check_size(node)
             return node, None if node is None else reader.construct_document(node)
         finally:
             reader.dispose()
@@ -813,6 +816,10 @@ def _unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a text that is no YAML: at the line where what does not end begins, since the line where the
     parser notices is often the next one, which is right."""
     problem = getattr(error, "problem", None) or error
+    if isinstance(error, yaml.reader.ReaderError):
+        number = error.character if isinstance(error.character, int) else ord(error.character)
+        line = path.read_bytes().count(b"\n", 0, int(error.position)) + 1
+        return f"{path}:{line}: not readable as YAML (it holds the character #x{number:04x})."
     noticed, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     if noticed is None:
         return f"{path}: not readable as YAML ({problem})."
@@ -834,6 +841,29 @@ def _check_depth(text: str, loader: Any) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise yaml.YAMLError(f"more than {DEEPEST} levels deep")
+
+
+def _check_size(node: yaml.Node | None) -> None:
+    """Raises YAMLError for aliases that name what they stand in, or that make more of a text than anybody reads: ten
+    lines of them are 10**10 values to whoever looks at each."""
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def size(part: yaml.Node) -> int:
+        if id(part) in above:
+            raise yaml.constructor.ConstructorError(None, None, "it stands in itself", part.start_mark)
+        if id(part) not in sizes:
+            above.add(id(part))
+            below = part.value if isinstance(part, yaml.CollectionNode) else ()
+            entries = (each for entry in below for each in (entry if isinstance(entry, tuple) else (entry,)))
+            sizes[id(part)] = 1 + sum(map(size, entries))
+            above.remove(id(part))
+        if sizes[id(part)] > MOST:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST:,} values", part.start_mark)
+        return sizes[id(part)]
+
+    if node is not None:
+        size(node)
 
 
 def problems(path: Path, node: yaml.Node | None, error: ValidationError, under: tuple[str, ...] = ()) -> str:

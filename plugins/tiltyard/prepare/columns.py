@@ -20,11 +20,11 @@ import yaml
 from pydantic import StrictBool, ValidationError, field_validator, model_validator
 
 from tiltyard.errors import BadInput
-from tiltyard.prepare import column_lineage, select_list
+from tiltyard.prepare import column_lineage, dbt_files, select_list
 from tiltyard.prepare.column_lineage import ColumnLineage, Made, Step, worse
 from tiltyard.prepare.contracts import AUDIT_COLUMNS, TimeColumn
 from tiltyard.settings import Settings
-from tiltyard.spec import Strict, read_yaml
+from tiltyard.spec import Strict
 
 TIMES = frozenset({*AUDIT_COLUMNS, "built_at", "prediction_time"})
 """Columns that tell when a row was known, and where it came from. Nothing is said of these."""
@@ -344,8 +344,8 @@ def _check(entry: _Entry, lineage: ColumnLineage, columns: Mapping[str, str | No
 
 def _entries(path: Path) -> Iterator[_Entry]:
     """The columns that a `.yml` describes."""
-    node, content = read_yaml(path)
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+    node, content = dbt_files.read(path)
+    if not isinstance(node, yaml.MappingNode):
         return
     for model, at in _list(content, node, "models"):
         _only(path, model, at)

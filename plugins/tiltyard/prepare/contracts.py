@@ -21,12 +21,12 @@ from pydantic import ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.prepare import closed_days, schedules
+from tiltyard.prepare import closed_days, dbt_files, schedules
 from tiltyard.prepare.closed_days import ClosedDay
 from tiltyard.prepare.names import OF_THE_LAKE
 from tiltyard.prepare.places import Fetch
 from tiltyard.settings import Settings
-from tiltyard.spec import Duration, Strict, line_of, read_yaml
+from tiltyard.spec import Duration, Strict, line_of
 
 DeclaredT = TypeVar("DeclaredT", bound=Strict)
 
@@ -282,7 +282,7 @@ def read(settings: Settings, source: str) -> SourceContract:
     if not _NAME.match(source) or not path.is_file():
         names = ", ".join(sources(settings)) or "none"
         raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
-    node, content = read_yaml(path)
+    node, content = dbt_files.read(path)
     try:
         [place] = [number for number, entry in enumerate(content["sources"]) if entry["name"] == source]
         declaration = content["sources"][place]

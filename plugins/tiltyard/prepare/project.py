@@ -4,13 +4,14 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
-from tiltyard.prepare import columns, contracts, names, schedules
+from tiltyard.prepare import columns, contracts, dbt_files, names, schedules
 from tiltyard.prepare.columns import Columns
 from tiltyard.settings import Settings
-from tiltyard.spec import Horizon, Spec, feature_key, read_yaml
+from tiltyard.spec import Horizon, Spec, feature_key
 
 _DECIDES = ("date", "timestamptz", "timestamp with time zone")
 """Types of a column until which a horizon may go."""
@@ -73,22 +74,23 @@ def _queries(folder: Path) -> frozenset[str]:
 def _models(folder: Path) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for path in sorted(folder.rglob("*.yml")):
-        content = read_yaml(path)[1] or {}
-        for model in content.get("models", []):
-            unnamed = [part for part in (model, *model.get("columns", [])) if "name" not in part]
-            if unnamed:
-                raise BadInput(f"{path}: every model and every column begins with '- name:', unlike {unnamed[0]}.")
+        _, content = dbt_files.read(path)
+        for model in content.get("models") or ():
+            described = model.get("columns") or ()
             models[model["name"]] = Model(
                 name=model["name"],
                 description=str(model.get("description", "")).strip(),
-                columns=tuple(column["name"] for column in model.get("columns", [])),
-                promises={
-                    name: str(value)
-                    for name, value in model.get("config", {}).get("meta", {}).get("tiltyard", {}).items()
-                },
-                types={column["name"]: str(column.get("data_type", "")) for column in model.get("columns", [])},
+                columns=tuple(column["name"] for column in described),
+                promises={name: str(value) for name, value in _said(model).items()},
+                types={column["name"]: column.get("data_type") or "" for column in described},
             )
     return models
+
+
+def _said(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`config.meta.tiltyard` of a model."""
+    said: Mapping[str, Any] = ((model.get("config") or {}).get("meta") or {}).get("tiltyard") or {}
+    return said
 
 
 def check_spec(project: Project, settings: Settings, spec: Spec) -> None:

@@ -136,8 +136,9 @@ def _expectation(path: Path, line: int, entry: Any) -> Expectation:
         raise BadInput(f"{where}: {kind}: severity must be critical (holds the table) or warning (alerts).")
     if not isinstance(entry.get("meta"), dict) or not str(entry["meta"].get("why") or "").strip():
         raise BadInput(f"{where}: {kind}: say in meta.why what goes wrong without this check.")
-    if not isinstance(entry.get("kwargs", {}), dict):
-        raise BadInput(f"{where}: {kind}: kwargs must be a mapping.")
+    kwargs = entry.get("kwargs", {})
+    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+        raise BadInput(f"{where}: {kind}: kwargs must be a mapping of arguments by their names.")
     return Expectation(kind, entry.get("kwargs", {}), entry["severity"], entry["meta"], line)
 
 

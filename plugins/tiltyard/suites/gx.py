@@ -111,10 +111,11 @@ def _build(suite: Suite, index: int) -> "GxExpectation":
     try:
         kwargs: dict[str, Any] = dict(expectation.kwargs)
         return implementation(**kwargs, severity=FailureSeverity(expectation.severity), meta=dict(expectation.meta))
-    except ValueError as error:  # pydantic's ValidationError is one
+    except Exception as error:  # pydantic's ValidationError, and whatever else GX says of an argument
         problems: list[dict[str, Any]] = getattr(error, "errors", list)()
         reasons = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
-        raise BadInput(f"{where}{expectation.type}: {reasons or str(error).splitlines()[0]}.") from None
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BadInput(f"{where}{expectation.type}: {reasons or first}.") from None
 
 
 class Session:

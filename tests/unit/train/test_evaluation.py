@@ -41,7 +41,7 @@ def test_the_figures_are_those_of_scikit_learn(rows):
 
 
 def test_slices_come_after_all_sorted_and_with_their_own_cohorts():
-    rows = frame([0.2] * 120, [0, 1] * 60, priority=["high"] * 70 + ["low"] * 50)
+    rows = frame([0.2] * 120, [0, 1] * 60, slice_priority=["high"] * 70 + ["low"] * 50)
     found = evaluation.evaluate(rows, ["priority"])
     assert [(part.slice, part.matured, part.nights) for part in found] == [
         ("all", 120, 3),
