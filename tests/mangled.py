@@ -4,10 +4,22 @@ Every text is made from a seed and from a text that holds, so that a case that f
 """
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
 from typing import Any
+
+CASES = int(os.environ.get("FUZZ_CASES", "400"))
+"""Texts that are tried in all."""
+
+
+def seeds(part: float) -> range:
+    """The cases of a place, which has this part of all; one alone where it is to be made again."""
+    if seed := os.environ.get("FUZZ_SEED"):
+        return range(int(seed), int(seed) + 1)
+    return range(max(1, round(CASES * part)))
+
 
 VALUES = [
     "", "~", "null", "true", "no", "0", "-1", "1e309", "-1e309", ".nan", ".inf", "1_000", "0x1F", "0o17", "1:30", "2025-02-30",

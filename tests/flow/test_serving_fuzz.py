@@ -5,6 +5,8 @@ OpenAPI description: requests that fit it and requests that do not.
 """
 
 import json
+import random
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests import served
+from tests.mangled import VALUES, json_value, mangled, seeds
 from tiltyard import rails as rails_module
 from tiltyard.online.connection import connect
 from tiltyard.online.store import FeatureRow
@@ -338,6 +341,64 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
             assert int(over.headers["retry-after"]) > 0
             answered(post(http, rows(*[{"features": ROW}] * 10), x_api_key=other.key))
             assert made.key not in http.get("/metrics", headers={"x-api-key": made.key}).text
+
+
+# -- from whatever JSON may hold ----------------------------------------------------------------
+
+PATHS = [
+    PREDICT, "/v1/models/steady/explain", "/v1/models/young/predict", "/v1/models/%2e%2e%2fspec/predict", "/v1/models/X/predict",
+    "/v1/models/", "/v1/models/steady", "/v1/models/steady/predict/", "/healthz/..", "/metrics", "/readyz", "/openapi.json", "//",
+]  # fmt: skip
+TOLD = re.compile(
+    r"Traceback|File \"|site-packages|\.py\b|/home/|/tmp|/usr/|postgresql:|TILTYARD_|password", re.IGNORECASE
+)
+"""What nobody who asks over HTTP is told."""
+
+
+def awkward(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
+    """A path, a body and headers, of which some are as they ought to be."""
+    row: dict[str, Any] = {"entity_id": "T1", "features": dict(ROW), "keys": {"group_id": "G1"}}
+    body: Any = {"rows": [row], "request_id": rng.choice([None, uuid.uuid4().hex])}
+    for _ in range(rng.randint(0, 3)):
+        place: Any = rng.choice([body, row, row["features"], row["keys"]])
+        if isinstance(place, dict):
+            name = rng.choice([*place, *VALUES[:30], "prediction_time", "weight"])
+            place[name] = json_value(rng)
+            row["features"], row["keys"] = row.get("features", {}), row.get("keys", {})
+    try:
+        content = json.dumps(body if rng.random() < 0.9 else json_value(rng), ensure_ascii=rng.random() < 0.5)
+        sent = content.encode("utf-8", "surrogatepass")
+    except ValueError:
+        sent = b"{"
+    if rng.random() < 0.2:
+        sent = mangled(rng, content)
+    path = rng.choice([PREDICT] * 6 + PATHS)
+    headers = {
+        "content-type": rng.choice(["application/json"] * 9 + ["text/plain", "application/json; charset=utf-16", "x"])
+    }
+    if rng.random() < 0.2:
+        headers[rng.choice(["x-api-key", "content-encoding", "traceparent", "accept", "host", "x"])] = rng.choice(
+            [value for value in VALUES if value.isascii() and value.isprintable() and len(value) < 3_000]
+        )
+    return path, sent, headers
+
+
+def test_whatever_json_may_hold_is_answered_or_refused(http: httpx.Client, home: Settings) -> None:
+    failures = []
+    for seed in seeds(0.25):
+        path, sent, headers = awkward(random.Random(seed))
+        said = http.post(path, content=sent, headers=headers)
+        text = said.text
+        wrong = said.status_code >= 500 and not (said.status_code == 503 and path.endswith(("explain", "readyz")))
+        if 400 <= said.status_code and path.endswith(("predict", "explain")) and "json" in said.headers["content-type"]:
+            sentence = json.loads(text).get("error", "")
+            wrong = wrong or not re.search(r"\w \w", sentence) or "\n" in sentence or len(sentence) > 1_000
+        if said.status_code == 200 and path == PREDICT:
+            answered(said)
+        if wrong or (TOLD.search(text) and path != "/openapi.json") or str(home.home) in text:
+            failures.append(f"FUZZ_SEED={seed} {path} {said.status_code} {text[:300]!r} to {sent[:300]!r}")
+    assert not failures, f"{len(failures)} of {len(seeds(0.25))}:\n" + "\n".join(failures[:30])
+    assert http.get("/healthz").status_code == 200
 
 
 # -- from the service's own description ---------------------------------------------------------

@@ -63,10 +63,9 @@ def cut(
     as_json: Json = False,
 ) -> None:
     """Lay a one-off export into the landing zone: a file a day, what is written later on the day on which it was."""
-    from tiltyard.clock import parse_duration
     from tiltyard.scaffold import cutting
 
-    after = parse_duration(written_after)
+    after = options.duration("--written-after", written_after)
     with progress(as_json) as step:
         summary = cutting.cut(
             Settings(), source, file, table=table, known=available_at, written_after=after, progress=step

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import caution, emit, progress, say
 from tiltyard.errors import BadInput
@@ -99,7 +100,6 @@ def source(
     as_json: Json = False,
 ) -> None:
     """Look at a table nobody has described; write its contract and staging, and cut it into daily deliveries."""
-    from tiltyard.clock import parse_duration
     from tiltyard.scaffold import afar
     from tiltyard.scaffold.inferring import Said
     from tiltyard.scaffold.new_source import SourceRequest, look
@@ -107,7 +107,7 @@ def source(
     settings = Settings()
     later = dict(_pair(text) for text in written_later or ())
     said = Said(event_time, available_at, key, tuple(planned or ()), later, tuple(identifies or ()))
-    after = parse_duration(written_after)
+    after = options.duration("--written-after", written_after)
     newest_by = cursor or (None if available_at == "ingested_at" else available_at)
     with afar.brought(settings, file, connection, newest_by) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)

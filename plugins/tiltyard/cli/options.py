@@ -4,7 +4,7 @@ import getpass
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +12,7 @@ import typer
 from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli.output import print_error
+from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,3 +112,11 @@ def opened(*, sources: Sequence[str] = ()) -> Iterator["Rails"]:
 def user() -> str:
     """Who sits here, for the ledger: TILTYARD_USER, or else the login on this machine."""
     return os.environ.get("TILTYARD_USER") or getpass.getuser()
+
+
+def duration(option: str, text: str) -> timedelta:
+    """A length of time as an option has it. Raises BadInput, naming the option."""
+    try:
+        return clock.parse_duration(text)
+    except ValueError as error:
+        raise BadInput(f"{option}: {error}.") from None

@@ -56,7 +56,7 @@ def read(settings: Settings) -> Project:
     return Project(
         models=_models(folder),
         queries=_queries(folder),
-        sources=tuple(sorted(path.name for path in (folder / "staging").iterdir() if path.is_dir())),
+        sources=tuple(sorted(path.name for path in folder.glob("staging/*") if path.is_dir())),
         said=columns.read(settings),
     )
 
