@@ -14,6 +14,10 @@ from tiltyard.leak.suspicion import Rates, Suspicion, Untested
 
 NEVER = 50 * 366 * 86_400.0
 """An instant so many seconds after the prediction (9999-12-31) stands for "not yet"; it is a default, not an event."""
+FEW_DATES = 5
+"""Different numbers below which a column may read as dates by chance: of those with eight digits 4 % do."""
+ALONG = 0.15
+"""How far from one second per second numbers may run beside the predictions to be taken for instants without doubt."""
 SOON = 0.1
 """The share of outcomes that came soonest, with their ties, in which a growing column is looked for."""
 SOON_LIMIT = 0.5
@@ -64,9 +68,11 @@ def instants(case: Case) -> Iterator[Suspicion | Untested]:
         if 0 < late.sum() < there.sum() and 0 < case.label.sum() < case.rows:
             rates = case.label[late].mean(), case.label[there & ~late].mean()
             beside = f"; of those {rates[0]:.1%} are positive, of the others {rates[1]:.1%}"
+        doubt = _doubt(reading, case.prediction)
+        beside += f". It is no more than a warning: {doubt}" if doubt else ""
         yield Suspicion(
             name,
-            "critical",
+            "warning" if doubt else "critical",
             "instant_after_prediction",
             float(share),
             None,
@@ -75,6 +81,28 @@ def instants(case: Case) -> Iterator[Suspicion | Untested]:
             case.examples(name, late),
             offsets(offset[there], case.label[there]),
         )
+
+
+def _doubt(reading: Reading, prediction: Floats) -> str | None:
+    """Why numbers of which nobody has said that they are instants may be none; None where there is no doubt.
+
+    Numbers of orders and of customers grow with time as well, and lie where seconds since 1970 do. But instants go
+    along with the predictions one second per second.
+    """
+    assert reading.values is not None
+    here = ~np.isnan(reading.values) & ~np.isnan(prediction)
+    values = reading.values[here]
+    if reading.written == "yyyymmdd" and (number := len(np.unique(values))) < FEW_DATES:
+        return f"that its numbers are dates is a guess, of {number} different ones"
+    if reading.written.startswith("epoch"):
+        at = prediction[here] - prediction[here].mean()
+        slope = float(at @ (values - values.mean()) / (at @ at)) if at.any() else 0.0
+        if abs(slope - 1) > ALONG:
+            return (
+                f"that its numbers are instants is a guess, as {reading.written}; they run {slope:.3g} times as fast as "
+                "the predictions"
+            )
+    return None
 
 
 @dataclass(frozen=True)
