@@ -17,7 +17,7 @@ from datetime import date, datetime, timedelta
 from tiltyard import release, suites
 from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import checks, contracts, deliveries, publishing, schedules, settling
+from tiltyard.prepare import changed_columns, checks, contracts, deliveries, publishing, schedules, settling
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.fetch import step as fetching
@@ -247,6 +247,7 @@ def _judged(
         warnings=(
             *(str(failure) for report in reports for failure in report.warnings),
             *deliveries.missing(rails, source, as_of),
+            *_columns_changed(rails, source, night, snapshot),
         ),
         reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
         states=publishing.counted_states(states),
@@ -256,6 +257,12 @@ def _judged(
         waiting=waiting,
         rebuilt={table: why for table, why in build.rebuilt.items() if table in tables},
     )
+
+
+def _columns_changed(rails: Rails, source: str, night: date, snapshot: int) -> tuple[str, ...]:
+    """What is said of columns that a contract has added since the last night, or dropped."""
+    last = rails.ledger.last_features_run(source, before=night)
+    return changed_columns.sentences(rails, source, snapshot, last.summary.snapshot if last else None)
 
 
 def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) -> FeaturesSummary:

@@ -110,7 +110,7 @@ def plan(rails: Rails, texts: Mapping[str, Text], asked: Collection[str] = ()) -
     for name, text in texts.items():
         if name in kept or not text.is_whole or not rails.lake.has(text.table):
             continue
-        if {column.lower() for column in text.columns} != rails.lake.columns(text.table).keys():
+        if {*map(str.lower, text.columns)} != {*map(str.lower, rails.lake.columns(text.table))}:
             kept[name] = f"{text.digest.split('.')[0]}.unknown"  # built before anybody kept digests, from other columns
     rebuilt = choose(texts, kept, asked)
     refused: dict[str, str] = {}
