@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 CODE := plugins dags tests benchmarks tools
 
-.PHONY: help setup up start serve down test lint format docs bench bench-peers lock clean
+.PHONY: help setup up start serve down test faults lint format docs bench bench-peers lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ down: ## stop Airflow and PostgreSQL; nothing is lost
 
 test: lint ## lint and every test; PYTEST_ARGS="-k gate" runs some
 	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+faults: setup ## ten thousand texts as they ought not to be: specs, suites, dbt files, arguments, requests
+	@FUZZ_CASES=10000 $(PY) -m pytest -q tests/flow/test_fuzz.py tests/flow/test_serving_fuzz.py $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy, import-linter, sqlfluff
 	@$(PY) -m ruff check $(CODE)

@@ -22,15 +22,23 @@ def seeds(part: float) -> range:
 
 
 VALUES = [
-    "", "~", "null", "true", "no", "0", "-1", "1e309", "-1e309", ".nan", ".inf", "1_000", "0x1F", "0o17", "1:30", "2025-02-30",
-    "9999-12-31T23:59:59.999999999Z", "0000-00-00", "1" + "0" * 5000, "-0.0", "1e-400", "[]", "{}", "[[]]", "{a: {b: [c]}}",
-    "[1, two, 3.0, null]", "{? [a, b] : c}", "!!python/object/apply:os.system [id]", "!!binary aGk=", "!!set {a, b}", "!x y",
-    "!!timestamp '2025-01-01'", "!!int x", "!!float x", "'", '"', "'it''s'", '"\\ud800"', '"\\0"', '"\\u202etxt"', "'a\tb'",
-    "🚲", "Größe in m²", "\u202e\u2066rtl", "é", "\u0000", "\u0007", "\u2028", "\ufeff", "\x1b[31m", "a" * 100_000, "; drop table x", "' or 1=1 --",
+    "", "~", "null", "true", "no", "0", "-1", "1e309", "-1e309", ".nan", ".inf", "1_000", "0x1F", "0o17", "1:30",
+    "2025-02-30",
+    "9999-12-31T23:59:59.999999999Z", "0000-00-00", "1" + "0" * 5000, "-0.0", "1e-400", "[]", "{}", "[[]]",
+    "{a: {b: [c]}}",
+    "[1, two, 3.0, null]", "{? [a, b] : c}", "!!python/object/apply:os.system [id]", "!!binary aGk=",
+    "!!set {a, b}", "!x y",
+    "!!timestamp '2025-01-01'", "!!int x", "!!float x", "'", '"', "'it''s'", '"\\ud800"', '"\\0"', '"\\u202etxt"',
+    "'a\tb'",
+    "🚲", "Größe in m²", "\u202e\u2066rtl", "é", "\u0000", "\u0007", "\u2028", "\ufeff", "\x1b[31m", "a" * 100_000,
+    "; drop table x", "' or 1=1 --",
     "../../../etc/passwd", "/dev/stdin", "${HOME}", "{{ env_var('HOME') }}", "{% for %}", "%s%n", "$PARAMETER",
-    "*nowhere", "&a [*a]", "<<: *a", "|", ">-", "? ", "- ", "---", "...", "%YAML 9.9", "@x", "`x`", "7d", "7 d", "-7d", "1e3d",
-    "99999999999d", "until x, at most 3d", "until prediction_time, at most 99999999999999w", "s3://", "s3://user:secret@x/y",
-    "file:///etc/passwd", "postgresql://u:hunter2@h/d", "kinesis://x", "Mars/Phobos", "utf-99", "rot13", "hex", "undefined",
+    "*nowhere", "&a [*a]", "<<: *a", "|", ">-", "? ", "- ", "---", "...", "%YAML 9.9", "@x", "`x`", "7d", "7 d",
+    "-7d", "1e3d",
+    "99999999999d", "until x, at most 3d", "until prediction_time, at most 99999999999999w", "s3://",
+    "s3://user:secret@x/y",
+    "file:///etc/passwd", "postgresql://u:hunter2@h/d", "kinesis://x", "Mars/Phobos", "utf-99", "rot13", "hex",
+    "undefined",
 ]  # fmt: skip
 """What stands where something else should."""
 LAUGHS = "\n".join(
@@ -96,7 +104,8 @@ def _line(rng: random.Random, text: str) -> str:
     lines[place : place + 1] = rng.choice(
         [
             [], [line, line], [" " + line], ["\t" + line], [line.lstrip()], [line[: len(line) // 2]], [line + "\r"],
-            ["# " + line], [line + " # " + "x" * 50], [line.replace(": ", ":")], [line.replace("  ", "\t")], ["- " + line],
+            ["# " + line], [line + " # " + "x" * 50], [line.replace(": ", ":")], [line.replace("  ", "\t")],
+            ["- " + line],
             [rng.choice(VALUES)], [line + "\u2028" + line], [line.replace("{", "[")], [line + ": x: y"],
         ]
     )  # fmt: skip
@@ -140,17 +149,21 @@ def _whole(rng: random.Random, text: str) -> str:
     """Something else altogether, or around it."""
     return rng.choice(
         [
-            "", " ", "\n\n", "---\n---\n", f"---\n{text}\n---\n{text}", f"\ufeff{text}", f"{text}\n{LAUGHS}\n", f"{LAUGHS}\n",
+            "", " ", "\n\n", "---\n---\n", f"---\n{text}\n---\n{text}", f"\ufeff{text}", f"{text}\n{LAUGHS}\n",
+            f"{LAUGHS}\n",
             text.replace("\n", "\r\n"), text.replace("\n", "\r"), text[: rng.randrange(len(text) + 1)], text[::-1],
             "[" * rng.choice([3, 60, 5000]), "{a: " * 300, "- " * 4000 + "x", f"x: {'[' * 40}{']' * 40}\n{text}",
-            json.dumps({"a": text}), text.upper(), f"- {text}", f"x: &x {{a: *x}}\n{text}", "&a [*a]", "42", "'text'", "null",
-            "? a\n? b\n", text + "\n" + "y: 1\n" * 3, "a: b\n" * 5000, text.encode().decode("latin-1"), "%TAG ! tag:x,2000:\n---\n!y z",
+            json.dumps({"a": text}), text.upper(), f"- {text}", f"x: &x {{a: *x}}\n{text}", "&a [*a]", "42",
+            "'text'", "null",
+            "? a\n? b\n", text + "\n" + "y: 1\n" * 3, "a: b\n" * 5000, text.encode().decode("latin-1"),
+            "%TAG ! tag:x,2000:\n---\n!y z",
         ]
     )  # fmt: skip
 
 
 MANGLE: list[Callable[[random.Random, str], str]] = [
-    _value, _value, _value, _inner_value, _inner_value, _inner_value, _swapped, _key, _key, _line, _line, _letters, _whole,
+    _value, _value, _value, _inner_value, _inner_value, _inner_value, _swapped, _key, _key, _line, _line, _letters,
+    _whole,
 ]  # fmt: skip
 
 
@@ -165,7 +178,8 @@ def mangled(rng: random.Random, text: str) -> bytes:
 def json_value(rng: random.Random, depth: int = 0) -> Any:
     """Any value that JSON may hold."""
     kinds = [
-        lambda: None, lambda: rng.random() < 0.5, lambda: rng.choice([0, -1, 2**53 + 1, 2**70, -(10**400), 1e308, 5e-324, 0.1]),
+        lambda: None, lambda: rng.random() < 0.5,
+        lambda: rng.choice([0, -1, 2**53 + 1, 2**70, -(10**400), 1e308, 5e-324, 0.1]),
         lambda: rng.choice(VALUES), lambda: rng.choice(["", "T1", "\ud800", "x" * 2000, "\0", "🚲"]),
     ]  # fmt: skip
     if depth < 4:

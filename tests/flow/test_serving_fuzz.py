@@ -346,8 +346,10 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
 # -- from whatever JSON may hold ----------------------------------------------------------------
 
 PATHS = [
-    PREDICT, "/v1/models/steady/explain", "/v1/models/young/predict", "/v1/models/%2e%2e%2fspec/predict", "/v1/models/X/predict",
-    "/v1/models/", "/v1/models/steady", "/v1/models/steady/predict/", "/healthz/..", "/metrics", "/readyz", "/openapi.json", "//",
+    PREDICT, "/v1/models/steady/explain", "/v1/models/young/predict", "/v1/models/%2e%2e%2fspec/predict",
+    "/v1/models/X/predict",
+    "/v1/models/", "/v1/models/steady", "/v1/models/steady/predict/", "/healthz/..", "/metrics", "/readyz",
+    "/openapi.json", "//",
 ]  # fmt: skip
 TOLD = re.compile(
     r"Traceback|File \"|site-packages|\.py\b|/home/|/tmp|/usr/|postgresql:|TILTYARD_|password", re.IGNORECASE

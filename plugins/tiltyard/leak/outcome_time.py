@@ -99,8 +99,8 @@ def _doubt(reading: Reading, prediction: Floats) -> str | None:
         slope = float(at @ (values - values.mean()) / (at @ at)) if at.any() else 0.0
         if abs(slope - 1) > ALONG:
             return (
-                f"that its numbers are instants is a guess, as {reading.written}; they run {slope:.3g} times as fast as "
-                "the predictions"
+                f"that its numbers are instants is a guess, as {reading.written}; they run {slope:.3g} times as fast "
+                "as the predictions"
             )
     return None
 

@@ -5,6 +5,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from tiltyard.prepare.names import OF_FRAMES
+from tiltyard.spec import DECIDED
+
 RESERVED = frozenset(
     [
         "all",
@@ -138,6 +141,8 @@ OWN = frozenset(
         "deadline",
         "known_at",
         "outcome",
+        DECIDED,
+        *OF_FRAMES,
     ]
 )
 """Names that Tiltyard's tables, and the SQL that is written here, have columns of their own under."""

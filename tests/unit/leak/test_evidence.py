@@ -64,7 +64,7 @@ def test_instants_are_seen_however_they_are_written(written):
 
 
 def test_numbers_that_may_be_instants_are_no_more_than_a_warning():
-    """Numbers of orders grow with time and lie where seconds since 1970 do; a code of eight digits may read as a date."""
+    """Orders are numbered along with time, where seconds since 1970 lie; a code of eight digits may read as a date."""
     frame = plain(400)
     seconds = (frame["asked_at"] - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
     frame["order"] = seconds.iloc[0] + 9_000_000 + (seconds - seconds.iloc[0]) * 4 // 10
