@@ -235,8 +235,10 @@ def test_nothing_is_written_over(written: Written) -> None:
     settings = written.settings
     with pytest.raises(BadInput, match="There is a source 'clinic' already"):
         new_source.look(settings, SourceRequest("clinic", written.export))
-    with pytest.raises(BadInput, match="clinic has a table 'appointment' already"):
+    with pytest.raises(BadInput, match="the source clinic has a table 'appointment', and both would land"):
         new_source.look(settings, SourceRequest("praxis", written.export, table="appointment"))
+    named = stranger.write(written.export.parent / "appointment.csv", TABLE.head(500))
+    assert new_source.look(settings, SourceRequest("praxis", named, said=SAID)).table == "praxis_appointment"
     with pytest.raises(BadInput, match="no_show is there already"):
         new_model.look(settings, ASKED)
     with pytest.raises(BadInput, match="holds deliveries already"):
