@@ -336,12 +336,14 @@ def model(
         return
     paths = write.files(settings, plan.texts, plan.exposure)
     nights = plan.nights
+    end = nights.end
+    in_airflow = f", and then tiltyard start --night {nights.last_rows}" if end < nights.last_rows else ""
     done = {
         "model": name,
         "files": [str(path) for path in paths],
         "first_trainable": nights.first_trainable.isoformat(),
         "rows_per_night": plan.rows_per_night,
-        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {nights.last_night}",
+        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {end}{in_airflow}",
     }
     emit(done, as_json)
 

@@ -228,6 +228,8 @@ class Calendar:
     """as_of of the first night whose matured cohorts carry a training."""
     with_history: date
     """as_of of the first night on which half of what is learned from has a past; the same where none is asked for."""
+    last_rows: date
+    """as_of of the night of the newest rows."""
     last_night: date
     """as_of of the last night that tells something: it has landed, and the last rows have matured by it."""
     window_days: int
@@ -240,6 +242,14 @@ class Calendar:
         hundred nights before the end, which tell as much as more."""
         first = self.with_history if self.last_night - self.with_history >= timedelta(days=14) else self.first_trainable
         return max(first, self.last_night - timedelta(days=MOST_NIGHTS))
+
+    @property
+    def end(self) -> date:
+        """Where a hindcast best ends: the night before that of the newest rows, which is left for Airflow; or, where
+        four weeks of truth would not have come by then, the last that tells something."""
+        before = self.last_rows - timedelta(days=1)
+        still_to_come = self.last_night - self.last_rows
+        return before if before - self.begin >= timedelta(days=28) + still_to_come else self.last_night
 
 
 def horizon(outcomes: Outcomes, span_days: int) -> tuple[int, str]:
@@ -270,6 +280,7 @@ def calendar(
     return Calendar(
         first_trainable=first,
         with_history=max(first, begin + timedelta(days=3 * usual)) if has_rates and usual_days is None else first,
+        last_rows=facts.last + timedelta(days=1),
         last_night=min(facts.landed, facts.last + timedelta(days=horizon_days)) + timedelta(days=1),
         window_days=max(30, min(90, span)),
         min_matured=int(min(500, max(100, 5 * facts.per_day))),

@@ -328,7 +328,7 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
             f"Past rates begin on {facts.first + timedelta(days=asked.horizon_days)}, when the first outcomes "
             f"have matured: what trains before {nights.with_history} learns from rows that mostly have none."
         )
-    if facts.last < nights.last_night:
+    if nights.last_rows < nights.last_night:
         notes.append(
             f"The rows end on {facts.last}: on later nights only outcomes come, and tables without new rows are held."
         )
