@@ -3,7 +3,7 @@
 import dataclasses
 import subprocess
 import sys
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +136,25 @@ def test_a_past_rate_that_does_not_say_of_which_class_is_refused(
             project.check_spec(project.read(settings), settings, spec_of(settings))
     finally:
         view.write_text(before)
+
+
+def test_a_view_that_cannot_be_built_is_said_while_the_nights_are_played_and_at_their_end(
+    settings: Settings, asked: ModelPlan
+) -> None:
+    view = settings.dbt / "models" / "features" / "ftr_appointment__outcome_intake.sql"
+    before = view.read_text()
+    night = datetime.combine(asked.nights.begin, time(), UTC) + timedelta(days=1)
+    said: list[str] = []
+    try:
+        view.write_text(before.replace("from numbered", "from unnumbered"))
+        with rails_module.opened(settings) as rails:
+            result = hindcast.hindcast(
+                rails, [spec_of(settings)], night, night, jobs=1, progress=lambda label, share: said.append(label)
+            )
+    finally:
+        view.write_text(before)
+    assert "ftr_appointment__outcome_intake failed: what reads it goes on with what stands" in said
+    complaint = hindcast.unbuilt(result.tables)
+    assert complaint is not None
+    assert complaint.startswith("1 table failed: ftr_appointment__outcome_intake on 1 night: dbt failed at")
+    assert "unnumbered" in complaint
