@@ -109,6 +109,8 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
             f"Nothing of {source} lies in {folder}; lay an export there with tiltyard data cut {source} FILE."
         )
     values = ingest.typed(table, "_due")
+    # of a text it is still text, which a delivery in Parquet beside it would make of both
+    values |= {name: f"cast({values[name]} as timestamptz)" for name in ("event_time", "available_at")}
     selected = ", ".join(f"{value} as {quoted(name)}" for name, value in values.items())
     parts = []
     with landing.in_utf8(files) as paths:

@@ -37,6 +37,9 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         truth = _truth(rows, request, label, values, per_day)
         outcomes = delivered_rows.outcomes(rows, label, truth.positive_sql, is_number=request.is_number)
         outcomes = replace(outcomes, shares=truth.shares)
+        if truth.positive and outcomes.base in (0, 1):
+            which = "every" if outcomes.base else "no"
+            raise BadInput(f"--positive: {truth.positive} holds of {which} outcome, so that there is nothing to learn.")
         cohorts = delivered_rows.cohorts(rows, per_day)
         first = cohorts.first if cohorts else per_day[0][0]
         last = per_day[-1][0]
