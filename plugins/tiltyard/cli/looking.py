@@ -59,7 +59,7 @@ def models(as_json: Json = False) -> None:
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard validate sla_breach")
 def validate(
-    model: Annotated[str | None, typer.Argument(help="One model; default: all.", metavar="[MODEL]")] = None,
+    model: Annotated[list[str] | None, typer.Argument(help="Models; default: all.", metavar="[MODEL]...")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +75,7 @@ def validate(
         return
     chosen, refused = specs.read_all(settings.models)
     if model:
-        chosen, refused = (specs.find(settings.models, model),), {}
+        chosen, refused = tuple(specs.find(settings.models, name) for name in model), {}
     project = dbt_project.read(settings)
     valid = []
     for spec in chosen:

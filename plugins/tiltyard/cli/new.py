@@ -116,6 +116,11 @@ def source(
             _must_be_asked()
             request = replace(request, said=_asked(plan, said))
             plan = look(settings, request)
+        if undated := [column for column, when in plan.found.roles.written_later.items() if when is None]:
+            caution(
+                f"Nothing tells when {', '.join(undated)} was written: the export is cut as if that had been "
+                f"{written_after} after its row; say --written-after for another time."
+            )
         _write_source(settings, request, plan, after if cut else None, dry_run, as_json)
 
 
@@ -254,9 +259,20 @@ def model(
         ),
     ] = None,
     positive: Annotated[
-        str | None, typer.Option(help="The value that is asked for, like Yes. Default: yes, or 1.", metavar="VALUE")
+        str | None,
+        typer.Option(
+            help="The value that is asked for, like Yes, or like '>15' of a number. Default: yes, or 1.",
+            metavar="VALUE",
+        ),
     ] = None,
     number: Annotated[bool, typer.Option("--number", help="The outcome is an amount, and no yes or no.")] = False,
+    classes: Annotated[
+        bool | None,
+        typer.Option(
+            "--classes",
+            help="Every text of the outcome is asked for. Default where it has 3 to 20 and no --positive is given.",
+        ),
+    ] = None,
     entity: Annotated[
         str | None,
         typer.Option(
@@ -306,7 +322,7 @@ def model(
     rates = _columns(rate_of, none=no_history)
     loads = _columns(load_of, none=no_history)
     request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner, untold)
-    request = replace(request, until=until)
+    request = replace(request, until=until, is_classes=classes)
     if not (yes or dry_run):
         _must_be_asked()
         request = _asked_model(settings, request)
@@ -320,12 +336,14 @@ def model(
         return
     paths = write.files(settings, plan.texts, plan.exposure)
     nights = plan.nights
+    end = nights.end
+    in_airflow = f", and then tiltyard start --night {nights.last_rows}" if end < nights.last_rows else ""
     done = {
         "model": name,
         "files": [str(path) for path in paths],
         "first_trainable": nights.first_trainable.isoformat(),
         "rows_per_night": plan.rows_per_night,
-        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {nights.last_night}",
+        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {end}{in_airflow}",
     }
     emit(done, as_json)
 
@@ -349,14 +367,10 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
             request,
             label=typer.prompt("Which one is asked for?", default=offered.labels[0] if offered.labels else None),
         )
-    if request.positive is None and not request.is_number:
+    if request.positive is None and not request.is_number and request.is_classes is None:
         found = offered.values.get(request.label or "", ())
         if found:
-            shown = ", ".join(found[:6])
-            answer = typer.prompt(
-                f"It is {shown}. Which is meant (number: an amount)?", default="true" if "true" in found else found[-1]
-            )
-            request = replace(request, is_number=answer == "number", positive=None if answer == "number" else answer)
+            request = _asked_value(request, found)
     if request.rates is None:
         answer = typer.prompt(
             "Past rate of the outcome per which columns (- none)?", default=", ".join(offered.groups[:2]) or "-"
@@ -366,6 +380,18 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
         answer = typer.prompt("Rows per day per which columns (- none)?", default=", ".join(offered.groups[:1]) or "-")
         request = replace(request, loads=_names(answer))
     return _asked_horizon(settings, request)
+
+
+def _asked_value(request: "ModelRequest", found: tuple[str, ...]) -> "ModelRequest":
+    """Which value of the outcome is meant, where no option has said it."""
+    from tiltyard.scaffold.asked import usual_positive
+
+    shown = ", ".join(found[:6]) + (", …" if len(found) > 6 else "")
+    usual = "each" if len(found) > 2 else usual_positive(found) or found[-1]
+    answer = typer.prompt(f"It is {shown}. Which is meant (each: all of them; number: an amount)?", default=usual)
+    if answer in ("each", "number"):
+        return replace(request, is_number=answer == "number", is_classes=answer == "each")
+    return replace(request, positive=answer)
 
 
 def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest":

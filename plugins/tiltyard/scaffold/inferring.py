@@ -5,7 +5,7 @@ Nothing here is certain, and all of it is shown before it is written. What someb
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from statistics import median
 
@@ -132,6 +132,21 @@ def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said)
     return Roles(happened.name, known.name if known else None, key, tuple(planned), later, tuple(people))
 
 
+def with_missing(roles: Roles, table: Table, missing: Mapping[str, str], said: Said) -> Roles:
+    """The roles, with what is missing in the same rows as what is written later: where nobody said what is, it is
+    written later itself, by the same time. `missing`: column → that one."""
+    free = {
+        name: other
+        for name, other in missing.items()
+        if name not in {roles.event_time, roles.available_at, roles.key, *roles.planned, *roles.written_later}
+    }
+    later = dict(roles.written_later)
+    if not said.written_later:
+        later |= {name: later[other] for name, other in free.items()}
+    ordered = {column.name: later[column.name] for column in table.columns if column.name in later}
+    return replace(roles, written_later=ordered, missing_with=free)
+
+
 def is_ahead(column: Column) -> bool:
     """Whether a time after its row may be one that was known ahead: by its name, or a day that nothing says is over.
 
@@ -203,13 +218,17 @@ def rhythm(happened: Sequence[tuple[date, int]], country: str | None = None) -> 
         if len(rows) >= 4 and sum(1 for count in rows if count) <= 0.1 * len(rows)
     ]
     if country is not None:
-        closed.append(PublicHolidays(holidays=country))
+        kept = PublicHolidays(holidays=country)
+        off = [day for day in days if why_closed([kept], day) and not why_closed(closed, day)]
+        if sum(1 for day in off if counts.get(day)) <= 0.5 * len(off):
+            closed.append(kept)
     silent = [day for day in days if not counts.get(day) and not why_closed(closed, day)]
     if len(silent) <= max(3, 0.1 * len(days)):
         closed += silent
     usual = [median([count for count in rows if count] or [0]) for rows in by_weekday]
     open_days = [day for day in days if not why_closed(closed, day) and counts.get(day)]
-    shares = sorted(counts[day] / usual[day.weekday()] for day in open_days if usual[day.weekday()] >= 20)
+    whole = open_days[1:-1]  # of the first and the last day an export may have a part only
+    shares = sorted(counts[day] / usual[day.weekday()] for day in whole if usual[day.weekday()] >= 20)
     low, high = (shares[len(shares) // 100], shares[-1 - len(shares) // 100]) if shares else (1.0, 1.0)
     return Rhythm(
         first=first,

@@ -24,7 +24,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.prepare.landing import first_line
 from tiltyard.scaffold import inferring, naming
-from tiltyard.scaffold.found import Column, FileForm, Kind, Table
+from tiltyard.scaffold.found import Column, FileForm, Kind, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 
 MOST_ROWS = 5_000_000
@@ -395,7 +395,10 @@ def with_joined_time(sample: Opened, said: Said) -> tuple[Opened, Said]:
         joined = _joined(sample, parts)
         if joined is None:
             shown = " ".join(part.least for part in parts)
-            raise BadInput(f"--event-time: {said.event_time} together are no time, like {shown!r}; give other columns.")
+            raise BadInput(
+                f"--event-time: {said.event_time} together are no time, like {shown!r}. What can be one: a day and a "
+                "time of day (11:38:36), or the numbers year,month,day, with hour and minute behind them."
+            )
     elif said.event_time is None:
         joined = next((time for parts in _beside(table) if (time := _joined(sample, parts))), None)
     else:
@@ -485,6 +488,35 @@ def leads(sample: Opened, happened: Column, zone: str) -> dict[str, Lead]:
                 f"quantile_cont({ahead}, 0.95), min({day}), max({day}) from sample",
             )
             found[column.name] = Lead(filled, before, after, float(usual), first, last)
+    return found
+
+
+FEWEST_MISSING = 20
+"""Rows without a value below which nothing is said of what else is missing in them."""
+
+
+def missing_with(sample: Opened, roles: Roles) -> dict[str, str]:
+    """Column → one that is written later, where it is missing in the same rows: in all of the other's, and seldom in
+    any more. What is known only of rows whose outcome is known was hardly known before it."""
+    later = [column for column in map(sample.table.column, roles.written_later) if column is not None]
+    later = [column for column in later if FEWEST_MISSING <= column.missing < column.rows]
+    known = {*roles.written_later, *roles.planned}
+    free = [column for column in sample.table.columns if not column.parts and column.name not in known]
+    pairs = [
+        (column, other)
+        for column in free
+        for other in later
+        if 0.99 * other.missing <= column.missing <= 2 * other.missing
+    ]
+    if not pairs:
+        return {}
+    both = ", ".join(
+        f"count(*) filter ({quoted(column.name)} is null and {quoted(other.name)} is null)" for column, other in pairs
+    )
+    found: dict[str, str] = {}
+    for (column, other), count in zip(pairs, _one(sample.connection, f"select {both} from sample"), strict=True):
+        if count >= 0.99 * other.missing:
+            found.setdefault(column.name, other.name)
     return found
 
 
