@@ -9,7 +9,7 @@ from tiltyard import clock
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, MeasuredAsOf
-from tiltyard.cli.output import emit, out, plain, progress, say, table
+from tiltyard.cli.output import caution, emit, out, plain, progress, say, table
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 
@@ -169,8 +169,8 @@ def replay(
     ranges = [(clock.parse_as_of(first), clock.parse_as_of(last))]
     with rails.opened() as opened:
         result = replaying.replay_nights(opened, spec, ranges, at=snapshot, limit=limit)
-    if report:
-        replay_page.write(result, report)
+    if report and replay_page.write(result, report) is None:
+        caution(f"{report} could not be drawn; what follows is all there is.")
     emit(replay_document.ReplayDocument.of(result), as_json, lambda: say(replay_page.lines(result)))
     if result.verdict in ("fail", "untestable"):
         raise typer.Exit(1)

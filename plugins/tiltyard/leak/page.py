@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tiltyard.errors import BadInput
@@ -62,12 +62,17 @@ def check(target: Path, read: Sequence[Path] = ()) -> None:
 
 
 def write(audit: Audit, target: Path) -> Path | None:
-    """Draw the page of an audit and save it. Returns its path, None where it cannot be drawn: the audit is as good
-    without one. Raises BadInput when there is no writing."""
+    """Draw the page of an audit and save it. Returns as `drawn` does, and raises so."""
+    return drawn(lambda: render(audit), target)
+
+
+def drawn(draw: Callable[[], str], target: Path) -> Path | None:
+    """Save what is drawn. Returns its path, None where it cannot be drawn: what was found is as good without a page.
+    Raises BadInput when there is no writing."""
     try:
-        content = render(audit)
+        content = draw()
     except Exception as error:  # numbers that no drawing foresaw
-        log.warning("the page of %s is not drawn", audit.path.name, exc_info=error)
+        log.warning("%s is not drawn", target.name, exc_info=error)
         return None
     return save(content, target)
 

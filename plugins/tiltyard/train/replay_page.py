@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from tiltyard.leak.page import save
+from tiltyard.leak.page import drawn
 from tiltyard.pages import kit
 from tiltyard.pages.kit import Html, PageColumn, text
 from tiltyard.train.comparison import KINDS
@@ -46,9 +46,10 @@ def _late(replay: Replay) -> str:
     return f"{rows} have a newer one by now that says it was known later: the point-in-time join does not take it"
 
 
-def write(replay: Replay, path: Path) -> None:
-    """Write the page, whole. Raises nothing for a replay that found nothing: that is a page, too."""
-    save(page(replay), path)
+def write(replay: Replay, path: Path) -> Path | None:
+    """Write the page, whole; one that found nothing has a page, too. Returns its path, None where it cannot be drawn.
+    Raises BadInput when there is no writing."""
+    return drawn(lambda: page(replay), path)
 
 
 def page(replay: Replay) -> str:
