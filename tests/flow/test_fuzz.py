@@ -266,4 +266,4 @@ def test_the_command_line(
             json.loads(told)
         return None
 
-    tried(0.1, case)
+    tried(0.05, case)
