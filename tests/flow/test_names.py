@@ -37,7 +37,8 @@ DELIVERED = {
 """Columns that are delivered beside those of a log-in. `night` is planned, so that it is looked at by its days."""
 FEATURES = {
     "limit": "bigint", "order": "varchar", "select": "double", "Größe in m²": "double", "MixedCase": "bigint",
-    "entity_id": "bigint", "night": "bigint", "rows": "bigint", "number": "bigint", "frame": "bigint",
+    "score": "bigint", "entity_id": "bigint", "night": "bigint", "rows": "bigint", "number": "bigint",
+    "frame": "bigint",
     "then_row": "bigint", "key": "bigint", "row": "bigint", "place": "bigint", "spine": "bigint", "known": "bigint",
     "version": "varchar", "tier": "bigint", "model": "bigint", "index": "bigint", "target": "bigint",
     "it's 100 % [new] <b>": "bigint", "🚲": "boolean", "request_id": "bigint", "truth": "bigint", "missing": "bigint",

@@ -93,9 +93,9 @@ def test_a_feature_of_any_name_works_or_is_refused(spec: Spec, first: str, secon
 
 def test_hardly_a_name_is_refused(spec: Spec) -> None:
     """Reserved words of DuckDB, in any case, and what other languages call things."""
-    words = [word for word in RESERVED if word != "label"]
+    words = [word for word in [*RESERVED, "score"] if word != "label"]
     words = [*words, *map(str.title, words), "Größe", "size in cm", "年齢", "a.b", "it's", "{x}", "%"]
     refused = {word for word in words if names.wrong_feature(word, spec, ("visit_id",))}
     assert not refused
-    for name in ("known_at", "Score", "prediction", "rowid", "visit_id", "VISIT_ID", "_x", "ftr_x__event_time", 'a"b'):
+    for name in ("known_at", "Loss", "prediction", "rowid", "visit_id", "VISIT_ID", "_x", "ftr_x__event_time", 'a"b'):
         assert names.wrong_feature(name, spec, ("visit_id",)), name

@@ -128,9 +128,9 @@ class Look:
         now[profile.LABEL] = self._sampled(self._labels(matured))
         now[profile.LOSS] = self._sampled(self._losses(matured))
         past = {name: training[name] for name in columns if name in training}
-        past[profile.PREDICTION] = self._scores(self.spec.target.scores(training["score"]))
+        past[profile.PREDICTION] = self._scores(self.spec.target.scores(training["_score"]))
         past[profile.LABEL] = self._labels(training)
-        past[profile.LOSS] = self._losses(training)
+        past[profile.LOSS] = self._losses(training.assign(score=training["_score"]))
         reference = self.scorer.profile
         raw = Raw()
         for name in columns:

@@ -110,8 +110,10 @@ def features(rails: Rails, spec: Spec, at: At = None) -> tuple[Feature, ...]:
                 inputs.append(Feature(name, view, _kind(view, name, kind)))
     keys = _keys(spec)
     for feature in inputs:
-        if wrong := names.wrong_feature(feature.name, spec, keys):
-            raise BadInput(f"{feature.view} has a column '{feature.name}', {wrong}; rename it in dbt.")
+        if names.is_taken(feature.name, spec, keys):
+            raise BadInput(
+                f"{feature.view} has a column '{feature.name}', which frames have already; rename it in dbt."
+            )
     called = [feature.name.lower() for feature in inputs]
     twice = sorted({name for name in called if called.count(name) > 1})
     if twice:

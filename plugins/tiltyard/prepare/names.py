@@ -12,7 +12,7 @@ from tiltyard.spec import DECIDED, REPORT_COLUMNS, Spec
 
 OF_THE_LAKE = ("rowid", "snapshot_id", "change_type")
 """What the lake's record of what was written to a table says beside the table's own columns, under these names."""
-OF_FRAMES = ("prediction_time", *REPORT_COLUMNS, "score", "known_at", *OF_THE_LAKE)
+OF_FRAMES = ("prediction_time", *REPORT_COLUMNS, "known_at")
 """What stands beside features: in frames, in the rows that a version keeps of its training, in kept answers."""
 OF_VIEWS = ("__event_time", "__available_at")
 """How the times of the row of a view end that a frame has used."""
@@ -29,7 +29,12 @@ def wrong_feature(name: str, spec: Spec, keys: Iterable[str]) -> str | None:
         return "which holds a quotation mark, or something that cannot be seen"
     if name.startswith("_"):
         return "whose name begins with an underscore, which is kept for Tiltyard's own"
-    taken = {*OF_FRAMES, *keys, *((DECIDED,) if spec.label.until else ())}
-    if name.lower() in taken or name.lower().endswith(OF_VIEWS):
+    if name.lower() in OF_THE_LAKE or is_taken(name, spec, keys):
         return "which is the name of a column of Tiltyard's own, or of a key, beside it"
     return None
+
+
+def is_taken(name: str, spec: Spec, keys: Iterable[str]) -> bool:
+    """Whether a frame has a column of this name already. `keys` as above."""
+    taken = {*OF_FRAMES, *keys, *((DECIDED,) if spec.label.until else ())}
+    return name.lower() in taken or name.lower().endswith(OF_VIEWS)

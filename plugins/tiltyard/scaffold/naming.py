@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from tiltyard.prepare.names import OF_FRAMES
+from tiltyard.prepare.names import OF_FRAMES, OF_THE_LAKE
 from tiltyard.spec import DECIDED
 
 RESERVED = frozenset(
@@ -143,6 +143,7 @@ OWN = frozenset(
         "outcome",
         DECIDED,
         *OF_FRAMES,
+        *OF_THE_LAKE,
     ]
 )
 """Names that Tiltyard's tables, and the SQL that is written here, have columns of their own under."""

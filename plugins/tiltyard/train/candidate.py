@@ -195,10 +195,10 @@ def _models(fitted: Fitted, prepared: _Prepared, target: Target, plan: Plan) -> 
 
 
 def _sample(prepared: _Prepared, fitted: Fitted, seed: int, target: Target) -> pd.DataFrame:
-    """Up to SAMPLE training rows: the features, `label` and `score`, which is out of fold."""
+    """Up to SAMPLE training rows: the features, `label` and `_score`, which is out of fold."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(prepared.frame))[:SAMPLE])
     rows = prepared.frame.loc[chosen, list(prepared.encoding.features)]
-    return rows.assign(label=prepared.rows.label[chosen], score=target.column(fitted.out_of_fold[chosen]))
+    return rows.assign(label=prepared.rows.label[chosen], _score=target.column(fitted.out_of_fold[chosen]))
 
 
 def _reference(

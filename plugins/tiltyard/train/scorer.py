@@ -92,8 +92,9 @@ class Scorer:
         return self.target.within(answers(self._light, matrix, self.target))
 
     def reference_frame(self) -> pd.DataFrame:
-        """Up to 2,000 training rows: the features, `label` and `score` (out of fold, as Target.column gives it)."""
-        return pd.read_parquet(io.BytesIO(self._sample))
+        """Up to 2,000 training rows: the features, `label` and `_score` (out of fold, as Target.column gives it)."""
+        rows = pd.read_parquet(io.BytesIO(self._sample))
+        return rows if "_score" in rows else rows.assign(_score=rows["score"])  # of a version from before its own name
 
 
 def session(content: bytes) -> Session:

@@ -361,8 +361,8 @@ def test_the_reference_describes_every_row(trained: Market) -> None:
     assert len(described["size"]["shares"]) == len(described["size"]["edges"]) + 1
     assert described["mood"]["missing"] > 0
     sample = scorer.reference_frame()
-    assert set(sample.columns) == {"size", "mood", "is_open", "label", "score"}
-    assert sample["score"].between(0, 1).all()
+    assert set(sample.columns) == {"size", "mood", "is_open", "label", "_score"}
+    assert sample["_score"].between(0, 1).all()
 
 
 def test_a_feature_that_says_nothing_is_named(
