@@ -5,6 +5,7 @@ it costs grows with models, and not with nights. It is anchored to the newest ni
 newest that was scored: what stands still looks no better for it.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Final, Literal
 
 from tiltyard import clock
 from tiltyard.govern import standing
+from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.prepare import contracts, ingest
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -29,6 +31,8 @@ from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.words import counted
+
+log = logging.getLogger(__name__)
 
 State = Literal[
     "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "default", "hold",
@@ -197,14 +201,16 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         if (nights := [own[spec.name] for own in attempted.values() if spec.name in own])
     }
     lately = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
+    problems: dict[str, str] = {}
     facts = _Facts(
         rails=rails,
+        problems=problems,
         now=now,
         anchors=anchors,
         of_source=of_source,
-        shadow=ledger.runs_since(ShadowSummary, lately),
-        drift=ledger.runs_since(DriftSummary, attempted["drift"]),
-        promotion=ledger.runs_since(PromotionSummary, attempted["promotion"]),
+        shadow=_runs(ledger, ShadowSummary, lately, problems),
+        drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
+        promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
         changes=ledger.changes_of(names),
         challengers={
             name: roles.challengers
@@ -226,6 +232,24 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         incidents=facts.incidents,
         trainings=len([entry for entry in ledger.retrains(since=newest) if entry.night == newest]) if newest else 0,
     )
+
+
+def _runs(
+    ledger: Ledger, kind: type[SummaryT], since: Mapping[str, date], problems: dict[str, str]
+) -> dict[str, list[StageRun[SummaryT]]]:
+    """Model → how a stage went since a night, in one query; where a record cannot be read, which then is its model's
+    problem and nobody else's, model by model."""
+    try:
+        return ledger.runs_since(kind, since)
+    except ValueError:
+        runs: dict[str, list[StageRun[SummaryT]]] = {}
+        for model, night in since.items():
+            try:
+                runs |= ledger.runs_since(kind, {model: night})
+            except ValueError:
+                log.exception("The records of %s of %s cannot be read.", kind.stage, model)
+                problems[model] = f"what the ledger says of its {kind.stage} cannot be read; the log says why"
+        return runs
 
 
 def _rank(state: State) -> int:
@@ -275,6 +299,8 @@ class _Facts:
     """What was read of all models at once."""
 
     rails: Rails
+    problems: Mapping[str, str]
+    """Model → what of it cannot be read."""
     now: datetime
     anchors: Mapping[str, date]
     of_source: Mapping[str, date]
@@ -334,6 +360,8 @@ class _Facts:
         """How a model stands in a word, why, and what a person is to do."""
         if spec.name not in self.anchors:
             return "new", f"no night yet; tiltyard hindcast --model {spec.name} plays past ones", None
+        if problem := self.problems.get(spec.name):
+            return "failed", problem, "look into the log of the API server"
         ends = self.ends.get(spec.name, ())
         newest = ends[-1] if ends else None
         if newest and newest[1] == "failed":
