@@ -855,7 +855,7 @@ class Classes(Target):
     headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
     columns: ClassVar[Mapping[str, str]] = {"log_loss": "log loss", "accuracy": "accuracy"}
     status_figures = ("log_loss", "accuracy")
-    inestimable = "scores are calibrated for that one number at a time, and a distribution has several"
+    inestimable = "an estimate takes one number per row, and a distribution over classes has several"
     has_positives = False
     more_counts = ("outside",)
     outside_head = "labels of no class"

@@ -70,10 +70,8 @@ def start(
             landed.require(opened, settings.sources)
             landed.require_near(opened, settings.sources, *nights)
     with progress(as_json) as step:
-        result = starting.start(settings, nights, step)
+        result = starting.start(settings, nights, step, caution)
     emit(result, as_json, lambda: say(starting.summary(result)))
-    for note in result.notes:
-        caution(note)
     for text in result.refused:
         print_error(str(text))
 

@@ -111,6 +111,7 @@ def source(
     newest_by = cursor or (None if available_at == "ingested_at" else available_at)
     with afar.brought(settings, file, connection, newest_by) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
+        request = replace(request, written_after=after)
         plan = look(settings, request)
         if not (yes or dry_run):
             _must_be_asked()
@@ -121,7 +122,7 @@ def source(
                 f"Nothing tells when {', '.join(undated)} was written: the export is cut as if that had been "
                 f"{written_after} after its row; say --written-after for another time."
             )
-        _write_source(settings, request, plan, after if cut else None, dry_run, as_json)
+        _write_source(settings, request, plan, after if cut else None, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _write_source(
@@ -129,6 +130,8 @@ def _write_source(
     request: "SourceRequest",
     plan: "SourcePlan",
     written_after: timedelta | None,
+    *,
+    yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -142,7 +145,8 @@ def _write_source(
     for sentence in plan.found.notes:
         caution(sentence)
     if dry_run:
-        caution("Nothing was asked: what is not said by an option was inferred, as with --yes.")
+        if not yes:
+            caution("Nothing was asked: what is not said by an option was inferred, as with --yes.")
         emit(_planned(written), as_json, lambda: _print(written))
         return
     paths = write.files(settings, written)
@@ -164,6 +168,8 @@ def _write_source(
             write.taken_back(paths)
             raise
         done["cut"] = summary.to_json()
+        if summary.caution:
+            caution(summary.caution)
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
 
@@ -190,6 +196,7 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
     columns = plan.found.table.columns
     headers = {column.name: column.header for column in columns}
     say("Columns: " + ", ".join(f"{column.header} ({column.kind})" for column in columns if not column.parts))
+    say("Enter takes what stands in brackets.")
 
     def asked(question: str, found: str) -> str:
         return str(typer.prompt(question, default=found or "-")).strip().removeprefix("-")
@@ -214,6 +221,8 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
             ", ".join(guessed),
         )
         later = dict(_pair(part.strip()) for part in answer.split(",") if part.strip())
+        if not later and (outcome := asked("Which column do you want to predict, if one of these (- none)?", "")):
+            later = dict([_pair(outcome)])  # nobody knew it with its row
     identifies = several("Which columns identify a person?", said.identifies, roles.identifies)
     return Said(event_time, available_at, key, planned, later, identifies)
 

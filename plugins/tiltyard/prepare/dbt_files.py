@@ -59,12 +59,15 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...]) -> Iterator[tuple[tuple
 
 def _mappings(entry: dict[Any, Any], loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
     """The same of its config.meta.tiltyard."""
-    for key in _MAPPINGS:
+    for place, key in enumerate(_MAPPINGS, start=1):
         below = entry.get(key)
         loc = (*loc, key)
         if below is None:
             return
         if not isinstance(below, dict):
-            yield loc, f"{key} is a mapping, like {{meta: {{tiltyard: {{planned: true}}}}}} under config"
+            yield (
+                loc,
+                f"{'.'.join(_MAPPINGS[:place])} is a mapping, like config: {{meta: {{tiltyard: {{planned: true}}}}}}",
+            )
             return
         entry = below

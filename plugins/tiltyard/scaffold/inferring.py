@@ -17,8 +17,9 @@ from tiltyard.words import ended, meant
 _HAPPENED = ("created", "scheduled", "opened", "ordered", "booked", "placed", "event", "start", "registered", "invoice")
 _BIRTH = re.compile(r"birth|(^|_)dob($|_)|expir|valid")
 _PERSON = re.compile(
-    r"(^|_)(patient|customer|client|user|person|member|employee|caller|guest|student|passenger|ssn|email|e_mail|phone|"
-    r"mobile|first_name|last_name|full_name|surname|passport|iban|address)($|_)"
+    r"(^|_)(patient\w{0,2}|customer|client|user|person\w{0,2}|member|employee|caller|guest|student|passenger|ssn|email|"
+    r"e_mail|phone|mobile|first_name|last_name|full_name|surname|passport|iban|address|kund\w{1,2}|benutzer|mitarbeiter)"
+    r"($|_)"
 )
 _LATER = re.compile(
     r"(^|_)(status|outcome|result|no_?show|show|cancel\w*|churn\w*|returned|resolved|closed|paid|reminded|sms\w*|"
@@ -32,6 +33,8 @@ _OVER = re.compile(
     r"(^|_)(arriv\w*|actual\w*|clos\w*|deliver\w*|finish\w*|end|ended|return\w*|resolv\w*|complet\w*|paid|"
     r"cancel\w*|left|exit\w*|done|sold|shipped|answered|updated|changed|modified|status\w*)($|_)"
 )
+FEWEST_OF_A_DAY = 10
+"""Rows of a usual day below which one without any is no closed day."""
 _WHOLE = 0.99
 """Share of rows for which something holds that is taken to hold."""
 
@@ -222,7 +225,12 @@ def rhythm(happened: Sequence[tuple[date, int]], country: str | None = None) -> 
         off = [day for day in days if why_closed([kept], day) and not why_closed(closed, day)]
         if sum(1 for day in off if counts.get(day)) <= 0.5 * len(off):
             closed.append(kept)
-    silent = [day for day in days if not counts.get(day) and not why_closed(closed, day)]
+    usually = [median(rows or [0]) for rows in by_weekday]  # on a weekday of few rows a day without one is chance
+    silent = [
+        day
+        for day in days
+        if not counts.get(day) and not why_closed(closed, day) and usually[day.weekday()] >= FEWEST_OF_A_DAY
+    ]
     if len(silent) <= max(3, 0.1 * len(days)):
         closed += silent
     usual = [median([count for count in rows if count] or [0]) for rows in by_weekday]

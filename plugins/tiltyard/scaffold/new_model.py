@@ -1,5 +1,6 @@
 """A new model: a question is asked of the rows that a source has delivered, and all that answers it is written."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES
 from tiltyard.train.blocks import MIN_ROWS
 from tiltyard.words import counted
 
+FEWEST_OF_A_CLASS = 60
+"""Rows of the rarest class that a first training begins with: five blocks need some of it each."""
 FEWEST_IN_TWO_WEEKS = 20
 """Rows of a class below which it cannot stand alone: every block of a training needs some of it."""
 
@@ -81,7 +84,10 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             due=due,
         )
     usual = due.usual_days + due.delay_days if due else None
-    nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates), usual_days=usual)
+    fewest = 2 * MIN_ROWS
+    if truth.shares:
+        fewest = max(fewest, math.ceil(FEWEST_OF_A_CLASS / min(truth.shares.values())))
+    nights = asking.calendar(facts, horizon, fewest, has_rates=bool(asked.rates), usual_days=usual)
     promises = promise_texts.promises(asked, facts, nights, why)
     return ModelPlan(
         texts={**model_texts.tables(asked, facts), **promises},

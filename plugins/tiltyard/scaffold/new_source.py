@@ -1,6 +1,7 @@
 """A new source: a file is looked at, its contract and staging are written, and its rows are cut into deliveries."""
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,8 @@ class SourceRequest:
     """Where rows are fetched from, of which the file is a sample; None: the file is all there is."""
     cursor: str | None = None
     """Column of a table of a database by which it is told what is new; None: as it was inferred."""
+    written_after: timedelta | None = None
+    """How long after its row what is written later is known, where no column tells when."""
 
 
 def look(settings: Settings, request: SourceRequest) -> SourcePlan:
@@ -49,6 +52,8 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
         found = find(opened, request)
     said = request.said.available_at
     planned = plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
+    if request.written_after is not None and None in found.roles.written_later.values():
+        planned = replace(planned, written_after=request.written_after)
     return planned if request.place is None else _fetched(planned, request, request.place)
 
 

@@ -205,6 +205,7 @@ cohorts have matured.
 {cohorts}- What the columns mean is inferred from their names and values. Whether a column was filled in later, and is
   not said to be, cannot be seen in an export.
 - An export bears the last value of everything: what was corrected is there as if it had always been so.
+- The safe default and the limits of the suites are those of the whole export: a hindcast of it knows them beforehand.
 """
 
 

@@ -115,6 +115,10 @@ def opened(path: Path) -> Iterator[Opened]:
             for header, name in zip(headers, naming.aliases(headers), strict=True)
         )
         notes = (f"Only the first {MOST_ROWS:,} rows were read.",) if rows == MOST_ROWS else ()
+        strange = [value for value in form.null_values if value not in SPELLINGS]
+        if strange:
+            shown = " and ".join(map(repr, strange))
+            notes = (*notes, f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
         yield Opened(connection, Table(form, rows, columns), notes)
 
 
@@ -229,7 +233,11 @@ def _missing(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm)
     listed = ", ".join(text(value) for value in SPELLINGS)
     parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in names)
     found = [set(values or ()) for values in _one(connection, f"select {parts} from {everything}")]
-    present = [value for value in SPELLINGS if any(value in values for values in found)]
+    own = _among_numbers(connection, everything, names)
+    for values, words in zip(found, own, strict=True):
+        values |= words
+    extra = sorted(set().union(*own) - {*SPELLINGS})
+    present = [value for value in (*SPELLINGS, *extra) if any(value in values for values in found)]
     if not present:
         return ()
     types = [
@@ -249,6 +257,27 @@ def _missing(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm)
         for value in values
     }
     return tuple(value for value in present if value in _ALWAYS or value in typed)
+
+
+_NUMBER = "[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+def _among_numbers(connection: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str]) -> list[set[str]]:
+    """Of each column the one or two words without a digit that stand where all other values are numbers, nine in ten at
+    least: `k.A.`, `not measured`."""
+    parts = ", ".join(
+        f"count(*) filter ({name} ~ {text(_NUMBER)}), count(distinct {name}) filter ({word}), "
+        f"min({name}) filter ({word}), max({name}) filter ({word}), count(*) filter ({word}), count({name})"
+        for name in map(quoted, names)
+        for word in [f"{name} <> '' and not regexp_full_match({name}, {text(_NUMBER)})"]
+    )
+    counts = _one(connection, f"select {parts} from {rows}")
+    found: list[set[str]] = []
+    for place in range(0, len(counts), 6):
+        numbers, kinds, least, most, words, given = counts[place : place + 6]
+        is_word = 1 <= kinds <= 2 and numbers >= 20 and words <= 0.1 * given and numbers + words == given
+        found.append({word for word in (least, most) if is_word and not re.search(r"[0-9]", word)})
+    return found
 
 
 def _load(

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import PurePosixPath
 
+from tiltyard import clock
 from tiltyard.prepare.places import Fetch
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Column, Findings
@@ -27,6 +29,8 @@ class SourcePlan:
     """Nothing in the file names a row: the cut numbers them."""
     available_at: str
     """The column that tells when a row was known; `ingested_at`: none does."""
+    written_after: timedelta | None = None
+    """How long after its row what nothing dates is known; None: all is dated."""
     place: Fetch | None = None
     """Where its rows are fetched from; None: somebody delivers them."""
 
@@ -148,6 +152,8 @@ def _timing(planned: SourcePlan) -> str:
     ]
     if form.null_values:
         lines.append(f"null_values: [{', '.join(scalar(value) for value in form.null_values)}]")
+    if planned.written_after is not None:
+        lines.append(f"written_after: {clock.format_duration(planned.written_after)}")
     if planned.place is not None:
         said = planned.place.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
         lines.append(f"fetch: {mapping(said)}")

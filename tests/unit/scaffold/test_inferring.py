@@ -76,6 +76,18 @@ def test_what_is_missing_where_an_outcome_is_is_written_with_it(tmp_path: Path) 
     assert any(note.startswith("minutes and doctor are missing in the rows in which no_show is") for note in said.notes)
 
 
+def test_a_word_among_numbers_is_taken_for_missing_and_told(tmp_path: Path) -> None:
+    """`k.A.` stands where all else are numbers; in a text two words are two values."""
+    table = stranger.appointments(1_000)
+    table["Ct-Wert"] = np.where(np.arange(1_000) % 40 == 0, "k.A.", (np.arange(1_000) % 37 + 0.5).astype(str))
+    table["Room"] = np.where(np.arange(1_000) % 2 == 0, "north", "south")
+    findings = found(tmp_path, table)
+    ct = findings.table.column("Ct-Wert")
+    assert ct is not None and (ct.kind, ct.missing) == ("number", 25)
+    assert "k.A." in findings.table.form.null_values and "north" not in findings.table.form.null_values
+    assert any(note.startswith("'k.A.' stands among numbers") for note in findings.notes)
+
+
 def test_holidays_on_which_there_are_rows_are_no_closed_days(tmp_path: Path) -> None:
     stranger.write(tmp_path / "a.csv", stranger.appointments(4_000))
     with sample.opened(tmp_path / "a.csv") as opened:
