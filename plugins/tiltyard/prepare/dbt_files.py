@@ -25,14 +25,14 @@ def read(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
         raise BadInput(
             f"{path}:1: this is a mapping with a list of models, or of sources, like other .yml files of dbt."
         )
-    for loc, wrong in _faults(content, ()):
+    for loc, wrong in _faults(content, (), ""):
         raise BadInput(f"{path}:{line_of(node, loc)}: {wrong}.")
     return node, content
 
 
-def _faults(entry: dict[Any, Any], loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """(place, what is wrong there) of a mapping and what is below it."""
-    yield from _mappings(entry, loc)
+def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """(place, what is wrong there) of a mapping, which is `what`, and what is below it."""
+    yield from ((place, f"{what}{wrong}") for place, wrong in _mappings(entry, loc))
     for key in _LISTS:
         below = entry.get(key)
         if key not in entry or below is None:
@@ -52,9 +52,9 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...]) -> Iterator[tuple[tuple
             elif not isinstance(part["name"], str):
                 yield (*here, "name"), f"the name {part['name']!r} is no text; write it in quotation marks"
             else:
-                yield from _faults(part, here)
+                yield from _faults(part, here, f"{key.removesuffix('s')} '{part['name']}': ")
     if entry.get("data_type") is not None and not isinstance(entry["data_type"], str):
-        yield (*loc, "data_type"), "data_type is the name of a type, like varchar"
+        yield (*loc, "data_type"), f"{what}data_type is the name of a type, like varchar"
 
 
 def _mappings(entry: dict[Any, Any], loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
