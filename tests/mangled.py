@@ -155,7 +155,8 @@ def _whole(rng: random.Random, text: str) -> str:
             "[" * rng.choice([3, 60, 5000]), "{a: " * 300, "- " * 4000 + "x", f"x: {'[' * 40}{']' * 40}\n{text}",
             json.dumps({"a": text}), text.upper(), f"- {text}", f"x: &x {{a: *x}}\n{text}", "&a [*a]", "42",
             "'text'", "null",
-            "? a\n? b\n", text + "\n" + "y: 1\n" * 3, "a: b\n" * 5000, text.encode().decode("latin-1"),
+            "? a\n? b\n", text + "\n" + "y: 1\n" * 3, "a: b\n" * 5000,
+            text.encode("utf-8", "replace").decode("latin-1"),
             "%TAG ! tag:x,2000:\n---\n!y z",
         ]
     )  # fmt: skip

@@ -56,8 +56,8 @@ def test_a_forgotten_file_is_named(documented: Settings, file: str, message: str
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("      - name: label\n", "every model and every column begins with '- name:'"),
-        ("  - name: lbl_reassigned\n", "every model and every column begins with '- name:'"),
+        ("      - name: label\n", r"lbl_reassigned.yml:\d+: every column begins with '- name:'"),
+        ("  - name: lbl_reassigned\n", r"lbl_reassigned.yml:\d+: every model begins with '- name:'"),
     ],
 )
 def test_a_name_left_out_of_the_yml_is_bad_input(documented: Settings, line: str, message: str) -> None:

@@ -34,8 +34,8 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[
     """(place, what is wrong there) of a mapping, which is `what`, and what is below it."""
     yield from ((place, f"{what}{wrong}") for place, wrong in _mappings(entry, loc))
     for key in _LISTS:
-        below = entry.get(key)
-        if key not in entry or below is None:
+        below, one = entry.get(key), key.removesuffix("s")
+        if below is None:
             continue
         if not isinstance(below, list):
             yield (*loc, key), f"{key} is a list, each of it beginning with '- name:'"
@@ -43,7 +43,7 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[
         for number, part in enumerate(below):
             here = (*loc, key, number)
             if not isinstance(part, dict):
-                yield here, f"every one of {key} begins with '- name:', unlike this"
+                yield here, f"every {one} begins with '- name:', unlike this"
             elif "name" not in part:
                 yield (
                     here,
@@ -52,7 +52,7 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[
             elif not isinstance(part["name"], str):
                 yield (*here, "name"), f"the name {part['name']!r} is no text; write it in quotation marks"
             else:
-                yield from _faults(part, here, f"{key.removesuffix('s')} '{part['name']}': ")
+                yield from _faults(part, here, f"{one} '{part['name']}': ")
     if entry.get("data_type") is not None and not isinstance(entry["data_type"], str):
         yield (*loc, "data_type"), f"{what}data_type is the name of a type, like varchar"
 

@@ -14,7 +14,7 @@ from tiltyard.spec import MOST, read_yaml
     [
         ("- name: x\n", 1, "a mapping with a list of models"),
         ("version: 2\nmodels: {name: x}\n", 2, "models is a list"),
-        ("models:\n  - name: x\n  - ftr_y\n", 3, "every one of models begins with '- name:'"),
+        ("models:\n  - name: x\n  - ftr_y\n", 3, "every model begins with '- name:'"),
         ("models:\n  - name: x\n  - columns: []\n", 3, "unlike this one with columns"),
         ("models:\n  - name: x\n    columns:\n      - name: on\n", 4, "the name True is no text"),
         ("models:\n  - name: x\n    columns:\n      - {name: [a]}\n", 4, "is no text"),
