@@ -47,7 +47,7 @@ def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[
             elif "name" not in part:
                 yield (
                     here,
-                    f"every one of {key} begins with '- name:', unlike this one with {', '.join(map(str, part))}",
+                    f"every {one} begins with '- name:', unlike this one with {', '.join(map(str, part))}",
                 )
             elif not isinstance(part["name"], str):
                 yield (*here, "name"), f"the name {part['name']!r} is no text; write it in quotation marks"
