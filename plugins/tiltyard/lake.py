@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import duckdb
@@ -352,11 +351,6 @@ def s3_secret(settings: Settings, address: str | None = None) -> str:
 def text(value: str) -> str:
     """An SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def parquet(path: Path) -> str:
-    """SQL of the rows of a Parquet file: its own columns alone, whatever its folders are called."""
-    return f"read_parquet({text(str(path))}, hive_partitioning = false)"
 
 
 def quoted(column: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import duckdb
 
 from tiltyard.errors import BadInput
-from tiltyard.lake import parquet, quoted
+from tiltyard.file_rows import parquet
+from tiltyard.lake import quoted
 from tiltyard.leak.engine import WIDE_NUMBERS, first_row, nearest
 from tiltyard.leak.formats import as_parquet, renamed
 from tiltyard.leak.times import read_times

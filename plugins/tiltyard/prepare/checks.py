@@ -30,7 +30,7 @@ from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import literal, quoted, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import Declared, RuleResult, WrittenLater
-from tiltyard.prepare import columns, contracts, ingest, latency, observation
+from tiltyard.prepare import columns, contracts, delivery_rows, latency, observation
 from tiltyard.prepare.closed_days import closed_until
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import SourceContract, TableContract
@@ -438,7 +438,9 @@ def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
     for name, column in said.said.get(table, {}).items():
         if column.when is not None and {name, column.when.column} <= kinds.keys():
             is_day = kinds[column.when.column] == "DATE"
-            when = quoted(column.when.column) if is_day else ingest.instant(column.when, kinds[column.when.column])
+            when = (
+                quoted(column.when.column) if is_day else delivery_rows.instant(column.when, kinds[column.when.column])
+            )
             later.append(WrittenLater(name, when, is_day))
     return Declared(said.planned(table, kinds), tuple(later))
 
