@@ -14,6 +14,8 @@ from tiltyard.lake import quoted, text
 from tiltyard.prepare.contracts import TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 
+NAME = "_name"
+"""The name of the row's file."""
 LINE = "_line"
 """The row's place in its file, from 1."""
 BEYOND = "_beyond"
@@ -24,7 +26,7 @@ _SHOWN = 40
 
 def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str) -> str:
     """SQL of the rows of files of one shape, which lie in UTF-8 at `paths`: the contract's columns, `event_time` and
-    `available_at`, FILE, LINE and BEYOND. `ingested_at`: SQL of when they are loaded. Reading it fails where a value is
+    `available_at`, NAME, LINE and BEYOND. `ingested_at`: SQL of when they are loaded. Reading it fails where a value is
     not of its column's type.
     """
     table, is_text = files[0].table, not files[0].is_parquet
@@ -36,9 +38,10 @@ def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str) -
         column, own = quoted(name), quoted(_read(name))
         read.append(f"{_value(table, name, kind, is_text=is_text)} as {own}")
         values.append(f"{_checked(table, name, kind, is_text=is_text)} as {column}")
+    times = []
     for name, time in (("event_time", table.timing.event_time), ("available_at", table.timing.available_at)):
         if isinstance(time, TimeColumn):
-            read.append(f"{_instant(table, time, is_text=is_text)} as {quoted(_read(name))}")
+            times.append(f"{_instant(table, time, is_text=is_text)} as {quoted(_read(name))}")
             values.append(f"{casts.held(quoted(_read(name)), 'TIMESTAMP WITH TIME ZONE')} as {name}")
         else:
             values.append(f"{ingested_at} as {name}")
@@ -49,19 +52,20 @@ def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str) -
     ]
     return (
         f"with delivered as ({_delivered(files, paths)}), "
-        f"read as (select {', '.join(['*', *read])} from delivered) "
-        f"select {', '.join(values)}, {FILE}, {LINE}, {' + '.join(beyond) or '0'} as {BEYOND} from read"
+        f"read as (select {', '.join(['*', *read])} from delivered), "
+        f"timed as (select {', '.join(['*', *times])} from read) "
+        f"select {', '.join(values)}, {NAME}, {LINE}, {' + '.join(beyond) or '0'} as {BEYOND} from timed"
     )
 
 
 def _delivered(files: Sequence[LandingFile], paths: Sequence[Path]) -> str:
-    """Every column by its own name, of a text still as text; then FILE and LINE."""
+    """Every column by its own name, of a text still as text; then NAME and LINE."""
     table = files[0].table
     if files[0].is_parquet:
         named = ", ".join(f"{quoted(table.header(name))} as {quoted(name)}" for name in files[0].columns)
         if all(header.casefold() != "file_row_number" for header in files[0].header):
             rows = file_rows.parquet(*paths, with_file=True, with_place=True)
-            return f"select {named}, {FILE}, file_row_number + 1 as {LINE} from {rows}"
+            return f"select {named}, parse_filename({FILE}) as {NAME}, file_row_number + 1 as {LINE} from {rows}"
         rows = file_rows.parquet(*paths, with_file=True)
     else:
         named = ", ".join(quoted(name) for name in files[0].columns)
@@ -70,10 +74,14 @@ def _delivered(files: Sequence[LandingFile], paths: Sequence[Path]) -> str:
             *paths, columns=files[0].columns, delimiter=form.delimiter, missing=table.timing.null_values, with_file=True
         )
     if len(files) == 1:
-        return f"select {named}, {FILE}, row_number() over () as {LINE} from {rows}"
+        return f"select {named}, {text(files[0].path.name)} as {NAME}, row_number() over () as {LINE} from {rows}"
+    # the join takes a quarter of the time of a window over each file
     return (
-        f"select * exclude (_row), _row - min(_row) over (partition by {FILE}) + 1 as {LINE} "
-        f"from (select {named}, {FILE}, row_number() over () as _row from {rows})"
+        f"with numbered as materialized (select {named}, {FILE}, row_number() over () as _row from {rows}), "
+        f"starts as (select {FILE}, parse_filename({FILE}) as {NAME}, min(_row) - 1 as _before "
+        "from numbered group by all) "
+        f"select numbered.* exclude ({FILE}, _row), {NAME}, _row - _before as {LINE} "
+        f"from numbered inner join starts using ({FILE})"
     )
 
 
@@ -102,11 +110,14 @@ def _checked(table: TableContract, name: str, kind: str, *, is_text: bool) -> st
 
 def _instant(table: TableContract, time: TimeColumn, *, is_text: bool) -> str:
     """SQL of one of its two times, out of what the file has."""
-    kind = table.columns[time.column]
+    kind, own = table.columns[time.column], quoted(_read(time.column))
     if not is_text or time.further or kind == "VARCHAR":
         return instant(time, kind)
-    if kind == "DATE":
-        return casts.instant(f"cast({_value(table, time.column, kind, is_text=True)} as timestamp)", time.zone)
+    if kind == "TIMESTAMP WITH TIME ZONE" and time.zone == table.zones.get(time.column, "UTC"):
+        return own
+    if kind == "DATE" or time.zone == "UTC":
+        return casts.instant(f"cast({own} as timestamp)", time.zone)
+    # what its clocks show does not tell the two hours apart that they show twice; a zone in the text does
     return casts.read(quoted(time.column), "TIMESTAMP WITH TIME ZONE", zone=time.zone)
 
 

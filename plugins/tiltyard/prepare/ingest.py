@@ -20,11 +20,10 @@ import pandas as pd
 from tiltyard import clock
 from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
-from tiltyard.file_rows import FILE
 from tiltyard.lake import Lake, identifier, literal, put, quoted, text
 from tiltyard.prepare import contracts, delivery_rows, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract
-from tiltyard.prepare.delivery_rows import BEYOND, LINE
+from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
@@ -413,7 +412,7 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     """
     table = files[0].table
     values = {name: quoted(name) for name in (*table.columns, "event_time", "available_at", BEYOND)}
-    values |= {**stamps, "source_file": f"parse_filename({FILE})", "row_number": LINE}
+    values |= {**stamps, "source_file": NAME, "row_number": LINE}
     columns = ", ".join(quoted(name) for name in values)
     with landing.in_utf8(files) as paths:
         connection.execute(

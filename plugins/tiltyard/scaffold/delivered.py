@@ -8,12 +8,11 @@ from datetime import date
 import duckdb
 
 from tiltyard.errors import BadInput
-from tiltyard.file_rows import FILE
 from tiltyard.lake import quoted, text
 from tiltyard.prepare import contracts, delivery_rows, landing, project
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
-from tiltyard.prepare.delivery_rows import BEYOND, LINE
+from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
 from tiltyard.prepare.landing import LandingFile, first_line
 from tiltyard.scaffold import inferring, naming, sample
 from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
@@ -110,7 +109,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
         raise BadInput(
             f"Nothing of {source} lies in {folder}; lay an export there with tiltyard data cut {source} FILE."
         )
-    due = f"cast(left(parse_filename({FILE}), 10) as timestamptz) + interval '1 day'"
+    due = f"cast(left({NAME}, 10) as timestamptz) + interval '1 day'"
     parts = []
     with landing.in_utf8(files) as paths:
         shapes: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
@@ -118,7 +117,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
             shapes.setdefault((file.is_parquet, file.header), []).append(place)
         for places in shapes.values():
             rows = delivery_rows.sql([files[place] for place in places], [paths[place] for place in places], due)
-            parts.append(f"select * exclude ({FILE}, {LINE}, {BEYOND}) from ({rows})")
+            parts.append(f"select * exclude ({NAME}, {LINE}, {BEYOND}) from ({rows})")
         connection.execute(
             f"create table versions as select * from ({' union all by name '.join(parts)}) "
             "where available_at is not null"
