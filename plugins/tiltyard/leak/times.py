@@ -52,8 +52,8 @@ def read_times(
     which it is a guess.
 
     `raw`: SQL of the file's rows; `stored`: column → DuckDB type; `times`: columns that must hold times → the option
-    that says so; `moment`: the one of them that tells when a row was known, or predicted for, if any. Raises BadInput for one
-    of those that holds none.
+    that says so; `moment`: the one of them that tells when a row was known, or predicted for, if any. Raises BadInput
+    for one of those that holds none.
     """
     instants: dict[str, str] = {}
     notes: list[str] = []

@@ -318,7 +318,7 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
         else:
             fresh.append(file)
     sifted.fresh = {name: files for name, files in sifted.fresh.items() if files}
-    is_first = contract.name in rails.settings.sources[:1]  # of several, one tells what belongs to none
+    is_first = contract.name not in rails.settings.sources[1:]  # of several, one tells what belongs to none
     sifted.left_alone = (*left.sentences, *(landing.strangers(rails.settings) if is_first else ()))
     return sifted
 

@@ -150,7 +150,7 @@ class LeftAlone:
     def sentences(self) -> tuple[str, ...]:
         """A sentence for each folder and reason."""
         return tuple(
-            f"{printable(path)} {why}; it is left alone{f', and so are {count - 1:,} more' if count > 1 else ''}"
+            f"{printable(path)} {why}; it is left alone{f', like {count - 1:,} more' if count > 1 else ''}"
             for (_, why), (path, count) in sorted(self._found.items())
         )
 
