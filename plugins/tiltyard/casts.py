@@ -16,8 +16,12 @@ _ZONE = r"(?:Z|[+-]\d{2}(?::?\d{2}(?::?\d{2})?)?|UTC|GMT|[A-Z][A-Za-z_]+/[A-Za-z
 """Of zones with a name only those that mean one thing: CST is a zone of America, of China and of Cuba."""
 _NAIVE = rf"\s*{_DAY}(?:[T ] *{_CLOCK})?\s*"
 _ZONED = rf"\s*{_DAY}[T ] *{_CLOCK}(?: ?{_ZONE})\s*"
-_APART = rf"\s*({_DAY}[T ] *{_CLOCK}) (Z|[+-].*)"
-"""A zone behind a space, which DuckDB does not take."""
+_MENDED = (
+    (rf"\s*({_DAY}[T ] *{_CLOCK}) (Z|[+-].*)", r"\1\2"),
+    (rf"\s*({_DAY}[T ] *\d{{1,2}}:\d{{2}}) ?(Z|[+-].*)", r"\1:00\2"),
+    (rf"\s*({_DAY}[T ] *\d{{1,2}}:\d{{2}})( [A-Z].*)", r"\1:00\2"),
+)
+"""How instants are written that DuckDB does not take: a zone behind a space, or behind minutes → how it does."""
 _MIDNIGHT = rf"\s*{_DAY}(?:[T ] *0{{1,2}}:00(?::00(?:\.0*)?)?)?\s*"
 _WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
 _PLAIN = r"\s*[+-]?(?:\d+{mark}?\d*|{mark}\d+)\s*"
@@ -56,13 +60,14 @@ def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str
         day = f"try_cast({value} as date)"
         return f"case when {_is(value, _MIDNIGHT)} then {day} else {_unheld(day, kind)} end"
     clocks, moment = f"try_cast({value} as timestamp)", f"try_cast({value} as timestamptz)"
-    apart = f"try_cast(regexp_replace({value}, {text(_APART)}, '\\1\\2') as timestamptz)"
+    mended = [f"regexp_replace({value}, {text(pattern)}, {text(order)})" for pattern, order in _MENDED]
+    zoned = f"coalesce({', '.join([moment, *(f'try_cast({spelled} as timestamptz)' for spelled in mended)])})"
     # a pattern of LIKE takes a fraction of the time of a regular expression
     usual = f"{value} like '____-__-_____:__:__' and not suffix({value}, 'Z') and {clocks} >= timestamp '1000-01-01'"
     if kind == "TIMESTAMP":
         return (
             f"case when {usual} then {clocks} when {_is(value, _NAIVE)} then {clocks} "
-            f"when {_is(value, _ZONED)} then {in_clocks(f'coalesce({moment}, {apart})', zone)} "
+            f"when {_is(value, _ZONED)} then {in_clocks(zoned, zone)} "
             f"else {_unheld(clocks, kind)} end"
         )
     if kind == "TIMESTAMP WITH TIME ZONE":
@@ -70,7 +75,7 @@ def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str
         return (
             f"case when {usual_with_zone} then {moment} "
             f"when ({usual}) or {_is(value, _NAIVE)} then {instant(clocks, zone)} "
-            f"when {_is(value, _ZONED)} then coalesce({moment}, {apart}) else {_unheld(moment, kind)} end"
+            f"when {_is(value, _ZONED)} then {zoned} else {_unheld(moment, kind)} end"
         )
     return value
 

@@ -50,15 +50,14 @@ def csv_of_some_kind(
     path: Path, *, encoding: str = "utf-8", packed: str | None = None, rows: int = -1, with_header: bool = True
 ) -> str:
     """The rows of a text file whose delimiter and quotes nobody has said: DuckDB finds them out of the first `rows`,
-    or of all; every value is text.
+    or of all; every value is text. `packed`: how, whatever its name says; None: it is not.
 
     Without a header its first line is a row like the others, and lines that do not fit are passed over.
     """
-    compression = f", compression = {text(packed)}" if packed else ""
     lines = "header = true" if with_header else "header = false, ignore_errors = true"
     return (
         f"read_csv({_listed([path])}, {lines}, all_varchar = true, null_padding = false, sample_size = {rows}, "
-        f"encoding = {text(encoding)}{compression}, {_NOTHING_ADDED})"
+        f"encoding = {text(encoding)}, compression = {text(packed or 'none')}, {_NOTHING_ADDED})"
     )
 
 

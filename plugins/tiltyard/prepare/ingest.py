@@ -378,12 +378,12 @@ def _stage(
         try:
             _read(connection, alike, stamps)
             good += alike
-        except duckdb.Error:
+        except (duckdb.Error, UnicodeError):
             for file in alike:
                 try:
                     _read(connection, [file], stamps)
                     good.append(file)
-                except duckdb.Error as error:
+                except (duckdb.Error, UnicodeError) as error:
                     bad.append((file, f"its rows cannot be read ({landing.first_line(error)})"))
     return good, bad
 

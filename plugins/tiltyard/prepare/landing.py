@@ -109,10 +109,14 @@ class LandingFile:
         except (EOFError, OSError, zlib.error) as error:
             self.reason = f"it cannot be unpacked, or is cut off ({error})"
             return
-        except UnicodeDecodeError:
+        except UnicodeError:
             self.reason = f"it is not {form.encoding.upper()} text"
             return
-        self.header = tuple(next(csv.reader([line], delimiter=form.delimiter), ()))
+        try:
+            self.header = tuple(next(csv.reader([line], delimiter=form.delimiter), ()))
+        except csv.Error as error:
+            self.reason = f"its header cannot be read ({error})"
+            return
         self.reason = _misfit(self.table, self.header, line)
 
     def _inspect_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:

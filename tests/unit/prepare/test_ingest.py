@@ -599,7 +599,7 @@ with rails.opened(settings) as opened:
 """
 
 
-def test_killed_between_drawnand_record_then_run_again(shop):
+def test_killed_between_rows_and_record_then_run_again(shop):
     deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + "tea,1,2025-01-01T08:00:00Z\n" * 5_000)
     deliver(shop, "2025-01-01.csv", "day\n2025-01-01\n", table="visit")
     settings = shop.settings
