@@ -81,7 +81,7 @@ TEXT_IN_VIENNA = Kind(
 )
 NAMED_LIKE_OURS = Kind(
     "named_like_ours",
-    columns={name: "varchar" for name in ("filename", "file_row_number", "kind", "source", "rows", "hash")},
+    columns=dict.fromkeys(("filename", "file_row_number", "kind", "source", "rows", "hash"), "varchar"),
     shown="concat_ws(' ', filename, file_row_number, kind, source, rows, hash)",
 )
 SPELLED = Kind(
@@ -317,8 +317,9 @@ def days() -> Iterator[Awkward]:
         dict.fromkeys(("infinity", "-infinity", "10000-01-01", "0000-01-01", "2025-01-01 (BC)"), None),
     )
     yield from refusals(
-        "no-day", DAY, "25-01-01", "2025-01-01 10:00:00", "2025-01-1x", "2025-01-01x", "2025-02-30", "2025-13-01",
-        "01/02/2025", "1.2.2025", "20250101", "2025-01", "2025", "Jan 1 2025", "epoch", "today", "2025-W01-1", "2025-001", "45658",
+        "no-day", DAY, "25-01-01", "2025-01-01 10:00:00", "2025-01-1x", "2025-01-01x", "2025-02-30",
+        "2025-13-01", "01/02/2025", "1.2.2025", "20250101", "2025-01", "2025", "Jan 1 2025", "epoch", "today",
+        "2025-W01-1", "2025-001", "45658",
     )  # fmt: skip
 
 
@@ -334,7 +335,8 @@ def clocks() -> Iterator[Awkward]:
     yield texts("instants", INSTANT, {text: f"{value}+00" for text, value in plain.items()} | {
         "2025-01-01 10:00:00 +0200": "2025-01-01 08:00:00+00", "2025-01-01 10:00:00 Z": "2025-01-01 10:00:00+00",
         "2025-01-01T10:00:00-0330": "2025-01-01 13:30:00+00", "2025-01-01T10:00:00+14": "2024-12-31 20:00:00+00",
-        "2025-07-01 10:00:00 America/New_York": "2025-07-01 14:00:00+00", "2025-01-01 10:00 GMT": "2025-01-01 10:00:00+00",
+        "2025-07-01 10:00:00 America/New_York": "2025-07-01 14:00:00+00",
+        "2025-01-01 10:00 GMT": "2025-01-01 10:00:00+00",
         "2025-01-01T10:00Z": "2025-01-01 10:00:00+00", "2025-01-01T10:00 +02:00": "2025-01-01 08:00:00+00",
     })  # fmt: skip
     far = ("infinity", "-infinity", "10000-01-01 00:00:00", "0044-03-15 (BC)", "290000-01-01")
@@ -343,7 +345,8 @@ def clocks() -> Iterator[Awkward]:
         "instants-beyond", INSTANT, dict.fromkeys((*far, "9999-12-31 23:59:59-01", "0001-01-01 00:00:00+01"), None)
     )
     wrong = (
-        "25-01-01 10:00:00", "2016-12-31 23:59:60", "2025-01-01 25:00:00", "2025-01-01 10:00 PM", "2025-01-01 10:00:00x",
+        "25-01-01 10:00:00", "2016-12-31 23:59:60", "2025-01-01 25:00:00", "2025-01-01 10:00 PM",
+        "2025-01-01 10:00:00x",
         "2025-01-01 10:00:00 CST", "2025-01-01 10:00:00 CET", "20250101T100000Z", "2025-02-30 10:00:00", "1735725600",
         "Wed Jan 1 10:00:00 2025", "2025-01-01 10", "10:00:00", "now", "45658.5", '"2025-01-01T10:00:00,5"',
     )  # fmt: skip
@@ -474,7 +477,8 @@ def others() -> Iterator[Awkward]:
         zipped = packed.getvalue()
     nested = [{"id": 1, "value": {"a": [1, {"b": None}]}, "at": None}, {"id": 2, "value": [], "at": ""}]
     for name, made in (
-        ("zip", zipped), ("parquet", parquet(pa.array(["a"]))), ("json-lines", "\n".join(map(json.dumps, nested)).encode() + b"\n"),
+        ("zip", zipped), ("parquet", parquet(pa.array(["a"]))),
+        ("json-lines", "\n".join(map(json.dumps, nested)).encode() + b"\n"),
         ("json", json.dumps(nested).encode()), ("html", b"<table><tr><td>id,value,at</td></tr></table>\n"),
         ("xml", b"<?xml version='1.0'?>\n<a/>\n"), ("pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), ("zeros", bytes(5000)),
         ("noise", bytes(range(256)) * 20), ("sqlite", b"SQLite format 3\0" + bytes(100)), ("a-line-break", b"\n"),

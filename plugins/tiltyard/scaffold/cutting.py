@@ -73,7 +73,7 @@ def cut(
     if chosen is None:
         raise BadInput(f"{source} has no table '{table}'.")
     folder = settings.landing / source / chosen.name
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise BadInput(
             f"{folder} holds deliveries already, and none is written over; take them away, or cut into another home."
         )

@@ -100,7 +100,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
     folder = settings.landing / source / table.name
     files = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if contracts.day_of(path.name) is not None:
+        if contracts.day_of(path.name) is not None and path.is_file():
             file = LandingFile.of(path, table)
             file.inspect(connection)
             if file.reason is None:
