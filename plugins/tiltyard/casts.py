@@ -22,7 +22,8 @@ _MENDED = (
     (rf"\s*({_DAY}[T ] *\d{{1,2}}:\d{{2}})( [A-Z].*)", r"\1:00\2"),
 )
 """How instants are written that DuckDB does not take: a zone behind a space, or behind minutes → how it does."""
-_MIDNIGHT = rf"\s*{_DAY}(?:[T ] *0{{1,2}}:00(?::00(?:\.0*)?)?)?\s*"
+_MIDNIGHT = rf"\s*{_DAY}(?:[T ] *0{{1,2}}:00(?::00(?:\.0*)?)?(?: ?{_ZONE})?)?\s*"
+"""A day, or the midnight that it begins with, of whichever zone."""
 _WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
 _PLAIN = r"\s*[+-]?(?:\d+{mark}?\d*|{mark}\d+)\s*"
 _NUMBER = r"(?i)\s*[+-]?(?:(?:\d+{mark}?\d*|{mark}\d+)(?:e[+-]?\d+)?|nan|inf|infinity)\s*"

@@ -71,7 +71,7 @@ def plainly(text: str, kind: str) -> Any:
     if int(minute or 0) > 59 or int(second or 0) > 59 or clock > timedelta(days=1):
         return None
     if kind == "DATE":
-        return begun.date() if not clock and not offset and "." not in text.replace(".0", "") else None
+        return begun.date() if not clock and not (fraction or "").strip("0") else None
     digits = re.sub(r"[^\d+-]", "", offset or "")
     ahead = timedelta(hours=int(digits[1:3] or 0), minutes=int(digits[3:5] or 0)) if digits else timedelta()
     return begun + clock - (-ahead if digits.startswith("-") else ahead)
