@@ -140,7 +140,7 @@ def test_json_keeps_what_its_texts_and_numbers_say(tmp_path: Path) -> None:
             "code": "varchar", "text": "varchar", "long": "varchar", "part": "double", "at": "timestamptz",
             "nested": "varchar", "ok": "boolean", "kind": "varchar",
         }  # fmt: skip
-        query = "select code, text, long, "at"::varchar, nested, kind from sample order by _line"
+        query = 'select code, text, long, "at"::varchar, nested, kind from sample order by _line'
         assert opened.connection.execute(query).fetchall() == [
             ("007", "12", "12345678901234567890", "2025-01-01 10:00:00+00", '{"a":[1]}', "y"),
             ("7", "13", "2", "2025-01-01 12:00:00+00", None, None),
