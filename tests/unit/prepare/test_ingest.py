@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
-from tiltyard.prepare import contracts, datasets, ingest, landing
+from tiltyard.prepare import checks, contracts, datasets, ingest, landing
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.tables import LANDED_FILE
@@ -307,8 +307,16 @@ def test_an_instant_that_python_cannot_hold_is_null_and_counted(shop, kind, form
 def test_what_was_landed_as_an_endless_time_before_is_never_seen(shop):
     deliver(shop, "2025-01-01.csv", GOOD)
     ingest.land_night(shop, "shop", NIGHT)
-    shop.lake.connection.execute("insert into lake.raw.sale (pieces, available_at) values (9, '-infinity')")
+    for far in ("infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 (BC) 00:00:00+00"):
+        shop.lake.connection.execute(
+            "insert into lake.raw.sale select * replace ($far::timestamptz as event_time, $far::timestamptz as "
+            "available_at, $far::timestamptz as sold_at) from lake.raw.sale where row_number = 1 limit 1", {"far": far},
+        )  # fmt: skip
     assert shop.lake.query("select pieces, available_at from {raw.sale}", NIGHT)["pieces"].tolist() == [3, 1]
+    report = checks.check_batch(shop, "freshness", NIGHT, source="shop", render=False)
+    [undated] = [result for result in report.results if result.column == "undated_rows" and not result.success]
+    assert undated.detail.endswith("Seen: 3")
+    checks.check_batch(shop, "leakage", NIGHT, source="shop", render=False)
 
 
 def test_an_hour_that_clocks_show_twice_is_the_first_and_one_that_they_skip_the_next(shop):
