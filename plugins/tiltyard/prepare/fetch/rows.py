@@ -235,8 +235,11 @@ def set_aside(rails: Rails, table: TableContract, fetched: Path, into: Path) -> 
     assert place is not None
     fields = [name for name in table.columns if name not in place.message_place]
     where = dict(zip(place.message_place, PLACE, strict=False))
-    wrong = {name: f"{quoted(table.header(name))} is not null and try_cast({quoted(table.header(name))} "
-                   f"as {table.columns[name]}) is null" for name in fields}  # fmt: skip
+    wrong = {}
+    for name in fields:
+        written = f"cast({quoted(table.header(name))} as varchar)"
+        read = casts.read(written, table.columns[name], zone=table.zones.get(name, "UTC"))
+        wrong[name] = f"{written} is not null and ({read}) is null"
     reason = " ".join(
         f"when {condition} then {text(f'{table.header(name)} is no {table.columns[name].lower()}')}"
         for name, condition in wrong.items()
