@@ -56,14 +56,14 @@ def csv_of_some_kind(
     """
     lines = "header = true" if with_header else "header = false, ignore_errors = true"
     return (
-        f"read_csv({_listed([path])}, {lines}, all_varchar = true, null_padding = false, sample_size = {rows}, "
-        f"encoding = {text(encoding)}, compression = {text(packed or 'none')}, {_NOTHING_ADDED})"
+        f"read_csv({_listed([path])}, {lines}, all_varchar = true, comment = '', null_padding = false, "
+        f"sample_size = {rows}, encoding = {text(encoding)}, compression = {text(packed or 'none')}, {_NOTHING_ADDED})"
     )
 
 
 def dialect(path: Path) -> str:
     """How a text file in UTF-8 seems to be written, of all its lines: one row, columns `Delimiter`, `HasHeader`."""
-    return f"(select Delimiter, HasHeader from sniff_csv({_literal(path)}, sample_size = -1))"
+    return f"(select Delimiter, HasHeader from sniff_csv({_literal(path)}, sample_size = -1, comment = ''))"
 
 
 def json_lines(path: Path, columns: Sequence[str] | None = None) -> str:

@@ -168,6 +168,8 @@ def dialects() -> Iterator[Awkward]:
     yield texts("quote-inside", TEXT, {'a"b': 'a"b', "5' 3": "5' 3"})
     yield texts("backslashes", TEXT, {"a\\": "a\\", "\\N": "\\N", "C:\\new": "C:\\new"})
     yield texts("comments", TEXT, {"# no comment": "# no comment", "// a": "// a"})
+    hashes = b"value,id,at\n#a,1,\n#b,2,\nc,3,\n#d,4,\n"
+    yield Awkward("lines-like-comments", TEXT, hashes, landed("#a", "#b", "c", "#d"))
     yield texts("formulas", TEXT, {"=1+1": "=1+1", "@a": "@a", "+43 1": "+43 1", "-": "-"})
     yield texts("injection", TEXT, {"'; drop table raw.plain; --": "'; drop table raw.plain; --", "{{ 1 }}": "{{ 1 }}"})
     yield texts(
