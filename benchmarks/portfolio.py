@@ -6,14 +6,15 @@ The models are clones of `churn` on the simulator. One is hindcast until it has 
 past, in the ledger and in the lake, so that a night does for each of them what it does for a model in service. The
 first nights have a fifth of the models, the last ones all: the difference is what one more model costs. PostgreSQL and
 Airflow are started in a home of their own on a free port, and stopped. Printed are, per night, the wall, the CPU
-seconds of everything (PostgreSQL, Airflow and every task) and its memory at its highest. Ends with exit code 1
-where a limit is missed.
+seconds of everything (PostgreSQL, Airflow and every task) and its memory at its highest; then how long the portfolio
+page takes to answer. Ends with exit code 1 where a limit is missed.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 import threading
@@ -51,6 +52,8 @@ PAST = 4
 version once more is its challenger."""
 COPIED = (PREDICTION, PROFILE, EVALUATION, ESTIMATE, DRIFT, DRIFT_DETECTOR, TIER_SHARE)
 KEPT = ("stage_run", "version", "decision", "promotion", "watch", "retrain", "finding", "default_task")
+PAGES = 9
+"""How often the portfolio page is asked for."""
 STAGES = 3
 """Stages that a model adds to: shadow, promotion and drift."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -73,6 +76,8 @@ LIMITS = {
     "dags": Limit("DAGs", 250, "", grows=True),
     "parse_s": Limit("parse of dags/", 1.0, "s"),
     "memory_gb": Limit("memory at its highest, everything", 6.0, "GB"),
+    "page_ms": Limit("portfolio page, over HTTP", 300, "ms"),
+    "page_kb": Limit("its size", 200, "kB"),
 }
 
 
@@ -218,6 +223,11 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
             present = portfolio(settings)
             airflow.wait_for_dags([f"{spec.name}__training" for spec in present], timeout_s=600)
             played.append(play(rails, airflow, meter, present, FIRST + (PAST + number) * timedelta(days=1)))
+        times = []
+        for _ in range(1 + PAGES):
+            begun = time.perf_counter()
+            page = airflow.page("/tiltyard/")
+            times.append(time.perf_counter() - begun)
     parse_s, dags = parse(settings)
     small, large = played[nights - 1], played[-1]
     marginal = (large.cpu_s - small.cpu_s) / max(1, large.models - small.models) / STAGES
@@ -228,6 +238,8 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
         "dags": dags,
         "parse_s": parse_s,
         "memory_gb": max(night.memory_gb for night in played),
+        "page_ms": 1000 * statistics.median(times[1:]),  # the first one imports what stands behind the page
+        "page_kb": len(page.encode()) / 1000,
         **{f"night_{number}": value for number, night in enumerate(played, 1) for value in [asdict(night)]},  # type: ignore[dict-item]
     }
 

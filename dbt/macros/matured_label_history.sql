@@ -11,11 +11,25 @@ cohort of theirs matures.
     outcome       what a positive label, or the number that it is, is called in the columns: <entity>_<outcome>_rate;
                   of a number it is the mean
     lately_days   the window of <entity>_<outcome>_rate_<lately_days>d
+    classes       of a label of several classes: what each is called in the columns, <entity>_<outcome>_<name>_rate, and
+                  its text; none: of a yes or no, or a number
+    counts        which rows <entity>_matured_count counts: "ever", or "lately" those of the window, named with its days;
+                  a count of all that ever were goes on with the days, so that every later night looks like drift
     matures       SQL of when the label of a row of the spine has matured, from the spine's columns; none: when
                   horizon_days have passed since its prediction -#}
 {% macro matured_label_history(
-    entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days, matures=none
+    entity, key, spine, labels, members, source_name, horizon_days, outcome, lately_days, classes=none, counts="ever", matures=none
 ) -%}
+{%- set names = [outcome] -%}
+{%- set values = ["cast(label as double)"] -%}
+{%- if classes -%}
+{%- set names = [] -%}
+{%- set values = [] -%}
+{%- for name, text in classes.items() -%}
+{%- do names.append(outcome ~ "_" ~ name) -%}
+{%- do values.append("case when label = '" ~ (text | replace("'", "''")) ~ "' then 1.0 else 0.0 end") -%}
+{%- endfor -%}
+{%- endif -%}
 {%- set matures = matures or "prediction_time + interval '" ~ horizon_days ~ " days'" -%}
 with
 
@@ -107,8 +121,10 @@ per_instant as (
     select
         {{ entity }}_id,
         matured_at,
-        count(*) as matured,
-        sum(cast(label as double)) as positive
+        count(*) as matured
+        {%- for value in values %},
+        sum({{ value }}) as positive_{{ loop.index }}
+        {%- endfor %}
     from affected
     group by {{ entity }}_id, matured_at
 
@@ -118,9 +134,16 @@ final as (
 
     select
         {{ entity }}_id,
+        {% if counts == "lately" -%}
+        cast(sum(matured) over lately as bigint) as {{ entity }}_matured_count_{{ lately_days }}d,
+        {%- else -%}
         cast(sum(matured) over so_far as bigint) as {{ entity }}_matured_count,
-        sum(positive) over so_far / sum(matured) over so_far as {{ entity }}_{{ outcome }}_rate,
-        sum(positive) over lately / sum(matured) over lately as {{ entity }}_{{ outcome }}_rate_{{ lately_days }}d,
+        {%- endif %}
+        {%- for name in names %}
+        sum(positive_{{ loop.index }}) over so_far / sum(matured) over so_far as {{ entity }}_{{ name }}_rate,
+        sum(positive_{{ loop.index }}) over lately
+        / sum(matured) over lately as {{ entity }}_{{ name }}_rate_{{ lately_days }}d,
+        {%- endfor %}
         matured_at as event_time,
         matured_at as available_at,
         {{ built_at() }} as built_at

@@ -36,6 +36,7 @@ from tiltyard.ledger_tables import (
     incident,
     json_text,
     metadata,
+    named_dates,
     named_rows,
     newest_states,
     promotion,
@@ -204,13 +205,35 @@ class Ledger:
         return [_stage_run(kind, row) for row in self._rows(query.order_by(stage_run.c.model, stage_run.c.night))]
 
     def newest_nights(self, stage: StageName, models: Collection[str]) -> dict[str, date]:
-        """Model → the newest night that a stage has done for it, of those for which it has done one. One query for all
-        models, which reads as many rows as there are models, not nights."""
+        """Model → the newest night that a stage has done for it, of those for which it has done one."""
+        return self._newest_nights(stage, models, stage_run.c.status == "done")
+
+    def newest_attempts(self, stage: StageName, models: Collection[str]) -> dict[str, date]:
+        """Model → the newest night that a stage was attempted on for it, however that ended, of those that have one."""
+        return self._newest_nights(stage, models, sa.true())
+
+    def _newest_nights(
+        self, stage: StageName, models: Collection[str], condition: sa.ColumnElement[bool]
+    ) -> dict[str, date]:
+        """One query for all models, which reads as many rows as there are models, not nights."""
         names = named_rows(models)
-        own = (stage_run.c.stage == stage, stage_run.c.model == names.c.name, stage_run.c.status == "done")
+        own = (stage_run.c.stage == stage, stage_run.c.model == names.c.name, condition)
         newest = sa.select(stage_run.c.night).where(*own).order_by(stage_run.c.night.desc()).limit(1).lateral("newest")
         query = sa.select(names.c.name, newest.c.night).select_from(names.join(newest, sa.true()))
         return {row["name"]: row["night"] for row in self._rows(query)}
+
+    def runs_since(self, kind: type[SummaryT], since: Mapping[str, date]) -> dict[str, list[StageRun[SummaryT]]]:
+        """Model → how a stage went on its nights from the model's `since` on, in their order. One query."""
+        runs: dict[str, list[StageRun[SummaryT]]] = {name: [] for name in since}
+        if not since:
+            return runs
+        asked = named_dates(since)
+        query = sa.select(stage_run).where(
+            stage_run.c.stage == kind.stage, stage_run.c.model == asked.c.name, stage_run.c.night >= asked.c.since
+        )
+        for row in self._rows(query.order_by(stage_run.c.model, stage_run.c.night)):
+            runs[row["model"]].append(_stage_run(kind, row))
+        return runs
 
     def begin(self, model: str, night: date) -> None:
         """A model came into the portfolio, and takes part from this night on; it shows among its events."""
@@ -241,10 +264,7 @@ class Ledger:
         """Model → night → how a stage's last attempt ended, of the nights from the model's `since` on. One query."""
         if not since:
             return {}
-        begins = sa.func.unnest(
-            sa.cast(list(since), pg.ARRAY(sa.Text)), sa.cast(list(since.values()), pg.ARRAY(sa.Date))
-        )
-        asked = begins.table_valued(sa.column("name", sa.Text), sa.column("since", sa.Date)).render_derived("asked")
+        asked = named_dates(since)
         query = sa.select(stage_run.c.model, stage_run.c.night, stage_run.c.status, stage_run.c.recorded_at).where(
             stage_run.c.stage == stage, stage_run.c.model == asked.c.name, stage_run.c.night >= asked.c.since
         )
@@ -457,19 +477,43 @@ class Ledger:
         trained = {row["version"]: row["night"] for row in self._rows(nights.order_by(version.c.version))}
         return cast(trained, self.changes(model), self.rejected(model, night), night)
 
+    def roles_of(self, nights: Mapping[str, date]) -> dict[str, Roles]:
+        """Model → `roles` in force at its night. As many queries for many models as for one."""
+        if not nights:
+            return {}
+        models = sorted(nights)
+        trained: dict[str, dict[int, date]] = {model: {} for model in models}
+        query = sa.select(version.c.model, version.c.version, version.c.night).where(version.c.model.in_(models))
+        for row in self._rows(query.order_by(version.c.version)):
+            trained[row["model"]][row["version"]] = row["night"]
+        changed = self.changes_of(models)
+        passed: dict[str, set[int]] = {model: set() for model in models}
+        query = sa.select(decision.c.model, decision.c.challenger, decision.c.night)
+        for row in self._rows(query.where(decision.c.model.in_(models), decision.c.verdict == "reject")):
+            if row["night"] < nights[row["model"]]:
+                passed[row["model"]].add(row["challenger"])
+        return {model: cast(trained[model], changed[model], passed[model], nights[model]) for model in models}
+
     def changes(self, model: str) -> list[ChampionChange]:
         """Every promotion and rollback of the model, in the order of nights.
 
         What else their records keep is not read: be it damaged, it takes nobody out of service.
         """
-        promoted = sa.select(promotion.c.night, sa.false(), promotion.c.version, promotion.c.replaced)
-        back = sa.select(watch.c.night, sa.true(), watch.c.champion, watch.c.previous)
-        steps = sa.union_all(
-            promoted.where(promotion.c.model == model),
-            back.where(watch.c.model == model, watch.c.verdict == "rollback"),
+        return self.changes_of([model])[model]
+
+    def changes_of(self, models: Collection[str]) -> dict[str, list[ChampionChange]]:
+        """Model → its `changes`. One query."""
+        made, undone = promotion.c, watch.c
+        promoted = sa.select(made.model, made.night, sa.false(), made.version, made.replaced)
+        back = sa.select(undone.model, undone.night, sa.true(), undone.champion, undone.previous)
+        query = sa.union_all(
+            promoted.where(made.model.in_(models)), back.where(undone.model.in_(models), undone.verdict == "rollback")
         )
+        steps: dict[str, list[ChampionStep]] = {model: [] for model in models}
         with self.engine.connect() as connection:
-            return succession(ChampionStep._make(row) for row in connection.execute(steps))
+            for model, *step in connection.execute(query):
+                steps[str(model)].append(ChampionStep._make(step))
+        return {model: succession(own) for model, own in steps.items()}
 
     def tide(self) -> str:
         """Changes whenever something does that decides who is in service: asked often, costs one query."""
@@ -616,9 +660,13 @@ class Ledger:
         """Ask for a retrain. Asked again on the same night, the newer reasons count."""
         self._upsert(retrain, model=model, night=night, reasons=list(reasons))
 
-    def retrains(self, model: str | None = None, until: date | None = None) -> list[Retrain]:
+    def retrains(
+        self, model: str | None = None, until: date | None = None, *, since: date | None = None
+    ) -> list[Retrain]:
         """The retrains that were granted, of one model or of all, in the order of nights."""
         query = sa.select(retrain)
+        if since is not None:
+            query = query.where(retrain.c.night >= since)
         if model is not None:
             query = query.where(retrain.c.model == model)
         if until is not None:

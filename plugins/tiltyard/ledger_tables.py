@@ -260,6 +260,12 @@ def named_rows(names: Collection[str]) -> sa.TableValuedAlias:
     return values.table_valued(sa.column("name", sa.Text)).render_derived("asked")
 
 
+def named_dates(dates: Mapping[str, date]) -> sa.TableValuedAlias:
+    """A table with these names and dates in its columns `name` and `since`."""
+    begins = sa.func.unnest(sa.cast(list(dates), pg.ARRAY(sa.Text)), sa.cast(list(dates.values()), pg.ARRAY(sa.Date)))
+    return begins.table_valued(sa.column("name", sa.Text), sa.column("since", sa.Date)).render_derived("asked")
+
+
 def newest_states(until: date | None) -> sa.Select[Any]:
     """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last, and
     `hour_snapshot` and `hour_at` of the newest hour.

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     schedule: str = "@daily"
     """When the features DAG of a source starts by itself, UTC, unless its contract says it: a cron expression, @daily,
     or none."""
+    unscheduled: Annotated[tuple[str, ...], NoDecode] = ()
+    """Sources whose nights do not start by themselves, unless their contract has a schedule of its own; separated by
+    commas. `tiltyard start` names those whose data is of the past."""
     source_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
     """Seconds that one look at a source, its checks, or its publication may take."""
     build_timeout_s: Annotated[float, Field(gt=0)] = 900.0
@@ -184,7 +187,7 @@ class Settings(BaseSettings):
         promised = [name for name in named if (staging / name / f"_{name}__sources.yml").is_file()]
         return values | {"sources": tuple(promised or named or ("incident",))}
 
-    @field_validator("sources", "lake_retention", "stage_limits", mode="before")
+    @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -317,6 +317,10 @@ class Cost(Strict):
     """Score from which a row is acted on. None: where acting and not acting cost the same in expectation."""
 
 
+MIN_COVERAGE = 0.95
+"""Share of the rows that must have a label, where a spec does not say less."""
+
+
 class GatePolicy(Strict):
     """When a challenger has earned its place, and when it loses it again."""
 
@@ -329,6 +333,9 @@ class GatePolicy(Strict):
     """Probability of ever promoting a challenger that is no better, however often one looks."""
     min_matured: Annotated[int, Field(ge=1)] = 500
     """Rows with a matured truth that a decision needs."""
+    min_coverage: Annotated[float, Field(gt=0, le=1)] = MIN_COVERAGE
+    """Share of the rows of a challenger's matured cohorts that must carry both scores and a label. Less only where rows
+    are known to stay without an outcome, and those are no others than the rest."""
     min_shadow: Duration = timedelta(days=7)
     """Time in shadow that a decision needs."""
     slices: tuple[Name, ...] = ()

@@ -855,7 +855,7 @@ class Classes(Target):
     headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy"}
     columns: ClassVar[Mapping[str, str]] = {"log_loss": "log loss", "accuracy": "accuracy"}
     status_figures = ("log_loss", "accuracy")
-    inestimable = "scores are calibrated for that one number at a time, and a distribution has several"
+    inestimable = "an estimate takes one number per row, and a distribution over classes has several"
     has_positives = False
     more_counts = ("outside",)
     outside_head = "labels of no class"
@@ -937,11 +937,11 @@ class Classes(Target):
 
     def sql(self, column: str, *, clipped: bool = True) -> str:
         """The place of the class. What is no class has not come, clipped or not."""
-        places = " ".join(f"when {_literal(name)} then {place}" for place, name in enumerate(self.classes))
+        places = " ".join(f"when {literal(name)} then {place}" for place, name in enumerate(self.classes))
         return f"(case cast({column} as varchar) {places} end)"
 
     def sql_outside(self, column: str) -> str:
-        return f"coalesce(cast({column} as varchar) not in ({', '.join(map(_literal, self.classes))}), false)"
+        return f"coalesce(cast({column} as varchar) not in ({', '.join(map(literal, self.classes))}), false)"
 
     def sql_positive(self, column: str) -> str:
         return "true"
@@ -1213,7 +1213,7 @@ def checked_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
     return classes
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"
 

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
 from tiltyard.edge import airflow_settings, overview
+from tiltyard.edge.board import Asked, Board, MeasuredLoss, ModelRow
 from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
 from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
@@ -94,7 +95,7 @@ def test_nothing_outside_the_reports(logged_in: TestClient, view: ModuleType, ra
 def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:
     page = logged_in.get("/").text
     assert "sla_breach" in page
-    assert "no night yet; run tiltyard hindcast" in page
+    assert "no night yet; tiltyard hindcast --model sla_breach plays past ones" in page
 
 
 def shown(view: ModuleType, model: str, **changes: Any) -> str:
@@ -108,7 +109,7 @@ def shown(view: ModuleType, model: str, **changes: Any) -> str:
         estimated={}, checks=None, training=None, replay=None, realized=None, events=0,
     )  # fmt: skip
     entry = Entry(name=model, owner="service-desk", tier=2, dags={}, status=replace(plain, **changes))
-    page: str = view._render("portfolio.html", models=[entry])
+    page: str = view._render("model.html", model=entry)
     return page
 
 
@@ -192,11 +193,66 @@ def test_a_status_that_raises_is_one_models_and_hides_no_other(rails: Rails, cap
     night = date(2016, 4, 2)
     rails.ledger.record_stage("", night, "done", FeaturesSummary(snapshot=1))
     rails.ledger.record_stage("sla_breach", night, "done", ShadowSummary(night=night))
-    shown = overview.entries(rails.settings.model_copy(update={"sources": ("incident", "subscription")}))
-    problems = {entry.name: entry.problem for entry in shown}
-    assert problems["sla_breach"] is not None
-    assert problems["sla_breach"].startswith("The status of sla_breach cannot be read: ")
-    assert "labels" not in problems["sla_breach"], "what the engine says of its labels is in the log alone"
+    settings = rails.settings.model_copy(update={"sources": ("incident", "subscription")})
+    entry = overview.entry(settings, "sla_breach")
+    assert entry is not None and entry.problem is not None
+    assert entry.problem.startswith("The status of sla_breach cannot be read: ")
+    assert "labels" not in entry.problem, "what the engine says of its labels is in the log alone"
     assert "labels" in caplog.text
-    others = [entry for entry in shown if entry.name != "sla_breach"]
-    assert others and all(entry.problem is None and entry.status is not None for entry in others)
+    other = overview.entry(settings, "churn")
+    assert other is not None and other.problem is None and other.status is not None
+    assert {row.model for row in overview.board(settings).models} == {"sla_breach", "churn"}
+
+
+def glance(view: ModuleType, *rows: ModelRow, inbox: tuple[Asked, ...] = (), **asked: str) -> str:
+    """The page of these models."""
+    found = Board(models=rows, sources=(), inbox=inbox, incidents=(), trainings=0)
+    page: str = view.board_page(found, asked)
+    return page
+
+
+def test_nothing_of_the_data_acts_on_the_page(view: ModuleType) -> None:
+    """Names, owners and reasons are whatever people and data bring."""
+    evil = '"><script>alert(1)</script>'
+    rows = [
+        ModelRow(
+            model=name, owner=evil, tier=1, source=evil, state="held", reason=evil, needs=evil, measure="brier",
+            gate="hold", gate_reason=evil, drift=evil,
+        )
+        for name in ("index", "a" * 200)
+    ]  # fmt: skip
+    item = Asked(kind="table", subject=evil, reason=evil, since=None, link=f"/dags/{evil}")
+    page = glance(view, *rows, inbox=(item,), q=evil, owner=evil)
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert "2 models" in glance(view, *rows) and "/tiltyard/models/index" in glance(view, *rows)
+
+
+def test_a_hundred_models_are_four_pages_of_a_light_document(view: ModuleType) -> None:
+    losses = tuple(
+        MeasuredLoss(night=date(2025, 5, day + 1), champion=0.1 + day / 1000, safe_default=0.2) for day in range(30)
+    )
+    ends = tuple((date(2025, 5, day + 1), "done") for day in range(7))
+    rows = [
+        ModelRow(model=f"churn_{place:03}", owner="risk", tier=2, source="shop", state="hold", reason="waits " * 60,
+                 measure="brier", losses=losses, ends=ends, champion=3)
+        for place in range(100)
+    ]  # fmt: skip
+    page = glance(view, *rows)
+    assert len(page.encode()) < 100_000
+    assert "100 models found, 25 a page" in page and page.count('<svg class="spark"') == 25
+    assert "churn_099" in glance(view, *rows, page="4")
+    assert "Nothing waits for a person" in page
+    assert "No model is like that" in glance(view, *rows, q="nobody")
+
+
+def test_what_stands_on_the_page_is_had_as_json(logged_in: TestClient) -> None:
+    models = logged_in.get("/api/v1/models").json()
+    assert {row["model"]: row["state"] for row in models}["sla_breach"] == "new"
+    assert logged_in.get("/api/v1/models?state=held").json() == []
+    assert logged_in.get("/api/v1/models/sla_breach").json()["model"] == "sla_breach"
+    for part in ("inbox", "sources", "incidents"):
+        assert isinstance(logged_in.get(f"/api/v1/{part}").json(), list)
+    assert logged_in.get("/api/v1/secrets").status_code == 422
+    assert logged_in.get("/api/v1/models/nobody").status_code == 404
+    assert logged_in.get("/models/nobody").status_code == 404
+    assert "no night yet" in logged_in.get("/models/sla_breach").text

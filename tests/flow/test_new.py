@@ -212,6 +212,34 @@ def test_what_a_stranger_would_fall_over_is_told_or_left_out(tmp_path: Path, pos
     assert any("count as no; --untold unknown leaves them out" in note for note in asked.notes)
 
 
+def test_deliveries_of_both_kinds_are_read_together(tmp_path: Path, postgres_url: str) -> None:
+    """An export was cut into Parquet, and from then on the source delivers CSV: times are times in both."""
+    settings = copied(tmp_path, postgres_url)
+    export = stranger.write(tmp_path / "a.csv", stranger.appointments(3_000))
+    plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
+    write.files(settings, source_texts.texts(plan))
+    cut = cutting.cut(settings, "clinic", export)
+    row = (
+        stranger.appointments(20)
+        .head(1)
+        .assign(AppointmentID=1, written_at="2016-03-02T00:00:00Z", **{"No-show": "NA"})
+    )
+    there = settings.landing / "clinic" / "appointment"
+    stranger.write(there / f"{cut.last + timedelta(days=1)}.csv", row.assign(SMS_received="NA"))
+    for request in (
+        ModelRequest("m", "clinic", label="SMS_received", positive=">0"),
+        ModelRequest("m", "clinic", entity="sex=Gender", is_number=True),
+    ):
+        assert new_model.look(settings, request).rows_per_night > 0
+    plan = new_model.look(settings, ModelRequest("m", "clinic", label="SMS_received", positive=">0"))
+    assert "versions.sms_received > 0 as label" in {path.name: text for path, text in plan.texts.items()}["lbl_m.sql"]
+    with pytest.raises(
+        BadInput, match="sms_received is above 5 holds of no outcome, so that there is nothing to learn"
+    ):
+        new_model.look(settings, ModelRequest("m", "clinic", label="SMS_received", positive="> 5"))
+    assert any("sms_received is above 0" in line for line in plan.found)
+
+
 def test_of_a_source_that_cannot_be_cut_nothing_stays(tmp_path: Path, postgres_url: str) -> None:
     settings = copied(tmp_path, postgres_url)
     export = stranger.write(tmp_path / "a.csv", stranger.appointments(600))
@@ -235,8 +263,10 @@ def test_nothing_is_written_over(written: Written) -> None:
     settings = written.settings
     with pytest.raises(BadInput, match="There is a source 'clinic' already"):
         new_source.look(settings, SourceRequest("clinic", written.export))
-    with pytest.raises(BadInput, match="clinic has a table 'appointment' already"):
+    with pytest.raises(BadInput, match="the source clinic has a table 'appointment', and both would land"):
         new_source.look(settings, SourceRequest("praxis", written.export, table="appointment"))
+    named = stranger.write(written.export.parent / "appointment.csv", TABLE.head(500))
+    assert new_source.look(settings, SourceRequest("praxis", named, said=SAID)).table == "praxis_appointment"
     with pytest.raises(BadInput, match="no_show is there already"):
         new_model.look(settings, ASKED)
     with pytest.raises(BadInput, match="holds deliveries already"):

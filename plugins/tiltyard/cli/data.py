@@ -9,7 +9,7 @@ import typer
 from tiltyard import clock
 from tiltyard.cli import options
 from tiltyard.cli.options import AsOf, HourAsOf, Json
-from tiltyard.cli.output import emit, failed, print_error, progress, say
+from tiltyard.cli.output import caution, emit, failed, print_error, progress, say
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.words import counted, listed
@@ -58,20 +58,26 @@ def cut(
         typer.Option(help="Column that tells when a row was known. Default: when it happened.", metavar="COL"),
     ] = None,
     written_after: Annotated[
-        str, typer.Option(help="How long after its row what is written later is known, where no column tells when.")
-    ] = "30d",
+        str | None,
+        typer.Option(
+            help="How long after its row what is written later is known, where no column tells when. Default: as the "
+            "contract says, or 30d."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Lay a one-off export into the landing zone: a file a day, what is written later on the day on which it was."""
     from tiltyard.clock import parse_duration
     from tiltyard.scaffold import cutting
 
-    after = parse_duration(written_after)
+    after = parse_duration(written_after) if written_after else None
     with progress(as_json) as step:
         summary = cutting.cut(
             Settings(), source, file, table=table, known=available_at, written_after=after, progress=step
         )
     emit(summary.to_json(), as_json)
+    if summary.caution:
+        caution(summary.caution)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard ingest --as-of 2016-04-02")

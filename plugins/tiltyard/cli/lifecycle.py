@@ -10,7 +10,7 @@ from tiltyard import clock
 from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import caution, emit, failed, out, print_error, progress, say
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.settings import Settings
 
 PANEL = "Start and stop"
@@ -70,10 +70,8 @@ def start(
             landed.require(opened, settings.sources)
             landed.require_near(opened, settings.sources, *nights)
     with progress(as_json) as step:
-        result = starting.start(settings, nights, step)
+        result = starting.start(settings, nights, step, caution)
     emit(result, as_json, lambda: say(starting.summary(result)))
-    for note in result.notes:
-        caution(note)
     for text in result.refused:
         print_error(str(text))
 
@@ -111,11 +109,11 @@ def remove(
     chosen = removing.kind(kind)
     with rails.opened(Settings()) as opened:
         found = removing.plan(opened, name, chosen)
+        if found.blocked:
+            print_error(f"{name} cannot be removed: {' '.join(found.blocked)}")
         if found.blocked or dry_run:
             emit(found, as_json, lambda: say(describe_removal.text(found)))
-            if found.blocked:
-                failed(f"{name} cannot be removed: {' '.join(found.blocked)}")
-            return
+            raise typer.Exit(CheckFailed.exit_code if found.blocked else 0)
         if not yes and not found.is_empty:
             if as_json or not sys.stdin.isatty():
                 raise BadInput(

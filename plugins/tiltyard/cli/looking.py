@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from tiltyard import clock, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
-from tiltyard.cli.output import caution, emit, out, print_error, say, table, write_bytes
+from tiltyard.cli.output import caution, emit, glance, out, print_error, say, table, write_bytes
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.words import counted
@@ -59,7 +60,7 @@ def models(as_json: Json = False) -> None:
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard validate sla_breach")
 def validate(
-    model: Annotated[str | None, typer.Argument(help="One model; default: all.", metavar="[MODEL]")] = None,
+    model: Annotated[list[str] | None, typer.Argument(help="Models; default: all.", metavar="[MODEL]...")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of spec.yaml, for editors.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +76,7 @@ def validate(
         return
     chosen, refused = specs.read_all(settings.models)
     if model:
-        chosen, refused = (specs.find(settings.models, model),), {}
+        chosen, refused = tuple(specs.find(settings.models, name) for name in model), {}
     project = dbt_project.read(settings)
     valid = []
     for spec in chosen:
@@ -116,8 +117,12 @@ def status(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of what --json prints.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each model's champion, challengers, matured evidence, last decision, drift, freshness and checks, under the
-    texts in force; what of the checkout is not in force yet is named."""
+    """Show a model's champion, challengers, matured evidence, last decision, drift, freshness and checks, under the
+    texts in force; what of the checkout is not in force yet is named.
+
+    Without MODEL of several models what the portfolio page shows: a line for each, the most trouble first, and all that
+    waits for a person. With --json, or of a past night, every model's document.
+    """
     from tiltyard import rails
     from tiltyard.cli import landed
     from tiltyard.edge import describe
@@ -132,6 +137,12 @@ def status(
     waiting, wrong = _waiting(pending, model)
     chosen = () if model and (waiting or wrong) else options.chosen(model, settings)
     at = options.asked_night(as_of)
+    if len(chosen) > 1 and at is None and not as_json:
+        _glance(settings, chosen)
+        _caution(pending)
+        for reason in wrong:
+            print_error(reason)
+        raise typer.Exit(BadInput.exit_code if wrong else 0)
     with rails.opened(settings) as opened:
         answers = [looking.status_or_reason(opened, spec, at) for spec in chosen]
         told = [
@@ -157,6 +168,35 @@ def status(
         print_error(reason)
     if reasons:
         raise typer.Exit(BadInput.exit_code)
+
+
+def _glance(settings: Settings, chosen: Sequence[specs.Spec]) -> None:
+    """Print all models at a glance, and what waits for a person."""
+    from tiltyard import rails
+    from tiltyard.edge import board, board_query
+
+    with rails.opened(settings) as opened:
+        found = board.read(opened, chosen, clock.now())
+    glance(
+        {
+            "model": row.model,
+            "state": row.state,
+            "serves": "default" if row.champion is None else f"v{row.champion}",
+            "loss": f"{row.loss.champion:.4f}" if row.loss else "–",
+            "vs default": "–" if row.against_default is None else f"{100 * row.against_default:+.0f} %",
+            "drift": row.drift or "–",
+            "nights": "".join(board_query.MARKS[status] for _, status in row.ends),
+            "why": row.reason,
+        }
+        for row in found.models
+    )
+    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    say(f"\n{counts}; tiltyard status MODEL says all of one.")
+    say(f"Needs you ({len(found.inbox)})" if found.inbox else "Nothing waits for a person.")
+    for item in found.inbox:
+        since = f" since {item.since}" if item.since else ""
+        until = f", until {item.until:%Y-%m-%d %H:%M} UTC" if item.until else ""
+        say(f"  {item.kind:<12} {item.subject}{since}{until}: {item.reason}")
 
 
 def _caution(pending: release.Pending) -> None:

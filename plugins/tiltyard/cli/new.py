@@ -111,12 +111,18 @@ def source(
     newest_by = cursor or (None if available_at == "ingested_at" else available_at)
     with afar.brought(settings, file, connection, newest_by) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
+        request = replace(request, written_after=after)
         plan = look(settings, request)
         if not (yes or dry_run):
             _must_be_asked()
             request = replace(request, said=_asked(plan, said))
             plan = look(settings, request)
-        _write_source(settings, request, plan, after if cut else None, dry_run, as_json)
+        if undated := [column for column, when in plan.found.roles.written_later.items() if when is None]:
+            caution(
+                f"Nothing tells when {', '.join(undated)} was written: the export is cut as if that had been "
+                f"{written_after} after its row; say --written-after for another time."
+            )
+        _write_source(settings, request, plan, after if cut else None, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _write_source(
@@ -124,6 +130,8 @@ def _write_source(
     request: "SourceRequest",
     plan: "SourcePlan",
     written_after: timedelta | None,
+    *,
+    yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -137,7 +145,8 @@ def _write_source(
     for sentence in plan.found.notes:
         caution(sentence)
     if dry_run:
-        caution("Nothing was asked: what is not said by an option was inferred, as with --yes.")
+        if not yes:
+            caution("Nothing was asked: what is not said by an option was inferred, as with --yes.")
         emit(_planned(written), as_json, lambda: _print(written))
         return
     paths = write.files(settings, written)
@@ -159,6 +168,8 @@ def _write_source(
             write.taken_back(paths)
             raise
         done["cut"] = summary.to_json()
+        if summary.caution:
+            caution(summary.caution)
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
 
@@ -185,6 +196,7 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
     columns = plan.found.table.columns
     headers = {column.name: column.header for column in columns}
     say("Columns: " + ", ".join(f"{column.header} ({column.kind})" for column in columns if not column.parts))
+    say("Enter takes what stands in brackets.")
 
     def asked(question: str, found: str) -> str:
         return str(typer.prompt(question, default=found or "-")).strip().removeprefix("-")
@@ -209,6 +221,8 @@ def _asked(plan: "SourcePlan", said: "Said") -> "Said":
             ", ".join(guessed),
         )
         later = dict(_pair(part.strip()) for part in answer.split(",") if part.strip())
+        if not later and (outcome := asked("Which column do you want to predict, if one of these (- none)?", "")):
+            later = dict([_pair(outcome)])  # nobody knew it with its row
     identifies = several("Which columns identify a person?", said.identifies, roles.identifies)
     return Said(event_time, available_at, key, planned, later, identifies)
 
@@ -254,9 +268,20 @@ def model(
         ),
     ] = None,
     positive: Annotated[
-        str | None, typer.Option(help="The value that is asked for, like Yes. Default: yes, or 1.", metavar="VALUE")
+        str | None,
+        typer.Option(
+            help="The value that is asked for, like Yes, or like '>15' of a number. Default: yes, or 1.",
+            metavar="VALUE",
+        ),
     ] = None,
     number: Annotated[bool, typer.Option("--number", help="The outcome is an amount, and no yes or no.")] = False,
+    classes: Annotated[
+        bool | None,
+        typer.Option(
+            "--classes",
+            help="Every text of the outcome is asked for. Default where it has 3 to 20 and no --positive is given.",
+        ),
+    ] = None,
     entity: Annotated[
         str | None,
         typer.Option(
@@ -306,7 +331,7 @@ def model(
     rates = _columns(rate_of, none=no_history)
     loads = _columns(load_of, none=no_history)
     request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner, untold)
-    request = replace(request, until=until)
+    request = replace(request, until=until, is_classes=classes)
     if not (yes or dry_run):
         _must_be_asked()
         request = _asked_model(settings, request)
@@ -320,12 +345,14 @@ def model(
         return
     paths = write.files(settings, plan.texts, plan.exposure)
     nights = plan.nights
+    end = nights.end
+    in_airflow = f", and then tiltyard start --night {nights.last_rows}" if end < nights.last_rows else ""
     done = {
         "model": name,
         "files": [str(path) for path in paths],
         "first_trainable": nights.first_trainable.isoformat(),
         "rows_per_night": plan.rows_per_night,
-        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {nights.last_night}",
+        "next": f"tiltyard hindcast --model {name} --from {nights.begin} --to {end}{in_airflow}",
     }
     emit(done, as_json)
 
@@ -349,14 +376,10 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
             request,
             label=typer.prompt("Which one is asked for?", default=offered.labels[0] if offered.labels else None),
         )
-    if request.positive is None and not request.is_number:
+    if request.positive is None and not request.is_number and request.is_classes is None:
         found = offered.values.get(request.label or "", ())
         if found:
-            shown = ", ".join(found[:6])
-            answer = typer.prompt(
-                f"It is {shown}. Which is meant (number: an amount)?", default="true" if "true" in found else found[-1]
-            )
-            request = replace(request, is_number=answer == "number", positive=None if answer == "number" else answer)
+            request = _asked_value(request, found)
     if request.rates is None:
         answer = typer.prompt(
             "Past rate of the outcome per which columns (- none)?", default=", ".join(offered.groups[:2]) or "-"
@@ -366,6 +389,18 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
         answer = typer.prompt("Rows per day per which columns (- none)?", default=", ".join(offered.groups[:1]) or "-")
         request = replace(request, loads=_names(answer))
     return _asked_horizon(settings, request)
+
+
+def _asked_value(request: "ModelRequest", found: tuple[str, ...]) -> "ModelRequest":
+    """Which value of the outcome is meant, where no option has said it."""
+    from tiltyard.scaffold.asked import usual_positive
+
+    shown = ", ".join(found[:6]) + (", …" if len(found) > 6 else "")
+    usual = "each" if len(found) > 2 else usual_positive(found) or found[-1]
+    answer = typer.prompt(f"It is {shown}. Which is meant (each: all of them; number: an amount)?", default=usual)
+    if answer in ("each", "number"):
+        return replace(request, is_number=answer == "number", is_classes=answer == "each")
+    return replace(request, positive=answer)
 
 
 def _asked_review(settings: Settings, request: "ModelRequest") -> "ModelRequest":

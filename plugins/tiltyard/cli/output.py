@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +83,21 @@ def table(rows: Sequence[Mapping[str, object]]) -> None:
         grid.add_column(column)
     for row in rows:
         grid.add_row(*(_cell(value) for value in row.values()))
+    out.print(grid)
+
+
+def glance(rows: Iterable[Mapping[str, str]]) -> None:
+    """Print rows whose last field is a sentence: it is cut at the edge of the terminal, and no other is ever broken."""
+    from rich.table import Table
+
+    grid = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for place, row in enumerate(rows):
+        if not place:
+            for name in row:
+                is_last = name == [*row][-1]
+                grid.add_column(name, no_wrap=True, overflow="ellipsis" if is_last else "ignore",
+                                min_width=None if is_last else max(len(name), 1))  # fmt: skip
+        grid.add_row(*map(plain, row.values()))
     out.print(grid)
 
 

@@ -61,8 +61,8 @@ def hindcast(
     Without --policy the nights become the history of this home. With it, the same nights are replayed under every
     policy at once, in memory, and a table says what each did and what that was worth.
 
-    Ends with exit code 1 where a check stopped a stage of any model on these nights, or one failed: other than with
-    `up`, that every night got through is what was asked.
+    Ends with exit code 1 where a check stopped a stage of any model on these nights, or a stage or table failed: other
+    than with `up`, that every night got through is what was asked.
     """
     from tiltyard.cli import landed
     from tiltyard.edge import describe_nights
@@ -90,6 +90,7 @@ def hindcast(
     complaints = (
         loop.complaint({name: model.ended_early for name, model in result.models.items()}),
         loop.unscored(result.models),
+        loop.unbuilt(result.tables),
     )
     if any(complaints):
         failed(" ".join(filter(None, complaints)))

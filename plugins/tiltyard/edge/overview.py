@@ -1,19 +1,19 @@
-"""What the portfolio page shows of every model: its document, its newest nights, its pictures and its events."""
+"""What the pages in Airflow show: the portfolio at a glance, and of a model its document, nights, pictures, events."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from tiltyard import clock, release
 from tiltyard import rails as rails_module
-from tiltyard import release
 from tiltyard.answered import delivery
 from tiltyard.edge import status
+from tiltyard.edge.board import Board
+from tiltyard.edge.board import read as board_of
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.reports import find_report
-from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
-from tiltyard.records import Event, RefusedText
+from tiltyard.records import Event
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, StageName, dag_of, recorded_as
@@ -54,18 +54,21 @@ class Entry:
     """Why there is no document, as a sentence; None where there is one."""
 
 
-def entries(settings: Settings) -> list[Entry]:
-    """An entry per model of the portfolio, in its order."""
+def board(settings: Settings) -> Board:
+    """All models at a glance."""
     settings = release.in_force(settings)
     with rails_module.opened(settings) as rails:
-        return [_entry(rails, spec) for spec in portfolio(settings)]
+        return board_of(rails, portfolio(settings), clock.now())
 
 
-def refused(settings: Settings) -> tuple[RefusedText, ...]:
-    """What of the specs, suites and dbt files in the checkout is not in force."""
-    with closing(Ledger(settings)) as ledger:
-        accepted = ledger.release()
-    return accepted.refused if accepted else ()
+def entry(settings: Settings, name: str) -> Entry | None:
+    """What the page of a model shows; None where the portfolio has none of that name."""
+    settings = release.in_force(settings)
+    spec = next((spec for spec in portfolio(settings) if spec.name == name), None)
+    if spec is None:
+        return None
+    with rails_module.opened(settings) as rails:
+        return _entry(rails, spec)
 
 
 def _entry(rails: Rails, spec: Spec) -> Entry:

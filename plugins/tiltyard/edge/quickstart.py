@@ -15,6 +15,7 @@ from tiltyard.edge import describe, services, status
 from tiltyard.edge.airflow_api import Airflow, Progress
 from tiltyard.edge.airflow_settings import address
 from tiltyard.edge.document import Document
+from tiltyard.edge.nights import SWEEP
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets, releasing
 from tiltyard.rails import Rails
@@ -222,6 +223,15 @@ def night_in_airflow(
     left = unfinished(rails, specs, day)
     if not left:
         return
+    waiting = {model for model, _ in left}
+    newest = rails.ledger.newest_nights("shadow", waiting)
+    passed = {name: night for name, night in newest.items() if night - day > SWEEP}
+    if passed:
+        name, night = max(passed.items(), key=lambda pair: pair[1])
+        raise BadInput(
+            f"The night of {day} is not taken up any more: {name} went on to that of {night}. Play it with tiltyard "
+            f"hindcast, or choose one after {night}."
+        )
     url = address(rails.settings)
     begun = clock.now()
     for source in rails.settings.sources if sources is None else sources:

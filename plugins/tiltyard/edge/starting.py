@@ -4,7 +4,7 @@ It fetches nothing and plays no past. What is acceptable of the checkout is put 
 missing is started; nights that are named run as real DAG runs. Safe to repeat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -58,8 +58,14 @@ class StartOutcome(Record):
     """What is not as somebody may think, a sentence each."""
 
 
-def start(settings: Settings, nights: Sequence[datetime], progress: Progress) -> StartOutcome:
-    """Start what does not run, wait until Airflow has the DAGs of every model, and let these nights run in it.
+def start(
+    settings: Settings,
+    nights: Sequence[datetime],
+    progress: Progress,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> StartOutcome:
+    """Start what does not run, wait until Airflow has the DAGs of every model, and let these nights run in it. `tell`
+    gets what is not as somebody may think, before anything is waited for.
 
     Raises BadInput where there is no checkout, no source that is active, or, with nights, no model; Unavailable when a
     part stays down; CheckFailed when a night fails.
@@ -76,8 +82,10 @@ def start(settings: Settings, nights: Sequence[datetime], progress: Progress) ->
                 f"No model feeds on the active sources ({', '.join(rails.settings.sources)}), so that no night can "
                 "run; write one with tiltyard new model, or land what its source delivers."
             )
-        schedule, sources, notes = scheduled(rails)
-        settings = settings.model_copy(update={"schedule": schedule})  # of the checkout: Airflow follows its releases
+        unscheduled, sources, notes = scheduled(rails)
+        for note in notes:
+            tell(note)
+        settings = settings.model_copy(update={"unscheduled": unscheduled})  # of the checkout: Airflow follows releases
         through = [_live(as_of, sources, specs) for as_of in nights]
         running = quickstart.nights_in_airflow(replace(checkout, settings=settings), through, progress)
         if not nights:
@@ -86,10 +94,9 @@ def start(settings: Settings, nights: Sequence[datetime], progress: Progress) ->
         resting = tuple(spec.name for spec in load_all(rails.settings.models) if spec.source not in settings.sources)
     progress("up", 1.0)
     if "api-server" not in running.started:
-        notes = (
-            "Airflow ran already and goes on with the settings that it was started with; tiltyard down ends it.",
-            *notes,
-        )
+        note = "Airflow ran already and goes on with the settings that it was started with; tiltyard down ends it."
+        tell(note)
+        notes = (note, *notes)
     return StartOutcome(
         started=running.started,
         airflow=AirflowAccess(url=running.url, user=running.user, password_file=str(running.password_file)),
@@ -107,21 +114,20 @@ def _live(as_of: datetime, sources: Sequence[StartedSource], specs: Sequence[Spe
     return LiveNight(as_of, names, tuple(spec for spec in specs if spec.source in names))
 
 
-def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, ...]]:
-    """(TILTYARD_SCHEDULE that Airflow is started with, the active sources, what to say of them).
+def scheduled(rails: Rails) -> tuple[tuple[str, ...], tuple[StartedSource, ...], tuple[str, ...]]:
+    """(TILTYARD_UNSCHEDULED that Airflow is started with, the active sources, what to say of them).
 
     A source of the past would find every table too old tonight and hold it. So nights start by themselves only where a
-    source still delivers, or has nothing yet.
+    source still delivers, or has nothing yet. A delivery of a day that is yet to come is none that it still delivers.
     """
     settings, now = rails.settings, clock.now()
-    newest = {source: ingest.newest_here(rails, source) for source in settings.sources}
+    newest = {source: ingest.newest_here(rails, source, until=now.date()) for source in settings.sources}
     fetched = {source for source in settings.sources if contracts.fetches(settings, source)}  # what is newer comes
     past = {
         name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST and name not in fetched
     }
     notes = []
-    if past and len(past) == len(settings.sources):
-        settings = settings.model_copy(update={"schedule": "none"})
+    settings = settings.model_copy(update={"unscheduled": tuple(sorted({*settings.unscheduled, *past}))})
     by_itself = {source: contracts.schedule(settings, source) for source in settings.sources}
     for source, day in past.items():
         told = f"{source}: its newest delivery is that of {day}"
@@ -154,7 +160,7 @@ def scheduled(rails: Rails) -> tuple[str, tuple[StartedSource, ...], tuple[str, 
         )
         for source in settings.sources
     )
-    return settings.schedule, sources, tuple(notes)
+    return settings.unscheduled, sources, tuple(notes)
 
 
 def summary(outcome: StartOutcome) -> str:

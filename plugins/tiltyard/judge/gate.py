@@ -52,10 +52,8 @@ Floats = NDArray[np.float64]
 
 MIN_SLICE_ROWS = 50
 """Below this many rows the mean of a slice says little; only what is beyond doubt counts against it."""
-MIN_COVERAGE = 0.95
-"""Share of the rows of the challenger's matured cohorts that must carry both scores and a label."""
-MIN_SLICE_COVERAGE = 0.9
-"""The same of a slice, which is smaller and varies more."""
+SLICE_COVERAGE = 0.9 / 0.95
+"""What of the policy's `min_coverage` a slice needs, which is smaller and varies more."""
 MIN_NIGHTS = 2
 """Fewer have no spread to compare their mean with."""
 UNEVEN = "champion, challenger and nights are not three columns of one length"
@@ -177,7 +175,7 @@ def decide(evidence: Evidence, policy: GatePolicy, deadline_ms: int) -> Verdict:
         _evidence(problems),
         _shadow(evidence, policy),
         _matured(evidence, policy),
-        _coverage(evidence, sound),
+        _coverage(evidence, policy, sound),
         _better(evidence, statistics),
         _nights(evidence, statistics),
         _calibration(evidence, policy),
@@ -212,7 +210,7 @@ def watch(evidence: Evidence, policy: GatePolicy) -> Verdict:
     statistics = _statistics(evidence, policy.alpha / evidence.challengers) if not problems else None
     criteria = (
         _evidence(problems),
-        _coverage(evidence, not problems),
+        _coverage(evidence, policy, not problems),
         _better(evidence, statistics),
         _nights(evidence, statistics),
     )
@@ -379,12 +377,16 @@ def _matured(evidence: Evidence, policy: GatePolicy) -> Criterion:
     return Criterion("matured", rows, limit, "not_yet", f"Only {rows} matured rows of {limit}; {waiting}.")
 
 
-def _coverage(evidence: Evidence, sound: bool) -> Criterion:
+def _coverage(evidence: Evidence, policy: GatePolicy, sound: bool) -> Criterion:
+    limit = policy.min_coverage
     if not sound or not evidence.expected:
-        return Criterion("coverage", None, MIN_COVERAGE, "not_yet", "No matured cohort yet to cover.")
+        return Criterion("coverage", None, limit, "not_yet", "No matured cohort yet to cover.")
     share = len(evidence.differences) / evidence.expected
-    text = f"{share:.1%} of {evidence.expected} rows carry both scores and a label, {MIN_COVERAGE:.0%} are asked for."
-    return Criterion("coverage", share, MIN_COVERAGE, "pass" if share >= MIN_COVERAGE else "fail", text)
+    text = f"{share:.1%} of {evidence.expected} rows carry both scores and a label, {limit:.0%} are asked for"
+    if share >= limit:
+        return Criterion("coverage", share, limit, "pass", f"{text}.")
+    way_out = "; where it is usual that a row has no outcome, gate.min_coverage says so."
+    return Criterion("coverage", share, limit, "fail", text + way_out)
 
 
 def _against(evidence: Evidence) -> str:
@@ -493,13 +495,15 @@ def _slices(evidence: Evidence, policy: GatePolicy, sound: bool) -> list[Criteri
             criteria.append(Criterion(f"slice {column}", None, limit, "not_yet", text))
         if sound:
             level = policy.alpha / evidence.challengers
-            criteria += [_slice(part, level, limit) for part in sorted(parts, key=lambda part: part.name)]
+            criteria += [
+                _slice(part, level, limit, policy.min_coverage) for part in sorted(parts, key=lambda part: part.name)
+            ]
     return criteria
 
 
-def _slice(part: SliceEvidence, level: float, limit: float) -> Criterion:
+def _slice(part: SliceEvidence, level: float, limit: float, coverage: float) -> Criterion:
     name, mean = f"slice {part.name}", part.mean
-    if part.expected >= MIN_SLICE_ROWS and part.rows < MIN_SLICE_COVERAGE * part.expected:
+    if part.expected >= MIN_SLICE_ROWS and part.rows < SLICE_COVERAGE * coverage * part.expected:
         text = f"{part.name}: only {part.rows} of {part.expected} rows carry both scores and a label."
         return Criterion(name, mean, limit, "not_yet", text)
     if mean is None:

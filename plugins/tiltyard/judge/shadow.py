@@ -78,6 +78,7 @@ def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSumm
         scored,
         counts=evaluated.counts,
         metrics=evaluated.metrics,
+        default_loss=evaluated.default_loss,
         arrival=evaluated.arrival,
         unanswered=evaluated.unanswered,
         online=evaluated.online,
@@ -123,11 +124,21 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         night=night,
         counts=truth.counts(rails, spec, as_of, since),
         metrics={_name(row["version"]): _figures(spec, row) for row in rows if row["slice"] == evaluation.ALL},
+        default_loss=_default_loss(spec, taught[taught["night"] >= since], roles),
         arrival=arrival.record(rails, spec, as_of),
         unanswered=unanswered(rails, spec, as_of),
         online=online,
         lookups=lookups,
     )
+
+
+def _default_loss(spec: Spec, matured: pd.DataFrame, roles: Mapping[int | None, str]) -> float | None:
+    """What the safe default loses on the champion's rows among `matured`, from truth.matured."""
+    champion = next((number for number, role in roles.items() if role == "champion"), None)
+    labels = matured.loc[matured["version"] == (champion or 0), "label"].to_numpy(dtype="float64")
+    if not len(labels):
+        return None
+    return float(spec.target.row_losses(spec.target.constant(spec.fallback.safe_default, len(labels)), labels).mean())
 
 
 def evaluations(

@@ -156,6 +156,8 @@ class Timing(Strict):
     """Spellings of "missing" in a text file, beside the empty field."""
     format: Format = Format()
     """How its text files are written."""
+    written_after: Duration | None = None
+    """How long after its row what is written later is known where no column tells when: what an export is cut by."""
     latency: Promise | None = None
     """Promise of the source; None where it makes none."""
     volume: Volume | None = None
@@ -303,6 +305,8 @@ def schedule(settings: Settings, source: str) -> str | None:
     own = _rhythm(settings, source).schedule
     if own is not None:
         return schedules.cron(own)
+    if source in settings.unscheduled:
+        return None
     try:
         return schedules.cron(schedules.checked(settings.schedule))
     except ValueError as error:

@@ -244,10 +244,11 @@ def newest_delivery(rails: Rails, source: str) -> date | None:
     return contracts.day_of(f"{row[0]}.csv") if row and row[0] else None
 
 
-def newest_here(rails: Rails, source: str) -> date | None:
-    """The day of a source's newest delivery that has landed, or lies in the landing zone; None where there is none."""
+def newest_here(rails: Rails, source: str, until: date = date.max) -> date | None:
+    """The day of a source's newest delivery that has landed, or lies in the landing zone; None where there is none, up
+    to a day."""
     lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
-    days = [day for day in (newest_delivery(rails, source), *lying) if day]
+    days = [day for day in (newest_delivery(rails, source), *lying) if day and day <= until]
     return max(days, default=None)
 
 

@@ -1,6 +1,7 @@
 """The dbt project as its files describe it, and whether a spec fits it. Reads no database and runs no dbt."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,8 @@ class Project:
 
     models: Mapping[str, Model]
     """Name of a table → what its .yml says of it."""
-    queries: frozenset[str]
-    """Names of the tables that have their SQL."""
+    queries: Mapping[str, Path]
+    """Name of a table → the file of its SQL, of those that have one."""
     sources: tuple[str, ...]
     """Names of the sources: the folders of models/staging, sorted."""
     said: Columns
@@ -54,7 +55,7 @@ def read(settings: Settings) -> Project:
     folder = settings.dbt / "models"
     return Project(
         models=_models(folder),
-        queries=frozenset(path.stem for path in folder.rglob("*.sql")),
+        queries={path.stem: path for path in folder.rglob("*.sql")},
         sources=tuple(sorted(path.name for path in (folder / "staging").iterdir() if path.is_dir())),
         said=columns.read(settings),
     )
@@ -111,6 +112,7 @@ def check_spec(project: Project, settings: Settings, spec: Spec) -> None:
         for column in ("item_id", "item_name", "score", "event_time", "available_at"):
             _has(items, column, where)
     _check_views(spec, spine, views, where)
+    _check_rates(spec, [(view.name, project.queries[view.name]) for view in views], where)
     popular = (spec.fallback.popular.table,) if spec.fallback.popular else ()
     for table in (spine.name, *spec.prediction.features, label.name, *popular):
         if why := project.said.disagreements.get(table):
@@ -169,6 +171,19 @@ def _check_views(spec: Spec, spine: Model, views: Sequence[Model], where: str) -
     for name in spec.gate.slices:
         if name not in view_of:
             raise BadInput(f"{where}: gate.slices: no feature view has a column '{name}'{_close_to(name, view_of)}")
+
+
+def _check_rates(spec: Spec, views: Sequence[tuple[str, Path]], where: str) -> None:
+    """A past rate of a label of several classes says of which class it is."""
+    if spec.target.kind != "classes":
+        return
+    for name, path in views:
+        call = re.search(r"matured_label_history\((.*?)\)\s*}}", path.read_text(encoding="utf-8"), re.DOTALL)
+        if call and re.search(rf"labels\s*=\s*['\"]{spec.label.table}['\"]", call[1]) and "classes" not in call[1]:
+            raise BadInput(
+                f"{where}: {name} keeps a past rate of {spec.label.table}, whose label is one of several classes: say "
+                f"in {path.name} which, like classes={{'late': 'late'}}, or take the view out."
+            )
 
 
 def _model(project: Project, name: str, what: str, prefix: str, where: str) -> Model:

@@ -147,6 +147,9 @@ class ShadowSummary(Summary):
     """How far the truth is known: of the last drift.window of matured cohorts, and of those that have not matured."""
     metrics: dict[str, VersionFigures] = field(default_factory=dict)
     """Version, or `safe_default` → how good it was."""
+    default_loss: float | None = None
+    """What the safe default lost on the rows that the champion is measured on, in the unit of the model's measure; None
+    where there is no champion, or nothing has matured."""
     arrival: dict[str, LabelArrival] = field(default_factory=dict)
     """Kind of label → how many came and were to be expected."""
     unanswered: dict[date, int] = field(default_factory=dict)

@@ -206,7 +206,10 @@ def hindcast(
             night: frozenset(table for spec in specs if spec.name not in done[night] for table in spec.tables)
             for night in todo
         }
-        auditor = _Auditor(rails.settings, wanted, features.transform(rails, last), render=render)
+        build = features.transform(rails, last)
+        if build.failed:
+            say(f"{listed(tuple(build.failed))} failed: what reads it goes on with what stands", 0.0)
+        auditor = _Auditor(rails.settings, wanted, build, render=render)
     published = None
     owed: dict[str, list[datetime]] = {}  # model → nights of which its spine, which is not good, has no rows yet
     with auditor or nullcontext(), Crew(rails, (spec.name for spec in specs if todo), jobs) as crew:
@@ -428,6 +431,20 @@ def unscored(models: Mapping[str, ModelHindcast]) -> str | None:
         for name, model in waiting.items()
     ]
     return f"{len(waiting)} of {counted(len(models), 'model')} not scored on every night. {listed(shown, '; ')}."
+
+
+def unbuilt(tables: Sequence[HeldTable]) -> str | None:
+    """Which tables failed on some of the nights, and why, as a sentence; None where none did. That a check held one is
+    none of it: what it was meant to do."""
+    failed = [table for table in tables if table.states.get("failed")]
+    if not failed:
+        return None
+    shown = [
+        f"{table.table} on {counted(table.states['failed'], 'night')}: {(table.reason or '').rstrip('.')}"
+        for table in failed
+    ]
+    what = f"{counted(len(failed), 'table')} failed: {listed(shown, '; ')}."
+    return f"{what} Mend that; meanwhile its models go on with what stands."
 
 
 def complaint(ended: Mapping[str, Sequence[EndedEarly]]) -> str | None:

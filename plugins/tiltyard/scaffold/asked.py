@@ -1,12 +1,15 @@
 """A question about the rows of a source: what is asked, and what the deliveries say of it. Records, and pure sums."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
 from tiltyard.errors import BadInput
+from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Cohorts
+from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, literal
 from tiltyard.words import counted
 
 HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
@@ -16,6 +19,8 @@ KNOWN = 0.95
 UNTOLD = 0.01
 """Share of rows without any outcome from which on they are unknown, where a no is told as such."""
 LATELY_DAYS = 28
+MOST_RATED = 6
+"""Classes of which past rates are kept."""
 MOST_NIGHTS = 100
 """Nights of a hindcast that is proposed: a quarter of an hour or so."""
 
@@ -56,6 +61,8 @@ class Question:
     positive: str
     """What a positive outcome is, in words; empty for a number."""
     is_number: bool
+    classes: tuple[str, ...]
+    """Of an outcome of which every text is asked for: these; else empty."""
     horizon_days: int
     rates: tuple[str, ...]
     """Columns for whose values the past rate of the outcome is kept."""
@@ -67,6 +74,27 @@ class Question:
     """A row of which no outcome is told in time counts as no; else it has no label, as of a number."""
     due: Due | None = None
     """Until when it is told, where a column says it of each row; `horizon_days` is the longest then."""
+
+    @property
+    def is_yes_no(self) -> bool:
+        """The outcome is a yes or no."""
+        return not self.is_number and not self.classes
+
+    @property
+    def rated(self) -> Mapping[str, str]:
+        """What a past rate is called in its column, and what it is, in words."""
+        if not self.classes:
+            return {self.label: "Their mean" if self.is_number else f"Share of them in which {self.positive}"}
+        return {
+            f"{self.label}_{name}": f"Share of them in which {self.label} is {value}"
+            for name, value in self.slugs.items()
+        }
+
+    @property
+    def slugs(self) -> Mapping[str, str]:
+        """Of classes of which past rates are kept: plain name → class."""
+        most = self.classes[:MOST_RATED]
+        return dict(zip(naming.aliases(most), most, strict=True))
 
     @property
     def key(self) -> str:
@@ -148,9 +176,15 @@ class Outcomes:
     positive_by: Mapping[int, float]
     """Days → share of rows that had a positive outcome by then."""
     base: float
-    """Share of positives among all outcomes; of a number its median."""
+    """Share of positives among all outcomes; of a number its median, of classes the share of the commonest."""
+    shares: Mapping[str, float]
+    """Of classes: class → its share of the outcomes that are one; else empty."""
+    first_told: date
+    """First day of whose rows outcomes are told as usual."""
+    usual: float
+    """Share of the rows of a day of which an outcome is told, of nine in ten days since then at least."""
     percentiles: tuple[float, float] | None
-    """1st and 99th percentile of a number; None for a yes or no."""
+    """1st and 99th percentile of a number; else None."""
 
     @property
     def untold(self) -> float:
@@ -194,6 +228,8 @@ class Calendar:
     """as_of of the first night whose matured cohorts carry a training."""
     with_history: date
     """as_of of the first night on which half of what is learned from has a past; the same where none is asked for."""
+    last_rows: date
+    """as_of of the night of the newest rows."""
     last_night: date
     """as_of of the last night that tells something: it has landed, and the last rows have matured by it."""
     window_days: int
@@ -206,6 +242,14 @@ class Calendar:
         hundred nights before the end, which tell as much as more."""
         first = self.with_history if self.last_night - self.with_history >= timedelta(days=14) else self.first_trainable
         return max(first, self.last_night - timedelta(days=MOST_NIGHTS))
+
+    @property
+    def end(self) -> date:
+        """Where a hindcast best ends: the night before that of the newest rows, which is left for Airflow; or, where
+        four weeks of truth would not have come by then, the last that tells something."""
+        before = self.last_rows - timedelta(days=1)
+        still_to_come = self.last_night - self.last_rows
+        return before if before - self.begin >= timedelta(days=28) + still_to_come else self.last_night
 
 
 def horizon(outcomes: Outcomes, span_days: int) -> tuple[int, str]:
@@ -230,11 +274,13 @@ def calendar(
     most rows wait, where they do not all wait `horizon_days`, so that the first rates come at once."""
     usual = horizon_days if usual_days is None else usual_days
     cohorts = max(14, -(-fewest_rows // max(1, int(facts.per_day))))
-    first = facts.first + timedelta(days=cohorts + usual)
-    span = (facts.last - facts.first).days + 1
+    begin = max(facts.first, facts.outcomes.first_told)
+    first = begin + timedelta(days=cohorts + usual)
+    span = (facts.last - begin).days + 1
     return Calendar(
         first_trainable=first,
-        with_history=max(first, facts.first + timedelta(days=3 * usual)) if has_rates and usual_days is None else first,
+        with_history=max(first, begin + timedelta(days=3 * usual)) if has_rates and usual_days is None else first,
+        last_rows=facts.last + timedelta(days=1),
         last_night=min(facts.landed, facts.last + timedelta(days=horizon_days)) + timedelta(days=1),
         window_days=max(30, min(90, span)),
         min_matured=int(min(500, max(100, 5 * facts.per_day))),
@@ -252,23 +298,66 @@ def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | 
     if kind == "yes_no":
         wanted = _boolean(positive)
         return (f"versions.{column}", f"{column} is yes") if wanted else (f"not versions.{column}", f"{column} is no")
+    is_number = kind in ("whole", "number")
+    limit = _LIMIT.fullmatch(positive or "") if is_number else None
+    if limit is not None:
+        return f"versions.{column} {limit[1]} {limit[2]}", f"{column} is {_BEYOND[limit[1]]} {limit[2]}"
     if positive is None:
-        if set(values) == {"0", "1"}:
-            positive = "1"
-        else:
-            shown = ", ".join(values[:6])
-            raise BadInput(
-                f"--label: '{column}' has the values {shown}; say which is meant with --positive"
-                + (
-                    ", or --number."
-                    if kind in ("whole", "number")
-                    else "; for all of them see docs/how-to/predict-a-class.md."
-                )
-            )
+        positive = usual_positive(values)
+    if positive is None:
+        shown = ", ".join(values[:6])
+        raise BadInput(
+            f"--label: '{column}' has the values {shown}; say which is meant with --positive"
+            + (", like '>15', or --number for the amount." if is_number else ", or --classes for each of them.")
+        )
     if positive not in values:
         raise BadInput(f"--positive: '{column}' is never {positive!r}; it is {', '.join(values[:6])}.")
-    literal = positive if kind in ("whole", "number") else "'" + positive.replace("'", "''") + "'"
-    return f"versions.{column} = {literal}", f"{column} is {positive}"
+    return f"versions.{column} = {positive if is_number else literal(positive)}", f"{column} is {positive}"
+
+
+def usual_positive(values: Sequence[str]) -> str | None:
+    """Which of two values is asked for where they say it: the yes of YES and NO; None: they do not."""
+    spelled = {value.strip().lower(): value for value in values}
+    return next((spelled[yes] for yes, no in _PAIRS if set(spelled) == {yes, no}), None)
+
+
+_PAIRS = (("yes", "no"), ("y", "n"), ("true", "false"), ("t", "f"), ("1", "0"))
+_LIMIT = re.compile(r"(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
+_BEYOND = {">": "above", "<": "below", ">=": "at least", "<=": "at most"}
+
+
+def class_sql(
+    column: str, kind: str, counts: Mapping[str, int], fewest: float
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """SQL of an outcome of which every text is asked for, its classes, the commonest first, and those texts that are
+    too rare to be one: put together as `other`, or, where that is too rare as well, none. `counts`: text → rows.
+
+    Raises BadInput where fewer than three are left.
+    """
+    if kind not in ("text", "whole"):
+        raise BadInput(f"--classes: '{column}' holds no texts; say which value is meant with --positive, or --number.")
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    usual = [value for value in ordered if counts[value] >= fewest and value != OTHER][: MOST_CLASSES - 1]
+    rare = tuple(value for value in ordered if value not in usual)
+    value = f"versions.{column}" if kind == "text" else f"cast(versions.{column} as varchar)"
+    if len(rare) == 1 and len(usual) == MOST_CLASSES - 1 and counts[rare[0]] >= fewest:
+        return value, (*usual, *rare), ()
+    if sum(counts[name] for name in rare) < fewest:
+        classes, truth = tuple(usual), value
+    else:
+        classes = (*usual, OTHER)
+        truth = f"case when {value} in ({', '.join(map(literal, usual))}) then {value} else '{OTHER}' end"
+    if len(classes) < FEWEST_CLASSES:
+        shown = ", ".join(ordered[:6]) or "nothing"
+        raise BadInput(
+            f"--classes: of {shown} fewer than {FEWEST_CLASSES} come often enough in two weeks to be told apart; "
+            "ask for one of them with --positive."
+        )
+    return truth, classes, tuple(name for name in rare if name != OTHER)
+
+
+OTHER = "other"
+"""What classes are called that are too rare to stand alone."""
 
 
 def _boolean(positive: str | None) -> bool:

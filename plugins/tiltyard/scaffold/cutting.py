@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 
-from tiltyard import casts, file_rows
+from tiltyard import casts, clock, file_rows
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import quoted, text
@@ -45,9 +46,22 @@ class CutSummary(Record):
     """Rows that are delivered once more, with what was written later."""
     undated: int
     """Rows that are left out, because nothing tells when they happened."""
+    outlying: int
+    """Writings of rows that are left out, because their day lies months from all others or is yet to come."""
     first: date
     last: date
     """Days of the first delivery and of the last."""
+
+    @property
+    def caution(self) -> str | None:
+        """What somebody should know of what was left out, as a sentence."""
+        if not self.outlying:
+            return None
+        what = "1 writing of a row was" if self.outlying == 1 else f"{self.outlying:,} writings of rows were"
+        return (
+            f"{what} left out: the day lies months before or after all others ({self.first} to {self.last}), or is yet "
+            "to come, like a mistyped year. Mend the export and cut it again where it does not."
+        )
 
 
 def cut(
@@ -57,12 +71,13 @@ def cut(
     *,
     table: str | None = None,
     known: str | None = None,
-    written_after: timedelta = WRITTEN_AFTER,
+    written_after: timedelta | None = None,
     progress: Progress = lambda label, share: None,
 ) -> CutSummary:
     """Lay the rows of a file into the landing zone, by the contract of its source.
 
-    `known` is the column that tells when a row was known, where the contract leaves that to the cut. Raises BadInput
+    `known` is the column that tells when a row was known, where the contract leaves that to the cut; `written_after`
+    how long after its row what nothing dates is known, by default as the contract says. Raises BadInput
     for an export that does not fit the contract, and where the table has deliveries already.
     """
     contract = contracts.read(settings, source)
@@ -87,7 +102,8 @@ def cut(
         try:
             _read(connection, export, known_column)
             later = {name: meta.written_later for name, meta in said_of(settings, chosen).items() if meta.written_later}
-            connection.execute(f"create temp table written as {_versions(export, later, written_after)}")
+            after = written_after or chosen.timing.written_after or WRITTEN_AFTER
+            connection.execute(f"create temp table written as {_versions(export, later, after)}")
         except duckdb.Error as error:
             raise BadInput(f"{path} does not fit the contract of {source} ({landing.first_line(error)}).") from None
         return _deliver(connection, contract, export, folder, progress)
@@ -253,6 +269,23 @@ def _by(when: TimeColumn, table: TableContract) -> str:
     return f"({instant} + interval '1 day')" if when.is_day(kind) else instant
 
 
+APART = timedelta(days=90)
+"""Days without a delivery beyond which a handful of rows is not of the same export: a mistyped year."""
+HANDFUL = 0.001
+"""Share of all rows that is one."""
+
+
+def whole_span(counts: Mapping[date, int], today: date) -> tuple[date, date]:
+    """The first and the last day of an export, without the few rows that lie far from all others, or after today.
+    Pure. `counts`: day → rows that were written on it."""
+    days = sorted(day for day in counts if day <= today) or sorted(counts)
+    few = HANDFUL * sum(counts.values())
+    gaps = [place for place, (before, after) in enumerate(pairwise(days), start=1) if after - before >= APART]
+    first = max((place for place in gaps if sum(counts[day] for day in days[:place]) <= few), default=0)
+    last = min((place for place in gaps if sum(counts[day] for day in days[place:]) <= few), default=len(days))
+    return days[first], days[last - 1]
+
+
 # -- writing ----------------------------------------------------------------------------------
 
 
@@ -281,7 +314,8 @@ def _deliver(
         raise BadInput(
             f"No row tells when it happened: {table.timing.event_time.column} cannot be read in any of them."
         )
-    first, last = min(counts), max(counts)
+    first, last = whole_span(counts, clock.now().date())
+    outlying = sum(rows for day, rows in counts.items() if not first <= day <= last)
     folder.mkdir(parents=True, exist_ok=True)
     files = 0
     for number in range((last - first).days + 1):
@@ -298,10 +332,10 @@ def _deliver(
     rows, undated = connection.execute(
         "select count(*), count(*) filter (_known is null or _happened is null) from typed"
     ).fetchone() or (0, 0)
-    again = sum(counts.values()) - (rows - undated)
+    again = sum(counts.values()) - (rows - undated)  # with what is left out: it is a writing as well
     return CutSummary(
-        source=contract.name, table=table.name, deliveries=files, rows=rows, written_again=again, undated=undated,
-        first=first, last=last,
+        source=contract.name, table=table.name, deliveries=files, rows=rows,
+        written_again=again - outlying, undated=undated, outlying=outlying, first=first, last=last,
     )  # fmt: skip
 
 

@@ -213,14 +213,54 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
             f"count(*) filter (truth and told_at <= since + interval '{days} days')" for days in HORIZONS
         )
         positive = [count / rows for count in _one(connection, f"select {listed} from told")]
+    first_told, usual = _told_by_day(delivered)
     return Outcomes(
+        first_told=first_told,
+        usual=usual,
         rows=rows,
         told=told,
         known_by=dict(zip(HORIZONS, (float(share) for share in by), strict=True)),
         positive_by=dict(zip(HORIZONS, positive, strict=False)),
         base=float(first),
+        shares={},
         percentiles=(float(lowest), float(highest)) if is_number else None,
     )
+
+
+def _told_by_day(delivered: Delivered) -> tuple[date, float]:
+    """The first day of whose rows outcomes are told as usual, at half of what nine in ten days have or less; and the
+    share that nine in ten days since then have at least. Of the last days, whose outcomes may still come, nothing is
+    counted: as many as it takes until 95 in 100 outcomes are told."""
+    key = quoted(delivered.key)
+    return _one(
+        delivered.connection,
+        f"""
+        with lag as (select quantile_cont(epoch(told_at - since), 0.95) as seconds from told),
+        days as (
+            select cast(available_at as date) as day, count(told_at) / count(*) as share
+            from first_known left join told using ({key})
+            where available_at <= timestamptz '{delivered.landed} 00:00:00Z' + interval '1 day'
+                - to_seconds((select seconds from lag))
+            group by 1
+        ),
+        usual as (select quantile_cont(share, 0.9) as most from days)
+        select
+            coalesce(min(day) filter (share >= most / 2), (select min(cast(since as date)) from told)),
+            coalesce(quantile_cont(share, 0.1) filter (share >= most / 2), 1.0)
+        from days, usual
+        """,
+    )
+
+
+def told_as(delivered: Delivered, truth: str, label: str) -> dict[str, int]:
+    """What outcomes are told as first, each with its rows, the most frequent first. `truth`: SQL from `versions`."""
+    key = quoted(delivered.key)
+    rows = delivered.connection.execute(
+        f"with told as (select cast({truth} as varchar) as outcome from versions where {quoted(label)} is not null "
+        f"qualify row_number() over (partition by {key} order by available_at) = 1) "
+        "select outcome, count(*) from told group by 1 order by 2 desc, 1"
+    ).fetchall()
+    return dict(rows)
 
 
 DELAYS = (0, 1, 2, 3, 5, 7, 14, 28)

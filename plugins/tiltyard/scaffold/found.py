@@ -91,6 +91,8 @@ class Roles:
     """Column that is filled in later → the one that tells when; None: none does."""
     identifies: tuple[str, ...] = ()
     """Columns that identify a person."""
+    missing_with: Mapping[str, str] = field(default_factory=dict)
+    """Column → one that is written later, in whose empty rows it is empty as well."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Nothing here is certain, and all of it is shown before it is written. What someb
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from statistics import median
 
@@ -17,8 +17,9 @@ from tiltyard.words import ended, meant
 _HAPPENED = ("created", "scheduled", "opened", "ordered", "booked", "placed", "event", "start", "registered", "invoice")
 _BIRTH = re.compile(r"birth|(^|_)dob($|_)|expir|valid")
 _PERSON = re.compile(
-    r"(^|_)(patient|customer|client|user|person|member|employee|caller|guest|student|passenger|ssn|email|e_mail|phone|"
-    r"mobile|first_name|last_name|full_name|surname|passport|iban|address)($|_)"
+    r"(^|_)(patient\w{0,2}|customer|client|user|person\w{0,2}|member|employee|caller|guest|student|passenger|ssn|email|"
+    r"e_mail|phone|mobile|first_name|last_name|full_name|surname|passport|iban|address|kund\w{1,2}|benutzer|mitarbeiter)"
+    r"($|_)"
 )
 _LATER = re.compile(
     r"(^|_)(status|outcome|result|no_?show|show|cancel\w*|churn\w*|returned|resolved|closed|paid|reminded|sms\w*|"
@@ -32,6 +33,8 @@ _OVER = re.compile(
     r"(^|_)(arriv\w*|actual\w*|clos\w*|deliver\w*|finish\w*|end|ended|return\w*|resolv\w*|complet\w*|paid|"
     r"cancel\w*|left|exit\w*|done|sold|shipped|answered|updated|changed|modified|status\w*)($|_)"
 )
+FEWEST_OF_A_DAY = 10
+"""Rows of a usual day below which one without any is no closed day."""
 _WHOLE = 0.99
 """Share of rows for which something holds that is taken to hold."""
 
@@ -132,6 +135,21 @@ def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said)
     return Roles(happened.name, known.name if known else None, key, tuple(planned), later, tuple(people))
 
 
+def with_missing(roles: Roles, table: Table, missing: Mapping[str, str], said: Said) -> Roles:
+    """The roles, with what is missing in the same rows as what is written later: where nobody said what is, it is
+    written later itself, by the same time. `missing`: column → that one."""
+    free = {
+        name: other
+        for name, other in missing.items()
+        if name not in {roles.event_time, roles.available_at, roles.key, *roles.planned, *roles.written_later}
+    }
+    later = dict(roles.written_later)
+    if not said.written_later:
+        later |= {name: later[other] for name, other in free.items()}
+    ordered = {column.name: later[column.name] for column in table.columns if column.name in later}
+    return replace(roles, written_later=ordered, missing_with=free)
+
+
 def is_ahead(column: Column) -> bool:
     """Whether a time after its row may be one that was known ahead: by its name, or a day that nothing says is over.
 
@@ -203,13 +221,22 @@ def rhythm(happened: Sequence[tuple[date, int]], country: str | None = None) -> 
         if len(rows) >= 4 and sum(1 for count in rows if count) <= 0.1 * len(rows)
     ]
     if country is not None:
-        closed.append(PublicHolidays(holidays=country))
-    silent = [day for day in days if not counts.get(day) and not why_closed(closed, day)]
+        kept = PublicHolidays(holidays=country)
+        off = [day for day in days if why_closed([kept], day) and not why_closed(closed, day)]
+        if sum(1 for day in off if counts.get(day)) <= 0.5 * len(off):
+            closed.append(kept)
+    usually = [median(rows or [0]) for rows in by_weekday]  # on a weekday of few rows a day without one is chance
+    silent = [
+        day
+        for day in days
+        if not counts.get(day) and not why_closed(closed, day) and usually[day.weekday()] >= FEWEST_OF_A_DAY
+    ]
     if len(silent) <= max(3, 0.1 * len(days)):
         closed += silent
     usual = [median([count for count in rows if count] or [0]) for rows in by_weekday]
     open_days = [day for day in days if not why_closed(closed, day) and counts.get(day)]
-    shares = sorted(counts[day] / usual[day.weekday()] for day in open_days if usual[day.weekday()] >= 20)
+    whole = open_days[1:-1]  # of the first and the last day an export may have a part only
+    shares = sorted(counts[day] / usual[day.weekday()] for day in whole if usual[day.weekday()] >= 20)
     low, high = (shares[len(shares) // 100], shares[-1 - len(shares) // 100]) if shares else (1.0, 1.0)
     return Rhythm(
         first=first,

@@ -1,5 +1,6 @@
 """The tables of a model, as text: spine, label and feature views, each SQL and `.yml`. Pure."""
 
+import json
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming
@@ -147,7 +148,7 @@ def _due_column(asked: Question) -> tuple[tuple[str, str, str], ...]:
 def label_sql(asked: Question) -> str:
     """The truth, from the first version of a row that tells it."""
     key = asked.key
-    truth = f"cast({asked.truth} as double)" if asked.is_number else asked.truth
+    truth = f"cast({asked.truth} as double)" if asked.is_number else asked.truth.replace("\n", "\n        ")
     return f"""{{{{ config(unique_key='{key}') }}}}
 
 with
@@ -207,7 +208,7 @@ told as (
     where versions.{asked.label} is not null
 
 ),
-{_of_yes_or_no(asked) if asked.untold_is_no and not asked.is_number else _of_number(asked)}
+{_of_yes_or_no(asked) if asked.untold_is_no and asked.is_yes_no else _of_number(asked)}
 select * from final
 """
 
@@ -282,11 +283,12 @@ final as (
 def label_yml(asked: Question) -> str:
     """Its columns."""
     row = naming.words(asked.entity)
-    what = naming.words(asked.label).capitalize() if asked.is_number else f"Whether {asked.positive} {asked.in_time}"
+    what = f"Whether {asked.positive} {asked.in_time}" if asked.is_yes_no else naming.words(asked.label).capitalize()
+    kind = "boolean" if asked.is_yes_no else "double" if asked.is_number else "varchar"
     described = [
         (asked.key, "varchar", f"The {row}."),
         ("prediction_time", INSTANT, "When it was known first."),
-        ("label", "double" if asked.is_number else "boolean", f"{what}."),
+        ("label", kind, f"{what}."),
         ("event_time", INSTANT, "When the outcome was written, or the horizon was over."),
         ("available_at", INSTANT, "The same instant."),
         BUILT,
@@ -350,12 +352,15 @@ def history_sql(asked: Question, column: str) -> str:
     """Past outcomes of the rows that share a value, from matured cohorts alone."""
     entity = naming.entity_of(column)
     outcome = asked.label
-    due = f',\n    matures="{asked.matures}"' if asked.due else ""
+    more = f',\n    matures="{asked.matures}"' if asked.due else ""
+    lately = f"lately_days={LATELY_DAYS}, counts='lately'"
+    if asked.classes:
+        more += f",\n    classes={json.dumps(asked.slugs, ensure_ascii=False)}"
     return f"""{{{{ config(unique_key='{entity}_id') }}}}
 
 {{{{ matured_label_history(
     '{entity}', key='{asked.key}', spine='{asked.spine}', labels='{asked.labels}', members='{asked.spine}',
-    source_name='{asked.source}', horizon_days={asked.horizon_days}, outcome='{outcome}', lately_days={LATELY_DAYS}{due}
+    source_name='{asked.source}', horizon_days={asked.horizon_days}, outcome='{outcome}', {lately}{more}
 ) }}}}
 """
 
@@ -364,16 +369,26 @@ def history_yml(asked: Question, column: str) -> str:
     """Its columns."""
     entity = naming.entity_of(column)
     words = naming.words(entity)
-    what = "Their mean" if asked.is_number else f"Share of them in which {asked.positive}"
+    rates = [
+        column
+        for name, what in asked.rated.items()
+        for column in (
+            (f"{entity}_{name}_rate", "double", f"{what}."),
+            (
+                f"{entity}_{name}_rate_{LATELY_DAYS}d",
+                "double",
+                f"{what}, over the cohorts that matured in the last {LATELY_DAYS} days.",
+            ),
+        )
+    ]
     described = [
         (f"{entity}_id", "varchar", f"The {words}."),
-        (f"{entity}_matured_count", "bigint", "Rows whose outcome has matured."),
-        (f"{entity}_{asked.label}_rate", "double", f"{what}."),
         (
-            f"{entity}_{asked.label}_rate_{LATELY_DAYS}d",
-            "double",
-            f"The same over the cohorts that matured in the last {LATELY_DAYS} days.",
+            f"{entity}_matured_count_{LATELY_DAYS}d",
+            "bigint",
+            f"Rows whose outcome has matured in the last {LATELY_DAYS} days.",
         ),
+        *rates,
         ("event_time", INSTANT, "When the cohort matured."),
         ("available_at", INSTANT, "The same instant."),
         BUILT,

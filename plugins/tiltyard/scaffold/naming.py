@@ -179,6 +179,15 @@ def entity_of(key: str) -> str:
     return key.removesuffix("_id") if key.endswith("_id") and key != "_id" else key
 
 
+def one_of(name: str) -> str:
+    """What one row of a table is called: of `stops` a stop. Only the regular plurals of English are known."""
+    if len(name) < 4 or name.endswith(("ss", "us", "is", "news", "series")) or not name.endswith("s"):
+        return name
+    if name.endswith("ies"):
+        return f"{name[:-3]}y"
+    return name[:-2] if name.endswith(("sses", "xes", "ches", "shes")) else name[:-1]
+
+
 def words(name: str) -> str:
     """A plain name as words."""
     return name.replace("_", " ")

@@ -1,12 +1,14 @@
 """A new model: a question is asked of the rows that a source has delivered, and all that answers it is written."""
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
 from tiltyard import spec as specs
 from tiltyard.errors import BadInput
+from tiltyard.lake import text
 from tiltyard.prepare import project
 from tiltyard.scaffold import asked as asking
 from tiltyard.scaffold import delivered as delivered_rows
@@ -15,8 +17,14 @@ from tiltyard.scaffold.asked import Calendar, Due, Facts, Outcomes, Question
 from tiltyard.scaffold.delivered import Delivered
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
+from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES
 from tiltyard.train.blocks import MIN_ROWS
 from tiltyard.words import counted
+
+FEWEST_OF_A_CLASS = 60
+"""Rows of the rarest class that a first training begins with: five blocks need some of it each."""
+FEWEST_IN_TWO_WEEKS = 20
+"""Rows of a class below which it cannot stand alone: every block of a training needs some of it."""
 
 
 def look(settings: Settings, request: ModelRequest) -> ModelPlan:
@@ -28,9 +36,13 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         labels = _labels(rows)
         label = _label(rows, request, labels)
         values = delivered_rows.label_values(rows, label)
-        truth, positive = _truth(rows, request, label, values)
-        outcomes = delivered_rows.outcomes(rows, label, truth, is_number=request.is_number)
         per_day = delivered_rows.days(rows)
+        truth = _truth(rows, request, label, values, per_day)
+        outcomes = delivered_rows.outcomes(rows, label, truth.positive_sql, is_number=request.is_number)
+        outcomes = replace(outcomes, shares=truth.shares)
+        if truth.positive and outcomes.base in (0, 1):
+            which = "every" if outcomes.base else "no"
+            raise BadInput(f"--positive: {truth.positive} holds of {which} outcome, so that there is nothing to learn.")
         cohorts = delivered_rows.cohorts(rows, per_day)
         first = cohorts.first if cohorts else per_day[0][0]
         last = per_day[-1][0]
@@ -58,9 +70,10 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             table=rows.contract.name,
             entity=naming.entity_of(rows.key),
             label=label,
-            truth=truth,
-            positive=positive,
+            truth=truth.sql,
+            positive=truth.positive,
             is_number=request.is_number,
+            classes=tuple(truth.shares),
             horizon_days=horizon,
             rates=_shared(rows, request.rates, groups, "--rate-of"),
             loads=_shared(rows, request.loads, groups, "--load-of"),
@@ -71,7 +84,10 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             due=due,
         )
     usual = due.usual_days + due.delay_days if due else None
-    nights = asking.calendar(facts, horizon, 2 * MIN_ROWS, has_rates=bool(asked.rates), usual_days=usual)
+    fewest = 2 * MIN_ROWS
+    if truth.shares:
+        fewest = max(fewest, math.ceil(FEWEST_OF_A_CLASS / min(truth.shares.values())))
+    nights = asking.calendar(facts, horizon, fewest, has_rates=bool(asked.rates), usual_days=usual)
     promises = promise_texts.promises(asked, facts, nights, why)
     return ModelPlan(
         texts={**model_texts.tables(asked, facts), **promises},
@@ -85,7 +101,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         left_out=left_out,
         found=promise_texts.shown(asked, facts, why),
         by_horizon=promise_texts.by_horizon(facts),
-        notes=(*_notes(asked, facts, nights), *_suspicious(asked, telling)),
+        notes=(*truth.notes, *_notes(asked, facts, nights), *_suspicious(asked, telling)),
     )
 
 
@@ -184,16 +200,66 @@ def _label(rows: Delivered, request: ModelRequest, labels: tuple[str, ...]) -> s
     return name
 
 
-def _truth(rows: Delivered, request: ModelRequest, label: str, values: tuple[str, ...]) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Truth:
+    """What an outcome is taken for."""
+
+    sql: str
+    """From the label column as `versions` has it."""
+    positive_sql: str
+    """The same as a yes or no, or a number: of classes whether it is the commonest."""
+    positive: str = ""
+    """What a positive outcome is, in words; empty for a number, and for classes."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of classes: class → its share of the outcomes."""
+    notes: tuple[str, ...] = ()
+
+
+def _truth(
+    rows: Delivered,
+    request: ModelRequest,
+    label: str,
+    values: tuple[str, ...],
+    per_day: Sequence[tuple[date, int]],
+) -> Truth:
     kind = rows.kind(label)
+    options = {
+        "--number": request.is_number,
+        "--positive": request.positive is not None,
+        "--classes": bool(request.is_classes),
+    }
+    given = [option for option, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(given)}: an outcome is one of these; leave the others out.")
+    several = kind == "text" and FEWEST_CLASSES <= len(values) <= MOST_CLASSES and request.is_classes is None
+    if request.is_classes or (several and not given):
+        return _classes(rows, label, kind, len(per_day), is_asked=bool(request.is_classes))
     if request.is_number:
         if kind not in ("whole", "number"):
             raise BadInput(f"--number: '{label}' holds no numbers; say which value is meant with --positive.")
         if len(values) < 2:
             raise BadInput(f"--label: '{label}' has one value only, so that there is nothing to learn.")
-        return f"versions.{label}", ""
-    positive = request.positive
-    return asking.positive_sql(label, kind, values, positive)
+        return Truth(f"versions.{label}", f"versions.{label}")
+    sql, positive = asking.positive_sql(label, kind, values, request.positive)
+    return Truth(sql, sql, positive)
+
+
+def _classes(rows: Delivered, label: str, kind: str, days: int, *, is_asked: bool) -> Truth:
+    """An outcome of which every text is asked for that comes often enough to be trained on and judged by."""
+    counts = delivered_rows.told_as(rows, f"versions.{label}", label)
+    fewest = FEWEST_IN_TWO_WEEKS * max(1.0, days / 14)
+    truth, classes, rare = asking.class_sql(label, kind, counts, fewest)
+    by_class = delivered_rows.told_as(rows, truth, label)
+    told = sum(by_class[name] for name in classes)
+    notes = []
+    if not is_asked:
+        notes.append(f"{label} has several texts, and each of them is asked for; --positive asks for one.")
+    if rare:
+        shown = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
+        end = f"are put together as {asking.OTHER}" if asking.OTHER in classes else "have no label"
+        notes.append(f"Too rare to stand alone, so that they {end}: {shown}.")
+    commonest = f"{truth} = {text(classes[0])}"
+    return Truth(truth, commonest, "", {name: by_class[name] / told for name in classes}, tuple(notes))
 
 
 def _groups(rows: Delivered, label: str) -> tuple[str, ...]:
@@ -241,12 +307,16 @@ def _suspicious(asked: Question, telling: Mapping[str, float]) -> list[str]:
 
 def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
     notes = []
-    if not asked.is_number and facts.outcomes.untold >= asking.UNTOLD:
+    if asked.is_yes_no and facts.outcomes.untold >= asking.UNTOLD:
         without = f"{facts.outcomes.rows - facts.outcomes.told:,} of {facts.outcomes.rows:,} rows have no outcome"
         notes.append(
             f"{without} and count as no; --untold unknown leaves them out."
             if asked.untold_is_no
             else f"{without}, and a no is told as such: they have no label; --untold no counts them as no."
+        )
+    if facts.outcomes.first_told > facts.first + timedelta(days=7):
+        notes.append(
+            f"Hardly any row of before {facts.outcomes.first_told} has an outcome: what is trained begins with them."
         )
     if facts.cohorts is not None:
         notes.append(
@@ -267,7 +337,7 @@ def _notes(asked: Question, facts: Facts, nights: Calendar) -> tuple[str, ...]:
             f"Past rates begin on {facts.first + timedelta(days=asked.horizon_days)}, when the first outcomes "
             f"have matured: what trains before {nights.with_history} learns from rows that mostly have none."
         )
-    if facts.last < nights.last_night:
+    if nights.last_rows < nights.last_night:
         notes.append(
             f"The rows end on {facts.last}: on later nights only outcomes come, and tables without new rows are held."
         )

@@ -1,6 +1,7 @@
 """A new source: a file is looked at, its contract and staging are written, and its rows are cut into deliveries."""
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -8,7 +9,7 @@ from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
 from tiltyard.prepare.places import CURSORS, Fetch
 from tiltyard.scaffold import inferring, naming, sample
-from tiltyard.scaffold.found import Findings
+from tiltyard.scaffold.found import Findings, Roles, Table
 from tiltyard.scaffold.inferring import Said
 from tiltyard.scaffold.source_texts import SourcePlan, plan
 from tiltyard.settings import Settings
@@ -30,6 +31,8 @@ class SourceRequest:
     """Where rows are fetched from, of which the file is a sample; None: the file is all there is."""
     cursor: str | None = None
     """Column of a table of a database by which it is told what is new; None: as it was inferred."""
+    written_after: timedelta | None = None
+    """How long after its row what is written later is known, where no column tells when."""
 
 
 def look(settings: Settings, request: SourceRequest) -> SourcePlan:
@@ -40,15 +43,7 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
             f"There is a source '{name}' already ({contracts.path_of(name)}); choose another name, or take it away "
             f"first with tiltyard remove {name}."
         )
-    table = _plain(
-        request.table or naming.plain(request.path.name.split(".")[0]) or "row", "name of a table; say --table"
-    )
-    for other in contracts.sources(settings):
-        if contracts.read(settings, other).table(table) is not None:
-            raise BadInput(
-                f"{other} has a table '{table}' already, and both would land in raw.{table}; give this one another "
-                "name with --table."
-            )
+    table = _table(settings, request)
     try:
         ZoneInfo(request.zone)
     except (KeyError, ValueError, OSError):
@@ -57,7 +52,26 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
         found = find(opened, request)
     said = request.said.available_at
     planned = plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
+    if request.written_after is not None and None in found.roles.written_later.values():
+        planned = replace(planned, written_after=request.written_after)
     return planned if request.place is None else _fetched(planned, request, request.place)
+
+
+def _table(settings: Settings, request: SourceRequest) -> str:
+    """The name of the table, and of none that lands already: the one that is said, else after the file."""
+    after = request.table or naming.plain(request.path.name.split(".")[0]) or "row"
+    table = _plain(after, "name of a table; say --table")
+    taken = {
+        entry.name: other for other in contracts.sources(settings) for entry in contracts.read(settings, other).tables
+    }
+    if table not in taken:
+        return table
+    if request.table is not None:
+        raise BadInput(
+            f"--table: the source {taken[table]} has a table '{table}', and both would land in raw.{table}; give this "
+            "one another name."
+        )
+    return naming.free(f"{request.name}_{table}", taken)
 
 
 def _fetched(planned: SourcePlan, request: SourceRequest, place: Fetch) -> SourcePlan:
@@ -106,6 +120,7 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
     happened = inferring.event_time(opened.table, said)
     leads = sample.leads(opened, happened, request.zone)
     roles = inferring.roles(opened.table, happened, leads, said)
+    roles = inferring.with_missing(roles, opened.table, sample.missing_with(opened, roles), said)
     known = leads.get(roles.available_at or "")
     if known is not None and known.before > 0.01 * known.filled:
         raise BadInput(
@@ -117,25 +132,65 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
         raise BadInput(f"All rows happened on one day by {happened.header}; give another column with --event-time.")
     cohorts = inferring.cohorts(days, {name: leads[name] for name in roles.planned if name in leads})
     notes = list(opened.notes)
+    if roles.key is None:
+        notes.append(_unnamed(opened.table, roles))
     if cohorts is not None:
         notes.append(
             f"The rows were sampled by {cohorts.sampled_by}, and not by when they happened: of those before "
             f"{cohorts.first} only the ones with a long lead are there, of those after {cohorts.last} the long leads "
             f"are missing. Whole cohorts are {cohorts.first} to {cohorts.last}."
         )
-    if not said.written_later:
-        notes += [
-            f"{name} is taken to be written later, after its name; where it is not, name those that are with "
-            "--written-later."
-            for name in roles.written_later
-        ]
+    notes += _later(opened, roles, said)
     try:
         rhythm = inferring.rhythm(days, request.country)
     except ValueError:
         raise BadInput(
             f"--country: no holidays are known of '{request.country}'; write an ISO 3166 code like BR."
         ) from None
+    if request.country is not None and not any(day.startswith("holidays") for day in rhythm.closed):
+        notes.append(
+            f"The source is not closed on the holidays of {request.country}: most of them have rows, so that --country "
+            "is left out."
+        )
     return Findings(opened.table, roles, request.zone, rhythm, cohorts, tuple(notes))
+
+
+def _unnamed(table: Table, roles: Roles) -> str:
+    """That no column names a row, and which one nearly does."""
+    near = [column for column in table.columns if not column.is_time and not column.parts]
+    most = max(near, key=lambda column: column.distinct, default=None)
+    if most is not None and most.is_unique:
+        return (
+            f"No column is called like a key, so rows are numbered as they stand in the file; {most.header} has "
+            f"another value in each: say --key {most.header} where it stays theirs."
+        )
+    nearest = (
+        f" ({most.header} has {most.distinct:,} different values in {most.rows:,} rows)"
+        if most is not None and most.distinct > 0.1 * most.rows and most.name not in roles.written_later
+        else ""
+    )
+    return f"No column has another value in every row{nearest}, so rows are numbered as they stand in the file."
+
+
+def _later(opened: sample.Opened, roles: Roles, said: Said) -> list[str]:
+    """Sentences on what is written later: what was taken for it, and what nobody said and is missing with it."""
+    later = roles.written_later
+    if not said.written_later:
+        by_name = [name for name in later if name not in roles.missing_with]
+        with_them = [name for name in later if name in roles.missing_with]
+        taken = [f"{', '.join(by_name)}, by name"] if by_name else []
+        taken += [f"{', '.join(with_them)}, missing where these are"] if with_them else []
+        what = "; ".join(taken)
+        return [
+            f"Taken to be written later: {what}. Where one is not, name those that are with --written-later."
+        ] * bool(taken)
+    others = {other: [name for name, its in roles.missing_with.items() if its == other] for other in later}
+    return [
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing in the rows in which {other} is; what of "
+        "it is written later, too, say with --written-later."
+        for other, names in others.items()
+        if names
+    ]
 
 
 def _plain(name: str, what: str) -> str:

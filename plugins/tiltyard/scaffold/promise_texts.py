@@ -1,13 +1,17 @@
 """What is promised of a model, as text: its spec, its card, the suites of its views, its exposure. Pure."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question
 from tiltyard.scaffold.model_texts import views
-from tiltyard.scaffold.yaml_text import listed, scalar
+from tiltyard.scaffold.yaml_text import listed, mapping, scalar
+from tiltyard.spec import MIN_COVERAGE
 from tiltyard.target import number_bounds
+from tiltyard.words import counted
 
 
 def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[PurePosixPath, str]:
@@ -30,7 +34,7 @@ def promises(asked: Question, facts: Facts, nights: Calendar, why: str) -> dict[
 def question(asked: Question) -> str:
     """What is asked, in a sentence."""
     row = naming.words(asked.entity)
-    if asked.is_number:
+    if not asked.is_yes_no:
         return f"When the {row} is known, what will {naming.words(asked.label)} be, as it is told {asked.in_time}?"
     return f"When the {row} is known, will it turn out {asked.in_time} that {asked.positive}?"
 
@@ -55,9 +59,13 @@ class Promise:
     horizon: str
     delay_days: int
     bounds: tuple[float, float] | None
-    """Of a number; None for a yes or no."""
+    """Of a number; else None."""
     base: float
     """What the safe default says: the share of yes, or the median of a number."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """The same of classes, in their order; else empty."""
+    coverage: float = 1.0
+    """Share of the rows of a day that have a label, of nine in ten days at least, and a little less."""
 
 
 def promised(asked: Question, facts: Facts) -> Promise:
@@ -65,7 +73,7 @@ def promised(asked: Question, facts: Facts) -> Promise:
     outcomes = facts.outcomes
     bounds = number_bounds(*outcomes.percentiles) if outcomes.percentiles is not None else None
     in_time = asked.due.positive if asked.due else outcomes.positive_by.get(asked.horizon_days, outcomes.base)
-    share = in_time if asked.untold_is_no and not asked.is_number else outcomes.base
+    share = in_time if asked.untold_is_no and asked.is_yes_no else outcomes.base
     return Promise(
         model=asked.model,
         entity=asked.entity,
@@ -79,6 +87,8 @@ def promised(asked: Question, facts: Facts) -> Promise:
         delay_days=asked.due.delay_days if asked.due else 0,
         bounds=bounds,
         base=share,
+        shares=outcomes.shares,
+        coverage=1.0 if asked.is_yes_no and asked.untold_is_no else 0.9 * known_in_time(asked, facts) * outcomes.usual,
     )
 
 
@@ -89,10 +99,15 @@ def spec_text(promise: Promise, nights: Calendar) -> str:
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
         default = f"{min(max(promise.base, low), high):.3g}"
+    elif promise.shares:
+        kind = f"  classes: {listed(promise.shares)}\n"
+        heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
+        default = mapping(rounded(promise.shares))
     else:
         kind = "  positive: true\n"
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
         default = f"{min(max(promise.base, 0.001), 0.999):.3f}"
+    covered = f", min_coverage: {promise.coverage:.2f}" if promise.coverage < MIN_COVERAGE else ""
     return f"""# {promise.question}
 entity: {promise.entity}
 owner: {scalar(promise.owner)}
@@ -111,32 +126,47 @@ estimator:
   window: {nights.window_days}d
   tune: {{trials: 12}}
 light: {{class: {light}}}
-gate: {{metric: {metric}, alpha: 0.05, min_matured: {nights.min_matured}, min_shadow: 7d}}
+gate: {{metric: {metric}, alpha: 0.05, min_matured: {nights.min_matured}, min_shadow: 7d{covered}}}
 drift: {{window: 7d, reference: training, on_drift: retrain, cooldown: 14d}}
 fallback: {{deadline_ms: 20, tiers: [champion, previous, light], safe_default: {default}, audit_after: 3d}}
 """
 
 
+def rounded(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares of classes in thousandths, which add up to 1 exactly: by largest remainders."""
+    whole = math.fsum(shares.values())
+    thousandths = {name: int(1000 * share / whole) for name, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: thousandths[name] - 1000 * shares[name] / whole)
+    for name in by_remainder[: 1000 - sum(thousandths.values())]:
+        thousandths[name] += 1
+    return {name: count / 1000 for name, count in thousandths.items()}
+
+
 def card(asked: Question, facts: Facts, nights: Calendar, why: str) -> str:
     """models/<model>/card.md: what was inferred, and what was not known."""
     outcomes = facts.outcomes
-    base = f"{outcomes.base:.4g} at the median" if asked.is_number else f"{100 * outcomes.base:.3g} % positive"
+    base = (
+        f"{outcomes.base:.4g} at the median"
+        if asked.is_number
+        else f"{100 * outcomes.base:.3g} % positive"
+        if asked.is_yes_no
+        else ", ".join(f"{100 * share:.3g} % {name}" for name, share in outcomes.shares.items())
+    )
     rows = "\n".join(
         f"| {days} | {100 * share:.3g} % |"
-        + ("" if asked.is_number else f" {100 * outcomes.positive_by.get(days, 0.0):.3g} % |")
+        + (f" {100 * outcomes.positive_by.get(days, 0.0):.3g} % |" if asked.is_yes_no else "")
         for days, share in outcomes.known_by.items()
         if days <= max(2 * asked.horizon_days, 14)
     )
     head = "| days | share of the outcomes that are known |" + (
-        "" if asked.is_number else " positive by then, of all rows |"
+        " positive by then, of all rows |" if asked.is_yes_no else ""
     )
-    line = "|---|---|" + ("" if asked.is_number else "---|")
+    line = "|---|---|" + ("---|" if asked.is_yes_no else "")
     late = known_in_time(asked, facts)
     left = "\n".join(f"- `{name}` is no feature: {reason}." for name, reason in facts.left_out.items())
-    what = (
-        f"An outcome that comes later ({100 * (1 - late):.3g} %) gives the row no label."
-        if asked.is_number or not asked.untold_is_no
-        else f"An outcome that comes later ({100 * (1 - late):.3g} %) counts as no."
+    share = f"{100 * (1 - late):.3g} % of them do" if late < 1 else "none does here"
+    what = f"An outcome that comes later ({share}) " + (
+        "counts as no." if asked.is_yes_no and asked.untold_is_no else "gives the row no label."
     )
     cohorts = (
         f"- Rows were sampled by `{facts.cohorts.sampled_by}`: of days before {facts.cohorts.first} only those with a "
@@ -153,7 +183,7 @@ knows more writes it here. Owner: {asked.owner}. Tier 2: the gate decides alone.
 
 The outcome is `{asked.label}` of `{asked.staging}`, as it is first written: {base} of {outcomes.told:,}. {what}
 
-{asked.horizon.capitalize() if asked.due else f"{asked.horizon_days} days"}: {why}.
+{asked.horizon.capitalize() if asked.due else counted(asked.horizon_days, "day")}: {why}.
 
 {head}
 {line}
@@ -175,6 +205,7 @@ cohorts have matured.
 {cohorts}- What the columns mean is inferred from their names and values. Whether a column was filled in later, and is
   not said to be, cannot be seen in an export.
 - An export bears the last value of everything: what was corrected is there as if it had always been so.
+- The safe default and the limits of the suites are those of the whole export: a hindcast of it knows them beforehand.
 """
 
 
@@ -219,7 +250,8 @@ def shown(asked: Question, facts: Facts, why: str) -> tuple[str, ...]:
         question(asked),
         f"  {facts.outcomes.rows:,} rows of {facts.first} to {facts.last}, about {facts.per_day:g} a night; "
         f"{facts.outcomes.told:,} have an outcome",
-        f"  horizon {asked.horizon if asked.due else f'{asked.horizon_days} days'}: {why}",
+        f"  horizon {asked.horizon if asked.due else counted(asked.horizon_days, 'day')}: {why}",
+        *([f"  classes: {', '.join(asked.classes)}"] if asked.classes else []),
         *(f"  {line}" for line in by_horizon(facts)),
         f"  features of the row: {', '.join(feature.name for feature in facts.features)}",
         *(f"  left out: {column}, {reason}" for column, reason in facts.left_out.items()),
@@ -230,7 +262,8 @@ def shown(asked: Question, facts: Facts, why: str) -> tuple[str, ...]:
 def by_horizon(facts: Facts) -> tuple[str, ...]:
     """The share of the outcomes that is known by day, a line each."""
     return tuple(
-        f"  {days:>4} days  {100 * share:5.1f} % of the outcomes are known" for days, share in facts.outcomes.shown
+        f"  {days:>4} {'day ' if days == 1 else 'days'}  {100 * share:5.1f} % of the outcomes are known"
+        for days, share in facts.outcomes.shown
     )
 
 
@@ -294,20 +327,20 @@ def intake_suite(asked: Question, facts: Facts) -> str:
 
 def history_suite(asked: Question, facts: Facts, entity: str) -> str:
     """Of past outcomes."""
-    rate = f"{entity}_{asked.label}_rate"
     text = head("Past outcomes, from matured labels: nothing before the first cohort has matured.", may_be_empty=True)
-    if not asked.is_number:
+    for name in asked.rated:
+        rate = f"column: {entity}_{name}_rate"
+        if not asked.is_number:
+            text += expect(
+                "expect_column_values_to_be_between", f"{rate}, min_value: 0, max_value: 1", "critical", "A rate."
+            )
         text += expect(
-            "expect_column_values_to_be_between", f"column: {rate}, min_value: 0, max_value: 1", "critical", "A rate."
-        )
-    text += expect(
-        "expect_column_values_to_not_be_null",
-        f"column: {rate}",
-        "critical",
-        "A row is written when a label matures, so that there is always a rate.",
-    )
+            "expect_column_values_to_not_be_null", rate, "critical",
+            "A row is written when a label matures, so that there is always a rate.",
+        )  # fmt: skip
+    count = f"{entity}_matured_count_{LATELY_DAYS}d"
     return text + expect(
-        "expect_column_values_to_be_between", f"column: {entity}_matured_count, min_value: 1", "critical",
+        "expect_column_values_to_be_between", f"column: {count}, min_value: 1", "critical",
         "A row is written when a label matures, so that there is always one.",
     )  # fmt: skip
 

@@ -54,10 +54,10 @@ def question(review: Review) -> str:
     """What is asked, in a sentence."""
     who, days = naming.words(review.entity), review.horizon_days
     if review.sort == "comes":
-        return f"When the {who} is reviewed, will {review.what} come within {days} days?"
+        return f"When the {who} is reviewed, will {review.what} come within {counted(days, 'day')}?"
     if review.sort == "count":
-        return f"When the {who} is reviewed, how many of {review.what} will come within {days} days?"
-    return f"When the {who} is reviewed, what will {review.what} sum up to within {days} days?"
+        return f"When the {who} is reviewed, how many of {review.what} will come within {counted(days, 'day')}?"
+    return f"When the {who} is reviewed, what will {review.what} sum up to within {counted(days, 'day')}?"
 
 
 # -- tables -----------------------------------------------------------------------------------
@@ -349,9 +349,9 @@ def label_yml(review: Review) -> str:
     """Its columns."""
     who, days = naming.words(review.entity), review.horizon_days
     what = {
-        "comes": f"Whether {review.what} came within {days} days",
-        "count": f"How many of {review.what} came within {days} days",
-        "sum": f"What {review.what} summed up to within {days} days",
+        "comes": f"Whether {review.what} came within {counted(days, 'day')}",
+        "count": f"How many of {review.what} came within {counted(days, 'day')}",
+        "sum": f"What {review.what} summed up to within {counted(days, 'day')}",
     }[review.sort]
     described = [
         (review.key, "varchar", f"The {who}."),
@@ -658,6 +658,7 @@ def shown(review: Review, facts: ReviewFacts) -> tuple[str, ...]:
 def by_horizon(review: Review, facts: ReviewFacts) -> tuple[str, ...]:
     """What the outcome would be by horizon, a line each."""
     return tuple(
-        f"  {days:>4} days  " + (f"{value:.4g} at the median" if review.is_number else f"{100 * value:5.1f} % yes")
+        f"  {days:>4} {'day ' if days == 1 else 'days'}  "
+        + (f"{value:.4g} at the median" if review.is_number else f"{100 * value:5.1f} % yes")
         for days, value in facts.by_horizon.items()
     )

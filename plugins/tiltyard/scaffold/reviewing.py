@@ -202,6 +202,7 @@ def calendar(facts: ReviewFacts, horizon_days: int, fewest_rows: int) -> Calenda
     return Calendar(
         first_trainable=first,
         with_history=max(first, min(comings.first + timedelta(days=3 * horizon_days), comings.last)),
+        last_rows=comings.last + timedelta(days=1),
         last_night=min(facts.landed, comings.last) + timedelta(days=1),
         window_days=max(30, min(120, comings.span_days)),
         min_matured=int(min(500, max(100, 5 * facts.per_night))),

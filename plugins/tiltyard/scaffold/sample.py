@@ -25,7 +25,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.prepare.landing import first_line
 from tiltyard.scaffold import inferring, naming
-from tiltyard.scaffold.found import Column, FileForm, Kind, Table
+from tiltyard.scaffold.found import Column, FileForm, Kind, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 
 MOST_ROWS = 5_000_000
@@ -120,6 +120,10 @@ def opened(path: Path) -> Iterator[Opened]:
             for header, name in zip(headers, naming.aliases(headers), strict=True)
         )
         notes = (f"Only the first {MOST_ROWS:,} rows were read.",) if rows == MOST_ROWS else ()
+        strange = [value for value in form.null_values if value not in SPELLINGS]
+        if strange:
+            shown = " and ".join(map(repr, strange))
+            notes = (*notes, f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
         yield Opened(connection, Table(form, rows, columns), notes)
 
 
@@ -242,14 +246,18 @@ def _missing(
     listed = ", ".join(text(value) for value in SPELLINGS)
     parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in names)
     found = [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
-    present = [value for value in SPELLINGS if any(value in values for values in found)]
+    own = _among_numbers(connection, texts, names)
+    for values, words in zip(found, own, strict=True):
+        values |= words
+    besides = (*SPELLINGS, *sorted(set().union(*own) - {*SPELLINGS}))
+    present = [value for value in besides if any(value in values for values in found)]
     typed = {
         value
         for name, values in zip(names, found, strict=True)
         if values
         and (
-            _type(connection, texts, quoted(name), _TYPES, form.decimal, SPELLINGS)
-            or time_format(connection, texts, quoted(name), SPELLINGS)
+            _type(connection, texts, quoted(name), _TYPES, form.decimal, besides)
+            or time_format(connection, texts, quoted(name), besides)
         )
         for value in values
     }
@@ -276,6 +284,27 @@ def _type(
         return bool(given == fitting > 0)
 
     return next((kind for kind in kinds if fits(kind, some) and fits(kind, everything)), None)
+
+
+_NUMBER = "[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+def _among_numbers(connection: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str]) -> list[set[str]]:
+    """Of each column the one or two words without a digit that stand where all other values are numbers, nine in ten at
+    least: `k.A.`, `not measured`."""
+    parts = ", ".join(
+        f"count(*) filter ({name} ~ {text(_NUMBER)}), count(distinct {name}) filter ({word}), "
+        f"min({name}) filter ({word}), max({name}) filter ({word}), count(*) filter ({word}), count({name})"
+        for name in map(quoted, names)
+        for word in [f"{name} <> '' and not regexp_full_match({name}, {text(_NUMBER)})"]
+    )
+    counts = _one(connection, f"select {parts} from {rows}")
+    found: list[set[str]] = []
+    for place in range(0, len(counts), 6):
+        numbers, kinds, least, most, words, given = counts[place : place + 6]
+        is_word = 1 <= kinds <= 2 and numbers >= 20 and words <= 0.1 * given and numbers + words == given
+        found.append({word for word in (least, most) if is_word and not re.search(r"[0-9]", word)})
+    return found
 
 
 def _load(
@@ -425,7 +454,10 @@ def with_joined_time(sample: Opened, said: Said) -> tuple[Opened, Said]:
         joined = _joined(sample, parts)
         if joined is None:
             shown = " ".join(part.least for part in parts)
-            raise BadInput(f"--event-time: {said.event_time} together are no time, like {shown!r}; give other columns.")
+            raise BadInput(
+                f"--event-time: {said.event_time} together are no time, like {shown!r}. What can be one: a day and a "
+                "time of day (11:38:36), or the numbers year,month,day, with hour and minute behind them."
+            )
     elif said.event_time is None:
         joined = next((time for parts in _beside(table) if (time := _joined(sample, parts))), None)
     else:
@@ -515,6 +547,35 @@ def leads(sample: Opened, happened: Column, zone: str) -> dict[str, Lead]:
                 f"quantile_cont({ahead}, 0.95), min({day}), max({day}) from sample",
             )
             found[column.name] = Lead(filled, before, after, float(usual), first, last)
+    return found
+
+
+FEWEST_MISSING = 20
+"""Rows without a value below which nothing is said of what else is missing in them."""
+
+
+def missing_with(sample: Opened, roles: Roles) -> dict[str, str]:
+    """Column → one that is written later, where it is missing in the same rows: in all of the other's, and seldom in
+    any more. What is known only of rows whose outcome is known was hardly known before it."""
+    later = [column for column in map(sample.table.column, roles.written_later) if column is not None]
+    later = [column for column in later if FEWEST_MISSING <= column.missing < column.rows]
+    known = {*roles.written_later, *roles.planned}
+    free = [column for column in sample.table.columns if not column.parts and column.name not in known]
+    pairs = [
+        (column, other)
+        for column in free
+        for other in later
+        if 0.99 * other.missing <= column.missing <= 2 * other.missing
+    ]
+    if not pairs:
+        return {}
+    both = ", ".join(
+        f"count(*) filter ({quoted(column.name)} is null and {quoted(other.name)} is null)" for column, other in pairs
+    )
+    found: dict[str, str] = {}
+    for (column, other), count in zip(pairs, _one(sample.connection, f"select {both} from sample"), strict=True):
+        if count >= 0.99 * other.missing:
+            found.setdefault(column.name, other.name)
     return found
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import PurePosixPath
 
+from tiltyard import clock
 from tiltyard.prepare.places import Fetch
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Column, Findings
@@ -27,6 +29,8 @@ class SourcePlan:
     """Nothing in the file names a row: the cut numbers them."""
     available_at: str
     """The column that tells when a row was known; `ingested_at`: none does."""
+    written_after: timedelta | None = None
+    """How long after its row what nothing dates is known; None: all is dated."""
     place: Fetch | None = None
     """Where its rows are fetched from; None: somebody delivers them."""
 
@@ -72,10 +76,11 @@ def plan(source: str, table: str, found: Findings, available_at: str | None = No
     known = found.table.column(roles.available_at) if roles.available_at else None
     own = WRITTEN_AT if roles.written_later or known is None or known.kind == "day" else known.name
     chosen = available_at or own
-    key = roles.key or table
-    key = key if key.endswith("_id") else f"{table}_id"
+    row = naming.one_of(table)
+    key = roles.key or row
+    key = key if key.endswith("_id") else f"{row}_id"
     if any(column.name == key != roles.key for column in found.table.columns):
-        key = f"{table}_row_id"
+        key = f"{row}_row_id"
     return SourcePlan(source, table, found, key, roles.key is None, chosen)
 
 
@@ -133,7 +138,7 @@ sources:
 
 def _grain(planned: SourcePlan) -> str:
     later = "; a row that is written again, with what was not known before, comes again"
-    row = naming.words(planned.table)
+    row = naming.words(naming.one_of(planned.table))
     return f"One row per {row}{later if planned.found.roles.written_later else ''}."
 
 
@@ -147,6 +152,8 @@ def _timing(planned: SourcePlan) -> str:
     ]
     if form.null_values:
         lines.append(f"null_values: [{', '.join(scalar(value) for value in form.null_values)}]")
+    if planned.written_after is not None:
+        lines.append(f"written_after: {clock.format_duration(planned.written_after)}")
     if planned.place is not None:
         said = planned.place.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
         lines.append(f"fetch: {mapping(said)}")
@@ -217,6 +224,8 @@ def _looks(planned: SourcePlan, column: Column) -> str:
         return f"Yes or no{missing}."
     if column.is_time:
         return f"{column.least[:10]} to {column.most[:10]}{missing}."
+    if column.least == column.most:
+        return f"{column.least} in every row{' that has one' if missing else ''}{missing}."
     return f"{column.least} to {column.most}{missing}."
 
 
@@ -319,7 +328,7 @@ def staging_yml(planned: SourcePlan) -> str:
         ("ingested_at", "timestamp with time zone", "When our loader wrote the row."),
         ("built_at", "timestamp with time zone", "Start of the build that wrote the row."),
     ]
-    row = naming.words(planned.table)
+    row = naming.words(naming.one_of(planned.table))
     description = f"One row per {row}" + (" and writing of it." if planned.found.roles.written_later else ".")
     return model(planned.staging, description, (planned.key, "available_at"), columns([*described, *times]))
 
@@ -338,7 +347,7 @@ def describe(found: Findings) -> Mapping[str, str]:
     return {
         "happened": f"{_spelled(found)}, {found.rhythm.first} to {found.rhythm.last}; naive times: {found.zone}",
         "known": roles.available_at or "not in the file: with the row itself, by the day of what is written later",
-        "key": roles.key or "none: rows are numbered",
+        "key": roles.key or "none is named: rows are numbered",
         "planned": ", ".join(roles.planned) or "–",
         "written later": ", ".join(later) or "–",
         "identifies": ", ".join(roles.identifies) or "–",

@@ -33,16 +33,14 @@ def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str 
             raise BadInput(
                 f"{path} is there already, and nothing is written over; choose another name, or take it away."
             )
-    written = []
-    for path, text in places.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            part.write_text(text, encoding="utf-8")
-        written.append(path)
+    ordered = sorted(places, key=lambda path: path.name == "spec.yaml")  # with it the model is there, and all sees it
     if exposure is not None:
         path = place(settings, EXPOSURES)
         before = path.read_text(encoding="utf-8") if path.exists() else "version: 2\n\nexposures:\n"
+        places[path] = before.rstrip("\n") + "\n\n" + exposure
+        ordered.insert(len(ordered) - 1, path)
+    for path in ordered:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part:
-            part.write_text(before.rstrip("\n") + "\n\n" + exposure, encoding="utf-8")
-        written.append(path)
-    return tuple(written)
+            part.write_text(places[path], encoding="utf-8")
+    return tuple(ordered)

@@ -10,6 +10,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import starting
 from tiltyard.errors import BadInput
+from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
 
 TODAY = clock.now().date()
@@ -26,15 +27,15 @@ def home(settings: Settings, newest: dict[str, date]) -> Settings:
 
 def test_nights_start_by_themselves_where_a_source_still_delivers(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": TODAY - timedelta(days=1)})) as rails:
-        schedule, sources, notes = starting.scheduled(rails)
-    assert (schedule, notes) == ("@daily", ())
+        unscheduled, sources, notes = starting.scheduled(rails)
+    assert (unscheduled, notes) == ((), ())
     assert [(each.name, each.schedule, each.models) for each in sources] == [("incident", "0 0 * * *", ("sla_breach",))]
 
 
 def test_no_night_starts_by_itself_where_all_data_is_of_the_past_and_the_way_out_is_named(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": date(2016, 5, 31), "retail": date(2011, 10, 1)})) as rails:
-        schedule, sources, notes = starting.scheduled(rails)
-    assert schedule == "none"
+        unscheduled, sources, notes = starting.scheduled(rails)
+    assert unscheduled == ("incident", "retail")
     assert {each.schedule for each in sources} == {None}
     assert "incident: its newest delivery is that of 2016-05-31" in notes[0]
     assert "tiltyard start --night 2016-06-01" in notes[0]
@@ -42,16 +43,27 @@ def test_no_night_starts_by_itself_where_all_data_is_of_the_past_and_the_way_out
 
 def test_a_source_of_the_past_beside_one_that_delivers_is_named(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": TODAY, "retail": date(2011, 10, 1)})) as rails:
-        schedule, _, [note] = starting.scheduled(rails)
-    assert schedule == "@daily"
-    assert "retail: its newest delivery is that of 2011-10-01" in note
-    assert "schedule: none" in note
+        unscheduled, sources, [note] = starting.scheduled(rails)
+        settings = rails.settings.model_copy(update={"unscheduled": unscheduled})
+    assert "retail: its newest delivery is that of 2011-10-01, so that no night starts by itself" in note
+    assert {each.name: each.schedule for each in sources} == {"incident": "0 0 * * *", "retail": None}
+    assert contracts.schedule(settings, "retail") is None and contracts.schedule(settings, "incident") is not None
+
+
+def test_a_delivery_that_is_yet_to_come_is_none_that_a_source_still_brings(settings: Settings) -> None:
+    """A mistyped year in one file keeps no source of the past awake."""
+    made = home(settings, {"incident": date(2016, 5, 31)})
+    (settings.landing / "incident" / "update" / f"{TODAY + timedelta(days=150)}.csv").write_text("a\n1\n")
+    with rails_module.opened(made) as rails:
+        unscheduled, [incident], [note] = starting.scheduled(rails)
+    assert (unscheduled, incident.newest) == (("incident",), date(2016, 5, 31))
+    assert "tiltyard start --night 2016-06-01" in note
 
 
 def test_a_source_of_which_nothing_has_landed_is_named_with_its_folder(settings: Settings) -> None:
     with rails_module.opened(settings.model_copy(update={"sources": ("flights",)})) as rails:
-        schedule, [flights], [note] = starting.scheduled(rails)
-    assert (schedule, flights.newest) == ("@daily", None)
+        unscheduled, [flights], [note] = starting.scheduled(rails)
+    assert (unscheduled, flights.newest, flights.schedule) == ((), None, "0 0 * * *")
     assert str(settings.landing / "flights") in note
 
 

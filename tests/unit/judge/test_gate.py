@@ -210,6 +210,23 @@ def test_every_criterion_alone_can_hold(name, changed, status):
     assert verdict.verdict == "hold"
 
 
+def test_where_some_rows_never_get_an_outcome_the_policy_says_how_many_need_one():
+    """Of 2,200 rows 2,000 have both; a slice needs the same share, and a twentieth less."""
+    slices = (part("priority=high", differences(400), expected=480),)
+    text = "; where it is usual that a row has no outcome, gate.min_coverage says so."
+    held = decide(evidence(expected=2200, slices=slices), POLICY, DEADLINE_MS)
+    status = {criterion.name: criterion for criterion in held.criteria}
+    assert status["coverage"].reason.endswith(text) and status["slice priority=high"].status == "not_yet"
+    policy = POLICY.model_copy(update={"min_coverage": 0.9})
+    passed = {criterion.name: criterion.status for criterion in
+              decide(evidence(expected=2200, slices=slices), policy, DEADLINE_MS).criteria}  # fmt: skip
+    assert passed["coverage"] == "pass" and passed["slice priority=high"] == "not_yet"
+    policy = POLICY.model_copy(update={"min_coverage": 0.85})
+    assert decide(evidence(expected=2200, slices=slices), policy, DEADLINE_MS).verdict == "promote"
+    less = POLICY.model_copy(update={"min_coverage": 0.92})
+    assert decide(evidence(expected=2200), less, DEADLINE_MS).verdict == "hold"
+
+
 @pytest.mark.parametrize(
     "at_the_limit",
     [

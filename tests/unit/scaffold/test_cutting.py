@@ -1,5 +1,6 @@
 """One export becomes the deliveries that would have brought it: nothing in them before it could have been known."""
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -70,6 +71,52 @@ def test_what_nothing_dates_comes_thirty_days_after_its_row(tmp_path: Path) -> N
     said = Said(event_time="am", planned=("bis",), written_later={"ausgang": None, "bericht": None})
     cut(tmp_path, said=said)
     assert delivered(tmp_path)[1] == ("2016-03-31", 1, "gut", "x", "03-31 23:59:59")
+
+
+def test_how_long_after_its_row_is_in_the_contract_and_a_cut_takes_it_from_there(tmp_path: Path) -> None:
+    said = Said(event_time="am", planned=("bis",), written_later={"ausgang": None, "bericht": None})
+    (tmp_path / "dbt" / "models" / "staging").mkdir(parents=True)
+    settings = Settings(home=tmp_path, dbt=tmp_path / "dbt")
+    (tmp_path / "a.csv").write_text(EXPORT, encoding="utf-8")
+    request = SourceRequest("werk", tmp_path / "a.csv", "auftrag", said=said, written_after=timedelta(days=1))
+    texts = source_texts.texts(new_source.look(settings, request))
+    assert any("written_after: 1d" in text for text in texts.values())
+    write.files(settings, texts)
+    cutting.cut(settings, "werk", tmp_path / "a.csv")
+    assert delivered(tmp_path)[1] == ("2016-03-02", 1, "gut", "x", "03-02 23:59:59")
+
+
+def test_a_mistyped_year_makes_no_years_of_deliveries(tmp_path: Path) -> None:
+    """One outcome of 2027 among a thousand rows: the row is delivered as it was known first, and that is said."""
+    rows = "".join(f"{1 + number % 28:02}.03.2016,{1 + number % 28:02}.03.2016,a,gut,x\n" for number in range(1_000))
+    summary = cut(tmp_path, f"am,bis,was,ausgang,bericht\n{rows}03.03.2016,03.03.2027,d,gut,y\n")
+    assert (summary.last, summary.outlying, summary.rows) == (date(2016, 3, 28), 1, 1_001)
+    assert summary.deliveries == 28 and summary.written_again == 1_000
+    assert summary.caution is not None
+    assert summary.caution.startswith("1 writing of a row was left out: the day lies months before or after all others")
+
+
+DAYS = {date(2016, 1, 1) + timedelta(days=number): 50 for number in range(60)}
+
+
+@pytest.mark.parametrize(
+    ("more", "first", "last"),
+    [
+        ({}, date(2016, 1, 1), date(2016, 2, 29)),
+        ({date(1900, 1, 1): 1, date(2061, 1, 1): 1}, date(2016, 1, 1), date(2016, 2, 29)),
+        ({date(2027, 4, 27): 2}, date(2016, 1, 1), date(2016, 2, 29)),
+        ({date(2016, 3, 20): 1}, date(2016, 1, 1), date(2016, 3, 20)),
+        ({date(2017, 3, 1): 400}, date(2016, 1, 1), date(2017, 3, 1)),
+        ({date(2031, 3, 1): 400}, date(2016, 1, 1), date(2016, 2, 29)),
+    ],
+)
+def test_the_span_of_an_export_ends_where_its_rows_do(more: dict[date, int], first: date, last: date) -> None:
+    assert cutting.whole_span({**DAYS, **more}, date(2026, 11, 30)) == (first, last)
+
+
+def test_an_export_of_the_future_is_cut_as_it_is() -> None:
+    days = {date(2050, 1, day): 5 for day in range(1, 20)}
+    assert cutting.whole_span(days, date(2026, 11, 30)) == (date(2050, 1, 1), date(2050, 1, 19))
 
 
 def test_an_empty_day_within_is_a_delivery_without_rows(tmp_path: Path) -> None:

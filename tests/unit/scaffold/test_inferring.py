@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -29,7 +30,10 @@ def test_the_roles_of_appointments(tmp_path: Path) -> None:
     assert findings.roles.key == "appointment_id"
     assert findings.rhythm.closed == ("sunday",)
     assert findings.cohorts is None
-    assert sum("after its name" in note for note in findings.notes) == 2
+    assert [note for note in findings.notes if "written later" in note] == [
+        "Taken to be written later: sms_received, no_show, by name. Where one is not, name those that are with "
+        "--written-later."
+    ]
 
 
 def test_what_somebody_said_stands(tmp_path: Path) -> None:
@@ -52,6 +56,58 @@ def test_a_time_that_is_over_is_written_later_and_one_that_was_set_is_planned(tm
     assert "arrived_at" in found(tmp_path, table, planned=("arrived_at",)).roles.planned, "a person's word stands"
 
 
+def test_what_is_missing_where_an_outcome_is_is_written_with_it(tmp_path: Path) -> None:
+    """Minutes and a doctor's name are there of those who came: nobody knew them before. A remark that few rows have, or
+    a phone that other rows lack, is another thing."""
+    table = stranger.appointments(3_000)
+    rng = np.random.default_rng(1)
+    came, remarked = rng.random(len(table)) < 0.9, rng.random(len(table)) < 0.05
+    table["No-show"] = table["No-show"].where(came, "NA")
+    table["Minutes"] = np.where(came, rng.integers(5, 60, len(table)).astype(str), "NA")
+    table["Doctor"] = np.where(came & (rng.random(len(table)) < 0.98), "A", "NA")
+    table["Remark"] = np.where(came & remarked, "B", "NA")
+    table["Fax"] = np.where(rng.random(len(table)) < 0.9, "1", "NA")
+    findings = found(tmp_path, table)
+    assert findings.roles.missing_with == {"minutes": "no_show", "doctor": "no_show"}
+    assert findings.roles.written_later["minutes"] == "appointment_day"
+    assert any("minutes, doctor, missing where these are" in note for note in findings.notes)
+    said = found(tmp_path, table, written_later={"No-show": "AppointmentDay", "SMS_received": None})
+    assert "minutes" not in said.roles.written_later, "a person's word stands"
+    assert any(note.startswith("minutes and doctor are missing in the rows in which no_show is") for note in said.notes)
+
+
+def test_a_word_among_numbers_is_taken_for_missing_and_told(tmp_path: Path) -> None:
+    """`k.A.` stands where all else are numbers; in a text two words are two values."""
+    table = stranger.appointments(1_000)
+    table["Ct-Wert"] = np.where(np.arange(1_000) % 40 == 0, "k.A.", (np.arange(1_000) % 37 + 0.5).astype(str))
+    table["Room"] = np.where(np.arange(1_000) % 2 == 0, "north", "south")
+    findings = found(tmp_path, table)
+    ct = findings.table.column("Ct-Wert")
+    assert ct is not None and (ct.kind, ct.missing) == ("number", 25)
+    assert "k.A." in findings.table.form.null_values and "north" not in findings.table.form.null_values
+    assert any(note.startswith("'k.A.' stands among numbers") for note in findings.notes)
+
+
+def test_holidays_on_which_there_are_rows_are_no_closed_days(tmp_path: Path) -> None:
+    stranger.write(tmp_path / "a.csv", stranger.appointments(4_000))
+    with sample.opened(tmp_path / "a.csv") as opened:
+        findings = find(opened, SourceRequest("clinic", tmp_path / "a.csv", country="BR"))
+    assert findings.rhythm.closed == ("sunday",)
+    assert any("is not closed on the holidays of BR" in note for note in findings.notes)
+
+
+def test_a_table_without_a_key_says_which_column_could_be_one(tmp_path: Path) -> None:
+    table = stranger.appointments(2_000).rename(columns={"AppointmentID": "Booking"})
+    findings = found(tmp_path, table)
+    assert findings.roles.key is None
+    assert any("say --key Booking where it stays theirs" in note for note in findings.notes)
+    notes = found(tmp_path, pd.concat([table, table.head(10)])).notes
+    assert any(
+        "No column has another value in every row (Booking has 2,000 different values in 2,010 rows)" in note
+        for note in notes
+    )
+
+
 def test_rows_that_were_sampled_by_another_day_are_told(tmp_path: Path) -> None:
     table = stranger.appointments(12_000, days=120)
     table["AppointmentDay"] = table["AppointmentDay"].str[:10]
@@ -70,6 +126,7 @@ def test_closed_days_are_weekdays_and_dates() -> None:
     rows = [(day, 40 + day.day) for day in days if day.weekday() < 5 and day != date(2016, 2, 9)]
     rhythm = inferring.rhythm(rows)
     assert rhythm.closed == ("saturday", "sunday", "2016-02-09")
+    rows = [(day, count) for day, count in rows if day != date(2016, 1, 1)]
     assert inferring.rhythm(rows, "BR").closed == ("saturday", "sunday", "holidays: BR", "2016-02-09")
     assert rhythm.warn_below <= 0.4
     assert rhythm.warn_above >= 2.2

@@ -29,6 +29,16 @@ def test_a_header_becomes_a_plain_name(header: str, name: str) -> None:
     assert naming.aliases([header]) == (name,)
 
 
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("stops", "stop"), ("entries", "entry"), ("boxes", "box"), ("addresses", "address"), ("matches", "match"),
+     ("purchases", "purchase"), ("status", "status"), ("analysis", "analysis"), ("appointment", "appointment"),
+     ("gas", "gas"), ("line_items", "line_item"), ("series", "series")],
+)  # fmt: skip
+def test_a_row_of_a_table_is_called_by_its_singular(table: str, row: str) -> None:
+    assert naming.one_of(table) == row
+
+
 def test_two_headers_that_would_be_one_name_are_told_apart() -> None:
     assert naming.aliases(["No-show", "no show", "NoShow"]) == ("no_show", "no_show_2", "no_show_3")
 

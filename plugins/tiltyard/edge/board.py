@@ -1,0 +1,492 @@
+"""The portfolio at a glance: a row per model, sorted by trouble, and all that waits for a person.
+
+It is read from the ledger alone, with as many queries for a hundred models as for one, of the newest nights only: what
+it costs grows with models, and not with nights. It is anchored to the newest night that was *attempted*, and not to the
+newest that was scored: what stands still looks no better for it.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Final, Literal
+
+from tiltyard import clock
+from tiltyard.govern import standing
+from tiltyard.ledger import Ledger, SummaryT
+from tiltyard.prepare import contracts, ingest
+from tiltyard.rails import Rails
+from tiltyard.records import (
+    DefaultTask,
+    DriftSummary,
+    OpenIncident,
+    PromotionSummary,
+    Record,
+    ShadowSummary,
+    StageRun,
+    Status,
+    TableState,
+)
+from tiltyard.spec import Spec
+from tiltyard.stages import NIGHTLY, StageName, recorded_as
+from tiltyard.succession import ChampionChange
+from tiltyard.words import counted
+
+log = logging.getLogger(__name__)
+
+State = Literal[
+    "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "default", "hold",
+    "steady", "new",
+]  # fmt: skip
+STATES: Final[dict[State, str]] = {
+    "failed": "a stage failed on the newest night",
+    "held": "a table that it reads is not good, and stands as of an earlier night",
+    "asked": "it lasts on its safe default, and a person has not said why",
+    "approve": "a promotion waits for a person",
+    "stopped": "a check stopped a stage on the newest night",
+    "unanswered": "rows of the last week have no answer",
+    "alarm": "its drift alarm stands",
+    "incident": "an incident upstream holds its retrains",
+    "late": "its newest night lies behind that of its source",
+    "default": "no version has earned its place yet; the safe default answers",
+    "hold": "a challenger waits at the gate",
+    "steady": "its champion answers, and nothing is asked of anybody",
+    "new": "it has no night yet",
+}
+"""State of a model → what it means; the most trouble first."""
+NIGHTS = 7
+"""Nights whose ends are shown."""
+LOSSES = 30
+"""Nights of which the measured loss is drawn."""
+_SCORED: tuple[StageName, ...] = ("features", "shadow", "promotion", "drift")
+"""The stages that every night has; a training is not of every night."""
+_BAD: dict[str, int] = {"failed": 0, "stopped": 1, "": 2, "done": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLoss(Record):
+    """What the champion lost on matured truth, as the night measured it."""
+
+    night: date
+    """The night."""
+    champion: float | None
+    """Of the champion, in the unit of the model's measure; None where none was measured."""
+    safe_default: float | None
+    """Of the safe default on the same rows; None where it was not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Record):
+    """A model at a glance."""
+
+    model: str
+    """Its name."""
+    owner: str
+    """Who owns it."""
+    tier: int
+    """1 for the highest stakes."""
+    source: str
+    """The source that it belongs to."""
+    state: State
+    """How it stands, in a word: of all that holds, what is most trouble."""
+    reason: str
+    """Why, as a sentence."""
+    needs: str | None = None
+    """What a person is to do; None where nobody is asked."""
+    night: date | None = None
+    """Its newest attempted night; None: none yet."""
+    champion: int | None = None
+    """The version in service; None for the safe default."""
+    since: date | None = None
+    """The night of the change that put it there; None where there was none."""
+    challengers: tuple[int, ...] = ()
+    """The versions in shadow."""
+    measure: str
+    """The figure that losses are in, like `brier`."""
+    losses: tuple[MeasuredLoss, ...] = ()
+    """By night."""
+    gate: str | None = None
+    """What the gate said last: promote, hold or reject; None without a challenger."""
+    gate_reason: str | None = None
+    """What stands in the way, as a sentence."""
+    drift: str | None = None
+    """The newest finding in a word; None before the first."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Tier → answers that it gave on the newest scored night."""
+    ends: tuple[tuple[date, Status | Literal[""]], ...] = ()
+    """The last nights with how their stages ended, the worst of them; empty: not all has been done."""
+
+    @property
+    def loss(self) -> MeasuredLoss | None:
+        """The newest that was measured."""
+        return next((loss for loss in reversed(self.losses) if loss.champion is not None), None)
+
+    @property
+    def against_default(self) -> float | None:
+        """By how much of the safe default's loss the champion's is above it; None where either was not measured."""
+        loss = self.loss
+        if loss is None or loss.champion is None or not loss.safe_default:
+            return None
+        return loss.champion / loss.safe_default - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRow(Record):
+    """A source at a glance."""
+
+    source: str
+    """Its name."""
+    night: date | None
+    """Its newest attempted night; None: none yet."""
+    status: Status | None
+    """How its features ended on it."""
+    recorded_at: datetime | None
+    """When that was put down, wall clock."""
+    models: int
+    """Number of models of it."""
+    tables: tuple[TableState, ...] = ()
+    """Its tables that are not good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Record):
+    """Something that waits for a person."""
+
+    kind: Literal["approve", "explain", "table", "incident", "refused", "quarantined"]
+    """What it is."""
+    subject: str
+    """Whom or what it is about."""
+    reason: str
+    """Why, as a sentence."""
+    since: date | None
+    """The night since which it waits; None where that is not known."""
+    until: datetime | None = None
+    """When silence counts as an answer; None: never."""
+    link: str
+    """Where it is answered or seen, below Airflow's address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board(Record):
+    """The whole portfolio at a glance."""
+
+    models: tuple[ModelRow, ...]
+    """By trouble, then tier, then name."""
+    sources: tuple[SourceRow, ...]
+    """By name."""
+    inbox: tuple[Asked, ...]
+    """What waits for a person, what ends soonest first."""
+    incidents: tuple[OpenIncident, ...]
+    """What is wrong upstream and not over."""
+    trainings: int
+    """Retrains that were granted on the newest night."""
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """State → number of models, of those that there are, the most trouble first."""
+        states = [row.state for row in self.models]
+        return {state: states.count(state) for state in STATES if state in states}
+
+
+def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
+    """The portfolio as the ledger has it. `now`: for what ends by itself."""
+    ledger = rails.ledger
+    names = [spec.name for spec in specs]
+    sources = sorted({*rails.settings.sources, *(spec.source for spec in specs)})
+    attempted = {stage: ledger.newest_attempts(stage, names) for stage in NIGHTLY}
+    of_source = ledger.newest_attempts("features", sources)
+    anchors = {
+        spec.name: max(nights)
+        for spec in specs
+        if (nights := [own[spec.name] for own in attempted.values() if spec.name in own])
+    }
+    lately = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
+    problems: dict[str, str] = {}
+    facts = _Facts(
+        rails=rails,
+        problems=problems,
+        now=now,
+        anchors=anchors,
+        of_source=of_source,
+        shadow=_runs(ledger, ShadowSummary, lately, problems),
+        drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
+        promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
+        changes=ledger.changes_of(names),
+        challengers={
+            name: roles.challengers
+            for name, roles in ledger.roles_of({name: night + clock.NIGHT for name, night in anchors.items()}).items()
+        },
+        ends=_ends(rails, specs, anchors, of_source),
+        states={state.table: state for state in ledger.table_states()},
+        tasks={
+            task.model: task for task in ledger.default_tasks() if task.explanation is None and task.recovery is None
+        },
+        incidents=tuple(standing.incidents(rails)),
+    )
+    rows = sorted((facts.row(spec) for spec in specs), key=lambda row: (_rank(row.state), row.tier, row.model))
+    newest = max(anchors.values(), default=None)
+    return Board(
+        models=tuple(rows),
+        sources=tuple(facts.source(name, specs) for name in sources),
+        inbox=tuple(facts.inbox(specs)),
+        incidents=facts.incidents,
+        trainings=len([entry for entry in ledger.retrains(since=newest) if entry.night == newest]) if newest else 0,
+    )
+
+
+def _runs(
+    ledger: Ledger, kind: type[SummaryT], since: Mapping[str, date], problems: dict[str, str]
+) -> dict[str, list[StageRun[SummaryT]]]:
+    """Model → how a stage went since a night, in one query; where a record cannot be read, which then is its model's
+    problem and nobody else's, model by model."""
+    try:
+        return ledger.runs_since(kind, since)
+    except ValueError:
+        runs: dict[str, list[StageRun[SummaryT]]] = {}
+        for model, night in since.items():
+            try:
+                runs |= ledger.runs_since(kind, {model: night})
+            except ValueError:
+                log.exception("The records of %s of %s cannot be read.", kind.stage, model)
+                problems[model] = f"what the ledger says of its {kind.stage} cannot be read; the log says why"
+        return runs
+
+
+def _rank(state: State) -> int:
+    return [*STATES].index(state)
+
+
+def _ends(
+    rails: Rails, specs: Sequence[Spec], anchors: Mapping[str, date], of_source: Mapping[str, date]
+) -> dict[str, tuple[tuple[date, Status | Literal[""]], ...]]:
+    """Model → its last nights with the worst end of its stages and tables, the newest of its source's the last. A table
+    that was not good on a night was stopped, or had failed, whatever the stages made of it."""
+    newest = {spec.name: max(anchors[spec.name], of_source.get(spec.source, anchors[spec.name]))
+              for spec in specs if spec.name in anchors}  # fmt: skip
+    ends = {}
+    for stage in _SCORED:
+        since: dict[str, date] = {}
+        for spec in specs:
+            if spec.name in newest:
+                name = recorded_as(stage, spec.name, spec.source)
+                first = newest[spec.name] - timedelta(days=NIGHTS - 1)
+                since[name] = min(since.get(name, first), first)
+        ends[stage] = rails.ledger.ends(stage, since)
+    held: dict[tuple[str, date], str] = {}
+    if newest:
+        first = min(newest.values()) - timedelta(days=NIGHTS - 1)
+        held = {(state.table, state.night): state.state
+                for state in rails.ledger.unpublished_states(first, max(newest.values()))}  # fmt: skip
+    shown: dict[str, tuple[tuple[date, Status | Literal[""]], ...]] = {}
+    for spec in specs:
+        if spec.name not in newest:
+            continue
+        nights = [newest[spec.name] - timedelta(days=back) for back in reversed(range(NIGHTS))]
+        of_night: list[tuple[date, Status | Literal[""]]] = []
+        for night in nights:
+            own = [of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()]
+            if any(own):
+                words: list[Status | Literal[""]] = [end.status if end else "" for end in own]
+                of_tables = [held[table, night] for table in spec.tables if (table, night) in held]
+                words += ["failed" if state == "failed" else "stopped" for state in of_tables]
+                of_night.append((night, min(words, key=lambda word: _BAD.get(word, 1))))
+        shown[spec.name] = tuple(of_night)
+    return shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What was read of all models at once."""
+
+    rails: Rails
+    problems: Mapping[str, str]
+    """Model → what of it cannot be read."""
+    now: datetime
+    anchors: Mapping[str, date]
+    of_source: Mapping[str, date]
+    shadow: Mapping[str, Sequence[StageRun[ShadowSummary]]]
+    drift: Mapping[str, Sequence[StageRun[DriftSummary]]]
+    promotion: Mapping[str, Sequence[StageRun[PromotionSummary]]]
+    changes: Mapping[str, Sequence[ChampionChange]]
+    challengers: Mapping[str, Sequence[int]]
+    ends: Mapping[str, tuple[tuple[date, Status | Literal[""]], ...]]
+    states: Mapping[str, TableState]
+    tasks: Mapping[str, DefaultTask]
+    incidents: tuple[OpenIncident, ...]
+
+    def row(self, spec: Spec) -> ModelRow:
+        """A model's row."""
+        state, reason, needs = self.state(spec)
+        change = self.changes[spec.name][-1] if self.changes[spec.name] else None
+        shadow = self.shadow.get(spec.name, ())
+        scored = next((run for run in reversed(shadow) if run.summary.tiers), None)
+        judged = self.judged(spec)
+        drift = self.drift.get(spec.name, ())
+        return ModelRow(
+            model=spec.name,
+            owner=spec.owner,
+            tier=spec.tier,
+            source=spec.source,
+            state=state,
+            reason=reason,
+            needs=needs,
+            night=self.anchors.get(spec.name),
+            champion=change.champion if change else None,
+            since=change.night if change else None,
+            challengers=tuple(self.challengers.get(spec.name, ())),
+            measure=spec.target.measure,
+            losses=tuple(_loss(run, spec) for run in shadow if run.status == "done"),
+            gate=judged.summary.verdict if judged else None,
+            gate_reason=judged.summary.reasons[0] if judged and judged.summary.reasons else None,
+            drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
+            tiers=dict(scored.summary.tiers) if scored else {},
+            ends=self.ends.get(spec.name, ()),
+        )
+
+    def judged(self, spec: Spec) -> StageRun[PromotionSummary] | None:
+        """The newest night's word of the gate on a challenger."""
+        runs = self.promotion.get(spec.name, ())
+        return runs[-1] if runs and runs[-1].summary.challenger is not None else None
+
+    def proposal(self, spec: Spec) -> tuple[StageRun[PromotionSummary], datetime] | None:
+        """A promotion that waits for a person, and until when."""
+        judged = self.judged(spec)
+        if judged is None or not judged.summary.needs_approval or judged.summary.promoted is not None:
+            return None
+        until = (judged.recorded_at or self.now) + spec.gate.approval_timeout
+        return (judged, until) if judged.summary.verdict == "promote" and until > self.now else None
+
+    def state(self, spec: Spec) -> tuple[State, str, str | None]:
+        """How a model stands in a word, why, and what a person is to do."""
+        if spec.name not in self.anchors:
+            return "new", f"no night yet; tiltyard hindcast --model {spec.name} plays past ones", None
+        if problem := self.problems.get(spec.name):
+            return "failed", problem, "look into the log of the API server"
+        ends = self.ends.get(spec.name, ())
+        newest = ends[-1] if ends else None
+        if newest and newest[1] == "failed":
+            return "failed", f"{self.culprit(spec, 'failed')} failed on {newest[0]}", "look into the failed task"
+        if held := [self.states[name] for name in spec.tables if not self.good(name)]:
+            first = min(held, key=lambda state: (state.state != "failed", state.table))
+            return "held", str(first), "mend what stopped it, and let the night run again"
+        if task := self.tasks.get(spec.name):
+            return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
+        if proposed := self.proposal(spec):
+            version = proposed[0].summary.challenger
+            return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
+        if newest and newest[1] == "stopped":
+            return "stopped", f"{self.culprit(spec, 'stopped')} was stopped on {newest[0]}", "look at what was found"
+        shadow = self.shadow.get(spec.name, ())
+        if shadow and (rows := sum(shadow[-1].summary.unanswered.values())):
+            return "unanswered", f"{counted(rows, 'row')} of the last week without an answer", None
+        drift = self.drift.get(spec.name, ())
+        if drift and drift[-1].summary.alarm:
+            return "alarm", "; ".join(drift[-1].summary.reasons[:2]) or "its drift alarm stands", None
+        if own := [incident for incident in self.incidents if spec.name in incident.models]:
+            return "incident", f"{own[0].node}: {own[0].reason}", "mend it, or release the shift"
+        source = self.of_source.get(spec.source)
+        if source and source > self.anchors[spec.name]:
+            return "late", f"its newest night is {self.anchors[spec.name]}, that of its source {source}", None
+        return self.quiet(spec)
+
+    def quiet(self, spec: Spec) -> tuple[State, str, str | None]:
+        """The same where nothing is wrong."""
+        changes, judged = self.changes[spec.name], self.judged(spec)
+        why = judged.summary.reasons[0] if judged and judged.summary.reasons else "nobody challenges yet"
+        if not changes or changes[-1].champion is None:
+            return "default", f"the safe default answers; {why}", None
+        if judged and judged.summary.verdict == "hold":
+            return "hold", f"version {judged.summary.challenger}: {why}", None
+        return "steady", f"version {changes[-1].champion} answers since {changes[-1].night}", None
+
+    def good(self, table: str) -> bool:
+        """Whether a table is in service as of its newest night."""
+        return table not in self.states or self.states[table].is_published
+
+    def culprit(self, spec: Spec, status: Status) -> str:
+        """The stage that ended like that on the newest night, in a word."""
+        for of_stage in (self.shadow, self.promotion, self.drift):
+            runs = of_stage.get(spec.name, ())
+            if runs and runs[-1].status == status:
+                reason = runs[-1].summary.reason
+                return f"its {runs[-1].summary.stage}" + (f" ({reason.rstrip('.')})" if reason else "")
+        return f"the features of {spec.source}"
+
+    def source(self, name: str, specs: Sequence[Spec]) -> SourceRow:
+        """A source's row."""
+        run = self.rails.ledger.last_features_run(name, date.max)
+        own = {table for spec in specs if spec.source == name for table in spec.tables}
+        return SourceRow(
+            source=name,
+            night=run.night if run else None,
+            status=run.status if run else None,
+            recorded_at=run.recorded_at if run else None,
+            models=sum(spec.source == name for spec in specs),
+            tables=tuple(
+                state for table, state in sorted(self.states.items()) if table in own and not self.good(table)
+            ),
+        )
+
+    def inbox(self, specs: Sequence[Spec]) -> list[Asked]:
+        """What waits for a person: what ends by itself first, then by age."""
+        asked = [
+            Asked(
+                kind="approve",
+                subject=f"{spec.name} v{proposed[0].summary.challenger}",
+                reason="; ".join(proposed[0].summary.reasons[:1]) or "the gate says promote",
+                since=proposed[0].night,
+                until=proposed[1],
+                link=f"/dags/{spec.name}__promotion",
+            )
+            for spec in specs
+            if (proposed := self.proposal(spec))
+        ]
+        asked += [
+            Asked(kind="explain", subject=name, reason=f"on its safe default since {task.since}", since=task.opened,
+                  link=f"/dags/{name}__explanation")
+            for name, task in sorted(self.tasks.items()) if any(spec.name == name for spec in specs)
+        ]  # fmt: skip
+        source_of = {table: spec.source for spec in specs for table in spec.tables}
+        read = source_of.keys() | self.upstream(specs)
+        asked += [
+            Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
+                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/")
+            for name, state in sorted(self.states.items())
+            if not self.good(name) and state.cause in (None, name) and name in read
+        ]  # fmt: skip
+        asked += [
+            Asked(kind="incident", subject=incident.node,
+                  reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
+                  since=incident.since, link="/dags/governor")
+            for incident in self.incidents if not incident.closing and incident.node not in self.states
+        ]  # fmt: skip
+        accepted = self.rails.ledger.release()
+        asked += [
+            Asked(kind="refused", subject=text.path, reason=text.reason, since=None, link="/tiltyard/")
+            for text in (accepted.refused if accepted else ())
+        ]
+        for name in sorted({spec.source for spec in specs}):
+            night = self.of_source.get(name)
+            asked += [
+                Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
+                      link=f"/dags/{name}__features")
+                for file in (ingest.quarantined(self.rails, name, night) if night else ())
+            ]  # fmt: skip
+        far = datetime.max.replace(tzinfo=self.now.tzinfo)
+        return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def upstream(self, specs: Sequence[Spec]) -> set[str]:
+        """The tables that lie before those that the models read, of their sources."""
+        sources = {spec.source for spec in specs}
+        raw = {table for name in sources for table in contracts.raw_tables(self.rails.settings, name)}
+        return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
+
+
+def _loss(run: StageRun[ShadowSummary], spec: Spec) -> MeasuredLoss:
+    """What a night measured of the version that was champion then."""
+    champion = next((figures for figures in run.summary.metrics.values() if figures.role == "champion"), None)
+    return MeasuredLoss(
+        night=run.night,
+        champion=champion.figure(spec.target.measure) if champion else None,
+        safe_default=run.summary.default_loss,
+    )

@@ -1,0 +1,251 @@
+"""The portfolio at a glance: what state a model is in, what waits for a person; a hundred models cost what one does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from tiltyard import clock, ledger_tables
+from tiltyard.edge import board, board_query
+from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
+from tiltyard.edge.board_query import BoardQuery
+from tiltyard.prepare import ingest
+from tiltyard.rails import Rails
+from tiltyard.records import (
+    DefaultTask,
+    DriftSummary,
+    FeaturesSummary,
+    PromotionSummary,
+    QuarantinedFile,
+    ShadowSummary,
+    TableState,
+    Version,
+    VersionFacts,
+    VersionFigures,
+)
+from tiltyard.settings import ROOT
+from tiltyard.spec import Spec, find
+
+NIGHT = date(2025, 5, 30)
+SPEC = find(ROOT / "models", "churn")
+"""Its source is `subscription`."""
+
+
+def read(rails: Rails, *specs: Spec) -> Board:
+    return board.read(rails, specs or [SPEC], clock.now())
+
+
+def done(rails: Rails, model: str = "churn", night: date = NIGHT, **shadow: object) -> None:
+    """A night on which all went well."""
+    figures = VersionFigures(role="champion", matured=900, immature=90, early=3, brier=0.08)
+    summary = ShadowSummary(night=night, tiers={"champion": 90}, metrics={"1": figures}, default_loss=0.1, **shadow)  # type: ignore[arg-type]
+    rails.ledger.record_stage(model, night, "done", summary)
+    rails.ledger.record_stage(model, night, "done", PromotionSummary(night=night, model=model))
+    rails.ledger.record_stage(model, night, "done", DriftSummary(night=night, model=model, verdict="steady"))
+
+
+def published(rails: Rails, *states: TableState, night: date = NIGHT) -> None:
+    rails.ledger.publish(states, night, "done", FeaturesSummary(snapshot=1), "subscription")
+
+
+def promoted(rails: Rails, model: str = "churn", night: date = NIGHT - timedelta(days=9)) -> None:
+    """Version 1 is in service."""
+    rails.ledger.add_version(
+        Version(model=model, version=1, night=night, inputs=model, run_id=model, digests={}, facts=VersionFacts(),
+                requested_by="test")
+    )  # fmt: skip
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(
+            ledger_tables.promotion.insert().values(
+                model=model, version=1, night=night, requested_by="test", approval={}, recorded_at=clock.now()
+            )
+        )
+
+
+def test_a_model_without_a_night_is_new_and_one_that_nobody_beats_is_steady(rails: Rails) -> None:
+    [row] = read(rails).models
+    assert (row.state, row.night, row.champion, row.loss, row.ends) == ("new", None, None, None, ())
+    assert "tiltyard hindcast --model churn" in row.reason
+    published(rails)
+    done(rails)
+    assert read(rails).models[0].state == "default"
+    promoted(rails)
+    [row] = read(rails).models
+    assert (row.state, row.champion, row.since) == ("steady", 1, NIGHT - timedelta(days=9))
+    assert row.loss == MeasuredLoss(night=NIGHT, champion=0.08, safe_default=0.1)
+    assert row.against_default == pytest.approx(-0.2)
+    assert row.ends == ((NIGHT, "done"),) and row.tiers == {"champion": 90}
+    assert not read(rails).inbox
+
+
+def test_a_table_that_is_not_good_is_trouble_although_every_stage_is_done(rails: Rails) -> None:
+    """The night before was published; tonight a check held the spine, and shadow scored from what stands."""
+    promoted(rails)
+    published(rails, night=NIGHT - timedelta(days=1))
+    done(rails, night=NIGHT - timedelta(days=1))
+    spine = SPEC.prediction.spine
+    state = TableState(night=NIGHT, table=spine, state="held", since=NIGHT, reason="3 of 55 rows undated.", cause=spine)
+    published(rails, state)
+    done(rails)
+    found = read(rails)
+    [row] = found.models
+    assert row.state == "held" and "3 of 55 rows undated" in row.reason
+    assert row.ends == ((NIGHT - timedelta(days=1), "done"), (NIGHT, "stopped"))
+    assert [(item.kind, item.subject, item.link) for item in found.inbox] == [
+        ("table", spine, "/dags/subscription__features")
+    ]
+    assert found.sources[[source.source for source in found.sources].index("subscription")].tables == (state,)
+
+
+def test_a_failed_stage_comes_before_all_and_anchors_the_row(rails: Rails) -> None:
+    """The newest night was attempted and failed: the row is of that night, and not of the one before that went well."""
+    promoted(rails)
+    published(rails)
+    done(rails, night=NIGHT - timedelta(days=1))
+    rails.ledger.record_bad_end("churn", NIGHT, "failed", ShadowSummary(night=NIGHT, reason="The lake is away."))
+    [row] = read(rails).models
+    assert (row.state, row.night) == ("failed", NIGHT)
+    assert row.reason == f"its shadow (The lake is away) failed on {NIGHT}"
+    assert row.ends[-1] == (NIGHT, "failed")
+
+
+def test_a_model_that_lies_behind_its_source_is_late(rails: Rails) -> None:
+    promoted(rails)
+    done(rails, night=NIGHT - timedelta(days=2))
+    published(rails)
+    assert read(rails).models[0].state == "late"
+
+
+def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) -> None:
+    spec = SPEC.model_copy(update={"tier": 1})
+    published(rails)
+    done(rails)
+    proposal = PromotionSummary(
+        night=NIGHT, model="churn", verdict="promote", challenger=2, needs_approval=True, reasons=("Better by 0.01.",)
+    )
+    rails.ledger.record_stage("churn", NIGHT, "done", proposal)
+    found = read(rails, spec)
+    [item] = found.inbox
+    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion")
+    assert item.until is not None and item.until > clock.now() + timedelta(hours=20)
+    assert found.models[0].state == "approve"
+    later = board.read(rails, [spec], clock.now() + timedelta(days=2))
+    assert not later.inbox, "silence was a no"
+    task = DefaultTask(model="churn", opened=NIGHT, since=NIGHT - timedelta(days=3), repeats=None, facts={})
+    rails.ledger.open_default_task(task)
+    file = QuarantinedFile(source="subscription", night=NIGHT, file="payment/2025-05-29.csv", reason="no header")
+    detail = {name: value for name, value in file.to_json().items() if name != "night"}
+    rails.ledger.add_event(ingest.QUARANTINED, "", NIGHT, detail)
+    assert [item.kind for item in board.read(rails, [spec], clock.now() + timedelta(days=2)).inbox] == [
+        "explain", "quarantined",
+    ]  # fmt: skip
+    assert read(rails, spec).models[0].state == "asked"
+
+
+@contextmanager
+def counted(rails: Rails) -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(rails.ledger.engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(rails.ledger.engine, "before_cursor_execute", note)
+
+
+def clones(number: int) -> list[Spec]:
+    return [SPEC.model_copy(update={"name": f"churn_{place:03}"}) for place in range(number)]
+
+
+def test_thirty_models_and_fifty_nights_cost_as_many_queries_as_one_of_one(rails: Rails) -> None:
+    published(rails)
+    many = clones(30)
+    for spec in many:
+        for back in range(2):
+            done(rails, spec.name, NIGHT - timedelta(days=back))
+        promoted(rails, spec.name)
+    with counted(rails) as of_one:
+        board.read(rails, many[:1], clock.now())
+    with counted(rails) as of_all:
+        assert len(board.read(rails, many, clock.now()).models) == 30
+    assert len(of_all) == len(of_one)
+
+
+def test_a_record_that_cannot_be_read_is_its_models_problem_alone(rails: Rails) -> None:
+    published(rails)
+    good, bad = clones(2)
+    for spec in (good, bad):
+        done(rails, spec.name)
+        promoted(rails, spec.name)
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(
+            ledger_tables.stage_run.update()
+            .where(ledger_tables.stage_run.c.model == bad.name, ledger_tables.stage_run.c.stage == "drift")
+            .values(summary={"night": "never", "evidence": "much"})
+        )
+    rows = {row.model: row for row in read(rails, good, bad).models}
+    assert rows[good.name].state == "steady"
+    assert rows[bad.name].state == "failed" and "its drift cannot be read" in rows[bad.name].reason
+
+
+# -- what somebody asks to see ----------------------------------------------------------------
+
+
+def row(model: str, **values: object) -> ModelRow:
+    plain: dict[str, object] = {"owner": "ann", "tier": 2, "source": "shop", "state": "steady", "reason": "fine"}
+    return ModelRow(**{**plain, "model": model, "measure": "brier", **values})  # type: ignore[arg-type]
+
+
+ROWS = [
+    row("a", state="hold", owner="Zoë 🦊"),
+    row("b", state="held", tier=1, reason="raw.payment is held"),
+    row("c", losses=(MeasuredLoss(night=NIGHT, champion=0.12, safe_default=0.1),)),
+    row("d", losses=(MeasuredLoss(night=NIGHT, champion=0.08, safe_default=0.1),)),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "models"),
+    [
+        ({}, "bacd"),
+        ({"order": "model"}, "abcd"),
+        ({"order": "worth"}, "cdab"),
+        ({"order": "; drop table"}, "bacd"),
+        ({"q": "PAYMENT"}, "b"),
+        ({"owner": "Zoë 🦊"}, "a"),
+        ({"tier": "1"}, "b"),
+        ({"tier": "one"}, ""),
+        ({"state": "steady", "source": "shop"}, "cd"),
+        ({"state": "<script>"}, ""),
+    ],
+)
+def test_filters_and_order_are_those_of_the_address(asked: dict[str, str], models: str) -> None:
+    assert "".join(found.model for found in BoardQuery.of(asked).chosen(ROWS)) == models
+
+
+def test_pages_keep_what_was_asked_for() -> None:
+    rows = [row(f"m{place:03}") for place in range(60)]
+    query = BoardQuery.of({"q": "m0", "state": "steady", "page": "3"})
+    found = query.chosen(rows)
+    assert (len(found), board_query.pages(found)) == (60, 3)
+    assert [entry.model for entry in query.shown(found)] == [f"m{place:03}" for place in range(50, 60)]
+    assert BoardQuery.of({"page": "99"}).shown(found) == query.shown(found)
+    assert BoardQuery.of({"page": "-1"}).page == 1
+    assert query.address(2) == "?q=m0&state=steady&page=2"
+
+
+def test_the_course_of_a_loss_is_drawn_from_numbers_alone() -> None:
+    losses = tuple(
+        MeasuredLoss(night=NIGHT + timedelta(days=back), champion=value, safe_default=0.1)
+        for back, value in enumerate((0.08, None, 0.12))
+    )
+    drawn = board_query.sparkline(row("a", losses=losses))
+    assert 'aria-label="loss of the last 2 nights, 0.08 to 0.12"' in drawn
+    assert 'class="champion" points="0.0,18.0 72.0,2.0"' in drawn
+    assert board_query.sparkline(row("a")) == ""
