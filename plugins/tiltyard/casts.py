@@ -26,6 +26,8 @@ _MIDNIGHT = rf"\s*{_DAY}(?:[T ] *0{{1,2}}:00(?::00(?:\.0*)?)?(?: ?{_ZONE})?)?\s*
 """A day, or the midnight that it begins with, of whichever zone."""
 _WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
 _PLAIN = r"\s*[+-]?(?:\d+{mark}?\d*|{mark}\d+)\s*"
+_USUAL = r"-?(?:(?:0|[1-9]\d{0,14})|(?:0|[1-9]\d*){mark}\d*)"
+"""A number that is one whoever wrote it: no identifier."""
 _NUMBER = r"(?i)\s*[+-]?(?:(?:\d+{mark}?\d*|{mark}\d+)(?:e[+-]?\d+)?|nan|inf|infinity)\s*"
 _ENDS = {
     "DATE": ("date '0001-01-01'", "date '9999-12-31'"),
@@ -93,7 +95,9 @@ def is_like(value: str, kind: str, *, decimal: str = ".") -> str:
     if kind == "DOUBLE":
         same = f"try_cast(try_cast({value} as double) as hugeint) = try_cast({value} as hugeint)"
         is_short = f"(length({value}) < 16 or not regexp_full_match({value}, '\\s*-?\\d+\\s*') or {same})"
-        return f"({typed}) is not null and not regexp_matches({value}, '^\\s*([+]|-?0\\d)') and {is_short}"
+        usual = _is(value, _USUAL.replace("{mark}", "," if decimal == "," else "[.]"))
+        unusual = f"({typed}) is not null and not regexp_matches({value}, '^\\s*([+]|-?0\\d)') and {is_short}"
+        return f"case when {usual} and length({value}) < 100 then true else {unusual} end"
     if kind == "TIMESTAMP":
         return f"({typed}) is not null and not {_is(value, _ZONED)}"
     return f"({typed}) is not null"

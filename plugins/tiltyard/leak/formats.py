@@ -193,9 +193,10 @@ def _copy(
     for name in names:
         column = value = quoted(name)
         if kind := kinds.get(name):
-            typed = casts.read(column, kind, decimal=mark)
+            number = f"replace({column}, ',', '.')" if mark == "," else column
             is_like = casts.is_like(column, kind, decimal=mark)
-            value = f"case when {column} is null or ({is_like}) then {typed} else error({text(_NO_NUMBER)}) end"
+            value = f"case when {column} is null or ({is_like}) then cast({number} as {kind}) "
+            value += f"else error({text(_NO_NUMBER)}) end"
         values.append(f"{value} as {column}")
     connection.execute(f"copy (select {', '.join(values)} from {source}) to {text(str(copy))} (format parquet)")
 
