@@ -1,8 +1,10 @@
 """Rows per second from landing files to a committed lake table, beside DuckDB reading the same files and no more.
 
     python benchmarks/ingest.py [incident|simulated]
+    python benchmarks/ingest.py rows [10000000] [Europe/Vienna]
 
-incident needs TILTYARD_DATA_MIRROR or the internet. Everything happens in a folder that is removed at the end.
+incident needs TILTYARD_DATA_MIRROR or the internet. `rows` writes so many rows of CSV, of every type that a contract
+knows, in files of a million, and lands them in one night. Everything happens in a folder that is removed at the end.
 """
 
 import sys
@@ -40,14 +42,65 @@ def main(name: str) -> None:
             with opened(settings) as rails:
                 began = time.perf_counter()
                 night = ingest.land_night(rails, source, clock.parse_as_of(days[0]) + timedelta(days=1))
-                report("ingest: the first night", night["rows"], time.perf_counter() - began)
+                report("ingest: the first night", night.rows, time.perf_counter() - began)
                 began = time.perf_counter()
                 rest = ingest.land_night(rails, source, last)
                 taken = time.perf_counter() - began
-                report(f"ingest: the other {rest['files']} files at once", rest["rows"], taken, floor)
+                report(f"ingest: the other {rest.files} files at once", rest.rows, taken, floor)
                 began = time.perf_counter()
                 ingest.land_night(rails, source, last)
                 report("ingest: again, nothing to do", 0, time.perf_counter() - began)
+        finally:
+            postgres.stop(settings)
+
+
+CONTRACT = """
+sources:
+  - name: shop
+    tables:
+      - name: sale
+        config: {meta: {tiltyard: {event_time: {column: sold_at, zone: ZONE}, available_at: {column: known_at}}}}
+        columns:
+          - {name: item, data_type: varchar}
+          - {name: pieces, data_type: bigint}
+          - {name: price, data_type: double}
+          - {name: is_new, data_type: boolean}
+          - {name: day, data_type: date}
+          - {name: sold_at, data_type: timestamp}
+          - {name: known_at, data_type: timestamptz}
+"""
+
+
+def rows(count: int, zone: str) -> None:
+    """Land so many rows of CSV, whose times are of a zone."""
+    with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
+        settings = Settings(home=folder, dbt=folder / "dbt", database_url=None)
+        staging = folder / "dbt" / "models" / "staging" / "shop"
+        staging.mkdir(parents=True)
+        (staging / "_shop__sources.yml").write_text(CONTRACT.replace("ZONE", zone))
+        landing = settings.landing / "shop" / "sale"
+        landing.mkdir(parents=True)
+        for number, start in enumerate(range(0, count, 1_000_000)):
+            made = min(1_000_000, count - start)
+            duckdb.execute(f"""copy (
+                select 'item ' || i % 997 as item, i * 7919 % 100003 as pieces, round(i * 0.37, 2) as price,
+                    i % 2 = 0 as is_new, date '2024-01-01' + (i % 365)::integer as day,
+                    timestamp '2024-01-01' + to_seconds(i) as sold_at,
+                    strftime(timestamp '2024-01-01' + to_seconds(i), '%Y-%m-%dT%H:%M:%SZ') as known_at
+                from range({start}, {start + made}) as rows (i)
+            ) to '{landing}/2024-06-01-{number:03}.csv' (header)""")
+        paths = sorted(landing.iterdir())
+        began = time.perf_counter()
+        raw = read(settings, paths)
+        floor = time.perf_counter() - began
+        report(f"DuckDB reads {len(paths)} files, as text", raw, floor)
+        try:
+            with opened(settings) as rails:
+                began = time.perf_counter()
+                summary = ingest.land_night(rails, "shop", clock.parse_as_of("2024-06-02"))
+                report("ingest", summary.rows, time.perf_counter() - began, floor)
         finally:
             postgres.stop(settings)
 
@@ -75,4 +128,8 @@ def report(what: str, rows: int, seconds: float, floor: float | None = None) -> 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "incident")
+    match sys.argv[1:]:
+        case ["rows", *given]:
+            rows(int(given[0]) if given else 10_000_000, given[1] if len(given) > 1 else "UTC")
+        case given:
+            main(given[0] if given else "incident")

@@ -1,6 +1,6 @@
 """The lake: DuckLake tables (Parquet files, catalogue in PostgreSQL). The only module that opens it.
 
-Reading: every read takes `as_of` and sees the rows with `available_at <= as_of`; a NULL `available_at`
+Reading: every read takes `as_of` and sees the rows with `available_at <= as_of`; a NULL or infinite `available_at`
 is never seen (it fails closed). `at` goes further and reads what the lake held at a snapshot, or every table as it is
 in service by a publication: at its own snapshot, and nothing later than its last good night.
 Writing: `commit` runs one transaction, again on conflict, under a fence where a stage has one; all or nothing.
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import duckdb
@@ -41,6 +40,8 @@ CATALOGUE_SECRET = "tiltyard_catalogue"
 """DuckDB's name of the secret that holds the catalogue's password."""
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 ATTEMPTS = 8
+FIRST = "timestamptz '0001-01-01 00:00:00+00'"
+"""The first instant that Python can hold: what says that it was known before that, says nothing."""
 
 
 def qualified(table: str | Table) -> str:
@@ -95,7 +96,7 @@ class Lake:
         """SQL of `table` as it was known at `as_of`, for a FROM clause. Raises BadInput for one that was never good."""
         until = at.until(str(table)) if isinstance(at, Publication) else None
         moment = as_of if until is None else min(as_of, until)
-        return f"(select * from {stored(table, at)} where available_at <= {literal(moment)})"
+        return f"(select * from {stored(table, at)} where available_at between {FIRST} and {literal(moment)})"
 
     def sql(self, sql: str, as_of: datetime, at: At = None) -> str:
         """`sql` with every `{schema.table}` replaced by that table as it was known at `as_of`."""
@@ -352,11 +353,6 @@ def s3_secret(settings: Settings, address: str | None = None) -> str:
 def text(value: str) -> str:
     """An SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def parquet(path: Path) -> str:
-    """SQL of the rows of a Parquet file: its own columns alone, whatever its folders are called."""
-    return f"read_parquet({text(str(path))}, hive_partitioning = false)"
 
 
 def quoted(column: str) -> str:

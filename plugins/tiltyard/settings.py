@@ -181,8 +181,11 @@ class Settings(BaseSettings):
         if values.get("sources"):
             return values
         landing = Path(str(values.get("home", cls.model_fields["home"].default))) / "landing"
+        staging = Path(str(values.get("dbt", cls.model_fields["dbt"].default))) / "models" / "staging"
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
-        return values | {"sources": tuple(landed or ("incident",))}
+        named = [name for name in landed if re.fullmatch("[a-z][a-z0-9_]*", name)]  # and not lost+found
+        promised = [name for name in named if (staging / name / f"_{name}__sources.yml").is_file()]
+        return values | {"sources": tuple(promised or named or ("incident",))}
 
     @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", mode="before")
     @classmethod

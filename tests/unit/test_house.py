@@ -30,6 +30,21 @@ def test_a_module_defines_a_name_once() -> None:
     assert not twice
 
 
+def test_only_one_module_calls_a_reader_of_files() -> None:
+    """A reader adds columns and guesses at what it finds, unless it is told not to. What is in memory already, and
+    files of ours, pandas reads as they lie."""
+    readers = r"read_(?:csv|parquet|json|ndjson|text|blob)\w*|sniff_csv|parquet_(?:scan|schema|\w*metadata)"
+    reader = re.compile(rf"(?<!pd\.)\b(?:{readers})\s*\(")
+    own = ROOT / "plugins" / "tiltyard" / "file_rows.py"
+    assert len(reader.findall(own.read_text(encoding="utf-8"))) >= 5
+    calls = {
+        str(path.relative_to(ROOT)): found
+        for path in sorted(ROOT.glob("plugins/**/*.py"))
+        if path != own and (found := reader.findall(path.read_text(encoding="utf-8").replace(".read_text(", "")))
+    }
+    assert not calls
+
+
 def test_the_readme_of_the_tests_names_files_that_exist() -> None:
     text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text)

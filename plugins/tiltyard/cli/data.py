@@ -95,6 +95,9 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
         if not as_json and not summary.files and not summary.quarantined:
             where = landed.places(settings, [name])
             say(f"{name}: found nothing new that was due at {night:%Y-%m-%d %H:%M} UTC in {where}")
+    for name, summary in result.items():
+        for note in summary.notes:
+            print_error(f"{name}: {note}.")
     away = [sentence for summary in result.values() for sentence in summary.away]
     for sentence in away:
         print_error(f"{sentence.rstrip('.')}; run this again when it does.")

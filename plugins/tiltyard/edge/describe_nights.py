@@ -38,6 +38,7 @@ def hour(as_of: datetime, done: "Mapping[str, SourceHour]", online: "FillSummary
         unpublished = f"; {len(source.unpublished)} not" if source.unpublished else ""
         lines.append(f"{name:<12} {landed}; {counted(len(source.published), 'table')} published{unpublished}")
         lines += [f"  {file}" for file in source.ingest.quarantined]
+        lines += [f"  {note}" for note in source.ingest.notes]
     return "\n".join([*lines, _filled(online)])
 
 
@@ -70,6 +71,7 @@ def _features_of(source: "SourceNight") -> str:
 def _aside(source: "SourceNight") -> list[str]:
     """What does not go by itself with a line on its source."""
     refused = [f"  {file}" for file in source.ingest.quarantined] if source.ingest else []
+    refused += [f"  {note}" for note in source.ingest.notes] if source.ingest else []
     anew = [
         f"  {table} was made anew: {why}" for table, why in (source.checks.rebuilt if source.checks else {}).items()
     ]

@@ -14,7 +14,7 @@ for the others.
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -257,7 +257,8 @@ def _audit(
     progress: Progress,
 ) -> Audit:
     progress("reading the file", 0.02)
-    table = tabular.table(connection, path, folder, times=roles.times, columns=roles.columns)
+    moment = roles.prediction_time
+    table = tabular.table(connection, path, folder, times=roles.times, columns=roles.columns, moment=moment)
     features = roles.features(table.columns)
     if not features:
         raise BadInput(f"{path.name} has no column left to judge beside those that have another part.")
@@ -284,7 +285,8 @@ def _audit(
     weighed = evidence.weigh(sample, lambda step, share: progress(step, 0.7 + 0.3 * (share or 0.0)))
     progress("done", 1.0)
     instants = {name for name in readable if is_instant(table.columns[name])}
-    suspicions = tuple(_ranked(exact, weighed.suspicions, instants))
+    ranked = _ranked(exact, weighed.suspicions, instants)
+    suspicions = tuple(_no_surer(ranked, table.guessed, roles))
     untested = (*unread, *gaps, *weighed.untested)
     verdict, reason = _verdict(suspicions, weighed.idle)
     coverage = covered(tuple(KINDS), weighed.looked_for, untested, given_by(roles), roles.words)
@@ -313,6 +315,22 @@ def _ranked(exact: Sequence[Suspicion], statistical: Sequence[Suspicion], instan
         if suspicion.kind != "instant_after_prediction" or suspicion.feature not in instants
     ]
     return sorted([*by_size, *rest], key=lambda suspicion: suspicion.severity != "critical")
+
+
+def _no_surer(suspicions: Sequence[Suspicion], guessed: Collection[str], roles: ColumnRoles) -> list[Suspicion]:
+    """The same, none surer than how its times were read: what rests on a guess is a warning, and says so."""
+    since = roles.availability(suspicion.feature for suspicion in suspicions)
+    capped = []
+    for suspicion in suspicions:
+        parts = (suspicion.feature, since.get(suspicion.feature), roles.prediction_time, roles.label_time)
+        unsure = [part for part in parts if part in guessed]
+        if suspicion.severity == "critical" and unsure:
+            said = (
+                f"{suspicion.evidence} It is no more than a warning: how the times of {unsure[0]} are meant is a guess."
+            )
+            suspicion = replace(suspicion, severity="warning", evidence=said)
+        capped.append(suspicion)
+    return sorted(capped, key=lambda suspicion: suspicion.severity != "critical")
 
 
 def _verdict(suspicions: Sequence[Suspicion], idle: str) -> tuple[LeakVerdict, str]:

@@ -104,7 +104,9 @@ def with_log(
     assert roles.entity is not None and roles.history_as_of is not None
     times = {roles.history_as_of: roles.words["history_as_of"]}
     columns = times | {roles.entity: roles.words["entity"]}
-    table = tabular.table(connection, path, folder, times=times, columns=columns, name="history")
+    table = tabular.table(
+        connection, path, folder, times=times, columns=columns, moment=roles.history_as_of, name="history"
+    )
     entity, moment = quoted(roles.entity), quoted(roles.history_as_of)
     names = [column for column, kind in table.columns.items() if is_readable(kind)]
     entities = pd.DataFrame({"entity": sample.frame[roles.entity].dropna().astype(str).unique()})

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import duckdb
 
+from tiltyard import casts, file_rows
 from tiltyard.errors import BadInput
+from tiltyard.file_rows import parquet
 from tiltyard.files import whole
-from tiltyard.lake import parquet, quoted, text
+from tiltyard.lake import quoted, text
 from tiltyard.leak.engine import first_row, nearest
 from tiltyard.words import counted, ended
 
@@ -25,6 +27,13 @@ _FOREIGN = {
     b"\x80": "a pickle",
 }
 """How files begin that are no tables → what they are."""
+_NUMBERS = ("BOOLEAN", "BIGINT", "DOUBLE")
+"""What a column of a CSV may be beside text, the narrowest first."""
+_HEAD = 20_480
+"""Rows that tell which columns may be numbers."""
+_AT_ONCE = 250
+"""Columns that one query asks about: thousands at once cost more than one query each."""
+_NO_NUMBER = "a column of numbers has a text"
 
 
 def as_parquet(connection: duckdb.DuckDBPyConnection, path: Path, copy: Path) -> tuple[Path, list[str]]:
@@ -98,26 +107,19 @@ def _from_csv(
     notes: list[str],
 ) -> None:
     """Write `copy`. Delimiter and quotes are sniffed; times stay text here, for the whole column to decide."""
-    fixed = "auto_type_candidates = ['BOOLEAN', 'BIGINT', 'DOUBLE', 'VARCHAR'], null_padding = false"
-    if packed:
-        fixed += f", compression = '{packed}'"
     # the quick look at the file's head first; all of it where that was not enough
     tries = [(code, size) for code in ([encoding] if encoding else ["utf-8", "latin-1"]) for size in (20_480, -1)]
     trouble = ""
     for code, size in tries:
-        how = f"hive_partitioning = false, encoding = '{code}', sample_size = {size}, {fixed}"
-        source = f"read_csv({text(str(path))}, {how})"
+        source = file_rows.csv_of_some_kind(path, encoding=code, packed=packed, rows=size)
         try:
-            described = connection.execute(f"describe select * from {source}").fetchall()
-            names = [name for name, *_ in described]
+            names = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
             delimiter = next((mark for mark in ",;\t|" if mark in names[0]), None) if len(names) == 1 else None
             if delimiter and packed:
                 raise BadInput(f"{path} cannot be read as CSV: it was cut off, or its lines differ in length.")
             if delimiter:  # lines that do not fit made the sniffer give up
                 raise BadInput(_uneven(path, delimiter, code))
-            comma = _decimal_comma(connection, source, described)
-            connection.execute(f"copy (select * from {comma or source}) to {text(str(copy))} (format parquet)")
-            if comma:
+            if _write_typed(connection, source, names, copy) == ",":
                 notes.append(f"{path.name}: its numbers are written with a decimal comma.")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
             trouble = trouble or str(error)
@@ -132,20 +134,71 @@ def _from_csv(
     raise BadInput(f"{path} cannot be read as CSV{where}: {(reasons or [trouble])[0].rstrip('.')}.")
 
 
-def _decimal_comma(
-    connection: duckdb.DuckDBPyConnection, source: str, described: Sequence[Sequence[str]]
-) -> str | None:
-    """The same source with 0,5 for a half, where that makes numbers of more columns; None where it does not."""
-    if len(described) < 2 or all(kind != "VARCHAR" for _, kind, *_ in described):
-        return None
-    with_comma = source.removesuffix(")") + ", decimal_separator = ',')"
+def _write_typed(connection: duckdb.DuckDBPyConnection, source: str, names: Sequence[str], copy: Path) -> str:
+    """Write the rows of a CSV, a column of numbers as numbers; returns what stands before their decimals.
+
+    The head tells which columns may be numbers. Where that is wrong of one further down, it is found out which, and
+    they stay text.
+    """
+    head = f"(select * from {source} limit {_HEAD})"
+    kinds, mark = _kinds(connection, head, dict.fromkeys(names, _NUMBERS), "."), "."
+    with_comma = _kinds(connection, head, dict.fromkeys(names, _NUMBERS), ",")
+    if list(with_comma.values()).count("DOUBLE") > list(kinds.values()).count("DOUBLE"):
+        kinds, mark = with_comma, ","
     try:
-        turned = connection.execute(f"describe select * from {with_comma}").fetchall()
-    except duckdb.Error:  # the comma separates columns
-        return None
-    numbers = [sum(kind == "DOUBLE" for _, kind, *_ in columns) for columns in (described, turned)]
-    same = [name for name, *_ in described] == [name for name, *_ in turned]
-    return with_comma if same and numbers[1] > numbers[0] else None
+        _copy(connection, source, names, kinds, mark, copy)
+    except duckdb.InvalidInputException as error:
+        if _NO_NUMBER not in str(error):
+            raise
+        sure = _kinds(connection, source, {name: _from(kind) for name, kind in kinds.items()}, mark)
+        _copy(connection, source, names, sure, mark, copy)
+    return mark
+
+
+def _from(kind: str) -> Sequence[str]:
+    """A type, and those that its values may be of as well."""
+    return _NUMBERS[_NUMBERS.index(kind) :] if kind != "BOOLEAN" else ("BOOLEAN",)
+
+
+def _kinds(
+    connection: duckdb.DuckDBPyConnection, source: str, asked: Mapping[str, Sequence[str]], mark: str
+) -> dict[str, str]:
+    """Column → the first of its types that every value of it is like, of those that have one."""
+    found: dict[str, str] = {}
+    columns = list(asked)
+    for start in range(0, len(columns), _AT_ONCE):
+        part = [(name, kind) for name in columns[start : start + _AT_ONCE] for kind in asked[name]]
+        counts = ", ".join(
+            f"count({quoted(name)}) > 0 and count({quoted(name)}) = count(*) filter "
+            f"({casts.is_like(quoted(name), kind, decimal=mark)})"
+            for name, kind in part
+        )
+        fits = first_row(connection, f"select {counts} from {source}") if part else ()
+        for (name, kind), is_fitting in zip(part, fits, strict=True):
+            if is_fitting:
+                found.setdefault(name, kind)
+    return found
+
+
+def _copy(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    names: Sequence[str],
+    kinds: Mapping[str, str],
+    mark: str,
+    copy: Path,
+) -> None:
+    """Write the rows with these types. Raises InvalidInputException, which says _NO_NUMBER, for a value of another."""
+    values = []
+    for name in names:
+        column = value = quoted(name)
+        if kind := kinds.get(name):
+            number = f"replace({column}, ',', '.')" if mark == "," else column
+            is_like = casts.is_like(column, kind, decimal=mark)
+            value = f"case when {column} is null or ({is_like}) then cast({number} as {kind}) "
+            value += f"else error({text(_NO_NUMBER)}) end"
+        values.append(f"{value} as {column}")
+    connection.execute(f"copy (select {', '.join(values)} from {source}) to {text(str(copy))} (format parquet)")
 
 
 def _uneven(path: Path, delimiter: str, encoding: str) -> str:
@@ -178,11 +231,10 @@ def renamed(connection: duckdb.DuckDBPyConnection, path: Path, source: Path, sto
     if not suspects:
         return []
     if source == path:
-        names = connection.execute(f"select name from parquet_schema({text(str(path))})").fetchall()
+        names = connection.execute(f"select name from {file_rows.parquet_names(path)}").fetchall()
         own = {name for (name,) in names}
     else:
-        options = "hive_partitioning = false, header = false, all_varchar = true, ignore_errors = true"
-        head = f"read_csv({text(str(path))}, {options})"
+        head = file_rows.csv_of_some_kind(path, with_header=False)
         try:
             own = set(first_row(connection, f"select * from {head} limit 1"))
         except (duckdb.Error, AssertionError):  # in another encoding; the note is all that is lost

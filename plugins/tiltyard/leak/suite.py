@@ -11,7 +11,7 @@ from datetime import datetime
 from tiltyard import release, suites
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.lake import literal, qualified, stored, text
+from tiltyard.lake import FIRST, literal, qualified, stored, text
 from tiltyard.leak.rules import Declared, RuleResult, dated
 from tiltyard.leak.suspicion import Severity
 from tiltyard.rails import Rails
@@ -57,10 +57,10 @@ def staging_tables(rails: Rails, source: str) -> list[str]:
 def known_or_undated(table: str, columns: Mapping[str, str], as_of: datetime, snapshot: int | None) -> str:
     """SQL of `table` at `as_of`, with the rows that cannot be dated: those are read nowhere else."""
     moment = literal(as_of)
-    unread = "available_at is null"
+    unread = f"(available_at is null or available_at < {FIRST})"
     if "event_time" in columns:
         unread += f" and (event_time is null or event_time <= {moment})"
-    return f"(select * from {stored(table, snapshot)} where available_at <= {moment} or ({unread}))"
+    return f"(select * from {stored(table, snapshot)} where available_at between {FIRST} and {moment} or ({unread}))"
 
 
 def table_results(

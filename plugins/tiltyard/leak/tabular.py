@@ -5,13 +5,14 @@ read as times (times.py). Whatever was decided or could not be read is told in `
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 
 from tiltyard.errors import BadInput
-from tiltyard.lake import parquet, quoted
+from tiltyard.file_rows import parquet
+from tiltyard.lake import quoted
 from tiltyard.leak.engine import WIDE_NUMBERS, first_row, nearest
 from tiltyard.leak.formats import as_parquet, renamed
 from tiltyard.leak.times import read_times
@@ -32,6 +33,8 @@ class AuditedTable:
     """A column of the view that is not in the file: the row's place in it, from 0."""
     notes: tuple[str, ...]
     """How the file was read, where that was a decision."""
+    guessed: frozenset[str] = frozenset()
+    """Columns of times of which nothing in the file tells how they are meant: their century, or day and month."""
 
     def check(self, column: str, option: str) -> None:
         """Raises BadInput when there is no such column; it names the nearest."""
@@ -52,11 +55,13 @@ def table(
     *,
     times: Mapping[str, str],
     columns: Mapping[str, str],
+    moment: str = "",
     name: str = "frame",
 ) -> AuditedTable:
     """The file as a view called `name`.
 
-    `columns`: columns that must be there → the option that says so; `times`: those of them that must hold times.
+    `columns`: columns that must be there → the option that says so; `times`: those of them that must hold times;
+    `moment`: the one of those that tells when a row was predicted for, or known, if any.
 
     Raises BadInput for whatever is no table, for a missing column and for one that holds no time.
     """
@@ -70,8 +75,9 @@ def table(
     for column, option in columns.items():
         whole.check(column, option)
     notes += renamed(connection, path, source, stored)
-    instants, time_notes = read_times(connection, raw, stored, rows, path, times)
-    return _view(connection, whole, raw, {**_casts(stored), **instants}, [*notes, *time_notes], name)
+    instants, time_notes, guessed = read_times(connection, raw, stored, rows, path, times, moment)
+    view = _view(connection, whole, raw, {**_casts(stored), **instants}, [*notes, *time_notes], name)
+    return replace(view, guessed=guessed)
 
 
 def _casts(stored: Mapping[str, str]) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 Text that holds times is read as times: ISO 8601 with or without a zone, day/month/year and month/day/year (which of
 the two, the column as a whole decides), names of months, a clock of 12 hours. Numbers are read where somebody says
-that they are times (instants.py). Times without a zone count as UTC.
+that they are times (instants.py). Times without a zone count as UTC. A year of two digits is the newest that lies at
+most AHEAD years after the predictions. What nothing in the file tells, like that, is a guess, and is told as one.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -19,9 +21,12 @@ from tiltyard.leak.rules import is_instant
 
 HEAD = 2_000
 """Rows, spread over the file, that are looked at to see which text columns hold times."""
+AHEAD = 5
+"""Years after the newest prediction that a year of two digits may still mean."""
 MOSTLY = 0.8
 """From this share of its values on that look like times, a text column is taken for one that holds times."""
 _DMY = r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})(?:\s|T|$)"
+_SHORT = r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2})(\s|T|$)"
 _MONTH = r"[A-Za-z]{3,9}"
 _LIKE_A_TIME = re.compile(
     rf"^\s*(\d{{4}}[-/]\d{{1,2}}[-/]\d{{1,2}}([T ]\d.*)?|\d{{1,2}}[/.-]\d{{1,2}}[/.-](\d{{4}}|\d{{2}})([T ]\d.*)?"
@@ -41,17 +46,27 @@ def read_times(
     rows: int,
     path: Path,
     times: Mapping[str, str],
-) -> tuple[dict[str, str], list[str]]:
-    """Column → SQL that reads its times, of those that do not hold instants as they lie; and notes.
+    moment: str = "",
+) -> tuple[dict[str, str], list[str], frozenset[str]]:
+    """Column → SQL that reads its times, of those that do not hold instants as they lie; notes; and the columns of
+    which it is a guess.
 
     `raw`: SQL of the file's rows; `stored`: column → DuckDB type; `times`: columns that must hold times → the option
-    that says so. Raises BadInput for one of those that holds none.
+    that says so; `moment`: the one of them that tells when a row was known, or predicted for, if any. Raises BadInput
+    for one of those that holds none.
     """
     instants: dict[str, str] = {}
     notes: list[str] = []
-    for column in _texts_with_times(connection, raw, stored, rows, times):
-        instants[column], column_notes = _from_text(connection, raw, column, path, times.get(column))
-        notes += column_notes
+    guessed: set[str] = set()
+    last: int | None = None
+    texts = _texts_with_times(connection, raw, stored, rows, times)
+    for column in sorted(texts, key=lambda name: name != moment):
+        if column != moment and last is None:
+            last = _last_year(connection, raw, instants.get(moment), moment, stored.get(moment, ""))
+        read = _from_text(connection, raw, column, path, times.get(column), last)
+        instants[column] = read.sql
+        notes += read.notes
+        guessed |= {column} if read.is_guess else set()
     for column, option in times.items():
         if column not in instants and not is_instant(stored[column]):
             kind = stored[column]
@@ -64,7 +79,17 @@ def read_times(
             if endless:
                 instants[column] = finite
                 notes.append(f"{column}: {endless:,} values are infinite; they are missing.")
-    return instants, notes
+    return instants, notes, frozenset(guessed)
+
+
+def _last_year(connection: duckdb.DuckDBPyConnection, raw: str, read: str | None, moment: str, kind: str) -> int | None:
+    """The year until which a column of times goes, but for one row of a hundred; None where it has no times as it
+    lies."""
+    if read is None and not is_instant(kind):
+        return None
+    value = read or quoted(moment)
+    (year,) = first_row(connection, f"select quantile_disc(year({value}), 0.99) filter (isfinite({value})) from {raw}")
+    return None if year is None else int(year)
 
 
 def _texts_with_times(
@@ -89,25 +114,45 @@ def _texts_with_times(
     return columns
 
 
+@dataclass(frozen=True)
+class _Read:
+    """How a column of texts is read as times."""
+
+    sql: str
+    """SQL of its times."""
+    notes: list[str]
+    is_guess: bool = False
+    """Nothing in the file tells that it is meant so."""
+
+
 def _from_text(
-    connection: duckdb.DuckDBPyConnection, raw: str, column: str, path: Path, option: str | None
-) -> tuple[str, list[str]]:
-    """SQL that reads the column's times, and notes. Raises BadInput when `option` names it and it holds none."""
+    connection: duckdb.DuckDBPyConnection, raw: str, column: str, path: Path, option: str | None, last: int | None
+) -> _Read:
+    """SQL that reads the column's times. `last`: the newest year that is known of the predictions. Raises BadInput when
+    `option` names it and it holds none."""
     name = quoted(column)
     if option:
         filled, digits = f"nullif(trim({name}), '')", f"try_cast(trim({name}) as double)"
         values, numbers = first_row(connection, f"select count({filled}), count({digits}) from {raw}")
         instants = _from_number(connection, raw, column, digits, filled) if 2 * numbers > values else None
         if instants:
-            return instants
+            return _Read(*instants)
     zoned = f"regexp_matches({name}, ':\\d\\d.*(Z|[+-]\\d\\d:?\\d*|[A-Za-z]+/[A-Za-z_]+|UTC|GMT)\\s*$')"
     values, with_clock, with_zone = first_row(
         connection,
         f"select count(*) filter (trim({name}) <> ''), count(*) filter (regexp_matches({name}, ':\\d\\d')), "
         f"count(*) filter ({zoned}) from {raw}",
     )
-    day_first, notes = _day_first(connection, raw, column)
-    expression = _instant(name, day_first)
+    day_first, notes, is_guess = _day_first(connection, raw, column)
+    (short,) = first_row(
+        connection, f"select count(*) filter (regexp_matches(trim({name}), {text(_SHORT)})) from {raw}"
+    )
+    if day_first is not None and short:
+        first, newest = _century(last)
+        is_guess = True
+        by = f", by the predictions, which end in {last}" if last else ""
+        notes.append(f"{column}: {short:,} years have two digits; they are read as {first} to {newest}{by}.")
+    expression = _instant(name, day_first, last)
     if not with_clock:
         expression = f"({expression})::date"
     (readable,) = first_row(connection, f"select count({expression}) from {raw}")
@@ -122,11 +167,17 @@ def _from_text(
     if with_zone and with_zone < with_clock:
         plain = with_clock - with_zone
         notes.append(f"{column}: {with_zone:,} values bear a time zone and {plain:,} do not; those count as UTC.")
-    return expression, notes
+    return _Read(expression, notes, is_guess)
 
 
-def _day_first(connection: duckdb.DuckDBPyConnection, raw: str, column: str) -> tuple[bool | None, list[str]]:
-    """Whether 3/4/2016 is the third of April, as the whole column says, and notes; None when it holds no such text."""
+def _century(last: int | None) -> tuple[int, int]:
+    """The first and the newest year that two digits may mean; where nothing tells, those of strptime (POSIX)."""
+    return (1969, 2068) if last is None else (last + AHEAD - 99, last + AHEAD)
+
+
+def _day_first(connection: duckdb.DuckDBPyConnection, raw: str, column: str) -> tuple[bool | None, list[str], bool]:
+    """Whether 3/4/2016 is the third of April, as the whole column says, and notes; None when it holds no such text.
+    The last is whether that is a guess."""
     name = quoted(column)
     first, second = (f"try_cast(regexp_extract({name}, {text(_DMY)}, {group}) as integer)" for group in (1, 2))
     slashed = f"regexp_matches({name}, {text(_DMY)})"
@@ -136,29 +187,42 @@ def _day_first(connection: duckdb.DuckDBPyConnection, raw: str, column: str) -> 
         f"count(*) filter ({slashed} and regexp_matches({name}, '^\\s*\\d+\\.')) from {raw}",
     )
     if not slashes:
-        return None, []
+        return None, [], False
     day_first = bool(by_day >= by_month)
     order = "day/month/year" if day_first else "month/day/year"
     if by_day and by_month:
         minority = min(by_day, by_month)
-        return day_first, [f"{column}: read as {order}, as most of its values say; {minority:,} say the other order."]
+        return (
+            day_first,
+            [f"{column}: read as {order}, as most of its values say; {minority:,} say the other order."],
+            True,
+        )
     if by_day or by_month:
-        return day_first, [f"{column}: read as {order}: {max(by_day, by_month):,} of its values fit no other order."]
+        return (
+            day_first,
+            [f"{column}: read as {order}: {max(by_day, by_month):,} of its values fit no other order."],
+            False,
+        )
     if dots < slashes:
-        return day_first, [
-            f"{column}: no value has a day above 12, so its order of day and month cannot be told; read as {order}."
-        ]
-    return day_first, []
+        return (
+            day_first,
+            [f"{column}: no value has a day above 12, so its order of day and month cannot be told; read as {order}."],
+            True,
+        )
+    return day_first, [], False
 
 
-def _instant(name: str, day_first: bool | None) -> str:
+def _instant(name: str, day_first: bool | None, last: int | None) -> str:
     """SQL: text → timestamptz, NULL where it cannot be read. `day_first`: None where no value has slashes."""
     plain = f"trim({name})"
     if day_first is not None:
         order = r"\3-\2-\1" if day_first else r"\3-\1-\2"
         plain = f"regexp_replace({plain}, '^(\\d{{1,2}})[/.-](\\d{{1,2}})[/.-](\\d{{4}})', '{order}')"
-        short = "^(\\d{1,2})[/.-](\\d{1,2})[/.-](\\d{2})(\\s|T|$)"
-        plain = f"regexp_replace({plain}, '{short}', '20{order}\\4')"
+        newest = _century(last)[1]
+        digits = f"try_cast(regexp_extract({plain}, {text(_SHORT)}, 3) as integer)"
+        year = f"({newest} - ({newest} + 100 - {digits}) % 100)::varchar"
+        rest = f"regexp_replace({plain}, {text(_SHORT)}, '{order[2:]}\\4')"
+        plain = f"case when regexp_matches({plain}, {text(_SHORT)}) then {year} || {rest} else {plain} end"
     hours = f"regexp_replace({plain}, '(:\\d\\d(?:\\.\\d+)?) ?([+-]\\d\\d)$', '\\1\\2:00')"
     clocks = "['%Y-%m-%d %I:%M %p', '%Y-%m-%d %I:%M:%S %p']"
     with_names = f"[{', '.join(text(form) for form in _NAMED)}]"

@@ -27,10 +27,10 @@ import duckdb
 from tiltyard import release, suites
 from tiltyard.clock import NIGHT, day_ending, night_closing
 from tiltyard.errors import BadInput, Unavailable
-from tiltyard.lake import literal, quoted, stored, text
+from tiltyard.lake import FIRST, literal, quoted, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import Declared, RuleResult, WrittenLater
-from tiltyard.prepare import columns, contracts, ingest, latency, observation
+from tiltyard.prepare import columns, contracts, delivery_rows, latency, observation
 from tiltyard.prepare.closed_days import closed_until
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import SourceContract, TableContract
@@ -241,7 +241,8 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
             from {rails.lake.relation(table, as_of, snapshot)}
         ) as known
         cross join (
-            select count(*) as rows_landed, count(*) filter (available_at is null) as undated_rows,
+            select count(*) as rows_landed,
+                count(*) - count(*) filter (isfinite(available_at) and available_at >= {FIRST}) as undated_rows,
                 count(*) filter (available_at > ingested_at) as dated_after_ingest
             from {stored(table, snapshot)} where landed_night = {night}
         ) as landed
@@ -439,7 +440,9 @@ def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
         name = column.column
         if column.when is not None and {name, column.when.column} <= kinds.keys():
             is_day = kinds[column.when.column] == "DATE"
-            when = quoted(column.when.column) if is_day else ingest.instant(column.when, kinds[column.when.column])
+            when = (
+                quoted(column.when.column) if is_day else delivery_rows.instant(column.when, kinds[column.when.column])
+            )
             later.append(WrittenLater(name, when, is_day))
     return Declared(said.planned(table, kinds), tuple(later))
 

@@ -246,6 +246,11 @@ def sources(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in staging.glob("*/_*__sources.yml")))
 
 
+def is_name(name: str) -> bool:
+    """Whether a source or a table may be called so."""
+    return bool(_NAME.match(name))
+
+
 def path_of(source: str) -> str:
     """Where the contract with a source stands, below the checkout."""
     return f"dbt/models/staging/{source}/_{source}__sources.yml"
@@ -504,9 +509,10 @@ def day_of(name: str) -> date | None:
     """The day that a file is named by; None for a name that no delivery has."""
     match = _FILE.match(name)
     try:
-        return date.fromisoformat(match[1]) if match else None
+        day = date.fromisoformat(match[1]) if match else None
     except ValueError:
         return None
+    return None if day == date.max else day  # of which no clock shows the end
 
 
 def due(name: str) -> datetime:

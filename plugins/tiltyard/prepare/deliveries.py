@@ -11,10 +11,10 @@ from datetime import date, datetime, timedelta
 from itertools import count, islice
 from typing import Literal
 
-from tiltyard import clock
+from tiltyard import casts, clock
 from tiltyard.lake import identifier, stored, text
 from tiltyard.prepare import contracts
-from tiltyard.prepare.contracts import due
+from tiltyard.prepare.contracts import AUDIT_COLUMNS, due
 from tiltyard.rails import Rails
 from tiltyard.tables import INGEST_RUN, LANDED_FILE
 
@@ -197,15 +197,17 @@ def missing(rails: Rails, source: str, as_of: datetime) -> tuple[str, ...]:
 def delivered_rows(table: str, times: Mapping[str, DeliveryTime], snapshot: int | None, columns: str = "raw.*") -> str:
     """SQL of the rows of these files, each with `landed_us` and `delivered_us` (microseconds since 1970).
 
-    `columns` lists what else is selected, of `raw`. Every file must have a time.
+    `columns` lists what else is selected, of `raw`. Every file must have a time. What an older load left of instants
+    that Python cannot hold is NULL.
     """
+    held = ", ".join(f"{casts.held(name, AUDIT_COLUMNS[name])} as {name}" for name in ("event_time", "available_at"))
     listed = ", ".join(
         f"({text(file)}, {microseconds(time.landed_at)}, {microseconds(time.delivered_at)})"
         for file, time in sorted(times.items())
     )
     return f"""(
         select {columns}, delivery.landed_us, delivery.delivered_us
-        from (select * from {stored(table, snapshot)}) as raw
+        from (select * replace ({held}) from {stored(table, snapshot)}) as raw
         inner join (values {listed}) as delivery (file, landed_us, delivered_us) on raw.source_file = delivery.file
     )"""
 

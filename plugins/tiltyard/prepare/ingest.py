@@ -21,19 +21,19 @@ from tiltyard import clock
 from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, identifier, literal, put, quoted, text
-from tiltyard.prepare import contracts, landing
-from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
+from tiltyard.prepare import contracts, delivery_rows, landing
+from tiltyard.prepare.contracts import SourceContract, TableContract
+from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
+from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
-_NAIVE = r"\s*\d{4}-\d{1,2}-\d{1,2}([T ]+\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?)?\s*"
-"""An ISO 8601 day or instant without a zone."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -66,11 +66,21 @@ class IngestSummary(Record):
     """Snapshot of the lake that holds the rows; None when nothing landed."""
     fetched: tuple[FetchedTable, ...] = ()
     """What was brought before from the places that its contract names."""
+    beyond: int = 0
+    """Number of instants that are infinite, before the year 1 or after 9999. They are NULL."""
+    left_alone: tuple[str, ...] = ()
+    """What lies in the landing zone and is no delivery, a sentence for each folder and reason."""
 
     @property
     def away(self) -> tuple[str, ...]:
         """Why places of its contract could not be read, a sentence each."""
         return tuple(table.away for table in self.fetched if table.away)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of what was there, a sentence each."""
+        beyond = f"{counted(self.beyond, 'instant')} infinite, before the year 1 or after 9999: NULL from here on"
+        return (*self.left_alone, *([beyond] if self.beyond else []))
 
 
 # -- a night ----------------------------------------------------------------------------------
@@ -91,6 +101,8 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
     fence = rails.ledger.claim(f"ingest/{source}")  # from here on, what an older run has landed is in sight
     sifted = _sift(rails, contract, as_of)
 
+    for sentence in sifted.left_alone:
+        log.warning("%s.", sentence)
     moment = _stamp(lake.connection, source, clock.now())
     stamps = {"landed_night": f"date {text(night.isoformat())}", "ingested_at": literal(moment)}
     refused = list(sifted.refused)
@@ -139,6 +151,8 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         null_available_at=nulls["available_at"],
         null_event_time=nulls["event_time"],
         snapshot=snapshot,
+        beyond=nulls[BEYOND],
+        left_alone=sifted.left_alone,
     )
 
 
@@ -189,7 +203,7 @@ def _landed_since(rails: Rails, files: Collection[QuarantinedFile]) -> set[tuple
 
 def _name(file: LandingFile) -> str:
     """Table and file, of bytes that are no UTF-8 as JSON can carry them."""
-    return f"{file.path.parent.name}/{file.path.name}".encode("utf-8", "backslashreplace").decode()
+    return landing.printable(Path(file.path.parent.name, file.path.name))
 
 
 def _same_types(lake: Lake, table: TableContract) -> None:
@@ -267,12 +281,14 @@ class _Sifted:
     """Files that cannot land, each with the reason."""
     repeated: int = 0
     """Number of files that came again."""
+    left_alone: tuple[str, ...] = ()
+    """What is no delivery, a sentence each."""
 
 
 def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
     """Inspect every due file that has not landed yet under its name, size and time of change."""
-    sifted, history = _Sifted(), _history(rails.lake.connection, contract.name)
-    for path, table, complaint in landing.due_files(rails.settings, contract, as_of):
+    sifted, history, left = _Sifted(), _history(rails.lake.connection, contract.name), landing.LeftAlone()
+    for path, table, complaint in landing.due_files(rails.settings, contract, as_of, left):
         try:
             file = LandingFile.of(path, table)
             before = history.get(path.parent.name, _History())
@@ -280,6 +296,9 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
                 continue
             file.sha256 = landing.digest(path)
         except FileNotFoundError:  # gone since it was listed: another run has put it away
+            continue
+        except OSError as error:
+            left.add(path, f"cannot be read ({error.strerror})")
             continue
         if complaint is not None:
             sifted.refused.append((file, complaint))
@@ -300,6 +319,8 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
         else:
             fresh.append(file)
     sifted.fresh = {name: files for name, files in sifted.fresh.items() if files}
+    is_first = contract.name not in rails.settings.sources[1:]  # of several, one tells what belongs to none
+    sifted.left_alone = (*left.sentences, *(landing.strangers(rails.settings) if is_first else ()))
     return sifted
 
 
@@ -347,7 +368,7 @@ def _stage(
     """
     table = files[0].table
     connection.execute(f'drop table if exists temp."{_batch(table.name)}"')
-    body = ", ".join(f'"{name}" {kind}' for name, kind in table.raw_columns.items())
+    body = ", ".join(f'"{name}" {kind}' for name, kind in {**table.raw_columns, BEYOND: "INTEGER"}.items())
     connection.execute(f'create temp table "{_batch(table.name)}" ({body})')
     good: list[LandingFile] = []
     bad: list[tuple[LandingFile, str]] = []
@@ -358,12 +379,12 @@ def _stage(
         try:
             _read(connection, alike, stamps)
             good += alike
-        except duckdb.Error:
+        except (duckdb.Error, UnicodeError):
             for file in alike:
                 try:
                     _read(connection, [file], stamps)
                     good.append(file)
-                except duckdb.Error as error:
+                except (duckdb.Error, UnicodeError) as error:
                     bad.append((file, f"its rows cannot be read ({landing.first_line(error)})"))
     return good, bad
 
@@ -391,96 +412,29 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     Row numbers count from 1 in each file. A time that cannot be read is NULL, and fails closed downstream.
     """
     table = files[0].table
+    values = {name: quoted(name) for name in (*table.columns, "event_time", "available_at", BEYOND)}
+    values |= {**stamps, "source_file": NAME, "row_number": LINE}
+    columns = ", ".join(quoted(name) for name in values)
     with landing.in_utf8(files) as paths:
-        values = typed(table, stamps["ingested_at"])
-        values |= {**stamps, "source_file": "parse_filename(_file)", "row_number": "_line"}
-        columns = ", ".join(f'"{name}"' for name in values)
-        select = ", ".join(f'{value} as "{name}"' for name, value in values.items())
         connection.execute(
-            f'insert into temp."{_batch(table.name)}" ({columns}) '
-            f"with delivered as ({delivered(files, paths)}) select {select} from delivered"
+            f'insert into temp."{_batch(table.name)}" ({columns}) select {", ".join(values.values())} '
+            f"from ({delivery_rows.sql(files, paths, stamps['ingested_at'])})"
         )
 
 
-def delivered(files: Sequence[LandingFile], paths: Sequence[Path]) -> str:
-    """SQL of the rows of files of one shape, which lie in UTF-8 at `paths`: every column by its own name, of a text
-    not of its type yet; then `_file`, and `_line`, which counts from 1 in each file."""
-    table, form = files[0].table, files[0].table.timing.format
-    listed = "[" + ", ".join(landing.path_literal(path) for path in paths) + "]"
-    if files[0].is_parquet:
-        named = ", ".join(f"{quoted(table.header(name))} as {quoted(name)}" for name in files[0].columns)
-        return f"""
-            select {named}, filename as _file, file_row_number + 1 as _line
-            from read_parquet({listed}, file_row_number = true, filename = true, hive_partitioning = false)"""
-    names = "{" + ", ".join(f"{text(name)}: 'VARCHAR'" for name in files[0].columns) + "}"
-    missing = "[" + ", ".join(text(value) for value in ("", *table.timing.null_values)) + "]"
-    return f"""
-        select *, _row - min(_row) over (partition by _file) + 1 as _line
-        from (
-            select *, filename as _file, row_number() over () as _row
-            from read_csv({listed}, columns = {names}, auto_detect = false, header = true,
-                          delim = {text(form.delimiter)}, quote = '"', escape = '"', nullstr = {missing},
-                          filename = true, hive_partitioning = false)
-        )"""
-
-
-def typed(table: TableContract, ingested_at: str) -> dict[str, str]:
-    """Column → SQL of its value in a delivery that `delivered` reads, with `event_time` and `available_at`."""
-    values = {name: _cast(table, name, kind) for name, kind in table.columns.items()}
-    happened, written = table.timing.event_time, table.timing.available_at
-    values["event_time"] = instant(happened, table.columns[happened.column])
-    values["available_at"] = (
-        instant(written, table.columns[written.column]) if isinstance(written, TimeColumn) else ingested_at
-    )
-    return values
-
-
-def _cast(table: TableContract, name: str, kind: str) -> str:
-    value = quoted(name)
-    if kind == "DOUBLE" and table.timing.format.decimal == ",":
-        value = f"replace({value}::varchar, ',', '.')"
-    zone = table.zones.get(name, "UTC")
-    return zoned(value, zone) if kind == "TIMESTAMP WITH TIME ZONE" and zone != "UTC" else f"cast({value} as {kind})"
-
-
-def zoned(value: str, zone: str) -> str:
-    """SQL of an instant that may be text: a zone in the text counts, and else it is read in this one. Fails where it
-    cannot be read."""
-    spelled = f"cast({value} as varchar)"
-    return (
-        f"case when regexp_full_match({spelled}, {text(_NAIVE)}) "
-        f"then timezone({text(zone)}, cast({spelled} as timestamp)) else cast({spelled} as timestamptz) end"
-    )
-
-
-def instant(time: TimeColumn, kind: str) -> str:
-    """SQL of a column of this DuckDB type, with those behind it, as timestamptz; NULL where it cannot be read."""
-    column = f'"{time.column}"'
-    if time.further:
-        column = "(" + " || ' ' || ".join(f'cast("{name}" as varchar)' for name in time.columns) + ")"
-        kind = "VARCHAR"
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return column if time.zone == "UTC" else zoned(column, time.zone)
-    if kind == "TIMESTAMP" and time.format is None and time.zone != "UTC":
-        return zoned(column, time.zone)  # of a text file it is still text here, which may carry a zone
-    if kind == "VARCHAR" and time.format is None:
-        has_zone = f"regexp_matches({column}, '(Z|[+-]\\d{{2}}(:?\\d{{2}})?)$') and contains({column}, ':')"
-        naive = f"timezone({text(time.zone)}, try_cast({column} as timestamp))"
-        return f"case when {has_zone} then try_cast({column} as timestamptz) else {naive} end"
-    value = f"try_strptime({column}, {text(time.format)})" if time.format and kind == "VARCHAR" else column
-    return f"timezone({text(time.zone)}, cast({value} as timestamp))"
-
-
 def _count(connection: duckdb.DuckDBPyConnection, table: str, files: Iterable[LandingFile]) -> Counter[str]:
-    """Set `rows` of every staged file; returns how many rows have no `available_at`, and no `event_time`."""
+    """Set `rows` of every staged file; returns how many rows have no `available_at`, and no `event_time`, and of how
+    many values the instant is BEYOND."""
     counts = connection.execute(
-        f"select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time) "
+        "select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time), "
+        f"sum({BEYOND})::bigint "
         f'from temp."{_batch(table)}" group by all'
     ).fetchall()
     rows = {name: count for name, count, *_ in counts}
     for file in files:
         file.rows = rows.get(file.path.name, 0)
-    return Counter(available_at=sum(count[2] for count in counts), event_time=sum(count[3] for count in counts))
+    nulls = {name: sum(count[place] for count in counts) for place, name in ((2, "available_at"), (3, "event_time"))}
+    return Counter(nulls | {BEYOND: sum(count[4] for count in counts)})
 
 
 def _append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:

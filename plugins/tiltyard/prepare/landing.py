@@ -9,12 +9,11 @@ import csv
 import gzip
 import hashlib
 import json
-import logging
-import re
+import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -23,13 +22,11 @@ from typing import BinaryIO, cast
 
 import duckdb
 
+from tiltyard.file_rows import parquet
 from tiltyard.files import whole
-from tiltyard.lake import parquet, text
 from tiltyard.prepare import contracts
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.settings import Settings
-
-log = logging.getLogger(__name__)
 
 _WIDENS = {
     "BIGINT": {"INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT"},
@@ -112,10 +109,14 @@ class LandingFile:
         except (EOFError, OSError, zlib.error) as error:
             self.reason = f"it cannot be unpacked, or is cut off ({error})"
             return
-        except UnicodeDecodeError:
+        except UnicodeError:
             self.reason = f"it is not {form.encoding.upper()} text"
             return
-        self.header = tuple(next(csv.reader([line], delimiter=form.delimiter), ()))
+        try:
+            self.header = tuple(next(csv.reader([line], delimiter=form.delimiter), ()))
+        except csv.Error as error:
+            self.reason = f"its header cannot be read ({error})"
+            return
         self.reason = _misfit(self.table, self.header, line)
 
     def _inspect_parquet(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -138,37 +139,111 @@ class LandingFile:
             self.reason = f"column {'; '.join(wrong)}" if wrong else None
 
 
+class LeftAlone:
+    """What lies in the landing zone and is no delivery: it is counted, and nobody touches it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, str], tuple[Path, int]] = {}
+
+    def add(self, path: Path, why: str, count: int = 1, folder: Path | None = None) -> None:
+        """Count so many things of a folder, of which `path` is the first. `why`: what it is, or does, instead."""
+        first, before = self._found.get((folder or path.parent, why), (path, 0))
+        self._found[folder or path.parent, why] = (first, before + count)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A sentence for each folder and reason."""
+        return tuple(
+            f"{printable(path)} {why}; it is left alone{f', like {count - 1:,} more' if count > 1 else ''}"
+            for (_, why), (path, count) in sorted(self._found.items())
+        )
+
+
 def due_files(
-    settings: Settings, contract: SourceContract, as_of: datetime
+    settings: Settings, contract: SourceContract, as_of: datetime, left: LeftAlone
 ) -> Iterator[tuple[Path, TableContract | None, str | None]]:
     """Every file that is due at `as_of`, in order of table and name: (path, contract of its table, complaint).
 
-    The complaint says what is wrong with the file's name or folder; None when nothing is.
+    The complaint says what is wrong with the file's name or folder; None when nothing is. What is no delivery by its
+    kind or its place is told to `left`.
     """
-    root = settings.landing / contract.name
-    if not root.is_dir():
-        return
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for folder in entries(settings.landing / contract.name, left):
+        if folder.name.startswith("."):
+            continue
         table = contract.table(folder.name)
-        for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.name.endswith((".part", ".tmp")):
-                continue
-            day = contracts.day_of(path.name)
-            if day is not None and contracts.due(path.name) > as_of:
-                continue
-            if not path.is_file():
-                if day is not None:
-                    log.warning("%s is named like a delivery and is no file; it is left alone.", path)
-                continue
-            complaint = None
-            if table is None and folder.is_symlink():
-                log.warning("%s leads elsewhere and is no table of %s; it is left alone.", folder, contract.name)
-                break
-            if table is None:
-                complaint = f"there is no table '{folder.name}' in the contract of {contract.name}"
-            elif day is None:
-                complaint = "its name is not like 2016-03-01.csv, .csv.gz or .parquet"
-            yield path, table, complaint
+        if not _is(folder, Path.is_dir):
+            left.add(folder, "lies beside the folders of the tables, in none of them")
+        elif table is None and folder.is_symlink():
+            left.add(folder, f"leads elsewhere and is no table of {contract.name}")
+        elif table is None and not contracts.is_name(folder.name):
+            left.add(folder, f"is no folder of a table of {contract.name}")
+        else:
+            yield from _due_in(folder, contract, table, as_of, left)
+
+
+def _due_in(
+    folder: Path, contract: SourceContract, table: TableContract | None, as_of: datetime, left: LeftAlone
+) -> Iterator[tuple[Path, TableContract | None, str | None]]:
+    for path in entries(folder, left):
+        if path.name.startswith(".") or path.name.endswith((".part", ".tmp")):
+            if _is(path, Path.is_file):
+                left.add(path, "is hidden, or still being written")
+            continue
+        day = contracts.day_of(path.name)
+        if day is not None and contracts.due(path.name) > as_of:
+            continue
+        if _is(path, Path.is_dir):
+            if deep := _files_below(path):
+                left.add(deep[0], "lies a folder too deep", len(deep), folder)
+            elif day is not None:
+                left.add(path, "is named like a delivery and is no file")
+        elif not _is(path, Path.is_file):
+            named = "is named like a delivery and is" if day is not None else "is"
+            left.add(path, f"{named} no file (a pipe, or a link to nothing)")
+        elif table is None:
+            yield path, table, f"there is no table '{folder.name}' in the contract of {contract.name}"
+        else:
+            yield path, table, None if day is not None else "its name is not like 2016-03-01.csv, .csv.gz or .parquet"
+
+
+def strangers(settings: Settings) -> tuple[str, ...]:
+    """What lies in the landing zone itself and is the folder of no source, a sentence each. Those of sources with a
+    contract are none, whether they are active or not."""
+    left, known = LeftAlone(), {*settings.sources, *contracts.sources(settings)}
+    for path in entries(settings.landing, left):
+        if path.name not in known and not path.name.startswith("."):
+            left.add(path, "is the folder of no source that has a contract")
+    return left.sentences
+
+
+def entries(folder: Path, left: LeftAlone) -> list[Path]:
+    """What a folder holds, sorted; nothing where it is not there. One that cannot be looked into is left alone."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        left.add(folder, f"cannot be looked into ({error.strerror})")
+        return []
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except OSError:  # of a folder that one may list and not enter
+        return False
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those in it, hidden ones left out, in order."""
+    return sorted(
+        Path(place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith(".")
+    )
+
+
+def printable(path: Path) -> str:
+    """A path for a sentence, of bytes that are no UTF-8 as JSON can carry them."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def digest(path: Path) -> str:
@@ -216,14 +291,10 @@ def _copy(settings: Settings, source: str, file: LandingFile, reason: str, night
         shutil.copy2(file.path, part)
 
 
-def path_literal(path: Path) -> str:
-    """An SQL literal of one path, in which a bracket in a folder's name is no pattern."""
-    return text(re.sub(r"([\[*?])", r"[\1]", str(path)))
-
-
 def first_line(error: Exception) -> str:
     """What an error of DuckDB says, without its drawing of the place."""
-    return str(error).strip().splitlines()[0].rstrip(".:")
+    said = str(error).strip().splitlines()[0].rstrip(".:")
+    return said.removeprefix("Invalid Input Error: ")
 
 
 @contextmanager

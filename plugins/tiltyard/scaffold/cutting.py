@@ -15,11 +15,11 @@ from pathlib import Path
 
 import duckdb
 
-from tiltyard import clock
+from tiltyard import casts, clock, file_rows
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import quoted, text
-from tiltyard.prepare import closed_days, contracts, ingest, landing
+from tiltyard.prepare import closed_days, contracts, delivery_rows, landing
 from tiltyard.prepare.columns import ColumnMeta
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
@@ -88,7 +88,7 @@ def cut(
     if chosen is None:
         raise BadInput(f"{source} has no table '{table}'.")
     folder = settings.landing / source / chosen.name
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise BadInput(
             f"{folder} holds deliveries already, and none is written over; take them away, or cut into another home."
         )
@@ -136,17 +136,10 @@ def _export(
     with path.open("rb") as opened:
         head = opened.read(4096)
     if head.startswith(b"PAR1") or head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
-        source = (
-            f"read_parquet({text(str(path))})"
-            if head.startswith(b"PAR1")
-            else f"read_json({text(str(path))}, sample_size = -1)"
-        )
-        there = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
-        kinds = {table.header(name): kind for name, kind in table.columns.items()}
-        values = ", ".join(f"cast({quoted(name)} as {kinds.get(name, 'varchar')}) as {quoted(name)}" for name in there)
         copy = folder / "export.parquet"
         try:
-            connection.execute(f"copy (select {values} from {source}) to {text(str(copy))} (format parquet)")
+            rows = _converted(connection, path, table, is_parquet=head.startswith(b"PAR1"))
+            connection.execute(f"copy ({rows}) to {text(str(copy))} (format parquet)")
         except duckdb.Error as error:
             raise BadInput(
                 f"{path} does not fit the contract of {table.source} ({landing.first_line(error)})."
@@ -172,6 +165,23 @@ def _export(
     if file.reason:
         raise BadInput(f"{path} does not fit the contract of {table.source}: {file.reason}.")
     return _Export(file, table, key)
+
+
+def _converted(connection: duckdb.DuckDBPyConnection, path: Path, table: TableContract, *, is_parquet: bool) -> str:
+    """SQL of the rows of Parquet or of JSON lines, each column of the type that the contract has of it. Reading it
+    fails where a value would be another one as that."""
+    source = file_rows.parquet(path) if is_parquet else file_rows.json_lines(path)
+    found = {name: kind for name, kind, *_ in connection.execute(f"describe select * from {source}").fetchall()}
+    if not is_parquet:
+        source, found = file_rows.json_lines(path, [*found]), dict.fromkeys(found, "VARCHAR")
+    columns = {table.header(name): name for name in table.columns}
+    values = []
+    for header, kind in found.items():
+        column, wanted = quoted(header), table.columns.get(columns.get(header, ""), "VARCHAR")
+        typed = casts.converted(column, kind, wanted, zone=table.zones.get(columns.get(header, ""), "UTC"))
+        complaint = text(f"column '{header}' has values that are no {wanted}")
+        values.append(f"{casts.or_stop(column, typed, complaint)} as {column}")
+    return f"select {', '.join(values)} from {source}"
 
 
 def _copy_text(path: Path, copy: Path, encoding: str) -> None:
@@ -201,22 +211,18 @@ def _known_column(path: Path, table: TableContract, known: str | None, export: _
 def _read(connection: duckdb.DuckDBPyConnection, export: _Export, known: TimeColumn | None) -> None:
     """Fill the table `typed`: the rows as the contract has them, when each happened and when it was known."""
     table = export.file.table
-    values = ingest.typed(table, "cast(null as timestamptz)")
-    selected = ", ".join(f"{values[name]} as {quoted(name)}" for name in table.columns)
-    happened = ingest.instant(table.timing.event_time, table.columns[table.timing.event_time.column])
     first = _ending(known or table.timing.event_time, table)
     with landing.in_utf8([export.file]) as paths:
+        rows = delivery_rows.sql([export.file], paths, "cast(null as timestamptz)")
         connection.execute(
-            f"create temp table typed as with delivered as ({ingest.delivered([export.file], paths)}), "
-            f"shaped as (select {selected}, _line from delivered) "
-            f"select *, {happened} as _happened, {first} as _known from shaped"
+            f"create temp table typed as select *, event_time as _happened, {first} as _known from ({rows})"
         )
 
 
 def _ending(time: TimeColumn, table: TableContract) -> str:
     """SQL of the instant by which a time has passed: of a day its last second."""
     kind = table.columns[time.column]
-    instant = ingest.instant(time, kind)
+    instant = delivery_rows.instant(time, kind)
     return f"({instant} + interval '1 day' - interval '1 second')" if time.is_day(kind) else instant
 
 
@@ -259,7 +265,7 @@ def _versions(export: _Export, later: Mapping[str, bool | TimeColumn], written_a
 def _by(when: TimeColumn, table: TableContract) -> str:
     """SQL of the instant at which what is written later is known: of a day the midnight after."""
     kind = table.columns[when.column]
-    instant = ingest.instant(when, kind)
+    instant = delivery_rows.instant(when, kind)
     return f"({instant} + interval '1 day')" if when.is_day(kind) else instant
 
 

@@ -9,9 +9,10 @@ import duckdb
 
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
-from tiltyard.prepare import contracts, ingest, landing, project
+from tiltyard.prepare import contracts, delivery_rows, landing, project
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
+from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
 from tiltyard.prepare.landing import LandingFile, first_line
 from tiltyard.scaffold import inferring, naming, sample
 from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
@@ -99,7 +100,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
     folder = settings.landing / source / table.name
     files = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if contracts.day_of(path.name) is not None:
+        if contracts.day_of(path.name) is not None and path.is_file():
             file = LandingFile.of(path, table)
             file.inspect(connection)
             if file.reason is None:
@@ -108,19 +109,15 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
         raise BadInput(
             f"Nothing of {source} lies in {folder}; lay an export there with tiltyard data cut {source} FILE."
         )
-    values = ingest.typed(table, "_due")
-    # of a text it is still text, which a delivery in Parquet beside it would make of both
-    values |= {name: f"cast({values[name]} as timestamptz)" for name in ("event_time", "available_at")}
-    selected = ", ".join(f"{value} as {quoted(name)}" for name, value in values.items())
+    due = f"cast(left({NAME}, 10) as timestamptz) + interval '1 day'"
     parts = []
     with landing.in_utf8(files) as paths:
         shapes: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
         for place, file in enumerate(files):
             shapes.setdefault((file.is_parquet, file.header), []).append(place)
         for places in shapes.values():
-            rows = ingest.delivered([files[place] for place in places], [paths[place] for place in places])
-            due = "cast(left(parse_filename(_file), 10) as timestamptz) + interval '1 day'"
-            parts.append(f"select {selected} from (select *, {due} as _due from ({rows}))")
+            rows = delivery_rows.sql([files[place] for place in places], [paths[place] for place in places], due)
+            parts.append(f"select * exclude ({NAME}, {LINE}, {BEYOND}) from ({rows})")
         connection.execute(
             f"create table versions as select * from ({' union all by name '.join(parts)}) "
             "where available_at is not null"

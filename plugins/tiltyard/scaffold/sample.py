@@ -1,8 +1,8 @@
 """A file that nobody has described: how it is written, its columns with their types, and what their values look like.
 
 It is read into a table of a DuckDB of its own, whose columns have the plain names of `naming`. DuckDB's sniffer finds
-the dialect and the types (https://duckdb.org/docs/stable/data/csv/auto_detection); the encoding, spellings of
-"missing", instants that are days, and other ways to write a time are found here.
+the delimiter (https://duckdb.org/docs/stable/data/csv/auto_detection); the encoding, the types, spellings of "missing",
+instants that are days, and other ways to write a time are found here.
 """
 
 import codecs
@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -20,6 +20,7 @@ from typing import Literal
 
 import duckdb
 
+from tiltyard import casts, file_rows
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.prepare.landing import first_line
@@ -57,6 +58,9 @@ FORMATS = tuple(
 )  # fmt: skip
 """How times are written that are not ISO 8601. Where a day may be a month, the day is taken to stand first."""
 _ALWAYS = SPELLINGS[:8]
+_WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
+_TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", *casts.INSTANTS)
+"""What a column of texts may be, the narrowest first."""
 _FEW = 20
 _SOME = 100
 """Values that tell in which format a time can be."""
@@ -65,6 +69,7 @@ _KINDS: dict[str, tuple[str, Kind]] = {
     "TINYINT": ("integer", "whole"), "SMALLINT": ("integer", "whole"), "INTEGER": ("integer", "whole"),
     "UTINYINT": ("integer", "whole"), "USMALLINT": ("integer", "whole"), "UINTEGER": ("bigint", "whole"),
     "BIGINT": ("bigint", "whole"), "UBIGINT": ("double", "number"), "HUGEINT": ("double", "number"),
+    "UHUGEINT": ("double", "number"),
     "FLOAT": ("double", "number"), "DOUBLE": ("double", "number"),
     "DATE": ("date", "day"), "TIMESTAMP": ("timestamp", "instant"),
     "TIMESTAMP WITH TIME ZONE": ("timestamptz", "instant"),
@@ -102,14 +107,14 @@ def opened(path: Path) -> Iterator[Opened]:
             form, headers = _form(connection, path, Path(folder))
             plain = Path(folder) / "utf8" if (Path(folder) / "utf8").exists() else path
             _load(connection, path, form, headers, plain)
-            formats = _typed(connection, plain, form, naming.aliases(headers)) if form.kind == "csv" else {}
+            said = _said(connection, form, headers, plain)
+            formats = _typed(connection, form, said) if form.kind != "parquet" else {}
         except duckdb.Error as error:
             raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
         rows = _one(connection, "select count(*) from sample")[0]
         if not rows:
             raise BadInput(f"{path} has a header and no rows; export it with some.")
-        described = connection.execute("describe sample").fetchall()
-        types = {name: kind for name, kind, *_ in described if name != "_line"}
+        types = _types(connection)
         columns = tuple(
             _column(connection, header, name, types[name], form, rows, formats.get(name))
             for header, name in zip(headers, naming.aliases(headers), strict=True)
@@ -127,18 +132,19 @@ def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tu
     with path.open("rb") as file:
         head = file.read(1 << 16)
     if head.startswith(b"PAR1"):
-        described = connection.execute(f"describe select * from read_parquet({text(str(path))})").fetchall()
+        described = connection.execute(f"describe select * from {file_rows.parquet(path)}").fetchall()
         return FileForm("parquet"), _each_once(path, [name for name, *_ in described])
     encoding = _encoding(path, head)
     plain = path
     if encoding != "utf-8":
         plain = folder / "utf8"
-        with path.open("rb") as before, plain.open("wb") as after:
-            shutil.copyfileobj(codecs.EncodedFile(before, "utf-8", encoding), after)
+        try:
+            with path.open("rb") as before, plain.open("wb") as after:
+                shutil.copyfileobj(codecs.EncodedFile(before, "utf-8", encoding), after)
+        except UnicodeError:
+            raise BadInput(f"{path} is no whole {encoding.upper()} text; export it again, as UTF-8.") from None
     if head.decode(encoding, "ignore").lstrip("\ufeff \r\n\t").startswith("{"):
-        described = connection.execute(
-            f"describe select * from read_json({text(str(plain))}, sample_size = -1)"
-        ).fetchall()
+        described = connection.execute(f"describe select * from {file_rows.json_lines(plain)}").fetchall()
         return FileForm("jsonl", encoding=encoding), _each_once(path, [name for name, *_ in described])
     return _csv_form(connection, path, plain, encoding)
 
@@ -165,18 +171,22 @@ def _encoding(path: Path, head: bytes) -> str:
 def _csv_form(
     connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str
 ) -> tuple[FileForm, list[str]]:
-    sniffed = _one(
-        connection,
-        f"select Delimiter, HasHeader, list_transform(Columns, c -> c.type) "
-        f"from sniff_csv({text(str(plain))}, sample_size = -1)",
-    )
-    delimiter = str(sniffed[0])
-    with plain.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        header, second = next(reader, []), next(reader, [])
-    _is_header(path, header, second, bool(sniffed[1]))
-    form = FileForm("csv", delimiter, encoding, "." if delimiter == "," else _decimal(connection, plain, delimiter))
-    return replace(form, null_values=_missing(connection, plain, form)), _each_once(path, header)
+    delimiter, has_header = _one(connection, f"select Delimiter, HasHeader from {file_rows.dialect(plain)}")
+    try:
+        with plain.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=str(delimiter))
+            header, second = next(reader, []), next(reader, [])
+    except csv.Error as error:
+        raise BadInput(f"{path} cannot be read ({error}).") from None
+    _is_header(path, header, second, bool(has_header))
+    if len(header) != len(second):
+        raise BadInput(f"{path}: its header has {len(header)} columns, and its lines have {len(second)}.")
+    headers = _each_once(path, header)
+    form = FileForm("csv", str(delimiter), encoding)
+    if delimiter != ",":
+        form = replace(form, decimal=_decimal(connection, _texts(plain, form, headers), naming.aliases(headers)))
+    missing = _missing(connection, _texts(plain, form, headers), form, naming.aliases(headers))
+    return replace(form, null_values=missing), headers
 
 
 def _is_header(path: Path, header: Sequence[str], second: Sequence[str], sniffed: bool) -> None:
@@ -204,59 +214,76 @@ def _each_once(path: Path, header: Sequence[str]) -> list[str]:
     return list(header)
 
 
-def _decimal(connection: duckdb.DuckDBPyConnection, plain: Path, delimiter: str) -> Literal[".", ","]:
+def _texts(plain: Path, form: FileForm, headers: Sequence[str]) -> str:
+    """SQL of the rows of a text, all of it text, by plain names."""
+    names = naming.aliases(headers)
+    return file_rows.csv(plain, columns=names, delimiter=form.delimiter, missing=form.null_values)
+
+
+def _said(connection: duckdb.DuckDBPyConnection, form: FileForm, headers: Sequence[str], plain: Path) -> dict[str, str]:
+    """Column → the type that the file gives it: JSON tells a text from a number, CSV does not."""
+    if form.kind != "jsonl":
+        return {}
+    described = connection.execute(f"describe select * from {file_rows.json_lines(plain)}").fetchall()
+    return dict(zip(naming.aliases(headers), (kind for _, kind, *_ in described), strict=True))
+
+
+def _decimal(connection: duckdb.DuckDBPyConnection, texts: str, names: Sequence[str]) -> Literal[".", ","]:
     """`,` where numbers are written so: some column has such values, and none that are no such number."""
-    everything = f"read_csv({text(str(plain))}, delim = {text(delimiter)}, all_varchar = true, header = true)"
-    described = [name for name, *_ in connection.execute(f"describe select * from {everything}").fetchall()]
     parts = ", ".join(
         f"count({quoted(name)}) filter (regexp_full_match({quoted(name)}, '-?[0-9]+,[0-9]+')), "
         f"count({quoted(name)}) filter (not regexp_full_match({quoted(name)}, '-?[0-9]+(,[0-9]+)?'))"
-        for name in described
+        for name in names
     )
-    counts = _one(connection, f"select {parts} from (select * from {everything} limit 20000)")
+    counts = _one(connection, f"select {parts} from (select * from {texts} limit 20000)")
     return "," if any(commas and not others for commas, others in zip(counts[::2], counts[1::2], strict=True)) else "."
 
 
-def _options(form: FileForm, missing: Sequence[str]) -> str:
-    spelled = ", ".join(text(value) for value in ("", *missing))
-    return (
-        f"delim = {text(form.delimiter)}, quote = '\"', escape = '\"', header = true, sample_size = -1, "
-        f"decimal_separator = {text(form.decimal)}, nullstr = [{spelled}]"
-    )
-
-
-def _missing(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm) -> tuple[str, ...]:
+def _missing(
+    connection: duckdb.DuckDBPyConnection, texts: str, form: FileForm, names: Sequence[str]
+) -> tuple[str, ...]:
     """The spellings of "missing" that the file has."""
-    where = text(str(plain))
-    everything = f"read_csv({where}, {_options(form, ())}, all_varchar = true)"
-    names = [name for name, *_ in connection.execute(f"describe select * from {everything}").fetchall()]
     listed = ", ".join(text(value) for value in SPELLINGS)
     parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in names)
-    found = [set(values or ()) for values in _one(connection, f"select {parts} from {everything}")]
-    own = _among_numbers(connection, everything, names)
+    found = [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
+    own = _among_numbers(connection, texts, names)
     for values, words in zip(found, own, strict=True):
         values |= words
-    extra = sorted(set().union(*own) - {*SPELLINGS})
-    present = [value for value in (*SPELLINGS, *extra) if any(value in values for values in found)]
-    if not present:
-        return ()
-    types = [
-        kind
-        for _, kind, *_ in connection.execute(
-            f"describe select * from read_csv({where}, {_options(form, present)})"
-        ).fetchall()
-    ]
-    times = [
-        kind == "VARCHAR" and bool(values) and time_format(connection, everything, quoted(name), SPELLINGS) is not None
-        for name, kind, values in zip(names, types, found, strict=True)
-    ]
+    besides = (*SPELLINGS, *sorted(set().union(*own) - {*SPELLINGS}))
+    present = [value for value in besides if any(value in values for values in found)]
     typed = {
         value
-        for values, kind, is_time in zip(found, types, times, strict=True)
-        if kind != "VARCHAR" or is_time
+        for name, values in zip(names, found, strict=True)
+        if values
+        and (
+            _type(connection, texts, quoted(name), _TYPES, form.decimal, besides)
+            or time_format(connection, texts, quoted(name), besides)
+        )
         for value in values
     }
     return tuple(value for value in present if value in _ALWAYS or value in typed)
+
+
+def _type(
+    connection: duckdb.DuckDBPyConnection,
+    rows: str,
+    column: str,
+    kinds: Sequence[str],
+    decimal: str = ".",
+    besides: Sequence[str] = (),
+) -> str | None:
+    """The first of the types that every value of a column of texts is of, `besides` left out; None: none, or there is
+    no value. A few values tell which it can be; only that one is held against all of them."""
+    listed = ", ".join(text(value) for value in ("", *besides))
+    some = f"(select distinct {column} from {rows} where {column} not in ({listed}) limit {_SOME})"
+    everything = f"(select {column} from {rows} where {column} not in ({listed}))"
+
+    def fits(kind: str, values: str) -> bool:
+        is_like = casts.is_like(column, kind, decimal=decimal)
+        given, fitting = _one(connection, f"select count({column}), count(*) filter ({is_like}) from {values}")
+        return bool(given == fitting > 0)
+
+    return next((kind for kind in kinds if fits(kind, some) and fits(kind, everything)), None)
 
 
 _NUMBER = "[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?"
@@ -284,43 +311,44 @@ def _load(
     connection: duckdb.DuckDBPyConnection, path: Path, form: FileForm, headers: Sequence[str], plain: Path
 ) -> None:
     """Read all rows, a text as text: what its columns are is found by casting them as ingest will."""
-    where = text(str(plain))
-    source = {
-        "parquet": f"read_parquet({where})",
-        "jsonl": f"read_json({where}, sample_size = -1)",
-        "csv": f"read_csv({where}, {_options(form, form.null_values)}, all_varchar = true)",
-    }[form.kind]
-    described = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
-    if len(described) != len(headers):
-        raise BadInput(f"{path}: its header has {len(headers)} columns, and its lines have {len(described)}.")
-    pairs = zip(described, naming.aliases(headers), strict=True)
-    named = ", ".join(f"{quoted(old)} as {quoted(new)}" for old, new in pairs)
+    names = naming.aliases(headers)
+    if form.kind == "csv":
+        source, values = _texts(plain, form, headers), [quoted(name) for name in names]
+    elif form.kind == "jsonl":
+        source, values = file_rows.json_lines(plain, headers), [quoted(header) for header in headers]
+    else:
+        source = file_rows.parquet(path)
+        kinds = {name: kind for name, kind, *_ in connection.execute(f"describe select * from {source}").fetchall()}
+        values = [casts.held(quoted(name), kind) for name, kind in kinds.items()]
+    named = ", ".join(f"{value} as {quoted(name)}" for value, name in zip(values, names, strict=True))
     connection.execute(
         f"create table sample as select {named}, row_number() over () as _line from {source} limit {MOST_ROWS}"
     )
 
 
-def _typed(connection: duckdb.DuckDBPyConnection, plain: Path, form: FileForm, names: Sequence[str]) -> dict[str, str]:
-    """Give the columns of a text the types that all their values have; returns column → strptime format, of those whose
-    times are not written as ISO 8601."""
-    sniffed = connection.execute(
-        f"describe select * from read_csv({text(str(plain))}, {_options(form, form.null_values)})"
-    ).fetchall()
+def _typed(connection: duckdb.DuckDBPyConnection, form: FileForm, said: Mapping[str, str]) -> dict[str, str]:
+    """Give the columns of texts the types that all their values have; returns column → strptime format, of those whose
+    times are not written as ISO 8601. `said`: column → the type that the file itself gives it, where it does."""
     formats: dict[str, str] = {}
-    for name, (_, kind, *_rest) in zip(names, sniffed, strict=True):
+    for name in (name for name, kind in _types(connection).items() if kind == "VARCHAR"):
         column = quoted(name)
-        value = f"replace({column}, ',', '.')" if kind == "DOUBLE" and form.decimal == "," else column
-        if (
-            kind != "VARCHAR"
-            and _one(connection, f"select count({column}) = count(try_cast({value} as {kind})) from sample")[0]
-        ):
-            connection.execute(f"alter table sample alter {column} type {kind} using cast({value} as {kind})")
+        is_text = said.get(name, "") in ("VARCHAR", *casts.INSTANTS, "TIME")
+        kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
+        if kind is not None:
+            value = casts.held(f"({casts.read(column, kind, decimal=form.decimal)})", kind)
+            connection.execute(f"alter table sample alter {column} type {kind} using {value}")
         elif format_ := time_format(connection, "sample", column):
             formats[name] = format_
             connection.execute(
                 f"alter table sample alter {column} type timestamp using strptime({column}, {text(format_)})"
             )
     return formats
+
+
+def _types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Column of the sample → its DuckDB type."""
+    described = connection.execute("describe sample").fetchall()
+    return {name: kind for name, kind, *_ in described if name != "_line"}
 
 
 def time_format(
@@ -363,6 +391,8 @@ def _column(
         connection,
         f"select count({column}), count(distinct {column}), min({column})::varchar, max({column})::varchar from sample",
     )
+    if kind in _WIDE and _one(connection, f"select max(abs({column}::hugeint)) > {2**53} from sample")[0]:
+        data_type, values = "varchar", "text"  # an identifier, of which a number would lose digits
     described = Column(
         header=header, name=name, data_type=data_type, kind=values, is_zoned=data_type == "timestamptz",
         rows=rows, missing=rows - given, distinct=distinct, least=least or "", most=most or "",

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from tiltyard.errors import BadInput
-from tiltyard.lake import parquet, quoted
+from tiltyard.file_rows import parquet
+from tiltyard.lake import quoted
 from tiltyard.leak import evidence, rules, suite
 from tiltyard.leak.case import Sample
 from tiltyard.leak.rules import LOADER_TIMES, RuleResult

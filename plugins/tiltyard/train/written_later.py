@@ -13,7 +13,7 @@ from datetime import datetime
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted
 from tiltyard.leak.rules import RuleResult
-from tiltyard.prepare import ingest
+from tiltyard.prepare import delivery_rows
 from tiltyard.prepare.columns import Columns, Origin
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails
@@ -140,7 +140,7 @@ def _told(rails: Rails, origin: Origin, as_of: datetime, frame: TrainingFrame) -
         return _Told(relation, column, "available_at", is_settled=False)
     if when.column not in kinds:
         return None
-    told_by = ingest.instant(when, kinds[when.column])
+    told_by = delivery_rows.instant(when, kinds[when.column])
     is_late = f"{told_by} > available_at"
     if kinds[when.column] == "DATE":
         is_late = f"{quoted(when.column)} > available_at::date"

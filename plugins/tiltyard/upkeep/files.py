@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tiltyard import clock
+from tiltyard import clock, file_rows
 from tiltyard.errors import CheckFailed
 from tiltyard.lake import catalogue, is_on_s3, literal, text
 from tiltyard.rails import Rails
@@ -169,12 +169,8 @@ def _mark(rails: Rails, *, dry_run: bool) -> tuple[str, dict[str, datetime]]:
             Path(path).mkdir(parents=True, exist_ok=True)
         content = f"select {text(own)} as lake, {literal(clock.now())} as since"
         connection.execute(f"copy ({content}) to {text(f'{path}/{MARK}{own}.json')} (format json)")
-    columns = "columns = {lake: 'varchar', since: 'timestamptz'}"
-    return own, dict(
-        connection.execute(
-            f"select lake, since from read_json({folder}, {columns}, hive_partitioning = false)"
-        ).fetchall()
-    )
+    written = file_rows.json_of(f"{path}/{MARK}*.json", {"lake": "varchar", "since": "timestamptz"})
+    return own, dict(connection.execute(f"select lake, since from {written}").fetchall())
 
 
 def _removed(rails: Rails, function: str, before: datetime, *, dry_run: bool) -> list[str]:

@@ -920,3 +920,63 @@ def test_a_decimal_comma_makes_numbers(tmp_path: Path) -> None:
     assert ("other", "too_good") in {(one.feature, one.kind) for one in found.suspicions}
     assert "frame.csv: its numbers are written with a decimal comma." in found.notes
     assert judged(saved(frame, tmp_path, "other.csv", sep=";"), tmp_path).notes == ()
+
+
+def test_a_year_of_two_digits_is_read_by_the_predictions_and_never_critical(tmp_path: Path) -> None:
+    """Born in 85 is 1985; what lies after its prediction is told, as a warning, for the century is a guess."""
+    rng = np.random.default_rng(3)
+    at = pd.Timestamp("2016-03-01 10:00") + pd.to_timedelta(rng.integers(0, 365, 600), unit="D")
+    born = pd.Timestamp("1930-01-01") + pd.to_timedelta(rng.integers(0, 365 * 70, 600), unit="D")
+    frame = pd.DataFrame(
+        {
+            "at": at.strftime("%Y-%m-%d %H:%M"),
+            "born": born.strftime("%d/%m/%y"),
+            "closed": (at + pd.Timedelta(days=40)).strftime("%d/%m/%y"),
+            "closed_then": (at + pd.Timedelta(days=40)).strftime("%d/%m/%Y"),
+            "is_late": rng.integers(0, 2, 600),
+        }
+    )
+    found = audit.audit(saved(frame, tmp_path, "frame.csv"), label="is_late", prediction_time="at")
+    assert [(one.feature, one.kind, one.severity) for one in found.suspicions] == [
+        ("closed_then", "instant_after_prediction", "critical"),
+        ("closed", "instant_after_prediction", "warning"),
+    ]
+    assert found.suspicions[1].evidence.endswith("how the times of closed are meant is a guess.")
+    said = "born: 600 years have two digits; they are read as 1923 to 2022, by the predictions, which end in 2017."
+    assert said in found.notes
+
+
+def test_an_order_of_day_and_month_that_nothing_tells_is_never_critical(tmp_path: Path) -> None:
+    days = pd.date_range("2016-01-01", "2016-12-12").to_series()
+    days = days[(days.dt.day <= 12) & (days.dt.month <= 10)]
+    closed = (days + pd.DateOffset(months=2)).dt.strftime("%m/%d/%Y")
+    frame = pd.DataFrame({"at": days.dt.strftime("%Y-%m-%d"), "closed": closed, "is_late": np.arange(len(days)) % 2})
+    found = audit.audit(saved(frame, tmp_path, "frame.csv"), label="is_late", prediction_time="at")
+    assert {one.severity for one in found.suspicions} == {"warning"}
+    assert any("cannot be told" in note for note in found.notes)
+
+
+def test_what_a_number_would_change_stays_text(tmp_path: Path) -> None:
+    """Two entities whose numbers are one as a DOUBLE are two, and so are 7 and 007."""
+    path = tmp_path / "env=prod" / "row=3" / "frame.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("id,code,part,hex,at,y\n12345678901234567890,7,1.50,0x1F,2020-01-01,0\n"
+                    "12345678901234567891,007,1e3,1_000,2020-01-02,1\n")  # fmt: skip
+    with closing(engine.connect(tmp_path, threads=1)) as connection:
+        table = tabular.table(connection, path, tmp_path, times={"at": "--prediction-time"}, columns={})
+        assert table.columns == {
+            "id": "VARCHAR", "code": "VARCHAR", "part": "DOUBLE", "hex": "VARCHAR", "at": "DATE", "y": "BIGINT"
+        }  # fmt: skip
+        rows = connection.execute(f"select id, code, part, hex from {table.relation}").fetchall()
+    assert rows == [("12345678901234567890", "7", 1.5, "0x1F"), ("12345678901234567891", "007", 1000.0, "1_000")]
+
+
+def test_a_text_below_the_head_makes_a_column_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "frame.csv"
+    rows = [f"{number},{number}.5,{number % 2}" for number in range(30_000)]
+    path.write_text("\n".join(["a,b,y", *rows, "0012,1.5,0", "13,2_0,1"]) + "\n")
+    with closing(engine.connect(tmp_path, threads=1)) as connection:
+        table = tabular.table(connection, path, tmp_path, times={}, columns={})
+        assert table.columns == {"a": "VARCHAR", "b": "VARCHAR", "y": "BIGINT"}
+        last = connection.execute(f"select a, b from {table.relation} order by row desc limit 2").fetchall()
+    assert last == [("13", "2_0"), ("0012", "1.5")]

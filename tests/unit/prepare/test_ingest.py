@@ -9,19 +9,21 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import jinja2
 import pytest
 import sqlalchemy as sa
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
-from tiltyard.prepare import contracts, datasets, ingest, landing
+from tiltyard.prepare import checks, contracts, datasets, ingest, landing
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.tables import LANDED_FILE
@@ -82,6 +84,21 @@ def parquet(rails: Rails, name: str, select: str) -> Path:
     return path
 
 
+@contextmanager
+def contract(rails: Rails, text: str) -> Iterator[None]:
+    """Another contract with the shop for as long, whose raw table has its types."""
+    path = rails.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
+    rails.lake.connection.execute("drop table if exists lake.raw.sale")
+    rails.lake._ensured.clear()
+    try:
+        path.write_text(text)
+        yield
+    finally:
+        path.write_text(CONTRACT)
+        rails.lake.connection.execute("drop table if exists lake.raw.sale")
+        rails.lake._ensured.clear()
+
+
 def rows(rails: Rails, columns: str = "item, pieces", table: str = "sale") -> list[tuple[Any, ...]]:
     return rails.lake.connection.execute(f"select {columns} from lake.raw.{table} order by all").fetchall()
 
@@ -113,7 +130,10 @@ def test_a_time_without_a_zone_is_read_in_that_of_the_contract_whatever_its_type
     shop.lake._ensured.clear()
     try:
         path.write_text(mended.replace("sold_at, data_type: timestamptz", f"sold_at, data_type: {kind}"))
-        written = ["2025-01-01 09:00:00", "2025-01-01T09:00:00Z", "2025-01-01 09:00:00.5+03", "2025-01-01"]
+        written = [
+            "2025-01-01 09:00:00", "2025-01-01T09:00:00Z", "2025-01-01 09:00:00.5+03", "2025-01-01",
+            "2025-01-01 12:00:00 UTC", "2025-01-01 13:00:00 +0200", "2025-07-01 13:00:00 Asia/Tokyo",
+        ]  # fmt: skip
         deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + "".join(f"x,1,{text}\n" for text in written))
         assert not ingest.land_night(shop, "shop", NIGHT).quarantined
         instants = [
@@ -121,10 +141,15 @@ def test_a_time_without_a_zone_is_read_in_that_of_the_contract_whatever_its_type
             "2025-01-01 09:00:00+00",
             "2025-01-01 06:00:00.5+00",
             "2024-12-31 23:00:00+00",
+            "2025-01-01 12:00:00+00",
+            "2025-01-01 11:00:00+00",
+            "2025-07-01 04:00:00+00",
         ]
         assert rows(shop, "event_time::varchar, available_at::varchar") == sorted((text, text) for text in instants)
         if kind == "timestamptz":
             assert rows(shop, "sold_at::varchar") == sorted((text,) for text in instants)
+        if kind == "timestamp":
+            assert rows(shop, "timezone('Europe/Vienna', sold_at) = event_time") == [(True,)] * len(instants)
     finally:
         path.write_text(CONTRACT)
         shop.lake.connection.execute("drop table lake.raw.sale")
@@ -154,6 +179,209 @@ def test_a_load_is_stamped_after_the_one_before_whatever_the_clock_says(shop, mo
     assert stamps == sorted(set(stamps))
     [told] = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
     assert told.startswith("shop: the clock of this machine is at ") and "No row is lost by it" in told
+
+
+TEXTS_OF_A_TYPE = {
+    "bigint": ["3.7", "2.5", "1e-5", "1e3", "0x1F", "0b11", "1_000", "1,000", "--1", "\u0663", "9223372036854775808"],
+    "integer": ["2147483648", "0.5"],
+    "double": ["0x1F", "1_000", "1.5_5", "1,5", "1e400", "one"],
+    "boolean": ["2", "1.0", "on", "ja"],
+    "date": ["25-01-01", "2025-01-01 10:00:00", "2025-01-1x", "2025-02-30", "01/02/2025", "epoch"],
+    "timestamp": ["25-01-01 10:00:00", "2016-12-31 23:59:60", "2025-01-01 10:00:00 CST", "2025-01-01 10:00 PM"],
+    "timestamptz": ["2025-01-01T10:00:00x", "12:00:00", "20250101T100000Z"],
+}
+"""Type → texts that are none of it. DuckDB would take most of them."""
+
+
+@pytest.mark.parametrize("kind", TEXTS_OF_A_TYPE)
+def test_a_text_that_is_not_of_its_type_stops_its_file_and_no_other(shop, kind):
+    with contract(shop, CONTRACT.replace("item, data_type: varchar", f"item, data_type: {kind}")):
+        for number, text in enumerate(TEXTS_OF_A_TYPE[kind]):
+            content = f'item,pieces,sold_at\n,1,2025-01-01T08:00:00Z\n"{text}",2,2025-01-01T08:00:00Z\n'
+            deliver(shop, f"2025-01-01-{number}.csv", content)
+        deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n,3,2025-01-01T08:00:00Z\n")
+        result = ingest.land_night(shop, "shop", NIGHT)
+        assert rows(shop) == [(None, 3)]
+        assert len(result.quarantined) == len(TEXTS_OF_A_TYPE[kind])
+        for refused in result.quarantined:
+            text = TEXTS_OF_A_TYPE[kind][int(refused.file.split("-")[-1].removesuffix(".csv"))]
+            said = f"its rows cannot be read (column 'item' is '{text}' in row 2, which is no {contracts.TYPES[kind]})"
+            assert refused.reason == said
+
+
+def test_a_text_that_is_of_its_type_lands_as_what_it_is(shop):
+    whole = {"7": 7, "+7": 7, "-7": -7, " 7 ": 7, "007": 7, "7.0": 7, "9223372036854775807": 2**63 - 1}
+    deliver(shop, "2025-01-01.csv", "pieces,item,sold_at\n" + "".join(f"{x},{x},2025-01-01\n" for x in whole))
+    assert ingest.land_night(shop, "shop", NIGHT).quarantined == ()
+    assert dict(rows(shop)) == whole
+
+
+def test_a_decimal_comma_is_no_point_between_thousands(shop):
+    form = 'null_values: ["?"], format: {delimiter: ";", decimal: ","}'
+    changed = CONTRACT.replace("pieces, data_type: bigint", "pieces, data_type: double")
+    with contract(shop, changed.replace('null_values: ["?"]', form)):
+        head = "item;pieces;sold_at\n"
+        deliver(shop, "2025-01-01.csv", head + "".join(f"{x};{x};2025-01-01\n" for x in ("1,5", "-,25", "3", "2,5e3")))
+        deliver(shop, "2025-01-01-b.csv", head + "1.500;1.500;2025-01-01\n")
+        [refused] = ingest.land_night(shop, "shop", NIGHT).quarantined
+        assert "column 'pieces' is '1.500' in row 1, which is no DOUBLE" in refused.reason
+        assert rows(shop) == [("-,25", -0.25), ("1,5", 1.5), ("2,5e3", 2500.0), ("3", 3.0)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_folders_that_a_home_lies_in_change_nothing(tmp_path, postgres_url, kind):
+    settings = Settings(
+        home=tmp_path / "item=salt" / "env=prod" / "pieces=9", dbt=tmp_path / "dbt", database_url=postgres_url,
+        database_prefix=f"t{uuid.uuid4().hex[:8]}_",
+    )  # fmt: skip
+    folder = settings.dbt / "models" / "staging" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "_shop__sources.yml").write_text(CONTRACT)
+    with rails_module.opened(settings) as rails:
+        if kind == "csv":
+            deliver(rails, "2025-01-01.csv", GOOD)
+        else:
+            parquet(rails, "2025-01-01.parquet", "select 'tea' as item, 3 as pieces, now() as sold_at "
+                                                 "union all select null, 1, now()")  # fmt: skip
+        assert ingest.land_night(rails, "shop", NIGHT).quarantined == ()
+        assert rows(rails) == [("tea", 3), (None, 1)]
+
+
+def test_a_column_may_be_called_what_an_engine_would_call_its_own(shop):
+    names = ("filename", "file_row_number", "file_index", "row", "column0", "name", "line", "hive_partitioning")
+    declared = "".join(f"          - {{name: {name}, data_type: varchar}}\n" for name in names)
+    with contract(shop, CONTRACT.replace("          - {name: pieces", f"{declared}          - {{name: pieces")):
+        header = f"item,{','.join(names)},pieces,sold_at\n"
+        for number in range(2):
+            line = f"tea,{','.join(f'{name}{number}' for name in names)},{number},2025-01-01\n"
+            deliver(shop, f"2025-01-01-{number}.csv", header + line * 2)
+            values = ", ".join(f"'{name}{number}' as {name}" for name in names)
+            select = f"select 'salt' as item, {values}, {number} as pieces, now() as sold_at"
+            parquet(shop, f"2025-01-01-{number}.parquet", f"{select} union all {select}")
+        assert ingest.land_night(shop, "shop", NIGHT).quarantined == ()
+        found = rows(shop, f"source_file, row_number, {', '.join(names)}")
+        assert found == [
+            (f"2025-01-01-{number}.{ending}", place, *(f"{name}{number}" for name in names))
+            for number in range(2) for ending in ("csv", "parquet") for place in (1, 2)
+        ]  # fmt: skip
+
+
+def test_a_day_that_no_clock_shows_the_end_of_stops_nothing(shop):
+    for name in ("9999-12-31.csv", "9999-12-31T23.csv", "9999-12-30.csv", "0001-01-01.csv", "0000-01-01.csv"):
+        deliver(shop, name, GOOD.replace("tea", name))
+    deliver(shop, "2025-01-01.csv", GOOD)
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert [item for item, _ in rows(shop) if item] == ["0001-01-01.csv", "tea"]
+    assert {file.file for file in result.quarantined} == {
+        f"sale/{name}.csv" for name in ("9999-12-31", "9999-12-31T23", "0000-01-01")
+    }
+    assert (shop.settings.landing / "shop" / "sale" / "9999-12-30.csv").exists(), "it is not due yet"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date", "varchar"])
+def test_an_instant_that_python_cannot_hold_is_null_and_counted(shop, kind, form):
+    texts = ["infinity", "-infinity", "10000-01-01", "0044-03-15 (BC)", "290000-01-01"]
+    with contract(shop, CONTRACT.replace("sold_at, data_type: timestamptz", f"sold_at, data_type: {kind}")):
+        if form == "csv":
+            content = "".join(f"x,{number},{text}\n" for number, text in enumerate([*texts, "2025-01-01"]))
+            deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + content)
+        else:
+            values = ", ".join(f"('x', {number}, '{text}')" for number, text in enumerate([*texts, "2025-01-01"]))
+            select = (
+                f"select item, pieces, sold_at::{kind} as sold_at from (values {values}) as t (item, pieces, sold_at)"
+            )
+            parquet(shop, "2025-01-01.parquet", select)
+        result = ingest.land_night(shop, "shop", NIGHT)
+        assert (result.rows, result.null_available_at, result.null_event_time) == (6, 5, 5)
+        if kind != "varchar":
+            assert result.beyond == 5
+            assert "5 instants infinite, before the year 1 or after 9999: NULL from here on" in result.notes
+        assert rows(shop, "pieces, event_time is null, available_at is null") == [
+            *((number, True, True) for number in range(5)), (5, False, False)
+        ]  # fmt: skip
+        night = clock.parse_as_of("2025-01-02")
+        assert shop.lake.query("select pieces, available_at from {raw.sale}", night)["pieces"].tolist() == [5]
+
+
+def test_what_was_landed_as_an_endless_time_before_is_never_seen(shop):
+    deliver(shop, "2025-01-01.csv", GOOD)
+    ingest.land_night(shop, "shop", NIGHT)
+    for far in ("infinity", "-infinity", "10000-01-01 00:00:00+00", "0044-03-15 (BC) 00:00:00+00"):
+        shop.lake.connection.execute(
+            "insert into lake.raw.sale select * replace ($far::timestamptz as event_time, $far::timestamptz as "
+            "available_at, $far::timestamptz as sold_at) from lake.raw.sale where row_number = 1 limit 1", {"far": far},
+        )  # fmt: skip
+    assert shop.lake.query("select pieces, available_at from {raw.sale}", NIGHT)["pieces"].tolist() == [3, 1]
+    report = checks.check_batch(shop, "freshness", NIGHT, source="shop", render=False)
+    [undated] = [result for result in report.results if result.column == "undated_rows" and not result.success]
+    assert undated.detail.endswith("Seen: 3")
+    checks.check_batch(shop, "leakage", NIGHT, source="shop", render=False)
+
+
+def test_an_hour_that_clocks_show_twice_is_the_first_and_one_that_they_skip_the_next(shop):
+    """What dbt/macros/wall_clock.sql says."""
+    with contract(shop, CONTRACT.replace("{column: sold_at}", "{column: sold_at, zone: Europe/Vienna}")):
+        shown = {
+            "2024-10-27 01:30:00": "2024-10-26 23:30:00+00", "2024-10-27 02:30:00": "2024-10-27 00:30:00+00",
+            "2024-10-27 02:30:00+01": "2024-10-27 01:30:00+00", "2024-10-27 03:30:00": "2024-10-27 02:30:00+00",
+            "2024-10-27 20:00:00": "2024-10-27 19:00:00+00", "2024-03-31 02:30:00": "2024-03-31 01:30:00+00",
+            "2024-03-31 03:30:00": "2024-03-31 01:30:00+00", "2024-03-31 20:00:00": "2024-03-31 18:00:00+00",
+        }  # fmt: skip
+        deliver(shop, "2025-01-01.csv", "item,pieces,sold_at\n" + "".join(f"{text},1,{text}\n" for text in shown))
+        ingest.land_night(shop, "shop", NIGHT)
+        assert dict(rows(shop, "item, event_time::varchar")) == shown
+        assert dict(rows(shop, "item, sold_at::varchar")) == shown
+
+
+@pytest.mark.parametrize(("zone", "day", "minutes", "instant"), [
+    ("Europe/Vienna", "2024-10-27", 150, "2024-10-27 00:30:00+00"),
+    ("Europe/Vienna", "2024-10-27", 180, "2024-10-27 02:00:00+00"),
+    ("Europe/Vienna", "2024-03-31", 150, "2024-03-31 01:30:00+00"),
+    ("America/Los_Angeles", "2024-11-03", 90, "2024-11-03 08:30:00+00"),
+    ("America/Los_Angeles", "2024-11-03", 120, "2024-11-03 10:00:00+00"),
+    ("America/Los_Angeles", "2024-11-04", 90, "2024-11-04 09:30:00+00"),
+    ("Australia/Lord_Howe", "2025-04-06", 105, "2025-04-05 14:45:00+00"),
+])  # fmt: skip
+def test_the_macro_of_wall_clocks_does_as_its_comment_says(settings, zone, day, minutes, instant):
+    text = (settings.dbt / "macros" / "wall_clock.sql").read_text()
+    body = text[text.index("{% macro duckdb__wall_clock") :].replace("duckdb__wall_clock", "shown")
+    sql = jinja2.Template(f"{body}{{{{ shown(\"date '{day}'\", {minutes}, '{zone}') }}}}").render()
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        assert connection.execute(f"select ({sql})::varchar").fetchone() == (instant,)
+
+
+def test_what_nobody_expects_in_a_folder_is_left_alone_and_said(shop):
+    """And keeps nobody from landing."""
+    path = deliver(shop, "2025-01-01.csv", GOOD)
+    table, source = path.parent, path.parent.parent
+    for deep in ("2024/01/2024-01-01.csv", "2024/01/2024-01-02.csv", "old/x.csv"):
+        (table / deep).parent.mkdir(parents=True, exist_ok=True)
+        (table / deep).write_text(GOOD)
+    (source / "lost+found").mkdir()
+    (source / "lost+found" / "#123").write_text("?")
+    (source / "2025-01-01.csv").write_text(GOOD)
+    (table / ".DS_Store").write_text("?")
+    (table / "2025-01-01-b.csv").symlink_to(table / "nothing.csv")
+    os.mkfifo(table / "2025-01-01-c.csv")
+    (source.parent / "lost+found").mkdir()
+    (source.parent / "archive").mkdir()
+    (source.parent / "readme.txt").write_text("?")
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.files, result.quarantined) == (1, ())
+    there = shop.settings.landing
+    assert set(result.left_alone) == {
+        f"{there}/shop/2025-01-01.csv lies beside the folders of the tables, in none of them; it is left alone",
+        f"{there}/shop/lost+found is no folder of a table of shop; it is left alone",
+        f"{there}/shop/sale/.DS_Store is hidden, or still being written; it is left alone",
+        f"{there}/shop/sale/2024/01/2024-01-01.csv lies a folder too deep; it is left alone, like 2 more",
+        f"{there}/shop/sale/2025-01-01-b.csv is named like a delivery and is no file (a pipe, or a link to nothing); "
+        "it is left alone, like 1 more",
+        f"{there}/archive is the folder of no source that has a contract; it is left alone, like 2 more",
+    }
+    assert Settings(home=shop.settings.home, dbt=shop.settings.dbt).sources == ("shop",)
+    assert json.loads(json.dumps(result.to_json()))["left_alone"] == list(result.left_alone)
 
 
 @pytest.mark.parametrize("kind", ["double", "varchar", "integer"])

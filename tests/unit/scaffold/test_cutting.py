@@ -135,3 +135,16 @@ def test_an_export_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         cutting.cut(settings, "werk", tmp_path / "a.csv", table="lauf")
     with pytest.raises(BadInput, match="no column 'wann'"):
         cutting.cut(settings, "werk", tmp_path / "a.csv", known="wann")
+
+
+@pytest.mark.parametrize("value", ["3.7", '"3.7"', '"0x1F"', '"1_000"', "12345678901234567890", "true"])
+def test_an_export_of_json_whose_value_is_not_of_its_type_is_refused(tmp_path: Path, value: str) -> None:
+    cut(tmp_path, "am,zahl\n2016-03-01,3\n2016-03-02,4\n", said=Said(event_time="am"))
+    export = tmp_path / "zahl=1" / "b.jsonl"
+    export.parent.mkdir()
+    settings = Settings(home=tmp_path / "other", dbt=tmp_path / "dbt")
+    export.write_text(f'{{"am": "2016-03-01", "zahl": 5}}\n{{"am": "2016-03-02", "zahl": {value}}}\n')
+    with pytest.raises(BadInput, match="column 'zahl' has values that are no BIGINT"):
+        cutting.cut(settings, "werk", export)
+    export.write_text('{"am": "2016-03-01", "zahl": 5}\n{"am": "2016-03-02", "zahl": "6"}\n')
+    assert cutting.cut(settings, "werk", export).rows == 2

@@ -100,3 +100,55 @@ def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path: Path, content: byte
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no file"):
         table_of(tmp_path / "gone.csv")
+
+
+def test_a_number_that_does_not_print_back_is_an_identifier(tmp_path: Path) -> None:
+    """Whatever the folders above are called."""
+    values = {
+        "code": ("007", "7"), "phone": ("+431", "432"), "long": ("12345678901234567890", "1"), "hex": ("0x1F", "0x20"),
+        "grouped": ("1_000", "2_000"), "whole": ("7", "-8"), "part": ("1.50", "2e3"), "ok": ("yes", "No"),
+        "at": ("2025-01-01 12:00:00 UTC", "2025-01-01T12:00:00+02:00"), "day": ("2025-01-01", "2025-01-02"),
+        "zip": ("01010", "99999"), "clock": ("12:30", "13:00"),
+    }  # fmt: skip
+    folder = tmp_path / "env=prod" / "code=9"
+    folder.mkdir(parents=True)
+    names = list(values)
+    lines = [",".join(values[name][place] for name in names) for place in (0, 1)]
+    (folder / "a.csv").write_text("\n".join([",".join(names), *lines]) + "\n")
+    rows = [{name: values[name][place] for name in names} for place in (0, 1)]
+    with sample.opened(folder / "a.csv") as opened:
+        kinds = {entry.name: entry.data_type for entry in opened.table.columns}
+        assert kinds == {
+            **dict.fromkeys(("code", "phone", "long", "hex", "grouped", "zip", "clock"), "varchar"),
+            "whole": "bigint", "part": "double", "ok": "boolean", "at": "timestamptz", "day": "date",
+        }  # fmt: skip
+        texts = opened.connection.execute("select code, phone, long, hex, grouped, zip from sample").fetchall()
+    assert texts == [tuple(row[name] for name in ("code", "phone", "long", "hex", "grouped", "zip")) for row in rows]
+
+
+def test_json_keeps_what_its_texts_and_numbers_say(tmp_path: Path) -> None:
+    path = tmp_path / "kind=x" / "a.jsonl"
+    path.parent.mkdir()
+    rows = [
+        {"code": "007", "text": "12", "long": 12345678901234567890, "part": 1.5, "at": "2025-01-01T12:00:00+02:00",
+         "nested": {"a": [1]}, "ok": True, "kind": "y"},
+        {"code": "7", "text": "13", "long": 2, "part": 2, "at": "2025-01-01 12:00:00 UTC", "nested": None, "ok": None},
+    ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    with sample.opened(path) as opened:
+        assert {entry.name: entry.data_type for entry in opened.table.columns} == {
+            "code": "varchar", "text": "varchar", "long": "varchar", "part": "double", "at": "timestamptz",
+            "nested": "varchar", "ok": "boolean", "kind": "varchar",
+        }  # fmt: skip
+        query = 'select code, text, long, "at"::varchar, nested, kind from sample order by _line'
+        assert opened.connection.execute(query).fetchall() == [
+            ("007", "12", "12345678901234567890", "2025-01-01 10:00:00+00", '{"a":[1]}', "y"),
+            ("7", "13", "2", "2025-01-01 12:00:00+00", None, None),
+        ]
+
+
+def test_instants_that_python_cannot_hold_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,at\n1,2025-01-01 10:00:00\n2,infinity\n3,10000-01-01 00:00:00\n4,-infinity\n")
+    found = column(table_of(path), "at")
+    assert (found.data_type, found.missing, found.most) == ("timestamp", 3, "2025-01-01 10:00:00")

@@ -20,10 +20,11 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from tiltyard import clock
+from tiltyard import casts, clock
+from tiltyard.file_rows import parquet
 from tiltyard.files import whole
-from tiltyard.lake import parquet, quoted, stored, text
-from tiltyard.prepare import contracts, ingest, landing
+from tiltyard.lake import quoted, stored, text
+from tiltyard.prepare import contracts, delivery_rows, landing
 from tiltyard.prepare.contracts import TableContract, TimeColumn
 from tiltyard.prepare.fetch.topic import PLACE
 from tiltyard.prepare.landing import LandingFile
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _WRITTEN, _READY = ".fetching", ".fetched"
 """Folders beside the deliveries: files that are being written, and that only have to be moved."""
 _DAY = timedelta(days=1)
+_UNFIT = (duckdb.ConversionException, duckdb.InvalidInputException)
+"""What DuckDB raises where a value is not of a column's type."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,10 @@ def had(rails: Rails, table: TableContract, folder: Path) -> Iterator[Had]:
             if file.reason is None:
                 waiting.append(file)
     parts = [_landed(rails, table, snapshot)] if rails.lake.has(table.raw) else []
-    values = ", ".join(f"{value} as {quoted(name)}" for name, value in ingest.typed(table, "null").items()
-                       if name in table.columns)  # fmt: skip
+    values = ", ".join(quoted(name) for name in table.columns)
     with landing.in_utf8(waiting) as paths:
         parts += [
-            f"select {values} from ({ingest.delivered([file], [path])})"
+            f"select {values} from ({delivery_rows.sql([file], [path], 'null')})"
             for file, path in zip(waiting, paths, strict=True)
         ]
         empty = ", ".join(f"cast(null as {kind}) as {quoted(name)}" for name, kind in table.columns.items())
@@ -129,7 +131,7 @@ def deliver(
     try:
         connection.execute(f"create or replace temp table _fetched as ({select(typed)}){known}")
         day = _day_of(table, own, before, as_of)
-    except duckdb.ConversionException:  # as it came: ingest says of it what is wrong, and puts it away
+    except _UNFIT:  # as it came: ingest says of it what is wrong, and puts it away
         fitting = {name: value for name, value in typed.items() if _fits(connection, select({name: value}))}
         as_it_came = {name: fitting.get(name, quoted(header)) for name, header in own.items()}
         connection.execute(f"create or replace temp table _fetched as {select(as_it_came)}")
@@ -146,21 +148,16 @@ def deliver(
 
 def _value(table: TableContract, name: str, found: str) -> str:
     """SQL of a column as the contract has it, of one of another type where that is read."""
-    header, kind, zone = quoted(table.header(name)), table.columns[name], table.zones.get(name, "UTC")
-    if kind == "TIMESTAMP WITH TIME ZONE" and found == "VARCHAR":
-        return ingest.zoned(header, zone)
-    if {kind, found} == {"TIMESTAMP WITH TIME ZONE", "TIMESTAMP"}:
-        return f"timezone({text(zone)}, {header})"
-    if kind == "DATE" and found == "TIMESTAMP WITH TIME ZONE":
-        return f"cast(timezone({text(zone)}, {header}) as date)"
-    return f"cast({header} as {kind})"
+    header, kind = quoted(table.header(name)), table.columns[name]
+    typed = casts.converted(header, found, kind, zone=table.zones.get(name, "UTC"))
+    return casts.or_stop(header, typed, text(f"column '{table.header(name)}' has values that are no {kind}"))
 
 
 def _fits(connection: duckdb.DuckDBPyConnection, select: str) -> bool:
     """Whether all values of a column can be read as its type."""
     try:
         connection.execute(f"create or replace temp table _column as {select}")
-    except duckdb.ConversionException:
+    except _UNFIT:
         return False
     connection.execute("drop table temp._column")
     return True
@@ -181,7 +178,7 @@ def _day_of(table: TableContract, own: Mapping[str, str], before: Had, as_of: da
     written = table.timing.available_at
     if not isinstance(written, TimeColumn) or written.column not in own:
         return last
-    instant = ingest.instant(written, table.columns[written.column])
+    instant = delivery_rows.instant(written, table.columns[written.column])
     known = f"cast(({instant}) - interval '1 microsecond' as date)"
     night = clock.day_ending(as_of)
     first = min(before.newest + _DAY, night) if before.newest else None
@@ -238,8 +235,11 @@ def set_aside(rails: Rails, table: TableContract, fetched: Path, into: Path) -> 
     assert place is not None
     fields = [name for name in table.columns if name not in place.message_place]
     where = dict(zip(place.message_place, PLACE, strict=False))
-    wrong = {name: f"{quoted(table.header(name))} is not null and try_cast({quoted(table.header(name))} "
-                   f"as {table.columns[name]}) is null" for name in fields}  # fmt: skip
+    wrong = {}
+    for name in fields:
+        written = f"cast({quoted(table.header(name))} as varchar)"
+        read = casts.read(written, table.columns[name], zone=table.zones.get(name, "UTC"))
+        wrong[name] = f"{written} is not null and ({read}) is null"
     reason = " ".join(
         f"when {condition} then {text(f'{table.header(name)} is no {table.columns[name].lower()}')}"
         for name, condition in wrong.items()
