@@ -384,7 +384,9 @@ def test_a_time_that_stands_in_several_columns_lands_as_one(
         table.insert(place, header, at.dt.strftime(form))
     export = stranger.write(tmp_path / "a.csv", table)
     plan = new_source.look(settings, SourceRequest("clinic", export, table="receipt", said=Said(asked)))
-    assert bool(plan.found.notes) == (asked is None), "what is guessed is told"
+    guessed = [note for note in plan.found.notes if "together are taken to tell when a row happened" in note]
+    assert bool(guessed) == (asked is None), "what is guessed is told"
+    assert not [note for note in plan.found.notes if "Uhrzeit has" in note], "no part of a time names a row"
     write.files(settings, source_texts.texts(plan))
     declared = yaml.safe_load((settings.dbt / "models/staging/clinic/_clinic__sources.yml").read_text())
     assert declared["sources"][0]["tables"][0]["config"]["meta"]["tiltyard"]["event_time"] == timing

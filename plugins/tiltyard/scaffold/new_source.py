@@ -157,7 +157,9 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
 
 def _unnamed(table: Table, roles: Roles) -> str:
     """That no column names a row, and which one nearly does."""
-    near = [column for column in table.columns if not column.is_time and not column.parts]
+    happened = table.column(roles.event_time)
+    parts = happened.parts if happened else ()
+    near = [column for column in table.columns if not column.is_time and not column.parts and column.name not in parts]
     most = max(near, key=lambda column: column.distinct, default=None)
     if most is not None and most.is_unique:
         return (
