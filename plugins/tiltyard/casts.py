@@ -66,7 +66,8 @@ def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str
     mended = [f"regexp_replace({value}, {text(pattern)}, {text(order)})" for pattern, order in _MENDED]
     zoned = f"coalesce({', '.join([moment, *(f'try_cast({spelled} as timestamptz)' for spelled in mended)])})"
     # a pattern of LIKE takes a fraction of the time of a regular expression
-    usual = f"{value} like '____-__-_____:__:__' and not suffix({value}, 'Z') and {clocks} >= timestamp '1000-01-01'"
+    since = f"{clocks} >= timestamp '1000-01-01'"
+    usual = f"{_like(value)} and not suffix({value}, 'Z') and {since}"
     if kind == "TIMESTAMP":
         return (
             f"case when {usual} then {clocks} when {_is(value, _NAIVE)} then {clocks} "
@@ -74,13 +75,17 @@ def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str
             f"else {_unheld(clocks, kind)} end"
         )
     if kind == "TIMESTAMP WITH TIME ZONE":
-        usual_with_zone = f"{value} like '____-__-_____:__:__Z' and {clocks} >= timestamp '1000-01-01'"
         return (
-            f"case when {usual_with_zone} then {moment} "
+            f"case when {_like(value, 'Z')} and {since} then {moment} "
             f"when ({usual}) or {_is(value, _NAIVE)} then {instant(clocks, zone)} "
             f"when {_is(value, _ZONED)} then {zoned} else {_unheld(moment, kind)} end"
         )
     return value
+
+
+def _like(value: str, end: str = "") -> str:
+    """SQL of whether a text looks like a day and a clock, with this at its end."""
+    return f"({value} like '____-__-__ __:__:__{end}' or {value} like '____-__-__T__:__:__{end}')"
 
 
 def is_like(value: str, kind: str, *, decimal: str = ".") -> str:

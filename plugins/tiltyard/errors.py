@@ -10,7 +10,7 @@ import re
 LONGEST_WORD, LONGEST = 1_000, 4_000
 """Characters of a word, and of a whole message, beyond which the rest is left out."""
 _LINE_ENDS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-_ENDLESS = re.compile(rf"\S{{{LONGEST_WORD},}}")
+_ENDLESS = re.compile(rf"[^\s.?)]{{{LONGEST_WORD},}}")
 
 
 def shown(message: str) -> str:
@@ -21,7 +21,7 @@ def shown(message: str) -> str:
             letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
         )
     line = _ENDLESS.sub(lambda word: f"{word[0][: LONGEST_WORD // 2]}…", line)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 2]}…."
 
 
 class TiltyardError(Exception):
