@@ -85,7 +85,8 @@ def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str
 
 def _like(value: str, end: str = "") -> str:
     """SQL of whether a text looks like a day and a clock, with this at its end."""
-    return f"({value} like '____-__-__ __:__:__{end}' or {value} like '____-__-__T__:__:__{end}')"
+    shapes = f"{value} like '____-__-__ __:__:__{end}' or {value} like '____-__-__T__:__:__{end}'"
+    return f"({shapes}) and not suffix({value}, '.{end}')"
 
 
 def is_like(value: str, kind: str, *, decimal: str = ".") -> str:

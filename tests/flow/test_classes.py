@@ -214,7 +214,7 @@ def test_the_version_says_what_it_is(loop: tuple[Rails, Spec]) -> None:
     heavy, light = scorer.score(sample), scorer.score_light(sample)
     assert heavy.shape == light.shape == (len(sample), 3)
     assert (heavy.argmax(axis=1) == light.argmax(axis=1)).mean() > 0.7
-    assert scorer.target.scores(sample["score"]).shape == heavy.shape
+    assert scorer.target.scores(sample["_score"]).shape == heavy.shape
     assert version.facts.parity.heavy < 1e-6 and version.facts.parity.light < 1e-6
 
 
@@ -243,7 +243,7 @@ def test_evaluation_drift_and_status_speak_of_classes(loop: tuple[Rails, Spec]) 
     assert realized.since_first_promotion.promoted_line < realized.safe_default
     said = describe.model(document)
     assert "champion's Brier over classes" in said and "accuracy" in said
-    assert "not estimated: scores are calibrated for that one number at a time" in said
+    assert "not estimated: an estimate takes one number per row" in said
     assert "of none of the label's classes" in said
     drawn = status.plot(rails, spec, LAST)
     assert drawn is not None and drawn.stat().st_size > 0

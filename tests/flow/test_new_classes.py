@@ -86,7 +86,7 @@ def test_every_text_is_a_class_that_comes_often_enough(settings: Settings, asked
 def test_rare_texts_together_are_a_class_of_their_own(settings: Settings) -> None:
     """Where each alone is too rare and all of them are not: here of thirty texts, of which a label takes twenty."""
     plan = new_model.look(
-        settings, dataclasses.replace(ASKED, name="place", label="SMS_received", is_classes=False, positive="1")
+        settings, dataclasses.replace(ASKED, name="place", label="SMS_received", asks_each=False, positive="1")
     )
     assert plan.base == pytest.approx(TABLE["SMS_received"].mean(), abs=0.01)
     counts = {f"kind {number:02}": 500 - number for number in range(30)}

@@ -174,7 +174,7 @@ def test_the_version_says_what_it_is(loop: tuple[Rails, Spec, dict[str, Any]]) -
     scorer = registry.load(rails, spec.name, 1)
     assert scorer.target.bounds == BOUNDS
     sample = scorer.reference_frame()
-    assert sample["score"].between(*BOUNDS).all()
+    assert sample["_score"].between(*BOUNDS).all()
     heavy, light = scorer.score(sample), scorer.score_light(sample)
     assert np.corrcoef(heavy, light)[0, 1] > 0.7
 

@@ -331,7 +331,7 @@ def model(
     rates = _columns(rate_of, none=no_history)
     loads = _columns(load_of, none=no_history)
     request = ModelRequest(name, source, table, label, positive, number, entity, horizon, rates, loads, owner, untold)
-    request = replace(request, until=until, is_classes=classes)
+    request = replace(request, until=until, asks_each=classes)
     if not (yes or dry_run):
         _must_be_asked()
         request = _asked_model(settings, request)
@@ -376,7 +376,7 @@ def _asked_model(settings: Settings, request: "ModelRequest") -> "ModelRequest":
             request,
             label=typer.prompt("Which one is asked for?", default=offered.labels[0] if offered.labels else None),
         )
-    if request.positive is None and not request.is_number and request.is_classes is None:
+    if request.positive is None and not request.is_number and request.asks_each is None:
         found = offered.values.get(request.label or "", ())
         if found:
             request = _asked_value(request, found)
@@ -399,7 +399,7 @@ def _asked_value(request: "ModelRequest", found: tuple[str, ...]) -> "ModelReque
     usual = "each" if len(found) > 2 else usual_positive(found) or found[-1]
     answer = typer.prompt(f"It is {shown}. Which is meant (each: all of them; number: an amount)?", default=usual)
     if answer in ("each", "number"):
-        return replace(request, is_number=answer == "number", is_classes=answer == "each")
+        return replace(request, is_number=answer == "number", asks_each=answer == "each")
     return replace(request, positive=answer)
 
 

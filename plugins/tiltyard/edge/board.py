@@ -28,7 +28,7 @@ from tiltyard.records import (
     TableState,
 )
 from tiltyard.spec import Spec
-from tiltyard.stages import NIGHTLY, StageName, recorded_as
+from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.words import counted
 
@@ -58,7 +58,7 @@ NIGHTS = 7
 """Nights whose ends are shown."""
 LOSSES = 30
 """Nights of which the measured loss is drawn."""
-_SCORED: tuple[StageName, ...] = ("features", "shadow", "promotion", "drift")
+_SCORED: tuple[StageName, ...] = ("features", *(stage for stage in NIGHTLY if STAGES[stage].is_taken_up_again))
 """The stages that every night has; a training is not of every night."""
 _BAD: dict[str, int] = {"failed": 0, "stopped": 1, "": 2, "done": 3}
 

@@ -226,14 +226,14 @@ def _truth(
     options = {
         "--number": request.is_number,
         "--positive": request.positive is not None,
-        "--classes": bool(request.is_classes),
+        "--classes": bool(request.asks_each),
     }
     given = [option for option, is_given in options.items() if is_given]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(given)}: an outcome is one of these; leave the others out.")
-    several = kind == "text" and FEWEST_CLASSES <= len(values) <= MOST_CLASSES and request.is_classes is None
-    if request.is_classes or (several and not given):
-        return _classes(rows, label, kind, len(per_day), is_asked=bool(request.is_classes))
+    several = kind == "text" and FEWEST_CLASSES <= len(values) <= MOST_CLASSES and request.asks_each is None
+    if request.asks_each or (several and not given):
+        return _classes(rows, label, kind, len(per_day), is_asked=bool(request.asks_each))
     if request.is_number:
         if kind not in ("whole", "number"):
             raise BadInput(f"--number: '{label}' holds no numbers; say which value is meant with --positive.")

@@ -12,7 +12,7 @@ from tiltyard.train.blocks import MIN_ROWS
 
 def plan(rows: Delivered, request: ModelRequest) -> ModelPlan:
     """What would be written. Raises BadInput for a question that the rows cannot answer."""
-    if request.is_classes:
+    if request.asks_each:
         raise BadInput("--classes is of a question about a row; with --entity ask for one with --positive.")
     if request.rates or request.loads:
         raise BadInput("--rate-of and --load-of are of a question about a row; leave them out, or leave --entity out.")

@@ -27,7 +27,7 @@ class ModelRequest:
     owner: str = "nobody-yet"
     untold: Literal["no", "unknown"] | None = None
     """What a row is of which no outcome is told in time; None: as the rows have it."""
-    is_classes: bool | None = None
+    asks_each: bool | None = None
     """Every text of the outcome is asked for; None: where there are several, and nobody says which."""
     until: str | None = None
     """The planned column until which the outcome of each row is told; None, without `horizon_days`: the one that the
