@@ -473,9 +473,7 @@ class Ledger:
 
     def roles(self, model: str, night: date) -> Roles:
         """Roles in force while `night` is scored and judged: decided on strictly earlier nights. See `cast`."""
-        nights = sa.select(version.c.version, version.c.night).where(version.c.model == model)
-        trained = {row["version"]: row["night"] for row in self._rows(nights.order_by(version.c.version))}
-        return cast(trained, self.changes(model), self.rejected(model, night), night)
+        return self.roles_of({model: night})[model]
 
     def roles_of(self, nights: Mapping[str, date]) -> dict[str, Roles]:
         """Model → `roles` in force at its night. As many queries for many models as for one."""

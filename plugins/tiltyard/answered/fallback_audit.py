@@ -153,7 +153,7 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[TierShare]:
 
 def open_task(rails: Rails, model: str) -> DefaultTask | None:
     """The task that waits for a person; None when there is none."""
-    waiting = [task for task in rails.ledger.default_tasks(model) if not (task.explanation or task.recovery)]
+    waiting = [task for task in rails.ledger.default_tasks(model) if task.is_open]
     return waiting[-1] if waiting else None
 
 

@@ -218,19 +218,17 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         },
         ends=_ends(rails, specs, anchors, of_source),
         states={state.table: state for state in ledger.table_states()},
-        tasks={
-            task.model: task for task in ledger.default_tasks() if task.explanation is None and task.recovery is None
-        },
+        tasks={task.model: task for task in ledger.default_tasks() if task.is_open},
         incidents=tuple(standing.incidents(rails)),
     )
-    rows = sorted((facts.row(spec) for spec in specs), key=lambda row: (_rank(row.state), row.tier, row.model))
+    rows = sorted((facts.row(spec) for spec in specs), key=trouble)
     newest = max(anchors.values(), default=None)
     return Board(
         models=tuple(rows),
         sources=tuple(facts.source(name, specs) for name in sources),
         inbox=tuple(facts.inbox(specs)),
         incidents=facts.incidents,
-        trainings=len([entry for entry in ledger.retrains(since=newest) if entry.night == newest]) if newest else 0,
+        trainings=len(ledger.retrains(until=newest, since=newest)) if newest else 0,
     )
 
 
@@ -252,8 +250,9 @@ def _runs(
         return runs
 
 
-def _rank(state: State) -> int:
-    return [*STATES].index(state)
+def trouble(row: ModelRow) -> tuple[int, int, str]:
+    """What rows are sorted by: trouble, then tier, then name."""
+    return [*STATES].index(row.state), row.tier, row.model
 
 
 def _ends(

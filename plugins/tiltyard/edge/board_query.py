@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from tiltyard.edge.board import STATES, ModelRow
+from tiltyard.edge.board import STATES, ModelRow, trouble
 
 PAGE = 25
 """Models a page."""
@@ -16,7 +16,7 @@ def _against(row: ModelRow) -> tuple[bool, float]:
 
 
 ORDERS: Mapping[str, Callable[[ModelRow], Any]] = {
-    "trouble": lambda row: ([*STATES].index(row.state), row.tier, row.model),
+    "trouble": trouble,
     "model": lambda row: row.model,
     "owner": lambda row: (row.owner.casefold(), row.model),
     "tier": lambda row: (row.tier, row.model),

@@ -281,3 +281,8 @@ class DefaultTask(Record):
     """The end of the stretch; None while it goes on."""
     recorded_at: datetime | None = None
     """When it was recorded, wall clock; None before."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits for a person."""
+        return self.explanation is None and self.recovery is None
