@@ -1,14 +1,19 @@
-"""Fences: of two attempts at one piece of work only the newest may commit."""
+"""Fences: of two attempts at one piece of work only the newest may commit. And what a hindcast has to itself: while it
+plays the past of a model, nobody else works on a night of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard.errors import Fenced
+from tiltyard.errors import BadInput, Fenced
 from tiltyard.ledger_tables import fence
+from tiltyard.words import listed
+
+PLAYED = "tiltyard/hindcast"
+"""Namespace of the locks by which a hindcast has models to itself."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,39 @@ def claim(engine: sa.Engine, key: str) -> Fence:
         token = connection.scalar(statement.returning(fence.c.token))
     assert token is not None
     return Fence(engine, key, token)
+
+
+@contextmanager
+def playing(engine: sa.Engine, models: Collection[str]) -> Iterator[None]:
+    """Have these models to oneself; PostgreSQL lets them go when the process dies, however it does.
+
+    Raises BadInput when another hindcast has one of them: both would decide on the same nights, each on what the other
+    has made of them by then.
+    """
+    lock = sa.text("select pg_try_advisory_lock(hashtext(:space), hashtext(:model))")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        try:
+            taken = [
+                model for model in sorted(models) if not connection.scalar(lock, {"space": PLAYED, "model": model})
+            ]
+            if taken:
+                raise BadInput(
+                    f"Another hindcast plays {listed(taken)} at this moment; wait until it has ended, or name other "
+                    "models with --model."
+                )
+            yield
+        finally:
+            with suppress(sa.exc.DBAPIError):  # where the session is gone, so are its locks
+                connection.execute(sa.text("select pg_advisory_unlock_all()"))
+
+
+def played(engine: sa.Engine, models: Collection[str]) -> set[str]:
+    """Those of the models that a hindcast has to itself at this moment."""
+    query = sa.text(
+        "select name from unnest(cast(:models as text[])) as asked (name) join pg_locks on locktype = 'advisory' "
+        "and database = (select oid from pg_database where datname = current_database()) and objsubid = 2 "
+        "and classid = (hashtext(:space)::bigint & 4294967295)::oid "
+        "and objid = (hashtext(name)::bigint & 4294967295)::oid"
+    )
+    with engine.connect() as connection:
+        return set(connection.scalars(query, {"space": PLAYED, "models": sorted(models)}))

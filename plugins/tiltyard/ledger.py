@@ -10,7 +10,7 @@ worked out in `succession`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
-from tiltyard.fence import Fence, claim
+from tiltyard.errors import BadInput
+from tiltyard.fence import Fence, claim, played, playing
 from tiltyard.ledger_tables import (
     ACCEPTED,
     REMOVED,
@@ -75,6 +76,7 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succession
+from tiltyard.words import listed
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
@@ -129,6 +131,19 @@ class Ledger:
     def claim(self, key: str) -> Fence:
         """Claim a piece of work; every earlier claim on it is outdated from now on."""
         return claim(self.engine, key)
+
+    def playing(self, models: Collection[str]) -> AbstractContextManager[None]:
+        """Have these models to oneself for a hindcast. Raises BadInput when another one has them."""
+        return playing(self.engine, models)
+
+    def played(self, models: Collection[str]) -> set[str]:
+        """Those of the models that a hindcast has to itself at this moment."""
+        return played(self.engine, models)
+
+    def require_unplayed(self, models: Collection[str]) -> None:
+        """Raises BadInput when a hindcast has one of these models to itself at this moment."""
+        if taken := self.played(models):
+            raise BadInput(f"A hindcast plays {listed(sorted(taken))} at this moment; wait until it has ended.")
 
     def record_stage(self, model: str, night: date, status: Status, summary: Summary) -> None:
         """Say how an attempt of a stage went, in place of what the attempt before it said."""

@@ -303,6 +303,22 @@ def test_only_the_named_models_are_done_and_a_name_that_is_none_is_told(rails: R
         stage(look()).plan()
 
 
+def test_a_model_that_a_hindcast_plays_is_done_afterwards(rails: Rails, run: Run) -> None:
+    with rails.ledger.playing(["bee"]):
+        with pytest.raises(DownstreamTasksSkipped):
+            stage(look()).plan()
+        assert statuses(rails) == {"ant": "done", "bee": None, "cat": "done", "dog": "done"}
+        run.params |= {"models": ["bee"], "as_of": str(NIGHT)}
+        run.begin()
+        with pytest.raises(AirflowFailException, match="A hindcast plays bee at this moment; wait until it has ended"):
+            stage(look()).plan()
+    run.params.clear()
+    run.begin()
+    with pytest.raises(DownstreamTasksSkipped):
+        stage(look()).plan()
+    assert statuses(rails) == dict.fromkeys(statuses(rails), "done")
+
+
 def test_a_model_that_was_deleted_in_mid_night_is_said_to_be_gone(rails: Rails, run: Run) -> None:
     chunks, without = stage(look()), stage(look(), SPECS[1:])
     planned = chunks._lot(rails)

@@ -129,6 +129,25 @@ def test_nights_of_a_run(rails: Rails, run: Any) -> None:
     assert nights(rails, "training") == [date(2016, 4, 4)], "what was stopped stands in nobody's way"
 
 
+def test_a_model_that_a_hindcast_plays_is_left_to_it(rails: Rails, run: Any) -> None:
+    night, other = date(2016, 4, 1), SPEC.model_copy(update={"name": "other"})
+    rails.ledger.record_stage("", night, "done", FeaturesSummary())
+    for spec in (SPEC, other):
+        rails.ledger.record_stage(spec.name, night, "done", ShadowSummary())
+        found(rails, spec.name, night)
+    run()
+    with rails.ledger.playing([SPEC.name]):
+        with pytest.raises(AirflowSkipException, match=f"A hindcast plays {SPEC.name} at this moment"):
+            nights(rails, "promotion")
+        assert [as_of.date() for as_of in run_nights.governed_nights(rails, [SPEC, other])] == [night]
+        assert grants.taking_part(rails, [SPEC, other], night) == [other], "and nothing is decided on it"
+        run(as_of=str(night))
+        with pytest.raises(BadInput, match=f"A hindcast plays {SPEC.name} at this moment; wait until it has ended"):
+            nights(rails, "promotion")
+    assert nights(rails, "promotion") == [night]
+    assert grants.taking_part(rails, [SPEC, other], night) == [SPEC, other]
+
+
 def test_a_night_that_is_stopped_keeps_no_later_one_from_its_work(rails: Rails) -> None:
     def work(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         if as_of.day in (1, 3):

@@ -204,6 +204,14 @@ def test_nothing_goes_under_a_legal_hold(checkout: Rails) -> None:
     assert remove(checkout, "churn").is_done
 
 
+def test_nothing_goes_of_a_model_that_a_hindcast_plays(checkout: Rails) -> None:
+    before = state(checkout)
+    with checkout.ledger.playing(["churn"]), pytest.raises(CheckFailed, match="A hindcast plays it at this moment"):
+        remove(checkout, "churn")
+    assert state(checkout) == before
+    assert remove(checkout, "churn").is_done
+
+
 def test_what_another_model_reads_stays_and_is_named_with_its_reader(checkout: Rails) -> None:
     models = checkout.settings.models
     shutil.copytree(models / "churn", models / "twin")

@@ -37,6 +37,7 @@ def train(
     night, reasons = options.night(as_of), tuple(reason or ("asked by hand",))
     with options.opened() as opened:
         spec = find(opened.settings.models, model)
+        opened.ledger.require_unplayed([model])
         result = training.train(opened, spec, night, requested_by=options.user(), reasons=reasons, trials=trials)
     emit(result, as_json)
     if not result.trained:
@@ -117,6 +118,7 @@ def _answer_hour(model: str, hour: datetime, as_json: bool) -> None:
 
     with options.opened() as opened:
         spec = find(opened.settings.models, model)
+        opened.ledger.require_unplayed([model])
         hours.require_published(opened, spec, hour)
         [answered] = hours.answer(opened, spec, [hour])
     emit(answered, as_json)
@@ -135,6 +137,7 @@ def _stage(
     with options.opened() as opened:
         spec = find(opened.settings.models, model)
         opened.publication()  # says what comes first where nothing is there yet
+        opened.ledger.require_unplayed([model])
         due.require_reached(opened, name, spec, night)
         result = stage(opened, spec, night)
     emit(result, as_json)

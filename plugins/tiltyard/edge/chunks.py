@@ -20,7 +20,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import task
 
 from tiltyard import clock
-from tiltyard.edge import due, limits, task_run
+from tiltyard.edge import due, limits, nights, task_run
 from tiltyard.edge.assets import announced_through, portfolio_asset
 from tiltyard.edge.due import Lot
 from tiltyard.errors import BadInput, CheckFailed, OutOfTime
@@ -179,7 +179,8 @@ class Chunks:
         if unknown := sorted(set(names) - {spec.name for spec in self.specs}):
             there = ", ".join(spec.name for spec in self.specs) or "none"
             raise BadInput(f"There is no active model '{unknown[0]}'; the models are: {there}.")
-        chosen = [spec for spec in self.specs if not names or spec.name in names]
+        rails.ledger.require_unplayed(names)
+        chosen = nights.unplayed(rails, [spec for spec in self.specs if not names or spec.name in names])
         return due.lot(rails, self.stage, chosen, task_run.chosen_night(), named=bool(names))
 
     def _planned(self, rails: "Rails") -> Lot:

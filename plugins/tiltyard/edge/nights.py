@@ -6,6 +6,7 @@ of the last week that the stage before has finished and this one has not, and wo
 What a stage that goes through its models in chunks has to do is asked in `due`.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,8 @@ from tiltyard.words import listed
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
 
+log = logging.getLogger(__name__)
+
 RecordT = TypeVar("RecordT", bound=Record)
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
@@ -30,10 +33,14 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     """The nights that this run works on, oldest first.
 
     The parameter alone, when it is given. Else those that the events name plus those that were missed; a
-    manual run that finds neither does the newest finished night again. Raises BadInput when there is none.
+    manual run that finds neither does the newest finished night again. Raises BadInput when there is none, and for a
+    night that is asked for of a model that a hindcast plays; without one the task is skipped then.
     """
     if chosen := task_run.chosen_night():
+        rails.ledger.require_unplayed([spec.name])
         return [chosen]
+    if not unplayed(rails, [spec]):
+        task_run.skip(f"A hindcast plays {spec.name} at this moment; what it leaves is done afterwards.")
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
     finished, closed = finished_nights(rails, before, spec), closed_nights(rails, stage, spec)
@@ -44,6 +51,15 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     if not days:
         raise BadInput(f"No night to do: {before} has finished none for {spec.name}; start that first, or give as_of.")
     return [clock.midnight(day) for day in sorted(days)]
+
+
+def unplayed(rails: "Rails", specs: Sequence[Spec]) -> list[Spec]:
+    """Those of the models that no hindcast plays at this moment. The others are left to it: what is done of a night
+    beside it would stand on decisions that it has yet to make. What it leaves is picked up by a later run."""
+    played = rails.ledger.played([spec.name for spec in specs])
+    if played:
+        log.info("Left to a hindcast, which plays them at this moment: %s.", listed(sorted(played)))
+    return [spec for spec in specs if spec.name not in played]
 
 
 def end_of_run(rails: "Rails", source: str) -> datetime:
@@ -88,6 +104,7 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
 
     if chosen := task_run.chosen_night():
         return [chosen]
+    specs = unplayed(rails, specs)
     again = set() if task_run.is_first_attempt() else task_run.announced_nights()
     now = clock.now()
     ready, late = [], ""

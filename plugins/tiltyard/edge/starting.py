@@ -83,10 +83,18 @@ def start(
                 "run; write one with tiltyard new model, or land what its source delivers."
             )
         unscheduled, sources, notes = scheduled(rails)
+        played = rails.ledger.played([spec.name for spec in specs]) if nights else set()
+        notes += tuple(
+            f"{name}: a hindcast plays it at this moment, so that these nights are not done for it; start them once "
+            "more when that has ended."
+            for name in sorted(played)
+        )
         for note in notes:
             tell(note)
         settings = settings.model_copy(update={"unscheduled": unscheduled})  # of the checkout: Airflow follows releases
-        through = [_live(as_of, sources, specs) for as_of in nights]
+        free = tuple(spec for spec in specs if spec.name not in played)
+        left_to_it = {spec.source for spec in specs} - {spec.source for spec in free}
+        through = [_live(as_of, [each for each in sources if each.name not in left_to_it], free) for as_of in nights]
         running = quickstart.nights_in_airflow(replace(checkout, settings=settings), through, progress)
         if not nights:
             with Airflow(settings) as airflow:

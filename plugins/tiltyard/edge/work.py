@@ -19,7 +19,7 @@ from tiltyard.edge.assets import (
     settled_assets,
 )
 from tiltyard.edge.due import Lot
-from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights
+from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights, unplayed
 from tiltyard.errors import CheckFailed, Fenced, Unavailable
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -155,7 +155,8 @@ def answer_hours(rails: "Rails", specs: Sequence[Spec]) -> JsonObject:
     """Answer the hours that wait, of every hourly model. Model → hour → number of rows that were answered. What is
     wrong with one model keeps no other from its answers; raises RuntimeError that names those that failed. Skips the
     task where nothing waits, and in a run that somebody started for a night or for some models."""
-    waiting = {} if task_run.chosen_night() or task_run.chosen_models() else hours.waiting(rails, specs)
+    is_chosen = task_run.chosen_night() or task_run.chosen_models()
+    waiting = {} if is_chosen else hours.waiting(rails, unplayed(rails, specs))
     if not waiting:
         task_run.skip("No hour waits to be answered.")
     done: dict[str, JsonObject] = {}

@@ -87,10 +87,11 @@ def published(rails: Rails, specs: Iterable[Spec], back: timedelta) -> set[date]
 
 def taking_part(rails: Rails, specs: Iterable[Spec], night: date) -> list[Spec]:
     """The models of sources that have a run for a night, by their schedule or by their record; without those that came
-    later than that night."""
+    later than that night, and those that a hindcast plays at this moment."""
     specs = list(specs)
-    first = rails.ledger.first_nights([spec.name for spec in specs])
-    specs = [spec for spec in specs if night >= first.get(spec.name, date.min)]
+    names = [spec.name for spec in specs]
+    first, played = rails.ledger.first_nights(names), rails.ledger.played(names)
+    specs = [spec for spec in specs if night >= first.get(spec.name, date.min) and spec.name not in played]
     publishers = _publishers(specs)
     ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
     begun = {source for source in publishers if night in ends[source]}

@@ -188,8 +188,24 @@ def hindcast(
     """Replay every night whose `as_of` lies in [first, last].
 
     `render` also writes the HTML pages that the DAGs write. `jobs` is the number of processes that the models are
-    spread over, None for settings.hindcast_jobs. Raises BadInput for a range without nights.
+    spread over, None for settings.hindcast_jobs. Nobody else works on a night of these models meanwhile. Raises
+    BadInput for a range without nights, and where another hindcast plays one of the models.
     """
+    with rails.ledger.playing([spec.name for spec in specs]):
+        return _played(rails, specs, first, last, approve=approve, render=render, progress=progress, jobs=jobs)
+
+
+def _played(
+    rails: Rails,
+    specs: Sequence[Spec],
+    first: datetime,
+    last: datetime,
+    *,
+    approve: Approve,
+    render: bool,
+    progress: Progress | None,
+    jobs: int | None,
+) -> Hindcast:
     say = progress or (lambda label, fraction: None)
     nights = list(clock.nights(first, last))
     tallies = {spec.name: _Tally() for spec in specs}

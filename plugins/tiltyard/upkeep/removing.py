@@ -289,6 +289,8 @@ def _blocked(rails: Rails, names: _Names, parts: Belongings) -> tuple[str, ...]:
         f"release {hold.id} ends it."
         for hold in holds.open_ones(rails)
     ]
+    if names.kind == "model" and rails.ledger.played([names.name]):
+        why.append("A hindcast plays it at this moment; wait until that has ended.")
     if not why and (parts.files or parts.edited) and (reason := _refusal(rails, parts)):
         why.append(f"Without it the rest of the checkout does not hold together: {reason}")
     return tuple(why)
