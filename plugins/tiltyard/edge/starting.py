@@ -94,7 +94,9 @@ def start(
         settings = settings.model_copy(update={"unscheduled": unscheduled})  # of the checkout: Airflow follows releases
         free = tuple(spec for spec in specs if spec.name not in played)
         left_to_it = {spec.source for spec in specs} - {spec.source for spec in free}
-        through = [_live(as_of, [each for each in sources if each.name not in left_to_it], free) for as_of in nights]
+        through = [
+            _live(rails, as_of, [each for each in settings.sources if each not in left_to_it], free) for as_of in nights
+        ]
         running = quickstart.nights_in_airflow(replace(checkout, settings=settings), through, progress)
         if not nights:
             with Airflow(settings) as airflow:
@@ -116,10 +118,19 @@ def start(
     )
 
 
-def _live(as_of: datetime, sources: Sequence[StartedSource], specs: Sequence[Spec]) -> LiveNight:
-    """A night of the sources that still delivered then: of the others every table would be held."""
-    names = tuple(each.name for each in sources if each.newest and as_of - clock.midnight(each.newest) <= PAST)
-    return LiveNight(as_of, names, tuple(spec for spec in specs if spec.source in names))
+def _live(rails: Rails, as_of: datetime, sources: Sequence[str], specs: Sequence[Spec]) -> LiveNight:
+    """A night of the sources that delivered then: of the others every table would be held, or empty. Raises BadInput
+    where it is no model's."""
+    newest = {source: ingest.newest_here(rails, source, until=clock.night_closing(as_of)) for source in sources}
+    names = tuple(source for source, day in newest.items() if day and as_of - clock.midnight(day) <= PAST)
+    live = LiveNight(as_of, names, tuple(spec for spec in specs if spec.source in names))
+    if not live.specs:
+        raise BadInput(
+            f"The night of {clock.night_closing(as_of)} is no model's: none of their sources "
+            f"({', '.join(sources) or 'none that no hindcast plays'}) has delivered in the {PAST.days} days before it. "
+            "Name a night that has data; tiltyard start without --night names the newest."
+        )
+    return live
 
 
 def scheduled(rails: Rails) -> tuple[tuple[str, ...], tuple[StartedSource, ...], tuple[str, ...]]:

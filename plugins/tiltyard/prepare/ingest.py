@@ -235,12 +235,12 @@ def _stamp(connection: duckdb.DuckDBPyConnection, source: str, now: datetime) ->
     return max(stamps)
 
 
-def newest_delivery(rails: Rails, source: str) -> date | None:
-    """The day of the newest delivery of a source that has landed; None where none has."""
+def newest_delivery(rails: Rails, source: str, until: date = date.max) -> date | None:
+    """The day of the newest delivery of a source that has landed, up to a day; None where none has."""
     if not rails.lake.has(LANDED_FILE):
         return None
-    query = f"select max(left(file, 10)) from {identifier(LANDED_FILE)} where source = ?"
-    row = rails.lake.connection.execute(query, [source]).fetchone()
+    query = f"select max(left(file, 10)) from {identifier(LANDED_FILE)} where source = ? and left(file, 10) <= ?"
+    row = rails.lake.connection.execute(query, [source, str(until)]).fetchone()
     return contracts.day_of(f"{row[0]}.csv") if row and row[0] else None
 
 
@@ -248,7 +248,7 @@ def newest_here(rails: Rails, source: str, until: date = date.max) -> date | Non
     """The day of a source's newest delivery that has landed, or lies in the landing zone; None where there is none, up
     to a day."""
     lying = (contracts.day_of(path.name) for path in (rails.settings.landing / source).glob("*/*"))
-    days = [day for day in (newest_delivery(rails, source), *lying) if day and day <= until]
+    days = [day for day in (newest_delivery(rails, source, until), *lying) if day and day <= until]
     return max(days, default=None)
 
 

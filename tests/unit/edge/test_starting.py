@@ -95,10 +95,17 @@ def test_a_source_without_a_contract_is_named_with_both_ways_out(settings: Setti
 
 def test_a_night_is_of_the_sources_that_delivered_then(settings: Settings) -> None:
     with rails_module.opened(home(settings, {"incident": date(2016, 5, 31), "retail": date(2011, 10, 1)})) as rails:
-        _, sources, _ = starting.scheduled(rails)
-        specs = starting.portfolio(rails.settings)
-    live = starting._live(clock.parse_night("2016-05-30"), sources, specs)
-    assert (live.sources, [spec.name for spec in live.specs]) == (("incident",), ["sla_breach"])
+        specs, sources = starting.portfolio(rails.settings), ("incident", "retail")
+        for night, source, model in (
+            ("2016-06-02", "incident", "sla_breach"),
+            ("2011-10-02", "retail", "customer_repurchase"),
+        ):
+            live = starting._live(rails, clock.parse_night(night), sources, specs)
+            assert (live.sources, [spec.name for spec in live.specs]) == ((source,), [model])
+        with pytest.raises(
+            BadInput, match=r"The night of 2014-01-01 is no model.s: none of their sources \(incident, "
+        ):
+            starting._live(rails, clock.parse_night("2014-01-01"), sources, specs)
 
 
 def test_outside_a_checkout_nothing_is_started(settings: Settings, tmp_path: Path) -> None:
