@@ -1205,12 +1205,17 @@ def checked_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
             "together in dbt"
         )
     for name in classes:
-        if not name or name != name.strip() or len(name) > LONGEST_CLASS or not name.isprintable() or {*name} & {*"{}"}:
+        if not names_a_class(name):
             raise ValueError(
                 f"label.classes names {name!r}; a class has 1 to {LONGEST_CLASS} printable characters, no space at its "
                 "ends and no braces"
             )
     return classes
+
+
+def names_a_class(text: str) -> bool:
+    """Whether a text can be a class: it is written into specs, columns and SQL."""
+    return 0 < len(text) <= LONGEST_CLASS and text == text.strip() and text.isprintable() and not {*text} & {*"{}"}
 
 
 def literal(text: str) -> str:

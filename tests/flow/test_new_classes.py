@@ -22,6 +22,8 @@ from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import Spec, find
 
+MISSED = 'missed, it: "no", 3%'
+"""A class of which every letter means something to YAML or SQL."""
 RARE = ("bit a nurse", "fire drill")
 ASKED = ModelRequest("outcome", "clinic", label="Result", horizon_days=14, rates=("Neighbourhood",), loads=())
 
@@ -32,7 +34,7 @@ def appointments() -> pd.DataFrame:
     rng = np.random.default_rng(3)
     missed = table.pop("No-show").eq("Yes")
     late = rng.random(len(table)) < np.where(table["Neighbourhood"].eq("CENTRO"), 0.5, 0.1)
-    table["Result"] = np.where(missed, "missed", np.where(late, "it's late", "came"))
+    table["Result"] = np.where(missed, MISSED, np.where(late, "it's late", "came"))
     table.loc[table.index[::1_000], "Result"] = RARE[0]
     table.loc[table.index[1::4_000], "Result"] = RARE[1]
     return table
@@ -66,7 +68,7 @@ def spec_of(settings: Settings) -> Spec:
 
 def test_every_text_is_a_class_that_comes_often_enough(settings: Settings, asked: ModelPlan) -> None:
     spec = spec_of(settings)
-    assert spec.label.classes == ("came", "missed", "it's late")
+    assert spec.label.classes == ("came", MISSED, "it's late")
     shares = TABLE["Result"].value_counts(normalize=True)
     default = spec.fallback.safe_default
     assert isinstance(default, dict)
@@ -74,7 +76,9 @@ def test_every_text_is_a_class_that_comes_often_enough(settings: Settings, asked
     assert sum(default.values()) == 1
     notes = "\n".join(asked.notes)
     assert "result has several texts, and each of them is asked for" in notes
-    assert "Too rare to stand alone, so that they have no label: bit a nurse, fire drill." in notes
+    assert (
+        "Too rare to stand alone, or no name of a class, so that they have no label: bit a nurse, fire drill." in notes
+    )
     project.check_spec(project.read(settings), settings, spec)
     names = (*asked.texts,)
     paths = [str(settings.dbt.parent / path) for path in names if path.suffix == ".sql"]
@@ -93,6 +97,8 @@ def test_rare_texts_together_are_a_class_of_their_own(settings: Settings) -> Non
     truth, classes, rare = new_model.asking.class_sql("kind", "text", counts, 40.0)
     assert classes == (*sorted(counts)[:19], "other") and rare == tuple(sorted(counts)[19:])
     assert truth.startswith("case when versions.kind in ('kind 00', ") and truth.endswith("else 'other' end")
+    truth, classes, rare = new_model.asking.class_sql("kind", "text", {"a {{ b": 99, "c": 90, "d": 80, "e": 70}, 40.0)
+    assert (classes, rare) == (("c", "d", "e", "other"), ("a {{ b",)), "no spec takes braces in the name of a class"
     with pytest.raises(BadInput, match="fewer than 3 come often enough"):
         new_model.asking.class_sql("kind", "text", {"a": 900, "b": 5, "c": 4}, 40.0)
 

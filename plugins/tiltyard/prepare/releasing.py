@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -257,7 +257,7 @@ class _Trial:
         while reason := self._dbt_fault(groups, aside, new):
             fault, why = reason
             if not fault:
-                self._choose_one_by_one(groups, aside, new, why)
+                self._choose_those_that_go(groups, aside, new, why)
                 break
             aside.update(dict.fromkeys(fault, why))
         self.accepted.update(self._dbt(groups, aside))
@@ -307,21 +307,31 @@ class _Trial:
                 return tuple(sorted(needed)), f"{name} needs it as it was: {self._in_checkout(complaint, at)}"
         return None
 
-    def _choose_one_by_one(self, groups: Groups, aside: dict[str, str], new: Settings, why: str) -> None:
-        """Put those groups aside that do not go with the rest, where dbt does not say which it is."""
+    def _choose_those_that_go(self, groups: Groups, aside: dict[str, str], new: Settings, why: str) -> None:
+        """Put those groups aside that do not go with the rest, where dbt does not say which it is: what makes no table,
+        like the project's own file and its macros, first, since everything stands on it."""
         left = [name for name in groups if name not in aside]
         aside.update(dict.fromkeys(left, why))
-        for _ in left:  # one may stand on another that comes after it
-            taken = []
-            for name in [name for name in left if name in aside]:
-                without = {other: reason for other, reason in aside.items() if other != name}
-                if (fault := self._dbt_fault(groups, without, new)) is None:
-                    taken.append(name)
-                    del aside[name]
-                else:
-                    aside[name] = fault[1]
-            if not taken:
-                return
+        ground = [name for name in left if not any(path.startswith("dbt/models/") for path in groups[name])]
+        self._take_together(ground, groups, aside, new)
+        while self._take_together([name for name in left if name in aside], groups, aside, new):
+            pass  # one may stand on another that comes after it
+
+    def _take_together(self, names: Sequence[str], groups: Groups, aside: dict[str, str], new: Settings) -> bool:
+        """Take of these groups out of `aside` what goes: all at once, or else by halves. True when any was taken."""
+        if not names:
+            return False
+        without = {other: reason for other, reason in aside.items() if other not in names}
+        if (fault := self._dbt_fault(groups, without, new)) is None:
+            for name in names:
+                del aside[name]
+            return True
+        if len(names) == 1:
+            aside[names[0]] = fault[1]
+            return False
+        half = len(names) // 2
+        halves = [self._take_together(part, groups, aside, new) for part in (names[:half], names[half:])]
+        return any(halves)
 
     # -- models ---------------------------------------------------------------------------------------------------
 

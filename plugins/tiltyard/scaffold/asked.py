@@ -7,9 +7,10 @@ from datetime import date, timedelta
 from typing import Literal
 
 from tiltyard.errors import BadInput
+from tiltyard.prepare.dbt_files import in_sql
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Cohorts
-from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, literal
+from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, literal, names_a_class
 from tiltyard.words import counted
 
 HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
@@ -312,7 +313,7 @@ def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | 
         )
     if positive not in values:
         raise BadInput(f"--positive: '{column}' is never {positive!r}; it is {', '.join(values[:6])}.")
-    return f"versions.{column} = {positive if is_number else literal(positive)}", f"{column} is {positive}"
+    return f"versions.{column} = {positive if is_number else in_sql(literal(positive))}", f"{column} is {positive}"
 
 
 def usual_positive(values: Sequence[str]) -> str | None:
@@ -330,23 +331,26 @@ def class_sql(
     column: str, kind: str, counts: Mapping[str, int], fewest: float
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """SQL of an outcome of which every text is asked for, its classes, the commonest first, and those texts that are
-    too rare to be one: put together as `other`, or, where that is too rare as well, none. `counts`: text → rows.
+    too rare to be one, or can name none: put together as `other`, or, where that is too rare as well, none. `counts`:
+    text → rows.
 
     Raises BadInput where fewer than three are left.
     """
     if kind not in ("text", "whole"):
         raise BadInput(f"--classes: '{column}' holds no texts; say which value is meant with --positive, or --number.")
     ordered = sorted(counts, key=lambda value: (-counts[value], value))
-    usual = [value for value in ordered if counts[value] >= fewest and value != OTHER][: MOST_CLASSES - 1]
+    usual = [value for value in ordered if counts[value] >= fewest and names_a_class(value) and value != OTHER]
+    usual = usual[: MOST_CLASSES - 1]
     rare = tuple(value for value in ordered if value not in usual)
     value = f"versions.{column}" if kind == "text" else f"cast(versions.{column} as varchar)"
-    if len(rare) == 1 and len(usual) == MOST_CLASSES - 1 and counts[rare[0]] >= fewest:
+    if len(rare) == 1 and len(usual) == MOST_CLASSES - 1 and counts[rare[0]] >= fewest and names_a_class(rare[0]):
         return value, (*usual, *rare), ()
     if sum(counts[name] for name in rare) < fewest:
         classes, truth = tuple(usual), value
     else:
         classes = (*usual, OTHER)
-        truth = f"case when {value} in ({', '.join(map(literal, usual))}) then {value} else '{OTHER}' end"
+        texts = ", ".join(in_sql(literal(name)) for name in usual)
+        truth = f"case when {value} in ({texts}) then {value} else '{OTHER}' end"
     if len(classes) < FEWEST_CLASSES:
         shown = ", ".join(ordered[:6]) or "nothing"
         raise BadInput(

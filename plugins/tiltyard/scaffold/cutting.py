@@ -19,13 +19,12 @@ from tiltyard import casts, clock, file_rows
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import quoted, text
-from tiltyard.prepare import closed_days, contracts, delivery_rows, landing
+from tiltyard.prepare import closed_days, contracts, dbt_files, delivery_rows, landing
 from tiltyard.prepare.columns import ColumnMeta
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.records import Record
 from tiltyard.settings import Settings
-from tiltyard.spec import read_yaml
 
 Progress = Callable[[str, float | None], None]
 WRITTEN_AFTER = timedelta(days=30)
@@ -345,9 +344,8 @@ def _deliver(
 def said_of(settings: Settings, table: TableContract) -> Mapping[str, ColumnMeta]:
     """Column → what the contract says of it."""
     path = settings.dbt / "models" / "staging" / table.source / f"_{table.source}__sources.yml"
-    [entry] = [
-        entry for source in read_yaml(path)[1]["sources"] for entry in source["tables"] if entry["name"] == table.name
-    ]
+    declared = dbt_files.read(path)[1]["sources"]
+    [entry] = [entry for source in declared for entry in source["tables"] if entry["name"] == table.name]
     return {
         column["name"]: ColumnMeta(**(((column.get("config") or {}).get("meta") or {}).get("tiltyard") or {}))
         for column in entry["columns"]
@@ -359,7 +357,7 @@ def key_of(settings: Settings, table: TableContract) -> str | None:
     path = settings.dbt / "models" / "staging" / table.source / f"stg_{table.source}__{table.name}.yml"
     if not path.is_file():
         return None
-    for model in read_yaml(path)[1].get("models", ()):
+    for model in dbt_files.read(path)[1].get("models", ()):
         for test in model.get("data_tests", ()):
             if isinstance(test, Mapping) and "one_row_per" in test:
                 name = str(test["one_row_per"]["arguments"]["columns"][0])

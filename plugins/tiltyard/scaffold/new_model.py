@@ -257,7 +257,7 @@ def _classes(rows: Delivered, label: str, kind: str, days: int, *, is_asked: boo
     if rare:
         shown = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
         end = f"are put together as {asking.OTHER}" if asking.OTHER in classes else "have no label"
-        notes.append(f"Too rare to stand alone, so that they {end}: {shown}.")
+        notes.append(f"Too rare to stand alone, or no name of a class, so that they {end}: {shown}.")
     commonest = f"{truth} = {text(classes[0])}"
     return Truth(truth, commonest, "", {name: by_class[name] / told for name in classes}, tuple(notes))
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question
 from tiltyard.scaffold.model_texts import views
-from tiltyard.scaffold.yaml_text import listed, mapping, scalar
+from tiltyard.scaffold.yaml_text import listed, mapping, number, prose, scalar
 from tiltyard.spec import MIN_COVERAGE
 from tiltyard.target import number_bounds
 from tiltyard.words import counted
@@ -98,7 +98,7 @@ def spec_text(promise: Promise, nights: Calendar) -> str:
         low, high = promise.bounds
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
-        default = f"{min(max(promise.base, low), high):.3g}"
+        default = number(min(max(promise.base, low), high), 3)
     elif promise.shares:
         kind = f"  classes: {listed(promise.shares)}\n"
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
@@ -237,8 +237,8 @@ def exposure_text(promise: Promise) -> str:
     return f"""  - name: {promise.model}
     label: {scalar(naming.words(promise.model).capitalize())}
     type: ml
-    description: {scalar(text)}
-    owner: {{name: {scalar(promise.owner)}}}
+    description: {prose(text)}
+    owner: {{name: {prose(promise.owner)}}}
     depends_on:
 {refs}
 """
@@ -313,7 +313,7 @@ def intake_suite(asked: Question, facts: Facts) -> str:
                 low = 0.0
             text += expect(
                 "expect_column_values_to_be_between",
-                f"column: {feature.name}, min_value: {low:.6g}, max_value: {high:.6g}, mostly: 0.98", "warning",
+                f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98", "warning",
                 f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
             )  # fmt: skip
         if feature.missing < 0.5:

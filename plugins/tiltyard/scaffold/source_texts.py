@@ -6,10 +6,11 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 
 from tiltyard import clock
+from tiltyard.prepare.dbt_files import apart, literally
 from tiltyard.prepare.places import Fetch
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Column, Findings
-from tiltyard.scaffold.yaml_text import columns, mapping, model, scalar
+from tiltyard.scaffold.yaml_text import columns, mapping, model, prose, scalar
 
 WRITTEN_AT = "written_at"
 """The column in which a cut, and from then on the source, says when a row was written."""
@@ -113,7 +114,7 @@ def contract(planned: SourcePlan) -> str:
 # {found.table.rows:,} rows of {rhythm.first} to {rhythm.last}; mend it where you know better.
 sources:
   - name: {planned.source}
-    description: {scalar(f"One file a day: what happened then, and what was written. Median rows: {rhythm.per_day:g}.")}
+    description: {prose(f"One file a day: what happened then, and what was written. Median rows: {rhythm.per_day:g}.")}
     database: lake
     schema: raw
     config:
@@ -126,7 +127,7 @@ sources:
 {closed}          volume: {volume}
     tables:
       - name: {planned.table}
-        description: {scalar(_grain(planned))}
+        description: {prose(_grain(planned))}
         config:
           meta:
             tiltyard:
@@ -151,7 +152,7 @@ def _timing(planned: SourcePlan) -> str:
         f"available_at: {mapping(_time(known, found.zone)) if known else 'ingested_at'}",
     ]
     if form.null_values:
-        lines.append(f"null_values: [{', '.join(scalar(value) for value in form.null_values)}]")
+        lines.append(f"null_values: [{', '.join(scalar(literally(value)) for value in form.null_values)}]")
     if planned.written_after is not None:
         lines.append(f"written_after: {clock.format_duration(planned.written_after)}")
     if planned.place is not None:
@@ -185,7 +186,7 @@ def _declared(planned: SourcePlan, column: Column) -> str:
     declared: dict[str, object] = {"name": column.name, "data_type": column.data_type}
     if said:
         declared["config"] = {"meta": {"tiltyard": said}}
-    return mapping({**declared, "description": _looks(planned, column)})
+    return mapping({**declared, "description": apart(_looks(planned, column))})
 
 
 def _said(planned: SourcePlan, column: Column) -> dict[str, object]:
@@ -193,7 +194,7 @@ def _said(planned: SourcePlan, column: Column) -> dict[str, object]:
     name = roles.key if column.name == planned.key and roles.key else column.name
     said: dict[str, object] = {}
     if column.header != column.name:
-        said["header"] = column.header
+        said["header"] = literally(column.header)
     if name in roles.planned:
         said["planned"] = True
     if name in roles.written_later:

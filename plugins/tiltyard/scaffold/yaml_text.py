@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 import yaml
+
+from tiltyard.prepare.dbt_files import apart
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _./%()-]*")
 
@@ -14,16 +17,34 @@ def scalar(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return number(value) if isinstance(value, float) else str(value)
     text = str(value)
     if _PLAIN.fullmatch(text) and text == text.strip() and yaml.safe_load(text) == text:
         return text
-    return json.dumps(text, ensure_ascii=False)
+    quoted = json.dumps(text, ensure_ascii=False)
+    # YAML takes some letters for ends of lines, or for none
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in quoted)
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A number of so many significant digits. YAML takes 3e+06 for a text: it is written out, or with a point."""
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return text
+    mantissa, _, exponent = text.partition("e")
+    if abs(int(exponent)) <= 15:
+        return f"{Decimal(text):f}"
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}"
+
+
+def prose(text: str) -> str:
+    """A text for people in a `.yml` of dbt, which takes all of them for templates."""
+    return scalar(apart(text))
 
 
 def mapping(values: Mapping[str, object]) -> str:
     """A mapping on one line; values that are no scalars are mappings, lists, or text that is YAML already."""
-    return "{" + ", ".join(f"{name}: {_value(value)}" for name, value in values.items()) + "}"
+    return "{" + ", ".join(f"{scalar(name)}: {_value(value)}" for name, value in values.items()) + "}"
 
 
 def listed(values: Iterable[object]) -> str:
@@ -47,7 +68,7 @@ def columns(described: Iterable[tuple[str, str, str]], required: Iterable[str] =
         lines += [
             f"      - name: {name}",
             f"        data_type: {data_type}",
-            f"        description: {scalar(description)}",
+            f"        description: {prose(description)}",
         ]
         if name in never_null:
             lines.append("        constraints: [{type: not_null}]")
@@ -60,7 +81,7 @@ def model(
     """The `.yml` of a table that dbt makes."""
     said = f"    config:\n      meta:\n        tiltyard: {mapping(meta)}\n" if meta else ""
     return (
-        f"version: 2\n\nmodels:\n  - name: {name}\n    description: {scalar(description)}\n{said}"
+        f"version: 2\n\nmodels:\n  - name: {name}\n    description: {prose(description)}\n{said}"
         f"    data_tests:\n      - one_row_per:\n          arguments: {{columns: [{', '.join(grain)}]}}\n"
         f"    columns:\n{body}"
     )

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import duckdb
+import jinja2
 import pytest
+import yaml
 
 from tiltyard.errors import BadInput
 from tiltyard.prepare import dbt_files
 from tiltyard.spec import MOST, read_yaml
+from tiltyard.target import literal
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,9 @@ from tiltyard.spec import MOST, read_yaml
             "data_type",
         ),
         ("models:\n  - name: x\n    description: a\x07b\n", 3, "holds the character #x0007"),
+        ("models:\n  - name: x\n    description: 'of {{ user }}'\n", 3, "nothing is called user"),
+        ("models:\n  - name: x\n    description: 'of {% if %}'\n", 3, "'of {% if %}' for a Jinja template"),
+        ("models:\n  - name: x\n    config: {meta: {tiltyard: {header: 'a {{ b'}}}\n", 3, "{% raw %} before it"),
         ("models:\n  - &x {name: x, columns: [*x]}\n", 2, "it stands in itself"),
     ],
 )
@@ -56,3 +63,23 @@ def test_aliases_of_aliases_are_no_text_that_anybody_reads(tmp_path: Path) -> No
         read_yaml(path)
     path.write_text("base: &base {a: 1}\none: {<<: *base, b: 2}\nmany: [*base, *base]\n")
     assert read_yaml(path)[1]["one"] == {"a": 1, "b": 2}, "an alias or two is as good as ever"
+
+
+@pytest.mark.parametrize("text", ["{{ user }}", "{% if %}", "a {# b", "{{{x}}}", "{%{{{#", "{a} % #", ""])
+def test_what_looks_like_a_template_is_read_back_as_it_is_and_dbt_reads_the_same(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yml"
+    written = dbt_files.literally(text)
+    path.write_text(yaml.safe_dump({"models": [{"name": "x", "config": {"meta": {"tiltyard": {"header": written}}}}]}))
+    assert dbt_files.read(path)[1]["models"][0]["config"]["meta"]["tiltyard"]["header"] == text
+    assert jinja2.Environment().from_string(written).render() == text
+    shown = jinja2.Environment().from_string(dbt_files.apart(text)).render()
+    assert shown.replace(" ", "") == text.replace(" ", "")
+    query = jinja2.Environment().from_string(dbt_files.in_sql(literal(text))).render()
+    assert duckdb.execute(f"select {query}").fetchone() == (text,)
+
+
+def test_templates_that_dbt_reads_are_let_through(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    described = "of {{ doc('x') }} and {{ env_var('HOME') }}"
+    path.write_text(yaml.safe_dump({"models": [{"name": "x", "description": described, "data_tests": ["{{ ref }}"]}]}))
+    assert dbt_files.read(path)[1]["models"][0]["description"] == described

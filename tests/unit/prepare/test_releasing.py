@@ -29,6 +29,7 @@ from tiltyard.spec import find, portfolio
 NOW = instant("2025-02-03")
 SPEC = "models/churn/spec.yaml"
 VIEW = "dbt/models/features/ftr_customer__activity"
+EXPOSURES = "dbt/models/_models__exposures.yml"
 
 
 @pytest.fixture
@@ -164,6 +165,11 @@ BREAKS: dict[str, tuple[Callable[[Path], None], str, str]] = {
         lambda folder: append(folder / f"{VIEW}.yml", "\n  bad: [\n"),
         f"{VIEW}.yml",
         r"ftr_customer__activity.yml:\d+: not readable as YAML",
+    ),
+    "a description that is a template of nothing": (
+        lambda folder: change(folder / f"{VIEW}.yml", "description: One", 'description: "{{ user }}, " # One'),
+        f"{VIEW}.yml",
+        r"ftr_customer__activity.yml:\d+: dbt takes '\{\{ user \}\}, .*nothing is called user",
     ),
     "SQL that refers to nobody": (
         lambda folder: append(folder / f"{VIEW}.sql", "\n{{ ref('nobody') }}"),
@@ -431,6 +437,23 @@ def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) 
     (checkout / "models").rename(checkout / "aside")
     with rails_module.opened(settings) as opened, pytest.raises(BadInput, match="TILTYARD_MODELS"):
         releasing.accept(opened, NOW)
+
+
+def test_one_text_that_dbt_does_not_name_costs_a_first_release_nothing_else(settings: Settings, checkout: Path) -> None:
+    """Of a new home every file of dbt is a change, and none of them goes without the project's own file."""
+    described = "    description: "
+    view = checkout / f"{VIEW}.yml"
+    view.write_text(view.read_text().replace(described, f"{described}\"{{{{ var('nobody') }}}}\" # ", 1))
+    with rails_module.opened(settings) as opened:
+        accepted = releasing.accept(opened, NOW)
+        stored = release.stored(release.current(opened.settings))
+    refused = {text.path: text.reason for text in accepted.refused if text.path.startswith("dbt/")}
+    assert "Required var 'nobody' not found" in refused.pop(f"{VIEW}.sql")
+    assert "ftr_customer__activity" in refused.pop(EXPOSURES), "which names the models' tables, for people"
+    assert refused == {}
+    gone = {path for path in release.working(settings) if path not in stored}
+    assert {f"{VIEW}.sql", f"{VIEW}.yml", SPEC} <= gone
+    assert all(path.startswith((VIEW, EXPOSURES, "models/churn/")) for path in gone), gone
 
 
 def test_what_is_no_fault_of_a_text_refuses_none(rails: Rails, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
