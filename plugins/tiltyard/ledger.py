@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -50,6 +51,7 @@ from tiltyard.ledger_tables import (
     version,
     watch,
 )
+from tiltyard.outbox import Outbox
 from tiltyard.records import (
     AcceptedRelease,
     Decision,
@@ -125,6 +127,11 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """What people are told."""
+        return Outbox(self.engine)
 
     # -- work ---------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The tables of the decisions database, the longer statements over them, and what their JSON may hold.
 
-Only `ledger` and `fence` read and write them.
+Only `ledger`, `fence` and `outbox` read and write them.
 """
 
 import json
@@ -209,6 +209,49 @@ default_task_end = sa.Table(
     sa.Column("answered_at", _instant),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+message = sa.Table(
+    "message",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("fact", _json, nullable=False),  # records.Fact
+    sa.Column("weight", sa.Text, nullable=False),  # waits | page | digest
+    sa.Column("opened_at", _instant, nullable=False),
+    sa.Column("weighed_at", _instant),
+    sa.Column("reminders", sa.Integer, nullable=False),
+    sa.Column("ended_at", _instant),  # NULL: it stands
+    sa.Column("needed", sa.Boolean),
+    sa.Column("judged_by", sa.Text),
+)
+sa.Index(
+    "one_message_while_it_stands",
+    message.c.kind,
+    message.c.subject,
+    message.c.owner,
+    unique=True,
+    postgresql_where=message.c.ended_at.is_(None),
+)
+sa.Index("pages", message.c.weighed_at, postgresql_where=message.c.weight == "page")
+sending = sa.Table(
+    "sending",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("message", sa.BigInteger),  # NULL: a digest, or a test
+    sa.Column("occasion", sa.Text, nullable=False),  # begun | reminder | ended | digest | test
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("to", sa.Text, nullable=False),  # the name of an address, never the address
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", _instant, nullable=False),
+    sa.Column("sent_at", _instant),  # NULL: nobody has taken it yet
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+)
+sa.Index("unsent", sending.c.id, postgresql_where=sending.c.sent_at.is_(None))
+sa.Index("sendings_of_message", sending.c.message)
+sa.Index("digests", sending.c.owner, sending.c.created_at, postgresql_where=sending.c.occasion == "digest")
 
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
@@ -312,10 +355,15 @@ def json_text(value: object) -> str:
     return content if content and not _UNSTORABLE.search(content) else json.dumps(_storable(value), allow_nan=False)
 
 
+def storable(text: str) -> str:
+    """A text with signs in place of what PostgreSQL does not hold."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def _storable(value: object) -> object:
     """`value` with signs in place of what no jsonb holds, and null for a number that is not finite."""
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return storable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     tables count as failed."""
     maintenance_schedule: str = "0 4 * * *"
     """When the lake_maintenance DAG starts by itself, UTC, after the night's work: a cron expression, or none."""
+    alerts_schedule: str = "*/10 * * * *"
+    """When the alerts DAG starts by itself, UTC, beside every night: a cron expression, or none. It only does where
+    portfolio.yaml names a route."""
     chunk_models: Annotated[int, Field(ge=1)] = 50
     """Models that one task of shadow, promotion or drift does at most, one after the other in one process."""
     stage_limits: Annotated[tuple[str, ...], NoDecode] = (

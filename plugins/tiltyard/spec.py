@@ -550,6 +550,45 @@ class SharedBreak(Strict):
     """Share that has to show it, of the models that read the node and were looked at."""
 
 
+AlertKind = Literal[
+    "approve", "explain", "table", "incident", "refused", "quarantined", "failed", "stopped", "unanswered",
+]  # fmt: skip
+"""What a message is about."""
+ADDRESS = r"^(env:[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
+"""How an address is named: it may hold a secret, so that no text has it."""
+
+
+class Route(Strict):
+    """Who hears of what. Every route that fits is taken."""
+
+    owners: tuple[str, ...] = ()
+    """Owners of models whose messages go here. Empty: those of everybody, and what is about the whole portfolio."""
+    tiers: tuple[Literal[1, 2, 3], ...] = ()
+    """Stakes of the models that are concerned. Empty: any."""
+    kinds: tuple[AlertKind, ...] = ()
+    """What the messages are about. Empty: anything."""
+    to: Annotated[tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...], Field(min_length=1)]
+    """Addresses of Apprise, by name: `env:NAME`, a variable of the environment, or `connection:NAME`, one of Airflow
+    with the address as its password."""
+
+    def fits(self, owner: str, tier: int, kind: str) -> bool:
+        """Whether a message goes here."""
+        own = not self.owners or owner in self.owners
+        return own and (not self.tiers or tier in self.tiers) and (not self.kinds or kind in self.kinds)
+
+
+class Pages(Strict):
+    """How often people are interrupted. What must not wait always comes."""
+
+    per_owner_week: Annotated[int, Field(ge=0, le=1_000)] = 3
+    """Messages that an owner gets at once, in seven days; the others come in the digest of the morning."""
+    digest: Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "07:00"
+    """When the digest is sent, UTC."""
+    patience: Duration = timedelta(hours=2)
+    """How long what may end by itself, like a stage that failed and is tried again, is left alone, unless the stakes
+    are the highest."""
+
+
 class Portfolio(Strict):
     """What holds for all models together: models/portfolio.yaml. Every field has a default."""
 
@@ -559,6 +598,14 @@ class Portfolio(Strict):
     """Trainings that are afforded."""
     shared_break: SharedBreak = SharedBreak()
     """When a fault that models have in common is one incident."""
+    routes: tuple[Route, ...] = ()
+    """Who hears of what. Empty: nobody is told, and what waits stands on the page."""
+    pages: Annotated[Pages, Field(validate_default=True)] = Pages()
+    """How often people are interrupted."""
+
+    def addresses(self, owner: str, tier: int, kind: str) -> tuple[str, ...]:
+        """The addresses that a message goes to, each once; none where no route fits."""
+        return tuple(dict.fromkeys(to for route in self.routes if route.fits(owner, tier, kind) for to in route.to))
 
 
 class Spec(Strict):

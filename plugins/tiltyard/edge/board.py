@@ -9,12 +9,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Final, Literal
 
 from tiltyard import clock
 from tiltyard.govern import standing
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.prepare import contracts, ingest
+from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.records import (
     DefaultTask,
@@ -164,6 +166,8 @@ class Asked(Record):
     """When silence counts as an answer; None: never."""
     link: str
     """Where it is answered or seen, below Airflow's address."""
+    models: tuple[str, ...] = ()
+    """The models that are concerned; empty: all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,43 +440,65 @@ class _Facts:
                 since=proposed[0].night,
                 until=proposed[1],
                 link=f"/dags/{spec.name}__promotion",
+                models=(spec.name,),
             )
             for spec in specs
             if (proposed := self.proposal(spec))
         ]
         asked += [
             Asked(kind="explain", subject=name, reason=f"on its safe default since {task.since}", since=task.opened,
-                  link=f"/dags/{name}__explanation")
+                  link=f"/dags/{name}__explanation", models=(name,))
             for name, task in sorted(self.tasks.items()) if any(spec.name == name for spec in specs)
         ]  # fmt: skip
         source_of = {table: spec.source for spec in specs for table in spec.tables}
         read = source_of.keys() | self.upstream(specs)
         asked += [
             Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/")
+                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/",
+                  models=self.readers(specs, name))
             for name, state in sorted(self.states.items())
             if not self.good(name) and state.cause in (None, name) and name in read
         ]  # fmt: skip
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
-                  since=incident.since, link="/dags/governor")
+                  since=incident.since, link="/dags/governor", models=incident.models)
             for incident in self.incidents if not incident.closing and incident.node not in self.states
         ]  # fmt: skip
         accepted = self.rails.ledger.release()
         asked += [
-            Asked(kind="refused", subject=text.path, reason=text.reason, since=None, link="/tiltyard/")
+            Asked(kind="refused", subject=text.path, reason=text.reason, since=None, link="/tiltyard/",
+                  models=tuple(spec.name for spec in specs if f"{text.path}/".startswith(f"models/{spec.name}/")))
             for text in (accepted.refused if accepted else ())
-        ]
+        ]  # fmt: skip
         for name in sorted({spec.source for spec in specs}):
             night = self.of_source.get(name)
             asked += [
                 Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
-                      link=f"/dags/{name}__features")
+                      link=f"/dags/{name}__features",
+                      models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def readers(self, specs: Sequence[Spec], table: str) -> tuple[str, ...]:
+        """The models that stand on a table, at whatever distance."""
+        graph = self.feeding.graph if self.feeding else None
+        return tuple(
+            spec.name
+            for spec in specs
+            if table in spec.tables
+            or (graph and any(name in graph.parents and table in graph.upstream(name) for name in spec.tables))
+        )
+
+    @cached_property
+    def feeding(self) -> Feeding | None:
+        """Which table stands on which; None before dbt has built anything."""
+        try:
+            return Feeding.of_every_source(self.rails.settings)
+        except OSError:
+            return None
 
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator as Settled
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronDataIntervalTimetable, CronTriggerTimetable, Param
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAny,
+    AssetOrTimeSchedule,
+    CronDataIntervalTimetable,
+    CronTriggerTimetable,
+    Param,
+)
 
 from tiltyard import release
 from tiltyard.edge.approvals import approval_tasks, approvals
@@ -48,23 +56,25 @@ from tiltyard.edge.work import (
     promote,
     publish,
     shadow_model,
+    tell,
     tidy,
     train,
     transform,
 )
+from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, read_all
+from tiltyard.spec import Spec, load_portfolio, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "Settled", "accepting", "announce", "announce_evaluations", "announce_findings",
+    "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations", "announce_findings",
     "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "asks", "audit_alone",
     "audit_fallback", "check", "each_night", "end_of_run", "explanation", "feature_assets", "governed_nights",
     "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short", "judge",
     "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable", "model_asset",
     "night", "nights", "per_model", "portfolio", "portfolio_asset", "promote", "publish", "same_nights",
-    "settled_assets", "shadow_model", "show", "skip", "tags", "tidy", "timetable", "train", "transform",
+    "settled_assets", "shadow_model", "show", "skip", "tags", "tell", "tidy", "timetable", "train", "transform",
     "unexplained_assets", "working",
 ]  # fmt: skip
 
@@ -132,6 +142,8 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
         description="The night that closed at this day's midnight UTC. Empty: "
         + _OWN_NIGHT.get(stage, "whatever is waiting."),
     )
+    if stage == "alerts":
+        return {}
     if stage not in IN_CHUNKS or spec is not None:
         return {"as_of": night}
     models = Param(
@@ -197,6 +209,22 @@ def governor_schedule(settings: Settings) -> list[Asset] | AssetOrTimeSchedule:
         return finding
     hourly = CronTriggerTimetable("0 * * * *", timezone="UTC", run_immediately=False)
     return AssetOrTimeSchedule(timetable=hourly, assets=finding)
+
+
+def alerts_schedule(settings: Settings) -> AssetAny | AssetOrTimeSchedule | None:
+    """When people are told: when drift has looked, and every few minutes, since what has failed announces nothing. None
+    where no route is named."""
+    try:
+        routes = load_portfolio(settings.models).routes
+    except BadInput:
+        routes = ()
+    if not routes:
+        return None
+    assets = AssetAny(portfolio_asset("evaluation"), portfolio_asset("finding"))
+    if settings.alerts_schedule.lower() in ("none", ""):
+        return assets
+    often = CronTriggerTimetable(settings.alerts_schedule, timezone="UTC", run_immediately=False)
+    return AssetOrTimeSchedule(timetable=often, assets=assets)
 
 
 def maintenance_timetable(settings: Settings) -> CronTriggerTimetable | None:

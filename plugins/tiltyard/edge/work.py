@@ -30,7 +30,7 @@ from tiltyard.records import (
     RefusedText,
     TrainingSummary,
 )
-from tiltyard.spec import Spec, find, portfolio
+from tiltyard.spec import Spec, find, load_portfolio, portfolio
 from tiltyard.stages import dag_id
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.
@@ -413,6 +413,21 @@ def _unaudited(rails: "Rails", specs: Sequence[Spec]) -> dict[str, set[date]]:
         }
         for spec in specs
     }
+
+
+def tell(rails: "Rails", now: datetime) -> JsonObject:
+    """Tell people what there is to tell. Skips the task where no route is named; raises RuntimeError, which has it
+    tried again, where a service took nothing."""
+    from tiltyard.edge.told import telling
+
+    if not load_portfolio(rails.settings.models).routes:
+        task_run.skip("No route is named in models/portfolio.yaml: nobody is told, and what waits stands on the page.")
+    told = telling.tell(rails, now, task_run.connection)
+    for title in told.unrouted:
+        log.warning("No route takes: %s", title)
+    if told.unsent:
+        raise RuntimeError("; ".join(f"{name}: {why}" for name, why in sorted(told.unsent.items())))
+    return told.to_json()
 
 
 def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:

@@ -1,7 +1,7 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps).
+stage says of a night) → `entry` (what the ledger keeps), `told` (what people are told).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -92,6 +92,7 @@ from tiltyard.records.summary import (
     TrainingSummary,
     WatchVerdict,
 )
+from tiltyard.records.told import Fact, Message, Occasion, PagePrecision, Sending, Weight
 
 __all__ = [
     "SUMMARIES",
@@ -118,6 +119,7 @@ __all__ = [
     "Event",
     "EvidenceRecord",
     "Explanation",
+    "Fact",
     "FallbackAuditSummary",
     "FeatureValue",
     "FeaturesSummary",
@@ -141,9 +143,12 @@ __all__ = [
     "LearnedScale",
     "LookupCheck",
     "Measured",
+    "Message",
     "Missing",
+    "Occasion",
     "OpenIncident",
     "PageFile",
+    "PagePrecision",
     "Parity",
     "PopularItem",
     "PortfolioNight",
@@ -161,6 +166,7 @@ __all__ = [
     "Replayed",
     "Retrain",
     "RunningPoint",
+    "Sending",
     "ShadowSummary",
     "Signal",
     "SignalKind",
@@ -181,4 +187,5 @@ __all__ = [
     "VersionFigures",
     "Watch",
     "WatchVerdict",
+    "Weight",
 ]

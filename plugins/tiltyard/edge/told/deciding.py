@@ -1,0 +1,113 @@
+"""What is told at once, what waits for the morning, and what is over. Pure.
+
+Whoever is paged for nothing stops reading, so that interruptions are bounded per owner (`pages.per_owner_week`), as
+retrains for nothing are. Three rules: what must not wait always comes (the highest stakes, and what silence answers);
+what may end by itself is left alone for a while (`pages.patience`); of the rest the most urgent come as long as the
+week's pages last, and the others are in the digest of the next morning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from typing import Final
+
+from tiltyard.outbox import Standing
+from tiltyard.records import Fact, Message, Weight
+from tiltyard.spec import AlertKind, Pages
+
+URGENCY: Final[dict[AlertKind, int]] = {
+    "approve": 0, "table": 1, "explain": 2, "quarantined": 3, "failed": 4, "refused": 5, "incident": 6, "stopped": 7,
+    "unanswered": 8,
+}  # fmt: skip
+"""What is told → its place where not all can come at once."""
+HEALS: Final[frozenset[AlertKind]] = frozenset({"failed", "unanswered", "table"})
+"""What may end by itself: a stage or a source is tried again."""
+REMINDERS: Final = (0.5, 0.9)
+"""Shares of the time to answer after which whoever is asked is reminded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What follows from what there is to tell, and from what was told."""
+
+    opened: tuple[tuple[Fact, Weight], ...]
+    """New facts, and how each is told."""
+    weighed: tuple[tuple[Message, Weight], ...]
+    """Messages that have waited, and how they are told now."""
+    reminded: tuple[Message, ...]
+    """Messages of which whoever is asked is reminded."""
+    ended: tuple[Message, ...]
+    """Messages that are over."""
+    digests: Mapping[str, tuple[Message, ...]]
+    """Owner → the messages of its digest, which is due, the most urgent first."""
+
+
+def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetime) -> Decided:
+    """What is told of `facts` now. `now`: wall clock."""
+    told = {message.fact.key: message for message in standing.messages}
+    seen = {fact.key: fact for fact in facts}
+    ended = tuple(message for key, message in told.items() if key not in seen)
+    left = {owner: pages.per_owner_week - count for owner, count in standing.paged.items()}
+
+    def weigh(fact: Fact, since: datetime) -> Weight:
+        if must_not_wait(fact):
+            left[fact.owner] = left.get(fact.owner, pages.per_owner_week) - 1
+            return "page"
+        if fact.kind in HEALS and now - since < pages.patience:
+            return "waits"
+        if left.get(fact.owner, pages.per_owner_week) <= 0:
+            return "digest"
+        left[fact.owner] = left.get(fact.owner, pages.per_owner_week) - 1
+        return "page"
+
+    undecided = [(fact, told.get(fact.key)) for fact in facts]
+    undecided = [(fact, own) for fact, own in undecided if own is None or own.weight == "waits"]
+    opened: list[tuple[Fact, Weight]] = []
+    weighed: list[tuple[Message, Weight]] = []
+    for fact, own in sorted(undecided, key=lambda pair: urgency(pair[0])):
+        weight = weigh(fact, own.opened_at if own else now)
+        if own is None:
+            opened.append((fact, weight))
+        elif weight != "waits":
+            weighed.append((own, weight))
+    stays = [message for key, message in told.items() if key in seen]
+    return Decided(
+        opened=tuple(opened),
+        weighed=tuple(weighed),
+        reminded=tuple(message for message in stays if _is_reminded(message, now)),
+        ended=ended,
+        digests=_digests(stays, standing.digests, pages, now),
+    )
+
+
+def must_not_wait(fact: Fact) -> bool:
+    """Whether it is told at once, whatever was told before: the highest stakes, and what silence answers."""
+    return fact.until is not None or (fact.tier == 1 and fact.kind != "unanswered")
+
+
+def urgency(fact: Fact) -> tuple[bool, int, int, int, tuple[str, str, str]]:
+    """What facts are sorted by, the most urgent first."""
+    return not must_not_wait(fact), fact.tier, URGENCY[fact.kind], -len(fact.models), fact.key
+
+
+def _is_reminded(message: Message, now: datetime) -> bool:
+    if message.fact.until is None or message.weight != "page" or message.reminders >= len(REMINDERS):
+        return False
+    passed = (now - message.opened_at) / max(message.fact.until - message.opened_at, timedelta(seconds=1))
+    return message.fact.until > now and passed >= REMINDERS[message.reminders]
+
+
+def _digests(
+    stays: Sequence[Message], last: Mapping[str, datetime], pages: Pages, now: datetime
+) -> dict[str, tuple[Message, ...]]:
+    """Owner → what nobody was told at once, of those whose last digest is of before this morning's hour."""
+    due = datetime.combine(now.date(), time.fromisoformat(pages.digest), now.tzinfo)
+    if now < due:
+        due -= timedelta(days=1)
+    found: dict[str, list[Message]] = {}
+    for message in sorted(stays, key=lambda message: urgency(message.fact)):
+        owner = message.fact.owner
+        is_told = owner in last and last[owner] >= due
+        if message.weight == "digest" and not is_told and message.opened_at < due:
+            found.setdefault(owner, []).append(message)
+    return {owner: tuple(messages) for owner, messages in found.items()}

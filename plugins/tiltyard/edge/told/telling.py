@@ -1,0 +1,183 @@
+"""A look at what there is to tell, and the sending of what was put down. The addresses are Apprise's: mail, chats,
+pagers, webhooks and a hundred more.
+
+An address may hold a secret, so that it is known by its name alone, to the last call of the library that posts to it.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from tiltyard.edge import board
+from tiltyard.edge.airflow_settings import address
+from tiltyard.edge.told import deciding, texts
+from tiltyard.edge.told.facts import facts
+from tiltyard.errors import BadInput
+from tiltyard.outbox import Look, Standing
+from tiltyard.prepare.fetch import credentials
+from tiltyard.prepare.fetch.credentials import Lookup
+from tiltyard.rails import Rails
+from tiltyard.records import Fact, Message, Occasion, PagePrecision, Record, Sending, Weight
+from tiltyard.spec import Portfolio, load_portfolio, portfolio
+
+log = logging.getLogger(__name__)
+
+QUARTER = timedelta(days=90)
+"""How far back the precision of pages is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Record):
+    """What a look and a sending came to."""
+
+    standing: int
+    """Number of messages that stand."""
+    paged: int
+    """Number of those that were told at once now."""
+    later: int
+    """Number of those that are left to the morning, or wait."""
+    ended: int
+    """Number of messages that are over now."""
+    sent: int
+    """Number of sendings that a service took."""
+    unsent: dict[str, str] = field(default_factory=dict)
+    """Address, by its name → why it took nothing."""
+    unrouted: tuple[str, ...] = ()
+    """First lines of what no route takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertList(Record):
+    """What stands, how it was told, and what could not be."""
+
+    messages: tuple[Message, ...]
+    """What stands or was over lately, the oldest first."""
+    unsent: tuple[Sending, ...]
+    """What no service has taken yet."""
+    precision: PagePrecision
+    """How many pages of the last quarter were needed."""
+
+
+def tell(rails: Rails, now: datetime, lookup: Lookup = credentials.from_environment) -> Told:
+    """Look at what there is to tell, put down what follows, and send what waits. Nothing where no route is named.
+    `lookup` knows the connections that addresses name."""
+    rules, specs = load_portfolio(rails.settings.models), portfolio(rails.settings)
+    if not rules.routes:
+        return Told(standing=0, paged=0, later=0, ended=0, sent=0)
+    found = facts(board.read(rails, specs, now), specs)
+    unrouted: list[str] = []
+    look = rails.ledger.outbox.look(lambda standing: _look(rails, rules, found, standing, now, unrouted), now)
+    tried = rails.ledger.outbox.send(lambda entry: post(entry, lookup), now)
+    weights = [*(weight for _, weight, _ in look.opened), *(weight for _, weight in look.weighed)]
+    return Told(
+        standing=len(rails.ledger.outbox.standing()),
+        paged=weights.count("page"),
+        later=len(weights) - weights.count("page"),
+        ended=len(look.ended),
+        sent=sum(entry.sent_at is not None for entry in tried),
+        unsent={entry.to: entry.error for entry in tried if entry.error},
+        unrouted=tuple(unrouted),
+    )
+
+
+def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.from_environment) -> Told:
+    """Send one message to every address that a page for an owner goes to. Raises BadInput where there is none."""
+    rules = load_portfolio(rails.settings.models)
+    owners = sorted({spec.owner for spec in portfolio(rails.settings)})
+    if owner not in owners:
+        raise BadInput(f"No model is {owner}'s; the owners are: {', '.join(owners) or 'none'}.")
+    addresses = {to for route in rules.routes for tier in (1, 2, 3) for to in route.to
+                 if not route.owners or owner in route.owners if not route.tiers or tier in route.tiers}  # fmt: skip
+    if not addresses:
+        raise BadInput(f"No route takes what is {owner}'s; write one under routes in models/portfolio.yaml.")
+    body = f"A test for {owner}: whoever reads this is told of its models.\n{address(rails.settings)}/tiltyard/"
+    entries = [
+        Sending(occasion="test", owner=owner, to=to, title="Tiltyard: a test", body=body, created_at=now)
+        for to in sorted(addresses)
+    ]
+    errors = {entry.to: post(entry, lookup) for entry in entries}
+    unsent = {to: error for to, error in errors.items() if error}
+    return Told(standing=0, paged=0, later=0, ended=0, sent=len(entries) - len(unsent), unsent=unsent)
+
+
+def listing(rails: Rails, now: datetime) -> AlertList:
+    """What stands, what was over in the last week, and what could not be told."""
+    outbox = rails.ledger.outbox
+    return AlertList(
+        messages=tuple(outbox.since(now - timedelta(days=7))),
+        unsent=tuple(outbox.unsent()),
+        precision=outbox.precision(now - QUARTER),
+    )
+
+
+def post(entry: Sending, lookup: Lookup) -> str | None:
+    """Post a text to its address. Why it could not be, as a sentence without any secret; None where it was taken."""
+    import apprise  # with a hundred services: nothing that only looks may pay for it
+
+    try:
+        target = _address(entry.to, lookup)
+    except BadInput as error:
+        return str(error)
+    service = apprise.Apprise(asset=apprise.AppriseAsset(secure_logging=True, app_id="Tiltyard", app_desc="Tiltyard"))
+    if not service.add(target):
+        return f"{entry.to} holds no address that Apprise knows; see its list of services."
+    try:
+        taken = service.notify(title=entry.title, body=entry.body, body_format=apprise.NotifyFormat.TEXT)
+    except Exception as error:  # whatever a service's part of the library does, the next message is sent
+        log.warning("%s: %s", entry.to, type(error).__name__)
+        return f"{entry.to} could not be posted to ({type(error).__name__})."
+    return None if taken else f"{entry.to} did not take it; it is tried again at the next look."
+
+
+def _address(name: str, lookup: Lookup) -> str:
+    """The address that a name stands for. Raises BadInput where there is none."""
+    kind, _, rest = name.partition(":")
+    if kind == "env":
+        if not os.environ.get(rest):
+            raise BadInput(f"{rest} is not set; put an address of Apprise there, like mailto://user:secret@host.")
+        return os.environ[rest]
+    connection = credentials.find(rest, lookup)
+    if connection is None or not connection.password:
+        raise BadInput(f"The connection '{rest}' has no password; an address of Apprise goes there.")
+    return connection.password
+
+
+def _look(
+    rails: Rails, rules: Portfolio, found: Sequence[Fact], standing: Standing, now: datetime, unrouted: list[str]
+) -> Look:
+    """What is put down of what was decided."""
+    decided = deciding.decide(found, standing, rules.pages, now)
+    base = address(rails.settings)
+
+    def written(fact: Fact, occasion: Occasion, title: str, body: str, message: int | None = None) -> list[Sending]:
+        addresses = rules.addresses(fact.owner, fact.tier, fact.kind)
+        if not addresses:
+            unrouted.append(title)
+        return [
+            Sending(message=message, occasion=occasion, owner=fact.owner, to=to, title=title, body=body, created_at=now)
+            for to in addresses
+        ]
+
+    def begun(fact: Fact, weight: Weight, message: int | None = None) -> tuple[Sending, ...]:
+        if weight != "page":
+            return ()
+        return tuple(written(fact, "begun", texts.title(fact, now), texts.body(fact, base), message))
+
+    more = [entry for message, weight in decided.weighed for entry in begun(message.fact, weight, message.id)]
+    for message in decided.reminded:
+        text = texts.reminder(message.fact, now), texts.body(message.fact, base)
+        more += written(message.fact, "reminder", *text, message.id)
+    for message in decided.ended:
+        if message.weight == "page":
+            more += written(message.fact, "ended", *texts.over(message, now, base), message.id)
+    for messages in decided.digests.values():
+        more += written(messages[0].fact, "digest", *texts.digest(messages, base))
+    return Look(
+        opened=tuple((fact, weight, begun(fact, weight)) for fact, weight in decided.opened),
+        weighed=tuple((message.id, weight) for message, weight in decided.weighed),
+        reminded=tuple(message.id for message in decided.reminded),
+        ended=tuple(message.id for message in decided.ended),
+        sendings=tuple(more),
+    )

@@ -1,0 +1,177 @@
+"""The outbox: what people are told, in the ledger, so that a service that is away loses nothing.
+
+A look at the facts opens, weighs and ends messages and puts down what is to be sent in one transaction, one look at a
+time. Each sending is then held by a row lock while it is sent and marked after it: it is sent at least once, and by two
+senders at once only where one of them was killed in between.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.ledger_tables import message, sending, storable
+from tiltyard.records import Fact, Message, PagePrecision, Sending, Weight
+
+MOST = 200
+"""Sendings of one go: the next one takes the rest."""
+PATIENCE = timedelta(days=7)
+"""What could not be sent for so long is given up, and stays among what could not be told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a look starts from."""
+
+    messages: tuple[Message, ...]
+    """Those that are not over."""
+    paged: Mapping[str, int]
+    """Owner → pages of the last seven days."""
+    digests: Mapping[str, datetime]
+    """Owner → when its newest digest was put down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a look has come to."""
+
+    opened: tuple[tuple[Fact, Weight, tuple[Sending, ...]], ...] = ()
+    """New facts, how each is told, and what is sent of it."""
+    weighed: tuple[tuple[int, Weight], ...] = ()
+    """Messages that waited, by number, and how they are told now."""
+    reminded: tuple[int, ...] = ()
+    """Messages of which whoever is asked is reminded."""
+    ended: tuple[int, ...] = ()
+    """Messages that are over."""
+    sendings: tuple[Sending, ...] = ()
+    """What else is sent."""
+
+
+class Outbox:
+    """The outbox of an open ledger."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def look(self, decide: Callable[[Standing], Look], now: datetime) -> Look:
+        """Let `decide` say what follows from what stands, and put that down. One look at a time."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/outbox'))"))
+            look = decide(_standing(connection, now))
+            for fact, weight, own in look.opened:
+                row: dict[str, Any] = {"kind": fact.kind, "subject": storable(fact.subject), "owner": fact.owner}
+                row |= {"fact": fact.to_json(), "weight": weight, "weighed_at": None if weight == "waits" else now}
+                made = sa.insert(message).values(**row, opened_at=now, reminders=0)
+                number = connection.scalar(made.returning(message.c.id))
+                _put(connection, own, number)
+            for number, weight in look.weighed:
+                chosen = sa.update(message).where(message.c.id == number)
+                connection.execute(chosen.values(weight=weight, weighed_at=now))
+            if look.reminded:
+                asked = sa.update(message).where(message.c.id.in_(look.reminded))
+                connection.execute(asked.values(reminders=message.c.reminders + 1))
+            if look.ended:
+                over = sa.update(message).where(message.c.id.in_(look.ended))
+                connection.execute(over.values(ended_at=now))
+            _put(connection, look.sendings, None)
+        return look
+
+    def put(self, sendings: Sequence[Sending]) -> None:
+        """Put down what is sent beside any message."""
+        with self._engine.begin() as connection:
+            _put(connection, sendings, None)
+
+    def send(self, post: Callable[[Sending], str | None], now: datetime) -> list[Sending]:
+        """Post what waits, the oldest first. `post` returns why it could not, None where it could. What was tried."""
+        tried: list[Sending] = []
+        while len(tried) < MOST:
+            with self._engine.begin() as connection:
+                waiting = (
+                    sa.select(sending)
+                    .where(sending.c.sent_at.is_(None), sending.c.created_at > now - PATIENCE)
+                    .where(sending.c.id.not_in([entry.id for entry in tried]))
+                    .order_by(sending.c.id)
+                    .limit(1)
+                    .with_for_update(skip_locked=True)
+                )
+                row = connection.execute(waiting).mappings().first()
+                if row is None:
+                    return tried
+                error = post(Sending.from_json(dict(row)))
+                values: dict[str, Any] = {"attempts": sending.c.attempts + 1, "error": error}
+                values["sent_at"] = None if error else clock.now()
+                own = sa.update(sending).where(sending.c.id == row["id"])
+                after = connection.execute(own.values(**values).returning(sending)).mappings().one()
+                tried.append(Sending.from_json(dict(after)))
+        return tried
+
+    def standing(self) -> list[Message]:
+        """The messages that are not over, the oldest first."""
+        return self._messages(message.c.ended_at.is_(None))
+
+    def since(self, instant: datetime) -> list[Message]:
+        """The messages that were opened or ended since an instant, or stand, the oldest first."""
+        return self._messages(
+            sa.or_(message.c.ended_at.is_(None), message.c.opened_at >= instant, message.c.ended_at >= instant)
+        )
+
+    def unsent(self) -> list[Sending]:
+        """What nobody has taken yet though it was tried, the oldest first."""
+        query = sa.select(sending).where(sending.c.sent_at.is_(None), sending.c.attempts > 0).order_by(sending.c.id)
+        with self._engine.connect() as connection:
+            return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
+
+    def sendings(self, numbers: Collection[int]) -> list[Sending]:
+        """The sendings of messages, the oldest first."""
+        query = sa.select(sending).where(sending.c.message.in_(sorted(numbers))).order_by(sending.c.id)
+        with self._engine.connect() as connection:
+            return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
+
+    def judge(self, number: int, needed: bool, by: str) -> Message:
+        """Say whether a page was needed. Raises BadInput where there is no page of that number."""
+        own = sa.update(message).where(message.c.id == number, message.c.weight == "page")
+        with self._engine.begin() as connection:
+            said = own.values(needed=needed, judged_by=by).returning(message)
+            row = connection.execute(said).mappings().first()
+        if row is None:
+            raise BadInput(f"There is no page {number}; tiltyard alerts list names them.")
+        return Message.from_json(dict(row))
+
+    def precision(self, since: datetime) -> PagePrecision:
+        """How many of the pages since an instant were needed."""
+        counts = sa.select(
+            sa.func.count(),
+            sa.func.count(message.c.needed),
+            sa.func.count().filter(message.c.needed.is_(True)),
+        ).where(message.c.weight == "page", message.c.weighed_at >= since)
+        with self._engine.connect() as connection:
+            pages, judged, needed = connection.execute(counts).one()
+        return PagePrecision(pages=pages, judged=judged, needed=needed)
+
+    def _messages(self, which: sa.ColumnElement[bool]) -> list[Message]:
+        query = sa.select(message).where(which).order_by(message.c.id)
+        with self._engine.connect() as connection:
+            return [Message.from_json(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _put(connection: sa.Connection, sendings: Sequence[Sending], number: int | None) -> None:
+    for entry in sendings:
+        values = {"occasion": entry.occasion, "owner": entry.owner, "to": entry.to, "created_at": entry.created_at}
+        text = {"title": storable(entry.title), "body": storable(entry.body), "attempts": 0}
+        connection.execute(sa.insert(sending).values(message=entry.message or number, **values, **text))
+
+
+def _standing(connection: sa.Connection, now: datetime) -> Standing:
+    open_ones = sa.select(message).where(message.c.ended_at.is_(None)).order_by(message.c.id)
+    lately = message.c.weighed_at > now - timedelta(days=7)
+    paged = sa.select(message.c.owner, sa.func.count()).where(message.c.weight == "page", lately)
+    digests = sa.select(sending.c.owner, sa.func.max(sending.c.created_at)).where(sending.c.occasion == "digest")
+    return Standing(
+        messages=tuple(Message.from_json(dict(row)) for row in connection.execute(open_ones).mappings()),
+        paged={str(row[0]): int(row[1]) for row in connection.execute(paged.group_by(message.c.owner))},
+        digests={str(row[0]): row[1] for row in connection.execute(digests.group_by(sending.c.owner))},
+    )

@@ -1,0 +1,265 @@
+"""Somebody hears of it: facts of the board, sent to a hook that listens here, once, and once more when it is over."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_settings
+from tests.unit.edge.test_board import NIGHT, done, promoted, published
+from tiltyard import clock
+from tiltyard import rails as rails_module
+from tiltyard.edge import board
+from tiltyard.edge.told import facts, telling
+from tiltyard.errors import BadInput
+from tiltyard.outbox import Look
+from tiltyard.rails import Rails
+from tiltyard.records import DefaultTask, Fact, Sending, ShadowSummary, TableState
+from tiltyard.settings import ROOT, Settings
+from tiltyard.spec import Spec, find, load_portfolio
+
+ROUTES = """
+routes:
+  - {owners: [subscriptions], to: [env:HOOK_OF_DESK]}
+  - {tiers: [1], to: [env:HOOK_OF_PAGER]}
+"""
+NOW = datetime.combine(NIGHT, datetime.min.time(), clock.now().tzinfo) + timedelta(hours=9)
+
+
+class Hook:
+    """A service that listens on loopback, takes what is posted, or is away."""
+
+    def __init__(self) -> None:
+        self.posted: list[dict[str, str]] = []
+        self.status = 200
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if hook.status == 200:
+                    hook.posted.append(json.loads(body) | {"path": self.path})
+                self.send_response(hook.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"json://secret-user:secret-word@127.0.0.1:{self.server.server_port}/{path}"
+
+    def titles(self) -> list[str]:
+        titles = [entry["title"] for entry in self.posted]
+        self.posted.clear()
+        return titles
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    hook = Hook()
+    monkeypatch.setenv("HOOK_OF_DESK", hook.url("desk"))
+    monkeypatch.setenv("HOOK_OF_PAGER", hook.url("pager"))
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
+    """The portfolio's rules with two routes; churn, of tier 2, is the one active model."""
+    models = tmp_path / "models"
+    (models / "churn").mkdir(parents=True)
+    for name in ("spec.yaml", "card.md"):
+        (models / "churn" / name).write_text((ROOT / "models" / "churn" / name).read_text())
+    (models / "portfolio.yaml").write_text((ROOT / "models" / "portfolio.yaml").read_text() + ROUTES)
+    settings = make_settings(tmp_path, postgres_url, sources=("subscription",), models=models)
+    with rails_module.opened(settings) as rails:
+        published(rails)
+        done(rails)
+        promoted(rails)
+        yield rails
+
+
+def on_default(rails: Rails) -> None:
+    """A person has to say why the model is on its safe default."""
+    rails.ledger.open_default_task(
+        DefaultTask(model="churn", opened=NIGHT, since=NIGHT - timedelta(days=4), repeats=None, facts={})
+    )
+
+
+def test_a_fact_is_told_once_and_its_end_once(home: Rails, hook: Hook) -> None:
+    assert telling.tell(home, NOW) == telling.Told(standing=0, paged=0, later=0, ended=0, sent=0)
+    on_default(home)
+    told = telling.tell(home, NOW)
+    assert (told.standing, told.paged, told.sent, told.unsent, told.unrouted) == (1, 1, 1, {}, ())
+    [posted] = hook.posted
+    assert (posted["path"], posted["title"]) == ("/desk", "still on its safe default: churn")
+    assert posted["message"].splitlines() == [
+        f"What: on its safe default since {NIGHT - timedelta(days=4)}.",
+        f"Since: the night of {NIGHT}.",
+        "Do: Say why it is still on its safe default, in the form of its explanation.",
+        "http://127.0.0.1:8080/dags/churn__explanation",
+    ]
+    for hours in (1, 30):
+        assert telling.tell(home, NOW + timedelta(hours=hours)).sent == 0
+    home.ledger.recover_default_task("churn", NIGHT, NIGHT)
+    hook.titles()
+    assert telling.tell(home, NOW + timedelta(hours=49)).sent == 1
+    [over] = hook.posted
+    assert over["title"] == "over: still on its safe default: churn"
+    assert over["message"].startswith("It is over after 2 nights.")
+    assert telling.tell(home, NOW + timedelta(hours=50)).sent == 0
+
+
+def test_a_service_that_is_away_loses_nothing_and_its_address_is_in_no_text(
+    home: Rails, hook: Hook, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook.status = 503
+    on_default(home)
+    told = telling.tell(home, NOW)
+    assert told.sent == 0 and told.paged == 1
+    assert told.unsent == {"env:HOOK_OF_DESK": "env:HOOK_OF_DESK did not take it; it is tried again at the next look."}
+    assert [(entry.attempts, entry.to) for entry in telling.listing(home, NOW).unsent] == [(1, "env:HOOK_OF_DESK")]
+    hook.status = 200
+    assert telling.tell(home, NOW + timedelta(minutes=10)).sent == 1
+    assert hook.titles() == ["still on its safe default: churn"]
+    assert telling.listing(home, NOW).unsent == ()
+    shown = caplog.text + "".join(capfd.readouterr()) + str(telling.listing(home, NOW).to_json())
+    assert "secret-word" not in shown
+
+
+def test_an_address_that_is_not_there_is_named_and_costs_the_others_nothing(
+    home: Rails, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOOK_OF_PAGER")
+    spec = home.settings.models / "churn" / "spec.yaml"
+    spec.write_text(spec.read_text().replace("tier: 3", "tier: 1").replace("tier: 2", "tier: 1"))
+    on_default(home)
+    told = telling.tell(home, NOW)
+    assert told.sent == 1 and hook.titles() == ["still on its safe default: tier 1, churn"]
+    assert told.unsent == {
+        "env:HOOK_OF_PAGER": "HOOK_OF_PAGER is not set; put an address of Apprise there, like mailto://user:secret@host."
+    }
+    monkeypatch.setenv("HOOK_OF_PAGER", "no address")
+    assert "holds no address that Apprise knows" in telling.tell(home, NOW).unsent["env:HOOK_OF_PAGER"]
+    monkeypatch.setenv("HOOK_OF_PAGER", hook.url("pager"))
+    assert telling.tell(home, NOW).sent == 1
+
+
+def test_a_connection_of_airflow_is_an_address(home: Rails, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = home.settings.models / "portfolio.yaml"
+    rules.write_text(rules.read_text().replace("env:HOOK_OF_DESK", "connection:desk"))
+    monkeypatch.setenv("AIRFLOW_CONN_DESK", json.dumps({"conn_type": "generic", "password": hook.url("of-airflow")}))
+    assert telling.test(home, "subscriptions", NOW).sent == 2, "the page of tier 1 goes to its pager as well"
+    assert {entry["path"] for entry in hook.posted} == {"/of-airflow", "/pager"}
+    with pytest.raises(BadInput, match="No model is desk's; the owners are: subscriptions"):
+        telling.test(home, "desk", NOW)
+
+
+def test_whoever_is_killed_while_sending_sends_again(home: Rails, hook: Hook) -> None:
+    """Put down, and not sent: the next sender does it."""
+    on_default(home)
+    code = (
+        "import os, signal\nfrom datetime import datetime\nfrom tiltyard import rails\n"
+        "from tiltyard.edge.told import telling\n"
+        "telling.post = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"with rails.opened() as opened: telling.tell(opened, datetime.fromisoformat('{NOW.isoformat()}'))\n"
+    )
+    settings = home.settings
+    names = {"TILTYARD_HOME": settings.home, "TILTYARD_DATABASE_URL": settings.database_url or "",
+             "TILTYARD_DATABASE_PREFIX": settings.database_prefix, "TILTYARD_MODELS": settings.models,
+             "TILTYARD_SOURCES": "subscription", "PYTHONPATH": ROOT / "plugins"}  # fmt: skip
+    environment = {**os.environ, **{name: str(value) for name, value in names.items()}}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert len(home.ledger.outbox.standing()) == 1 and not hook.posted
+    assert telling.tell(home, NOW + timedelta(minutes=10)).sent == 1
+    assert hook.titles() == ["still on its safe default: churn"]
+
+
+def test_two_who_look_at_once_tell_it_once(home: Rails, hook: Hook) -> None:
+    on_default(home)
+    threads = [threading.Thread(target=telling.tell, args=(home, NOW)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hook.titles() == ["still on its safe default: churn"]
+
+
+def test_one_cause_is_one_message_however_many_models_stand_on_it(home: Rails) -> None:
+    specs = [replace_name(home.settings, name) for name in ("ant", "bee", "cat", "dog")]
+    held = TableState(
+        table="ftr_customer__activity", night=NIGHT, state="held", since=NIGHT, reason="3 of 55 rows undated"
+    )
+    published(home, held)
+    for spec in specs:
+        done(home, spec.name)
+    found = facts.facts(board.read(home, specs, NOW), specs)
+    assert [(fact.kind, fact.subject, fact.owner, fact.models) for fact in found] == [
+        ("table", "ftr_customer__activity", "subscriptions", ("ant", "bee", "cat", "dog"))
+    ]
+    after = NIGHT + timedelta(days=1)
+    published(home, TableState(table=held.table, night=after, state="published", snapshot=1), night=after)
+    for spec in specs:
+        reason = f"{spec.name}: MLflow is away on {NIGHT}"
+        home.ledger.record_stage(spec.name, after, "failed", ShadowSummary(reason=reason))
+    [fact] = facts.facts(board.read(home, specs, NOW), specs)
+    assert (fact.kind, fact.models) == ("failed", ("ant", "bee", "cat", "dog"))
+    assert str(NIGHT) not in fact.subject and "ant" not in fact.subject.split(), "it is the same one tomorrow"
+
+
+def replace_name(settings: Settings, name: str) -> Spec:
+    """The model under another name."""
+    return find(settings.models, "churn").model_copy(update={"name": name})
+
+
+def test_pages_are_judged_by_those_who_were_paged(home: Rails, hook: Hook) -> None:
+    on_default(home)
+    telling.tell(home, NOW)
+    [message] = telling.listing(home, NOW).messages
+    assert home.ledger.outbox.judge(message.id, False, "ann").judged_by == "ann"
+    counts = telling.listing(home, NOW).precision
+    assert (counts.pages, counts.judged, counts.needed) == (1, 1, 0)
+    with pytest.raises(BadInput, match="There is no page 999; tiltyard alerts list"):
+        home.ledger.outbox.judge(999, True, "ann")
+
+
+def test_what_a_text_may_hold_is_posted_as_it_is(home: Rails, hook: Hook) -> None:
+    """Long names, letters of all scripts, and markup: plain text to the service, and whole."""
+    subject = "<script>alert(1)</script> ✨ {{ x }} " + "l" * 300
+    fact = Fact(kind="incident", subject=subject, owner="subscriptions", tier=2, reason="a <b> & \0 c", link="/x")
+    title, body = telling.texts.title(fact, NOW), telling.texts.body(fact, "http://x")
+    to = {"occasion": "begun", "owner": "subscriptions", "to": "env:HOOK_OF_DESK"}
+    entry = Sending.from_json({**to, "title": title, "body": body, "created_at": NOW.isoformat()})
+    home.ledger.outbox.look(lambda standing: Look(opened=((fact, "page", (entry,)),)), NOW)
+    [sent] = home.ledger.outbox.send(lambda each: telling.post(each, lambda name: None), NOW)
+    assert sent.error is None
+    assert subject in hook.posted[0]["title"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("routes: [{to: [https://hooks.example.org/secret]}]", "routes"),
+        ("routes: [{owners: [x]}]", "to"),
+        ("routes: [{to: [env:A], kinds: [nothing]}]", "kinds"),
+        ("pages: {per_owner_week: -1}", "per_owner_week"),
+        ("pages: {digest: '25:00'}", "digest"),
+    ],
+)
+def test_routes_that_cannot_be_are_refused_with_their_line(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "portfolio.yaml").write_text(f"\n{line}\n")
+    with pytest.raises(BadInput, match=rf"portfolio.yaml:2: .*{says}"):
+        load_portfolio(tmp_path)
