@@ -118,7 +118,7 @@ def _from_csv(
             if delimiter and packed:
                 raise BadInput(f"{path} cannot be read as CSV: it was cut off, or its lines differ in length.")
             if delimiter:  # lines that do not fit made the sniffer give up
-                raise BadInput(_uneven(path, delimiter, code))
+                raise BadInput(uneven(path, path, delimiter, code))
             if _write_typed(connection, source, names, copy) == ",":
                 notes.append(f"{path.name}: its numbers are written with a decimal comma.")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
@@ -201,9 +201,10 @@ def _copy(
     connection.execute(f"copy (select {', '.join(values)} from {source}) to {text(str(copy))} (format parquet)")
 
 
-def _uneven(path: Path, delimiter: str, encoding: str) -> str:
-    """What is wrong with a CSV whose lines have different numbers of fields: the first line that does not fit."""
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
+def uneven(path: Path, copy: Path, delimiter: str, encoding: str = "utf-8-sig") -> str:
+    """What is wrong with a CSV whose lines have different numbers of fields: the first line that does not fit.
+    `copy`: where its text is read, in that encoding."""
+    with copy.open(encoding=encoding, errors="replace", newline="") as file:
         lines = csv.reader(file, delimiter=delimiter)
         header = next(lines)
         for line in lines:

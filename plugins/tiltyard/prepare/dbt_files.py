@@ -30,6 +30,16 @@ def read(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     return node, content
 
 
+def is_template(text: str) -> bool:
+    """Whether dbt would take a text of its files for a template, and fill it in."""
+    return any(mark in text for mark in ("{{", "{%", "{#"))
+
+
+def verbatim(sql: str) -> str:
+    """SQL as dbt has to find it, so that nothing in it is filled in."""
+    return f"{{% raw %}}{sql}{{% endraw %}}" if is_template(sql) else sql
+
+
 def _faults(entry: dict[Any, Any], loc: tuple[Any, ...], what: str) -> Iterator[tuple[tuple[Any, ...], str]]:
     """(place, what is wrong there) of a mapping, which is `what`, and what is below it."""
     yield from ((place, f"{what}{wrong}") for place, wrong in _mappings(entry, loc))

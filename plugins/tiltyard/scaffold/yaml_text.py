@@ -14,16 +14,28 @@ def scalar(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return number(value) if isinstance(value, float) else str(value)
     text = str(value)
     if _PLAIN.fullmatch(text) and text == text.strip() and yaml.safe_load(text) == text:
         return text
     return json.dumps(text, ensure_ascii=False)
 
 
+def number(value: float) -> str:
+    """A number of six digits; to YAML `1e+06` is a text, and `1.0e+06` is none."""
+    spelled = f"{value:.6g}"
+    mantissa, exponent, power = spelled.partition("e")
+    return f"{mantissa}.0{exponent}{power}" if exponent and "." not in mantissa else spelled
+
+
+def prose(text: str) -> str:
+    """A text for people, without what dbt would take for a template: the value of a column may look like one."""
+    return re.sub(r"[{](?=[{%#])", "{ ", text)
+
+
 def mapping(values: Mapping[str, object]) -> str:
     """A mapping on one line; values that are no scalars are mappings, lists, or text that is YAML already."""
-    return "{" + ", ".join(f"{name}: {_value(value)}" for name, value in values.items()) + "}"
+    return "{" + ", ".join(f"{scalar(name)}: {_value(value)}" for name, value in values.items()) + "}"
 
 
 def listed(values: Iterable[object]) -> str:
@@ -47,7 +59,7 @@ def columns(described: Iterable[tuple[str, str, str]], required: Iterable[str] =
         lines += [
             f"      - name: {name}",
             f"        data_type: {data_type}",
-            f"        description: {scalar(description)}",
+            f"        description: {scalar(prose(description))}",
         ]
         if name in never_null:
             lines.append("        constraints: [{type: not_null}]")
@@ -60,7 +72,7 @@ def model(
     """The `.yml` of a table that dbt makes."""
     said = f"    config:\n      meta:\n        tiltyard: {mapping(meta)}\n" if meta else ""
     return (
-        f"version: 2\n\nmodels:\n  - name: {name}\n    description: {scalar(description)}\n{said}"
+        f"version: 2\n\nmodels:\n  - name: {name}\n    description: {scalar(prose(description))}\n{said}"
         f"    data_tests:\n      - one_row_per:\n          arguments: {{columns: [{', '.join(grain)}]}}\n"
         f"    columns:\n{body}"
     )
