@@ -168,9 +168,9 @@ def _too_early(roles: Roles, leads: Mapping[str, Lead]) -> list[str]:
     """Of times that tell when something is written later, and lie before the row that it is written to."""
     whens = dict.fromkeys(when for when in roles.written_later.values() if when is not None and when in leads)
     return [
-        f"{when} lies before the row happened in {lead.before:,} of {lead.filled:,} rows; what is known by it was known "
-        "before there was anything to predict, and is delivered a second after its row: look whether --event-time and "
-        "--written-later name the right columns."
+        f"{when} lies before the row happened in {lead.before:,} of {lead.filled:,} rows; what is known by it was "
+        "known before there was anything to predict, and is delivered a second after its row: look whether "
+        "--event-time and --written-later name the right columns."
         for when in whens
         if (lead := leads[when]).before > 0.01 * lead.filled
     ]

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import KNOWN, LATELY_DAYS, Calendar, Facts, Question
 from tiltyard.scaffold.model_texts import views
-from tiltyard.scaffold.yaml_text import listed, mapping, scalar
+from tiltyard.scaffold.yaml_text import listed, mapping, number, prose, scalar
 from tiltyard.spec import MIN_COVERAGE
 from tiltyard.target import number_bounds
 from tiltyard.words import counted
@@ -98,7 +98,7 @@ def spec_text(promise: Promise, nights: Calendar) -> str:
         low, high = promise.bounds
         kind = f"  bounds: {listed([low, high])}         # the 1st and 99th percentile, and a tenth of their width\n"
         heavy, light, metric = "xgboost.XGBRegressor", "sklearn.linear_model.Ridge", "absolute_error"
-        default = f"{min(max(promise.base, low), high):.3g}"
+        default = number(float(f"{min(max(promise.base, low), high):.3g}"))
     elif promise.shares:
         kind = f"  classes: {listed(promise.shares)}\n"
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
@@ -108,7 +108,7 @@ def spec_text(promise: Promise, nights: Calendar) -> str:
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
         default = f"{min(max(promise.base, 0.001), 0.999):.3f}"
     covered = f", min_coverage: {promise.coverage:.2f}" if promise.coverage < MIN_COVERAGE else ""
-    return f"""# {promise.question}
+    return f"""# {" ".join(promise.question.split())}
 entity: {promise.entity}
 owner: {scalar(promise.owner)}
 tier: 2                       # 1 = high stakes: promotion needs a person's approval
@@ -237,8 +237,8 @@ def exposure_text(promise: Promise) -> str:
     return f"""  - name: {promise.model}
     label: {scalar(naming.words(promise.model).capitalize())}
     type: ml
-    description: {scalar(text)}
-    owner: {{name: {scalar(promise.owner)}}}
+    description: {scalar(prose(text))}
+    owner: {{name: {scalar(prose(promise.owner))}}}
     depends_on:
 {refs}
 """
@@ -311,11 +311,12 @@ def intake_suite(asked: Question, facts: Facts) -> str:
             low, high = feature.low - 0.5 * room, feature.high + 0.5 * room
             if feature.low >= 0:
                 low = 0.0
-            text += expect(
-                "expect_column_values_to_be_between",
-                f"column: {feature.name}, min_value: {low:.6g}, max_value: {high:.6g}, mostly: 0.98", "warning",
-                f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
-            )  # fmt: skip
+            if math.isfinite(low) and math.isfinite(high):
+                text += expect(
+                    "expect_column_values_to_be_between",
+                    f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98", "warning",
+                    f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
+                )  # fmt: skip
         if feature.missing < 0.5:
             mostly = max(0.05, (1 - feature.missing) * 0.9)
             text += expect(
