@@ -1205,12 +1205,18 @@ def checked_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
             "together in dbt"
         )
     for name in classes:
-        if not name or name != name.strip() or len(name) > LONGEST_CLASS or not name.isprintable() or {*name} & {*"{}"}:
+        if not is_class(name):
             raise ValueError(
                 f"label.classes names {name!r}; a class has 1 to {LONGEST_CLASS} printable characters, no space at its "
                 "ends and no braces"
             )
     return classes
+
+
+def is_class(name: str) -> bool:
+    """Whether a text can be a class."""
+    is_plain = name == name.strip() and name.isprintable() and not {*name} & {*"{}"}
+    return is_plain and 1 <= len(name) <= LONGEST_CLASS
 
 
 def literal(text: str) -> str:

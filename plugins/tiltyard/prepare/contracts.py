@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+import duckdb
 import yaml
 from pydantic import ValidationError, field_validator
 
@@ -80,6 +81,20 @@ class TimeColumn(Strict):
         if self.format is not None:
             return not re.search("%-?[HIcX]", self.format)
         return kind == "DATE" and not self.further
+
+    @field_validator("format")
+    @classmethod
+    def _format_that_tells_a_day(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            with duckdb.connect() as connection:
+                connection.execute("select try_strptime('', $form)", {"form": value})
+        except duckdb.Error:
+            raise ValueError(f"'{value}' is no format of strptime; write it like %d/%m/%Y %H:%M") from None
+        if not re.search(r"%-?[YyGcxs]", value):
+            raise ValueError(f"'{value}' tells no year; write it like %d/%m/%Y %H:%M")
+        return value
 
     @field_validator("zone")
     @classmethod
@@ -489,6 +504,12 @@ def _headers(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
     columns = [str(column["name"]) for column in entry.get("columns") or ()]
     for column in entry.get("columns") or ():
         header = (_meta(column) or {}).get("header")
+        if header is not None and (not str(header).strip() or dbt_files.is_template(str(header))):
+            what = "would be filled in by dbt" if str(header).strip() else "is empty"
+            raise where.wrong(
+                f"column '{column['name']}': the header {str(header)!r} {what}; rename it where it is delivered.",
+                "columns", columns.index(str(column["name"])),
+            )  # fmt: skip
         if header is not None:
             headers[str(column["name"])] = str(header)
     owners: dict[str, str] = {}

@@ -308,9 +308,14 @@ class _Trial:
         return None
 
     def _choose_one_by_one(self, groups: Groups, aside: dict[str, str], new: Settings, why: str) -> None:
-        """Put those groups aside that do not go with the rest, where dbt does not say which it is."""
+        """Put those groups aside that do not go with the rest, where dbt does not say which it is. Nothing runs without
+        the project's own files, which are tried first, and together."""
         left = [name for name in groups if name not in aside]
         aside.update(dict.fromkeys(left, why))
+        ground = [name for name in left if any(_is_ground(path) for path in groups[name])]
+        if ground and self._dbt_fault(groups, {other: why for other in aside if other not in ground}, new) is None:
+            for name in ground:
+                del aside[name]
         for _ in left:  # one may stand on another that comes after it
             taken = []
             for name in [name for name in left if name in aside]:
@@ -416,6 +421,12 @@ def _tables(spec: Spec) -> set[str]:
     """The tables that a model names."""
     popular = {spec.fallback.popular.table} if spec.fallback.popular else set()
     return {spec.prediction.spine, *spec.prediction.features, spec.label.table} | popular
+
+
+def _is_ground(path: str) -> bool:
+    """Whether a file of dbt is one that all others stand on: the project, its profiles, its macros."""
+    parts = PurePosixPath(path).parts
+    return len(parts) == 2 or parts[1] == "macros"
 
 
 def _mentions(paths: Iterable[str]) -> set[str]:

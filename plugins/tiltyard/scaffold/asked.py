@@ -9,7 +9,7 @@ from typing import Literal
 from tiltyard.errors import BadInput
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Cohorts
-from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, literal
+from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, is_class, literal
 from tiltyard.words import counted
 
 HORIZONS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 90, 120, 180, 365)
@@ -340,6 +340,12 @@ def class_sql(
     usual = [value for value in ordered if counts[value] >= fewest and value != OTHER][: MOST_CLASSES - 1]
     rare = tuple(value for value in ordered if value not in usual)
     value = f"versions.{column}" if kind == "text" else f"cast(versions.{column} as varchar)"
+    for name in usual:
+        if not is_class(name):
+            raise BadInput(
+                f"--classes: {name[:60]!r} is none that a spec can name: too long, a space at an end, a brace or what "
+                "cannot be printed; clean it in the export, or ask for one with --positive."
+            )
     if len(rare) == 1 and len(usual) == MOST_CLASSES - 1 and counts[rare[0]] >= fewest:
         return value, (*usual, *rare), ()
     if sum(counts[name] for name in rare) < fewest:

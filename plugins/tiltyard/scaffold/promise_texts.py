@@ -314,7 +314,8 @@ def intake_suite(asked: Question, facts: Facts) -> str:
             if math.isfinite(low) and math.isfinite(high):
                 text += expect(
                     "expect_column_values_to_be_between",
-                    f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98", "warning",
+                    f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98",
+                    "warning",
                     f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
                 )  # fmt: skip
         if feature.missing < 0.5:
