@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 import yaml
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
@@ -115,11 +115,11 @@ class Promise(Strict):
 class Volume(Strict):
     """How many rows a night may bring, in parts of what is usual on its weekday."""
 
-    warn_below: float = 0.4
+    warn_below: float = Field(default=0.4, ge=0)
     """Share below which a warning says so."""
-    warn_above: float = 2.2
+    warn_above: float = Field(default=2.2, ge=0)
     """Share above which a warning says so."""
-    hold_below: float = 0.02
+    hold_below: float = Field(default=0.02, ge=0)
     """Share below which the table is held."""
 
 

@@ -469,3 +469,27 @@ def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(
     next_one.unlink()
     assert releasing.accept(rails, NOW).refused == ()
     assert release.current(rails.settings) == next_one
+
+
+def test_of_a_first_release_what_dbt_cannot_place_refuses_itself_alone(settings: Settings, checkout: Path) -> None:
+    """Of a template that cannot be filled in dbt does not say where it stands; the project's own files are not at
+    fault, and without them nothing would run."""
+    models = checkout / "dbt" / "models"
+    shutil.rmtree(checkout / "models")
+    (checkout / "models").mkdir()
+    shutil.copy(ROOT / "models" / "portfolio.yaml", checkout / "models")
+    for path in (*models.iterdir(), *(models / "staging").iterdir()):
+        if path.name == "_models__exposures.yml":
+            path.unlink()
+        elif path.is_dir() and path.name not in ("staging", "subscription"):
+            shutil.rmtree(path)
+    shutil.rmtree(checkout / "dbt" / "tests")
+    for path in (models / "staging" / "subscription").glob("stg_*"):
+        if "login" not in path.name:
+            path.unlink()
+    login = models / "staging" / "subscription" / "stg_subscription__login.yml"
+    change(login, "    columns:\n", "    config: {meta: {said: '{% say %}'}}\n    columns:\n")
+    with rails_module.opened(settings) as opened:
+        made = releasing.preview(opened, NOW)
+    assert [text.path for text in made.refused] == ["dbt/models/staging/subscription/stg_subscription__login.sql"]
+    assert "{% say %}" in made.refused[0].reason
