@@ -127,9 +127,21 @@ def converted(value: str, found: str, kind: str, *, zone: str = "UTC") -> str:
     return f"cast({value} as {kind})"
 
 
+def finite(value: str) -> str:
+    """SQL of the filter of an aggregate over those numbers that are one: neither without an end, nor none."""
+    return f"filter (isfinite({value}))"
+
+
 def or_stop(value: str, typed: str, complaint: str) -> str:
     """SQL of `typed`, which stops with the text `complaint`, in SQL, where there is a value and it is NULL."""
     return f"case when ({typed}) is not null or {value} is null then {typed} else error({complaint}) end"
+
+
+def in_format(value: str, form: str) -> str:
+    """SQL of a text that is written in a format of strptime as a TIMESTAMP, or as an instant where the format has its
+    offset; NULL where it is not. DuckDB takes 25 for the year 25 where %Y stands, and no such year was meant."""
+    read = f"try_strptime({value}, {text(form)})"
+    return f"case when {read} >= {'timestamptz' if '%z' in form.lower() else 'timestamp'} '1000-01-01' then {read} end"
 
 
 def instant(clocks: str, zone: str) -> str:

@@ -5,6 +5,7 @@ called `filename`, a number for an identifier that looks like one. What is read 
 others, and of a text every value is text; what type it is of, `casts` says.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def json_lines(path: Path, columns: Sequence[str] | None = None) -> str:
         return f"read_json({_listed([path])}, sample_size = -1, {_NOTHING_ADDED})"
     named = ", ".join(f"{text(name)}: 'VARCHAR'" for name in columns)
     return f"read_json({_listed([path])}, columns = {{{named}}}, {_NOTHING_ADDED})"
+
+
+def json_keys(path: Path) -> str:
+    """The keys that the objects of a file of JSON have, each once: column `key`."""
+    return f"(select distinct unnest(json_keys(json)) as key from read_json_objects({_listed([path])}))"
+
+
+def is_json(head: str) -> bool:
+    """Whether a text that begins so holds JSON objects: one behind the other, or a list of them."""
+    return re.match(r"[\ufeff \r\n\t]*(\[\s*)?[{]", head) is not None
 
 
 def json_of(pattern: str, columns: dict[str, str]) -> str:

@@ -369,6 +369,11 @@ def clocks() -> Iterator[Awkward]:
         TEXT_IN_VIENNA,
         dict.fromkeys(("25-01-01 10:00", "yesterday", "infinity", "2016-12-31 23:59:60"), None),
     )
+    yield texts(
+        "written-years-too-short",
+        of_format("years_too_short", "%d/%m/%Y"),
+        {"01/02/2025": "2025-02-01 00:00:00+00", "01/02/25": None, "01/02/0025": None},
+    )
     for name, form, written, instant in (
         ("day-first", "%d/%m/%Y %H:%M", "03/04/2025 10:00", "2025-04-03 10:00:00+00"),
         ("month-first", "%m/%d/%Y %I:%M %p", "03/04/2025 10:00 PM", "2025-03-04 22:00:00+00"),

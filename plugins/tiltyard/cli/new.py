@@ -80,6 +80,10 @@ def source(
         list[str] | None, typer.Option(help="Column that identifies a person; repeat it.", metavar="COL")
     ] = None,
     zone: Annotated[str, typer.Option(help="Zone of times without one, like Europe/Vienna.")] = "UTC",
+    month_first: Annotated[
+        bool,
+        typer.Option("--month-first", help="Of dates that may be read both ways, like 03/04/2025, the month is first."),
+    ] = False,
     country: Annotated[
         str | None, typer.Option(help="Country whose public holidays the source keeps, like BR.", metavar="CODE")
     ] = None,
@@ -111,7 +115,7 @@ def source(
     newest_by = cursor or (None if available_at == "ingested_at" else available_at)
     with afar.brought(settings, file, connection, newest_by) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
-        request = replace(request, written_after=after)
+        request = replace(request, written_after=after, is_month_first=month_first)
         plan = look(settings, request)
         if not (yes or dry_run):
             _must_be_asked()

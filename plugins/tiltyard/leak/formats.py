@@ -1,9 +1,12 @@
 """What a file is, its content says, not its name: Parquet as it lies, and CSV of every kind as a Parquet copy."""
 
+import codecs
 import csv
 import re
+import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -108,17 +111,16 @@ def _from_csv(
 ) -> None:
     """Write `copy`. Delimiter and quotes are sniffed; times stay text here, for the whole column to decide."""
     # the quick look at the file's head first; all of it where that was not enough
-    tries = [(code, size) for code in ([encoding] if encoding else ["utf-8", "latin-1"]) for size in (20_480, -1)]
     trouble = ""
-    for code, size in tries:
-        source = file_rows.csv_of_some_kind(path, encoding=code, packed=packed, rows=size)
+    for place, code, size in _tries(path, copy, packed, encoding):
+        source = file_rows.csv_of_some_kind(place, encoding=code, packed=packed, rows=size)
         try:
             names = [name for name, *_ in connection.execute(f"describe select * from {source}").fetchall()]
             delimiter = next((mark for mark in ",;\t|" if mark in names[0]), None) if len(names) == 1 else None
             if delimiter and packed:
                 raise BadInput(f"{path} cannot be read as CSV: it was cut off, or its lines differ in length.")
             if delimiter:  # lines that do not fit made the sniffer give up
-                raise BadInput(_uneven(path, delimiter, code))
+                raise BadInput(uneven(path, path, delimiter, code))
             if _write_typed(connection, source, names, copy) == ",":
                 notes.append(f"{path.name}: its numbers are written with a decimal comma.")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
@@ -126,12 +128,35 @@ def _from_csv(
             continue
         if code == "latin-1":
             notes.append(f"{path.name} is not UTF-8; it was read as Latin-1.")
+        if place != path:
+            notes.append(f"{path.name} is not UTF-8; it was read as Windows-1252.")
         _without_mark(connection, copy)
         return
     line = re.search(r"Line: (\d+)", trouble)
     where = f" (line {line[1]})" if line else ""
     reasons = [part.strip() for part in trouble.splitlines()[1:] if part.strip()]
     raise BadInput(f"{path} cannot be read as CSV{where}: {(reasons or [trouble])[0].rstrip('.')}.")
+
+
+def _tries(path: Path, copy: Path, packed: str | None, encoding: str | None) -> Iterator[tuple[Path, str, int]]:
+    """(where the text lies, its encoding for DuckDB, rows that the sniffer looks at), the likeliest first."""
+    for code in [encoding] if encoding else ["utf-8", "latin-1"]:
+        yield path, code, 20_480
+        yield path, code, -1
+    if not packed and not encoding:  # DuckDB's Latin-1 has no euro, and no dash
+        windows = copy.with_name(f"{copy.name}.utf8")
+        try:
+            with suppress(UnicodeDecodeError), path.open(encoding="utf-8") as file:
+                while file.read(1 << 20):
+                    pass
+                return
+            with path.open("rb") as before, windows.open("wb") as after:
+                shutil.copyfileobj(codecs.EncodedFile(before, "utf-8", "cp1252"), after)
+            yield windows, "utf-8", -1
+        except UnicodeDecodeError:
+            return
+        finally:
+            windows.unlink(missing_ok=True)
 
 
 def _write_typed(connection: duckdb.DuckDBPyConnection, source: str, names: Sequence[str], copy: Path) -> str:
@@ -201,9 +226,10 @@ def _copy(
     connection.execute(f"copy (select {', '.join(values)} from {source}) to {text(str(copy))} (format parquet)")
 
 
-def _uneven(path: Path, delimiter: str, encoding: str) -> str:
-    """What is wrong with a CSV whose lines have different numbers of fields: the first line that does not fit."""
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
+def uneven(path: Path, copy: Path, delimiter: str, encoding: str = "utf-8-sig") -> str:
+    """What is wrong with a CSV whose lines have different numbers of fields: the first line that does not fit.
+    `copy`: where its text is read, in that encoding."""
+    with copy.open(encoding=encoding, errors="replace", newline="") as file:
         lines = csv.reader(file, delimiter=delimiter)
         header = next(lines)
         for line in lines:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+import duckdb
 import yaml
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
@@ -81,6 +82,20 @@ class TimeColumn(Strict):
             return not re.search("%-?[HIcX]", self.format)
         return kind == "DATE" and not self.further
 
+    @field_validator("format")
+    @classmethod
+    def _format_that_tells_a_day(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            with duckdb.connect() as connection:
+                connection.execute("select try_strptime('', $form)", {"form": value})
+        except duckdb.Error:
+            raise ValueError(f"'{value}' is no format of strptime; write it like %d/%m/%Y %H:%M") from None
+        if not re.search(r"%-?[YyGcxs]", value):
+            raise ValueError(f"'{value}' tells no year; write it like %d/%m/%Y %H:%M")
+        return value
+
     @field_validator("zone")
     @classmethod
     def _zone_that_exists(cls, value: str) -> str:
@@ -100,11 +115,11 @@ class Promise(Strict):
 class Volume(Strict):
     """How many rows a night may bring, in parts of what is usual on its weekday."""
 
-    warn_below: float = 0.4
+    warn_below: float = Field(default=0.4, ge=0)
     """Share below which a warning says so."""
-    warn_above: float = 2.2
+    warn_above: float = Field(default=2.2, ge=0)
     """Share above which a warning says so."""
-    hold_below: float = 0.02
+    hold_below: float = Field(default=0.02, ge=0)
     """Share below which the table is held."""
 
 
@@ -489,6 +504,11 @@ def _headers(where: _Where, entry: Mapping[str, Any]) -> dict[str, str]:
     columns = [str(column["name"]) for column in entry.get("columns") or ()]
     for column in entry.get("columns") or ():
         header = (_meta(column) or {}).get("header")
+        if header is not None and not str(header).strip():
+            raise where.wrong(
+                f"column '{column['name']}': the header is empty; say it as deliveries spell it.",
+                "columns", columns.index(str(column["name"])),
+            )  # fmt: skip
         if header is not None:
             headers[str(column["name"])] = str(header)
     owners: dict[str, str] = {}

@@ -24,7 +24,7 @@ _OPENS = re.compile(r"\{(?=[{%#])")
 """Where a template begins what is none."""
 _RAW = re.compile(r"\{% raw %\}(.*)\{% endraw %\}", re.DOTALL)
 _KNOWN = frozenset({"doc", "env_var", "var", "target", "project_name", "dbt_version", "run_started_at", "modules"})
-"""What dbt lets a description name."""
+"""What dbt lets a description name, and what is said beside it."""
 _JINJA = jinja2.Environment(extensions=["jinja2.ext.do"])
 
 
@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[yaml.Node | None, dict[str, Any]]:
     for loc, wrong in _faults(content, (), ""):
         raise BadInput(f"{path}:{line_of(node, loc)}: {wrong}.")
     for loc, text in _texts(content, ()):
-        if _OPENS.search(text) and (misread := _no_template(text, "description" in loc)):
+        if _OPENS.search(text) and (misread := _no_template(text, not {"description", "meta"}.isdisjoint(loc))):
             shown = text if len(text) <= 60 else f"{text[:57]}…"
             raise BadInput(
                 f"{path}:{line_of(node, loc)}: dbt takes '{shown}' for a Jinja template, and it is none ({misread}); "
@@ -57,13 +57,8 @@ def apart(text: str) -> str:
 
 
 def literally(text: str) -> str:
-    """A text of a `.yml` that has to stay what it is, as `read` and dbt both read it back."""
+    """A text of a `.yml`, or SQL, that has to stay what it is, as `read` and dbt both read it back."""
     return f"{{% raw %}}{text}{{% endraw %}}" if _OPENS.search(text) else text
-
-
-def in_sql(literal: str) -> str:
-    """A text in SQL that dbt makes, 'in quotation marks', in which nothing looks like a template."""
-    return f"({_OPENS.sub(chr(123) + chr(39) + ' || ' + chr(39), literal)})" if _OPENS.search(literal) else literal
 
 
 def _texts(content: Any, loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -78,13 +73,13 @@ def _texts(content: Any, loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
             yield from _texts(below, (*loc, number))
 
 
-def _no_template(text: str, is_description: bool) -> str | None:
+def _no_template(text: str, is_told: bool) -> str | None:
     """Why dbt cannot read a text as a template; None where it can, as far as is known before it tries."""
     try:
         named = jinja2.meta.find_undeclared_variables(_JINJA.parse(text))
     except jinja2.TemplateSyntaxError as error:
         return (error.message or "its syntax").rstrip(".")
-    unknown = named - _KNOWN if is_description else set()
+    unknown = named - _KNOWN if is_told else set()
     return f"nothing is called {min(unknown)}" if unknown else None
 
 

@@ -134,5 +134,5 @@ def instant(time: TimeColumn, kind: str) -> str:
         return casts.instant(f"cast({column} as timestamp)", time.zone)
     if time.format is None:
         return casts.read(column, "TIMESTAMP WITH TIME ZONE", zone=time.zone)
-    value = f"try_strptime({column}, {text(time.format)})"
+    value = casts.in_format(column, time.format)
     return f"cast({value} as timestamptz)" if "%z" in time.format.lower() else casts.instant(value, time.zone)

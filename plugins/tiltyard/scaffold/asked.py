@@ -7,7 +7,6 @@ from datetime import date, timedelta
 from typing import Literal
 
 from tiltyard.errors import BadInput
-from tiltyard.prepare.dbt_files import in_sql
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Cohorts
 from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES, literal, names_a_class
@@ -313,7 +312,7 @@ def positive_sql(column: str, kind: str, values: Sequence[str], positive: str | 
         )
     if positive not in values:
         raise BadInput(f"--positive: '{column}' is never {positive!r}; it is {', '.join(values[:6])}.")
-    return f"versions.{column} = {positive if is_number else in_sql(literal(positive))}", f"{column} is {positive}"
+    return f"versions.{column} = {positive if is_number else literal(positive)}", f"{column} is {positive}"
 
 
 def usual_positive(values: Sequence[str]) -> str | None:
@@ -349,8 +348,7 @@ def class_sql(
         classes, truth = tuple(usual), value
     else:
         classes = (*usual, OTHER)
-        texts = ", ".join(in_sql(literal(name)) for name in usual)
-        truth = f"case when {value} in ({texts}) then {value} else '{OTHER}' end"
+        truth = f"case when {value} in ({', '.join(map(literal, usual))}) then {value} else '{OTHER}' end"
     if len(classes) < FEWEST_CLASSES:
         shown = ", ".join(ordered[:6]) or "nothing"
         raise BadInput(

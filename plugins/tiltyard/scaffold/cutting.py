@@ -6,8 +6,12 @@ and is known by a day with the midnight after. So nothing is there before it cou
 trained on the deliveries sees of each row what it would have seen.
 """
 
+import errno
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -17,7 +21,6 @@ import duckdb
 
 from tiltyard import casts, clock, file_rows
 from tiltyard.errors import BadInput
-from tiltyard.files import whole
 from tiltyard.lake import quoted, text
 from tiltyard.prepare import closed_days, contracts, dbt_files, delivery_rows, landing
 from tiltyard.prepare.columns import ColumnMeta
@@ -134,7 +137,7 @@ def _export(
     """The export, as a delivery could be. Raises BadInput for what is missing in it, or is too much."""
     with path.open("rb") as opened:
         head = opened.read(4096)
-    if head.startswith(b"PAR1") or head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
+    if head.startswith(b"PAR1") or file_rows.is_json(head.decode("utf-8-sig", "ignore")):
         copy = folder / "export.parquet"
         try:
             rows = _converted(connection, path, table, is_parquet=head.startswith(b"PAR1"))
@@ -287,6 +290,36 @@ def whole_span(counts: Mapping[date, int], today: date) -> tuple[date, date]:
 
 # -- writing ----------------------------------------------------------------------------------
 
+LEFTOVER_S = 3_600
+"""Seconds after which the folder of a cut is nobody's any more."""
+
+
+@contextmanager
+def _all_at_once(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder, which becomes that of a table once it is full: half of an export looks like a whole one
+    to whoever reads it. Raises BadInput where deliveries have come there meanwhile."""
+    landing_zone, prefix = folder.parent.parent, f".cut-{folder.parent.name}-{folder.name}-"
+    landing_zone.mkdir(parents=True, exist_ok=True)
+    for left in landing_zone.glob(f"{prefix}*"):  # of a cut that was killed: those that run now are younger
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFTOVER_S:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=landing_zone, ignore_cleanup_errors=True) as temporary:
+        part = Path(temporary) / folder.name
+        part.mkdir()
+        yield part
+        folder.parent.mkdir(exist_ok=True)
+        if folder.is_dir():
+            for hidden in folder.iterdir():  # what is left of a part, where nothing else was
+                if hidden.name.startswith(".") and hidden.is_file():
+                    hidden.unlink()
+        try:
+            part.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise BadInput(f"{folder} holds deliveries by now, and none is written over; take them away.") from None
+
 
 def _deliver(
     connection: duckdb.DuckDBPyConnection, contract: SourceContract, export: _Export, folder: Path, progress: Progress
@@ -315,19 +348,19 @@ def _deliver(
         )
     first, last = whole_span(counts, clock.now().date())
     outlying = sum(rows for day, rows in counts.items() if not first <= day <= last)
-    folder.mkdir(parents=True, exist_ok=True)
     files = 0
-    for number in range((last - first).days + 1):
-        current = first + timedelta(days=number)
-        if current not in counts and closed_days.why_closed(contract.rhythm.closed, current):
-            continue
-        progress("writing", number / ((last - first).days + 1))
-        with whole(folder / f"{current.isoformat()}.parquet") as part:
+    with _all_at_once(folder) as part:
+        for number in range((last - first).days + 1):
+            current = first + timedelta(days=number)
+            if current not in counts and closed_days.why_closed(contract.rhythm.closed, current):
+                continue
+            progress("writing", number / ((last - first).days + 1))
+            path = part / f"{current.isoformat()}.parquet"
             connection.execute(
                 f"copy (select {named} from placed where _day = date {text(current.isoformat())} "
-                f"order by _written, _line) to {text(str(part))} (format parquet)"
+                f"order by _written, _line) to {text(str(path))} (format parquet)"
             )
-        files += 1
+            files += 1
     rows, undated = connection.execute(
         "select count(*), count(*) filter (_known is null or _happened is null) from typed"
     ).fetchone() or (0, 0)

@@ -1,14 +1,17 @@
 """What has been delivered of a table, read as its staging makes it, and what it says of a question."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import duckdb
 
+from tiltyard import casts
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted, text
+from tiltyard.lake import quoted
 from tiltyard.prepare import contracts, delivery_rows, landing, project
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
@@ -74,7 +77,7 @@ def opened(settings: Settings, source: str, table: str | None) -> Iterator[Deliv
         connection.execute("set TimeZone = 'UTC'")
         try:
             newest = _read(connection, settings, source, chosen)
-            _as_staged(connection, chosen, staging)
+            _as_staged(connection, chosen, staging, described.queries[staging.name])
         except duckdb.Error as error:
             raise BadInput(f"The deliveries of {source} cannot be read ({first_line(error)}).") from None
         connection.execute(
@@ -125,14 +128,18 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
     return max(day for file in files if (day := contracts.day_of(file.path.name)))
 
 
-def _as_staged(connection: duckdb.DuckDBPyConnection, table: TableContract, staging: project.Model) -> None:
-    """Give the columns that are text in a delivery, and times in the staging table, the types that they have there."""
+def _as_staged(
+    connection: duckdb.DuckDBPyConnection, table: TableContract, staging: project.Model, query: Path
+) -> None:
+    """Give the columns that are text in a delivery, and times in the staging table, the types that they have there:
+    in the format that its SQL, at `query`, reads them by."""
+    formats = dict(re.findall(r"strptime\((\w+), '([^']+)'\)", query.read_text(encoding="utf-8")))
     for name, kind in table.columns.items():
         declared = staging.types.get(name, "")
         if kind == "VARCHAR" and (declared == "date" or declared.startswith("timestamp")):
             column = quoted(name)
-            form = sample.time_format(connection, "versions", column)
-            value = f"strptime({column}, {text(form)})" if form else f"cast({column} as timestamp)"
+            form = formats.get(name) or sample.time_format(connection, "versions", column)
+            value = casts.in_format(column, form) if form else f"try_cast({column} as timestamp)"
             wanted = "date" if declared == "date" else "timestamp"
             connection.execute(f"alter table versions alter {column} type {wanted} using cast({value} as {wanted})")
 
@@ -204,9 +211,11 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         raise BadInput(f"--label: no delivery tells '{label}' of any row; give another column.")
     known = ", ".join(f"avg((told_at <= since + interval '{days} days')::int)" for days in HORIZONS)
     base = "median(truth)" if is_number else "avg(truth::int)"
-    low = "quantile_cont(truth, 0.01)" if is_number else "null"
-    high = "quantile_cont(truth, 0.99)" if is_number else "null"
+    low = f"quantile_cont(truth, 0.01) {casts.finite('truth')}" if is_number else "null"
+    high = f"quantile_cont(truth, 0.99) {casts.finite('truth')}" if is_number else "null"
     first, lowest, highest, *by = _one(connection, f"select {base}, {low}, {high}, {known} from told")
+    if is_number and lowest is None:
+        raise BadInput(f"--label: '{label}' holds no number that has an end; give another column.")
     positive: Sequence[float] = ()
     if not is_number:
         listed = ", ".join(
@@ -329,7 +338,9 @@ def telling(delivered: Delivered, columns: Sequence[str]) -> dict[str, float]:
     numbers = [name for name in columns if name in delivered.contract.columns and delivered.kind(name) in _NUMBERS]
     if not numbers:
         return {}
-    parts = ", ".join(f"corr({quoted(name)}::double, truth::double)" for name in numbers)
+    parts = ", ".join(  # of numbers that can be squared
+        f"corr({quoted(name)}::double, truth::double) filter (abs({quoted(name)}::double) < 1e150)" for name in numbers
+    )
     found = _one(delivered.connection, f"select {parts} from first_known inner join told using ({key})")
     return {name: value for name, value in zip(numbers, found, strict=True) if value and TELLING <= abs(value) <= 1}
 
@@ -444,8 +455,12 @@ def _as_is(delivered: Delivered, name: str, kind: str) -> Feature:
         values = tuple(value for (value,) in rows) if len(rows) <= 20 else ()
         return Feature(name, name, declared, description, "text", values=values, missing=missing)
     low, high = _one(
-        delivered.connection, f"select quantile_cont({column}, 0.01), quantile_cont({column}, 0.99) from first_known"
+        delivered.connection,
+        f"select quantile_cont({column}, 0.01) {casts.finite(column)}, quantile_cont({column}, 0.99) "
+        f"{casts.finite(column)} from first_known",
     )
+    if low is None:
+        return Feature(name, name, declared, description, "number", missing=missing)
     number = "whole" if kind == "whole" else "number"
     return Feature(name, name, declared, description, number, float(low), float(high), missing=missing)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import PurePosixPath
 
+from tiltyard.prepare.dbt_files import literally
 from tiltyard.scaffold import naming
 from tiltyard.scaffold.asked import LATELY_DAYS, Facts, Question
 from tiltyard.scaffold.yaml_text import columns, model
@@ -149,6 +150,7 @@ def label_sql(asked: Question) -> str:
     """The truth, from the first version of a row that tells it."""
     key = asked.key
     truth = f"cast({asked.truth} as double)" if asked.is_number else asked.truth.replace("\n", "\n        ")
+    truth = literally(truth)
     return f"""{{{{ config(unique_key='{key}') }}}}
 
 with

@@ -1,5 +1,6 @@
 """A new source: a file is looked at, its contract and staging are written, and its rows are cut into deliveries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,9 +9,9 @@ from zoneinfo import ZoneInfo
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
 from tiltyard.prepare.places import CURSORS, Fetch
-from tiltyard.scaffold import inferring, naming, sample
+from tiltyard.scaffold import doubts, inferring, naming, sample
 from tiltyard.scaffold.found import Findings, Roles, Table
-from tiltyard.scaffold.inferring import Said
+from tiltyard.scaffold.inferring import Lead, Said
 from tiltyard.scaffold.source_texts import SourcePlan, plan
 from tiltyard.settings import Settings
 
@@ -31,6 +32,8 @@ class SourceRequest:
     """Where rows are fetched from, of which the file is a sample; None: the file is all there is."""
     cursor: str | None = None
     """Column of a table of a database by which it is told what is new; None: as it was inferred."""
+    is_month_first: bool = False
+    """What a date is that may be read both ways, like 03/04/2025."""
     written_after: timedelta | None = None
     """How long after its row what is written later is known, where no column tells when."""
 
@@ -48,7 +51,7 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
         ZoneInfo(request.zone)
     except (KeyError, ValueError, OSError):
         raise BadInput(f"'{request.zone}' is no time zone; write it like Europe/Vienna.") from None
-    with sample.opened(request.path) as opened:
+    with sample.opened(request.path, is_month_first=request.is_month_first) as opened:
         found = find(opened, request)
     said = request.said.available_at
     planned = plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
@@ -117,7 +120,11 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
     if said.available_at == "ingested_at":
         said = replace(said, available_at=None)
     opened, said = sample.with_joined_time(opened, said)
-    happened = inferring.event_time(opened.table, said)
+    try:
+        happened = inferring.event_time(opened.table, said)
+    except BadInput as error:
+        hints = doubts.like_a_time(opened.connection, opened.table.columns, opened.notes)
+        raise BadInput(" ".join([str(error), *hints, *opened.notes])) from None
     leads = sample.leads(opened, happened, request.zone)
     roles = inferring.roles(opened.table, happened, leads, said)
     roles = inferring.with_missing(roles, opened.table, sample.missing_with(opened, roles), said)
@@ -132,6 +139,8 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
         raise BadInput(f"All rows happened on one day by {happened.header}; give another column with --event-time.")
     cohorts = inferring.cohorts(days, {name: leads[name] for name in roles.planned if name in leads})
     notes = list(opened.notes)
+    notes += doubts.of_zones(opened.connection, opened.table.columns, opened.naive, request.zone, happened.name)
+    notes += _too_early(roles, leads)
     if roles.key is None:
         notes.append(_unnamed(opened.table, roles))
     if cohorts is not None:
@@ -153,6 +162,18 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
             "is left out."
         )
     return Findings(opened.table, roles, request.zone, rhythm, cohorts, tuple(notes))
+
+
+def _too_early(roles: Roles, leads: Mapping[str, Lead]) -> list[str]:
+    """Of times that tell when something is written later, and lie before the row that it is written to."""
+    whens = dict.fromkeys(when for when in roles.written_later.values() if when is not None and when in leads)
+    return [
+        f"{when} lies before the row happened in {lead.before:,} of {lead.filled:,} rows; what is known by it was "
+        "known before there was anything to predict, and is delivered a second after its row: look whether "
+        "--event-time and --written-later name the right columns."
+        for when in whens
+        if (lead := leads[when]).before > 0.01 * lead.filled
+    ]
 
 
 def _unnamed(table: Table, roles: Roles) -> str:

@@ -108,7 +108,7 @@ def spec_text(promise: Promise, nights: Calendar) -> str:
         heavy, light, metric = "xgboost.XGBClassifier", "sklearn.linear_model.LogisticRegression", "brier"
         default = f"{min(max(promise.base, 0.001), 0.999):.3f}"
     covered = f", min_coverage: {promise.coverage:.2f}" if promise.coverage < MIN_COVERAGE else ""
-    return f"""# {promise.question}
+    return f"""# {" ".join(promise.question.split())}
 entity: {promise.entity}
 owner: {scalar(promise.owner)}
 tier: 2                       # 1 = high stakes: promotion needs a person's approval
@@ -311,11 +311,13 @@ def intake_suite(asked: Question, facts: Facts) -> str:
             low, high = feature.low - 0.5 * room, feature.high + 0.5 * room
             if feature.low >= 0:
                 low = 0.0
-            text += expect(
-                "expect_column_values_to_be_between",
-                f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98", "warning",
-                f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
-            )  # fmt: skip
+            if math.isfinite(low) and math.isfinite(high):
+                text += expect(
+                    "expect_column_values_to_be_between",
+                    f"column: {feature.name}, min_value: {number(low)}, max_value: {number(high)}, mostly: 0.98",
+                    "warning",
+                    f"98 of a hundred were {feature.low:.6g} to {feature.high:.6g}; far from it is another unit.",
+                )  # fmt: skip
         if feature.missing < 0.5:
             mostly = max(0.05, (1 - feature.missing) * 0.9)
             text += expect(

@@ -2,6 +2,7 @@
 
 from pathlib import PurePosixPath
 
+from tiltyard.prepare.dbt_files import literally
 from tiltyard.scaffold import naming, promise_texts
 from tiltyard.scaffold.asked import Calendar
 from tiltyard.scaffold.model_texts import BUILT, INSTANT
@@ -200,7 +201,7 @@ def label_sql(review: Review) -> str:
     """What came within the horizon, known when it has; and that nothing did, when everything up to then has landed."""
     key = review.key
     worth = {"comes": (), "count": (), "sum": (f"{review.measure} as worth",)}[review.sort]
-    counts = (f"{review.condition} as counts",) if review.condition else ()
+    counts = (f"{literally(review.condition)} as counts",) if review.condition else ()
     return f"""{{{{ config(unique_key='{key}') }}}}
 
 with

@@ -297,7 +297,7 @@ def _outcomes(delivered: Delivered, review: Review, horizon: int) -> tuple[float
         select count(*) * (select max(many) from everybody) / (select count(*) from known)
                 / (date_diff('day', min(due), max(due)) + 1),
             {"median(worth)" if review.is_number else "avg((came > 0)::int)"},
-            quantile_cont(worth, 0.01), quantile_cont(worth, 0.99)
+            quantile_cont(worth, 0.01) filter (isfinite(worth)), quantile_cont(worth, 0.99) filter (isfinite(worth))
         from outcomes
         """
     ).fetchone()

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,9 @@ import duckdb
 from tiltyard import casts, file_rows
 from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
+from tiltyard.leak.formats import uneven
 from tiltyard.prepare.landing import first_line
-from tiltyard.scaffold import inferring, naming
+from tiltyard.scaffold import doubts, inferring, naming
 from tiltyard.scaffold.found import Column, FileForm, Kind, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 
@@ -53,15 +54,20 @@ FORMATS = tuple(
     day + hour
     for day in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y",
                 "%d %b %Y",
-                "%d %B %Y", "%B %d, %Y", "%d/%m/%y", "%m/%d/%y")
+                "%d %B %Y", "%B %d, %Y", "%d/%m/%y", "%m/%d/%y", "%d-%b-%y", "%d %b %y")
     for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )  # fmt: skip
-"""How times are written that are not ISO 8601. Where a day may be a month, the day is taken to stand first."""
+"""How times are written that are not ISO 8601. Where a day may be a month, the day is taken to stand first, unless
+somebody says that the month does."""
 _ALWAYS = SPELLINGS[:8]
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", *casts.INSTANTS)
 """What a column of texts may be, the narrowest first."""
+_LONGEST = 1 << 30
+"""Letters that a field may have."""
 _FEW = 20
+_AT_ONCE = 25
+"""Columns that one query asks about."""
 _SOME = 100
 """Values that tell in which format a time can be."""
 _KINDS: dict[str, tuple[str, Kind]] = {
@@ -89,13 +95,16 @@ class Opened:
     """What it looks like."""
     notes: tuple[str, ...]
     """What somebody should know of how it was read."""
+    naive: Mapping[str, int] = field(default_factory=dict)
+    """Column of instants that carry a zone → in how many rows they carry none."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
+def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
     """Read a file: CSV of any dialect and encoding, JSON lines, or Parquet.
 
-    Raises BadInput, one sentence, for a file that is not there, is empty, is no text, has no header or a column twice.
+    `is_month_first`: what a date is that may be read both ways, like 03/04/2025. Raises BadInput, one sentence, for a
+    file that is not there, is empty, is no text, has no header or a column twice.
     """
     if not path.is_file():
         raise BadInput(f"{path} is no file; give one CSV, a file of JSON lines, or Parquet.")
@@ -108,7 +117,8 @@ def opened(path: Path) -> Iterator[Opened]:
             plain = Path(folder) / "utf8" if (Path(folder) / "utf8").exists() else path
             _load(connection, path, form, headers, plain)
             said = _said(connection, form, headers, plain)
-            formats = _typed(connection, form, said) if form.kind != "parquet" else {}
+            dates = sorted(FORMATS, key=lambda form: not form.startswith("%m")) if is_month_first else FORMATS
+            formats, naive = _typed(connection, form, said, dates) if form.kind != "parquet" else ({}, {})
         except duckdb.Error as error:
             raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
         rows = _one(connection, "select count(*) from sample")[0]
@@ -119,12 +129,18 @@ def opened(path: Path) -> Iterator[Opened]:
             _column(connection, header, name, types[name], form, rows, formats.get(name))
             for header, name in zip(headers, naming.aliases(headers), strict=True)
         )
-        notes = (f"Only the first {MOST_ROWS:,} rows were read.",) if rows == MOST_ROWS else ()
+        notes = [f"Only the first {MOST_ROWS:,} rows were read."] if rows == MOST_ROWS else []
         strange = [value for value in form.null_values if value not in SPELLINGS]
         if strange:
             shown = " and ".join(map(repr, strange))
-            notes = (*notes, f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
-        yield Opened(connection, Table(form, rows, columns), notes)
+            notes.append(f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
+        if form.kind == "csv":
+            notes += doubts.of_missing(connection, _texts(plain, replace(form, null_values=()), headers), form, columns)
+        if form.kind != "parquet":
+            if not is_month_first:
+                notes += doubts.of_dates(connection, formats, columns)
+            notes += doubts.of_texts(connection, columns, form)
+        yield Opened(connection, Table(form, rows, columns), tuple(notes), naive)
 
 
 def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tuple[FileForm, list[str]]:
@@ -143,7 +159,10 @@ def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tu
                 shutil.copyfileobj(codecs.EncodedFile(before, "utf-8", encoding), after)
         except UnicodeError:
             raise BadInput(f"{path} is no whole {encoding.upper()} text; export it again, as UTF-8.") from None
-    if head.decode(encoding, "ignore").lstrip("\ufeff \r\n\t").startswith("{"):
+    if file_rows.is_json(head.decode(encoding, "ignore")):
+        if encoding != "utf-8":
+            raise BadInput(f"{path} is JSON in {encoding.upper()}; JSON is written in UTF-8: save it as that.")
+        _keys_each_once(connection, path)
         described = connection.execute(f"describe select * from {file_rows.json_lines(plain)}").fetchall()
         return FileForm("jsonl", encoding=encoding), _each_once(path, [name for name, *_ in described])
     return _csv_form(connection, path, plain, encoding)
@@ -151,6 +170,8 @@ def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tu
 
 def _encoding(path: Path, head: bytes) -> str:
     """The encoding of a text. Raises BadInput for what is none."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise BadInput(f"{path} is UTF-32 text; export it as UTF-8.")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head or head[:2] in (b"PK", b"\x1f\x8b"):
@@ -172,13 +193,19 @@ def _csv_form(
     connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str
 ) -> tuple[FileForm, list[str]]:
     delimiter, has_header = _one(connection, f"select Delimiter, HasHeader from {file_rows.dialect(plain)}")
+    csv.field_size_limit(_LONGEST)
     try:
         with plain.open(encoding="utf-8-sig", newline="") as file:
+            if "\n" not in (first := file.read(1 << 16)) and "\r" in first:
+                raise BadInput(f"{path}: its lines end as those of an old Mac (CR alone); save it with LF or CRLF.")
+            file.seek(0)
             reader = csv.reader(file, delimiter=str(delimiter))
             header, second = next(reader, []), next(reader, [])
     except csv.Error as error:
         raise BadInput(f"{path} cannot be read ({error}).") from None
     _is_header(path, header, second, bool(has_header))
+    if len(header) == 1 and (mark := next((mark for mark in ",;\t|" if mark in header[0]), None)):
+        raise BadInput(uneven(path, plain, mark))  # the sniffer gave up, since some line does not fit
     if len(header) != len(second):
         raise BadInput(f"{path}: its header has {len(header)} columns, and its lines have {len(second)}.")
     headers = _each_once(path, header)
@@ -208,10 +235,27 @@ def _each_once(path: Path, header: Sequence[str]) -> list[str]:
             f"{path}: column {nameless} has no name; give it one in the header, or take it away (an index that pandas "
             "or R has written: export without it)."
         )
+    for name in header:
+        if "\n" in name or "\r" in name:
+            raise BadInput(f"{path}: the name {' '.join(name.split())!r} goes over two lines; write it on one.")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise BadInput(f"{path} has the column {twice[0]!r} twice; rename one of them, or take it away.")
     return list(header)
+
+
+def _keys_each_once(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raises BadInput for a key that cannot be a column: one without a name, or two that differ by their case alone, of
+    which DuckDB gives the second another name, and no values."""
+    keys = [key for (key,) in connection.execute(f"select key from {file_rows.json_keys(path)} order by 1").fetchall()]
+    owners: dict[str, str] = {}
+    for key in keys:
+        if not key.strip():
+            raise BadInput(f"{path} has a key without a name; give it one.")
+        if (other := owners.setdefault(key.casefold(), key)) != key:
+            raise BadInput(
+                f"{path} has the keys {other!r} and {key!r}, which are one column to SQL; rename one of them."
+            )
 
 
 def _texts(plain: Path, form: FileForm, headers: Sequence[str]) -> str:
@@ -229,14 +273,24 @@ def _said(connection: duckdb.DuckDBPyConnection, form: FileForm, headers: Sequen
 
 
 def _decimal(connection: duckdb.DuckDBPyConnection, texts: str, names: Sequence[str]) -> Literal[".", ","]:
-    """`,` where numbers are written so: some column has such values, and none that are no such number."""
-    parts = ", ".join(
-        f"count({quoted(name)}) filter (regexp_full_match({quoted(name)}, '-?[0-9]+,[0-9]+')), "
-        f"count({quoted(name)}) filter (not regexp_full_match({quoted(name)}, '-?[0-9]+(,[0-9]+)?'))"
-        for name in names
-    )
-    counts = _one(connection, f"select {parts} from (select * from {texts} limit 20000)")
-    return "," if any(commas and not others for commas, others in zip(counts[::2], counts[1::2], strict=True)) else "."
+    """`,` where numbers are written so: some column has such values, and none that are no such number. Where three
+    digits stand behind each comma, as in 1,234, they may be thousands: that alone does not speak for it."""
+    head, is_comma = f"(select * from {texts} limit 20000)", False
+    for some in _parted(names):
+        parts = ", ".join(
+            f"count(*) filter (regexp_full_match({name}, '-?[0-9]+,[0-9]+') "
+            f"and not regexp_full_match({name}, '{doubts.THOUSANDS}')), "
+            f"count(*) filter (not regexp_full_match({name}, '-?[0-9]+(,[0-9]+)?'))"
+            for name in map(quoted, some)
+        )
+        counts = _one(connection, f"select {parts} from {head}")
+        is_comma |= any(commas and not others for commas, others in zip(counts[::2], counts[1::2], strict=True))
+    return "," if is_comma else "."
+
+
+def _parted(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The names, some at a time: one query about thousands of columns takes more memory than there is."""
+    return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
 
 
 def _missing(
@@ -244,9 +298,12 @@ def _missing(
 ) -> tuple[str, ...]:
     """The spellings of "missing" that the file has."""
     listed = ", ".join(text(value) for value in SPELLINGS)
-    parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in names)
-    found = [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
-    own = _among_numbers(connection, texts, names)
+    found: list[set[str]] = []
+    own: list[set[str]] = []
+    for some in _parted(names):
+        parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in some)
+        found += [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
+        own += _among_numbers(connection, texts, some)
     for values, words in zip(found, own, strict=True):
         values |= words
     besides = (*SPELLINGS, *sorted(set().union(*own) - {*SPELLINGS}))
@@ -326,23 +383,31 @@ def _load(
     )
 
 
-def _typed(connection: duckdb.DuckDBPyConnection, form: FileForm, said: Mapping[str, str]) -> dict[str, str]:
+def _typed(
+    connection: duckdb.DuckDBPyConnection, form: FileForm, said: Mapping[str, str], dates: Sequence[str]
+) -> tuple[dict[str, str], dict[str, int]]:
     """Give the columns of texts the types that all their values have; returns column → strptime format, of those whose
-    times are not written as ISO 8601. `said`: column → the type that the file itself gives it, where it does."""
+    times are not written as ISO 8601, and column → rows without a zone, of those that carry one in others. `said`:
+    column → the type that the file itself gives it, where it does; `dates`: FORMATS, in the order in which they are
+    tried."""
     formats: dict[str, str] = {}
+    naive: dict[str, int] = {}
     for name in (name for name, kind in _types(connection).items() if kind == "VARCHAR"):
         column = quoted(name)
         is_text = said.get(name, "") in ("VARCHAR", *casts.INSTANTS, "TIME")
         kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
+        if kind == "TIMESTAMP WITH TIME ZONE":
+            is_naive = casts.is_like(column, "TIMESTAMP")
+            naive[name] = _one(connection, f"select count(*) filter ({is_naive}) from sample")[0]
         if kind is not None:
             value = casts.held(f"({casts.read(column, kind, decimal=form.decimal)})", kind)
             connection.execute(f"alter table sample alter {column} type {kind} using {value}")
-        elif format_ := time_format(connection, "sample", column):
+        elif format_ := time_format(connection, "sample", column, dates=dates):
             formats[name] = format_
             connection.execute(
-                f"alter table sample alter {column} type timestamp using strptime({column}, {text(format_)})"
+                f"alter table sample alter {column} type timestamp using {casts.in_format(column, format_)}"
             )
-    return formats
+    return formats, naive
 
 
 def _types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -352,9 +417,13 @@ def _types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 
 def time_format(
-    connection: duckdb.DuckDBPyConnection, table: str, column: str, besides: Sequence[str] = ()
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    column: str,
+    besides: Sequence[str] = (),
+    dates: Sequence[str] = FORMATS,
 ) -> str | None:
-    """The first of FORMATS that every value of a column of texts is written in, `besides` left out; None: none is.
+    """The first of `dates` that every value of a column of texts is written in, `besides` left out; None: none is.
 
     A few values tell which it can be; only those are held against all of them.
     """
@@ -363,14 +432,14 @@ def time_format(
     longest = _one(connection, f"select max(length({column})) from {some}")[0] or 0
     if not 6 <= longest <= 30:
         return None
-    fitting = _parsing(connection, some, column, FORMATS)
+    fitting = _parsing(connection, some, column, dates)
     everything = f"(select {column} from {table} where {column} not in ({listed}))"
     return next(iter(_parsing(connection, everything, column, fitting)), None) if fitting else None
 
 
 def _parsing(connection: duckdb.DuckDBPyConnection, rows: str, column: str, formats: Sequence[str]) -> list[str]:
     """Those of the formats that every value of some rows is written in."""
-    parts = ", ".join(f"count(try_strptime({column}, {text(format_)}))" for format_ in formats)
+    parts = ", ".join(f"count({casts.in_format(column, format_)})" for format_ in formats)
     given, *parsed = _one(connection, f"select count({column}), {parts} from {rows}")
     return [format_ for format_, count in zip(formats, parsed, strict=True) if count == given > 0]
 
@@ -387,6 +456,10 @@ def _column(
     """What one column looks like."""
     column = quoted(name)
     data_type, values = _KINDS.get(kind, ("double", "number") if kind.startswith("DECIMAL") else ("varchar", "text"))
+    if kind.startswith("DECIMAL") and kind.endswith(",0)"):
+        fits = f"count(*) = count(*) filter ({column} is null or try_cast({column} as bigint) is not null)"
+        is_held = _one(connection, f"select {fits} from sample")[0]
+        data_type, values = ("bigint", "whole") if is_held else ("varchar", "text")
     given, distinct, least, most = _one(
         connection,
         f"select count({column}), count(distinct {column}), min({column})::varchar, max({column})::varchar from sample",
@@ -398,7 +471,11 @@ def _column(
         rows=rows, missing=rows - given, distinct=distinct, least=least or "", most=most or "",
     )  # fmt: skip
     if values in ("whole", "number"):
-        low, high = _one(connection, f"select quantile_cont({column}, 0.01), quantile_cont({column}, 0.99) from sample")
+        low, high = _one(
+            connection,
+            f"select quantile_cont({column}, 0.01) {casts.finite(column)}, quantile_cont({column}, 0.99) "
+            f"{casts.finite(column)} from sample",
+        )
         described = replace(described, low=low, high=high)
     if values == "instant" and given:
         described = _as_day(connection, described, form)
@@ -431,7 +508,7 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: i
 # -- times ------------------------------------------------------------------------------------
 
 JOINED = "happened_at"
-"""The name of a time that is made of several columns; no delivery has it."""
+"""The name of a time that is made of several columns, with a number behind it where a file has such a column."""
 _HOURS = ("", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p", " %H")
 _OF_NUMBERS = {
     3: ("%Y %m %d", "%d %m %Y", "%m %d %Y"),
@@ -467,7 +544,7 @@ def with_joined_time(sample: Opened, said: Said) -> tuple[Opened, Said]:
     note = f"{' and '.join(joined.parts)} together are taken to tell when a row happened; say --event-time where not."
     notes = sample.notes if said.event_time is not None else (*sample.notes, note)
     columns = (*table.columns, replace(joined, header=said.event_time or joined.header))
-    opened = Opened(sample.connection, replace(table, columns=columns), notes)
+    opened = replace(sample, table=replace(table, columns=columns), notes=notes)
     return opened, replace(said, event_time=columns[-1].header)
 
 
@@ -507,13 +584,14 @@ def _joined(sample: Opened, parts: Sequence[Column]) -> Column | None:
         )  # fmt: skip
         if not fitting:
             return None
-        format_, time = fitting[0], f"strptime({value}, {text(fitting[0])})"
-    sample.connection.execute(f"alter table sample add column {JOINED} timestamp")
-    sample.connection.execute(f"update sample set {JOINED} = {time}")
+        format_, time = fitting[0], casts.in_format(value, fitting[0])
+    name = naming.free(JOINED, _types(sample.connection))
+    sample.connection.execute(f"alter table sample add column {name} timestamp")
+    sample.connection.execute(f"update sample set {name} = {time}")
     is_day = format_ != "" and "%H" not in format_ and "%I" not in format_
-    least, most = _one(sample.connection, f"select min({JOINED})::varchar, max({JOINED})::varchar from sample")
+    least, most = _one(sample.connection, f"select min({name})::varchar, max({name})::varchar from sample")
     return Column(
-        header=JOINED, name=JOINED, data_type="varchar", kind="day" if is_day else "instant", format=format_ or None,
+        header=name, name=name, data_type="varchar", kind="day" if is_day else "instant", format=format_ or None,
         parts=tuple(part.name for part in parts), rows=sample.table.rows, missing=sample.table.rows - given,
         least=least, most=most,
     )  # fmt: skip

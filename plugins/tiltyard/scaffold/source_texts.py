@@ -12,8 +12,11 @@ from tiltyard.scaffold import naming
 from tiltyard.scaffold.found import Column, Findings
 from tiltyard.scaffold.yaml_text import columns, mapping, model, prose, scalar
 
+LONGEST_VALUE = 40
+"""Letters of a value that a description shows."""
 WRITTEN_AT = "written_at"
-"""The column in which a cut, and from then on the source, says when a row was written."""
+"""The column in which a cut, and from then on the source, says when a row was written; with a number behind it where
+a file has such a column of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class SourcePlan:
         return own if own.parts else self._named(own)
 
     @property
+    def written_at(self) -> str | None:
+        """The column that the cut adds, and says there when a row was written; None: it adds none."""
+        own = {column.name for column in self.found.table.columns}
+        return None if self.available_at in {"ingested_at", *own} else self.available_at
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The columns of a delivery."""
         added = []
@@ -55,8 +64,8 @@ class SourcePlan:
             header = self.key
             added.append(Column(header, self.key, "bigint", "whole"))
         kept = [self._named(column) for column in self.found.table.columns if not column.parts]
-        if self.available_at == WRITTEN_AT:
-            kept.append(Column(WRITTEN_AT, WRITTEN_AT, "timestamptz", "instant", is_zoned=True))
+        if self.written_at is not None:
+            kept.append(Column(self.written_at, self.written_at, "timestamptz", "instant", is_zoned=True))
         return (*added, *kept)
 
     def _named(self, column: Column) -> Column:
@@ -75,7 +84,8 @@ def plan(source: str, table: str, found: Findings, available_at: str | None = No
     A day tells when a row was known to the day only, and stands for its end: the cut writes that down."""
     roles = found.roles
     known = found.table.column(roles.available_at) if roles.available_at else None
-    own = WRITTEN_AT if roles.written_later or known is None or known.kind == "day" else known.name
+    added = naming.free(WRITTEN_AT, [column.name for column in found.table.columns])
+    own = added if roles.written_later or known is None or known.kind == "day" else known.name
     chosen = available_at or own
     row = naming.one_of(table)
     key = roles.key or row
@@ -211,13 +221,15 @@ def _looks(planned: SourcePlan, column: Column) -> str:
     """What a column holds, in a sentence."""
     if column.name == planned.key:
         return f"The {naming.words(naming.entity_of(planned.key))}."
-    if column.name == WRITTEN_AT:
+    if column.name == planned.written_at:
         return "When the row was written as it stands."
     missing = f"; missing in {100 * column.missing / column.rows:.3g} %" if column.missing else ""
     if column.name in planned.found.roles.identifies:
         return f"{column.distinct:,} different ones{missing}."  # whoever it is, is not for a page
     if column.kind == "text" and column.values:
-        shown = ", ".join(column.values[:5]) + (", …" if len(column.values) > 5 else "")
+        shown = ", ".join(value[:LONGEST_VALUE] for value in column.values[:5]) + (
+            ", …" if len(column.values) > 5 else ""
+        )
         return f"{shown}{missing}."
     if column.kind == "text":
         return f"{column.distinct:,} different texts{missing}."
@@ -303,7 +315,7 @@ def _kept(planned: SourcePlan) -> tuple[Column, ...]:
 
 
 def _value(planned: SourcePlan, column: Column) -> str:
-    value = f"strptime({column.name}, '{column.format}')" if column.format else column.name
+    value = f"try_strptime({column.name}, '{column.format}')" if column.format else column.name
     if column.name == planned.key and column.data_type != "varchar":
         return f"cast({column.name} as varchar) as {column.name}"
     if column.kind == "day" and column.data_type != "date":

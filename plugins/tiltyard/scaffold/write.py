@@ -26,10 +26,11 @@ def taken_back(paths: Sequence[Path]) -> None:
 
 
 def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str | None = None) -> tuple[Path, ...]:
-    """Write the texts where they belong; all of them, or none. Raises BadInput naming the first that is there."""
+    """Write the texts where they belong; all of them, or none. Raises BadInput naming the first that is there as
+    another text. What is there as it would be written is of a run that was ended, and is no obstacle."""
     places = {place(settings, path): text for path, text in texts.items()}
-    for path in places:
-        if path.exists():
+    for path, text in places.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
             raise BadInput(
                 f"{path} is there already, and nothing is written over; choose another name, or take it away."
             )

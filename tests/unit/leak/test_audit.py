@@ -680,6 +680,7 @@ def test_names_of_columns_are_only_names(tmp_path: Path, name: str) -> None:
         ({"sep": "\t"}, "frame.csv", None),
         ({"sep": "|", "quoting": 1}, "frame.csv", None),
         ({"sep": ";", "encoding": "latin-1"}, "frame.csv", "read as Latin-1"),
+        ({"encoding": "cp1252"}, "frame.csv", "read as Windows-1252"),
         ({"encoding": "utf-16"}, "frame.csv", None),
         ({"encoding": "utf-8-sig"}, "frame.csv", None),
         ({}, "frame.csv.gz", None),
@@ -687,7 +688,9 @@ def test_names_of_columns_are_only_names(tmp_path: Path, name: str) -> None:
 )
 def test_csv_of_every_kind(tmp_path: Path, options: dict[str, Any], name: str, said: str | None) -> None:
     frame = honest().rename(columns={"churned": "gekündigt"})
-    frame["plan"] = frame["plan"].str.replace("plus", 'größer; besser, "so"')
+    frame["plan"] = frame["plan"].str.replace(
+        "plus", 'größer; besser, "so"' + (" für 5 €" if options.get("encoding") == "cp1252" else "")
+    )
     found = judged(saved(frame, tmp_path, name, **options), tmp_path, label="gekündigt")
     assert found.verdict == "pass"
     assert found.features == ("score", "noise", "plan", "since")

@@ -23,6 +23,9 @@ COLUMNS = """        columns:
           - {name: visited_at, data_type: timestamptz, config: {meta: {tiltyard: {header: Besuch am}}}}
           - {name: basket, data_type: double}
 """
+FORMATTED = HEAD.replace("{column: visited_at}", "{{column: visited_at, format: {}}}") + COLUMNS.replace(
+    "{", "{{"
+).replace("}", "}}")
 
 
 def read(folder: Path, text: str) -> contracts.TableContract:
@@ -46,6 +49,17 @@ def test_a_column_has_the_header_of_its_source_and_a_file_its_format(tmp_path: P
         (HEAD + "              format: {encoding: klingon}\n" + COLUMNS, "'klingon' is no encoding"),
         (HEAD + "              format: {quote: x}\n" + COLUMNS, "format.quote"),
         (HEAD + COLUMNS.replace("Besuch am", "basket"), "'visited_at' and 'basket' are both the column 'basket'"),
+        (HEAD + COLUMNS.replace("Besuch am", "''"), "column 'visited_at': the header is empty"),
+        (
+            HEAD + COLUMNS.replace("Besuch am", "'{{ at }}'"),
+            "'{{ at }}' for a Jinja template, and it is none",
+        ),
+        (HEAD + COLUMNS.replace("Besuch am", "'{% at %}'"), "dbt takes '{% at %}' for a Jinja template"),
+        (FORMATTED.format("'%Q'"), "'%Q' is no format of strptime; write it like %d/%m/%Y %H:%M"),
+        (FORMATTED.format("''"), "'' is no format of strptime"),
+        (FORMATTED.format("'%d.%m. %H:%M'"), "'%d.%m. %H:%M' tells no year"),
+        (FORMATTED.format("nonsense"), "'nonsense' tells no year"),
+        (HEAD + "              volume: {warn_below: -3}\n" + COLUMNS, "volume.warn_below"),
     ],
 )
 def test_what_it_may_not_say(tmp_path: Path, text: str, message: str) -> None:

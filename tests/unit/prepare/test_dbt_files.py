@@ -74,7 +74,7 @@ def test_what_looks_like_a_template_is_read_back_as_it_is_and_dbt_reads_the_same
     assert jinja2.Environment().from_string(written).render() == text
     shown = jinja2.Environment().from_string(dbt_files.apart(text)).render()
     assert shown.replace(" ", "") == text.replace(" ", "")
-    query = jinja2.Environment().from_string(dbt_files.in_sql(literal(text))).render()
+    query = jinja2.Environment().from_string(dbt_files.literally(literal(text))).render()
     assert duckdb.execute(f"select {query}").fetchone() == (text,)
 
 

@@ -1,5 +1,7 @@
 """One export becomes the deliveries that would have brought it: nothing in them before it could have been known."""
 
+import os
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -148,3 +150,65 @@ def test_an_export_of_json_whose_value_is_not_of_its_type_is_refused(tmp_path: P
         cutting.cut(settings, "werk", export)
     export.write_text('{"am": "2016-03-01", "zahl": 5}\n{"am": "2016-03-02", "zahl": "6"}\n')
     assert cutting.cut(settings, "werk", export).rows == 2
+
+
+class Ended(Exception):
+    """Somebody ends it."""
+
+
+def test_of_a_cut_that_is_ended_nobody_reads_a_part(tmp_path: Path) -> None:
+    cut(tmp_path)
+    folder = tmp_path / "landing" / "werk" / "auftrag"
+    whole = sorted(path.name for path in folder.iterdir())
+    shutil.rmtree(folder)
+    settings = Settings(home=tmp_path, dbt=tmp_path / "dbt")
+
+    def end(label: str, share: float | None) -> None:
+        if label == "writing" and share:
+            assert not folder.exists()
+            raise Ended
+
+    with pytest.raises(Ended):
+        cutting.cut(settings, "werk", tmp_path / "a.csv", progress=end)
+    assert not folder.exists()
+    assert [*settings.landing.glob(".cut-*")] == []
+    left = settings.landing / ".cut-werk-auftrag-killed"  # who is killed cannot even take that away
+    (left / "auftrag").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    folder.mkdir()
+    (folder / ".2016-03-01.parquet.1-1.part").touch()
+    cutting.cut(settings, "werk", tmp_path / "a.csv")
+    assert sorted(path.name for path in folder.iterdir()) == whole
+    assert not left.exists()
+
+
+def test_of_two_cuts_at_once_one_is_refused(tmp_path: Path) -> None:
+    cut(tmp_path)
+    folder = tmp_path / "landing" / "werk" / "auftrag"
+    shutil.rmtree(folder)
+    settings = Settings(home=tmp_path, dbt=tmp_path / "dbt")
+    others = iter([True])
+
+    def another(label: str, share: float | None) -> None:
+        if label == "writing" and next(others, False):
+            cutting.cut(settings, "werk", tmp_path / "a.csv")
+
+    with pytest.raises(BadInput, match="holds deliveries by now, and none is written over"):
+        cutting.cut(settings, "werk", tmp_path / "a.csv", progress=another)
+    assert [path.name for path in settings.landing.iterdir()] == ["werk"]
+    assert len(delivered(tmp_path)) == 7
+
+
+def test_what_an_ended_run_has_written_is_no_obstacle_and_another_text_is(tmp_path: Path) -> None:
+    (tmp_path / "dbt" / "models" / "staging").mkdir(parents=True)
+    settings = Settings(home=tmp_path, dbt=tmp_path / "dbt")
+    (tmp_path / "a.csv").write_text(EXPORT, encoding="utf-8")
+    plan = new_source.look(settings, SourceRequest("werk", tmp_path / "a.csv", table="auftrag", said=SAID))
+    texts = source_texts.texts(plan)
+    paths = write.files(settings, texts)
+    paths[0].unlink()
+    assert write.files(settings, texts) == paths
+    paths[1].write_text("mine")
+    with pytest.raises(BadInput, match=f"{paths[1].name} is there already, and nothing is written over"):
+        write.files(settings, texts)
+    assert paths[1].read_text() == "mine"

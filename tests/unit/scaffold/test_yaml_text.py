@@ -28,3 +28,10 @@ def test_a_number_reads_like_one(value: float, written: str) -> None:
 def test_a_mapping_on_one_line_is_read_back_with_its_names(values: dict[str, object]) -> None:
     """Names are users' as well: those of classes, like `a,b` or `say "no"`."""
     assert yaml.safe_load(yaml_text.mapping(values)) == values
+
+
+@pytest.mark.parametrize("text", ["{{ user }}", "{% if %}", "{# note #}", "{{{{", "a {{{% b"])
+def test_prose_is_no_template(text: str) -> None:
+    read = yaml.safe_load(yaml_text.prose(text))
+    assert not any(mark in read for mark in ("{{", "{%", "{#"))
+    assert read.replace(" ", "") == text.replace(" ", "")

@@ -68,7 +68,7 @@ def read(
         count = 0
         with engine.connect() as opened, pq.ParquetWriter(path, pa.schema(fields)) as writer:
             result = opened.execution_options(stream_results=True, max_row_buffer=AT_ONCE).execute(query)
-            for part in result.partitions(AT_ONCE):
+            for part in _parts(result, name[1]):
                 writer.write_table(_arrow(name[1], part, fields))
                 count += len(part)
         return count
@@ -152,6 +152,18 @@ def _bound(value: Bound, cursor: "sa.ColumnClause[Any]", zone: str) -> Bound:
     return value
 
 
+def _parts(result: "sa.CursorResult[Any]", table: str) -> Iterator[Sequence[Sequence[Any]]]:
+    """The rows, some at a time. A database that does not hold its columns to their types, like SQLite, gives what its
+    driver cannot read."""
+    try:
+        yield from result.partitions(AT_ONCE)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise BadInput(
+            f"{table} holds a value that is not of its column's type ({' '.join(str(error).split())[:120]}); mend it "
+            "there, or give the table a view that casts it."
+        ) from None
+
+
 # -- values -----------------------------------------------------------------------------------
 
 
@@ -176,7 +188,7 @@ def _arrow(table: str, rows: Sequence[Sequence[Any]], fields: Sequence[pa.Field]
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             raise BadInput(
                 f"The column '{field.name}' of {table} holds a value that is no {field.type}; mend it there, or give "
-                "the table a view that does."
+                "the table a view that makes it one, or a text."
             ) from None
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
@@ -188,8 +200,12 @@ def _value(value: Any, kind: pa.DataType) -> Any:
         return value if isinstance(value, str) else format(value, "f") if isinstance(value, Decimal) else _text(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
+    if isinstance(value, Decimal) and pa.types.is_integer(kind):
+        return int(value)
     if isinstance(value, Decimal):
-        return int(value) if pa.types.is_integer(kind) else float(value)
+        if abs(value) > 2**53 and value == value.to_integral_value() and Decimal(float(value)) != value:
+            raise ValueError("an identifier, of which a number would lose digits")
+        return float(value)
     return value
 
 

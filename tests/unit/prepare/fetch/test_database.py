@@ -343,3 +343,43 @@ def test_sqlite_too_by_a_day_as_cursor(tmp_path: Path) -> None:
     assert not (tmp_path / "gone.db").exists()
     with pytest.raises(BadInput, match="no column 'week'"):
         database.read(address, None, [], database.Window("week", None, None), into)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("decimal(9, 2)", "n/a", "not of its column's type"),
+        ("timestamp", "yesterday", "not of its column's type"),
+        ("integer", "many", "'value' of visit holds a value that is no int64"),
+    ],
+)
+def test_a_value_that_is_not_of_its_column_is_told_with_its_table(
+    tmp_path: Path, kind: str, value: object, said: str
+) -> None:
+    """A database that does not hold its columns to their types gives what its driver cannot read."""
+    path = tmp_path / "shop.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"create table visit (number integer, value {kind})")
+        connection.execute("insert into visit values (1, ?)", [str(value)])
+    with pytest.raises(BadInput, match=said) as raised:
+        database.read(f"sqlite:///{path}#visit", None, [], None, tmp_path / "out.parquet")
+    assert "give the table a view" in str(raised.value)
+
+
+def test_an_identifier_that_a_number_would_shorten_is_told(shop: Shop, tmp_path: Path) -> None:
+    """PostgreSQL's numeric has any number of digits."""
+    address = shop.engine.url.render_as_string(hide_password=False) + "#web%20shop.Visit"
+    for value, is_kept in (("12345678901234567890", False), ("9007199254740993", False), ("0.1", True), ("1e20", True)):
+        with shop.engine.begin() as connection:
+            connection.execute(
+                sa.text('alter table "web shop"."Visit" drop column if exists code, add column code numeric')
+            )
+        shop.write(1, "2025-03-01")
+        with shop.engine.begin() as connection:
+            connection.execute(sa.text('update "web shop"."Visit" set code = :value'), {"value": value})
+        if is_kept:
+            assert database.read(address, None, ["code"], None, tmp_path / "out.parquet")
+            assert duckdb.sql(f"select distinct code from '{tmp_path}/out.parquet'").fetchall() == [(float(value),)]
+        else:
+            with pytest.raises(BadInput, match=r"'code' of Visit holds a value that is no double.*or a text"):
+                database.read(address, None, ["code"], None, tmp_path / "out.parquet")
