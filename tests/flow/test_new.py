@@ -271,8 +271,13 @@ def test_nothing_is_written_over(written: Written) -> None:
         new_model.look(settings, ASKED)
     with pytest.raises(BadInput, match="holds deliveries already"):
         cutting.cut(settings, "clinic", written.export)
+    spine = settings.dbt / "models" / "spines" / "spn_no_show.sql"
+    before = spine.read_text()
+    spine.write_text(before + "\n")
     with pytest.raises(BadInput, match=r"spn_no_show\.sql is there already"):
         write.files(settings, written.plan.texts)
+    assert spine.read_text() == before + "\n"
+    spine.write_text(before)
 
 
 @pytest.mark.parametrize(

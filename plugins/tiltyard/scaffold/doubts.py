@@ -145,7 +145,10 @@ def like_a_time(
             elif least >= 20_000 and most <= 80_000 and _TIME.search(column.name):
                 sentences.append(f"{shown}, as a spreadsheet's days are: export it like 2025-03-01 10:00:00.")
         elif column.kind == "text" and _TIME.search(column.name):
-            sentences.append(f"{shown}, which is no time as it is written: export it like 2025-03-01 10:00:00.")
+            sentences.append(
+                f"{shown}, which is no time as it is written: export it like 2025-03-01 10:00:00, or as a time where "
+                "the file knows types."
+            )
     return sentences[:3]
 
 

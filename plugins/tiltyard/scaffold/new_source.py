@@ -108,10 +108,17 @@ def _cursor(planned: SourcePlan, request: SourceRequest, available_at: str) -> s
         if contracts.TYPES[chosen.data_type] not in CURSORS:
             raise BadInput(f"--cursor: '{asked.header}' is neither a day, an instant nor a whole number; give another.")
         return chosen.name
-    if available_at != "ingested_at":
-        return available_at
     key = next(column for column in columns if column.name == planned.key)
-    return key.name if key.kind == "whole" else roles.event_time
+    told = roles.event_time if available_at == "ingested_at" else available_at
+    wanted = [told] if key.kind != "whole" or available_at != "ingested_at" else [key.name, told]
+    by_name = {column.name: column for column in columns}
+    for name in wanted:
+        if name in by_name and contracts.TYPES[by_name[name].data_type] in CURSORS:
+            return name
+    raise BadInput(
+        f"Nothing tells what is new in the table: {' and '.join(wanted)} hold texts there; say --cursor COL with a "
+        "column of days, instants or whole numbers, or give the table a view that has one."
+    )
 
 
 def find(opened: sample.Opened, request: SourceRequest) -> Findings:

@@ -59,6 +59,10 @@ FORMATS = tuple(
 )  # fmt: skip
 """How times are written that are not ISO 8601. Where a day may be a month, the day is taken to stand first, unless
 somebody says that the month does."""
+_ISO = tuple(
+    f"%Y-%m-%d{hour}" for hour in ("", "T%H:%M:%S", " %H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S.%f", "T%H:%M:%S.%f")
+)
+"""The formats of times that are text in Parquet, which no cast reads; without a zone, which a format does not keep."""
 _ALWAYS = SPELLINGS[:8]
 _WIDE = ("UBIGINT", "HUGEINT", "UHUGEINT")
 _TYPES = ("BOOLEAN", "BIGINT", "DOUBLE", *casts.INSTANTS)
@@ -118,7 +122,7 @@ def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
             _load(connection, path, form, headers, plain)
             said = _said(connection, form, headers, plain)
             dates = sorted(FORMATS, key=lambda form: not form.startswith("%m")) if is_month_first else FORMATS
-            formats, naive = _typed(connection, form, said, dates) if form.kind != "parquet" else ({}, {})
+            formats, naive = _typed(connection, form, said, dates)
         except duckdb.Error as error:
             raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
         rows = _one(connection, "select count(*) from sample")[0]
@@ -136,9 +140,9 @@ def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
             notes.append(f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
         if form.kind == "csv":
             notes += doubts.of_missing(connection, _texts(plain, replace(form, null_values=()), headers), form, columns)
+        if not is_month_first:
+            notes += doubts.of_dates(connection, formats, columns)
         if form.kind != "parquet":
-            if not is_month_first:
-                notes += doubts.of_dates(connection, formats, columns)
             notes += doubts.of_texts(connection, columns, form)
         yield Opened(connection, Table(form, rows, columns), tuple(notes), naive)
 
@@ -395,14 +399,18 @@ def _typed(
     for name in (name for name, kind in _types(connection).items() if kind == "VARCHAR"):
         column = quoted(name)
         is_text = said.get(name, "") in ("VARCHAR", *casts.INSTANTS, "TIME")
-        kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
+        kind = None
+        if form.kind != "parquet":
+            kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
         if kind == "TIMESTAMP WITH TIME ZONE":
             is_naive = casts.is_like(column, "TIMESTAMP")
             naive[name] = _one(connection, f"select count(*) filter ({is_naive}) from sample")[0]
         if kind is not None:
             value = casts.held(f"({casts.read(column, kind, decimal=form.decimal)})", kind)
             connection.execute(f"alter table sample alter {column} type {kind} using {value}")
-        elif format_ := time_format(connection, "sample", column, dates=dates):
+        elif format_ := time_format(
+            connection, "sample", column, dates=dates if form.kind != "parquet" else (*_ISO, *dates)
+        ):
             formats[name] = format_
             connection.execute(
                 f"alter table sample alter {column} type timestamp using {casts.in_format(column, format_)}"

@@ -38,7 +38,8 @@ def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str 
     if exposure is not None:
         path = place(settings, EXPOSURES)
         before = path.read_text(encoding="utf-8") if path.exists() else "version: 2\n\nexposures:\n"
-        places[path] = before.rstrip("\n") + "\n\n" + exposure
+        is_there = exposure.strip("\n") in before
+        places[path] = before if is_there else before.rstrip("\n") + "\n\n" + exposure
         ordered.insert(len(ordered) - 1, path)
     for path in ordered:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -208,6 +208,10 @@ def test_what_an_ended_run_has_written_is_no_obstacle_and_another_text_is(tmp_pa
     paths = write.files(settings, texts)
     paths[0].unlink()
     assert write.files(settings, texts) == paths
+    exposures = settings.dbt / "models" / "_models__exposures.yml"
+    for _ in range(2):
+        assert {exposures, *paths} == {*write.files(settings, texts, "  - name: a\n")}
+        assert exposures.read_text().count("- name: a") == 1
     paths[1].write_text("mine")
     with pytest.raises(BadInput, match=f"{paths[1].name} is there already, and nothing is written over"):
         write.files(settings, texts)

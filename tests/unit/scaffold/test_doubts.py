@@ -1,7 +1,7 @@
 """What a file leaves open is said, and what it says is not silently read as something else."""
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tiltyard.errors import BadInput
+from tiltyard.prepare.places import Fetch
 from tiltyard.scaffold import sample
 from tiltyard.scaffold.found import Column
 from tiltyard.scaffold.inferring import Said
@@ -199,3 +200,36 @@ def test_a_column_that_is_called_like_one_of_ours_stays(tmp_path: Path, own: str
     contract = next(text for name, text in texts(found).items() if name.name.endswith("__sources.yml"))
     assert contract.count("name: written_at,") == 1
     assert f"available_at: {{column: {found.written_at}}}" in contract
+
+
+@pytest.mark.parametrize(
+    ("form", "read_as"),
+    [
+        ("%Y-%m-%d", "%Y-%m-%d"),
+        ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S"),
+        ("%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f"),
+        ("%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M"),
+    ],
+)
+def test_a_time_that_is_a_text_in_parquet_is_one(tmp_path: Path, form: str, read_as: str) -> None:
+    path = tmp_path / "a.parquet"
+    times = [datetime(2025, 1, 1, 10, 30) + timedelta(days=number) for number in range(40)]
+    numbers = [f"{number:03d}" for number in range(40)]
+    pq.write_table(pa.table({"id": numbers, "at": [f"{time:{form}}" for time in times]}), path)
+    column, values, _ = read(path)
+    assert (column.data_type, column.format) == ("varchar", read_as)
+    expected = [time if "%H" in form else time.date() for time in times]
+    assert values == expected
+    contract = next(
+        text for name, text in texts(planned(path, tmp_path)).items() if name.name.endswith("__sources.yml")
+    )
+    assert f'event_time: {{column: at, format: "{read_as}"}}' in contract
+
+
+def test_a_text_is_no_cursor(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": [f"k{day}" for day in DAYS], "at": [f"{day} 10:00:00" for day in DAYS]}), path)
+    place = Fetch.model_validate({"from": "sqlite:////shop.db#visit", "cursor": "at"})
+    settings = Settings(home=tmp_path / "home", dbt=tmp_path / "dbt")
+    with pytest.raises(BadInput, match="Nothing tells what is new in the table: at hold texts there; say --cursor COL"):
+        look(settings, SourceRequest("shop", path, "visit", said=Said(event_time="at"), place=place))
