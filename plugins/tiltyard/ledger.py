@@ -391,7 +391,8 @@ class Ledger:
 
         A table that is good on its newest night stands where it was published last, whatever the night: a past night
         that is done again brings newer rows of all nights, and so does an hour since. One that is not stands where that
-        night left it. In a home from before tables had states, all of them stand at the newest batch.
+        night left it, or at a night before it that was published since: those that come late are not lost. In a home
+        from before tables had states, all of them stand at the newest batch.
         """
         rows = [_with_hour(row) for row in self._rows(newest_states(None))]
         newest = max((row for row in rows if row["published_at"]), key=lambda row: row["published_at"], default=None)
@@ -406,6 +407,8 @@ class Ledger:
             state = TableState.from_json(row)
             if state.is_published:
                 state = replace(state, snapshot=row["published_snapshot"])
+            elif row["published_night"] and (state.good_night is None or row["published_night"] > state.good_night):
+                state = replace(state, snapshot=row["published_snapshot"], good_night=row["published_night"])
             if not state.is_published or state.snapshot != snapshot:
                 apart[state.table] = state
         return Publication(snapshot=snapshot, tables=apart)

@@ -310,8 +310,8 @@ def named_dates(dates: Mapping[str, date]) -> sa.TableValuedAlias:
 
 
 def newest_states(until: date | None) -> sa.Select[Any]:
-    """Per table its newest row, with `published_snapshot` and `published_at` of the row that was published last, and
-    `hour_snapshot` and `hour_at` of the newest hour.
+    """Per table its newest row, with `published_snapshot`, `published_at` and `published_night` of the row that was
+    published last, and `hour_snapshot` and `hour_at` of the newest hour.
 
     It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
     """
@@ -325,7 +325,11 @@ def newest_states(until: date | None) -> sa.Select[Any]:
         newest = newest.where(publication.c.night <= until)
     row = newest.order_by(publication.c.night.desc()).limit(1).lateral("newest")
     good = (
-        sa.select(own.c.snapshot.label("published_snapshot"), own.c.recorded_at.label("published_at"))
+        sa.select(
+            own.c.snapshot.label("published_snapshot"),
+            own.c.recorded_at.label("published_at"),
+            own.c.night.label("published_night"),
+        )
         .where(own.c.table == names.c.name, own.c.state == "published")
         .order_by(own.c.recorded_at.desc())
         .limit(1)

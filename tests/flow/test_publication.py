@@ -462,7 +462,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
     first = FIRST + 2 * NIGHT  # on whose day the CRM writes every customer
     silent, last = first + NIGHT, first + 2 * NIGHT
     (settings.landing / "subscription" / "customer" / f"{first.date()}.parquet").unlink()
-    (settings.landing / "twin" / "entry" / "notes.txt").write_text("nothing", encoding="utf-8")
+    (settings.landing / "twin" / "entry" / "notes.csv").write_text("nothing", encoding="utf-8")
     with rails_module.opened(settings) as rails:
         specs = [find(settings.models, name) for name in ("churn", "lapse")]
         result = hindcast.hindcast(rails, specs, first, last, jobs=1)  # two processes: test_hindcast.py
@@ -472,7 +472,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
         assert held["raw.customer"].first == held["raw.customer"].last == silent.date()
         assert held[SPINE].states == {"blocked": 1}
         assert "raw.entry" not in held
-        assert [(file.source, file.file) for file in result.quarantined] == [("twin", "entry/notes.txt")]
+        assert [(file.source, file.file) for file in result.quarantined] == [("twin", "entry/notes.csv")]
         told = describe_nights.held_back(result, settings.quarantine)
         assert f"tables       {len(held)} tables not good on some of these nights; tiltyard status says" in told
         assert f"  raw.customer held on 1 night ({silent.date()}): " in told
@@ -480,7 +480,7 @@ def test_a_hindcast_goes_on_beside_a_source_that_was_silent_and_catches_up(
             f"quarantine   1 file that these nights did without, each with its reason beside it in {settings.home}"
             in told
         )
-        assert "  twin/entry/notes.txt on " in told
+        assert "  twin/entry/notes.csv on " in told
         assert hindcast.hindcast(rails, specs, first, last).tables == result.tables, "also where nothing is left to do"
         earlier = hindcast.hindcast(rails, specs, first, first)
         assert (earlier.tables, earlier.quarantined) == ((), ())

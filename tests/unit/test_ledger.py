@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from tiltyard import ledger_tables
+from tiltyard import clock, ledger_tables
+from tiltyard.edge import due
 from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -24,7 +25,8 @@ from tiltyard.records import (
     VersionFacts,
     Watch,
 )
-from tiltyard.spec import Spec
+from tiltyard.settings import ROOT
+from tiltyard.spec import Spec, load
 from tiltyard.succession import Roles
 
 FIRST = date(2016, 4, 1)
@@ -298,6 +300,38 @@ def test_what_is_in_service_is_the_newest_good_batch_and_the_tables_that_are_not
     ledger.publish([good("a", second, 12), good("b", second, 12)], second, "done", FeaturesSummary(snapshot=12))
     assert ledger.publication() == Publication(snapshot=12)
     assert ledger.unpublished({"b"}) == {}
+
+
+def test_a_night_that_is_published_after_a_later_one_was_held_may_be_read(rails: Rails) -> None:
+    """Of a source that still delivers tonight's run may come before that of last night, which somebody asks for."""
+    ledger, nights = rails.ledger, [date(2025, 2, day) for day in (3, 4, 5)]
+    spec = load(ROOT / "models" / "churn")
+    spine = spec.prediction.spine
+
+    def publish(night: date, snapshot: int, state: TableState) -> None:
+        ledger.publish([state], night, "done", FeaturesSummary(snapshot=snapshot))
+
+    def good(night: date, snapshot: int) -> TableState:
+        return TableState(night=night, table=spine, state="published", snapshot=snapshot, good_night=night)
+
+    publish(nights[0], 5, good(nights[0], 5))
+    held = TableState(
+        night=nights[2], table=spine, state="held", snapshot=5, good_night=nights[0], since=nights[2], reason="no rows",
+        cause=spine,
+    )  # fmt: skip
+    publish(nights[2], 7, held)
+
+    def waiting() -> set[date]:
+        publication = ledger.publication()
+        assert publication is not None
+        return set(due.waiting_nights(publication, spec, nights))
+
+    assert waiting() == {nights[1], nights[2]}
+    publish(nights[1], 9, good(nights[1], 9))
+    assert waiting() == {nights[2]}, "its rows are there"
+    publication = ledger.publication()
+    assert publication is not None
+    assert (publication.of(spine), publication.until(spine)) == (9, clock.midnight(nights[1])), "and no later ones"
 
 
 def test_the_newest_states_are_read_by_index_however_many_nights_there_are(rails: Rails) -> None:

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from tiltyard import clock, release, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import describe, services, status
+from tiltyard.edge import describe, due, services, status
 from tiltyard.edge.airflow_api import Airflow, Progress
 from tiltyard.edge.airflow_settings import address
 from tiltyard.edge.document import Document
@@ -247,6 +247,11 @@ def night_in_airflow(
             raise CheckFailed(
                 f"The night of {day} failed in {run.dag_id}; its log: {url}/dags/{run.dag_id}/runs/{run.dag_run_id}"
             )
+        if stuck := _stuck(rails, specs, left, day, begun):
+            raise CheckFailed(
+                f"The night of {day} waits for tables that are not good: {stuck} Mend that, and start it again; "
+                f"what was found: {url}/tiltyard/"
+            )
         if time.monotonic() > deadline:
             raise Unavailable(
                 f"Nothing of the night of {day} ended for {PATIENCE_S // 60} minutes, with {len(left)} stages to go; "
@@ -256,6 +261,24 @@ def night_in_airflow(
         before, left = left, unfinished(rails, specs, day)
         if left != before:
             deadline = time.monotonic() + PATIENCE_S
+
+
+def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day: date, begun: datetime) -> str | None:
+    """Why nothing more comes of a night, a sentence per model: its source is through, and the spine has no rows of the
+    night. None where any of the models may still go on."""
+    waiting = {spec.name: spec for spec in specs if (spec.name, "shadow") in left}
+    publication = rails.ledger.publication()
+    if not waiting or publication is None or {model for model, _ in left} != waiting.keys():
+        return None
+    ends = rails.ledger.ends("features", {spec.source: day for spec in waiting.values()}, until=day)
+    reasons = {}
+    for name, spec in waiting.items():
+        end = ends[spec.source].get(day)
+        why = due.waiting_nights(publication, spec, [day]).get(day)
+        if end is None or end.recorded_at < begun or end.status not in ("done", "stopped") or why is None:
+            return None
+        reasons[name] = why
+    return " ".join(f"{name}: {why.rstrip('.')}." for name, why in sorted(reasons.items()))
 
 
 def is_outcome(rails: Rails, dag_id: str, night: date) -> bool:

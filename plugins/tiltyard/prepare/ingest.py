@@ -157,8 +157,12 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
 
 
 def quarantined(rails: Rails, source: str, night: date) -> tuple[QuarantinedFile, ...]:
-    """The files of a source that were put into quarantine in the week up to a night, the oldest first."""
-    return _refused(rails, night - TOLD + timedelta(days=1), lambda file: file.source == source and file.night <= night)
+    """The files of a source that were put into quarantine in the week up to a night and lie there still, or in the
+    landing zone where it did not take them, the oldest first. Whoever deletes one there has done with it."""
+    files = _refused(
+        rails, night - TOLD + timedelta(days=1), lambda file: file.source == source and file.night <= night
+    )
+    return tuple(file for file in files if landing.lies(rails.settings, source, file.file))
 
 
 def quarantined_of(rails: Rails, first: date, last: date) -> tuple[QuarantinedFile, ...]:

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -139,6 +141,12 @@ class LandingFile:
             self.reason = f"column {'; '.join(wrong)}" if wrong else None
 
 
+_COULD_DELIVER = re.compile(
+    r"^[0-9]|\.(csv|gz|json|jsonl|ndjson|parquet|pq|tsv|xls|xlsx|zip|zst)$", re.ASCII | re.IGNORECASE
+)
+"""Names of which somebody may have meant a delivery. A README or a checksum beside them is none."""
+
+
 class LeftAlone:
     """What lies in the landing zone and is no delivery: it is counted, and nobody touches it."""
 
@@ -200,6 +208,8 @@ def _due_in(
         elif not _is(path, Path.is_file):
             named = "is named like a delivery and is" if day is not None else "is"
             left.add(path, f"{named} no file (a pipe, or a link to nothing)")
+        elif day is None and not _COULD_DELIVER.search(path.name):
+            left.add(path, "is named like no delivery, and holds none by its ending")
         elif table is None:
             yield path, table, f"there is no table '{folder.name}' in the contract of {contract.name}"
         else:
@@ -267,6 +277,16 @@ def put_away(settings: Settings, source: str, file: LandingFile, reason: str, ni
     except OSError as error:
         return f"{reason}; it stays in the landing zone, for {file.path.parent} does not let it go ({error.strerror})"
     return reason
+
+
+def lies(settings: Settings, source: str, file: str) -> bool:
+    """Whether a file that was refused, `table/name`, lies in quarantine or, where that did not take it, in the landing
+    zone still."""
+    folder, _, name = file.rpartition("/")
+    put = settings.quarantine / source / folder
+    if "\\" in name:  # of bytes that are no UTF-8: it is not found by its name
+        return True
+    return (settings.landing / source / file).exists() or (put / name).exists() or any(put.glob(f"*-{escape(name)}"))
 
 
 def _copy(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> None:

@@ -138,6 +138,9 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
     file = QuarantinedFile(source="subscription", night=NIGHT, file="payment/2025-05-29.csv", reason="no header")
     detail = {name: value for name, value in file.to_json().items() if name != "night"}
     rails.ledger.add_event(ingest.QUARANTINED, "", NIGHT, detail)
+    lies = rails.settings.quarantine / "subscription" / "payment" / "2025-05-29.csv"
+    lies.parent.mkdir(parents=True)
+    lies.write_text("x")
     assert [item.kind for item in board.read(rails, [spec], clock.now() + timedelta(days=2)).inbox] == [
         "explain", "quarantined",
     ]  # fmt: skip

@@ -5,13 +5,16 @@ from datetime import date
 import pytest
 import typer
 
+from tiltyard import clock
 from tiltyard.cli import lifecycle
 from tiltyard.edge import quickstart
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
 from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
-from tiltyard.records import ShadowSummary, TrainingSummary
+from tiltyard.records import FeaturesSummary, ShadowSummary, TableState, TrainingSummary
 from tiltyard.rewind import hindcast
+from tiltyard.settings import ROOT
+from tiltyard.spec import find
 
 NIGHTS = [date(2016, 4, 1), date(2016, 4, 2)]
 LEAK = "The leakage gate found two features that know the label."
@@ -69,3 +72,19 @@ def test_a_red_run_is_an_outcome_where_a_check_stopped_what_is_not_taken_up_agai
     rails.ledger.record_stage("leaky", night, "stopped", ShadowSummary(reason="its spine is held"))
     assert not quickstart.is_outcome(rails, "shadow", night)
     assert not quickstart.is_outcome(rails, "lake_maintenance", night)
+
+
+def test_a_night_of_which_nothing_more_comes_is_told_and_not_waited_for(rails: Rails) -> None:
+    day, spec = date(2025, 5, 30), find(ROOT / "models", "churn")
+    begun = clock.now()
+    left = {("churn", stage) for stage in ("shadow", "promotion", "drift", "governor")}
+    held = TableState(table=spec.prediction.spine, night=day, state="held", since=day, reason="no rows", cause="raw.x")
+    assert quickstart._stuck(rails, [spec], left, day, begun) is None, "nothing has begun"
+    rails.ledger.publish([held], day, "done", FeaturesSummary(snapshot=1), "subscription")
+    stuck = quickstart._stuck(rails, [spec], left, day, begun)
+    assert stuck == f"churn: {spec.prediction.spine} is held since 2025-05-30 and was never published: no rows."
+    assert quickstart._stuck(rails, [spec], left, day, clock.now()) is None, "that was before it was asked for again"
+    assert quickstart._stuck(rails, [spec], {("churn", "drift")}, day, begun) is None, "it has been scored"
+    other = spec.model_copy(update={"name": "other"})
+    both = left | {("other", "drift")}
+    assert quickstart._stuck(rails, [spec, other], both, day, begun) is None, "another model goes on"

@@ -363,6 +363,8 @@ def test_what_nobody_expects_in_a_folder_is_left_alone_and_said(shop):
     (source / "lost+found" / "#123").write_text("?")
     (source / "2025-01-01.csv").write_text(GOOD)
     (table / ".DS_Store").write_text("?")
+    for name in ("README.txt", "notes.md", "SHA256SUMS"):
+        (table / name).write_text("?")
     (table / "2025-01-01-b.csv").symlink_to(table / "nothing.csv")
     os.mkfifo(table / "2025-01-01-c.csv")
     (source.parent / "lost+found").mkdir()
@@ -378,6 +380,8 @@ def test_what_nobody_expects_in_a_folder_is_left_alone_and_said(shop):
         f"{there}/shop/sale/2024/01/2024-01-01.csv lies a folder too deep; it is left alone, like 2 more",
         f"{there}/shop/sale/2025-01-01-b.csv is named like a delivery and is no file (a pipe, or a link to nothing); "
         "it is left alone, like 1 more",
+        f"{there}/shop/sale/README.txt is named like no delivery, and holds none by its ending; it is left alone, like "
+        "2 more",
         f"{there}/archive is the folder of no source that has a contract; it is left alone, like 2 more",
     }
     assert Settings(home=shop.settings.home, dbt=shop.settings.dbt).sources == ("shop",)
@@ -534,6 +538,9 @@ def test_what_went_to_quarantine_is_told_for_a_week(shop):
     assert ingest.quarantined(shop, "shop", night + 6 * day) == (file,)
     assert [ingest.quarantined(shop, "shop", night + age * day) for age in (-1, 7)] == [(), ()]
     assert ingest.quarantined(shop, "stall", night) == ()
+    (shop.settings.quarantine / "shop" / "refund" / "2025-01-01.csv").unlink()
+    assert ingest.quarantined(shop, "shop", night) == (), "whoever deletes it there has done with it"
+    assert ingest.quarantined_of(shop, night, night) == (file,), "and the night had to do without it all the same"
 
 
 def test_a_file_that_was_mended_and_has_landed_is_told_no_more(shop):
