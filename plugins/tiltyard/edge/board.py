@@ -407,12 +407,17 @@ class _Facts:
         return table not in self.states or self.states[table].is_published
 
     def culprit(self, spec: Spec, status: Status) -> str:
-        """The stage that ended like that on the newest night, in a word."""
+        """The stage, or the table, that ended like that on the newest night, in a word."""
         for of_stage in (self.shadow, self.promotion, self.drift):
             runs = of_stage.get(spec.name, ())
             if runs and runs[-1].status == status:
                 reason = runs[-1].summary.reason
                 return f"its {runs[-1].summary.stage}" + (f" ({reason.rstrip('.')})" if reason else "")
+        states = [self.states[name] for name in spec.tables if not self.good(name)]
+        at_fault = sorted({state.cause or state.table for state in states if state.state in ("failed", "blocked")})
+        if status == "failed" and at_fault:
+            own = self.states.get(at_fault[0])
+            return f"{at_fault[0]}" + (f" ({own.reason.rstrip('.')})" if own and own.reason else "")
         return f"the features of {spec.source}"
 
     def source(self, name: str, specs: Sequence[Spec]) -> SourceRow:

@@ -210,6 +210,15 @@ def test_one_cause_is_one_message_however_many_models_stand_on_it(home: Rails) -
     assert [(fact.kind, fact.subject, fact.owner, fact.models) for fact in found] == [
         ("table", "ftr_customer__activity", "subscriptions", ("ant", "bee", "cat", "dog"))
     ]
+    unbuilt = TableState(
+        table=held.table, night=NIGHT, state="failed", since=NIGHT, reason="Could not convert", cause=held.table
+    )
+    published(home, unbuilt)
+    rows = board.read(home, specs, NOW)
+    assert {(row.state, row.reason) for row in rows.models} == {
+        ("failed", f"ftr_customer__activity (Could not convert) failed on {NIGHT}")
+    }
+    assert [(fact.kind, fact.subject) for fact in facts.facts(rows, specs)] == [("table", "ftr_customer__activity")]
     after = NIGHT + timedelta(days=1)
     published(home, TableState(table=held.table, night=after, state="published", snapshot=1), night=after)
     for spec in specs:

@@ -540,7 +540,6 @@ def test_what_went_to_quarantine_is_told_for_a_week(shop):
     assert ingest.quarantined(shop, "stall", night) == ()
     (shop.settings.quarantine / "shop" / "refund" / "2025-01-01.csv").unlink()
     assert ingest.quarantined(shop, "shop", night) == (), "whoever deletes it there has done with it"
-    assert ingest.quarantined_of(shop, night, night) == (file,), "and the night had to do without it all the same"
 
 
 def test_a_file_that_was_mended_and_has_landed_is_told_no_more(shop):

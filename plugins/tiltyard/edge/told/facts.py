@@ -35,7 +35,9 @@ def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
     found = [fact for item in board.inbox for fact in _of_item(item, by_name)]
-    found += [fact for rows in _alike(board.models) for fact in _of_rows(rows, by_name)]
+    tables = {item.subject for item in board.inbox if item.kind == "table"}
+    own = [row for row in board.models if not any(table in row.reason for table in tables)]
+    found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]
     return sorted(found, key=lambda fact: fact.key)
 
 
