@@ -154,7 +154,7 @@ class SourceRow(Record):
 class Asked(Record):
     """Something that waits for a person."""
 
-    kind: Literal["approve", "explain", "table", "incident", "refused", "quarantined"]
+    kind: Literal["approve", "explain", "table", "incident", "refused", "quarantined", "untold"]
     """What it is."""
     subject: str
     """Whom or what it is about."""
@@ -484,6 +484,12 @@ class _Facts:
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
+        unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent()}
+        asked += [
+            Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),
+                  link="/dags/alerts")
+            for name, entry in sorted(unsent.items())
+        ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
 

@@ -24,7 +24,7 @@ from tiltyard.outbox import Look
 from tiltyard.rails import Rails
 from tiltyard.records import DefaultTask, Fact, Sending, ShadowSummary, TableState
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec, find, load_portfolio
+from tiltyard.spec import Spec, find, load_portfolio, portfolio
 
 ROUTES = """
 routes:
@@ -131,6 +131,8 @@ def test_a_service_that_is_away_loses_nothing_and_its_address_is_in_no_text(
     assert told.sent == 0 and told.paged == 1
     assert told.unsent == {"env:HOOK_OF_DESK": "env:HOOK_OF_DESK did not take it; it is tried again at the next look."}
     assert [(entry.attempts, entry.to) for entry in telling.listing(home, NOW).unsent] == [(1, "env:HOOK_OF_DESK")]
+    [waits] = [item for item in board.read(home, portfolio(home.settings), NOW).inbox if item.kind == "untold"]
+    assert (waits.subject, waits.reason) == ("env:HOOK_OF_DESK", told.unsent["env:HOOK_OF_DESK"])
     hook.status = 200
     assert telling.tell(home, NOW + timedelta(minutes=10)).sent == 1
     assert hook.titles() == ["still on its safe default: churn"]

@@ -34,7 +34,7 @@ TOGETHER = 3
 def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
-    found = [fact for item in board.inbox for fact in _of_item(item, by_name)]
+    found = [fact for item in board.inbox if item.kind != "untold" for fact in _of_item(item, by_name)]
     tables = {item.subject for item in board.inbox if item.kind == "table"}
     own = [row for row in board.models if not any(table in row.reason for table in tables)]
     found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]
@@ -44,6 +44,7 @@ def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
 def _of_item(item: Asked, specs: Mapping[str, Spec]) -> Iterator[Fact]:
     """Something of the inbox, for each owner of the models that it concerns; for everybody, where it is of none."""
     concerned = [specs[name] for name in item.models if name in specs]
+    assert item.kind != "untold", "that nobody could be told is told by the page alone"
     for owner in sorted({spec.owner for spec in concerned}) or [""]:
         own = [spec for spec in concerned if spec.owner == owner]
         yield Fact(
