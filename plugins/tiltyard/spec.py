@@ -585,8 +585,7 @@ class Pages(Strict):
     digest: Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "07:00"
     """When the digest is sent, UTC."""
     patience: Duration = timedelta(hours=2)
-    """How long what may end by itself, like a stage that failed and is tried again, is left alone, unless the stakes
-    are the highest."""
+    """How long what may end by itself, like a stage that failed and is tried again, is left alone."""
 
 
 class Portfolio(Strict):

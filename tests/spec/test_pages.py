@@ -35,17 +35,17 @@ def told(facts: list[Fact], before: Standing, now: datetime = NOON) -> dict[str,
 
 def test_the_weeks_pages_go_to_what_is_most_urgent_and_the_rest_to_the_morning() -> None:
     facts = [
-        fact("stopped", "a check"),  #        least urgent
+        fact("incident", "a shift"),  #       least urgent
         fact("refused", "a text"),
         fact("quarantined", "a file"),
         fact("explain", "a default"),  #      most urgent
     ]
     #                         pages of the last seven days
     assert told(facts, standing(paged=0)) == {
-        "a default": "page", "a file": "page", "a text": "digest", "a check": "digest",
+        "a default": "page", "a file": "page", "a text": "digest", "a shift": "digest",
     }  # fmt: skip
     assert told(facts, standing(paged=1)) == {
-        "a default": "page", "a file": "digest", "a text": "digest", "a check": "digest",
+        "a default": "page", "a file": "digest", "a text": "digest", "a shift": "digest",
     }  # fmt: skip
     assert set(told(facts, standing(paged=2)).values()) == {"digest"}
     other = [replace(entry, owner="risk") for entry in facts]
@@ -55,15 +55,23 @@ def test_the_weeks_pages_go_to_what_is_most_urgent_and_the_rest_to_the_morning()
 def test_what_must_not_wait_always_comes_and_is_counted() -> None:
     facts = [
         fact("approve", "churn v2", hours=21),  # silence is a no
-        fact("failed", "a model", tier=1),  #      the highest stakes
+        fact("explain", "a model", tier=1),  #     the highest stakes
         fact("refused", "a text"),
     ]
     assert told(facts, standing(paged=9)) == {"churn v2": "page", "a model": "page", "a text": "digest"}
     assert told(facts, standing(paged=0)) == {"churn v2": "page", "a model": "page", "a text": "digest"}
-    assert told([fact("unanswered", tier=1)], standing(paged=9)) == {"x": "waits"}, "late rows are answered tomorrow"
+
+
+def test_what_a_later_night_settles_is_a_line_of_the_morning_whatever_the_stakes() -> None:
+    for kind in ("unanswered", "stopped"):
+        for tier in (1, 2, 3):
+            assert told([fact(kind, tier=tier)], standing(paged=0)) == {"x": "digest"}
 
 
 def test_what_may_end_by_itself_is_left_alone_for_two_hours() -> None:
+    assert told([fact("failed", tier=1), fact("table", "y")], standing()) == {"x": "waits", "y": "waits"}
+    waits = message(7, fact("failed", tier=1), "waits", hours_ago=2)
+    assert deciding.decide([waits.fact], standing(waits, paged=9), PAGES, NOON).weighed == ((waits, "page"),)
     broken = fact("failed")
     assert told([broken], standing()) == {"x": "waits"}
     #           hours since it was seen    how it is told by then

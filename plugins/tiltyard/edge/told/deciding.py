@@ -1,9 +1,10 @@
 """What is told at once, what waits for the morning, and what is over. Pure.
 
 Whoever is paged for nothing stops reading, so that interruptions are bounded per owner (`pages.per_owner_week`), as
-retrains for nothing are. Three rules: what must not wait always comes (the highest stakes, and what silence answers);
-what may end by itself is left alone for a while (`pages.patience`); of the rest the most urgent come as long as the
-week's pages last, and the others are in the digest of the next morning.
+retrains for nothing are. Four rules: what may end by itself is left alone for a while, whatever the stakes
+(`pages.patience`); then what must not wait always comes (the highest stakes, and what silence answers); what a later
+night settles without anybody is never more than a line of the morning; and of the rest the most urgent come as long as
+the week's pages last, and the others are in the digest of the next morning. `benchmarks/pages.py` plays years of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,11 @@ URGENCY: Final[dict[AlertKind, int]] = {
     "unanswered": 8,
 }  # fmt: skip
 """What is told → its place where not all can come at once."""
-HEALS: Final[frozenset[AlertKind]] = frozenset({"failed", "unanswered", "table"})
+HEALS: Final[frozenset[AlertKind]] = frozenset({"failed", "table"})
 """What may end by itself: a stage or a source is tried again."""
+SETTLES: Final[frozenset[AlertKind]] = frozenset({"stopped", "unanswered"})
+"""What a later night settles: late rows are answered with the next one, and after a stopped training the governor
+decides anew."""
 REMINDERS: Final = (0.5, 0.9)
 """Shares of the time to answer after which whoever is asked is reminded."""
 
@@ -50,12 +54,11 @@ def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetim
     left = {owner: pages.per_owner_week - count for owner, count in standing.paged.items()}
 
     def weigh(fact: Fact, since: datetime) -> Weight:
-        if must_not_wait(fact):
-            left[fact.owner] = left.get(fact.owner, pages.per_owner_week) - 1
-            return "page"
+        if fact.kind in SETTLES:
+            return "digest"
         if fact.kind in HEALS and now - since < pages.patience:
             return "waits"
-        if left.get(fact.owner, pages.per_owner_week) <= 0:
+        if not must_not_wait(fact) and left.get(fact.owner, pages.per_owner_week) <= 0:
             return "digest"
         left[fact.owner] = left.get(fact.owner, pages.per_owner_week) - 1
         return "page"
@@ -81,8 +84,8 @@ def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetim
 
 
 def must_not_wait(fact: Fact) -> bool:
-    """Whether it is told at once, whatever was told before: the highest stakes, and what silence answers."""
-    return fact.until is not None or (fact.tier == 1 and fact.kind != "unanswered")
+    """Whether it comes, whatever was told before: the highest stakes, and what silence answers."""
+    return fact.until is not None or (fact.tier == 1 and fact.kind not in SETTLES)
 
 
 def urgency(fact: Fact) -> tuple[bool, int, int, int, tuple[str, str, str]]:
