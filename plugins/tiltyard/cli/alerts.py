@@ -8,6 +8,7 @@ from tiltyard import clock
 from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import caution, emit, failed, say
+from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
     from tiltyard.edge.told.telling import AlertList, Told
@@ -51,11 +52,12 @@ def test(
     owner: Annotated[str, typer.Argument(help="The owner of a model, as its spec has it.", metavar="OWNER")],
     as_json: Json = False,
 ) -> None:
-    """Send one message to every address that is told of an owner's models. What was not taken is named (exit 1)."""
+    """Send one message to every address that is told of an owner's models, by the routes of the checkout, whether they
+    are in force already or not. What was not taken is named (exit 1)."""
     from tiltyard import rails
     from tiltyard.edge.told import telling
 
-    with rails.opened() as opened:
+    with rails.opened(Settings()) as opened:
         result = telling.test(opened, owner, clock.now())
     emit(result, as_json, lambda: say(f"sent {result.sent}"))
     _complain(result)
