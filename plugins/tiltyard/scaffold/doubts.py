@@ -11,6 +11,8 @@ from tiltyard.scaffold.found import Column, FileForm
 
 THOUSANDS = "-?[1-9][0-9]{0,2},[0-9]{3}"
 """A number that is one of thousands, or one with three decimals behind a comma."""
+POINTED = "-?[1-9][0-9]{0,2}[.][0-9]{3}"
+"""The same with a point."""
 _PLAIN_MISSING = frozenset(["NULL", "null", "Null", "N/A", "n/a", "#N/A", "NaN", "nan", "\\N"])
 """Spellings of "missing" that are no value of any column."""
 _DECORATED = "[(]?[-+−]?[$€£¥]? ?[0-9]{1,3}([ ,.'\u00a0\u202f]?[0-9]{3})*([.,][0-9]+)? ?[%$€£¥]?[)]?-?"
@@ -85,7 +87,7 @@ def of_texts(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], f
         if _NEARLY * given <= most < given and (what != "numbers" or not coded):
             rest = f"{most:,} of {given:,} values are {what}, and '{odd[:_SHOWN]}' is none"
             sentences.append(f"{column.header} is text: {rest}; where it is meant to be, mend it in the export.")
-        elif decorated == given and plain < given:
+        elif decorated == given and (plain < given or (numbers == given and form.kind == "csv")):
             sentences.append(
                 f"{column.header} is text, for its numbers are written like '{column.least[:_SHOWN]}'; where they are "
                 "meant as numbers, export them without what is beside their digits."

@@ -402,6 +402,8 @@ def _typed(
         kind = None
         if form.kind != "parquet":
             kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
+        if kind == "DOUBLE" and form.delimiter == ";" and form.decimal == "." and _may_be_thousands(connection, column):
+            continue
         if kind == "TIMESTAMP WITH TIME ZONE":
             is_naive = casts.is_like(column, "TIMESTAMP")
             naive[name] = _one(connection, f"select count(*) filter ({is_naive}) from sample")[0]
@@ -416,6 +418,17 @@ def _typed(
                 f"alter table sample alter {column} type timestamp using {casts.in_format(column, format_)}"
             )
     return formats, naive
+
+
+def _may_be_thousands(connection: duckdb.DuckDBPyConnection, column: str) -> bool:
+    """Whether every number with a point may be one of thousands, as in 1.234: where commas are decimals, semicolons
+    part the columns, and points the thousands."""
+    pointed = f"filter (contains({column}, '.'))"
+    given, fitting = _one(
+        connection,
+        f"select count(*) {pointed}, count(*) filter (regexp_full_match({column}, '{doubts.POINTED}')) from sample",
+    )
+    return bool(given == fitting > 0)
 
 
 def _types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
