@@ -398,7 +398,7 @@ def _meta(path: Path, name: str, content: Any, node: yaml.Node) -> ColumnMeta:
     try:
         return ColumnMeta(**content)
     except ValidationError as error:
-        detail = error.errors()[0]
+        detail = next((each for each in error.errors() if each["type"] != "bool_type"), error.errors()[0])
         place = [str(part) for part in detail["loc"]]
         if place:
             line = _below(node, place[0])[1]

@@ -183,7 +183,8 @@ def test_a_column_of_a_contract_is_read_again_when_its_file_changes(tmp_path: Pa
     ("kind", "when", "complaint"),
     [
         ("bigint", "status_at", "'status_at' is bigint, which tells no time; name the column that tells when status"),
-        ("timestamptz", "{column: status_at, format: '%d'}", "'status_at' is timestamptz and takes no format"),
+        ("varchar", "{column: status_at, format: '%d'}", "'%d' tells no year"),
+        ("timestamptz", "{column: status_at, format: '%d/%m/%Y'}", "'status_at' is timestamptz and takes no format"),
         ("varchar", "{column: status_at, format: '%d.%m.%Y'}", None),
         ("timestamptz", "status_at", None),
         ("date", "status_at", None),
