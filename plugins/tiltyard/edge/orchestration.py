@@ -24,6 +24,7 @@ from airflow.sdk import (
 )
 
 from tiltyard import release
+from tiltyard.edge import resting
 from tiltyard.edge.approvals import approval_tasks, approvals
 from tiltyard.edge.assets import (
     any_feature,
@@ -196,8 +197,10 @@ def per_model(
 
 
 def timetable(settings: Settings, source: str) -> CronDataIntervalTimetable | None:
-    """When the features DAG of a source starts by itself; None for never. A night's `as_of` is its interval's end."""
-    expression = contracts.schedule(settings, source)
+    """When the features DAG of a source starts by itself; None for never, as of a source that rests. A night's `as_of`
+    is its interval's end."""
+    one = settings.model_copy(update={"sources": (source,)})
+    expression = contracts.schedule(resting.noted(one), source)
     return None if expression is None else CronDataIntervalTimetable(expression, timezone="UTC")
 
 

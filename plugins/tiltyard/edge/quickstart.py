@@ -274,7 +274,14 @@ def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day:
     reasons = {}
     for name, spec in waiting.items():
         end = ends[spec.source].get(day)
-        why = due.waiting_nights(publication, spec, [day]).get(day)
+        settled = rails.ledger.settled_at({spec.prediction.spine}, 1).get(spec.prediction.spine, {})
+        if settled and max(settled) - day >= SWEEP:
+            why: str | None = (
+                f"its source has gone on to the night of {max(settled)}, and none a week older is taken up; play it "
+                "with tiltyard hindcast"
+            )
+        else:
+            why = due.waiting_nights(publication, spec, [day]).get(day)
         if end is None or end.recorded_at < begun or end.status not in ("done", "stopped") or why is None:
             return None
         reasons[name] = why

@@ -13,15 +13,13 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
 from tiltyard.edge.airflow_api import Airflow, Progress
 from tiltyard.edge.quickstart import AirflowAccess, LiveNight
+from tiltyard.edge.resting import PAST
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts, ingest, releasing
 from tiltyard.rails import Rails
 from tiltyard.records import Record, RefusedText
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_all, portfolio
-
-PAST = timedelta(days=30)
-"""A source whose newest delivery is that much older than today delivers no more: its data is of the past."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from airflow.sdk.exceptions import (
 )
 from pydantic import JsonValue
 
-from tiltyard import clock
+from tiltyard import clock, release
+from tiltyard.edge import resting
 from tiltyard.errors import Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
@@ -163,7 +164,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
 
     end_where_it_crashes()
     try:
-        with rails.opened(settings) as opened:
+        with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened:
             yield opened
     except Unavailable:
         raise
