@@ -24,7 +24,7 @@ _MENDED = (
 """How instants are written that DuckDB does not take: a zone behind a space, or behind minutes → how it does."""
 _MIDNIGHT = rf"\s*{_DAY}(?:[T ] *0{{1,2}}:00(?::00(?:\.0*)?)?(?: ?{_ZONE})?)?\s*"
 """A day, or the midnight that it begins with, of whichever zone."""
-_WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
+_WHOLE = r"\s*[+-]?\d+(?:{mark}0*)?\s*"
 _PLAIN = r"\s*[+-]?(?:\d+{mark}?\d*|{mark}\d+)\s*"
 _USUAL = r"-?(?:(?:0|[1-9]\d{0,14})|(?:0|[1-9]\d*){mark}\d*)"
 """A number that is one whoever wrote it: no identifier."""
@@ -40,14 +40,19 @@ _ENDS = {
 """The first and the last that Python can hold."""
 
 
-def read(value: str, kind: str, *, decimal: str = ".", zone: str = "UTC") -> str:
+def read(value: str, kind: str, *, decimal: str = ".", thousands: str | None = None, zone: str = "UTC") -> str:
     """SQL of a text as a value of a DuckDB type of a contract; NULL where it is none.
 
-    `value`: SQL of the text. An instant that Python cannot hold is one here still: see `held`. `zone` is that of
-    instants that carry none; a zone in the text counts. TIMESTAMP is what the clocks of `zone` show.
+    `thousands`: what may stand between the thousands of a number, all of them or none. `value`: SQL of the text. An
+    instant that Python cannot hold is one here still: see `held`. `zone` is that of instants that carry none; a zone in
+    the text counts. TIMESTAMP is what the clocks of `zone` show.
     """
+    if kind in (*INTEGERS, "DOUBLE"):
+        value = _ungrouped(value, decimal, thousands)
     if kind in INTEGERS:
-        return f"case when {_is(value, _WHOLE)} then try_cast({value} as {kind}) end"
+        whole = _is(value, _WHOLE.replace("{mark}", "," if decimal == "," else "[.]"))
+        number = f"replace({value}, ',', '.')" if decimal == "," else value
+        return f"case when {whole} then try_cast({number} as {kind}) end"
     if kind == "DOUBLE":
         number = f"replace({value}, ',', '.')" if decimal == "," else value
         plain, there = (
@@ -89,10 +94,20 @@ def _like(value: str, end: str = "") -> str:
     return f"({shapes}) and not suffix({value}, '.{end}')"
 
 
-def is_like(value: str, kind: str, *, decimal: str = ".") -> str:
+def _ungrouped(value: str, decimal: str, thousands: str | None) -> str:
+    """SQL of a text without the marks between its thousands, where it has them between all."""
+    if thousands is None:
+        return value
+    grouped = rf"\s*[+-]?[1-9]\d{{0,2}}(?:[{thousands}]\d{{3}})+(?:[{decimal}]\d*)?\s*"
+    return f"(case when {_is(value, grouped)} then replace({value}, {text(thousands)}, '') else {value} end)"
+
+
+def is_like(value: str, kind: str, *, decimal: str = ".", thousands: str | None = None) -> str:
     """SQL of whether a text that nobody has said the type of may be taken for one of this type; NULL or false where
     not. A number that does not print back as it is written is an identifier: 007, +43, one of twenty digits.
     """
+    if kind in (*INTEGERS, "DOUBLE"):
+        value = _ungrouped(value, decimal, thousands)
     typed = read(value, kind, decimal=decimal)
     if kind == "BOOLEAN":
         return f"lower({value}) in ('true', 'false', 't', 'f', 'yes', 'no', 'y', 'n')"

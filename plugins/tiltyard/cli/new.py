@@ -84,6 +84,14 @@ def source(
         bool,
         typer.Option("--month-first", help="Of dates that may be read both ways, like 03/04/2025, the month is first."),
     ] = False,
+    thousands: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands between the thousands of numbers in a text file, like . or ,; none: nothing. Default: "
+            "what the file proves.",
+            metavar="MARK",
+        ),
+    ] = None,
     country: Annotated[
         str | None, typer.Option(help="Country whose public holidays the source keeps, like BR.", metavar="CODE")
     ] = None,
@@ -116,6 +124,7 @@ def source(
     with afar.brought(settings, file, connection, newest_by) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
         request = replace(request, written_after=after, is_month_first=month_first)
+        request = replace(request, thousands=_mark(thousands))
         plan = look(settings, request)
         if not (yes or dry_run):
             _must_be_asked()
@@ -176,6 +185,14 @@ def _write_source(
             caution(summary.caution)
     done["next"] = f"tiltyard new model MODEL --source {name}"
     emit(done, as_json)
+
+
+def _mark(given: str | None) -> str | None:
+    """What stands between thousands, empty for nothing. Raises BadInput for what does not."""
+    marks = {".": ".", ",": ",", "'": "'", " ": " ", "\u00a0": "\u00a0", "\u202f": "\u202f", "none": ""}
+    if given is not None and given not in marks:
+        raise BadInput(f"--thousands: {given!r} stands between no thousands; say ., a comma, ', a space or none.")
+    return None if given is None else marks[given]
 
 
 def _pair(text: str) -> tuple[str, str | None]:
@@ -240,6 +257,7 @@ def _show(plan: "SourcePlan") -> None:
     say(
         f"{plan.found.table.rows:,} rows, {columns} columns; {form.kind}, {form.encoding}"
         + (f", parted by {form.delimiter!r}" if form.kind == "csv" else "")
+        + (f"; numbers like 1{form.thousands or ''}234{form.decimal}5" if form.thousands or form.decimal == "," else "")
     )
     for word, found in describe(plan.found).items():
         say(f"  {word:<14} {found}")

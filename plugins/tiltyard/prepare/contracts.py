@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
@@ -142,6 +142,14 @@ class Format(Strict):
     """The name that Python has for how its letters are written, like latin-1."""
     decimal: Literal[".", ","] = "."
     """The character before the decimals of a number."""
+    thousands: Literal[".", ",", "'", " ", "\u00a0", "\u202f"] | None = None
+    """The character that may stand between the thousands of a number; None: none does."""
+
+    @model_validator(mode="after")
+    def _two_marks(self) -> "Format":
+        if self.thousands == self.decimal:
+            raise ValueError(f"'{self.decimal}' cannot stand before decimals and between thousands, too; mend one")
+        return self
 
     @field_validator("delimiter")
     @classmethod

@@ -93,7 +93,8 @@ def _read(name: str) -> str:
 def _value(table: TableContract, name: str, kind: str, *, is_text: bool) -> str:
     if not is_text:
         return f"cast({quoted(name)} as {kind})"
-    return casts.read(quoted(name), kind, decimal=table.timing.format.decimal, zone=table.zones.get(name, "UTC"))
+    form, zone = table.timing.format, table.zones.get(name, "UTC")
+    return casts.read(quoted(name), kind, decimal=form.decimal, thousands=form.thousands, zone=zone)
 
 
 def _checked(table: TableContract, name: str, kind: str, *, is_text: bool) -> str:

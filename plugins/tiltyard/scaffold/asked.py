@@ -1,8 +1,8 @@
 """A question about the rows of a source: what is asked, and what the deliveries say of it. Records, and pure sums."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -143,6 +143,20 @@ class Question:
         """Name of a feature view."""
         return f"ftr_{entity}__{self.model}_{topic}"
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """Names that no feature of the row itself may have: the keys of all views, and what is in the others."""
+        keys = {self.key, *(f"{naming.entity_of(column)}_id" for column in (*self.rates, *self.loads))}
+        rated = [
+            (f"{entity}_matured_count_{LATELY_DAYS}d", *(f"{entity}_{name}_rate{end}" for name in self.rated))
+            for entity in map(naming.entity_of, self.rates)
+            for end in ("", f"_{LATELY_DAYS}d")
+        ]
+        loaded = [
+            (f"{entity}_rows_1d", f"{entity}_rows_{LATELY_DAYS}d") for entity in map(naming.entity_of, self.loads)
+        ]
+        return frozenset(keys.union(*rated, *loaded))
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -161,6 +175,21 @@ class Feature:
     """Of a text with twenty values at most: these."""
     missing: float = 0.0
     """Share of rows without it."""
+
+
+def told_apart(features: Sequence[Feature], beside: Iterable[str]) -> tuple[Feature, ...]:
+    """The features, each under a name of its own: a column that is a key of another view, too, is its value here. Pure.
+    `beside`: names that are taken."""
+    columns = {feature.name for feature in features if feature.sql == feature.name}
+    others, found = frozenset(beside), list[Feature]()
+    taken = set(others)
+    for feature in features:
+        is_made = feature.sql != feature.name and feature.name in columns
+        name = f"{feature.name}_value" if feature.name in others else feature.name
+        name = naming.free(name, taken | columns if is_made or name != feature.name else taken)
+        taken.add(name)
+        found.append(feature if name == feature.name else replace(feature, name=name))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

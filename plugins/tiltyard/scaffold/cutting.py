@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -27,7 +26,9 @@ from tiltyard.prepare.columns import ColumnMeta
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.records import Record
+from tiltyard.scaffold.inferring import whole_span
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
 Progress = Callable[[str, float | None], None]
 WRITTEN_AFTER = timedelta(days=30)
@@ -50,6 +51,8 @@ class CutSummary(Record):
     """Rows that are left out, because nothing tells when they happened."""
     outlying: int
     """Writings of rows that are left out, because their day lies months from all others or is yet to come."""
+    outlying_rows: int
+    """Rows that are left out in all their writings, because it is the day on which they were known."""
     first: date
     last: date
     """Days of the first delivery and of the last."""
@@ -60,9 +63,10 @@ class CutSummary(Record):
         if not self.outlying:
             return None
         what = "1 writing of a row was" if self.outlying == 1 else f"{self.outlying:,} writings of rows were"
+        whole = f", with all that there is of {counted(self.outlying_rows, 'row')}" if self.outlying_rows else ""
         return (
-            f"{what} left out: the day lies months before or after all others ({self.first} to {self.last}), or is yet "
-            "to come, like a mistyped year. Mend the export and cut it again where it does not."
+            f"{what} left out{whole}: the day lies months before or after all others ({self.first} to {self.last}), "
+            "or is yet to come, like a mistyped year. Mend the export and cut it again where it does not."
         )
 
 
@@ -271,23 +275,6 @@ def _by(when: TimeColumn, table: TableContract) -> str:
     return f"({instant} + interval '1 day')" if when.is_day(kind) else instant
 
 
-APART = timedelta(days=90)
-"""Days without a delivery beyond which a handful of rows is not of the same export: a mistyped year."""
-HANDFUL = 0.001
-"""Share of all rows that is one."""
-
-
-def whole_span(counts: Mapping[date, int], today: date) -> tuple[date, date]:
-    """The first and the last day of an export, without the few rows that lie far from all others, or after today.
-    Pure. `counts`: day → rows that were written on it."""
-    days = sorted(day for day in counts if day <= today) or sorted(counts)
-    few = HANDFUL * sum(counts.values())
-    gaps = [place for place, (before, after) in enumerate(pairwise(days), start=1) if after - before >= APART]
-    first = max((place for place in gaps if sum(counts[day] for day in days[:place]) <= few), default=0)
-    last = min((place for place in gaps if sum(counts[day] for day in days[place:]) <= few), default=len(days))
-    return days[first], days[last - 1]
-
-
 # -- writing ----------------------------------------------------------------------------------
 
 LEFTOVER_S = 3_600
@@ -346,8 +333,15 @@ def _deliver(
         raise BadInput(
             f"No row tells when it happened: {table.timing.event_time.column} cannot be read in any of them."
         )
+    total = sum(counts.values())
     first, last = whole_span(counts, clock.now().date())
-    outlying = sum(rows for day, rows in counts.items() if not first <= day <= last)
+    # a row of a mistyped year would come for the first time with its outcome, were one writing of it left out
+    own = f"cast(_known - interval '1 microsecond' as date) between date '{first}' and date '{last}'"
+    connection.execute(
+        f"create temp table kept as select * from placed where _day between date '{first}' and date '{last}' "
+        f"and _line in (select _line from typed where {own})"
+    )
+    counts = dict(connection.execute("select _day, count(*) from kept group by 1").fetchall())
     files = 0
     with _all_at_once(folder) as part:
         for number in range((last - first).days + 1):
@@ -357,17 +351,19 @@ def _deliver(
             progress("writing", number / ((last - first).days + 1))
             path = part / f"{current.isoformat()}.parquet"
             connection.execute(
-                f"copy (select {named} from placed where _day = date {text(current.isoformat())} "
+                f"copy (select {named} from kept where _day = date {text(current.isoformat())} "
                 f"order by _written, _line) to {text(str(path))} (format parquet)"
             )
             files += 1
-    rows, undated = connection.execute(
-        "select count(*), count(*) filter (_known is null or _happened is null) from typed"
-    ).fetchone() or (0, 0)
-    again = sum(counts.values()) - (rows - undated)  # with what is left out: it is a writing as well
+    rows, undated, left_out = connection.execute(
+        "select count(*), count(*) filter (_known is null or _happened is null), "
+        f"count(*) filter (_known is not null and _happened is not null and not ({own})) from typed"
+    ).fetchone() or (0, 0, 0)
+    kept = sum(counts.values())
     return CutSummary(
         source=contract.name, table=table.name, deliveries=files, rows=rows,
-        written_again=again - outlying, undated=undated, outlying=outlying, first=first, last=last,
+        written_again=kept - (rows - undated - left_out), undated=undated, outlying=total - kept,
+        outlying_rows=left_out, first=first, last=last,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a file leaves open, and how it was read: a sentence each, since nobody looks for what was silently decided."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 import duckdb
@@ -8,11 +9,8 @@ import duckdb
 from tiltyard import casts
 from tiltyard.lake import quoted, text
 from tiltyard.scaffold.found import Column, FileForm
+from tiltyard.scaffold.numerals import Open
 
-THOUSANDS = "-?[1-9][0-9]{0,2},[0-9]{3}"
-"""A number that is one of thousands, or one with three decimals behind a comma."""
-POINTED = "-?[1-9][0-9]{0,2}[.][0-9]{3}"
-"""The same with a point."""
 _PLAIN_MISSING = frozenset(["NULL", "null", "Null", "N/A", "n/a", "#N/A", "NaN", "nan", "\\N"])
 """Spellings of "missing" that are no value of any column."""
 _DECORATED = "[(]?[-+−]?[$€£¥]? ?[0-9]{1,3}([ ,.'\u00a0\u202f]?[0-9]{3})*([.,][0-9]+)? ?[%$€£¥]?[)]?-?"
@@ -90,7 +88,33 @@ def of_texts(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], f
         elif decorated == given and (plain < given or (numbers == given and form.kind == "csv")):
             sentences.append(
                 f"{column.header} is text, for its numbers are written like '{column.least[:_SHOWN]}'; where they are "
-                "meant as numbers, export them without what is beside their digits."
+                f"meant as numbers, {_way_out(column.least)}export them without what is beside their digits."
+            )
+    return sentences
+
+
+def _way_out(shown: str) -> str:
+    """What may be said of thousands instead, as part of a sentence; empty where none stand in it."""
+    between = re.fullmatch("-?[1-9][0-9]{0,2}([ ,.'\u00a0\u202f])[0-9]{3}([ ,.'\u00a0\u202f][0-9]+)*", shown)
+    return f"say --thousands {shlex.quote(between[1])} where these are thousands, or " if between else ""
+
+
+def of_thousands(names: Sequence[Open], columns: Sequence[Column], delimiter: str) -> list[str]:
+    """Of numbers that may be thousands, or have three decimals. Those with whole numbers beside them stay texts; of the
+    others it is said where semicolons part the fields, as where commas stand before decimals."""
+    headers = {column.name: column.header for column in columns}
+    sentences = []
+    for one in names:
+        header = headers[one.name]
+        if one.whole is not None:
+            sentences.append(
+                f"{header} is text, for {one.shown} beside {one.whole} may be thousands, or have three decimals: say "
+                "--thousands . where it is thousands, and --thousands none where not."
+            )
+        elif delimiter == ";":
+            sentences.append(
+                f"{header} may be read both ways: {one.shown} was taken for a number with three decimals; say "
+                "--thousands . where it is thousands, and --thousands none where not."
             )
     return sentences
 
@@ -98,7 +122,10 @@ def of_texts(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], f
 def _nearly(name: str, form: FileForm) -> str:
     """SQL of how many of a column's values are what, and of one that is none of each."""
     kinds = ("DOUBLE", "DATE", "TIMESTAMP WITH TIME ZONE")
-    fits = [f"coalesce({casts.is_like('value', kind, decimal=form.decimal)}, false)" for kind in kinds]
+    fits = [
+        f"coalesce({casts.is_like('value', kind, decimal=form.decimal, thousands=form.thousands)}, false)"
+        for kind in kinds
+    ]
     return (
         f"select count(*), count(*) filter (regexp_full_match(value, {text(_DECORATED)})), "
         f"count(*) filter (regexp_full_match(value, '{_DIGITS}')), "

@@ -18,6 +18,8 @@ class FileForm:
     delimiter: str = ","
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."
+    thousands: str | None = None
+    """What stands between the thousands of a number; None: nothing."""
     null_values: tuple[str, ...] = ()
     """Spellings of "missing", beside the empty field."""
 
@@ -48,6 +50,8 @@ class Column:
     """1st percentile of a number."""
     high: float | None = None
     """99th percentile of a number."""
+    early: str = ""
+    """1st percentile of a time, as a day: what is before it may be mistyped."""
     values: tuple[str, ...] = ()
     """The values of a column that has twenty at most, the most frequent first."""
 

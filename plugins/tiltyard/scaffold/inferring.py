@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import pairwise
 from statistics import median
 
 from tiltyard.errors import BadInput
@@ -90,7 +91,7 @@ def event_time(table: Table, said: Said) -> Column:
             f"export, since without it nothing can be predicted from what was known{_parts(table)}."
         )
     hinted = [column for column in times if any(word in column.name for word in _HAPPENED)]
-    return min(hinted or times, key=lambda column: (column.least[:10], column.kind == "day"))
+    return min(hinted or times, key=lambda column: (column.early or column.least[:10], column.kind == "day"))
 
 
 def _parts(table: Table) -> str:
@@ -187,6 +188,22 @@ def _kind(column: Column) -> str:
 
 
 # -- days -------------------------------------------------------------------------------------
+
+APART = timedelta(days=90)
+"""Days without a delivery beyond which a handful of rows is not of the same export: a mistyped year."""
+HANDFUL = 0.001
+"""Share of all rows that is one."""
+
+
+def whole_span(counts: Mapping[date, int], today: date) -> tuple[date, date]:
+    """The first and the last day of an export, without the few rows that lie far from all others, or after today.
+    Pure. `counts`: day → rows that were written on it."""
+    days = sorted(day for day in counts if day <= today) or sorted(counts)
+    few = HANDFUL * sum(counts.values())
+    gaps = [place for place, (before, after) in enumerate(pairwise(days), start=1) if after - before >= APART]
+    first = max((place for place in gaps if sum(counts[day] for day in days[:place]) <= few), default=0)
+    last = min((place for place in gaps if sum(counts[day] for day in days[place:]) <= few), default=len(days))
+    return days[first], days[last - 1]
 
 
 def cohorts(happened: Sequence[tuple[date, int]], planned: Mapping[str, Lead]) -> Cohorts | None:

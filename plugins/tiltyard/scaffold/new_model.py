@@ -83,6 +83,8 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
             and (request.untold == "no" or len(values) < 2 or outcomes.untold < asking.UNTOLD),
             due=due,
         )
+        _one_each(asked)
+        facts = replace(facts, features=asking.told_apart(features, asked.beside))
     usual = due.usual_days + due.delay_days if due else None
     fewest = 2 * MIN_ROWS
     if truth.shares:
@@ -97,7 +99,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         horizon_days=horizon,
         until=due.column if due else None,
         base=outcomes.base,
-        features=tuple(feature.name for feature in features),
+        features=tuple(feature.name for feature in facts.features),
         left_out=left_out,
         found=promise_texts.shown(asked, facts, why),
         by_horizon=promise_texts.by_horizon(facts),
@@ -270,6 +272,8 @@ def _groups(rows: Delivered, label: str) -> tuple[str, ...]:
         is_key = name.endswith("_id") or kind == "text" or rows.said.identifies(rows.staging.name, name)
         if name in (rows.key, label) or name in project.RESERVED or not is_key or not rows.has_values(name):
             continue
+        if naming.entity_of(name) == naming.entity_of(rows.key):
+            continue
         if rows.said.written_later(rows.staging.name, name) or kind in ("day", "instant", "number", "yes_no"):
             continue
         distinct = rows.connection.execute(
@@ -277,7 +281,9 @@ def _groups(rows: Delivered, label: str) -> tuple[str, ...]:
         ).fetchone()
         if distinct and distinct[0] >= 3 and distinct[1] >= 1.5 * distinct[0]:
             found[name] = distinct[0]
-    return tuple(sorted(found, key=lambda name: -found[name]))
+    ordered = sorted(found, key=lambda name: -found[name])
+    each = {naming.entity_of(name): name for name in reversed(ordered)}  # of `sender` and `sender_id` one
+    return tuple(name for name in ordered if each[naming.entity_of(name)] == name)
 
 
 def _shared(rows: Delivered, chosen: tuple[str, ...] | None, groups: tuple[str, ...], option: str) -> tuple[str, ...]:
@@ -291,10 +297,17 @@ def _shared(rows: Delivered, chosen: tuple[str, ...] | None, groups: tuple[str, 
             raise BadInput(
                 f"{option}: '{name}' is written later, so that nobody knows whose row it is; give another column."
             )
-    entities = [naming.entity_of(name) for name in columns]
-    if len(set(entities)) < len(entities):
-        raise BadInput(f"{option}: {', '.join(columns)} would be one entity by their names; leave one out.")
     return columns
+
+
+def _one_each(asked: Question) -> None:
+    """Raises BadInput where two of the columns that rows share would have one key, or that of the rows."""
+    owners = {asked.key: asked.key}
+    for name in (*asked.rates, *asked.loads):
+        other = owners.setdefault(f"{naming.entity_of(name)}_id", name)
+        if other != name:
+            option = "--rate-of" if name in asked.rates else "--load-of"
+            raise BadInput(f"{option}: {other}, {name} would be one entity by their names; leave one out.")
 
 
 def _suspicious(asked: Question, telling: Mapping[str, float]) -> list[str]:

@@ -1,11 +1,12 @@
 """A new source: a file is looked at, its contract and staging are written, and its rows are cut into deliveries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
 from tiltyard.prepare.places import CURSORS, Fetch
@@ -14,6 +15,7 @@ from tiltyard.scaffold.found import Findings, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 from tiltyard.scaffold.source_texts import SourcePlan, plan
 from tiltyard.settings import Settings
+from tiltyard.words import counted
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class SourceRequest:
     """Column of a table of a database by which it is told what is new; None: as it was inferred."""
     is_month_first: bool = False
     """What a date is that may be read both ways, like 03/04/2025."""
+    thousands: str | None = None
+    """What stands between the thousands of numbers in a text file; empty: nothing, None: as the file proves."""
     written_after: timedelta | None = None
     """How long after its row what is written later is known, where no column tells when."""
 
@@ -51,7 +55,7 @@ def look(settings: Settings, request: SourceRequest) -> SourcePlan:
         ZoneInfo(request.zone)
     except (KeyError, ValueError, OSError):
         raise BadInput(f"'{request.zone}' is no time zone; write it like Europe/Vienna.") from None
-    with sample.opened(request.path, is_month_first=request.is_month_first) as opened:
+    with sample.opened(request.path, is_month_first=request.is_month_first, thousands=request.thousands) as opened:
         found = find(opened, request)
     said = request.said.available_at
     planned = plan(name, table, found, "ingested_at" if said == "ingested_at" else None)
@@ -144,8 +148,9 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
     days = sample.days(opened, happened)
     if len(days) < 2:
         raise BadInput(f"All rows happened on one day by {happened.header}; give another column with --event-time.")
+    days, outlying = _within(days, happened.header, date.max if roles.available_at else clock.now().date())
     cohorts = inferring.cohorts(days, {name: leads[name] for name in roles.planned if name in leads})
-    notes = list(opened.notes)
+    notes = [*opened.notes, *outlying]
     notes += doubts.of_zones(opened.connection, opened.table.columns, opened.naive, request.zone, happened.name)
     notes += _too_early(roles, leads)
     if roles.key is None:
@@ -169,6 +174,22 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
             "is left out."
         )
     return Findings(opened.table, roles, request.zone, rhythm, cohorts, tuple(notes))
+
+
+def _within(days: Sequence[tuple[date, int]], happened: str, today: date) -> tuple[list[tuple[date, int]], list[str]]:
+    """The days of the rows without those that lie months from all others, and a sentence on these: three mistyped
+    years would make every weekday one on which there is nothing."""
+    first, last = inferring.whole_span(dict(days), today)
+    kept = [(day, rows) for day, rows in days if first <= day <= last]
+    others = [(day, rows) for day, rows in days if not first <= day <= last]
+    if not others or len(kept) < 2:
+        return list(days), []
+    shown = f"like {others[0][0]}" if len(others) == 1 else f"like {others[0][0]} and {others[-1][0]}"
+    return kept, [
+        f"In {counted(sum(rows for _, rows in others), 'row')} {happened} lies months before or after all others "
+        f"({first} to {last}), or is yet to come, {shown}, as a mistyped year does: what is usual of a day is told "
+        "without them."
+    ]
 
 
 def _too_early(roles: Roles, leads: Mapping[str, Lead]) -> list[str]:

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
@@ -25,7 +24,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import quoted, text
 from tiltyard.leak.formats import uneven
 from tiltyard.prepare.landing import first_line
-from tiltyard.scaffold import doubts, inferring, naming
+from tiltyard.scaffold import doubts, inferring, naming, numerals
 from tiltyard.scaffold.found import Column, FileForm, Kind, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 
@@ -104,11 +103,12 @@ class Opened:
 
 
 @contextmanager
-def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
+def opened(path: Path, *, is_month_first: bool = False, thousands: str | None = None) -> Iterator[Opened]:
     """Read a file: CSV of any dialect and encoding, JSON lines, or Parquet.
 
-    `is_month_first`: what a date is that may be read both ways, like 03/04/2025. Raises BadInput, one sentence, for a
-    file that is not there, is empty, is no text, has no header or a column twice.
+    `is_month_first`: what a date is that may be read both ways, like 03/04/2025; `thousands`: what stands
+    between the thousands of numbers, empty for nothing, None for what the file proves. Raises BadInput, one sentence,
+    for a file that is not there, is empty, is no text, has no header or a column twice.
     """
     if not path.is_file():
         raise BadInput(f"{path} is no file; give one CSV, a file of JSON lines, or Parquet.")
@@ -117,12 +117,16 @@ def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
     with tempfile.TemporaryDirectory(prefix="tiltyard-") as folder, duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         try:
-            form, headers = _form(connection, path, Path(folder))
+            form, headers = _form(connection, path, Path(folder), thousands)
             plain = Path(folder) / "utf8" if (Path(folder) / "utf8").exists() else path
             _load(connection, path, form, headers, plain)
             said = _said(connection, form, headers, plain)
             dates = sorted(FORMATS, key=lambda form: not form.startswith("%m")) if is_month_first else FORMATS
-            formats, naive = _typed(connection, form, said, dates)
+            unclear = []
+            if form.kind == "csv" and thousands is None and form.thousands is None and form.decimal == ".":
+                unclear = numerals.open_ones(connection, "sample", naming.aliases(headers))
+            texts = frozenset(one.name for one in unclear if one.whole is not None)
+            formats, naive = _typed(connection, form, said, dates, texts)
         except duckdb.Error as error:
             raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
         rows = _one(connection, "select count(*) from sample")[0]
@@ -140,6 +144,7 @@ def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
             notes.append(f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
         if form.kind == "csv":
             notes += doubts.of_missing(connection, _texts(plain, replace(form, null_values=()), headers), form, columns)
+        notes += doubts.of_thousands(unclear, columns, form.delimiter)
         if not is_month_first:
             notes += doubts.of_dates(connection, formats, columns)
         if form.kind != "parquet":
@@ -147,7 +152,9 @@ def opened(path: Path, *, is_month_first: bool = False) -> Iterator[Opened]:
         yield Opened(connection, Table(form, rows, columns), tuple(notes), naive)
 
 
-def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tuple[FileForm, list[str]]:
+def _form(
+    connection: duckdb.DuckDBPyConnection, path: Path, folder: Path, thousands: str | None
+) -> tuple[FileForm, list[str]]:
     """How a file is written, and its header; a text that is not UTF-8 is written to the folder as such."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
@@ -169,7 +176,7 @@ def _form(connection: duckdb.DuckDBPyConnection, path: Path, folder: Path) -> tu
         _keys_each_once(connection, path)
         described = connection.execute(f"describe select * from {file_rows.json_lines(plain)}").fetchall()
         return FileForm("jsonl", encoding=encoding), _each_once(path, [name for name, *_ in described])
-    return _csv_form(connection, path, plain, encoding)
+    return _csv_form(connection, path, plain, encoding, thousands)
 
 
 def _encoding(path: Path, head: bytes) -> str:
@@ -194,7 +201,7 @@ def _encoding(path: Path, head: bytes) -> str:
 
 
 def _csv_form(
-    connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str
+    connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str, thousands: str | None
 ) -> tuple[FileForm, list[str]]:
     delimiter, has_header = _one(connection, f"select Delimiter, HasHeader from {file_rows.dialect(plain)}")
     csv.field_size_limit(_LONGEST)
@@ -214,9 +221,10 @@ def _csv_form(
         raise BadInput(f"{path}: its header has {len(header)} columns, and its lines have {len(second)}.")
     headers = _each_once(path, header)
     form = FileForm("csv", str(delimiter), encoding)
-    if delimiter != ",":
-        form = replace(form, decimal=_decimal(connection, _texts(plain, form, headers), naming.aliases(headers)))
-    missing = _missing(connection, _texts(plain, form, headers), form, naming.aliases(headers))
+    texts, names = _texts(plain, form, headers), naming.aliases(headers)
+    marks = numerals.marks(connection, texts, names, delimiter=form.delimiter, said=thousands)
+    form = replace(form, decimal=marks.decimal, thousands=marks.thousands)
+    missing = _missing(connection, texts, form, names)
     return replace(form, null_values=missing), headers
 
 
@@ -276,22 +284,6 @@ def _said(connection: duckdb.DuckDBPyConnection, form: FileForm, headers: Sequen
     return dict(zip(naming.aliases(headers), (kind for _, kind, *_ in described), strict=True))
 
 
-def _decimal(connection: duckdb.DuckDBPyConnection, texts: str, names: Sequence[str]) -> Literal[".", ","]:
-    """`,` where numbers are written so: some column has such values, and none that are no such number. Where three
-    digits stand behind each comma, as in 1,234, they may be thousands: that alone does not speak for it."""
-    head, is_comma = f"(select * from {texts} limit 20000)", False
-    for some in _parted(names):
-        parts = ", ".join(
-            f"count(*) filter (regexp_full_match({name}, '-?[0-9]+,[0-9]+') "
-            f"and not regexp_full_match({name}, '{doubts.THOUSANDS}')), "
-            f"count(*) filter (not regexp_full_match({name}, '-?[0-9]+(,[0-9]+)?'))"
-            for name in map(quoted, some)
-        )
-        counts = _one(connection, f"select {parts} from {head}")
-        is_comma |= any(commas and not others for commas, others in zip(counts[::2], counts[1::2], strict=True))
-    return "," if is_comma else "."
-
-
 def _parted(names: Sequence[str]) -> Iterator[Sequence[str]]:
     """The names, some at a time: one query about thousands of columns takes more memory than there is."""
     return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
@@ -307,7 +299,7 @@ def _missing(
     for some in _parted(names):
         parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in some)
         found += [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
-        own += _among_numbers(connection, texts, some)
+        own += _among_numbers(connection, texts, some, form.thousands)
     for values, words in zip(found, own, strict=True):
         values |= words
     besides = (*SPELLINGS, *sorted(set().union(*own) - {*SPELLINGS}))
@@ -317,7 +309,7 @@ def _missing(
         for name, values in zip(names, found, strict=True)
         if values
         and (
-            _type(connection, texts, quoted(name), _TYPES, form.decimal, besides)
+            _type(connection, texts, quoted(name), _TYPES, form, besides)
             or time_format(connection, texts, quoted(name), besides)
         )
         for value in values
@@ -330,7 +322,7 @@ def _type(
     rows: str,
     column: str,
     kinds: Sequence[str],
-    decimal: str = ".",
+    form: FileForm,
     besides: Sequence[str] = (),
 ) -> str | None:
     """The first of the types that every value of a column of texts is of, `besides` left out; None: none, or there is
@@ -340,7 +332,7 @@ def _type(
     everything = f"(select {column} from {rows} where {column} not in ({listed}))"
 
     def fits(kind: str, values: str) -> bool:
-        is_like = casts.is_like(column, kind, decimal=decimal)
+        is_like = casts.is_like(column, kind, decimal=form.decimal, thousands=form.thousands)
         given, fitting = _one(connection, f"select count({column}), count(*) filter ({is_like}) from {values}")
         return bool(given == fitting > 0)
 
@@ -350,14 +342,17 @@ def _type(
 _NUMBER = "[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?"
 
 
-def _among_numbers(connection: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str]) -> list[set[str]]:
+def _among_numbers(
+    connection: duckdb.DuckDBPyConnection, rows: str, names: Sequence[str], thousands: str | None
+) -> list[set[str]]:
     """Of each column the one or two words without a digit that stand where all other values are numbers, nine in ten at
     least: `k.A.`, `not measured`."""
+    number = f"{_NUMBER}|-?[1-9][0-9]{{0,2}}([{thousands}][0-9]{{3}})+([.,][0-9]+)?" if thousands else _NUMBER
     parts = ", ".join(
-        f"count(*) filter ({name} ~ {text(_NUMBER)}), count(distinct {name}) filter ({word}), "
+        f"count(*) filter (regexp_full_match({name}, {text(number)})), count(distinct {name}) filter ({word}), "
         f"min({name}) filter ({word}), max({name}) filter ({word}), count(*) filter ({word}), count({name})"
         for name in map(quoted, names)
-        for word in [f"{name} <> '' and not regexp_full_match({name}, {text(_NUMBER)})"]
+        for word in [f"{name} <> '' and not regexp_full_match({name}, {text(number)})"]
     )
     counts = _one(connection, f"select {parts} from {rows}")
     found: list[set[str]] = []
@@ -388,27 +383,29 @@ def _load(
 
 
 def _typed(
-    connection: duckdb.DuckDBPyConnection, form: FileForm, said: Mapping[str, str], dates: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    form: FileForm,
+    said: Mapping[str, str],
+    dates: Sequence[str],
+    texts: frozenset[str],
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Give the columns of texts the types that all their values have; returns column → strptime format, of those whose
     times are not written as ISO 8601, and column → rows without a zone, of those that carry one in others. `said`:
-    column → the type that the file itself gives it, where it does; `dates`: FORMATS, in the order in which they are
-    tried."""
+    column → the type that the file itself gives it, where it does; `texts`: columns that stay text; `dates`: FORMATS,
+    in the order in which they are tried."""
     formats: dict[str, str] = {}
     naive: dict[str, int] = {}
     for name in (name for name, kind in _types(connection).items() if kind == "VARCHAR"):
         column = quoted(name)
-        is_text = said.get(name, "") in ("VARCHAR", *casts.INSTANTS, "TIME")
+        is_text = name in texts or said.get(name, "") in ("VARCHAR", *casts.INSTANTS, "TIME")
         kind = None
         if form.kind != "parquet":
-            kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form.decimal)
-        if kind == "DOUBLE" and form.delimiter == ";" and form.decimal == "." and _may_be_thousands(connection, column):
-            continue
+            kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form)
         if kind == "TIMESTAMP WITH TIME ZONE":
             is_naive = casts.is_like(column, "TIMESTAMP")
             naive[name] = _one(connection, f"select count(*) filter ({is_naive}) from sample")[0]
         if kind is not None:
-            value = casts.held(f"({casts.read(column, kind, decimal=form.decimal)})", kind)
+            value = casts.held(f"({casts.read(column, kind, decimal=form.decimal, thousands=form.thousands)})", kind)
             connection.execute(f"alter table sample alter {column} type {kind} using {value}")
         elif format_ := time_format(
             connection, "sample", column, dates=dates if form.kind != "parquet" else (*_ISO, *dates)
@@ -418,17 +415,6 @@ def _typed(
                 f"alter table sample alter {column} type timestamp using {casts.in_format(column, format_)}"
             )
     return formats, naive
-
-
-def _may_be_thousands(connection: duckdb.DuckDBPyConnection, column: str) -> bool:
-    """Whether every number with a point may be one of thousands, as in 1.234: where commas are decimals, semicolons
-    part the columns, and points the thousands."""
-    pointed = f"filter (contains({column}, '.'))"
-    given, fitting = _one(
-        connection,
-        f"select count(*) {pointed}, count(*) filter (regexp_full_match({column}, '{doubts.POINTED}')) from sample",
-    )
-    return bool(given == fitting > 0)
 
 
 def _types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -498,6 +484,9 @@ def _column(
             f"{casts.finite(column)} from sample",
         )
         described = replace(described, low=low, high=high)
+    if described.is_time and given:
+        early = _one(connection, f"select cast(quantile_disc({column}, 0.01) as date) from sample")[0]
+        described = replace(described, early=str(early))
     if values == "instant" and given:
         described = _as_day(connection, described, form)
     if format_ is not None:
@@ -640,11 +629,12 @@ def leads(sample: Opened, happened: Column, zone: str) -> dict[str, Lead]:
         if column.is_time and column.name != happened.name and column.missing < column.rows:
             day, own = day_of(column, zone), day_of(happened, zone)
             ahead = f"({day} - {own})"
-            filled, before, after, usual, first, last = _one(
+            filled, before, after, usual, _, last = _one(
                 sample.connection,
                 f"select count({day}), count(*) filter ({ahead} < 0), count(*) filter ({ahead} > 0), "
                 f"quantile_cont({ahead}, 0.95), min({day}), max({day}) from sample",
             )
+            first, last = inferring.whole_span(dict(_by_day(sample, day)), last)
             found[column.name] = Lead(filled, before, after, float(usual), first, last)
     return found
 
@@ -680,8 +670,12 @@ def missing_with(sample: Opened, roles: Roles) -> dict[str, str]:
 
 def days(sample: Opened, happened: Column) -> list[tuple[date, int]]:
     """Day (UTC) → how many rows happened on it, in order."""
+    return _by_day(sample, f"cast({quoted(happened.name)} as date)")
+
+
+def _by_day(sample: Opened, day: str) -> list[tuple[date, int]]:
+    """Day → rows of it, in order. `day`: SQL."""
     rows = sample.connection.execute(
-        f"select cast({quoted(happened.name)} as date) as day, count(*) from sample "
-        "where day is not null group by 1 order by 1"
+        f"select {day} as day, count(*) from sample where day is not null group by 1 order by 1"
     ).fetchall()
     return [(day, count) for day, count in rows]

@@ -175,6 +175,8 @@ def _timing(planned: SourcePlan) -> str:
         spelled["encoding"] = form.encoding
     if form.decimal != ".":
         spelled["decimal"] = form.decimal
+    if form.thousands is not None:
+        spelled["thousands"] = form.thousands
     if spelled and form.kind == "csv":
         lines.append(f"format: {mapping(spelled)}")
     return "\n".join(f"              {line}" for line in lines)

@@ -3,13 +3,17 @@
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import yaml
 
+from tiltyard.errors import BadInput
+from tiltyard.prepare import project
 from tiltyard.scaffold import cutting, delivered, new_model, new_source, source_texts, write
 from tiltyard.scaffold.inferring import Said
 from tiltyard.scaffold.new_source import SourceRequest
 from tiltyard.scaffold.planned import ModelPlan, ModelRequest
 from tiltyard.settings import Settings
+from tiltyard.spec import find
 
 
 def source(folder: Path, *, is_month_first: bool = False) -> Settings:
@@ -84,3 +88,46 @@ def test_a_day_that_cannot_be_read_later_on_is_missing_and_stops_no_model(tmp_pa
     with delivered.opened(settings, "shop", None) as rows:
         found = rows.connection.execute("select until from first_known where visit_id = 900").fetchone()
     assert found == (None,)
+
+
+def parcels(folder: Path) -> Settings:
+    """Parcels whose columns are called like what a model makes of them: the key of a view, an hour, a count."""
+    (folder / "dbt" / "models" / "staging").mkdir(parents=True)
+    settings = Settings(home=folder, dbt=folder / "dbt", models=folder / "models", expectations=folder / "expectations")
+    lines = ["parcel_id,at,sender_id,sender,parcel,event_hour,sender_rows_1d,done"]
+    for number in range(400):
+        at = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=6 * number)
+        row = [
+            f"P{number}",
+            at.isoformat(),
+            f"S{number % 40}",
+            f"n{number % 30}",
+            f"k{number % 5}",
+            number % 7,
+            number % 9,
+        ]
+        lines.append(",".join(map(str, [*row, ("Yes", "No")[number % 2]])))
+    (folder / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    said = Said(event_time="at", key="parcel_id", written_later={"done": None}, planned=())
+    request = SourceRequest("post", folder / "a.csv", table="parcel", said=said, written_after=timedelta(days=2))
+    write.files(settings, source_texts.texts(new_source.look(settings, request)))
+    cutting.cut(settings, "post", folder / "a.csv")
+    return settings
+
+
+@pytest.mark.parametrize("shared", [None, ("sender_id",), ("sender",)])
+def test_no_feature_has_the_name_of_a_key_or_of_one_of_another_view(
+    tmp_path: Path, shared: tuple[str, ...] | None
+) -> None:
+    settings = parcels(tmp_path)
+    plan = new_model.look(settings, ModelRequest("late", "post", label="done", rates=shared, loads=shared))
+    write.files(settings, plan.texts, plan.exposure)
+    project.check_spec(project.read(settings), settings, find(settings.models, "late"))
+    assert {"sender_id_value", "sender_rows_1d_value", "event_hour", "event_hour_2", "sender"} <= {*plan.features}
+
+
+def test_columns_of_which_a_model_would_make_one_key_are_refused(tmp_path: Path) -> None:
+    settings = parcels(tmp_path)
+    for rates, loads in ((("sender",), ("sender_id",)), (("parcel",), ())):
+        with pytest.raises(BadInput, match="would be one entity by their names"):
+            new_model.look(settings, ModelRequest("late", "post", label="done", rates=rates, loads=loads))
