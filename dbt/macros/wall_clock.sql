@@ -13,7 +13,7 @@ take the second one by themselves). -#}
     {{ first_instant("(cast(" ~ day ~ " as timestamp) + " ~ minutes ~ " * interval '1 minute')", zone) }}
 {%- endmacro %}
 
-{#- The first instant at which the clocks of `zone` show a timestamp. -#}
+{#- The first instant at which the clocks of `zone` show a timestamp: what ingest reads times without a zone as. -#}
 {% macro first_instant(shown, zone) -%}
     {%- set there = "timezone('" ~ zone ~ "', " ~ shown ~ ")" -%}
     {%- set before = "(timezone('" ~ zone ~ "', " ~ shown ~ " - interval '1 day') + interval '24 hours')" -%}

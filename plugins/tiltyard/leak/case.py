@@ -28,6 +28,8 @@ FEWEST = 30
 """Rows of each class below which statistics are not tried: an interval at 30 rows spans a third of the scale."""
 PLOTTED = 20
 """Values shown in a suspicion's plot."""
+ONE_INSTANT = 1.5e-6
+"""Seconds within which two instants are one: they are kept to the microsecond, one cut and the other rounded."""
 EXAMPLES = 5
 """Rows shown with a suspicion."""
 
@@ -236,7 +238,7 @@ class Case:
         reading = self.readings[name]
         if reading.kind != "instant" or reading.values is None or self.prediction is None:
             return False
-        return bool((reading.values > self.prediction).any())
+        return bool((reading.values - self.prediction > ONE_INSTANT).any())
 
     @property
     def unsuspected(self) -> list[Reading]:

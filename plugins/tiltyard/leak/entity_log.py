@@ -14,6 +14,9 @@ from tiltyard.leak.reading import Reading, as_instants, read
 LEVELS = 3
 """Log columns of at most so many values are taken as filters, too: the sum over what is not a return."""
 
+GRAINS_US = (1_000_000, 1_000)
+"""How coarsely instants may be written, in microseconds: to the second, to the millisecond."""
+
 
 @dataclass(frozen=True)
 class EntityLog:
@@ -86,13 +89,26 @@ def read_log(case: Case) -> EntityLog | str:
     case_entity = names_of_entities.get_indexer(pd.Index(own)).astype(np.int64)
     begin = np.searchsorted(codes, case_entity, side="left")
     end = np.searchsorted(codes, case_entity, side="right")
-    # entity and time as one number: milliseconds since the log's first row, an entity after the other
-    start = float(np.nanmin(at))
-    span = round((max(float(np.nanmax(at)), float(np.nanmax(case.prediction))) - start) * 1e3) + 2
-    moment = np.clip(np.nan_to_num((case.prediction - start) * 1e3, nan=-1.0), -1.0, span - 1.0)
-    keys = codes * span + np.round((at - start) * 1e3).astype(np.int64)
-    past = np.searchsorted(keys, case_entity * span + np.floor(moment).astype(np.int64), side="right")
+    at_rank, known_rank = _ranks(at, case.prediction)
+    span = len(at) + len(known_rank) + 1  # entity and time as one number: an entity after the other
+    past = np.searchsorted(codes * span + at_rank, case_entity * span + known_rank, side="right")
     return EntityLog(codes, at, columns, begin, np.clip(past, begin, end), end)
+
+
+def _ranks(at: Floats, prediction: Floats) -> tuple[Ints, Ints]:
+    """The places of the log's times and of the predictions' among all of them, from 0 on; -1 for a prediction that has
+    no time. Equal instants have equal places, whatever their fractions of a second.
+
+    Who writes the predictions to the second or to the millisecond, and the log more finely, has cut the predictions'
+    times: then a row of the log is compared as finely as they are, or a row would not be known at its own time.
+    """
+    told = ~np.isnan(prediction)
+    log_us, known_us = (np.round(np.nan_to_num(times) * 1e6).astype(np.int64) for times in (at, prediction))
+    grain = next((size for size in GRAINS_US if not (known_us[told] % size).any()), 1)
+    _, places = np.unique(np.concatenate([log_us, known_us[told]]) // grain, return_inverse=True)
+    known = np.full(len(prediction), -1, dtype=np.int64)
+    known[told] = places[len(at) :]
+    return places[: len(at)].astype(np.int64), known
 
 
 def filters(log: EntityLog) -> list[tuple[str, Bools]]:

@@ -36,8 +36,10 @@ class Unit:
     """The first number that is too large for one."""
 
     def to_seconds(self, values: Floats) -> Floats:
-        """Seconds since 1970 of numbers in this unit."""
-        return values * self.seconds / self.per_second
+        """Seconds since 1970 of numbers in this unit, to the microsecond, as a column of timestamps is read: the same
+        instant is the same number then, in whatever unit it is written."""
+        seconds: Floats = np.round(values * self.seconds / self.per_second * 1e6) / 1e6
+        return seconds
 
 
 UNITS = (

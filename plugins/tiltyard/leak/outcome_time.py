@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tiltyard.leak.arrays import Bools, Floats, Ints
-from tiltyard.leak.case import ALPHA, FEWEST, Case, lasting, offsets
+from tiltyard.leak.case import ALPHA, FEWEST, ONE_INSTANT, Case, lasting, offsets
 from tiltyard.leak.intervals import FITTED, expected, number_codes, proportion_interval
 from tiltyard.leak.reading import Reading
 from tiltyard.leak.suspicion import Rates, Suspicion, Untested
@@ -58,7 +58,7 @@ def instants(case: Case) -> Iterator[Suspicion | Untested]:
         if reading.day_only:  # of a date only the day is known; in the prediction's zone it may begin a day earlier
             late = reading.values > np.floor(case.prediction / 86_400) * 86_400
         else:
-            late = offset > 0
+            late = offset > ONE_INSTANT
         late &= offset < NEVER
         there = ~np.isnan(offset)
         if not late.any():

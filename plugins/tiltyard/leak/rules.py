@@ -5,7 +5,7 @@ own; `tally` counts what breaks it, one `RuleResult` per column. The nightly sui
 training (train/leakage_gate.py) and the auditor of a file (audit.py) run the same rules.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -88,10 +88,25 @@ def is_instant(kind: str) -> bool:
     return kind.startswith(("TIMESTAMP", "DATE"))
 
 
-def later(rule: str, column: str, time: Times, than: Times, value: str | None = None) -> Probe:
+def _is_after(first: str, second: str, zones: Iterable[str]) -> str:
+    """SQL: the instant `first` lies after `second`, which was told by the clocks of one of these zones, or by none.
+
+    Of an hour that clocks show twice `second` was read as the first (decision 37), and may have been the other one;
+    the engine takes that, so that an instant there and back again is the last one that shows the same.
+    """
+    lasts = [f"timezone({text(zone)}, timezone({text(zone)}, {second}))" for zone in zones]
+    if not lasts:
+        return f"{first} > {second}"
+    return f"case when {first} > {second} then {first} > greatest({', '.join(lasts)}) else false end"
+
+
+def later(
+    rule: str, column: str, time: Times, than: Times, value: str | None = None, zones: Collection[str] = ()
+) -> Probe:
     """`time` lies after `than`, where both are there: by how much. With `value`, only where that column has one.
 
-    Where one of them is a DATE they are compared by day: no more is known.
+    Where one of them is a DATE they are compared by day: no more is known. `zones`: by whose clocks `than` may have
+    been told.
     """
     used = f" and {quoted(value)} is not null" if value is not None and value != time.column else ""
     applies = f"{quoted(time.column)} is not null{used}"
@@ -101,7 +116,7 @@ def later(rule: str, column: str, time: Times, than: Times, value: str | None = 
     else:
         # two times without a zone need none to be compared; a cast to one costs more than the comparison
         first, second = (time.instant, than.instant) if time.kind != than.kind else (time.plain, than.plain)
-        breaks = f"{first} > {second}"
+        breaks = _is_after(first, second, zones)
         # epoch_us: subtracting instants with a zone goes through a calendar, ten times slower
         worst = f"epoch_us({first}) - epoch_us({second})"
     return Probe(rule, column, applies, breaks + used, worst)
@@ -182,10 +197,10 @@ class WrittenLater:
     is_day: bool = False
     """Only the day is known."""
 
-    def probe(self) -> Probe:
-        """It is filled in, and had not been written when the row was known."""
+    def probe(self, zones: Collection[str] = ()) -> Probe:
+        """It is filled in, and had not been written when the row was known. `zones`: as of `later`."""
         filled = f"{quoted(self.column)} is not null"
-        late = f"{self.when} > available_at{'::date' if self.is_day else ''}"
+        late = f"{self.when} > available_at::date" if self.is_day else _is_after(self.when, "available_at", zones)
         worst = "'undated'" if self.is_day else f"epoch_us({self.when}) - epoch_us(available_at)"
         return Probe("used_before_written", self.column, filled, f"{filled} and ({self.when} is null or {late})", worst)
 
@@ -198,6 +213,8 @@ class Declared:
     """Those that are known ahead."""
     written_later: tuple[WrittenLater, ...] = ()
     """Those that are filled in later, where a column tells when."""
+    zones: tuple[str, ...] = ()
+    """The zones by whose clocks the source tells times."""
 
 
 def dated(
@@ -206,17 +223,19 @@ def dated(
     """Three rules on one table, in one pass: its rows are dated, none tells a later time, or what was written later.
 
     No instant in a row lies after the row's own `available_at`: it would tell the future. What is planned is known
-    ahead (a due date); a DATE is compared by day; times without a zone count as UTC. Rows without `available_at` are
+    ahead (a due date); a DATE is compared by day; times without a zone count as UTC; an `available_at` within an hour
+    that the source's clocks show twice may be the later one. Rows without `available_at` are
     never read (they fail closed); here they are counted.
     """
     skipped = LOADER_TIMES | {"available_at", *declared.planned}
+    known = Times("available_at", columns["available_at"])
     probes = [Probe("null_available_at", "available_at", "true", "available_at is null", "'never read'")]
     probes += [
-        later("later_than_available_at", column, Times(column, kind), Times("available_at", columns["available_at"]))
+        later("later_than_available_at", column, Times(column, kind), known, zones=declared.zones)
         for column, kind in columns.items()
         if is_instant(kind) and column not in skipped
     ]
-    probes += [column.probe() for column in declared.written_later]
+    probes += [column.probe(declared.zones) for column in declared.written_later]
     return tally(connection, table, relation, probes)
 
 

@@ -176,7 +176,7 @@ def _suite(rails: Rails, path: Path) -> suites.Suite:
 
 _FRESHNESS = (
     "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
-    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", *observation.OBSERVED,
+    "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", "keyless_rows", *observation.OBSERVED,
 )  # fmt: skip
 
 
@@ -206,7 +206,9 @@ def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: i
     for table in contract.tables:
         with faults.of(table.raw):
             with suites.one_view(rails):
-                freshness = _freshness_sql(rails, table.raw, as_of, snapshot, closed)
+                key = contracts.known_key(rails.settings, table)
+                key = key if key in rails.lake.columns(table.raw) else None
+                freshness = _freshness_sql(rails, table.raw, key, as_of, snapshot, closed)
             sql = f"select *, {night.columns(table.raw)} from ({freshness})"
             batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **limits(table)})
             pages[table.raw] = suites.run_suite(rails, suite, batch, complete=True)
@@ -223,8 +225,11 @@ def limits(table: TableContract) -> dict[str, float]:
     return {**dict(zip(("warn_age_hours", "hold_age_hours"), hours, strict=True)), **table.volume.model_dump()}
 
 
-def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | None, closed: Collection[date]) -> str:
-    """`closed`: the days that make nothing older, and on which nothing is usual."""
+def _freshness_sql(
+    rails: Rails, table: str, key: str | None, as_of: datetime, snapshot: int | None, closed: Collection[date]
+) -> str:
+    """`key`: the column that names a row, None where none is known; `closed`: the days that make nothing older, and on
+    which nothing is usual."""
     days_off = f"[{', '.join(f'date {text(night.isoformat())}' for night in closed)}]::date[]"
     night, moment = f"date {text(night_closing(as_of).isoformat())}", literal(as_of)
     rows, usual = _usual(rails, table, as_of, snapshot, closed)
@@ -243,7 +248,8 @@ def _freshness_sql(rails: Rails, table: str, as_of: datetime, snapshot: int | No
         cross join (
             select count(*) as rows_landed,
                 count(*) - count(*) filter (isfinite(available_at) and available_at >= {FIRST}) as undated_rows,
-                count(*) filter (available_at > ingested_at) as dated_after_ingest
+                count(*) filter (available_at > ingested_at) as dated_after_ingest,
+                {f"count(*) - count({quoted(key)})" if key else "0"} as keyless_rows
             from {stored(table, snapshot)} where landed_night = {night}
         ) as landed
     """
@@ -416,7 +422,7 @@ def _leakage(
     tables |= {name for source in chosen.sources for name in leakage_suite.staging_tables(rails, source)}
     report = CheckReport("leakage", night_closing(as_of), subject, (), None)
     with faults.of(*sorted(tables)):
-        declared = partial(_declared, columns.read(rails.settings))
+        declared = partial(_declared, columns.read(rails.settings), _zones(rails))
         of_table = _shared(rails, as_of, snapshot).rules
         new = sorted(tables - of_table.keys())
         of_table |= faults.each(
@@ -433,8 +439,17 @@ def _leakage(
     return replace(report, unjudged=faults.reasons)
 
 
-def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
-    """What is said of a table's columns. `kinds`: column → DuckDB type."""
+def _zones(rails: Rails) -> tuple[str, ...]:
+    """The zones by whose clocks the active sources tell times, by their contracts."""
+    zones: set[str] = set()
+    for source in rails.settings.sources:
+        with suppress(BadInput):  # its own run says what is wrong with the contract
+            zones.update(*(table.zones.values() for table in contracts.read(rails.settings, source).tables))
+    return tuple(sorted(zones))
+
+
+def _declared(said: Columns, zones: tuple[str, ...], table: str, kinds: Mapping[str, str]) -> Declared:
+    """What is said of a table's columns. `kinds`: column → DuckDB type; `zones`: as of `Declared`."""
     later = []
     for column in said.said.get(table, {}).values():
         name = column.column
@@ -444,7 +459,7 @@ def _declared(said: Columns, table: str, kinds: Mapping[str, str]) -> Declared:
                 quoted(column.when.column) if is_day else delivery_rows.instant(column.when, kinds[column.when.column])
             )
             later.append(WrittenLater(name, when, is_day))
-    return Declared(said.planned(table, kinds), tuple(later))
+    return Declared(said.planned(table, kinds), tuple(later), zones)
 
 
 # -- predictions ------------------------------------------------------------------------------

@@ -550,3 +550,28 @@ def due(name: str) -> datetime:
     if match is None or day is None:
         raise ValueError(f"{name!r} is not named like a delivery")
     return clock.midnight(day) + (timedelta(hours=int(match[2]) + 1) if match[2] else timedelta(days=1))
+
+
+def key_of(settings: Settings, table: TableContract) -> str | None:
+    """The column that names a row: the first of the grain of its staging table; None where there is none. Raises
+    BadInput where the `.yml` of that cannot be read."""
+    path = settings.dbt / "models" / "staging" / table.source / f"stg_{table.source}__{table.name}.yml"
+    if not path.is_file():
+        return None
+    for model in dbt_files.read(path)[1].get("models", ()):
+        for test in model.get("data_tests", ()):
+            if isinstance(test, Mapping) and "one_row_per" in test:
+                try:
+                    name = str(test["one_row_per"]["arguments"]["columns"][0])
+                except (LookupError, TypeError):  # dbt says what is wrong with it
+                    return None
+                return name if name in table.columns else None
+    return None
+
+
+def known_key(settings: Settings, table: TableContract) -> str | None:
+    """`key_of`, and None as well where its file cannot be read: whoever builds from that says so."""
+    try:
+        return key_of(settings, table)
+    except BadInput:
+        return None

@@ -70,6 +70,8 @@ class IngestSummary(Record):
     """Number of instants that are infinite, before the year 1 or after 9999. They are NULL."""
     left_alone: tuple[str, ...] = ()
     """What lies in the landing zone and is no delivery, a sentence for each folder and reason."""
+    null_key: int = 0
+    """Number of rows without the key of their staging table. They land, and are nobody's."""
 
     @property
     def away(self) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             good = _unchanged(lake.connection, name, staged)
             if good:
                 loaded[name] = good
-                nulls += _count(lake.connection, name, good)
+                nulls += _count(lake.connection, name, good, contracts.known_key(rails.settings, good[0].table))
         for file, reason in refused:  # before it is moved: who is killed in between tells it twice, not never
             detail = {"source": source, "file": _name(file), "reason": reason}
             rails.ledger.add_event(QUARANTINED, "", night, detail)
@@ -153,6 +155,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         snapshot=snapshot,
         beyond=nulls[BEYOND],
         left_alone=sifted.left_alone,
+        null_key=nulls["key"],
     )
 
 
@@ -426,19 +429,22 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
         )
 
 
-def _count(connection: duckdb.DuckDBPyConnection, table: str, files: Iterable[LandingFile]) -> Counter[str]:
-    """Set `rows` of every staged file; returns how many rows have no `available_at`, and no `event_time`, and of how
-    many values the instant is BEYOND."""
+def _count(
+    connection: duckdb.DuckDBPyConnection, table: str, files: Iterable[LandingFile], key: str | None
+) -> Counter[str]:
+    """Set `rows` of every staged file; returns how many rows have no `available_at`, no `event_time`, and no `key`, and
+    of how many values the instant is BEYOND."""
+    keyless = f"count(*) - count({quoted(key)})" if key else "0"
     counts = connection.execute(
         "select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time), "
-        f"sum({BEYOND})::bigint "
+        f"{keyless}, sum({BEYOND})::bigint "
         f'from temp."{_batch(table)}" group by all'
     ).fetchall()
     rows = {name: count for name, count, *_ in counts}
     for file in files:
         file.rows = rows.get(file.path.name, 0)
-    nulls = {name: sum(count[place] for count in counts) for place, name in ((2, "available_at"), (3, "event_time"))}
-    return Counter(nulls | {BEYOND: sum(count[4] for count in counts)})
+    names = ("available_at", "event_time", "key", BEYOND)
+    return Counter({name: sum(count[place] for count in counts) for place, name in enumerate(names, start=2)})
 
 
 def _append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:

@@ -225,6 +225,7 @@ def _played(
         build = features.transform(rails, last)
         if build.failed:
             say(f"{listed(tuple(build.failed))} failed: what reads it goes on with what stands", 0.0)
+        _settle_mended(rails, build, frozenset().union(*wanted.values()), render=render)
         auditor = _Auditor(rails.settings, wanted, build, render=render)
     published = None
     owed: dict[str, list[datetime]] = {}  # model → nights of which its spine, which is not good, has no rows yet
@@ -280,6 +281,23 @@ def _played(
     )
 
 
+def _settle_mended(rails: Rails, build: BuildSummary, wanted: frozenset[str], *, render: bool) -> None:
+    """Judge the newest night of those tables anew that dbt could not build then, and has built now.
+
+    How a table stands is what its newest night says, which may lie behind the nights that are played: by it a spine
+    that failed has no rows on any of them, however they are judged now.
+    """
+    failed = {
+        state.night
+        for state in rails.ledger.table_states()
+        if state.state == "failed" and state.cause == state.table and state.table not in build.failed
+    }
+    for as_of in map(clock.midnight, sorted(failed)):
+        more = _judged(rails, as_of, build, wanted, render)
+        for source, summary in more.items():
+            features.end(rails, source, as_of, summary)
+
+
 def held_tables(rails: Rails, nights: Sequence[date]) -> tuple[HeldTable, ...]:
     """The tables of the active sources that were not good on some of these nights: those at fault themselves first, of
     them those of most nights."""
@@ -333,10 +351,17 @@ class _Auditor:
 
 
 def _check(as_of: datetime, build: BuildSummary, wanted: frozenset[str], render: bool) -> dict[str, FeaturesSummary]:
+    return _judged(worker.rails(), as_of, build, wanted, render)
+
+
+def _judged(
+    rails: Rails, as_of: datetime, build: BuildSummary, wanted: frozenset[str], render: bool
+) -> dict[str, FeaturesSummary]:
+    """Source → what is judged of its night beside what that has in service, of those that something is judged of."""
     judged = {}
-    for source in worker.rails().settings.sources:
+    for source in rails.settings.sources:
         try:
-            summary = features.check_more(worker.rails(), source, as_of, build, wanted, render=render)
+            summary = features.check_more(rails, source, as_of, build, wanted, render=render)
             if summary is not None:
                 judged[source] = summary
         except (Unavailable, Fenced):  # of these there is no record: the whole hindcast is resumed

@@ -103,7 +103,7 @@ def cut(
     with tempfile.TemporaryDirectory(prefix="tiltyard-") as temporary, duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         progress("reading", 0.0)
-        export = _export(connection, path, Path(temporary), chosen, key_of(settings, chosen))
+        export = _export(connection, path, Path(temporary), chosen, contracts.key_of(settings, chosen))
         known_column = _known_column(path, chosen, known, export)
         try:
             _read(connection, export, known_column)
@@ -379,16 +379,3 @@ def said_of(settings: Settings, table: TableContract) -> Mapping[str, ColumnMeta
         column["name"]: ColumnMeta(**(((column.get("config") or {}).get("meta") or {}).get("tiltyard") or {}))
         for column in entry["columns"]
     }
-
-
-def key_of(settings: Settings, table: TableContract) -> str | None:
-    """The column that names a row: the first of the grain of its staging table; None where there is none."""
-    path = settings.dbt / "models" / "staging" / table.source / f"stg_{table.source}__{table.name}.yml"
-    if not path.is_file():
-        return None
-    for model in dbt_files.read(path)[1].get("models", ()):
-        for test in model.get("data_tests", ()):
-            if isinstance(test, Mapping) and "one_row_per" in test:
-                name = str(test["one_row_per"]["arguments"]["columns"][0])
-                return name if name in table.columns else None
-    return None

@@ -46,6 +46,8 @@ class Delivered:
     said: Columns
     landed: date
     """Day of the newest delivery."""
+    keyless: int
+    """Rows that name nobody, since they have no key. No prediction is made of them, and they are in no table here."""
 
     def kind(self, column: str) -> str:
         """What the values of a column of the staging table are."""
@@ -80,17 +82,17 @@ def opened(settings: Settings, source: str, table: str | None) -> Iterator[Deliv
             _as_staged(connection, chosen, staging, described.queries[staging.name])
         except duckdb.Error as error:
             raise BadInput(f"The deliveries of {source} cannot be read ({first_line(error)}).") from None
+        keyless = _one(connection, f"select count(*) from versions where {quoted(key)} is null")[0]
+        connection.execute(f"delete from versions where {quoted(key)} is null")
         connection.execute(
             f"create table first_known as select * from versions qualify "
             f"row_number() over (partition by {quoted(key)} order by available_at, event_time) = 1"
         )
-        yield Delivered(connection, chosen, staging, key, described.said, newest)
+        yield Delivered(connection, chosen, staging, key, described.said, newest, keyless)
 
 
 def _key(settings: Settings, source: str, table: TableContract, staging: project.Model) -> str:
-    from tiltyard.scaffold.cutting import key_of
-
-    key = key_of(settings, table)
+    key = contracts.key_of(settings, table)
     if key is None or not key.endswith("_id") or staging.types.get(key) != "varchar":
         raise BadInput(
             f"{staging.name} names no key that ends in _id and is text, as the first column of its one_row_per."
@@ -157,6 +159,17 @@ def column(rows: Delivered, name: str, option: str) -> str:
 
 
 # -- what the rows say ------------------------------------------------------------------------
+
+
+def keyless(delivered: Delivered) -> tuple[str, ...]:
+    """That rows have no key, as a sentence; none where all have one."""
+    if not delivered.keyless:
+        return ()
+    rows = f"Rows of the deliveries that have no {delivered.key}: {delivered.keyless:,}"
+    return (
+        f"{rows}. They can be nobody's prediction and are left out, and the checks of a night count them; ask "
+        f"{delivered.contract.source} what they are of.",
+    )
 
 
 def days(delivered: Delivered) -> list[tuple[date, int]]:

@@ -81,6 +81,7 @@ numbered as (
         *,
         row_number() over (partition by {key} order by available_at, event_time) as version
     from affected
+    where {key} is not null
 
 ),
 """

@@ -103,7 +103,12 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         left_out=left_out,
         found=promise_texts.shown(asked, facts, why),
         by_horizon=promise_texts.by_horizon(facts),
-        notes=(*truth.notes, *_notes(asked, facts, nights), *_suspicious(asked, telling)),
+        notes=(
+            *delivered_rows.keyless(rows),
+            *truth.notes,
+            *_notes(asked, facts, nights),
+            *_suspicious(asked, telling),
+        ),
     )
 
 

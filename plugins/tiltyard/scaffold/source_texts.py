@@ -276,7 +276,7 @@ affected as (
 
 ),
 
--- what is written at another time is another version of its row; the same one twice is one
+-- what is written at another time is another version of its row; the same one twice is one, and without its key none
 numbered as (
 
     select
@@ -286,7 +286,9 @@ numbered as (
             order by event_time, source_file, row_number
         ) as copy
     from affected
-    where available_at is not null
+    where
+        available_at is not null
+        and {key} is not null
 
 ),
 
@@ -322,8 +324,10 @@ def _value(planned: SourcePlan, column: Column) -> str:
         return f"cast({column.name} as varchar) as {column.name}"
     if column.kind == "day" and column.data_type != "date":
         return f"cast({value} as date) as {column.name}"
+    if column.kind == "instant" and not column.is_zoned and planned.found.zone == "UTC":
+        return f"timezone('UTC', {value}) as {column.name}"
     if column.kind == "instant" and not column.is_zoned:
-        return f"timezone('{planned.found.zone}', {value}) as {column.name}"
+        return f"""{{{{ first_instant("{value}", '{planned.found.zone}') }}}} as {column.name}"""
     return column.name
 
 

@@ -291,6 +291,51 @@ def test_a_number_that_hardly_moves_is_no_time_since_a_row_that_always_comes_a_d
     assert ("days_since", "future_in_aggregate") in found(weigh(lying, history=log, history_as_of="at"))
 
 
+def in_nanoseconds(times):
+    return (times - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(1, "us") * 1_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "logged"),
+    [
+        (lambda times: times.dt.floor("s"), lambda times: times.dt.floor("s")),
+        (lambda times: times.dt.floor("ms"), lambda times: times.dt.floor("ms")),
+        (lambda times: times.dt.floor("us"), lambda times: times.dt.floor("us")),
+        (lambda times: times.dt.floor("us"), in_nanoseconds),
+        (in_nanoseconds, lambda times: times.dt.floor("us")),
+        (lambda times: times.dt.floor("ms").dt.strftime("%Y-%m-%dT%H:%M:%S.%f%z"), lambda times: times.dt.floor("ms")),
+        (lambda times: times.dt.floor("s"), lambda times: times.dt.floor("us")),
+        (lambda times: times.dt.floor("ms"), lambda times: times.dt.floor("us")),
+    ],
+)
+def test_a_rows_own_first_writing_is_known_at_its_own_time_to_whatever_part_of_a_second(asked, logged):
+    """Parcels that are written when they come and again with their outcome: what the first writing said is no future,
+    and what only the second one says is."""
+    frame = plain(600, seed=11)
+    rng = np.random.default_rng(4)
+    times = frame["asked_at"].dt.round("us")
+    frame["asked_at"] = times
+    frame["grams"] = rng.integers(100, 9_000, len(frame))
+    first = pd.DataFrame({"customer": frame["customer"], "at": times, "grams": frame["grams"], "state": "sent"})
+    second = first.assign(at=times + pd.Timedelta(days=2), state=np.where(frame["bad"], "lost", "there"))
+    first["cents"], second["cents"] = rng.integers(1, 900, (2, len(frame)))
+    log = pd.concat([first, second], ignore_index=True)
+    frame["asked_at"], log["at"] = asked(times), logged(log["at"])
+    log["at"] = log["at"].astype("int64") if logged is in_nanoseconds else log["at"]
+    assert weigh(frame, history=log, history_as_of="at").suspicions == ()
+    lying = frame.assign(cents=second["cents"])
+    assert ("cents", "future_in_aggregate") in found(weigh(lying, history=log, history_as_of="at"))
+
+
+def test_an_instant_in_other_units_is_no_later_than_itself():
+    frame = plain()
+    frame["asked_at"] = frame["asked_at"].dt.floor("us")
+    frame["sent"] = in_nanoseconds(frame["asked_at"]).astype("int64") + 999  # of which the other column was cut
+    assert "instant_after_prediction" not in {kind for _, kind in found(weigh(frame))}
+    frame["sent"] += 2_000_000
+    assert ("sent", "instant_after_prediction") in found(weigh(frame))
+
+
 def moved(seed, late, customers=200):
     """Monthly rows of subscribers and the log of their tier; some leave after months. The tier changes once: `late`,
     a minute after the leaving and only then; else at any time. Each row shows the tier as it was then."""
