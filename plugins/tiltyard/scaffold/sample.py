@@ -148,7 +148,8 @@ def opened(path: Path, *, is_month_first: bool = False, thousands: str | None = 
         if not is_month_first:
             notes += doubts.of_dates(connection, formats, columns)
         if form.kind != "parquet":
-            notes += doubts.of_texts(connection, columns, form)
+            named = {one.name for one in unclear if one.whole is not None}
+            notes += doubts.of_texts(connection, [each for each in columns if each.name not in named], form)
         yield Opened(connection, Table(form, rows, columns), tuple(notes), naive)
 
 
