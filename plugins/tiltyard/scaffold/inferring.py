@@ -106,10 +106,11 @@ def roles(
     """What every column is taken for. `changing`: the columns that change between versions of a key; None: there is
     one of each. Raises BadInput for a column that is not there, or is said to be two things."""
     known = named(table, said.available_at, "--available-at") if said.available_at else None
-    later = {
-        named(table, name, "--written-later").name: named(table, when, "--written-later").name if when else None
-        for name, when in said.written_later.items()
-    }
+    later: dict[str, str | None] = {}
+    for name, when in said.written_later.items():
+        column = named(table, name, "--written-later")
+        told = named(table, when, "--written-later") if when else column
+        later[column.name] = told.name if when or column.is_time else None  # a time is known when it has come
     planned = [named(table, name, "--planned").name for name in said.planned]
     both = sorted(set(planned) & set(later))
     if both:
