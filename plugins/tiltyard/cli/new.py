@@ -61,8 +61,8 @@ def source(
     available_at: Annotated[
         str | None,
         typer.Option(
-            help="Column that tells when a row was known. Default: when it happened. ingested_at: when it is "
-            "loaded; then nothing is cut.",
+            help="Column that tells when a row was known, and each version of it, where it comes again under its "
+            "--key. Default: when it happened. ingested_at: when it is loaded; then nothing is cut.",
             metavar="COL",
         ),
     ] = None,
