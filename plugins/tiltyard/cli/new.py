@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -39,12 +39,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be writ
 def source(
     name: Annotated[str, typer.Argument(help="Name of the source, like clinic.", metavar="NAME")],
     file: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="An export (CSV, JSON lines or Parquet), as a path or an http(s) or s3:// address; or where rows are "
+            help="An export (CSV, JSON lines or Parquet), as a path or an http(s) or s3:// address; several files of "
+            "one header are one export; or where rows are "
             "to be fetched from: files like 's3://bucket/visits/*.csv', or a table of a database like "
             "'postgresql://reader@host/shop#web.visit'.",
-            metavar="FILE|URL",
+            metavar="FILE...|URL",
         ),
     ],
     table: Annotated[
@@ -60,8 +61,8 @@ def source(
     available_at: Annotated[
         str | None,
         typer.Option(
-            help="Column that tells when a row was known. Default: when it happened. ingested_at: when it is "
-            "loaded; then nothing is cut.",
+            help="Column that tells when a row was known, and each version of it, where it comes again under its "
+            "--key. Default: when it happened. ingested_at: when it is loaded; then nothing is cut.",
             metavar="COL",
         ),
     ] = None,
@@ -121,7 +122,11 @@ def source(
     said = Said(event_time, available_at, key, tuple(planned or ()), later, tuple(identifies or ()))
     after = options.duration("--written-after", written_after)
     newest_by = cursor or (None if available_at == "ingested_at" else available_at)
-    with afar.brought(settings, file, connection, newest_by) as sample:
+    with (
+        afar.brought(settings, file[0], connection, newest_by)
+        if len(file) == 1
+        else afar.joined([Path(name) for name in file])
+    ) as sample:
         request = SourceRequest(name, sample.path, table, zone, country, said, sample.place, cursor)
         request = replace(request, written_after=after, is_month_first=month_first)
         request = replace(request, thousands=_mark(thousands))

@@ -24,10 +24,10 @@ _SHOWN = 40
 """Letters of a value that a reason shows."""
 
 
-def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str) -> str:
+def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str, *, names_file: bool = False) -> str:
     """SQL of the rows of files of one shape, which lie in UTF-8 at `paths`: the contract's columns, `event_time` and
     `available_at`, NAME, LINE and BEYOND. `ingested_at`: SQL of when they are loaded. Reading it fails where a value is
-    not of its column's type.
+    not of its column's type; `names_file`: with the name of the file.
     """
     table, is_text = files[0].table, not files[0].is_parquet
     read, values = [], []
@@ -37,7 +37,7 @@ def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str) -
             continue
         column, own = quoted(name), quoted(_read(name))
         read.append(f"{_value(table, name, kind, is_text=is_text)} as {own}")
-        values.append(f"{_checked(table, name, kind, is_text=is_text)} as {column}")
+        values.append(f"{_checked(table, name, kind, is_text=is_text, names_file=names_file)} as {column}")
     times = []
     for name, time in (("event_time", table.timing.event_time), ("available_at", table.timing.available_at)):
         if isinstance(time, TimeColumn):
@@ -97,7 +97,7 @@ def _value(table: TableContract, name: str, kind: str, *, is_text: bool) -> str:
     return casts.read(quoted(name), kind, decimal=form.decimal, thousands=form.thousands, zone=zone)
 
 
-def _checked(table: TableContract, name: str, kind: str, *, is_text: bool) -> str:
+def _checked(table: TableContract, name: str, kind: str, *, is_text: bool, names_file: bool) -> str:
     """SQL of a value that is of its column's type, or of the end."""
     column, own = quoted(name), quoted(_read(name))
     value = casts.held(own, kind)
@@ -106,6 +106,7 @@ def _checked(table: TableContract, name: str, kind: str, *, is_text: bool) -> st
     shown = f"replace(replace(left({column}, {_SHOWN}), chr(10), ' '), chr(13), ' ')"
     start = text(f"column '{table.header(name)}' is '")
     said = f"{start} || {shown} || {text(chr(39) + ' in row ')} || {LINE} || {text(', which is no ' + kind)}"
+    said = f"{NAME} || ': ' || {said}" if names_file else said
     return f"case when {own} is not null or {column} is null then {value} else error({said}) end"
 
 

@@ -200,8 +200,11 @@ def _check_files(address: str) -> None:
     if bucket is not None and not (bucket[0] and path):
         raise ValueError("a bucket is written with the files in it, like s3://bucket/visits/*.csv")
     if not path.endswith(_ENDINGS):
+        folder, _, last = path.rstrip("/").rpartition("/")
+        beside = folder if "*" in last or "." in last else path.rstrip("/")
         raise ValueError(
-            f"its files end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}; write it like {path.rstrip('/')}/*.csv"
+            f"its files end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]} where they are fetched; write it like "
+            f"{beside}/*.csv"
         )
 
 

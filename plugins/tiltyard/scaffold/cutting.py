@@ -24,6 +24,7 @@ from tiltyard.lake import quoted, text
 from tiltyard.prepare import closed_days, contracts, dbt_files, delivery_rows, landing
 from tiltyard.prepare.columns import ColumnMeta
 from tiltyard.prepare.contracts import SourceContract, TableContract, TimeColumn
+from tiltyard.prepare.delivery_rows import LINE
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.records import Record
 from tiltyard.scaffold.inferring import whole_span
@@ -107,7 +108,8 @@ def cut(
         known_column = _known_column(path, chosen, known, export)
         try:
             _read(connection, export, known_column)
-            later = {name: meta.written_later for name, meta in said_of(settings, chosen).items() if meta.written_later}
+            said = said_of(settings, chosen) if export.is_split else {}
+            later = {name: meta.written_later for name, meta in said.items() if meta.written_later}
             after = written_after or chosen.timing.written_after or WRITTEN_AFTER
             connection.execute(f"create temp table written as {_versions(export, later, after)}")
         except duckdb.Error as error:
@@ -133,6 +135,12 @@ class _Export:
     def added(self) -> tuple[str, ...]:
         """The columns that a cut fills in: when a row was written, and its number."""
         return tuple(name for name in self.table.columns if name not in self.file.table.columns)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a row becomes several writings of it; else it is one, and tells itself when it was written."""
+        written = self.table.timing.available_at
+        return not isinstance(written, TimeColumn) or written.column in self.added
 
 
 def _export(
@@ -209,6 +217,9 @@ def _known_column(path: Path, table: TableContract, known: str | None, export: _
         written = table.timing.available_at
         return written if isinstance(written, TimeColumn) and written.column not in export.added else None
     name = next((name for name in table.columns if known in (name, table.header(name))), None)
+    written = table.timing.available_at
+    if isinstance(written, TimeColumn) and written.column == name:
+        return written
     if name is None:
         raise BadInput(f"{path}: the contract of {table.source} has no column '{known}'.")
     return TimeColumn(column=name, zone=table.timing.event_time.zone)
@@ -223,6 +234,9 @@ def _read(connection: duckdb.DuckDBPyConnection, export: _Export, known: TimeCol
         connection.execute(
             f"create temp table typed as select *, event_time as _happened, {first} as _known from ({rows})"
         )
+    if export.key in table.columns:
+        values = ", ".join(map(quoted, table.columns))  # a whole repeat tells nothing that its row does not
+        connection.execute(f"delete from typed where {LINE} not in (select min({LINE}) from typed group by {values})")
 
 
 def _ending(time: TimeColumn, table: TableContract) -> str:

@@ -121,7 +121,9 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
         for place, file in enumerate(files):
             shapes.setdefault((file.is_parquet, file.header), []).append(place)
         for places in shapes.values():
-            rows = delivery_rows.sql([files[place] for place in places], [paths[place] for place in places], due)
+            rows = delivery_rows.sql(
+                [files[place] for place in places], [paths[place] for place in places], due, names_file=len(files) > 1
+            )
             parts.append(f"select * exclude ({NAME}, {LINE}, {BEYOND}) from ({rows})")
         connection.execute(
             f"create table versions as select * from ({' union all by name '.join(parts)}) "

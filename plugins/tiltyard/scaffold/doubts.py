@@ -10,6 +10,7 @@ from tiltyard import casts
 from tiltyard.lake import quoted, text
 from tiltyard.scaffold.found import Column, FileForm
 from tiltyard.scaffold.numerals import Open
+from tiltyard.words import listed
 
 _PLAIN_MISSING = frozenset(["NULL", "null", "Null", "N/A", "n/a", "#N/A", "NaN", "nan", "\\N"])
 """Spellings of "missing" that are no value of any column."""
@@ -35,12 +36,12 @@ def of_missing(
     texts = [column for column in columns if column.kind == "text" and column.data_type == "varchar"]
     if not words or not texts:
         return []
-    listed = ", ".join(text(word) for word in words)
+    spelled = ", ".join(text(word) for word in words)
     sentences = []
     for column in texts:
         name = quoted(column.name)
         counts = connection.execute(
-            f"select {name}, count(*) from {rows} where {name} in ({listed}) group by 1 order by 1"
+            f"select {name}, count(*) from {rows} where {name} in ({spelled}) group by 1 order by 1"
         ).fetchall()
         sentences += [
             f"'{word}' is taken for missing in {count:,} rows of {column.header} as well; where it is a value there, "
@@ -68,6 +69,18 @@ def of_dates(connection: duckdb.DuckDBPyConnection, formats: Mapping[str, str], 
                 f"first; where the month stands first ({other}), say --month-first."
             )
     return sentences
+
+
+def of_objects(said: Mapping[str, str], columns: Sequence[Column]) -> list[str]:
+    """Of columns of JSON that hold objects or lists. `said`: column → the type that the file gives it."""
+    nested = [column.header for column in columns if said.get(column.name, "").endswith(("]", ")", "JSON"))]
+    if not nested:
+        return []
+    what = "holds" if len(nested) == 1 else "hold"
+    return [
+        f"{listed(nested)} {what} objects or lists, each of which is one text here: what is in them is no column; "
+        "write it beside them in the export, like sender_id for sender.id, where it should be one."
+    ]
 
 
 def of_texts(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], form: FileForm) -> list[str]:

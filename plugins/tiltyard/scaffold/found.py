@@ -97,6 +97,8 @@ class Roles:
     """Columns that identify a person."""
     missing_with: Mapping[str, str] = field(default_factory=dict)
     """Column → one that is written later, in whose empty rows it is empty as well."""
+    has_versions: bool = False
+    """Rows of one key are its versions, each as it was written at `available_at`."""
 
 
 @dataclass(frozen=True)

@@ -100,19 +100,26 @@ def _parts(table: Table) -> str:
     return f", or name those that tell it together, like --event-time {','.join(parts)}" if len(parts) >= 2 else ""
 
 
-def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said) -> Roles:
-    """What every column is taken for. Raises BadInput for a column that is not there, or is said to be two things."""
+def roles(
+    table: Table, happened: Column, leads: Mapping[str, Lead], said: Said, changing: Sequence[str] | None = None
+) -> Roles:
+    """What every column is taken for. `changing`: the columns that change between versions of a key; None: there is
+    one of each. Raises BadInput for a column that is not there, or is said to be two things."""
     known = named(table, said.available_at, "--available-at") if said.available_at else None
-    later = {
-        named(table, name, "--written-later").name: named(table, when, "--written-later").name if when else None
-        for name, when in said.written_later.items()
-    }
+    later: dict[str, str | None] = {}
+    for name, when in said.written_later.items():
+        column = named(table, name, "--written-later")
+        told = named(table, when, "--written-later") if when else column
+        later[column.name] = told.name if when or column.is_time else None  # a time is known when it has come
     planned = [named(table, name, "--planned").name for name in said.planned]
     both = sorted(set(planned) & set(later))
     if both:
         raise BadInput(f"'{both[0]}' is said to be planned, known ahead, and written later; say one of both.")
     for name in sorted({happened.name} & {*planned, *later}):
         raise BadInput(f"'{name}' tells when a row happened; it is neither planned nor written later.")
+    if changing is not None and known is not None:
+        own = {happened.name, known.name, *planned, *later}
+        later |= {name: known.name for name in changing if name not in own}
     spoken = {happened.name, *planned, *later, *([known.name] if known else [])}
     for column in table.columns:
         lead = leads.get(column.name)
@@ -122,8 +129,8 @@ def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said)
             later[column.name] = column.name
         else:
             planned.append(column.name)
-    key = _key(table, said)
-    if not said.written_later:
+    key = _key(table, said) if changing is None else named(table, said.key or "", "--key").name
+    if not said.written_later and changing is None:
         times = [name for name in (*later, *planned) if name in leads]
         when = max(times, key=lambda name: leads[name].usual, default=None)  # by the last of all, everything is known
         for column in table.columns:
@@ -133,7 +140,8 @@ def roles(table: Table, happened: Column, leads: Mapping[str, Lead], said: Said)
     people = [named(table, name, "--identifies").name for name in said.identifies] or [
         column.name for column in table.columns if _PERSON.search(column.name) and column.distinct > 50
     ]
-    return Roles(happened.name, known.name if known else None, key, tuple(planned), later, tuple(people))
+    found = Roles(happened.name, known.name if known else None, key, tuple(planned), later, tuple(people))
+    return replace(found, has_versions=changing is not None)
 
 
 def with_missing(roles: Roles, table: Table, missing: Mapping[str, str], said: Said) -> Roles:

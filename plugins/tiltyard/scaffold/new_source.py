@@ -10,7 +10,7 @@ from tiltyard import clock
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
 from tiltyard.prepare.places import CURSORS, Fetch
-from tiltyard.scaffold import doubts, inferring, naming, sample
+from tiltyard.scaffold import doubts, inferring, naming, sample, writings
 from tiltyard.scaffold.found import Findings, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 from tiltyard.scaffold.source_texts import SourcePlan, plan
@@ -136,24 +136,27 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
     except BadInput as error:
         hints = doubts.like_a_time(opened.connection, opened.table.columns, opened.notes)
         raise BadInput(" ".join([str(error), *hints, *opened.notes])) from None
+    opened, said, versions, repeated = writings.settled(opened, said, happened)
     leads = sample.leads(opened, happened, request.zone)
-    roles = inferring.roles(opened.table, happened, leads, said)
-    roles = inferring.with_missing(roles, opened.table, sample.missing_with(opened, roles), said)
+    roles = inferring.roles(opened.table, happened, leads, said, versions.changing if versions else None)
+    if versions is None:
+        roles = inferring.with_missing(roles, opened.table, sample.missing_with(opened, roles), said)
     known = leads.get(roles.available_at or "")
     if known is not None and known.before > 0.01 * known.filled:
         raise BadInput(
             f"By {roles.available_at} {known.before:,} of {known.filled:,} rows were known before they happened; give "
             "the column that tells when a row was made as --event-time, and what lies ahead of it as --planned."
         )
-    days = sample.days(opened, happened)
+    written = opened.table.column(roles.available_at or "") if versions else None
+    days = sample.days(opened, written or happened)
     if len(days) < 2:
         raise BadInput(f"All rows happened on one day by {happened.header}; give another column with --event-time.")
     days, outlying = _within(days, happened.header, date.max if roles.available_at else clock.now().date())
     cohorts = inferring.cohorts(days, {name: leads[name] for name in roles.planned if name in leads})
-    notes = [*opened.notes, *outlying]
+    notes = [*opened.notes, *repeated, *outlying]
     notes += doubts.of_zones(opened.connection, opened.table.columns, opened.naive, request.zone, happened.name)
     notes += _too_early(roles, leads)
-    if roles.key is None:
+    if roles.key is None and not repeated:
         notes.append(_unnamed(opened.table, roles))
     if cohorts is not None:
         notes.append(
@@ -161,7 +164,7 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
             f"{cohorts.first} only the ones with a long lead are there, of those after {cohorts.last} the long leads "
             f"are missing. Whole cohorts are {cohorts.first} to {cohorts.last}."
         )
-    notes += _later(opened, roles, said)
+    notes += _later(opened, roles, said) if versions is None else []
     try:
         rhythm = inferring.rhythm(days, request.country)
     except ValueError:

@@ -144,6 +144,7 @@ def opened(path: Path, *, is_month_first: bool = False, thousands: str | None = 
             notes.append(f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
         if form.kind == "csv":
             notes += doubts.of_missing(connection, _texts(plain, replace(form, null_values=()), headers), form, columns)
+        notes += doubts.of_objects(said, columns)
         notes += doubts.of_thousands(unclear, columns, form.delimiter)
         if not is_month_first:
             notes += doubts.of_dates(connection, formats, columns)

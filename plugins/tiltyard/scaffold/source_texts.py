@@ -85,7 +85,8 @@ def plan(source: str, table: str, found: Findings, available_at: str | None = No
     roles = found.roles
     known = found.table.column(roles.available_at) if roles.available_at else None
     added = naming.free(WRITTEN_AT, [column.name for column in found.table.columns])
-    own = added if roles.written_later or known is None or known.kind == "day" else known.name
+    is_split = bool(roles.written_later) and not roles.has_versions
+    own = added if is_split or known is None or known.kind == "day" else known.name
     chosen = available_at or own
     row = naming.one_of(table)
     key = roles.key or row
