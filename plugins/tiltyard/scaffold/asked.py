@@ -350,7 +350,10 @@ def usual_positive(values: Sequence[str]) -> str | None:
     return next((spelled[yes] for yes, no in _PAIRS if set(spelled) == {yes, no}), None)
 
 
-_PAIRS = (("yes", "no"), ("y", "n"), ("true", "false"), ("t", "f"), ("1", "0"))
+_PAIRS = (
+    ("yes", "no"), ("y", "n"), ("true", "false"), ("t", "f"), ("1", "0"), ("ja", "nein"), ("j", "n"), ("oui", "non"),
+    ("sí", "no"), ("si", "no"), ("sì", "no"), ("sim", "não"), ("tak", "nie"), ("ja", "nee"), ("ja", "nej"),
+)  # fmt: skip
 _LIMIT = re.compile(r"(>=|<=|>|<) *(-?[0-9]+(?:\.[0-9]+)?)")
 _BEYOND = {">": "above", "<": "below", ">=": "at least", "<=": "at most"}
 
