@@ -172,6 +172,7 @@ def means(text: str, value: Any) -> bool:
     if isinstance(value, int):
         return str(value) == text.strip()
     if isinstance(value, float):
-        number = float(text.replace(",", "."))
+        is_grouped = re.fullmatch(r"-?[1-9]\d{0,2}([.]\d{3})+,\d+", text) is not None
+        number = float((text.replace(".", "") if is_grouped else text).replace(",", "."))
         return value == number or (math.isnan(value) and math.isnan(number))
     return str(value) == text if isinstance(value, str) else True

@@ -83,11 +83,18 @@ def _kind(head: bytes) -> str:
     return "JSON" if file_rows.is_json(head.decode("utf-8", "ignore")) else "CSV"
 
 
+def _text(head: bytes) -> str:
+    try:
+        return head.decode("utf-8")
+    except UnicodeDecodeError:
+        return head.decode("cp1252", "replace")
+
+
 def _append(paths: Sequence[Path], heads: Sequence[bytes], whole: Path, *, is_json: bool) -> None:
     """One text of several, of CSV with the first header alone."""
     other = next((place for place, head in enumerate(heads) if head.rstrip() != heads[0].rstrip()), None)
     if other is not None and not is_json:
-        header, first = (heads[place].decode("utf-8", "replace").strip() for place in (other, 0))
+        header, first = (_text(heads[place]).strip() for place in (other, 0))
         raise BadInput(
             f"{paths[other]} has another header than {paths[0]}: {header[:300]!r}, and not {first[:300]!r}; write all "
             "of them with the same columns in the same order."

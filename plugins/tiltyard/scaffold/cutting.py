@@ -45,7 +45,7 @@ class CutSummary(Record):
     deliveries: int
     """Number of files."""
     rows: int
-    """Rows of the export."""
+    """Rows of the export, of those that are the same value by value one."""
     written_again: int
     """Rows that are delivered once more, with what was written later."""
     undated: int

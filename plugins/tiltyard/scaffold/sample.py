@@ -141,7 +141,8 @@ def opened(path: Path, *, is_month_first: bool = False, thousands: str | None = 
         strange = [value for value in form.null_values if value not in SPELLINGS]
         if strange:
             shown = " and ".join(map(repr, strange))
-            notes.append(f"{shown} stands among numbers, and is taken for missing (null_values in the contract).")
+            what = "stands among numbers, and is" if len(strange) == 1 else "stand among numbers, and are"
+            notes.append(f"{shown} {what} taken for missing (null_values in the contract).")
         if form.kind == "csv":
             notes += doubts.of_missing(connection, _texts(plain, replace(form, null_values=()), headers), form, columns)
         notes += doubts.of_objects(said, columns)

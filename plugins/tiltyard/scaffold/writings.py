@@ -17,6 +17,8 @@ _TOTALS = ("sum", "total", "totals", "grand total", "summe", "gesamt", "insgesam
 _AT_ONCE = 25
 _FEW = 0.01
 """Share of rows that may have no key."""
+_MOVED = 0.1
+"""Share of keys whose rows may happen at several times, and still be versions: a time is corrected, too."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Writings:
     """Rows beyond the first of their key, whole repeats left out."""
     changing: tuple[str, ...]
     """Columns that differ between rows of a key, by our names."""
+    is_one: bool
+    """The rows of a key are of one thing, which happened once: in nine of ten keys at least they have one time."""
     told_by: tuple[str, ...]
     """Instants among them of which no key has one twice, so that they may tell when each was written; headers."""
 
 
-def of_key(opened: Opened, key: Column) -> Writings:
-    """What the rows of a column's values are to each other."""
+def of_key(opened: Opened, key: Column, happened: Column) -> Writings:
+    """What the rows of a column's values are to each other, by when they happened."""
     connection, name = opened.connection, quoted(key.name)
     own = [column for column in opened.table.columns if not column.parts and column.name != key.name]
     connection.execute("create or replace temp table once as select distinct * exclude (_line) from sample")
@@ -60,7 +64,12 @@ def of_key(opened: Opened, key: Column) -> Writings:
             pair = f"select count(distinct ({name}, {quoted(column.name)})) from once where {name} is not null"
             [count] = connection.execute(pair).fetchone() or (0,)
             told_by += [column.header] if count == keyed else []
-    return Writings(key, opened.table.rows - once, keyed - keys, tuple(changing), tuple(told_by))
+    several, moved = connection.execute(
+        f"select count(*), count(*) filter (times > 1) from (select count(distinct {quoted(happened.name)}) as times "
+        f"from once where {name} is not null group by {name} having count(*) > 1)"
+    ).fetchone() or (0, 0)
+    is_one = moved <= _MOVED * several
+    return Writings(key, opened.table.rows - once, keyed - keys, tuple(changing), is_one, tuple(told_by))
 
 
 def settled(opened: Opened, said: Said, happened: Column) -> tuple[Opened, Said, Writings | None, list[str]]:
@@ -76,7 +85,7 @@ def settled(opened: Opened, said: Said, happened: Column) -> tuple[Opened, Said,
     opened, key, totals = _without_totals(opened, key, happened)
     if key.is_unique:
         return opened, said, None, totals
-    found = of_key(opened, key)
+    found = of_key(opened, key, happened)
     if (not found.again and key.missing) or key.missing > _FEW * key.rows:
         raise BadInput(
             f"--key: '{key.header}' does not name a row: {counted(key.missing, 'row')} of {key.rows:,} have none; give "
@@ -85,6 +94,11 @@ def settled(opened: Opened, said: Said, happened: Column) -> tuple[Opened, Said,
     notes = totals + _repeated(found)
     if not found.again:
         return without_repeats(opened), said, None, notes
+    if not found.is_one:
+        raise BadInput(
+            f"--key: '{key.header}' does not name a row: {counted(found.again, 'row')} of {key.rows:,} repeat one, and "
+            "happened at other times; give another column, or none, and the rows are numbered."
+        )
     if said.available_at is None or said.available_at == "ingested_at":
         raise BadInput(f"--key: {_versions(found)}{_way_out(found)}")
     known = inferring.named(table, said.available_at, "--available-at")
@@ -114,11 +128,11 @@ def _found(opened: Opened, said: Said, happened: Column) -> tuple[Opened, Said, 
     for one in columns:
         if 0.2 * one.rows <= one.distinct and one.missing <= _FEW * one.rows:
             opened, column, totals = _without_totals(opened, one, happened)
-            found = of_key(opened, column)
+            found = of_key(opened, column, happened)
             if not found.again and not column.missing:
                 notes = totals + _repeated(found)
                 return without_repeats(opened), replace(said, key=column.header), None, notes
-            if found.again and happened.name not in found.changing:
+            if found.again and found.is_one:
                 return opened, said, None, [f"{_versions(found)}{_way_out(found)}"]
     return opened, said, None, []
 
