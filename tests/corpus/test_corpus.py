@@ -9,6 +9,7 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,9 @@ def decoded(content: bytes, encoding: str) -> str:
     try:
         return content.decode("utf-8-sig" if encoding in ("", "utf-8") else encoding)
     except UnicodeDecodeError:
+        if not encoding:
+            with suppress(UnicodeDecodeError):  # has more letters than Latin-1, and no other ones
+                return content.decode("cp1252")
         return content.decode("latin-1")
 
 

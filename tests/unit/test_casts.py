@@ -57,7 +57,7 @@ def plainly(text: str, kind: str) -> Any:
         match = re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text, re.ASCII)
         return float(text) if match and math.isfinite(float(text)) else None
     zone = r"( ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?"
-    match = re.fullmatch(rf"\s*{DAY}(?:[T ] *{CLOCK}{zone})?\s*", text, re.ASCII)
+    match = re.fullmatch(rf"\s*{DAY}(?:[T ]\s*{CLOCK}{zone})?\s*", text, re.ASCII)
     if match is None:
         return None
     year, *days, hour, minute, second, fraction, offset = match.groups()
