@@ -22,7 +22,7 @@ from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
 from tiltyard.scaffold.found import Cohorts
 from tiltyard.scaffold.inferring import Lead
 from tiltyard.settings import Settings
-from tiltyard.words import ended, meant
+from tiltyard.words import counted, ended, meant
 
 FEWEST_DAYS = 14
 """Days below which nothing is said of how a column goes on with them."""
@@ -48,6 +48,8 @@ class Delivered:
     """Day of the newest delivery."""
     keyless: int
     """Rows that name nobody, since they have no key. No prediction is made of them, and they are in no table here."""
+    unread: tuple[str, ...] = ()
+    """Deliveries that are passed over, since ingest would refuse them, each with its reason."""
 
     def kind(self, column: str) -> str:
         """What the values of a column of the staging table are."""
@@ -78,7 +80,7 @@ def opened(settings: Settings, source: str, table: str | None) -> Iterator[Deliv
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         try:
-            newest = _read(connection, settings, source, chosen)
+            newest, unread = _read(connection, settings, source, chosen)
             _as_staged(connection, chosen, staging, described.queries[staging.name])
         except duckdb.Error as error:
             raise BadInput(f"The deliveries of {source} cannot be read ({first_line(error)}).") from None
@@ -88,7 +90,7 @@ def opened(settings: Settings, source: str, table: str | None) -> Iterator[Deliv
             f"create table first_known as select * from versions qualify "
             f"row_number() over (partition by {quoted(key)} order by available_at, event_time) = 1"
         )
-        yield Delivered(connection, chosen, staging, key, described.said, newest, keyless)
+        yield Delivered(connection, chosen, staging, key, described.said, newest, keyless, unread)
 
 
 def _key(settings: Settings, source: str, table: TableContract, staging: project.Model) -> str:
@@ -100,17 +102,23 @@ def _key(settings: Settings, source: str, table: TableContract, staging: project
     return key
 
 
-def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str, table: TableContract) -> date:
-    """Fill `versions`; returns the day of the newest delivery."""
+def _read(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: str, table: TableContract
+) -> tuple[date, tuple[str, ...]]:
+    """Fill `versions`; returns the day of the newest delivery, and what is passed over, each with its reason."""
     folder = settings.landing / source / table.name
-    files = []
+    files, unread = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if contracts.day_of(path.name) is not None and path.is_file():
             file = LandingFile.of(path, table)
             file.inspect(connection)
             if file.reason is None:
                 files.append(file)
+            else:
+                unread.append(f"{path.name}: {file.reason}")
     if not files:
+        if unread:
+            raise BadInput(f"No delivery in {folder} can be read, like {unread[-1]}; mend them.")
         raise BadInput(
             f"Nothing of {source} lies in {folder}; lay an export there with tiltyard data cut {source} FILE."
         )
@@ -129,7 +137,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, source: str
             f"create table versions as select * from ({' union all by name '.join(parts)}) "
             "where available_at is not null"
         )
-    return max(day for file in files if (day := contracts.day_of(file.path.name)))
+    return max(day for file in files if (day := contracts.day_of(file.path.name))), tuple(unread)
 
 
 def _as_staged(
@@ -163,15 +171,20 @@ def column(rows: Delivered, name: str, option: str) -> str:
 # -- what the rows say ------------------------------------------------------------------------
 
 
-def keyless(delivered: Delivered) -> tuple[str, ...]:
-    """That rows have no key, as a sentence; none where all have one."""
-    if not delivered.keyless:
-        return ()
-    rows = f"Rows of the deliveries that have no {delivered.key}: {delivered.keyless:,}"
-    return (
-        f"{rows}. They can be nobody's prediction and are left out, and the checks of a night count them; ask "
-        f"{delivered.contract.source} what they are of.",
-    )
+def left_out(delivered: Delivered) -> tuple[str, ...]:
+    """What of the deliveries is not looked at, in sentences: rows without a key, and files that cannot be read."""
+    sentences = []
+    if delivered.keyless:
+        rows = f"Rows of the deliveries that have no {delivered.key}: {delivered.keyless:,}"
+        sentences.append(
+            f"{rows}. They can be nobody's prediction and are left out, and the checks of a night count them; ask "
+            f"{delivered.contract.source} what they are of."
+        )
+    if unread := delivered.unread:
+        sentences.append(
+            f"{counted(len(unread), 'file')} that a night would put into quarantine left out, like {unread[0]}."
+        )
+    return tuple(sentences)
 
 
 def days(delivered: Delivered) -> list[tuple[date, int]]:

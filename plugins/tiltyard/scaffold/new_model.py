@@ -104,7 +104,7 @@ def look(settings: Settings, request: ModelRequest) -> ModelPlan:
         found=promise_texts.shown(asked, facts, why),
         by_horizon=promise_texts.by_horizon(facts),
         notes=(
-            *delivered_rows.keyless(rows),
+            *delivered_rows.left_out(rows),
             *truth.notes,
             *_notes(asked, facts, nights),
             *_suspicious(asked, telling),

@@ -54,7 +54,7 @@ def plan(rows: Delivered, request: ModelRequest) -> ModelPlan:
         left_out=facts.left_out,
         found=review_texts.shown(review, facts),
         by_horizon=review_texts.by_horizon(review, facts),
-        notes=(*delivered_rows.keyless(rows), *_notes(review, facts, nights)),
+        notes=(*delivered_rows.left_out(rows), *_notes(review, facts, nights)),
     )
 
 

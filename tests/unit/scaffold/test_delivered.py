@@ -131,3 +131,20 @@ def test_columns_of_which_a_model_would_make_one_key_are_refused(tmp_path: Path)
     for rates, loads in ((("sender",), ("sender_id",)), (("parcel",), ())):
         with pytest.raises(BadInput, match="would be one entity by their names"):
             new_model.look(settings, ModelRequest("late", "post", label="done", rates=rates, loads=loads))
+
+
+def test_a_delivery_that_cannot_be_read_is_told_and_the_others_are_looked_at(tmp_path: Path) -> None:
+    settings = source(tmp_path)
+    asked = ModelRequest("done", "shop", label="done", horizon_days=7)
+    before = new_model.look(settings, asked)
+    table = settings.landing / "shop" / "visit"
+    (table / "2025-01-20-b.csv").write_text("id,at\n1,2025-01-20\n")
+    (table / "2025-01-21-b.csv").write_text("")
+    plan = new_model.look(settings, asked)
+    [note] = set(plan.notes) - set(before.notes)
+    assert note.startswith("2 files that a night would put into quarantine left out, like 2025-01-20-b.csv: column")
+    assert plan.base == before.base
+    for path in table.iterdir():
+        path.write_text("id,at\n1,2025-01-20\n")
+    with pytest.raises(BadInput, match=r"No delivery in .*visit can be read, like 2025-\d\d-\d\d.parquet: it is no"):
+        new_model.look(settings, asked)
