@@ -6,6 +6,8 @@ spelled like its type is none of it. Instants that Python cannot hold, before th
 end, are told apart from those that are no instants at all.
 """
 
+import re
+
 from tiltyard.lake import text
 
 INTEGERS = ("BIGINT", "INTEGER")
@@ -29,6 +31,8 @@ _PLAIN = r"\s*[+-]?(?:\d+{mark}?\d*|{mark}\d+)\s*"
 _USUAL = r"-?(?:(?:0|[1-9]\d{0,14})|(?:0|[1-9]\d*){mark}\d*)"
 """A number that is one whoever wrote it: no identifier."""
 _NUMBER = r"(?i)\s*[+-]?(?:(?:\d+{mark}?\d*|{mark}\d+)(?:e[+-]?\d+)?|nan|inf|infinity)\s*"
+_RUN_TOGETHER = re.compile("%[YmdHMSyIjf]%[YmdHMSyIjf]")
+"""Numbers of a format with nothing between them."""
 _ENDS = {
     "DATE": ("date '0001-01-01'", "date '9999-12-31'"),
     "TIMESTAMP": ("timestamp '0001-01-01 00:00:00'", "timestamp '9999-12-31 23:59:59.999999'"),
@@ -154,9 +158,13 @@ def or_stop(value: str, typed: str, complaint: str) -> str:
 
 def in_format(value: str, form: str) -> str:
     """SQL of a text that is written in a format of strptime as a TIMESTAMP, or as an instant where the format has its
-    offset; NULL where it is not. DuckDB takes 25 for the year 25 where %Y stands, and no such year was meant."""
+    offset; NULL where it is not. DuckDB takes 25 for the year 25 where %Y stands, and no such year was meant; and where
+    nothing stands between two numbers it takes 2025101 for the 1st of October, which may be the 11th of January."""
     read = f"try_strptime({value}, {text(form)})"
-    return f"case when {read} >= {'timestamptz' if '%z' in form.lower() else 'timestamp'} '1000-01-01' then {read} end"
+    is_meant = f"{read} >= {'timestamptz' if '%z' in form.lower() else 'timestamp'} '1000-01-01'"
+    if _RUN_TOGETHER.search(form):
+        is_meant += f" and strftime({read}, {text(form)}) = trim({value})"
+    return f"case when {is_meant} then {read} end"
 
 
 def instant(clocks: str, zone: str) -> str:

@@ -95,7 +95,7 @@ def test_a_text_is_read_as_what_it_plainly_is_or_not_at_all(connection: duckdb.D
 
 
 @given(
-    st.datetimes(datetime(1985, 1, 1), datetime(2030, 1, 1)).map(lambda shown: shown.replace(microsecond=0)),
+    st.datetimes(datetime(1985, 1, 1), datetime(2030, 1, 1)).map(lambda shown: shown.replace(microsecond=0, fold=0)),
     st.sampled_from(ZONES),
 )
 def test_clocks_are_read_as_their_first_showing(shown: datetime, zone: str) -> None:
@@ -145,3 +145,23 @@ def test_a_value_of_another_type_is_the_same_value_or_none(
     connection: duckdb.DuckDBPyConnection, value: str, found: str, kind: str, expected: object
 ) -> None:
     assert connection.execute(f"select {casts.converted(f'({value})', found, kind)}").fetchone() == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "meant"),
+    [
+        ("20250111", "%Y%m%d", datetime(2025, 1, 11)),
+        (" 20250111 ", "%Y%m%d", datetime(2025, 1, 11)),
+        ("2025111", "%Y%m%d", None),  # the 11th of January, or the 1st of November
+        ("202501111305", "%Y%m%d%H%M", datetime(2025, 1, 11, 13, 5)),
+        ("20250111130", "%Y%m%d%H%M", None),
+        ("1/2/2025", "%d/%m/%Y", datetime(2025, 2, 1)),
+        ("1/2/25", "%d/%m/%Y", None),
+        ("soon", "%Y%m%d", None),
+    ],
+)
+def test_a_format_is_no_guess(
+    connection: duckdb.DuckDBPyConnection, written: str, form: str, meant: datetime | None
+) -> None:
+    query = f"select {casts.in_format('text', form)} from (select $text as text)"
+    assert connection.execute(query, {"text": written}).fetchone() == (meant,)
