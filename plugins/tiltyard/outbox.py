@@ -20,7 +20,9 @@ from tiltyard.records import Fact, Message, PagePrecision, Sending, Weight
 MOST = 200
 """Sendings of one go: the next one takes the rest."""
 PATIENCE = timedelta(days=7)
-"""What could not be sent for so long is given up, and stays among what could not be told."""
+"""What could not be sent for so long is given up."""
+SHOWN = 2 * PATIENCE
+"""How long it is shown that something could not be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +121,10 @@ class Outbox:
             sa.or_(message.c.ended_at.is_(None), message.c.opened_at >= instant, message.c.ended_at >= instant)
         )
 
-    def unsent(self) -> list[Sending]:
-        """What nobody has taken yet though it was tried, the oldest first."""
-        query = sa.select(sending).where(sending.c.sent_at.is_(None), sending.c.attempts > 0).order_by(sending.c.id)
+    def unsent(self, since: datetime) -> list[Sending]:
+        """What was put down since an instant and nobody has taken yet though it was tried, the oldest first."""
+        tried = sa.select(sending).where(sending.c.sent_at.is_(None), sending.c.attempts > 0)
+        query = tried.where(sending.c.created_at >= since).order_by(sending.c.id)
         with self._engine.connect() as connection:
             return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from tiltyard import clock
 from tiltyard.govern import standing
 from tiltyard.ledger import Ledger, SummaryT
+from tiltyard.outbox import SHOWN
 from tiltyard.prepare import contracts, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
@@ -484,7 +485,7 @@ class _Facts:
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
-        unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent()}
+        unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent(self.now - SHOWN)}
         asked += [
             Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),
                   link="/dags/alerts")

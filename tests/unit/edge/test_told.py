@@ -133,6 +133,8 @@ def test_a_service_that_is_away_loses_nothing_and_its_address_is_in_no_text(
     assert [(entry.attempts, entry.to) for entry in telling.listing(home, NOW).unsent] == [(1, "env:HOOK_OF_DESK")]
     [waits] = [item for item in board.read(home, portfolio(home.settings), NOW).inbox if item.kind == "untold"]
     assert (waits.subject, waits.reason) == ("env:HOOK_OF_DESK", told.unsent["env:HOOK_OF_DESK"])
+    long_after = board.read(home, portfolio(home.settings), NOW + timedelta(days=15))
+    assert not [item for item in long_after.inbox if item.kind == "untold"], "it was given up"
     hook.status = 200
     assert telling.tell(home, NOW + timedelta(minutes=10)).sent == 1
     assert hook.titles() == ["still on its safe default: churn"]

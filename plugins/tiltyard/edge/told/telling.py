@@ -15,7 +15,7 @@ from tiltyard.edge.airflow_settings import address
 from tiltyard.edge.told import deciding, texts
 from tiltyard.edge.told.facts import facts
 from tiltyard.errors import BadInput
-from tiltyard.outbox import Look, Standing
+from tiltyard.outbox import SHOWN, Look, Standing
 from tiltyard.prepare.fetch import credentials
 from tiltyard.prepare.fetch.credentials import Lookup
 from tiltyard.rails import Rails
@@ -107,7 +107,7 @@ def listing(rails: Rails, now: datetime) -> AlertList:
     outbox = rails.ledger.outbox
     return AlertList(
         messages=tuple(outbox.since(now - timedelta(days=7))),
-        unsent=tuple(outbox.unsent()),
+        unsent=tuple(outbox.unsent(now - SHOWN)),
         precision=outbox.precision(now - QUARTER),
     )
 
