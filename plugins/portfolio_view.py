@@ -59,7 +59,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, overview, reports
+    from tiltyard.edge import board_query, night_metrics, overview, reports
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -100,6 +100,10 @@ def _app() -> "FastAPI":
         if entry is None:
             raise HTTPException(404, f"There is no model {name!r} in the portfolio.")
         return _json(entry.status.to_json() if entry.status else {"model": name, "problem": entry.problem})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(night_metrics.text(overview.board(settings)), media_type="text/plain; version=0.0.4")
 
     @app.get("/api/v1/{part}")
     def part(part: Literal["inbox", "sources", "incidents"]) -> Response:
