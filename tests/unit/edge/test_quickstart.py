@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 import typer
 
-from tiltyard import clock
+from tiltyard import clock, stages
 from tiltyard.cli import lifecycle
 from tiltyard.edge import quickstart
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
@@ -77,7 +77,7 @@ def test_a_red_run_is_an_outcome_where_a_check_stopped_what_is_not_taken_up_agai
 def test_a_night_of_which_nothing_more_comes_is_told_and_not_waited_for(rails: Rails) -> None:
     day, spec = date(2025, 5, 30), find(ROOT / "models", "churn")
     begun = clock.now()
-    left = {("churn", stage) for stage in ("shadow", "promotion", "drift", "governor")}
+    left = {("churn", stage) for stage in (*stages.IN_CHUNKS, "governor")}
     held = TableState(table=spec.prediction.spine, night=day, state="held", since=day, reason="no rows", cause="raw.x")
     assert quickstart._stuck(rails, [spec], left, day, begun) is None, "nothing has begun"
     rails.ledger.publish([held], day, "done", FeaturesSummary(snapshot=1), "subscription")

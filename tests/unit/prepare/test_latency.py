@@ -169,6 +169,7 @@ def test_a_feature_that_would_not_have_been_there_is_named(rails: Rails, tmp_pat
 GOOD_NIGHT = {
     "table_name": "'raw.login'", "rows_total": "100", "rows_night": "100", "usual_rows": "100", "volume_ratio": "1",
     "age_hours": "1", "rows_landed": "100", "undated_rows": "0", "undated_share": "0", "dated_after_ingest": "0",
+    "keyless_rows": "0",
 }  # fmt: skip
 
 
