@@ -267,24 +267,28 @@ def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day:
     """Why nothing more comes of a night, a sentence per model: its source is through, and the spine has no rows of the
     night. None where any of the models may still go on."""
     waiting = {spec.name: spec for spec in specs if (spec.name, "shadow") in left}
-    publication = rails.ledger.publication()
-    if not waiting or publication is None or {model for model, _ in left} != waiting.keys():
+    if not waiting or {model for model, _ in left} != waiting.keys():
         return None
     ends = rails.ledger.ends("features", {spec.source: day for spec in waiting.values()}, until=day)
+    through = [own.get(day) for own in ends.values()]
+    if any(end is None or end.recorded_at < begun or end.status not in ("done", "stopped") for end in through):
+        return None
+    publication = rails.ledger.publication()
+    if publication is None:
+        return None
+    settled = rails.ledger.settled_at({spec.prediction.spine for spec in waiting.values()}, 1)
     reasons = {}
     for name, spec in waiting.items():
-        end = ends[spec.source].get(day)
-        settled = rails.ledger.settled_at({spec.prediction.spine}, 1).get(spec.prediction.spine, {})
-        if settled and max(settled) - day >= SWEEP:
-            why: str | None = (
-                f"its source has gone on to the night of {max(settled)}, and none a week older is taken up; play it "
-                "with tiltyard hindcast"
+        newest = max(settled.get(spec.prediction.spine, {}), default=day)
+        if newest - day >= SWEEP:
+            reasons[name] = (
+                f"its source has gone on to the night of {newest}, and none a week older is taken up; play it with "
+                "tiltyard hindcast"
             )
+        elif why := due.waiting_nights(publication, spec, [day]).get(day):
+            reasons[name] = why
         else:
-            why = due.waiting_nights(publication, spec, [day]).get(day)
-        if end is None or end.recorded_at < begun or end.status not in ("done", "stopped") or why is None:
             return None
-        reasons[name] = why
     return " ".join(f"{name}: {why.rstrip('.')}." for name, why in sorted(reasons.items()))
 
 

@@ -17,8 +17,10 @@ PAST = timedelta(days=30)
 def noted(settings: Settings) -> Settings:
     """The settings with the sources that rest among those that are `unscheduled`. One whose contract says a schedule
     keeps it."""
-    resting = {source for source in settings.sources if rests(settings, source, clock.now())}
-    if resting <= {*settings.unscheduled}:
+    now = clock.now()
+    asked = {*settings.sources} - {*settings.unscheduled}  # by every task: what is known already is not looked up
+    resting = {source for source in asked if rests(settings, source, now)}
+    if not resting:
         return settings
     return settings.model_copy(update={"unscheduled": tuple(sorted({*settings.unscheduled, *resting}))})
 
