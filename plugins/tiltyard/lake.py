@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import duckdb
 import pandas as pd
@@ -353,6 +353,13 @@ def s3_secret(settings: Settings, address: str | None = None) -> str:
 def text(value: str) -> str:
     """An SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The one row of a query that has one, as an aggregate of all rows does."""
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
 
 
 def quoted(column: str) -> str:

@@ -11,7 +11,7 @@ import duckdb
 
 from tiltyard import casts
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted
+from tiltyard.lake import one_row, quoted
 from tiltyard.prepare import contracts, delivery_rows, landing, project
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
@@ -84,7 +84,7 @@ def opened(settings: Settings, source: str, table: str | None) -> Iterator[Deliv
             _as_staged(connection, chosen, staging, described.queries[staging.name])
         except duckdb.Error as error:
             raise BadInput(f"The deliveries of {source} cannot be read ({first_line(error)}).") from None
-        keyless = _one(connection, f"select count(*) from versions where {quoted(key)} is null")[0]
+        keyless = one_row(connection, f"select count(*) from versions where {quoted(key)} is null")[0]
         connection.execute(f"delete from versions where {quoted(key)} is null")
         connection.execute(
             f"create table first_known as select * from versions qualify "
@@ -233,15 +233,15 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         f"where versions.{quoted(label)} is not null "
         f"qualify row_number() over (partition by first_known.{key} order by versions.available_at) = 1"
     )
-    rows = _one(connection, "select count(*) from first_known")[0]
-    told = _one(connection, "select count(*) from told")[0]
+    rows = one_row(connection, "select count(*) from first_known")[0]
+    told = one_row(connection, "select count(*) from told")[0]
     if not told:
         raise BadInput(f"--label: no delivery tells '{label}' of any row; give another column.")
     known = ", ".join(f"avg((told_at <= since + interval '{days} days')::int)" for days in HORIZONS)
     base = "median(truth)" if is_number else "avg(truth::int)"
     low = f"quantile_cont(truth, 0.01) {casts.finite('truth')}" if is_number else "null"
     high = f"quantile_cont(truth, 0.99) {casts.finite('truth')}" if is_number else "null"
-    first, lowest, highest, *by = _one(connection, f"select {base}, {low}, {high}, {known} from told")
+    first, lowest, highest, *by = one_row(connection, f"select {base}, {low}, {high}, {known} from told")
     if is_number and lowest is None:
         raise BadInput(f"--label: '{label}' holds no number that has an end; give another column.")
     positive: Sequence[float] = ()
@@ -249,7 +249,7 @@ def outcomes(delivered: Delivered, label: str, truth: str, *, is_number: bool) -
         listed = ", ".join(
             f"count(*) filter (truth and told_at <= since + interval '{days} days')" for days in HORIZONS
         )
-        positive = [count / rows for count in _one(connection, f"select {listed} from told")]
+        positive = [count / rows for count in one_row(connection, f"select {listed} from told")]
     first_told, usual = _told_by_day(delivered)
     return Outcomes(
         first_told=first_told,
@@ -269,7 +269,7 @@ def _told_by_day(delivered: Delivered) -> tuple[date, float]:
     share that nine in ten days since then have at least. Of the last days, whose outcomes may still come, nothing is
     counted: as many as it takes until 95 in 100 outcomes are told."""
     key = quoted(delivered.key)
-    return _one(
+    return one_row(
         delivered.connection,
         f"""
         with lag as (select quantile_cont(epoch(told_at - since), 0.95) as seconds from told),
@@ -318,7 +318,7 @@ def due(delivered: Delivered, column: str, longest_days: int | None) -> Due:
         )
     end = f"cast({quoted(column)}{' + 1' if kind == 'day' else ''} as timestamptz)"
     ahead = f"epoch(greatest({end}, available_at) - available_at) / 86400"
-    usual, longest = _one(
+    usual, longest = one_row(
         delivered.connection, f"select ceil(quantile_cont({ahead}, 0.95)), ceil(max({ahead})) from first_known"
     )
     if usual is None:
@@ -334,14 +334,14 @@ def due(delivered: Delivered, column: str, longest_days: int | None) -> Due:
         for days in DELAYS
     )
     key = quoted(delivered.key)
-    told, inside, *counts = _one(
+    told, inside, *counts = one_row(
         delivered.connection,
         f"select count(*), count(*) filter ({within}), {parts} from first_known inner join told using ({key})",
     )
     shares = [count / max(inside, 1) for count in counts[::3]]
     place = next((place for place, share in enumerate(shares) if share >= KNOWN), len(shares) - 1)
     known, positive = counts[3 * place + 1] / told, counts[3 * place + 2]
-    rows = _one(delivered.connection, "select count(*) from first_known")[0]
+    rows = one_row(delivered.connection, "select count(*) from first_known")[0]
     return Due(column, kind == "day", most, min(int(usual), most), DELAYS[place], known, positive / rows)
 
 
@@ -369,7 +369,7 @@ def telling(delivered: Delivered, columns: Sequence[str]) -> dict[str, float]:
     parts = ", ".join(  # of numbers that can be squared
         f"corr({quoted(name)}::double, truth::double) filter (abs({quoted(name)}::double) < 1e150)" for name in numbers
     )
-    found = _one(delivered.connection, f"select {parts} from first_known inner join told using ({key})")
+    found = one_row(delivered.connection, f"select {parts} from first_known inner join told using ({key})")
     return {name: value for name, value in zip(numbers, found, strict=True) if value and TELLING <= abs(value) <= 1}
 
 
@@ -429,7 +429,7 @@ def features(delivered: Delivered, label: str, zone: str) -> tuple[tuple[Feature
 
 def useless(delivered: Delivered, name: str, kind: str) -> str | None:
     """Why a column tells nothing, as half a sentence; None where it may."""
-    given, distinct, rows = _one(
+    given, distinct, rows = one_row(
         delivered.connection,
         f"select count({quoted(name)}), count(distinct {quoted(name)}), count(*) from first_known",
     )
@@ -448,7 +448,7 @@ def useless(delivered: Delivered, name: str, kind: str) -> str | None:
 
 def _calendar(delivered: Delivered, name: str) -> str | None:
     """Why a number is a clock: it goes on with the days, so that every later night lies where training never was."""
-    days, same, rises, falls = _one(
+    days, same, rises, falls = one_row(
         delivered.connection,
         f"""
         with days as (
@@ -472,7 +472,7 @@ def _calendar(delivered: Delivered, name: str) -> str | None:
 def _as_is(delivered: Delivered, name: str, kind: str) -> Feature:
     column = quoted(name)
     declared = delivered.staging.types[name]
-    missing = float(_one(delivered.connection, f"select avg(({column} is null)::int) from first_known")[0])
+    missing = float(one_row(delivered.connection, f"select avg(({column} is null)::int) from first_known")[0])
     description = naming.words(name).capitalize() + "."
     if kind == "yes_no":
         return Feature(name, name, declared, description, "yes_no", missing=missing)
@@ -482,7 +482,7 @@ def _as_is(delivered: Delivered, name: str, kind: str) -> Feature:
         ).fetchall()
         values = tuple(value for (value,) in rows) if len(rows) <= 20 else ()
         return Feature(name, name, declared, description, "text", values=values, missing=missing)
-    low, high = _one(
+    low, high = one_row(
         delivered.connection,
         f"select quantile_cont({column}, 0.01) {casts.finite(column)}, quantile_cont({column}, 0.99) "
         f"{casts.finite(column)} from first_known",
@@ -530,9 +530,3 @@ def _of_instant(delivered: Delivered, name: str) -> list[Feature]:
             "whole",
         )
     ]
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: ignore[type-arg]
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return row

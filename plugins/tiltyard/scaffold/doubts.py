@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from tiltyard import casts
-from tiltyard.lake import quoted, text
+from tiltyard.lake import one_row, quoted, text
 from tiltyard.scaffold.found import Column, FileForm
 from tiltyard.scaffold.numerals import Open
 from tiltyard.words import listed
@@ -90,7 +90,7 @@ def of_texts(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column], f
         if column.kind != "text" or column.data_type != "varchar" or column.rows - column.missing < _FEWEST:
             continue
         name = quoted(column.name)
-        given, decorated, plain, coded, *counts = _one(connection, _nearly(name, form))
+        given, decorated, plain, coded, *counts = one_row(connection, _nearly(name, form))
         numbers, days, instants = counts[:3]
         most, what, odd = max(
             (days, "days", counts[4]), (instants, "instants", counts[5]), (numbers, "numbers", counts[3])
@@ -192,9 +192,3 @@ def like_a_time(
                 "the file knows types."
             )
     return sentences[:3]
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: ignore[type-arg]
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return row

@@ -21,7 +21,7 @@ import duckdb
 
 from tiltyard import casts, file_rows
 from tiltyard.errors import BadInput
-from tiltyard.lake import quoted, text
+from tiltyard.lake import one_row, quoted, text
 from tiltyard.leak.formats import uneven
 from tiltyard.prepare.landing import first_line
 from tiltyard.scaffold import doubts, inferring, naming, numerals
@@ -129,7 +129,7 @@ def opened(path: Path, *, is_month_first: bool = False, thousands: str | None = 
             formats, naive = _typed(connection, form, said, dates, texts)
         except duckdb.Error as error:
             raise BadInput(f"{path} cannot be read ({first_line(error)}).") from None
-        rows = _one(connection, "select count(*) from sample")[0]
+        rows = one_row(connection, "select count(*) from sample")[0]
         if not rows:
             raise BadInput(f"{path} has a header and no rows; export it with some.")
         types = _types(connection)
@@ -206,7 +206,7 @@ def _encoding(path: Path, head: bytes) -> str:
 def _csv_form(
     connection: duckdb.DuckDBPyConnection, path: Path, plain: Path, encoding: str, thousands: str | None
 ) -> tuple[FileForm, list[str]]:
-    delimiter, has_header = _one(connection, f"select Delimiter, HasHeader from {file_rows.dialect(plain)}")
+    delimiter, has_header = one_row(connection, f"select Delimiter, HasHeader from {file_rows.dialect(plain)}")
     csv.field_size_limit(_LONGEST)
     try:
         with plain.open(encoding="utf-8-sig", newline="") as file:
@@ -301,7 +301,7 @@ def _missing(
     own: list[set[str]] = []
     for some in _parted(names):
         parts = ", ".join(f"list(distinct {quoted(name)}) filter ({quoted(name)} in ({listed}))" for name in some)
-        found += [set(values or ()) for values in _one(connection, f"select {parts} from {texts}")]
+        found += [set(values or ()) for values in one_row(connection, f"select {parts} from {texts}")]
         own += _among_numbers(connection, texts, some, form.thousands)
     for values, words in zip(found, own, strict=True):
         values |= words
@@ -336,7 +336,7 @@ def _type(
 
     def fits(kind: str, values: str) -> bool:
         is_like = casts.is_like(column, kind, decimal=form.decimal, thousands=form.thousands)
-        given, fitting = _one(connection, f"select count({column}), count(*) filter ({is_like}) from {values}")
+        given, fitting = one_row(connection, f"select count({column}), count(*) filter ({is_like}) from {values}")
         return bool(given == fitting > 0)
 
     return next((kind for kind in kinds if fits(kind, some) and fits(kind, everything)), None)
@@ -357,7 +357,7 @@ def _among_numbers(
         for name in map(quoted, names)
         for word in [f"{name} <> '' and not regexp_full_match({name}, {text(number)})"]
     )
-    counts = _one(connection, f"select {parts} from {rows}")
+    counts = one_row(connection, f"select {parts} from {rows}")
     found: list[set[str]] = []
     for place in range(0, len(counts), 6):
         numbers, kinds, least, most, words, given = counts[place : place + 6]
@@ -406,7 +406,7 @@ def _typed(
             kind = _type(connection, "sample", column, casts.INSTANTS if is_text else _TYPES, form)
         if kind == "TIMESTAMP WITH TIME ZONE":
             is_naive = casts.is_like(column, "TIMESTAMP")
-            naive[name] = _one(connection, f"select count(*) filter ({is_naive}) from sample")[0]
+            naive[name] = one_row(connection, f"select count(*) filter ({is_naive}) from sample")[0]
         if kind is not None:
             value = casts.held(f"({casts.read(column, kind, decimal=form.decimal, thousands=form.thousands)})", kind)
             connection.execute(f"alter table sample alter {column} type {kind} using {value}")
@@ -439,7 +439,7 @@ def time_format(
     """
     listed = ", ".join(text(value) for value in ("", *besides))
     some = f"(select distinct {column} from {table} where {column} not in ({listed}) limit {_SOME})"
-    longest = _one(connection, f"select max(length({column})) from {some}")[0] or 0
+    longest = one_row(connection, f"select max(length({column})) from {some}")[0] or 0
     if not 6 <= longest <= 30:
         return None
     fitting = _parsing(connection, some, column, dates)
@@ -450,7 +450,7 @@ def time_format(
 def _parsing(connection: duckdb.DuckDBPyConnection, rows: str, column: str, formats: Sequence[str]) -> list[str]:
     """Those of the formats that every value of some rows is written in."""
     parts = ", ".join(f"count({casts.in_format(column, format_)})" for format_ in formats)
-    given, *parsed = _one(connection, f"select count({column}), {parts} from {rows}")
+    given, *parsed = one_row(connection, f"select count({column}), {parts} from {rows}")
     return [format_ for format_, count in zip(formats, parsed, strict=True) if count == given > 0]
 
 
@@ -468,27 +468,27 @@ def _column(
     data_type, values = _KINDS.get(kind, ("double", "number") if kind.startswith("DECIMAL") else ("varchar", "text"))
     if kind.startswith("DECIMAL") and kind.endswith(",0)"):
         fits = f"count(*) = count(*) filter ({column} is null or try_cast({column} as bigint) is not null)"
-        is_held = _one(connection, f"select {fits} from sample")[0]
+        is_held = one_row(connection, f"select {fits} from sample")[0]
         data_type, values = ("bigint", "whole") if is_held else ("varchar", "text")
-    given, distinct, least, most = _one(
+    given, distinct, least, most = one_row(
         connection,
         f"select count({column}), count(distinct {column}), min({column})::varchar, max({column})::varchar from sample",
     )
-    if kind in _WIDE and _one(connection, f"select max(abs({column}::hugeint)) > {2**53} from sample")[0]:
+    if kind in _WIDE and one_row(connection, f"select max(abs({column}::hugeint)) > {2**53} from sample")[0]:
         data_type, values = "varchar", "text"  # an identifier, of which a number would lose digits
     described = Column(
         header=header, name=name, data_type=data_type, kind=values, is_zoned=data_type == "timestamptz",
         rows=rows, missing=rows - given, distinct=distinct, least=least or "", most=most or "",
     )  # fmt: skip
     if values in ("whole", "number"):
-        low, high = _one(
+        low, high = one_row(
             connection,
             f"select quantile_cont({column}, 0.01) {casts.finite(column)}, quantile_cont({column}, 0.99) "
             f"{casts.finite(column)} from sample",
         )
         described = replace(described, low=low, high=high)
     if described.is_time and given:
-        early = _one(connection, f"select cast(quantile_disc({column}, 0.01) as date) from sample")[0]
+        early = one_row(connection, f"select cast(quantile_disc({column}, 0.01) as date) from sample")[0]
         described = replace(described, early=str(early))
     if values == "instant" and given:
         described = _as_day(connection, described, form)
@@ -505,17 +505,11 @@ def _column(
 def _as_day(connection: duckdb.DuckDBPyConnection, column: Column, form: FileForm) -> Column:
     """An instant that is midnight in every row is a day."""
     name = quoted(column.name)
-    if _one(connection, f"select bool_and({name} = date_trunc('day', {name})) from sample")[0] is not True:
+    if one_row(connection, f"select bool_and({name} = date_trunc('day', {name})) from sample")[0] is not True:
         return column
     connection.execute(f"alter table sample alter {name} type date")
     kept = column.data_type if form.kind == "parquet" else "date"
     return replace(column, kind="day", data_type=kept, is_zoned=False, least=column.least[:10], most=column.most[:10])
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple:  # type: ignore[type-arg]
-    row = connection.execute(query).fetchone()
-    assert row is not None
-    return row
 
 
 # -- times ------------------------------------------------------------------------------------
@@ -581,12 +575,12 @@ def _joined(sample: Opened, parts: Sequence[Column]) -> Column | None:
     if any(part.kind == "instant" for part in parts):
         return None
     value = " || ' ' || ".join(_text(part) for part in parts)
-    given = _one(sample.connection, f"select count({value}) from sample")[0]
+    given = one_row(sample.connection, f"select count({value}) from sample")[0]
     if not given:
         return None
     # a cast takes other texts than ISO 8601 as well, and not those of numbers as they are meant
     is_iso = parts[0].kind == "day" and parts[0].format is None
-    if is_iso and _one(sample.connection, f"select count(try_cast({value} as timestamp)) from sample")[0] == given:
+    if is_iso and one_row(sample.connection, f"select count(try_cast({value} as timestamp)) from sample")[0] == given:
         format_, time = "", f"cast({value} as timestamp)"
     else:
         days = [parts[0].format or "%Y-%m-%d"] if parts[0].kind == "day" else list(FORMATS)
@@ -602,7 +596,7 @@ def _joined(sample: Opened, parts: Sequence[Column]) -> Column | None:
     sample.connection.execute(f"alter table sample add column {name} timestamp")
     sample.connection.execute(f"update sample set {name} = {time}")
     is_day = format_ != "" and "%H" not in format_ and "%I" not in format_
-    least, most = _one(sample.connection, f"select min({name})::varchar, max({name})::varchar from sample")
+    least, most = one_row(sample.connection, f"select min({name})::varchar, max({name})::varchar from sample")
     return Column(
         header=name, name=name, data_type="varchar", kind="day" if is_day else "instant", format=format_ or None,
         parts=tuple(part.name for part in parts), rows=sample.table.rows, missing=sample.table.rows - given,
@@ -632,7 +626,7 @@ def leads(sample: Opened, happened: Column, zone: str) -> dict[str, Lead]:
         if column.is_time and column.name != happened.name and column.missing < column.rows:
             day, own = day_of(column, zone), day_of(happened, zone)
             ahead = f"({day} - {own})"
-            filled, before, after, usual, _, last = _one(
+            filled, before, after, usual, _, last = one_row(
                 sample.connection,
                 f"select count({day}), count(*) filter ({ahead} < 0), count(*) filter ({ahead} > 0), "
                 f"quantile_cont({ahead}, 0.95), min({day}), max({day}) from sample",
@@ -665,7 +659,7 @@ def missing_with(sample: Opened, roles: Roles) -> dict[str, str]:
         f"count(*) filter ({quoted(column.name)} is null and {quoted(other.name)} is null)" for column, other in pairs
     )
     found: dict[str, str] = {}
-    for (column, other), count in zip(pairs, _one(sample.connection, f"select {both} from sample"), strict=True):
+    for (column, other), count in zip(pairs, one_row(sample.connection, f"select {both} from sample"), strict=True):
         if count >= 0.99 * other.missing:
             found.setdefault(column.name, other.name)
     return found

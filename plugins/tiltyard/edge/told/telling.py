@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import product
+from typing import get_args
 
 from tiltyard.edge import board
 from tiltyard.edge.airflow_settings import address
@@ -20,7 +22,7 @@ from tiltyard.prepare.fetch import credentials
 from tiltyard.prepare.fetch.credentials import Lookup
 from tiltyard.rails import Rails
 from tiltyard.records import Fact, Message, Occasion, PagePrecision, Record, Sending, Weight
-from tiltyard.spec import Portfolio, load_portfolio, portfolio
+from tiltyard.spec import AlertKind, Portfolio, load_portfolio, portfolio
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +90,8 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
     owners = sorted({spec.owner for spec in portfolio(rails.settings)})
     if owner not in owners:
         raise BadInput(f"No model is {owner}'s; the owners are: {', '.join(owners) or 'none'}.")
-    addresses = {to for route in rules.routes for tier in (1, 2, 3) for to in route.to
-                 if not route.owners or owner in route.owners if not route.tiers or tier in route.tiers}  # fmt: skip
+    everything = product((1, 2, 3), get_args(AlertKind))
+    addresses = {to for tier, kind in everything for to in rules.addresses(owner, tier, kind)}
     if not addresses:
         raise BadInput(f"No route takes what is {owner}'s; write one under routes in models/portfolio.yaml.")
     body = f"A test for {owner}: whoever reads this is told of its models.\n{address(rails.settings)}/tiltyard/"
