@@ -252,6 +252,9 @@ def test_what_stands_on_the_page_is_had_as_json(logged_in: TestClient) -> None:
     assert logged_in.get("/api/v1/models/sla_breach").json()["model"] == "sla_breach"
     for part in ("inbox", "sources", "incidents"):
         assert isinstance(logged_in.get(f"/api/v1/{part}").json(), list)
+    metrics = logged_in.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'tiltyard_models{state="new",tier="2"} 1.0' in metrics.text
     assert logged_in.get("/api/v1/secrets").status_code == 422
     assert logged_in.get("/api/v1/models/nobody").status_code == 404
     assert logged_in.get("/models/nobody").status_code == 404
