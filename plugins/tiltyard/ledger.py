@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
+from tiltyard.accounts import Accounts
 from tiltyard.errors import BadInput
 from tiltyard.fence import Fence, claim, played, playing
 from tiltyard.ledger_tables import (
@@ -127,6 +128,11 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """What nights have cost, and what models are worth."""
+        return Accounts(self.engine)
 
     @cached_property
     def outbox(self) -> Outbox:

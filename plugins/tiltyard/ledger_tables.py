@@ -1,6 +1,6 @@
 """The tables of the decisions database, the longer statements over them, and what their JSON may hold.
 
-Only `ledger`, `fence` and `outbox` read and write them.
+Only `ledger`, `fence`, `outbox` and `accounts` read and write them.
 """
 
 import json
@@ -252,6 +252,35 @@ sending = sa.Table(
 sa.Index("unsent", sending.c.id, postgresql_where=sending.c.sent_at.is_(None))
 sa.Index("sendings_of_message", sending.c.message)
 sa.Index("digests", sending.c.owner, sending.c.created_at, postgresql_where=sending.c.occasion == "digest")
+
+cost = sa.Table(
+    "cost",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),  # the model; of features the source; '' for all at once
+    sa.Column("cpu_s", sa.Double, nullable=False),
+    sa.Column("wall_s", sa.Double, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+    sa.Column("read_bytes", sa.BigInteger, nullable=False),
+    sa.Column("written_bytes", sa.BigInteger, nullable=False),
+    sa.Column("processes", sa.Integer, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+stored = sa.Table(
+    "stored",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+worth = sa.Table(
+    "worth",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # records.Worth
+    sa.Column("recorded_at", _instant, nullable=False),
+)
 
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:

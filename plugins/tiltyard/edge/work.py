@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, task_run
+from tiltyard.edge import answers, due, explanations, hours, limits, metering, task_run
 from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -164,7 +164,8 @@ def answer_hours(rails: "Rails", specs: Sequence[Spec]) -> JsonObject:
     for spec in specs:
         try:
             if open_hours := waiting.get(spec.name):
-                with limits.within(rails, "shadow", spec):
+                days = {clock.night_of(as_of) for as_of in open_hours}
+                with metering.meter.span(spec.name, days), limits.within(rails, "shadow", spec):
                     answered = hours.answer(rails, spec, open_hours, task_run.connection)
                 done[spec.name] = {hour.as_of.isoformat(): hour.answered for hour in answered}
         except Unavailable:
@@ -375,7 +376,8 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
         when = [as_of for as_of in when if clock.night_closing(as_of) >= first.get(spec.name, date.min)]
         try:
             if when:
-                audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
+                with metering.meter.span(spec.name, [clock.night_closing(as_of) for as_of in when]):
+                    audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
             if when or not task_run.is_first_attempt():
                 task = fallback_audit.open_task(rails, spec.name)
                 if task:
@@ -431,7 +433,13 @@ def tell(rails: "Rails", now: datetime) -> JsonObject:
 
 
 def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:
-    """Put the lake in order; `now` is when that was asked for."""
+    """Put the lake in order; `now` is when that was asked for. Then the accounts: what lies there, and what models are
+    worth."""
+    from tiltyard.govern import retiring
     from tiltyard.upkeep import maintenance
 
-    return maintenance.maintain(rails, as_of, now=now).to_json()
+    done = maintenance.maintain(rails, as_of, now=now).to_json()
+    specs = portfolio(rails.settings)
+    retiring.measure_stored(rails, specs)
+    rails.ledger.accounts.set_worths(retiring.look(rails, specs))
+    return done

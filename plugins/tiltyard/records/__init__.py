@@ -1,10 +1,12 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps), `told` (what people are told).
+stage says of a night) → `entry` (what the ledger keeps), `told` (what people are told), `cost` (what a night has used)
+and `worth` (what a model is worth).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
+from tiltyard.records.cost import Cost, Stored, Usage
 from tiltyard.records.delivered import (
     DataIncident,
     DataIncidentChange,
@@ -93,10 +95,13 @@ from tiltyard.records.summary import (
     WatchVerdict,
 )
 from tiltyard.records.told import Fact, Message, Occasion, PagePrecision, Sending, Weight
+from tiltyard.records.worth import ADVICE, Advice, Gain, Worth
 
 __all__ = [
+    "ADVICE",
     "SUMMARIES",
     "AcceptedRelease",
+    "Advice",
     "AnsweredHour",
     "ArmFigures",
     "Broken",
@@ -105,6 +110,7 @@ __all__ = [
     "ChallengerDecision",
     "CohortArrival",
     "Compared",
+    "Cost",
     "Criterion",
     "CriterionStatus",
     "DataIncident",
@@ -126,6 +132,7 @@ __all__ = [
     "FetchedTable",
     "FilledFeature",
     "Finding",
+    "Gain",
     "GovernorAction",
     "GovernorSummary",
     "Harm",
@@ -178,14 +185,17 @@ __all__ = [
     "StageRun",
     "State",
     "Status",
+    "Stored",
     "Summary",
     "TableState",
     "TrainedFrom",
     "TrainingSummary",
+    "Usage",
     "Version",
     "VersionFacts",
     "VersionFigures",
     "Watch",
     "WatchVerdict",
     "Weight",
+    "Worth",
 ]
