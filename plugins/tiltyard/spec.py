@@ -563,7 +563,7 @@ AlertKind = Literal[
     "approve", "explain", "table", "incident", "refused", "quarantined", "failed", "stopped", "unanswered",
 ]  # fmt: skip
 """What a message is about."""
-ADDRESS = r"^(env:[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
+ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
 """How an address is named: it may hold a secret, so that no text has it."""
 
 
@@ -578,7 +578,8 @@ class Route(Strict):
     """What the messages are about. Empty: anything."""
     to: Annotated[tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...], Field(min_length=1)]
     """Addresses of Apprise, by name: `env:NAME`, a variable of the environment, or `connection:NAME`, one of Airflow
-    with the address as its password."""
+    with the address as its password; and `webhook:NAME` of another system, with its URL in the variable `NAME` and the
+    secret that it is signed with in `NAME_SECRET`."""
 
     def fits(self, owner: str, tier: int, kind: str) -> bool:
         """Whether a message goes here."""
