@@ -59,7 +59,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, night_metrics, overview, reports
+    from tiltyard.edge import board_query, overview, reports
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -103,7 +103,7 @@ def _app() -> "FastAPI":
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(night_metrics.text(overview.board(settings)), media_type="text/plain; version=0.0.4")
+        return Response(overview.metrics(settings), media_type="text/plain; version=0.0.4")
 
     @app.get("/api/v1/{part}")
     def part(part: Literal["inbox", "sources", "incidents"]) -> Response:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.answered import delivery
-from tiltyard.edge import status
+from tiltyard.edge import night_metrics, status
 from tiltyard.edge.board import Board
 from tiltyard.edge.board import read as board_of
 from tiltyard.edge.document import Document, ModelStatus
@@ -59,6 +59,14 @@ def board(settings: Settings) -> Board:
     settings = release.in_force(settings)
     with rails_module.opened(settings) as rails:
         return board_of(rails, portfolio(settings), clock.now())
+
+
+def metrics(settings: Settings) -> bytes:
+    """What Prometheus is told of the nights."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings) as rails:
+        specs = portfolio(settings)
+        return night_metrics.text(board_of(rails, specs, clock.now()), night_metrics.beside(rails, specs))
 
 
 def entry(settings: Settings, name: str) -> Entry | None:
