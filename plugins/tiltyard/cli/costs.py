@@ -1,8 +1,6 @@
 """`costs`, `worth`: what nights have used and cost, and which models are worth it."""
 
-from collections.abc import Sequence
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,14 +8,11 @@ from tiltyard import clock
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, ScoredAsOf
 from tiltyard.cli.output import caution, emit, progress, say, table
-from tiltyard.errors import BadInput
 
 if TYPE_CHECKING:
-    from tiltyard.govern.bills import Bill
+    from tiltyard.edge.cost_page import CostSums
 
 PANEL = "All models together"
-NIGHTS = 30
-"""Nights that are looked at, where nothing else is asked for."""
 commands = typer.Typer()
 
 
@@ -31,29 +26,16 @@ def costs(
     """Show what a night in Airflow has used, on average: CPU, memory, bytes, and money by the prices of
     models/portfolio.yaml, the dearest first."""
     from tiltyard import rails
-    from tiltyard.govern import bills
-    from tiltyard.spec import load_portfolio, portfolio
+    from tiltyard.edge import cost_page
+    from tiltyard.spec import portfolio
 
-    if by not in get_args(bills.By):
-        raise BadInput(f"Costs are added up by {', '.join(get_args(bills.By))}, not by '{by}'.")
+    since, until = (clock.parse_night(text).date() if text else None for text in (first, last))
     with rails.opened() as opened:
-        accounts = opened.ledger.accounts
-        until = clock.parse_night(last).date() if last else accounts.newest() or clock.now().date()
-        since = clock.parse_night(first).date() if first else until - timedelta(days=NIGHTS - 1)
-        if since > until:
-            raise BadInput(f"The first night, {since}, comes after the last, {until}.")
-        prices = load_portfolio(opened.settings.models).prices
-        nights = accounts.nights(since, until)
-        result = bills.bills(
-            accounts.costs(since, until), accounts.stored(), nights, portfolio(opened.settings),
-            by, prices,  # type: ignore[arg-type]  # it is one of them
-        )  # fmt: skip
-    document = {"from": since, "to": until, "nights": nights, "by": by, "bills": result,
-                "currency": prices.currency if prices else None}  # fmt: skip
-    emit(document, as_json, lambda: _show(result, by, (since, until), nights, prices.currency if prices else None))
-    if not nights:
-        caution(f"Nothing was measured from {since} to {until}; nights in Airflow are, hindcasts are not.")
-    elif prices is None:
+        result = cost_page.sums(opened, portfolio(opened.settings), by, since, until)
+    emit(result, as_json, lambda: _show(result))
+    if not result.nights:
+        caution(f"Nothing was measured from {result.first} to {result.last}; nights in Airflow are, hindcasts are not.")
+    elif result.currency is None:
         caution("Nothing is priced; write prices: {cpu_hour: …, gb_hour: …, gb_month: …} in models/portfolio.yaml.")
 
 
@@ -79,12 +61,12 @@ def worth(
     emit(result, as_json, lambda: table(rows))
 
 
-def _show(result: "Sequence[Bill]", by: str, between: tuple[date, date], nights: int, currency: str | None) -> None:
-    say(f"a night on average, of {nights} from {between[0]} to {between[1]}; money for a month")
+def _show(result: "CostSums") -> None:
+    say(f"a night on average, of {result.nights} from {result.first} to {result.last}; money for a month")
     table(
         [
             {
-                by: bill.name,
+                result.by: bill.name,
                 "models": bill.models or "–",
                 "CPU": f"{bill.usage.cpu_s:.2f} s",
                 "shared": f"{bill.shared_cpu_s:.2f} s",
@@ -93,8 +75,8 @@ def _show(result: "Sequence[Bill]", by: str, between: tuple[date, date], nights:
                 "read": f"{bill.usage.read_bytes / 1e6:.1f} MB",
                 "written": f"{bill.usage.written_bytes / 1e6:.1f} MB",
                 "stored": f"{bill.stored_bytes / 1e6:.1f} MB",
-                "money": "–" if bill.price is None else f"{bill.price:.2f} {currency}",
+                "money": "–" if bill.price is None else f"{bill.price:.2f} {result.currency}",
             }
-            for bill in result
+            for bill in result.bills
         ]
     )
