@@ -78,6 +78,14 @@ class Comparison(Record):
     lines: tuple[ComparedLine, ...]
     """Line by line, those of a group together."""
 
+    @property
+    def groups(self) -> dict[str, list[ComparedLine]]:
+        """Group → its lines, in their order."""
+        groups: dict[str, list[ComparedLine]] = {}
+        for line in self.lines:
+            groups.setdefault(line.group, []).append(line)
+        return groups
+
 
 def rows(rails: Rails, spec: Spec, night: date) -> tuple[VersionRow, ...]:
     """The model's versions, the newest first. `night`: whose roles they have."""

@@ -79,7 +79,7 @@ class ModelQuery:
             except ValueError:
                 dates[name], wrong = None, f"'{text}' is no day; write it like 2025-05-30."
         return cls(
-            part=part if part in PARTS else "now",
+            part=next((known for known in PARTS if known == part), "now"),
             page=int(page) if page.isdecimal() and 0 < len(page) < 5 and int(page) else 1,
             compare=comparing.numbers(",".join(compare)),
             wrong=wrong,
@@ -380,7 +380,7 @@ def _nights(rails: Rails, spec: Spec, until: date) -> tuple[tuple[date, dict[Sta
 
 
 def _was_worked_on(rails: Rails, spec: Spec, night: date) -> bool:
-    return any(rails.ledger.stage_status(stage, spec.name, night) for stage in ("shadow", "promotion", "drift"))
+    return any(rails.ledger.stage_status(stage, spec.name, night) for stage in NIGHTLY)
 
 
 def _beside(rails: Rails, spec: Spec, night: date) -> tuple[date | None, date | None]:
