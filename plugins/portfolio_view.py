@@ -200,8 +200,9 @@ def paused() -> frozenset[str]:
     try:
         with create_session() as session:
             return paused_dags(session)
-    except Exception:  # whatever its database says: the pages show what the ledger knows
-        logging.getLogger(__name__).warning("Airflow's database does not say which DAGs are paused.", exc_info=True)
+    except Exception as error:  # whatever its database says: the pages show what the ledger knows
+        log = logging.getLogger(__name__)
+        log.warning("Airflow's database does not say which DAGs are paused: %s", str(error).splitlines()[0])
         return frozenset()
 
 

@@ -507,10 +507,7 @@ class _Facts:
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
-        try:
-            return Feeding.of_every_source(self.rails.settings)
-        except OSError:
-            return None
+        return Feeding.as_built(self.rails.settings)
 
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""

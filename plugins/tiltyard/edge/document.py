@@ -282,7 +282,7 @@ class ModelStatus(ModelHead):
     metrics: dict[str, MeasuredVersion]
     """Version, or `safe_default` → how good it was on the night's window of matured cohorts."""
     gate: GateDecision | None
-    """The decision that tells most of the newest judged night; None before the first."""
+    """The decision that the newest judged night acted on; None before the first."""
     promotions: tuple[PromotedVersion, ...]
     """Every promotion, the oldest first."""
     watch: WatchedChampion | None

@@ -93,6 +93,8 @@ class ModelQuery:
             values["part"] = None
         shown = {name: value for name, value in values.items() if value not in (None, 1, (), "")}
         shown.pop("wrong", None)
+        if not shown:
+            return ""
         return "?" + urlencode(
             {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in shown.items()}
         )

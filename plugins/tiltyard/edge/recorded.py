@@ -41,6 +41,7 @@ from tiltyard.records import (
     FeaturesSummary,
     FilledFeature,
     MeasuredVersion,
+    PromotionSummary,
     RefusedText,
     ShadowSummary,
     StageRun,
@@ -199,12 +200,16 @@ def _latency(rails: Rails, spec: Spec, figures: dict[str, SourceFigures]) -> tup
 
 
 def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
-    """Of the newest night's decisions: a promotion, else the one with the most matured evidence."""
+    """Of the newest night's decisions the one that the stage acted on, which is the one that a person is asked about;
+    where it was killed before it said so, a promotion, else the one with the most matured evidence."""
     decided = rails.ledger.chronicle.last_decided(spec.name, night)
     newest = rails.ledger.decisions(spec.name, until=decided, since=decided) if decided else []
-    if not newest:
+    if decided is None or not newest:
         return None
-    decision = max(newest, key=lambda entry: (entry.verdict == "promote", entry.evidence.matured))
+    run = rails.ledger.stage_run(PromotionSummary, spec.name, decided)
+    acted_on = run.summary.challenger if run else None
+    decision = next((entry for entry in newest if entry.challenger == acted_on), None)
+    decision = decision or max(newest, key=lambda entry: (entry.verdict == "promote", entry.evidence.matured))
     return GateDecision(
         night=decision.night,
         challenger=decision.challenger,

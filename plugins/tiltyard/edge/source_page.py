@@ -162,11 +162,8 @@ class _Rhythm(NamedTuple):
 def _below(rails: Rails, source: str) -> tuple[Graph, tuple[str, ...]]:
     """Which table stands on which, and those of a source and what is made of them; before dbt has built anything those
     of its contract alone."""
-    try:
-        feeding = Feeding.of_every_source(rails.settings)
-        return feeding.graph, feeding.below(source)
-    except OSError:
-        return Graph(), ()
+    feeding = Feeding.as_built(rails.settings)
+    return (feeding.graph, feeding.below(source)) if feeding else (Graph(), ())
 
 
 def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNight, ...]:
