@@ -5,8 +5,8 @@ that night sees the champion of that night. Rows are added, not rewritten; a sta
 exception (it says how the last attempt went).
 
 Longer than other modules, because no other one may ask the database of decisions anything. Its tables and the longer
-statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; who is champion is
-worked out in `succession`.
+statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; what pages look back
+at is `chronicle`; who is champion is worked out in `succession`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
 from tiltyard.accounts import Accounts
+from tiltyard.chronicle import Chronicle
 from tiltyard.errors import BadInput
 from tiltyard.fence import Fence, claim, played, playing
 from tiltyard.ledger_tables import (
@@ -138,6 +139,11 @@ class Ledger:
     def outbox(self) -> Outbox:
         """What people are told."""
         return Outbox(self.engine)
+
+    @cached_property
+    def chronicle(self) -> Chronicle:
+        """What people look back at."""
+        return Chronicle(self.engine)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -671,10 +677,18 @@ class Ledger:
         return records[0] if records else None
 
     def watches(
-        self, model: str, until: date | None = None, *, night: date | None = None, verdict: str | None = None
+        self,
+        model: str,
+        until: date | None = None,
+        *,
+        since: date | None = None,
+        night: date | None = None,
+        verdict: str | None = None,
     ) -> list[Watch]:
         """What the rollback watch has said of the model, in the order of nights."""
         query = sa.select(watch).where(watch.c.model == model)
+        if since is not None:
+            query = query.where(watch.c.night >= since)
         if until is not None:
             query = query.where(watch.c.night <= until)
         if night is not None:

@@ -1,6 +1,6 @@
 """The tables of the decisions database, the longer statements over them, and what their JSON may hold.
 
-Only `ledger`, `fence`, `outbox` and `accounts` read and write them.
+Only `ledger`, `fence`, `outbox`, `accounts` and `chronicle` read and write them.
 """
 
 import json
@@ -207,6 +207,15 @@ default_task_end = sa.Table(
     sa.Column("answered_by", sa.Text),
     sa.Column("source", sa.Text),  # airflow | command line
     sa.Column("answered_at", _instant),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+night_document = sa.Table(
+    "night_document",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),  # model | source
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # judge.night_figures, prepare.source_figures: a part per stage
     sa.Column("recorded_at", _instant, nullable=False),
 )
 message = sa.Table(

@@ -468,7 +468,7 @@ class _Facts:
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
-                  since=incident.since, link="/dags/governor", models=incident.models)
+                  since=incident.since, link=f"/tiltyard/incidents/{incident.node}", models=incident.models)
             for incident in self.incidents if not incident.closing and incident.node not in self.states
         ]  # fmt: skip
         accepted = self.rails.ledger.release()
@@ -481,7 +481,7 @@ class _Facts:
             night = self.of_source.get(name)
             asked += [
                 Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
-                      link=f"/dags/{name}__features",
+                      link=f"/tiltyard/sources/{name}#quarantine",
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
@@ -507,10 +507,7 @@ class _Facts:
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
-        try:
-            return Feeding.of_every_source(self.rails.settings)
-        except OSError:
-            return None
+        return Feeding.as_built(self.rails.settings)
 
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""

@@ -120,11 +120,12 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     """Put what is good of a source's night in service, and the store of online features up to it; announce the feature
     views that are settled by that, and all views of the models that may start now. An hour is in service already."""
     from tiltyard.online import fill
-    from tiltyard.prepare import features
+    from tiltyard.prepare import features, source_figures
 
     if clock.is_hour(as_of):
         return _announce_hour(rails, source, as_of)
     published = features.end(rails, source, as_of)
+    source_figures.keep(rails, source, as_of)
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
     touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]

@@ -1,4 +1,5 @@
 """Which version may serve. The shadow stage: `shadow` (`scoring` → truth and its evaluation → `estimate`, before the
-truth has come, and `arrival` with `runoff`: when the truth comes, and whether it still does). The promotion stage:
+truth has come, and `arrival` with `runoff`: when the truth comes, and whether it still does; `night_figures`: what the
+pages show of it). The promotion stage:
 `promotion` (`pairs` → `sequential` → `gate` → `evidence_page`).
 """

@@ -29,6 +29,7 @@ from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Stopped
 from tiltyard.fence import Fence
+from tiltyard.judge.night_figures import ScoredFigures
 from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
@@ -132,6 +133,7 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
 
     rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=scored.fence)
     served = of_night[of_night["tier"] != SHADOW]
+    rails.ledger.chronicle.keep("model", spec.name, night, _kept(served, profiles))
     return ShadowSummary(
         night=night,
         rows=len(scored.rows),
@@ -357,6 +359,17 @@ def _light_scores(rails: Rails, spec: Spec, scored: _Scored) -> pd.DataFrame | N
         scores=pd.Series(spec.target.told(scores.values), dtype=object, index=base.index),
     )
     return found[found["score"].notna()]
+
+
+def _kept(served: pd.DataFrame, profiles: pd.DataFrame) -> ScoredFigures:
+    """What the pages show of the night's scoring; `profiles` from `_profiles`."""
+    filled: dict[int, dict[str, float]] = {}
+    for version, column, counts in zip(profiles["version"], profiles["column_name"], profiles["counts"], strict=True):
+        if any(counts):
+            share = float(profile.filled(np.asarray(counts, dtype=np.int64)))
+            filled.setdefault(int(version), {})[str(column)] = round(share, 4)
+    examples = {str(tier): str(own["request_id"].min()) for tier, own in served.groupby("tier")}
+    return ScoredFigures(examples=examples, filled=filled)
 
 
 def _cohorts(rows: pd.DataFrame) -> "pd.Series[Any]":

@@ -17,7 +17,16 @@ from datetime import date, datetime, timedelta
 from tiltyard import release, suites
 from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import changed_columns, checks, contracts, deliveries, publishing, schedules, settling
+from tiltyard.prepare import (
+    changed_columns,
+    checks,
+    contracts,
+    deliveries,
+    publishing,
+    schedules,
+    settling,
+    source_figures,
+)
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.fetch import step as fetching
@@ -113,6 +122,7 @@ def build_night(
             error = str(failure) or type(failure).__name__
             errors.append(failure)
         published = end(rails, source, as_of)
+        source_figures.keep(rails, source, as_of)
         if not error and not published.published:
             errors.append(CheckFailed(complaint(published.unpublished, published.night)))
         nights[source] = SourceNight(
