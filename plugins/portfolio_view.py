@@ -188,6 +188,8 @@ def _app() -> "FastAPI":
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:
         file = reports.opened(settings, path)
+        if file is None and not path.strip("/"):
+            return _page(_render("folder.html", path="", entries=()))
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():

@@ -264,7 +264,8 @@ def _ends(
     rails: Rails, specs: Sequence[Spec], anchors: Mapping[str, date], of_source: Mapping[str, date]
 ) -> dict[str, tuple[tuple[date, Status | Literal[""]], ...]]:
     """Model → its last nights with the worst end of its stages and tables, the newest of its source's the last. A table
-    that was not good on a night was stopped, or had failed, whatever the stages made of it."""
+    that was not good on a night was stopped, or had failed, whatever the stages made of it. That its source was stopped
+    for a table which a model does not stand on is no trouble of that model's."""
     newest = {spec.name: max(anchors[spec.name], of_source.get(spec.source, anchors[spec.name]))
               for spec in specs if spec.name in anchors}  # fmt: skip
     ends = {}
@@ -281,6 +282,7 @@ def _ends(
         first = min(newest.values()) - timedelta(days=NIGHTS - 1)
         held = {(state.table, state.night): state.state
                 for state in rails.ledger.unpublished_states(first, max(newest.values()))}  # fmt: skip
+    tables = {source: _tables_of(rails, specs, source, held) for source in {spec.source for spec in specs}}
     shown: dict[str, tuple[tuple[date, Status | Literal[""]], ...]] = {}
     for spec in specs:
         if spec.name not in newest:
@@ -288,14 +290,27 @@ def _ends(
         nights = [newest[spec.name] - timedelta(days=back) for back in reversed(range(NIGHTS))]
         of_night: list[tuple[date, Status | Literal[""]]] = []
         for night in nights:
-            own = [of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()]
-            if any(own):
-                words: list[Status | Literal[""]] = [end.status if end else "" for end in own]
+            own = {
+                stage: of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()
+            }
+            if any(own.values()):
+                words: list[Status | Literal[""]] = [end.status if end else "" for end in own.values()]
+                if words[0] == "stopped" and any((table, night) in held for table in tables[spec.source]):
+                    words[0] = "done"  # the tables say for whom
                 of_tables = [held[table, night] for table in spec.tables if (table, night) in held]
                 words += ["failed" if state == "failed" else "stopped" for state in of_tables]
                 of_night.append((night, min(words, key=lambda word: _BAD.get(word, 1))))
         shown[spec.name] = tuple(of_night)
     return shown
+
+
+def _tables_of(
+    rails: Rails, specs: Sequence[Spec], source: str, held: Mapping[tuple[str, date], str]
+) -> frozenset[str]:
+    """The tables of a source: what it delivers, what is staged of that, and what its models read."""
+    own = {table for spec in specs if spec.source == source for table in spec.tables}
+    own |= {table for table, _ in held if table.startswith(f"stg_{source}__")}
+    return frozenset(own | {*contracts.raw_tables(rails.settings, source)})
 
 
 @dataclass(frozen=True, kw_only=True)
