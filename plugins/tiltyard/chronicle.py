@@ -250,12 +250,14 @@ class Chronicle:
             stage_run.c.summary["metrics"],
             sa.literal('$.* ? (@.role == "champion")', sa.Text).op("::")(sa.text("jsonpath")),
         )
-        query = sa.select(stage_run.c.model, stage_run.c.night, figures, stage_run.c.summary["default_loss"])
+        default = stage_run.c.summary["default_loss"].label("default_loss")
+        query = sa.select(stage_run.c.model, stage_run.c.night, figures.label("champion"), default)
         own = (stage_run.c.model == asked.c.name, stage_run.c.night >= asked.c.since, stage_run.c.status == "done")
         query = query.where(stage_run.c.stage == "shadow", *own).order_by(stage_run.c.model, stage_run.c.night)
-        for model, night, champion, default in self._rows(query):
-            loss = float(default) if isinstance(default, int | float) else None
-            found[model].append(NightLoss(night, champion if isinstance(champion, dict) else {}, loss))
+        for row in self._rows(query):
+            champion = row.champion if isinstance(row.champion, dict) else {}
+            loss = float(row.default_loss) if isinstance(row.default_loss, int | float) else None
+            found[row.model].append(NightLoss(row.night, champion, loss))
         return found
 
     # -- incidents ----------------------------------------------------------------------------
