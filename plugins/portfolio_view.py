@@ -90,9 +90,12 @@ def _app() -> "FastAPI":
 
     @app.exception_handler(HTTPException)
     def refuse(request: Request, error: HTTPException) -> Response:
-        """A browser that is not logged in is sent to the login and back; everything else gets the plain answer."""
+        """A browser that is not logged in is sent to the login and back, and gets a page with a way back where there is
+        nothing to see; everything else gets the plain answer."""
         if error.status_code == 401 and accepts(request.headers.get("accept", ""), "text/html"):
             return RedirectResponse(f"/api/v2/auth/login?next={request.url.path}", 303)
+        if error.status_code == 404 and accepts(request.headers.get("accept", ""), "text/html"):
+            return _page(_render("missing.html", sentence=error.detail), 404)
         return Response(str(error.detail), error.status_code, media_type="text/plain")
 
     @app.get("/")
@@ -270,11 +273,11 @@ def board_page(
     )
 
 
-def _page(content: str) -> "Response":
+def _page(content: str, status: int = 200) -> "Response":
     from fastapi.responses import HTMLResponse
 
     headers = {"Content-Security-Policy": PAGES.format(script=_digest(_script())), "X-Content-Type-Options": "nosniff"}
-    return HTMLResponse(content, headers=headers)
+    return HTMLResponse(content, status, headers=headers)
 
 
 @cache

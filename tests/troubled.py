@@ -53,7 +53,7 @@ from tiltyard.records import (
     Watch,
 )
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import portfolio
+from tiltyard.spec import find, portfolio
 
 EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 NIGHT = date(2025, 5, 30)
@@ -64,6 +64,7 @@ LONG = "a" + "_very_long_name" * 3 + "_x"
 NAMES = ("index", LONG, "churn")
 FEATURES = tuple(f"feature_{place:02}{EVIL if place == 0 else ''}" for place in range(40))
 DAY = timedelta(days=1)
+SPINE = find(ROOT / "models", "churn").prediction.spine
 
 
 def settings_of(folder: Path, postgres_url: str, count: int = 0) -> Settings:
@@ -110,7 +111,7 @@ def fill(rails: Rails) -> None:
 def _source(rails: Rails, night: date) -> None:
     held = night == NIGHT
     states = [
-        TableState(night=night, table="spn_customer_week", state="held" if held else "published", snapshot=1,
+        TableState(night=night, table=SPINE, state="held" if held else "published", snapshot=1,
                    good_night=NIGHT - DAY if held else night, since=night if held else None,
                    reason=EVIL if held else None, cause="raw.payment" if held else None),
         TableState(night=night, table="raw.payment", state="held" if held else "published", snapshot=1,

@@ -5,7 +5,7 @@ for the newest nights, a part for each stage, so that no page reads the lake. Ev
 with what did not change left out: of a year of holds the night on which they began.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.ledger_tables import decision, event, incident, night_document, publication, stage_run
-from tiltyard.records import Event, Incident, Record
+from tiltyard.ledger_tables import decision, event, incident, named_dates, night_document, publication, stage_run
+from tiltyard.records import Event, Incident, JsonObject, Record
 from tiltyard.stages import STAGES
 
 KEPT = 35
@@ -66,6 +66,16 @@ class TableChange(NamedTuple):
     state: str
     reason: str | None
     cause: str | None
+
+
+class NightLoss(NamedTuple):
+    """What a night measured, as it is recorded."""
+
+    night: date
+    champion: JsonObject
+    """Figures of the version in service; empty where none was measured."""
+    safe_default: float | None
+    """What the safe default lost on the same rows; None where it was not measured."""
 
 
 class NightSpan(NamedTuple):
@@ -228,6 +238,27 @@ class Chronicle:
         [row] = self._rows(sa.select(sa.func.max(stage_run.c.night)).where(worked))
         newest: date | None = row[0]
         return newest
+
+    def losses(self, since: Mapping[str, date]) -> dict[str, list[NightLoss]]:
+        """Model → what its nights have measured from the model's `since` on, in their order. One query, which takes no
+        more of a record than that: of a hundred models a month of whole records is megabytes."""
+        found: dict[str, list[NightLoss]] = {name: [] for name in since}
+        if not since:
+            return found
+        asked = named_dates(since)
+        figures = sa.func.jsonb_path_query_first(
+            stage_run.c.summary["metrics"],
+            sa.literal('$.* ? (@.role == "champion")', sa.Text).op("::")(sa.text("jsonpath")),
+        )
+        default = stage_run.c.summary["default_loss"].label("default_loss")
+        query = sa.select(stage_run.c.model, stage_run.c.night, figures.label("champion"), default)
+        own = (stage_run.c.model == asked.c.name, stage_run.c.night >= asked.c.since, stage_run.c.status == "done")
+        query = query.where(stage_run.c.stage == "shadow", *own).order_by(stage_run.c.model, stage_run.c.night)
+        for row in self._rows(query):
+            champion = row.champion if isinstance(row.champion, dict) else {}
+            loss = float(row.default_loss) if isinstance(row.default_loss, int | float) else None
+            found[row.model].append(NightLoss(row.night, champion, loss))
+        return found
 
     # -- incidents ----------------------------------------------------------------------------
 

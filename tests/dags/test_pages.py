@@ -125,6 +125,8 @@ def test_what_there_is_not_is_said(client: TestClient, path: str) -> None:
     for prefix in ("", "/api/v1"):
         answer = client.get(prefix + path)
         assert answer.status_code == 404 and path.rpartition("/")[2] in answer.text
+    page = client.get(path + "<b>", headers={"accept": "text/html"})
+    assert page.status_code == 404 and 'href="/tiltyard/"' in page.text and "&lt;b&gt;" in page.text
 
 
 def test_no_page_opens_the_lake(client: TestClient, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from tiltyard import clock
+from tiltyard.chronicle import NightLoss
 from tiltyard.govern import standing
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.outbox import SHOWN
@@ -205,7 +206,8 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         for spec in specs
         if (nights := [own[spec.name] for own in attempted.values() if spec.name in own])
     }
-    lately = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
+    lately = {name: night - timedelta(days=NIGHTS - 1) for name, night in anchors.items()}
+    drawn = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
     problems: dict[str, str] = {}
     facts = _Facts(
         rails=rails,
@@ -216,6 +218,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         shadow=_runs(ledger, ShadowSummary, lately, problems),
         drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
         promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
+        losses=ledger.chronicle.losses(drawn),
         changes=ledger.changes_of(names),
         challengers={
             name: roles.challengers
@@ -326,6 +329,7 @@ class _Facts:
     shadow: Mapping[str, Sequence[StageRun[ShadowSummary]]]
     drift: Mapping[str, Sequence[StageRun[DriftSummary]]]
     promotion: Mapping[str, Sequence[StageRun[PromotionSummary]]]
+    losses: Mapping[str, Sequence[NightLoss]]
     changes: Mapping[str, Sequence[ChampionChange]]
     challengers: Mapping[str, Sequence[int]]
     ends: Mapping[str, tuple[tuple[date, Status | Literal[""]], ...]]
@@ -354,7 +358,7 @@ class _Facts:
             since=change.night if change else None,
             challengers=tuple(self.challengers.get(spec.name, ())),
             measure=spec.target.measure,
-            losses=tuple(_loss(run, spec) for run in shadow if run.status == "done"),
+            losses=tuple(_loss(night, spec) for night in self.losses.get(spec.name, ())),
             gate=judged.summary.verdict if judged else None,
             gate_reason=judged.summary.reasons[0] if judged and judged.summary.reasons else None,
             drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
@@ -531,11 +535,9 @@ class _Facts:
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 
-def _loss(run: StageRun[ShadowSummary], spec: Spec) -> MeasuredLoss:
+def _loss(night: NightLoss, spec: Spec) -> MeasuredLoss:
     """What a night measured of the version that was champion then."""
-    champion = next((figures for figures in run.summary.metrics.values() if figures.role == "champion"), None)
-    return MeasuredLoss(
-        night=run.night,
-        champion=champion.figure(spec.target.measure) if champion else None,
-        safe_default=run.summary.default_loss,
-    )
+    more, own = night.champion.get("more"), night.champion.get(spec.target.measure)
+    value = more.get(spec.target.measure) if own is None and isinstance(more, dict) else own
+    loss = float(value) if isinstance(value, int | float) else None
+    return MeasuredLoss(night=night.night, champion=loss, safe_default=night.safe_default)
