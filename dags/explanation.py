@@ -9,8 +9,8 @@ default still answers, it asks again.
 
 **What to do when it fails.**
 
-- It asks again at once: the last answer was none (a cause or an owner is empty, the day has passed or is too far away).
-  The question begins with what was wrong.
+- *kept* is red, and it asks again at once: the last answer was none (a cause or an owner is empty, the day has passed
+  or is too far away). The question begins with what was wrong.
 - *explain* is red: the log says why. The task is still open in the ledger. Clear it, or start the DAG by hand.
 - Marking it as successful answers nothing: the next night asks again.
 

@@ -22,6 +22,7 @@ from tiltyard.records import (
     Instant,
     JsonObject,
     OpenIncident,
+    Operation,
     PopularItem,
     QuarantinedFile,
     Record,
@@ -326,6 +327,10 @@ class ModelStatus(ModelHead):
     """The decision that tells most of the newest judged night; None before the first."""
     promotions: tuple[PromotedVersion, ...]
     """Every promotion, the oldest first."""
+    operations: tuple[Operation, ...] = ()
+    """What persons did to it by hand, or asked for, the oldest first."""
+    held: str | None = None
+    """Who holds it, how, since when and why, as the end of a sentence; None where nobody does."""
     watch: WatchedChampion | None
     """The rollback watch; None when nobody is under watch."""
     rollbacks: tuple[Rollback, ...]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
-from tiltyard import clock
+from tiltyard import clock, operating
 from tiltyard.answered import arm, delivery, fallback_audit
 from tiltyard.edge.document import (
     SAFE_DEFAULT,
@@ -47,6 +47,7 @@ from tiltyard.errors import BadInput, TiltyardError
 from tiltyard.govern import governor, grants, look, routine, standing
 from tiltyard.govern.routine import NextRetrain
 from tiltyard.judge import arrival, estimate, rollback, shadow
+from tiltyard.judge.best import best_of
 from tiltyard.pages import plots
 from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
 from tiltyard.rails import Rails
@@ -135,6 +136,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     counts = truth.counts(rails, spec, as_of)
     training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)
     scored = rails.ledger.last_stage_run(ShadowSummary, spec.name, before=night + DAY)
+    operations = rails.ledger.operations.of([spec.name])[spec.name]
+    hold = operating.standing(operations, *([night + DAY] if is_asked else [])).hold
     return ModelStatus(
         model=spec.name,
         owner=spec.owner,
@@ -160,6 +163,8 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
             PromotedVersion(night=entry.night, version=entry.version, replaced=entry.replaced, by=entry.approved_by)
             for entry in rails.ledger.promotions(spec.name, until=night)
         ),
+        operations=tuple(operations),
+        held=operating.in_words(hold) if hold else None,
         watch=_watch(rails, spec, as_of),
         rollbacks=tuple(
             Rollback(night=entry.night, version=entry.champion, back=entry.previous, reasons=entry.reasons)
@@ -430,11 +435,10 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVer
 
 
 def _gate(decisions: Sequence[Decision]) -> GateDecision | None:
-    """Of the newest night's decisions: a promotion, else the one with the most matured evidence."""
-    if not decisions:
+    """Of the newest night's decisions the one to act on."""
+    decision = best_of([entry for entry in decisions if entry.night == decisions[-1].night])
+    if decision is None:
         return None
-    newest = [entry for entry in decisions if entry.night == decisions[-1].night]
-    decision = max(newest, key=lambda entry: (entry.verdict == "promote", entry.evidence.matured))
     return GateDecision(
         night=decision.night,
         challenger=decision.challenger,

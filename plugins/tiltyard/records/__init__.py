@@ -1,7 +1,8 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps), `told` (what people are told).
+stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `told` (what people
+are told).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -65,6 +66,7 @@ from tiltyard.records.finding import (
     SignalKind,
     SinceTraining,
 )
+from tiltyard.records.operation import Operation, OperationAction, OperationState
 from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
 from tiltyard.records.summary import (
@@ -147,6 +149,9 @@ __all__ = [
     "Missing",
     "Occasion",
     "OpenIncident",
+    "Operation",
+    "OperationAction",
+    "OperationState",
     "PageFile",
     "PagePrecision",
     "Parity",
