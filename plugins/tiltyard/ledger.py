@@ -670,7 +670,9 @@ class Ledger:
             watch.c.model == claimed.model, watch.c.night >= claimed.night, watch.c.verdict == "rollback"
         )
         with changing(self.engine, claimed.model) as connection:
-            if connection.scalar(undone) is not None or self.operations.hindrance(claimed.model, claimed.night):
+            if connection.scalar(undone) is not None or self.operations.hindrance(
+                claimed.model, claimed.night, connection
+            ):
                 return False
             return connection.scalar(statement) is not None
 
@@ -693,7 +695,8 @@ class Ledger:
         )
         with changing(self.engine, watched.model) as connection:
             if watched.verdict == "rollback" and (
-                connection.scalar(promoted) is not None or self.operations.hindrance(watched.model, watched.night)
+                connection.scalar(promoted) is not None
+                or self.operations.hindrance(watched.model, watched.night, connection)
             ):
                 return None
             statement = pg.insert(watch).values(**values).on_conflict_do_nothing().returning(watch.c.night)

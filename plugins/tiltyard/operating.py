@@ -203,6 +203,8 @@ def _target(known: Known, action: OperationAction, to: Target) -> _Served | str:
 
 def _back(known: Known, to: Target, now: Standing) -> _Served | str:
     """Who comes back by a rollback."""
+    if now.pinned is not None:
+        raise BadInput(f"{known.model} is {in_words(now.pinned)}; pin another version, or unpin it first.")
     newest = known.changes[-1] if known.changes else None
     if to is None:
         if newest is not None and newest.action == "rollback":
@@ -210,15 +212,14 @@ def _back(known: Known, to: Target, now: Standing) -> _Served | str:
                 f"{known.model} went back to {shown(newest.champion)} on the night of {newest.night} already; name a "
                 "version with --to to go further."
             )
-        if newest is None or newest.kind != "promotion":
-            raise BadInput(f"{known.model} was not promoted last, so that nobody is its previous one; {_may(known)}.")
+        if newest is None or (newest.kind != "promotion" and newest.previous is None) or newest.kind == "rollback":
+            last = "nothing was promoted yet" if newest is None else f"it changed last on the night of {newest.night}"
+            raise BadInput(f"{known.model} has no previous champion to go back to ({last}); {_may(known)}.")
         target = _named(known, newest.previous)
     else:
         target = _named(known, None if to == DEFAULT else to)
     if target.version == known.champion:
         return f"{shown(target.version).capitalize()} is in service of {known.model} already."
-    if now.pinned is not None:
-        raise BadInput(f"{known.model} is {in_words(now.pinned)}; pin another version, or unpin it first.")
     return target
 
 

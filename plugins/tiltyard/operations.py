@@ -5,15 +5,17 @@ one transaction, under the lock by which promotions and rollbacks change a champ
 """
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import fields
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from tiltyard.errors import BadInput
 from tiltyard.fence import changing
-from tiltyard.ledger_tables import event, operation, operation_end
+from tiltyard.ledger_tables import event, json_text, operation, operation_end
 from tiltyard.operating import Standing, hindrance, standing
 from tiltyard.records import Operation
 
@@ -29,7 +31,15 @@ class Operations:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def of(self, models: Collection[str] | None = None) -> dict[str, list[Operation]]:
+    @cached_property
+    def _apart(self) -> sa.Engine:
+        """For the lock: what is read under it takes a connection of the pool, which others may all have who wait for
+        the lock."""
+        return sa.create_engine(self._engine.url, poolclass=sa.NullPool, json_serializer=json_text)
+
+    def of(
+        self, models: Collection[str] | None = None, connection: sa.Connection | None = None
+    ) -> dict[str, list[Operation]]:
         """Model → what was asked for, the oldest first; of all models, or of these. One query."""
         query = sa.select(operation, *(operation_end.c[name] for name in _DECIDED)).select_from(
             operation.outerjoin(operation_end, operation.c.id == operation_end.c.id)
@@ -37,8 +47,8 @@ class Operations:
         if models is not None:
             query = query.where(operation.c.model.in_(sorted(models)))
         found: dict[str, list[Operation]] = {name: [] for name in models or ()}
-        with self._engine.connect() as connection:
-            for row in connection.execute(query.order_by(operation.c.id)).mappings():
+        with nullcontext(connection) if connection is not None else self._engine.connect() as used:
+            for row in used.execute(query.order_by(operation.c.id)).mappings():
                 found.setdefault(row["model"], []).append(Operation.from_json(dict(row)))
         return found
 
@@ -54,9 +64,9 @@ class Operations:
         """What holds of a model on a night; now, without one."""
         return standing(self.of([model])[model], night)
 
-    def hindrance(self, model: str, night: date) -> str | None:
+    def hindrance(self, model: str, night: date, connection: sa.Connection | None = None) -> str | None:
         """Why nothing that decides by itself may change a champion on a night, as a sentence; None where it may."""
-        return hindrance(self.of([model])[model], night)
+        return hindrance(self.of([model], connection)[model], night)
 
     def retired(self, models: Collection[str], night: date = date.max) -> set[str]:
         """Those of the models that are retired on a night; now, without one."""
@@ -65,7 +75,7 @@ class Operations:
     def ask(self, model: str, decide: Callable[[], Operation | str]) -> Operation | str:
         """Put down what `decide` says while nobody else changes the model; what it says, with its number. A sentence
         of it stands for nothing to put down. What needs no second person holds at once."""
-        with changing(self._engine, model) as connection:
+        with changing(self._apart, model) as connection:
             asked = decide()
             if isinstance(asked, str):
                 return asked
@@ -90,7 +100,7 @@ class Operations:
         """Decide an operation that waits, exactly once. `decide` says after which night it holds, or None where it is
         refused, while nobody else changes the model; what it raises leaves the operation as it was."""
         model = self.find(number).model
-        with changing(self._engine, model) as connection:
+        with changing(self._apart, model) as connection:
             asked = self.find(number)
             night = decide(asked)
             return _end(connection, asked, "refused" if night is None else "done", night, by, at, answer)

@@ -41,7 +41,8 @@ def describe_dags(folder: Path) -> str:
         "`<source>__features` per source; `shadow`, `promotion`, `drift`, `governor`, `fallback_audit`, "
         "`operate`, `alerts` and `lake_maintenance` for the portfolio; `<model>__training` and `<model>__explanation` "
         "for every model, and for those of tier 1 `<model>__promotion` as well. All but `<source>__features`, "
-        "`operate`, `alerts` and `lake_maintenance` start each other by assets; an asset's event carries the nights it is about.",
+        "`operate`, `alerts` and `lake_maintenance` start each other by assets; an asset's event carries the nights "
+        "it is about.",
         "",
         *_RHYTHM,
         "",
