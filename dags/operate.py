@@ -37,12 +37,12 @@ from tiltyard.records import JsonObject
 
 @dag(**on.operating_arguments(__doc__), schedule=None)
 def operate() -> None:
-    @task(retries=0)
+    @task
     def ask() -> JsonObject:
         with on.working() as rails:
             return on.ask_for(rails, dict(get_current_context()["params"]))
 
-    @task(retries=0)
+    @task
     def confirm() -> JsonObject:
         with on.working() as rails:
             return on.confirm(rails)

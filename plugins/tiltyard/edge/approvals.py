@@ -44,7 +44,6 @@ class PromotionApproval(ApprovalOperator):
             body="{{ " + proposal + ".get('body', '') }}",
             defaults=self.REJECT,
             response_timeout=spec.gate.approval_timeout,
-            params=comment(),
             **kwargs,
         )
 
@@ -70,7 +69,6 @@ class SecondPerson(ApprovalOperator):
             subject="{{ " + asked + ".get('subject', '') }}",
             body="{{ " + asked + ".get('body', '') }}",
             defaults=self.REJECT,
-            params=comment(),
             **kwargs,
         )
 
@@ -91,7 +89,7 @@ class SecondPerson(ApprovalOperator):
 
 def second_person(asked_by: str) -> SecondPerson:
     """The task that asks a second person what `asked_by` has put down."""
-    return SecondPerson(task_id=CONFIRM, asked_by=asked_by)
+    return SecondPerson(task_id=CONFIRM, asked_by=asked_by, params=comment())
 
 
 def approval_tasks(spec: Spec) -> tuple[str, ...]:
@@ -101,7 +99,10 @@ def approval_tasks(spec: Spec) -> tuple[str, ...]:
 
 def approvals(spec: Spec, judged_by: str) -> list[PromotionApproval]:
     """The approving tasks of a model, asked side by side: any two people may answer, in any order."""
-    return [PromotionApproval(task_id=name, judged_by=judged_by, spec=spec) for name in approval_tasks(spec)]
+    return [
+        PromotionApproval(task_id=name, judged_by=judged_by, spec=spec, params=comment())
+        for name in approval_tasks(spec)
+    ]
 
 
 def comment() -> dict[str, Param]:

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLEntryOperator
-from airflow.sdk import Param, task
+from airflow.sdk import Param
 from airflow.sdk.exceptions import TaskAwaitingInput
 
 from tiltyard import clock
@@ -116,24 +116,21 @@ class ExplanationForm(HITLEntryOperator):
 
 
 def explanation(spec: Spec) -> ExplanationForm:
-    """The task that asks, with its form, and after it the one that is red where the answer was none. Airflow validates
-    a form before anybody has filled it in, so every field may be empty there; what an answer needs is checked when it
-    comes."""
+    """The task that asks, with its form. Airflow validates a form before anybody has filled it in, so every field may
+    be empty there; what an answer needs is checked when it comes."""
     form = {
         "cause": Param(None, type=["null", "string"], format="multiline", title="Cause"),
         "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
         "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
     }
-    asking = ExplanationForm(task_id=EXPLAIN, spec=spec, params=form)
+    return ExplanationForm(task_id=EXPLAIN, spec=spec, params=form)
 
-    @task
-    def kept(answer: JsonObject) -> JsonObject:
-        if refused := answer.get("refused"):
-            task_run.fail(f"The answer does not count: {refused} It is asked again.")
-        return answer
 
-    kept(asking.output)  # type: ignore[arg-type]  # what stands for it until it has run
-    return asking
+def require_kept(answer: JsonObject) -> JsonObject:
+    """Fails the task, in sight, where the answer was none; it is asked again by then."""
+    if refused := answer.get("refused"):
+        task_run.fail(f"The answer does not count: {refused} It is asked again.")
+    return answer
 
 
 def ask(spec: Spec, opened: date) -> None:

@@ -41,7 +41,9 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
         rails.ledger.require_unplayed([spec.name])
         return [chosen]
     if not unplayed(rails, [spec]):
-        task_run.skip(f"{spec.name} is retired, or a hindcast plays it at this moment, which leaves what is not done.")
+        if rails.ledger.operations.retired([spec.name]):
+            task_run.skip(f"{spec.name} is retired.")
+        task_run.skip(f"A hindcast plays {spec.name} at this moment; what it leaves is done afterwards.")
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
     finished, closed = finished_nights(rails, before, spec), closed_nights(rails, stage, spec)

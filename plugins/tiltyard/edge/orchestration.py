@@ -36,7 +36,7 @@ from tiltyard.edge.assets import (
     unexplained_assets,
 )
 from tiltyard.edge.chunks import Announce, Chunks, Work
-from tiltyard.edge.explanations import explanation
+from tiltyard.edge.explanations import explanation, require_kept
 from tiltyard.edge.nights import each_night, end_of_run, governed_nights, kept, nights, same_nights
 from tiltyard.edge.operations import CONFIRMING, confirm
 from tiltyard.edge.operations import ask as ask_for
@@ -78,8 +78,8 @@ __all__ = [
     "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short",
     "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
     "model_asset", "night", "nights", "operating_arguments", "per_model", "portfolio", "portfolio_asset", "promote",
-    "publish", "same_nights", "second_person", "settled_assets", "shadow_model", "show", "skip", "tags", "tell", "tidy",
-    "timetable", "train", "transform", "unexplained_assets", "working",
+    "publish", "require_kept", "same_nights", "second_person", "settled_assets", "shadow_model", "show", "skip", "tags",
+    "tell", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

@@ -25,7 +25,7 @@ class Operated(Record):
     """What came of asking for something."""
 
     operation: Operation | None
-    """What was put down; None where it is so already."""
+    """What was put down, or waits already; None where it is so already."""
     sentence: str
     """That in a sentence."""
     waits: bool = False
@@ -82,8 +82,8 @@ def request(
 
     made = decide() if dry_run else rails.ledger.operations.ask(spec.name, decide)
     if isinstance(made, str):
-        waiting = next((one for one in _of(rails, spec.name) if one.state(now) == "waiting"), None)
-        return Operated(operation=None, sentence=made, waits=waiting is not None and str(waiting.id) in made)
+        waiting = next((one for one in _of(rails, spec.name) if operating.asked_in_words(one) in made), None)
+        return Operated(operation=waiting, sentence=made, waits=waiting is not None)
     if dry_run:
         second = "; a second person would have to confirm it" if made.until else ""
         return Operated(operation=made, sentence=f"It would {operating.what(made)}{second}.", is_dry=True)
