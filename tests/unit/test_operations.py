@@ -1,5 +1,6 @@
 """What persons do by hand, in the ledger: decided once however many ask at once, seen by roles, claims and the tide."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
@@ -31,7 +32,7 @@ def rails(rails: Rails, tmp_path: Path) -> Rails:
     folder = tmp_path / "models" / "m"
     folder.mkdir(parents=True)
     text = (ROOT / "models" / "churn" / "spec.yaml").read_text()
-    (folder / "spec.yaml").write_text(text.replace("\ntier: 2", "\ntier: 1"))
+    (folder / "spec.yaml").write_text(re.sub(r"(?m)^tier:.*$", "tier: 1", text))
     ledger = rails.ledger
     for version in (1, 2):
         train(ledger, version, on=version)
