@@ -176,6 +176,14 @@ def test_only_those_who_may_answer_for_the_owner_confirm(rails: Rails) -> None:
     assert serving(rails.ledger, 6) == 1
 
 
+def test_what_is_done_holds_though_mlflow_does_not_know_the_model(rails: Rails) -> None:
+    registry.client(rails.settings).delete_registered_model("m")
+    done = ask(rails, "rollback")
+    assert done.operation
+    assert done.sentence.endswith("MLflow's aliases follow with the next night (MlflowException).")
+    assert serving(rails.ledger, 6) == 1
+
+
 def test_nothing_is_done_by_hand_while_a_hindcast_plays_the_model(rails: Rails) -> None:
     asked = ask(rails, "freeze", spec=HIGH).operation
     assert asked

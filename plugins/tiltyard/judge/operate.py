@@ -5,6 +5,7 @@ the batch, and the aliases follow. Tier 1 takes two people, but for the way to t
 one is enough there, and the owner hears of it at once.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,6 +19,8 @@ from tiltyard.rails import Rails
 from tiltyard.records import Operation, OperationAction, Record
 from tiltyard.spec import Spec, find, load_portfolio
 from tiltyard.stages import NIGHTLY
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +132,13 @@ def listing(rails: Rails, models: Sequence[str] | None = None) -> list[Operation
 
 
 def _done(rails: Rails, spec: Spec, made: Operation) -> Operated:
+    late = ""
     if made.action in CHANGING and made.night is not None:
-        aliases.follow(rails, spec, made.night)
+        try:
+            aliases.follow(rails, spec, made.night)
+        except Exception as error:  # it holds: the ledger decides, and what follows it must not look like a no
+            log.warning("MLflow's aliases of %s do not follow: %s", spec.name, error)
+            late = f" MLflow's aliases follow with the next night ({type(error).__name__})."
     after = {
         "rollback": f"{operating.shown(made.version)} answers at once online, and from the next night on in the batch",
         "pin": f"{operating.shown(made.version)} serves until it is unpinned, whatever the gate says",
@@ -140,7 +148,7 @@ def _done(rails: Rails, spec: Spec, made: Operation) -> Operated:
         "retire": "its safe default answers, and it is not trained, scored or told of any more",
         "unretire": f"{operating.shown(made.version)} answers again",
     }[made.action]
-    return Operated(operation=made, sentence=f"{_upper(operating.done_in_words(made))}: {after}.")
+    return Operated(operation=made, sentence=f"{_upper(operating.done_in_words(made))}: {after}.{late}")
 
 
 def _known(rails: Rails, model: str, tier: int) -> Known:
