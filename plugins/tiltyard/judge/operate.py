@@ -80,7 +80,7 @@ def request(
     timeout = spec.gate.approval_timeout
 
     def decide() -> Operation | str:
-        known = _known(rails, spec.name, spec.tier)
+        known = _known(rails, spec)
         return operating.plan(known, asked, to, reason=reason, by=by, source=source, timeout=timeout, now=now)
 
     made = decide() if dry_run else rails.ledger.operations.ask(spec.name, decide)
@@ -105,7 +105,7 @@ def approve(rails: Rails, number: int, *, by: str, now: datetime, answer: str | 
     people = rules.may_answer(spec.owner, now.date(), asked_by=(asked.requested_by,))
 
     def decide(one: Operation) -> date | None:
-        known = _known(rails, spec.name, spec.tier)
+        known = _known(rails, spec)
         operating.confirmed(known, one, by, people, now)
         return known.night
 
@@ -151,19 +151,29 @@ def _done(rails: Rails, spec: Spec, made: Operation) -> Operated:
     return Operated(operation=made, sentence=f"{_upper(operating.done_in_words(made))}: {after}.{late}")
 
 
-def _known(rails: Rails, model: str, tier: int) -> Known:
-    changes = rails.ledger.changes(model)
-    nights = [night for stage in NIGHTLY for night in rails.ledger.newest_attempts(stage, [model]).values()]
-    of_changes = [change.night for change in changes]
+def _known(rails: Rails, spec: Spec) -> Known:
+    operations, changes = _of(rails, spec.name), rails.ledger.changes(spec.name)
     return Known(
-        model=model,
-        tier=tier,
-        night=max([*nights, *of_changes, *(one.night for one in _of(rails, model) if one.night)]) if nights else None,
+        model=spec.name,
+        tier=spec.tier,
+        night=_newest(rails, spec, operations),
         changes=changes,
         promoted={change.version: change.night for change in changes
                   if change.kind == "promotion" and change.version is not None},
-        operations=_of(rails, model),
+        operations=operations,
     )  # fmt: skip
+
+
+def _newest(rails: Rails, spec: Spec, operations: Sequence[Operation]) -> date | None:
+    """The newest night that is decided for a model: its own, or, while it is retired and has none, its source's."""
+    own = [night for stage in NIGHTLY for night in rails.ledger.newest_attempts(stage, [spec.name]).values()]
+    if not own:
+        return None
+    own += [change.night for change in rails.ledger.changes(spec.name)]
+    own += [one.night for one in operations if one.night is not None]
+    if operating.standing(operations).retired is not None:
+        own += rails.ledger.newest_attempts("features", [spec.source, ""]).values()
+    return max(own)
 
 
 def _of(rails: Rails, model: str) -> list[Operation]:

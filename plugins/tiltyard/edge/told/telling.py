@@ -138,7 +138,9 @@ def _with_people(fact: Fact, rules: Portfolio, now: datetime) -> Fact:
     people = rules.may_answer(fact.owner, now.date()) if fact.kind in ("approve", "operate") and fact.until else None
     if people is None:
         return fact
-    return replace(fact, needs=f"{fact.needs} These may answer, unless they asked: {', '.join(people) or 'nobody now'}.")
+    return replace(
+        fact, needs=f"{fact.needs} These may answer, unless they asked: {', '.join(people) or 'nobody now'}."
+    )
 
 
 def _address(name: str, lookup: Lookup) -> str:
