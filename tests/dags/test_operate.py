@@ -84,8 +84,10 @@ def form(action: str, model: str = "churn", version: str | None = None, reason: 
 def test_the_form_offers_the_models_that_there_are_and_what_can_be_done(parse: Callable, models: Path) -> None:
     dag = parse(models, "incident")["operate"]
     assert [task.task_id for task in dag.topological_sort()] == ["ask", "second_person", "confirm"]
-    assert dag.params.get_param("model").schema["enum"] == [None, "alpha", "beta", "gamma"]
-    assert dag.params.get_param("action").schema["enum"] == [None, *get_args(OperationAction), "confirm"]
+    assert dag.params.get_param("model").schema["enum"] == ["alpha", "beta", "gamma"]
+    assert dag.params.get_param("action").schema["enum"] == [*get_args(OperationAction), "confirm"]
+    needed = [name for name in dag.params if dag.params.get_param(name).schema["type"] == "string"]
+    assert needed == ["model", "action", "reason"], "which may not be left empty"
     second = dag.get_task("second_person")
     assert (second.options, second.defaults) == (["Approve", "Reject"], ["Reject"])
 
@@ -182,5 +184,7 @@ def test_what_was_asked_for_on_the_command_line_is_confirmed_in_the_form(opened:
     run["dag_run"].triggering_user_name = "cid"
     told = operations.ask(opened, form("confirm", "high", "1"))
     assert "Bob and cid did retire high" in str(told["sentence"])
+    with pytest.raises(BadInput, match="Operation 1 is about high, and not about churn"):
+        operations.ask(opened, form("confirm", "churn", "1"))
     with pytest.raises(BadInput, match="There is no operation 9"):
         operations.ask(opened, form("confirm", "high", "9"))

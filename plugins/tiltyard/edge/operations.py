@@ -48,6 +48,8 @@ def ask(rails: "Rails", form: JsonObject) -> JsonObject:
     to, now = operate.target(_text(form.get("version"))), clock.now()
     if form.get("action") == CONFIRMING:
         number = to if isinstance(to, int) else 0
+        if (asked := rails.ledger.operations.find(number)).model != model:
+            raise BadInput(f"Operation {number} is about {asked.model}, and not about {model}.")
         done = operate.approve(rails, number, by=people[0], now=now, answer=reason.strip() or None)
         return Asked(sentence=done.sentence).to_json()
     spec, action = find(rails.settings.models, model), operate.action(str(form.get("action")))

@@ -163,12 +163,12 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
 
 
 def _operating_params() -> dict[str, Param]:
-    """The form of `operate`."""
-    names, _ = read_all(in_force().models)
-    models: list[Any] = [None, *(spec.name for spec in names)]
+    """The form of `operate`. What has no default has to be given: nothing is done by pressing a button twice."""
+    specs, _ = read_all(in_force().models)
+    actions = [*get_args(OperationAction), CONFIRMING]
     return {
-        "model": Param(None, enum=models, title="Model"),
-        "action": Param(None, enum=[None, *get_args(OperationAction), CONFIRMING], title="Action"),
+        "model": Param(type="string", enum=[spec.name for spec in specs] or ["there is no model"], title="Model"),
+        "action": Param(type="string", enum=actions, title="Action"),
         "version": Param(
             None,
             type=["null", "string"],
@@ -176,7 +176,7 @@ def _operating_params() -> dict[str, Param]:
             description="Of rollback and pin: a number, or default. Empty: the previous champion, or the present one. "
             "Of confirm: the operation's number.",
         ),
-        "reason": Param(None, type=["null", "string"], title="Reason", description="Why; it is kept with your name."),
+        "reason": Param(type="string", minLength=1, title="Reason", description="Why; it is kept with your name."),
     }
 
 
