@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -560,7 +561,8 @@ class SharedBreak(Strict):
 
 
 AlertKind = Literal[
-    "approve", "explain", "table", "incident", "refused", "quarantined", "failed", "stopped", "unanswered",
+    "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
+    "unanswered",
 ]  # fmt: skip
 """What a message is about."""
 ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
@@ -585,6 +587,47 @@ class Route(Strict):
         """Whether a message goes here."""
         own = not self.owners or owner in self.owners
         return own and (not self.tiers or tier in self.tiers) and (not self.kinds or kind in self.kinds)
+
+
+class Delegate(Strict):
+    """Who answers in somebody's stead, and until when."""
+
+    from_: Annotated[str, Field(alias="from", min_length=1)]
+    """Whose stead it is: one of `people`."""
+    to: Annotated[str, Field(min_length=1)]
+    """Who answers."""
+    until: date
+    """The last day on which it counts, UTC."""
+    tell: tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...] = ()
+    """Addresses of Apprise, by name, that hear of what waits for an answer, beside those of the routes."""
+
+
+class Approvers(Strict):
+    """Who may answer for an owner's models."""
+
+    people: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Names, as those people are logged in."""
+    delegates: tuple[Delegate, ...] = ()
+    """Who answers in their stead."""
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "Approvers":
+        for one in self.delegates:
+            if not any(one.from_.strip().casefold() == name.strip().casefold() for name in self.people):
+                raise ValueError(f"'{one.from_}' hands on what is not theirs; name one of people: {list(self.people)}")
+        return self
+
+    def on(self, day: date) -> tuple[Delegate, ...]:
+        """The delegates whose time has not passed on a day."""
+        return tuple(one for one in self.delegates if day <= one.until)
+
+    def names(self, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...]:
+        """Who may answer on a day, each once: the people, and who stands in for one of them. Neither whoever asked nor
+        who would answer in their stead."""
+        own = {name.strip().casefold() for name in asked_by}
+        deputies = (one.to for one in self.on(day) if one.from_.strip().casefold() not in own)
+        found = {name.strip().casefold(): name.strip() for name in (*deputies, *self.people)}
+        return tuple(name for key, name in found.items() if key not in own)
 
 
 class Pages(Strict):
@@ -626,10 +669,21 @@ class Portfolio(Strict):
     """How often people are interrupted."""
     prices: Prices | None = None
     """What the machine costs. None: nothing is priced."""
+    approvers: dict[str, Approvers] = Field(default_factory=dict)
+    """Owner → who may answer for its models: approve a promotion, confirm an operation. An owner that is not here:
+    anybody but whoever asked."""
 
-    def addresses(self, owner: str, tier: int, kind: str) -> tuple[str, ...]:
-        """The addresses that a message goes to, each once; none where no route fits."""
-        return tuple(dict.fromkeys(to for route in self.routes if route.fits(owner, tier, kind) for to in route.to))
+    def addresses(self, owner: str, tier: int, kind: str, day: date | None = None) -> tuple[str, ...]:
+        """The addresses that a message goes to, each once; none where no route fits. On a `day` those of the owner's
+        delegates as well, of what they may answer."""
+        named = [to for route in self.routes if route.fits(owner, tier, kind) for to in route.to]
+        if day is not None and kind in ("approve", "operate") and owner in self.approvers:
+            named += [to for one in self.approvers[owner].on(day) for to in one.tell]
+        return tuple(dict.fromkeys(named))
+
+    def may_answer(self, owner: str, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...] | None:
+        """Who may answer for an owner's models on a day (`Approvers.names`); None: anybody but whoever asked."""
+        return self.approvers[owner].names(day, asked_by) if owner in self.approvers else None
 
 
 class Spec(Strict):

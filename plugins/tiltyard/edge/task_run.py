@@ -218,6 +218,11 @@ def skip(reason: str) -> NoReturn:
     raise AirflowSkipException(reason)
 
 
+def fail(reason: str) -> NoReturn:
+    """End the task as failed, for good: a person has to see to it."""
+    raise AirflowFailException(reason)
+
+
 def end_here(*task_ids: str) -> NoReturn:
     """End the task as a success, and skip these that follow; what it announced is announced."""
     raise DownstreamTasksSkipped(tasks=list(task_ids))  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps), `told` (what people are told), `cost` (what a night has used)
-and `worth` (what a model is worth).
+stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `told` (what people
+are told), `cost` (what a night has used) and `worth` (what a model is worth).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -77,6 +77,7 @@ from tiltyard.records.finding import (
     SignalKind,
     SinceTraining,
 )
+from tiltyard.records.operation import Operation, OperationAction, OperationState
 from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
 from tiltyard.records.summary import (
@@ -168,6 +169,9 @@ __all__ = [
     "Missing",
     "Occasion",
     "OpenIncident",
+    "Operation",
+    "OperationAction",
+    "OperationState",
     "PageFile",
     "PagePrecision",
     "Parity",

@@ -4,6 +4,7 @@ import base64
 import hmac
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import board
 from tiltyard.edge.told import facts, telling, webhook
 from tiltyard.errors import BadInput
+from tiltyard.judge import operate
 from tiltyard.outbox import Look
 from tiltyard.rails import Rails
 from tiltyard.records import DefaultTask, Fact, Sending, ShadowSummary, TableState
@@ -113,7 +115,7 @@ def test_a_fact_is_told_once_and_its_end_once(home: Rails, hook: Hook) -> None:
         f"What: on its safe default since {NIGHT - timedelta(days=4)}.",
         f"Since: the night of {NIGHT}.",
         "Do: Say why it is still on its safe default, in the form of its explanation.",
-        "http://127.0.0.1:8080/dags/churn__explanation",
+        "http://127.0.0.1:8080/dags/churn__explanation/required_actions",
     ]
     for hours in (1, 30):
         assert telling.tell(home, NOW + timedelta(hours=hours)).sent == 0
@@ -124,6 +126,47 @@ def test_a_fact_is_told_once_and_its_end_once(home: Rails, hook: Hook) -> None:
     assert over["title"] == "over: still on its safe default: churn"
     assert over["message"].startswith("It is over after 2 nights.")
     assert telling.tell(home, NOW + timedelta(hours=50)).sent == 0
+
+
+def test_what_waits_for_an_answer_goes_to_whoever_stands_in_and_is_called_to_mind(
+    home: Rails, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operation of a tier 1: the route of its owner, that of its tier, and of two delegates the one whose time has
+    not passed."""
+    for name in ("deputy", "former"):
+        monkeypatch.setenv(f"HOOK_OF_{name.upper()}", hook.url(name))
+    models = home.settings.models
+    now = clock.now()
+    rules = f"""
+approvers:
+  subscriptions:
+    people: [ann, bob]
+    delegates:
+      - {{from: bob, to: cid, until: {now.date() + timedelta(days=1)}, tell: [env:HOOK_OF_DEPUTY]}}
+      - {{from: ann, to: dora, until: {now.date() - timedelta(days=1)}, tell: [env:HOOK_OF_FORMER]}}
+"""
+    (models / "portfolio.yaml").write_text((models / "portfolio.yaml").read_text() + rules)
+    text = (models / "churn" / "spec.yaml").read_text()
+    (models / "churn" / "spec.yaml").write_text(re.sub(r"(?m)^tier:.*$", "tier: 1", text))
+    operate.request(home, find(models, "churn"), "freeze", reason="an audit", by="ann", source="command line", now=now)
+    assert telling.tell(home, now).sent == 3
+    assert {posted["path"] for posted in hook.posted} == {"/desk", "/pager", "/deputy"}
+    posted = hook.posted[0]
+    assert posted["title"] == "done by hand: tier 1, freeze churn (1), closes in 24 h"
+    assert posted["message"].splitlines() == [
+        "What: ann asks for it: an audit.",
+        f"Since: the night of {NIGHT}.",
+        "Concerned: churn.",
+        "Do: Look at it; where it waits for a second person, approve or refuse it. Silence is a no. These may answer, "
+        "unless they asked: cid, ann, bob.",
+        "http://127.0.0.1:8080/dags/operate/required_actions",
+    ]
+    hook.titles()
+    for hours, sent in ((11, 0), (13, 3), (14, 0), (22, 3), (23, 0)):
+        assert telling.tell(home, now + timedelta(hours=hours)).sent == sent, hours
+    assert {title.split(":")[0] for title in hook.titles()} == {"reminder"}
+    assert telling.tell(home, now + timedelta(hours=25)).ended == 1, "nobody has confirmed it"
+    assert {title.split(":")[0] for title in hook.titles()} == {"over"}
 
 
 def test_a_service_that_is_away_loses_nothing_and_its_address_is_in_no_text(

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
 from typing import get_args
@@ -70,7 +70,7 @@ def tell(rails: Rails, now: datetime, lookup: Lookup = credentials.from_environm
     rules, specs = load_portfolio(rails.settings.models), portfolio(rails.settings)
     if not rules.routes:
         return Told(standing=0, paged=0, later=0, ended=0, sent=0)
-    found = facts(board.read(rails, specs, now), specs)
+    found = [_with_people(fact, rules, now) for fact in facts(board.read(rails, specs, now), specs)]
     unrouted: list[str] = []
     look = rails.ledger.outbox.look(lambda standing: _look(rails, rules, found, standing, now, unrouted), now)
     tried = rails.ledger.outbox.send(lambda entry: post(entry, lookup), now)
@@ -138,6 +138,16 @@ def post(entry: Sending, lookup: Lookup) -> str | None:
     return None if taken else f"{entry.to} did not take it; it is tried again at the next look."
 
 
+def _with_people(fact: Fact, rules: Portfolio, now: datetime) -> Fact:
+    """Who may answer, said where somebody has to, and only some people may."""
+    people = rules.may_answer(fact.owner, now.date()) if fact.kind in ("approve", "operate") and fact.until else None
+    if people is None:
+        return fact
+    return replace(
+        fact, needs=f"{fact.needs} These may answer, unless they asked: {', '.join(people) or 'nobody now'}."
+    )
+
+
 def _address(name: str, lookup: Lookup) -> str:
     """The address that a name stands for. Raises BadInput where there is none."""
     kind, _, rest = name.partition(":")
@@ -160,7 +170,7 @@ def _look(
 
     def written(fact: Fact, occasion: Occasion, title: str, body: str, message: int | None = None) -> list[Sending]:
         """For people."""
-        addresses = rules.addresses(fact.owner, fact.tier, fact.kind)
+        addresses = rules.addresses(fact.owner, fact.tier, fact.kind, now.date())
         if not addresses:
             unrouted.append(title)
         return [
