@@ -59,7 +59,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, night_metrics, overview, reports
+    from tiltyard.edge import board_query, night_metrics, overview, reports, way_back
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -115,12 +115,15 @@ def _app() -> "FastAPI":
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():
-            return HTMLResponse(_render("folder.html", path=path, entries=reports.entries(file)))
+            above = path.strip("/").rpartition("/")[0]
+            return HTMLResponse(_render("folder.html", path=path, above=above, entries=reports.entries(file)))
         headers = {
             "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-cache",
         }
+        if file.suffix == ".html":
+            return HTMLResponse(way_back.added(file, settings.reports, PREFIX), headers=headers)
         return FileResponse(file, headers=headers)
 
     return app

@@ -460,7 +460,7 @@ class _Facts:
         read = source_of.keys() | self.upstream(specs)
         asked += [
             Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/",
+                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/checks/",
                   models=self.readers(specs, name))
             for name, state in sorted(self.states.items())
             if not self.good(name) and state.cause in (None, name) and name in read

@@ -19,7 +19,7 @@ from tiltyard.edge.assets import (
     settled_assets,
 )
 from tiltyard.edge.due import Lot
-from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights, unplayed
+from tiltyard.edge.nights import SWEEP, chosen_night, each_night, kept, nights, same_nights, unplayed
 from tiltyard.errors import CheckFailed, Fenced, Unavailable
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -30,6 +30,7 @@ from tiltyard.records import (
     RefusedText,
     TrainingSummary,
 )
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find, load_portfolio, portfolio
 from tiltyard.stages import dag_id
 
@@ -60,7 +61,7 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
     withdraw_questions(rails)
     landed = features.ingest(rails, as_of, [source], lookup=task_run.connection)[source]
     deadline = contracts.deadline(rails.settings, source, as_of)
-    if deadline is None or deadline <= clock.now() or task_run.chosen_night():
+    if deadline is None or deadline <= clock.now() or task_run.chosen_night() or task_run.is_by_hand():
         return landed.to_json()
     every = features.every(rails.settings, source) or clock.NIGHT
     is_here = not landed.away and ingest.has_delivered(ingest.delivered_until(rails, source), as_of, every)
@@ -81,6 +82,12 @@ def transform(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     from tiltyard.prepare import features
 
     return features.transform(rails, as_of, [source]).to_json()
+
+
+def show_checks(source: str, as_of: datetime, settings: Settings) -> None:
+    """Let the button "Report" open the page of the checks of a source's night; of an hour, those of its nights."""
+    name = f"checks/{source}/"
+    task_run.show(name if clock.is_hour(as_of) else f"{name}{as_of:%Y-%m-%d}.html", settings)
 
 
 def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Record:
@@ -294,6 +301,7 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
     closed = each_night(rails, spec, missed, promotion.judge_night)
     judged = promotion.judge(rails, spec, newest)
     proposal = None
+    task_run.show_model(spec.name)
     if judged.page:
         task_run.show(judged.page, rails.settings)
     if judged.needs_approval and judged.page and judged.challenger is not None:
@@ -364,7 +372,7 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     """
     from tiltyard.answered import fallback_audit
 
-    chosen = task_run.chosen_night()
+    chosen = chosen_night(rails, rails.settings.sources)
     first = rails.ledger.first_nights([spec.name for spec in specs])
     audits: dict[str, Mapping[date, FallbackAuditSummary]] = {}
     failed: dict[str, str] = {}

@@ -48,6 +48,8 @@ class Batch:
     empty: bool = False
     """Whether it has no rows: then only expectations about the table as a whole are judged; the others would be
     vacuous."""
+    figures: bool = False
+    """Whether it is one row of figures about the table, and no rows of it: then what was seen is the figure."""
 
 
 def patch_gx() -> None:
