@@ -134,7 +134,8 @@ def entries(folder: Path) -> list[Entry]:
             kept = json.loads(path.read_text())
             if kept.get("report"):
                 marks[path.with_suffix(".html").name] = VERDICTS.get(kept.get("verdict"), "")
-    return [Entry(name, marks.get(name) or _mark(folder / name)) for name in sorted({*names, *marks}, reverse=True)]
+    drawn = {name: _mark(folder / name) for name in names if name not in marks}
+    return [Entry(name, mark) for name, mark in sorted((drawn | marks).items(), reverse=True)]
 
 
 def _mark(path: Path) -> Mark:
