@@ -12,7 +12,20 @@ from pydantic import ValidationError
 
 import tiltyard
 from tiltyard import release
-from tiltyard.cli import alerts, data, leakage, lifecycle, looking, new, online, past, portfolio, serving, stages
+from tiltyard.cli import (
+    alerts,
+    data,
+    leakage,
+    lifecycle,
+    looking,
+    new,
+    nights,
+    online,
+    past,
+    portfolio,
+    serving,
+    stages,
+)
 from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
@@ -24,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (lifecycle, looking, new, data, stages, portfolio, alerts, past, leakage, serving, online):
+for group in (lifecycle, looking, new, data, stages, portfolio, nights, alerts, past, leakage, serving, online):
     app.add_typer(group.commands)
 
 

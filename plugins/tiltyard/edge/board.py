@@ -480,7 +480,8 @@ class _Facts:
         for name in sorted({spec.source for spec in specs}):
             night = self.of_source.get(name)
             asked += [
-                Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
+                Asked(kind="quarantined", subject=file.file, since=file.night,
+                      reason=f"{file.reason.rstrip('.')}. Mend it, and run tiltyard replace {name} FILE",
                       link=f"/dags/{name}__features",
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())

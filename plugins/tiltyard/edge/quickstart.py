@@ -238,7 +238,7 @@ def night_in_airflow(
     url = address(rails.settings)
     begun = clock.now()
     for source in rails.settings.sources if sources is None else sources:
-        airflow.trigger(stages.dag_id("features", source), {"as_of": str(day)})
+        airflow.trigger_night(stages.dag_id("features", source), as_of)
     deadline = time.monotonic() + PATIENCE_S
     while left:
         for run in airflow.failed_runs(since=begun):
