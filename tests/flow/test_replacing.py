@@ -24,13 +24,13 @@ WHY = "the clock of the till had stopped"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Settings:
     """A night as it should be, and one that is held: its last sale has no time."""
-    settings = bazaar.settings_of(tmp_path_factory.mktemp("made"), postgres_url, sources=("shop",))
+    settings = bazaar.settings_of(tmp_path_factory.mktemp("made"), postgres_url)
     with rails_module.opened(settings) as opened:
         bazaar.deliver(settings, "shop", (FIRST - NIGHT).date())
-        features.build_night(opened, FIRST)
+        features.build_night(opened, FIRST, ["shop"])
         bazaar.deliver(settings, "shop", FIRST.date(), sales("2025-03-04T12:00:00+00:00", ""))
         with suppress(CheckFailed):
-            features.build_night(opened, LAST)
+            features.build_night(opened, LAST, ["shop"])
     return settings
 
 
@@ -60,7 +60,7 @@ GOOD = ("2025-03-04T12:00:00+00:00", "2025-03-04T13:00:00+00:00", "2025-03-04T14
 
 
 def test_what_has_landed_is_exchanged_and_what_is_made_of_it_is_made_anew(rails: Rails, tmp_path: Path) -> None:
-    assert {state.state for state in rails.ledger.table_states()} == {"held", "blocked"}
+    assert {state.state for state in rails.ledger.table_states()} >= {"held", "blocked"}
     assert rows(rails, "staging.stg_shop__sale") == ["sale-0", "sale-1"]
 
     landing = rails.settings.landing / "shop" / "sale" / "2025-03-04.csv"
@@ -80,7 +80,7 @@ def test_what_has_landed_is_exchanged_and_what_is_made_of_it_is_made_anew(rails:
     [event] = rails.ledger.events(kind=replacing.REPLACED)
     assert (event.detail["by"], event.detail["reason"], event.detail["file"]) == ("ann", WHY, "sale/2025-03-04.csv")
 
-    night = features.build_night(rails, LAST)
+    night = features.build_night(rails, LAST, ["shop"])
     assert night.unpublished == ()
     assert night.sources["shop"].ingest
     assert night.sources["shop"].ingest.quarantined == ()
@@ -95,7 +95,7 @@ def test_what_has_landed_is_exchanged_and_what_is_made_of_it_is_made_anew(rails:
     again = replacing.replace(rails, "shop", landing, by="ann", reason=WHY)
     assert again.is_same
     assert len(rails.ledger.events(kind=replacing.REPLACED)) == 1
-    assert features.build_night(rails, LAST).sources["shop"].transform.rebuilt == {}  # type: ignore[union-attr]
+    assert features.build_night(rails, LAST, ["shop"]).sources["shop"].transform.rebuilt == {}  # type: ignore[union-attr]
 
 
 def test_what_never_landed_is_put_back_and_lands(rails: Rails, tmp_path: Path) -> None:
