@@ -356,10 +356,9 @@ class Ledger:
         is kept where nothing was there to take."""
         rows: dict[str, list[dict[str, Any]]] = {}
         with self.engine.begin() as connection:
-            for statement in withdrawing(night, models, sources, tables, whole):
-                found = [dict(row) for row in connection.execute(statement).mappings()]
-                if found:
-                    rows[statement.table.name] = found
+            for name, statement in withdrawing(night, models, sources, tables, whole):
+                if found := [dict(row) for row in connection.execute(statement).mappings()]:
+                    rows[name] = found
             if rows:
                 kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
                 values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": clock.now()}

@@ -266,9 +266,9 @@ def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
 
 def withdrawing(
     night: date, models: Collection[str], sources: Collection[str], tables: Collection[str], whole: bool
-) -> list[sa.Delete]:
-    """The statements that take a night back, each of which returns what it takes: of these models, of these sources
-    with their tables, and, where it is the `whole` night, of the portfolio."""
+) -> list[tuple[str, sa.Executable]]:
+    """Table → the statement that takes a night back from it, which returns what it takes: of these models, of these
+    sources with their tables, and, where it is the `whole` night, of the portfolio."""
     of_models = sorted(models)
     named = [sa.and_(stage_run.c.stage != "features", stage_run.c.model.in_(of_models))]
     named.append(sa.and_(stage_run.c.stage == "features", stage_run.c.model.in_(sorted(sources))))
@@ -299,7 +299,7 @@ def withdrawing(
     ]
     if whole:
         taken.append(sa.delete(incident).where(incident.c.night == night))
-    return [statement.returning(statement.table) for statement in taken]
+    return [(str(statement.table), statement.returning(statement.table)) for statement in taken]
 
 
 def first_nights(models: Collection[str]) -> sa.Select[Any]:

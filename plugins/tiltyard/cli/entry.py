@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -26,6 +27,7 @@ from tiltyard.cli import (
     serving,
     stages,
 )
+from tiltyard.cli.narrow import fit
 from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
@@ -79,6 +81,7 @@ def _look_at_settings() -> None:
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     os.environ.update(NO_TELEMETRY)
+    fit(app, shutil.get_terminal_size().columns)
     try:
         code = app(
             prog_name="tiltyard", standalone_mode=False

@@ -153,7 +153,7 @@ class Chunks:
                 self._work(rails, of_name[name], part)
             except Exception as error:  # whatever it is, it is this model's; the ledger knows that it is not done
                 log.exception("%s of %s failed; the others go on.", self.stage, name)
-                failed[name] = f"{type(error).__name__}: {error}"[:500]
+                failed[name] = f"{type(error).__name__}: {error}"[:2000]
         if len(part.models) > 1:  # each has shown a page of its own
             task_run.show_portfolio()
         return failed

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
-from tiltyard.edge import hours, task_run
+from tiltyard.edge import hours, log_lines, task_run
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
@@ -173,6 +173,7 @@ def each_night(
         day = clock.night_closing(as_of)
         try:
             done[day] = work(rails, spec, as_of)
+            log.info("%s, %s: %s", spec.name, day, log_lines.of_night(done[day]))
         except (Unavailable, Fenced):
             raise
         except TiltyardError as error:

@@ -133,6 +133,7 @@ def arguments(
             "owner": spec.owner if spec else PORTFOLIO_OWNER,
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
+            "show_return_value_in_logs": False,  # what a task came to stands in its log as sentences
         },
         "params": _params(stage, spec),
     }

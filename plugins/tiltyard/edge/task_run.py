@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 from pydantic import JsonValue
 
 from tiltyard import clock, release
-from tiltyard.edge import resting
+from tiltyard.edge import log_lines, resting
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
@@ -186,6 +186,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
     from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed
 
     end_where_it_crashes()
+    log_lines.quiet()
     try:
         require_known()
         with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened:

@@ -71,10 +71,11 @@ def patch_gx() -> None:
 def load_gx() -> ModuleType:
     """Great Expectations, imported with its telemetry off; about 3 s the first time."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations
-
+    # before the import, which tells hundreds of lines about itself
     for name in ("", ".validator.validator", ".data_context.types.base"):
         logging.getLogger(f"great_expectations{name}").setLevel(logging.ERROR)
+    import great_expectations
+
     patch_gx()
     return great_expectations
 

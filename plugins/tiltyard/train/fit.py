@@ -158,7 +158,9 @@ def fit(
     fitter = Fitter(encoding, seed, threads, target, plan)
     tuned = tuned or tune(fitter, rows, parts, trials)
     params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
-    log.info("tuned in %d trials: %s", len(tuned.trials), params)
+    log.info(
+        "tuned in %d trials: %s", len(tuned.trials), ", ".join(f"{key} {value}" for key, value in params.heavy.items())
+    )
     older, newest = rows.take(parts.older), rows.take(parts.held_out)
     heavy, light = fitter.heavy(older, params), fitter.light(older, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}
@@ -329,7 +331,7 @@ def intervals(label: Values, score: Floats, seed: int, target: Target = YES_OR_N
 def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Target) -> Measured:
     """How good both models are on held-out rows. Which figures there are, the label's kind says."""
     heavy, light = (intervals(label, scores[part], seed, target) for part in ("heavy", "light"))
-    log.info("held out: %s", {name: figure.value for name, figure in heavy.items()})
+    log.info("held out: %s", ", ".join(f"{name} {figure.value:.4f}" for name, figure in heavy.items()))
     return Measured.of(
         heavy,
         **{target.base: target.base_figure(label)},

@@ -178,8 +178,8 @@ def _out_of_the_lake(
         for table in OF_TABLES:
             take(table, "night = $night and list_contains($tables, table_name)", values)
         take(INGEST_RUN, "available_at = $as_of and list_contains($sources, source)", values)
-        for (source, table), files in moved.items():
-            _date_anew(connection, night, source, table, files, there)
+        for (source, name), files in moved.items():
+            _date_anew(connection, night, source, name, files, there)
         return taken
 
     rows = rails.lake.commit(work, message=f"night of {night} withdrawn").result
