@@ -22,6 +22,7 @@ from tiltyard.cli import (
     new,
     nights,
     online,
+    opening,
     past,
     portfolio,
     serving,
@@ -39,7 +40,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (lifecycle, looking, new, data, stages, portfolio, nights, alerts, past, leakage, serving, online):
+for group in (
+    lifecycle,
+    looking,
+    opening,
+    new,
+    data,
+    stages,
+    portfolio,
+    nights,
+    alerts,
+    past,
+    leakage,
+    serving,
+    online,
+):
     app.add_typer(group.commands)
 
 
