@@ -13,6 +13,8 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import reports, way_back
 from tiltyard.errors import CheckFailed
+from tiltyard.judge.evidence_page import _STYLE
+from tiltyard.pages import kit
 from tiltyard.prepare import checks_page, features
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
@@ -144,3 +146,17 @@ def test_a_folder_says_which_night_is_red_and_a_page_leads_back_and_to_the_night
     assert 'href="/tiltyard/reports/checks/shop/2025-03-04.html"' in line
     first = way_back.added(root / "checks" / "shop" / "2025-03-04.html", root, "/tiltyard").decode()
     assert first.index("<body>") < first.index("/tiltyard/reports/checks/shop/2025-03-05.html") < first.index("<main>")
+
+
+def test_an_evidence_page_is_shown_dark_and_narrow_and_its_bytes_stay(tmp_path: Path) -> None:
+    """What was approved is named by its digest."""
+    page = tmp_path / "promotion" / "churn" / "0a0b.html"
+    content = kit.framed("Promote?", [kit.paragraph("evidence")], _STYLE)
+    kit.save(content, page)
+    shown = way_back.added(page, tmp_path, "/tiltyard").decode()
+    assert page.read_text() == content
+    assert shown.replace(shown[shown.index("<body>") + 6 : shown.index("<main>")], "") == content
+    assert "prefers-color-scheme: dark" in shown
+    assert ".wide table { min-width" in shown
+    kit.save(kit.page("Checks", [kit.paragraph("as they are")]), page)
+    assert "prefers-color-scheme" not in way_back.added(page, tmp_path, "/tiltyard").decode(), "it has both itself"

@@ -18,6 +18,23 @@ _STYLE = (
     "display:flex;flex-wrap:wrap;gap:4px 14px;padding:8px 20px;font:14px/1.5 system-ui,sans-serif;max-width:1180px;"
     "margin:0 auto"
 )
+LIGHT = b":root { color-scheme: light }"
+"""In the style of an evidence page, whose bytes are what a person has approved: they stay as they are, whatever the
+other pages look like by then, and are made to fit where they are shown."""
+DARK_AND_NARROW = """
+@media (prefers-color-scheme: dark) {
+  :root { color-scheme: dark } body { background: #111418; color: #e4e8ee }
+  header, section { background: #1a1f26; border-color: #333b46 } header { border-left-color: #53c58f }
+  th, dt, .quiet, figcaption { color: #9aa6b5 } th, td { border-bottom-color: #333b46 } a { color: #7bb7f5 }
+  figure svg { background: #fff; border-radius: 6px }
+}
+@media (max-width: 640px) {
+  main { padding: 12px 8px 40px } header, section { padding: 14px } dl { gap: 12px 22px }
+  .wide table { min-width: 600px } td { overflow-wrap: normal } .origin th { width: auto }
+  figure { overflow-x: auto } figure svg { min-width: 560px }
+}
+"""
+"""How an evidence page looks in the dark, and in a narrow frame: tables and pictures scroll, and no word is broken."""
 
 
 def added(page: Path, root: Path, prefix: str) -> bytes:
@@ -26,8 +43,11 @@ def added(page: Path, root: Path, prefix: str) -> bytes:
     body = _BODY.search(content)
     if body is None:
         return content
-    line = nav(page, root.resolve(), prefix).encode()
-    return content[: body.end()] + line + content[body.end() :]
+    line = nav(page, root.resolve(), prefix)
+    if LIGHT in content[: body.start()]:
+        line = Html(f"<style>{DARK_AND_NARROW}</style>{line}")
+
+    return content[: body.end()] + line.encode() + content[body.end() :]
 
 
 def nav(page: Path, root: Path, prefix: str) -> Html:
