@@ -13,8 +13,8 @@ the last of them. Where a model is answered by the hour, a run between two midni
   not retried. They, and what is made of them, stay in service as of their last good night; *publish* runs for all
   others. A model with a feature view that is not good is scored on the view's last good rows; one whose spine is not
   catches up on the night on which it is good again; neither is retrained. The button *Report* on the task shows which
-  check and which rows, `tiltyard status` what stands since when. Mend the source, the check or the SQL, then clear the
-  run from *ingest*: every step may run twice. Or let the next night do it.
+  check, which rows and what to do, `tiltyard status` what stands since when. Mend the source, the check or the SQL,
+  then clear the run from *ingest*: every step may run twice. Or let the next night do it.
 - *checks* is red and names a file that is *refused*: it was not accepted as it lies in the checkout. Its last accepted
   text is in force, or it is not there yet; nothing else has changed. Mend the file (`tiltyard release --dry-run` says
   whether it would be accepted); the next night takes it.
@@ -29,7 +29,9 @@ the last of them. Where a model is answered by the hour, a run between two midni
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
 - Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: its interval.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the next one
+that is due, after the newest that was done. Airflow's *Logical date* says nothing of it. A night that has not closed,
+or that lies a month after all data, is refused, and so is a parameter that means nothing, like `asof`.
 """
 
 from datetime import timedelta
@@ -50,7 +52,7 @@ def features(source: str) -> None:
     )
     def ingest() -> Any:
         with on.accepting() as rails:
-            return on.looking(on.land(rails, source, on.end_of_run(rails, source)))
+            return on.looking(on.land(rails, source, on.begin(rails, source)))
 
     @task
     def transform() -> JsonObject:
@@ -61,7 +63,7 @@ def features(source: str) -> None:
     def checks(build: JsonObject) -> JsonObject:
         with on.working() as rails:
             as_of = on.end_of_run(rails, source)
-            on.show(f"data_docs/{as_of:%Y-%m-%d}/", settings)
+            on.show_checks(source, as_of, settings)
             return on.check(rails, source, as_of, build).to_json()
 
     @task(outlets=[on.settled_assets()], trigger_rule="all_done", execution_timeout=limit)

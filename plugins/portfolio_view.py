@@ -73,9 +73,9 @@ def _app() -> "FastAPI":
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.core_api.security import requires_access_view
     from fastapi import Depends, FastAPI, HTTPException, Request
-    from fastapi.responses import FileResponse, RedirectResponse, Response
+    from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, comparing, overview, reports
+    from tiltyard.edge import board_query, comparing, overview, reports, way_back
     from tiltyard.records import ADVICE
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
@@ -192,16 +192,19 @@ def _app() -> "FastAPI":
     def report(path: str) -> Response:
         file = reports.opened(settings, path)
         if file is None and not path.strip("/"):
-            return _page(_render("folder.html", path="", entries=()))
+            return _page(_render("folder.html", path="", above="", entries=()))
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():
-            return _page(_render("folder.html", path=path, entries=reports.entries(file)))
+            above = path.strip("/").rpartition("/")[0]
+            return _page(_render("folder.html", path=path, above=above, entries=reports.entries(file)))
         headers = {
             "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-cache",
         }
+        if file.suffix == ".html":
+            return HTMLResponse(way_back.added(file, settings.reports, PREFIX), headers=headers)
         return FileResponse(file, headers=headers)
 
     return app

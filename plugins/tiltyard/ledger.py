@@ -9,6 +9,7 @@ statements over them are `ledger_tables`; that only the newest of two attempts c
 at is `chronicle`; who is champion is worked out in `succession`.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import fields, replace
@@ -28,6 +29,7 @@ from tiltyard.fence import Fence, changing, claim, played, playing
 from tiltyard.ledger_tables import (
     ACCEPTED,
     REMOVED,
+    WITHDRAWN,
     advancing,
     decision,
     default_task,
@@ -54,6 +56,7 @@ from tiltyard.ledger_tables import (
     upserting,
     version,
     watch,
+    withdrawing,
 )
 from tiltyard.operating import CHANGING
 from tiltyard.operations import Operations
@@ -358,6 +361,30 @@ class Ledger:
             if rows:
                 connection.execute(upserting(publication, rows))
             connection.execute(upserting(stage_run, [{**run, "summary": summary.to_json()}]))
+
+    def withdraw(
+        self,
+        night: date,
+        models: Collection[str],
+        sources: Collection[str],
+        tables: Collection[str],
+        *,
+        whole: bool,
+        detail: Mapping[str, object],
+    ) -> dict[str, int]:
+        """Take a night back, as far as it is of these models, sources and tables (and, `whole`, of the portfolio), and
+        keep as an event what was taken, with who and why (`detail`): both or neither. Table → number of rows. Nothing
+        is kept where nothing was there to take."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        with self.engine.begin() as connection:
+            for name, statement in withdrawing(night, models, sources, tables, whole):
+                if found := [dict(row) for row in connection.execute(statement).mappings()]:
+                    rows[name] = found
+            if rows:
+                kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
+                values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": clock.now()}
+                connection.execute(event.insert().values(**values, detail={**detail, "taken": kept}))
+        return {name: len(found) for name, found in rows.items()}
 
     def table_states(self, until: date | None = None) -> list[TableState]:
         """The newest state of every table, or the newest up to and including a night, by name."""

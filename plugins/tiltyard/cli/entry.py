@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -20,13 +21,16 @@ from tiltyard.cli import (
     lifecycle,
     looking,
     new,
+    nights,
     online,
+    opening,
     operating,
     past,
     portfolio,
     serving,
     stages,
 )
+from tiltyard.cli.narrow import fit
 from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
@@ -39,7 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    lifecycle, looking, new, data, stages, portfolio, operating, costs, alerts, past, leakage, serving, online,
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage, serving,
+    online,
 ):  # fmt: skip
     app.add_typer(group.commands)
 
@@ -82,6 +87,7 @@ def _look_at_settings() -> None:
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     os.environ.update(NO_TELEMETRY)
+    fit(app, shutil.get_terminal_size().columns)
     try:
         code = app(
             prog_name="tiltyard", standalone_mode=False

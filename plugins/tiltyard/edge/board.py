@@ -555,7 +555,7 @@ class _Facts:
         read = source_of.keys() | self.upstream(specs)
         asked += [
             Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/",
+                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/checks/",
                   models=self.readers(specs, name))
             for name, state in sorted(self.states.items())
             if not self.good(name) and state.cause in (None, name) and name in read
@@ -575,7 +575,8 @@ class _Facts:
         for name in sorted({spec.source for spec in specs}):
             night = self.of_source.get(name)
             asked += [
-                Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
+                Asked(kind="quarantined", subject=file.file, since=file.night,
+                      reason=f"{file.reason.rstrip('.')}. Mend it, and run tiltyard replace {name} FILE",
                       link=f"/tiltyard/sources/{name}#quarantine",
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())

@@ -153,14 +153,15 @@ class Chunks:
                 self._work(rails, of_name[name], part)
             except Exception as error:  # whatever it is, it is this model's; the ledger knows that it is not done
                 log.exception("%s of %s failed; the others go on.", self.stage, name)
-                failed[name] = f"{type(error).__name__}: {error}"[:500]
+                failed[name] = f"{type(error).__name__}: {error}"[:2000]
         if len(part.models) > 1:  # each has shown a page of its own
-            task_run.show(f"{self.stage}/", rails.settings)
+            task_run.show_portfolio()
         return failed
 
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:
         log.info("%s of %s: %s", self.stage, spec.name, ", ".join(map(str, own.models[spec.name])))
         days = own.models[spec.name]
+        task_run.show_model(spec.name)
         try:
             with metering.meter.span(spec.name, days), limits.within(rails, self.stage, spec):
                 self.work(rails, spec, [clock.midnight(day) for day in days])

@@ -131,7 +131,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
 
             def work(connection: duckdb.DuckDBPyConnection) -> None:
                 for files in loaded.values():
-                    _append(connection, files[0].table)
+                    append(connection, files[0].table)
                 if loaded:
                     _record(connection, loaded, as_of, moment)
                 if is_first_look:
@@ -336,7 +336,10 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
         elif file.has_rows and file.sha256 in before.digests:
             sifted.repeated += 1
         elif path.name in before.files:
-            reason = "a file of this name has landed before with other content; send corrections under a new name"
+            reason = (
+                "a file of this name has landed before with other content; where it is the mended one, tiltyard "
+                f"replace {contract.name} FILE takes it in place of that"
+            )
             sifted.refused.append((file, reason))
         elif file.has_rows and file.sha256 in {earlier.sha256 for earlier in fresh}:
             sifted.repeated += 1
@@ -464,7 +467,22 @@ def _count(
     return Counter({name: sum(count[place] for count in counts) for place, name in enumerate(names, start=2)})
 
 
-def _append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:
+def stamp(rails: Rails, source: str) -> datetime:
+    """When a load of a source is written that begins now."""
+    return _stamp(rails.lake.connection, source, clock.now())
+
+
+def staged(rails: Rails, file: LandingFile, stamps: Mapping[str, str]) -> int:
+    """Read the rows of one file for `append`, and return their number. Raises BadInput where they cannot be read."""
+    rails.lake.ensure(Table(file.table.raw, file.table.raw_columns))
+    good, bad = _stage(rails.lake.connection, [file], stamps)
+    if bad:
+        raise BadInput(f"{file.path} cannot be taken: {bad[0][1]}. Nothing was replaced.")
+    _count(rails.lake.connection, file.table.name, good, None)
+    return file.rows
+
+
+def append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:
     """Move the staged rows of a table to its raw table."""
     names = ", ".join(f'"{name}"' for name in table.raw_columns)
     connection.execute(f'insert into {identifier(table.raw)} ({names}) select {names} from temp."{_batch(table.name)}"')

@@ -166,7 +166,8 @@ def fit(
     with _timed(cpu_s, "light"):
         params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
         light, whole_light = fitter.light(older, params), fitter.light(rows, params)
-    log.info("tuned in %d trials: %s", len(tuned.trials), params)
+    chosen = ", ".join(f"{key} {value}" for key, value in params.heavy.items())
+    log.info("tuned in %d trials: %s", len(tuned.trials), chosen)
     with _timed(cpu_s, "heavy"):
         heavy, whole_heavy = fitter.heavy(older, params), fitter.heavy(rows, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}
@@ -346,7 +347,7 @@ def intervals(label: Values, score: Floats, seed: int, target: Target = YES_OR_N
 def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Target) -> Measured:
     """How good both models are on held-out rows. Which figures there are, the label's kind says."""
     heavy, light = (intervals(label, scores[part], seed, target) for part in ("heavy", "light"))
-    log.info("held out: %s", {name: figure.value for name, figure in heavy.items()})
+    log.info("held out: %s", ", ".join(f"{name} {figure.value:.4f}" for name, figure in heavy.items()))
     return Measured.of(
         heavy,
         **{target.base: target.base_figure(label)},
