@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tiltyard.edge.night_page import NightHead, NightPage
     from tiltyard.edge.overview import Entry
     from tiltyard.records import Record
+    from tiltyard.settings import Settings
 
 TEMPLATES = Path(__file__).with_name("templates")
 PREFIX = "/tiltyard"
@@ -75,7 +76,7 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, comparing, night_metrics, overview, reports
+    from tiltyard.edge import night_metrics, overview, reports
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -135,16 +136,47 @@ def _app() -> "FastAPI":
             raise HTTPException(404, f"Nothing was done on a night {day!r}; {PREFIX}/ names the newest one.")
         return _page(night_page(found, request.query_params.get("page", "")))
 
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(night_metrics.text(overview.board(settings)), media_type="text/plain; version=0.0.4")
+
+    @app.get("/reports/{path:path}")
+    def report(path: str) -> Response:
+        file = reports.opened(settings, path)
+        if file is None:
+            raise HTTPException(404, "There is no such report (any more).")
+        if file.is_dir():
+            return _page(_render("folder.html", path=path, entries=reports.entries(file)))
+        headers = {
+            "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-cache",
+        }
+        return FileResponse(file, headers=headers)
+
+    _documents(app, settings)
+    return app
+
+
+def _documents(app: "FastAPI", settings: "Settings") -> None:
+    """What the pages show, as JSON."""
+    from fastapi import HTTPException, Request
+    from fastapi.responses import Response
+
+    from tiltyard.edge import board_query, comparing, overview
+
     @app.get("/api/v1/models")
     def models(request: Request) -> Response:
         found = board_query.BoardQuery.of(request.query_params).chosen(overview.board(settings).models)
         return _json([row.to_json() for row in found])
 
     @app.get("/api/v1/models/{name}")
-    def model_document(name: str) -> Response:
-        entry = overview.entry(settings, name)
+    def model_document(name: str, request: Request) -> Response:
+        entry = overview.entry(settings, name, overview.ModelQuery.of({"night": request.query_params.get("night", "")}))
         if entry is None:
             raise HTTPException(404, f"There is no model {name!r} in the portfolio.")
+        if entry.missing:
+            raise HTTPException(404, entry.missing)
         return _json(entry.status.to_json() if entry.status else {"model": name, "problem": entry.problem})
 
     @app.get("/api/v1/models/{name}/decisions")
@@ -171,29 +203,9 @@ def _app() -> "FastAPI":
     def night_document(day: str) -> Response:
         return _found(overview.night(settings, day), f"Nothing was done on a night {day!r}.")
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(night_metrics.text(overview.board(settings)), media_type="text/plain; version=0.0.4")
-
     @app.get("/api/v1/{part}")
     def part(part: Literal["inbox", "sources", "incidents"]) -> Response:
         return _json([item.to_json() for item in getattr(overview.board(settings), part)])
-
-    @app.get("/reports/{path:path}")
-    def report(path: str) -> Response:
-        file = reports.opened(settings, path)
-        if file is None:
-            raise HTTPException(404, "There is no such report (any more).")
-        if file.is_dir():
-            return _page(_render("folder.html", path=path, entries=reports.entries(file)))
-        headers = {
-            "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-cache",
-        }
-        return FileResponse(file, headers=headers)
-
-    return app
 
 
 def paused() -> frozenset[str]:
