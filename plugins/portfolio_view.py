@@ -76,7 +76,8 @@ def _app() -> "FastAPI":
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse, RedirectResponse, Response
 
-    from tiltyard.edge import night_metrics, overview, reports
+    from tiltyard.edge import overview, reports
+    from tiltyard.records import ADVICE
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
 
@@ -136,13 +137,19 @@ def _app() -> "FastAPI":
             raise HTTPException(404, f"Nothing was done on a night {day!r}; {PREFIX}/ names the newest one.")
         return _page(night_page(found, request.query_params.get("page", "")))
 
+    @app.get("/costs")
+    def costs() -> Response:
+        return _page(_render("costs.html", costs=overview.costs(settings), advice=ADVICE, shown=25))
+
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(night_metrics.text(overview.board(settings)), media_type="text/plain; version=0.0.4")
+        return Response(overview.metrics(settings), media_type="text/plain; version=0.0.4")
 
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:
         file = reports.opened(settings, path)
+        if file is None and not path.strip("/"):
+            return _page(_render("folder.html", path="", entries=()))
         if file is None:
             raise HTTPException(404, "There is no such report (any more).")
         if file.is_dir():
@@ -164,6 +171,10 @@ def _documents(app: "FastAPI", settings: "Settings") -> None:
     from fastapi.responses import Response
 
     from tiltyard.edge import board_query, comparing, overview
+
+    @app.get("/api/v1/costs")
+    def costs_document() -> Response:
+        return _json(overview.costs(settings).to_json())
 
     @app.get("/api/v1/models")
     def models(request: Request) -> Response:

@@ -25,14 +25,15 @@ PAGES = [
     "/", "/models/index", *PARTS, "/models/churn?part=versions&compare=1&compare=3&compare=9",
     f"/models/churn?night={NIGHT - timedelta(days=3)}", "/models/churn?night=2020-01-01", "/models/churn?night=<b>",
     f"/models/churn?part=decisions&on={NIGHT}", "/models/churn?part=decisions&page=99999",
-    "/models/churn?part=<script>", "/models/churn?part=nights&until=2019-01-01", "/sources/subscription", "/incidents/",
-    "/incidents/raw.payment", f"/nights/{NIGHT}", f"/nights/{NIGHT}?page=<x>", "/reports/",
+    "/models/churn?part=<script>", "/models/churn?part=nights&until=2019-01-01",
+    "/sources/subscription", "/incidents/", "/incidents/raw.payment", "/costs",
+    f"/nights/{NIGHT}", f"/nights/{NIGHT}?page=<x>", "/reports/",
 ]  # fmt: skip
 DOCUMENTS = [
     "/api/v1/models", "/api/v1/models/index", "/api/v1/models/churn/decisions", "/api/v1/models/churn/decisions?page=2",
     "/api/v1/models/churn/versions", "/api/v1/models/churn/versions?compare=1,2", "/api/v1/sources",
-    "/api/v1/sources/subscription", "/api/v1/incidents", "/api/v1/incidents/raw.payment", f"/api/v1/nights/{NIGHT}",
-    "/api/v1/inbox",
+    "/api/v1/sources/subscription", "/api/v1/incidents", "/api/v1/incidents/raw.payment", "/api/v1/costs",
+    f"/api/v1/nights/{NIGHT}", "/api/v1/inbox",
 ]  # fmt: skip
 
 

@@ -12,7 +12,21 @@ from pydantic import ValidationError
 
 import tiltyard
 from tiltyard import release
-from tiltyard.cli import alerts, data, leakage, lifecycle, looking, new, online, past, portfolio, serving, stages
+from tiltyard.cli import (
+    alerts,
+    costs,
+    data,
+    leakage,
+    lifecycle,
+    looking,
+    new,
+    online,
+    operating,
+    past,
+    portfolio,
+    serving,
+    stages,
+)
 from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
@@ -24,7 +38,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (lifecycle, looking, new, data, stages, portfolio, alerts, past, leakage, serving, online):
+for group in (
+    lifecycle, looking, new, data, stages, portfolio, operating, costs, alerts, past, leakage, serving, online,
+):  # fmt: skip
     app.add_typer(group.commands)
 
 

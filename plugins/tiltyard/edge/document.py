@@ -25,6 +25,7 @@ from tiltyard.records import (
     JsonObject,
     MeasuredVersion,
     OpenIncident,
+    Operation,
     PopularItem,
     QuarantinedFile,
     Record,
@@ -285,6 +286,10 @@ class ModelStatus(ModelHead):
     """The decision that the newest judged night acted on; None before the first."""
     promotions: tuple[PromotedVersion, ...]
     """Every promotion, the oldest first."""
+    operations: tuple[Operation, ...] = ()
+    """What persons did to it by hand, or asked for, the oldest first."""
+    held: str | None = None
+    """Who holds it, how, since when and why, as the end of a sentence; None where nobody does."""
     watch: WatchedChampion | None
     """The rollback watch; None when nobody is under watch."""
     rollbacks: tuple[Rollback, ...]

@@ -16,9 +16,21 @@ from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.chronicle import lately
 from tiltyard.edge import board as boards
-from tiltyard.edge import comparing, course, feature_rows, incident_page, night_page, recorded, source_page, timeline
+from tiltyard.edge import (
+    comparing,
+    cost_page,
+    course,
+    feature_rows,
+    incident_page,
+    night_metrics,
+    night_page,
+    recorded,
+    source_page,
+    timeline,
+)
 from tiltyard.edge.board import Asked, Board, ModelRow
 from tiltyard.edge.comparing import Comparison, VersionRow
+from tiltyard.edge.cost_page import CostPage
 from tiltyard.edge.course import CoursePoint
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.feature_rows import FeatureRows
@@ -203,6 +215,21 @@ def board(settings: Settings) -> Board:
     settings = release.in_force(settings)
     with rails_module.opened(settings, lake_at_once=False) as rails:
         return boards.read(rails, portfolio(settings), clock.now())
+
+
+def metrics(settings: Settings) -> bytes:
+    """What Prometheus is told of the nights."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        specs = portfolio(settings)
+        return night_metrics.text(boards.read(rails, specs, clock.now()), night_metrics.beside(rails, specs))
+
+
+def costs(settings: Settings) -> CostPage:
+    """What nights have cost, and which models are worth it."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return cost_page.read(rails, portfolio(settings))
 
 
 def glance(settings: Settings, paused: Collection[str] = ()) -> Glance:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
-from tiltyard import clock
+from tiltyard import clock, operating
 from tiltyard.answered import delivery, fallback_audit
 from tiltyard.edge.document import (
     ChecksNight,
@@ -30,6 +30,7 @@ from tiltyard.edge.document import (
 from tiltyard.govern import governor, grants, routine, standing
 from tiltyard.govern.routine import NextRetrain
 from tiltyard.judge import rollback, shadow
+from tiltyard.judge.best import best_of
 from tiltyard.judge.night_figures import NightFigures
 from tiltyard.lake import qualified
 from tiltyard.prepare import contracts, data_incidents, ingest
@@ -74,7 +75,10 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
         )
     before = as_of.date() + DAY if is_asked else date.max
     checked = rails.ledger.last_features_run(spec.source, before)
-    return _document(rails, rails.ledger.bounded(spec), as_of, checked)
+    operations = rails.ledger.operations.of([spec.name])[spec.name]
+    hold = operating.standing(operations, *([before] if is_asked else [])).hold
+    told = _document(rails, rails.ledger.bounded(spec), as_of, checked)
+    return replace(told, operations=tuple(operations), held=operating.in_words(hold) if hold else None)
 
 
 def _document(rails: Rails, spec: Spec, as_of: datetime, checked: StageRun[FeaturesSummary] | None) -> ModelStatus:
@@ -201,7 +205,7 @@ def _latency(rails: Rails, spec: Spec, figures: dict[str, SourceFigures]) -> tup
 
 def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
     """Of the newest night's decisions the one that the stage acted on, which is the one that a person is asked about;
-    where it was killed before it said so, a promotion, else the one with the most matured evidence."""
+    where it was killed before it said so, the one that it would have."""
     decided = rails.ledger.chronicle.last_decided(spec.name, night)
     newest = rails.ledger.decisions(spec.name, until=decided, since=decided) if decided else []
     if decided is None or not newest:
@@ -209,7 +213,9 @@ def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
     run = rails.ledger.stage_run(PromotionSummary, spec.name, decided)
     acted_on = run.summary.challenger if run else None
     decision = next((entry for entry in newest if entry.challenger == acted_on), None)
-    decision = decision or max(newest, key=lambda entry: (entry.verdict == "promote", entry.evidence.matured))
+    decision = decision or best_of(newest)
+    if decision is None:
+        return None
     return GateDecision(
         night=decision.night,
         challenger=decision.challenger,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
+from tiltyard import operating
 from tiltyard.answered import delivery
 from tiltyard.rails import Rails
 from tiltyard.records import Instant, Record, TrainingSummary
@@ -24,7 +25,7 @@ TOLD_OTHERWISE: Final = (*delivery.ROUTINE, "rolled_back")
 
 Kind = Literal[
     "trained", "not trained", "promote", "hold", "reject", "promoted", "rolled back", "alarm", "alarm over", "held",
-    "published", "retrain", "asked", "explained", "recovered", "event",
+    "published", "retrain", "asked", "explained", "recovered", "by hand", "event",
 ]  # fmt: skip
 
 
@@ -76,7 +77,7 @@ class InService(Record):
     """The night of the change that put it there; None where there was none."""
     by: str | None
     """Who approved that; None where nobody had to."""
-    kind: Literal["promotion", "rollback"] | None
+    kind: Literal["promotion", "rollback", "operation"] | None
     """What the change was."""
     until: date | None
     """The night of the next change; None while it lasts."""
@@ -115,7 +116,13 @@ def read(rails: Rails, spec: Spec, page: int = 1) -> Timeline:
     """A page of what was decided about a model. One that is none is the first."""
     page = max(1, page)
     most = page * PAGE + 1
-    moments = [*_versions(rails, spec), *_judged(rails, spec, most), *_changes(rails, spec), *_drift(rails, spec, most)]
+    moments = [
+        *_versions(rails, spec),
+        *_judged(rails, spec, most),
+        *_changes(rails, spec),
+        *_by_hand(rails, spec),
+        *_drift(rails, spec, most),
+    ]
     moments += [*_tables(rails, spec, most), *_granted(rails, spec), *_asked(rails, spec), *_events(rails, spec, most)]
     ordered = sorted(moments, key=_place, reverse=True)
     shown = ordered[(page - 1) * PAGE : page * PAGE]
@@ -169,6 +176,16 @@ def _changes(rails: Rails, spec: Spec) -> Iterator[Moment]:
             night=watch.night, kind="rolled back", version=watch.champion, by="the rollback watch",
             what=f"version {watch.champion} was sent back; {back} answers again", reasons=watch.reasons,
             recorded_at=watch.recorded_at,
+        )  # fmt: skip
+
+
+def _by_hand(rails: Rails, spec: Spec) -> Iterator[Moment]:
+    for entry in operating.in_order(rails.ledger.operations.of([spec.name])[spec.name]):
+        by = entry.requested_by + (f", confirmed by {entry.decided_by}" if entry.decided_by else "")
+        assert entry.night is not None  # of what is done it is known
+        yield Moment(
+            night=entry.night, kind="by hand", version=entry.version, what=operating.what(entry), by=by,
+            reasons=(entry.reason,), recorded_at=entry.decided_at,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tiltyard import clock, lake
+from tiltyard import clock, lake, operating
 from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
@@ -177,8 +177,8 @@ def evaluations(
 
 def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
     """Night of the last week → rows of the spine, as known at `as_of`, that nobody has answered; none of those before
-    the first night of the week that was scored or on which the model was there, and without the nights on which all
-    were.
+    the first night of the week that was scored or on which the model was there, or on which it was retired, and without
+    the nights on which all were.
 
     They became known after their night had been scored, or their night never was.
     """
@@ -205,7 +205,9 @@ def unanswered(rails: Rails, spec: Spec, as_of: datetime) -> dict[date, int]:
     since, _ = clock.interval(clock.midnight(first))
     params = {"model": spec.name, "first": first, "since": since, "until": as_of}
     rows = rails.lake.query(sql, as_of, params)
-    return {pd.Timestamp(day).date(): int(count) for day, count in zip(rows["night"], rows["rows"], strict=True)}
+    operations = rails.ledger.operations.of([spec.name])[spec.name]
+    counts = {pd.Timestamp(day).date(): int(count) for day, count in zip(rows["night"], rows["rows"], strict=True)}
+    return {day: count for day, count in counts.items() if operating.standing(operations, day).retired is None}
 
 
 def estimates(

@@ -529,7 +529,9 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
 
 
 def completed(rails: Rails, specs: Iterable[Spec], night: date) -> set[str]:
-    """Those of the models whose night is complete."""
+    """Those of the models whose night is complete, as it is of those that are retired on it."""
+    specs = list(specs)
+    retired = rails.ledger.operations.retired([spec.name for spec in specs], night)
     statuses = {stage: rails.ledger.statuses_of_night(stage, night) for stage in NIGHTLY}
     actions = grants.actions(rails, night)
 
@@ -545,4 +547,4 @@ def completed(rails: Rails, specs: Iterable[Spec], night: date) -> set[str]:
             return False
         return action.decision != "retrain" or over("training", model)
 
-    return {spec.name for spec in specs if is_complete(spec.name)}
+    return retired | {spec.name for spec in specs if is_complete(spec.name)}

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from datetime import date, datetime
 
-from tiltyard import clock
+from tiltyard import clock, operating
 from tiltyard.clock import night_closing
 from tiltyard.errors import Stopped
 from tiltyard.fence import Fence
@@ -50,6 +50,9 @@ def train(
     """
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
+    held = rails.ledger.operations.standing(spec.name, night)
+    if hold := held.retired or held.frozen:
+        return _untrained(rails, spec, night, f"{spec.name} is {operating.in_words(hold)}: nothing is trained")
     publication = rails.publication()
     if unpublished := publication.unpublished(spec.tables):
         raise Stopped(
