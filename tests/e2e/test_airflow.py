@@ -223,7 +223,22 @@ def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
     url = address(night.settings) + "/tiltyard/"
     assert httpx.get(url, trust_env=False).status_code in (302, 303, 307, 401)
     page = night.airflow.page("/tiltyard/")
-    assert "churn" in page
+    assert "churn" in page and "paused in Airflow" not in page
+
+
+def test_the_pages_of_a_night_are_told_by_what_its_stages_kept(night: Night) -> None:
+    """A DAG that somebody pauses is named where it matters."""
+    page = night.airflow.page(f"/tiltyard/nights/{NIGHT.date()}")
+    assert f"/tiltyard/models/churn?night={NIGHT.date()}" in page
+    source = night.airflow.page("/tiltyard/sources/subscription")
+    assert "landed" in source and "raw.payment" in source
+    night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": True})
+    try:
+        model = night.airflow.page("/tiltyard/models/churn?part=data")
+        assert "Paused in Airflow" in model and "filled at training" in model
+        assert "1 DAG paused in Airflow" in night.airflow.page("/tiltyard/")
+    finally:
+        night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": False})
 
 
 def test_nothing_listens_beyond_loopback(night: Night) -> None:
